@@ -1,0 +1,50 @@
+"""dbosflow: durable workflows and durable streams for Python, on nothing but Postgres.
+
+::
+
+    floor 6  cli                                              edges: nobody imports them
+    floor 5  engine                                           the composition root and facade
+    floor 4  workflows steps streams timers handles           what authors call
+    floor 3  _runtime                                         all the asyncio
+    floor 2  _store _embedded                                 all the SQL; a server for whoever has none
+    floor 1  config serde definitions                         settings; JSON by annotations; what decorators know
+    floor 0  errors types                                     words
+"""
+
+from dbosflow.config import VERSION as __version__
+from dbosflow.engine import Engine
+from dbosflow.handles import WorkflowHandle
+from dbosflow.steps import run_step, run_step_async, step
+from dbosflow.streams import (
+    StreamChannel,
+    StreamReader,
+    StreamValue,
+    close_stream,
+    close_stream_async,
+    write_stream,
+    write_stream_async,
+)
+from dbosflow.timers import sleep, sleep_async
+from dbosflow.types import WorkflowInfo, WorkflowStatus
+from dbosflow.workflows import workflow
+
+__all__ = [
+    "Engine",
+    "StreamChannel",
+    "StreamReader",
+    "StreamValue",
+    "WorkflowHandle",
+    "WorkflowInfo",
+    "WorkflowStatus",
+    "__version__",
+    "close_stream",
+    "close_stream_async",
+    "run_step",
+    "run_step_async",
+    "sleep",
+    "sleep_async",
+    "step",
+    "workflow",
+    "write_stream",
+    "write_stream_async",
+]

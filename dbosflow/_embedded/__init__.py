@@ -1,0 +1,25 @@
+"""The embedded server: a Postgres in a directory, for whoever has none.
+
+Every process that names the directory shares one server. It is started by the first, stopped after the last, and what
+it holds is kept for the next time. Only the *binaries* come from elsewhere (a package, or the system).
+
+::
+
+    server      joining and leaving: what the rest of dbosflow calls
+    keeper      the process that owns Postgres; stands alone, imports nothing of ours
+    cluster     the command lines, settings, access rules and state file of Postgres
+    binaries    which Postgres to run        relocation   copies it where the server's account can reach it
+    place       which directory holds what   account      whom the server runs as
+    locks       locks that die with their process         deadline  waiting, within limits
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.platform == "win32":
+    from dbosflow._embedded.windows import EmbeddedServer
+else:
+    from dbosflow._embedded.server import EmbeddedServer
+
+__all__ = ["EmbeddedServer"]

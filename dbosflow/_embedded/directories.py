@@ -1,0 +1,65 @@
+"""Making directories that are exactly as open as they should be, whatever the umask; and never opening another's."""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbosflow.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from dbosflow._embedded.account import Account
+
+
+def make_directory(path: Path) -> Path:
+    """Make ``path``, unless it is there, for ourselves alone; under root the server's account may pass through."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        path.mkdir(0o700)
+    except FileExistsError:
+        return path
+    return _let_through(path)
+
+
+def make_temporary_directory() -> Path:
+    """Make a directory of that kind where temporary files go."""
+    return _let_through(Path(tempfile.mkdtemp(prefix="dbosflow-")).resolve())
+
+
+def _let_through(directory: Path) -> Path:
+    directory.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    return directory
+
+
+def make_private(path: Path, account: Account) -> Path:
+    """Make ``path``, unless it is there, as a directory that ``account`` (and root) alone can enter."""
+    path.mkdir(0o700, exist_ok=True)
+    if account.foreign:
+        os.chown(path, account.uid, account.gid)
+    return path
+
+
+def is_private(path: Path, account: Account) -> bool:
+    """Whether ``path`` is a directory, not a link to one, that ``account`` (and root) alone can enter."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return False
+    return stat.S_ISDIR(status.st_mode) and status.st_uid == account.uid and not stat.S_IMODE(status.st_mode) & 0o077
+
+
+def make_system_directory(path: Path, account: Account) -> Path:
+    """Make ``path``, unless it is there, for what root keeps for ``account``.
+
+    Raises :class:`ConfigurationError` when others could write to it, or the account cannot enter it.
+    """
+    make_directory(path)
+    resolved = Path(os.path.realpath(path))
+    status = resolved.stat()
+    if status.st_uid != os.geteuid() or status.st_mode & 0o022 or not account.reaches(resolved):
+        message = f"{path} must belong to root, be writable by nobody else, and let user {account.name} in"
+        raise ConfigurationError(message)
+    return resolved

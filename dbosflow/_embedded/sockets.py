@@ -1,0 +1,71 @@
+"""A directory for the server's socket: private, and with a path short enough (107 bytes on Linux, 103 on macOS).
+
+It is ``socket`` in the server's root. Where that path is too long, or the file system takes no sockets, it is a
+temporary directory, and ``socket`` a link that remembers it: the keeper removes it with the server, and if the keeper
+was killed, the next server takes it over, so none is ever left behind.
+"""
+
+from __future__ import annotations
+
+import socket
+import tempfile
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbosflow._embedded.directories import is_private, make_private
+from dbosflow.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from dbosflow._embedded.account import Account
+    from dbosflow._embedded.place import Place
+
+# Only a part of the socket's name: the server listens on no network.
+PORT = 5432
+
+
+def socket_file(directory: Path) -> Path:
+    """The socket of a server whose socket directory that is."""
+    return directory / f".s.PGSQL.{PORT}"
+
+
+# As long as the name that Postgres gives the socket.
+_TRIAL_NAME = ".s.PGSQL.test"
+
+
+def socket_directory(place: Place, account: Account) -> Path:
+    """The directory for the socket of the server in ``place``, made if it is missing."""
+    link = place.socket
+    if link.is_symlink():
+        if is_private(link.readlink(), account):
+            return link.readlink()
+        link.unlink()
+    if _takes_sockets(make_private(link, account)):
+        return link
+    link.rmdir()
+    link.symlink_to(_temporary(account))
+    return link.readlink()
+
+
+def _temporary(account: Account) -> Path:
+    for base in dict.fromkeys((tempfile.gettempdir(), "/tmp")):  # noqa: S108  mkdtemp makes both name and mode safe
+        parent = Path(base).resolve()
+        if account.reaches(parent):
+            directory = make_private(Path(tempfile.mkdtemp(prefix="dbosflow-", dir=parent)), account)
+            if _takes_sockets(directory):
+                return directory
+            directory.rmdir()
+    message = f"the server's socket fits neither into the data directory nor into {tempfile.gettempdir()}: name others"
+    raise ConfigurationError(message)
+
+
+def _takes_sockets(directory: Path) -> bool:
+    # Trying is the only test that knows both the system's limit and the file system.
+    path = directory / _TRIAL_NAME
+    with closing(socket.socket(socket.AF_UNIX)) as trial:
+        try:
+            trial.bind(str(path))
+        except OSError:
+            return False
+    path.unlink()
+    return True

@@ -1,0 +1,105 @@
+"""Takes queued work: as much as there are free slots, when told that there is some.
+
+One claimer a queue. It is woken by NOTIFY when something was enqueued and by its own runs when a slot comes free; it
+never takes more than it can run. The queue ``''`` is that of workflows that were started in a process which died.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from dbosflow._runtime.service import Service
+from dbosflow._store import workflow
+from dbosflow._store.notify import queue_topic
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.journal import Journal
+    from dbosflow._runtime.lane import Lane
+    from dbosflow._runtime.runner import Runner
+    from dbosflow._runtime.signals import Signals
+    from dbosflow._store.workflow import Claimed
+    from dbosflow.config import Settings
+    from dbosflow.definitions import Registry
+
+RECOVERY_QUEUE = ""
+RECOVERY_CONCURRENCY = 1000
+_CLAIM_LIMIT = 200
+
+
+class Claimer(Service):
+    """Claims the work of one queue for one lane."""
+
+    def __init__(  # noqa: PLR0913 (what a claim touches)
+        self,
+        queue: str,
+        concurrency: int,
+        *,
+        journal: Journal,
+        lane: Lane,
+        runner: Runner,
+        registry: Registry,
+        signals: Signals,
+        settings: Settings,
+    ) -> None:
+        super().__init__(f"claimer {queue!r}", interval=settings.safety_poll)
+        self.queue = queue
+        self._concurrency = concurrency
+        self._journal = journal
+        self._lane = lane
+        self._runner = runner
+        self._registry = registry
+        self._settings = settings
+        self._running: set[str] = set()
+        self._adopted_at = time.monotonic()
+        self._unsubscribe = signals.subscribe(queue_topic(queue), self.wake)
+
+    async def close(self) -> None:
+        """Claims no more."""
+        self._unsubscribe()
+        await super().close()
+
+    async def work_once(self) -> bool:
+        """Claims up to the free slots, and launches what it got."""
+        if time.monotonic() - self._adopted_at > self._settings.safety_poll:
+            await self._adopt()
+        limit = min(self._concurrency - len(self._running), _CLAIM_LIMIT)
+        names = self._registry.names()
+        if limit <= 0 or not names or not self._lane.in_time:
+            return False
+        try:
+            async with self._journal.lane() as connection:
+                claimed = await workflow.claim(
+                    connection,
+                    self._settings.schema,
+                    worker_id=self._lane.id,
+                    queue=self.queue,
+                    names=names,
+                    limit=limit,
+                )
+        except BaseException:
+            self._adopted_at = 0.0  # whether it was committed is not known
+            raise
+        await self._launch(claimed)
+        return len(claimed) == limit
+
+    async def _adopt(self) -> None:
+        """Runs what the lane owns without knowing it: a claim was committed, and its answer lost."""
+        async with self._journal.lane() as connection:
+            found = await workflow.owned(
+                connection,
+                self._settings.schema,
+                worker_id=self._lane.id,
+                queue=self.queue,
+                known=self._runner.known(),
+            )
+        self._adopted_at = time.monotonic()
+        await self._launch(found)
+
+    async def _launch(self, claimed: list[Claimed]) -> None:
+        self._running.update(one.id for one in claimed)
+        await self._runner.resume(claimed, self._freed)
+
+    def _freed(self, workflow_id: str) -> None:
+        self._running.discard(workflow_id)
+        self.wake()

@@ -1,0 +1,238 @@
+"""The engine's inner half: its services, opened and closed in order, and the coroutines behind its facade.
+
+::
+
+    every engine       pool · signals ◄─ listener, safety poll · hub, outcomes (readers) · enqueuer · notifier
+    an executing one   lane ◄─ leases (thread) · journal · runner · reclaimer · claimers · watchdog (thread)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import time
+import uuid
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any
+
+from psycopg_pool import AsyncConnectionPool
+
+from dbosflow._runtime.enqueuer import Enqueuer
+from dbosflow._runtime.entries import Ending
+from dbosflow._runtime.executor import Executor
+from dbosflow._runtime.hub import Hub, Outcomes
+from dbosflow._runtime.listener import Listener, SafetyPoll
+from dbosflow._runtime.notifier import Notifier
+from dbosflow._runtime.reader import Reader
+from dbosflow._runtime.signals import Signals
+from dbosflow._store import step, stream, workflow
+from dbosflow._store.connect import connect_async
+from dbosflow._store.migrate import ensure_schema
+from dbosflow._store.notify import queue_topic, workflow_topic
+from dbosflow._store.workflow import Enqueued, Outcome
+from dbosflow.config import DEFAULT_QUEUE
+from dbosflow.errors import EngineClosedError, WorkflowConflictError, WorkflowNotFoundError
+from dbosflow.types import WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+    from dbosflow._store.workflow import WorkflowFilter
+    from dbosflow.config import Settings
+    from dbosflow.definitions import Registry, WorkflowDef
+    from dbosflow.serde import Codec
+    from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo
+
+logger = logging.getLogger("dbosflow.engine")
+
+
+class Core:
+    """Everything of an open engine that lives on its loop."""
+
+    def __init__(self, url: str, settings: Settings, registry: Registry) -> None:
+        self._url = url
+        self._settings = settings
+        self._registry = registry
+        self._resources = AsyncExitStack()
+        self._executor: Executor | None = None
+
+    async def open(self) -> None:
+        """Connects, migrates if need be, and starts the services; nothing stays open if that fails."""
+        async with self._resources as resources:
+            schema = self._settings.schema
+            # A first connection says in plain words what is wrong with the URL or the server.
+            await (await connect_async(self._url, timeout=self._settings.connect_timeout)).close()
+            await asyncio.to_thread(ensure_schema, self._url, schema)
+            self._pool = await self._open_pool(resources)
+            self._signals = Signals()
+            self._notifier = Notifier(self._url, self._settings)
+            listener = Listener(self._url, self._settings, self._signals, self._is_own_hint)
+            self._hub = Hub(self._pool, schema, self._signals)
+            self._outcomes = Outcomes(self._pool, schema, self._signals)
+            self._enqueuer = Enqueuer(self._pool, schema)
+            services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer)
+            for service in (*services, SafetyPoll(self._settings, self._signals, listener)):
+                service.open()
+                resources.push_async_callback(service.close)
+            if self._settings.executes:
+                executor = self._executor = Executor(
+                    self._url, self._settings, self._registry, self._pool, self._signals, self.announce
+                )
+                resources.push_async_callback(executor.close)
+                await executor.open()
+            self._resources = resources.pop_all()
+
+    async def close(self) -> None:
+        """Lets running steps finish up to the grace, gives the lease up, closes everything."""
+        await self._resources.aclose()
+
+    async def _open_pool(self, resources: AsyncExitStack) -> AsyncConnectionPool[Any]:
+        pool = AsyncConnectionPool(
+            self._url,
+            min_size=1,
+            max_size=self._settings.pool_size,
+            kwargs={"autocommit": True, "fallback_application_name": "dbosflow"},
+            check=AsyncConnectionPool.check_connection,
+            open=False,
+            name="dbosflow",
+        )
+        await pool.open()
+        resources.push_async_callback(pool.close)
+        return pool
+
+    def announce(self, topics: Iterable[str]) -> None:
+        """Wakes who waits for these topics: here directly, elsewhere by NOTIFY."""
+        topics = list(topics)
+        self._signals.wake(topics)
+        self._notifier.send(topics)
+
+    def _is_own_hint(self, backend_pid: int) -> bool:
+        return backend_pid == self._notifier.backend_pid
+
+    # -- workflows ---------------------------------------------------------------------------------------------------
+
+    async def start(  # noqa: PLR0913 (what a start is made of)
+        self,
+        definition: WorkflowDef,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        workflow_id: str | None,
+        queue: str | None,
+        priority: int,
+    ) -> str:
+        """Starts a workflow here, or enqueues it; its id. It is durable when this returns."""
+        input_text = definition.dump_input(args, kwargs)
+        known_to_be_new = workflow_id is None
+        workflow_id = workflow_id or _new_id()
+        if queue is None and self._executor is not None:
+            is_new = await self._executor.start(workflow_id, definition, input_text, priority)
+            topics = [] if known_to_be_new else [workflow_topic(workflow_id)]
+        else:
+            queue = queue or DEFAULT_QUEUE
+            is_new = await self._enqueuer.enqueue(Enqueued(workflow_id, definition.name, queue, priority, input_text))
+            topics = [queue_topic(queue), workflow_topic(workflow_id)]
+        if is_new:
+            self.announce(topics)
+        else:
+            await self._check_same(workflow_id, definition, input_text)
+        return workflow_id
+
+    async def _check_same(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
+        """The id was taken: by the same workflow (fine), with other arguments (a warning), or by another one."""
+        async with self._pool.connection() as connection:
+            found = (await workflow.started(connection, self._settings.schema, [workflow_id])).get(workflow_id)
+        if found is None:
+            return  # pruned meanwhile
+        if found.name != definition.name:
+            msg = f"workflow id {workflow_id!r} belongs to workflow {found.name!r}, so {definition.name!r} cannot have it"
+            raise WorkflowConflictError(workflow_id, msg)
+        if found.input != input_text:
+            logger.warning(
+                "workflow %s was started before, with other arguments; its first execution is used", workflow_id
+            )
+        if self._executor is not None:
+            self._executor.adopt(found, definition)
+
+    async def outcome(self, workflow_id: str) -> Ending | Outcome:
+        """How the workflow ended, or that it is blocked. Waits for that."""
+        if self._executor is not None:
+            ending = await self._executor.runner.settled(workflow_id)
+            if ending is not None:
+                return ending
+        outcome = await self._outcomes.settled(workflow_id)
+        if outcome is None:
+            raise _not_found(workflow_id)
+        return outcome
+
+    async def status(self, workflow_id: str) -> WorkflowStatus:
+        """Where the workflow stands."""
+        async with self._pool.connection() as connection:
+            found = await workflow.outcomes(connection, self._settings.schema, [workflow_id])
+        if workflow_id not in found:
+            raise _not_found(workflow_id)
+        return found[workflow_id].status
+
+    async def info(self, workflow_id: str) -> WorkflowInfo:
+        """The record of the workflow."""
+        async with self._pool.connection() as connection:
+            found = await workflow.show(connection, self._settings.schema, workflow_id)
+        if found is None:
+            raise _not_found(workflow_id)
+        return found
+
+    async def list_workflows(self, which: WorkflowFilter) -> list[WorkflowInfo]:
+        """The records of the workflows that fit."""
+        async with self._pool.connection() as connection:
+            return await workflow.list_workflows(connection, self._settings.schema, which)
+
+    async def steps(self, workflow_id: str) -> list[StepInfo]:
+        """The workflow's records, in the order they were made."""
+        async with self._pool.connection() as connection:
+            return await step.list_steps(connection, self._settings.schema, workflow_id)
+
+    async def streams(self, workflow_id: str) -> list[StreamInfo]:
+        """The workflow's streams."""
+        async with self._pool.connection() as connection:
+            return await stream.list_streams(connection, self._settings.schema, workflow_id)
+
+    # -- streams -----------------------------------------------------------------------------------------------------
+
+    def reader(
+        self,
+        workflow_id: str,
+        key: str,
+        *,
+        start: int,
+        timeout: float | None,
+        wait_for: float,
+        codec: Codec[list[Any]] | None,
+    ) -> Reader:
+        """A reader of one stream. Does no I/O by itself."""
+        return Reader(self._hub, workflow_id, key, start=start, timeout=timeout, wait_for=wait_for, codec=codec)
+
+    # -- queues ------------------------------------------------------------------------------------------------------
+
+    async def work(self, queues: dict[str, int]) -> None:
+        """Claims the work of these queues, each up to its concurrency, until cancelled."""
+        if self._executor is None:
+            msg = "this engine was opened with executes=False: it is a client and runs nothing"
+            raise EngineClosedError(msg)
+        async with self._executor.claiming(queues):
+            await asyncio.Event().wait()
+
+
+def _new_id() -> str:
+    """A unique id that begins with the time (RFC 9562, version 7), so that new rows stand together in the indexes."""
+    milliseconds = time.time_ns() // 1_000_000
+    random_bits = int.from_bytes(os.urandom(10))
+    number = (milliseconds << 80) | random_bits
+    number = number & ~(0xF << 76) | (0x7 << 76)
+    number = number & ~(0x3 << 62) | (0x2 << 62)
+    return str(uuid.UUID(int=number))
+
+
+def _not_found(workflow_id: str) -> WorkflowNotFoundError:
+    return WorkflowNotFoundError(workflow_id, f"there is no workflow {workflow_id!r}")

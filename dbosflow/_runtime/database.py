@@ -1,0 +1,75 @@
+"""Where Postgres comes from: the URL given, the environment's, or an embedded server in a data directory."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+from psycopg import conninfo
+
+from dbosflow._embedded import EmbeddedServer
+from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_DATA_DIR
+from dbosflow.errors import ConfigurationError
+
+logger = logging.getLogger("dbosflow.database")
+
+
+@dataclass(slots=True)
+class Database:
+    """A server to connect to, and what must be let go of afterwards."""
+
+    url: str
+    source: str
+    resources: ExitStack
+
+    def close(self) -> None:
+        """Leaves the embedded server, if it is one."""
+        self.resources.close()
+
+
+def find_database(
+    url: str | None = None, *, data_dir: Path | None = None, embedded: bool = True, ephemeral: bool = False
+) -> Database:
+    """The database to use, in this order: ``url``, the environment's, an embedded server. Says which, in one log line.
+
+    Blocks while an embedded server starts. With ``embedded`` false a missing URL is an error: a worker whose variable
+    was forgotten must not find an empty database.
+    """
+    resources = ExitStack()
+    if ephemeral:
+        server = resources.enter_context(EmbeddedServer.ephemeral())
+        found = Database(server.url, "an ephemeral embedded server", resources)
+    elif url is not None:
+        found = Database(url, "the URL given", resources)
+    elif from_environment := os.environ.get(DATABASE_URL_VARIABLE):
+        found = Database(from_environment, DATABASE_URL_VARIABLE, resources)
+    elif embedded:
+        directory = data_dir or DEFAULT_DATA_DIR
+        if data_dir is None:
+            logger.warning(
+                "no database URL given and %s is not set: using an embedded Postgres in %s, which is for development",
+                DATABASE_URL_VARIABLE,
+                directory.absolute(),
+            )
+        server = EmbeddedServer.join(directory)
+        resources.callback(server.leave)
+        found = Database(server.url, f"the embedded server in {directory}", resources)
+    else:
+        msg = f"no database: give --database-url, set {DATABASE_URL_VARIABLE}, or ask for the embedded server (--embedded)"
+        raise ConfigurationError(msg)
+    logger.info("database from %s: %s", found.source, _shown(found.url))
+    return found
+
+
+def _shown(url: str) -> str:
+    """The URL's parts without its password."""
+    try:
+        parts = conninfo.conninfo_to_dict(url)
+    except Exception:  # noqa: BLE001 (connecting says what is wrong with it)
+        return "a URL that cannot be read"
+    return " ".join(f"{name}={parts[name]}" for name in ("host", "port", "dbname", "user") if parts.get(name))
+
+

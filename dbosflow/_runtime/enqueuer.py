@@ -1,0 +1,75 @@
+"""Enqueues workflows for workers: many at a time in one statement, on a connection of the pool. Needs no lease."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from dbosflow._runtime.service import Service
+from dbosflow._store import workflow
+from dbosflow.errors import SerializationError
+
+if TYPE_CHECKING:
+    from psycopg_pool import AsyncConnectionPool
+
+    from dbosflow._store.workflow import Enqueued
+
+
+class Enqueuer(Service):
+    """The group commit of enqueues."""
+
+    def __init__(self, pool: AsyncConnectionPool[Any], schema: str) -> None:
+        super().__init__("enqueuer", interval=None)
+        self._pool = pool
+        self._schema = schema
+        self._pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]] = {}
+
+    async def enqueue(self, row: Enqueued) -> bool:
+        """Whether the row is new; its workflow is durable then. An id twice in one statement is inserted once."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        self._pending.setdefault(row.workflow_id, (row, []))[1].append(future)
+        self.wake()
+        return await future
+
+    async def work_once(self) -> bool:
+        """Writes all that is pending; a failed statement is sent again, since a repeated enqueue does nothing."""
+        pending, self._pending = self._pending, {}
+        if not pending:
+            return False
+        rows = [row for row, _ in pending.values()]
+        try:
+            async with self._pool.connection() as connection:
+                new = await workflow.enqueue(connection, self._schema, rows)
+        except (psycopg.DataError, UnicodeError) as error:
+            await self._one_by_one(pending, error)
+            return True
+        except BaseException:
+            self._pending = pending | self._pending
+            raise
+        for workflow_id, (_, futures) in pending.items():
+            _tell(futures, is_new=workflow_id in new)
+        return bool(self._pending)
+
+    async def _one_by_one(
+        self, pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]], error: Exception
+    ) -> None:
+        """The database refuses a row for its data: the others go on without it."""
+        for workflow_id, (row, futures) in pending.items():
+            try:
+                async with self._pool.connection() as connection:
+                    new = await workflow.enqueue(connection, self._schema, [row])
+            except (psycopg.DataError, UnicodeError) as refused:
+                for future in futures:
+                    if not future.done():
+                        future.set_exception(SerializationError(f"the database refused the arguments: {refused}"))
+            else:
+                _tell(futures, is_new=workflow_id in new)
+        del error
+
+
+def _tell(futures: list[asyncio.Future[bool]], *, is_new: bool) -> None:
+    for first, future in enumerate(futures):
+        if not future.done():
+            future.set_result(is_new and first == 0)

@@ -1,0 +1,110 @@
+"""What a run hands to the journal: records, stream blocks, closes, and its end. All payloads are JSON text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from dbosflow.types import FrameKind, WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class Waiter(Protocol):
+    """What an operation waits on: an asyncio future, or for a thread a concurrent one."""
+
+    def done(self) -> bool:
+        """Whether it was told already."""
+
+    def set_result(self, result: None, /) -> None:
+        """Tells that the record is durable and its turn has come."""
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Tells that the run is over."""
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """A durable record to be. ``seq`` and ``turn`` are given when its batch is built."""
+
+    key: str
+    kind: str
+    output: str | None = None
+    error: str | None = None
+    attempt: str | None = None
+    child_id: str | None = None
+    delay: float | None = None
+    """Seconds from the commit to its ``wake_at``."""
+    elapsed: float = 0.0
+    waiter: Waiter | None = None
+
+    @property
+    def size(self) -> int:
+        """Its rough size in a statement, in bytes."""
+        return 200 + len(self.output or "") + len(self.error or "")
+
+
+@dataclass(slots=True, eq=False)
+class Values:
+    """Consecutive values of one stream by one producer; open for more until a batch takes it."""
+
+    key: str
+    producer: str
+    producer_seq: int
+    attempt: str | None
+    texts: list[str] = field(default_factory=list)
+    size: int = 200
+
+
+@dataclass(slots=True, eq=False)
+class Close:
+    """The end of one stream by its own writer."""
+
+    key: str
+    producer: str
+    producer_seq: int
+    attempt: str | None
+    size: int = 200
+
+
+@dataclass(slots=True, eq=False)
+class Ending:
+    """The end of a run: of its workflow, or of this pass of a workflow that is parked as blocked."""
+
+    status: WorkflowStatus
+    output: str | None = None
+    error: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Its rough size in a statement, in bytes."""
+        return 200 + len(self.output or "") + len(self.error or "")
+
+    @property
+    def frame(self) -> FrameKind:
+        """The terminal frame of the streams that it closes."""
+        return _FRAMES[self.status]
+
+
+_FRAMES = {
+    WorkflowStatus.SUCCEEDED: FrameKind.COMPLETE,
+    WorkflowStatus.FAILED: FrameKind.ERROR,
+    WorkflowStatus.CANCELLED: FrameKind.CANCELLED,
+}
+
+Entry = Record | Values | Close | Ending
+
+
+@dataclass(slots=True, eq=False)
+class Start:
+    """A workflow to be started in this process. ``decided`` hears whether the row is new (``True``), or stood already."""
+
+    workflow_id: str
+    name: str
+    input: str
+    queue: str
+    priority: int
+    decided: Callable[[bool | BaseException], None]
+    parent_id: str | None = None
+    parent_key: str | None = None

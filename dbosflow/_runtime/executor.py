@@ -1,0 +1,168 @@
+"""What an executing engine has besides a client's services: a lane, its journal and runs, leases, reclaimer, claimers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from dbosflow._runtime.branch import BranchTaskFactory
+from dbosflow._runtime.claimer import RECOVERY_CONCURRENCY, RECOVERY_QUEUE, Claimer
+from dbosflow._runtime.entries import Start
+from dbosflow._runtime.journal import Journal
+from dbosflow._runtime.lane import Lane
+from dbosflow._runtime.leases import Leases
+from dbosflow._runtime.reclaimer import Reclaimer
+from dbosflow._runtime.runner import Runner
+from dbosflow._runtime.scope import current_scope
+from dbosflow._runtime.watch import Watch
+from dbosflow._runtime.watchdog import Watchdog
+from dbosflow._store import workflow
+from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
+from dbosflow.errors import DatabaseUnavailableError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from contextvars import Context
+    from uuid import UUID
+
+    from psycopg_pool import AsyncConnectionPool
+
+    from dbosflow._runtime.signals import Signals
+    from dbosflow._store.workflow import Started
+    from dbosflow.config import Settings
+    from dbosflow.definitions import Registry, WorkflowDef
+
+logger = logging.getLogger("dbosflow.engine")
+
+_FLUSH_LIMIT = 5.0
+"""Seconds that the last batches get when the engine closes."""
+
+
+class Executor:
+    """The executing half of an engine."""
+
+    def __init__(  # noqa: PLR0913 (what the engine has already)
+        self,
+        url: str,
+        settings: Settings,
+        registry: Registry,
+        pool: AsyncConnectionPool[Any],
+        signals: Signals,
+        announce: Callable[[Iterable[str]], None],
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._signals = signals
+        self._announce = announce
+        self._loop = asyncio.get_running_loop()
+        watch = Watch()
+        self.lane = Lane(url, settings, on_new_timeline=self._reload_all)
+        self.runner = Runner(pool=pool, lane=self.lane, settings=settings, registry=registry, watch=watch)
+        self.journal = Journal(self.lane, settings, self.runner, announce)
+        self.runner.attach(self.journal)
+        self._leases = Leases(url, settings, self.lane)
+        self._reclaimer = Reclaimer(pool, settings, signals, announce, self._is_own_lane)
+        self._watchdog = Watchdog(settings, watch)
+        self._tasks = BranchTaskFactory(self._loop, _scope_of)
+        self._claimers: dict[str, Claimer] = {}
+        self._resources = AsyncExitStack()
+
+    async def open(self) -> None:
+        """Registers the lane and starts the services; what was interrupted elsewhere is resumed from here on."""
+        async with AsyncExitStack() as resources:
+            resources.push_async_callback(self.lane.disconnect)
+            async with self.lane.lock:
+                await self.lane.open()
+            self._tasks.install()
+            resources.callback(self._tasks.uninstall)
+            for thread in (self._leases, self._watchdog):
+                thread.open()
+                resources.push_async_callback(asyncio.to_thread, thread.close)
+            self.journal.open()
+            resources.push_async_callback(self._end_lane)
+            resources.push_async_callback(self.runner.close, self._settings.grace)
+            self._reclaimer.open()
+            resources.push_async_callback(self._reclaimer.close)
+            await resources.enter_async_context(self.claiming({RECOVERY_QUEUE: RECOVERY_CONCURRENCY}))
+            self._resources = resources.pop_all()
+        self._announce([WORKERS_TOPIC])
+
+    async def close(self) -> None:
+        """Claims no more, lets running steps finish, writes what is left, gives the lease up."""
+        await self._resources.aclose()
+
+    @asynccontextmanager
+    async def claiming(self, queues: Mapping[str, int]) -> AsyncIterator[None]:
+        """Claims the work of these queues, each up to its concurrency, during the block."""
+        async with AsyncExitStack() as resources:
+            for queue, concurrency in queues.items():
+                claimer = Claimer(
+                    queue,
+                    concurrency,
+                    journal=self.journal,
+                    lane=self.lane,
+                    runner=self.runner,
+                    registry=self._registry,
+                    signals=self._signals,
+                    settings=self._settings,
+                )
+                claimer.open()
+                resources.push_async_callback(claimer.close)
+            yield
+
+    async def start(self, workflow_id: str, definition: WorkflowDef, input_text: str, priority: int) -> bool:
+        """Starts a workflow in this process; whether its row is new. Then it runs already."""
+        decided: asyncio.Future[bool] = self._loop.create_future()
+
+        def decide(result: bool | BaseException) -> None:
+            if result is True:
+                self.runner.launch(workflow_id, definition, input_text)
+            if decided.done():
+                return
+            if isinstance(result, BaseException):
+                decided.set_exception(result)
+            else:
+                decided.set_result(result)
+
+        self.journal.start(Start(workflow_id, definition.name, input_text, RECOVERY_QUEUE, priority, decide))
+        return await decided
+
+    def adopt(self, found: Started, definition: WorkflowDef) -> None:
+        """Runs a workflow of this lane whose start was committed without our hearing of it."""
+        if found.worker_id == self.lane.id and found.epoch == 1 and found.id not in self.runner.known():
+            self.runner.launch(found.id, definition, found.input)
+
+    def _reload_all(self) -> None:
+        self.runner.reload_all()
+
+    def _is_own_lane(self, worker_id: UUID) -> bool:
+        return worker_id == self.lane.id
+
+    async def _end_lane(self) -> None:
+        """The last batches, then the release; what is not written by then goes on elsewhere."""
+        try:
+            async with asyncio.timeout(_FLUSH_LIMIT):
+                await self.journal.flush()
+        except TimeoutError:
+            logger.warning("the last records could not be written in time; their workflows repeat them elsewhere")
+        await self.journal.close()
+        self.journal.give_up()
+        try:
+            async with asyncio.timeout(_FLUSH_LIMIT), self.lane.lock:
+                await self.lane.release()
+                connection = await self.lane.connection()
+                schema, limit = self._settings.schema, self._settings.max_recoveries
+                requeued = await workflow.requeue(connection, schema, max_recoveries=limit)
+        except (psycopg.Error, DatabaseUnavailableError, OSError, TimeoutError) as error:
+            logger.warning("the lease could not be given up (%s); it ends by itself", error)
+            return
+        queues = {row["queue"] for row in requeued}
+        self._announce([WORKERS_TOPIC, *map(queue_topic, queues)])
+
+
+def _scope_of(context: Context | None) -> object:
+    return current_scope.get() if context is None else context.get(current_scope)

@@ -1,0 +1,168 @@
+"""The two colours of running code: on the event loop, or on a sync workflow's own thread.
+
+An operation is written once, as a coroutine over :class:`Hands`. On the loop its waits are awaits. On a thread every
+wait blocks inside and the coroutine never suspends, so :func:`drive` runs it to its end with a single ``send``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future
+from contextlib import suppress
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from dbosflow._runtime.conductor import GIVEN_UP
+from dbosflow._runtime.entries import Record
+from dbosflow._runtime.scope import entered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+    from concurrent.futures import Executor
+
+    from dbosflow._runtime.run import Run
+    from dbosflow._runtime.scope import Attempt
+    from dbosflow.definitions import FunctionDef
+
+T = TypeVar("T")
+
+
+def drive(operation: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine that never suspends."""
+    try:
+        operation.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    operation.close()
+    msg = "an operation on a thread tried to suspend"
+    raise AssertionError(msg)
+
+
+class Hands(Protocol):
+    """How running code of one colour waits, and how it calls a function of the user's."""
+
+    async def commit(self, run: Run, record: Record) -> None:
+        """Buffers a record and waits until it is durable and its turn has come."""
+
+    async def recall(self, run: Run, key: str) -> None:
+        """Waits until the turn of the record under ``key`` has come."""
+
+    async def give_up(self, run: Run, key: str) -> None:
+        """Waits to be given up, as the records say that the operation of ``key`` was."""
+
+    async def record_given_up(self, run: Run, key: str) -> None:
+        """Puts on record that the program gave the operation of ``key`` up, before it goes on."""
+
+    async def call(self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """Calls the user's function in the scope of ``attempt``."""
+
+    async def pause(self, run: Run, seconds: float) -> None:
+        """Waits, unless the run stops."""
+
+    async def room(self, run: Run) -> None:
+        """Waits until the run's buffer has room."""
+
+
+class LoopHands:
+    """Code on the engine's event loop."""
+
+    def __init__(self, step_threads: Executor) -> None:
+        self._step_threads = step_threads
+
+    async def commit(self, run: Run, record: Record) -> None:
+        """Buffers a record and waits until it is durable and its turn has come."""
+        record.waiter = asyncio.get_running_loop().create_future()
+        run.append(record)
+        await record.waiter
+
+    async def recall(self, run: Run, key: str) -> None:
+        """Waits until the turn of the record under ``key`` has come: at once in a run with one branch."""
+        if run.conductor is None:
+            run.recalled.add(key)
+        else:
+            await run.conductor.recall(key)
+
+    async def give_up(self, run: Run, key: str) -> None:
+        """Waits for the cancellation that the live run got here, and then for its turn."""
+        if run.conductor is not None:
+            run.conductor.expect_given_up(key)
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            await self.recall(run, key + GIVEN_UP)
+            raise
+
+    async def record_given_up(self, run: Run, key: str) -> None:
+        """Commits the record that an operation was given up; further cancellations wait for that."""
+        waiter = asyncio.get_running_loop().create_future()
+        run.append(Record(key + GIVEN_UP, "given_up", waiter=waiter))
+        while not waiter.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(waiter)
+        waiter.result()
+
+    async def call(self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """Calls the user's function; a sync one in the pool for steps."""
+        with entered(attempt):
+            if function.is_async:
+                return await function.call(*args, **kwargs)
+            context = copy_context()
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._step_threads, lambda: context.run(function.call, *args, **kwargs))
+
+    async def pause(self, run: Run, seconds: float) -> None:
+        """Sleeps; a run that stops cancels its tasks."""
+        await asyncio.sleep(seconds)
+
+    async def room(self, run: Run) -> None:
+        """Waits until the run's buffer has room."""
+        room = asyncio.Event()
+        run.when_room(room.set)
+        await room.wait()
+
+
+class ThreadHands:
+    """Code on the thread of a sync workflow. Steps and children that it calls run on that thread, too."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    async def commit(self, run: Run, record: Record) -> None:
+        """Buffers a record and waits until it is durable."""
+        waiter: Future[None] = Future()
+        record.waiter = waiter
+        run.append(record)
+        waiter.result()
+
+    async def recall(self, run: Run, key: str) -> None:
+        """Nothing to wait for: a thread is the only branch of its run."""
+        run.recalled.add(key)
+
+    async def give_up(self, run: Run, key: str) -> None:
+        """Waits until the run stops: nothing gives up an operation of a thread."""
+        run.stopped.wait()
+        run.check_active()
+
+    async def record_given_up(self, run: Run, key: str) -> None:
+        """Nothing gives up an operation of a thread."""
+
+    async def call(self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+        """Calls the user's function here; an async one on the engine's loop."""
+        with entered(attempt):
+            if not function.is_async:
+                return function.call(*args, **kwargs)
+            call = asyncio.run_coroutine_threadsafe(function.call(*args, **kwargs), self._loop)
+        with attempt.run.cancelling(call):
+            return call.result()
+
+    async def pause(self, run: Run, seconds: float) -> None:
+        """Waits; a run that stops wakes it."""
+        run.stopped.wait(seconds)
+        run.check_active()
+
+    async def room(self, run: Run) -> None:
+        """Waits until the run's buffer has room."""
+        room: Future[None] = Future()
+        run.when_room(lambda: room.set_result(None))
+        room.result()

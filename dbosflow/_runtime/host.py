@@ -1,0 +1,106 @@
+"""Where the engine's coroutines run: on the caller's own event loop, or on one in a background thread.
+
+Under ``async with`` the engine lives on the caller's loop and nothing hops. Under ``with`` it lives on a loop in a
+thread. Either way blocking calls work from any thread that has no running loop, and awaitable calls from any loop.
+Ctrl-C in a blocking call cancels what it waited for, *and waits* for that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import os
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dbosflow.errors import BlockingCallError, EngineClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+T = TypeVar("T")
+
+
+class Host:
+    """The event loop of an open engine, and the ways to it."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._pid = os.getpid()
+
+    def attach(self) -> None:
+        """Lives on the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
+
+    def start(self) -> None:
+        """Lives on a new loop in a background thread."""
+        ready = threading.Event()
+        self._pid = os.getpid()
+        self._thread = threading.Thread(target=self._serve, args=(ready,), name="dbosflow-loop", daemon=True)
+        self._thread.start()
+        ready.wait()
+
+    def stop(self) -> None:
+        """Ends the background loop, if there is one."""
+        loop, self._loop = self._loop, None
+        thread, self._thread = self._thread, None
+        if thread is not None and loop is not None:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The engine's loop."""
+        loop = self._loop
+        if self._pid != os.getpid():
+            msg = "this engine was opened in a parent process and does not survive a fork; open one in each process"
+            raise EngineClosedError(msg)
+        if loop is None or loop.is_closed():
+            msg = "the engine is not open: use it in `with Engine(...)` or `async with Engine(...)`, or call open() first"
+            raise EngineClosedError(msg)
+        return loop
+
+    def call(self, coroutine: Coroutine[Any, Any, T], twin: str) -> T:
+        """Blocks until ``coroutine`` is done on the engine's loop. On a running loop raises, and names ``twin``."""
+        try:
+            refuse_on_loop(twin)
+            future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+        except BaseException:
+            coroutine.close()
+            raise
+        try:
+            return future.result()
+        except BaseException:
+            if not future.done():
+                future.cancel()
+                concurrent.futures.wait([future])
+            raise
+
+    async def bridge(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Awaits ``coroutine`` on the engine's loop, from whichever loop this is."""
+        try:
+            loop = self.loop
+        except BaseException:
+            coroutine.close()
+            raise
+        if asyncio.get_running_loop() is loop:
+            return await coroutine
+        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+
+    def _serve(self, ready: threading.Event) -> None:
+        with asyncio.Runner() as runner:
+            self._loop = loop = runner.get_loop()
+            loop.call_soon(ready.set)
+            loop.run_forever()
+
+
+def refuse_on_loop(twin: str) -> None:
+    """Raises if the calling thread has a running event loop, which a blocking call would hold up."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    msg = f"a blocking call on a running event loop would hold it up; use `{twin}` instead"
+    raise BlockingCallError(msg)

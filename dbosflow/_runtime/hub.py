@@ -1,0 +1,202 @@
+"""The hub: all readers of this process share its queries.
+
+A reader asks for what follows its offset. If nothing can have come since the last look, the ask is parked; else it goes
+into the next query, together with the asks of all other readers: one statement fetches for all of them, and those that
+stand at the same place get the same page. So queries grow with commits, not with readers, and a reader holds one page
+at most: a slow one simply asks later.
+
+A wake-up marks a stream as having news. Marks set while a query is under way stay set, so nothing falls between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._runtime.service import Service
+from dbosflow._store import stream, workflow
+from dbosflow._store.notify import stream_topic, workflow_topic
+from dbosflow._store.stream import Page, Want
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg_pool import AsyncConnectionPool
+
+    from dbosflow._runtime.signals import Signals
+    from dbosflow._store.workflow import Outcome
+    from dbosflow.types import WorkflowStatus
+
+UNSEEN = "unseen"
+"""What a reader knows of a workflow that it has never looked at."""
+
+
+class _Ask:
+    """One reader's wait for a page."""
+
+    __slots__ = ("future", "known", "offset")
+
+    def __init__(self, offset: int, known: WorkflowStatus | str | None) -> None:
+        self.offset = offset
+        self.known = known
+        self.future: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
+
+    def is_answered_by(self, page: Page) -> bool:
+        """Whether the page holds news for it."""
+        return bool(page.blocks) or page.status != self.known
+
+
+class _Tail:
+    """One stream with readers: where it is known to end, and who waits."""
+
+    __slots__ = ("asks", "end", "news", "status", "unsubscribe")
+
+    def __init__(self) -> None:
+        self.asks: list[_Ask] = []
+        self.news = True
+        self.end = -1
+        self.status: WorkflowStatus | None = None
+        self.unsubscribe: list[Callable[[], None]] = []
+
+
+class Hub(Service):
+    """The readers' queries of one process."""
+
+    def __init__(self, pool: AsyncConnectionPool[Any], schema: str, signals: Signals) -> None:
+        super().__init__("hub", interval=None)
+        self._pool = pool
+        self._schema = schema
+        self._signals = signals
+        self._tails: dict[tuple[str, str], _Tail] = {}
+        self._due: dict[tuple[str, str], None] = {}
+        self.queries = 0
+        """Statements sent so far: what a test counts."""
+
+    async def read(self, workflow_id: str, key: str, offset: int, known: WorkflowStatus | str | None) -> Page:
+        """The next page at ``offset``: waits for frames there, or for a workflow status other than ``known``."""
+        stream_of = (workflow_id, key)
+        tail = self._tails.get(stream_of) or self._follow(stream_of)
+        ask = _Ask(offset, known)
+        tail.asks.append(ask)
+        if tail.news or offset != tail.end or tail.status != known:
+            self._due[stream_of] = None
+            self.wake()
+        try:
+            return await ask.future
+        finally:
+            if ask in tail.asks:
+                tail.asks.remove(ask)
+            if not tail.asks:
+                self._forget_soon(stream_of, tail)
+
+    async def work_once(self) -> bool:
+        """Fetches for all streams that have news."""
+        due, self._due = self._due, {}
+        asks: dict[Want, list[_Ask]] = {}
+        for stream_of in due:
+            tail = self._tails.get(stream_of)
+            if tail is None:
+                continue
+            tail.news = False
+            for ask in tail.asks:
+                asks.setdefault(Want(*stream_of, ask.offset), []).append(ask)
+        if asks:
+            await self._fetch(asks, due)
+        return bool(self._due)
+
+    async def _fetch(self, asks: dict[Want, list[_Ask]], due: dict[tuple[str, str], None]) -> None:
+        self.queries += 1
+        try:
+            async with self._pool.connection() as connection:
+                pages = await stream.fetch(connection, self._schema, list(asks))
+        except BaseException:
+            self._due.update(due)
+            raise
+        for (want, waiting), page in zip(asks.items(), pages, strict=True):
+            self._learn(want, page)
+            for ask in waiting:
+                if ask.is_answered_by(page) and not ask.future.done():
+                    ask.future.set_result(page)
+
+    def _learn(self, want: Want, page: Page) -> None:
+        tail = self._tails.get((want.workflow_id, want.key))
+        if tail is not None and page.complete:
+            tail.end = page.blocks[-1].next if page.blocks else want.offset
+            tail.status = page.status
+
+    def _follow(self, stream_of: tuple[str, str]) -> _Tail:
+        tail = self._tails[stream_of] = _Tail()
+
+        def news() -> None:
+            tail.news = True
+            if tail.asks:
+                self._due[stream_of] = None
+                self.wake()
+
+        for topic in (stream_topic(*stream_of), workflow_topic(stream_of[0])):
+            tail.unsubscribe.append(self._signals.subscribe(topic, news))
+        return tail
+
+    def _forget_soon(self, stream_of: tuple[str, str], tail: _Tail) -> None:
+        """Forgets a stream without readers, unless one comes back for the next page at once."""
+
+        def forget() -> None:
+            if not tail.asks and self._tails.get(stream_of) is tail:
+                del self._tails[stream_of]
+                for unsubscribe in tail.unsubscribe:
+                    unsubscribe()
+
+        asyncio.get_running_loop().call_later(1.0, forget)
+
+
+class Outcomes(Service):
+    """Waits for workflows of any process: one query for all that have news."""
+
+    def __init__(self, pool: AsyncConnectionPool[Any], schema: str, signals: Signals) -> None:
+        super().__init__("outcomes", interval=None)
+        self._pool = pool
+        self._schema = schema
+        self._signals = signals
+        self._waiting: dict[str, list[asyncio.Future[Outcome | None]]] = {}
+        self._due: dict[str, None] = {}
+
+    async def settled(self, workflow_id: str) -> Outcome | None:
+        """Where the workflow stands once it has ended or is blocked; ``None`` if there is none of that id."""
+        future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
+
+        def news() -> None:
+            self._due[workflow_id] = None
+            self.wake()
+
+        unsubscribe = self._signals.subscribe(workflow_topic(workflow_id), news)
+        self._waiting.setdefault(workflow_id, []).append(future)
+        news()
+        try:
+            return await future
+        finally:
+            unsubscribe()
+            waiting = self._waiting[workflow_id]
+            waiting.remove(future)
+            if not waiting:
+                del self._waiting[workflow_id]
+
+    async def work_once(self) -> bool:
+        """Looks at all workflows that have news."""
+        due, self._due = self._due, {}
+        ids = [workflow_id for workflow_id in due if workflow_id in self._waiting]
+        if ids:
+            try:
+                async with self._pool.connection() as connection:
+                    found = await workflow.outcomes(connection, self._schema, ids)
+            except BaseException:
+                self._due.update(due)
+                raise
+            for workflow_id in ids:
+                self._tell(workflow_id, found.get(workflow_id))
+        return bool(self._due)
+
+    def _tell(self, workflow_id: str, outcome: Outcome | None) -> None:
+        if outcome is None or outcome.status.ended or outcome.status == "blocked":
+            for future in self._waiting.get(workflow_id, ()):
+                if not future.done():
+                    future.set_result(outcome)

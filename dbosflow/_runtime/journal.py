@@ -1,0 +1,305 @@
+"""The journal: group commit with output-commit order. The heart of the engine.
+
+Every durable record of every run of a lane is appended in memory; the journal takes all that is pending, writes it as
+ONE statement (one round trip, one WAL flush), and only then wakes who waits. While that statement is under way the next
+batch gathers, so a lone step pays one commit and no artificial delay, and a thousand concurrent steps share a handful.
+
+What can become of a batch::
+
+    gather ──► send ──► written ──────────────────────────► acknowledge: hand on, wake readers, notify
+                │  ▲
+                │  └─ connection lost, overload, read-only ── witness: there? ─► acknowledge
+                │        (the same batch again)                  not there ─► send
+                ├─ gate shut: no lease ─► every run of the lane stops; starts wait for the next lease
+                │             not mine ─► that run stops; the rest is sent again
+                │             moved ────► that run reloads; the rest is sent again
+                └─ refused for its data ─► slice by slice; the refused one ends its run with a typed error
+
+After a lost acknowledgement nothing is guessed: every slice leaves a row that only it can write, under a key fixed
+before it was sent, and that row tells. A late copy of a batch finds its keys taken or the gate shut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import deque
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import psycopg
+
+from dbosflow import serde
+from dbosflow._runtime.batch import Batch, Slice
+from dbosflow._runtime.entries import Ending
+from dbosflow._runtime.service import Service
+from dbosflow._store.batch import is_durable, write_batch
+from dbosflow.errors import DatabaseUnavailableError, LeaseLostError, SerializationError
+from dbosflow.types import WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable
+
+    from dbosflow._runtime.entries import Start
+    from dbosflow._runtime.lane import Lane
+    from dbosflow._runtime.run import Run
+    from dbosflow._store.batch import BatchResult
+    from dbosflow.config import Settings
+
+logger = logging.getLogger("dbosflow.journal")
+
+_REFUSED_CLASSES = ("22", "23", "54")
+"""SQLSTATE classes that speak of the data itself: sending it again would change nothing."""
+_FIRST_PAUSE = 0.01
+_LONGEST_PAUSE = 1.0
+
+
+class JournalOwner(Protocol):
+    """Who hears what the journal finds out about its runs."""
+
+    def ended(self, run: Run, ending: Ending) -> None:
+        """The end of ``run`` is durable."""
+
+    def lost(self, run: Run) -> None:
+        """``run`` is owned elsewhere."""
+
+    def moved(self, run: Run) -> None:
+        """The tables are not what ``run`` remembers: it must reload."""
+
+    def lane_lost(self) -> None:
+        """Every run of the lane is owned elsewhere, or will be."""
+
+
+class Journal(Service):
+    """The journal of one lane."""
+
+    def __init__(
+        self, lane: Lane, settings: Settings, owner: JournalOwner, announce: Callable[[Iterable[str]], None]
+    ) -> None:
+        super().__init__("journal", interval=None)
+        self._lane = lane
+        self._settings = settings
+        self._owner = owner
+        self._announce = announce
+        self._loop = asyncio.get_running_loop()
+        self._submitted: deque[Run] = deque()
+        self._starts: deque[Start] = deque()
+        self._under_way: Batch | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # -- what is appended --------------------------------------------------------------------------------------------
+
+    def submit(self, run: Run) -> None:
+        """Says that ``run`` has pending entries. Callable from any thread."""
+        if run.submitted:
+            return
+        run.submitted = True
+        if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 (None on a thread, where get_running_loop raises)
+            self._add(run)
+        else:
+            self._loop.call_soon_threadsafe(self._add, run)
+
+    def start(self, start: Start) -> None:
+        """Appends the start of a workflow in this process."""
+        self._starts.append(start)
+        self._stir()
+
+    def _add(self, run: Run) -> None:
+        self._submitted.append(run)
+        self._stir()
+
+    def _stir(self) -> None:
+        self._idle.clear()
+        self.wake()
+
+    async def flush(self) -> None:
+        """Waits until all that was appended is durable, or belongs to nobody any more."""
+        await self._idle.wait()
+
+    @asynccontextmanager
+    async def lane(self) -> AsyncIterator[Any]:
+        """The lane's connection, between two batches: for claims, which the fence covers, too."""
+        async with self._lane.lock:
+            yield await self._lane.connection()
+
+    # -- the loop ----------------------------------------------------------------------------------------------------
+
+    async def work_once(self) -> bool:
+        """Writes one batch: the one that failed before, or all that is pending."""
+        batch = self._under_way or self._gather()
+        if batch.empty:
+            self._idle.set()
+            return False
+        self._under_way = batch
+        async with self._lane.lock:
+            await self._settle(batch)
+        self._under_way = None
+        return True
+
+    def _gather(self) -> Batch:
+        """Takes what is pending, up to the limit of a batch; a run's entries in their order."""
+        limit = self._settings.batch_bytes
+        starts = self._take_starts()
+        limit -= sum(len(start.input) + 200 for start in starts)
+        slices: list[Slice] = []
+        for _ in range(len(self._submitted)):
+            if limit <= 0 and (slices or starts):
+                break
+            run = self._submitted.popleft()
+            entries, more = run.take(max(limit, 1))
+            if more and not run.submitted:
+                run.submitted = True
+                self._submitted.append(run)
+            if entries and run.stopping is None:
+                slices.append(Slice(run, entries))
+                limit -= sum(entry.size for entry in entries)
+        return Batch(slices, starts)
+
+    def _take_starts(self) -> list[Start]:
+        """The pending starts, an id once: the same id again is decided by the first."""
+        taken: dict[str, Start] = {}
+        again: list[Start] = []
+        while self._starts:
+            start = self._starts.popleft()
+            if taken.setdefault(start.workflow_id, start) is not start:
+                again.append(start)
+        self._starts.extend(again)
+        return list(taken.values())
+
+    # -- one batch ---------------------------------------------------------------------------------------------------
+
+    async def _settle(self, batch: Batch) -> None:
+        """Sends ``batch`` until it is durable, or belongs to nobody any more."""
+        while not batch.empty:
+            try:
+                result = await self._send(batch)
+            except (psycopg.Error, UnicodeError, OverflowError, ValueError) as error:
+                if _is_refused(error):
+                    await self._settle_refused(batch, error)
+                    return
+                if await self._durable_after(batch, error):
+                    self._acknowledge(batch, frozenset(start.workflow_id for start in batch.starts))
+                    return
+                continue
+            except (DatabaseUnavailableError, OSError) as error:
+                await self._wait_for_database(batch, error)
+                continue
+            if result.written:
+                self._acknowledge(batch, result.started)
+                return
+            if batch.sent > 1 and await self._is_durable(batch):
+                self._acknowledge(batch, result.started)
+                return
+            if not result.leased:
+                await self._lane_lost(batch)
+                return
+            batch = self._without_failed(batch, result)
+
+    async def _send(self, batch: Batch) -> BatchResult:
+        connection = await self._lane.connection()
+        batch.sent += 1
+        return await write_batch(connection, batch.rows(), self._lane.id, self._settings.schema)
+
+    async def _durable_after(self, batch: Batch, error: Exception) -> bool:
+        """After an error that leaves the batch's fate open: asks a witness, over a new connection if need be."""
+        logger.warning("batch of %d runs: %s; looking whether it is durable", len(batch.slices), _line(error))
+        await self._back_off(batch.sent)
+        while True:
+            try:
+                return await self._is_durable(batch)
+            except (psycopg.Error, DatabaseUnavailableError, OSError) as again:
+                await self._wait_for_database(batch, again)
+
+    async def _is_durable(self, batch: Batch) -> bool:
+        return await is_durable(await self._lane.connection(), batch.rows(), self._settings.schema)
+
+    async def _wait_for_database(self, batch: Batch, error: Exception) -> None:
+        logger.warning("batch of %d runs: %s; trying again", len(batch.slices), _line(error))
+        await self._lane.disconnect()
+        await self._back_off(batch.sent)
+
+    async def _back_off(self, sent: int) -> None:
+        pause = min(_FIRST_PAUSE * 2 ** min(sent, 10), _LONGEST_PAUSE)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
+
+    async def _settle_refused(self, batch: Batch, error: Exception) -> None:
+        """The database or the driver refuses something in the batch for its data."""
+        if batch.sent > 1 and isinstance(error, psycopg.errors.UniqueViolation) and await self._is_durable(batch):
+            self._acknowledge(batch, frozenset())
+            return
+        parts = batch.split()
+        if len(parts) > 1:
+            for part in parts:
+                await self._settle(part)
+            return
+        if batch.starts:
+            batch.starts[0].decided(_unfit(error))
+        elif isinstance(error, psycopg.errors.UniqueViolation):
+            run = batch.slices[0].run
+            logger.error("workflow %s: a row stands that this run did not write; please report it: %s", run.workflow_id, error)
+            self._owner.moved(run)
+        else:
+            await self._end_refused(batch.slices[0].run, error)
+
+    async def _end_refused(self, run: Run, error: Exception) -> None:
+        """Ends a run whose data is refused: without the data, with the reason."""
+        ending = Ending(WorkflowStatus.FAILED, error=serde.dump_error(_unfit(error)))
+        run.stop("the database refused its data")
+        await self._settle(Batch([Slice(run, [ending])], []))
+
+    def _without_failed(self, batch: Batch, result: BatchResult) -> Batch:
+        """The gate was shut by some runs: they go, the rest is sent again."""
+        failed: set[Run] = set()
+        for part in batch.slices:
+            run = part.run
+            if run.workflow_id not in result.mine:
+                failed.add(run)
+                self._owner.lost(run)
+            elif run.workflow_id in result.moved:
+                failed.add(run)
+                self._owner.moved(run)
+        return batch.without(failed)
+
+    async def _lane_lost(self, batch: Batch) -> None:
+        logger.warning("the lease of worker %s is lost; its runs go on elsewhere", self._lane.id)
+        self._owner.lane_lost()
+        self._starts.extendleft(reversed(batch.starts))
+        await self._lane.reopen()
+
+    def _acknowledge(self, batch: Batch, started: Iterable[str]) -> None:
+        """The batch is durable: runs go on, readers wake, peers hear of it."""
+        topics: list[str] = []
+        for part in batch.slices:
+            topics.extend(part.topics())
+            part.acknowledged()
+            if part.ending is not None:
+                self._owner.ended(part.run, part.ending)
+        new = set(started)
+        for start in batch.starts:
+            start.decided(start.workflow_id in new)
+        if topics:
+            self._announce(topics)
+
+    def give_up(self) -> None:
+        """Ends what could not be written when the journal closes: starts hear of it."""
+        for start in (*(self._under_way.starts if self._under_way else ()), *self._starts):
+            start.decided(LeaseLostError("the engine closed before the start was durable"))
+        self._starts.clear()
+
+
+def _is_refused(error: Exception) -> bool:
+    if isinstance(error, psycopg.Error):
+        if error.sqlstate is None:  # the driver's own: it could not bind a value
+            return isinstance(error, psycopg.DataError | psycopg.ProgrammingError | psycopg.NotSupportedError)
+        return error.sqlstate[:2] in _REFUSED_CLASSES
+    return True
+
+
+def _unfit(error: Exception) -> SerializationError:
+    return SerializationError(f"the database refused the data: {_line(error)}")
+
+
+def _line(error: Exception) -> str:
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

@@ -1,0 +1,122 @@
+"""A lane: one connection and one row of ``worker``. Runs belong to a lane; its row is the fence of all they write.
+
+::
+
+    register ──► live ──renewed by the leases' thread──► live
+                  │
+                  ├── release (its own, after its last batch) ──► dead
+                  └── reclaimed by a peer (FOR UPDATE: waits for no batch, and no batch begins after it) ──► dead
+
+A lane that finds its row dead is *renewed as another one*: a fresh id, a fresh row, no runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from dbosflow._runtime.identity import this_process
+from dbosflow._store import worker
+from dbosflow._store.connect import connect_async
+from dbosflow._store.queries import fetch_all
+from dbosflow.config import VERSION
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg import AsyncConnection
+
+    from dbosflow.config import Settings
+
+logger = logging.getLogger("dbosflow.lane")
+
+
+class Lane:
+    """One connection and one lease. ``lock`` serializes what is sent over the connection."""
+
+    def __init__(self, url: str, settings: Settings, *, on_new_timeline: Callable[[], None]) -> None:
+        self.id = uuid.uuid4()
+        self.lock = asyncio.Lock()
+        self.deadline = 0.0
+        """When the lease ends at the latest, by this process's monotonic clock."""
+        self._url = url
+        self._settings = settings
+        self._connection: AsyncConnection[Any] | None = None
+        self._timeline: str | None = None
+        self._on_new_timeline = on_new_timeline
+
+    @property
+    def in_time(self) -> bool:
+        """Whether the lease is certainly still its own."""
+        return time.monotonic() < self.deadline
+
+    def renewed(self, sent_at: float) -> None:
+        """Its row was renewed by a statement sent at ``sent_at`` (monotonic). Called by the leases' thread."""
+        self.deadline = sent_at + self._settings.lease
+
+    async def open(self) -> None:
+        """Connects and registers."""
+        await self._register()
+
+    async def connection(self) -> AsyncConnection[Any]:
+        """The connection, made anew if it is broken. The caller holds ``lock``."""
+        connection = self._connection
+        if connection is None or connection.closed or connection.broken:
+            await self.disconnect()
+            connection = self._connection = await self._connect()
+        return connection
+
+    async def disconnect(self) -> None:
+        """Drops the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def reopen(self) -> None:
+        """Begins anew after the lease was lost. The caller holds ``lock``."""
+        self.id = uuid.uuid4()
+        await self._register()
+
+    async def release(self) -> None:
+        """Gives the lease up, so that peers need not wait for its end. The caller holds ``lock``."""
+        await worker.release(await self.connection(), self._settings.schema, self.id)
+
+    async def _register(self) -> None:
+        sent_at = time.monotonic()
+        await worker.register(
+            await self.connection(),
+            self._settings.schema,
+            worker_id=self.id,
+            lease=self._settings.lease,
+            process=this_process(),
+            version=VERSION,
+        )
+        self.renewed(sent_at)
+
+    async def _connect(self) -> AsyncConnection[Any]:
+        connection = await connect_async(self._url, timeout=self._settings.connect_timeout)
+        try:
+            idle_limit = f"{self._settings.lease}s"
+            await fetch_all(connection, self._settings.schema, "batch", "session", idle_limit=idle_limit)
+            await self._check_timeline(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _check_timeline(self, connection: AsyncConnection[Any]) -> None:
+        """A failover that lost commits shows as another timeline: what memory knows may be ahead of the tables."""
+        try:
+            (row,) = await fetch_all(connection, self._settings.schema, "batch", "timeline")
+        except psycopg.Error as error:
+            logger.debug("no timeline: %s", error)
+            return
+        before, self._timeline = self._timeline, row["timeline"]
+        if before is not None and before != self._timeline:
+            logger.warning("the database is on timeline %s, it was on %s; reloading all runs", self._timeline, before)
+            self._on_new_timeline()

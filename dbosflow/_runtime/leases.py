@@ -1,0 +1,80 @@
+"""Renews the leases of a process: on a thread of its own, with a connection of its own.
+
+So Python code that blocks the event loop cannot cost a lease; only C code that holds the interpreter's lock past the
+lease can, and then the fence keeps the data whole. A lane whose row is no longer live is left alone here: its next
+batch finds the gate shut and says so.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from dbosflow._store import worker
+from dbosflow._store.connect import connect
+from dbosflow.errors import DbosflowError
+
+if TYPE_CHECKING:
+    from psycopg import Connection
+
+    from dbosflow._runtime.lane import Lane
+    from dbosflow.config import Settings
+
+logger = logging.getLogger("dbosflow.leases")
+
+_RENEWALS_A_LEASE = 5
+_RETRY = 0.2
+
+
+class Leases:
+    """The thread that renews."""
+
+    def __init__(self, url: str, settings: Settings, lane: Lane) -> None:
+        self._url = url
+        self._settings = settings
+        self._lane = lane
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dbosflow-leases", daemon=True)
+        self._connection: Connection[Any] | None = None
+
+    def open(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread. Blocks for a renewal under way at most."""
+        self._closing.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        pause = self._settings.lease / _RENEWALS_A_LEASE
+        while not self._closing.wait(pause):
+            pause = self._settings.lease / _RENEWALS_A_LEASE
+            try:
+                self._renew()
+            except (psycopg.Error, DbosflowError, OSError) as error:
+                logger.warning("the lease of worker %s was not renewed: %s; trying again", self._lane.id, error)
+                self._disconnect()
+                pause = _RETRY
+        self._disconnect()
+
+    def _renew(self) -> None:
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = self._connection = connect(self._url, timeout=self._settings.lease / _RENEWALS_A_LEASE)
+        lane, worker_id = self._lane, self._lane.id
+        sent_at = time.monotonic()
+        if worker_id in worker.renew(connection, self._settings.schema, [worker_id]):
+            if worker_id == lane.id:
+                lane.renewed(sent_at)
+        elif worker_id == lane.id:
+            logger.warning("the lease of worker %s is over", worker_id)
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

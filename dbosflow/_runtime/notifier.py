@@ -1,0 +1,70 @@
+"""Sends wake-ups to other processes: on a connection of its own, after the commit, never beside data.
+
+NOTIFY in a transaction that writes takes an instance-wide lock through its commit; a transaction of nothing but NOTIFY
+holds it for microseconds, and with ``synchronous_commit=off`` waits for no flush. Hints are sent at once when the
+notifier is idle and coalesce while one statement is under way. A failure is a lost hint: readers poll slowly, too.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._runtime.service import Service
+from dbosflow._store.connect import connect_async
+from dbosflow._store.notify import notify
+from dbosflow._store.queries import fetch_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from psycopg import AsyncConnection
+
+    from dbosflow.config import Settings
+
+
+class Notifier(Service):
+    """Hints to other processes."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        super().__init__("notifier", interval=None)
+        self._url = url
+        self._settings = settings
+        self._connection: AsyncConnection[Any] | None = None
+        self._topics: dict[str, None] = {}
+
+    @property
+    def backend_pid(self) -> int | None:
+        """The server process of its connection: a listener of this engine knows its own hints by it."""
+        connection = self._connection
+        return None if connection is None or connection.closed else connection.info.backend_pid
+
+    def send(self, topics: Iterable[str]) -> None:
+        """Queues hints, each topic once."""
+        self._topics.update(dict.fromkeys(topics))
+        self.wake()
+
+    async def work_once(self) -> bool:
+        """Sends what is queued, in one statement."""
+        if not self._topics:
+            return False
+        topics, self._topics = self._topics, {}
+        await notify(await self._connected(), self._settings.schema, topics)
+        return bool(self._topics)
+
+    async def close(self) -> None:
+        """Sends what is left, if it can, and disconnects."""
+        await super().close()
+        connection, self._connection = self._connection, None
+        if connection is None:
+            return
+        async with connection:
+            if self._topics and not connection.broken:
+                await notify(connection, self._settings.schema, self._topics)
+
+    async def _connected(self) -> AsyncConnection[Any]:
+        connection = self._connection
+        if connection is None or connection.closed or connection.broken:
+            connection = await connect_async(self._url, timeout=self._settings.connect_timeout)
+            self._connection = connection
+            await fetch_all(connection, self._settings.schema, "batch", "session_notifier")
+        return connection

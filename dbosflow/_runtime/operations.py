@@ -1,0 +1,164 @@
+"""What a workflow's body can do durably: steps and sleeps. Each is written once, for both colours (see ``hands``).
+
+An operation begins with its key. Is there a record under it, the record is handed on again; is there none, the work is
+done for real, its outcome committed, and only then does the program go on past it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from dbosflow import serde
+from dbosflow._runtime.conductor import GIVEN_UP, WOKEN
+from dbosflow._runtime.entries import Record
+from dbosflow._runtime.scope import Attempt
+from dbosflow.errors import NonDeterminismError, StepFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from dbosflow._runtime.branch import Branch
+    from dbosflow._runtime.hands import Hands
+    from dbosflow._store.step import Recorded
+    from dbosflow.definitions import StepDef
+
+_LATE_LEASE_PAUSE = 0.05
+
+
+async def run_step(hands: Hands, branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    """The outcome of a step: its record's, or that of running it now."""
+    with _operation(branch, step.name, str(step)) as key:
+        record = _recorded(branch, key, "step")
+        if branch.run.recorded(key + GIVEN_UP) is not None:
+            await hands.give_up(branch.run, key)
+        if record is not None:
+            await hands.recall(branch.run, key)
+            return _outcome(record, step)
+        try:
+            return await _attempts(hands, branch, key, step, args, kwargs)
+        except asyncio.CancelledError:
+            await hands.record_given_up(branch.run, key)
+            raise
+
+
+async def sleep(hands: Hands, branch: Branch, seconds: float) -> None:
+    """Sleeps until a wake time that is on record: a restart does not begin the sleep anew, and never ends it early."""
+    run = branch.run
+    with _operation(branch, "sleep", "sleep") as key:
+        record = _recorded(branch, key, "sleep")
+        if run.recorded(key + GIVEN_UP) is not None:
+            await hands.give_up(run, key)
+        try:
+            if record is None:
+                await hands.commit(run, Record(key, "sleep", delay=seconds))
+                remaining = seconds
+            else:
+                await hands.recall(run, key)
+                remaining = record.remaining or 0.0
+            if run.recorded(key + WOKEN) is not None:
+                await hands.recall(run, key + WOKEN)
+                return
+            await hands.pause(run, max(remaining - run.age, 0.0) if record else remaining)
+            if run.conductor is not None:  # when it ends is an outcome, too, where others go on meanwhile
+                await hands.commit(run, Record(key + WOKEN, "woken"))
+        except asyncio.CancelledError:
+            await hands.record_given_up(branch.run, key)
+            raise
+
+
+@contextmanager
+def _operation(branch: Branch, name: str, what: str) -> Iterator[str]:
+    """Begins an operation of a branch: gives it its key, and refuses whoever is not the branch."""
+    run = branch.run
+    run.check_active()
+    owner = branch.check_owner(what)
+    key = branch.key_of(name)
+    owner.operating, branch.operation = True, key
+    try:
+        yield key
+    finally:
+        owner.operating, branch.operation = False, None
+        run.beat += 1
+
+
+def _recorded(branch: Branch, key: str, kind: str) -> Recorded | None:
+    record = branch.run.recorded(key)
+    if record is not None and record.kind != kind:
+        msg = (
+            f"workflow {branch.run.workflow_id!r} asked for a {kind} where its records hold a {record.kind}, at key "
+            f"{key!r}: its code has changed since, or does not follow from its records. It is parked as blocked; "
+            "put the old code back and resume it, or fork it"
+        )
+        raise NonDeterminismError(branch.run.workflow_id, msg)
+    return record
+
+
+async def _attempts(
+    hands: Hands, branch: Branch, key: str, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:  # noqa: ANN401
+    run = branch.run
+    failed = run.history.failures.get(key, [])
+    failures, number = len(failed), 0
+    if failed:
+        await hands.pause(run, step.retry.delay_after(failures) - failed[-1].age - run.age)
+    while True:
+        number += 1
+        attempt = Attempt(run, key, f"{run.epoch}.{number}")
+        await _in_time(hands, branch)
+        run.body_begins()
+        try:
+            record, value, error = await _attempt(hands, attempt, step, args, kwargs)
+            failures += error is not None
+            again = error is not None and step.retry.allows_retry(failures, error)
+            if not again:
+                await hands.commit(run, record)
+        finally:
+            run.body_ended()
+        if error is None:
+            return value
+        if not again:
+            raise _failure(record.error or "", error)
+        run.append(Record(attempt.producer, "attempt", error=record.error, attempt=attempt.name, elapsed=record.elapsed))
+        await hands.pause(run, step.retry.delay_after(failures))
+
+
+async def _attempt(
+    hands: Hands, attempt: Attempt, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Record, Any, Exception | None]:
+    """Runs the body once: the record of its outcome, and its value or error."""
+    began = time.monotonic()
+    record = Record(attempt.key, "step", attempt=attempt.name)
+    value, failure = None, None
+    try:
+        returned = await hands.call(attempt, step, args, kwargs)
+        record.output, value = step.result.round_trip(returned)
+    except Exception as error:  # noqa: BLE001 (whatever the body raises is its outcome)
+        failure = error
+        record.error = serde.dump_error(error)
+    finally:
+        attempt.closed = True
+    record.elapsed = time.monotonic() - began
+    return record, value, failure
+
+
+def _outcome(record: Recorded, step: StepDef) -> Any:  # noqa: ANN401 (the step's own type)
+    if record.error is not None:
+        raise _failure(record.error, None)
+    return step.result.load(record.output or "null")
+
+
+def _failure(text: str, live: Exception | None) -> Exception:
+    """The exception of a failed step: live and replayed the same type and message, rebuilt from the record."""
+    error, name, message = serde.load_error(text)
+    failure = error if isinstance(error, Exception) else StepFailedError(name, message)
+    return failure.with_traceback(live.__traceback__ if live else None)
+
+
+async def _in_time(hands: Hands, branch: Branch) -> None:
+    """Waits while the lane is past its own deadline: then somebody else may own the run already."""
+    while not branch.run.lane.in_time:
+        await hands.pause(branch.run, _LATE_LEASE_PAUSE)
+    branch.run.check_active()

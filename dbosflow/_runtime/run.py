@@ -1,0 +1,338 @@
+"""A run: one owner's pass over one workflow, from its history to its end."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._runtime.branch import Branch, RunStopped, Strand
+from dbosflow._runtime.conductor import Conductor
+from dbosflow._runtime.entries import Close, Entry, Record, Values
+from dbosflow._runtime.scope import current_scope
+from dbosflow._store.step import History
+from dbosflow.errors import LeaseLostError, StreamClosedError
+from dbosflow.types import WorkflowStatus
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+
+    from dbosflow._runtime.entries import Ending, Waiter
+    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.lane import Lane
+    from dbosflow._runtime.scope import Attempt
+    from dbosflow._runtime.watch import Watch
+    from dbosflow._store.step import Recorded
+    from dbosflow.config import Settings
+    from dbosflow.definitions import WorkflowDef
+
+
+class Stream:
+    """What the owner knows of one stream: its acknowledged tail, and whether anything may follow."""
+
+    __slots__ = ("closed", "closed_durably", "open_values", "tail")
+
+    def __init__(self, tail: int = 0, *, closed: bool = False) -> None:
+        self.tail = tail
+        self.closed = closed
+        self.closed_durably = closed
+        self.open_values: Values | None = None
+
+
+class Run:
+    """One owner's pass over one workflow.
+
+    Its entries go to the journal in order; a batch takes all that are pending, or a prefix of them. The buffer is
+    filled by the loop's thread or by the thread of a sync body, and emptied by the loop's: hence the lock.
+    """
+
+    def __init__(
+        self,
+        *,
+        workflow_id: str,
+        definition: WorkflowDef,
+        input_text: str,
+        epoch: int,
+        queue: str,
+        lane: Lane,
+        watch: Watch,
+        settings: Settings,
+        submit: Callable[[Run], None],
+        loop_hands: Hands,
+        thread_hands: Hands,
+        history: History | None = None,
+    ) -> None:
+        self.workflow_id = workflow_id
+        self.definition = definition
+        self.input_text = input_text
+        self.epoch = epoch
+        self.queue = queue
+        self.lane = lane
+        self.watch = watch
+        self.settings = settings
+        self.loop_hands = loop_hands
+        self.thread_hands = thread_hands
+        self.history = history or History()
+        self.streams = {
+            key: Stream(tail, closed=key in self.history.closed) for key, tail in self.history.tails.items()
+        }
+        records = self.history.records.values()
+        self.seq = max((record.seq for record in records), default=-1) + 1
+        self.turn = max((record.turn for record in records), default=-1) + 1
+        self.root = Branch(self, "")
+        self.strands: set[Strand] = set()
+        self.beat = 0
+        """Counts the resumptions of its strands."""
+        self.conductor: Conductor | None = None
+        """Hands on outcomes by turns; made with the first branch, since a run with one needs none."""
+        self.stopping: RunStopped | None = None
+        self.ending = False
+        self.bodies = 0
+        """Step bodies under way."""
+        self.draining: Callable[[], None] | None = None
+        self.stopped = threading.Event()
+        self.calls: set[Future[Any]] = set()
+        """Bodies on the loop that the thread of this run waits for."""
+        self.waiters: set[Waiter] = set()
+        self.recalled: set[str] = set()
+        """Records that were handed on again while the run had one branch."""
+        self.submitted = False
+        self._began = time.monotonic()
+        self._submit = submit
+        self._entries: deque[Entry] = deque()
+        self._written: dict[tuple[str, str], int] = {}
+        self._buffered = 0
+        self._room: list[Callable[[], None]] = []
+        self._lock = threading.Lock()
+
+    @property
+    def active(self) -> bool:
+        """Whether new tasks of its branches are branches of it."""
+        return not self.ending and self.stopping is None
+
+    def check_active(self) -> None:
+        """Raises :class:`RunStopped` when no operation may begin any more."""
+        if self.stopping is not None:
+            raise self.stopping
+        if self.draining is not None or self.ending:
+            raise RunStopped(f"workflow {self.workflow_id!r} is no longer run here")
+
+    def enter_branch(self, branch: Branch) -> None:
+        """Makes ``branch`` the scope of the calling context, and the run one that has branches."""
+        current_scope.set(branch)
+        if self.conductor is None:
+            self.conductor = Conductor(self)
+
+    # -- what the body asks for, on its own thread -------------------------------------------------------------------
+
+    def append(self, record: Record) -> None:
+        """Buffers a record; its waiter hears when it is durable and its turn has come."""
+        with self._lock:
+            if self.stopping is not None:
+                raise self.stopping
+            if record.waiter is not None:
+                self.waiters.add(record.waiter)
+            self._push(record)
+        self._submit(self)
+
+    def write(self, key: str, text: str, producer: str, attempt: Attempt | None) -> None:
+        """Buffers one stream value, unless the producer has it durable from an earlier run.
+
+        The count comes before the check for closed: in a replay the close may be known before the writes that
+        preceded it are repeated.
+        """
+        with self._lock:
+            self._check_writable(attempt)
+            count = self._written.get((key, producer), 0)
+            self._written[key, producer] = count + 1
+            if count < self.history.produced.get((key, producer), 0):
+                return
+            stream = self._stream(key)
+            if stream.closed:
+                self._written[key, producer] = count
+                msg = f"stream {key!r} of workflow {self.workflow_id!r} is closed; nothing can be written after that"
+                raise StreamClosedError(self.workflow_id, key, msg)
+            values = stream.open_values
+            if values is None or values.producer != producer or self._full(values):
+                values = Values(key, producer, count, attempt.name if attempt else None)
+                stream.open_values = values
+                self._push(values)
+            values.texts.append(text)
+            size = len(text) + 1
+            values.size += size
+            self._buffered += size
+        self._submit(self)
+
+    def close_stream(self, key: str, producer: str, attempt: Attempt | None) -> None:
+        """Buffers the end of a stream. Closing a closed stream does nothing."""
+        with self._lock:
+            self._check_writable(attempt)
+            stream = self._stream(key)
+            if stream.closed:
+                return
+            stream.closed = True
+            stream.open_values = None
+            self._push(Close(key, producer, self._written.get((key, producer), 0), attempt.name if attempt else None))
+        self._submit(self)
+
+    def write_count(self, key: str, producer: str) -> int:
+        """How many values the producer has written to the stream in this pass."""
+        return self._written.get((key, producer), 0)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether its buffer may take more before some of it is durable."""
+        return self._buffered < self.settings.buffer_bytes
+
+    def when_room(self, tell: Callable[[], None]) -> None:
+        """Calls ``tell`` (from the loop's thread) once there is room, or the run has stopped."""
+        with self._lock:
+            if not self.has_room and self.stopping is None:
+                self._room.append(tell)
+                return
+        tell()
+
+    def _check_writable(self, attempt: Attempt | None) -> None:
+        if self.stopping is not None or self.ending:
+            raise self.stopping or RunStopped(f"workflow {self.workflow_id!r} has ended")
+        if attempt is not None and attempt.closed:
+            msg = f"attempt {attempt.name} of step {attempt.key!r} is over; it can write nothing any more"
+            raise LeaseLostError(msg)
+
+    def _stream(self, key: str) -> Stream:
+        stream = self.streams.get(key)
+        if stream is None:
+            stream = self.streams[key] = Stream()
+        return stream
+
+    def _full(self, values: Values) -> bool:
+        return len(values.texts) >= self.settings.block_values or values.size >= self.settings.block_bytes
+
+    def _push(self, entry: Entry) -> None:
+        self._entries.append(entry)
+        self._buffered += entry.size
+
+    # -- what the journal asks for, on the loop's thread -------------------------------------------------------------
+
+    def end(self, ending: Ending) -> None:
+        """Buffers the run's last entry. A run that contradicts its records writes nothing but that it is blocked."""
+        with self._lock:
+            self.ending = True
+            if ending.status is WorkflowStatus.BLOCKED:
+                self._entries.clear()
+            self._push(ending)
+        self._submit(self)
+
+    def take(self, limit: int) -> tuple[list[Entry], bool]:
+        """Takes pending entries in order, about ``limit`` bytes; and whether any are left."""
+        taken: list[Entry] = []
+        with self._lock:
+            self.submitted = False
+            while self._entries and (limit > 0 or not taken):
+                entry = self._entries.popleft()
+                limit -= entry.size
+                taken.append(entry)
+                if isinstance(entry, Values):
+                    stream = self.streams[entry.key]
+                    if stream.open_values is entry:
+                        stream.open_values = None
+            return taken, bool(self._entries)
+
+    def committed(self, entries: list[Entry]) -> None:
+        """Frees the room of durable entries and hands on the outcomes among them."""
+        with self._lock:
+            self._buffered -= sum(entry.size for entry in entries)
+            room, self._room = (self._room, []) if self.has_room else ([], self._room)
+        for tell in room:
+            tell()
+        told = [entry for entry in entries if isinstance(entry, Record) and entry.waiter is not None]
+        if not told:
+            return
+        if self.conductor is not None:
+            self.conductor.committed(told)
+        else:
+            for record in told:
+                self.tell(record)
+
+    def tell(self, record: Record) -> None:
+        """Hands one durable outcome to the operation that waits for it."""
+        waiter = record.waiter
+        if waiter is not None:
+            self.waiters.discard(waiter)
+            if not waiter.done():
+                waiter.set_result(None)
+
+    def stop(self, why: str) -> None:
+        """Ends this pass: operations under way and all that would begin raise :class:`RunStopped`."""
+        if self.stopping is not None:
+            return
+        with self._lock:
+            self.stopping = stopping = RunStopped(why)
+            waiters, self.waiters = self.waiters, set()
+            room, self._room = self._room, []
+            self._entries.clear()
+        self.stopped.set()
+        for tell in room:
+            tell()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_exception(stopping)
+        if self.conductor is not None:
+            self.conductor.stop(stopping)
+        for call in tuple(self.calls):
+            call.cancel()
+        for task in self.tasks():
+            task.cancel()
+
+    @contextmanager
+    def cancelling(self, call: Future[Any]) -> Iterator[None]:
+        """Cancels ``call``, which the block waits for, when the run stops; then the block raises :class:`RunStopped`."""
+        self.calls.add(call)
+        try:
+            if self.stopping is not None:
+                call.cancel()
+            yield
+        except CancelledError:
+            self.check_active()
+            raise
+        finally:
+            self.calls.discard(call)
+
+    def drain(self, drained: Callable[[], None]) -> None:
+        """Lets no operation begin; calls ``drained`` once no step body is under way. A run at its end just ends."""
+        with self._lock:
+            self.draining = drained
+            idle = self.bodies == 0 and not self.ending
+        if idle:
+            drained()
+
+    def body_begins(self) -> None:
+        """A step body is about to run."""
+        with self._lock:
+            self.bodies += 1
+
+    def body_ended(self) -> None:
+        """A step body has ended and its outcome is durable, or is not going to be."""
+        with self._lock:
+            self.bodies -= 1
+            drained = self.draining if self.bodies == 0 and not self.ending else None
+        if drained is not None:
+            drained()
+
+    @property
+    def age(self) -> float:
+        """Seconds since its history was read."""
+        return time.monotonic() - self._began
+
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """The tasks of its branches."""
+        return {strand.task for strand in self.strands if strand.task is not None and not strand.task.done()}
+
+    def recorded(self, key: str) -> Recorded | None:
+        """The record under ``key``, if there is one."""
+        return self.history.records.get(key)

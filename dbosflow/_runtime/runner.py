@@ -1,0 +1,343 @@
+"""Runs workflows: makes a run, drives its body to the end, and writes that end.
+
+::
+
+    launch ──► body ──► returned ──► succeeded ─┐
+                 │ ───► raised ────► failed ────┤ one entry in the journal, with every stream it left open
+                 │ ───► contradicts its records ► blocked
+                 └ ───► stopped: lease lost, engine closing, reload: nothing is written
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg_pool import PoolTimeout
+
+from dbosflow import serde
+from dbosflow._runtime.branch import RunStopped, Strand, ThreadOwner
+from dbosflow._runtime.entries import Ending
+from dbosflow._runtime.hands import LoopHands, ThreadHands
+from dbosflow._runtime.run import Run
+from dbosflow._runtime.scope import current_scope
+from dbosflow._store import step, workflow
+from dbosflow.errors import NonDeterminismError
+from dbosflow.types import WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from psycopg_pool import AsyncConnectionPool
+
+    from dbosflow._runtime.journal import Journal
+    from dbosflow._runtime.lane import Lane
+    from dbosflow._runtime.watch import Watch
+    from dbosflow._store.step import History
+    from dbosflow._store.workflow import Claimed
+    from dbosflow.config import Settings
+    from dbosflow.definitions import Registry, WorkflowDef
+
+logger = logging.getLogger("dbosflow.runner")
+
+_HISTORY_RETRY = 0.5
+_LEFTOVER_GRACE = 1.0
+"""Seconds that branches which nobody waited for get to end when their workflow has."""
+
+
+_runners: weakref.WeakSet[Runner] = weakref.WeakSet()
+
+
+def some_run_here() -> bool:
+    """Whether any engine of this process runs a workflow just now."""
+    return any(len(runner) for runner in tuple(_runners))
+
+
+class Runner:
+    """The runs of one lane."""
+
+    def __init__(
+        self, *, pool: AsyncConnectionPool[Any], lane: Lane, settings: Settings, registry: Registry, watch: Watch
+    ) -> None:
+        self._pool = pool
+        self._lane = lane
+        self._settings = settings
+        self._registry = registry
+        self._watch = watch
+        self._journal: Journal
+        self._loop = asyncio.get_running_loop()
+        self._runs: dict[str, _Execution] = {}
+        # Two pools, so that steps never wait for workflows: a sync workflow owns its thread and runs its steps on it.
+        self._threads = ThreadPoolExecutor(settings.workflow_threads, thread_name_prefix="dbosflow-workflow")
+        self._step_threads = ThreadPoolExecutor(settings.step_threads, thread_name_prefix="dbosflow-step")
+        self._loop_hands = LoopHands(self._step_threads)
+        self._thread_hands = ThreadHands(self._loop)
+        self._reloads: set[asyncio.Task[None]] = set()
+        self._coming: set[str] = set()
+        """Workflows that are owned, and whose history is being read."""
+        self._closing = False
+        _runners.add(self)
+
+    def attach(self, journal: Journal) -> None:
+        """Says where its runs write."""
+        self._journal = journal
+
+    def __len__(self) -> int:
+        return len(self._runs)
+
+    def known(self) -> list[str]:
+        """The ids of the workflows that run here, or are about to."""
+        return [*self._runs, *self._coming]
+
+    # -- begin -------------------------------------------------------------------------------------------------------
+
+    def launch(self, workflow_id: str, definition: WorkflowDef, input_text: str, *, queue: str = "") -> None:
+        """Runs a workflow that this lane has just started."""
+        self._launch(workflow_id, definition, input_text, epoch=1, queue=queue, history=None, freed=None)
+
+    async def resume(self, claimed: Sequence[Claimed], freed: Callable[[str], None]) -> None:
+        """Runs workflows that this lane has just claimed, each from its history."""
+        if not claimed:
+            return
+        ids = {one.id for one in claimed}
+        self._coming |= ids
+        try:
+            histories = await self._histories([one.id for one in claimed if one.epoch > 1])
+        finally:
+            self._coming -= ids
+        for one in claimed:
+            definition = self._registry.get(one.name)
+            if definition is None or self._closing:
+                freed(one.id)
+                continue
+            history = histories.get(one.id)
+            self._launch(
+                one.id, definition, one.input, epoch=one.epoch, queue=one.queue, history=history, freed=freed
+            )
+
+    async def _histories(self, ids: list[str]) -> dict[str, History]:
+        """The histories of owned workflows. They are ours to run, so this is tried until it works."""
+        while ids and not self._closing:
+            try:
+                async with self._pool.connection() as connection:
+                    return await step.histories(connection, self._settings.schema, ids)
+            except (psycopg.Error, PoolTimeout, OSError) as error:
+                logger.warning("the histories of %d workflows could not be read: %s; trying again", len(ids), error)
+                await asyncio.sleep(_HISTORY_RETRY)
+        return {}
+
+    def _launch(
+        self,
+        workflow_id: str,
+        definition: WorkflowDef,
+        input_text: str,
+        *,
+        epoch: int,
+        queue: str,
+        history: History | None,
+        freed: Callable[[str], None] | None,
+    ) -> None:
+        run = Run(
+            workflow_id=workflow_id,
+            definition=definition,
+            input_text=input_text,
+            epoch=epoch,
+            queue=queue,
+            lane=self._lane,
+            watch=self._watch,
+            settings=self._settings,
+            submit=self._journal.submit,
+            loop_hands=self._loop_hands,
+            thread_hands=self._thread_hands,
+            history=history,
+        )
+        previous = self._runs.get(workflow_id)
+        if previous is not None:  # an older pass that has not noticed yet
+            self._stop(previous.run, "the workflow was taken over by a newer pass")
+        execution = self._runs[workflow_id] = _Execution(run, self._loop.create_future(), freed)
+        execution.task = self._loop.create_task(self._execute(execution), name=f"dbosflow-run-{workflow_id}")
+
+    # -- the body ----------------------------------------------------------------------------------------------------
+
+    async def _execute(self, execution: _Execution) -> None:
+        run = execution.run
+        try:
+            ending = await self._ending(run)
+            if run.stopping is None:
+                await self._end_leftovers(run)
+            if run.stopping is None:
+                run.end(ending)
+                return  # `ended` is told when it is durable
+        except BaseException as stopped:  # noqa: BLE001 (whatever a stopped body raises on its way out)
+            if run.stopping is None:
+                run.stop("its task was ended")
+                if not isinstance(stopped, asyncio.CancelledError | RunStopped):
+                    logger.exception("workflow %s: its run ended in an unexpected way", run.workflow_id)
+        self._finished(execution, None)
+
+    async def _ending(self, run: Run) -> Ending:
+        """Drives the body to its end."""
+        definition = run.definition
+        try:
+            args, kwargs = definition.load_input(run.input_text)
+            if definition.is_async:
+                result = await self._on_loop(run, args, kwargs)
+            else:
+                result = await self._on_thread(run, args, kwargs)
+            return Ending(WorkflowStatus.SUCCEEDED, output=definition.result.round_trip(result)[0])
+        except NonDeterminismError as error:
+            logger.error("workflow %s is parked as blocked: %s", run.workflow_id, error)  # noqa: TRY400 (no bug of ours)
+            return Ending(WorkflowStatus.BLOCKED, error=serde.dump_error(error))
+        except (Exception, asyncio.CancelledError) as error:
+            if run.stopping is not None:
+                raise
+            logger.info("workflow %s failed with %s: %s", run.workflow_id, type(error).__name__, error)
+            return Ending(WorkflowStatus.FAILED, error=serde.dump_error(error))
+
+    async def _on_loop(self, run: Run, args: list[Any], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 (the user's result)
+        token = current_scope.set(run.root)
+        try:
+            return await Strand(run.definition.call(*args, **kwargs), run.root)
+        finally:
+            current_scope.reset(token)
+
+    async def _on_thread(self, run: Run, args: list[Any], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 (the user's result)
+        def body() -> Any:  # noqa: ANN401
+            run.check_active()
+            run.root.owner = ThreadOwner()
+            current_scope.set(run.root)
+            return run.definition.call(*args, **kwargs)
+
+        context = copy_context()
+        return await self._loop.run_in_executor(self._threads, context.run, body)
+
+    async def _end_leftovers(self, run: Run) -> None:
+        """Branches that nobody waited for end with their workflow, as tasks do with their loop."""
+        run.ending = True
+        if run.conductor is not None:
+            run.conductor.finish()
+        tasks = run.tasks()
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            _, stubborn = await asyncio.wait(tasks, timeout=_LEFTOVER_GRACE)
+            for task in stubborn:
+                logger.warning("workflow %s has ended, but its task %s has not", run.workflow_id, task.get_name())
+
+    # -- the end, as the journal tells it ----------------------------------------------------------------------------
+
+    def ended(self, run: Run, ending: Ending) -> None:
+        """The end of ``run`` is durable."""
+        execution = self._runs.get(run.workflow_id)
+        if execution is not None and execution.run is run:
+            self._finished(execution, ending)
+
+    def lost(self, run: Run) -> None:
+        """``run`` is owned elsewhere."""
+        logger.warning("workflow %s is owned by another worker now; it stops here", run.workflow_id)
+        self._stop(run, "the workflow is owned by another worker")
+
+    def lane_lost(self) -> None:
+        """Every run of the lane is owned elsewhere, or will be."""
+        for execution in tuple(self._runs.values()):
+            self._stop(execution.run, "the lease of this worker is lost")
+
+    def moved(self, run: Run) -> None:
+        """The tables are not what ``run`` remembers: it begins a new pass from its history."""
+        execution = self._runs.get(run.workflow_id)
+        if execution is None or execution.run is not run or run.workflow_id in self._coming:
+            return
+        freed, execution.freed = execution.freed, None  # the new pass keeps the slot
+        self._coming.add(run.workflow_id)
+        self._stop(run, "the workflow reloads its history")
+        task = self._loop.create_task(self._reload(run, freed), name=f"dbosflow-reload-{run.workflow_id}")
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    def _stop(self, run: Run, why: str) -> None:
+        """Stops a run, also one whose body is over and whose end is not durable yet."""
+        run.stop(why)
+        execution = self._runs.get(run.workflow_id)
+        if execution is not None and execution.run is run and execution.task is not None and execution.task.done():
+            self._finished(execution, None)
+
+    def reload_all(self) -> None:
+        """The database is another one than it was: every run begins a new pass."""
+        for execution in tuple(self._runs.values()):
+            self.moved(execution.run)
+
+    async def _reload(self, run: Run, freed: Callable[[str], None] | None) -> None:
+        workflow_id = run.workflow_id
+        try:
+            async with self._journal.lane() as connection:
+                epoch = await workflow.renew_epoch(
+                    connection, self._settings.schema, workflow_id=workflow_id, worker_id=self._lane.id, epoch=run.epoch
+                )
+            histories = await self._histories([workflow_id])
+        finally:
+            self._coming.discard(workflow_id)
+        if epoch is None or self._closing:
+            if freed is not None:
+                freed(workflow_id)
+            return
+        logger.warning("workflow %s begins a new pass at epoch %d", workflow_id, epoch)
+        history = histories[workflow_id]
+        self._launch(
+            workflow_id, run.definition, run.input_text, epoch=epoch, queue=run.queue, history=history, freed=freed
+        )
+
+    def _finished(self, execution: _Execution, ending: Ending | None) -> None:
+        run = execution.run
+        if self._runs.get(run.workflow_id) is execution:
+            del self._runs[run.workflow_id]
+        if not execution.settled.done():
+            execution.settled.set_result(ending)
+            if execution.freed is not None:
+                execution.freed(run.workflow_id)
+
+    async def settled(self, workflow_id: str) -> Ending | None:
+        """The durable end of a run of this process; ``None`` if there is none here, or it stopped."""
+        execution = self._runs.get(workflow_id)
+        return None if execution is None else await asyncio.shield(execution.settled)
+
+    # -- the engine closes -------------------------------------------------------------------------------------------
+
+    async def close(self, grace: float) -> None:
+        """Lets running step bodies finish for ``grace`` seconds, then stops every run. Nothing begins meanwhile."""
+        self._closing = True
+        executions = list(self._runs.values())
+        for execution in executions:
+            run = execution.run
+            run.drain(partial(self._loop.call_soon_threadsafe, self._stop, run, "the engine closes"))
+        settled = [execution.settled for execution in executions]
+        if settled:
+            await asyncio.wait(settled, timeout=grace)
+        for execution in executions:
+            self._stop(execution.run, "the engine closes")
+        tasks = [execution.task for execution in executions if execution.task is not None]
+        if tasks:
+            await asyncio.wait(tasks, timeout=_LEFTOVER_GRACE)
+        for task in self._reloads:
+            task.cancel()
+        for pool in (self._threads, self._step_threads):
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+class _Execution:
+    """A run, the task that drives it, and who waits for its end."""
+
+    __slots__ = ("freed", "run", "settled", "task")
+
+    def __init__(
+        self, run: Run, settled: asyncio.Future[Ending | None], freed: Callable[[str], None] | None
+    ) -> None:
+        self.run = run
+        self.settled = settled
+        self.freed = freed
+        self.task: asyncio.Task[None] | None = None

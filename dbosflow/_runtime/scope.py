@@ -1,0 +1,54 @@
+"""Which durable thing the running code belongs to: a branch of a workflow, an attempt of a step, or a plain call.
+
+One context variable answers it. Tasks inherit it, and so do threads started by ``asyncio.to_thread`` and callbacks:
+having a scope is therefore no proof of owning it; a branch checks that for itself (see ``branch``).
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dbosflow._runtime.branch import Branch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dbosflow._runtime.run import Run
+
+
+@dataclass(slots=True, eq=False)
+class Attempt:
+    """One attempt of a step: what its stream writes are named after. Closed in memory before it ends in the records."""
+
+    run: Run
+    key: str
+    name: str
+    """``epoch.n``: no two owners of a workflow can give the same one."""
+    closed: bool = field(default=False)
+
+    @property
+    def producer(self) -> str:
+        """The name that its stream writes carry."""
+        return f"{self.key}@{self.name}"
+
+
+class PlainCall:
+    """A workflow or step called outside an engine: stream writes are validated and dropped."""
+
+
+Scope = Branch | Attempt | PlainCall
+
+current_scope: ContextVar[Scope | None] = ContextVar("dbosflow_scope", default=None)
+
+
+@contextmanager
+def entered(scope: Scope) -> Iterator[None]:
+    """Runs the block in ``scope``."""
+    token = current_scope.set(scope)
+    try:
+        yield
+    finally:
+        current_scope.reset(token)

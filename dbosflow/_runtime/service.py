@@ -1,0 +1,75 @@
+"""The skeleton of every background service: one task, a wake-up, a pause that ends early, an error that is not the end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+
+logger = logging.getLogger("dbosflow.service")
+
+FIRST_BACKOFF = 0.05
+LONGEST_BACKOFF = 2.0
+
+
+class Service:
+    """Runs ``work_once`` again and again: when woken, and at the latest after ``interval`` seconds, jittered.
+
+    ``work_once`` returns whether it is worth doing again at once. An exception is logged and tried again with a growing
+    pause: a service ends only by :meth:`close`.
+    """
+
+    def __init__(self, name: str, *, interval: float | None) -> None:
+        self.name = name
+        self._interval = interval
+        self._woken = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._failures = 0
+
+    def open(self) -> None:
+        """Starts the task on the running loop."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"dbosflow-{self.name}")
+
+    async def close(self) -> None:
+        """Ends the task and waits for it."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+    def wake(self) -> None:
+        """Makes it work now. Callable on the loop's thread only."""
+        self._woken.set()
+
+    async def work_once(self) -> bool:
+        """Does what there is to do; whether there is more already."""
+        raise NotImplementedError
+
+    async def _run(self) -> None:
+        while True:
+            self._woken.clear()
+            try:
+                again = await self.work_once()
+            except Exception as error:  # noqa: BLE001 (a service outlives what it meets)
+                await self._failed(error)
+                continue
+            self._failures = 0
+            if not again:
+                await self._pause(self._interval)
+
+    async def _failed(self, error: Exception) -> None:
+        self._failures += 1
+        pause = min(FIRST_BACKOFF * 2 ** min(self._failures, 10), LONGEST_BACKOFF)
+        level = logging.WARNING if self._failures < 5 else logging.ERROR  # noqa: PLR2004 (some seconds of trying)
+        logger.log(level, "%s: %s: %s; trying again", self.name, type(error).__name__, error)
+        await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
+
+    async def _pause(self, seconds: float | None) -> None:
+        if seconds is None:
+            await self._woken.wait()
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds * random.uniform(0.75, 1.25)):  # noqa: S311 (jitter)
+                await self._woken.wait()

@@ -1,0 +1,78 @@
+"""Names the workflow and step whose Python code holds the event loop up.
+
+A thread asks the loop for a sign of life. Is there none within ``slow_callback`` seconds, it looks, while it is still
+happening, at what the loop is running: which branch's strand, in which operation, and at which line of code. The lease
+is safe all the while: it is renewed on a thread of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+import threading
+import time
+import traceback
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.watch import Watch
+    from dbosflow.config import Settings
+
+logger = logging.getLogger("dbosflow.watchdog")
+
+_LOOKS_A_LIMIT = 2
+_FRAMES_SHOWN = 3
+
+
+class Watchdog:
+    """The thread that watches one loop."""
+
+    def __init__(self, settings: Settings, watch: Watch) -> None:
+        self._limit = settings.slow_callback
+        self._watch = watch
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._closing = threading.Event()
+        self._alive = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="dbosflow-watchdog", daemon=True)
+
+    def open(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the thread."""
+        self._closing.set()
+        self._alive.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._closing.wait(self._limit * _LOOKS_A_LIMIT):
+            self._alive.clear()
+            asked = time.monotonic()
+            try:
+                self._loop.call_soon_threadsafe(self._alive.set)
+            except RuntimeError:  # the loop is closed
+                return
+            if self._alive.wait(self._limit):
+                continue
+            culprit, place = self._culprit(), self._place()
+            self._alive.wait()
+            if not self._closing.is_set():
+                lag = time.monotonic() - asked
+                logger.warning("%s held the event loop for %.2f s, at %s", culprit, lag, place)
+
+    def _culprit(self) -> str:
+        branch = self._watch.running
+        if branch is None:
+            return "code that is no workflow's"
+        where = f"step {branch.operation!r}" if branch.operation else "the body"
+        return f"workflow {branch.run.workflow_id!r} ({branch.run.definition.name}), {where},"
+
+    def _place(self) -> str:
+        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 (what faulthandler shows, as text)
+        if frame is None:
+            return "an unknown place"
+        frames = traceback.extract_stack(frame)[-_FRAMES_SHOWN:]
+        return " <- ".join(f"{one.filename}:{one.lineno} in {one.name}" for one in reversed(frames))

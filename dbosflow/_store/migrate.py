@@ -1,0 +1,221 @@
+"""Brings a database's schema to this code, and refuses to work with one that this code cannot serve.
+
+Every engine calls :func:`ensure_schema` when it opens, so many processes may meet at an empty database::
+
+    read revision ──── newest, or newer and compatible ───────────────────────────► go on
+         │
+         └─ none, or older ──► BEGIN ─► advisory lock ─► read again ─► migrate ─► COMMIT
+
+The first line is the usual way and costs one query; alembic, whose import takes longer than everything else of an
+engine's start, is loaded only on the second. One transaction carries all pending migrations: a schema is never half
+migrated, whoever is killed. Migrations only ever go forward and expand first, so old code runs on a newer schema for
+as long as ``compatibility.oldest_code`` lets it: that is what a rolling deploy needs.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
+
+import psycopg
+from psycopg import errors
+
+from dbosflow._store import statements
+from dbosflow._store.connect import TIMEOUT, connect
+from dbosflow.errors import DatabaseUnavailableError, SchemaError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from sqlalchemy import Connection
+
+# The newest revision. Revisions are four digits, each greater than the one before.
+HEAD = "0001"
+
+# What `compatibility.oldest_code` is compared with. A migration that older code cannot live with raises that number,
+# and the release that can raises this one.
+CODE_GENERATION = 1
+
+# alembic's `op` and `context` are process-wide, and engines may open in several threads.
+_alembic_in_use = threading.Lock()
+
+
+class _State(NamedTuple):
+    revision: str  # "" where there is no schema: that sorts before every revision
+    oldest_code: int
+
+
+def ensure_schema(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout: float = TIMEOUT) -> None:
+    """Sees that ``schema`` fits this code; creates or migrates it where it is missing or older.
+
+    Raises:
+        SchemaError: the schema needs newer code, or it could not be migrated and is as it was before.
+        DatabaseUnavailableError: no connection within ``timeout`` seconds, or it was lost.
+        ConfigurationError: the URL is wrong.
+    """
+    migrate(url, schema, timeout=timeout)
+
+
+def migrate(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout: float = TIMEOUT) -> tuple[str | None, str]:
+    """Like :func:`ensure_schema`; returns the revision before, which is None for an empty database, and after."""
+    with connect(url, timeout=timeout) as connection, _named_errors(schema):
+        found = _read(connection, schema)
+    if not _is_older(found, schema):
+        return found.revision, found.revision
+    with _alembic_in_use, _named_errors(schema):
+        return _upgrade(url, schema, timeout)
+
+
+def current_revision(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout: float = TIMEOUT) -> str | None:
+    """The revision that ``schema`` is at; None where there is no schema."""
+    with connect(url, timeout=timeout) as connection, _named_errors(schema):
+        return _read(connection, schema).revision or None
+
+
+def migration_sql(schema: str = statements.DEFAULT_SCHEMA, since: str | None = None) -> str:
+    """What :func:`migrate` would run on a schema at revision ``since`` (None: on an empty database), for psql."""
+    if since is not None and since >= HEAD:
+        return ""
+    from alembic import command
+
+    preamble = _statement("begin_migration")
+    if since is None:
+        preamble += f"CREATE SCHEMA IF NOT EXISTS {statements.quoted(schema)};\n"
+    text = io.StringIO()
+    with _alembic_in_use:
+        command.upgrade(_alembic(text, schema=schema, preamble=preamble), f"{since or 'base'}:{HEAD}", sql=True)
+    return text.getvalue()
+
+
+def run_file(context: MigrationContext, path: Path) -> None:
+    """Runs a migration's ``.sql`` file as it is: no driver or dialect looks for parameters in it."""
+    text = statements.in_schema(path.read_text("utf-8"), context.opts["version_table_schema"])
+    if context.as_sql:
+        context.impl.static_output(text)
+    elif context.connection is not None:
+        context.connection.exec_driver_sql(text, execution_options={"no_parameters": True})
+
+
+def _read(connection: psycopg.Connection[Any], schema: str) -> _State:
+    query = statements.literal(_statement("read_state", schema))
+    # An empty database answers with an error; a transaction needs a savepoint to go on after it.
+    savepoint = nullcontext() if connection.autocommit else connection.transaction()
+    try:
+        with savepoint:
+            revision, oldest_code = connection.execute(query).fetchone() or (None, None)
+    except errors.UndefinedTable:
+        return _State("", 0)
+    return _State(revision or "", oldest_code or 0)
+
+
+def _is_older(found: _State, schema: str) -> bool:
+    """Whether migrations are due; raises where this code is too old for what it found."""
+    if found.oldest_code > CODE_GENERATION:
+        message = (
+            f"schema {schema!r} is at revision {found.revision} and needs code of generation {found.oldest_code} "
+            f"or newer, but this is generation {CODE_GENERATION}: upgrade dbosflow on this machine"
+        )
+        raise SchemaError(message)
+    return found.revision < HEAD
+
+
+def _upgrade(url: str, schema: str, timeout: float) -> tuple[str | None, str]:
+    from alembic import command
+
+    with _transaction(url, timeout) as (connection, driver):
+        driver.execute(statements.literal(_statement("begin_migration")))
+        found = _read(driver, schema)
+        if not _is_older(found, schema):  # somebody else was faster
+            return found.revision or None, found.revision
+        _create_schema(driver, schema)
+        command.upgrade(_alembic(schema=schema, connection=connection), HEAD)
+        return found.revision or None, HEAD
+
+
+@contextmanager
+def _transaction(url: str, timeout: float) -> Iterator[tuple[Connection, psycopg.Connection[Any]]]:
+    """One transaction, as alembic wants it and as the driver's own connection.
+
+    SQLAlchemy never sees the URL: libpq's forms (several hosts, sockets, ``options``, ``key=value``) have no
+    equivalent there.
+    """
+    import sqlalchemy
+
+    def connect_for_migration() -> psycopg.Connection[Any]:
+        connection = connect(url, timeout=timeout)
+        connection.autocommit = False
+        # Whatever the role's defaults are: what is read after the lock has to be what is committed by then.
+        connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
+        connection.read_only = False
+        return connection
+
+    engine = sqlalchemy.create_engine(
+        "postgresql+psycopg://",
+        creator=connect_for_migration,
+        poolclass=sqlalchemy.NullPool,
+        use_native_hstore=False,  # saves a look for a type that is not used
+    )
+    try:
+        with engine.begin() as connection:
+            yield connection, cast("psycopg.Connection[Any]", connection.connection.driver_connection)
+    except sqlalchemy.exc.DBAPIError as error:
+        raise error.orig or error from error
+
+
+def _create_schema(connection: psycopg.Connection[Any], schema: str) -> None:
+    query = statements.literal(statements.load("schema_version")["find_schema"])
+    if connection.execute(query, {"schema": schema}).fetchone() != (True,):
+        connection.execute(statements.literal(f"CREATE SCHEMA {statements.quoted(schema)}"))
+
+
+def _statement(name: str, schema: str = statements.DEFAULT_SCHEMA) -> str:
+    """A statement without parameters, as it is written: psycopg looks for none either."""
+    return statements.in_schema(statements.source("schema_version")[name], schema)
+
+
+def _alembic(output: io.StringIO | None = None, **attributes: object) -> Config:
+    """alembic's configuration; ``attributes`` are what the environment script reads."""
+    from alembic.config import Config
+
+    config = Config(output_buffer=output, attributes=attributes)
+    config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
+    return config
+
+
+def _scripts() -> Path:
+    """The migrations: inside an installed package, beside the package in a checkout."""
+    package = Path(__file__).resolve().parents[1]
+    for place in (package / "migrations", package.parent / "migrations"):
+        if place.joinpath("env.py").is_file():
+            return place
+    message = f"this installation of dbosflow is incomplete: there are no migrations in {package}"
+    raise SchemaError(message)
+
+
+@contextmanager
+def _named_errors(schema: str) -> Iterator[None]:
+    """What the database says, as this package's errors, which say what to do."""
+    try:
+        yield
+    except errors.InsufficientPrivilege as error:
+        message = (
+            f"this database role may not read or migrate schema {schema!r}: {error.diag.message_primary}. "
+            "Run `dbosflow migrate` as the role that owns the schema, or is to own it, and grant this one USAGE on "
+            "the schema and SELECT, INSERT, UPDATE, DELETE on its tables."
+        )
+        raise SchemaError(message) from error
+    except psycopg.OperationalError as error:
+        message = f"the connection failed while schema {schema!r} was read or migrated: {_first_line(error)}"
+        raise DatabaseUnavailableError(message) from error
+    except psycopg.Error as error:
+        message = f"schema {schema!r} could not be migrated, and is as it was before: {_first_line(error)}"
+        raise SchemaError(message) from error
+
+
+def _first_line(error: psycopg.Error) -> str:
+    return error.diag.message_primary or str(error).strip().partition("\n")[0]

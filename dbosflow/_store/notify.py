@@ -1,0 +1,77 @@
+"""NOTIFY and LISTEN: one channel a schema, each payload a JSON array of topics.
+
+A topic is a hint that something may be read anew: ``w<workflow id>``, ``s<workflow id>␟<stream key>``, ``q<queue>``,
+``d`` (a worker came or went). Hints may be lost, doubled or late; nothing but latency depends on them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from psycopg import sql
+
+from dbosflow._store.queries import fetch_all
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from psycopg import AsyncConnection
+
+MAX_PAYLOAD = 7999  # bytes; Postgres takes fewer than 8000
+WORKERS_TOPIC = "d"
+
+
+def stream_topic(workflow_id: str, key: str) -> str:
+    """The topic of one stream."""
+    return f"s{workflow_id}\x1f{key}"
+
+
+def workflow_topic(workflow_id: str) -> str:
+    """The topic of one workflow's status."""
+    return f"w{workflow_id}"
+
+
+def queue_topic(queue: str) -> str:
+    """The topic of new work in a queue."""
+    return f"q{queue}"
+
+
+def channel(schema: str) -> str:
+    """The channel that a schema's processes listen on."""
+    return f"dbosflow:{schema}"
+
+
+def payloads(topics: Iterable[str]) -> Iterator[str]:
+    """``topics`` as payloads, each short enough. No topic is dropped: identifiers are far shorter than a payload."""
+    pending: list[str] = []
+    size = 2
+    for topic in topics:
+        text = json.dumps(topic, ensure_ascii=False)
+        length = len(text.encode()) + 1
+        if pending and size + length > MAX_PAYLOAD:
+            yield f"[{','.join(pending)}]"
+            pending, size = [], 2
+        pending.append(text)
+        size += length
+    if pending:
+        yield f"[{','.join(pending)}]"
+
+
+def topics_of(payload: str) -> list[str]:
+    """The topics of a payload; none if somebody else wrote it."""
+    try:
+        topics = json.loads(payload)
+    except ValueError:
+        return []
+    return [topic for topic in topics if isinstance(topic, str)] if isinstance(topics, list) else []
+
+
+async def notify(connection: AsyncConnection[Any], schema: str, topics: Iterable[str]) -> None:
+    """Sends hints, on a connection that writes no data."""
+    await fetch_all(connection, schema, "notify", "notify", channel=channel(schema), payloads=list(payloads(topics)))
+
+
+async def listen(connection: AsyncConnection[Any], schema: str) -> None:
+    """Begins to listen. What is read after this is safe: a commit that the reading misses is notified to us."""
+    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel(schema))))

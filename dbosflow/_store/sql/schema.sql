@@ -1,0 +1,112 @@
+-- The whole schema as the migrations leave it: a newcomer reads this one file. A test compares it with a migrated database.
+-- Every unique key begins with the workflow's id or belongs to the small table `worker`; no foreign keys between
+-- workflows, no triggers, no sequences: what a distributed Postgres or a pooler would trip over is not here.
+
+CREATE SCHEMA IF NOT EXISTS dbosflow;
+
+-- One row an execution. `worker_id` and `epoch` are the fence: only the lane that holds both may write for the run.
+-- An ended or queued workflow has no worker_id.
+CREATE TABLE dbosflow.workflow (
+    id                  text        NOT NULL PRIMARY KEY,
+    name                text        NOT NULL,
+    status              text        NOT NULL
+        CHECK (status IN ('queued', 'scheduled', 'running', 'waiting', 'blocked', 'succeeded', 'failed', 'cancelled')),
+    queue               text        NOT NULL DEFAULT '',   -- '': started in process; any executing engine recovers it
+    priority            integer     NOT NULL DEFAULT 0,    -- lower first
+    keys                json,                              -- deduplication, partition and fairness keys
+    input               json        NOT NULL,              -- the arguments by parameter name
+    output              json,
+    error               json,                              -- {"type", "module", "message", "args"}
+    epoch               integer     NOT NULL DEFAULT 0,    -- + 1 with each claim and each reclaim
+    worker_id           uuid,
+    parent_id           text,
+    parent_key          text,
+    input_streams       text[],                            -- keys that outsiders write; the end closes them by name
+    attributes          json,
+    deadline_at         timestamptz,
+    wake_at             timestamptz,
+    cancel_requested_at timestamptz,
+    recoveries          integer     NOT NULL DEFAULT 0,    -- reclaims from dead workers without a new record between
+    recovered_seq       integer,                           -- the newest record's seq at the last reclaim
+    created_at          timestamptz NOT NULL DEFAULT now(),
+    started_at          timestamptz,
+    ended_at            timestamptz
+) WITH (fillfactor = 80);
+
+-- What a claim scans, in its order.
+CREATE INDEX workflow_queued ON dbosflow.workflow (queue, priority, created_at, id) WHERE status = 'queued';
+-- What a reclaim scans.
+CREATE INDEX workflow_owned ON dbosflow.workflow (worker_id) WHERE worker_id IS NOT NULL;
+-- What a listing scans.
+CREATE INDEX workflow_created ON dbosflow.workflow (created_at, id);
+-- A workflow's children.
+CREATE INDEX workflow_parent ON dbosflow.workflow (parent_id) WHERE parent_id IS NOT NULL;
+
+-- One row a durable record of a run, inserted once and never updated. `seq` orders a workflow's records over all its
+-- epochs; `turn` counts its commits: outcomes of one turn are handed to the program together, live and on replay.
+CREATE TABLE dbosflow.step (
+    workflow_id text        NOT NULL,
+    key         text        NOT NULL,                      -- branch path / name # occurrence
+    kind        text        NOT NULL,                      -- step | attempt | sleep | wake | child | given_up ...
+    epoch       integer     NOT NULL,
+    seq         integer     NOT NULL,
+    turn        integer     NOT NULL,
+    attempt     text,                                      -- epoch.n
+    output      json,
+    error       json,
+    child_id    text,
+    wake_at     timestamptz,
+    started_at  timestamptz NOT NULL,
+    recorded_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (workflow_id, key)
+);
+
+-- Append-only. A block is a run of consecutive frames of one stream by one producer; a control frame is a block of its own.
+CREATE TABLE dbosflow.stream_block (
+    workflow_id  text        NOT NULL,
+    key          text        NOT NULL,
+    "offset"     bigint      NOT NULL,                     -- of its first frame
+    count        integer     NOT NULL CHECK (count > 0),
+    kind         text        NOT NULL CHECK (kind IN ('values', 'rollback', 'complete', 'error', 'cancelled')),
+    values       json,                                     -- values: an array of `count`; control frames: their payload
+    bytes        integer     NOT NULL,                     -- length of `values` as text
+    producer     text        NOT NULL,                     -- branch path; inside a step its key @ attempt
+    producer_seq bigint      NOT NULL,                     -- how many values the producer had written before
+    attempt      text,                                     -- epoch.n of the step attempt that wrote it
+    epoch        integer     NOT NULL,
+    created_at   timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (workflow_id, key, "offset")
+);
+-- A reader's fetch looks up the few rollbacks ahead of it.
+CREATE INDEX stream_block_rollback ON dbosflow.stream_block (workflow_id, key) WHERE kind = 'rollback';
+
+-- A lane: one connection of one process, and its lease. Batches lock the row FOR KEY SHARE; death takes it FOR UPDATE.
+CREATE TABLE dbosflow.worker (
+    id                 uuid             NOT NULL PRIMARY KEY,
+    state              text             NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'dead')),
+    lease              double precision NOT NULL,          -- seconds
+    renewed_at         timestamptz      NOT NULL DEFAULT now(),
+    started_at         timestamptz      NOT NULL DEFAULT now(),
+    ended_at           timestamptz,
+    ended_because      text,                               -- released | vanished | expired
+    host               text             NOT NULL,
+    boot_id            text,                               -- of the host's kernel
+    pid_namespace      text,                               -- pids compare only within it
+    pid                integer          NOT NULL,
+    process_started_at text,                               -- kernel's start time of the process, in its own unit
+    version            text             NOT NULL
+) WITH (fillfactor = 10);
+
+-- The oldest code that may use this schema. Code that is older refuses to open it.
+CREATE TABLE dbosflow.compatibility (
+    oldest_code integer NOT NULL
+);
+INSERT INTO dbosflow.compatibility (oldest_code) VALUES (1);
+
+-- For people in psql. `value` stays json: ->> and jsonb would refuse \u0000, which a json column keeps.
+CREATE VIEW dbosflow.stream_value AS
+SELECT b.workflow_id, b.key, b."offset" + v.ordinality - 1 AS "offset", v.value,
+       b.producer, b.attempt, b.epoch, b.created_at
+FROM dbosflow.stream_block b
+CROSS JOIN LATERAL json_array_elements(b.values) WITH ORDINALITY AS v (value, ordinality)
+WHERE b.kind = 'values';

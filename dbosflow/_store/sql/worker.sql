@@ -1,0 +1,40 @@
+-- name: register
+INSERT INTO dbosflow.worker (id, lease, host, boot_id, pid_namespace, pid, process_started_at, version)
+VALUES (:id, :lease, :host, :boot_id, :pid_namespace, :pid, :process_started_at, :version);
+
+-- name: renew (an UPDATE of no key column: it does not wait for the batches that hold the row FOR KEY SHARE)
+UPDATE dbosflow.worker SET renewed_at = now() WHERE id = ANY(:ids) AND state = 'live' RETURNING id;
+
+-- name: release (by the lane itself, after its last batch)
+UPDATE dbosflow.worker SET state = 'dead', ended_at = now(), ended_because = 'released'
+WHERE id = :id AND state = 'live';
+
+-- name: survey (every live lane, and what the guards of an expiry need)
+SELECT k.id, k.renewed_at, k.lease, k.host, k.boot_id, k.pid_namespace, k.pid, k.process_started_at,
+       extract(epoch FROM now() - k.renewed_at)::double precision AS silent,
+       extract(epoch FROM now())::double precision AS clock,
+       extract(epoch FROM now() - pg_postmaster_start_time())::double precision AS server_age
+FROM dbosflow.worker k WHERE k.state = 'live';
+
+-- name: orphans (whether dead lanes still own runs)
+SELECT EXISTS (
+    SELECT FROM dbosflow.worker k JOIN dbosflow.workflow w ON w.worker_id = k.id WHERE k.state = 'dead'
+) AS orphans;
+
+-- name: mark_dead (waits for nobody: a lane with a batch under way is skipped and tried again)
+-- FOR UPDATE, since a plain UPDATE of `state` would pass the KEY SHARE lock of a batch under way.
+WITH gone AS MATERIALIZED (
+    SELECT k.id
+    FROM unnest(:ids::uuid[], :renewed::timestamptz[]) AS seen (id, renewed_at)
+    JOIN dbosflow.worker k ON k.id = seen.id
+    WHERE k.state = 'live' AND k.renewed_at = seen.renewed_at
+    FOR UPDATE OF k SKIP LOCKED
+)
+UPDATE dbosflow.worker k SET state = 'dead', ended_at = now(), ended_because = :because
+FROM gone WHERE k.id = gone.id
+RETURNING k.id;
+
+-- name: forget (rows of lanes long dead that own nothing)
+DELETE FROM dbosflow.worker k
+WHERE k.state = 'dead' AND k.ended_at < now() - interval '1 day'
+  AND NOT EXISTS (SELECT FROM dbosflow.workflow w WHERE w.worker_id = k.id);

@@ -1,0 +1,86 @@
+-- name: enqueue (needs no lease: the row belongs to nobody)
+-- Sorted by id: two processes that enqueue the same ids would deadlock otherwise.
+INSERT INTO dbosflow.workflow (id, name, status, queue, priority, input)
+SELECT s.id, s.name, 'queued', s.queue, s.priority, s.input::json
+FROM unnest(:ids::text[], :names::text[], :queues::text[], :priorities::integer[], :inputs::text[])
+     AS s (id, name, queue, priority, input)
+ORDER BY s.id
+ON CONFLICT (id) DO NOTHING
+RETURNING id;
+
+-- name: started (what stands under an id that could not be inserted; a later statement, so it sees the winner)
+SELECT id, name, status, worker_id, epoch, input::text AS input
+FROM dbosflow.workflow WHERE id = ANY(:ids);
+
+-- name: claim
+-- Locks: the lane's row FOR KEY SHARE (a dead lane claims nothing), the claimed rows. Index: workflow_queued.
+WITH lease AS MATERIALIZED (
+    SELECT id FROM dbosflow.worker WHERE id = :worker_id AND state = 'live' FOR KEY SHARE
+), free AS MATERIALIZED (
+    SELECT w.id
+    FROM dbosflow.workflow w
+    WHERE w.status = 'queued' AND w.queue = :queue AND w.name = ANY(:names) AND EXISTS (SELECT FROM lease)
+    ORDER BY w.queue, w.priority, w.created_at, w.id
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE dbosflow.workflow w
+SET status = 'running', worker_id = lease.id, epoch = w.epoch + 1, started_at = coalesce(w.started_at, now())
+FROM free, lease
+WHERE w.id = free.id
+RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, w.recoveries;
+
+-- name: renew_epoch (the owner reloads its own run)
+UPDATE dbosflow.workflow SET epoch = epoch + 1
+WHERE id = :workflow_id AND worker_id = :worker_id AND epoch = :epoch
+RETURNING epoch;
+
+-- name: requeue (the runs of dead lanes; a statement after the death, so that it sees all they claimed)
+-- Level-triggered: it asks for every dead lane's runs, whoever marked the lane. Index: workflow_owned.
+WITH orphan AS MATERIALIZED (
+    SELECT w.id, k.ended_because, (SELECT max(s.seq) FROM dbosflow.step s WHERE s.workflow_id = w.id) AS seq
+    FROM dbosflow.worker k
+    JOIN dbosflow.workflow w ON w.worker_id = k.id
+    WHERE k.state = 'dead'
+    ORDER BY w.id
+    FOR UPDATE OF w SKIP LOCKED
+), counted AS MATERIALIZED (
+    SELECT o.id, o.seq, CASE
+        WHEN o.ended_because = 'released' THEN 0
+        WHEN w.recovered_seq IS NOT DISTINCT FROM o.seq THEN w.recoveries + 1
+        ELSE 1 END AS recoveries
+    FROM orphan o JOIN dbosflow.workflow w ON w.id = o.id
+)
+UPDATE dbosflow.workflow w
+SET worker_id = NULL, epoch = w.epoch + 1, recoveries = c.recoveries, recovered_seq = c.seq,
+    status = CASE WHEN c.recoveries >= :max_recoveries THEN 'blocked' ELSE 'queued' END,
+    error = CASE WHEN c.recoveries >= :max_recoveries THEN json_build_object(
+        'type', 'WorkflowBlockedError', 'module', 'dbosflow.errors', 'args', NULL, 'message',
+        'its workers died ' || c.recoveries || ' times in a row without a new record') END
+FROM counted c
+WHERE w.id = c.id
+RETURNING w.id, w.queue, w.status;
+
+-- name: outcomes (what waiters ask for)
+SELECT id, status, output::text AS output, error::text AS error FROM dbosflow.workflow WHERE id = ANY(:ids);
+
+-- name: show
+SELECT id, name, status, queue, priority, input::text AS input, output::text AS output,
+       error::text AS error, epoch, worker_id::text AS worker_id, parent_id,
+       recoveries, created_at, started_at, ended_at
+FROM dbosflow.workflow WHERE id = :workflow_id;
+
+-- name: list (newest first)
+SELECT id, name, status, queue, priority, input::text AS input, output::text AS output,
+       error::text AS error, epoch, worker_id::text AS worker_id, parent_id,
+       recoveries, created_at, started_at, ended_at
+FROM dbosflow.workflow
+WHERE (:status::text IS NULL OR status = :status) AND (:name::text IS NULL OR name = :name)
+  AND (:queue::text IS NULL OR queue = :queue)
+ORDER BY created_at DESC, id DESC
+LIMIT :limit;
+
+-- name: owned (what a lane owns and does not know: a claim whose answer was lost)
+SELECT id, name, queue, epoch, input::text AS input, recoveries
+FROM dbosflow.workflow
+WHERE worker_id = :worker_id AND queue = :queue AND NOT id = ANY(:known);

@@ -1,0 +1,61 @@
+"""Loads the named statements of ``sql/<table>.sql``.
+
+The files run as they are in psql: parameters are psql variables (``:name``), tables are written ``dbosflow.<table>``.
+Loading turns ``:name`` into psycopg's ``%(name)s`` and puts the configured schema, quoted, in the place of
+``dbosflow.``; so the schema's name enters the SQL once, here, and never by way of a format string at run time.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from importlib.resources import files
+from typing import TYPE_CHECKING, LiteralString, cast
+
+from psycopg import sql
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+DEFAULT_SCHEMA = "dbosflow"
+
+_NAME = re.compile(r"^-- name: *(\w+)[^\n]*\n", re.MULTILINE)
+_COMMENT = re.compile(r"^\s*--.*\n?|\s+--.*$", re.MULTILINE)
+_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]\w*)")
+_SCHEMA = re.compile(r"\bdbosflow\.")
+
+
+@cache
+def source(table: str) -> Mapping[str, str]:
+    """The statements of ``sql/<table>.sql`` by name, as they are written."""
+    parts = _NAME.split(files(__package__).joinpath("sql", f"{table}.sql").read_text("utf-8"))
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@cache
+def load(table: str, schema: str = DEFAULT_SCHEMA) -> Mapping[str, str]:
+    """The statements of ``sql/<table>.sql`` by name, ready for psycopg."""
+    return {name: prepare(body, schema) for name, body in source(table).items()}
+
+
+def prepare(text: str, schema: str) -> str:
+    """One psql statement as psycopg takes it, in ``schema``."""
+    text = in_schema(_COMMENT.sub("", text), schema).replace("%", "%%")
+    return _PARAMETER.sub(r"%(\1)s", text).strip().rstrip(";")
+
+
+def in_schema(text: str, schema: str) -> str:
+    """``text`` with every ``dbosflow.`` moved to ``schema``, safely quoted."""
+    if schema == DEFAULT_SCHEMA:
+        return text
+    return _SCHEMA.sub(lambda _: quoted(schema) + ".", text)
+
+
+def quoted(identifier: str) -> str:
+    """``identifier`` as SQL writes it."""
+    return sql.Identifier(identifier).as_string(None)
+
+
+def literal(text: str) -> LiteralString:
+    """Marks SQL that came from our own files, which psycopg's types ask to be a literal."""
+    return cast("LiteralString", text)

@@ -1,0 +1,77 @@
+"""The table ``step``, and a run's whole history: its records and what its producers have durable."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._store.queries import fetch_all
+from dbosflow._store.workflow import parsed
+from dbosflow.types import StepInfo
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psycopg import AsyncConnection
+
+_TABLE = "step"
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """One durable record, as a replay reads it. Payloads are JSON text."""
+
+    key: str
+    kind: str
+    seq: int
+    turn: int
+    attempt: str | None
+    output: str | None
+    error: str | None
+    child_id: str | None
+    remaining: float | None
+    """Seconds until its ``wake_at``, by the database's clock when the history was read."""
+    age: float
+    """Seconds since it was recorded, by the same clock."""
+
+
+@dataclass(slots=True)
+class History:
+    """What a run replays. Empty for a workflow that never ran."""
+
+    records: dict[str, Recorded] = field(default_factory=dict)
+    failures: dict[str, list[Recorded]] = field(default_factory=dict)
+    """The failed attempts of each step, by its key, oldest first."""
+    produced: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Durable values by stream key and producer."""
+    tails: dict[str, int] = field(default_factory=dict)
+    closed: set[str] = field(default_factory=set)
+
+
+async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, History]:
+    """The histories of these workflows, in one query."""
+    found = {workflow_id: History() for workflow_id in ids}
+    for row in await fetch_all(connection, schema, _TABLE, "history", ids=list(ids)):
+        history = found[row["workflow_id"]]
+        if row["part"] == "record":
+            names = ("key", "kind", "seq", "turn", "attempt", "output", "error", "child_id", "remaining", "age")
+            record = Recorded(**{name: row[name] for name in names})
+            if record.kind == "attempt":
+                history.failures.setdefault(record.key.rpartition("@")[0], []).append(record)
+            history.records[record.key] = record
+        else:
+            key = row["key"]
+            history.produced[key, row["producer"]] = row["count"]
+            history.tails[key] = max(row["tail"], history.tails.get(key, 0))
+            if row["kind"] is not None:
+                history.closed.add(key)
+    for history in found.values():
+        for failures in history.failures.values():
+            failures.sort(key=lambda record: record.seq)
+    return found
+
+
+async def list_steps(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> list[StepInfo]:
+    """A workflow's records in the order they were made."""
+    rows = await fetch_all(connection, schema, _TABLE, "list", workflow_id=workflow_id)
+    return [StepInfo(**{**row, "output": parsed(row["output"]), "error": parsed(row["error"])}) for row in rows]

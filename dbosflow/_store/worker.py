@@ -1,0 +1,101 @@
+"""The table ``worker``: one row a lane, its lease and its process."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._store import statements
+from dbosflow._store.queries import fetch_all
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime
+    from uuid import UUID
+
+    from psycopg import AsyncConnection, Connection
+
+_TABLE = "worker"
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessIdentity:
+    """Which process a lane belongs to, so that its host can tell whether it is gone."""
+
+    host: str
+    boot_id: str | None
+    pid_namespace: str | None
+    pid: int
+    process_started_at: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A live lane as a survey sees it. Seconds are by the database's clock."""
+
+    id: UUID
+    renewed_at: datetime
+    lease: float
+    silent: float
+    clock: float
+    server_age: float
+    process: ProcessIdentity
+
+
+async def register(
+    connection: AsyncConnection[Any], schema: str, *, worker_id: UUID, lease: float, process: ProcessIdentity, version: str
+) -> None:
+    """Adds a live lane."""
+    await fetch_all(
+        connection, schema, _TABLE, "register", id=worker_id, lease=lease, version=version, **asdict(process)
+    )
+
+
+def renew(connection: Connection[Any], schema: str, ids: Sequence[UUID]) -> set[UUID]:
+    """Renews these lanes; those that are still live. Blocking: the leases have a thread of their own."""
+    cursor = connection.execute(statements.literal(statements.load(_TABLE, schema)["renew"]), {"ids": list(ids)})
+    return {row[0] for row in cursor.fetchall()}
+
+
+async def release(connection: AsyncConnection[Any], schema: str, worker_id: UUID) -> None:
+    """Ends a lane of one's own, over the lane's own connection and after its last batch."""
+    await fetch_all(connection, schema, _TABLE, "release", id=worker_id)
+
+
+async def survey(connection: AsyncConnection[Any], schema: str) -> list[Lease]:
+    """Every live lane."""
+    rows = await fetch_all(connection, schema, _TABLE, "survey")
+    names = ProcessIdentity.__dataclass_fields__
+    return [
+        Lease(
+            process=ProcessIdentity(**{name: row[name] for name in names}),
+            **{name: row[name] for name in row if name not in names},
+        )
+        for row in rows
+    ]
+
+
+async def orphans(connection: AsyncConnection[Any], schema: str) -> bool:
+    """Whether dead lanes still own runs."""
+    return bool((await fetch_all(connection, schema, _TABLE, "orphans"))[0]["orphans"])
+
+
+async def mark_dead(
+    connection: AsyncConnection[Any], schema: str, leases: Sequence[Lease], because: str
+) -> set[UUID]:
+    """Marks these lanes dead as far as they are as they were seen, and have no batch under way; those it marked."""
+    rows = await fetch_all(
+        connection,
+        schema,
+        _TABLE,
+        "mark_dead",
+        ids=[lease.id for lease in leases],
+        renewed=[lease.renewed_at for lease in leases],
+        because=because,
+    )
+    return {row["id"] for row in rows}
+
+
+async def forget(connection: AsyncConnection[Any], schema: str) -> None:
+    """Deletes the rows of lanes long dead that own nothing."""
+    await fetch_all(connection, schema, _TABLE, "forget")

@@ -1,0 +1,162 @@
+"""The table ``workflow``: one row an execution."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._store.queries import fetch_all
+from dbosflow.types import WorkflowInfo, WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from uuid import UUID
+
+    from psycopg import AsyncConnection
+
+    from dbosflow._store.queries import Rows
+
+_TABLE = "workflow"
+
+
+@dataclass(frozen=True, slots=True)
+class Enqueued:
+    """A workflow to be inserted for whichever worker claims it."""
+
+    workflow_id: str
+    name: str
+    queue: str
+    priority: int
+    input: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """What stands under a workflow id."""
+
+    id: str
+    name: str
+    status: WorkflowStatus
+    worker_id: UUID | None
+    epoch: int
+    input: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A workflow that a lane has just taken."""
+
+    id: str
+    name: str
+    queue: str
+    epoch: int
+    input: str
+    recoveries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Where a workflow stands, with its payloads as JSON text."""
+
+    id: str
+    status: WorkflowStatus
+    output: str | None
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowFilter:
+    """Which workflows a listing shows, newest first."""
+
+    status: WorkflowStatus | None = None
+    name: str | None = None
+    queue: str | None = None
+    limit: int = 100
+
+
+async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[Enqueued]) -> set[str]:
+    """Inserts queued workflows; the ids that were new."""
+    inserted = await fetch_all(
+        connection,
+        schema,
+        _TABLE,
+        "enqueue",
+        ids=[row.workflow_id for row in rows],
+        names=[row.name for row in rows],
+        queues=[row.queue for row in rows],
+        priorities=[row.priority for row in rows],
+        inputs=[row.input for row in rows],
+    )
+    return {row["id"] for row in inserted}
+
+
+async def started(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, Started]:
+    """What stands under these ids."""
+    rows = await fetch_all(connection, schema, _TABLE, "started", ids=list(ids))
+    return {row["id"]: Started(**{**row, "status": WorkflowStatus(row["status"])}) for row in rows}
+
+
+async def claim(
+    connection: AsyncConnection[Any], schema: str, *, worker_id: UUID, queue: str, names: Sequence[str], limit: int
+) -> list[Claimed]:
+    """Takes up to ``limit`` queued workflows for a lane that is still live."""
+    rows = await fetch_all(
+        connection, schema, _TABLE, "claim", worker_id=worker_id, queue=queue, names=list(names), limit=limit
+    )
+    return [Claimed(**row) for row in rows]
+
+
+async def owned(
+    connection: AsyncConnection[Any], schema: str, *, worker_id: UUID, queue: str, known: Sequence[str]
+) -> list[Claimed]:
+    """The workflows of a queue that a lane owns besides those that it knows."""
+    rows = await fetch_all(connection, schema, _TABLE, "owned", worker_id=worker_id, queue=queue, known=list(known))
+    return [Claimed(**row) for row in rows]
+
+
+async def renew_epoch(
+    connection: AsyncConnection[Any], schema: str, *, workflow_id: str, worker_id: UUID, epoch: int
+) -> int | None:
+    """Begins a new pass of the owner itself; ``None`` if it is not the owner."""
+    rows = await fetch_all(
+        connection, schema, _TABLE, "renew_epoch", workflow_id=workflow_id, worker_id=worker_id, epoch=epoch
+    )
+    return int(rows[0]["epoch"]) if rows else None
+
+
+async def requeue(connection: AsyncConnection[Any], schema: str, *, max_recoveries: int) -> Rows:
+    """Returns the runs of dead lanes to their queues, or parks them; rows of ``id, queue, status``."""
+    return await fetch_all(connection, schema, _TABLE, "requeue", max_recoveries=max_recoveries)
+
+
+async def outcomes(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, Outcome]:
+    """Where these workflows stand."""
+    rows = await fetch_all(connection, schema, _TABLE, "outcomes", ids=list(ids))
+    return {row["id"]: Outcome(**{**row, "status": WorkflowStatus(row["status"])}) for row in rows}
+
+
+async def show(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> WorkflowInfo | None:
+    """The record of one workflow."""
+    rows = await fetch_all(connection, schema, _TABLE, "show", workflow_id=workflow_id)
+    return _info(rows[0]) if rows else None
+
+
+async def list_workflows(
+    connection: AsyncConnection[Any], schema: str, which: WorkflowFilter
+) -> list[WorkflowInfo]:
+    """The records of the workflows that fit, newest first."""
+    rows = await fetch_all(
+        connection, schema, _TABLE, "list", status=which.status, name=which.name, queue=which.queue, limit=which.limit
+    )
+    return [_info(row) for row in rows]
+
+
+def _info(row: dict[str, Any]) -> WorkflowInfo:
+    payloads = {name: parsed(row[name]) for name in ("input", "output", "error")}
+    return WorkflowInfo(**{**row, **payloads, "status": WorkflowStatus(row["status"])})
+
+
+def parsed(payload: str | None) -> Any:  # noqa: ANN401 (JSON)
+    """A payload for people: what it stands for."""
+    return None if payload is None else json.loads(payload)

@@ -1,0 +1,234 @@
+"""What the decorators know: a workflow's or step's function, its names, types and retry policy, and the registry.
+
+Nothing here runs anything. Annotations are resolved at first use, so a function may name types defined after it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import typing
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MethodType
+from typing import Any, get_args, get_origin
+
+from dbosflow.config import check_identifier
+from dbosflow.errors import ConfigurationError, DefinitionError, SerializationError
+from dbosflow.serde import Codec, object_type
+
+Function = Callable[..., Any]
+
+_POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RetryPolicy:
+    """How often a step is tried, and how long it waits between. Durations are seconds."""
+
+    max_attempts: int = 1
+    interval: float = 1.0
+    backoff: float = 2.0
+    max_interval: float = 60.0
+    retry_on: tuple[type[Exception], ...] = (Exception,)
+
+    def __post_init__(self) -> None:
+        if self.max_attempts < 1:
+            _refuse_policy("max_attempts", self.max_attempts, "a whole number of at least 1")
+        if self.interval < 0 or self.max_interval < 0:
+            _refuse_policy("interval and max_interval", (self.interval, self.max_interval), "seconds, 0 or more")
+        if self.backoff < 1:
+            _refuse_policy("backoff", self.backoff, "a factor of at least 1")
+
+    def delay_after(self, failures: int) -> float:
+        """Seconds to wait after so many failed attempts."""
+        exponent = min(failures - 1, 1000)  # a float's range ends near 2**1023
+        try:
+            return min(self.interval * self.backoff**exponent, self.max_interval)
+        except OverflowError:
+            return self.max_interval
+
+    def allows_retry(self, failures: int, error: BaseException) -> bool:
+        """Whether another attempt follows after so many failures, the last of them ``error``."""
+        wrong_type = isinstance(error, SerializationError)  # a result that does not fit its type will not fit next time
+        return failures < self.max_attempts and isinstance(error, self.retry_on) and not wrong_type
+
+
+@dataclass(frozen=True)
+class FunctionDef:
+    """A decorated function: the part that workflows and steps share."""
+
+    function: Function
+    name: str
+    local_names: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    kind = "function"
+
+    @cached_property
+    def call(self) -> Function:
+        """The function to call: a class method's is bound to its class."""
+        module = sys.modules.get(getattr(self.function, "__module__", None) or "")
+        owner_name, _, name = qualified_name(self.function).rpartition(".")
+        owner: Any = module
+        for part in owner_name.split("."):
+            owner = getattr(owner, part, None) if part else None
+        if isinstance(owner, type) and isinstance(inspect.getattr_static(owner, name, None), classmethod):
+            return MethodType(self.function, owner)
+        return self.function
+
+    @cached_property
+    def is_async(self) -> bool:
+        """Whether calling it gives an awaitable."""
+        call = inspect.unwrap(self.function)
+        return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004 (a callable object's own method)
+
+    @cached_property
+    def result(self) -> Codec[Any]:
+        """How the result travels."""
+        annotation = self._hints.get("return", Any)
+        if get_origin(annotation) in _AWAITABLES:
+            annotation = get_args(annotation)[-1]
+        return Codec(annotation, f"the result of {self}")
+
+    @cached_property
+    def _hints(self) -> Mapping[str, Any]:
+        function = inspect.unwrap(self.function)
+        if not hasattr(function, "__annotations__"):
+            return {}
+        try:
+            return typing.get_type_hints(function, localns=dict(self.local_names), include_extras=True)
+        except NameError as error:
+            msg = f"{self} has an annotation that cannot be resolved: {error}; import the name at run time"
+            raise DefinitionError(msg) from error
+        except TypeError:  # no function: a built-in, a callable object
+            return {}
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.name!r}"
+
+
+_AWAITABLES = (Awaitable, typing.get_origin(typing.Coroutine[Any, Any, Any]))
+
+
+@dataclass(frozen=True)
+class StepDef(FunctionDef):
+    """A step: its outcome is recorded, its arguments are not."""
+
+    retry: RetryPolicy = RetryPolicy()
+
+    kind = "step"
+
+
+@dataclass(frozen=True)
+class WorkflowDef(FunctionDef):
+    """A workflow: its arguments are recorded with its start, as a JSON object by parameter name."""
+
+    kind = "workflow"
+
+    def dump_input(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+        """The arguments of a call as JSON; ``TypeError`` if they do not fit the signature, as a plain call says it."""
+        return self._arguments.dump((dict(self._signature.bind(*args, **kwargs).arguments),))[1:-1]
+
+    def load_input(self, text: str) -> tuple[list[Any], dict[str, Any]]:
+        """The positional and keyword arguments to call with, from the JSON of a start."""
+        (values,) = self._arguments.load(f"[{text}]")
+        args: list[Any] = []
+        kwargs: dict[str, Any] = {}
+        for position, (name, parameter) in enumerate(self._signature.parameters.items()):
+            if name not in values:
+                continue
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                args.extend(values[name])
+            elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                kwargs.update(values[name])
+            elif parameter.kind in _POSITIONAL and position == len(args):
+                args.append(values[name])
+            else:
+                kwargs[name] = values[name]
+        return args, kwargs
+
+    @cached_property
+    def _signature(self) -> inspect.Signature:
+        return inspect.signature(self.call)
+
+    @cached_property
+    def _arguments(self) -> Codec[tuple[dict[str, Any]]]:
+        # In a tuple, since pydantic applies a codec's settings from the root of a type and an object type has its own.
+        members: dict[str, Any] = {}
+        for name, parameter in self._signature.parameters.items():
+            annotation = self._hints.get(name, Any)
+            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+                annotation = tuple[annotation, ...]
+            elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                annotation = dict[str, annotation]  # type: ignore[valid-type]
+            members[name] = annotation
+        return Codec(tuple[object_type("Arguments", members)], f"the arguments of {self}")
+
+
+class Registry:
+    """The workflows that this process knows, by name. The decorators fill the one that :data:`registry` is."""
+
+    def __init__(self) -> None:
+        self._workflows: dict[str, WorkflowDef] = {}
+
+    def add(self, definition: WorkflowDef) -> None:
+        """Makes ``definition`` known. Another function under a taken name is an error; a reloaded one replaces."""
+        known = self._workflows.get(definition.name)
+        if known is not None and _home(known.function) != _home(definition.function):
+            msg = (
+                f"two functions are workflows under the name {definition.name!r}: {_where(known.function)} and "
+                f"{_where(definition.function)}; name one of them with @workflow(name=...)"
+            )
+            raise DefinitionError(msg)
+        self._workflows[definition.name] = definition
+
+    def get(self, name: str) -> WorkflowDef | None:
+        """The workflow of that name, if this process knows it."""
+        return self._workflows.get(name)
+
+    def names(self) -> list[str]:
+        """The names of all workflows that this process can run."""
+        return list(self._workflows)
+
+
+registry = Registry()
+
+
+def check_name(kind: str, name: object) -> str:
+    """``name`` if a workflow or step may have it."""
+    text = check_identifier(f"{kind} name", name)
+    if "/" in text or "#" in text:
+        msg = f"{kind} name {text!r} must not hold '/' or '#': they separate the parts of a record's key"
+        raise ConfigurationError(msg)
+    return text
+
+
+def qualified_name(function: Function) -> str:
+    """A workflow's default name."""
+    return str(getattr(function, "__qualname__", None) or type(function).__qualname__)
+
+
+def local_name(function: Function) -> str:
+    """A step's default name, and a branch's: qualified, without the functions that it was defined in."""
+    return qualified_name(function).rpartition("<locals>.")[2]
+
+
+def caller_locals(function: Function, depth: int) -> Mapping[str, Any]:
+    """The names around a function defined inside another one, which its annotations may use."""
+    if "<locals>" not in getattr(function, "__qualname__", ""):
+        return {}
+    return dict(sys._getframe(depth + 1).f_locals)  # noqa: SLF001 (what pydantic does for local types, too)
+
+
+def _home(function: Function) -> tuple[str | None, str | None]:
+    return getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+
+
+def _where(function: Function) -> str:
+    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
+
+
+def _refuse_policy(name: str, value: object, wanted: str) -> None:
+    msg = f"a step's {name}={value!r} must be {wanted}"
+    raise ConfigurationError(msg)

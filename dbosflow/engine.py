@@ -1,0 +1,367 @@
+"""The engine: the composition root, and the facade that a program holds."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
+
+from dbosflow._runtime.core import Core
+from dbosflow._runtime.database import Database, find_database
+from dbosflow._runtime.host import Host, refuse_on_loop
+from dbosflow._store.workflow import WorkflowFilter
+from dbosflow.config import DEFAULT_QUEUE, Settings, check_identifier
+from dbosflow.definitions import registry
+from dbosflow.errors import ConfigurationError, EngineClosedError
+from dbosflow.handles import WorkflowHandle
+from dbosflow.serde import Codec
+from dbosflow.streams import StreamChannel, StreamReader
+from dbosflow.workflows import Workflow, WorkflowSpec, spec_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+    from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo
+
+P = ParamSpec("P")
+T = TypeVar("T")
+V = TypeVar("V")
+
+
+class Engine:
+    """Durable workflows on one Postgres database.
+
+    ``with Engine(url) as engine`` hosts the engine on a thread of its own; ``async with`` hosts it on the running loop.
+    Where Postgres comes from: ``url``, else ``DBOSFLOW_DATABASE_URL``, else an embedded server in ``data_dir``
+    (``./.dbosflow``), for development.
+
+    Args:
+        url: a ``postgresql://`` URL or a libpq connection string.
+        executes: whether workflows run in this process; ``False`` makes a client, whose starts are enqueued.
+        data_dir: where an embedded server keeps its data.
+        settings: see :class:`~dbosflow.config.Settings`: ``lease=10.0``, ``schema="dbosflow"`` and the like.
+    """
+
+    def __init__(
+        self, url: str | None = None, *, executes: bool = True, data_dir: str | Path | None = None, **settings: Any
+    ) -> None:
+        try:
+            self._settings = Settings(executes=executes, **settings)
+        except TypeError as error:
+            raise ConfigurationError(str(error).replace("Settings.__init__()", "Engine")) from None
+        self._url = url
+        self._data_dir = None if data_dir is None else Path(data_dir)
+        self._ephemeral = False
+        self._embedded = True
+        self._host = Host()
+        self._open_core: Core | None = None
+        self._database: Database | None = None
+
+    @classmethod
+    def ephemeral(cls, **settings: Any) -> Self:
+        """An engine on an embedded server that is thrown away when the engine closes."""
+        engine = cls(**settings)
+        engine._ephemeral = True
+        return engine
+
+    # -- opening and closing -----------------------------------------------------------------------------------------
+
+    def open(self) -> Self:
+        """Opens the engine on a loop in a thread of its own. Blocking twin of :meth:`open_async`."""
+        refuse_on_loop("async with Engine(...)` or `await engine.open_async()")
+        self._check_closed()
+        database = self._find_database()
+        self._host.start()
+        try:
+            core = Core(database.url, self._settings, registry)
+            self._host.call(core.open(), "open_async")
+        except BaseException:
+            self._host.stop()
+            database.close()
+            raise
+        self._open_core, self._database = core, database
+        return self
+
+    def close(self) -> None:
+        """Closes the engine. Blocking twin of :meth:`close_async`; closing a closed engine does nothing."""
+        core, self._open_core = self._open_core, None
+        if core is None:
+            return
+        try:
+            self._host.call(core.close(), "close_async")
+        finally:
+            self._host.stop()
+            self._leave_database()
+
+    async def open_async(self) -> Self:
+        """Opens the engine on the running loop.
+
+        Migrates the schema if need be, resumes what was interrupted in other processes, and from then on takes part in
+        recovering theirs.
+        """
+        self._check_closed()
+        database = await asyncio.to_thread(self._find_database)
+        self._host.attach()
+        core = Core(database.url, self._settings, registry)
+        try:
+            await core.open()
+        except BaseException:
+            self._host.stop()
+            await asyncio.to_thread(database.close)
+            raise
+        self._open_core, self._database = core, database
+        return self
+
+    async def close_async(self) -> None:
+        """Closes the engine: running steps finish for up to ``grace`` seconds, the rest goes on in other workers."""
+        core, self._open_core = self._open_core, None
+        if core is None:
+            return
+        try:
+            await self._host.bridge(core.close())
+        finally:
+            self._host.stop()
+            await asyncio.to_thread(self._leave_database)
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> Self:
+        return await self.open_async()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close_async()
+
+    @property
+    def database_url(self) -> str:
+        """The URL that the open engine uses: that of its embedded server, where it has one."""
+        if self._database is None:
+            msg = "the engine is not open"
+            raise EngineClosedError(msg)
+        return self._database.url
+
+    # -- workflows ---------------------------------------------------------------------------------------------------
+
+    @overload
+    def start(self, target: Workflow[P, Any, T], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]: ...
+    @overload
+    def start(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]: ...
+    def start(self, target: Any, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
+        """Blocking twin of :meth:`start_async`."""
+        return self._host.call(self._start(target, args, kwargs), "start_async")
+
+    @overload
+    async def start_async(
+        self, target: Workflow[P, Any, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> WorkflowHandle[T]: ...
+    @overload
+    async def start_async(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]: ...
+    async def start_async(self, target: Any, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
+        """Starts a workflow; returns when the start is durable.
+
+        It runs in this process, or, with ``options(queue=...)`` or from a client, on a worker of that queue. The
+        workflow id is the idempotency key: an id that stands already gives the existing execution.
+
+        Raises:
+            SerializationError: the arguments are not JSON under their annotations.
+            WorkflowConflictError: the id belongs to another workflow function.
+        """
+        return await self._host.bridge(self._start(target, args, kwargs))
+
+    @overload
+    def run(self, target: Workflow[P, Any, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    def run(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    def run(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Blocking twin of :meth:`run_async`."""
+        return self._host.call(self._run(target, args, kwargs), "run_async")
+
+    @overload
+    async def run_async(self, target: Workflow[P, Any, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    @overload
+    async def run_async(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
+    async def run_async(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Starts a workflow and waits for its result."""
+        return await self._host.bridge(self._run(target, args, kwargs))
+
+    @overload
+    def handle(self, workflow_id: str) -> WorkflowHandle[Any]: ...
+    @overload
+    def handle(self, workflow_id: str, target: Workflow[..., Any, T]) -> WorkflowHandle[T]: ...
+    def handle(self, workflow_id: str, target: Workflow[..., Any, Any] | None = None) -> WorkflowHandle[Any]:
+        """A handle to a workflow of any process. Does no I/O; ``target`` gives the result its type."""
+        check_identifier("workflow id", workflow_id)
+        definition = None if target is None else spec_of(target).definition
+        return WorkflowHandle(self._host, self._core, workflow_id, definition)
+
+    def list_workflows(self, which: WorkflowFilter | None = None) -> list[WorkflowInfo]:
+        """Blocking twin of :meth:`list_workflows_async`."""
+        return self._host.call(self._core.list_workflows(which or WorkflowFilter()), "list_workflows_async")
+
+    async def list_workflows_async(self, which: WorkflowFilter | None = None) -> list[WorkflowInfo]:
+        """The workflows that fit the filter, newest first."""
+        return await self._host.bridge(self._core.list_workflows(which or WorkflowFilter()))
+
+    def list_steps(self, workflow_id: str) -> list[StepInfo]:
+        """Blocking twin of :meth:`list_steps_async`."""
+        return self._host.call(self._core.steps(workflow_id), "list_steps_async")
+
+    async def list_steps_async(self, workflow_id: str) -> list[StepInfo]:
+        """A workflow's records, in the order they were made."""
+        return await self._host.bridge(self._core.steps(workflow_id))
+
+    def list_streams(self, workflow_id: str) -> list[StreamInfo]:
+        """Blocking twin of :meth:`list_streams_async`."""
+        return self._host.call(self._core.streams(workflow_id), "list_streams_async")
+
+    async def list_streams_async(self, workflow_id: str) -> list[StreamInfo]:
+        """A workflow's streams."""
+        return await self._host.bridge(self._core.streams(workflow_id))
+
+    # -- streams -----------------------------------------------------------------------------------------------------
+
+    @overload
+    def read_stream(
+        self, workflow_id: str, key: str, *, start: int = 0, timeout: float | None = None, wait_for: float = 0.0
+    ) -> StreamReader[Any]: ...
+    @overload
+    def read_stream(
+        self,
+        workflow_id: str,
+        key: str,
+        *,
+        start: int = 0,
+        timeout: float | None = None,
+        wait_for: float = 0.0,
+        type: type[V],
+    ) -> StreamReader[V]: ...
+    def read_stream(
+        self,
+        workflow_id: str,
+        key: str,
+        *,
+        start: int = 0,
+        timeout: float | None = None,
+        wait_for: float = 0.0,
+        type: Any = None,  # noqa: A002 (the word of the public interface)
+    ) -> StreamReader[Any]:
+        """A blocking iterable over the stream's values: those there are, then each next one as it is committed.
+
+        Args:
+            workflow_id: the writer; it may be in any process, long ended, or (see ``wait_for``) not started yet.
+            key: the stream's name within the workflow.
+            start: the offset to begin at.
+            timeout: seconds without news after which it raises ``StreamTimeoutError``; reading can go on after that.
+            wait_for: seconds to wait for a workflow that does not exist; then ``WorkflowNotFoundError``.
+            type: what the values are; plain JSON by default.
+        """
+        refuse_on_loop("read_stream_async")
+        return StreamReader(self._host, self._core.reader(**_reading(workflow_id, key, start, timeout, wait_for, type)))
+
+    @overload
+    def read_stream_async(
+        self, workflow_id: str, key: str, *, start: int = 0, timeout: float | None = None, wait_for: float = 0.0
+    ) -> StreamChannel[Any]: ...
+    @overload
+    def read_stream_async(
+        self,
+        workflow_id: str,
+        key: str,
+        *,
+        start: int = 0,
+        timeout: float | None = None,
+        wait_for: float = 0.0,
+        type: type[V],
+    ) -> StreamChannel[V]: ...
+    def read_stream_async(
+        self,
+        workflow_id: str,
+        key: str,
+        *,
+        start: int = 0,
+        timeout: float | None = None,
+        wait_for: float = 0.0,
+        type: Any = None,  # noqa: A002 (the word of the public interface)
+    ) -> StreamChannel[Any]:
+        """A channel of :class:`~dbosflow.StreamValue`: the values, then one item with ``closed``. See :meth:`read_stream`."""
+        return StreamChannel(self._host, self._core.reader(**_reading(workflow_id, key, start, timeout, wait_for, type)))
+
+    # -- workers -----------------------------------------------------------------------------------------------------
+
+    def run_worker(self, *queues: str, concurrency: int = 50) -> None:
+        """Blocking twin of :meth:`run_worker_async`."""
+        self._host.call(self._core.work(_queues(queues, concurrency)), "run_worker_async")
+
+    async def run_worker_async(self, *queues: str, concurrency: int = 50) -> None:
+        """Runs the work of these queues (default: ``default``), each up to ``concurrency`` at a time, until cancelled."""
+        await self._host.bridge(self._core.work(_queues(queues, concurrency)))
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    @property
+    def _core(self) -> Core:
+        core = self._open_core
+        self._host.loop  # noqa: B018 (raises, and says how to open the engine)
+        if core is None:
+            msg = "the engine is closed"
+            raise EngineClosedError(msg)
+        return core
+
+    async def _start(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WorkflowHandle[Any]:
+        spec = spec_of(target)
+        workflow_id = await self._core.start(
+            spec.definition, args, kwargs, workflow_id=spec.workflow_id, queue=spec.queue, priority=spec.priority
+        )
+        return WorkflowHandle(self._host, self._core, workflow_id, spec.definition)
+
+    async def _run(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+        return await (await self._start(target, args, kwargs)).result_async()
+
+    def _find_database(self) -> Database:
+        return find_database(self._url, data_dir=self._data_dir, ephemeral=self._ephemeral)
+
+    def _leave_database(self) -> None:
+        database, self._database = self._database, None
+        if database is not None:
+            database.close()
+
+    def _check_closed(self) -> None:
+        if self._open_core is not None:
+            msg = "the engine is open already"
+            raise ConfigurationError(msg)
+
+
+def _reading(
+    workflow_id: str,
+    key: str,
+    start: int,
+    timeout: float | None,
+    wait_for: float,
+    type_: Any,  # noqa: ANN401 (an annotation)
+) -> dict[str, Any]:
+    if start < 0:
+        msg = f"start={start!r} must be an offset, 0 or more"
+        raise ConfigurationError(msg)
+    return {
+        "workflow_id": check_identifier("workflow id", workflow_id),
+        "key": check_identifier("stream key", key),
+        "start": start,
+        "timeout": timeout,
+        "wait_for": wait_for,
+        "codec": None if type_ is None else Codec(list[type_], f"stream {key!r} of workflow {workflow_id!r}"),
+    }
+
+
+def _queues(queues: Iterable[str], concurrency: int) -> dict[str, int]:
+    if concurrency < 1:
+        msg = f"concurrency={concurrency!r} must be at least 1"
+        raise ConfigurationError(msg)
+    return {check_identifier("queue", queue): concurrency for queue in queues or (DEFAULT_QUEUE,)}

@@ -1,0 +1,175 @@
+"""Every error that dbosflow raises, each class one fact that a caller can act on.
+
+::
+
+    DbosflowError
+    ├── ConfigurationError          a setting is wrong or missing
+    ├── DefinitionError             a decorated function cannot be used the way it is written
+    ├── DatabaseUnavailableError    no connection within the time allowed
+    ├── SchemaError                 the database's schema and this code do not fit
+    ├── EngineClosedError           the engine is not open (any more)
+    ├── BlockingCallError           a blocking call on a running event loop; names its awaitable twin
+    ├── WrongColourError            a plain call of a sync function from async code, or the reverse
+    ├── NotInWorkflowError          the call needs a workflow around it
+    ├── BranchError                 durable work from something that is no branch of the workflow
+    ├── SerializationError          a value that JSON cannot carry under its declared type
+    ├── WorkflowError               what can be said of one workflow
+    │   ├── WorkflowNotFoundError
+    │   ├── WorkflowConflictError   the id belongs to another workflow function
+    │   ├── WorkflowFailedError     it failed, and its own exception cannot be rebuilt here
+    │   ├── WorkflowCancelledError
+    │   ├── WorkflowBlockedError    it is parked until somebody resumes it
+    │   └── NonDeterminismError     its code and its records disagree
+    ├── StepFailedError             a step failed, and its own exception cannot be rebuilt here
+    ├── WaitTimeoutError            only the wait ended; what was waited for goes on
+    ├── LeaseLostError              this process no longer owns what it tried to write
+    └── StreamError
+        ├── StreamClosedError       a write after the close
+        ├── StreamTimeoutError      no news within the reader's timeout; reading can go on
+        ├── StreamFailedError       the stream ended with its workflow's error
+        └── StreamCancelledError    the stream ended with its workflow's cancellation
+"""
+
+from __future__ import annotations
+
+
+class DbosflowError(Exception):
+    """The root of every error that dbosflow raises."""
+
+
+class ConfigurationError(DbosflowError):
+    """A setting is wrong or missing; the message says which and what to write instead."""
+
+
+class DefinitionError(DbosflowError):
+    """A decorated function cannot be used the way it is written."""
+
+
+class DatabaseUnavailableError(DbosflowError):
+    """No connection to Postgres could be made within the time allowed."""
+
+
+class SchemaError(DbosflowError):
+    """The database's schema and this version of dbosflow do not fit together."""
+
+
+class EngineClosedError(DbosflowError):
+    """The engine is not open: open it with ``with``, ``async with`` or ``open()`` first."""
+
+
+class BlockingCallError(DbosflowError):
+    """A blocking call was made on a running event loop; the message names its awaitable twin."""
+
+
+class WrongColourError(DbosflowError):
+    """A sync function was called plainly from async code, or the reverse; the message names the right call."""
+
+
+class NotInWorkflowError(DbosflowError):
+    """The call only means something inside a workflow."""
+
+
+class BranchError(DbosflowError):
+    """Durable work was asked for by something that is not the branch whose context it carries.
+
+    A branch is one thread of control. A callback, a thread, or a task that merely inherited a branch's context
+    would get keys by timing, so it is refused; the message says how to write it instead.
+    """
+
+
+class SerializationError(DbosflowError):
+    """A value cannot travel as JSON under its declared type; the message names the function and the type."""
+
+
+class WorkflowError(DbosflowError):
+    """What can be said of one workflow; :attr:`workflow_id` tells which."""
+
+    def __init__(self, workflow_id: str, message: str) -> None:
+        super().__init__(workflow_id, message)
+        self.workflow_id = workflow_id
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class WorkflowNotFoundError(WorkflowError):
+    """No workflow has this id."""
+
+
+class WorkflowConflictError(WorkflowError):
+    """The id is taken by an execution of another workflow function."""
+
+
+class WorkflowFailedError(WorkflowError):
+    """The workflow failed with an exception whose class cannot be rebuilt in this process."""
+
+    def __init__(self, workflow_id: str, error_type: str, error_message: str) -> None:
+        super().__init__(workflow_id, f"workflow {workflow_id!r} failed with {error_type}: {error_message}")
+        self.args = (workflow_id, error_type, error_message)
+        self.error_type = error_type
+        self.error_message = error_message
+
+
+class WorkflowCancelledError(WorkflowError):
+    """The workflow was cancelled."""
+
+
+class WorkflowBlockedError(WorkflowError):
+    """The workflow is parked as ``blocked``; the message says why, and that it can be resumed."""
+
+
+class NonDeterminismError(WorkflowError):
+    """The code asked for another operation than its records hold; names the key, what was expected and found."""
+
+
+class StepFailedError(DbosflowError):
+    """A step failed with an exception that cannot be rebuilt from its record.
+
+    Raised live and on replay alike, so that a workflow's ``except`` clauses take the same path both times.
+    """
+
+    def __init__(self, error_type: str, error_message: str) -> None:
+        super().__init__(error_type, error_message)
+        self.error_type = error_type
+        self.error_message = error_message
+
+    def __str__(self) -> str:
+        return f"{self.error_type}: {self.error_message}"
+
+
+class WaitTimeoutError(DbosflowError, TimeoutError):
+    """The wait ended; what was waited for goes on."""
+
+
+class LeaseLostError(DbosflowError):
+    """This process no longer owns the workflow: another worker has taken it over."""
+
+
+class StreamError(DbosflowError):
+    """What can be said of one stream; :attr:`workflow_id` and :attr:`key` tell which."""
+
+    def __init__(self, workflow_id: str, key: str, message: str) -> None:
+        super().__init__(workflow_id, key, message)
+        self.workflow_id = workflow_id
+        self.key = key
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class StreamClosedError(StreamError):
+    """The stream is closed; nothing can be written after the close."""
+
+
+class StreamTimeoutError(StreamError, TimeoutError):
+    """No value and no end arrived within the reader's ``timeout``; the reader stays usable."""
+
+
+class StreamFailedError(StreamError):
+    """The workflow failed while the stream was open; its exception is the ``__cause__``."""
+
+
+class StreamCancelledError(StreamError):
+    """The workflow was cancelled while the stream was open."""

@@ -1,0 +1,87 @@
+"""Handles: what a caller holds of a workflow. Making one does no I/O; any process can make one from an id."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from dbosflow import serde
+from dbosflow.errors import WaitTimeoutError, WorkflowBlockedError, WorkflowCancelledError, WorkflowFailedError
+from dbosflow.types import WorkflowInfo, WorkflowStatus
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.core import Core
+    from dbosflow._runtime.host import Host
+    from dbosflow.definitions import WorkflowDef
+
+T = TypeVar("T")
+
+
+class WorkflowHandle(Generic[T]):
+    """One workflow, by its id."""
+
+    def __init__(self, host: Host, core: Core, workflow_id: str, definition: WorkflowDef | None) -> None:
+        self._host = host
+        self._core = core
+        self._definition = definition
+        self.workflow_id = workflow_id
+
+    def status(self) -> WorkflowStatus:
+        """Blocking twin of :meth:`status_async`."""
+        return self._host.call(self._core.status(self.workflow_id), "status_async")
+
+    async def status_async(self) -> WorkflowStatus:
+        """Where the workflow stands; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id."""
+        return await self._host.bridge(self._core.status(self.workflow_id))
+
+    def info(self) -> WorkflowInfo:
+        """Blocking twin of :meth:`info_async`."""
+        return self._host.call(self._core.info(self.workflow_id), "info_async")
+
+    async def info_async(self) -> WorkflowInfo:
+        """The workflow's record; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id."""
+        return await self._host.bridge(self._core.info(self.workflow_id))
+
+    def result(self, timeout: float | None = None) -> T:
+        """Blocking twin of :meth:`result_async`."""
+        return self._host.call(self._result(timeout), "result_async")
+
+    async def result_async(self, timeout: float | None = None) -> T:  # noqa: ASYNC109 (a limit of the wait, in seconds)
+        """Waits for the workflow's end and gives its result, typed by its annotation if the handle knows its function.
+
+        Raises:
+            The workflow's own exception, rebuilt, if it failed; ``WorkflowFailedError`` where that cannot be rebuilt.
+            WorkflowCancelledError: it was cancelled.
+            WorkflowBlockedError: it is parked and will not end by itself.
+            WorkflowNotFoundError: there is none of this id.
+            WaitTimeoutError: it has not ended within ``timeout`` seconds; it goes on.
+        """
+        return await self._host.bridge(self._result(timeout))
+
+    async def _result(self, timeout: float | None) -> T:  # noqa: ASYNC109 (a limit of the wait, in seconds)
+        try:
+            async with asyncio.timeout(timeout):
+                outcome = await self._core.outcome(self.workflow_id)
+        except TimeoutError:
+            msg = f"workflow {self.workflow_id!r} has not ended within {timeout} s; it goes on"
+            raise WaitTimeoutError(msg) from None
+        if outcome.status is WorkflowStatus.SUCCEEDED:
+            return self._load(outcome.output or "null")
+        raise self._failure(outcome.status, outcome.error)
+
+    def _load(self, text: str) -> T:
+        result: Any = json.loads(text) if self._definition is None else self._definition.result.load(text)
+        value: T = result
+        return value
+
+    def _failure(self, status: WorkflowStatus, text: str | None) -> BaseException:
+        if status is WorkflowStatus.CANCELLED:
+            return WorkflowCancelledError(self.workflow_id, f"workflow {self.workflow_id!r} was cancelled")
+        error, name, message = serde.load_error(text or "{}")
+        if status is WorkflowStatus.BLOCKED:
+            return WorkflowBlockedError(self.workflow_id, f"workflow {self.workflow_id!r} is blocked: {message}")
+        return error or WorkflowFailedError(self.workflow_id, name, message)
+
+    def __repr__(self) -> str:
+        return f"<WorkflowHandle {self.workflow_id!r}>"

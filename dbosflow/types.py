@@ -1,0 +1,128 @@
+"""The words that every floor shares: statuses, stream items, and the record of a workflow."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+T = TypeVar("T")
+
+
+class WorkflowStatus(StrEnum):
+    """Where a workflow stands.
+
+    ::
+
+        queued ──claim──► running ──► succeeded | failed | cancelled      (final)
+          ▲                  │
+          ├── lease lost ────┤
+          └── resume ◄── blocked       its code and records disagree, or it kills its owners
+    """
+
+    QUEUED = "queued"
+    SCHEDULED = "scheduled"
+    RUNNING = "running"
+    WAITING = "waiting"
+    BLOCKED = "blocked"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    @property
+    def ended(self) -> bool:
+        """Whether the status is final."""
+        return self in _ENDED
+
+
+_ENDED = frozenset({WorkflowStatus.SUCCEEDED, WorkflowStatus.FAILED, WorkflowStatus.CANCELLED})
+
+
+class FrameKind(StrEnum):
+    """What a stream block holds: values, or one control frame."""
+
+    VALUES = "values"
+    ROLLBACK = "rollback"
+    COMPLETE = "complete"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+
+    @property
+    def terminal(self) -> bool:
+        """Whether nothing can follow it."""
+        return self in _TERMINAL
+
+
+_TERMINAL = frozenset({FrameKind.COMPLETE, FrameKind.ERROR, FrameKind.CANCELLED})
+
+
+@dataclass(frozen=True, slots=True)
+class StreamOutcome:
+    """How a stream ended: its terminal frame's kind, and the workflow's error if that was the cause."""
+
+    kind: FrameKind
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamValue(Generic[T]):
+    """One item of a stream channel.
+
+    A value has ``closed`` false and no ``error``. The last item has ``closed`` true, no value, and ``error`` where the
+    stream did not end well. ``offset`` is the item's own; reading resumes at ``offset + 1``.
+    """
+
+    value: T
+    offset: int
+    closed: bool = False
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkflowInfo:
+    """The record of a workflow as Postgres holds it. Payloads are JSON as written; times are aware."""
+
+    id: str
+    name: str
+    status: WorkflowStatus
+    queue: str
+    priority: int
+    input: Any
+    output: Any
+    error: dict[str, Any] | None
+    epoch: int
+    worker_id: str | None
+    parent_id: str | None
+    recoveries: int
+    created_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class StepInfo:
+    """One durable record of a workflow: a step's outcome, a failed attempt, a sleep."""
+
+    key: str
+    kind: str
+    seq: int
+    turn: int
+    epoch: int
+    attempt: str | None
+    output: Any
+    error: dict[str, Any] | None
+    started_at: datetime
+    recorded_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class StreamInfo:
+    """One stream of a workflow: how many frames it holds and how it ended, if it did."""
+
+    key: str
+    tail: int
+    bytes: int
+    closed: FrameKind | None

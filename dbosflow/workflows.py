@@ -1,0 +1,124 @@
+"""Workflows: functions that survive crashes, since whatever they did durably is on record and handed to them again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from functools import update_wrapper
+from types import MethodType
+from typing import Any, Generic, ParamSpec, TypeVar, overload
+
+from dbosflow._runtime import calls
+from dbosflow.config import check_identifier
+from dbosflow.definitions import WorkflowDef, caller_locals, check_name, qualified_name, registry
+from dbosflow.errors import DefinitionError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class WorkflowSpec(Generic[P, T]):
+    """A workflow with the options of one start. ``engine.start`` takes it like the workflow itself."""
+
+    definition: WorkflowDef
+    workflow_id: str | None = None
+    queue: str | None = None
+    priority: int = 0
+
+
+class Workflow(Generic[P, R, T]):
+    """A decorated function. ``engine.start(f, ...)`` runs it durably; called outside an engine it is the plain function."""
+
+    def __init__(self, definition: WorkflowDef) -> None:
+        self.definition = definition
+        update_wrapper(self, definition.function, updated=())
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """The plain function, for unit tests: its steps run, its stream writes are validated and dropped."""
+        result: R = calls.call_workflow(self.definition, args, kwargs)
+        return result
+
+    def options(
+        self, *, workflow_id: str | None = None, queue: str | None = None, priority: int = 0
+    ) -> WorkflowSpec[P, T]:
+        """The options of one start.
+
+        Args:
+            workflow_id: the idempotency key: the same id twice is the same execution. Default: a new unique one.
+            queue: run it on whichever worker serves this queue, not here.
+            priority: among what waits in the queue, lower first.
+        """
+        if workflow_id is not None:
+            check_identifier("workflow id", workflow_id)
+        if queue is not None:
+            check_identifier("queue", queue)
+        return WorkflowSpec(self.definition, workflow_id, queue, priority)
+
+    def __get__(self, instance: object, owner: type | None = None) -> Workflow[P, R, T]:
+        """A static method is the workflow itself, and so is a class method, which knows its class."""
+        if instance is None or isinstance(instance, type):
+            return self
+        msg = (
+            f"{self.definition} is an instance method: a recovered workflow has no instance to go on with. "
+            "Make it a function, a static method or a class method"
+        )
+        raise DefinitionError(msg)
+
+    def __repr__(self) -> str:
+        return f"<{self.definition}>"
+
+
+def spec_of(target: object) -> WorkflowSpec[Any, Any]:
+    """What a start was asked for, as a spec."""
+    if isinstance(target, MethodType):
+        target = target.__func__  # a class method since Python 3.13
+    if isinstance(target, Workflow):
+        return WorkflowSpec(target.definition)
+    if isinstance(target, WorkflowSpec):
+        return target
+    msg = f"{target!r} is no workflow; decorate the function with @workflow"
+    raise DefinitionError(msg)
+
+
+class WorkflowDecorator:
+    """What ``@workflow(...)`` gives: decorates with the options."""
+
+    def __init__(self, name: str | None) -> None:
+        self._name = name
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Workflow[P, Coroutine[Any, Any, T], T]: ...
+    @overload
+    def __call__(self, function: Callable[P, R]) -> Workflow[P, R, R]: ...
+    def __call__(self, function: Callable[..., Any]) -> Workflow[..., Any, Any]:
+        """Makes ``function`` a workflow."""
+        return _make(function, self._name)
+
+
+@overload
+def workflow(function: Callable[P, Coroutine[Any, Any, T]], /) -> Workflow[P, Coroutine[Any, Any, T], T]: ...
+@overload
+def workflow(function: Callable[P, R], /) -> Workflow[P, R, R]: ...
+@overload
+def workflow(*, name: str | None = None) -> WorkflowDecorator: ...
+def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+    """Makes a function a workflow: any worker that knows it can go on with it after a crash.
+
+    The body must follow from its arguments and records: what is random, timed or read from outside belongs in steps.
+
+    Args:
+        function: sync or async; arguments and result must be JSON under their annotations.
+        name: in records; the function's qualified name by default. It must be unique among the process's workflows.
+    """
+    if function is None:
+        return WorkflowDecorator(name)
+    return _make(function, name)
+
+
+def _make(function: Callable[..., Any], name: str | None) -> Workflow[..., Any, Any]:
+    own_name = check_name("workflow", qualified_name(function) if name is None else name)
+    definition = WorkflowDef(function, own_name, caller_locals(function, depth=2))
+    registry.add(definition)
+    return Workflow(definition)

@@ -1,0 +1,147 @@
+"""A real Postgres for every test that asks for one.
+
+One server a test run, found in this order: the one that ``DBOSFLOW_TEST_DATABASE_URL`` names (the role must be allowed
+to create databases); a container, where a Docker engine answers; else the embedded server, which needs nothing. With
+pytest-xdist the controller owns the server and tells its workers where it is, so it outlives each of them. A template
+database is migrated once, and each test gets a copy of it.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+from unittest.mock import patch
+from uuid import uuid4
+
+import psycopg
+import pytest
+from psycopg import sql
+
+from dbosflow._store.migrate import ensure_schema
+from tests.support import with_parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from _pytest.terminal import TerminalReporter
+
+URL_VARIABLE = "DBOSFLOW_TEST_DATABASE_URL"
+
+DOCKER_IMAGE = "postgres:17"
+DOCKER_COMMAND = "postgres -c max_connections=300 -c fsync=off"  # no test cuts the power
+
+ROOM_IN_MEMORY = 4 * 1024**3
+
+# What the controller tells its workers: {"url", "template", "origin"}.
+_Server = dict[str, str]
+_SERVER = pytest.StashKey[_Server]()
+
+
+@pytest.fixture(scope="session")
+def admin_url(pytestconfig: pytest.Config) -> str:
+    """The server's maintenance database, as a role that may create databases."""
+    return _server(pytestconfig)["url"]
+
+
+@pytest.fixture
+def database_url(pytestconfig: pytest.Config, admin_url: str) -> Iterator[str]:
+    """A migrated database of the test's own."""
+    with _database(admin_url, template=_server(pytestconfig)["template"]) as url:
+        yield url
+
+
+@pytest.fixture
+def empty_database_url(admin_url: str) -> Iterator[str]:
+    """A database of the test's own that has never seen dbosflow."""
+    with _database(admin_url) as url:
+        yield url
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:
+    """Called by pytest-xdist in its controller, for each worker before it starts."""
+    node.workerinput["postgres"] = _server(node.config)
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter, config: pytest.Config) -> None:
+    """A log of a run says what it ran on."""
+    if _SERVER in config.stash:
+        terminalreporter.write_line(f"Postgres: {config.stash[_SERVER]['origin']}")
+
+
+def _server(config: pytest.Config) -> _Server:
+    """The run's server; started by the first call in the controller, or in the only process."""
+    if hasattr(config, "workerinput"):
+        return cast("_Server", config.workerinput["postgres"])
+    if _SERVER not in config.stash:
+        resources = ExitStack()
+        config.add_cleanup(resources.close)
+        url, origin = _start_server(resources)
+        template = resources.enter_context(_database(url))
+        ensure_schema(template)
+        with psycopg.connect(template) as connection:
+            origin = f"{connection.info.parameter_status('server_version')}, {origin}"
+            config.stash[_SERVER] = {"url": url, "template": connection.info.dbname, "origin": origin}
+    return config.stash[_SERVER]
+
+
+def _start_server(resources: ExitStack) -> tuple[str, str]:
+    """The URL of a server, and where it came from; it stops with ``resources``."""
+    if url := os.environ.get(URL_VARIABLE):
+        return url, URL_VARIABLE
+    if _docker_answers():
+        # Imported where they are used: neither is needed where the other is.
+        from docker.errors import DockerException
+        from testcontainers.community.postgres import PostgresContainer
+
+        try:
+            container = PostgresContainer(DOCKER_IMAGE, driver=None).with_command(DOCKER_COMMAND)
+            return resources.enter_context(container).get_connection_url(), f"container {DOCKER_IMAGE}"
+        except DockerException as error:  # an engine that may not pull the image, for one
+            print(f"no container, so the embedded server: {error}", file=sys.stderr)
+    from dbosflow._embedded import EmbeddedServer
+
+    with patch.object(tempfile, "tempdir", _temporary_directory()):
+        return resources.enter_context(EmbeddedServer.ephemeral()).url, "embedded"
+
+
+def _temporary_directory() -> str:
+    """In memory, where there is room: a database is hundreds of small files, and each test makes one."""
+    memory = Path("/dev/shm")
+    if memory.is_dir() and shutil.disk_usage(memory).free > ROOM_IN_MEMORY:
+        return str(memory)
+    return tempfile.gettempdir()
+
+
+def _docker_answers() -> bool:
+    """Whether there is an engine, and not only a client."""
+    client = shutil.which("docker")
+    if client is None:
+        return False
+    try:
+        asked = subprocess.run(
+            [client, "version"], capture_output=True, stdin=subprocess.DEVNULL, timeout=5, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return False
+    return asked.returncode == 0
+
+
+@contextmanager
+def _database(admin_url: str, template: str = "template0") -> Iterator[str]:
+    """The URL of a new database, which goes at the end together with whoever is still connected to it."""
+    name = f"dbosflow_test_{uuid4().hex}"
+    with psycopg.connect(admin_url, autocommit=True) as connection:
+        create = sql.SQL("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8'")
+        connection.execute(create.format(sql.Identifier(name), sql.Identifier(template)))
+    try:
+        yield with_parameters(admin_url, dbname=name)
+    finally:
+        with psycopg.connect(admin_url, autocommit=True) as connection:
+            connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))

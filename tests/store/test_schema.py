@@ -1,0 +1,139 @@
+"""The schema as Postgres' own catalog describes it: the snapshot that people read, and the rules of its design.
+
+The rules are what a distributed Postgres, a pooler or a vacuum would trip over; each table that a later migration adds
+is held to them as well.
+"""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from tests.store import catalog
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+SQL = files("dbosflow._store").joinpath("sql")
+
+# Small tables that every node of a distributed database can hold a copy of.
+REFERENCE_TABLES = {"worker", "compatibility", "schema_version"}
+
+# Whatever users put in, under whichever name a table calls it.
+PAYLOADS = {"input", "output", "error", "values", "value", "attributes", "keys", "payload"}
+
+
+@pytest.fixture
+def migrated(database_url: str) -> Iterator[psycopg.Connection[Any]]:
+    with psycopg.connect(database_url) as connection:
+        yield connection
+
+
+def test_the_snapshot_is_what_the_migrations_make(database_url: str, empty_database_url: str) -> None:
+    """A newcomer who reads ``schema.sql`` has read the whole schema."""
+    with psycopg.connect(empty_database_url) as connection:
+        connection.execute(SQL.joinpath("schema.sql").read_bytes())
+    migrated = catalog.describe(database_url, leave_out="schema_version")
+    assert migrated == catalog.describe(empty_database_url)
+    assert migrated["relations"]
+    query = "SELECT * FROM dbosflow.compatibility"
+    with psycopg.connect(database_url) as one, psycopg.connect(empty_database_url) as other:
+        assert one.execute(query).fetchall() == other.execute(query).fetchall()
+
+
+def test_every_unique_key_begins_with_the_workflow(migrated: psycopg.Connection[Any]) -> None:
+    """A distributed database can keep all rows of a workflow on one node."""
+    unique_keys = migrated.execute("""
+        SELECT t.relname, x.relname, a.attname
+        FROM pg_index i
+        JOIN pg_class t ON t.oid = i.indrelid
+        JOIN pg_class x ON x.oid = i.indexrelid
+        LEFT JOIN pg_attribute a ON a.attrelid = t.oid AND a.attnum = i.indkey[0]
+        WHERE t.relnamespace = 'dbosflow'::regnamespace AND i.indisunique
+    """).fetchall()
+    assert ("workflow", "workflow_pkey", "id") in unique_keys
+    misplaced = [
+        index
+        for table, index, column in unique_keys
+        if table not in REFERENCE_TABLES and column != ("id" if table == "workflow" else "workflow_id")
+    ]
+    assert not misplaced
+
+
+def test_every_table_has_a_primary_key(migrated: psycopg.Connection[Any]) -> None:
+    """So that logical replication and change capture work; the one-row table needs none."""
+    without = migrated.execute("""
+        SELECT c.relname FROM pg_class c
+        WHERE c.relnamespace = 'dbosflow'::regnamespace AND c.relkind = 'r'
+          AND NOT EXISTS (SELECT FROM pg_index i WHERE i.indrelid = c.oid AND i.indisprimary)
+    """).fetchall()
+    assert without == [("compatibility",)]
+
+
+def test_nothing_ties_workflows_together(database_url: str) -> None:
+    """No foreign keys, triggers, functions or sequences: no hidden reads, locks or hot spots."""
+    found = catalog.describe(database_url)
+    assert [name for name, kind, *_ in found["relations"] if kind not in "rv"] == []
+    assert [name for _, name, kind, _ in found["constraints"] if kind not in "pucn"] == []
+    assert found["triggers"] == []
+    assert found["routines"] == []
+
+
+def test_payloads_are_json_and_in_no_index(migrated: psycopg.Connection[Any]) -> None:
+    """``json`` keeps what was written as it was written; jsonb refuses some of it and reorders the rest."""
+    columns = migrated.execute("""
+        SELECT table_name, column_name, data_type FROM information_schema.columns WHERE table_schema = 'dbosflow'
+    """).fetchall()
+    assert {(table, column) for table, column, kind in columns if kind == "json"} >= {
+        ("workflow", "input"),
+        ("step", "output"),
+        ("stream_block", "values"),
+    }
+    assert [row for row in columns if row[2] == "jsonb" or (row[1] in PAYLOADS and row[2] != "json")] == []
+    # A dependency is also what an expression or a partial index's condition has on a column.
+    indexed = migrated.execute("""
+        SELECT i.indexrelid::regclass::text, a.attname
+        FROM pg_index i
+        JOIN pg_depend d ON d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
+                        AND d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indrelid
+        JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = d.refobjsubid
+        WHERE a.atttypid IN ('json'::regtype, 'jsonb'::regtype)
+          AND i.indrelid IN (SELECT oid FROM pg_class WHERE relnamespace = 'dbosflow'::regnamespace)
+    """).fetchall()
+    assert indexed == []
+
+
+def test_updated_tables_leave_room_in_their_pages(migrated: psycopg.Connection[Any]) -> None:
+    """An update that fits the row's own page touches no index; so does every table that a statement updates."""
+    text = "\n".join(path.read_text("utf-8") for path in SQL.iterdir() if path.name.endswith(".sql"))
+    updated = set(re.findall(r"\bUPDATE\s+dbosflow\.(\w+)", text))
+    updated |= set(re.findall(r"\bINSERT\s+INTO\s+dbosflow\.(\w+)[^;]*?\bDO\s+UPDATE\b", text))
+    assert updated >= {"workflow", "worker"}
+    with_room = {
+        name
+        for (name,) in migrated.execute("""
+            SELECT relname FROM pg_class c, pg_options_to_table(c.reloptions) o
+            WHERE c.relnamespace = 'dbosflow'::regnamespace AND o.option_name = 'fillfactor'
+              AND o.option_value::integer < 100
+        """)
+    }
+    assert updated <= with_room
+
+
+def test_moments_are_named_and_typed_alike(migrated: psycopg.Connection[Any]) -> None:
+    """A moment is a ``timestamptz`` whose name ends in ``_at``."""
+    columns = migrated.execute("""
+        SELECT c.relname || '.' || a.attname, format_type(a.atttypid, NULL)
+        FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid
+        WHERE c.relnamespace = 'dbosflow'::regnamespace AND c.relkind = 'r' AND a.attnum > 0
+          AND (a.attname LIKE '%\\_at' OR format_type(a.atttypid, NULL) LIKE 'timestamp%')
+          AND a.attname <> 'process_started_at'  -- the kernel's count since boot, which is no date
+    """).fetchall()
+    assert columns
+    odd = [name for name, kind in columns if not name.endswith("_at") or kind != "timestamp with time zone"]
+    assert odd == []

@@ -1,0 +1,32 @@
+"""What tests in several places need."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import quote, urlencode
+
+from psycopg.conninfo import conninfo_to_dict
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
+
+
+def eventually(probe: Callable[[], T], *, timeout: float = 15.0) -> T:
+    """The first truthy answer of ``probe``; fails with its last answer once ``timeout`` seconds are over."""
+    deadline = time.monotonic() + timeout
+    while not (answer := probe()):
+        if time.monotonic() > deadline:
+            message = f"still {answer!r} after {timeout:g} s"
+            raise AssertionError(message)
+        time.sleep(0.01)
+    return answer
+
+
+def with_parameters(url: str, **changed: str) -> str:
+    """``url`` with other connection parameters, such as ``dbname`` or ``user``; always in the form of a URL."""
+    parameters = {name: str(value) for name, value in conninfo_to_dict(url).items()} | changed
+    database = parameters.pop("dbname", "")
+    return f"postgresql:///{quote(database, safe='')}?{urlencode(parameters, quote_via=quote)}"
