@@ -11,7 +11,7 @@
     floor 0  errors types                                     words
 """
 
-from dbosflow.config import VERSION as __version__
+from dbosflow.config import VERSION as __version__  # noqa: N811 (the name that tools look for)
 from dbosflow.engine import Engine
 from dbosflow.handles import WorkflowHandle
 from dbosflow.steps import run_step, run_step_async, step

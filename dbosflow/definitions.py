@@ -157,13 +157,14 @@ class WorkflowDef(FunctionDef):
         # In a tuple, since pydantic applies a codec's settings from the root of a type and an object type has its own.
         members: dict[str, Any] = {}
         for name, parameter in self._signature.parameters.items():
-            annotation = self._hints.get(name, Any)
+            annotation: Any = self._hints.get(name, Any)
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
                 annotation = tuple[annotation, ...]
             elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                annotation = dict[str, annotation]  # type: ignore[valid-type]
+                annotation = dict[str, annotation]
             members[name] = annotation
-        return Codec(tuple[object_type("Arguments", members)], f"the arguments of {self}")
+        arguments: Any = object_type("Arguments", members)
+        return Codec(tuple[arguments], f"the arguments of {self}")
 
 
 class Registry:

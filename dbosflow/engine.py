@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
 from dbosflow._runtime.core import Core
 from dbosflow._runtime.database import Database, find_database
@@ -85,6 +85,7 @@ class Engine:
 
     def close(self) -> None:
         """Closes the engine. Blocking twin of :meth:`close_async`; closing a closed engine does nothing."""
+        refuse_on_loop("close_async")
         core, self._open_core = self._open_core, None
         if core is None:
             return
@@ -163,7 +164,9 @@ class Engine:
         self, target: Workflow[P, Any, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> WorkflowHandle[T]: ...
     @overload
-    async def start_async(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]: ...
+    async def start_async(
+        self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs
+    ) -> WorkflowHandle[T]: ...
     async def start_async(self, target: Any, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
         """Starts a workflow; returns when the start is durable.
 
@@ -264,7 +267,12 @@ class Engine:
             type: what the values are; plain JSON by default.
         """
         refuse_on_loop("read_stream_async")
-        return StreamReader(self._host, self._core.reader(**_reading(workflow_id, key, start, timeout, wait_for, type)))
+        return StreamReader(
+            self._host,
+            self._core.reader(
+                **_reading(workflow_id, key, start=start, timeout=timeout, wait_for=wait_for, type_=type)
+            ),
+        )
 
     @overload
     def read_stream_async(
@@ -291,8 +299,13 @@ class Engine:
         wait_for: float = 0.0,
         type: Any = None,  # noqa: A002 (the word of the public interface)
     ) -> StreamChannel[Any]:
-        """A channel of :class:`~dbosflow.StreamValue`: the values, then one item with ``closed``. See :meth:`read_stream`."""
-        return StreamChannel(self._host, self._core.reader(**_reading(workflow_id, key, start, timeout, wait_for, type)))
+        """A channel of :class:`~dbosflow.StreamValue`, the last one ``closed``. See :meth:`read_stream`."""
+        return StreamChannel(
+            self._host,
+            self._core.reader(
+                **_reading(workflow_id, key, start=start, timeout=timeout, wait_for=wait_for, type_=type)
+            ),
+        )
 
     # -- workers -----------------------------------------------------------------------------------------------------
 
@@ -301,7 +314,7 @@ class Engine:
         self._host.call(self._core.work(_queues(queues, concurrency)), "run_worker_async")
 
     async def run_worker_async(self, *queues: str, concurrency: int = 50) -> None:
-        """Runs the work of these queues (default: ``default``), each up to ``concurrency`` at a time, until cancelled."""
+        """Runs the work of these queues (default: ``default``), each up to ``concurrency`` at once, until cancelled."""
         await self._host.bridge(self._core.work(_queues(queues, concurrency)))
 
     # -- inside ------------------------------------------------------------------------------------------------------
@@ -322,7 +335,7 @@ class Engine:
         )
         return WorkflowHandle(self._host, self._core, workflow_id, spec.definition)
 
-    async def _run(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401
+    async def _run(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return await (await self._start(target, args, kwargs)).result_async()
 
     def _find_database(self) -> Database:
@@ -342,10 +355,11 @@ class Engine:
 def _reading(
     workflow_id: str,
     key: str,
+    *,
     start: int,
     timeout: float | None,
     wait_for: float,
-    type_: Any,  # noqa: ANN401 (an annotation)
+    type_: Any,
 ) -> dict[str, Any]:
     if start < 0:
         msg = f"start={start!r} must be an offset, 0 or more"

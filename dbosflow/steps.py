@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
 from functools import update_wrapper
-from typing import Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from dbosflow._runtime import calls
 from dbosflow.definitions import RetryPolicy, StepDef, caller_locals, check_name, local_name
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -140,8 +142,9 @@ def run_step_async(
 def run_step_async(
     name: str, function: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs
 ) -> Coroutine[Any, Any, Result]: ...
-def run_step_async(
-    name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any
-) -> Coroutine[Any, Any, Any]:
-    """Runs any callable as a step: ``await run_step_async("fetch", client.get, url)``. Lambdas and library functions, too."""
+def run_step_async(name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+    """Runs any callable as a step, lambdas and library functions included.
+
+    ``await run_step_async("fetch", client.get, url)``
+    """
     return calls.run_step_async(StepDef(function, check_name("step", name)), args, kwargs)

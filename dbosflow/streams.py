@@ -38,13 +38,13 @@ __all__ = [
 ]
 
 
-def write_stream(key: str, value: Any) -> None:  # noqa: ANN401 (any JSON value)
+def write_stream(key: str, value: Any) -> None:
     """Blocking twin of :func:`write_stream_async`, for sync workflows and steps."""
     refuse_on_loop("await write_stream_async(...)")
     drive(writing.wait_for_room(_write(key, value, "write_stream")))
 
 
-async def write_stream_async(key: str, value: Any) -> None:  # noqa: ANN401 (any JSON value)
+async def write_stream_async(key: str, value: Any) -> None:
     """Appends ``value`` to the stream ``key`` of the running workflow.
 
     Returns when the value is buffered; it is durable with or before the workflow's next record, and at once when
@@ -74,14 +74,14 @@ async def close_stream_async(key: str) -> None:
     writing.close(check_identifier("stream key", key), "close_stream_async")
 
 
-def _write(key: str, value: Any, what: str) -> Any:  # noqa: ANN401
+def _write(key: str, value: Any, what: str) -> Any:
     return writing.write(check_identifier("stream key", key), _values.dump(value), what)
 
 
 _values: serde.Codec[Any] = serde.Codec(Any, "a stream's value")
 
 
-class StreamReader(Generic[T], Iterator[T]):
+class StreamReader(Iterator[T], Generic[T]):
     """A blocking iterator over the values of a stream, live: it waits for each next one until the stream ends.
 
     After the last value of a stream that ended badly it raises :class:`~dbosflow.errors.StreamFailedError` (the
@@ -153,8 +153,10 @@ class StreamReader(Generic[T], Iterator[T]):
         self.close()
 
 
-class StreamChannel(Generic[T], AsyncIterator[StreamValue[T]]):
-    """An async iterator over the items of a stream, live. The last item has ``closed`` set, and ``error`` if it ended badly.
+class StreamChannel(AsyncIterator[StreamValue[T]], Generic[T]):
+    """An async iterator over the items of a stream, live.
+
+    The last item has ``closed`` set, and ``error`` if the stream ended badly.
 
     Where the workflow is blocked, the last item has an ``error`` and is not ``closed``.
     """

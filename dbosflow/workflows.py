@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from functools import update_wrapper
 from types import MethodType
-from typing import Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from dbosflow._runtime import calls
 from dbosflow.config import check_identifier
 from dbosflow.definitions import WorkflowDef, caller_locals, check_name, qualified_name, registry
 from dbosflow.errors import DefinitionError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,7 +31,7 @@ class WorkflowSpec(Generic[P, T]):
 
 
 class Workflow(Generic[P, R, T]):
-    """A decorated function. ``engine.start(f, ...)`` runs it durably; called outside an engine it is the plain function."""
+    """A decorated function: ``engine.start(f, ...)`` runs it durably; called outside an engine it is plain."""
 
     def __init__(self, definition: WorkflowDef) -> None:
         self.definition = definition

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING, BinaryIO
 
 import psycopg
@@ -87,7 +88,9 @@ class Startup:
 
     def _act(self, state: State | None) -> None:
         if state:
-            create_database(state, self._deadline.remaining)
+            # A server that goes away now is found gone by the next look.
+            with suppress(psycopg.OperationalError):
+                create_database(state, self._deadline.remaining)
         elif not is_taken(self._place.keeper_lock):
             if self._launched:
                 self._fail("could not be started")

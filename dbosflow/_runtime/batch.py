@@ -49,19 +49,35 @@ class Slice:
             self._close_streams(self.ending)
 
     def _block(self, entry: Values | Close, count: int, kind: FrameKind, values: str | None) -> None:
-        self._append(entry.key, count, kind, values, entry.producer, entry.producer_seq, entry.attempt)
+        self._append(
+            entry.key,
+            count,
+            kind,
+            values,
+            producer=entry.producer,
+            producer_seq=entry.producer_seq,
+            attempt=entry.attempt,
+        )
 
     def _close_streams(self, ending: Ending) -> None:
         """Every stream that the workflow leaves open ends with it, in the same statement."""
         for key, stream in self.run.streams.items():
             if not stream.closed:
-                self._append(key, 1, ending.frame, ending.error, "", 0, None)
+                self._append(key, 1, ending.frame, ending.error)
 
     def _append(
-        self, key: str, count: int, kind: FrameKind, values: str | None, producer: str, seq: int, attempt: str | None
+        self,
+        key: str,
+        count: int,
+        kind: FrameKind,
+        values: str | None,
+        *,
+        producer: str = "",
+        producer_seq: int = 0,
+        attempt: str | None = None,
     ) -> None:
         offset = self.tails.get(key, self.run.streams[key].tail)
-        self.blocks.append((key, offset, count, kind, values, producer, seq, attempt))
+        self.blocks.append((key, offset, count, kind, values, producer, producer_seq, attempt))
         self.tails[key] = offset + count
 
     def add_to(self, rows: BatchRows) -> None:

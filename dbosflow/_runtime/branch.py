@@ -35,7 +35,7 @@ if sys.version_info >= (3, 13):
     _AS_COMPLETED.add(asyncio.tasks._AsCompletedIterator.__init__.__code__)  # type: ignore[attr-defined]  # noqa: SLF001 (where 3.13 makes the tasks)
 
 
-class RunStopped(BaseException):  # noqa: N818 (no error: a signal, like CancelledError)
+class RunStopped(BaseException):
     """Raised in a body whose run is over for this process: its lease is lost, or the engine closes.
 
     A ``BaseException``, so that neither ``except Exception`` nor a ``finally`` with a step in it does durable work for
@@ -89,11 +89,11 @@ class Strand(Coroutine[Any, Any, Any]):
         """Whether it can do nothing by itself: it is in an operation, or what it awaits has not happened."""
         return self.operating or (self.waiting is not None and not self.waiting.done())
 
-    def send(self, value: Any) -> Any:  # noqa: ANN401 (the coroutine protocol)
+    def send(self, value: Any) -> Any:
         """Resumes the coroutine."""
         return self._resume(self._coroutine.send, value)
 
-    def throw(self, *error: Any) -> Any:  # noqa: ANN401 (the coroutine protocol)
+    def throw(self, *error: Any) -> Any:
         """Resumes the coroutine with an error; a cancellation of a stopped run arrives as :class:`RunStopped`."""
         stop = self.branch.run.stopping
         if stop is not None and _is_cancellation(error[0]):
@@ -105,7 +105,7 @@ class Strand(Coroutine[Any, Any, Any]):
         self._finish()
         self._coroutine.close()
 
-    def _resume(self, resume: Callable[..., Any], *values: Any) -> Any:  # noqa: ANN401 (the coroutine protocol)
+    def _resume(self, resume: Callable[..., Any], *values: Any) -> Any:
         branch = self.branch
         run = branch.run
         if not self.operating:  # a step's body may work as it likes: its run is quiet all the while
@@ -128,12 +128,12 @@ class Strand(Coroutine[Any, Any, Any]):
         self.branch.run.strands.discard(self)
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        return self  # type: ignore[return-value]  # it has a generator's methods
+        return self  # it has a generator's methods
 
     def __iter__(self) -> Strand:
         return self
 
-    def __next__(self) -> Any:  # noqa: ANN401 (the coroutine protocol)
+    def __next__(self) -> Any:
         return self.send(None)
 
     def __repr__(self) -> str:
@@ -155,7 +155,7 @@ class Strand(Coroutine[Any, Any, Any]):
         return bool(getattr(self._coroutine, "cr_running", False))
 
     @property
-    def cr_await(self) -> Any:  # noqa: ANN401 (what a coroutine's own attribute gives)
+    def cr_await(self) -> Any:
         """What it awaits."""
         return getattr(self._coroutine, "cr_await", None)
 
@@ -202,7 +202,9 @@ class Branch:
             )
             raise BranchError(msg)
         if owner.operating:
-            msg = f"{what} was called while another operation of the same branch is under way; give it a task of its own"
+            msg = (
+                f"{what} was called while another operation of the same branch is under way; give it a task of its own"
+            )
             raise BranchError(msg)
         return owner
 
@@ -228,7 +230,12 @@ class BranchTaskFactory:
             self._loop.set_task_factory(self._previous)
 
     def __call__(
-        self, loop: asyncio.AbstractEventLoop, coro: Any, *, context: Context | None = None, **options: Any  # noqa: ANN401
+        self,
+        loop: asyncio.AbstractEventLoop,
+        coro: Any,
+        *,
+        context: Context | None = None,
+        **options: Any,
     ) -> asyncio.Task[Any]:
         """Makes a task, as ``loop.create_task`` asks for it."""
         scope = self._scope_of(context)
@@ -241,7 +248,7 @@ class BranchTaskFactory:
         task: asyncio.Task[Any] = make(loop, coro, **options)
         return task
 
-    def _strand(self, coro: Any, parent: Branch, context: Context) -> Strand:  # noqa: ANN401 (any coroutine)
+    def _strand(self, coro: Any, parent: Branch, context: Context) -> Strand:
         if _made_by(_AS_COMPLETED):
             coro.close()
             msg = (
@@ -256,7 +263,7 @@ class BranchTaskFactory:
         return Strand(coro, branch)
 
 
-def _plain_task(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:  # noqa: ANN401
+def _plain_task(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
     return asyncio.Task(coro, loop=loop, **options)
 
 

@@ -30,7 +30,7 @@ _CLAIM_LIMIT = 200
 class Claimer(Service):
     """Claims the work of one queue for one lane."""
 
-    def __init__(  # noqa: PLR0913 (what a claim touches)
+    def __init__(
         self,
         queue: str,
         concurrency: int,
@@ -94,11 +94,11 @@ class Claimer(Service):
                 known=self._runner.known(),
             )
         self._adopted_at = time.monotonic()
-        await self._launch(found)
+        await self._launch(found, adopted=True)
 
-    async def _launch(self, claimed: list[Claimed]) -> None:
+    async def _launch(self, claimed: list[Claimed], *, adopted: bool = False) -> None:
         self._running.update(one.id for one in claimed)
-        await self._runner.resume(claimed, self._freed)
+        await self._runner.resume(claimed, self._freed, adopted=adopted)
 
     def _freed(self, workflow_id: str) -> None:
         self._running.discard(workflow_id)

@@ -1,4 +1,4 @@
-"""Hands the outcomes of a run with branches on by turns: live and on replay in the same order, each when the run is quiet.
+"""Hands the outcomes of a run with branches on by turns: live and on replay in one order, each when the run is quiet.
 
 Keys say *what* an operation returned; a program with queues, locks, events or a shared list depends on *when*, too. So
 each record carries the ``turn`` (the run's own count of commits) and the ``seq`` in which the live run got it:
@@ -71,7 +71,7 @@ class Conductor:
         await future
 
     def expect_given_up(self, key: str) -> None:
-        """Says that the operation of ``key`` has begun again: its end is waited for without impatience, nothing else."""
+        """Says that the operation of ``key`` has begun again: its being given up is waited for without impatience."""
         self._expected.add(key + GIVEN_UP)
         for turn in self._turns:
             if key in turn:
@@ -119,11 +119,9 @@ class Conductor:
     def _ready(self) -> bool:
         while self._turns and not self._turns[0]:
             self._turns.popleft()
-        if self._turns:
-            next_turn = all(key in self._asked for key in self._turns[0])
-        else:
-            next_turn = bool(self._fresh)
-        return bool(self._breathers or self._late) or next_turn
+        if self._breathers or self._late:
+            return True
+        return all(key in self._asked for key in self._turns[0]) if self._turns else bool(self._fresh)
 
     def _hand_on(self) -> None:
         if self._breathers:
@@ -183,7 +181,9 @@ class Conductor:
 
 def _turns(run: Run) -> list[list[str]]:
     """The recorded keys that are still to be handed on, turn by turn."""
-    ahead = [record for record in run.history.records.values() if record.kind in HANDED_ON and record.key not in run.recalled]
+    ahead = [
+        record for record in run.history.records.values() if record.kind in HANDED_ON and record.key not in run.recalled
+    ]
     ahead.sort(key=lambda record: (record.turn, record.seq))
     return [[record.key for record in turn] for _, turn in groupby(ahead, key=lambda record: record.turn)]
 

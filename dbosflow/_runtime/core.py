@@ -14,12 +14,12 @@ import os
 import time
 import uuid
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from dbosflow._runtime.enqueuer import Enqueuer
-from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.executor import Executor
 from dbosflow._runtime.hub import Hub, Outcomes
 from dbosflow._runtime.listener import Listener, SafetyPoll
@@ -33,17 +33,18 @@ from dbosflow._store.notify import queue_topic, workflow_topic
 from dbosflow._store.workflow import Enqueued, Outcome
 from dbosflow.config import DEFAULT_QUEUE
 from dbosflow.errors import EngineClosedError, WorkflowConflictError, WorkflowNotFoundError
-from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
-
+    from dbosflow._runtime.entries import Ending
     from dbosflow._store.workflow import WorkflowFilter
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry, WorkflowDef
     from dbosflow.serde import Codec
-    from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo
+    from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo, WorkflowStatus
+
+T = TypeVar("T")
 
 logger = logging.getLogger("dbosflow.engine")
 
@@ -78,7 +79,12 @@ class Core:
                 resources.push_async_callback(service.close)
             if self._settings.executes:
                 executor = self._executor = Executor(
-                    self._url, self._settings, self._registry, self._pool, self._signals, self.announce
+                    self._url,
+                    self._settings,
+                    registry=self._registry,
+                    pool=self._pool,
+                    signals=self._signals,
+                    announce=self.announce,
                 )
                 resources.push_async_callback(executor.close)
                 await executor.open()
@@ -94,7 +100,6 @@ class Core:
             min_size=1,
             max_size=self._settings.pool_size,
             kwargs={"autocommit": True, "fallback_application_name": "dbosflow"},
-            check=AsyncConnectionPool.check_connection,
             open=False,
             name="dbosflow",
         )
@@ -113,7 +118,7 @@ class Core:
 
     # -- workflows ---------------------------------------------------------------------------------------------------
 
-    async def start(  # noqa: PLR0913 (what a start is made of)
+    async def start(
         self,
         definition: WorkflowDef,
         args: tuple[Any, ...],
@@ -142,12 +147,13 @@ class Core:
 
     async def _check_same(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
         """The id was taken: by the same workflow (fine), with other arguments (a warning), or by another one."""
-        async with self._pool.connection() as connection:
-            found = (await workflow.started(connection, self._settings.schema, [workflow_id])).get(workflow_id)
+        found = (await self._read(workflow.started, [workflow_id])).get(workflow_id)
         if found is None:
             return  # pruned meanwhile
         if found.name != definition.name:
-            msg = f"workflow id {workflow_id!r} belongs to workflow {found.name!r}, so {definition.name!r} cannot have it"
+            msg = (
+                f"workflow id {workflow_id!r} belongs to workflow {found.name!r}, so {definition.name!r} cannot have it"
+            )
             raise WorkflowConflictError(workflow_id, msg)
         if found.input != input_text:
             logger.warning(
@@ -169,34 +175,40 @@ class Core:
 
     async def status(self, workflow_id: str) -> WorkflowStatus:
         """Where the workflow stands."""
-        async with self._pool.connection() as connection:
-            found = await workflow.outcomes(connection, self._settings.schema, [workflow_id])
+        found = await self._read(workflow.outcomes, [workflow_id])
         if workflow_id not in found:
             raise _not_found(workflow_id)
         return found[workflow_id].status
 
     async def info(self, workflow_id: str) -> WorkflowInfo:
         """The record of the workflow."""
-        async with self._pool.connection() as connection:
-            found = await workflow.show(connection, self._settings.schema, workflow_id)
+        found = await self._read(workflow.show, workflow_id)
         if found is None:
             raise _not_found(workflow_id)
         return found
 
     async def list_workflows(self, which: WorkflowFilter) -> list[WorkflowInfo]:
         """The records of the workflows that fit."""
-        async with self._pool.connection() as connection:
-            return await workflow.list_workflows(connection, self._settings.schema, which)
+        return await self._read(workflow.list_workflows, which)
 
     async def steps(self, workflow_id: str) -> list[StepInfo]:
         """The workflow's records, in the order they were made."""
-        async with self._pool.connection() as connection:
-            return await step.list_steps(connection, self._settings.schema, workflow_id)
+        return await self._read(step.list_steps, workflow_id)
 
     async def streams(self, workflow_id: str) -> list[StreamInfo]:
         """The workflow's streams."""
-        async with self._pool.connection() as connection:
-            return await stream.list_streams(connection, self._settings.schema, workflow_id)
+        return await self._read(stream.list_streams, workflow_id)
+
+    async def _read(self, statement: Callable[..., Awaitable[T]], *values: object) -> T:
+        """Reads on a pooled connection; one that broke meanwhile is replaced and the read repeated."""
+        for attempt in range(self._settings.pool_size + 1):
+            try:
+                async with self._pool.connection() as connection:
+                    return await statement(connection, self._settings.schema, *values)
+            except psycopg.OperationalError:
+                if attempt == self._settings.pool_size:
+                    raise
+        raise AssertionError
 
     # -- streams -----------------------------------------------------------------------------------------------------
 

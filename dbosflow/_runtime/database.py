@@ -6,13 +6,16 @@ import logging
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 from psycopg import conninfo
 
 from dbosflow._embedded import EmbeddedServer
 from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_DATA_DIR
 from dbosflow.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 logger = logging.getLogger("dbosflow.database")
 
@@ -58,7 +61,9 @@ def find_database(
         resources.callback(server.leave)
         found = Database(server.url, f"the embedded server in {directory}", resources)
     else:
-        msg = f"no database: give --database-url, set {DATABASE_URL_VARIABLE}, or ask for the embedded server (--embedded)"
+        msg = (
+            f"no database: give --database-url, set {DATABASE_URL_VARIABLE}, or ask for an embedded server: --embedded"
+        )
         raise ConfigurationError(msg)
     logger.info("database from %s: %s", found.source, _shown(found.url))
     return found
@@ -71,5 +76,3 @@ def _shown(url: str) -> str:
     except Exception:  # noqa: BLE001 (connecting says what is wrong with it)
         return "a URL that cannot be read"
     return " ".join(f"{name}={parts[name]}" for name in ("host", "port", "dbname", "user") if parts.get(name))
-
-

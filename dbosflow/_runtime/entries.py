@@ -98,7 +98,7 @@ Entry = Record | Values | Close | Ending
 
 @dataclass(slots=True, eq=False)
 class Start:
-    """A workflow to be started in this process. ``decided`` hears whether the row is new (``True``), or stood already."""
+    """A workflow to be started in this process. ``decided`` hears whether the row is new, or why it could not be."""
 
     workflow_id: str
     name: str

@@ -1,4 +1,4 @@
-"""What an executing engine has besides a client's services: a lane, its journal and runs, leases, reclaimer, claimers."""
+"""What an executing engine has besides a client's services: a lane with its runs, leases, reclaimer, claimers."""
 
 from __future__ import annotations
 
@@ -45,10 +45,11 @@ _FLUSH_LIMIT = 5.0
 class Executor:
     """The executing half of an engine."""
 
-    def __init__(  # noqa: PLR0913 (what the engine has already)
+    def __init__(
         self,
         url: str,
         settings: Settings,
+        *,
         registry: Registry,
         pool: AsyncConnectionPool[Any],
         signals: Signals,
@@ -64,7 +65,7 @@ class Executor:
         self.runner = Runner(pool=pool, lane=self.lane, settings=settings, registry=registry, watch=watch)
         self.journal = Journal(self.lane, settings, self.runner, announce)
         self.runner.attach(self.journal)
-        self._leases = Leases(url, settings, self.lane)
+        self._leases = Leases(url, settings, self.lane, self._lease_is_over)
         self._reclaimer = Reclaimer(pool, settings, signals, announce, self._is_own_lane)
         self._watchdog = Watchdog(settings, watch)
         self._tasks = BranchTaskFactory(self._loop, _scope_of)
@@ -118,7 +119,7 @@ class Executor:
         """Starts a workflow in this process; whether its row is new. Then it runs already."""
         decided: asyncio.Future[bool] = self._loop.create_future()
 
-        def decide(result: bool | BaseException) -> None:
+        def decide(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
             if result is True:
                 self.runner.launch(workflow_id, definition, input_text)
             if decided.done():
@@ -135,6 +136,9 @@ class Executor:
         """Runs a workflow of this lane whose start was committed without our hearing of it."""
         if found.worker_id == self.lane.id and found.epoch == 1 and found.id not in self.runner.known():
             self.runner.launch(found.id, definition, found.input)
+
+    def _lease_is_over(self) -> None:
+        self._loop.call_soon_threadsafe(self.journal.lease_is_over)
 
     def _reload_all(self) -> None:
         self.runner.reload_all()
@@ -165,4 +169,4 @@ class Executor:
 
 
 def _scope_of(context: Context | None) -> object:
-    return current_scope.get() if context is None else context.get(current_scope)
+    return current_scope.get() if context is None else context.get(current_scope, None)

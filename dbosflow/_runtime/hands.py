@@ -17,7 +17,7 @@ from dbosflow._runtime.entries import Record
 from dbosflow._runtime.scope import entered
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Coroutine, Mapping
     from concurrent.futures import Executor
 
     from dbosflow._runtime.run import Run
@@ -54,7 +54,9 @@ class Hands(Protocol):
     async def record_given_up(self, run: Run, key: str) -> None:
         """Puts on record that the program gave the operation of ``key`` up, before it goes on."""
 
-    async def call(self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    async def call(
+        self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
         """Calls the user's function in the scope of ``attempt``."""
 
     async def pause(self, run: Run, seconds: float) -> None:
@@ -102,7 +104,9 @@ class LoopHands:
                 await asyncio.shield(waiter)
         waiter.result()
 
-    async def call(self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    async def call(
+        self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
         """Calls the user's function; a sync one in the pool for steps."""
         with entered(attempt):
             if function.is_async:
@@ -111,7 +115,7 @@ class LoopHands:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._step_threads, lambda: context.run(function.call, *args, **kwargs))
 
-    async def pause(self, run: Run, seconds: float) -> None:
+    async def pause(self, run: Run, seconds: float) -> None:  # noqa: ARG002 (the other colour's)
         """Sleeps; a run that stops cancels its tasks."""
         await asyncio.sleep(seconds)
 
@@ -139,7 +143,7 @@ class ThreadHands:
         """Nothing to wait for: a thread is the only branch of its run."""
         run.recalled.add(key)
 
-    async def give_up(self, run: Run, key: str) -> None:
+    async def give_up(self, run: Run, key: str) -> None:  # noqa: ARG002 (the other colour's)
         """Waits until the run stops: nothing gives up an operation of a thread."""
         run.stopped.wait()
         run.check_active()
@@ -147,7 +151,9 @@ class ThreadHands:
     async def record_given_up(self, run: Run, key: str) -> None:
         """Nothing gives up an operation of a thread."""
 
-    async def call(self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+    async def call(
+        self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
         """Calls the user's function here; an async one on the engine's loop."""
         with entered(attempt):
             if not function.is_async:

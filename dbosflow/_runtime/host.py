@@ -58,7 +58,9 @@ class Host:
             msg = "this engine was opened in a parent process and does not survive a fork; open one in each process"
             raise EngineClosedError(msg)
         if loop is None or loop.is_closed():
-            msg = "the engine is not open: use it in `with Engine(...)` or `async with Engine(...)`, or call open() first"
+            msg = (
+                "the engine is not open: use it in `with Engine(...)` or `async with Engine(...)`, or call open() first"
+            )
             raise EngineClosedError(msg)
         return loop
 

@@ -52,7 +52,7 @@ class _Tail:
     __slots__ = ("asks", "end", "news", "status", "unsubscribe")
 
     def __init__(self) -> None:
-        self.asks: list[_Ask] = []
+        self.asks: set[_Ask] = set()
         self.news = True
         self.end = -1
         self.status: WorkflowStatus | None = None
@@ -77,15 +77,14 @@ class Hub(Service):
         stream_of = (workflow_id, key)
         tail = self._tails.get(stream_of) or self._follow(stream_of)
         ask = _Ask(offset, known)
-        tail.asks.append(ask)
+        tail.asks.add(ask)
         if tail.news or offset != tail.end or tail.status != known:
             self._due[stream_of] = None
             self.wake()
         try:
             return await ask.future
         finally:
-            if ask in tail.asks:
-                tail.asks.remove(ask)
+            tail.asks.discard(ask)
             if not tail.asks:
                 self._forget_soon(stream_of, tail)
 
@@ -98,7 +97,7 @@ class Hub(Service):
             if tail is None:
                 continue
             tail.news = False
-            for ask in tail.asks:
+            for ask in (ask for ask in tail.asks if not ask.future.done()):
                 asks.setdefault(Want(*stream_of, ask.offset), []).append(ask)
         if asks:
             await self._fetch(asks, due)

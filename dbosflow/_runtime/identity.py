@@ -66,6 +66,6 @@ def _read(path: str) -> str | None:
 
 def _link(path: str) -> str | None:
     try:
-        return os.readlink(path)
+        return str(Path(path).readlink())
     except OSError:
         return None

@@ -26,6 +26,7 @@ import logging
 import random
 from collections import deque
 from contextlib import asynccontextmanager
+from itertools import count
 from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
@@ -86,6 +87,7 @@ class Journal(Service):
         self._submitted: deque[Run] = deque()
         self._starts: deque[Start] = deque()
         self._under_way: Batch | None = None
+        self._lease_is_over = False
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -104,6 +106,11 @@ class Journal(Service):
     def start(self, start: Start) -> None:
         """Appends the start of a workflow in this process."""
         self._starts.append(start)
+        self._stir()
+
+    def lease_is_over(self) -> None:
+        """The lane's row is dead, as a renewal found. An idle lane has no batch to find it out by."""
+        self._lease_is_over = True
         self._stir()
 
     def _add(self, run: Run) -> None:
@@ -128,6 +135,9 @@ class Journal(Service):
 
     async def work_once(self) -> bool:
         """Writes one batch: the one that failed before, or all that is pending."""
+        if self._lease_is_over:
+            async with self._lane.lock:
+                await self._lane_lost(self._under_way or Batch([], []))
         batch = self._under_way or self._gather()
         if batch.empty:
             self._idle.set()
@@ -180,7 +190,7 @@ class Journal(Service):
                     await self._settle_refused(batch, error)
                     return
                 if await self._durable_after(batch, error):
-                    self._acknowledge(batch, frozenset(start.workflow_id for start in batch.starts))
+                    self._acknowledge(batch, frozenset())  # whether a start was the first is asked of its row
                     return
                 continue
             except (DatabaseUnavailableError, OSError) as error:
@@ -238,7 +248,9 @@ class Journal(Service):
             batch.starts[0].decided(_unfit(error))
         elif isinstance(error, psycopg.errors.UniqueViolation):
             run = batch.slices[0].run
-            logger.error("workflow %s: a row stands that this run did not write; please report it: %s", run.workflow_id, error)
+            logger.error(
+                "workflow %s: a row stands that this run did not write; please report it: %s", run.workflow_id, error
+            )
             self._owner.moved(run)
         else:
             await self._end_refused(batch.slices[0].run, error)
@@ -266,7 +278,17 @@ class Journal(Service):
         logger.warning("the lease of worker %s is lost; its runs go on elsewhere", self._lane.id)
         self._owner.lane_lost()
         self._starts.extendleft(reversed(batch.starts))
-        await self._lane.reopen()
+        self._under_way = None
+        for attempt in count(1):
+            try:
+                await self._lane.reopen()
+            except (psycopg.Error, DatabaseUnavailableError, OSError) as error:
+                logger.warning("no new lease yet: %s; trying again", _line(error))
+                await self._lane.disconnect()
+                await self._back_off(attempt)
+            else:
+                self._lease_is_over = False
+                return
 
     def _acknowledge(self, batch: Batch, started: Iterable[str]) -> None:
         """The batch is durable: runs go on, readers wake, peers hear of it."""

@@ -1,8 +1,8 @@
-"""Renews the leases of a process: on a thread of its own, with a connection of its own.
+"""Renews the lease of a process's lane: on a thread of its own, with a connection of its own.
 
 So Python code that blocks the event loop cannot cost a lease; only C code that holds the interpreter's lock past the
-lease can, and then the fence keeps the data whole. A lane whose row is no longer live is left alone here: its next
-batch finds the gate shut and says so.
+lease can, and then the fence keeps the data whole. A lane whose row is no longer live is not revived here: the journal
+is told, stops the lane's runs and takes a new lease.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from dbosflow._store.connect import connect
 from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from psycopg import Connection
 
     from dbosflow._runtime.lane import Lane
@@ -33,10 +35,11 @@ _RETRY = 0.2
 class Leases:
     """The thread that renews."""
 
-    def __init__(self, url: str, settings: Settings, lane: Lane) -> None:
+    def __init__(self, url: str, settings: Settings, lane: Lane, on_over: Callable[[], None]) -> None:
         self._url = url
         self._settings = settings
         self._lane = lane
+        self._on_over = on_over
         self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="dbosflow-leases", daemon=True)
         self._connection: Connection[Any] | None = None
@@ -72,7 +75,7 @@ class Leases:
             if worker_id == lane.id:
                 lane.renewed(sent_at)
         elif worker_id == lane.id:
-            logger.warning("the lease of worker %s is over", worker_id)
+            self._on_over()
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -28,7 +28,9 @@ if TYPE_CHECKING:
 _LATE_LEASE_PAUSE = 0.05
 
 
-async def run_step(hands: Hands, branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+async def run_step(
+    hands: Hands, branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
     """The outcome of a step: its record's, or that of running it now."""
     with _operation(branch, step.name, str(step)) as key:
         record = _recorded(branch, key, "step")
@@ -38,7 +40,7 @@ async def run_step(hands: Hands, branch: Branch, step: StepDef, args: tuple[Any,
             await hands.recall(branch.run, key)
             return _outcome(record, step)
         try:
-            return await _attempts(hands, branch, key, step, args, kwargs)
+            return await _attempts(hands, branch, key, step=step, args=args, kwargs=kwargs)
         except asyncio.CancelledError:
             await hands.record_given_up(branch.run, key)
             raise
@@ -97,8 +99,8 @@ def _recorded(branch: Branch, key: str, kind: str) -> Recorded | None:
 
 
 async def _attempts(
-    hands: Hands, branch: Branch, key: str, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Any:  # noqa: ANN401
+    hands: Hands, branch: Branch, key: str, *, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
     run = branch.run
     failed = run.history.failures.get(key, [])
     failures, number = len(failed), 0
@@ -121,7 +123,9 @@ async def _attempts(
             return value
         if not again:
             raise _failure(record.error or "", error)
-        run.append(Record(attempt.producer, "attempt", error=record.error, attempt=attempt.name, elapsed=record.elapsed))
+        run.append(
+            Record(attempt.producer, "attempt", error=record.error, attempt=attempt.name, elapsed=record.elapsed)
+        )
         await hands.pause(run, step.retry.delay_after(failures))
 
 
@@ -144,7 +148,7 @@ async def _attempt(
     return record, value, failure
 
 
-def _outcome(record: Recorded, step: StepDef) -> Any:  # noqa: ANN401 (the step's own type)
+def _outcome(record: Recorded, step: StepDef) -> Any:
     if record.error is not None:
         raise _failure(record.error, None)
     return step.result.load(record.output or "null")

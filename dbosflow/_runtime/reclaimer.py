@@ -114,7 +114,7 @@ class Reclaimer(Service):
             return now - since > lease.lease
         return lease.silent > lease.lease
 
-    async def _forget(self, connection: Any) -> None:  # noqa: ANN401 (psycopg's)
+    async def _forget(self, connection: Any) -> None:
         if time.monotonic() - self._forgotten_at > 3600:  # noqa: PLR2004 (rows of a day ago)
             self._forgotten_at = time.monotonic()
             await worker.forget(connection, self._settings.schema)

@@ -291,7 +291,7 @@ class Run:
 
     @contextmanager
     def cancelling(self, call: Future[Any]) -> Iterator[None]:
-        """Cancels ``call``, which the block waits for, when the run stops; then the block raises :class:`RunStopped`."""
+        """Cancels ``call``, which the block waits for, when the run stops; then it raises :class:`RunStopped`."""
         self.calls.add(call)
         try:
             if self.stopping is not None:

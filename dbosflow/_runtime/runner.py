@@ -101,25 +101,22 @@ class Runner:
         """Runs a workflow that this lane has just started."""
         self._launch(workflow_id, definition, input_text, epoch=1, queue=queue, history=None, freed=None)
 
-    async def resume(self, claimed: Sequence[Claimed], freed: Callable[[str], None]) -> None:
-        """Runs workflows that this lane has just claimed, each from its history."""
-        if not claimed:
-            return
+    async def resume(self, claimed: Sequence[Claimed], freed: Callable[[str], None], *, adopted: bool = False) -> None:
+        """Runs what this lane has claimed, each from its history; what it ``adopted`` may have run at any epoch."""
         ids = {one.id for one in claimed}
         self._coming |= ids
         try:
-            histories = await self._histories([one.id for one in claimed if one.epoch > 1])
+            histories = await self._histories([one.id for one in claimed if adopted or one.epoch > 1])
         finally:
             self._coming -= ids
         for one in claimed:
             definition = self._registry.get(one.name)
-            if definition is None or self._closing:
+            running = self._runs.get(one.id)
+            if definition is None or self._closing or (running is not None and running.run.epoch >= one.epoch):
                 freed(one.id)
                 continue
             history = histories.get(one.id)
-            self._launch(
-                one.id, definition, one.input, epoch=one.epoch, queue=one.queue, history=history, freed=freed
-            )
+            self._launch(one.id, definition, one.input, epoch=one.epoch, queue=one.queue, history=history, freed=freed)
 
     async def _histories(self, ids: list[str]) -> dict[str, History]:
         """The histories of owned workflows. They are ours to run, so this is tried until it works."""
@@ -174,7 +171,7 @@ class Runner:
             if run.stopping is None:
                 run.end(ending)
                 return  # `ended` is told when it is durable
-        except BaseException as stopped:  # noqa: BLE001 (whatever a stopped body raises on its way out)
+        except BaseException as stopped:
             if run.stopping is None:
                 run.stop("its task was ended")
                 if not isinstance(stopped, asyncio.CancelledError | RunStopped):
@@ -200,15 +197,15 @@ class Runner:
             logger.info("workflow %s failed with %s: %s", run.workflow_id, type(error).__name__, error)
             return Ending(WorkflowStatus.FAILED, error=serde.dump_error(error))
 
-    async def _on_loop(self, run: Run, args: list[Any], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 (the user's result)
+    async def _on_loop(self, run: Run, args: list[Any], kwargs: dict[str, Any]) -> Any:
         token = current_scope.set(run.root)
         try:
             return await Strand(run.definition.call(*args, **kwargs), run.root)
         finally:
             current_scope.reset(token)
 
-    async def _on_thread(self, run: Run, args: list[Any], kwargs: dict[str, Any]) -> Any:  # noqa: ANN401 (the user's result)
-        def body() -> Any:  # noqa: ANN401
+    async def _on_thread(self, run: Run, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        def body() -> Any:
             run.check_active()
             run.root.owner = ThreadOwner()
             current_scope.set(run.root)
@@ -259,6 +256,9 @@ class Runner:
         task = self._loop.create_task(self._reload(run, freed), name=f"dbosflow-reload-{run.workflow_id}")
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
+
+    def _stop_soon(self, run: Run) -> None:
+        self._loop.call_soon_threadsafe(self._stop, run, "the engine closes")
 
     def _stop(self, run: Run, why: str) -> None:
         """Stops a run, also one whose body is over and whose end is not durable yet."""
@@ -314,7 +314,7 @@ class Runner:
         executions = list(self._runs.values())
         for execution in executions:
             run = execution.run
-            run.drain(partial(self._loop.call_soon_threadsafe, self._stop, run, "the engine closes"))
+            run.drain(partial(self._stop_soon, run))
         settled = [execution.settled for execution in executions]
         if settled:
             await asyncio.wait(settled, timeout=grace)
@@ -334,9 +334,7 @@ class _Execution:
 
     __slots__ = ("freed", "run", "settled", "task")
 
-    def __init__(
-        self, run: Run, settled: asyncio.Future[Ending | None], freed: Callable[[str], None] | None
-    ) -> None:
+    def __init__(self, run: Run, settled: asyncio.Future[Ending | None], freed: Callable[[str], None] | None) -> None:
         self.run = run
         self.settled = settled
         self.freed = freed

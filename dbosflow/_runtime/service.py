@@ -1,4 +1,4 @@
-"""The skeleton of every background service: one task, a wake-up, a pause that ends early, an error that is not the end."""
+"""The skeleton of every background service: one task, a wake-up, a pause that ends early, errors that do not end it."""
 
 from __future__ import annotations
 

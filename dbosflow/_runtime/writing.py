@@ -33,7 +33,8 @@ def write(key: str, text: str, what: str) -> Branch | Attempt | None:
     if isinstance(scope, Attempt):
         scope.run.write(key, text, scope.producer, scope)
         return scope
-    return _none_for_plain_call(scope, what)
+    _check_plain_call(scope, what)
+    return None
 
 
 def close(key: str, what: str) -> None:
@@ -46,7 +47,7 @@ def close(key: str, what: str) -> None:
     elif isinstance(scope, Attempt):
         scope.run.close_stream(key, scope.producer, scope)
     else:
-        _none_for_plain_call(scope, what)
+        _check_plain_call(scope, what)
 
 
 async def breathe(writer: Branch | Attempt | None) -> None:
@@ -83,7 +84,7 @@ async def _let_go(run: Run, *, due: bool) -> None:
         await asyncio.sleep(0)
 
 
-def _none_for_plain_call(scope: PlainCall | None, what: str) -> None:
+def _check_plain_call(scope: PlainCall | None, what: str) -> None:
     if scope is None:
         msg = f"{what} needs a workflow or step around it: there is no workflow whose stream this could be"
         raise NotInWorkflowError(msg)

@@ -90,9 +90,11 @@ async def write_batch(connection: AsyncConnection[Any], rows: BatchRows, worker_
     """Sends one batch. Raises what psycopg raises; then nothing is known of it until a witness is asked for."""
     shape = rows.shape()
     async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(statements.literal(batch_statement(shape, schema)), rows.parameters(worker_id), prepare=True)
+        await cursor.execute(
+            statements.literal(batch_statement(shape, schema)), rows.parameters(worker_id), prepare=True
+        )
         row = await cursor.fetchone()
-    assert row is not None  # noqa: S101 (a SELECT without FROM gives one row)
+    assert row is not None
     return BatchResult(
         leased=row["leased"],
         written=row["written"],

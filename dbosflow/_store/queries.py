@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 Rows = list[DictRow]
 
 
-async def fetch_all(
-    connection: AsyncConnection[Any], schema: str, table: str, name: str, /, **values: Any
-) -> Rows:
+async def fetch_all(connection: AsyncConnection[Any], schema: str, table: str, name: str, /, **values: Any) -> Rows:
     """The rows of statement ``name`` of ``sql/<table>.sql``."""
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(statements.literal(statements.load(table, schema)[name]), values)

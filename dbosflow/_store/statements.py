@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib.resources import files
-from typing import TYPE_CHECKING, LiteralString, cast
+from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 from psycopg import sql
 
@@ -56,6 +56,6 @@ def quoted(identifier: str) -> str:
     return sql.Identifier(identifier).as_string(None)
 
 
-def literal(text: str) -> LiteralString:
+def literal(text: Any) -> LiteralString:
     """Marks SQL that came from our own files, which psycopg's types ask to be a literal."""
     return cast("LiteralString", text)

@@ -43,7 +43,13 @@ class Lease:
 
 
 async def register(
-    connection: AsyncConnection[Any], schema: str, *, worker_id: UUID, lease: float, process: ProcessIdentity, version: str
+    connection: AsyncConnection[Any],
+    schema: str,
+    *,
+    worker_id: UUID,
+    lease: float,
+    process: ProcessIdentity,
+    version: str,
 ) -> None:
     """Adds a live lane."""
     await fetch_all(
@@ -80,9 +86,7 @@ async def orphans(connection: AsyncConnection[Any], schema: str) -> bool:
     return bool((await fetch_all(connection, schema, _TABLE, "orphans"))[0]["orphans"])
 
 
-async def mark_dead(
-    connection: AsyncConnection[Any], schema: str, leases: Sequence[Lease], because: str
-) -> set[UUID]:
+async def mark_dead(connection: AsyncConnection[Any], schema: str, leases: Sequence[Lease], because: str) -> set[UUID]:
     """Marks these lanes dead as far as they are as they were seen, and have no batch under way; those it marked."""
     rows = await fetch_all(
         connection,

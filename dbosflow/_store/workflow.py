@@ -142,9 +142,7 @@ async def show(connection: AsyncConnection[Any], schema: str, workflow_id: str) 
     return _info(rows[0]) if rows else None
 
 
-async def list_workflows(
-    connection: AsyncConnection[Any], schema: str, which: WorkflowFilter
-) -> list[WorkflowInfo]:
+async def list_workflows(connection: AsyncConnection[Any], schema: str, which: WorkflowFilter) -> list[WorkflowInfo]:
     """The records of the workflows that fit, newest first."""
     rows = await fetch_all(
         connection, schema, _TABLE, "list", status=which.status, name=which.name, queue=which.queue, limit=which.limit
@@ -157,6 +155,6 @@ def _info(row: dict[str, Any]) -> WorkflowInfo:
     return WorkflowInfo(**{**row, **payloads, "status": WorkflowStatus(row["status"])})
 
 
-def parsed(payload: str | None) -> Any:  # noqa: ANN401 (JSON)
+def parsed(payload: str | None) -> Any:
     """A payload for people: what it stands for."""
     return None if payload is None else json.loads(payload)

@@ -1,0 +1,126 @@
+"""Processes of their own, which a test talks to in lines of JSON, and may freeze or kill."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from typing import Self
+
+ROOT = Path(__file__).parent.parent.parent
+PATIENCE = 30.0
+
+
+class Program:
+    """A module of ``programs`` as a process. Left without a word it is killed, so that none outlives its test."""
+
+    def __init__(self, name: str, log: Path, **options: Any) -> None:
+        """Starts ``name`` with ``options``, which are JSON; what it logs is appended to ``log``."""
+        self.log = log
+        self._heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"tests.behaviour.programs.{name}", json.dumps(options)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+            )
+        self._listening = threading.Thread(target=self._listen, daemon=True)
+        self._listening.start()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.poll() is None
+
+    def tell(self, **message: Any) -> None:
+        """Says something to it."""
+        assert self._process.stdin
+        print(json.dumps(message), file=self._process.stdin, flush=True)
+
+    def hear(self, timeout: float = PATIENCE) -> Any:
+        """The next thing that it says."""
+        try:
+            line = self._heard.get(timeout=timeout)
+        except queue.Empty:
+            pytest.fail(f"process {self.pid} has said nothing for {timeout:g} s; its log:\n{self.log.read_text()}")
+        if line is None:
+            pytest.fail(f"process {self.pid} has ended; its log:\n{self.log.read_text()}")
+        return json.loads(line)
+
+    def ask(self, **message: Any) -> Any:
+        """Says something to it, and gives its answer."""
+        self.tell(**message)
+        return self.hear()
+
+    def logs(self, *parts: str, timeout: float = PATIENCE) -> str:
+        """Waits for a line of its log that holds all ``parts``."""
+
+        def line() -> str | None:
+            lines = self.log.read_text(errors="replace").splitlines()
+            return next((line for line in lines if all(part in line for part in parts)), None)
+
+        return eventually(line, timeout=timeout) or ""
+
+    def freeze(self) -> None:
+        """Stops it (SIGSTOP), and waits until the kernel says that it has."""
+        self._process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, self.pid, os.WSTOPPED | os.WNOWAIT)
+
+    def thaw(self) -> None:
+        """Lets it go on (SIGCONT)."""
+        self._process.send_signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """Ends it without a chance to do anything about it (SIGKILL), and waits until it is gone."""
+        self._process.kill()
+        self._process.wait(PATIENCE)
+
+    def leave(self) -> None:
+        """Ends it in an orderly way: its input is over."""
+        assert self._process.stdin
+        self._process.stdin.close()
+        assert self._process.wait(PATIENCE) == 0, self.log.read_text()
+
+    def close(self) -> None:
+        """Makes sure that nothing is left of it."""
+        self.kill()
+        self._listening.join(PATIENCE)
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe
+            try:
+                pipe.close()
+            except BrokenPipeError:  # what was said last was not heard any more
+                pass
+
+    def _listen(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self._heard.put(line)
+        self._heard.put(None)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

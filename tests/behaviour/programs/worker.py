@@ -1,0 +1,62 @@
+"""A worker process: an engine that runs the workflows of a module, does what it is told, and may be killed.
+
+Its options: ``url``; ``module``, of ``programs``; ``queues`` and ``concurrency``, if it shall serve any; ``settings`` of
+its engine. It says ``{"ready": true}``, then one answer for each thing that it is told; at the end of its input it
+closes its engine and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import sys
+from importlib import import_module
+from typing import Any
+
+from dbosflow import Engine
+
+
+def say(**answer: Any) -> None:
+    """Answers, in a line of JSON."""
+    print(json.dumps(answer), flush=True)
+
+
+async def main(options: dict[str, Any]) -> None:
+    """Opens the engine, works, obeys."""
+    module = import_module(f"tests.behaviour.programs.{options['module']}")
+    loop = asyncio.get_running_loop()
+    said = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(said), sys.stdin)
+    async with Engine(options["url"], **options.get("settings", {})) as engine:
+        working = None
+        if "queues" in options:
+            working = loop.create_task(
+                engine.run_worker_async(*options["queues"], concurrency=options.get("concurrency", 50))
+            )
+        say(ready=True)
+        while line := await said.readline():
+            await obey(engine, module, json.loads(line))
+        if working is not None:
+            working.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await working
+
+
+async def obey(engine: Engine, module: Any, told: dict[str, Any]) -> None:
+    """Does one thing."""
+    match told:
+        case {"start": name, "id": workflow_id}:
+            target = getattr(module, name).options(workflow_id=workflow_id)
+            try:
+                await engine.start_async(target, *told.get("args", []))
+            except Exception as error:  # noqa: BLE001 (whatever it is, the test shall hear of it)
+                say(error=type(error).__name__, message=str(error))
+            else:
+                say(started=workflow_id)
+
+
+if __name__ == "__main__":
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    asyncio.run(main(json.loads(sys.argv[1])))

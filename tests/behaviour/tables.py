@@ -1,0 +1,75 @@
+"""What the database holds, looked at from outside: plain SQL over the documented tables."""
+
+from __future__ import annotations
+
+from typing import Any, LiteralString
+
+import psycopg
+
+
+def rows(url: str, query: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
+    """The rows of a query."""
+    with psycopg.connect(url, autocommit=True, application_name="looking") as connection:
+        return connection.execute(query, parameters).fetchall()
+
+
+def records(url: str, workflow_id: str) -> list[tuple[str, str]]:
+    """The key and kind of each record of a workflow, in the order they were made."""
+    query = "SELECT key, kind FROM dbosflow.step WHERE workflow_id = %s ORDER BY turn, seq"
+    return [(key, kind) for key, kind in rows(url, query, workflow_id)]
+
+
+def stored_values(url: str, workflow_id: str, key: str) -> list[tuple[int, Any]]:
+    """Offset and value of everything that a stream holds."""
+    query = 'SELECT "offset", value FROM dbosflow.stream_value WHERE workflow_id = %s AND key = %s ORDER BY "offset"'
+    return [(offset, value) for offset, value in rows(url, query, workflow_id, key)]
+
+
+def disorder(url: str) -> list[str]:
+    """What contradicts the promises of the tables, whatever happened before: nothing, if all is well.
+
+    Offsets of a stream are dense from 0; only one terminal frame ends it, and nothing follows that; a producer's counts
+    are dense; ``seq`` is one count over a workflow's records, in which epochs and turns never go back; an ended workflow
+    belongs to nobody and has no open stream.
+    """
+    found: list[str] = []
+    for name, query in _DISORDER.items():
+        found += [f"{name}: {row}" for row in rows(url, query)]
+    return found
+
+
+_DISORDER: dict[str, LiteralString] = {
+    "a gap or an overlap in the offsets": """
+        SELECT workflow_id, key, "offset", before FROM (
+            SELECT *, coalesce(lag("offset" + count) OVER stream, 0) AS before FROM dbosflow.stream_block
+            WINDOW stream AS (PARTITION BY workflow_id, key ORDER BY "offset")) AS block
+        WHERE "offset" <> before""",
+    "a frame after the terminal one": """
+        SELECT b.workflow_id, b.key, b."offset" FROM dbosflow.stream_block b JOIN dbosflow.stream_block t
+            ON t.workflow_id = b.workflow_id AND t.key = b.key AND t."offset" < b."offset"
+        WHERE t.kind IN ('complete', 'error', 'cancelled')""",
+    "a gap or a repetition in a producer's counts": """
+        SELECT workflow_id, key, producer, producer_seq, before FROM (
+            SELECT *, coalesce(lag(producer_seq + count) OVER producer, 0) AS before FROM dbosflow.stream_block
+            WHERE kind = 'values'
+            WINDOW producer AS (PARTITION BY workflow_id, key, producer ORDER BY "offset")) AS block
+        WHERE producer_seq <> before""",
+    "an epoch that wrote after its successor": """
+        SELECT workflow_id, key, "offset", epoch, before FROM (
+            SELECT *, lag(epoch) OVER stream AS before FROM dbosflow.stream_block
+            WINDOW stream AS (PARTITION BY workflow_id, key ORDER BY "offset")) AS block
+        WHERE epoch < before""",
+    "records out of order": """
+        SELECT workflow_id, key, seq, turn, epoch FROM (
+            SELECT *, row_number() OVER run - 1 AS place, lag(turn) OVER run AS turn_before,
+                   lag(epoch) OVER run AS epoch_before
+            FROM dbosflow.step WINDOW run AS (PARTITION BY workflow_id ORDER BY seq)) AS record
+        WHERE seq <> place OR turn < turn_before OR epoch < epoch_before""",
+    "an ended workflow that is owned": """
+        SELECT id, status FROM dbosflow.workflow
+        WHERE worker_id IS NOT NULL AND status IN ('queued', 'blocked', 'succeeded', 'failed', 'cancelled')""",
+    "an ended workflow with an open stream": """
+        SELECT w.id, b.key FROM dbosflow.workflow w JOIN dbosflow.stream_block b ON b.workflow_id = w.id
+        WHERE w.status IN ('succeeded', 'failed', 'cancelled')
+        GROUP BY w.id, b.key HAVING NOT bool_or(b.kind IN ('complete', 'error', 'cancelled'))""",
+}
