@@ -97,6 +97,8 @@ class LoopHands:
 
     async def record_given_up(self, run: Run, key: str) -> None:
         """Commits the record that an operation was given up; further cancellations wait for that."""
+        if run.ending:  # cancelled because its workflow is over: no replay will ask
+            return
         waiter = asyncio.get_running_loop().create_future()
         run.append(Record(key + GIVEN_UP, "given_up", waiter=waiter))
         while not waiter.done():

@@ -14,7 +14,7 @@ import asyncio
 import logging
 import weakref
 from concurrent.futures import ThreadPoolExecutor
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -158,7 +158,10 @@ class Runner:
         if previous is not None:  # an older pass that has not noticed yet
             self._stop(previous.run, "the workflow was taken over by a newer pass")
         execution = self._runs[workflow_id] = _Execution(run, self._loop.create_future(), freed)
-        execution.task = self._loop.create_task(self._execute(execution), name=f"dbosflow-run-{workflow_id}")
+        # In a context of its own: whoever caused this may be a workflow, whose branches are its own tasks only.
+        execution.task = self._loop.create_task(
+            self._execute(execution), name=f"dbosflow-run-{workflow_id}", context=Context()
+        )
 
     # -- the body ----------------------------------------------------------------------------------------------------
 

@@ -152,8 +152,7 @@ def _attempt(target: _Target, deadline: float) -> dict[str, Any]:
 def _pause(error: psycopg.Error, target: _Target, timeout: float, deadline: float, failures: int) -> float:
     """How long to wait before the next attempt; raises where there is to be none."""
     cause = str(error).strip().splitlines()[0]
-    needs_password = error.pgconn is not None and error.pgconn.needs_password
-    if needs_password or _FINAL.search(str(error)):
+    if _FINAL.search(str(error)):
         message = (
             f"Postgres at {target.place} cannot be used with this database URL: {cause}. "
             "Check the URL's user, password, database name and settings."
