@@ -110,7 +110,7 @@ def dump_error(error: BaseException) -> str:
             "type": kind.__qualname__,
             "module": kind.__module__,
             "message": _message(error),
-            "args": _faithful(list(error.args)),
+            "args": _faithful(_arguments(error)),
         }
     )
 
@@ -139,6 +139,15 @@ def _message(error: BaseException) -> str:
         return str(error)
     except Exception as broken:  # noqa: BLE001 (the user's own __str__)
         return f"<no message: {type(broken).__name__} in __str__>"
+
+
+def _arguments(error: BaseException) -> list[Any]:
+    """What its class would be called with to make a copy: what it says itself, where that is more than ``args``."""
+    try:
+        kind, args, *_ = error.__reduce__()
+    except Exception:  # noqa: BLE001 (the user's own __reduce__)
+        return list(error.args)
+    return list(args if kind is type(error) else error.args)
 
 
 def _faithful(args: list[Any]) -> list[Any] | None:

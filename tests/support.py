@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def eventually(probe: Callable[[], T], *, timeout: float = 15.0) -> T:
+def eventually(probe: Callable[[], T], *, timeout: float = 30.0) -> T:
     """The first truthy answer of ``probe``; fails with its last answer once ``timeout`` seconds are over."""
     deadline = time.monotonic() + timeout
     while not (answer := probe()):

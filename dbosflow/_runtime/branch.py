@@ -189,6 +189,10 @@ class Branch:
         self._spawned[name] = count + 1
         return Branch(self.run, f"{self.path}/{name}#{count}" if self.path else f"{name}#{count}")
 
+    def is_caller(self) -> bool:
+        """Whether the calling code is this branch, and not a callback, a thread or a task that has its context."""
+        return self.owner is not None and self.owner.is_caller()
+
     def check_owner(self, what: str) -> Owner:
         """The branch's owner, if it is the caller and free; else :class:`BranchError`, which names ``what``."""
         owner = self.owner
@@ -213,7 +217,11 @@ TaskFactory = Any  # typeshed's protocol differs between versions
 
 
 class BranchTaskFactory:
-    """The loop's task factory while an engine is open: names the tasks of workflows, leaves all others as they were."""
+    """The loop's task factory while an engine is open: names the tasks of workflows, leaves all others as they were.
+
+    A task that a callback makes, or the event loop for an abandoned async generator, has no place in a branch's order:
+    it is none, and what it asks for durably is refused.
+    """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, scope_of: Callable[[Context | None], object]) -> None:
         self._loop = loop
@@ -239,7 +247,7 @@ class BranchTaskFactory:
     ) -> asyncio.Task[Any]:
         """Makes a task, as ``loop.create_task`` asks for it."""
         scope = self._scope_of(context)
-        if isinstance(scope, Branch) and scope.run.active:
+        if isinstance(scope, Branch) and scope.run.active and scope.is_caller():
             context = copy_context() if context is None else context.copy()
             coro = self._strand(coro, scope, context)
         if context is not None:

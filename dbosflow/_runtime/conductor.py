@@ -62,20 +62,19 @@ class Conductor:
 
     # -- what operations ask for -------------------------------------------------------------------------------------
 
-    async def recall(self, key: str) -> None:
-        """Waits until the turn of the record under ``key`` has come."""
+    def recall(self, key: str) -> asyncio.Future[None]:
+        """Asks for the record under ``key``; done when its turn has come."""
         future = self._asked[key] = asyncio.get_running_loop().create_future()
         if not any(key in turn for turn in self._turns):
             self._late.append(key)
         self._news.set()
-        await future
+        return future
 
     def expect_given_up(self, key: str) -> None:
         """Says that the operation of ``key`` has begun again: its being given up is waited for without impatience."""
         self._expected.add(key + GIVEN_UP)
         for turn in self._turns:
-            if key in turn:
-                turn.remove(key)
+            turn[:] = [one for one in turn if one not in (key, key + WOKEN)]
         self._news.set()
 
     async def breathe(self) -> None:

@@ -10,6 +10,7 @@ import asyncio
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dbosflow._runtime.conductor import GIVEN_UP
@@ -17,7 +18,7 @@ from dbosflow._runtime.entries import Record
 from dbosflow._runtime.scope import entered
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
     from concurrent.futures import Executor
 
     from dbosflow._runtime.run import Run
@@ -37,6 +38,15 @@ def drive(operation: Coroutine[Any, Any, T]) -> T:
     operation.close()
     msg = "an operation on a thread tried to suspend"
     raise AssertionError(msg)
+
+
+def carried(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Calls ``function`` for a future, which cannot carry a ``StopIteration``: it becomes what a coroutine makes of it."""
+    try:
+        return function(*args, **kwargs)
+    except StopIteration as error:
+        msg = "function raised StopIteration"
+        raise RuntimeError(msg) from error
 
 
 class Hands(Protocol):
@@ -92,7 +102,10 @@ class LoopHands:
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
-            await self.recall(run, key + GIVEN_UP)
+            if run.conductor is None:
+                run.recalled.add(key + GIVEN_UP)
+            else:
+                await _in_spite_of_cancellation(run.conductor.recall(key + GIVEN_UP))
             raise
 
     async def record_given_up(self, run: Run, key: str) -> None:
@@ -101,10 +114,7 @@ class LoopHands:
             return
         waiter = asyncio.get_running_loop().create_future()
         run.append(Record(key + GIVEN_UP, "given_up", waiter=waiter))
-        while not waiter.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.shield(waiter)
-        waiter.result()
+        await _in_spite_of_cancellation(waiter)
 
     async def call(
         self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -115,7 +125,8 @@ class LoopHands:
                 return await function.call(*args, **kwargs)
             context = copy_context()
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._step_threads, lambda: context.run(function.call, *args, **kwargs))
+        call = partial(context.run, carried, function.call, *args, **kwargs)
+        return await loop.run_in_executor(self._step_threads, call)
 
     async def pause(self, run: Run, seconds: float) -> None:  # noqa: ARG002 (the other colour's)
         """Sleeps; a run that stops cancels its tasks."""
@@ -174,3 +185,14 @@ class ThreadHands:
         room: Future[None] = Future()
         run.when_room(lambda: room.set_result(None))
         room.result()
+
+
+async def _in_spite_of_cancellation(turn: asyncio.Future[None]) -> None:
+    """Waits for a turn whose operation is cancelled already.
+
+    Live and on replay the same way: it takes as many turns of the loop, so within a turn of the run the order is one.
+    """
+    while not turn.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(turn)
+    turn.result()

@@ -162,7 +162,7 @@ class Journal(Service):
             if more and not run.submitted:
                 run.submitted = True
                 self._submitted.append(run)
-            if entries and run.stopping is None:
+            if entries and (run.stopping is None or run.contradiction is not None):
                 slices.append(Slice(run, entries))
                 limit -= sum(entry.size for entry in entries)
         return Batch(slices, starts)

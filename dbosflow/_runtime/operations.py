@@ -36,11 +36,11 @@ async def run_step(
         record = _recorded(branch, key, "step")
         if branch.run.recorded(key + GIVEN_UP) is not None:
             await hands.give_up(branch.run, key)
-        if record is not None:
+        try:
+            if record is None:
+                return await _attempts(hands, branch, key, step=step, args=args, kwargs=kwargs)
             await hands.recall(branch.run, key)
             return _outcome(record, step)
-        try:
-            return await _attempts(hands, branch, key, step=step, args=args, kwargs=kwargs)
         except asyncio.CancelledError:
             await hands.record_given_up(branch.run, key)
             raise
@@ -94,7 +94,9 @@ def _recorded(branch: Branch, key: str, kind: str) -> Recorded | None:
             f"{key!r}: its code has changed since, or does not follow from its records. It is parked as blocked; "
             "put the old code back and resume it, or fork it"
         )
-        raise NonDeterminismError(branch.run.workflow_id, msg)
+        error = NonDeterminismError(branch.run.workflow_id, msg)
+        branch.run.contradict(error)
+        raise error
     return record
 
 
@@ -131,15 +133,18 @@ async def _attempts(
 
 async def _attempt(
     hands: Hands, attempt: Attempt, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> tuple[Record, Any, Exception | None]:
+) -> tuple[Record, Any, BaseException | None]:
     """Runs the body once: the record of its outcome, and its value or error."""
     began = time.monotonic()
     record = Record(attempt.key, "step", attempt=attempt.name)
-    value, failure = None, None
+    value: Any = None
+    failure: BaseException | None = None
     try:
         returned = await hands.call(attempt, step, args, kwargs)
         record.output, value = step.result.round_trip(returned)
-    except Exception as error:  # noqa: BLE001 (whatever the body raises is its outcome)
+    except (Exception, SystemExit, asyncio.CancelledError) as error:  # whatever the body raises is its outcome
+        if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+            raise
         failure = error
         record.error = serde.dump_error(error)
     finally:
@@ -148,13 +153,22 @@ async def _attempt(
     return record, value, failure
 
 
+def _is_being_cancelled() -> bool:
+    """Whether somebody cancels the running task; else a ``CancelledError`` is the body's own, as of a task inside it."""
+    try:
+        task = asyncio.current_task()
+    except RuntimeError:  # a thread
+        return False
+    return task is not None and task.cancelling() > 0
+
+
 def _outcome(record: Recorded, step: StepDef) -> Any:
     if record.error is not None:
         raise _failure(record.error, None)
     return step.result.load(record.output or "null")
 
 
-def _failure(text: str, live: Exception | None) -> Exception:
+def _failure(text: str, live: BaseException | None) -> Exception:
     """The exception of a failed step: live and replayed the same type and message, rebuilt from the record."""
     error, name, message = serde.load_error(text)
     failure = error if isinstance(error, Exception) else StepFailedError(name, message)

@@ -91,10 +91,10 @@ class Reader:
             page = await self._read(self._timeout if self._known is not UNSEEN else None)
             if page.status is None:
                 page = await self._appearing()
-            self._known = page.status
+            blocked = page.status is WorkflowStatus.BLOCKED
+            self._known = UNSEEN if blocked else page.status  # a later call looks at a blocked one anew
             self._accept(page)
-            if page.status is WorkflowStatus.BLOCKED and not self._items and self._ending is None:
-                self._known = UNSEEN  # a later call looks anew
+            if blocked and not self._items and self._ending is None:
                 raise WorkflowBlockedError(self.workflow_id, self._blocked_message(page.error))
 
     async def _read(self, timeout: float | None) -> Page:  # noqa: ASYNC109 (the reader's own setting)

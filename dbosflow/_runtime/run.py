@@ -15,7 +15,6 @@ from dbosflow._runtime.entries import Close, Entry, Record, Values
 from dbosflow._runtime.scope import current_scope
 from dbosflow._store.step import History
 from dbosflow.errors import LeaseLostError, StreamClosedError
-from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
     import asyncio
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from dbosflow._store.step import Recorded
     from dbosflow.config import Settings
     from dbosflow.definitions import WorkflowDef
+    from dbosflow.errors import NonDeterminismError
 
 
 class Stream:
@@ -91,6 +91,8 @@ class Run:
         self.conductor: Conductor | None = None
         """Hands on outcomes by turns; made with the first branch, since a run with one needs none."""
         self.stopping: RunStopped | None = None
+        self.contradiction: NonDeterminismError | None = None
+        """Why the workflow is to be parked, whatever its body makes of the error."""
         self.ending = False
         self.bodies = 0
         """Step bodies under way."""
@@ -220,11 +222,9 @@ class Run:
     # -- what the journal asks for, on the loop's thread -------------------------------------------------------------
 
     def end(self, ending: Ending) -> None:
-        """Buffers the run's last entry. A run that contradicts its records writes nothing but that it is blocked."""
+        """Buffers the run's last entry."""
         with self._lock:
             self.ending = True
-            if ending.status is WorkflowStatus.BLOCKED:
-                self._entries.clear()
             self._push(ending)
         self._submit(self)
 
@@ -288,6 +288,12 @@ class Run:
             call.cancel()
         for task in self.tasks():
             task.cancel()
+
+    def contradict(self, error: NonDeterminismError) -> None:
+        """Ends this pass because code and records disagree: it writes nothing any more but that it is blocked."""
+        if self.stopping is None:
+            self.contradiction = error
+            self.stop("its code and its records disagree")
 
     @contextmanager
     def cancelling(self, call: Future[Any]) -> Iterator[None]:

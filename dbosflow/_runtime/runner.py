@@ -24,11 +24,10 @@ from psycopg_pool import PoolTimeout
 from dbosflow import serde
 from dbosflow._runtime.branch import RunStopped, Strand, ThreadOwner
 from dbosflow._runtime.entries import Ending
-from dbosflow._runtime.hands import LoopHands, ThreadHands
+from dbosflow._runtime.hands import LoopHands, ThreadHands, carried
 from dbosflow._runtime.run import Run
 from dbosflow._runtime.scope import current_scope
 from dbosflow._store import step, workflow
-from dbosflow.errors import NonDeterminismError
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
@@ -179,6 +178,10 @@ class Runner:
                 run.stop("its task was ended")
                 if not isinstance(stopped, asyncio.CancelledError | RunStopped):
                     logger.exception("workflow %s: its run ended in an unexpected way", run.workflow_id)
+        if run.contradiction is not None:
+            logger.error("workflow %s is parked as blocked: %s", run.workflow_id, run.contradiction)
+            run.end(Ending(WorkflowStatus.BLOCKED, error=serde.dump_error(run.contradiction)))
+            return
         self._finished(execution, None)
 
     async def _ending(self, run: Run) -> Ending:
@@ -191,10 +194,7 @@ class Runner:
             else:
                 result = await self._on_thread(run, args, kwargs)
             return Ending(WorkflowStatus.SUCCEEDED, output=definition.result.round_trip(result)[0])
-        except NonDeterminismError as error:
-            logger.error("workflow %s is parked as blocked: %s", run.workflow_id, error)  # noqa: TRY400 (no bug of ours)
-            return Ending(WorkflowStatus.BLOCKED, error=serde.dump_error(error))
-        except (Exception, asyncio.CancelledError) as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:  # whoever exits here ends one workflow, no engine
             if run.stopping is not None:
                 raise
             logger.info("workflow %s failed with %s: %s", run.workflow_id, type(error).__name__, error)
@@ -215,7 +215,7 @@ class Runner:
             return run.definition.call(*args, **kwargs)
 
         context = copy_context()
-        return await self._loop.run_in_executor(self._threads, context.run, body)
+        return await self._loop.run_in_executor(self._threads, context.run, carried, body)
 
     async def _end_leftovers(self, run: Run) -> None:
         """Branches that nobody waited for end with their workflow, as tasks do with their loop."""

@@ -114,7 +114,7 @@ def _target(url: str) -> _Target:
     ports = known["port"].split(",")
     if not all(port.isdecimal() for port in ports if port):
         _unreadable()
-    hosts = (known["host"] or known["hostaddr"] or "localhost").split(",")
+    hosts = (known["host"] or known["hostaddr"] or "local socket").split(",")
     ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
     where = ", ".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
     place = f"{where}, database {known['dbname'] or known['user']!r}, user {known['user']!r}"
@@ -151,7 +151,7 @@ def _attempt(target: _Target, deadline: float) -> dict[str, Any]:
 
 def _pause(error: psycopg.Error, target: _Target, timeout: float, deadline: float, failures: int) -> float:
     """How long to wait before the next attempt; raises where there is to be none."""
-    cause = str(error).strip().splitlines()[0]
+    cause = str(error).strip().partition("\n")[0]
     if _FINAL.search(str(error)):
         message = (
             f"Postgres at {target.place} cannot be used with this database URL: {cause}. "

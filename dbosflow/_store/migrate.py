@@ -30,7 +30,6 @@ from dbosflow.errors import DatabaseUnavailableError, SchemaError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from alembic.config import Config
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection
 
@@ -67,8 +66,8 @@ def migrate(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout: float
         found = _read(connection, schema)
     if not _is_older(found, schema):
         return found.revision, found.revision
-    with _alembic_in_use, _named_errors(schema):
-        return _upgrade(url, schema, timeout)
+    with _named_errors(schema):
+        return _migrate(url, schema, timeout)
 
 
 def current_revision(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout: float = TIMEOUT) -> str | None:
@@ -81,15 +80,18 @@ def migration_sql(schema: str = statements.DEFAULT_SCHEMA, since: str | None = N
     """What :func:`migrate` would run on a schema at revision ``since`` (None: on an empty database), for psql."""
     if since is not None and since >= HEAD:
         return ""
-    from alembic import command
-
     preamble = _statement("begin_migration")
     if since is None:
         preamble += f"CREATE SCHEMA IF NOT EXISTS {statements.quoted(schema)};\n"
     text = io.StringIO()
-    with _alembic_in_use:
-        command.upgrade(_alembic(text, schema=schema, preamble=preamble), f"{since or 'base'}:{HEAD}", sql=True)
+    _upgrade(f"{since or 'base'}:{HEAD}", text, schema=schema, preamble=preamble)
     return text.getvalue()
+
+
+def drop_schema(url: str, schema: str, *, timeout: float = TIMEOUT) -> None:
+    """Drops ``schema`` with everything in it. For one that the caller has made."""
+    with connect(url, timeout=timeout) as connection, _named_errors(schema):
+        connection.execute(statements.literal(f"DROP SCHEMA IF EXISTS {statements.quoted(schema)} CASCADE"))
 
 
 def run_file(context: MigrationContext, path: Path) -> None:
@@ -124,16 +126,14 @@ def _is_older(found: _State, schema: str) -> bool:
     return found.revision < HEAD
 
 
-def _upgrade(url: str, schema: str, timeout: float) -> tuple[str | None, str]:
-    from alembic import command
-
+def _migrate(url: str, schema: str, timeout: float) -> tuple[str | None, str]:
     with _transaction(url, timeout) as (connection, driver):
         driver.execute(statements.literal(_statement("begin_migration")))
         found = _read(driver, schema)
         if not _is_older(found, schema):  # somebody else was faster
             return found.revision or None, found.revision
         _create_schema(driver, schema)
-        command.upgrade(_alembic(schema=schema, connection=connection), HEAD)
+        _upgrade(HEAD, schema=schema, connection=connection)
         return found.revision or None, HEAD
 
 
@@ -178,13 +178,15 @@ def _statement(name: str, schema: str = statements.DEFAULT_SCHEMA) -> str:
     return statements.in_schema(statements.source("schema_version")[name], schema)
 
 
-def _alembic(output: io.StringIO | None = None, **attributes: object) -> Config:
-    """alembic's configuration; ``attributes`` are what the environment script reads."""
+def _upgrade(revisions: str, output: io.StringIO | None = None, **attributes: object) -> None:
+    """Runs alembic, or has it print to ``output``; ``attributes`` are what the environment script reads."""
+    from alembic import command
     from alembic.config import Config
 
     config = Config(output_buffer=output, attributes=attributes)
     config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
-    return config
+    with _alembic_in_use:
+        command.upgrade(config, revisions, sql=output is not None)
 
 
 def _scripts() -> Path:

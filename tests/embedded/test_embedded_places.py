@@ -92,6 +92,7 @@ class TestServer:
                 pytest.skip("needs root")
             process = others[0].python(knock, server.url)
             assert "Permission denied" in process.communicate()[1]
+            assert mode(home.root / "socket") == 0o700
             (home.root / "socket").chmod(0o755)
             (home.root / "socket" / ".s.PGSQL.5432").chmod(0o777)
             for other in others:

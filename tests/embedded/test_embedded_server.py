@@ -152,6 +152,20 @@ class TestEnds:
         os.kill(keeper, signal.SIGKILL)
         home.expect_nobody()
 
+    def test_nobody_joins_the_server_of_a_killed_keeper(self, home: Home) -> None:
+        """It may look ready until it hears of the death: a new keeper closes its door, and waits for its end."""
+        user = home.user()
+        assert user.url
+        (keeper,), (server,) = home.keepers, home.servers
+        os.kill(server, signal.SIGSTOP)
+        os.kill(keeper, signal.SIGKILL)
+        newcomer = home.user()
+        eventually(lambda: home.keepers not in ([], [keeper]), timeout=PATIENCE)
+        eventually(lambda: not list(home.path.rglob(".s.PGSQL.5432")), timeout=PATIENCE)
+        os.kill(server, signal.SIGCONT)
+        assert newcomer.query("SELECT 1") == 1
+        assert home.servers != [server]
+
     def test_a_killed_server_is_started_again(self, home: Home) -> None:
         """Users reconnect to the same address."""
         user = home.user()

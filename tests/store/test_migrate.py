@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -157,14 +156,12 @@ def test_twelve_processes_open_an_empty_database_at_once(empty_database_url: str
     assert migrate.current_revision(empty_database_url) == migrate.HEAD
 
 
-def test_threads_of_one_process_migrate_apart_from_each_other(empty_database_url: str) -> None:
-    """alembic keeps its state in the module; two engines that open at once do not mix up their schemas."""
-    names = [f"schema {n}" for n in range(4)]
+def test_threads_of_one_process_do_not_mix_up_their_schemas() -> None:
+    """Engines may open at once in several threads, but alembic keeps its state in modules."""
+    names = [f"schema {n}" for n in range(8)]
+    one_by_one = [migrate.migration_sql(name) for name in names]
     with ThreadPoolExecutor(len(names)) as pool:
-        list(pool.map(lambda name: migrate.ensure_schema(empty_database_url, name), names))
-    made = [catalog.tables(empty_database_url, name) for name in names]
-    assert made == [made[0]] * len(names)
-    assert "schema_version" in made[0]
+        assert list(pool.map(migrate.migration_sql, names)) == one_by_one
 
 
 @pytest.mark.parametrize("name", ODD_NAMES)
@@ -295,6 +292,7 @@ def test_a_killed_migration_leaves_nothing(empty_database_url: str) -> None:
     execute(empty_database_url, "CREATE SCHEMA dbosflow")
     with psycopg.connect(empty_database_url) as obstacle, process(empty_database_url) as opener:
         obstacle.execute("CREATE TABLE dbosflow.worker ()")  # not committed: whoever wants the name waits
+        assert read(opener) == "ready"
         tell(opener)
         with psycopg.connect(empty_database_url, autocommit=True) as watcher:
             known = [watcher.info.backend_pid, obstacle.info.backend_pid]
@@ -310,19 +308,39 @@ def test_a_killed_migration_leaves_nothing(empty_database_url: str) -> None:
     migrate.ensure_schema(empty_database_url)
 
 
+@contextmanager
+def another_migration(url: str) -> Iterator[tuple[psycopg.Connection[Any], psycopg.Connection[Any]]]:
+    """A migration of somebody else's that is under way, and a connection to watch from who waits for it."""
+    with psycopg.connect(url) as under_way, psycopg.connect(url, autocommit=True) as watcher:
+        under_way.execute("SELECT pg_advisory_xact_lock(hashtextextended('dbosflow migrate', 0))")
+        yield under_way, watcher
+
+
+WAITING = """
+    SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'
+    AND clock_timestamp() - query_start > %s * interval '1 s'
+"""
+
+
 def test_a_roles_timeouts_do_not_cut_the_wait_for_another_migration(empty_database_url: str) -> None:
     """``statement_timeout`` and ``lock_timeout`` are meant for queries; here they would fail an engine's start."""
     impatient = with_parameters(empty_database_url, options="-c statement_timeout=100 -c lock_timeout=100")
-    waiting = """SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'advisory'
-                 AND clock_timestamp() - query_start > interval '0.3 s'"""
-    with psycopg.connect(empty_database_url) as holder, psycopg.connect(empty_database_url, autocommit=True) as watcher:
-        holder.execute("SELECT pg_advisory_xact_lock(hashtextextended('dbosflow migrate', 0))")
-        opener = threading.Thread(target=migrate.ensure_schema, args=[impatient])
-        opener.start()
-        eventually(lambda: watcher.execute(waiting).fetchall())
-        holder.rollback()
-        opener.join()
-    assert migrate.current_revision(empty_database_url) == migrate.HEAD
+    with ThreadPoolExecutor() as pool, another_migration(empty_database_url) as (under_way, watcher):
+        opened = pool.submit(migrate.migrate, impatient)
+        eventually(lambda: watcher.execute(WAITING, [0.3]).fetchall())
+        under_way.rollback()
+        assert opened.result() == (None, migrate.HEAD)
+
+
+def test_who_waited_takes_what_the_other_migration_left(empty_database_url: str) -> None:
+    """Also where that was newer code, whose revisions this one has never heard of."""
+    newer = "UPDATE dbosflow.schema_version SET version_num = '9999'; COMMIT;"
+    printed = migrate.migration_sql().replace("BEGIN;", "").replace("COMMIT;", newer)
+    with ThreadPoolExecutor() as pool, another_migration(empty_database_url) as (under_way, watcher):
+        opened = pool.submit(migrate.migrate, empty_database_url)
+        eventually(lambda: watcher.execute(WAITING, [0]).fetchall())
+        under_way.execute(printed.encode())
+        assert opened.result() == ("9999", "9999")
 
 
 def test_every_form_of_a_url_can_migrate(empty_database_url: str) -> None:

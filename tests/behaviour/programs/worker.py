@@ -55,6 +55,10 @@ async def obey(engine: Engine, module: Any, told: dict[str, Any]) -> None:
                 say(error=type(error).__name__, message=str(error))
             else:
                 say(started=workflow_id)
+        case {"start_all": name, "ids": ids}:  # all at once, each with its own id as its argument
+            target = getattr(module, name)
+            await asyncio.gather(*(engine.start_async(target.options(workflow_id=one), one) for one in ids))
+            say(started=len(ids))
 
 
 if __name__ == "__main__":

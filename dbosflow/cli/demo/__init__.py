@@ -1,0 +1,122 @@
+"""``dbosflow demo``: a workflow streams a file, its worker is killed, and nothing is lost and nothing comes twice.
+
+::
+
+    show        the performance          workers     its two worker processes
+    workflow    what they run            stage       the database it plays in
+    text        what it streams          comparison  what the table claims         page   what people see
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbosflow.cli.options import add_command, add_url
+from dbosflow.cli.signals import run_to_the_end
+
+if TYPE_CHECKING:
+    from dbosflow.cli.options import Commands
+
+_SECONDS = 5.0
+_SLOWEST = 40.0
+_SHORTEST = 2.0
+
+_DESCRIPTION = """\
+Watch a workflow survive its worker.
+
+Two worker processes share a database. A workflow streams a text file, word by
+word; a third of the way, the worker that runs it is killed with SIGKILL. The
+other one goes on. Then what a reader saw is compared with the file: exit status
+1 if anything differs.
+
+Needs no database: it brings an embedded Postgres and throws it away. With a URL
+it plays in a schema of its own there, which it drops."""
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command."""
+    parser = add_command(commands, "demo", _run, help="watch a workflow survive its worker", description=_DESCRIPTION)
+    parser.add_argument(
+        "file", nargs="?", type=Path, metavar="FILE", help="a text file (default: one that comes with Python)"
+    )
+    parser.add_argument(
+        "--pace",
+        type=_pace,
+        metavar="WORDS",
+        help=f"words a second (default: the file in {_SECONDS:g} s; a short one at {_SLOWEST:g} words a second)",
+    )
+    parser.add_argument(
+        "--kill-at",
+        type=_fraction,
+        metavar="FRACTION",
+        help="how far the stream is when its writer is killed (default: at random, around a third)",
+    )
+    parser.add_argument("--seed", type=int, help="make the random moment the same again")
+    parser.add_argument(
+        "--keep", action="store_true", help="leave the database to look at, and say how (embedded: in --data-dir)"
+    )
+    group = add_url(parser)
+    group.add_argument(
+        "--data-dir", type=Path, metavar="DIR", help="where --keep keeps the embedded server (default: ./.dbosflow)"
+    )
+    group.add_argument("--schema", metavar="NAME", help="play in this schema, and leave it (default: see above)")
+
+
+def _run(args: argparse.Namespace) -> int:
+    # Only now: importing it makes the demo's workflows known, which is nothing that other commands should.
+    from dbosflow.cli.demo.page import Page
+    from dbosflow.cli.demo.show import Script, Show
+    from dbosflow.cli.demo.stage import stage
+    from dbosflow.cli.demo.text import default_file, read_pieces
+
+    if args.data_dir is not None and not args.keep:
+        args.parser.error("--data-dir says where --keep leaves the embedded server: give --keep, too")
+    path = args.file or default_file()
+    count = sum(map(len, read_pieces(path)))
+    pace = args.pace or max(count / _SECONDS, min(_SLOWEST, count / _SHORTEST))
+    page = Page()
+    page.line(f"A workflow streams {path.name}, {count:,} words; its worker will be killed on the way.")
+    page.blank()
+    with stage(args) as found:
+        page.faint(f"database  {found.what}")
+        show = Show(found, Script(path, pace, args.kill_at, args.seed, args.verbose), page)
+        passed = run_to_the_end(show.play())
+        page.blank()
+        page.line(_VERDICTS[passed])
+        if found.look is not None:
+            page.blank()
+            page.line("To look at what is left:")
+            for command in (
+                "workflow list",
+                f"workflow show {show.workflow_id}",
+                f"stream tail {show.workflow_id} words",
+            ):
+                page.line(f"  dbosflow {command}{found.look}")
+    return 0 if passed else 1
+
+
+_VERDICTS = {
+    True: "Nothing was lost, and nothing came twice.",
+    False: "The stream is not what it should be: this is a bug.",
+}
+
+
+def _pace(text: str) -> float:
+    return _number(text, 0.0, float("inf"), "words a second, more than 0")
+
+
+def _fraction(text: str) -> float:
+    return _number(text, 0.0, 1.0, "a fraction between 0 and 1")
+
+
+def _number(text: str, above: float, below: float, what: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not above < value < below:
+        msg = f"{text!r} is not {what}"
+        raise argparse.ArgumentTypeError(msg)
+    return value

@@ -1,0 +1,73 @@
+"""The text that the demo streams: a file, in pieces of a paragraph or less."""
+
+from __future__ import annotations
+
+import os
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+from dbosflow.errors import ConfigurationError
+
+FEWEST_WORDS = 12
+
+_LONGEST_PIECE = 40
+_FEWEST_PIECES = 12
+
+
+def default_file() -> Path:
+    """A text that ships with Python itself: its licence, else the source of a module that every Python has."""
+    standard_library = Path(os.__file__).parent
+    beside = [standard_library, Path(sys.base_prefix), Path(sys.base_prefix) / "share" / "doc" / "python"]
+    candidates = [
+        *(directory / name for directory in beside for name in ("LICENSE.txt", "LICENSE_PYTHON.txt", "LICENSE")),
+        standard_library / "os.py",
+        Path(__file__),  # a Python without any source: still a file that is here
+    ]
+    return next(path for path in candidates if path == Path(__file__) or _is_readable(path))
+
+
+def read_pieces(path: str | Path) -> list[list[str]]:
+    """The words of a file by paragraph. A long paragraph is cut, so that words come evenly.
+
+    Raises:
+        ConfigurationError: the file cannot be read, or is too short to be interrupted.
+    """
+    try:
+        text = Path(path).read_text("utf-8", errors="replace")
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror}"
+        raise ConfigurationError(msg) from error
+    count = len(text.split())
+    if count < FEWEST_WORDS:
+        msg = f"{path} has {count} words; the demo needs {FEWEST_WORDS} to be interrupted on the way"
+        raise ConfigurationError(msg)
+    longest = min(_LONGEST_PIECE, count // _FEWEST_PIECES)
+    return [piece for paragraph in paragraphs(text) for piece in _cut(paragraph, longest)]
+
+
+def paragraphs(text: str) -> list[list[str]]:
+    """The words of each paragraph; empty lines part them."""
+    found: list[list[str]] = [[]]
+    for line in text.splitlines():
+        words = line.split()
+        if words:
+            found[-1] += words
+        elif found[-1]:
+            found.append([])
+    return [paragraph for paragraph in found if paragraph]
+
+
+def _cut(words: list[str], longest: int) -> list[list[str]]:
+    """Pieces of about the same length, none longer than ``longest``."""
+    count = -(-len(words) // longest)
+    size, rest = divmod(len(words), count)
+    starts = [number * size + min(number, rest) for number in range(count + 1)]
+    return [words[start:end] for start, end in pairwise(starts)]
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        return len(path.read_text("utf-8", errors="replace").split()) >= FEWEST_WORDS
+    except OSError:
+        return False

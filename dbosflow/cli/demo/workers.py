@@ -1,0 +1,110 @@
+"""The demo's two worker processes: plain ``dbosflow worker``, started, killed and stopped by their pids."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import tempfile
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dbosflow
+from dbosflow.config import DATABASE_URL_VARIABLE
+from dbosflow.errors import DbosflowError
+
+if TYPE_CHECKING:
+    from asyncio.subprocess import Process
+    from collections.abc import AsyncIterator
+    from typing import IO
+
+    from dbosflow.cli.demo.stage import Stage
+
+WORKFLOWS = "dbosflow.cli.demo.workflow"
+
+_PATIENCE = 12.0
+"""Seconds that a worker gets to stop: its grace, its last batch, its farewell."""
+_TAIL = 2000
+
+
+class DemoError(DbosflowError):
+    """The demo could not be played to its end."""
+
+
+class Worker:
+    """One worker process."""
+
+    def __init__(self, process: Process, log: IO[bytes]) -> None:
+        self._process = process
+        self._log = log
+        self._may_end = False
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def kill(self) -> None:
+        """SIGKILL: it can do nothing about it."""
+        self._may_end = True
+        with suppress(ProcessLookupError):
+            self._process.kill()
+
+    async def stop(self) -> None:
+        """SIGTERM, and what it takes after that."""
+        self._may_end = True
+        if self._process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            self._process.terminate()
+        try:
+            async with asyncio.timeout(_PATIENCE):
+                await self._process.wait()
+        except TimeoutError:
+            self.kill()
+            await self._process.wait()
+
+    async def fail_when_it_ends(self) -> None:
+        """Never returns; raises when the process ends on its own."""
+        code = await self._process.wait()
+        if self._may_end:
+            await asyncio.Event().wait()
+        msg = f"worker process {self.pid} ended with status {code}{self._last_words()}"
+        raise DemoError(msg)
+
+    def _last_words(self) -> str:
+        self._log.seek(0)
+        text = self._log.read().decode(errors="replace").strip()
+        return f"; its log ends with:\n{text[-_TAIL:]}" if text else ""
+
+
+@asynccontextmanager
+async def worker(stage: Stage, *queues: str, verbose: bool) -> AsyncIterator[Worker]:
+    """A worker process that serves these queues; gone when the block ends, however it ends."""
+    # Its log is for whoever asks; else only for the case that it ends on its own.
+    with tempfile.TemporaryFile() as log:
+        process = await asyncio.create_subprocess_exec(
+            *_command(stage, queues),
+            # Nothing is ever written there. When this process is gone, however it went, the input ends.
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.DEVNULL,
+            stderr=None if verbose else log,
+            # Not in the command line, where everybody could read its password.
+            env={**os.environ, DATABASE_URL_VARIABLE: stage.url},
+            # Ctrl-C is for this process alone, which stops its workers one after the other.
+            start_new_session=True,
+        )
+        started = Worker(process, log)
+        try:
+            yield started
+        finally:
+            await started.stop()
+
+
+def _command(stage: Stage, queues: tuple[str, ...]) -> list[str]:
+    # The same dbosflow as this one; the current directory has no say in it unless that is where it lives.
+    home = Path(dbosflow.__file__).parents[1]
+    python = [sys.executable] if home == Path.cwd() else [sys.executable, "-P"]
+    serving = [argument for queue in queues for argument in ("--queue", queue)]
+    return [*python, "-m", "dbosflow", "worker", WORKFLOWS, *serving, "--schema", stage.schema, "--until-eof"]

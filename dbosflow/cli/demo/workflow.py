@@ -1,0 +1,46 @@
+"""The workflow that the demo's workers run, and kill nothing of: what a user's module looks like."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from dbosflow import step, workflow, write_stream_async
+from dbosflow.cli.demo.text import read_pieces
+
+
+@step
+async def read(path: str) -> list[list[str]]:
+    """The file's words, a paragraph at a time. Recorded: a worker that takes over needs no file."""
+    return read_pieces(path)
+
+
+@step
+async def recite(paragraph: list[str], words_per_second: float) -> list[str]:
+    """Stands for the model that takes its time over an answer. Says at once, and live, which process is at it."""
+    await write_stream_async("owner", os.getpid())
+    await asyncio.sleep(len(paragraph) / words_per_second)
+    return paragraph
+
+
+@workflow(name="demo.words")
+async def words(path: str, words_per_second: float) -> int:
+    """Streams a file's words; how many there were."""
+    count = 0
+    for paragraph in await read(path):
+        for word in await recite(paragraph, words_per_second):
+            await write_stream_async("words", word)
+            count += 1
+    return count
+
+
+@workflow(name="demo.roll_call")
+async def roll_call() -> int:
+    """Which process runs this: how the demo learns that a worker is ready, and its pid."""
+    return await whoami()
+
+
+@step
+async def whoami() -> int:
+    """The process that this runs in."""
+    return os.getpid()

@@ -1,0 +1,97 @@
+"""The entry point: which command runs, and what its errors look like to a person or a shell."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+import psycopg
+
+from dbosflow.cli import console, demo, migrate, stream, worker, workflow
+from dbosflow.config import VERSION
+from dbosflow.errors import DbosflowError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+logger = logging.getLogger("dbosflow.cli")
+
+_DESCRIPTION = """\
+Durable workflows and durable streams for Python, on nothing but Postgres.
+
+The database of a command is --database-url, else DBOSFLOW_DATABASE_URL, else,
+where it is asked for, an embedded server for development (--embedded)."""
+
+FAILED = 1
+INTERRUPTED = 128 + signal.SIGINT
+PIPE_CLOSED = 128 + signal.SIGPIPE
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one command; the exit status."""
+    parser = _parser()
+    args = parser.parse_args(arguments)
+    _set_up_logging(verbose=args.verbose, is_service=args.command == "worker")
+    console.prepare()
+    try:
+        status: int = args.run(args)
+        sys.stdout.flush()
+    except (DbosflowError, psycopg.Error) as error:
+        logger.debug("the error in full", exc_info=True)
+        console.complain(str(error).strip() or type(error).__name__)
+        return FAILED
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read the results has enough of them
+        _forget_output()
+        return PIPE_CLOSED
+    except OSError as error:
+        console.complain(str(error))
+        _forget_output()
+        return FAILED
+    return status
+
+
+def _forget_output() -> None:
+    """The interpreter would try to write the rest when it ends, and complain."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that shows the whole help to whoever named no command."""
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong, and ends with status 2."""
+        if "required: COMMAND" in message:
+            self.print_help(sys.stderr)
+            self.exit(2)
+        super().error(message)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="dbosflow",
+        description=_DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"dbosflow {VERSION}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
+    for command in (demo, worker, migrate, workflow, stream):
+        command.add_to(commands)
+    return parser
+
+
+def _set_up_logging(*, verbose: bool, is_service: bool) -> None:
+    level = logging.INFO if verbose or is_service else logging.WARNING
+    logging.basicConfig(
+        stream=sys.stderr, level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S"
+    )
+    # alembic tells how it does what the migration's own line says.
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+    if verbose:
+        logging.getLogger("dbosflow").setLevel(logging.DEBUG)

@@ -1,0 +1,51 @@
+"""``dbosflow migrate``: brings a database's schema to this version, or prints how."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbosflow._store.migrate import current_revision, migrate, migration_sql
+from dbosflow.cli.console import complain, say
+from dbosflow.cli.database import found_database
+from dbosflow.cli.options import add_command, add_database
+
+if TYPE_CHECKING:
+    import argparse
+
+    from dbosflow.cli.options import Commands
+
+_DESCRIPTION = """\
+Create or migrate the schema that dbosflow keeps its tables in.
+
+Every engine and worker does the same when it opens, in one transaction and
+safely with any number of processes at once. This is for those who want to do
+it by hand, before a deploy, or with a role that their programs do not have."""
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command."""
+    parser = add_command(commands, "migrate", _run, help="create or migrate the schema", description=_DESCRIPTION)
+    parser.add_argument("--sql", action="store_true", help="change nothing; print the SQL that it would run, for psql")
+    add_database(parser)
+
+
+def _run(args: argparse.Namespace) -> int:
+    with found_database(args) as url:
+        if args.sql:
+            return _print_sql(url, args.schema)
+        before, after = migrate(url, args.schema)
+    if before == after:
+        say(f"schema {args.schema!r} is at revision {after}: nothing to do")
+    else:
+        say(f"schema {args.schema!r} is at revision {after} now; before: {before or 'nothing'}")
+    return 0
+
+
+def _print_sql(url: str, schema: str) -> int:
+    before = current_revision(url, schema)
+    text = migration_sql(schema, before)
+    if text:
+        say(text.rstrip())
+    else:
+        complain(f"schema {schema!r} is at revision {before}: nothing to run")
+    return 0

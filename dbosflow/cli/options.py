@@ -1,0 +1,80 @@
+"""The options that several commands take."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_DATA_DIR, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    Commands = argparse._SubParsersAction[Any]  # noqa: SLF001 (argparse gives its type no other name)
+
+DEFAULT_SCHEMA: str = Settings().schema
+
+
+def add_command(
+    commands: Commands,
+    name: str,
+    run: Callable[[argparse.Namespace], int],
+    *,
+    help: str,  # noqa: A002 (argparse's word)
+    description: str | None = None,
+) -> argparse.ArgumentParser:
+    """A new command with what all of them take. ``run`` gets the parsed arguments and gives the exit status."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=help,
+        description=description or f"{help[0].upper()}{help[1:]}.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.set_defaults(run=run, parser=parser)
+    parser.add_argument("-v", "--verbose", action="store_true", help="say more of what goes on, on stderr")
+    return parser
+
+
+def add_url(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """``--database-url``; the group that it is in."""
+    group = parser.add_argument_group("database")
+    group.add_argument(
+        "--database-url",
+        metavar="URL",
+        help=f"postgresql://user:password@host/database, or libpq's key=value form (default: ${DATABASE_URL_VARIABLE})",
+    )
+    return group
+
+
+def add_database(parser: argparse.ArgumentParser) -> None:
+    """Which database, and which schema in it."""
+    group = add_url(parser)
+    group.add_argument(
+        "--embedded", action="store_true", help="use the embedded server, which is for development; needs no URL"
+    )
+    group.add_argument(
+        "--data-dir",
+        type=Path,
+        metavar="DIR",
+        help=f"where the embedded server keeps its data (default: ./{DEFAULT_DATA_DIR})",
+    )
+    group.add_argument(
+        "--schema",
+        metavar="NAME",
+        default=DEFAULT_SCHEMA,
+        help="the schema of dbosflow's tables (default: %(default)s)",
+    )
+
+
+def whole_number(smallest: int) -> Callable[[str], int]:
+    """An argument's type: a whole number from ``smallest`` on."""
+
+    def parse(text: str) -> int:
+        if not text.isdecimal() or int(text) < smallest:
+            msg = f"{text!r} is no whole number of at least {smallest}"
+            raise argparse.ArgumentTypeError(msg)
+        return int(text)
+
+    return parse

@@ -1,0 +1,36 @@
+"""SIGTERM as orderly as Ctrl-C: what was started is ended before the process is."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+T = TypeVar("T")
+
+
+def run_to_the_end(main: Coroutine[Any, Any, T]) -> T:
+    """Like ``asyncio.run``; SIGTERM cancels ``main`` and waits for it, too, and then exits with 143."""
+    terminated = False
+
+    async def heed() -> T:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def terminate() -> None:
+            nonlocal terminated
+            terminated = True
+            task.cancel()
+
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, terminate)
+        return await main
+
+    try:
+        return asyncio.run(heed())
+    except asyncio.CancelledError:
+        if terminated:
+            raise SystemExit(128 + signal.SIGTERM) from None
+        raise

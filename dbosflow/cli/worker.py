@@ -1,0 +1,185 @@
+"""``dbosflow worker``: a process that runs workflows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import logging
+import os
+import signal
+import sys
+import threading
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbosflow.cli.database import check_has_url, embedded_directory
+from dbosflow.cli.options import add_command, add_database, whole_number
+from dbosflow.config import DEFAULT_QUEUE, Settings
+from dbosflow.definitions import registry
+from dbosflow.engine import Engine
+from dbosflow.errors import ConfigurationError
+from dbosflow.workflows import Workflow
+
+if TYPE_CHECKING:
+    import argparse
+    from types import ModuleType
+
+    from dbosflow.cli.options import Commands
+
+logger = logging.getLogger("dbosflow.cli")
+
+_CONCURRENCY = 50
+
+_DESCRIPTION = f"""\
+Run the workflows of these modules: those that wait in the queues, and those
+that a dead worker left behind. Start as many workers as you like, on as many
+machines as you like; they need nothing but the database in common.
+
+Modules are looked for in the current directory first. SIGTERM or Ctrl-C lets
+running steps finish for up to {Settings().grace:g} s and hands the workflows over; a second
+one quits at once."""
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command."""
+    parser = add_command(commands, "worker", _run, help="run the workflows of some modules", description=_DESCRIPTION)
+    parser.add_argument(
+        "modules", nargs="+", metavar="MODULE", help="a module that defines or imports workflows, like myapp.workflows"
+    )
+    parser.add_argument(
+        "--queue",
+        action="append",
+        dest="queues",
+        metavar="NAME",
+        help=f"a queue to serve; give it again for more of them (default: {DEFAULT_QUEUE})",
+    )
+    parser.add_argument(
+        "--concurrency",
+        type=whole_number(1),
+        default=_CONCURRENCY,
+        metavar="N",
+        help="run up to so many workflows of each queue at a time (default: %(default)s)",
+    )
+    # For a parent that may be killed: its end of the pipe closes with it.
+    parser.add_argument("--until-eof", action="store_true", help="stop, too, when standard input ends")
+    add_database(parser)
+
+
+def _run(args: argparse.Namespace) -> int:
+    directory = embedded_directory(args)
+    if directory is None:
+        check_has_url(args)
+    sys.path.insert(0, str(Path.cwd()))
+    for name in args.modules:
+        load_workflows(name)
+    engine = Engine(args.database_url or None, data_dir=directory, schema=args.schema)
+    worker = _Worker(engine, args.queues or [DEFAULT_QUEUE], args.concurrency)
+    return asyncio.run(worker.run(until_eof=args.until_eof))
+
+
+def load_workflows(name: str) -> None:
+    """Imports a module; refuses one that brings no workflow."""
+    known = set(registry.names())
+    module = _imported(name)
+    if not (set(registry.names()) - known or _has_workflow(module)):
+        where = f" ({module.__file__})" if module.__file__ else ""
+        msg = f"module {name!r}{where} has no workflow: decorate a function with @workflow, or name another module"
+        raise ConfigurationError(msg)
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise ConfigurationError(_why_not(name, error)) from error
+        msg = f"there is no module {name!r}, neither in {Path.cwd()} nor among the installed packages{_advice(name)}"
+        raise ConfigurationError(msg) from None
+    except (Exception, SystemExit) as error:
+        raise ConfigurationError(_why_not(name, error)) from error
+
+
+def _advice(name: str) -> str:
+    path = Path(name)
+    if path.is_absolute() or (path.suffix != ".py" and os.sep not in name):
+        return ""
+    return f"; name a module as in an import statement, like {'.'.join(path.with_suffix('').parts)!r}"
+
+
+def _why_not(name: str, error: BaseException) -> str:
+    """What went wrong in somebody's module, and where in it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = "" if last.filename.startswith("<") else f" ({last.filename}, line {last.lineno})"
+    return f"module {name!r} cannot be imported: {type(error).__name__}: {error}{where}; -v shows all of it"
+
+
+def _has_workflow(module: ModuleType) -> bool:
+    if any(isinstance(value, Workflow) for value in vars(module).values()):
+        return True
+    definitions = (registry.get(name) for name in registry.names())
+    return any(one is not None and one.function.__module__ == module.__name__ for one in definitions)
+
+
+class _Worker:
+    """An engine that serves queues until it is told to stop."""
+
+    def __init__(self, engine: Engine, queues: list[str], concurrency: int) -> None:
+        self._engine = engine
+        self._queues = list(dict.fromkeys(queues))
+        self._concurrency = concurrency
+        self._stopped_by: signal.Signals | None = None
+        self._stopping = False
+        self._task: asyncio.Task[None] | None = None
+
+    async def run(self, *, until_eof: bool) -> int:
+        """Serves; the exit status."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+        self._task = loop.create_task(self._serve())
+        if until_eof:
+            threading.Thread(target=self._read_to_the_end, args=(loop,), name="dbosflow-stdin", daemon=True).start()
+        try:
+            await self._task
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+        logger.info("the worker has stopped")
+        return 128 + signal.SIGINT if self._stopped_by is signal.SIGINT else 0
+
+    async def _serve(self) -> None:
+        async with self._engine as engine:
+            logger.info(
+                "the worker is ready: %s; up to %d at a time of queue %s",
+                ", ".join(registry.names()),
+                self._concurrency,
+                ", ".join(self._queues),
+            )
+            await engine.run_worker_async(*self._queues, concurrency=self._concurrency)
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stopping:
+            logger.warning("%s again: the worker quits at once; its workflows go on elsewhere", number.name)
+            logging.shutdown()
+            os._exit(128 + number)
+        self._stopped_by = number
+        self._stop(number.name)
+
+    def _read_to_the_end(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Not by way of sys.stdin, whose lock would be held when the interpreter ends.
+        while os.read(0, 4096):
+            pass
+        with contextlib.suppress(RuntimeError):  # the loop is closed: stopped already
+            loop.call_soon_threadsafe(self._on_eof)
+
+    def _on_eof(self) -> None:
+        if not self._stopping:
+            self._stop("the input has ended")
+
+    def _stop(self, why: str) -> None:
+        self._stopping = True
+        logger.info("%s: running steps get up to %g s to finish; once more quits at once", why, Settings().grace)
+        assert self._task is not None
+        self._task.cancel()

@@ -1,0 +1,67 @@
+"""Several worker processes on one queue, of which now and then the one that owns a workflow is killed."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+from tests.behaviour import ledger
+from tests.behaviour.tables import records, rows
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from tests.behaviour.conftest import StartProgram
+    from tests.behaviour.program import Program
+
+QUEUE = "crew"
+
+
+class Crew:
+    """Keeps so many workers alive; each serves the same queue."""
+
+    def __init__(self, url: str, start_program: StartProgram, module: str, *, size: int = 2, **settings: Any) -> None:
+        self._url = url
+        self._start_program = start_program
+        self._module = module
+        self._settings = settings
+        self.members = [self._member() for _ in range(size)]
+
+    def _member(self) -> Program:
+        return self._start_program("worker", module=self._module, queues=[QUEUE], settings=self._settings)
+
+    def owner(self, workflow_id: str) -> Program | None:
+        """The member that owns the workflow just now, if one does."""
+        query = """SELECT k.pid FROM dbosflow.workflow w JOIN dbosflow.worker k ON k.id = w.worker_id WHERE w.id = %s"""
+        pids = [pid for (pid,) in rows(self._url, query, workflow_id)]
+        return next((member for member in self.members if member.pid in pids and member.running), None)
+
+    def kill_owner(self, workflow_id: str) -> bool:
+        """Kills whoever owns the workflow, and hires another; ``False`` if nobody owns it any more."""
+        owner = eventually(lambda: self.owner(workflow_id) or self._is_over(workflow_id))
+        if owner is True:
+            return False
+        owner.kill()
+        self.members[self.members.index(owner)] = self._member()
+        return True
+
+    def _is_over(self, workflow_id: str) -> bool:
+        query = "SELECT 1 FROM dbosflow.workflow WHERE id = %s AND ended_at IS NOT NULL"
+        return bool(rows(self._url, query, workflow_id))
+
+    def kill_during(self, workflow_id: str, *, kills: int, every: int) -> int:
+        """Kills the owner ``kills`` times, each time after about ``every`` more lines of the ledger; how often it did.
+
+        After each kill it looks at what is on record: none of that may happen again.
+        """
+        killed = 0
+        for _ in range(kills):
+            goal = len(ledger.entries()) + random.randint(1, 2 * every)
+            eventually(lambda goal=goal: len(ledger.entries()) >= goal or self._is_over(workflow_id), timeout=30)
+            if not self.kill_owner(workflow_id):
+                break
+            killed += 1
+        return killed
+
+    def recorded(self, workflow_id: str) -> set[str]:
+        """The keys on record."""
+        return {key for key, _ in records(self._url, workflow_id)}

@@ -1,0 +1,254 @@
+"""A workflow run by the engine's own runner, with a journal in memory and on virtual time: for thousands of replays.
+
+What is real: definitions, runner, run, branches, conductor, operations, slices. What is played: the database. A *commit*
+is one batch of the journal; a crash comes between two of them, and a replay begins with the history that they left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from dbosflow import sleep_async, write_stream_async
+from dbosflow._runtime.batch import Slice
+from dbosflow._runtime.branch import BranchTaskFactory
+from dbosflow._runtime.calls import run_step_async
+from dbosflow._runtime.runner import Runner
+from dbosflow._runtime.scope import Attempt, current_scope
+from dbosflow._runtime.watch import Watch
+from dbosflow._store.batch import BatchRows
+from dbosflow._store.step import History, Recorded
+from dbosflow.config import Settings
+from dbosflow.definitions import Registry, RetryPolicy, StepDef, WorkflowDef
+from tests.replay import virtual_time
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.entries import Ending
+    from dbosflow._runtime.run import Run
+
+STREAM = "out"
+LONGEST_RUN = 600.0
+"""Seconds of virtual time."""
+
+
+Program = Callable[["Trace"], Awaitable[Any]]
+
+
+class StepError(Exception):
+    """What a step of a test's program fails with."""
+
+
+class Trace:
+    """What a program does in one run; its operations are the engine's."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.random = random.Random(seed)
+        self.bodies: list[tuple[str, str]] = []
+        """The key and argument of each step body that ran."""
+        self.swapped: list[str] = []
+        """Operations that were handed the outcome of another one."""
+        self.written: list[str] = []
+        """The stream values in program order, those that were durable before included."""
+
+    async def step(
+        self, name: str, argument: str, *, takes: float | None = None, fails: bool = False, attempts: int = 1
+    ) -> str:
+        """A durable step. Its outcome tells its argument, so an outcome that went astray shows.
+
+        With several ``attempts`` each of them fails or succeeds by chance.
+        """
+        expected = f"{name}({argument})"
+        retry = RetryPolicy(max_attempts=attempts, interval=0.001)
+        body = partial(self._body, expected, takes, lambda: fails or (attempts > 1 and self.random.random() < 0.5))
+        try:
+            value = await run_step_async(StepDef(body, name, retry=retry), (), {})
+        except StepError as error:
+            value = str(error)
+            if value != expected:
+                self.swapped.append(f"{expected} got {value}")
+            raise
+        if value != expected:
+            self.swapped.append(f"{expected} got {value}")
+        return value
+
+    async def _body(self, outcome: str, takes: float | None, fails: Callable[[], bool]) -> str:
+        scope = current_scope.get()
+        assert isinstance(scope, Attempt)
+        self.bodies.append((scope.key, outcome))
+        takes = self.random.choice([0, 0.0005, 0.001, 0.002, 0.004]) if takes is None else takes
+        if takes:
+            await asyncio.sleep(takes)
+        if fails():
+            raise StepError(outcome)
+        return outcome
+
+    async def sleep(self, seconds: float) -> None:
+        """A durable sleep."""
+        await sleep_async(seconds)
+
+    async def write(self, value: str) -> None:
+        """A stream write."""
+        self.written.append(value)
+        await write_stream_async(STREAM, value)
+
+
+@dataclass
+class Commit:
+    """What one batch made durable."""
+
+    records: list[Recorded] = field(default_factory=list)
+    blocks: list[tuple[str, int, int, str, list[str], str]] = field(default_factory=list)
+    """Key, offset, count, kind, values, producer."""
+
+
+@dataclass
+class Outcome:
+    """What became of a run."""
+
+    trace: Trace
+    commits: list[Commit]
+    """All that is durable, those of earlier runs included."""
+    result: str
+    passed_over: list[str]
+    """What the log says of records that nobody asked for."""
+
+    @property
+    def records(self) -> list[Recorded]:
+        """All records in the order of their turns."""
+        return [record for commit in self.commits for record in commit.records]
+
+    @property
+    def stream(self) -> list[str]:
+        """The stream as a reader sees it; an assertion error if it has gaps or overlaps."""
+        values: list[str] = []
+        tail = 0
+        for commit in self.commits:
+            for _, offset, count, kind, texts, _ in commit.blocks:
+                assert offset == tail, f"a block at {offset}, the tail is {tail}"
+                tail += count
+                values += texts if kind == "values" else []
+        return values
+
+
+class MemoryJournal:
+    """Commits what is pending, one batch at a time, ``delay`` seconds each; 0 is one turn of the loop."""
+
+    def __init__(self, delay: float) -> None:
+        self.commits: list[Commit] = []
+        self.owner: Runner
+        self._delay = delay
+        self._pending: list[Run] = []
+        self._stirred = asyncio.Event()
+
+    def submit(self, run: Run) -> None:
+        """Says that ``run`` has pending entries."""
+        if not run.submitted:
+            run.submitted = True
+            self._pending.append(run)
+            self._stirred.set()
+
+    async def work(self) -> None:
+        """Commits for ever."""
+        while True:
+            await self._stirred.wait()
+            self._stirred.clear()
+            runs, self._pending = self._pending, []
+            for run in runs:
+                entries, _ = run.take(1 << 30)
+                if entries and run.stopping is None:
+                    part = Slice(run, entries)
+                    rows = BatchRows()
+                    part.add_to(rows)
+                    await asyncio.sleep(self._delay)
+                    self._commit(part, rows)
+
+    def _commit(self, part: Slice, rows: BatchRows) -> None:
+        commit = Commit()
+        for _, key, kind, _, seq, turn, attempt, output, error, child, delay, _ in rows.records:
+            commit.records.append(Recorded(key, kind, seq, turn, attempt, output, error, child, delay, 0.0))
+        values = [list(entry.texts) for entry in part.entries if hasattr(entry, "texts")]
+        for _, key, offset, count, kind, _, _, producer, *_ in rows.blocks:
+            texts = [text.strip('"') for text in values.pop(0)] if kind == "values" else []
+            commit.blocks.append((key, offset, count, str(kind), texts, producer))
+        self.commits.append(commit)
+        part.acknowledged()
+        if part.ending is not None:
+            self.owner.ended(part.run, part.ending)
+
+
+def execute(program: Program, *, seed: int, commits: list[Commit] | None = None, delay: float = 0.0007) -> Outcome:
+    """Runs ``program`` to its end, from the history that ``commits`` left."""
+    return virtual_time.run(_execute(program, seed, list(commits or []), delay))
+
+
+async def _execute(program: Program, seed: int, before: list[Commit], delay: float) -> Outcome:
+    trace = Trace(seed)
+
+    async def body() -> Any:
+        return await program(trace)
+
+    loop = asyncio.get_running_loop()
+    factory = BranchTaskFactory(loop, lambda context: current_scope.get() if context is None else context.get(current_scope))
+    factory.install()
+    journal = MemoryJournal(delay)
+    lane: Any = SimpleNamespace(id=uuid4(), in_time=True)
+    runner = Runner(pool=None, lane=lane, settings=Settings(), registry=Registry(), watch=Watch())  # type: ignore[arg-type]
+    owner: Any = journal
+    runner.attach(owner)
+    journal.owner = runner
+    working = loop.create_task(journal.work())
+    passed_over: list[str] = []
+    listening = _Listening(passed_over)
+    replay_log = logging.getLogger("dbosflow.replay")
+    replay_log.addHandler(listening)
+    try:
+        runner._launch("w", WorkflowDef(body, "program"), "{}", epoch=2 if before else 1, queue="", history=history(before), freed=None)
+        async with asyncio.timeout(LONGEST_RUN):
+            ending = await runner.settled("w")
+    except TimeoutError:
+        return Outcome(trace, [*before, *journal.commits], "HUNG", passed_over)
+    finally:
+        replay_log.removeHandler(listening)
+        working.cancel()
+        factory.uninstall()
+    return Outcome(trace, [*before, *journal.commits], _result(ending), passed_over)
+
+
+def history(commits: list[Commit]) -> History:
+    """What a run finds durable after these commits."""
+    found = History()
+    for commit in commits:
+        for record in commit.records:
+            found.records[record.key] = record
+            if record.kind == "attempt":
+                found.failures.setdefault(record.key.rpartition("@")[0], []).append(record)
+        for key, offset, count, kind, _, producer in commit.blocks:
+            if kind == "values":
+                found.produced[key, producer] = found.produced.get((key, producer), 0) + count
+            else:
+                found.closed.add(key)
+            found.tails[key] = offset + count
+    return found
+
+
+def _result(ending: Ending | None) -> str:
+    if ending is None:
+        return "STOPPED"
+    return f"{ending.status}: {ending.output if ending.error is None else ending.error}"
+
+
+class _Listening(logging.Handler):
+    def __init__(self, said: list[str]) -> None:
+        super().__init__()
+        self._said = said
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._said.append(record.getMessage())

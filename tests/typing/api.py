@@ -1,0 +1,93 @@
+"""What the type checker says of the public interface. Nothing here runs: mypy checks it with everything else."""
+
+from __future__ import annotations
+
+from typing import Any, assert_type
+
+from dbosflow import (
+    Engine,
+    StreamChannel,
+    StreamReader,
+    StreamValue,
+    WorkflowHandle,
+    run_step,
+    run_step_async,
+    step,
+    workflow,
+)
+
+
+@step
+def sync_step(x: int) -> str:
+    """A sync step."""
+    return str(x)
+
+
+@step(max_attempts=3, retry_on=(OSError, ValueError))
+async def async_step(x: int, *, unit: str = "m") -> float:
+    """An async step with options."""
+    return float(x) if unit else 0.0
+
+
+@workflow
+def sync_flow(x: int) -> str:
+    """A sync workflow."""
+    assert_type(sync_step(x), str)
+    assert_type(async_step.run(x, unit="km"), float)
+    assert_type(run_step("length", len, "abc"), int)
+    return sync_step(x)
+
+
+@workflow(name="named")
+async def async_flow(x: int) -> list[float]:
+    """An async workflow with options."""
+    assert_type(await async_step(x), float)
+    assert_type(await sync_step.run_async(x), str)
+    assert_type(await run_step_async("length", len, "abc"), int)
+    return [await async_step(x)]
+
+
+class Service:
+    """Steps may be methods, workflows static or class methods."""
+
+    @step
+    def method(self, x: int) -> bytes:
+        """A step that takes its instance along."""
+        return bytes(x)
+
+    @staticmethod
+    @workflow
+    def static(x: int) -> int:
+        """A workflow in a class."""
+        return x
+
+    def use(self) -> bytes:
+        """Bound, it has no ``self`` to pass."""
+        return self.method(3)
+
+
+def blocking(engine: Engine) -> None:
+    """The blocking face."""
+    assert_type(engine.start(sync_flow, 1), WorkflowHandle[str])
+    assert_type(engine.start(async_flow.options(workflow_id="a"), 1), WorkflowHandle[list[float]])
+    assert_type(engine.run(async_flow, 1), list[float])
+    assert_type(engine.run(Service.static, 1), int)
+    assert_type(engine.handle("a"), WorkflowHandle[Any])
+    assert_type(engine.handle("a", sync_flow).result(timeout=1.0), str)
+    assert_type(engine.read_stream("a", "k"), StreamReader[Any])
+    reader = engine.read_stream("a", "k", type=int)
+    assert_type(reader.read_all(), tuple[list[int], bool])
+    engine.start(sync_flow, "not an int")  # type: ignore[call-overload]
+    engine.start(sync_flow)  # type: ignore[call-overload]
+    sync_step("not an int")  # type: ignore[arg-type]
+
+
+async def awaitable(engine: Engine) -> None:
+    """The awaitable face."""
+    assert_type(await engine.start_async(async_flow, 1), WorkflowHandle[list[float]])
+    assert_type(await engine.run_async(sync_flow, x=1), str)
+    assert_type(await engine.handle("a", async_flow).result_async(), list[float])
+    channel = engine.read_stream_async("a", "k", type=float)
+    assert_type(channel, StreamChannel[float])
+    async for item in channel:
+        assert_type(item, StreamValue[float])
