@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 from psycopg import sql
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 DEFAULT_SCHEMA = "dbosflow"
 
@@ -40,15 +40,16 @@ def load(table: str, schema: str = DEFAULT_SCHEMA) -> Mapping[str, str]:
 
 def prepare(text: str, schema: str) -> str:
     """One psql statement as psycopg takes it, in ``schema``."""
-    text = in_schema(_COMMENT.sub("", text), schema).replace("%", "%%")
-    return _PARAMETER.sub(r"%(\1)s", text).strip().rstrip(";")
+    text = _PARAMETER.sub(r"%(\1)s", _COMMENT.sub("", text).replace("%", "%%"))
+    # The schema comes last: its name may hold what would be taken for a parameter.
+    return in_schema(text, schema, escape=lambda name: name.replace("%", "%%")).strip().rstrip(";")
 
 
-def in_schema(text: str, schema: str) -> str:
+def in_schema(text: str, schema: str, escape: Callable[[str], str] = str) -> str:
     """``text`` with every ``dbosflow.`` moved to ``schema``, safely quoted."""
     if schema == DEFAULT_SCHEMA:
         return text
-    return _SCHEMA.sub(lambda _: quoted(schema) + ".", text)
+    return _SCHEMA.sub(lambda _: escape(quoted(schema)) + ".", text)
 
 
 def quoted(identifier: str) -> str:

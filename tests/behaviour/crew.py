@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.behaviour import ledger
-from tests.behaviour.tables import records, rows
+from tests.behaviour.tables import rows
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -48,20 +48,30 @@ class Crew:
         query = "SELECT 1 FROM dbosflow.workflow WHERE id = %s AND ended_at IS NOT NULL"
         return bool(rows(self._url, query, workflow_id))
 
-    def kill_during(self, workflow_id: str, *, kills: int, every: int) -> int:
-        """Kills the owner ``kills`` times, each time after about ``every`` more lines of the ledger; how often it did.
-
-        After each kill it looks at what is on record: none of that may happen again.
-        """
-        killed = 0
+    def kill_during(self, workflow_id: str, *, kills: int, every: int) -> list[Death]:
+        """Kills the owner up to ``kills`` times, each time after about ``every`` more lines of the ledger."""
+        deaths: list[Death] = []
         for _ in range(kills):
             goal = len(ledger.entries()) + random.randint(1, 2 * every)
             eventually(lambda goal=goal: len(ledger.entries()) >= goal or self._is_over(workflow_id), timeout=30)
             if not self.kill_owner(workflow_id):
                 break
-            killed += 1
-        return killed
+            # In this order: what the next owner does meanwhile is in neither, or in the second only.
+            recorded = self._outcomes(workflow_id)
+            deaths.append(Death(recorded, len(ledger.entries())))
+        return deaths
 
-    def recorded(self, workflow_id: str) -> set[str]:
-        """The keys on record."""
-        return {key for key, _ in records(self._url, workflow_id)}
+    def _outcomes(self, workflow_id: str) -> set[str]:
+        query = "SELECT output FROM dbosflow.step WHERE workflow_id = %s AND kind = 'step'"
+        return {output for (output,) in rows(self._url, query, workflow_id) if isinstance(output, str)}
+
+
+class Death(NamedTuple):
+    """What was on record when an owner had died, and how long the ledger was."""
+
+    recorded: set[str]
+    lines: int
+
+    def repeated(self) -> set[str]:
+        """What was on record, and was done again nevertheless."""
+        return self.recorded & set(ledger.noted()[self.lines :])

@@ -1,0 +1,208 @@
+"""P2: a recorded step never runs again; and a replay takes the path of the live run, whatever it depended on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dbosflow import Engine, WorkflowStatus, step, workflow
+from tests.behaviour import ledger
+from tests.behaviour.crew import QUEUE, Crew
+from tests.behaviour.interruption import Interruption
+from tests.behaviour.programs import replaying
+from tests.behaviour.tables import disorder, records
+
+if TYPE_CHECKING:
+    from tests.behaviour.conftest import StartProgram
+
+PATIENCE = 30.0
+KILLS = 3
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "every"),
+    [
+        ("in_turn", 80, 15),
+        ("in_turn_on_thread", 80, 15),
+        ("side_by_side", 10, 6),
+        ("racing", 15, 5),
+        ("pooling", 40, 8),
+        ("timing_out", 25, 8),
+    ],
+)
+def test_a_recorded_step_never_runs_again(
+    database_url: str, start_program: StartProgram, client: Engine, name: str, count: int, every: int
+) -> None:
+    """Its owners are killed at random moments. What was on record then is not done again, what was not is done until it
+    is; and the programs, whose paths depend on timing, fail by themselves if a replay shows them anything else."""
+    crew = Crew(database_url, start_program, "replaying")
+    flow: Any = getattr(replaying, name)
+    handle = client.start(flow.options(workflow_id="w", queue=QUEUE), count)
+    deaths = crew.kill_during("w", kills=KILLS, every=every)
+    result = handle.result(timeout=PATIENCE)
+    assert deaths, "it was over before anybody was killed"
+    assert [death.repeated() for death in deaths] == [set()] * len(deaths)
+    assert max(Counter(ledger.noted()).values()) <= 1 + len(deaths)
+    if name.startswith("in_turn"):
+        assert result == [f"step {number}" for number in range(count)]
+    if name == "side_by_side":
+        assert sorted(result) == sorted(f"{number}.{position}" for number in range(count) for position in range(3))
+    if name == "pooling":
+        assert sorted(int(one.partition(" ")[0]) for one in result) == list(range(count))
+    assert len({entry.pid for entry in ledger.entries()}) == 1 + len(deaths), "each owner did some of the work"
+    assert disorder(database_url) == []
+
+
+@step
+async def slow_at_first(over: bool) -> str:
+    ledger.note("slow")
+    if not over:
+        await asyncio.sleep(60)
+    return "in time"
+
+
+@step
+async def noted(what: str) -> str:
+    ledger.note(what)
+    return what
+
+
+async def with_timeout(interruption: Interruption) -> str:
+    """The documented way to give a step up."""
+    try:
+        async with asyncio.timeout(0.1):
+            return await slow_at_first(interruption.over)
+    except TimeoutError:
+        return await noted("fallback")
+
+
+async def with_wait_for(interruption: Interruption) -> str:
+    """The older way."""
+    try:
+        return await asyncio.wait_for(slow_at_first(interruption.over), 0.1)
+    except TimeoutError:
+        return await noted("fallback")
+
+
+async def with_cancel(interruption: Interruption) -> str:
+    """By hand."""
+    task = asyncio.create_task(slow_at_first(interruption.over))
+    await noted("meanwhile")
+    task.cancel()
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return await noted("fallback")
+
+
+async def with_failing_sibling(interruption: Interruption) -> str:
+    """A group gives up the siblings of the one that failed."""
+
+    async def failing() -> None:
+        await noted("meanwhile")
+        raise ValueError
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(slow_at_first(interruption.over))
+            group.create_task(failing())
+    except* ValueError:
+        pass
+    return await noted("fallback") if task.cancelled() else "in time"
+
+
+async def with_timeout_in_branch(interruption: Interruption) -> str:
+    """In a branch, beside others."""
+    results = await asyncio.gather(with_timeout(interruption), noted("beside"))
+    return results[0]
+
+
+@pytest.mark.parametrize(
+    "give_up", [with_timeout, with_wait_for, with_cancel, with_failing_sibling, with_timeout_in_branch]
+)
+def test_a_step_that_was_given_up_stays_given_up(database_url: str, give_up: Any) -> None:
+    """A replay takes the same way out, although the step would be fast this time; its body does not run again."""
+    interruption = Interruption()
+
+    async def body() -> str:
+        result: str = await give_up(interruption)
+        await interruption.point_async()
+        return result
+
+    body.__qualname__ = f"giving up {give_up.__name__}"
+    flow = workflow(body)
+    workflow_id = interruption.first_pass(database_url, flow)
+    before = records(database_url, workflow_id)
+    assert [kind for _, kind in before].count("given_up") == 1
+    with Engine(database_url) as engine:
+        assert engine.handle(workflow_id, flow).result(timeout=PATIENCE) == "fallback"
+    assert records(database_url, workflow_id) == before
+    counts = Counter(ledger.noted())
+    assert counts["slow"] == counts["fallback"] == 1
+    assert disorder(database_url) == []
+
+
+def test_a_step_that_the_first_owner_did_not_finish_is_done_by_the_next(database_url: str) -> None:
+    """An engine that closes gives running bodies its grace; what is not over then runs again elsewhere."""
+
+    @workflow
+    async def flow(slow: bool) -> str:
+        await noted("first")
+        return await slow_at_first(over=False) if slow and len(ledger.noted()) == 1 else await slow_at_first(over=True)
+
+    with Engine(database_url, grace=0.05) as engine:
+        handle = engine.start(flow.options(workflow_id="w"), slow=True)
+        while ledger.noted() != ["first", "slow"]:
+            assert handle.status() is WorkflowStatus.RUNNING
+    with Engine(database_url) as engine:
+        assert engine.handle("w", flow).result(timeout=PATIENCE) == "in time"
+    assert ledger.noted() == ["first", "slow", "slow"]
+
+
+def test_code_that_no_longer_asks_for_a_record_goes_on_without_it(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A step was removed from code in flight: the replay waits a little for it to be asked for, says so, and goes on."""
+    interruption = Interruption()
+
+    @workflow
+    async def flow() -> list[str]:
+        names = ["a", "c"] if interruption.over else ["a", "b", "c"]
+        results = list(await asyncio.gather(*(run_branch(name) for name in names)))
+        await interruption.point_async()
+        return [*results, await noted("end")]
+
+    async def run_branch(name: str) -> str:
+        return await step(name=name)(noted_body)(name)
+
+    async def noted_body(name: str) -> str:
+        ledger.note(name)
+        return name
+
+    assert interruption.two_passes(database_url, flow, patience=0.1) == ["a", "c", "end"]
+    assert sorted(ledger.noted()) == ["a", "b", "c", "end"] or "no longer asks" in caplog.text
+
+
+def test_an_added_branch_shifts_nobody(database_url: str) -> None:
+    """A branch is known by its function and how many of it came before, not by its place among all."""
+    interruption = Interruption()
+
+    async def fetching(what: str) -> str:
+        return await noted(what)
+
+    async def logging_only() -> None:
+        await noted("new")
+
+    @workflow
+    async def flow() -> list[str]:
+        tasks = [asyncio.create_task(logging_only())] if interruption.over else []
+        results = await asyncio.gather(*(fetching(what) for what in "ab"))
+        await interruption.point_async()
+        await asyncio.gather(*tasks)
+        return list(results)
+
+    assert interruption.two_passes(database_url, flow) == ["a", "b"]
+    assert Counter(ledger.noted()) == {"a": 1, "b": 1, "new": 1}
