@@ -145,8 +145,12 @@ class Batch:
         return rows
 
     def without(self, runs: set[Run]) -> Batch:
-        """The batch without the slices of these runs: a new one, which was never sent."""
-        return Batch([part for part in self.slices if part.run not in runs], self.starts)
+        """The batch without the slices of these runs. The whole one may have arrived all the same."""
+        return Batch([part for part in self.slices if part.run not in runs], self.starts, self.sent)
+
+    def given_up(self) -> set[Run]:
+        """Runs that were stopped meanwhile, to reload or because they are owned elsewhere; an end is written anyhow."""
+        return {part.run for part in self.slices if part.run.stopping is not None and part.ending is None}
 
     def split(self) -> Sequence[Batch]:
         """One batch for each slice and each start, to find the one that the database refuses."""

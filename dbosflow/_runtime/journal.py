@@ -184,7 +184,12 @@ class Journal(Service):
         """Sends ``batch`` until it is durable, or belongs to nobody any more."""
         while not batch.empty:
             try:
-                result = await self._send(batch)
+                connection = await self._lane.connection()
+                if given_up := batch.given_up():  # to connect may be to find another timeline, and stop every run
+                    batch = batch.without(given_up)
+                    continue
+                batch.sent += 1
+                result = await write_batch(connection, batch.rows(), self._lane.id, self._settings.schema)
             except (psycopg.Error, UnicodeError, OverflowError, ValueError) as error:
                 if _is_refused(error):
                     await self._settle_refused(batch, error)
@@ -206,11 +211,6 @@ class Journal(Service):
                 await self._lane_lost(batch)
                 return
             batch = self._without_failed(batch, result)
-
-    async def _send(self, batch: Batch) -> BatchResult:
-        connection = await self._lane.connection()
-        batch.sent += 1
-        return await write_batch(connection, batch.rows(), self._lane.id, self._settings.schema)
 
     async def _durable_after(self, batch: Batch, error: Exception) -> bool:
         """After an error that leaves the batch's fate open: asks a witness, over a new connection if need be."""
