@@ -314,7 +314,10 @@ class Engine:
         self._host.call(self._core.work(_queues(queues, concurrency)), "run_worker_async")
 
     async def run_worker_async(self, *queues: str, concurrency: int = 50) -> None:
-        """Runs the work of these queues (default: ``default``), each up to ``concurrency`` at once, until cancelled."""
+        """Runs the work of these queues (default: ``default``), each up to ``concurrency`` at once.
+
+        Until it is cancelled, or the engine closes.
+        """
         await self._host.bridge(self._core.work(_queues(queues, concurrency)))
 
     # -- inside ------------------------------------------------------------------------------------------------------

@@ -5,12 +5,16 @@ it holds is kept for the next time. Only the *binaries* come from elsewhere (a p
 
 ::
 
-    server      joining and leaving: what the rest of dbosflow calls
-    keeper      the process that owns Postgres; stands alone, imports nothing of ours
-    cluster     the command lines, settings, access rules and state file of Postgres
-    binaries    which Postgres to run        relocation   copies it where the server's account can reach it
-    place       which directory holds what   account      whom the server runs as
-    locks       locks that die with their process         deadline  waiting, within limits
+    server         joining and leaving: what the rest of dbosflow calls
+    startup        from a place to a server that answers
+    keeper         the process that owns Postgres; it stands alone and imports nothing of ours
+    cluster        the command lines, settings, access rules and state file of Postgres
+    binaries       which Postgres to run, out of the   installations   that are there
+    relocation     a copy of it where the server's account can reach it
+    place          which directory holds what, in      directories     that are as open as they should be
+    sockets        a directory for the socket
+    account        whom the server runs as
+    locks          locks that end with their process   deadline        waiting, within limits
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -211,11 +211,12 @@ class Keeper:
             os.close(lock)
 
     def _end_earlier_server(self, lock: int) -> None:
-        _logger.warning("waiting for the processes of an earlier server, whose keeper was killed")
+        _logger.warning("waiting for the processes of an earlier server")
         for number, patience in _STOP_PATIENCE:
             pid = _pid_in(self._pid_file)
             if pid and _serves(pid, self._cluster):
-                os.kill(pid, number)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, number)
             if _locked_within(patience, lock):
                 return
         message = "the processes of an earlier server do not end"

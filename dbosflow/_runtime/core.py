@@ -57,6 +57,7 @@ class Core:
         self._settings = settings
         self._registry = registry
         self._resources = AsyncExitStack()
+        self._closing = asyncio.Event()
         self._executor: Executor | None = None
 
     async def open(self) -> None:
@@ -92,6 +93,7 @@ class Core:
 
     async def close(self) -> None:
         """Lets running steps finish up to the grace, gives the lease up, closes everything."""
+        self._closing.set()
         await self._resources.aclose()
 
     async def _open_pool(self, resources: AsyncExitStack) -> AsyncConnectionPool[Any]:
@@ -228,12 +230,12 @@ class Core:
     # -- queues ------------------------------------------------------------------------------------------------------
 
     async def work(self, queues: dict[str, int]) -> None:
-        """Claims the work of these queues, each up to its concurrency, until cancelled."""
+        """Claims the work of these queues, each up to its concurrency, until cancelled or closed."""
         if self._executor is None:
             msg = "this engine was opened with executes=False: it is a client and runs nothing"
             raise EngineClosedError(msg)
         async with self._executor.claiming(queues):
-            await asyncio.Event().wait()
+            await self._closing.wait()
 
 
 def _new_id() -> str:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from dbosflow._runtime.service import Service
+from dbosflow._runtime.service import Service, tell_closed
 from dbosflow._store import workflow
 from dbosflow.errors import SerializationError
 
@@ -33,6 +33,11 @@ class Enqueuer(Service):
         self.wake()
         return await future
 
+    async def close(self) -> None:
+        """Ends the writes; whoever waits for one hears that it is not known to be durable."""
+        await super().close()
+        tell_closed(future for _, futures in self._pending.values() for future in futures)
+
     async def work_once(self) -> bool:
         """Writes all that is pending; a failed statement is sent again, since a repeated enqueue does nothing."""
         pending, self._pending = self._pending, {}
@@ -46,7 +51,7 @@ class Enqueuer(Service):
             await self._one_by_one(pending, error)
             return True
         except BaseException:
-            self._pending = pending | self._pending
+            self._put_back(pending)
             raise
         for workflow_id, (_, futures) in pending.items():
             _tell(futures, is_new=workflow_id in new)
@@ -56,17 +61,28 @@ class Enqueuer(Service):
         self, pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]], error: Exception
     ) -> None:
         """The database refuses a row for its data: the others go on without it."""
+        rest = dict(pending)
         for workflow_id, (row, futures) in pending.items():
             try:
                 async with self._pool.connection() as connection:
                     new = await workflow.enqueue(connection, self._schema, [row])
-            except (psycopg.DataError, UnicodeError) as refused:
+            except BaseException as refused:
+                if not isinstance(refused, psycopg.DataError | UnicodeError):
+                    self._put_back(rest)
+                    raise
                 for future in futures:
                     if not future.done():
                         future.set_exception(SerializationError(f"the database refused the arguments: {refused}"))
             else:
                 _tell(futures, is_new=workflow_id in new)
+            del rest[workflow_id]
         del error
+
+    def _put_back(self, pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]]) -> None:
+        """Keeps what could not be written for the next statement, before what came meanwhile."""
+        for workflow_id, (row, futures) in self._pending.items():
+            pending.setdefault(workflow_id, (row, []))[1].extend(futures)
+        self._pending = pending
 
 
 def _tell(futures: list[asyncio.Future[bool]], *, is_new: bool) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.service import Service
+from dbosflow._runtime.service import Service, tell_closed
 from dbosflow._store import stream, workflow
 from dbosflow._store.notify import stream_topic, workflow_topic
 from dbosflow._store.stream import Page, Want
@@ -87,6 +87,11 @@ class Hub(Service):
             tail.asks.discard(ask)
             if not tail.asks:
                 self._forget_soon(stream_of, tail)
+
+    async def close(self) -> None:
+        """Ends the queries; readers that wait hear of it."""
+        await super().close()
+        tell_closed(ask.future for tail in self._tails.values() for ask in tail.asks)
 
     async def work_once(self) -> bool:
         """Fetches for all streams that have news."""
@@ -178,6 +183,11 @@ class Outcomes(Service):
             waiting.remove(future)
             if not waiting:
                 del self._waiting[workflow_id]
+
+    async def close(self) -> None:
+        """Ends the queries; whoever waits hears of it."""
+        await super().close()
+        tell_closed(future for waiting in self._waiting.values() for future in waiting)
 
     async def work_once(self) -> bool:
         """Looks at all workflows that have news."""

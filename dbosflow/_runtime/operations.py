@@ -59,11 +59,12 @@ async def sleep(hands: Hands, branch: Branch, seconds: float) -> None:
                 remaining = seconds
             else:
                 await hands.recall(run, key)
-                remaining = record.remaining or 0.0
+                remaining = (record.remaining or 0.0) - run.age
             if run.recorded(key + WOKEN) is not None:
                 await hands.recall(run, key + WOKEN)
                 return
-            await hands.pause(run, max(remaining - run.age, 0.0) if record else remaining)
+            if remaining > 0:
+                await hands.pause(run, remaining)
             if run.conductor is not None:  # when it ends is an outcome, too, where others go on meanwhile
                 await hands.commit(run, Record(key + WOKEN, "woken"))
         except asyncio.CancelledError:

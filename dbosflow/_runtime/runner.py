@@ -194,8 +194,8 @@ class Runner:
             else:
                 result = await self._on_thread(run, args, kwargs)
             return Ending(WorkflowStatus.SUCCEEDED, output=definition.result.round_trip(result)[0])
-        except (Exception, SystemExit, asyncio.CancelledError) as error:  # whoever exits here ends one workflow, no engine
-            if run.stopping is not None:
+        except BaseException as error:  # also of who calls sys.exit(): that ends one workflow, not the engine
+            if run.stopping is not None or isinstance(error, RunStopped | KeyboardInterrupt):
                 raise
             logger.info("workflow %s failed with %s: %s", run.workflow_id, type(error).__name__, error)
             return Ending(WorkflowStatus.FAILED, error=serde.dump_error(error))

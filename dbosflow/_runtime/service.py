@@ -6,6 +6,12 @@ import asyncio
 import contextlib
 import logging
 import random
+from typing import TYPE_CHECKING, Any
+
+from dbosflow.errors import EngineClosedError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 logger = logging.getLogger("dbosflow.service")
 
@@ -73,3 +79,10 @@ class Service:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds * random.uniform(0.75, 1.25)):  # noqa: S311 (jitter)
                 await self._woken.wait()
+
+
+def tell_closed(futures: Iterable[asyncio.Future[Any]]) -> None:
+    """Ends waits for a service whose engine has closed."""
+    for future in futures:
+        if not future.done():
+            future.set_exception(EngineClosedError("the engine was closed meanwhile"))

@@ -27,6 +27,10 @@ class Interruption:
         """Whether the first pass has ended."""
         return self._over.is_set()
 
+    def reached(self) -> bool:
+        """Waits until the first pass is there; whether it is."""
+        return self._reached.wait(PATIENCE)
+
     def let_through(self) -> None:
         """Says that the first pass has ended, for a test that ran it by itself."""
         self._over.set()
@@ -48,7 +52,7 @@ class Interruption:
         """Runs ``target`` up to the point in an engine that closes there; the workflow's id."""
         with Engine(url, **({"grace": 0.0} | settings)) as engine:
             workflow_id: str = engine.start(target, *args).workflow_id
-            assert self._reached.wait(PATIENCE), "the first pass did not get to the point of interruption"
+            assert self.reached(), "the first pass did not get to the point of interruption"
         self._over.set()
         return workflow_id
 

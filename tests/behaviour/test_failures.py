@@ -240,7 +240,11 @@ def test_stop_iteration_is_an_error_like_any_other(engine: Engine, colour: str) 
     assert "StopIteration" in f"{type(caught.value).__name__} {caught.value}"
 
 
-@pytest.mark.parametrize("kind", [SystemExit, asyncio.CancelledError])
+class _ExitError(BaseException):
+    """What some libraries end their own work with."""
+
+
+@pytest.mark.parametrize("kind", [SystemExit, asyncio.CancelledError, _ExitError])
 @pytest.mark.parametrize("where", ["step", "sync step", "body", "sync body"])
 def test_a_workflow_that_exits_fails_alone(engine: Engine, kind: type[BaseException], where: str) -> None:
     """``sys.exit()`` somewhere in a step's library ends that workflow, not the engine and everybody else's work."""

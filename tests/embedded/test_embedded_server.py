@@ -15,8 +15,6 @@ from tests.embedded.processes import EPHEMERAL, PATIENCE
 from tests.support import eventually
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.embedded.processes import Home
 
 FORK = """
@@ -292,9 +290,11 @@ class TestEphemeral:
         user.leave()
         assert not list(empty_home.path.iterdir())
 
-    def test_nothing_remains_of_one_that_could_not_start(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_nothing_remains_of_one_that_could_not_start(
+        self, empty_home: Home, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """The temporary directory goes with the error."""
-        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-        with pytest.raises(ConfigurationError), EmbeddedServer.ephemeral(bin_dir=tmp_path / "nothing"):
+        monkeypatch.setattr(tempfile, "tempdir", str(empty_home.path))
+        with pytest.raises(ConfigurationError), EmbeddedServer.ephemeral(bin_dir=empty_home.path / "nothing"):
             pass
-        assert not list(tmp_path.iterdir())
+        assert not list(empty_home.path.iterdir())

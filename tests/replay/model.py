@@ -163,7 +163,7 @@ class MemoryJournal:
             runs, self._pending = self._pending, []
             for run in runs:
                 entries, _ = run.take(1 << 30)
-                if entries and run.stopping is None:
+                if entries and (run.stopping is None or run.contradiction is not None):
                     part = Slice(run, entries)
                     rows = BatchRows()
                     part.add_to(rows)

@@ -74,6 +74,8 @@ class _Interpreter:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     queue: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
+    """What anybody may cancel."""
+    racers: list[asyncio.Task[None]] = field(default_factory=list)
     events: list[asyncio.Event] = field(default_factory=lambda: [asyncio.Event() for _ in range(3)])
 
     async def run(self, branches: list[Lines]) -> Any:
@@ -83,6 +85,8 @@ class _Interpreter:
         while self.tasks:
             with suppress(asyncio.CancelledError):
                 await self.tasks.pop(0)
+        if self.racers:
+            await asyncio.wait(self.racers)
         await self.trace.step("end", self.seen)
         return self.log
 
@@ -181,15 +185,18 @@ class _Interpreter:
 
     async def _run_race(self, name: str) -> set[asyncio.Task[None]]:
         racers = [asyncio.create_task(self._race(name, number)) for number in range(2)]
-        self.tasks += racers
+        self.racers += racers
         done, pending = await asyncio.wait(racers, return_when=asyncio.FIRST_COMPLETED)
         self.log.append(f"{name} {[racer in done for racer in racers]}")
         return pending
 
     async def _each(self, name: str, line: Operation) -> None:
-        tasks = [asyncio.create_task(self.trace.step("each", f"{name}.{number}@{self.seen}")) for number in range(3)]
-        for task in asyncio.as_completed(tasks):
-            self.log.append(await task)
+        """Outcomes in the order of their arrival."""
+        tasks = [asyncio.create_task(self._race(name, number)) for number in range(3)]
+        self.racers += tasks
+        for arrived, task in enumerate(asyncio.as_completed(tasks)):
+            await task
+            self.log.append(f"{name}: {arrived} of {len(tasks)}")
 
     # -- lines with branches of their own ----------------------------------------------------------------------------
 

@@ -6,8 +6,9 @@ VALUES (:id, :lease, :host, :boot_id, :pid_namespace, :pid, :process_started_at,
 UPDATE dbosflow.worker SET renewed_at = now() WHERE id = ANY(:ids) AND state = 'live' RETURNING id;
 
 -- name: release (by the lane itself, after its last batch)
+-- FOR UPDATE, like any death: the server may still be writing a batch whose connection was lost.
 UPDATE dbosflow.worker SET state = 'dead', ended_at = now(), ended_because = 'released'
-WHERE id = :id AND state = 'live';
+WHERE id = (SELECT id FROM dbosflow.worker WHERE id = :id AND state = 'live' FOR UPDATE);
 
 -- name: survey (every live lane, and what the guards of an expiry need)
 SELECT k.id, k.renewed_at, k.lease, k.host, k.boot_id, k.pid_namespace, k.pid, k.process_started_at,

@@ -10,6 +10,9 @@
 from __future__ import annotations
 
 import argparse
+import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -93,7 +96,7 @@ def _run(args: argparse.Namespace) -> int:
                 f"workflow show {show.workflow_id}",
                 f"stream tail {show.workflow_id} words",
             ):
-                page.line(f"  dbosflow {command}{found.look}")
+                page.line(f"  {_program()} {command}{found.look}")
     return 0 if passed else 1
 
 
@@ -101,6 +104,14 @@ _VERDICTS = {
     True: "Nothing was lost, and nothing came twice.",
     False: "The stream is not what it should be: this is a bug.",
 }
+
+
+def _program() -> str:
+    """How whoever started this can start it again."""
+    invoked = Path(sys.argv[0])
+    if invoked.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m dbosflow"
+    return invoked.name if shutil.which(invoked.name) == str(invoked) else shlex.quote(str(invoked))
 
 
 def _pace(text: str) -> float:

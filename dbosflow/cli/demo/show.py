@@ -30,7 +30,7 @@ T = TypeVar("T")
 _SILENCE = 60.0
 """Seconds without a word after which something is wrong; a reclaim takes one lease (10 s) at worst."""
 _READY = 60.0
-_EARLY_KILL, _LATE_KILL = 0.25, 0.42
+_EARLY_KILL, _LATE_KILL = 0.25, 0.4
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,145 @@
+"""P6 and P11: one live owner. Who lost his lease writes nothing any more; who only blocks his own loop does not lose it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.behaviour import ledger
+from tests.behaviour.programs import surviving
+from tests.behaviour.tables import disorder, rows, stored_values
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from dbosflow import Engine
+    from tests.behaviour.conftest import StartProgram
+    from tests.behaviour.program import Program
+
+PATIENCE = 30.0
+LEASE = 1.5
+
+
+def start_in(worker: Program, name: str, *args: Any) -> None:
+    """Starts workflow ``w`` in the process of a worker."""
+    assert worker.ask(start=name, id="w", args=args) == {"started": "w"}
+
+
+def lines_of(program: Program) -> list[str]:
+    """What a process has done."""
+    return [entry.what for entry in ledger.entries() if entry.pid == program.pid]
+
+
+def written_by(url: str, epoch: int) -> list[tuple[Any, ...]]:
+    """Every row that an epoch wrote."""
+    return rows(
+        url,
+        """SELECT 'step', key, seq::text FROM dbosflow.step WHERE epoch = %s
+           UNION ALL SELECT 'block', key, "offset"::text FROM dbosflow.stream_block WHERE epoch = %s ORDER BY 1, 2, 3""",
+        epoch,
+        epoch,
+    )
+
+
+def taken_over(url: str) -> bool:
+    """Whether somebody else owns the workflow."""
+    return rows(url, "SELECT epoch > 1 AND worker_id IS NOT NULL FROM dbosflow.workflow WHERE id = 'w'") == [(True,)]
+
+
+@pytest.mark.parametrize("moment", ["between steps", "in a step"])
+def test_a_frozen_worker_is_taken_over_and_writes_nothing_when_it_thaws(
+    database_url: str, start_program: StartProgram, client: Engine, moment: str
+) -> None:
+    """Its lease runs out while it is stopped; afterwards its steps and its stream writes leave no row, it begins no
+    step body, and the workflow is whole."""
+    settings = {"lease": LEASE}
+    owner = start_program("worker", module="surviving", settings=settings)
+    heir = start_program("worker", module="surviving", settings=settings)
+    if moment == "between steps":
+        start_in(owner, "ticking", 400, 0.01)
+        eventually(lambda: len(lines_of(owner)) >= 20)
+    else:
+        start_in(owner, "lingering_twice", 3.0)
+        eventually(lambda: lines_of(owner) == ["first begins"])
+    owner.freeze()
+    frozen_at = len(lines_of(owner))
+    eventually(lambda: taken_over(database_url), timeout=PATIENCE)
+    before = written_by(database_url, 1)
+    owner.thaw()
+    owner.logs("lease", "lost")
+    handle = client.handle("w")
+    if moment == "between steps":
+        assert handle.result(timeout=PATIENCE) == 400
+        assert stored_values(database_url, "w", "ticks") == [(number, number) for number in range(400)]
+        assert len(lines_of(owner)) == frozen_at, "no step body began after the thaw"
+    else:
+        assert handle.result(timeout=PATIENCE) == ["first", "second"]
+        assert lines_of(owner) in (["first begins"], ["first begins", "first ends"]), "the body may end, no other begins"
+        assert lines_of(heir)[-2:] == ["second begins", "second ends"]
+    assert written_by(database_url, 1) == before
+    assert rows(database_url, "SELECT ended_because FROM dbosflow.worker WHERE state = 'dead'") == [("expired",)]
+    assert disorder(database_url) == []
+
+
+def test_a_worker_that_was_taken_over_works_again_under_a_new_lease(
+    start_program: StartProgram, client: Engine
+) -> None:
+    """Its lane begins anew: what it is given later it runs, and it could take the workflow back."""
+    settings = {"lease": LEASE}
+    owner = start_program("worker", module="surviving", settings=settings)
+    heir = start_program("worker", module="surviving", settings=settings)
+    start_in(owner, "ticking", 300, 0.01)
+    eventually(lambda: len(lines_of(owner)) >= 10)
+    owner.freeze()
+    eventually(lambda: lines_of(heir), timeout=PATIENCE)
+    owner.thaw()
+    owner.logs("lease", "lost")
+    heir.kill()
+    assert client.handle("w", surviving.ticking).result(timeout=PATIENCE) == 300
+    assert lines_of(owner)[-1] == "tick 299"
+    assert client.read_stream("w", "ticks").read_all() == (list(range(300)), True)
+
+
+def test_a_lease_that_is_renewed_is_not_taken(
+    database_url: str, start_program: StartProgram, client: Engine
+) -> None:
+    """Peers watch for several leases, and leave a worker alone that only has nothing to write."""
+    workers = [start_program("worker", module="surviving", settings={"lease": 1.0}) for _ in range(3)]
+    start_in(workers[0], "lingering_twice", 2.5)
+    assert client.handle("w").result(timeout=PATIENCE) == ["first", "second"]
+    assert lines_of(workers[0]) == ["first begins", "first ends", "second begins", "second ends"]
+    assert rows(database_url, "SELECT epoch FROM dbosflow.workflow") == [(1,)]
+    assert rows(database_url, "SELECT DISTINCT state FROM dbosflow.worker") == [("live",)]
+
+
+def test_python_code_that_blocks_does_not_cost_the_lease(
+    database_url: str, start_program: StartProgram, client: Engine
+) -> None:
+    """P11: a busy loop three leases long, in the body and in a step. Nobody takes over, and the watchdog names both."""
+    owner = start_program("worker", module="surviving", settings={"lease": 1.0})
+    start_program("worker", module="surviving", settings={"lease": 1.0})
+    start_in(owner, "holding_the_loop", 3.0)
+    assert client.handle("w").result(timeout=PATIENCE) == "done"
+    assert ledger.noted() == ["body", "between", "spinning"]
+    assert rows(database_url, "SELECT epoch FROM dbosflow.workflow") == [(1,)]
+    assert rows(database_url, "SELECT DISTINCT state FROM dbosflow.worker") == [("live",)]
+    line = owner.logs("'w'", "holding_the_loop", "the body", "held the event loop")
+    assert "surviving.py" in line, "and the place in the code"
+    assert "surviving.py" in owner.logs("'w'", "holding_the_loop", "step 'spinning#0'", "held the event loop")
+
+
+def test_a_reader_does_not_mind_a_change_of_owners(start_program: StartProgram, client: Engine) -> None:
+    """Frozen, thawed or killed: whoever reads sees each value once, and the end."""
+    settings = {"lease": LEASE}
+    workers = [start_program("worker", module="surviving", settings=settings) for _ in range(3)]
+    start_in(workers[0], "ticking", 300, 0.01)
+    reader = client.read_stream("w", "ticks", timeout=PATIENCE)
+    heard = [next(reader) for _ in range(10)]
+    workers[0].freeze()
+    heard += [next(reader) for _ in range(100)]  # it takes an heir
+    workers[0].thaw()
+    heir = max(workers[1:], key=lambda worker: len(lines_of(worker)))
+    heir.kill()
+    values, closed = reader.read_all()
+    assert closed
+    assert heard + values == list(range(300))

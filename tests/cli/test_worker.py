@@ -1,0 +1,241 @@
+"""``dbosflow worker``, and the commands that look at what it does."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dbosflow import Engine
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.cli.shell import Command, Shell
+
+APP = """
+from dbosflow import step, workflow, write_stream
+
+@step
+def upper(word: str) -> str:
+    return word.upper()
+
+@workflow
+def greeting(name: str) -> str:
+    for word in ("hello", name):
+        write_stream("words", upper(word))
+    return "done"
+"""
+
+START = """
+import sys
+from app import greeting
+from dbosflow import Engine
+
+with Engine(executes=False) as engine:
+    for queue in sys.argv[1:]:
+        engine.start(greeting.options(workflow_id=f"greeting-{queue}", queue=queue), "wörld")
+"""
+
+# The step waits for the test, which holds the other end of a pipe with a name.
+WAITING = """
+import os
+from pathlib import Path
+from dbosflow import step, workflow
+
+@step
+def wait() -> str:
+    with Path("begun").open("a") as begun:
+        begun.write(f"{os.getpid()}\\n")
+    return Path("gate").read_text()
+
+@workflow
+def waiting() -> str:
+    return wait()
+"""
+
+START_WAITING = """
+from app import waiting
+from dbosflow import Engine
+
+with Engine(executes=False) as engine:
+    engine.start(waiting.options(workflow_id="w"))
+"""
+
+
+def enqueue(shell: Shell, *queues: str) -> None:
+    shell.write("start.py", START)
+    done = shell.python("start.py", *queues).end()
+    assert done.status == 0, done.err
+
+
+def start_worker(shell: Shell, *arguments: str) -> Command:
+    worker = shell.start("worker", *arguments)
+    worker.await_log("the worker is ready")
+    return worker
+
+
+def start_waiting(shell: Shell) -> tuple[Command, Path]:
+    """A worker in the middle of a step, and the pipe that the step waits for."""
+    shell.write("app.py", WAITING)
+    gate = shell.directory / "gate"
+    os.mkfifo(gate)
+    worker = start_worker(shell, "app")
+    assert shell.python("-c", START_WAITING).end().status == 0
+    eventually((shell.directory / "begun").exists)
+    return worker, gate
+
+
+def test_a_worker_runs_what_is_enqueued_and_other_commands_look_at_it(shell: Shell) -> None:
+    """A module of the current directory, a queue, a stream that is tailed, a listing and a record: the whole round."""
+    shell.write("app.py", APP)
+    worker = start_worker(shell, "app", "--concurrency", "2")
+    enqueue(shell, "default")
+
+    assert shell.run("stream", "tail", "greeting-default", "words").out == "HELLO\nWÖRLD\n"
+    from_one = shell.run("stream", "tail", "greeting-default", "words", "--from", "1", "--json").out
+    assert json.loads(from_one) == {"offset": 1, "value": "WÖRLD"}
+    listing = shell.run("workflow", "list", "--status", "succeeded", "--queue", "default", "--name", "greeting").out
+    assert listing.splitlines()[1].split()[:4] == ["greeting-default", "greeting", "succeeded", "default"]
+
+    record, steps, streams = shell.run("workflow", "show", "greeting-default").out.split("\n\n")
+    facts = dict(line.split(maxsplit=1) for line in record.splitlines())
+    assert (facts["status"], facts["input"], facts["output"]) == ("succeeded", '{"name": "wörld"}', '"done"')
+    assert [line.split()[1] for line in steps.splitlines()] == ["STEP", "upper#0", "upper#1"]
+    assert streams.splitlines()[1].split() == ["words", "3", "18", "complete"]
+
+    worker.signal(signal.SIGTERM)
+    assert worker.end().status == 0
+
+
+def test_a_worker_serves_the_queues_it_was_given_and_no_other(shell: Shell) -> None:
+    """``--queue`` may be repeated; what waits in another queue goes on waiting, also when it was there first."""
+    shell.write("app.py", APP)
+    enqueue(shell, "other", "one", "two")
+    start_worker(shell, "app", "--queue", "one", "--queue", "two")
+    for queue in ("one", "two"):
+        assert shell.run("stream", "tail", f"greeting-{queue}", "words").status == 0
+    assert "greeting-other" in shell.run("workflow", "list", "--status", "queued").out
+
+
+def test_logs_go_to_stderr(shell: Shell) -> None:
+    """A worker has no results: its stdout stays empty."""
+    shell.write("app.py", APP)
+    worker = start_worker(shell, "app")
+    worker.signal(signal.SIGTERM)
+    done = worker.end()
+    assert done.out == ""
+    assert "SIGTERM" in done.err
+
+
+@pytest.mark.parametrize(
+    "command", [("worker", "app"), ("migrate",), ("workflow", "list"), ("stream", "tail", "id", "key")]
+)
+def test_a_forgotten_url_is_an_error_and_no_empty_database(bare_shell: Shell, command: tuple[str, ...]) -> None:
+    """Without a URL nothing is started and nothing is made; the one line says what to do."""
+    bare_shell.write("app.py", APP)
+    done = bare_shell.run(*command)
+    assert (done.status, done.out) == (1, "")
+    (line,) = done.err.splitlines()
+    assert all(way in line for way in ("--database-url", "DBOSFLOW_DATABASE_URL", "--embedded"))
+    assert [path.name for path in bare_shell.directory.iterdir() if path.suffix != ".py"] == []
+
+
+@pytest.mark.parametrize(
+    ("module", "said"),
+    [
+        ("missing", "there is no module 'missing'"),
+        ("package.missing", "there is no module 'package.missing'"),
+        ("sub/app.py", "name a module as in an import statement, like 'sub.app'"),
+        ("needy", "'needy' cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
+        ("broken", "'broken' cannot be imported: ZeroDivisionError: division by zero ("),
+        ("garbled", "'garbled' cannot be imported: SyntaxError"),
+        ("leaving", "'leaving' cannot be imported: SystemExit"),
+        ("empty", "has no workflow"),
+    ],
+)
+def test_a_wrong_module_is_told_in_one_line(bare_shell: Shell, module: str, said: str) -> None:
+    """Each way in which a module can be wrong has its own message, and none is a traceback."""
+    bare_shell.use("postgresql://127.0.0.1:1/nothing-is-asked-of-the-database-before")
+    sources = {"needy": "import nowhere", "broken": "1 / 0", "garbled": "def", "leaving": "exit(0)", "empty": ""}
+    for name, text in sources.items():
+        bare_shell.write(f"{name}.py", text)
+    (bare_shell.directory / "package").mkdir()
+    done = bare_shell.run("worker", module)
+    (line,) = done.err.splitlines()
+    assert said in line
+    assert done.status == 1
+
+
+def test_a_module_may_bring_its_workflows_from_elsewhere(shell: Shell) -> None:
+    """A module that only imports workflows counts, and so does one whose workflow is a class's method."""
+    shell.write("app.py", APP)
+    shell.write("collected.py", "import app")
+    shell.write("again.py", "from app import greeting")
+    shell.write(
+        "methods.py", "from dbosflow import workflow\nclass A:\n    @workflow\n    @staticmethod\n    def f(): ..."
+    )
+    worker = shell.start("worker", "collected", "again", "methods")
+    assert "greeting, A.f" in worker.await_log("the worker is ready")
+
+
+def test_sigterm_lets_a_running_step_finish_and_hands_the_workflow_over(shell: Shell, database_url: str) -> None:
+    """What a step did is recorded by the worker that stops; the next worker goes on behind it."""
+    worker, gate = start_waiting(shell)
+    worker.signal(signal.SIGTERM)
+    worker.await_log("SIGTERM")
+    gate.write_text("through")
+    assert worker.end().status == 0
+
+    start_worker(shell, "app")
+    with Engine(database_url, executes=False) as engine:
+        assert engine.handle("w").result(timeout=30) == "through"
+    assert len((shell.directory / "begun").read_text().split()) == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_signal_quits_at_once(shell: Shell, database_url: str, number: signal.Signals) -> None:
+    """Whoever cannot wait for a step need not: the workflow goes on elsewhere, as after a crash."""
+    worker, gate = start_waiting(shell)
+    worker.signal(number)
+    worker.await_log(number.name)
+    worker.signal(number)
+    done = worker.end()
+    assert done.status == 128 + number
+    assert "Traceback" not in done.err
+
+    start_worker(shell, "app")
+    eventually(lambda: len((shell.directory / "begun").read_text().split()) == 2)
+    gate.write_text("second")
+    with Engine(database_url, executes=False) as engine:
+        assert engine.handle("w").result(timeout=30) == "second"
+
+
+def test_ctrl_c_ends_a_worker_quietly(shell: Shell) -> None:
+    """Status 130, as shells expect it, and no traceback."""
+    shell.write("app.py", APP)
+    worker = start_worker(shell, "app")
+    worker.signal(signal.SIGINT)
+    done = worker.end()
+    assert done.status == 130
+    assert "Traceback" not in done.err
+
+
+def test_ctrl_c_ends_a_worker_that_waits_for_its_database(bare_shell: Shell) -> None:
+    """Also before it is ready: it does not wait for the end of its attempts to connect."""
+    bare_shell.write("app.py", APP)
+    worker = bare_shell.start("worker", "app", "--database-url", "postgresql://nobody@127.0.0.1:1/nothing")
+    worker.await_log("database from the URL given")
+    worker.signal(signal.SIGINT)
+    assert worker.end().status == 130
+
+
+def test_a_worker_can_end_with_its_parent(shell: Shell) -> None:
+    """With ``--until-eof`` the end of standard input, which no death of a parent can prevent, stops it."""
+    shell.write("app.py", APP)
+    worker = start_worker(shell, "app", "--until-eof")
+    assert worker.end().status == 0

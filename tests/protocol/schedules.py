@@ -1,0 +1,217 @@
+"""What a schedule is made of: sessions of one database that are told, one after the other, what to do and when to wait.
+
+A schedule never sleeps to let something happen: it looks, with a deadline, whether a session waits for a lock.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self
+from uuid import UUID, uuid4
+
+import psycopg
+
+from dbosflow._store import step, worker, workflow
+from dbosflow._store.batch import BatchResult, BatchRows, write_batch
+from dbosflow._store.queries import fetch_all
+from dbosflow._store.worker import ProcessIdentity
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+    from types import TracebackType
+
+    from dbosflow._store.step import History
+    from dbosflow._store.workflow import Claimed
+
+P = ParamSpec("P")
+
+SCHEMA = "dbosflow"
+NAME = "flow"
+ELSEWHERE = ProcessIdentity("elsewhere", None, None, 1, None)
+PATIENCE = 10.0
+"""Seconds in which what must happen does."""
+
+
+def on_a_database(schedule: Callable[Concatenate[Database, P], Coroutine[Any, Any, None]]) -> Callable[..., None]:
+    """Makes ``schedule`` a test: with a database and an event loop of its own."""
+    parameters = list(inspect.signature(schedule).parameters.values())[1:]
+
+    def test(database_url: str, **arguments: Any) -> None:
+        async def main() -> None:
+            async with Database(database_url) as database:
+                await schedule(database, **arguments)  # type: ignore[call-arg]
+
+        asyncio.run(main())
+
+    test.__doc__, test.__module__ = schedule.__doc__, schedule.__module__
+    url = inspect.Parameter("database_url", inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    test.__signature__ = inspect.Signature([url, *parameters])  # type: ignore[attr-defined]
+    return test
+
+
+@dataclass
+class Slice:
+    """One run's part of a batch, row by row."""
+
+    workflow_id: str
+    epoch: int = 1
+    records: list[tuple[Any, ...]] = field(default_factory=list)
+    blocks: list[tuple[Any, ...]] = field(default_factory=list)
+    ends: list[tuple[Any, ...]] = field(default_factory=list)
+
+    def record(self, key: str, output: str | None = "1", *, seq: int = 0) -> Slice:
+        """A step's outcome."""
+        self.records.append(
+            (self.workflow_id, key, "step", self.epoch, seq, seq, f"{self.epoch}.1", output, None, None, None, 0.0)
+        )
+        return self
+
+    def values(self, offset: int, count: int = 1, *, key: str = "out", kind: str = "values") -> Slice:
+        """A block of a stream."""
+        values = json.dumps(list(range(offset, offset + count))) if kind == "values" else None
+        self.blocks.append(
+            (self.workflow_id, key, offset, count, kind, values, len(values or ""), "", offset, None, self.epoch)
+        )
+        return self
+
+    def closed(self, offset: int, *, key: str = "out") -> Slice:
+        """A terminal frame."""
+        return self.values(offset, key=key, kind="complete")
+
+    def end(self, status: str = "succeeded", output: str | None = '"done"') -> Slice:
+        """The end of the workflow."""
+        self.ends.append((self.workflow_id, self.epoch, status, output, None))
+        return self
+
+
+def batch(*slices: Slice, starts: tuple[str, ...] = ()) -> BatchRows:
+    """The rows of one statement."""
+    rows = BatchRows(starts=[(workflow_id, NAME, "", 0, "{}", None, None) for workflow_id in starts])
+    for part in slices:
+        rows.runs.append((part.workflow_id, part.epoch))
+        rows.records += part.records
+        rows.blocks += part.blocks
+        rows.ends += part.ends
+        first: dict[str, int] = {}
+        for _, key, offset, *_ in part.blocks:
+            first.setdefault(key, offset)
+        rows.tails += [(part.workflow_id, key, offset) for key, offset in first.items()]
+    return rows
+
+
+class Lane:
+    """A lane as the protocol knows it: a row, and a connection with a lane's settings."""
+
+    def __init__(self, worker_id: UUID, connection: psycopg.AsyncConnection[Any]) -> None:
+        self.id = worker_id
+        self.connection = connection
+
+    async def write(self, *slices: Slice, starts: tuple[str, ...] = ()) -> BatchResult:
+        """Sends one batch."""
+        return await self.send(batch(*slices, starts=starts))
+
+    async def send(self, rows: BatchRows) -> BatchResult:
+        """Sends a batch as it is."""
+        return await write_batch(self.connection, rows, self.id, SCHEMA)
+
+    async def start(self, *workflow_ids: str) -> Self:
+        """Starts workflows, which it then owns at epoch 1."""
+        assert (await self.write(starts=workflow_ids)).started == set(workflow_ids)
+        return self
+
+    async def claim(self, limit: int = 10) -> list[Claimed]:
+        """Claims what is queued."""
+        return await workflow.claim(
+            self.connection, SCHEMA, worker_id=self.id, queue="", names=[NAME], limit=limit
+        )
+
+
+class Database:
+    """A database under test, and the sessions of one schedule."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._resources = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        self._watching = await self.connect()
+        self.admin = await self.connect()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._resources.aclose()
+
+    async def connect(self, *, autocommit: bool = True) -> psycopg.AsyncConnection[Any]:
+        """A session. Without ``autocommit`` what it does is under way until it commits."""
+        connection = await psycopg.AsyncConnection.connect(self.url, autocommit=autocommit)
+        self._resources.push_async_callback(connection.close)
+        return connection
+
+    async def lane(self, worker_id: UUID | None = None) -> Lane:
+        """A live lane; with ``worker_id`` another connection of that one."""
+        connection = await self.connect()
+        await fetch_all(connection, SCHEMA, "batch", "session", idle_limit="10s")
+        if worker_id is not None:
+            return Lane(worker_id, connection)
+        lane = Lane(uuid4(), connection)
+        await worker.register(connection, SCHEMA, worker_id=lane.id, lease=10.0, process=ELSEWHERE, version="0")
+        return lane
+
+    async def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """What a query finds."""
+        cursor = await self.admin.execute(query.encode(), values)
+        return await cursor.fetchall() if cursor.description else []
+
+    async def waiting(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        """Waits until a session waits for a lock."""
+        query = "SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = %s"
+        async with asyncio.timeout(PATIENCE):
+            while True:
+                cursor = await self._watching.execute(query, (connection.info.backend_pid,))
+                if await cursor.fetchone() == (True,):
+                    return
+
+    async def hold_key(self, workflow_id: str, key: str = "held") -> psycopg.AsyncConnection[Any]:
+        """A session that has that record under way: whoever writes it, too, has taken its snapshot and waits."""
+        session = await self.connect(autocommit=False)
+        await session.execute(
+            """INSERT INTO dbosflow.step (workflow_id, key, kind, epoch, seq, turn, started_at)
+               VALUES (%s, %s, 'step', 0, 0, 0, now())""",
+            (workflow_id, key),
+        )
+        return session
+
+    async def reclaim(self, *lanes: Lane) -> set[UUID]:
+        """The first statement of a death: of those lanes, who is dead now."""
+        surveyed = await worker.survey(self.admin, SCHEMA)
+        leases = [lease for lease in surveyed if lease.id in {lane.id for lane in lanes}]
+        return await worker.mark_dead(self.admin, SCHEMA, leases, "expired")
+
+    async def requeue(self, max_recoveries: int = 10) -> dict[str, str]:
+        """The second: what went back to its queue, or was parked."""
+        rows = await workflow.requeue(self.admin, SCHEMA, max_recoveries=max_recoveries)
+        return {row["id"]: row["status"] for row in rows}
+
+    async def history(self, workflow_id: str) -> History:
+        """What a new owner loads."""
+        return (await step.histories(self.admin, SCHEMA, [workflow_id]))[workflow_id]
+
+    async def workflow(self, workflow_id: str) -> tuple[Any, ...]:
+        """Status, owner and epoch."""
+        rows = await self.rows("SELECT status, worker_id, epoch FROM dbosflow.workflow WHERE id = %s", workflow_id)
+        return rows[0] if rows else ()
+
+    async def stored(self, workflow_id: str) -> tuple[set[str], list[tuple[int, int, str]]]:
+        """The keys of its records, and the blocks of its stream."""
+        keys = await self.rows("SELECT key FROM dbosflow.step WHERE workflow_id = %s", workflow_id)
+        blocks = await self.rows(
+            'SELECT "offset", count, kind FROM dbosflow.stream_block WHERE workflow_id = %s ORDER BY "offset"',
+            workflow_id,
+        )
+        return {key for (key,) in keys}, [(offset, count, kind) for offset, count, kind in blocks]

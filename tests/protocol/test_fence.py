@@ -1,0 +1,214 @@
+"""The fence: a batch is written by a live owner or not at all, and whoever takes over sees all that was written.
+
+The schedules are those in which an epoch condition without a lock lost records.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from dbosflow._store import worker
+from tests.protocol.schedules import SCHEMA, Database, Slice, on_a_database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SLICES: dict[str, Callable[[int], Slice]] = {
+    "record": lambda epoch: Slice("w", epoch).record("a"),
+    "block": lambda epoch: Slice("w", epoch).values(0, 3),
+    "end": lambda epoch: Slice("w", epoch).end(),
+    "all": lambda epoch: Slice("w", epoch).record("a").values(0, 3).closed(3).end(),
+}
+each_slice = pytest.mark.parametrize("part", SLICES.values(), ids=SLICES)
+
+
+@each_slice
+@on_a_database
+async def test_a_lane_with_a_batch_under_way_does_not_die(db: Database, part: Callable[[int], Slice]) -> None:
+    """The batch has its snapshot and waits for something: a death then would let it commit behind the new owner's back."""
+    old, new = await db.lane(), await db.lane()
+    await old.start("w", "other")
+    held = await db.hold_key("other")
+    writing = asyncio.create_task(old.write(Slice("other").record("held"), part(1)))
+    await db.waiting(old.connection)
+
+    assert await db.reclaim(old) == set()
+    assert await db.requeue() == {}
+
+    await held.rollback()
+    assert (await writing).written
+    expected = await db.stored("w")
+    ended = (await db.workflow("w"))[0] == "succeeded"
+
+    assert await db.reclaim(old) == {old.id}
+    assert set(await db.requeue()) == ({"other"} if ended else {"other", "w"})
+    claimed = {one.id: one.epoch for one in await new.claim()}
+    assert claimed.get("w") == (None if ended else 3)
+    history = await db.history("w")
+    assert set(history.records) == expected[0]
+    assert history.tails == ({"out": expected[1][-1][0] + expected[1][-1][1]} if expected[1] else {})
+
+
+@each_slice
+@on_a_database
+async def test_a_dead_lane_writes_nothing(db: Database, part: Callable[[int], Slice]) -> None:
+    """Neither before its run has a new owner nor after that."""
+    old, new = await db.lane(), await db.lane()
+    await old.start("w")
+    assert await db.reclaim(old) == {old.id}
+    for _ in range(2):
+        result = await old.write(part(1))
+        assert not result.leased
+        assert not result.written
+        assert await db.stored("w") == (set(), [])
+        await db.requeue()
+        await new.claim()
+    assert await db.workflow("w") == ("running", new.id, 3)
+
+
+@on_a_database
+async def test_a_dead_lane_starts_and_claims_nothing(db: Database) -> None:
+    """Such a run would belong to a lane that nobody ever reclaims again."""
+    old, new = await db.lane(), await db.lane()
+    await new.start("queued")
+    assert await db.reclaim(old, new) == {old.id, new.id}
+    assert await db.requeue() == {"queued": "queued"}
+    assert not (await old.write(starts=("w",))).written
+    assert await old.claim() == []
+    await db.rows("DELETE FROM dbosflow.worker")
+    assert not (await old.write(starts=("w",))).written
+    assert await old.claim() == []
+    assert await db.workflow("w") == ()
+    assert (await db.workflow("queued"))[0] == "queued"
+
+
+@on_a_database
+async def test_a_renewal_does_not_wait_for_a_batch_and_a_death_is_no_plain_update(db: Database) -> None:
+    """An update of no key column passes ``FOR KEY SHARE``: good for renewals, and why death takes the row ``FOR UPDATE``."""
+    lane = await db.lane()
+    await lane.start("w")
+    held = await db.hold_key("w")
+    writing = asyncio.create_task(lane.write(Slice("w").record("held")))
+    await db.waiting(lane.connection)
+
+    def renew() -> set[object]:
+        with psycopg.connect(db.url, autocommit=True, options="-c lock_timeout=5s") as connection:
+            return set(worker.renew(connection, SCHEMA, [lane.id]))
+
+    assert await asyncio.to_thread(renew) == {lane.id}
+    await db.rows("BEGIN")
+    await db.rows("UPDATE dbosflow.worker SET state = 'dead' WHERE id = %s", lane.id)
+    await db.rows("ROLLBACK")
+    assert await db.reclaim(lane) == set()
+    await held.rollback()
+    assert (await writing).written
+
+
+@on_a_database
+async def test_a_release_waits_for_a_batch_that_lost_its_connection(db: Database) -> None:
+    """The engine has given the batch up, its server has not: released at once, the lane's runs would lose that record."""
+    lane = await db.lane()
+    await lane.start("w")
+    held = await db.hold_key("w")
+    ghost = await db.lane(lane.id)
+    writing = asyncio.create_task(ghost.write(Slice("w").record("held")))
+    await db.waiting(ghost.connection)
+    releasing = asyncio.create_task(worker.release(lane.connection, SCHEMA, lane.id))
+    await db.waiting(lane.connection)
+    assert await db.requeue() == {}
+    await held.rollback()
+    assert (await writing).written
+    await releasing
+    assert await db.requeue() == {"w": "queued"}
+    assert set((await db.history("w")).records) == {"held"}
+
+
+@on_a_database
+async def test_a_batch_waits_for_a_death_in_progress_and_then_writes_nothing(db: Database) -> None:
+    """It wakes to find no lease; and where the death is called off, it goes on."""
+    lane = await db.lane()
+    await lane.start("w")
+    for decide, written in (("ROLLBACK", True), ("COMMIT", False)):
+        part = Slice("w").record(decide, seq=int(written))
+        await db.rows("BEGIN")
+        assert await db.reclaim(lane) == {lane.id}
+        writing = asyncio.create_task(lane.write(part))
+        await db.waiting(lane.connection)
+        await db.rows(decide)
+        result = await writing
+        assert (result.leased, result.written) == (written, written)
+    assert (await db.stored("w"))[0] == {"ROLLBACK"}
+
+
+@on_a_database
+async def test_a_lane_that_was_renewed_meanwhile_does_not_die(db: Database) -> None:
+    """What the reclaimer saw is no longer so."""
+    lane = await db.lane()
+    seen = await worker.survey(db.admin, SCHEMA)
+
+    def renew() -> None:
+        with psycopg.connect(db.url, autocommit=True) as connection:
+            assert worker.renew(connection, SCHEMA, [lane.id]) == {lane.id}
+
+    await asyncio.to_thread(renew)
+    assert await worker.mark_dead(db.admin, SCHEMA, seen, "expired") == set()
+    assert await db.reclaim(lane) == {lane.id}
+
+
+@each_slice
+@on_a_database
+async def test_an_ended_run_is_nobodys(db: Database, part: Callable[[int], Slice]) -> None:
+    """Its lane lives and its epoch stands, but it has no owner any more: no record follows an end."""
+    lane = await db.lane()
+    await lane.start("w")
+    assert (await lane.write(Slice("w").end())).written
+    result = await lane.write(part(1))
+    assert (result.leased, result.written, result.mine) == (True, False, set())
+    assert await db.stored("w") == (set(), [])
+    assert await db.workflow("w") == ("succeeded", None, 1)
+
+
+@on_a_database
+async def test_an_epoch_alone_is_no_owner(db: Database) -> None:
+    """After a failover that lost a claim, two lanes can hold a run at the same epoch; the row names one of them."""
+    one, other = await db.lane(), await db.lane()
+    await one.start("w")
+    assert (await other.write(Slice("w", 1).record("a"))).mine == set()
+    assert (await one.write(Slice("w", 2).record("a"))).mine == set()
+    assert (await one.write(Slice("w", 1).record("a"))).written
+
+
+@on_a_database
+async def test_a_batch_is_written_whole_or_not_at_all(db: Database) -> None:
+    """One run that is not mine, or one stream that moved, and nobody's rows are in; without it the rest goes."""
+    lane, other = await db.lane(), await db.lane()
+    await lane.start("a", "b")
+    await other.start("foreign")
+
+    def good(seq: int) -> Slice:
+        return Slice("a").record(f"step {seq}", seq=seq).values(seq)
+
+    assert (await lane.write(good(0), Slice("b").values(0))).written
+
+    result = await lane.write(good(1), Slice("b").record("x"), Slice("foreign").record("x"), starts=("new",))
+    assert (result.leased, result.written, result.mine) == (True, False, {"a", "b"})
+    result = await lane.write(good(1), Slice("b").values(0).end(), starts=("new",))
+    assert (result.leased, result.written, result.mine, result.moved) == (True, False, {"a", "b"}, {"b"})
+    assert await db.stored("a") == ({"step 0"}, [(0, 1, "values")])
+    assert await db.stored("b") == (set(), [(0, 1, "values")])
+    assert await db.workflow("new") == ()
+
+    assert (await lane.write(good(1), starts=("new",))).started == {"new"}
+    assert (await db.stored("a"))[1] == [(0, 1, "values"), (1, 1, "values")]
+
+
+@on_a_database
+async def test_a_lane_that_never_was_has_no_lease(db: Database) -> None:
+    """An unknown id is refused like a dead one."""
+    lane = await db.lane(uuid4())
+    assert not (await lane.write(starts=("w",))).leased

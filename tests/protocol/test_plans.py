@@ -1,0 +1,224 @@
+"""The hot statements' plans: what they may cost is decided here, not by a planner that saw an empty table.
+
+A lane's session plans once for every size of batch. The plans are made while the tables are empty, as a new engine makes
+them, and run when they are not.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from psycopg import sql
+
+from dbosflow._store import statements
+from dbosflow._store.batch import batch_statement
+from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, batch, on_a_database
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from psycopg import AsyncConnection
+
+    from dbosflow._store.batch import BatchRows
+
+SIZE = 1000
+"""Workflows in a batch."""
+CROWD = 20_000
+"""Workflows in the tables."""
+
+Node = dict[str, Any]
+
+
+class Plan:
+    """What ``EXPLAIN ANALYZE`` tells of one execution."""
+
+    def __init__(self, plan: Node) -> None:
+        self.nodes = list(_nodes(plan))
+
+    def access(self, table: str) -> set[str]:
+        """What a table was read by: names of indexes, or the kind of a scan that uses none."""
+        reads = [node for node in self.nodes if node.get("Relation Name") == table and "Scan" in node["Node Type"]]
+        return {index for scan in reads if scan["Actual Loops"] for index in _indexes(scan)}
+
+    @property
+    def work(self) -> float:
+        """The rows that the busiest node handled."""
+        return max(
+            (node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0))
+            * node["Actual Loops"]
+            for node in self.nodes
+        )
+
+    @property
+    def nested_over_results(self) -> list[str]:
+        """The results of other parts that a nested loop reads anew for each row. One-row ones cost nothing."""
+        inner = [node for node in self.nodes if node.get("Parent Relationship") == "Inner"]
+        joined = {node["CTE Name"] for node in inner if node["Node Type"] == "CTE Scan" and node["Actual Loops"] > 1}
+        return sorted(joined - {"lease", "gate"})
+
+
+def _nodes(plan: Node) -> Iterator[Node]:
+    yield plan
+    for part in plan.get("Plans", ()):
+        yield from _nodes(part)
+
+
+def _indexes(scan: Node) -> Iterator[str]:
+    if scan["Node Type"] == "Bitmap Heap Scan":
+        yield from (node["Index Name"] for node in _nodes(scan) if "Index Name" in node)
+    else:
+        yield scan.get("Index Name", scan["Node Type"])
+
+
+async def prepare(connection: AsyncConnection[Any], name: str, statement: str) -> list[str]:
+    """Prepares a statement as psycopg does; the order of its parameters."""
+    parameters = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    for number, parameter in enumerate(parameters, 1):
+        statement = statement.replace(f"%({parameter})s", f"${number}")
+    await connection.execute(f"PREPARE hot_{name} AS {statement.replace('%%', '%')}".encode())
+    return parameters
+
+
+async def explain(connection: AsyncConnection[Any], name: str, values: list[Any]) -> Plan:
+    """Runs a prepared statement, and takes it back."""
+    execute = sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {}({})").format(
+        sql.Identifier(f"hot_{name}"), sql.SQL(", ").join(map(sql.Literal, values))
+    )
+    await connection.execute("BEGIN")
+    cursor = await connection.execute(execute)
+    row = await cursor.fetchone()
+    await connection.execute("ROLLBACK")
+    assert row is not None
+    return Plan((row[0] if isinstance(row[0], list) else json.loads(row[0]))[0]["Plan"])
+
+
+async def populate(db: Database, *, worker_id: object, owned: int = CROWD // 2) -> None:
+    """A crowd of workflows with records and streams, some of them owned by the lane; statistics are up to date."""
+    await db.rows(
+        """INSERT INTO dbosflow.workflow (id, name, status, input, epoch, worker_id)
+           SELECT 'w' || n, %s, CASE WHEN n %% 2 = 0 AND n <= 2 * %s THEN 'running' ELSE 'succeeded' END, '{}', 1,
+                  CASE WHEN n %% 2 = 0 AND n <= 2 * %s THEN %s::uuid END
+           FROM generate_series(1, %s) n""",
+        *(NAME, owned, owned, worker_id, CROWD),
+    )
+    await db.rows(
+        """INSERT INTO dbosflow.step (workflow_id, key, kind, epoch, seq, turn, started_at)
+           SELECT 'w' || n, 'first', 'step', 1, 0, 0, now() FROM generate_series(1, %s) n""",
+        CROWD,
+    )
+    await db.rows(
+        """INSERT INTO dbosflow.stream_block
+               (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
+           SELECT 'w' || n, 'out', o, 1, 'values', '[1]', 3, '', o, 1
+           FROM generate_series(1, %s / 4) n, generate_series(0, 3) o""",
+        CROWD,
+    )
+    await db.rows("ANALYZE dbosflow.workflow, dbosflow.step, dbosflow.stream_block")
+
+
+def full_batch(size: int) -> BatchRows:
+    """A record, a block and an end of each of so many workflows, and as many starts."""
+    slices = [Slice(f"w{2 * number}").record("second", seq=1).values(4).closed(5).end() for number in range(1, size + 1)]
+    return batch(*slices, starts=tuple(f"new{number}" for number in range(size)))
+
+
+@on_a_database
+async def test_a_batch_costs_a_few_index_probes_a_row(db: Database) -> None:
+    """Also with a plan that was made while the tables were empty: no table is scanned, nothing is joined row by row."""
+    lane = await db.lane()
+    rows = full_batch(SIZE)
+    parameters = await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA))
+    values: Mapping[str, Any] = rows.parameters(lane.id)
+    await explain(lane.connection, "batch", [values[name] for name in parameters])  # plans, on empty tables
+    await populate(db, worker_id=lane.id)
+    plan = await explain(lane.connection, "batch", [values[name] for name in parameters])
+    assert plan.access("workflow") == {"workflow_pkey"}
+    assert plan.access("stream_block") == {"stream_block_pkey"}
+    assert plan.access("step") == set()
+    assert plan.access("worker") == {"worker_pkey"}
+    assert plan.nested_over_results == []
+    assert plan.work <= 2 * SIZE
+
+
+@pytest.mark.parametrize("size", [1, 10])
+@on_a_database
+async def test_a_small_batch_reads_only_its_own_rows(db: Database, size: int) -> None:
+    """The same plan serves the lone step."""
+    lane = await db.lane()
+    await populate(db, worker_id=lane.id)
+    rows = full_batch(size)
+    parameters = await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA))
+    values = rows.parameters(lane.id)
+    plan = await explain(lane.connection, "batch", [values[name] for name in parameters])
+    assert plan.work <= 2 * size
+    assert plan.access("workflow") == {"workflow_pkey"}
+
+
+@on_a_database
+async def test_a_claim_reads_the_queue_in_its_order(db: Database) -> None:
+    """Through its index, and no further than it takes: a long queue costs no more than a short one."""
+    lane = await db.lane()
+    parameters = await prepare(lane.connection, "claim", statements.load("workflow", SCHEMA)["claim"])
+    values = {"worker_id": lane.id, "queue": "", "names": [NAME], "limit": 10}
+    await explain(lane.connection, "claim", [values[name] for name in parameters])
+    await populate(db, worker_id=lane.id)
+    await db.rows("UPDATE dbosflow.workflow SET status = 'queued', worker_id = NULL WHERE status = 'running'")
+    plan = await explain(lane.connection, "claim", [values[name] for name in parameters])
+    assert plan.access("workflow") == {"workflow_queued", "workflow_pkey"}
+    assert plan.work <= 10
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+@on_a_database
+async def test_a_fetch_probes_the_primary_key_for_each_reader(db: Database, mode: str) -> None:
+    """With a session's usual settings, whichever plan psycopg's prepared statement has come to."""
+    await populate(db, worker_id=None)
+    reading = await db.connect()
+    await reading.execute(f"SET plan_cache_mode = {mode}".encode())
+    parameters = await prepare(reading, "fetch", statements.load("stream", SCHEMA)["fetch"])
+    readers = 20
+    values = {
+        "ids": [f"w{number}" for number in range(1, readers + 1)],
+        "keys": ["out"] * readers,
+        "starts": [2] * readers,
+        "max_blocks": 256,
+        "max_bytes": 1 << 20,
+    }
+    plan = await explain(reading, "fetch", [values[name] for name in parameters])
+    assert plan.access("stream_block") == {"stream_block_pkey"}
+    assert plan.access("workflow") == {"workflow_pkey"}
+    assert plan.work <= 4 * readers
+
+
+@on_a_database
+async def test_a_requeue_finds_the_runs_of_dead_lanes_by_their_owner(db: Database) -> None:
+    """It runs at each survey, so it looks at what is owned at most: not at what has ended, and at nothing if nobody died."""
+    living, dead = await db.lane(), await db.lane()
+    owned = 100
+    await populate(db, worker_id=living.id, owned=owned)
+    await dead.start("x", "y")
+    session = await db.connect()
+    assert await prepare(session, "requeue", statements.load("workflow", SCHEMA)["requeue"]) == ["max_recoveries"]
+    plan = await explain(session, "requeue", [10])
+    assert plan.work <= 2
+    await db.reclaim(dead)
+    plan = await explain(session, "requeue", [10])
+    assert plan.access("workflow") == {"workflow_owned", "workflow_pkey"}
+    assert plan.access("step") == {"step_pkey"}
+    assert plan.work <= owned + 2
+
+
+@on_a_database
+async def test_a_history_is_read_by_the_primary_keys(db: Database) -> None:
+    """A new owner's load is as long as the workflow, not as the table."""
+    lane = await db.lane()
+    await populate(db, worker_id=lane.id)
+    session = await db.connect()
+    assert await prepare(session, "history", statements.load("step", SCHEMA)["history"]) == ["ids"]
+    plan = await explain(session, "history", [["w8", "w12"]])
+    assert plan.access("step") == {"step_pkey"}
+    assert plan.access("stream_block") == {"stream_block_pkey"}
+    assert plan.work <= 20

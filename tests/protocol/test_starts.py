@@ -1,0 +1,113 @@
+"""Start once: the workflow id is the key, whoever comes first, and nobody waits for another in a circle."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from dbosflow._store import workflow
+from dbosflow._store.workflow import Enqueued
+from tests.protocol.schedules import NAME, SCHEMA, Database, Lane, on_a_database
+
+IDS = tuple("abcdefgh")
+MIDDLE = "d"
+
+
+@pytest.mark.parametrize("way", ["start", "enqueue"])
+@on_a_database
+async def test_two_processes_that_name_the_same_ids_in_opposite_order_do_not_deadlock(db: Database, way: str) -> None:
+    """Each statement inserts in the order of the ids, so whoever is behind waits at the first one for whoever is ahead."""
+    one, other = await db.lane(), await db.lane()
+    in_the_way = await db.connect(autocommit=False)
+    await workflow.enqueue(in_the_way, SCHEMA, [Enqueued(MIDDLE, NAME, "", 0, "{}")])
+
+    async def insert(lane: Lane, ids: tuple[str, ...]) -> set[str]:
+        if way == "start":
+            return set((await lane.write(starts=ids)).started)
+        return await workflow.enqueue(lane.connection, SCHEMA, [Enqueued(each, NAME, "", 0, "{}") for each in ids])
+
+    backwards = asyncio.create_task(insert(one, IDS[::-1]))
+    await db.waiting(one.connection)  # it has whatever it took before the middle
+    forwards = asyncio.create_task(insert(other, IDS))
+    await db.waiting(other.connection)
+    await in_the_way.rollback()
+    assert await backwards == set(IDS)
+    assert await forwards == set()
+
+
+@on_a_database
+async def test_the_loser_of_a_race_sees_the_winner_in_a_later_statement(db: Database) -> None:
+    """Its own statement sees neither its row nor the other's: that began before the winner's commit."""
+    one, other = await db.lane(), await db.lane()
+    await one.connection.execute("BEGIN")
+    await one.start("w")
+    starting = asyncio.create_task(other.write(starts=("w", "v")))
+    await db.waiting(other.connection)
+    await one.connection.execute("COMMIT")
+    result = await starting
+    assert result.written
+    assert result.started == {"v"}
+    found = await workflow.started(other.connection, SCHEMA, ["w", "v"])
+    assert {each: row.worker_id for each, row in found.items()} == {"w": one.id, "v": other.id}
+
+
+@on_a_database
+async def test_an_id_twice_in_one_statement_is_started_once(db: Database) -> None:
+    """The second of the two conflicts with the first like with any other row."""
+    lane = await db.lane()
+    assert (await lane.write(starts=("w", "w"))).started == {"w"}
+    twice = [Enqueued("v", NAME, "", 0, "{}")] * 2
+    assert await workflow.enqueue(db.admin, SCHEMA, twice) == {"v"}
+    assert len(await db.rows("SELECT 1 FROM dbosflow.workflow")) == 2
+
+
+@on_a_database
+async def test_an_ended_workflow_is_not_started_again(db: Database) -> None:
+    """Nor is one that waits in a queue, or runs elsewhere: its row stands as it is."""
+    lane = await db.lane()
+    await lane.start("w")
+    await db.rows("UPDATE dbosflow.workflow SET status = 'succeeded', worker_id = NULL, output = '1'")
+    before = await db.rows("SELECT * FROM dbosflow.workflow")
+    assert (await lane.write(starts=("w",))).started == set()
+    assert await workflow.enqueue(db.admin, SCHEMA, [Enqueued("w", NAME, "", 0, "{}")]) == set()
+    assert await db.rows("SELECT * FROM dbosflow.workflow") == before
+
+
+@on_a_database
+async def test_a_queued_workflow_is_claimed_once_in_the_order_of_its_queue(db: Database) -> None:
+    """Claimers skip what another has under way; lower priority numbers first, then the older ones."""
+    one, other = await db.lane(), await db.lane()
+    rows = [Enqueued(f"w{number}", NAME, "", -(number // 3), "{}") for number in range(6)]
+    for row in rows:
+        await workflow.enqueue(db.admin, SCHEMA, [row])
+    await workflow.enqueue(db.admin, SCHEMA, [Enqueued("unknown", "other flow", "", -9, "{}")])
+    await one.connection.execute("BEGIN")
+    assert [each.id for each in await one.claim(2)] == ["w3", "w4"]
+    assert [each.id for each in await other.claim(2)] == ["w5", "w0"]
+    await one.connection.execute("COMMIT")
+    assert {each.id for each in await one.claim()} == {"w1", "w2"}
+    assert await other.claim() == []
+    assert (await db.workflow("unknown"))[0] == "queued"
+
+
+@on_a_database
+async def test_a_claim_whose_answer_was_lost_is_found_by_its_lane(db: Database) -> None:
+    """The row names the lane: what it owns and does not know, it adopts."""
+    lane, other = await db.lane(), await db.lane()
+    for workflow_id in ("known", "lost"):
+        await workflow.enqueue(db.admin, SCHEMA, [Enqueued(workflow_id, NAME, "", 0, "{}")])
+    assert len(await lane.claim()) == 2
+    found = await workflow.owned(lane.connection, SCHEMA, worker_id=lane.id, queue="", known=["known"])
+    assert [(each.id, each.epoch) for each in found] == [("lost", 1)]
+    assert await workflow.owned(other.connection, SCHEMA, worker_id=other.id, queue="", known=[]) == []
+
+
+@on_a_database
+async def test_an_owner_begins_a_new_pass_only_of_its_own_run(db: Database) -> None:
+    """And only once from each epoch: an answer that was lost shows as an epoch that is gone."""
+    lane, other = await db.lane(), await db.lane()
+    await lane.start("w")
+    assert await workflow.renew_epoch(other.connection, SCHEMA, workflow_id="w", worker_id=other.id, epoch=1) is None
+    assert await workflow.renew_epoch(lane.connection, SCHEMA, workflow_id="w", worker_id=lane.id, epoch=1) == 2
+    assert await workflow.renew_epoch(lane.connection, SCHEMA, workflow_id="w", worker_id=lane.id, epoch=1) is None

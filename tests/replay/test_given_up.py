@@ -1,0 +1,166 @@
+"""Operations that the program gives up: by a timeout, a failed sibling, a cancelled task. That is on record, too."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from tests.replay.crashes import crash_everywhere, replay, replay_to_the_end
+from tests.replay.model import execute
+from tests.replay.programs import REPLAYED
+
+if TYPE_CHECKING:
+    from tests.replay.model import Trace
+
+DELAY = 0.0007
+
+
+async def impatient(run: Trace) -> Any:
+    """One branch, which gives a step up that would be in time in every later run."""
+    try:
+        async with asyncio.timeout(0.02):
+            return await run.step("slow", "answer", takes=0.001 if run.seed >= REPLAYED else 0.05)
+    except TimeoutError:
+        return await run.step("fallback", "answer")
+
+
+def test_a_step_that_was_given_up_is_not_run_again() -> None:
+    """It waits to be given up once more, and the program takes the path it took."""
+    live = execute(impatient, seed=0)
+    assert [record.key for record in live.records] == ["slow#0/given-up", "fallback#0"]
+    again = execute(impatient, seed=REPLAYED, commits=live.commits[:1])
+    assert again.result == live.result
+    assert [key for key, _ in again.trace.bodies] == ["fallback#0"]
+
+
+def test_the_program_goes_on_only_when_it_is_on_record_that_it_gave_up() -> None:
+    """Else a crash in between would leave the fallback on record and the step free to win."""
+    moments: list[float] = []
+
+    async def program(run: Trace) -> Any:
+        clock = asyncio.get_running_loop().time
+        try:
+            async with asyncio.timeout(0.02):
+                await run.step("slow", "", takes=1)
+        except TimeoutError:
+            moments.append(clock())
+        return await run.step("next", "")
+
+    execute(program, seed=0, delay=0.5)
+    assert moments == [0.52]
+
+
+def test_a_step_given_up_before_its_turn_came_stays_given_up() -> None:
+    """A timer runs faster than the replay it is in: that run takes another path, and every later one follows it."""
+
+    async def program(run: Trace) -> Any:
+        async def first() -> str:
+            await asyncio.sleep(0.01)
+            return await run.step("first", "", takes=0)
+
+        async def second() -> str:
+            try:
+                async with asyncio.timeout(0.001 if run.seed >= REPLAYED else 1):
+                    return await run.step("second", "", takes=0.02)
+            except TimeoutError:
+                return await run.step("fallback", "")
+
+        return await asyncio.gather(first(), second())
+
+    live = execute(program, seed=0)
+    assert "fallback" not in live.result
+    second, _ = replay(program, live.commits[:-1], seed=0, delay=DELAY)
+    assert "fallback" in second.result
+    assert replay_to_the_end(program, second, seed=0, delay=DELAY) == []
+
+
+def test_a_sleep_given_up_when_it_was_just_over_stays_given_up() -> None:
+    """That it was over is on record as well, and nobody will ever ask for that."""
+
+    async def program(run: Trace) -> Any:
+        log: list[str] = []
+
+        async def canceller() -> None:
+            await run.sleep(0.001)
+            sleeping.cancel()
+
+        async def sleeper() -> None:
+            try:
+                await run.sleep(0.001)
+                log.append("slept")
+            except asyncio.CancelledError:
+                log.append("given up")
+
+        cancelling, sleeping = asyncio.create_task(canceller()), asyncio.create_task(sleeper())
+        await asyncio.gather(cancelling, sleeping)
+        return await run.step("end", str(log))
+
+    live = execute(program, seed=0)
+    assert {"sleeper#0/sleep#0/woken", "sleeper#0/sleep#0/given-up"} <= {record.key for record in live.records}
+    assert crash_everywhere(program, seed=0, delay=DELAY) == []
+
+
+def test_outcomes_and_givings_up_of_one_commit_go_on_in_one_order() -> None:
+    """Live they took another number of loop turns than on replay, so whoever was last live was first on replay."""
+
+    async def program(run: Trace) -> Any:
+        log: list[str] = []
+
+        async def impatient_one() -> None:
+            try:
+                async with asyncio.timeout(0.001):
+                    await run.step("slow", "", takes=1)
+            except TimeoutError:
+                log.append("given up")
+
+        async def patient_one() -> None:
+            await run.step("work", "", takes=0.001)
+            log.append("done")
+
+        await asyncio.gather(impatient_one(), patient_one())
+        return await run.step("end", str(log))
+
+    live = execute(program, seed=0, delay=0)
+    assert len({record.turn for record in live.records}) == 2, "they were meant to share a commit"
+    assert crash_everywhere(program, seed=0, delay=0) == []
+
+
+def test_an_operation_is_given_up_once_however_often_it_is_cancelled() -> None:
+    """Further cancellations wait for the record, and are not lost either."""
+
+    async def program(run: Trace) -> Any:
+        async def worker() -> None:
+            await run.step("work", "", takes=1)
+
+        async def canceller(task: asyncio.Task[None]) -> None:
+            for _ in range(3):
+                await asyncio.sleep(0)
+                task.cancel()
+
+        await run.step("begin", "")
+        working = asyncio.create_task(worker())
+        await asyncio.sleep(0)
+        await asyncio.create_task(canceller(working))
+        await asyncio.wait([working])
+        return [working.cancelled(), await run.step("end", "")]
+
+    live = execute(program, seed=0)
+    assert live.result == 'succeeded: [true,"end()"]'
+    assert [record.kind for record in live.records] == ["step", "given_up", "step"]
+    assert crash_everywhere(program, seed=0, delay=DELAY) == []
+
+
+def test_branches_that_end_with_their_workflow_leave_no_record() -> None:
+    """Nobody gave them up: no replay would ask."""
+
+    async def program(run: Trace) -> Any:
+        async def forgotten() -> None:
+            await run.step("forgotten", "", takes=30)
+
+        task = asyncio.create_task(forgotten())
+        await run.step("work", "")
+        return task.done()
+
+    live = execute(program, seed=0)
+    assert live.result == "succeeded: false"
+    assert [record.key for record in live.records] == ["work#0"]

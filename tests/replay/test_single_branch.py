@@ -1,0 +1,96 @@
+"""A run with one branch replays at the speed of a dictionary: no turns, no event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+from uuid import uuid4
+
+import pytest
+
+from dbosflow._runtime.branch import Strand
+from dbosflow._runtime.hands import LoopHands, ThreadHands
+from dbosflow._runtime.run import Run
+from dbosflow._runtime.scope import entered
+from dbosflow._runtime.watch import Watch
+from dbosflow.config import Settings
+from dbosflow.definitions import WorkflowDef
+from tests.replay.model import Trace, execute, history
+
+STEPS = 200
+
+
+async def loop_of_steps(trace: Trace) -> list[str]:
+    """Steps and stream writes, one after the other."""
+    outcomes = []
+    for number in range(STEPS):
+        await trace.write(str(number))
+        outcomes.append(await trace.step("work", str(number)))
+    return outcomes
+
+
+def test_a_replay_of_one_branch_never_suspends() -> None:
+    """All of it is done by the first ``send``; only the breaths of a fast writer let the loop go on."""
+    live = execute(loop_of_steps, seed=0)
+
+    async def drive() -> int:
+        run = _run(live.commits[:-1])
+        trace = Trace(0)
+        with entered(run.root):
+            strand = Strand(loop_of_steps(trace), run.root)
+            suspensions = 0
+            while True:
+                try:
+                    strand.send(None)
+                except StopIteration as done:
+                    assert done.value == [f"work({number})" for number in range(STEPS)]
+                    assert trace.bodies == []
+                    assert run.conductor is None
+                    return suspensions
+                suspensions += 1
+
+    assert asyncio.run(drive()) == STEPS // 64
+
+
+def test_recorded_steps_and_sleeps_do_not_suspend_at_all() -> None:
+    """A thousand recorded steps take one ``send``."""
+
+    async def program(trace: Trace) -> str:
+        for number in range(500):
+            await trace.step("work", str(number), takes=0)
+            await trace.sleep(0)
+        return "done"
+
+    live = execute(program, seed=0)
+
+    async def drive() -> None:
+        run = _run(live.commits[:-1])
+        with entered(run.root), pytest.raises(StopIteration, match="done"):
+            Strand(program(Trace(0)), run.root).send(None)
+
+    asyncio.run(drive())
+
+
+def _run(commits: Any) -> Run:
+    """A run that would notice if it wrote anything."""
+
+    def submit(run: Run) -> None:
+        raise AssertionError(run)
+
+    lane: Any = SimpleNamespace(id=uuid4(), in_time=True)
+    threads: Any = None
+    return Run(
+        workflow_id="w",
+        definition=WorkflowDef(loop_of_steps, "program"),
+        input_text="{}",
+        epoch=2,
+        queue="",
+        lane=lane,
+        watch=Watch(),
+        settings=Settings(),
+        submit=submit,
+        loop_hands=LoopHands(threads),
+        thread_hands=ThreadHands(asyncio.get_running_loop()),
+        history=history(commits),
+    )
