@@ -126,9 +126,10 @@ async def _attempts(
             return value
         if not again:
             raise _failure(record.error or "", error)
-        run.append(
-            Record(attempt.producer, "attempt", error=record.error, attempt=attempt.name, elapsed=record.elapsed)
-        )
+        # Durable before the next attempt begins, or a crash in that one would forget that this one has failed.
+        failed_record = Record(attempt.producer, "attempt", error=record.error, attempt=attempt.name)
+        failed_record.elapsed = record.elapsed
+        await hands.commit(run, failed_record)
         await hands.pause(run, step.retry.delay_after(failures))
 
 

@@ -9,23 +9,23 @@ from dbosflow._store import statements
 
 
 @step
-def doubled(number: int) -> int:
+def statement_doubled(number: int) -> int:
     """A step, so that every table is written."""
     return 2 * number
 
 
 @workflow
-def doubling(number: int) -> int:
+def statement_doubling(number: int) -> int:
     """Writes a workflow row, a record and a stream."""
     write_stream("numbers", number)
-    return doubled(number)
+    return statement_doubled(number)
 
 
 @pytest.mark.parametrize("schema", ["colon :name", 'per%cent "q" %(x)s', "dbosflow.dbosflow.", "Ünï"])
 def test_a_schema_of_any_name_is_not_taken_for_anything_else(database_url: str, schema: str) -> None:
     """What looks like a parameter, a quote or our own schema in the name stays a part of the name."""
     with Engine(database_url, schema=schema) as engine:
-        handle = engine.start(doubling, 21)
+        handle = engine.start(statement_doubling, 21)
         assert handle.result() == 42
         assert engine.read_stream(handle.workflow_id, "numbers").read_all() == ([21], True)
 

@@ -1,0 +1,174 @@
+"""A lane as the journal drives it, without an engine around it: claims, batches, lost acknowledgements, late copies."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections import deque
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from dbosflow._store import step
+from dbosflow._store.batch import is_durable, write_batch
+from tests.protocol.schedules import SCHEMA, Database, Lane, Slice, batch
+
+if TYPE_CHECKING:
+    import random
+
+    from dbosflow._store.batch import BatchResult, BatchRows
+
+RECORDS = 12
+"""After about so many a run ends."""
+
+
+@dataclass
+class Ledger:
+    """What the lanes were told, to be compared with the tables, and what must never have happened."""
+
+    acknowledged: set[tuple[str, str, int]] = field(default_factory=set)
+    refused: set[tuple[str, str, int]] = field(default_factory=set)
+    impossible: list[str] = field(default_factory=list)
+    batches: int = 0
+    lost: int = 0
+    copies: int = 0
+    started: int = 0
+    ended: int = 0
+
+    def decide(self, rows: BatchRows, *, written: bool) -> None:
+        """A batch's fate is known."""
+        (self.acknowledged if written else self.refused).update((row[0], row[1], row[3]) for row in rows.records)
+
+
+@dataclass
+class _Run:
+    epoch: int
+    seq: int
+    tail: int
+    ending: bool = False
+
+
+class LaneModel:
+    """One worker process after the other, in one task."""
+
+    def __init__(self, db: Database, ledger: Ledger, chance: random.Random) -> None:
+        self._db = db
+        self._ledger = ledger
+        self._chance = chance
+        self._runs: dict[str, _Run] = {}
+        self._sent: deque[tuple[Lane, BatchRows]] = deque(maxlen=30)
+
+    async def work(self, stop: asyncio.Event) -> None:
+        """Until told to stop."""
+        lane = await self._db.lane()
+        while not stop.is_set():
+            await self._claim(lane)
+            if not await self._write(lane):
+                self._runs.clear()
+                lane = await self._db.lane()
+            if self._sent and self._chance.random() < 0.05:
+                await self._late_copy()
+
+    async def _claim(self, lane: Lane) -> None:
+        claimed = await lane.claim(2) if len(self._runs) < 6 else []
+        histories = await step.histories(lane.connection, SCHEMA, [one.id for one in claimed])
+        for one in claimed:
+            history = histories[one.id]
+            seqs = sorted(record.seq for record in history.records.values())
+            if seqs != list(range(len(seqs))) or history.closed:
+                self._ledger.impossible.append(f"history of {one.id}: {seqs}, closed {history.closed}")
+            self._runs[one.id] = _Run(one.epoch, len(seqs), history.tails.get("out", 0))
+
+    async def _write(self, lane: Lane) -> bool:
+        """One batch; whether the lane lives."""
+        rows = self._batch()
+        self._ledger.batches += 1
+        while rows.runs or rows.starts:
+            result = await self._send(lane, rows)
+            if result is None or result.written:
+                self._acknowledge(rows, result)
+                return True
+            if not result.leased:
+                self._ledger.lost += 1
+                self._ledger.decide(rows, written=False)
+                return False
+            for workflow_id in {workflow_id for workflow_id, _ in rows.runs} - result.mine:
+                self._ledger.lost += 1
+                del self._runs[workflow_id]
+            if result.moved & result.mine:
+                self._ledger.impossible.append(f"moved: {result.moved}")
+            self._ledger.decide(rows, written=False)
+            rows = self._batch()
+        return True
+
+    def _batch(self) -> BatchRows:
+        slices = []
+        for workflow_id, run in self._runs.items():
+            if self._chance.random() < 0.8:
+                part = Slice(workflow_id, run.epoch).record(f"s{run.seq}", seq=run.seq)
+                part.values(run.tail, self._chance.randint(1, 4))
+                run.ending = run.seq >= RECORDS and self._chance.random() < 0.3
+                if run.ending:
+                    part.closed(run.tail + part.blocks[0][3]).end()
+                slices.append(part)
+        starts = tuple(f"w{self._ledger.ended + self._chance.randint(0, 3)}" for _ in range(len(self._runs) < 4))
+        return batch(*slices, starts=starts)
+
+    async def _send(self, lane: Lane, rows: BatchRows) -> BatchResult | None:
+        """What the statement says; ``None``: it was found durable after a lost acknowledgement."""
+        self._sent.append((lane, rows))
+        if self._chance.random() < 0.1:
+            await self._send_and_lose(lane, rows)
+            if await is_durable(lane.connection, rows, SCHEMA):
+                return None
+            lane_again = True
+        else:
+            lane_again = False
+        try:
+            result = await lane.send(rows)
+        except psycopg.errors.UniqueViolation:
+            if not await is_durable(lane.connection, rows, SCHEMA):
+                self._ledger.impossible.append(f"a foreign row: {rows.records[:1]}")
+            return None
+        if not result.written and lane_again and await is_durable(lane.connection, rows, SCHEMA):
+            return None
+        return result
+
+    async def _send_and_lose(self, lane: Lane, rows: BatchRows) -> None:
+        """The connection is cut at some moment after the statement was sent."""
+        self._ledger.copies += 1
+        connection = await psycopg.AsyncConnection.connect(self._db.url, autocommit=True)
+        sending = asyncio.create_task(write_batch(connection, rows, lane.id, SCHEMA))
+        for _ in range(self._chance.randint(2, 12)):
+            await asyncio.sleep(0)
+        with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+            wire.shutdown(socket.SHUT_RDWR)
+        with suppress(psycopg.Error):
+            await sending
+        await connection.close()
+
+    async def _late_copy(self) -> None:
+        """A copy of a batch whose fate was decided arrives now."""
+        self._ledger.copies += 1
+        lane, rows = self._sent.popleft()
+        if not rows.runs:
+            return
+        with suppress(psycopg.errors.UniqueViolation):
+            if (await lane.send(rows)).written:
+                self._ledger.impossible.append(f"a late copy was written: {rows}")
+
+    def _acknowledge(self, rows: BatchRows, result: BatchResult | None) -> None:
+        self._ledger.decide(rows, written=True)
+        for workflow_id, _, _, count, kind, *_ in (row[:5] for row in rows.blocks):
+            if kind == "values":
+                run = self._runs[workflow_id]
+                run.seq, run.tail = run.seq + 1, run.tail + count
+                if run.ending:
+                    self._ledger.ended += 1
+                    del self._runs[workflow_id]
+        for workflow_id in result.started if result is not None else ():
+            self._ledger.started += 1
+            self._runs[workflow_id] = _Run(1, 0, 0)

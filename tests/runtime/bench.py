@@ -1,0 +1,188 @@
+"""A journal on a bench: a real lane on a real database, runs made by hand, and faults between the two."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Any, Self
+from unittest.mock import patch
+
+import psycopg
+
+from dbosflow._runtime import journal as journal_module
+from dbosflow._runtime.entries import Ending, Record, Start
+from dbosflow._runtime.journal import Journal
+from dbosflow._runtime.lane import Lane
+from dbosflow._runtime.run import Run
+from dbosflow._runtime.watch import Watch
+from dbosflow._store.batch import BatchResult, BatchRows, write_batch
+from dbosflow.config import Settings
+from dbosflow.definitions import WorkflowDef
+from dbosflow.types import WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterable
+    from types import TracebackType
+
+    Send = Callable[[], Awaitable[BatchResult]]
+    Fault = Callable[[Send], Awaitable[BatchResult]]
+
+
+def before_sending(error: Exception) -> Fault:
+    """The statement never reaches the server, or is rolled back there."""
+
+    async def fault(send: Send) -> BatchResult:
+        raise error
+
+    return fault
+
+
+def after_the_commit(error: Exception) -> Fault:
+    """The statement is committed, its answer lost."""
+
+    async def fault(send: Send) -> BatchResult:
+        await send()
+        raise error
+
+    return fault
+
+
+def sqlstate(code: str) -> psycopg.Error:
+    """The error that psycopg raises for that code."""
+    return psycopg.errors.lookup(code)(f"injected {code}")
+
+
+class Bench:
+    """Owns what a journal works with, and hears what it finds out about its runs."""
+
+    def __init__(self, url: str, **settings: Any) -> None:
+        self.settings = Settings(**settings)
+        self.url = url
+        self.lane = Lane(url, self.settings, on_new_timeline=lambda: self.heard.append("new timeline"))
+        self.faults: deque[Fault | None] = deque()
+        """What happens to the next statements, one each; ``None``: nothing. Then nothing any more."""
+        self.sent: list[BatchRows] = []
+        self.heard: list[Any] = []
+        self.topics: list[str] = []
+        self.runs: list[Run] = []
+        self._resources = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        async with AsyncExitStack() as resources:
+            resources.enter_context(patch.object(journal_module, "write_batch", self._write_batch))
+            resources.push_async_callback(self.lane.disconnect)
+            async with self.lane.lock:
+                await self.lane.open()
+            self.journal = Journal(self.lane, self.settings, self, self._announce)
+            self.journal.open()
+            resources.push_async_callback(self.journal.close)
+            self.database = await resources.enter_async_context(
+                await psycopg.AsyncConnection.connect(self.url, autocommit=True)
+            )
+            self._resources = resources.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self._resources.aclose()
+
+    async def _write_batch(
+        self, connection: psycopg.AsyncConnection[Any], rows: BatchRows, *rest: Any
+    ) -> BatchResult:
+        self.sent.append(rows)
+        fault = self.faults.popleft() if self.faults else None
+
+        async def send() -> BatchResult:
+            return await write_batch(connection, rows, *rest)
+
+        return await (send() if fault is None else fault(send))
+
+    def _announce(self, topics: Iterable[str]) -> None:
+        self.topics.extend(topics)
+
+    # -- what the journal says ---------------------------------------------------------------------------------------
+
+    def ended(self, run: Run, ending: Ending) -> None:
+        """The end of ``run`` is durable."""
+        self.heard.append(("ended", run.workflow_id, str(ending.status)))
+
+    def lost(self, run: Run) -> None:
+        """``run`` is owned elsewhere."""
+        self.heard.append(("lost", run.workflow_id))
+        run.stop("lost")
+
+    def moved(self, run: Run) -> None:
+        """The tables are not what ``run`` remembers."""
+        self.heard.append(("moved", run.workflow_id))
+        run.stop("moved")
+
+    def lane_lost(self) -> None:
+        """Every run is owned elsewhere."""
+        self.heard.append("lane lost")
+        for run in self.runs:
+            run.stop("lane lost")
+
+    # -- what a test does --------------------------------------------------------------------------------------------
+
+    def start(self, workflow_id: str, input_text: str = "{}") -> asyncio.Future[Any]:
+        """Appends a start; what was decided."""
+        decided: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.journal.start(Start(workflow_id, "flow", input_text, "", 0, decided.set_result))
+        return decided
+
+    async def run(self, workflow_id: str) -> Run:
+        """A run of a workflow that was started here."""
+        assert await self.start(workflow_id) is True
+        nothing: Any = None
+        run = Run(
+            workflow_id=workflow_id,
+            definition=WorkflowDef(lambda: None, "flow"),
+            input_text="{}",
+            epoch=1,
+            queue="",
+            lane=self.lane,
+            watch=Watch(),
+            settings=self.settings,
+            submit=self.journal.submit,
+            loop_hands=nothing,
+            thread_hands=nothing,
+        )
+        self.runs.append(run)
+        return run
+
+    async def forget(self) -> None:
+        """Lets the journal come to rest, and forgets what was sent and heard so far."""
+        await self.journal.flush()
+        self.sent.clear()
+        self.heard.clear()
+        self.topics.clear()
+
+    async def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """What the database holds."""
+        cursor = await self.database.execute(query.encode(), values)
+        return await cursor.fetchall() if cursor.description else []
+
+    async def records(self) -> list[str]:
+        """The records of all workflows, as ``workflow:key``."""
+        rows = await self.rows("SELECT workflow_id || ':' || key FROM dbosflow.step ORDER BY workflow_id, seq")
+        return [row for (row,) in rows]
+
+
+def record(run: Run, key: str, output: str = "1") -> asyncio.Future[None]:
+    """Appends a record; done when it is durable."""
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    run.append(Record(key, "step", output=output, waiter=waiter))
+    return waiter
+
+
+def write(run: Run, *values: str, key: str = "out") -> None:
+    """Appends stream values."""
+    for value in values:
+        run.write(key, value, "", None)
+
+
+def end(run: Run, output: str = '"done"') -> None:
+    """Appends the end."""
+    run.end(Ending(WorkflowStatus.SUCCEEDED, output=output))

@@ -1,0 +1,271 @@
+"""Readers share their queries, miss nothing, and leave nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg_pool import AsyncConnectionPool
+
+from dbosflow import Engine
+from dbosflow._runtime import hub as hub_module
+from dbosflow._runtime.hub import UNSEEN, Hub, Outcomes
+from dbosflow._runtime.signals import Signals
+from dbosflow._store import stream
+from dbosflow._store.notify import stream_topic, workflow_topic
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from dbosflow._store.stream import Page, Want
+
+READERS = 200
+
+
+class Table:
+    """Streams that are written by hand, and a hub that is woken by hand."""
+
+    def __init__(self, hub: Hub, signals: Signals, connection: psycopg.AsyncConnection[Any]) -> None:
+        self.hub = hub
+        self.signals = signals
+        self._connection = connection
+        self._tails: dict[str, int] = {}
+
+    async def write(self, *workflow_ids: str, wake: bool = True) -> None:
+        """One value for each, committed together."""
+        async with self._connection.transaction():
+            for workflow_id in workflow_ids:
+                offset = self._tails.get(workflow_id, 0)
+                self._tails[workflow_id] = offset + 1
+                await self._connection.execute(
+                    """INSERT INTO dbosflow.stream_block
+                           (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
+                       VALUES (%s, 'out', %s, 1, 'values', '[1]', 3, '', 0, 1)""",
+                    (workflow_id, offset),
+                )
+        if wake:
+            self.signals.wake([stream_topic(workflow_id, "out") for workflow_id in workflow_ids])
+
+    async def status(self, workflow_id: str, status: str) -> None:
+        """The workflow of a stream."""
+        await self._connection.execute(
+            """INSERT INTO dbosflow.workflow (id, name, status, input) VALUES (%s, 'flow', %s, '{}')
+               ON CONFLICT (id) DO UPDATE SET status = excluded.status""",
+            (workflow_id, status),
+        )
+        self.signals.wake([workflow_topic(workflow_id)])
+
+    async def read(self, workflow_id: str, offset: int, known: Any = UNSEEN) -> Page:
+        """One page."""
+        return await self.hub.read(workflow_id, "out", offset, known)
+
+
+@asynccontextmanager
+async def laid(url: str) -> AsyncIterator[Table]:
+    """A table with its hub."""
+    async with (
+        AsyncConnectionPool(url, min_size=1, max_size=2, kwargs={"autocommit": True}, open=False) as pool,
+        await psycopg.AsyncConnection.connect(url, autocommit=True) as connection,
+    ):
+        signals = Signals()
+        hub = Hub(pool, "dbosflow", signals)
+        hub.open()
+        try:
+            yield Table(hub, signals, connection)
+        finally:
+            await hub.close()
+
+
+async def settle() -> None:
+    """Lets everybody come to where they wait."""
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+def test_queries_grow_with_commits_and_not_with_readers(database_url: str) -> None:
+    """Two hundred readers at the tail of one stream cost as much as one."""
+
+    async def main() -> None:
+        async with laid(database_url) as table:
+            await table.status("w", "running")
+            await table.write("w", wake=False)
+            pages = await asyncio.gather(*(table.read("w", 0) for _ in range(READERS)))
+            assert all(len(page.blocks) == 1 for page in pages)
+            assert len({id(page) for page in pages}) <= 2, "they share the page"
+            before = table.hub.queries
+            for offset in range(1, 21):
+                reading = [asyncio.create_task(table.read("w", offset, "running")) for _ in range(READERS)]
+                await settle()
+                await table.write("w")
+                assert all(page.blocks[0].offset == offset for page in await asyncio.gather(*reading))
+            assert table.hub.queries - before <= 20
+
+    asyncio.run(main())
+
+
+def test_one_query_serves_all_streams_that_have_news(database_url: str) -> None:
+    """A hundred streams of one commit are one query, and nobody else is asked about."""
+
+    async def main() -> None:
+        async with laid(database_url) as table:
+            streams = [f"w{number}" for number in range(100)]
+            for workflow_id in [*streams, "quiet"]:
+                await table.status(workflow_id, "running")
+            await asyncio.gather(*(table.read(workflow_id, 0) for workflow_id in [*streams, "quiet"]))
+            reading = [asyncio.create_task(table.read(workflow_id, 0, "running")) for workflow_id in streams]
+            quiet = asyncio.create_task(table.read("quiet", 0, "running"))
+            await settle()
+            before = table.hub.queries
+            await table.write(*streams)
+            await asyncio.gather(*reading)
+            assert table.hub.queries == before + 1
+            assert not quiet.done()
+            quiet.cancel()
+
+    asyncio.run(main())
+
+
+def test_a_wake_up_during_a_query_is_not_lost(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The value was committed after the query's snapshot: its hint comes before the answer, and must outlive it."""
+    answered, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(connection: Any, schema: str, wants: Sequence[Want]) -> list[Page]:
+        pages = await fetch(connection, schema, wants)
+        answered.set()
+        await go_on.wait()
+        return pages
+
+    async def main() -> None:
+        async with laid(database_url) as table:
+            await table.status("w", "running")
+            await table.read("w", 0)
+            monkeypatch.setattr(hub_module.stream, "fetch", slowly)
+            reading = asyncio.create_task(table.read("w", 0, "running"))
+            await settle()
+            table.signals.wake([stream_topic("w", "out")])  # a false alarm
+            await answered.wait()
+            await table.write("w")
+            go_on.set()
+            async with asyncio.timeout(5):
+                assert len((await reading).blocks) == 1
+
+    fetch = stream.fetch
+    asyncio.run(main())
+
+
+def test_a_failed_query_is_asked_again(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Readers wait through an outage as through silence."""
+    failures = 2
+
+    async def fail(connection: Any, schema: str, wants: Sequence[Want]) -> list[Page]:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise psycopg.OperationalError("lost")
+        return await fetch(connection, schema, wants)
+
+    async def main() -> None:
+        async with laid(database_url) as table:
+            await table.status("w", "running")
+            monkeypatch.setattr(hub_module.stream, "fetch", fail)
+            assert (await table.read("w", 0)).status == "running"
+            assert failures < 0
+
+    fetch = stream.fetch
+    asyncio.run(main())
+
+
+def test_readers_that_are_dropped_leave_nothing_behind(database_url: str) -> None:
+    """No ask, no tail, no subscription, however they went."""
+
+    async def main() -> None:
+        async with laid(database_url) as table:
+            await table.status("w", "running")
+            await table.read("w", 0)
+            reading = [asyncio.create_task(table.read(f"w{number % 5}", 0, "running")) for number in range(READERS)]
+            await settle()
+            assert table.signals._subscribers
+            for task in reading:
+                task.cancel()
+            await asyncio.gather(*reading, return_exceptions=True)
+            async with asyncio.timeout(5):
+                while table.signals._subscribers or table.hub._tails:
+                    await asyncio.sleep(0.01)
+            queries = table.hub.queries
+            await table.write("w", "w0")
+            await settle()
+            assert table.hub.queries == queries
+
+    asyncio.run(main())
+
+
+def test_waiters_for_results_share_queries_and_leave_nothing_behind(database_url: str) -> None:
+    """Two hundred handles of workflows elsewhere: a query a wake-up."""
+
+    async def main() -> None:
+        async with laid(database_url) as table:
+            outcomes = Outcomes(table.hub._pool, "dbosflow", table.signals)
+            outcomes.open()
+            asked = 0
+            find = hub_module.workflow.outcomes
+
+            async def count(*args: Any) -> Any:
+                nonlocal asked
+                asked += 1
+                return await find(*args)
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(hub_module.workflow, "outcomes", count)
+                for number in range(4):
+                    await table.status(f"w{number}", "running")
+                waiting = [asyncio.create_task(outcomes.settled(f"w{number % 4}")) for number in range(READERS)]
+                while not asked:
+                    await asyncio.sleep(0)
+                for number in range(4):
+                    await table.status(f"w{number}", "succeeded")
+                async with asyncio.timeout(5):
+                    assert {outcome.status for outcome in await asyncio.gather(*waiting) if outcome} == {"succeeded"}
+            assert asked <= 6
+            assert await outcomes.settled("never") is None
+            assert not table.signals._subscribers
+            await outcomes.close()
+
+    asyncio.run(main())
+
+
+def test_closing_tells_readers_that_wait(database_url: str) -> None:
+    """Nobody waits for an engine that is closed."""
+
+    async def main() -> None:
+        async with laid(database_url) as table:
+            await table.status("w", "running")
+            await table.read("w", 0)
+            reading = asyncio.create_task(table.read("w", 0, "running"))
+            await settle()
+        with pytest.raises(Exception, match="closed"):
+            await reading
+
+    asyncio.run(main())
+
+
+def test_many_readers_of_a_live_engine_cost_a_query_a_flush(database_url: str) -> None:
+    """The same through the public face: all see all, and the queries do not grow with them."""
+    from tests.runtime.test_journal_commits import writer
+
+    async def read(engine: Engine, workflow_id: str) -> int:
+        return len([item async for item in engine.read_stream_async(workflow_id, "out", wait_for=5) if not item.closed])
+
+    async def main(readers: int) -> int:
+        async with Engine(database_url) as engine:
+            workflow_id = f"read by {readers}"
+            reading = [asyncio.create_task(read(engine, workflow_id)) for _ in range(readers)]
+            await settle()
+            await engine.run_async(writer.options(workflow_id=workflow_id), 500)
+            assert await asyncio.gather(*reading) == [500] * readers
+            return engine._core._hub.queries
+
+    few, many = asyncio.run(main(2)), asyncio.run(main(READERS))
+    assert many < 5 * few + 20

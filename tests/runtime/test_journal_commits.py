@@ -1,0 +1,204 @@
+"""Group commit with output-commit order: how many statements there are, and what may go before what."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dbosflow import Engine, step, workflow, write_stream_async
+from dbosflow._runtime import journal as journal_module
+from dbosflow._store.batch import write_batch
+from dbosflow.errors import LeaseLostError
+from tests.runtime.bench import Bench, before_sending, end, record, sqlstate, write
+
+if TYPE_CHECKING:
+    from dbosflow._store.batch import BatchResult, BatchRows
+
+
+@step
+async def work(number: int) -> int:
+    return number
+
+
+@workflow
+async def one_step(number: int) -> int:
+    return await work(number)
+
+
+@workflow
+async def steps_in_a_row(count: int) -> int:
+    return sum([await work(number) for number in range(count)])
+
+
+@workflow
+async def gathered_steps(count: int) -> int:
+    return sum(await asyncio.gather(*(work(number) for number in range(count))))
+
+
+@workflow
+async def writer(count: int) -> None:
+    for number in range(count):
+        await write_stream_async("out", number)
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[BatchRows]:
+    """The batches that an engine sends."""
+    batches: list[BatchRows] = []
+
+    async def send(connection: Any, rows: BatchRows, *rest: Any) -> BatchResult:
+        batches.append(rows)
+        return await write_batch(connection, rows, *rest)
+
+    monkeypatch.setattr(journal_module, "write_batch", send)
+    return batches
+
+
+def test_a_lone_step_is_one_statement(database_url: str, sent: list[BatchRows]) -> None:
+    """One for the start, one for each step, one for the end; there is nothing to wait for."""
+    with Engine(database_url) as engine:
+        engine.run(steps_in_a_row, 5)
+    assert [rows.shape() for rows in sent] == [("starts",), *[("runs", "records")] * 5, ("runs", "ends")]
+
+
+def test_a_hundred_workflows_share_a_handful_of_statements(database_url: str, sent: list[BatchRows]) -> None:
+    """While one is under way the next gathers."""
+
+    async def main() -> None:
+        async with Engine(database_url) as engine:
+            results = await asyncio.gather(*(engine.run_async(one_step, number) for number in range(100)))
+            assert results == list(range(100))
+
+    asyncio.run(main())
+    assert len(sent) < 20
+
+
+def test_the_branches_of_one_workflow_share_statements_too(database_url: str, sent: list[BatchRows]) -> None:
+    """A hundred steps of a gather, and none of them twice."""
+    with Engine(database_url) as engine:
+        assert engine.run(gathered_steps, 100) == 4950
+    assert len(sent) < 10
+    assert sum(len(rows.records) for rows in sent) == 100
+
+
+def test_fast_stream_values_share_blocks_and_statements(database_url: str, sent: list[BatchRows]) -> None:
+    """Rows grow with statements, not with values."""
+    with Engine(database_url) as engine:
+        engine.run(writer, 2000)
+        blocks = [block for rows in sent for block in rows.blocks]
+        assert sum(block[3] for block in blocks) == 2001
+        assert len(blocks) < 200
+
+
+def test_a_workflows_first_record_never_travels_with_its_start(database_url: str, sent: list[BatchRows]) -> None:
+    """Parts of a statement do not see each other: the record would be dropped."""
+
+    async def main() -> None:
+        async with Engine(database_url) as engine:
+            await asyncio.gather(*(engine.run_async(one_step, number) for number in range(50)))
+
+    asyncio.run(main())
+    for rows in sent:
+        started = {row[0] for row in rows.starts}
+        assert not started & {workflow_id for workflow_id, _ in rows.runs}
+        assert len({workflow_id for workflow_id, _ in rows.runs}) == len(rows.runs) >= len(rows.ends)
+
+
+def test_what_was_written_before_a_record_is_durable_with_it_or_before(database_url: str) -> None:
+    """A value that is seen without the step before it would be an effect without its cause; and the other way round."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            run = await bench.run("w")
+            for number in range(20):
+                write(run, str(number))
+                await record(run, str(number))
+                assert await bench.rows("SELECT sum(count) FROM dbosflow.stream_block") == [(number + 1,)]
+
+    asyncio.run(main())
+
+
+def test_a_batch_has_a_limit_and_order_is_kept_across_it(database_url: str) -> None:
+    """What does not fit goes with the next ones: each run's entries in their order, nobody forgotten."""
+
+    async def main() -> None:
+        async with Bench(database_url, batch_bytes=2000) as bench:
+            runs = [await bench.run(f"w{number}") for number in range(4)]
+            await bench.forget()
+            for number in range(20):
+                for run in runs:
+                    write(run, str(number), key=f"stream {number % 3}")
+                    run.append(_record(str(number)))
+            for run in runs:
+                end(run)
+            await bench.journal.flush()
+            assert len(bench.sent) > 5
+            assert len(bench.heard) == len(runs)
+            for run in runs:
+                rows = await bench.rows("SELECT key FROM dbosflow.step WHERE workflow_id = %s ORDER BY seq", run.workflow_id)
+                assert rows == [(str(number),) for number in range(20)]
+                values = await bench.rows(
+                    "SELECT value::text FROM dbosflow.stream_value WHERE workflow_id = %s ORDER BY key, \"offset\"",
+                    run.workflow_id,
+                )
+                assert [int(value) for (value,) in values] == [
+                    number for key in range(3) for number in range(key, 20, 3)
+                ]
+
+    asyncio.run(main())
+
+
+def _record(key: str) -> Any:
+    from dbosflow._runtime.entries import Record
+
+    return Record(key, "step", output="1")
+
+
+def test_seq_and_turn_count_a_workflows_records_and_commits(database_url: str) -> None:
+    """Given when a batch is built, and only to what was durable: a batch that failed leaves no number out."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            run = await bench.run("w")
+            await asyncio.gather(record(run, "a"), record(run, "b"))
+            write(run, "1")
+            await bench.journal.flush()
+            bench.faults.append(before_sending(sqlstate("40001")))
+            await asyncio.gather(record(run, "c"), record(run, "d"))
+            rows = await bench.rows("SELECT key, seq, turn FROM dbosflow.step ORDER BY seq")
+            assert rows == [("a", 0, 0), ("b", 1, 0), ("c", 2, 1), ("d", 3, 1)]
+
+    asyncio.run(main())
+
+
+def test_an_id_is_started_once_however_often_it_was_asked_for(database_url: str) -> None:
+    """In one window, in the next, and by another lane: one is told that it is new."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench, Bench(database_url) as other:
+            told = [each.start("w") for each in (bench, other) for _ in range(5)]
+            answers = await asyncio.gather(*told)
+            answers.append(await bench.start("w"))
+            assert answers.count(True) == 1
+            assert answers.count(False) == 10
+
+    asyncio.run(main())
+
+
+def test_closing_tells_whoever_waits_for_a_start(database_url: str) -> None:
+    """Nobody is left to wait for a journal that has ended."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            bench.faults += [before_sending(sqlstate("57P03"))] * 1000
+            waiting = [bench.start("under way")]
+            while not bench.sent:
+                await asyncio.sleep(0)
+            waiting.append(bench.start("pending"))
+            await bench.journal.close()
+            bench.journal.give_up()
+            assert [type(answer) for answer in await asyncio.gather(*waiting)] == [LeaseLostError] * 2
+
+    asyncio.run(main())

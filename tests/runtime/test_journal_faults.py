@@ -1,0 +1,313 @@
+"""What becomes of a batch when something goes wrong: nothing is guessed, nothing is lost, nobody pays for another's data."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from dbosflow._runtime.branch import RunStopped
+from dbosflow._runtime.lane import Lane
+from dbosflow._store.batch import write_batch
+from dbosflow.errors import DatabaseUnavailableError, SerializationError
+from tests.runtime.bench import Bench, after_the_commit, before_sending, end, record, sqlstate, write
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dbosflow._runtime.run import Run
+    from dbosflow._store.batch import BatchRows
+
+PASSING = {
+    "connection lost": psycopg.OperationalError("the connection is lost"),
+    "connection failure": sqlstate("08006"),
+    "serialization": sqlstate("40001"),
+    "deadlock": sqlstate("40P01"),
+    "disk full": sqlstate("53100"),
+    "out of memory": sqlstate("53200"),
+    "too many connections": sqlstate("53300"),
+    "admin shutdown": sqlstate("57P01"),
+    "crash shutdown": sqlstate("57P02"),
+    "query cancelled": sqlstate("57014"),
+    "read only": sqlstate("25006"),
+    "socket": OSError("broken pipe"),
+}
+
+CONTENTS: dict[str, Callable[[Run], object]] = {
+    "a record": lambda run: record(run, "a"),
+    "values": lambda run: write(run, "1", "2"),
+    "a close": lambda run: run.close_stream("out", "", None),
+    "an end": end,
+    "all": lambda run: (record(run, "a"), write(run, "1", "2"), end(run)),
+}
+
+
+@pytest.mark.parametrize("error", PASSING.values(), ids=PASSING)
+def test_the_same_batch_is_sent_again_when_the_trouble_passes(database_url: str, error: Exception) -> None:
+    """As it was, with nothing added: a copy of it that still comes must find its own rows. New entries wait."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            runs = [await bench.run(f"w{number}") for number in range(3)]
+            await bench.forget()
+            bench.faults += [before_sending(error)] * 3
+            waiters = [record(run, "a") for run in runs]
+            for run in runs:
+                write(run, "1")
+            while not bench.sent:
+                await asyncio.sleep(0)
+            waiters += [record(run, "b") for run in runs]
+            write(runs[0], "2")
+            await asyncio.gather(*waiters)
+            await bench.journal.flush()
+            assert bench.sent[:4] == [bench.sent[0]] * 4
+            assert len(bench.sent) == 5
+            assert bench.heard == []
+            assert await bench.records() == [f"w{number}:{key}" for number in range(3) for key in "ab"]
+            query = 'SELECT "offset", values::text FROM dbosflow.stream_block WHERE workflow_id = %s ORDER BY 1'
+            assert await bench.rows(query, "w0") == [(0, "[1]"), (1, "[2]")]
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("contents", CONTENTS)
+def test_a_batch_whose_answer_was_lost_is_not_written_twice(database_url: str, contents: str) -> None:
+    """A witness says that it is there; everybody goes on as if it had been answered."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            run, other = await bench.run("w"), await bench.run("other")
+            await bench.forget()
+            bench.faults.append(after_the_commit(psycopg.OperationalError("lost")))
+            CONTENTS[contents](run)
+            await bench.journal.flush()
+            assert len(bench.sent) == 1
+            assert bench.heard == ([("ended", "w", "succeeded")] if contents in ("an end", "all") else [])
+            assert len(bench.topics) == {"a record": 0, "all": 2}.get(contents, 1)
+            await record(other, "next")
+            if contents in ("a record", "values", "a close"):
+                await record(run, "next")
+            assert len(await bench.rows("SELECT 1 FROM dbosflow.step WHERE key = 'next'")) == len(
+                {"w", "other"} if run.ending is False else {"other"}
+            )
+
+    asyncio.run(main())
+
+
+def test_an_answer_is_lost_together_with_its_connection(database_url: str) -> None:
+    """The witness is asked over a new one, as soon as there is one again."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            run = await bench.run("w")
+            await bench.forget()
+            connect, refusals = Lane._connect, 3
+
+            async def refuse(lane: Lane) -> Any:
+                nonlocal refusals
+                refusals -= 1
+                if refusals >= 0:
+                    raise DatabaseUnavailableError("refused")
+                return await connect(lane)
+
+            async def lose(send: Any) -> Any:
+                await send()
+                connection = await bench.lane.connection()
+                await connection.close()
+                raise psycopg.OperationalError("lost")
+
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(Lane, "_connect", refuse)
+                bench.faults.append(lose)
+                await record(run, "a")
+            assert refusals < 0
+            assert len(bench.sent) == 1
+            assert await bench.records() == ["w:a"]
+
+    asyncio.run(main())
+
+
+def test_a_start_whose_answer_was_lost_is_read_again(database_url: str) -> None:
+    """Whether it was the first is asked of its row: one that stood before belongs to somebody else."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            run = await bench.run("w")
+            await bench.rows("INSERT INTO dbosflow.workflow (id, name, status, input) VALUES ('old', '', 'queued', '{}')")
+            await bench.forget()
+            bench.faults.append(after_the_commit(psycopg.OperationalError("lost")))
+            told = [bench.start("old"), bench.start("new"), record(run, "a")]
+            answers = await asyncio.gather(*told)
+            assert answers[:2] == [False, False], "the caller reads the rows, and finds whose they are"
+            query = "SELECT id FROM dbosflow.workflow WHERE worker_id = %s ORDER BY id"
+            assert await bench.rows(query, bench.lane.id) == [("new",), ("w",)]
+
+    asyncio.run(main())
+
+
+def test_a_late_copy_of_a_batch_does_nothing(database_url: str) -> None:
+    """It comes after its retry and after later batches, out of some buffer."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            run = await bench.run("w")
+            await bench.forget()
+            bench.faults.append(before_sending(psycopg.OperationalError("lost")))
+            write(run, "1", "2")
+            await record(run, "a")
+            write(run, "3")
+            await record(run, "b")
+            tables = "dbosflow.step", "dbosflow.stream_block"
+            before = [await bench.rows(f"SELECT * FROM {table}") for table in tables]
+            assert len(bench.sent) == 3
+            for rows in bench.sent:
+                with pytest.raises(psycopg.errors.UniqueViolation):
+                    await _send_copy(bench, rows)
+            assert before == [await bench.rows(f"SELECT * FROM {table}") for table in tables]
+
+    asyncio.run(main())
+
+
+async def _send_copy(bench: Bench, rows: BatchRows) -> None:
+    """Whichever way a copy is refused."""
+    if not (await write_batch(bench.database, rows, bench.lane.id, "dbosflow")).written:
+        raise psycopg.errors.UniqueViolation
+
+
+@pytest.mark.parametrize(
+    "bad", ["[1,", "NaN", '"\x00"', '"\ud800"', "[" * 100_000], ids=["cut off", "NaN", "NUL", "surrogate", "too deep"]
+)
+def test_one_runs_bad_data_is_its_own_misfortune(database_url: str, bad: str) -> None:
+    """The batch is tried slice by slice: that run fails with an error that says so, the others' records are written."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            runs = [await bench.run(f"w{number}") for number in range(5)]
+            await bench.forget()
+            waiters = [record(run, "a", bad if number == 2 else "1") for number, run in enumerate(runs)]
+            write(runs[2], "1")
+            started = bench.start("new")
+            results = await asyncio.gather(*waiters, return_exceptions=True)
+            assert [type(result) for result in results] == [type(None)] * 2 + [RunStopped] + [type(None)] * 2
+            assert await started is True
+            await bench.journal.flush()
+            assert bench.heard == [("ended", "w2", "failed")]
+            assert await bench.records() == ["w0:a", "w1:a", "w3:a", "w4:a"]
+            ((status, error),) = await bench.rows("SELECT status, error FROM dbosflow.workflow WHERE id = 'w2'")
+            assert (status, error["type"]) == ("failed", "SerializationError")
+            query = "SELECT kind, \"offset\" FROM dbosflow.stream_block WHERE workflow_id = 'w2'"
+            assert await bench.rows(query) == [("error", 0)]
+
+    asyncio.run(main())
+
+
+def test_one_starts_bad_data_is_told_to_whoever_asked(database_url: str) -> None:
+    """The others start."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            told = [bench.start("good"), bench.start("bad", "[1,"), bench.start("also good")]
+            good, bad, also_good = await asyncio.gather(*told)
+            assert (good, also_good) == (True, True)
+            assert isinstance(bad, SerializationError)
+
+    asyncio.run(main())
+
+
+def test_a_foreign_row_makes_its_run_reload_and_nobody_stop(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """A unique key is never how a lease is lost. It is reported as the bug that it must be."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            run, other = await bench.run("w"), await bench.run("other")
+            await bench.forget()
+            await bench.rows(
+                """INSERT INTO dbosflow.step (workflow_id, key, kind, epoch, seq, turn, started_at)
+                   VALUES ('w', 'a', 'step', 0, 0, 0, now())"""
+            )
+            results = await asyncio.gather(record(run, "a"), record(other, "a"), return_exceptions=True)
+            assert isinstance(results[0], RunStopped)
+            assert results[1] is None
+            assert bench.heard == [("moved", "w")]
+            assert await bench.records() == ["other:a", "w:a"]
+
+    asyncio.run(main())
+    assert "please report it" in caplog.text
+
+
+@pytest.mark.parametrize("what", ["lost", "moved"])
+def test_runs_that_shut_the_gate_go_and_the_rest_is_sent_again_at_once(database_url: str, what: str) -> None:
+    """One statement more, whatever the number of runs."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            runs = [await bench.run(f"w{number}") for number in range(6)]
+            for run in runs:
+                write(run, "1")
+            await bench.forget()
+            if what == "lost":
+                await bench.rows("UPDATE dbosflow.workflow SET epoch = 2 WHERE id IN ('w1', 'w4')")
+            else:
+                await bench.rows("DELETE FROM dbosflow.stream_block WHERE workflow_id IN ('w1', 'w4')")
+            waiters = []
+            for run in runs:
+                write(run, "2")
+                waiters.append(record(run, "a"))
+            results = await asyncio.gather(*waiters, return_exceptions=True)
+            assert [isinstance(result, RunStopped) for result in results] == [number in (1, 4) for number in range(6)]
+            assert bench.heard == [(what, "w1"), (what, "w4")]
+            assert len(bench.sent) == 2
+            assert await bench.records() == ["w0:a", "w2:a", "w3:a", "w5:a"]
+
+    asyncio.run(main())
+
+
+def test_a_lost_lane_stops_every_run_and_its_starts_survive(database_url: str) -> None:
+    """A start belongs to no epoch yet: it goes with the next lease."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            runs = [await bench.run(f"w{number}") for number in range(3)]
+            await bench.forget()
+            old = bench.lane.id
+            await bench.rows("UPDATE dbosflow.worker SET state = 'dead'")
+            waiters = [record(run, "a") for run in runs[:2]]
+            started = bench.start("new")
+            results = await asyncio.gather(*waiters, return_exceptions=True)
+            assert all(isinstance(result, RunStopped) for result in results)
+            assert await started is True
+            assert bench.heard == ["lane lost"]
+            assert runs[2].stopping is not None
+            assert bench.lane.id != old
+            assert await bench.records() == []
+            query = "SELECT worker_id FROM dbosflow.workflow WHERE id = 'new'"
+            assert await bench.rows(query) == [(bench.lane.id,)]
+
+    asyncio.run(main())
+
+
+def test_a_lane_that_is_lost_with_its_database_begins_anew_when_it_can(database_url: str) -> None:
+    """Also where the first attempts to register fail."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            await bench.run("w")
+            await bench.forget()
+            await bench.rows("UPDATE dbosflow.worker SET state = 'dead'")
+            reopen, failures = bench.lane.reopen, 2
+
+            async def fail() -> None:
+                nonlocal failures
+                failures -= 1
+                if failures >= 0:
+                    raise psycopg.OperationalError("lost")
+                await reopen()
+
+            bench.lane.reopen = fail  # type: ignore[method-assign]
+            assert await bench.start("new") is True
+            assert failures < 0
+            assert bench.heard == ["lane lost"]
+
+    asyncio.run(main())

@@ -1,0 +1,155 @@
+"""Wake-ups for other processes: sent at once when idle, together when not, split when long, and never in the way."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from dbosflow._runtime import notifier as notifier_module
+from dbosflow._runtime.notifier import Notifier
+from dbosflow._store.notify import MAX_PAYLOAD, listen, notify, payloads, stream_topic, topics_of
+from dbosflow.config import MAX_IDENTIFIER, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterable
+
+SCHEMA = "dbosflow"
+
+
+class Ear:
+    """A LISTEN session."""
+
+    def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
+        self._connection = connection
+        self.payloads: list[str] = []
+
+    async def hear(self, count: int) -> list[str]:
+        """Waits until so many topics were heard."""
+        heard: list[str] = []
+        async with asyncio.timeout(10):
+            async for notification in self._connection.notifies():
+                self.payloads.append(notification.payload)
+                heard += topics_of(notification.payload)
+                if len(heard) >= count:
+                    break
+        return heard
+
+
+@asynccontextmanager
+async def talking(url: str) -> AsyncIterator[tuple[Notifier, Ear]]:
+    """A notifier, and somebody who listens."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        await listen(connection, SCHEMA)
+        notifier = Notifier(url, Settings())
+        notifier.open()
+        try:
+            yield notifier, Ear(connection)
+        finally:
+            await notifier.close()
+
+
+def test_topics_coalesce_while_a_statement_is_under_way(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first goes at once; what comes meanwhile goes in one statement, each topic once."""
+    sent: list[list[str]] = []
+    under_way, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slowly(connection: Any, schema: str, topics: Iterable[str]) -> None:
+        sent.append(list(topics))
+        under_way.set()
+        await go_on.wait()
+        await notify(connection, schema, sent[-1])
+
+    async def main() -> None:
+        monkeypatch.setattr(notifier_module, "notify", slowly)
+        async with talking(database_url) as (notifier, ear):
+            notifier.send(["first"])
+            await under_way.wait()
+            for number in range(1000):
+                notifier.send(["again", f"topic {number % 10}"])
+            go_on.set()
+            assert await ear.hear(12) == ["first", "again", *(f"topic {number}" for number in range(10))]
+        assert len(sent) == 2
+
+    asyncio.run(main())
+
+
+def test_long_payloads_are_split_and_no_topic_is_dropped(database_url: str) -> None:
+    """A payload of 8000 bytes would be refused, and its statement with it."""
+    longest = "\U0001f600" * MAX_IDENTIFIER
+    topics = [stream_topic(f"{number}-{longest[4:]}", longest) for number in range(20)]
+    topics += [stream_topic("w", '"\\\x01' * (MAX_IDENTIFIER // 3))]
+    topics += [f"w{number}" for number in range(5000)]
+
+    async def main() -> None:
+        async with talking(database_url) as (notifier, ear):
+            notifier.send(topics)
+            assert await ear.hear(len(topics)) == topics
+            assert all(len(payload.encode()) <= MAX_PAYLOAD for payload in ear.payloads)
+            assert len(ear.payloads) < 40
+
+    asyncio.run(main())
+
+
+@pytest.mark.parametrize("control", ["\x01", "\x1f", "\x7f", '"', "\\"])
+def test_the_longest_identifiers_fit_whatever_they_are_made_of(control: str) -> None:
+    """Escapes included: that is what the limit of an identifier is for."""
+    topic = stream_topic(control * MAX_IDENTIFIER, control * MAX_IDENTIFIER)
+    (payload,) = payloads([topic])
+    assert len(payload.encode()) <= MAX_PAYLOAD
+    assert topics_of(payload) == [topic]
+
+
+@pytest.mark.parametrize("payload", ["", "hello", "{}", "[1, null]", '"w1"', "[[]]"])
+def test_what_others_say_on_the_channel_is_no_topic(payload: str) -> None:
+    """A hint is nothing to trip over."""
+    assert topics_of(payload) == []
+
+
+def test_a_notifier_heals_and_what_is_sent_after_that_is_heard(database_url: str) -> None:
+    """A failed statement is a lost hint; the next one goes over a new connection."""
+
+    async def main() -> None:
+        async with talking(database_url) as (notifier, ear):
+            notifier.send(["before"])
+            assert await ear.hear(1) == ["before"]
+            async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+                await connection.execute("SELECT pg_terminate_backend(%s)", (notifier.backend_pid,))
+            heard: list[str] = []
+            async with asyncio.timeout(10):
+                while not heard:
+                    notifier.send(["after"])
+                    with pytest.MonkeyPatch.context():
+                        heard = await _within(ear.hear(1), 0.5)
+            assert set(heard) == {"after"}
+
+    asyncio.run(main())
+
+
+async def _within(heard: Any, seconds: float) -> list[str]:
+    try:
+        async with asyncio.timeout(seconds):
+            return list(await heard)
+    except TimeoutError:
+        return []
+
+
+def test_closing_sends_what_is_left(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last commits of an engine are news, too."""
+
+    async def main() -> None:
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+            await listen(connection, SCHEMA)
+            notifier = Notifier(database_url, Settings())
+            notifier.open()
+            notifier.send(["first"])
+            ear = Ear(connection)
+            assert await ear.hear(1) == ["first"]
+            notifier.send(["last"])
+            await notifier.close()
+            assert await ear.hear(1) == ["last"]
+
+    asyncio.run(main())
