@@ -144,7 +144,7 @@ def _message(error: BaseException) -> str:
 def _arguments(error: BaseException) -> list[Any]:
     """What its class would be called with to make a copy: what it says itself, where that is more than ``args``."""
     try:
-        kind, args, *_ = error.__reduce__()
+        kind, args = tuple(error.__reduce__())[:2]
     except Exception:  # noqa: BLE001 (the user's own __reduce__)
         return list(error.args)
     return list(args if kind is type(error) else error.args)

@@ -38,7 +38,7 @@ GIVEN_UP = "/given-up"
 WOKEN = "/woken"
 """Ends the key of the record that a sleep is over, in a run with branches."""
 HANDED_ON = frozenset({"step", "sleep", "woken", "given_up"})
-"""The kinds of record that an operation waits for; a failed attempt is recorded in passing."""
+"""The kinds of record that hand an outcome to the program; a failed attempt hands it nothing."""
 
 
 class Conductor:

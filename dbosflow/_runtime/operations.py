@@ -156,7 +156,7 @@ async def _attempt(
 
 
 def _is_being_cancelled() -> bool:
-    """Whether somebody cancels the running task; else a ``CancelledError`` is the body's own, as of a task inside it."""
+    """Whether somebody cancels the running task; else a ``CancelledError`` is the body's own, of a task inside it."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # a thread
