@@ -24,7 +24,8 @@ _DESCRIPTION = """\
 Durable workflows and durable streams for Python, on nothing but Postgres.
 
 The database of a command is --database-url, else DBOSFLOW_DATABASE_URL, else,
-where it is asked for, an embedded server for development (--embedded)."""
+where it is asked for, an embedded server for development (--embedded). Commands
+that only look at workflows and streams find that one in its usual place."""
 
 FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tests.behaviour import ledger
@@ -37,8 +38,9 @@ class Crew:
 
     def kill_owner(self, workflow_id: str) -> bool:
         """Kills whoever owns the workflow, and hires another; ``False`` if nobody owns it any more."""
-        owner = eventually(lambda: self.owner(workflow_id) or self._is_over(workflow_id))
-        if owner is True:
+        eventually(lambda: self.owner(workflow_id) or self._is_over(workflow_id))
+        owner = self.owner(workflow_id)
+        if owner is None:
             return False
         owner.kill()
         self.members[self.members.index(owner)] = self._member()
@@ -53,13 +55,16 @@ class Crew:
         deaths: list[Death] = []
         for _ in range(kills):
             goal = len(ledger.entries()) + random.randint(1, 2 * every)
-            eventually(lambda goal=goal: len(ledger.entries()) >= goal or self._is_over(workflow_id), timeout=30)
+            eventually(partial(self._has_come, workflow_id, goal), timeout=30)
             if not self.kill_owner(workflow_id):
                 break
             # In this order: what the next owner does meanwhile is in neither, or in the second only.
             recorded = self._outcomes(workflow_id)
             deaths.append(Death(recorded, len(ledger.entries())))
         return deaths
+
+    def _has_come(self, workflow_id: str, lines: int) -> bool:
+        return len(ledger.entries()) >= lines or self._is_over(workflow_id)
 
     def _outcomes(self, workflow_id: str) -> set[str]:
         query = "SELECT output FROM dbosflow.step WHERE workflow_id = %s AND kind = 'step'"

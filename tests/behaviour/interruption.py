@@ -1,4 +1,4 @@
-"""Two passes over one workflow in one process: the first ends, with its engine, at a marked point; the second replays."""
+"""Two passes over one workflow in one process: the first ends at a marked point with its engine, the second replays."""
 
 from __future__ import annotations
 

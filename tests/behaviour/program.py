@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -108,10 +109,8 @@ class Program:
         self._listening.join(PATIENCE)
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe
-            try:
+            with suppress(BrokenPipeError):  # what was said last was not heard any more
                 pipe.close()
-            except BrokenPipeError:  # what was said last was not heard any more
-                pass
 
     def _listen(self) -> None:
         assert self._process.stdout

@@ -29,8 +29,8 @@ def disorder(url: str) -> list[str]:
     """What contradicts the promises of the tables, whatever happened before: nothing, if all is well.
 
     Offsets of a stream are dense from 0; only one terminal frame ends it, and nothing follows that; a producer's counts
-    are dense; ``seq`` is one count over a workflow's records, in which epochs and turns never go back; an ended workflow
-    belongs to nobody and has no open stream.
+    are dense; ``seq`` is one count over a workflow's records, in which epochs and turns never go back; an ended
+    workflow belongs to nobody and has no open stream.
     """
     found: list[str] = []
     for name, query in _DISORDER.items():

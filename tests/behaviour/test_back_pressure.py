@@ -1,4 +1,4 @@
-"""A writer that is faster than the database waits for it: what is buffered has a bound, whatever colour the writer has."""
+"""A writer that is faster than the database waits for it: what is buffered has a bound, whichever colour it has."""
 
 from __future__ import annotations
 

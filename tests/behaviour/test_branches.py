@@ -1,4 +1,4 @@
-"""A branch is one thread of control. Whatever else does durable work in its name is refused, with the way to write it."""
+"""A branch is one thread of control. Whatever else does durable work in its name is refused, with the right way."""
 
 from __future__ import annotations
 
@@ -161,7 +161,7 @@ def test_a_thread_of_a_sync_workflow_that_carries_its_context_is_refused(engine:
 
 
 def test_tasks_are_branches_with_names_of_their_own(database_url: str, engine: Engine) -> None:
-    """A branch is named when it is created, by its function and how many of it there were; its steps follow its path."""
+    """A branch is named when it is created, by its function and how many of it there were; its steps follow."""
 
     async def worker(value: int) -> int:
         await asyncio.sleep(0.02 - value * 0.01)  # the later one gets to its step first

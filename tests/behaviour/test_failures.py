@@ -170,7 +170,8 @@ def test_result_raises_the_workflows_own_error_in_any_process(database_url: str,
 
     @workflow
     async def failing() -> None:
-        raise REBUILT[which]() if which in REBUILT else NAMED[which][0]()
+        error = REBUILT[which]() if which in REBUILT else NAMED[which][0]()
+        raise error
 
     caught: list[BaseException] = []
     with Engine(database_url) as engine, Engine(database_url, executes=False) as other:

@@ -24,8 +24,10 @@ SIZE = os.environ.get("DBOSFLOW_TEST_KILLING", "200,2000,4")
 
 @pytest.mark.timeout(300)
 def test_a_workflow_survives_its_workers_and_a_reader_never_notices(database_url: str, tmp_path: Path) -> None:
-    """Killed again and again at random moments, it ends with the right result, each step on record once, offsets dense
-    with the right value at each; a reader in another process that stayed connected throughout saw exactly that."""
+    """Its result is right, each step is on record once, and each offset holds its value.
+
+    A reader in another process that stayed connected throughout saw exactly that.
+    """
     steps, values, kills = map(int, SIZE.split(","))
     summary = Killing(database_url, tmp_path, steps=steps, values=values, kills=kills).run()
     print(summary)

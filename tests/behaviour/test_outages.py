@@ -1,4 +1,4 @@
-"""P8: nothing that was acknowledged is lost, and nothing comes twice, however often the database drops its connections."""
+"""P8: nothing acknowledged is lost, and nothing comes twice, however often the database drops its connections."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
-from dbosflow import Engine, WorkflowStatus, step, workflow, write_stream_async
+from dbosflow import Engine, WorkflowHandle, WorkflowStatus, step, workflow, write_stream_async
 from tests.behaviour.interruption import Interruption
 from tests.behaviour.ledger import noted
 from tests.behaviour.programs.loading import busy, busy_on_thread, quick
@@ -74,15 +75,17 @@ def striking(saboteur: Saboteur, times: int = 12) -> Iterator[list[int]]:
 @contextmanager
 def shut(admin_url: str, url: str) -> Iterator[None]:
     """The database lets nobody in during the block."""
-    name = sql.Identifier(psycopg.conninfo.conninfo_to_dict(url)["dbname"])  # type: ignore[arg-type]
+    name = str(conninfo_to_dict(url)["dbname"])
     with psycopg.connect(admin_url, autocommit=True) as connection:
-        connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(name))
-        query = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s AND application_name = 'dbosflow'"
-        connection.execute(query, (name._obj[0],))
+        connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS false").format(sql.Identifier(name)))
+        query: LiteralString = """
+            SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+            WHERE datname = %s AND application_name = 'dbosflow'"""
+        connection.execute(query, (name,))
         try:
             yield
         finally:
-            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(name))
+            connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(name)))
 
 
 def check_all(url: str, engine: Engine, ids: list[str]) -> None:
@@ -103,8 +106,10 @@ def check_all(url: str, engine: Engine, ids: list[str]) -> None:
 def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
     database_url: str, saboteur: Saboteur
 ) -> None:
-    """All connections of the writing and of the reading engine, under load: batches whose fate is open, the lease's
-    connection, LISTEN, pools."""
+    """All those of the writing and of the reading engine, under load.
+
+    So there are batches whose fate is open, leases that are not renewed, lost hints and broken pools.
+    """
     heard: dict[str, Any] = {}
 
     def listen(client: Engine, workflow_id: str) -> None:
@@ -143,7 +148,7 @@ def test_starts_and_enqueues_survive_cut_connections(
     async def start_many(engine: Engine, client: Engine) -> None:
         here = [engine.start_async(quick.options(workflow_id=f"here{n}"), f"here{n}") for n in range(100)]
         there = [client.start_async(quick.options(workflow_id=f"q{n}", queue="q"), f"q{n}") for n in range(100)]
-        handles = []
+        handles: list[WorkflowHandle[str]] = []
         for one, other in zip(here, there, strict=True):
             handles += await asyncio.gather(one, other)
             await asyncio.sleep(0.01)
@@ -164,8 +169,7 @@ def test_a_cut_listen_connection_costs_no_news(database_url: str, saboteur: Sabo
     @workflow
     async def flow() -> None:
         for number in range(15):
-            while not permits.acquire(blocking=False):
-                await asyncio.sleep(0.001)
+            await asyncio.to_thread(permits.acquire)
             await write_stream_async("k", number)
 
     with Engine(database_url, **settings) as engine, Engine(database_url, executes=False, **settings) as client:
@@ -179,10 +183,8 @@ def test_a_cut_listen_connection_costs_no_news(database_url: str, saboteur: Sabo
 
 
 @pytest.mark.parametrize("lease", [30.0, 1.0], ids=["shorter than the lease", "longer than the lease"])
-def test_a_database_that_is_away_for_a_while_is_waited_for(
-    database_url: str, admin_url: str, lease: float
-) -> None:
-    """Work goes on where it was when it is back; also when all leases ran out meanwhile: nobody is taken for dead for it."""
+def test_a_database_that_is_away_for_a_while_is_waited_for(database_url: str, admin_url: str, lease: float) -> None:
+    """Work goes on where it was; also when all leases ran out meanwhile: nobody is taken for dead because of that."""
     with Engine(database_url, lease=lease) as engine, Engine(database_url, lease=lease) as peer:
         ids = ["loop0", "loop1", "thread0"]
         for workflow_id in ids:

@@ -1,4 +1,4 @@
-"""P6 and P11: one live owner. Who lost his lease writes nothing any more; who only blocks his own loop does not lose it."""
+"""P6 and P11: one live owner. Who lost his lease writes nothing any more; who blocks his own loop does not lose it."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ def written_by(url: str, epoch: int) -> list[tuple[Any, ...]]:
     return rows(
         url,
         """SELECT 'step', key, seq::text FROM dbosflow.step WHERE epoch = %s
-           UNION ALL SELECT 'block', key, "offset"::text FROM dbosflow.stream_block WHERE epoch = %s ORDER BY 1, 2, 3""",
+           UNION ALL SELECT 'block', key, "offset"::text FROM dbosflow.stream_block WHERE epoch = %s
+           ORDER BY 1, 2, 3""",
         epoch,
         epoch,
     )
@@ -50,8 +51,10 @@ def taken_over(url: str) -> bool:
 def test_a_frozen_worker_is_taken_over_and_writes_nothing_when_it_thaws(
     database_url: str, start_program: StartProgram, client: Engine, moment: str
 ) -> None:
-    """Its lease runs out while it is stopped; afterwards its steps and its stream writes leave no row, it begins no
-    step body, and the workflow is whole."""
+    """Its lease runs out while it is stopped.
+
+    Afterwards its steps and its stream writes leave no row, it begins no step body, and the workflow is whole.
+    """
     settings = {"lease": LEASE}
     owner = start_program("worker", module="surviving", settings=settings)
     heir = start_program("worker", module="surviving", settings=settings)
@@ -74,7 +77,9 @@ def test_a_frozen_worker_is_taken_over_and_writes_nothing_when_it_thaws(
         assert len(lines_of(owner)) == frozen_at, "no step body began after the thaw"
     else:
         assert handle.result(timeout=PATIENCE) == ["first", "second"]
-        assert lines_of(owner) in (["first begins"], ["first begins", "first ends"]), "the body may end, no other begins"
+        assert lines_of(owner) in (["first begins"], ["first begins", "first ends"]), (
+            "the body may end, no other begins"
+        )
         assert lines_of(heir)[-2:] == ["second begins", "second ends"]
     assert written_by(database_url, 1) == before
     assert rows(database_url, "SELECT ended_because FROM dbosflow.worker WHERE state = 'dead'") == [("expired",)]
@@ -100,9 +105,7 @@ def test_a_worker_that_was_taken_over_works_again_under_a_new_lease(
     assert client.read_stream("w", "ticks").read_all() == (list(range(300)), True)
 
 
-def test_a_lease_that_is_renewed_is_not_taken(
-    database_url: str, start_program: StartProgram, client: Engine
-) -> None:
+def test_a_lease_that_is_renewed_is_not_taken(database_url: str, start_program: StartProgram, client: Engine) -> None:
     """Peers watch for several leases, and leave a worker alone that only has nothing to write."""
     workers = [start_program("worker", module="surviving", settings={"lease": 1.0}) for _ in range(3)]
     start_in(workers[0], "lingering_twice", 2.5)

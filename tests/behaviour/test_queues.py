@@ -37,8 +37,7 @@ def working(engine: Engine, *queues: str, concurrency: int = 50) -> Iterator[Non
     async def main() -> None:
         serving = asyncio.ensure_future(engine.run_worker_async(*queues, concurrency=concurrency))
         ready.set()
-        while not over.is_set():
-            await asyncio.sleep(0.01)
+        await asyncio.to_thread(over.wait)
         serving.cancel()
         await asyncio.gather(serving, return_exceptions=True)
 
@@ -78,7 +77,7 @@ def test_a_worker_takes_no_more_than_it_may_run(
 
     async def main() -> list[str]:
         handles = await asyncio.gather(*(client.start_async(flow.options(queue="q"), name, 0.02) for name in names))
-        return await asyncio.gather(*(handle.result_async(PATIENCE) for handle in handles))
+        return list(await asyncio.gather(*(handle.result_async(PATIENCE) for handle in handles)))
 
     assert asyncio.run(main()) == names
     most = most_at_once()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,6 +33,11 @@ def start_in(worker: Program, name: str, *args: Any, workflow_id: str = "w") -> 
 def ticks_of(program: Program) -> int:
     """How many ticks a process has done."""
     return sum(entry.pid == program.pid for entry in ledger.entries())
+
+
+def has_ticked(program: Program, times: int) -> bool:
+    """Whether a process has done so many ticks."""
+    return ticks_of(program) >= times
 
 
 @pytest.mark.parametrize("queues", [None, ["q"]], ids=["started in process", "queued"])
@@ -86,7 +92,7 @@ def test_a_restart_of_the_only_worker_resumes_at_once(start_program: StartProgra
     worker = start_program("worker", module="surviving", settings=settings)
     start_in(worker, "ticking", 40, 0.01)
     for _ in range(3):
-        eventually(lambda worker=worker: ticks_of(worker) >= 5)
+        eventually(partial(has_ticked, worker, 5))
         worker.kill()
         worker = start_program("worker", module="surviving", settings=settings)
     assert client.handle("w", surviving.ticking).result(timeout=PATIENCE) == 40

@@ -164,8 +164,10 @@ def test_only_what_is_worth_it_is_tried_again(engine: Engine) -> None:
 def test_attempts_count_across_owners(
     database_url: str, start_program: StartProgram, client: Engine, colour: str
 ) -> None:
-    """Two owners die in the middle of attempts. What failed before counts, what died on its way does not, and no two
-    attempts share a name."""
+    """Two owners die in the middle of attempts.
+
+    What failed before counts, what died on its way does not, and no two attempts share a name.
+    """
     workers = [start_program("worker", module="retrying", queues=["q"]) for _ in range(3)]
     flow: Any = getattr(retrying, f"retrying_{colour}")
     handle = client.start(flow.options(workflow_id="w", queue="q"), [3, 5])

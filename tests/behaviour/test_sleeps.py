@@ -71,7 +71,8 @@ def test_the_wake_time_is_on_record_when_the_sleep_begins(database_url: str, flo
         began = rows(database_url, "SELECT now()")[0][0]
         engine.start(flow.options(workflow_id="w"), 3600)
         sleeps = 4 if flow is sleeping_in_branches else 1
-        wakes = eventually(lambda: (found := wake_times(database_url)) and len(found) == sleeps and found)
+        eventually(lambda: len(wake_times(database_url)) == sleeps)
+        wakes = wake_times(database_url)
         ended = rows(database_url, "SELECT now()")[0][0]
         assert all(began + timedelta(hours=1) <= wake <= ended + timedelta(hours=1) for wake in wakes)
         assert engine.handle("w").status() is WorkflowStatus.RUNNING

@@ -76,7 +76,9 @@ def test_a_workflow_that_fails_ends_its_streams_with_its_error_in_the_same_trans
     with pytest.raises(SoldOutError):
         engine.run(ending_badly.options(workflow_id="w"))
     assert terminal_frames(database_url) == {"a": ("error", 2, True)}
-    query = "SELECT w.error::text = b.values::text FROM dbosflow.workflow w, dbosflow.stream_block b WHERE b.kind = 'error'"
+    query = (
+        "SELECT w.error::text = b.values::text FROM dbosflow.workflow w, dbosflow.stream_block b WHERE b.kind = 'error'"
+    )
     assert rows(database_url, query) == [(True,)]
 
 
@@ -194,12 +196,11 @@ def test_a_closed_key_ends_while_the_workflow_goes_on(engine: Engine, client: En
 
 
 def test_the_end_is_told_not_found_by_a_poll(database_url: str, start_program: StartProgram) -> None:
-    """Readers and waiters in other processes hear of each value, each close and each end at once, with polls switched
-    off in all of them."""
+    """Readers and waiters in other processes hear of each value, close and end, with polls switched off in all."""
     settings: dict[str, Any] = {"safety_poll": NEVER, "fast_poll": NEVER}
 
     @workflow
-    async def flow(well: bool) -> str:
+    async def flow(*, well: bool) -> str:
         await write_stream_async("a", 1)
         await write_stream_async("early", 1)
         await close_stream_async("early")
@@ -208,9 +209,12 @@ def test_the_end_is_told_not_found_by_a_poll(database_url: str, start_program: S
             raise SoldOutError
         return "done"
 
-    async def main(well: bool) -> None:
+    async def main(*, well: bool) -> None:
         goes_on.append(asyncio.Event())
-        async with Engine(database_url, **settings) as engine, Engine(database_url, executes=False, **settings) as client:
+        async with (
+            Engine(database_url, **settings) as engine,
+            Engine(database_url, executes=False, **settings) as client,
+        ):
             handle = await engine.start_async(flow, well=well)
             options = {"id": handle.workflow_id, "settings": settings, "timeout": PATIENCE}
             for key in ("early", "a", "nobody"):

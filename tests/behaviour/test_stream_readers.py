@@ -38,7 +38,7 @@ class Gate:
         self._permits.release(times)
 
     async def passed(self) -> None:
-        while not self._permits.acquire(blocking=False):
+        while not self._permits.acquire(blocking=False):  # noqa: ASYNC110 (opened from other threads)
             await asyncio.sleep(0.001)
 
 
@@ -78,7 +78,7 @@ def test_a_value_is_there_before_the_workflow_goes_on(engine: Engine, gate: Gate
 
 
 def test_reading_starts_anywhere(database_url: str, engine: Engine, client: Engine) -> None:
-    """At the first, within a block, at the last, at the end; in any process. Nothing is skipped, nothing comes twice."""
+    """At the first, within a block, at the last, at the end; in any process. Nothing is skipped or comes twice."""
     workflow_id = engine.start(writing_many, COUNT).workflow_id
     assert engine.read_stream(workflow_id, "k").read_all() == (list(range(COUNT)), True)
     blocks = rows(database_url, "SELECT \"offset\", count FROM dbosflow.stream_block WHERE kind = 'values'")
@@ -216,7 +216,9 @@ def test_two_hundred_readers_of_one_stream_while_it_is_written(database_url: str
     asyncio.run(main())
 
 
-def test_a_reader_in_another_process_keeps_up(start_program: StartProgram, engine: Engine, gate: Gate, gated: Any) -> None:
+def test_a_reader_in_another_process_keeps_up(
+    start_program: StartProgram, engine: Engine, gate: Gate, gated: Any
+) -> None:
     """It is told of each value, and needs no poll: with a timeout far below the poll it never runs dry."""
     engine.start(gated.options(workflow_id="w"), 20)
     reader = start_program("reader", id="w", key="k", settings={"safety_poll": 600, "fast_poll": 600})
@@ -286,7 +288,7 @@ WAITS: dict[str, Callable[[Engine, str], Any]] = {
 
 @pytest.mark.parametrize("executes", [True, False])
 @pytest.mark.parametrize("wait", WAITS)
-def test_closing_the_engine_ends_the_waits_on_it(database_url: str, gated: Any, wait: str, executes: bool) -> None:
+def test_closing_the_engine_ends_the_waits_on_it(database_url: str, gated: Any, *, wait: str, executes: bool) -> None:
     """Nobody hangs on an engine that is gone: he hears that it is."""
     raised: list[BaseException] = []
 

@@ -125,9 +125,7 @@ class Lane:
 
     async def claim(self, limit: int = 10) -> list[Claimed]:
         """Claims what is queued."""
-        return await workflow.claim(
-            self.connection, SCHEMA, worker_id=self.id, queue="", names=[NAME], limit=limit
-        )
+        return await workflow.claim(self.connection, SCHEMA, worker_id=self.id, queue="", names=[NAME], limit=limit)
 
 
 class Database:

@@ -1,4 +1,4 @@
-"""A model run of the whole protocol: lanes that die wrongly, connections cut right after sending, copies that come late.
+"""A model run of the whole protocol: lanes that die wrongly, connections cut after sending, copies that come late.
 
 ``DBOSFLOW_TEST_MODEL_SECONDS`` makes it run longer.
 """
@@ -45,7 +45,8 @@ INVARIANTS = {
         WHERE t.kind = 'complete' AND b."offset" > t."offset" """,
     "a run belongs to nobody who lives": """
         SELECT w.id FROM dbosflow.workflow w LEFT JOIN dbosflow.worker k ON k.id = w.worker_id
-        WHERE (w.status = 'running' AND k.state IS DISTINCT FROM 'live') OR (w.status <> 'running' AND k.id IS NOT NULL)""",
+        WHERE (w.status = 'running' AND k.state IS DISTINCT FROM 'live')
+           OR (w.status <> 'running' AND k.id IS NOT NULL)""",
 }
 
 

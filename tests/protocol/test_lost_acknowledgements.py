@@ -13,10 +13,12 @@ from dbosflow._store.batch import is_durable
 from tests.protocol.schedules import SCHEMA, Database, Slice, batch, on_a_database
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dbosflow._store.batch import BatchRows
     from tests.protocol.schedules import Lane
 
-SHAPES = {
+SHAPES: dict[str, Callable[[], Slice]] = {
     "records": lambda: Slice("w").record("a").record("b", seq=1),
     "blocks": lambda: Slice("w").values(0, 2),
     "a close": lambda: Slice("w").closed(0),
@@ -116,7 +118,7 @@ async def test_a_start_needs_no_witness(db: Database) -> None:
 @pytest.mark.parametrize("shape", SHAPES)
 @on_a_database
 async def test_of_copies_in_flight_at_once_one_is_written(db: Database, shape: str) -> None:
-    """The first is still under way in an orphaned backend when the second arrives: rows once, and the witness says so."""
+    """The first is still under way in an orphaned backend when the others arrive: rows once, as the witness says."""
     lane = await db.lane()
     await lane.start("w", "other")
     copies = [await db.lane(lane.id) for _ in range(3)]

@@ -1,4 +1,4 @@
-"""Offsets are dense: a block starts where the stream ends, nothing follows a terminal frame, and readers skip nothing."""
+"""Offsets are dense: a block starts where its stream ends, nothing follows an end, and readers skip nothing."""
 
 from __future__ import annotations
 
@@ -35,7 +35,8 @@ async def test_a_block_that_does_not_start_at_the_tail_is_refused(
     await lane.start("w")
     assert (await lane.write(Slice("w").values(0, 10))).written
     result = await lane.write(Slice("w").record("a").values(offset, count, kind=kind))
-    assert (result.written, result.moved) == (False, {"w"})
+    assert not result.written
+    assert result.moved == {"w"}
     assert await db.stored("w") == (set(), [(0, 10, "values")])
     assert (await lane.write(Slice("w").values(10, 2).values(12).closed(13))).written
 
@@ -74,7 +75,8 @@ async def test_writers_with_wrong_beliefs_leave_neither_gap_nor_overlap(db: Data
     written = await asyncio.gather(*(_append_wildly(writer, seed) for seed, writer in enumerate(writers)))
     wrong = await db.rows(
         """SELECT key, "offset" FROM (
-               SELECT key, "offset", lag("offset" + count, 1, 0::bigint) OVER (PARTITION BY key ORDER BY "offset") AS tail
+               SELECT key, "offset",
+                      lag("offset" + count, 1, 0::bigint) OVER (PARTITION BY key ORDER BY "offset") AS tail
                FROM dbosflow.stream_block) AS block
            WHERE "offset" <> tail"""
     )

@@ -1,7 +1,7 @@
 """The hot statements' plans: what they may cost is decided here, not by a planner that saw an empty table.
 
-A lane's session plans once for every size of batch. The plans are made while the tables are empty, as a new engine makes
-them, and run when they are not.
+A lane's session plans once for every size of batch. The plans are made while the tables are empty, as a new engine
+makes them, and run when they are not.
 """
 
 from __future__ import annotations
@@ -46,11 +46,7 @@ class Plan:
     @property
     def work(self) -> float:
         """The rows that the busiest node handled."""
-        return max(
-            (node["Actual Rows"] + node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0))
-            * node["Actual Loops"]
-            for node in self.nodes
-        )
+        return max(map(_work, self.nodes))
 
     @property
     def nested_over_results(self) -> list[str]:
@@ -66,11 +62,16 @@ def _nodes(plan: Node) -> Iterator[Node]:
         yield from _nodes(part)
 
 
+def _work(node: Node) -> float:
+    removed = node.get("Rows Removed by Filter", 0) + node.get("Rows Removed by Join Filter", 0)
+    return float((node["Actual Rows"] + removed) * node["Actual Loops"])
+
+
 def _indexes(scan: Node) -> Iterator[str]:
     if scan["Node Type"] == "Bitmap Heap Scan":
         yield from (node["Index Name"] for node in _nodes(scan) if "Index Name" in node)
     else:
-        yield scan.get("Index Name", scan["Node Type"])
+        yield str(scan.get("Index Name", scan["Node Type"]))
 
 
 async def prepare(connection: AsyncConnection[Any], name: str, statement: str) -> list[str]:
@@ -121,7 +122,9 @@ async def populate(db: Database, *, worker_id: object, owned: int = CROWD // 2) 
 
 def full_batch(size: int) -> BatchRows:
     """A record, a block and an end of each of so many workflows, and as many starts."""
-    slices = [Slice(f"w{2 * number}").record("second", seq=1).values(4).closed(5).end() for number in range(1, size + 1)]
+    slices = [
+        Slice(f"w{2 * number}").record("second", seq=1).values(4).closed(5).end() for number in range(1, size + 1)
+    ]
     return batch(*slices, starts=tuple(f"new{number}" for number in range(size)))
 
 
@@ -195,7 +198,7 @@ async def test_a_fetch_probes_the_primary_key_for_each_reader(db: Database, mode
 
 @on_a_database
 async def test_a_requeue_finds_the_runs_of_dead_lanes_by_their_owner(db: Database) -> None:
-    """It runs at each survey, so it looks at what is owned at most: not at what has ended, and at nothing if nobody died."""
+    """It runs at each survey, so it looks at what is owned at most: never at what has ended."""
     living, dead = await db.lane(), await db.lane()
     owned = 100
     await populate(db, worker_id=living.id, owned=owned)

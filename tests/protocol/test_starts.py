@@ -17,7 +17,7 @@ MIDDLE = "d"
 @pytest.mark.parametrize("way", ["start", "enqueue"])
 @on_a_database
 async def test_two_processes_that_name_the_same_ids_in_opposite_order_do_not_deadlock(db: Database, way: str) -> None:
-    """Each statement inserts in the order of the ids, so whoever is behind waits at the first one for whoever is ahead."""
+    """Each statement inserts in the order of the ids, so whoever is behind waits at the first of them."""
     one, other = await db.lane(), await db.lane()
     in_the_way = await db.connect(autocommit=False)
     await workflow.enqueue(in_the_way, SCHEMA, [Enqueued(MIDDLE, NAME, "", 0, "{}")])

@@ -1,7 +1,7 @@
 """A workflow run by the engine's own runner, with a journal in memory and on virtual time: for thousands of replays.
 
-What is real: definitions, runner, run, branches, conductor, operations, slices. What is played: the database. A *commit*
-is one batch of the journal; a crash comes between two of them, and a replay begins with the history that they left.
+What is real: definitions, runner, run, branches, conductor, operations, slices. What is played: the database. A
+*commit* is one batch of the journal; a crash comes between two of them, and a replay begins with what they left.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dbosflow import sleep_async, write_stream_async
 from dbosflow._runtime.batch import Slice
 from dbosflow._runtime.branch import BranchTaskFactory
 from dbosflow._runtime.calls import run_step_async
+from dbosflow._runtime.executor import _scope_of
 from dbosflow._runtime.runner import Runner
 from dbosflow._runtime.scope import Attempt, current_scope
 from dbosflow._runtime.watch import Watch
@@ -69,7 +70,7 @@ class Trace:
         retry = RetryPolicy(max_attempts=attempts, interval=0.001)
         body = partial(self._body, expected, takes, lambda: fails or (attempts > 1 and self.random.random() < 0.5))
         try:
-            value = await run_step_async(StepDef(body, name, retry=retry), (), {})
+            value = str(await run_step_async(StepDef(body, name, retry=retry), (), {}))
         except StepError as error:
             value = str(error)
             if value != expected:
@@ -196,7 +197,7 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
         return await program(trace)
 
     loop = asyncio.get_running_loop()
-    factory = BranchTaskFactory(loop, lambda context: current_scope.get() if context is None else context.get(current_scope))
+    factory = BranchTaskFactory(loop, _scope_of)
     factory.install()
     journal = MemoryJournal(delay)
     lane: Any = SimpleNamespace(id=uuid4(), in_time=True)
@@ -210,7 +211,15 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
     replay_log = logging.getLogger("dbosflow.replay")
     replay_log.addHandler(listening)
     try:
-        runner._launch("w", WorkflowDef(body, "program"), "{}", epoch=2 if before else 1, queue="", history=history(before), freed=None)
+        runner._launch(
+            "w",
+            WorkflowDef(body, "program"),
+            "{}",
+            epoch=2 if before else 1,
+            queue="",
+            history=history(before),
+            freed=None,
+        )
         async with asyncio.timeout(LONGEST_RUN):
             ending = await runner.settled("w")
     except TimeoutError:

@@ -288,7 +288,7 @@ async def sibling_that_fails(run: Trace) -> Any:
             await run.step("work", f"{number}.{position}")
             log.append(f"{number}.{position}")
         if number == 1:
-            raise RuntimeError("worker 1")  # noqa: EM101
+            raise RuntimeError("worker 1")
 
     try:
         async with asyncio.TaskGroup() as group:

@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import random
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from tests.replay.model import Program, StepError, Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 NEVER = 30.0
 """Seconds of virtual time that no program takes."""
@@ -212,7 +214,7 @@ class _Interpreter:
                 group.create_task(self.branch(body, f"{name}.{number}"))
 
     async def _failing_group(self, name: str, line: Operation) -> None:
-        """A sibling fails, and the branch is given up in whatever it is. (A group drops many in the order of a set.)"""
+        """A sibling fails, and the branch is given up in whatever it is. A group drops many in the order of a set."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.branch(line.bodies[0], name))

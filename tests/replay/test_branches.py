@@ -53,7 +53,7 @@ def test_branches_are_named_by_what_they_run_and_how_many_of_that_came_before() 
         async def leaf(name: str) -> str:
             return await run.step("work", name)
 
-        async def node(name: str) -> list[str]:
+        async def node(name: str) -> tuple[str, str]:
             return await asyncio.gather(leaf(f"{name}.0"), leaf(f"{name}.1"))
 
         if run.seed:
@@ -77,7 +77,7 @@ def test_tasks_of_steps_are_named_after_the_step(database_url: str) -> None:
         return number
 
     @workflow
-    async def fetches() -> list[int]:
+    async def fetches() -> Any:
         return await asyncio.gather(fetch(0), fetch(1), run_step_async("lambda", lambda: 2))
 
     async def main() -> None:
@@ -274,7 +274,7 @@ def test_a_thread_without_a_context_calls_steps_plainly_and_that_is_said_once(
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 def test_an_eager_task_made_behind_the_engines_back_does_no_durable_work() -> None:
-    """``Task(..., eager_start=True)`` asks no task factory: it runs in its creator's context, but is not its creator."""
+    """``Task(..., eager_start=True)`` asks no factory: it runs in its creator's context, but is not its creator."""
 
     async def program(run: Trace) -> Any:
         async def child() -> str:

@@ -65,7 +65,7 @@ def test_what_is_asked_for_after_it_was_passed_over_is_handed_on_all_the_same() 
 
 
 def test_an_inserted_step_runs_and_the_records_around_it_stand() -> None:
-    """It costs up to the patience in each replay: its outcome comes behind older ones that its branch has yet to ask for."""
+    """It costs up to the patience in each replay: its outcome comes behind older ones of its own branch."""
 
     async def program(run: Trace) -> Any:
         async def changed() -> list[str]:

@@ -68,7 +68,8 @@ async def _copy(connection: psycopg.AsyncConnection[Any], workflow_id: str, numb
     await connection.execute(
         """INSERT INTO dbosflow.step (workflow_id, key, kind, epoch, seq, turn, attempt, output, error, child_id,
                                       wake_at, started_at, recorded_at)
-           SELECT %(id)s, key, kind, epoch, seq, turn, attempt, output, error, child_id, wake_at, started_at, recorded_at
+           SELECT %(id)s, key, kind, epoch, seq, turn, attempt, output, error, child_id,
+                  wake_at, started_at, recorded_at
            FROM dbosflow.step WHERE workflow_id = 'live' AND turn < %(turn)s""",
         {"id": workflow_id, "turn": turn},
     )

@@ -1,6 +1,6 @@
 """No random asyncio program tells a replay from its first run, wherever it crashed.
 
-``DBOSFLOW_TEST_PROGRAMS`` says how many are tried, ``DBOSFLOW_TEST_FIRST_PROGRAM`` where to begin: each seed is a program.
+``DBOSFLOW_TEST_PROGRAMS`` says how many are tried, ``DBOSFLOW_TEST_FIRST_PROGRAM`` where to begin: a seed is a program.
 """
 
 from __future__ import annotations
@@ -20,6 +20,6 @@ PARTS = 8
 @pytest.mark.timeout(60 + PROGRAMS)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_replays_of_random_programs_differ_in_nothing(part: int) -> None:
-    """Same outcomes to the same operations in the same order, nothing run twice, the stream exactly as it was written."""
+    """Same outcomes to the same operations in the same order, nothing run twice, the stream as it was written."""
     for seed in range(FIRST + part, FIRST + PROGRAMS, PARTS):
         assert crash_twice(program(seed), seed=seed) == [], f"program {seed}"

@@ -88,9 +88,7 @@ class Bench:
     ) -> None:
         await self._resources.aclose()
 
-    async def _write_batch(
-        self, connection: psycopg.AsyncConnection[Any], rows: BatchRows, *rest: Any
-    ) -> BatchResult:
+    async def _write_batch(self, connection: psycopg.AsyncConnection[Any], rows: BatchRows, *rest: Any) -> BatchResult:
         self.sent.append(rows)
         fault = self.faults.popleft() if self.faults else None
 

@@ -11,11 +11,11 @@ import pytest
 from psycopg_pool import AsyncConnectionPool
 
 from dbosflow import Engine
-from dbosflow._runtime import hub as hub_module
 from dbosflow._runtime.hub import UNSEEN, Hub, Outcomes
 from dbosflow._runtime.signals import Signals
-from dbosflow._store import stream
+from dbosflow._store import stream, workflow
 from dbosflow._store.notify import stream_topic, workflow_topic
+from tests.runtime.patience import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -142,7 +142,7 @@ def test_a_wake_up_during_a_query_is_not_lost(database_url: str, monkeypatch: py
         async with laid(database_url) as table:
             await table.status("w", "running")
             await table.read("w", 0)
-            monkeypatch.setattr(hub_module.stream, "fetch", slowly)
+            monkeypatch.setattr(stream, "fetch", slowly)
             reading = asyncio.create_task(table.read("w", 0, "running"))
             await settle()
             table.signals.wake([stream_topic("w", "out")])  # a false alarm
@@ -170,7 +170,7 @@ def test_a_failed_query_is_asked_again(database_url: str, monkeypatch: pytest.Mo
     async def main() -> None:
         async with laid(database_url) as table:
             await table.status("w", "running")
-            monkeypatch.setattr(hub_module.stream, "fetch", fail)
+            monkeypatch.setattr(stream, "fetch", fail)
             assert (await table.read("w", 0)).status == "running"
             assert failures < 0
 
@@ -191,9 +191,7 @@ def test_readers_that_are_dropped_leave_nothing_behind(database_url: str) -> Non
             for task in reading:
                 task.cancel()
             await asyncio.gather(*reading, return_exceptions=True)
-            async with asyncio.timeout(5):
-                while table.signals._subscribers or table.hub._tails:
-                    await asyncio.sleep(0.01)
+            await until(lambda: not (table.signals._subscribers or table.hub._tails))
             queries = table.hub.queries
             await table.write("w", "w0")
             await settle()
@@ -210,7 +208,7 @@ def test_waiters_for_results_share_queries_and_leave_nothing_behind(database_url
             outcomes = Outcomes(table.hub._pool, "dbosflow", table.signals)
             outcomes.open()
             asked = 0
-            find = hub_module.workflow.outcomes
+            find = workflow.outcomes
 
             async def count(*args: Any) -> Any:
                 nonlocal asked
@@ -218,12 +216,11 @@ def test_waiters_for_results_share_queries_and_leave_nothing_behind(database_url
                 return await find(*args)
 
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(hub_module.workflow, "outcomes", count)
+                patch.setattr(workflow, "outcomes", count)
                 for number in range(4):
                     await table.status(f"w{number}", "running")
                 waiting = [asyncio.create_task(outcomes.settled(f"w{number % 4}")) for number in range(READERS)]
-                while not asked:
-                    await asyncio.sleep(0)
+                await until(lambda: asked)
                 for number in range(4):
                     await table.status(f"w{number}", "succeeded")
                 async with asyncio.timeout(5):

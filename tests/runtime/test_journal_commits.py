@@ -12,6 +12,7 @@ from dbosflow._runtime import journal as journal_module
 from dbosflow._store.batch import write_batch
 from dbosflow.errors import LeaseLostError
 from tests.runtime.bench import Bench, before_sending, end, record, sqlstate, write
+from tests.runtime.patience import until
 
 if TYPE_CHECKING:
     from dbosflow._store.batch import BatchResult, BatchRows
@@ -137,10 +138,12 @@ def test_a_batch_has_a_limit_and_order_is_kept_across_it(database_url: str) -> N
             assert len(bench.sent) > 5
             assert len(bench.heard) == len(runs)
             for run in runs:
-                rows = await bench.rows("SELECT key FROM dbosflow.step WHERE workflow_id = %s ORDER BY seq", run.workflow_id)
+                rows = await bench.rows(
+                    "SELECT key FROM dbosflow.step WHERE workflow_id = %s ORDER BY seq", run.workflow_id
+                )
                 assert rows == [(str(number),) for number in range(20)]
                 values = await bench.rows(
-                    "SELECT value::text FROM dbosflow.stream_value WHERE workflow_id = %s ORDER BY key, \"offset\"",
+                    'SELECT value::text FROM dbosflow.stream_value WHERE workflow_id = %s ORDER BY key, "offset"',
                     run.workflow_id,
                 )
                 assert [int(value) for (value,) in values] == [
@@ -194,8 +197,7 @@ def test_closing_tells_whoever_waits_for_a_start(database_url: str) -> None:
         async with Bench(database_url) as bench:
             bench.faults += [before_sending(sqlstate("57P03"))] * 1000
             waiting = [bench.start("under way")]
-            while not bench.sent:
-                await asyncio.sleep(0)
+            await until(lambda: bench.sent)
             waiting.append(bench.start("pending"))
             await bench.journal.close()
             bench.journal.give_up()

@@ -1,4 +1,4 @@
-"""What becomes of a batch when something goes wrong: nothing is guessed, nothing is lost, nobody pays for another's data."""
+"""What becomes of a batch when something goes wrong: nothing is guessed, nothing lost, nobody pays for others' data."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from dbosflow._runtime.lane import Lane
 from dbosflow._store.batch import write_batch
 from dbosflow.errors import DatabaseUnavailableError, SerializationError
 from tests.runtime.bench import Bench, after_the_commit, before_sending, end, record, sqlstate, write
+from tests.runtime.patience import until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,12 +36,20 @@ PASSING = {
     "socket": OSError("broken pipe"),
 }
 
+
+def write_all(run: Run) -> None:
+    """Something of everything."""
+    record(run, "a")
+    write(run, "1", "2")
+    end(run)
+
+
 CONTENTS: dict[str, Callable[[Run], object]] = {
     "a record": lambda run: record(run, "a"),
     "values": lambda run: write(run, "1", "2"),
     "a close": lambda run: run.close_stream("out", "", None),
     "an end": end,
-    "all": lambda run: (record(run, "a"), write(run, "1", "2"), end(run)),
+    "all": write_all,
 }
 
 
@@ -56,8 +65,7 @@ def test_the_same_batch_is_sent_again_when_the_trouble_passes(database_url: str,
             waiters = [record(run, "a") for run in runs]
             for run in runs:
                 write(run, "1")
-            while not bench.sent:
-                await asyncio.sleep(0)
+            await until(lambda: bench.sent)
             waiters += [record(run, "b") for run in runs]
             write(runs[0], "2")
             await asyncio.gather(*waiters)
@@ -135,7 +143,9 @@ def test_a_start_whose_answer_was_lost_is_read_again(database_url: str) -> None:
     async def main() -> None:
         async with Bench(database_url) as bench:
             run = await bench.run("w")
-            await bench.rows("INSERT INTO dbosflow.workflow (id, name, status, input) VALUES ('old', '', 'queued', '{}')")
+            await bench.rows(
+                "INSERT INTO dbosflow.workflow (id, name, status, input) VALUES ('old', '', 'queued', '{}')"
+            )
             await bench.forget()
             bench.faults.append(after_the_commit(psycopg.OperationalError("lost")))
             told = [bench.start("old"), bench.start("new"), record(run, "a")]
@@ -216,7 +226,9 @@ def test_one_starts_bad_data_is_told_to_whoever_asked(database_url: str) -> None
     asyncio.run(main())
 
 
-def test_a_foreign_row_makes_its_run_reload_and_nobody_stop(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_foreign_row_makes_its_run_reload_and_nobody_stop(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """A unique key is never how a lease is lost. It is reported as the bug that it must be."""
 
     async def main() -> None:

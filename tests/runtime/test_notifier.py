@@ -122,8 +122,7 @@ def test_a_notifier_heals_and_what_is_sent_after_that_is_heard(database_url: str
             async with asyncio.timeout(10):
                 while not heard:
                     notifier.send(["after"])
-                    with pytest.MonkeyPatch.context():
-                        heard = await _within(ear.hear(1), 0.5)
+                    heard = await _within(ear.hear(1), 0.5)
             assert set(heard) == {"after"}
 
     asyncio.run(main())
@@ -137,7 +136,7 @@ async def _within(heard: Any, seconds: float) -> list[str]:
         return []
 
 
-def test_closing_sends_what_is_left(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_sends_what_is_left(database_url: str) -> None:
     """The last commits of an engine are news, too."""
 
     async def main() -> None:

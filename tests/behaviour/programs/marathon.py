@@ -1,12 +1,25 @@
-"""The workflow that the killing test kills: steps that cannot be computed again, and stream values that follow from them."""
+"""The workflow that the killing test kills: steps that cannot be computed again, and values that follow from them."""
 
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+from pathlib import Path
 
 from dbosflow import step, workflow, write_stream_async
-from tests.behaviour.ledger import note
+from tests.behaviour.ledger import VARIABLE, note
+
+
+def held() -> Path:
+    """While this file is there, the marathon does not end."""
+    return Path(os.environ[VARIABLE] + ".held")
+
+
+async def released() -> None:
+    """Waits until it may end: no part of what is tested, so it need not be durable."""
+    while held().exists():  # noqa: ASYNC110 (another process takes it away)
+        await asyncio.sleep(0.005)
 
 
 @step
@@ -24,10 +37,15 @@ def value_at(offset: int, number: int, draw: int) -> list[int]:
 
 @workflow
 async def marathon(steps: int, values: int) -> list[int]:
-    """Runs the steps one after the other, and writes its share of the values after each."""
+    """Runs the steps one after the other, and writes its share of the values after each.
+
+    It does not get to its last step before whoever wants to kill its owners is done with that.
+    """
     draws: list[int] = []
     written = 0
     for number in range(steps):
+        if number == steps - 1:
+            await released()
         draws.append(await drawn(number))
         share = values * (number + 1) // steps
         while written < share:

@@ -1,4 +1,4 @@
-"""A reader process: follows one stream from its options' ``start``, and says each value with its offset, then the end."""
+"""A reader process: follows one stream from the offset ``start``, and says each value with its offset, then the end."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """A worker process: an engine that runs the workflows of a module, does what it is told, and may be killed.
 
-Its options: ``url``; ``module``, of ``programs``; ``queues`` and ``concurrency``, if it shall serve any; ``settings`` of
-its engine. It says ``{"ready": true}``, then one answer for each thing that it is told; at the end of its input it
-closes its engine and ends.
+Its options: ``url``; ``module``, of ``programs``; ``queues`` and ``concurrency``, if it shall serve any; the
+``settings`` of its engine. It says ``{"ready": true}``, then one answer for each thing that it is told; at the end of
+its input it closes its engine and ends.
 """
 
 from __future__ import annotations

@@ -1,0 +1,28 @@
+"""The examples run as they say."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from tests.cli.shell import Shell
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_the_worker_that_comes_with_the_compose_file_does_its_work(database_url: str) -> None:
+    """Its default module, under the command that the file gives, serves the program that the module is as well."""
+    command = re.search(r"command: dbosflow (.+)", (ROOT / "docker-compose.yml").read_text("utf-8"))
+    assert command
+    words = re.sub(r"\$\{DBOSFLOW_WORKFLOWS:-([\w.]+)\}", r"\1", command[1]).split()
+    shell = Shell(ROOT)
+    shell.use(database_url)
+    try:
+        shell.start(*words).await_log("the worker is ready")
+        client = shell.python("-m", "examples.words", "durable", "streams").end()
+        assert client.out == "DURABLE\nSTREAMS\n", client.err
+        workflow_id = client.err.split()[-1]
+        progress = shell.run("stream", "tail", workflow_id, "progress")
+        assert progress.out == '{"done": 1, "of": 2}\n{"done": 2, "of": 2}\n'
+    finally:
+        shell.close()

@@ -1,0 +1,143 @@
+"""Claims: no more than there is room for, and none forgotten whose answer was lost."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from dbosflow import Engine, workflow
+from dbosflow._store import workflow as store
+from tests.runtime.patience import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import pytest
+
+    from dbosflow import WorkflowHandle
+    from dbosflow._store.workflow import Claimed
+
+CONCURRENCY = 3
+
+go_on: asyncio.Event
+running: set[int]
+most: int
+
+
+@workflow
+async def waits(number: int) -> int:
+    """Runs until it is told to go on."""
+    global most  # noqa: PLW0603 (a workflow has no other place to say this)
+    running.add(number)
+    most = max(most, len(running))
+    await go_on.wait()
+    running.discard(number)
+    return number
+
+
+@asynccontextmanager
+async def worker(url: str, **settings: Any) -> AsyncIterator[Engine]:
+    """An engine that serves the queue ``q``."""
+    global go_on, running, most
+    go_on, running, most = asyncio.Event(), set(), 0
+    async with Engine(url, **settings) as engine:
+        working = asyncio.create_task(engine.run_worker_async("q", concurrency=CONCURRENCY))
+        try:
+            yield engine
+        finally:
+            go_on.set()
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+
+async def enqueue(engine: Engine, count: int) -> list[WorkflowHandle[int]]:
+    """So many workflows in the queue."""
+    return [await engine.start_async(waits.options(queue="q"), number) for number in range(count)]
+
+
+def test_a_claimer_never_takes_more_than_it_can_run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it leaves in the queue is for others; when a slot comes free it takes the next at once."""
+    limits: list[int] = []
+    claim = store.claim
+
+    async def watch(*args: Any, limit: int, **options: Any) -> list[Claimed]:
+        limits.append(limit)
+        return await claim(*args, limit=limit, **options)
+
+    async def main() -> None:
+        async with worker(database_url, safety_poll=100.0) as engine:
+            handles = await enqueue(engine, 10)
+            await until(lambda: len(running) == CONCURRENCY)
+            counts = [str(await handle.status_async()) for handle in handles]
+            assert (counts.count("running"), counts.count("queued")) == (CONCURRENCY, 10 - CONCURRENCY)
+            go_on.set()
+            async with asyncio.timeout(20):
+                assert [await handle.result_async() for handle in handles] == list(range(10))
+            assert most <= CONCURRENCY
+            assert min(limits) > 0
+
+    monkeypatch.setattr(store, "claim", watch)
+    asyncio.run(main())
+
+
+def test_a_claim_whose_answer_was_lost_is_adopted(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lane owns what nobody runs: it finds that out by itself, and stays within its slots."""
+    claim, lost = store.claim, 0
+
+    async def lose(*args: Any, queue: str, **options: Any) -> list[Claimed]:
+        nonlocal lost
+        claimed = await claim(*args, queue=queue, **options)
+        if queue == "q" and claimed and not lost:
+            lost = len(claimed)
+            raise psycopg.OperationalError("lost")
+        return claimed
+
+    async def main() -> None:
+        async with worker(database_url) as engine:
+            handles = await enqueue(engine, 6)
+            go_on.set()
+            async with asyncio.timeout(20):
+                assert [await handle.result_async() for handle in handles] == list(range(6))
+            assert lost
+            assert most <= CONCURRENCY
+            assert [(await handle.info_async()).epoch for handle in handles] == [1] * 6
+
+    monkeypatch.setattr(store, "claim", lose)
+    asyncio.run(main())
+
+
+def test_a_lane_past_its_own_deadline_claims_nothing(database_url: str) -> None:
+    """It may be dead already."""
+
+    async def main() -> None:
+        async with worker(database_url, lease=1000) as engine:
+            assert engine._core._executor is not None
+            engine._core._executor.lane.deadline = 0.0
+            (handle,) = await enqueue(engine, 1)
+            for _ in range(5):
+                assert await handle.status_async() == "queued"
+
+    asyncio.run(main())
+
+
+def test_the_work_of_another_program_is_left_alone(database_url: str) -> None:
+    """A name that this process does not know stays queued for a worker that does."""
+
+    async def main() -> None:
+        async with (
+            worker(database_url) as engine,
+            await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection,
+        ):
+            await connection.execute(
+                """INSERT INTO dbosflow.workflow (id, name, status, queue, input, priority)
+                   VALUES ('w', 'somebody else''s', 'queued', 'q', '{}', -1)"""
+            )
+            go_on.set()
+            for handle in await enqueue(engine, 2):
+                await handle.result_async(10)
+            assert await engine.handle("w").status_async() == "queued"
+
+    asyncio.run(main())

@@ -1,0 +1,104 @@
+"""A closed engine leaves nothing behind: no task, no thread, no session, no file descriptor."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+from pathlib import Path
+
+import psycopg
+import pytest
+
+from dbosflow import Engine, step, workflow, write_stream_async
+from tests.runtime.sessions import sessions
+from tests.support import eventually
+
+ENGINES = 20
+
+
+@step
+def sync_work() -> int:
+    return threading.get_ident()
+
+
+@workflow
+async def flow() -> None:
+    """Uses what an engine has: threads, streams, branches."""
+    await asyncio.gather(*(sync_work.run_async() for _ in range(3)))
+    await write_stream_async("out", 1)
+
+
+@workflow
+def sync_flow() -> None:
+    sync_work()
+
+
+def _descriptors() -> int:
+    gc.collect()
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def _threads() -> set[str]:
+    return {thread.name for thread in threading.enumerate() if thread.name.startswith("dbosflow")}
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="the system does not show descriptors")
+@pytest.mark.parametrize("hosted", ["on the running loop", "on a thread"])
+def test_engines_that_were_opened_and_closed_leave_nothing_behind(database_url: str, hosted: str) -> None:
+    """Twenty in a row, each with work done."""
+
+    async def use() -> None:
+        async with Engine(database_url) as engine:
+            handle = await engine.start_async(flow)
+            assert [item.value async for item in engine.read_stream_async(handle.workflow_id, "out")] == [1, None]
+            await handle.result_async(10)
+            await engine.run_async(sync_flow)
+
+    def use_on_a_thread() -> None:
+        with Engine(database_url) as engine:
+            engine.run(flow)
+            engine.run(sync_flow)
+
+    async def main(count: int) -> None:
+        before = asyncio.all_tasks()
+        for _ in range(count):
+            await (asyncio.to_thread(use_on_a_thread) if hosted == "on a thread" else use())
+        assert asyncio.all_tasks() == before
+        assert asyncio.get_running_loop().get_task_factory() is None
+
+    asyncio.run(main(2))  # what is loaded once stays
+    eventually(lambda: not _threads())
+    descriptors = _descriptors()
+    asyncio.run(main(ENGINES))
+    eventually(lambda: not _threads())
+    eventually(lambda: not sessions(database_url))
+    assert _descriptors() <= descriptors
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        query = "SELECT DISTINCT state, ended_because FROM dbosflow.worker"
+        assert connection.execute(query).fetchall() == [("dead", "released")]
+
+
+def test_an_engine_that_could_not_open_leaves_nothing_behind(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it had opened by then is closed."""
+    from dbosflow._runtime.reclaimer import Reclaimer
+
+    def fail(self: Reclaimer) -> None:
+        raise RuntimeError("no reclaimer today")
+
+    monkeypatch.setattr(Reclaimer, "open", fail)
+
+    async def main() -> None:
+        before = asyncio.all_tasks()
+        with pytest.raises(RuntimeError, match="no reclaimer today"):
+            await Engine(database_url).open_async()
+        assert asyncio.all_tasks() == before
+        assert asyncio.get_running_loop().get_task_factory() is None
+
+    asyncio.run(main())
+    eventually(lambda: not _threads())
+    eventually(lambda: not sessions(database_url))
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        assert connection.execute("SELECT count(*) FROM dbosflow.worker WHERE state = 'live'").fetchone() == (0,)

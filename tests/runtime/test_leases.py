@@ -1,0 +1,129 @@
+"""The thread that renews: it outlives its connection, and says when the lease is over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from dbosflow import Engine, step, workflow
+from dbosflow._runtime.lane import Lane
+from dbosflow._runtime.leases import Leases
+from dbosflow.config import Settings
+from tests.runtime.sessions import RENEWING, cut, sessions
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LEASE = 0.5
+
+
+def renewed_at(url: str) -> Any:
+    """When the only lane was renewed last, and whether it lives."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        return connection.execute("SELECT renewed_at, state FROM dbosflow.worker").fetchone()
+
+
+def with_leases(url: str, look: Callable[[Lane, list[None]], None]) -> None:
+    """A lane that is renewed, and what is told when it is over."""
+
+    async def main() -> None:
+        settings = Settings(lease=LEASE)
+        lane = Lane(url, settings, on_new_timeline=lambda: None)
+        async with lane.lock:
+            await lane.open()
+        over: list[None] = []
+        leases = Leases(url, settings, lane, lambda: over.append(None))
+        leases.open()
+        try:
+            await asyncio.to_thread(look, lane, over)
+        finally:
+            await asyncio.to_thread(leases.close)
+            await lane.disconnect()
+
+    asyncio.run(main())
+
+
+def test_a_lease_is_renewed_over_a_new_connection_when_the_old_one_is_cut(database_url: str) -> None:
+    """Well within the lease."""
+
+    def look(lane: Lane, over: list[None]) -> None:
+        for _ in range(3):
+            before = eventually(lambda: sessions(database_url, RENEWING) and renewed_at(database_url))
+            cut(database_url, RENEWING)
+            eventually(lambda before=before: renewed_at(database_url) > before)  # type: ignore[misc]
+            eventually(lambda: lane.in_time)
+        assert over == []
+
+    with_leases(database_url, look)
+
+
+def test_a_lease_that_is_over_is_told_and_not_revived(database_url: str) -> None:
+    """Its runs may be owned elsewhere by now."""
+
+    def look(lane: Lane, over: list[None]) -> None:
+        eventually(lambda: sessions(database_url, RENEWING))
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            connection.execute("UPDATE dbosflow.worker SET state = 'dead'")
+        before = renewed_at(database_url)
+        eventually(lambda: over)
+        assert renewed_at(database_url) == before
+
+    with_leases(database_url, look)
+
+
+def test_a_renewal_counts_from_when_it_was_sent(database_url: str) -> None:
+    """The answer may be slow; the database counts from before that."""
+    lane = Lane(database_url, Settings(lease=LEASE), on_new_timeline=lambda: None)
+    assert not lane.in_time
+    lane.renewed(time.monotonic() - 2 * LEASE)
+    assert not lane.in_time
+    lane.renewed(time.monotonic())
+    assert lane.in_time
+
+
+def test_a_lane_past_its_own_deadline_begins_no_step(database_url: str) -> None:
+    """Somebody else may own the run already. It goes on when the lease turns out to be its own still."""
+    began: list[float] = []
+
+    @step
+    async def work() -> None:
+        began.append(time.monotonic())
+
+    @workflow
+    async def flow() -> None:
+        await work()
+
+    async def main() -> None:
+        async with Engine(database_url, lease=1000) as engine:
+            assert engine._core._executor is not None
+            lane = engine._core._executor.lane
+            lane.deadline = 0.0
+            handle = await engine.start_async(flow)
+            for _ in range(200):
+                await asyncio.sleep(0)
+            assert began == []
+            lane.renewed(time.monotonic())
+            await handle.result_async(10)
+            assert len(began) == 1
+
+    asyncio.run(main())
+
+
+def test_code_that_holds_the_loop_up_does_not_cost_the_lease(database_url: str) -> None:
+    """Renewals have a thread and a connection of their own."""
+
+    @workflow
+    async def busy() -> None:
+        until = time.monotonic() + 4 * LEASE
+        while time.monotonic() < until:
+            pass
+
+    with Engine(database_url, lease=LEASE) as engine:
+        handle = engine.start(busy)
+        handle.result(20)
+        info = handle.info()
+        assert (info.epoch, info.recoveries) == (1, 0)

@@ -1,0 +1,164 @@
+"""LISTEN only lowers latency: it heals, and what it misses is found all the same."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from dbosflow import Engine, workflow, write_stream_async
+from dbosflow._runtime import listener as listener_module
+from dbosflow._runtime.listener import Listener, SafetyPoll
+from dbosflow._runtime.notifier import Notifier
+from dbosflow._runtime.signals import Signals
+from dbosflow._store.notify import listen as listen_to
+from dbosflow.config import Settings
+from tests.runtime.patience import until
+from tests.runtime.sessions import LISTENING, cut, sessions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pytest
+
+go_on = asyncio.Event()
+
+
+@workflow
+async def writes() -> None:
+    """One value, and another when it is told to."""
+    await write_stream_async("out", 0)
+    await go_on.wait()
+    await write_stream_async("out", 1)
+
+
+def test_a_listener_heals_and_wakes_everybody_once_it_listens_again(database_url: str) -> None:
+    """What was committed in between was notified to nobody."""
+
+    async def main() -> None:
+        signals, woken = Signals(), asyncio.Event()
+        signals.subscribe("some topic", woken.set)
+        listener = Listener(database_url, Settings(), signals, lambda pid: False)
+        listener.open()
+        async with asyncio.timeout(15):
+            for _ in range(3):
+                await woken.wait()
+                assert listener.healthy.is_set()
+                woken.clear()
+                await asyncio.to_thread(cut, database_url, LISTENING)
+            await woken.wait()
+        await listener.close()
+        assert not listener.healthy.is_set()
+
+    asyncio.run(main())
+
+
+def test_a_reader_elsewhere_goes_on_after_its_listener_was_cut(database_url: str) -> None:
+    """With no safety poll to help: the reconnect re-reads, and later hints arrive again."""
+
+    async def main() -> None:
+        global go_on  # noqa: PLW0603 (a workflow has no other place to look)
+        go_on = asyncio.Event()
+        async with Engine(database_url) as engine, Engine(database_url, executes=False, safety_poll=1000) as client:
+            handle = await engine.start_async(writes)
+            reader = client.read_stream_async(handle.workflow_id, "out", wait_for=10)
+            assert (await anext(reader)).value == 0
+            for pid, _ in await asyncio.to_thread(sessions, database_url, LISTENING):
+                await asyncio.to_thread(cut, database_url, f"pid = {pid}")
+            go_on.set()
+            async with asyncio.timeout(10):
+                assert [item.value async for item in reader] == [1, None]
+                await handle.result_async()
+
+    asyncio.run(main())
+
+
+def test_the_safety_poll_finds_what_no_hint_told_of(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All notifications are lost; values and ends arrive, a poll later."""
+    lost: list[str] = []
+    monkeypatch.setattr(Notifier, "send", lambda _, topics: lost.extend(topics))
+
+    async def main() -> None:
+        global go_on  # noqa: PLW0603
+        go_on = asyncio.Event()
+        async with Engine(database_url) as engine, Engine(database_url, executes=False, safety_poll=0.2) as client:
+            handle = await engine.start_async(writes)
+            reader = client.read_stream_async(handle.workflow_id, "out", wait_for=10)
+            async with asyncio.timeout(10):
+                assert (await anext(reader)).value == 0
+                waiting = asyncio.create_task(client.handle(handle.workflow_id).result_async())
+                go_on.set()
+                assert [item.value async for item in reader] == [1, None]
+                await waiting
+
+    asyncio.run(main())
+    assert lost
+
+
+def test_polls_are_fast_while_listening_does_not_work_and_slow_while_it_does(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Behind a transaction pooler, for one, polling is all there is."""
+    working = False
+
+    async def listen(*args: Any) -> None:
+        if not working:
+            raise OSError("no LISTEN here")
+        await listen_to(*args)
+
+    async def main() -> None:
+        nonlocal working
+        settings, signals, woken = Settings(fast_poll=0.01, safety_poll=1000.0), Signals(), 0
+
+        def wake() -> None:
+            nonlocal woken
+            woken += 1
+
+        signals.subscribe("some topic", wake)
+        listener = Listener(database_url, settings, signals, lambda pid: False)
+        poll = SafetyPoll(settings, signals, listener)
+        listener.open()
+        poll.open()
+        await until(lambda: woken > 20)
+        working = True
+        async with asyncio.timeout(10):
+            await listener.healthy.wait()
+        await until(lambda: poll._interval == settings.safety_poll)
+        before = woken
+        assert not await _more(lambda: woken > before + 1)
+        working = False
+        await asyncio.to_thread(cut, database_url, LISTENING)
+        await until(lambda: woken > before + 20)
+        await poll.close()
+        await listener.close()
+
+    monkeypatch.setattr(listener_module, "listen", listen)
+    asyncio.run(main())
+
+
+async def _more(probe: Callable[[], bool]) -> bool:
+    """Whether it becomes true within some twenty fast polls."""
+    for _ in range(20):
+        await asyncio.sleep(0.01)
+    return probe()
+
+
+def test_a_process_does_not_listen_to_itself(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was woken directly, before: a hint about its own commit would only cost a query."""
+    heard: list[str] = []
+
+    def hear(payload: str) -> list[str]:
+        heard.append(payload)
+        return []
+
+    monkeypatch.setattr(listener_module, "topics_of", hear)
+
+    async def main() -> None:
+        global go_on  # noqa: PLW0603
+        go_on = asyncio.Event()
+        go_on.set()
+        async with Engine(database_url) as engine:
+            await engine.run_async(writes)
+            await until(lambda: not engine._core._notifier._topics)
+        assert heard == []
+
+    asyncio.run(main())

@@ -1,0 +1,331 @@
+"""Whom a reclaimer takes for dead: the guards against clocks, outages and itself, with time told by the test."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Self
+from uuid import UUID, uuid4
+
+import psycopg
+import pytest
+from psycopg_pool import AsyncConnectionPool
+
+from dbosflow._runtime import reclaimer as reclaimer_module
+from dbosflow._runtime.identity import this_process
+from dbosflow._runtime.reclaimer import Reclaimer
+from dbosflow._runtime.signals import Signals
+from dbosflow._store import worker, workflow
+from dbosflow._store.worker import Lease, ProcessIdentity
+from dbosflow.config import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+LEASE = 10.0
+ELSEWHERE = ProcessIdentity("elsewhere", None, None, 1, None)
+EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
+
+
+class NoConnection:
+    """A pool for those who send nothing."""
+
+    def connection(self) -> Self:
+        """Nor does it give any."""
+        return self
+
+    async def __aenter__(self) -> None:
+        return None
+
+    async def __aexit__(self, *_: object) -> None:
+        return None
+
+
+class World:
+    """The database's clock, the reclaimer's own, and the lanes that a survey shows."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.jump = 0.0
+        """How far the database's clock has jumped away from ours."""
+        self.server_started_at = -1e6
+        self.renewed: dict[UUID, float] = {}
+        self.processes: dict[UUID, ProcessIdentity] = {}
+        self.marked: list[tuple[UUID, str]] = []
+        self.busy: set[UUID] = set()
+        self.statements: list[str] = []
+        self.failing = False
+        self.reclaimer: Reclaimer
+
+    @property
+    def clock(self) -> float:
+        """The database's."""
+        return self.now + self.jump
+
+    def lane(self, process: ProcessIdentity = ELSEWHERE) -> UUID:
+        """One that is renewed now."""
+        worker_id = uuid4()
+        self.renewed[worker_id] = self.clock
+        self.processes[worker_id] = process
+        return worker_id
+
+    async def survey(self, *_: Any) -> list[Lease]:
+        """What the database would say."""
+        self.statements.append("survey")
+        if self.failing:
+            raise psycopg.OperationalError("lost")
+        return [
+            Lease(
+                id=worker_id,
+                renewed_at=EPOCH + timedelta(seconds=renewed),
+                lease=LEASE,
+                silent=self.clock - renewed,
+                clock=self.clock,
+                server_age=self.now - self.server_started_at,
+                process=self.processes[worker_id],
+            )
+            for worker_id, renewed in self.renewed.items()
+        ]
+
+    async def mark_dead(self, _: Any, __: Any, leases: Sequence[Lease], because: str) -> set[UUID]:
+        """Marks those that are not busy."""
+        self.statements.append("mark")
+        dead = {lease.id for lease in leases} - self.busy
+        for worker_id in dead:
+            self.marked.append((worker_id, because))
+            del self.renewed[worker_id]
+        return dead
+
+    async def requeue(self, *_: Any, **__: Any) -> list[Any]:
+        """Nothing to return."""
+        self.statements.append("requeue")
+        return []
+
+    async def pass_time(self, seconds: float, *, renewing: Sequence[UUID] = (), step: float = LEASE / 4) -> None:
+        """Surveys every quarter of a lease, in which some lanes are renewed."""
+        until = self.now + seconds
+        while self.now < until:
+            self.now = min(self.now + step, until)
+            for worker_id in renewing:
+                self.renewed[worker_id] = self.clock
+            await self.reclaimer.work_once()
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    """A world of its own."""
+    world = World()
+
+    class Time:
+        @staticmethod
+        def monotonic() -> float:
+            return world.now
+
+    async def nothing(*_: Any) -> None:
+        return None
+
+    monkeypatch.setattr(reclaimer_module, "time", Time)
+    for module, name in ((worker, "survey"), (worker, "mark_dead"), (workflow, "requeue")):
+        monkeypatch.setattr(module, name, getattr(world, name))
+    monkeypatch.setattr(worker, "forget", nothing)
+    monkeypatch.setattr(reclaimer_module, "_BUSY_PAUSE", 0)
+    return world
+
+
+def in_the(world: World, schedule: Callable[[World], Any]) -> None:
+    """Runs a schedule with a reclaimer."""
+
+    async def main() -> None:
+        pool: Any = NoConnection()
+        world.reclaimer = Reclaimer(
+            pool, Settings(lease=LEASE), Signals(), lambda topics: None, lambda worker_id: False
+        )
+        try:
+            await schedule(world)
+        finally:
+            await world.reclaimer.close()
+
+    asyncio.run(main())
+
+
+def test_a_silent_lane_is_dead_after_its_lease_and_not_before(world: World) -> None:
+    """And who renews lives for ever."""
+
+    async def schedule(world: World) -> None:
+        alive = world.lane()
+        await world.pass_time(2 * LEASE, renewing=[alive])
+        silent = world.lane()
+        await world.pass_time(LEASE, renewing=[alive])
+        assert world.marked == []
+        await world.pass_time(0.1, renewing=[alive])
+        assert world.marked == [(silent, "expired")]
+        await world.pass_time(10 * LEASE, renewing=[alive])
+        assert len(world.marked) == 1
+
+    in_the(world, schedule)
+
+
+def test_nobody_dies_within_a_lease_of_the_first_look(world: World) -> None:
+    """A reclaimer that has just come does not know whether it was the others who were silent."""
+
+    async def schedule(world: World) -> None:
+        silent = world.lane()
+        world.now += 100 * LEASE
+        await world.reclaimer.work_once()
+        await world.pass_time(LEASE)
+        assert world.marked == []
+        await world.pass_time(0.1)
+        assert world.marked == [(silent, "expired")]
+
+    in_the(world, schedule)
+
+
+def test_nobody_dies_within_a_lease_of_the_servers_start(world: World) -> None:
+    """While it was away, nobody could renew."""
+
+    async def schedule(world: World) -> None:
+        silent = world.lane()
+        await world.reclaimer.work_once()
+        world.now += 50 * LEASE
+        world.server_started_at = world.now - 1
+        await world.pass_time(LEASE - 1)
+        assert world.marked == []
+        await world.pass_time(0.1)
+        assert world.marked == [(silent, "expired")]
+
+    in_the(world, schedule)
+
+
+def test_nobody_dies_within_a_lease_of_the_reclaimers_own_outage(world: World) -> None:
+    """The network that cut it off may have cut off the others, too."""
+
+    async def schedule(world: World) -> None:
+        silent = world.lane()
+        await world.pass_time(LEASE - 1)
+        world.failing = True
+        with pytest.raises(psycopg.OperationalError):
+            await world.reclaimer.work_once()
+        world.failing = False
+        world.now += 2
+        await world.reclaimer.work_once()
+        await world.pass_time(LEASE)
+        assert world.marked == []
+        await world.pass_time(0.1)
+        assert world.marked == [(silent, "expired")]
+
+    in_the(world, schedule)
+
+
+@pytest.mark.parametrize("seconds", [3600.0, 15.0])
+def test_a_clock_that_jumps_forward_kills_nobody(
+    world: World, seconds: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All leases look old at once; those who live renew within the lease."""
+
+    async def schedule(world: World) -> None:
+        alive, silent = world.lane(), world.lane()
+        await world.pass_time(2 * LEASE, renewing=[alive, silent])
+        world.jump += seconds
+        await world.pass_time(LEASE, renewing=[])
+        assert world.marked == []
+        world.renewed[alive] = world.clock
+        await world.pass_time(LEASE / 2, renewing=[alive])
+        assert world.marked == [(silent, "expired")]
+
+    in_the(world, schedule)
+    assert "clock jumped" in caplog.text
+
+
+def test_a_clock_that_jumps_back_does_not_keep_the_dead_alive(world: World) -> None:
+    """A lease dated in the future is over once it was watched, unchanged, for its length."""
+
+    async def schedule(world: World) -> None:
+        alive, silent = world.lane(), world.lane()
+        await world.pass_time(2 * LEASE, renewing=[alive, silent])
+        world.jump -= 3600
+        await world.pass_time(LEASE, renewing=[alive])
+        assert world.marked == []
+        await world.pass_time(LEASE / 2, renewing=[alive])
+        assert world.marked == [(silent, "expired")]
+
+    in_the(world, schedule)
+
+
+def test_a_lease_dated_in_the_future_is_watched_anew_when_it_changes(world: World) -> None:
+    """Its owner lives, by a clock that is ahead."""
+
+    async def schedule(world: World) -> None:
+        ahead = world.lane()
+        await world.pass_time(2 * LEASE, renewing=[ahead])
+        for _ in range(20):
+            world.renewed[ahead] = world.clock + 3600
+            await world.pass_time(LEASE / 2)
+        assert world.marked == []
+
+    in_the(world, schedule)
+
+
+def test_a_small_drift_is_no_jump(world: World) -> None:
+    """Clocks are not equal; deaths are still noticed."""
+
+    async def schedule(world: World) -> None:
+        silent = world.lane()
+        for _ in range(8):
+            world.jump += 0.2
+            await world.pass_time(LEASE / 4)
+        assert world.marked == [(silent, "expired")]
+
+    in_the(world, schedule)
+
+
+def test_a_vanished_process_is_dead_at_once_and_a_busy_row_is_tried_again(world: World) -> None:
+    """No guard is needed: its host says so. Its last batch may still be under way on the server."""
+    gone = replace(this_process(), process_started_at="1")
+
+    async def schedule(world: World) -> None:
+        vanished, other = world.lane(gone), world.lane()
+        world.busy.add(vanished)
+        assert await world.reclaimer.work_once() is True, "it asks to be called again at once"
+        assert world.marked == []
+        world.busy.clear()
+        assert await world.reclaimer.work_once() is False
+        assert world.marked == [(vanished, "vanished")]
+        assert set(world.renewed) == {other}
+
+    in_the(world, schedule)
+
+
+def test_runs_go_back_in_a_statement_after_the_death(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another session sees the lane dead by then; so whatever it claimed until its death is seen, too."""
+    seen: list[str] = []
+    requeue = workflow.requeue
+
+    async def look_first(connection: Any, *rest: Any, **options: Any) -> Any:
+        with psycopg.connect(database_url, autocommit=True) as other:
+            seen.extend(state for (state,) in other.execute("SELECT state FROM dbosflow.worker").fetchall())
+        return await requeue(connection, *rest, **options)
+
+    monkeypatch.setattr(workflow, "requeue", look_first)
+
+    async def main() -> None:
+        announced: list[str] = []
+        async with AsyncConnectionPool(database_url, min_size=1, kwargs={"autocommit": True}, open=False) as pool:
+            gone = replace(this_process(), process_started_at="1")
+            async with pool.connection() as connection:
+                worker_id = uuid4()
+                await worker.register(
+                    connection, "dbosflow", worker_id=worker_id, lease=LEASE, process=gone, version="0"
+                )
+                await connection.execute(
+                    """INSERT INTO dbosflow.workflow (id, name, status, input, epoch, worker_id, queue)
+                       VALUES ('w', 'flow', 'running', '{}', 1, %s, 'q')""",
+                    (worker_id,),
+                )
+            reclaimer = Reclaimer(pool, Settings(), Signals(), announced.extend, lambda worker_id: False)
+            await reclaimer.work_once()
+            await reclaimer.close()
+        assert seen == ["dead"]
+        assert announced == ["qq", "ww", "d"]
+
+    asyncio.run(main())

@@ -1,0 +1,219 @@
+"""A run that is over for this process stops, whatever its body does about it; its workflow goes on in a new pass."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from dbosflow import Engine, step, workflow, write_stream_async
+from dbosflow._runtime import journal as journal_module
+from dbosflow._store.batch import write_batch
+from dbosflow.errors import SerializationError
+from tests.runtime.patience import until
+from tests.runtime.sessions import cut
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.executor import Executor
+    from dbosflow._store.batch import BatchResult, BatchRows
+
+began: asyncio.Queue[int]
+go_on: asyncio.Event
+bodies: list[str]
+caught: list[str]
+
+
+@step
+async def wait(value: int) -> int:
+    """Says that it began, and returns when it is told to."""
+    bodies.append("wait")
+    began.put_nowait(value)
+    await go_on.wait()
+    return value
+
+
+@step
+async def refund() -> str:
+    bodies.append("refund")
+    return "refunded"
+
+
+@workflow
+async def stubborn(value: int) -> int:
+    """Does what people do about errors: none of it may happen in a pass that is over."""
+    await write_stream_async("out", "begin")
+    try:
+        return await wait(value)
+    except Exception as error:
+        caught.append(repr(error))
+        raise
+    finally:
+        await refund()
+
+
+def setup() -> None:
+    """A new world for each test."""
+    global began, go_on, bodies, caught
+    began, go_on, bodies, caught = asyncio.Queue(), asyncio.Event(), [], []
+
+
+def execute(url: str, statement: str) -> None:
+    """What somebody else does to the tables."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        connection.execute(statement.encode())
+
+
+def executor_of(engine: Engine) -> Executor:
+    """The engine's executing half."""
+    executor = engine._core._executor
+    assert executor is not None
+    return executor
+
+
+def test_a_run_that_met_a_foreign_row_reloads_and_goes_on_from_it(database_url: str) -> None:
+    """Under a new epoch, with that row in its history: nobody stops for good over a unique key."""
+
+    async def main() -> None:
+        setup()
+        async with Engine(database_url) as engine:
+            handle = await engine.start_async(stubborn.options(workflow_id="w"), 1)
+            await began.get()
+            execute(
+                database_url,
+                """INSERT INTO dbosflow.step (workflow_id, key, kind, epoch, seq, turn, attempt, output, started_at)
+                   VALUES ('w', 'wait#0', 'step', 0, 0, 0, '0.1', '7', now())""",
+            )
+            go_on.set()
+            assert await handle.result_async(10) == 7
+            assert (await handle.info_async()).epoch == 2
+            items = [item async for item in engine.read_stream_async("w", "out")]
+            assert [(item.value, item.closed) for item in items] == [("begin", False), (None, True)]
+        assert bodies == ["wait", "refund"]
+        assert caught == []
+
+    asyncio.run(main())
+
+
+def test_a_lost_lane_stops_its_runs_and_they_go_on_under_a_new_one(database_url: str) -> None:
+    """Neither ``except Exception`` nor a step in ``finally`` runs in the pass that is over."""
+
+    async def main() -> None:
+        setup()
+        async with Engine(database_url, lease=1.0) as engine:
+            handles = [await engine.start_async(stubborn, number) for number in range(5)]
+            for _ in handles:
+                await began.get()
+            old = executor_of(engine).lane.id
+            execute(database_url, "UPDATE dbosflow.worker SET state = 'dead', ended_because = 'expired'")
+            started = asyncio.create_task(engine.start_async(stubborn, 5))
+            handles.append(await started)
+            for _ in handles:  # each begins anew, and one for the first time
+                await asyncio.wait_for(began.get(), 10)
+            assert bodies == ["wait"] * 11
+            assert executor_of(engine).lane.id != old
+            go_on.set()
+            assert [await handle.result_async(10) for handle in handles] == list(range(6))
+            assert [(await handle.info_async()).epoch for handle in handles] == [3] * 5 + [1]
+        assert caught == []
+        assert bodies == ["wait"] * 11 + ["refund"] * 6
+
+    asyncio.run(main())
+
+
+def test_a_run_taken_over_by_another_worker_stops_alone(database_url: str) -> None:
+    """Its siblings do not notice."""
+
+    async def main() -> None:
+        setup()
+        async with Engine(database_url) as engine:
+            taken = await engine.start_async(stubborn.options(workflow_id="taken"), 1)
+            kept = await engine.start_async(stubborn, 2)
+            for _ in range(2):
+                await began.get()
+            execute(
+                database_url, "UPDATE dbosflow.workflow SET worker_id = gen_random_uuid(), epoch = 2 WHERE id = 'taken'"
+            )
+            go_on.set()
+            assert await kept.result_async(10) == 2
+            await until(lambda: not len(executor_of(engine).runner))
+            assert await taken.status_async() == "running"
+            assert await engine.list_steps_async("taken") == []
+        assert caught == []
+        assert bodies == ["wait", "wait", "refund"]
+
+    asyncio.run(main())
+
+
+def test_a_run_whose_data_is_refused_fails_with_an_error_that_says_so(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its handle raises it; the workflows that shared its batch succeed."""
+
+    async def refuse(connection: Any, rows: BatchRows, *rest: Any) -> BatchResult:
+        if any(row[0] == "bad" for row in rows.records):
+            raise psycopg.errors.InvalidTextRepresentation("invalid input syntax for type json")
+        return await write_batch(connection, rows, *rest)
+
+    async def main() -> None:
+        setup()
+        monkeypatch.setattr(journal_module, "write_batch", refuse)
+        async with Engine(database_url) as engine:
+            good = [await engine.start_async(stubborn, number) for number in range(3)]
+            bad = await engine.start_async(stubborn.options(workflow_id="bad"), 3)
+            for _ in range(4):
+                await began.get()
+            go_on.set()
+            with pytest.raises(SerializationError, match="the database refused the data"):
+                await bad.result_async(10)
+            assert [await handle.result_async(10) for handle in good] == [0, 1, 2]
+            items = [item async for item in engine.read_stream_async("bad", "out")]
+            assert items[-1].closed
+            assert items[-1].error is not None
+            assert isinstance(items[-1].error.__cause__, SerializationError)
+
+    asyncio.run(main())
+
+
+def test_another_timeline_makes_every_run_reload(database_url: str) -> None:
+    """After a failover that lost commits, what memory knows may be ahead of the tables."""
+
+    async def main() -> None:
+        setup()
+        async with Engine(database_url) as engine:
+            handles = [await engine.start_async(stubborn, number) for number in range(3)]
+            for _ in handles:
+                await began.get()
+            lane = executor_of(engine).lane
+            lane._timeline = "the one before"
+            backend = (await lane.connection()).info.backend_pid
+            await asyncio.to_thread(cut, database_url, f"pid = {backend}")
+            await engine.start_async(stubborn, 3)  # whatever is sent next finds out
+            for _ in range(4):
+                await asyncio.wait_for(began.get(), 10)
+            go_on.set()
+            assert [await handle.result_async(10) for handle in handles] == [0, 1, 2]
+            assert [(await handle.info_async()).epoch for handle in handles] == [2, 2, 2]
+        assert caught == []
+
+    asyncio.run(main())
+
+
+def test_closing_lets_a_step_finish_and_starts_nothing_after_it(database_url: str) -> None:
+    """What it returned is on record; the rest of the body is for the next worker."""
+
+    async def main() -> None:
+        setup()
+        async with Engine(database_url) as engine:
+            await engine.start_async(stubborn.options(workflow_id="w"), 1)
+            await began.get()
+            asyncio.get_running_loop().call_later(0.1, go_on.set)
+        assert bodies == ["wait"]
+        assert caught == []
+        async with Engine(database_url) as engine:
+            assert await engine.handle("w", stubborn).result_async(10) == 1
+            assert [one.key for one in await engine.list_steps_async("w")] == ["wait#0", "refund#0"]
+        assert bodies == ["wait", "refund"]
+
+    asyncio.run(main())
