@@ -121,6 +121,8 @@ def load_error(text: str) -> tuple[BaseException | None, str, str]:
     Rebuilt means: the class is already imported here, takes the recorded arguments, and gives the recorded message.
     """
     row = json.loads(text)
+    if not isinstance(row, dict):  # nothing of ours
+        row = {"message": text}
     name, message, args = str(row.get("type")), str(row.get("message")), row.get("args")
     kind: Any = sys.modules.get(str(row.get("module")))
     for part in name.split("."):

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
-from dbosflow import Engine
+from dbosflow import Engine, workflow, write_stream_async
 from tests.behaviour import ledger
+from tests.behaviour.crew import Crew
+from tests.behaviour.gate import Gate
 from tests.behaviour.program import Program
 
 if TYPE_CHECKING:
@@ -59,3 +61,38 @@ def start_program(database_url: str, tmp_path: Path) -> Iterator[StartProgram]:
             return program
 
         yield start
+
+
+class Hire(Protocol):
+    """How a test hires a crew."""
+
+    def __call__(self, module: str, *, size: int = 2, **settings: Any) -> Crew: ...
+
+
+@pytest.fixture
+def hire(database_url: str, start_program: StartProgram) -> Iterator[Hire]:
+    """Crews of workers on the test's database."""
+    with ExitStack() as crews:
+
+        def hire(module: str, *, size: int = 2, **settings: Any) -> Crew:
+            return crews.enter_context(Crew(database_url, start_program, module, size=size, **settings))
+
+        yield hire
+
+
+@pytest.fixture
+def gate() -> Gate:
+    """For workflows that write when they are let."""
+    return Gate()
+
+
+@pytest.fixture
+def gated(gate: Gate) -> Any:
+    """A workflow that writes a number to key ``k`` whenever it is let."""
+
+    async def writing_when_let(count: int) -> None:
+        for number in range(count):
+            await gate.passed()
+            await write_stream_async("k", number)
+
+    return workflow(writing_when_let)

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import random
+import time
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
 
 from tests.behaviour import ledger
-from tests.behaviour.tables import rows
 from tests.support import eventually
 
 if TYPE_CHECKING:
+    from typing import Self
+
     from tests.behaviour.conftest import StartProgram
     from tests.behaviour.program import Program
 
@@ -21,7 +25,7 @@ class Crew:
     """Keeps so many workers alive; each serves the same queue."""
 
     def __init__(self, url: str, start_program: StartProgram, module: str, *, size: int = 2, **settings: Any) -> None:
-        self._url = url
+        self._looking = psycopg.connect(url, autocommit=True, application_name="looking")
         self._start_program = start_program
         self._module = module
         self._settings = settings
@@ -33,7 +37,7 @@ class Crew:
     def owner(self, workflow_id: str) -> Program | None:
         """The member that owns the workflow just now, if one does."""
         query = """SELECT k.pid FROM dbosflow.workflow w JOIN dbosflow.worker k ON k.id = w.worker_id WHERE w.id = %s"""
-        pids = [pid for (pid,) in rows(self._url, query, workflow_id)]
+        pids = [pid for (pid,) in self._rows(query, workflow_id)]
         return next((member for member in self.members if member.pid in pids and member.running), None)
 
     def kill_owner(self, workflow_id: str) -> bool:
@@ -48,35 +52,36 @@ class Crew:
 
     def _is_over(self, workflow_id: str) -> bool:
         query = "SELECT 1 FROM dbosflow.workflow WHERE id = %s AND ended_at IS NOT NULL"
-        return bool(rows(self._url, query, workflow_id))
+        return bool(self._rows(query, workflow_id))
 
-    def kill_during(self, workflow_id: str, *, kills: int, every: int) -> list[Death]:
-        """Kills the owner up to ``kills`` times, each time after about ``every`` more lines of the ledger."""
-        deaths: list[Death] = []
-        for _ in range(kills):
+    def kill_during(self, workflow_id: str, *, kills: int, every: int) -> int:
+        """Kills the owner up to ``kills`` times, each after about ``every`` more lines of the ledger; how often it did."""
+        for killed in range(kills):
             goal = len(ledger.entries()) + random.randint(1, 2 * every)
             eventually(partial(self._has_come, workflow_id, goal), timeout=30)
             if not self.kill_owner(workflow_id):
-                break
-            # In this order: what the next owner does meanwhile is in neither, or in the second only.
-            recorded = self._outcomes(workflow_id)
-            deaths.append(Death(recorded, len(ledger.entries())))
-        return deaths
+                return killed
+        return kills
 
     def _has_come(self, workflow_id: str, lines: int) -> bool:
         return len(ledger.entries()) >= lines or self._is_over(workflow_id)
 
-    def _outcomes(self, workflow_id: str) -> set[str]:
-        query = "SELECT output FROM dbosflow.step WHERE workflow_id = %s AND kind = 'step'"
-        return {output for (output,) in rows(self._url, query, workflow_id) if isinstance(output, str)}
+    def done_again(self, workflow_id: str) -> set[str]:
+        """Steps whose body began once more after their record was made. Their outcome is what they note."""
+        ((database_time,),) = self._rows("SELECT extract(epoch FROM clock_timestamp())::double precision")
+        ahead = database_time - time.time()  # at most: so the comparison below never blames the innocent
+        query = """
+            SELECT output #>> '{}', extract(epoch FROM recorded_at)::double precision
+            FROM dbosflow.step WHERE workflow_id = %s AND kind = 'step'"""
+        recorded_at = dict(self._rows(query, workflow_id))
+        last = {entry.what: entry.at for entry in ledger.entries()}
+        return {what for what, at in last.items() if what in recorded_at and at + ahead > recorded_at[what]}
 
+    def _rows(self, query: LiteralString, *parameters: object) -> list[tuple[Any, ...]]:
+        return self._looking.execute(query, parameters).fetchall()
 
-class Death(NamedTuple):
-    """What was on record when an owner had died, and how long the ledger was."""
+    def __enter__(self) -> Self:
+        return self
 
-    recorded: set[str]
-    lines: int
-
-    def repeated(self) -> set[str]:
-        """What was on record, and was done again nevertheless."""
-        return self.recorded & set(ledger.noted()[self.lines :])
+    def __exit__(self, *_: object) -> None:
+        self._looking.close()

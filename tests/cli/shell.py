@@ -22,6 +22,9 @@ PATIENCE = 60.0
 
 _MARK = "DBOSFLOW_TEST_SHELL"
 
+# The second would make Python flush where we should.
+_NOT_INHERITED = {DATABASE_URL_VARIABLE, "PYTHONUNBUFFERED"}
+
 
 @dataclass(frozen=True)
 class Done:
@@ -142,5 +145,5 @@ class Shell:
     def _environment(self) -> dict[str, str]:
         home = str(Path(dbosflow.__file__).parents[1])
         python_path = os.pathsep.join(filter(None, (home, os.environ.get("PYTHONPATH"))))
-        kept = {name: value for name, value in os.environ.items() if name != DATABASE_URL_VARIABLE}
+        kept = {name: value for name, value in os.environ.items() if name not in _NOT_INHERITED}
         return kept | {"PYTHONPATH": python_path, _MARK: self._mark} | self.environment

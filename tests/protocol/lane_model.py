@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 RECORDS = 12
 """After about so many a run ends."""
+LARGE = f'"{os.urandom(200_000).hex()}"'
+"""A record that takes some time between its statement's snapshot and its commit."""
 
 
 @dataclass
@@ -108,7 +110,8 @@ class LaneModel:
         slices = []
         for workflow_id, run in self._runs.items():
             if self._chance.random() < 0.8:
-                part = Slice(workflow_id, run.epoch).record(f"s{run.seq}", seq=run.seq)
+                output = LARGE if self._chance.random() < 0.05 else "1"
+                part = Slice(workflow_id, run.epoch).record(f"s{run.seq}", output, seq=run.seq)
                 part.values(run.tail, self._chance.randint(1, 4))
                 run.ending = run.seq >= RECORDS and self._chance.random() < 0.3
                 if run.ending:
@@ -131,7 +134,7 @@ class LaneModel:
             result = await lane.send(rows)
         except psycopg.errors.UniqueViolation:
             if not await is_durable(lane.connection, rows, SCHEMA):
-                self._ledger.impossible.append(f"a foreign row: {rows.records[:1]}")
+                self._ledger.impossible.append(f"a foreign row: {rows.records[0][:4]}")
             return None
         if not result.written and lane_again and await is_durable(lane.connection, rows, SCHEMA):
             return None
@@ -158,7 +161,7 @@ class LaneModel:
             return
         with suppress(psycopg.errors.UniqueViolation):
             if (await lane.send(rows)).written:
-                self._ledger.impossible.append(f"a late copy was written: {rows}")
+                self._ledger.impossible.append(f"a late copy was written: {rows.runs}")
 
     def _acknowledge(self, rows: BatchRows, result: BatchResult | None) -> None:
         self._ledger.decide(rows, written=True)

@@ -6,7 +6,7 @@ import random
 from typing import TYPE_CHECKING
 
 from tests.replay.model import Outcome, execute
-from tests.replay.programs import REPLAYED
+from tests.replay.tight_programs import REPLAYED
 
 if TYPE_CHECKING:
     from tests.replay.model import Commit, Program

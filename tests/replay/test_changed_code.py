@@ -9,7 +9,7 @@ import pytest
 
 from dbosflow.config import Settings
 from tests.replay.model import execute
-from tests.replay.programs import REPLAYED
+from tests.replay.tight_programs import REPLAYED
 
 if TYPE_CHECKING:
     from tests.replay.model import Trace

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from tests.replay.crashes import crash_everywhere, replay, replay_to_the_end
 from tests.replay.model import execute
-from tests.replay.programs import REPLAYED
+from tests.replay.tight_programs import REPLAYED
 
 if TYPE_CHECKING:
     from tests.replay.model import Trace

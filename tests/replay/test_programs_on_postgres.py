@@ -12,7 +12,8 @@ import pytest
 from dbosflow import Engine, workflow
 from dbosflow._store.notify import notify, queue_topic
 from tests.replay.model import Program, Trace
-from tests.replay.programs import PROGRAMS, REPLAYED
+from tests.replay.programs import PROGRAMS
+from tests.replay.tight_programs import REPLAYED
 
 TRACES: dict[str, Trace] = {}
 

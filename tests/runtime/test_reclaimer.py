@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Self
-from uuid import UUID, uuid4
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -17,99 +16,11 @@ from dbosflow._runtime.identity import this_process
 from dbosflow._runtime.reclaimer import Reclaimer
 from dbosflow._runtime.signals import Signals
 from dbosflow._store import worker, workflow
-from dbosflow._store.worker import Lease, ProcessIdentity
 from dbosflow.config import Settings
+from tests.runtime.played_world import LEASE, NoConnection, World
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-LEASE = 10.0
-ELSEWHERE = ProcessIdentity("elsewhere", None, None, 1, None)
-EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
-
-
-class NoConnection:
-    """A pool for those who send nothing."""
-
-    def connection(self) -> Self:
-        """Nor does it give any."""
-        return self
-
-    async def __aenter__(self) -> None:
-        return None
-
-    async def __aexit__(self, *_: object) -> None:
-        return None
-
-
-class World:
-    """The database's clock, the reclaimer's own, and the lanes that a survey shows."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.jump = 0.0
-        """How far the database's clock has jumped away from ours."""
-        self.server_started_at = -1e6
-        self.renewed: dict[UUID, float] = {}
-        self.processes: dict[UUID, ProcessIdentity] = {}
-        self.marked: list[tuple[UUID, str]] = []
-        self.busy: set[UUID] = set()
-        self.statements: list[str] = []
-        self.failing = False
-        self.reclaimer: Reclaimer
-
-    @property
-    def clock(self) -> float:
-        """The database's."""
-        return self.now + self.jump
-
-    def lane(self, process: ProcessIdentity = ELSEWHERE) -> UUID:
-        """One that is renewed now."""
-        worker_id = uuid4()
-        self.renewed[worker_id] = self.clock
-        self.processes[worker_id] = process
-        return worker_id
-
-    async def survey(self, *_: Any) -> list[Lease]:
-        """What the database would say."""
-        self.statements.append("survey")
-        if self.failing:
-            raise psycopg.OperationalError("lost")
-        return [
-            Lease(
-                id=worker_id,
-                renewed_at=EPOCH + timedelta(seconds=renewed),
-                lease=LEASE,
-                silent=self.clock - renewed,
-                clock=self.clock,
-                server_age=self.now - self.server_started_at,
-                process=self.processes[worker_id],
-            )
-            for worker_id, renewed in self.renewed.items()
-        ]
-
-    async def mark_dead(self, _: Any, __: Any, leases: Sequence[Lease], because: str) -> set[UUID]:
-        """Marks those that are not busy."""
-        self.statements.append("mark")
-        dead = {lease.id for lease in leases} - self.busy
-        for worker_id in dead:
-            self.marked.append((worker_id, because))
-            del self.renewed[worker_id]
-        return dead
-
-    async def requeue(self, *_: Any, **__: Any) -> list[Any]:
-        """Nothing to return."""
-        self.statements.append("requeue")
-        return []
-
-    async def pass_time(self, seconds: float, *, renewing: Sequence[UUID] = (), step: float = LEASE / 4) -> None:
-        """Surveys every quarter of a lease, in which some lanes are renewed."""
-        until = self.now + seconds
-        while self.now < until:
-            self.now = min(self.now + step, until)
-            for worker_id in renewing:
-                self.renewed[worker_id] = self.clock
-            await self.reclaimer.work_once()
+    from collections.abc import Callable
 
 
 @pytest.fixture

@@ -10,6 +10,9 @@ from typing import Any
 from dbosflow import run_step_async, step, workflow
 from tests.behaviour.ledger import note
 
+POSITIONS = 12
+"""Steps of each branch that runs beside others."""
+
 
 @step
 async def counted(what: str) -> str:
@@ -45,7 +48,7 @@ async def side_by_side(count: int) -> list[str]:
     seen: list[str] = []
 
     async def branch(number: int) -> None:
-        for position in range(3):
+        for position in range(POSITIONS):
             seen.append(await counted(f"{number}.{position}"))
             await observed(seen)
 
