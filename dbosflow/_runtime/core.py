@@ -162,7 +162,7 @@ class Core:
                 "workflow %s was started before, with other arguments; its first execution is used", workflow_id
             )
         if self._executor is not None:
-            self._executor.adopt(found, definition)
+            await self._executor.adopt(found, definition)
 
     async def outcome(self, workflow_id: str) -> Ending | Outcome:
         """How the workflow ended, or that it is blocked. Waits for that."""

@@ -132,10 +132,18 @@ class Executor:
         self.journal.start(Start(workflow_id, definition.name, input_text, RECOVERY_QUEUE, priority, decide))
         return await decided
 
-    def adopt(self, found: Started, definition: WorkflowDef) -> None:
+    async def adopt(self, found: Started, definition: WorkflowDef) -> None:
         """Runs a workflow of this lane whose start was committed without our hearing of it."""
-        if found.worker_id == self.lane.id and found.epoch == 1 and found.id not in self.runner.known():
-            self.runner.launch(found.id, definition, found.input)
+        if not self._is_forgotten(found):
+            return
+        # Looks again between two batches: a run that was just ending would be taken for one that never began.
+        async with self.journal.lane() as connection:
+            again = (await workflow.started(connection, self._settings.schema, [found.id])).get(found.id)
+            if again is not None and self._is_forgotten(again):
+                self.runner.launch(found.id, definition, found.input)
+
+    def _is_forgotten(self, found: Started) -> bool:
+        return found.worker_id == self.lane.id and found.epoch == 1 and found.id not in self.runner.known()
 
     def _lease_is_over(self) -> None:
         self._loop.call_soon_threadsafe(self.journal.lease_is_over)

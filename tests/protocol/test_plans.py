@@ -49,11 +49,17 @@ class Plan:
         return max(map(_work, self.nodes))
 
     @property
-    def nested_over_results(self) -> list[str]:
-        """The results of other parts that a nested loop reads anew for each row. One-row ones cost nothing."""
-        inner = [node for node in self.nodes if node.get("Parent Relationship") == "Inner"]
-        joined = {node["CTE Name"] for node in inner if node["Node Type"] == "CTE Scan" and node["Actual Loops"] > 1}
-        return sorted(joined - {"lease", "gate"})
+    def joined_results(self) -> set[str]:
+        """The results of other parts that rows are joined with. Only those of one row cannot become a nested loop."""
+        joins = [node for node in self.nodes if node["Node Type"] in ("Nested Loop", "Hash Join", "Merge Join")]
+        return {part["CTE Name"] for join in joins for part in _joined(join) if part["Node Type"] == "CTE Scan"}
+
+
+def _joined(join: Node) -> Iterator[Node]:
+    for part in join["Plans"]:
+        yield part
+        if part["Node Type"] in ("Hash", "Sort", "Materialize", "Memoize"):
+            yield from part["Plans"]
 
 
 def _nodes(plan: Node) -> Iterator[Node]:
@@ -142,8 +148,25 @@ async def test_a_batch_costs_a_few_index_probes_a_row(db: Database) -> None:
     assert plan.access("stream_block") == {"stream_block_pkey"}
     assert plan.access("step") == set()
     assert plan.access("worker") == {"worker_pkey"}
-    assert plan.nested_over_results == []
+    assert plan.joined_results <= {"lease", "gate"}
     assert plan.work <= 2 * SIZE
+
+
+@on_a_database
+async def test_a_lanes_session_is_set_for_its_plans_and_its_promises(db: Database) -> None:
+    """Whatever the role's defaults are: plans of index probes for every size, commits that are flushed, no timeouts."""
+    lane = await db.lane()
+    expected = {
+        "enable_seqscan": "off",
+        "jit": "off",
+        "plan_cache_mode": "force_generic_plan",
+        "synchronous_commit": "on",
+        "statement_timeout": "0",
+        "idle_in_transaction_session_timeout": "10s",
+    }
+    query = "SELECT name, current_setting(name) FROM unnest(%s::text[]) AS name"
+    cursor = await lane.connection.execute(query, (list(expected),))
+    assert dict(await cursor.fetchall()) == expected
 
 
 @pytest.mark.parametrize("size", [1, 10])
