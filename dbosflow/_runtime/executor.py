@@ -22,7 +22,7 @@ from dbosflow._runtime.watch import Watch
 from dbosflow._runtime.watchdog import Watchdog
 from dbosflow._store import workflow
 from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
-from dbosflow.errors import DatabaseUnavailableError
+from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
@@ -137,10 +137,13 @@ class Executor:
         if not self._is_forgotten(found):
             return
         # Looks again between two batches: a run that was just ending would be taken for one that never began.
-        async with self.journal.lane() as connection:
-            again = (await workflow.started(connection, self._settings.schema, [found.id])).get(found.id)
-            if again is not None and self._is_forgotten(again):
-                self.runner.launch(found.id, definition, found.input)
+        try:
+            async with self.journal.lane() as connection:
+                again = (await workflow.started(connection, self._settings.schema, [found.id])).get(found.id)
+                if again is not None and self._is_forgotten(again):
+                    self.runner.launch(found.id, definition, found.input)
+        except (psycopg.Error, DbosflowError, OSError) as error:
+            logger.warning("workflow %s is adopted a little later: %s", found.id, error)  # by the claimer
 
     def _is_forgotten(self, found: Started) -> bool:
         return found.worker_id == self.lane.id and found.epoch == 1 and found.id not in self.runner.known()
@@ -169,7 +172,7 @@ class Executor:
                 connection = await self.lane.connection()
                 schema, limit = self._settings.schema, self._settings.max_recoveries
                 requeued = await workflow.requeue(connection, schema, max_recoveries=limit)
-        except (psycopg.Error, DatabaseUnavailableError, OSError, TimeoutError) as error:
+        except (psycopg.Error, DbosflowError, OSError, TimeoutError) as error:
             logger.warning("the lease could not be given up (%s); it ends by itself", error)
             return
         queues = {row["queue"] for row in requeued}

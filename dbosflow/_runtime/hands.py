@@ -41,7 +41,7 @@ def drive(operation: Coroutine[Any, Any, T]) -> T:
 
 
 def carried(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Calls ``function`` for a future, which cannot carry a ``StopIteration``: it becomes what coroutines make of it."""
+    """Calls ``function`` for a future, which cannot carry ``StopIteration``: it becomes what coroutines make of it."""
     try:
         return function(*args, **kwargs)
     except StopIteration as error:

@@ -36,7 +36,7 @@ from dbosflow._runtime.batch import Batch, Slice
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.service import Service
 from dbosflow._store.batch import is_durable, write_batch
-from dbosflow.errors import DatabaseUnavailableError, LeaseLostError, SerializationError
+from dbosflow.errors import DbosflowError, LeaseLostError, SerializationError
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class Journal(Service):
                     self._acknowledge(batch, frozenset())  # whether a start was the first is asked of its row
                     return
                 continue
-            except (DatabaseUnavailableError, OSError) as error:
+            except (DbosflowError, OSError) as error:
                 await self._wait_for_database(batch, error)
                 continue
             if result.written:
@@ -219,7 +219,7 @@ class Journal(Service):
         while True:
             try:
                 return await self._is_durable(batch)
-            except (psycopg.Error, DatabaseUnavailableError, OSError) as again:
+            except (psycopg.Error, DbosflowError, OSError) as again:
                 await self._wait_for_database(batch, again)
 
     async def _is_durable(self, batch: Batch) -> bool:
@@ -282,7 +282,7 @@ class Journal(Service):
         for attempt in count(1):
             try:
                 await self._lane.reopen()
-            except (psycopg.Error, DatabaseUnavailableError, OSError) as error:
+            except (psycopg.Error, DbosflowError, OSError) as error:
                 logger.warning("no new lease yet: %s; trying again", _line(error))
                 await self._lane.disconnect()
                 await self._back_off(attempt)

@@ -7,7 +7,10 @@ notifier is idle and coalesce while one statement is under way. A failure is a l
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
+
+import psycopg
 
 from dbosflow._runtime.service import Service
 from dbosflow._store.connect import connect_async
@@ -57,9 +60,10 @@ class Notifier(Service):
         connection, self._connection = self._connection, None
         if connection is None:
             return
-        async with connection:
-            if self._topics and not connection.broken:
-                await notify(connection, self._settings.schema, self._topics)
+        with suppress(psycopg.Error):  # then these hints are lost, as any may be
+            async with connection:
+                if self._topics and not connection.broken:
+                    await notify(connection, self._settings.schema, self._topics)
 
     async def _connected(self) -> AsyncConnection[Any]:
         connection = self._connection

@@ -55,7 +55,7 @@ class Crew:
         return bool(self._rows(query, workflow_id))
 
     def kill_during(self, workflow_id: str, *, kills: int, every: int) -> int:
-        """Kills the owner up to ``kills`` times, each after about ``every`` more lines of the ledger; how often it did."""
+        """Kills the owner so many times, each after about ``every`` more lines of the ledger; how often it could."""
         for killed in range(kills):
             goal = len(ledger.entries()) + random.randint(1, 2 * every)
             eventually(partial(self._has_come, workflow_id, goal), timeout=30)

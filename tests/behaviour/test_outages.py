@@ -14,16 +14,18 @@ import pytest
 from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
-from dbosflow import Engine, WorkflowHandle, WorkflowStatus, step, workflow, write_stream_async
+from dbosflow import Engine, WorkflowHandle, WorkflowStatus, step, workflow
 from tests.behaviour.interruption import Interruption
 from tests.behaviour.ledger import noted
 from tests.behaviour.programs.loading import busy, busy_on_thread, quick
 from tests.behaviour.tables import disorder, rows
+from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.behaviour.conftest import StartProgram
+    from tests.behaviour.gate import Gate
 
 PATIENCE = 40.0
 STEPS = 40
@@ -161,23 +163,15 @@ def test_starts_and_enqueues_survive_cut_connections(
     assert disorder(database_url) == []
 
 
-def test_a_cut_listen_connection_costs_no_news(database_url: str, saboteur: Saboteur) -> None:
+def test_a_cut_listen_connection_costs_no_news(database_url: str, saboteur: Saboteur, gate: Gate, gated: Any) -> None:
     """With polls switched off, each value still arrives: the connection heals, and what was missed is read then."""
     settings: dict[str, Any] = {"safety_poll": 600.0, "fast_poll": 600.0}
-    permits = threading.Semaphore(0)
-
-    @workflow
-    async def flow() -> None:
-        for number in range(15):
-            await asyncio.to_thread(permits.acquire)
-            await write_stream_async("k", number)
-
     with Engine(database_url, **settings) as engine, Engine(database_url, executes=False, **settings) as client:
-        handle = engine.start(flow)
+        handle = engine.start(gated, 15)
         reader = client.read_stream(handle.workflow_id, "k", timeout=PATIENCE)
         for number in range(15):
-            assert saboteur.strike("query ILIKE 'LISTEN%'") == 2 or number > 0
-            permits.release()
+            eventually(lambda: saboteur.strike("query ILIKE 'LISTEN%'"))
+            gate.open()
             assert next(reader) == number
         assert reader.read_all() == ([], True)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from tests.replay.crashes import crash_everywhere, replay, replay_to_the_end
+from tests.replay.crashes import crash_everywhere
 from tests.replay.model import execute
 from tests.replay.tight_programs import REPLAYED
 
@@ -52,6 +52,7 @@ def test_the_program_goes_on_only_when_it_is_on_record_that_it_gave_up() -> None
 
 def test_a_step_given_up_before_its_turn_came_stays_given_up() -> None:
     """A timer runs faster than the replay it is in: that run takes another path, and every later one follows it."""
+    patience = {0: 1.0, REPLAYED: 0.001, REPLAYED + 1: 1.0}
 
     async def program(run: Trace) -> Any:
         async def first() -> str:
@@ -60,7 +61,7 @@ def test_a_step_given_up_before_its_turn_came_stays_given_up() -> None:
 
         async def second() -> str:
             try:
-                async with asyncio.timeout(0.001 if run.seed >= REPLAYED else 1):
+                async with asyncio.timeout(patience[run.seed]):
                     return await run.step("second", "", takes=0.02)
             except TimeoutError:
                 return await run.step("fallback", "")
@@ -69,9 +70,11 @@ def test_a_step_given_up_before_its_turn_came_stays_given_up() -> None:
 
     live = execute(program, seed=0)
     assert "fallback" not in live.result
-    second, _ = replay(program, live.commits[:-1], seed=0, delay=DELAY)
+    second = execute(program, seed=REPLAYED, commits=live.commits[:-1])
     assert "fallback" in second.result
-    assert replay_to_the_end(program, second, seed=0, delay=DELAY) == []
+    third = execute(program, seed=REPLAYED + 1, commits=second.commits[:-1])
+    assert third.result == second.result
+    assert third.trace.bodies == []
 
 
 def test_a_sleep_given_up_when_it_was_just_over_stays_given_up() -> None:
