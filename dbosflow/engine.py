@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
+    from dbosflow.definitions import WorkflowDef
     from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo
 
 P = ParamSpec("P")
@@ -74,7 +75,7 @@ class Engine:
         database = self._find_database()
         self._host.start()
         try:
-            core = Core(database.url, self._settings, registry)
+            core = self._new_core(database)
             self._host.call(core.open(), "open_async")
         except BaseException:
             self._host.stop()
@@ -104,7 +105,7 @@ class Engine:
         self._check_closed()
         database = await asyncio.to_thread(self._find_database)
         self._host.attach()
-        core = Core(database.url, self._settings, registry)
+        core = self._new_core(database)
         try:
             await core.open()
         except BaseException:
@@ -329,6 +330,13 @@ class Engine:
         if core is None:
             msg = "the engine is closed"
             raise EngineClosedError(msg)
+        return core
+
+    def _new_core(self, database: Database) -> Core:
+        def make_handle(workflow_id: str, definition: WorkflowDef | None) -> WorkflowHandle[Any]:
+            return WorkflowHandle(self._host, core, workflow_id, definition)
+
+        core = Core(database.url, self._settings, registry, make_handle)
         return core
 
     async def _start(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WorkflowHandle[Any]:

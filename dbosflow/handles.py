@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dbosflow import serde
-from dbosflow.errors import WaitTimeoutError, WorkflowBlockedError, WorkflowCancelledError, WorkflowFailedError
-from dbosflow.types import WorkflowInfo, WorkflowStatus
+from dbosflow._runtime.branch import Branch
+from dbosflow._runtime.children import failure_of, wait_for_result
+from dbosflow._runtime.hands import drive
+from dbosflow._runtime.host import refuse_on_loop
+from dbosflow._runtime.scope import current_scope
+from dbosflow.errors import WaitTimeoutError
 
 if TYPE_CHECKING:
     from dbosflow._runtime.core import Core
     from dbosflow._runtime.host import Host
     from dbosflow.definitions import WorkflowDef
+    from dbosflow.types import WorkflowInfo, WorkflowStatus
 
 T = TypeVar("T")
 
@@ -45,10 +49,17 @@ class WorkflowHandle(Generic[T]):
 
     def result(self, timeout: float | None = None) -> T:
         """Blocking twin of :meth:`result_async`."""
+        scope = current_scope.get()
+        if isinstance(scope, Branch):
+            refuse_on_loop("await handle.result_async()")
+            found: T = drive(wait_for_result(scope.run.thread_hands, scope, self.workflow_id, self._definition))
+            return found
         return self._host.call(self._result(timeout), "result_async")
 
     async def result_async(self, timeout: float | None = None) -> T:  # noqa: ASYNC109 (a limit of the wait, in seconds)
         """Waits for the workflow's end and gives its result, typed by its annotation if the handle knows its function.
+
+        Inside a workflow the outcome is recorded, and a replay gives the same; ``timeout`` has no meaning there.
 
         Raises:
             The workflow's own exception, rebuilt, if it failed; ``WorkflowFailedError`` where that cannot be rebuilt.
@@ -57,6 +68,10 @@ class WorkflowHandle(Generic[T]):
             WorkflowNotFoundError: there is none of this id.
             WaitTimeoutError: it has not ended within ``timeout`` seconds; it goes on.
         """
+        scope = current_scope.get()
+        if isinstance(scope, Branch):
+            found: T = await wait_for_result(scope.run.loop_hands, scope, self.workflow_id, self._definition)
+            return found
         return await self._host.bridge(self._result(timeout))
 
     async def _result(self, timeout: float | None) -> T:  # noqa: ASYNC109 (a limit of the wait, in seconds)
@@ -66,22 +81,12 @@ class WorkflowHandle(Generic[T]):
         except TimeoutError:
             msg = f"workflow {self.workflow_id!r} has not ended within {timeout} s; it goes on"
             raise WaitTimeoutError(msg) from None
-        if outcome.status is WorkflowStatus.SUCCEEDED:
-            return self._load(outcome.output or "null")
-        raise self._failure(outcome.status, outcome.error)
-
-    def _load(self, text: str) -> T:
-        result: Any = json.loads(text) if self._definition is None else self._definition.result.load(text)
-        value: T = result
-        return value
-
-    def _failure(self, status: WorkflowStatus, text: str | None) -> BaseException:
-        if status is WorkflowStatus.CANCELLED:
-            return WorkflowCancelledError(self.workflow_id, f"workflow {self.workflow_id!r} was cancelled")
-        error, name, message = serde.load_error(text or "{}")
-        if status is WorkflowStatus.BLOCKED:
-            return WorkflowBlockedError(self.workflow_id, f"workflow {self.workflow_id!r} is blocked: {message}")
-        return error or WorkflowFailedError(self.workflow_id, name, message)
+        failure = failure_of(self.workflow_id, outcome)
+        if failure is not None:
+            raise failure
+        codec: serde.Codec[Any] = serde.plain if self._definition is None else self._definition.result
+        result: T = codec.load(outcome.output or "null")
+        return result
 
     def __repr__(self) -> str:
         return f"<WorkflowHandle {self.workflow_id!r}>"

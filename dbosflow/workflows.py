@@ -8,12 +8,15 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from dbosflow._runtime import calls
+from dbosflow._runtime.children import ChildOptions
 from dbosflow.config import check_identifier
 from dbosflow.definitions import WorkflowDef, caller_locals, check_name, qualified_name, registry
 from dbosflow.errors import DefinitionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
+
+    from dbosflow.handles import WorkflowHandle
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,6 +32,21 @@ class WorkflowSpec(Generic[P, T]):
     queue: str | None = None
     priority: int = 0
 
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:
+        """Blocking twin of :meth:`start_async`."""
+        twin = f"await {self.definition.name}.start_async(...)"
+        handle: WorkflowHandle[T] = calls.start_child(self.definition, self._of_child, args, kwargs, twin)
+        return handle
+
+    async def start_async(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:
+        """Inside a workflow: starts a child with these options, without waiting for it; its handle."""
+        handle: WorkflowHandle[T] = await calls.start_child_async(self.definition, self._of_child, args, kwargs)
+        return handle
+
+    @property
+    def _of_child(self) -> ChildOptions:
+        return ChildOptions(self.workflow_id, self.queue, self.priority)
+
 
 class Workflow(Generic[P, R, T]):
     """A decorated function: ``engine.start(f, ...)`` runs it durably; called outside an engine it is plain."""
@@ -38,9 +56,27 @@ class Workflow(Generic[P, R, T]):
         update_wrapper(self, definition.function, updated=())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """The plain function, for unit tests: its steps run, its stream writes are validated and dropped."""
+        """Inside a workflow runs it as a child and gives its result; outside an engine calls the plain function."""
         result: R = calls.call_workflow(self.definition, args, kwargs)
         return result
+
+    def run(self, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Blocking: runs the workflow as a child, from a sync workflow, whichever colour it has."""
+        twin = f"await {self.definition.name}.run_async(...)"
+        result: T = calls.run_child(self.definition, args, kwargs, twin)
+        return result
+
+    def run_async(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        """Awaitable: runs the workflow as a child, from an async workflow, whichever colour it has."""
+        return calls.run_child_async(self.definition, args, kwargs)
+
+    def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:
+        """Blocking twin of :meth:`start_async`."""
+        return self.options().start(*args, **kwargs)
+
+    async def start_async(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:
+        """Inside a workflow: starts a child without waiting for it, exactly once; its handle."""
+        return await self.options().start_async(*args, **kwargs)
 
     def options(
         self, *, workflow_id: str | None = None, queue: str | None = None, priority: int = 0

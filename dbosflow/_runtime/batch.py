@@ -7,11 +7,11 @@ Offsets come from the last *acknowledged* tail, so a block starts where its writ
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.entries import Close, Ending, Record, Values
 from dbosflow._store.batch import BatchRows
-from dbosflow._store.notify import stream_topic, workflow_topic
+from dbosflow._store.notify import queue_topic, stream_topic, workflow_topic
 from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ class Slice:
         run = self.run
         workflow_id, epoch = run.workflow_id, run.epoch
         rows.runs.append((workflow_id, epoch))
+        rows.starts.extend(start_row(record.start) for record in self.records if record.start is not None)
         for position, record in enumerate(self.records):
             rows.records.append(
                 (
@@ -102,9 +103,12 @@ class Slice:
         if self.ending is not None:
             rows.ends.append((workflow_id, epoch, self.ending.status, self.ending.output, self.ending.error))
 
-    def acknowledged(self) -> None:
-        """It is durable: its run goes on from there."""
+    def acknowledged(self, started: set[str]) -> None:
+        """It is durable: its run goes on from there, and its children begin. Takes the ids of these out of ``started``."""
         run = self.run
+        for record in self.records:
+            if record.start is not None:
+                record.start.decided(take_out(started, record.start.workflow_id))
         if self.records:
             run.seq += len(self.records)
             run.turn += 1
@@ -116,8 +120,27 @@ class Slice:
         """Who has news when it is durable."""
         for key in self.tails:
             yield stream_topic(self.run.workflow_id, key)
+        for record in self.records:
+            if record.start is not None and not record.start.owned:
+                yield queue_topic(record.start.queue)
         if self.ending is not None:
             yield workflow_topic(self.run.workflow_id)
+
+
+def take_out(started: set[str], workflow_id: str) -> bool:
+    """Whether the id is among those that the statement inserted; once, though it may stand in it twice."""
+    if workflow_id not in started:
+        return False
+    started.remove(workflow_id)
+    return True
+
+
+def start_row(start: Start) -> tuple[Any, ...]:
+    """A start as a row of the statement."""
+    return (
+        *(start.workflow_id, start.name, start.queue, start.priority, start.input),
+        *(start.parent_id, start.parent_key, start.owned),
+    )
 
 
 @dataclass(slots=True, eq=False)
@@ -138,10 +161,7 @@ class Batch:
         rows = BatchRows()
         for part in self.slices:
             part.add_to(rows)
-        rows.starts = [
-            (start.workflow_id, start.name, start.queue, start.priority, start.input, start.parent_id, start.parent_key)
-            for start in self.starts
-        ]
+        rows.starts.extend(map(start_row, self.starts))
         return rows
 
     def without(self, runs: set[Run]) -> Batch:

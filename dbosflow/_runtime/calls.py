@@ -7,18 +7,20 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
-from dbosflow._runtime import operations
+from dbosflow._runtime import children, operations
 from dbosflow._runtime.branch import Branch
+from dbosflow._runtime.children import ChildOptions
 from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.runner import some_run_here
-from dbosflow._runtime.scope import PlainCall, current_scope, entered
-from dbosflow.errors import DefinitionError, WrongColourError
+from dbosflow._runtime.scope import Attempt, PlainCall, current_scope, entered
+from dbosflow.errors import DefinitionError, NotInWorkflowError, WrongColourError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
     from types import CoroutineType
 
+    from dbosflow._runtime.hands import Hands
     from dbosflow.definitions import FunctionDef, StepDef, WorkflowDef
 
 logger = logging.getLogger("dbosflow.steps")
@@ -33,11 +35,7 @@ def call_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         if scope is None:
             _warn_if_meant_durably(step)
         return plain_call(step, args, kwargs)
-    if step.is_async != _on_loop():
-        right = f"{step.name}.run(...)" if step.is_async else f"await {step.name}.run_async(...)"
-        colours = ("an async", "a sync") if step.is_async else ("a sync", "an async")
-        msg = f"{step} is {colours[0]} function and was called from {colours[1]} workflow; write `{right}`"
-        raise WrongColourError(msg)
+    _check_colour(step)
     return _async_step(step, args, kwargs) if step.is_async else _blocking_step(scope, step, args, kwargs)
 
 
@@ -59,13 +57,91 @@ def run_step_async(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, An
 
 
 def call_workflow(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """A workflow called like the function that it is: outside an engine it is just that."""
-    if current_scope.get() is None or isinstance(current_scope.get(), PlainCall):
-        return plain_call(workflow, args, kwargs)
-    msg = (
-        f"{workflow} was called inside a workflow or step, which is not supported yet; start it with engine.start(...)"
-    )
-    raise DefinitionError(msg)
+    """A workflow called like the function that it is: inside a workflow it is a child, outside an engine just that."""
+    scope = current_scope.get()
+    if isinstance(scope, Branch):
+        _check_colour(workflow)
+        return run_child_async(workflow, args, kwargs) if workflow.is_async else run_child(workflow, args, kwargs, "")
+    _check_no_attempt(workflow)
+    return plain_call(workflow, args, kwargs)
+
+
+def run_child(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any], twin: str) -> Any:
+    """A child of either colour, from sync code."""
+    refuse_on_loop(twin)
+    scope = current_scope.get()
+    if isinstance(scope, Branch):
+        hands = scope.run.thread_hands
+        return drive(_child(hands, scope, workflow, args, kwargs))
+    _check_no_attempt(workflow)
+    return run_plainly(workflow, args, kwargs)
+
+
+def run_child_async(
+    workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Coroutine[Any, Any, Any]:
+    """A child of either colour, from async code."""
+    _check_no_attempt(workflow)
+    return _named(_scoped_child(workflow, args, kwargs), workflow)
+
+
+def start_child(
+    workflow: WorkflowDef, options: ChildOptions, args: tuple[Any, ...], kwargs: Mapping[str, Any], twin: str
+) -> Any:
+    """A child that is not waited for, from sync code; its handle."""
+    refuse_on_loop(twin)
+    scope = _workflow_around(workflow)
+    child_id = drive(children.start_child(scope.run.thread_hands, scope, workflow, options, args=args, kwargs=kwargs))
+    return scope.run.family.handle(child_id, workflow)
+
+
+async def start_child_async(
+    workflow: WorkflowDef, options: ChildOptions, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    """A child that is not waited for, from async code; its handle."""
+    scope = _workflow_around(workflow)
+    child_id = await children.start_child(scope.run.loop_hands, scope, workflow, options, args=args, kwargs=kwargs)
+    return scope.run.family.handle(child_id, workflow)
+
+
+async def _scoped_child(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    scope = current_scope.get()
+    if not isinstance(scope, Branch):
+        return await run_plainly_async(workflow, args, kwargs)
+    return await _child(scope.run.loop_hands, scope, workflow, args, kwargs)
+
+
+async def _child(
+    hands: Hands, branch: Branch, workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> Any:
+    child_id = await children.start_child(hands, branch, workflow, ChildOptions(), args=args, kwargs=kwargs)
+    return await children.wait_for_result(hands, branch, child_id, workflow)
+
+
+def _workflow_around(workflow: WorkflowDef) -> Branch:
+    scope = current_scope.get()
+    if isinstance(scope, Branch):
+        return scope
+    _check_no_attempt(workflow)
+    msg = f"{workflow} can be started as a child only inside a workflow; outside of one use engine.start(...)"
+    raise NotInWorkflowError(msg)
+
+
+def _check_no_attempt(workflow: WorkflowDef) -> None:
+    if isinstance(current_scope.get(), Attempt):
+        msg = f"{workflow} was called inside a step: a step that runs again would start it again"
+        raise DefinitionError(msg)
+
+
+def _check_colour(function: FunctionDef) -> None:
+    if function.is_async == _on_loop():
+        return
+    name = function.name
+    if function.is_async:
+        msg = f"{function} is an async function and was called from sync code; write `{name}.run(...)`"
+    else:
+        msg = f"{function} is a sync function and was called from async code; write `await {name}.run_async(...)`"
+    raise WrongColourError(msg)
 
 
 def plain_call(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -98,10 +174,14 @@ async def _plain_async(function: FunctionDef, args: tuple[Any, ...], kwargs: Map
 
 
 def _async_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
-    """The operation as a coroutine. A task that is made of it is a branch of its own, named after the step."""
-    operation = cast("CoroutineType[Any, Any, Any]", _scoped_step(step, args, kwargs))
-    operation.__qualname__ = step.name
-    return operation
+    return _named(_scoped_step(step, args, kwargs), step)
+
+
+def _named(operation: Coroutine[Any, Any, Any], function: FunctionDef) -> Coroutine[Any, Any, Any]:
+    """The operation as a coroutine; a task that is made of it is a branch of its own, named after the function."""
+    named = cast("CoroutineType[Any, Any, Any]", operation)
+    named.__qualname__ = function.name
+    return named
 
 
 async def _scoped_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from dbosflow._runtime.entries import Ending
-    from dbosflow._store.workflow import WorkflowFilter
+    from dbosflow._store.workflow import Started, WorkflowFilter
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry, WorkflowDef
     from dbosflow.serde import Codec
@@ -52,10 +52,17 @@ logger = logging.getLogger("dbosflow.engine")
 class Core:
     """Everything of an open engine that lives on its loop."""
 
-    def __init__(self, url: str, settings: Settings, registry: Registry) -> None:
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        registry: Registry,
+        make_handle: Callable[[str, WorkflowDef | None], Any],
+    ) -> None:
         self._url = url
         self._settings = settings
         self._registry = registry
+        self._make_handle = make_handle
         self._resources = AsyncExitStack()
         self._closing = asyncio.Event()
         self._executor: Executor | None = None
@@ -86,6 +93,7 @@ class Core:
                     pool=self._pool,
                     signals=self._signals,
                     announce=self.announce,
+                    family=self,
                 )
                 resources.push_async_callback(executor.close)
                 await executor.open()
@@ -149,7 +157,7 @@ class Core:
 
     async def _check_same(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
         """The id was taken: by the same workflow (fine), with other arguments (a warning), or by another one."""
-        found = (await self._read(workflow.started, [workflow_id])).get(workflow_id)
+        found = await self.look_up(workflow_id)
         if found is None:
             return  # pruned meanwhile
         if found.name != definition.name:
@@ -164,13 +172,26 @@ class Core:
         if self._executor is not None:
             await self._executor.adopt(found, definition)
 
-    async def outcome(self, workflow_id: str) -> Ending | Outcome:
-        """How the workflow ended, or that it is blocked. Waits for that."""
+    async def look_up(self, workflow_id: str) -> Started | None:
+        """What stands under a workflow id."""
+        return (await self._read(workflow.started, [workflow_id])).get(workflow_id)
+
+    def launch_child(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
+        """Runs a child whose start was durable just now."""
+        assert self._executor is not None
+        self._executor.runner.launch(workflow_id, definition, input_text)
+
+    def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
+        """A handle to a workflow, made the engine's way."""
+        return self._make_handle(workflow_id, definition)
+
+    async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
+        """How the workflow ended, or (unless only its end is asked for) that it is blocked. Waits for that."""
         if self._executor is not None:
             ending = await self._executor.runner.settled(workflow_id)
-            if ending is not None:
+            if ending is not None and (ending.status.ended or not ended):
                 return ending
-        outcome = await self._outcomes.settled(workflow_id)
+        outcome = await self._outcomes.settled(workflow_id, ended=ended)
         if outcome is None:
             raise _not_found(workflow_id)
         return outcome

@@ -38,11 +38,13 @@ class Record:
     """Seconds from the commit to its ``wake_at``."""
     elapsed: float = 0.0
     waiter: Waiter | None = None
+    start: Start | None = None
+    """The child that starts in the same statement."""
 
     @property
     def size(self) -> int:
         """Its rough size in a statement, in bytes."""
-        return 200 + len(self.output or "") + len(self.error or "")
+        return 200 + len(self.output or "") + len(self.error or "") + (len(self.start.input) if self.start else 0)
 
 
 @dataclass(slots=True, eq=False)
@@ -98,7 +100,10 @@ Entry = Record | Values | Close | Ending
 
 @dataclass(slots=True, eq=False)
 class Start:
-    """A workflow to be started in this process. ``decided`` hears whether the row is new, or why it could not be."""
+    """A workflow to be started. ``decided`` hears whether the row is new, or why it could not be.
+
+    ``owned`` ones run in this process; others wait in their queue.
+    """
 
     workflow_id: str
     name: str
@@ -106,5 +111,6 @@ class Start:
     queue: str
     priority: int
     decided: Callable[[bool | BaseException], None]
+    owned: bool = True
     parent_id: str | None = None
     parent_key: str | None = None

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
     from psycopg_pool import AsyncConnectionPool
 
+    from dbosflow._runtime.family import Family
     from dbosflow._runtime.signals import Signals
     from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
@@ -54,6 +55,7 @@ class Executor:
         pool: AsyncConnectionPool[Any],
         signals: Signals,
         announce: Callable[[Iterable[str]], None],
+        family: Family,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -62,7 +64,9 @@ class Executor:
         self._loop = asyncio.get_running_loop()
         watch = Watch()
         self.lane = Lane(url, settings, on_new_timeline=self._reload_all)
-        self.runner = Runner(pool=pool, lane=self.lane, settings=settings, registry=registry, watch=watch)
+        self.runner = Runner(
+            pool=pool, lane=self.lane, settings=settings, registry=registry, watch=watch, family=family
+        )
         self.journal = Journal(self.lane, settings, self.runner, announce)
         self.runner.attach(self.journal)
         self._leases = Leases(url, settings, self.lane, self._lease_is_over)

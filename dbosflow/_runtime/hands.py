@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from concurrent.futures import Executor
 
+    from dbosflow._runtime.entries import Ending
+    from dbosflow._runtime.family import Loans
     from dbosflow._runtime.run import Run
     from dbosflow._runtime.scope import Attempt
+    from dbosflow._store.workflow import Outcome, Started
     from dbosflow.definitions import FunctionDef
 
 T = TypeVar("T")
@@ -68,6 +71,12 @@ class Hands(Protocol):
         self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Calls the user's function in the scope of ``attempt``."""
+
+    async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
+        """Waits for the end of another workflow."""
+
+    async def look_up(self, run: Run, workflow_id: str) -> Started | None:
+        """What stands under a workflow id."""
 
     async def pause(self, run: Run, seconds: float) -> None:
         """Waits, unless the run stops."""
@@ -128,6 +137,14 @@ class LoopHands:
         call = partial(context.run, carried, function.call, *args, **kwargs)
         return await loop.run_in_executor(self._step_threads, call)
 
+    async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
+        """Waits for the end of another workflow."""
+        return await run.family.outcome(workflow_id, ended=True)
+
+    async def look_up(self, run: Run, workflow_id: str) -> Started | None:
+        """What stands under a workflow id."""
+        return await run.family.look_up(workflow_id)
+
     async def pause(self, run: Run, seconds: float) -> None:  # noqa: ARG002 (the other colour's)
         """Sleeps; a run that stops cancels its tasks."""
         await asyncio.sleep(seconds)
@@ -142,8 +159,9 @@ class LoopHands:
 class ThreadHands:
     """Code on the thread of a sync workflow. Steps and children that it calls run on that thread, too."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, loans: Loans) -> None:
         self._loop = loop
+        self._loans = loans
 
     async def commit(self, run: Run, record: Record) -> None:
         """Buffers a record and waits until it is durable."""
@@ -174,6 +192,20 @@ class ThreadHands:
             call = asyncio.run_coroutine_threadsafe(function.call(*args, **kwargs), self._loop)
         with attempt.run.cancelling(call):
             return call.result()
+
+    async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
+        """Waits for the end of another workflow. This thread runs its body meanwhile, if it is a sync one of ours."""
+        with self._loans.lent_to(workflow_id) as loan:
+            outcome = asyncio.run_coroutine_threadsafe(run.family.outcome(workflow_id, ended=True), self._loop)
+            outcome.add_done_callback(lambda _: loan.put(None))
+            with run.cancelling(outcome):
+                while (body := loan.get()) is not None:
+                    body()
+                return outcome.result()
+
+    async def look_up(self, run: Run, workflow_id: str) -> Started | None:
+        """What stands under a workflow id."""
+        return asyncio.run_coroutine_threadsafe(run.family.look_up(workflow_id), self._loop).result()
 
     async def pause(self, run: Run, seconds: float) -> None:
         """Waits; a run that stops wakes it."""

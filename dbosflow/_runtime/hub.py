@@ -17,6 +17,7 @@ from dbosflow._runtime.service import Service, tell_closed
 from dbosflow._store import stream, workflow
 from dbosflow._store.notify import stream_topic, workflow_topic
 from dbosflow._store.stream import Page, Want
+from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.signals import Signals
     from dbosflow._store.workflow import Outcome
-    from dbosflow.types import WorkflowStatus
 
 UNSEEN = "unseen"
 """What a reader knows of a workflow that it has never looked at."""
@@ -161,11 +161,11 @@ class Outcomes(Service):
         self._pool = pool
         self._schema = schema
         self._signals = signals
-        self._waiting: dict[str, list[asyncio.Future[Outcome | None]]] = {}
+        self._waiting: dict[str, dict[asyncio.Future[Outcome | None], bool]] = {}
         self._due: dict[str, None] = {}
 
-    async def settled(self, workflow_id: str) -> Outcome | None:
-        """Where the workflow stands once it has ended or is blocked; ``None`` if there is none of that id."""
+    async def settled(self, workflow_id: str, *, ended: bool = False) -> Outcome | None:
+        """Where the workflow stands once it has ended (or, unless ``ended``, is blocked); ``None`` if there is none."""
         future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
 
         def news() -> None:
@@ -173,15 +173,15 @@ class Outcomes(Service):
             self.wake()
 
         unsubscribe = self._signals.subscribe(workflow_topic(workflow_id), news)
-        self._waiting.setdefault(workflow_id, []).append(future)
+        waiting = self._waiting.setdefault(workflow_id, {})
+        waiting[future] = ended
         news()
         try:
             return await future
         finally:
             unsubscribe()
-            waiting = self._waiting[workflow_id]
-            waiting.remove(future)
-            if not waiting:
+            del waiting[future]
+            if not waiting and self._waiting.get(workflow_id) is waiting:
                 del self._waiting[workflow_id]
 
     async def close(self) -> None:
@@ -205,7 +205,8 @@ class Outcomes(Service):
         return bool(self._due)
 
     def _tell(self, workflow_id: str, outcome: Outcome | None) -> None:
-        if outcome is None or outcome.status.ended or outcome.status == "blocked":
-            for future in self._waiting.get(workflow_id, ()):
-                if not future.done():
-                    future.set_result(outcome)
+        settled = outcome is None or outcome.status.ended
+        blocked = outcome is not None and outcome.status is WorkflowStatus.BLOCKED
+        for future, ended in self._waiting.get(workflow_id, {}).items():
+            if (settled or (blocked and not ended)) and not future.done():
+                future.set_result(outcome)

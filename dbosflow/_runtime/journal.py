@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psycopg
 
 from dbosflow import serde
-from dbosflow._runtime.batch import Batch, Slice
+from dbosflow._runtime.batch import Batch, Slice, take_out
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.service import Service
 from dbosflow._store.batch import is_durable, write_batch
@@ -293,14 +293,14 @@ class Journal(Service):
     def _acknowledge(self, batch: Batch, started: Iterable[str]) -> None:
         """The batch is durable: runs go on, readers wake, peers hear of it."""
         topics: list[str] = []
+        new = set(started)
         for part in batch.slices:
             topics.extend(part.topics())
-            part.acknowledged()
+            part.acknowledged(new)
             if part.ending is not None:
                 self._owner.ended(part.run, part.ending)
-        new = set(started)
         for start in batch.starts:
-            start.decided(start.workflow_id in new)
+            start.decided(take_out(new, start.workflow_id))
         if topics:
             self._announce(topics)
 

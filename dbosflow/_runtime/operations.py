@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
@@ -18,7 +18,7 @@ from dbosflow._runtime.scope import Attempt
 from dbosflow.errors import NonDeterminismError, StepFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator, Mapping
 
     from dbosflow._runtime.branch import Branch
     from dbosflow._runtime.hands import Hands
@@ -32,28 +32,21 @@ async def run_step(
     hands: Hands, branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
     """The outcome of a step: its record's, or that of running it now."""
-    with _operation(branch, step.name, str(step)) as key:
-        record = _recorded(branch, key, "step")
-        if branch.run.recorded(key + GIVEN_UP) is not None:
-            await hands.give_up(branch.run, key)
-        try:
+    with operation(branch, step.name, str(step)) as key:
+        record = recorded(branch, key, "step")
+        async with may_be_given_up(hands, branch, key):
             if record is None:
                 return await _attempts(hands, branch, key, step=step, args=args, kwargs=kwargs)
             await hands.recall(branch.run, key)
             return _outcome(record, step)
-        except asyncio.CancelledError:
-            await hands.record_given_up(branch.run, key)
-            raise
 
 
 async def sleep(hands: Hands, branch: Branch, seconds: float) -> None:
     """Sleeps until a wake time that is on record: a restart does not begin the sleep anew, and never ends it early."""
     run = branch.run
-    with _operation(branch, "sleep", "sleep") as key:
-        record = _recorded(branch, key, "sleep")
-        if run.recorded(key + GIVEN_UP) is not None:
-            await hands.give_up(run, key)
-        try:
+    with operation(branch, "sleep", "sleep") as key:
+        record = recorded(branch, key, "sleep")
+        async with may_be_given_up(hands, branch, key):
             if record is None:
                 await hands.commit(run, Record(key, "sleep", delay=seconds))
                 remaining = seconds
@@ -67,13 +60,22 @@ async def sleep(hands: Hands, branch: Branch, seconds: float) -> None:
                 await hands.pause(run, remaining)
             if run.conductor is not None:  # when it ends is an outcome, too, where others go on meanwhile
                 await hands.commit(run, Record(key + WOKEN, "woken"))
-        except asyncio.CancelledError:
-            await hands.record_given_up(branch.run, key)
-            raise
+
+
+@asynccontextmanager
+async def may_be_given_up(hands: Hands, branch: Branch, key: str) -> AsyncIterator[None]:
+    """Around an operation's work: a program that gives it up goes on when that is on record, and on replay again."""
+    if branch.run.recorded(key + GIVEN_UP) is not None:
+        await hands.give_up(branch.run, key)
+    try:
+        yield
+    except asyncio.CancelledError:
+        await hands.record_given_up(branch.run, key)
+        raise
 
 
 @contextmanager
-def _operation(branch: Branch, name: str, what: str) -> Iterator[str]:
+def operation(branch: Branch, name: str, what: str) -> Iterator[str]:
     """Begins an operation of a branch: gives it its key, and refuses whoever is not the branch."""
     run = branch.run
     run.check_active()
@@ -87,7 +89,7 @@ def _operation(branch: Branch, name: str, what: str) -> Iterator[str]:
         run.beat += 1
 
 
-def _recorded(branch: Branch, key: str, kind: str) -> Recorded | None:
+def recorded(branch: Branch, key: str, kind: str) -> Recorded | None:
     record = branch.run.recorded(key)
     if record is not None and record.kind != kind:
         msg = (

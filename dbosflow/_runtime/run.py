@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from dbosflow._runtime.entries import Ending, Waiter
+    from dbosflow._runtime.family import Family
     from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.scope import Attempt
@@ -65,6 +66,7 @@ class Run:
         submit: Callable[[Run], None],
         loop_hands: Hands,
         thread_hands: Hands,
+        family: Family,
         history: History | None = None,
     ) -> None:
         self.workflow_id = workflow_id
@@ -77,6 +79,7 @@ class Run:
         self.settings = settings
         self.loop_hands = loop_hands
         self.thread_hands = thread_hands
+        self.family = family
         self.history = history or History()
         self.streams = {
             key: Stream(tail, closed=key in self.history.closed) for key, tail in self.history.tails.items()

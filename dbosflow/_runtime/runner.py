@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import weakref
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,7 @@ from psycopg_pool import PoolTimeout
 from dbosflow import serde
 from dbosflow._runtime.branch import RunStopped, Strand, ThreadOwner
 from dbosflow._runtime.entries import Ending
+from dbosflow._runtime.family import Body, Family, Loans
 from dbosflow._runtime.hands import LoopHands, ThreadHands, carried
 from dbosflow._runtime.run import Run
 from dbosflow._runtime.scope import current_scope
@@ -62,13 +63,21 @@ class Runner:
     """The runs of one lane."""
 
     def __init__(
-        self, *, pool: AsyncConnectionPool[Any], lane: Lane, settings: Settings, registry: Registry, watch: Watch
+        self,
+        *,
+        pool: AsyncConnectionPool[Any],
+        lane: Lane,
+        settings: Settings,
+        registry: Registry,
+        watch: Watch,
+        family: Family,
     ) -> None:
         self._pool = pool
         self._lane = lane
         self._settings = settings
         self._registry = registry
         self._watch = watch
+        self._family = family
         self._journal: Journal
         self._loop = asyncio.get_running_loop()
         self._runs: dict[str, _Execution] = {}
@@ -76,7 +85,8 @@ class Runner:
         self._threads = ThreadPoolExecutor(settings.workflow_threads, thread_name_prefix="dbosflow-workflow")
         self._step_threads = ThreadPoolExecutor(settings.step_threads, thread_name_prefix="dbosflow-step")
         self._loop_hands = LoopHands(self._step_threads)
-        self._thread_hands = ThreadHands(self._loop)
+        self._loans = Loans()
+        self._thread_hands = ThreadHands(self._loop, self._loans)
         self._reloads: set[asyncio.Task[None]] = set()
         self._coming: set[str] = set()
         """Workflows that are owned, and whose history is being read."""
@@ -151,6 +161,7 @@ class Runner:
             submit=self._journal.submit,
             loop_hands=self._loop_hands,
             thread_hands=self._thread_hands,
+            family=self._family,
             history=history,
         )
         previous = self._runs.get(workflow_id)
@@ -208,14 +219,17 @@ class Runner:
             current_scope.reset(token)
 
     async def _on_thread(self, run: Run, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        def body() -> Any:
+        def call() -> Any:
             run.check_active()
             run.root.owner = ThreadOwner()
             current_scope.set(run.root)
             return run.definition.call(*args, **kwargs)
 
-        context = copy_context()
-        return await self._loop.run_in_executor(self._threads, context.run, carried, body)
+        returned: Future[Any] = Future()
+        body = Body(partial(_settle, returned, partial(copy_context().run, carried, call)))
+        with self._loans.offered(run.workflow_id, body):
+            self._threads.submit(body)
+            return await asyncio.wrap_future(returned)
 
     async def _end_leftovers(self, run: Run) -> None:
         """Branches that nobody waited for end with their workflow, as tasks do with their loop."""
@@ -330,6 +344,18 @@ class Runner:
             task.cancel()
         for pool in (self._threads, self._step_threads):
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _settle(returned: Future[Any], call: Callable[[], Any]) -> None:
+    """Runs ``call`` for whoever waits for ``returned``, unless nobody does any more."""
+    if not returned.set_running_or_notify_cancel():
+        return
+    try:
+        result = call()
+    except BaseException as error:  # noqa: BLE001 (a future's)
+        returned.set_exception(error)
+    else:
+        returned.set_result(result)
 
 
 class _Execution:

@@ -20,7 +20,7 @@ _SECTION = re.compile(r"^-- \[(\w+)\n(.*?)^-- \]\n", re.MULTILINE | re.DOTALL)
 
 _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
     "runs": {"run": ("ids", "epochs")},
-    "starts": {"start": ("ids", "names", "queues", "priorities", "inputs", "parent_ids", "parent_keys")},
+    "starts": {"start": ("ids", "names", "queues", "priorities", "inputs", "parent_ids", "parent_keys", "owned")},
     "records": {
         "record": (
             *("ids", "keys", "kinds", "epochs", "seqs", "turns", "attempts", "outputs", "errors", "children"),

@@ -45,10 +45,12 @@ WITH lease AS MATERIALIZED (
 , started AS (
     INSERT INTO dbosflow.workflow
         (id, name, status, queue, priority, input, parent_id, parent_key, epoch, worker_id, started_at)
-    SELECT s.id, s.name, 'running', s.queue, s.priority, s.input::json, s.parent_id, s.parent_key, 1, gate.id, now()
+    SELECT s.id, s.name, CASE WHEN s.owned THEN 'running' ELSE 'queued' END, s.queue, s.priority, s.input::json,
+           s.parent_id, s.parent_key, CASE WHEN s.owned THEN 1 ELSE 0 END, CASE WHEN s.owned THEN gate.id END,
+           CASE WHEN s.owned THEN now() END
     FROM unnest(:start_ids::text[], :start_names::text[], :start_queues::text[], :start_priorities::integer[],
-                :start_inputs::text[], :start_parent_ids::text[], :start_parent_keys::text[])
-         AS s (id, name, queue, priority, input, parent_id, parent_key)
+                :start_inputs::text[], :start_parent_ids::text[], :start_parent_keys::text[], :start_owned::boolean[])
+         AS s (id, name, queue, priority, input, parent_id, parent_key, owned)
     CROSS JOIN gate
     ORDER BY s.id
     ON CONFLICT (id) DO NOTHING

@@ -1,0 +1,158 @@
+"""Children: workflows that a workflow starts, each exactly once, and whose outcomes it waits for.
+
+The child's id follows from the parent's id and the key of the operation, and its row is written by the statement that
+writes the parent's record of it: both are there, or neither. From then on the child is a workflow like any other, with
+streams, records and an owner of its own. What it gave is recorded in the parent, too, so that a replay does not ask.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dbosflow import serde
+from dbosflow._runtime.entries import Record, Start
+from dbosflow._runtime.operations import may_be_given_up, operation, recorded
+from dbosflow.config import MAX_IDENTIFIER
+from dbosflow.errors import (
+    NonDeterminismError,
+    WorkflowBlockedError,
+    WorkflowCancelledError,
+    WorkflowConflictError,
+    WorkflowFailedError,
+)
+from dbosflow.types import WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dbosflow._runtime.branch import Branch
+    from dbosflow._runtime.entries import Ending
+    from dbosflow._runtime.hands import Hands
+    from dbosflow._store.workflow import Outcome
+    from dbosflow.definitions import WorkflowDef
+
+_RESULT = "result"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildOptions:
+    """The options of one start of a child."""
+
+    workflow_id: str | None = None
+    queue: str | None = None
+    priority: int = 0
+
+
+async def start_child(
+    hands: Hands,
+    branch: Branch,
+    definition: WorkflowDef,
+    options: ChildOptions,
+    *,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> str:
+    """Starts a child; its id. When this returns, the child and the parent's record of it are durable."""
+    run = branch.run
+    with operation(branch, definition.name, str(definition)) as key:
+        record = recorded(branch, key, "child")
+        async with may_be_given_up(hands, branch, key):
+            if record is not None:
+                await hands.recall(run, key)
+                child_id = str(record.child_id)
+                if options.workflow_id not in (None, child_id):
+                    msg = f"the child at key {key!r} was started as {child_id!r}, and now as {options.workflow_id!r}"
+                    raise NonDeterminismError(run.workflow_id, msg)
+            else:
+                child_id = options.workflow_id or _child_id(run.workflow_id, key)
+                new = await _start(
+                    hands, branch, definition, options, key=key, child_id=child_id, args=args, kwargs=kwargs
+                )
+                if new:
+                    return child_id
+        if options.workflow_id is not None:  # only a given id can be another workflow's
+            found = await hands.look_up(run, child_id)
+            if found is not None and found.name != definition.name:
+                msg = f"workflow id {child_id!r} belongs to workflow {found.name!r}, not to {definition.name!r}"
+                raise WorkflowConflictError(child_id, msg)
+        return child_id
+
+
+async def _start(
+    hands: Hands,
+    branch: Branch,
+    definition: WorkflowDef,
+    options: ChildOptions,
+    *,
+    key: str,
+    child_id: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> bool:
+    run = branch.run
+    input_text = definition.dump_input(args, dict(kwargs))
+    is_new = False
+
+    def decided(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+        nonlocal is_new
+        is_new = result is True
+        if is_new and options.queue is None:
+            run.family.launch_child(child_id, definition, input_text)
+
+    start = Start(
+        child_id,
+        definition.name,
+        input_text,
+        options.queue or "",
+        options.priority,
+        decided,
+        owned=options.queue is None,
+        parent_id=run.workflow_id,
+        parent_key=key,
+    )
+    await hands.commit(run, Record(key, "child", child_id=child_id, start=start))
+    return is_new
+
+
+async def wait_for_result(hands: Hands, branch: Branch, workflow_id: str, definition: WorkflowDef | None) -> Any:
+    """The outcome of a workflow, recorded in the one that waits for it: its value, or its exception raised."""
+    run = branch.run
+    with operation(branch, _RESULT, f"the result of workflow {workflow_id!r}") as key:
+        record = recorded(branch, key, _RESULT)
+        async with may_be_given_up(hands, branch, key):
+            if record is not None:
+                await hands.recall(run, key)
+                if record.child_id != workflow_id:
+                    msg = f"the result at key {key!r} was that of workflow {record.child_id!r}, not of {workflow_id!r}"
+                    raise NonDeterminismError(run.workflow_id, msg)
+                output, error = record.output, record.error
+            else:
+                outcome = await hands.outcome(run, workflow_id)
+                failure = failure_of(workflow_id, outcome)
+                output, error = outcome.output, None if failure is None else serde.dump_error(failure)
+                await hands.commit(run, Record(key, _RESULT, child_id=workflow_id, output=output, error=error))
+    if error is not None:
+        raise serde.load_error(error)[0] or WorkflowFailedError(workflow_id, *serde.load_error(error)[1:])
+    return (serde.plain if definition is None else definition.result).load(output or "null")
+
+
+def failure_of(workflow_id: str, outcome: Ending | Outcome) -> BaseException | None:
+    """What waiting for a workflow raises: its own exception, or that it failed, was cancelled, or is blocked."""
+    if outcome.status is WorkflowStatus.SUCCEEDED:
+        return None
+    if outcome.status is WorkflowStatus.CANCELLED:
+        return WorkflowCancelledError(workflow_id, f"workflow {workflow_id!r} was cancelled")
+    error, name, message = serde.load_error(outcome.error or "{}")
+    if outcome.status is WorkflowStatus.BLOCKED:
+        return WorkflowBlockedError(workflow_id, f"workflow {workflow_id!r} is blocked: {message}")
+    return error or WorkflowFailedError(workflow_id, name, message)
+
+
+def _child_id(parent_id: str, key: str) -> str:
+    """The id that a child has by its place. One that would be too long is shortened, the same each time."""
+    child_id = f"{parent_id}/{key}"
+    if len(child_id) <= MAX_IDENTIFIER:
+        return child_id
+    return f"{parent_id[:64]}~{hashlib.sha256(child_id.encode()).hexdigest()}"
