@@ -104,7 +104,7 @@ class Slice:
             rows.ends.append((workflow_id, epoch, self.ending.status, self.ending.output, self.ending.error))
 
     def acknowledged(self, started: set[str]) -> None:
-        """It is durable: its run goes on from there, and its children begin. Takes the ids of these out of ``started``."""
+        """It is durable: its run goes on, and its children begin; their ids are taken out of ``started``."""
         run = self.run
         for record in self.records:
             if record.start is not None:
