@@ -4,7 +4,7 @@
 
     floor 6  cli                                              edges: nobody imports them
     floor 5  engine                                           the composition root and facade
-    floor 4  workflows steps streams timers handles           what authors call
+    floor 4  workflows steps streams timers handles context   what authors call
     floor 3  _runtime                                         all the asyncio
     floor 2  _store _embedded                                 all the SQL; a server for whoever has none
     floor 1  config serde definitions                         settings; JSON by annotations; what decorators know
@@ -12,6 +12,7 @@
 """
 
 from dbosflow.config import VERSION as __version__  # noqa: N811 (the name that tools look for)
+from dbosflow.context import Current, current, get_logger
 from dbosflow.engine import Engine
 from dbosflow.handles import WorkflowHandle
 from dbosflow.steps import run_step, run_step_async, step
@@ -25,10 +26,12 @@ from dbosflow.streams import (
     write_stream_async,
 )
 from dbosflow.timers import sleep, sleep_async
-from dbosflow.types import WorkflowInfo, WorkflowStatus
+from dbosflow.types import Cancellation, WorkflowInfo, WorkflowStatus
 from dbosflow.workflows import workflow
 
 __all__ = [
+    "Cancellation",
+    "Current",
     "Engine",
     "StreamChannel",
     "StreamReader",
@@ -39,6 +42,8 @@ __all__ = [
     "__version__",
     "close_stream",
     "close_stream_async",
+    "current",
+    "get_logger",
     "run_step",
     "run_step_async",
     "sleep",

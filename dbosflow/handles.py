@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.core import Core
     from dbosflow._runtime.host import Host
     from dbosflow.definitions import WorkflowDef
-    from dbosflow.types import WorkflowInfo, WorkflowStatus
+    from dbosflow.types import Cancellation, WorkflowInfo, WorkflowStatus
 
 T = TypeVar("T")
 
@@ -87,6 +87,19 @@ class WorkflowHandle(Generic[T]):
         codec: serde.Codec[Any] = serde.plain if self._definition is None else self._definition.result
         result: T = codec.load(outcome.output or "null")
         return result
+
+    def cancel(self) -> Cancellation:
+        """Blocking twin of :meth:`cancel_async`."""
+        return self._host.call(self._core.cancel(self.workflow_id), "cancel_async")
+
+    async def cancel_async(self) -> Cancellation:
+        """Asks for the workflow's cancellation, and its children's; says what came of that.
+
+        The owner hears at once. Async code gets ``CancelledError``; sync code an error at its next durable call, and
+        the outcome of a step under way is refused. Cleanup code has the engine's ``grace``, but can do nothing durable.
+        Then the workflow ends as ``cancelled``, and so do the streams that it left open.
+        """
+        return await self._host.bridge(self._core.cancel(self.workflow_id))
 
     def __repr__(self) -> str:
         return f"<WorkflowHandle {self.workflow_id!r}>"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -79,6 +79,18 @@ class StreamValue(Generic[T]):
     offset: int
     closed: bool = False
     error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cancellation:
+    """What came of asking for a workflow's cancellation.
+
+    ``outcome`` is ``"cancelled"`` (nobody had begun it: it has ended), ``"requested"`` (its owner, or the next one,
+    carries it out) or ``"ended"`` (it had ended before, as ``status`` says).
+    """
+
+    outcome: Literal["cancelled", "requested", "ended"]
+    status: WorkflowStatus
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,11 @@ class Conductor:
         self._news.set()
         await future
 
+    @property
+    def is_replaying(self) -> bool:
+        """Whether recorded outcomes are still to be handed on."""
+        return any(self._turns)
+
     # -- what the run tells ------------------------------------------------------------------------------------------
 
     def committed(self, records: list[Record]) -> None:

@@ -29,20 +29,22 @@ from dbosflow._runtime.signals import Signals
 from dbosflow._store import step, stream, workflow
 from dbosflow._store.connect import connect_async
 from dbosflow._store.migrate import ensure_schema
-from dbosflow._store.notify import queue_topic, workflow_topic
+from dbosflow._store.notify import CANCEL_TOPIC, queue_topic, workflow_topic
 from dbosflow._store.workflow import Enqueued, Outcome
 from dbosflow.config import DEFAULT_QUEUE
 from dbosflow.errors import EngineClosedError, WorkflowConflictError, WorkflowNotFoundError
+from dbosflow.types import Cancellation, WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
     from dbosflow._runtime.entries import Ending
+    from dbosflow._store.queries import Rows
     from dbosflow._store.workflow import Started, WorkflowFilter
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry, WorkflowDef
     from dbosflow.serde import Codec
-    from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo, WorkflowStatus
+    from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo
 
 T = TypeVar("T")
 
@@ -180,6 +182,24 @@ class Core:
         """Runs a child whose start was durable just now."""
         assert self._executor is not None
         self._executor.runner.launch(workflow_id, definition, input_text)
+
+    async def cancel(self, workflow_id: str) -> Cancellation:
+        """Asks for the cancellation of a workflow; what came of that so far."""
+        found = await self._read(workflow.cancel, workflow_id)
+        if not found:
+            return Cancellation("ended", await self.status(workflow_id))
+        self._announce_cancels(found)
+        status = WorkflowStatus(found[0]["status"])
+        return Cancellation("cancelled" if status.ended else "requested", status)
+
+    async def cancel_children(self, workflow_id: str) -> None:
+        """Asks for the cancellation of a workflow's children."""
+        self._announce_cancels(await self._read(workflow.cancel, None, workflow_id))
+
+    def _announce_cancels(self, rows: Rows) -> None:
+        if rows:
+            waking = [topic for row in rows for topic in (workflow_topic(row["id"]), queue_topic(row["queue"]))]
+            self.announce([CANCEL_TOPIC, *waking])
 
     def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
         """A handle to a workflow, made the engine's way."""

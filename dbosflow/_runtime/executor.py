@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from dbosflow._runtime.branch import BranchTaskFactory
+from dbosflow._runtime.canceller import Canceller
 from dbosflow._runtime.claimer import RECOVERY_CONCURRENCY, RECOVERY_QUEUE, Claimer
 from dbosflow._runtime.entries import Start
 from dbosflow._runtime.journal import Journal
@@ -71,6 +72,7 @@ class Executor:
         self.runner.attach(self.journal)
         self._leases = Leases(url, settings, self.lane, self._lease_is_over)
         self._reclaimer = Reclaimer(pool, settings, signals, announce, self._is_own_lane)
+        self._canceller = Canceller(pool, settings.schema, lane=self.lane, runner=self.runner, signals=signals)
         self._watchdog = Watchdog(settings, watch)
         self._tasks = BranchTaskFactory(self._loop, _scope_of)
         self._claimers: dict[str, Claimer] = {}
@@ -90,8 +92,9 @@ class Executor:
             self.journal.open()
             resources.push_async_callback(self._end_lane)
             resources.push_async_callback(self.runner.close, self._settings.grace)
-            self._reclaimer.open()
-            resources.push_async_callback(self._reclaimer.close)
+            for service in (self._reclaimer, self._canceller):
+                service.open()
+                resources.push_async_callback(service.close)
             await resources.enter_async_context(self.claiming({RECOVERY_QUEUE: RECOVERY_CONCURRENCY}))
             self._resources = resources.pop_all()
         self._announce([WORKERS_TOPIC])

@@ -27,6 +27,9 @@ class Family(Protocol):
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
         """How a workflow ended. Waits for that; with ``ended``, also while it is blocked."""
 
+    async def cancel_children(self, workflow_id: str) -> None:
+        """Asks for the cancellation of a workflow's children."""
+
     def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
         """A handle to a workflow."""
 

@@ -106,6 +106,7 @@ class LoopHands:
 
     async def give_up(self, run: Run, key: str) -> None:
         """Waits for the cancellation that the live run got here, and then for its turn."""
+        run.recalled.add(key)  # an outcome that came too late is handed to nobody
         if run.conductor is not None:
             run.conductor.expect_given_up(key)
         try:
@@ -119,7 +120,7 @@ class LoopHands:
 
     async def record_given_up(self, run: Run, key: str) -> None:
         """Commits the record that an operation was given up; further cancellations wait for that."""
-        if run.ending:  # cancelled because its workflow is over: no replay will ask
+        if run.ending or run.cancelled:  # its workflow is over: no replay will ask
             return
         waiter = asyncio.get_running_loop().create_future()
         run.append(Record(key + GIVEN_UP, "given_up", waiter=waiter))
@@ -176,7 +177,7 @@ class ThreadHands:
 
     async def give_up(self, run: Run, key: str) -> None:  # noqa: ARG002 (the other colour's)
         """Waits until the run stops: nothing gives up an operation of a thread."""
-        run.stopped.wait()
+        run.interrupted.wait()
         run.check_active()
 
     async def record_given_up(self, run: Run, key: str) -> None:
@@ -209,7 +210,7 @@ class ThreadHands:
 
     async def pause(self, run: Run, seconds: float) -> None:
         """Waits; a run that stops wakes it."""
-        run.stopped.wait(seconds)
+        run.interrupted.wait(seconds)
         run.check_active()
 
     async def room(self, run: Run) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
@@ -9,15 +10,14 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.branch import Branch, RunStopped, Strand
-from dbosflow._runtime.conductor import Conductor
+from dbosflow._runtime.branch import Branch, RunStopped, Strand, ThreadOwner
+from dbosflow._runtime.conductor import HANDED_ON, Conductor
 from dbosflow._runtime.entries import Close, Entry, Record, Values
 from dbosflow._runtime.scope import current_scope
 from dbosflow._store.step import History
-from dbosflow.errors import LeaseLostError, StreamClosedError
+from dbosflow.errors import LeaseLostError, StreamClosedError, WorkflowCancelledError
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Iterator
     from concurrent.futures import Future
 
@@ -96,11 +96,14 @@ class Run:
         self.stopping: RunStopped | None = None
         self.contradiction: NonDeterminismError | None = None
         """Why the workflow is to be parked, whatever its body makes of the error."""
+        self.cancelled = False
+        """Whether it is to be cancelled: then no operation begins, and none under way leaves a record."""
         self.ending = False
         self.bodies = 0
         """Step bodies under way."""
         self.draining: Callable[[], None] | None = None
-        self.stopped = threading.Event()
+        self.interrupted = threading.Event()
+        """Wakes what a thread of this run waits for: it has stopped, or is to be cancelled."""
         self.calls: set[Future[Any]] = set()
         """Bodies on the loop that the thread of this run waits for."""
         self.waiters: set[Waiter] = set()
@@ -108,6 +111,7 @@ class Run:
         """Records that were handed on again while the run had one branch."""
         self.submitted = False
         self._began = time.monotonic()
+        self._to_recall = sum(record.kind in HANDED_ON for record in records)
         self._submit = submit
         self._entries: deque[Entry] = deque()
         self._written: dict[tuple[str, str], int] = {}
@@ -124,6 +128,8 @@ class Run:
         """Raises :class:`RunStopped` when no operation may begin any more."""
         if self.stopping is not None:
             raise self.stopping
+        if self.cancelled:
+            raise self._cancellation()
         if self.draining is not None or self.ending:
             raise RunStopped(f"workflow {self.workflow_id!r} is no longer run here")
 
@@ -140,6 +146,8 @@ class Run:
         with self._lock:
             if self.stopping is not None:
                 raise self.stopping
+            if self.cancelled:
+                raise self._cancellation()
             if record.waiter is not None:
                 self.waiters.add(record.waiter)
             self._push(record)
@@ -203,6 +211,8 @@ class Run:
         tell()
 
     def _check_writable(self, attempt: Attempt | None) -> None:
+        if self.cancelled:
+            raise self._cancellation()
         if self.stopping is not None or self.ending:
             raise self.stopping or RunStopped(f"workflow {self.workflow_id!r} has ended")
         if attempt is not None and attempt.closed:
@@ -279,7 +289,7 @@ class Run:
             waiters, self.waiters = self.waiters, set()
             room, self._room = self._room, []
             self._entries.clear()
-        self.stopped.set()
+        self.interrupted.set()
         for tell in room:
             tell()
         for waiter in waiters:
@@ -312,6 +322,22 @@ class Run:
         finally:
             self.calls.discard(call)
 
+    def cancel(self) -> None:
+        """Asks the body to end: async code gets ``CancelledError``, sync code an error at its next durable call."""
+        if self.cancelled or self.ending or self.stopping is not None:
+            return
+        self.cancelled = True
+        self.interrupted.set()
+        for call in tuple(self.calls):
+            call.cancel()
+        for task in self.tasks():
+            task.cancel()
+
+    def _cancellation(self) -> BaseException:
+        if isinstance(self.root.owner, ThreadOwner):
+            return WorkflowCancelledError(self.workflow_id, f"workflow {self.workflow_id!r} is cancelled")
+        return asyncio.CancelledError(f"workflow {self.workflow_id!r} is cancelled")
+
     def drain(self, drained: Callable[[], None]) -> None:
         """Lets no operation begin; calls ``drained`` once no step body is under way. A run at its end just ends."""
         with self._lock:
@@ -341,6 +367,13 @@ class Run:
     def tasks(self) -> set[asyncio.Task[Any]]:
         """The tasks of its branches."""
         return {strand.task for strand in self.strands if strand.task is not None and not strand.task.done()}
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether it is still handed what an earlier run has recorded."""
+        if self.conductor is not None:
+            return self.conductor.is_replaying
+        return len(self.recalled) < self._to_recall
 
     def recorded(self, key: str) -> Recorded | None:
         """The record under ``key``, if there is one."""

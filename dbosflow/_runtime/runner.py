@@ -4,6 +4,7 @@
 
     launch ──► body ──► returned ──► succeeded ─┐
                  │ ───► raised ────► failed ────┤ one entry in the journal, with every stream it left open
+                 │ ───► asked to end ► cancelled ┘
                  │ ───► contradicts its records ► blocked
                  └ ───► stopped: lease lost, engine closing, reload: nothing is written
 """
@@ -90,6 +91,7 @@ class Runner:
         self._reloads: set[asyncio.Task[None]] = set()
         self._coming: set[str] = set()
         """Workflows that are owned, and whose history is being read."""
+        self._cancel_at_launch: set[str] = set()
         self._closing = False
         _runners.add(self)
 
@@ -125,7 +127,16 @@ class Runner:
                 freed(one.id)
                 continue
             history = histories.get(one.id)
-            self._launch(one.id, definition, one.input, epoch=one.epoch, queue=one.queue, history=history, freed=freed)
+            self._launch(
+                one.id,
+                definition,
+                one.input,
+                epoch=one.epoch,
+                queue=one.queue,
+                history=history,
+                freed=freed,
+                cancelled=one.cancel_requested,
+            )
 
     async def _histories(self, ids: list[str]) -> dict[str, History]:
         """The histories of owned workflows. They are ours to run, so this is tried until it works."""
@@ -148,6 +159,7 @@ class Runner:
         queue: str,
         history: History | None,
         freed: Callable[[str], None] | None,
+        cancelled: bool = False,
     ) -> None:
         run = Run(
             workflow_id=workflow_id,
@@ -164,6 +176,9 @@ class Runner:
             family=self._family,
             history=history,
         )
+        if cancelled or workflow_id in self._cancel_at_launch:
+            self._cancel_at_launch.discard(workflow_id)
+            run.cancelled = True
         previous = self._runs.get(workflow_id)
         if previous is not None:  # an older pass that has not noticed yet
             self._stop(previous.run, "the workflow was taken over by a newer pass")
@@ -181,6 +196,9 @@ class Runner:
             ending = await self._ending(run)
             if run.stopping is None:
                 await self._end_leftovers(run)
+            if run.cancelled:
+                await self._family.cancel_children(run.workflow_id)
+                ending = Ending(WorkflowStatus.CANCELLED)
             if run.stopping is None:
                 run.end(ending)
                 return  # `ended` is told when it is durable
@@ -199,6 +217,7 @@ class Runner:
         """Drives the body to its end."""
         definition = run.definition
         try:
+            run.check_active()
             args, kwargs = definition.load_input(run.input_text)
             if definition.is_async:
                 result = await self._on_loop(run, args, kwargs)
@@ -208,6 +227,8 @@ class Runner:
         except BaseException as error:  # also of who calls sys.exit(): that ends one workflow, not the engine
             if run.stopping is not None or isinstance(error, RunStopped | KeyboardInterrupt):
                 raise
+            if run.cancelled:
+                return Ending(WorkflowStatus.CANCELLED)
             logger.info("workflow %s failed with %s: %s", run.workflow_id, type(error).__name__, error)
             return Ending(WorkflowStatus.FAILED, error=serde.dump_error(error))
 
@@ -251,6 +272,25 @@ class Runner:
         execution = self._runs.get(run.workflow_id)
         if execution is not None and execution.run is run:
             self._finished(execution, ending)
+
+    def cancel(self, workflow_id: str) -> None:
+        """Carries a cancel request out: the body hears of it now, and has the grace to clean up."""
+        execution = self._runs.get(workflow_id)
+        if execution is None:
+            if workflow_id in self._coming:
+                self._cancel_at_launch.add(workflow_id)
+        elif not execution.run.cancelled:
+            logger.info("workflow %s is asked to end", workflow_id)
+            execution.run.cancel()
+            self._loop.call_later(self._settings.grace, self._cut_short, execution)
+
+    def _cut_short(self, execution: _Execution) -> None:
+        """Ends a cancelled run whose body does not end."""
+        run = execution.run
+        if self._runs.get(run.workflow_id) is execution and not run.ending and run.stopping is None:
+            logger.warning("workflow %s is cancelled; its body has not ended within the grace", run.workflow_id)
+            run.stop("it was cancelled, and did not end within the grace")
+            self._journal.finish(run, Ending(WorkflowStatus.CANCELLED))
 
     def lost(self, run: Run) -> None:
         """``run`` is owned elsewhere."""

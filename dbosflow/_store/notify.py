@@ -1,7 +1,8 @@
 """NOTIFY and LISTEN: one channel a schema, each payload a JSON array of topics.
 
 A topic is a hint that something may be read anew: ``w<workflow id>``, ``s<workflow id>␟<stream key>``, ``q<queue>``,
-``d`` (a worker came or went). Hints may be lost, doubled or late; nothing but latency depends on them.
+``d`` (a worker came or went), ``c`` (a cancel was asked for). Hints may be lost, doubled or late; nothing but latency
+depends on them.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 MAX_PAYLOAD = 7999  # bytes; Postgres takes fewer than 8000
 WORKERS_TOPIC = "d"
+CANCEL_TOPIC = "c"
 
 
 def stream_topic(workflow_id: str, key: str) -> str:

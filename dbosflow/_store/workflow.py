@@ -53,6 +53,7 @@ class Claimed:
     epoch: int
     input: str
     recoveries: int
+    cancel_requested: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,19 @@ async def renew_epoch(
 async def requeue(connection: AsyncConnection[Any], schema: str, *, max_recoveries: int) -> Rows:
     """Returns the runs of dead lanes to their queues, or parks them; rows of ``id, queue, status``."""
     return await fetch_all(connection, schema, _TABLE, "requeue", max_recoveries=max_recoveries)
+
+
+async def cancel(
+    connection: AsyncConnection[Any], schema: str, workflow_id: str | None, parent_id: str | None = None
+) -> Rows:
+    """Asks for the cancellation of a workflow, or of one's children; rows of ``id, status, queue``."""
+    return await fetch_all(connection, schema, _TABLE, "cancel", workflow_id=workflow_id, parent_id=parent_id)
+
+
+async def cancel_requests(connection: AsyncConnection[Any], schema: str, worker_id: UUID) -> list[str]:
+    """The runs of a lane that somebody has asked to cancel."""
+    rows = await fetch_all(connection, schema, _TABLE, "cancel_requests", worker_id=worker_id)
+    return [row["id"] for row in rows]
 
 
 async def outcomes(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, Outcome]:

@@ -28,7 +28,8 @@ UPDATE dbosflow.workflow w
 SET status = 'running', worker_id = lease.id, epoch = w.epoch + 1, started_at = coalesce(w.started_at, now())
 FROM free, lease
 WHERE w.id = free.id
-RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, w.recoveries;
+RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, w.recoveries,
+          w.cancel_requested_at IS NOT NULL AS cancel_requested;
 
 -- name: renew_epoch (the owner reloads its own run)
 UPDATE dbosflow.workflow SET epoch = epoch + 1
@@ -81,6 +82,28 @@ ORDER BY created_at DESC, id DESC
 LIMIT :limit;
 
 -- name: owned (what a lane owns and does not know: a claim whose answer was lost)
-SELECT id, name, queue, epoch, input::text AS input, recoveries
+SELECT id, name, queue, epoch, input::text AS input, recoveries, cancel_requested_at IS NOT NULL AS cancel_requested
 FROM dbosflow.workflow
 WHERE worker_id = :worker_id AND queue = :queue AND NOT id = ANY(:known);
+
+-- name: cancel (of one workflow by id, or of the children of one)
+-- A request, which the owner or the next one carries out: only the fence may write for a run. A workflow that never ran
+-- has no streams and nobody to carry it out, so it ends here. A blocked one is queued again, to get an owner.
+WITH asked AS MATERIALIZED (
+    SELECT id, epoch = 0 AS never_ran
+    FROM dbosflow.workflow
+    WHERE (id = :workflow_id OR parent_id = :parent_id) AND status NOT IN ('succeeded', 'failed', 'cancelled')
+    ORDER BY id
+    FOR UPDATE
+)
+UPDATE dbosflow.workflow w
+SET cancel_requested_at = coalesce(w.cancel_requested_at, now()),
+    status = CASE WHEN a.never_ran THEN 'cancelled' WHEN w.status = 'blocked' THEN 'queued' ELSE w.status END,
+    ended_at = CASE WHEN a.never_ran THEN now() END,
+    recoveries = 0
+FROM asked a
+WHERE w.id = a.id
+RETURNING w.id, w.status, w.queue;
+
+-- name: cancel_requests (among the runs of a lane; index: workflow_owned)
+SELECT id FROM dbosflow.workflow WHERE worker_id = :worker_id AND cancel_requested_at IS NOT NULL;

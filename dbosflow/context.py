@@ -1,0 +1,79 @@
+"""What code can know of where it runs: :func:`current`, and a logger that says it too."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._runtime.branch import Branch
+from dbosflow._runtime.scope import Attempt, current_scope
+from dbosflow.errors import NotInWorkflowError
+
+if TYPE_CHECKING:
+    from collections.abc import MutableMapping
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """Where the running code stands. In a workflow's body ``step_key`` and ``attempt`` are ``None``."""
+
+    workflow_id: str
+    step_key: str | None = None
+    attempt: str | None = None
+
+    @property
+    def idempotency_key(self) -> str:
+        """For outside services: the same in every attempt of a step, and in no other step of any workflow."""
+        return self.workflow_id if self.step_key is None else f"{self.workflow_id}/{self.step_key}"
+
+
+def current() -> Current:
+    """The workflow, step and attempt that the calling code belongs to.
+
+    Raises:
+        NotInWorkflowError: it belongs to none.
+    """
+    here = _current()
+    if here is None:
+        msg = "current() needs a workflow or step around it"
+        raise NotInWorkflowError(msg)
+    return here
+
+
+class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
+    """A logger for workflows and steps: its records carry the ids, and a replay does not repeat them.
+
+    Each record has the attributes ``workflow_id``, ``step_key`` and ``attempt``; ``None`` outside of workflows.
+    What a workflow's body logs while it is handed recorded outcomes again was logged by the run that made them.
+    """
+
+    def isEnabledFor(self, level: int) -> bool:  # noqa: N802 (logging's own name)
+        """Whether a record of this level is to be made here and now."""
+        scope = current_scope.get()
+        replaying = isinstance(scope, Branch) and scope.run.is_replaying
+        return not replaying and super().isEnabledFor(level)
+
+    def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
+        """Adds the ids."""
+        here = _current()
+        ids = {
+            "workflow_id": here and here.workflow_id,
+            "step_key": here and here.step_key,
+            "attempt": here and here.attempt,
+        }
+        return msg, {**kwargs, "extra": {**ids, **(kwargs.get("extra") or {})}}
+
+
+def get_logger(name: str) -> WorkflowLogger:
+    """The logger of that name, for use in workflows and steps."""
+    return WorkflowLogger(logging.getLogger(name))
+
+
+def _current() -> Current | None:
+    scope = current_scope.get()
+    if isinstance(scope, Branch):
+        return Current(scope.run.workflow_id)
+    if isinstance(scope, Attempt):
+        return Current(scope.run.workflow_id, scope.key, scope.name)
+    return None
