@@ -22,6 +22,8 @@ from dbosflow.streams import (
     StreamValue,
     close_stream,
     close_stream_async,
+    read_stream,
+    read_stream_async,
     write_stream,
     write_stream_async,
 )
@@ -44,6 +46,8 @@ __all__ = [
     "close_stream_async",
     "current",
     "get_logger",
+    "read_stream",
+    "read_stream_async",
     "run_step",
     "run_step_async",
     "sleep",

@@ -14,8 +14,7 @@ from dbosflow.config import DEFAULT_QUEUE, Settings, check_identifier
 from dbosflow.definitions import registry
 from dbosflow.errors import ConfigurationError, EngineClosedError
 from dbosflow.handles import WorkflowHandle
-from dbosflow.serde import Codec
-from dbosflow.streams import StreamChannel, StreamReader
+from dbosflow.streams import StreamChannel, StreamReader, reading
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of
 
 if TYPE_CHECKING:
@@ -268,12 +267,10 @@ class Engine:
             type: what the values are; plain JSON by default.
         """
         refuse_on_loop("read_stream_async")
-        return StreamReader(
-            self._host,
-            self._core.reader(
-                **_reading(workflow_id, key, start=start, timeout=timeout, wait_for=wait_for, type_=type)
-            ),
+        reader = self._core.reader(
+            **reading(workflow_id, key, start=start, timeout=timeout, wait_for=wait_for, type_=type)
         )
+        return StreamReader(reader, lambda: self._host.call(reader.next_page(), "read_stream_async"))
 
     @overload
     def read_stream_async(
@@ -301,12 +298,10 @@ class Engine:
         type: Any = None,  # noqa: A002 (the word of the public interface)
     ) -> StreamChannel[Any]:
         """A channel of :class:`~dbosflow.StreamValue`, the last one ``closed``. See :meth:`read_stream`."""
-        return StreamChannel(
-            self._host,
-            self._core.reader(
-                **_reading(workflow_id, key, start=start, timeout=timeout, wait_for=wait_for, type_=type)
-            ),
+        reader = self._core.reader(
+            **reading(workflow_id, key, start=start, timeout=timeout, wait_for=wait_for, type_=type)
         )
+        return StreamChannel(reader, lambda: self._host.bridge(reader.next_page()))
 
     # -- workers -----------------------------------------------------------------------------------------------------
 
@@ -361,28 +356,6 @@ class Engine:
         if self._open_core is not None:
             msg = "the engine is open already"
             raise ConfigurationError(msg)
-
-
-def _reading(
-    workflow_id: str,
-    key: str,
-    *,
-    start: int,
-    timeout: float | None,
-    wait_for: float,
-    type_: Any,
-) -> dict[str, Any]:
-    if start < 0:
-        msg = f"start={start!r} must be an offset, 0 or more"
-        raise ConfigurationError(msg)
-    return {
-        "workflow_id": check_identifier("workflow id", workflow_id),
-        "key": check_identifier("stream key", key),
-        "start": start,
-        "timeout": timeout,
-        "wait_for": wait_for,
-        "codec": None if type_ is None else Codec(list[type_], f"stream {key!r} of workflow {workflow_id!r}"),
-    }
 
 
 def _queues(queues: Iterable[str], concurrency: int) -> dict[str, int]:

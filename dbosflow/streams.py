@@ -8,21 +8,25 @@ a stream is no value: it comes with the workflow's end, or with :func:`close_str
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, overload
 
 from dbosflow import serde
 from dbosflow._runtime import writing
+from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
+from dbosflow._runtime.reading import next_page
+from dbosflow._runtime.scope import current_scope
 from dbosflow.config import check_identifier
-from dbosflow.errors import WorkflowBlockedError
+from dbosflow.errors import ConfigurationError, NotInWorkflowError, WorkflowBlockedError
+from dbosflow.serde import Codec
 from dbosflow.types import StreamOutcome, StreamValue
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
     from types import TracebackType
     from typing import Self
 
-    from dbosflow._runtime.host import Host
     from dbosflow._runtime.reader import Reader
 
 T = TypeVar("T")
@@ -33,6 +37,8 @@ __all__ = [
     "StreamValue",
     "close_stream",
     "close_stream_async",
+    "read_stream",
+    "read_stream_async",
     "write_stream",
     "write_stream_async",
 ]
@@ -89,9 +95,9 @@ class StreamReader(Iterator[T], Generic[T]):
     :class:`~dbosflow.errors.StreamTimeoutError` or :class:`~dbosflow.errors.WorkflowBlockedError` leaves it usable.
     """
 
-    def __init__(self, host: Host, reader: Reader) -> None:
-        self._host = host
+    def __init__(self, reader: Reader, next_page: Callable[[], None]) -> None:
         self._reader = reader
+        self._next_page = next_page
 
     @property
     def offset(self) -> int:
@@ -119,7 +125,7 @@ class StreamReader(Iterator[T], Generic[T]):
                 if outcome.error is not None:
                     raise outcome.error
                 raise StopIteration
-            self._host.call(self._reader.next_page(), "read_stream_async")
+            self._next_page()
 
     def __iter__(self) -> Self:
         return self
@@ -137,7 +143,7 @@ class StreamReader(Iterator[T], Generic[T]):
             if self._reader.outcome is not None:
                 return values, True
             try:
-                self._host.call(self._reader.next_page(), "read_stream_async")
+                self._next_page()
             except WorkflowBlockedError:
                 return values, False
 
@@ -161,9 +167,9 @@ class StreamChannel(AsyncIterator[StreamValue[T]], Generic[T]):
     Where the workflow is blocked, the last item has an ``error`` and is not ``closed``.
     """
 
-    def __init__(self, host: Host, reader: Reader) -> None:
-        self._host = host
+    def __init__(self, reader: Reader, next_page: Callable[[], Awaitable[None]]) -> None:
         self._reader = reader
+        self._next_page = next_page
         self._ended = False
 
     @property
@@ -188,7 +194,7 @@ class StreamChannel(AsyncIterator[StreamValue[T]], Generic[T]):
                 self._ended = True
                 return _last(self._reader.offset, outcome.error, closed=True)
             try:
-                await self._host.bridge(self._reader.next_page())
+                await self._next_page()
             except WorkflowBlockedError as error:
                 self._ended = True
                 return _last(self._reader.offset, error, closed=False)
@@ -207,6 +213,100 @@ class StreamChannel(AsyncIterator[StreamValue[T]], Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+@overload
+def read_stream(
+    workflow_id: str, key: str, *, start: int = 0, timeout: float | None = None, wait_for: float = 0.0
+) -> StreamReader[Any]: ...
+@overload
+def read_stream(
+    workflow_id: str,
+    key: str,
+    *,
+    start: int = 0,
+    timeout: float | None = None,
+    wait_for: float = 0.0,
+    type: type[T],
+) -> StreamReader[T]: ...
+def read_stream(
+    workflow_id: str,
+    key: str,
+    *,
+    start: int = 0,
+    timeout: float | None = None,
+    wait_for: float = 0.0,
+    type: Any = None,  # noqa: A002 (the word of the public interface)
+) -> StreamReader[Any]:
+    """Inside a sync workflow: reads another workflow's stream. Like ``engine.read_stream``; a replay reads the same."""
+    refuse_on_loop("read_stream_async(...)")
+    scope = _reading_branch("read_stream")
+    reader = scope.run.family.reader(
+        **reading(workflow_id, key, start=start, timeout=timeout, wait_for=wait_for, type_=type)
+    )
+    return StreamReader(reader, lambda: drive(next_page(scope.run.thread_hands, scope, reader)))
+
+
+@overload
+def read_stream_async(
+    workflow_id: str, key: str, *, start: int = 0, timeout: float | None = None, wait_for: float = 0.0
+) -> StreamChannel[Any]: ...
+@overload
+def read_stream_async(
+    workflow_id: str,
+    key: str,
+    *,
+    start: int = 0,
+    timeout: float | None = None,
+    wait_for: float = 0.0,
+    type: type[T],
+) -> StreamChannel[T]: ...
+def read_stream_async(
+    workflow_id: str,
+    key: str,
+    *,
+    start: int = 0,
+    timeout: float | None = None,
+    wait_for: float = 0.0,
+    type: Any = None,  # noqa: A002 (the word of the public interface)
+) -> StreamChannel[Any]:
+    """Inside an async workflow: a channel of another workflow's stream. A replay reads the same pages."""
+    scope = _reading_branch("read_stream_async")
+    reader = scope.run.family.reader(
+        **reading(workflow_id, key, start=start, timeout=timeout, wait_for=wait_for, type_=type)
+    )
+    return StreamChannel(reader, lambda: next_page(scope.run.loop_hands, scope, reader))
+
+
+def reading(
+    workflow_id: str,
+    key: str,
+    *,
+    start: int,
+    timeout: float | None,
+    wait_for: float,
+    type_: Any,
+) -> dict[str, Any]:
+    """The arguments of a reader, checked."""
+    if start < 0:
+        msg = f"start={start!r} must be an offset, 0 or more"
+        raise ConfigurationError(msg)
+    return {
+        "workflow_id": check_identifier("workflow id", workflow_id),
+        "key": check_identifier("stream key", key),
+        "start": start,
+        "timeout": timeout,
+        "wait_for": wait_for,
+        "codec": None if type_ is None else Codec(list[type_], f"stream {key!r} of workflow {workflow_id!r}"),
+    }
+
+
+def _reading_branch(what: str) -> Branch:
+    scope = current_scope.get()
+    if isinstance(scope, Branch):
+        return scope
+    msg = f"{what} reads inside a workflow's body; anywhere else use engine.{what}(...)"
+    raise NotInWorkflowError(msg)
 
 
 def _last(offset: int, error: BaseException | None, *, closed: bool) -> StreamValue[Any]:

@@ -11,8 +11,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dbosflow._runtime.entries import Ending
+    from dbosflow._runtime.reader import Reader
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.definitions import WorkflowDef
+    from dbosflow.serde import Codec
 
 
 class Family(Protocol):
@@ -23,6 +25,17 @@ class Family(Protocol):
 
     async def look_up(self, workflow_id: str) -> Started | None:
         """What stands under a workflow id."""
+
+    def reader(
+        self,
+        workflow_id: str,
+        key: str,
+        *,
+        start: int,
+        timeout: float | None,
+        wait_for: float,
+        codec: Codec[list[Any]] | None,
+    ) -> Reader: ...
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
         """How a workflow ended. Waits for that; with ``ended``, also while it is blocked."""

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.family import Loans
     from dbosflow._runtime.run import Run
     from dbosflow._runtime.scope import Attempt
-    from dbosflow._store.workflow import Outcome, Started
+    from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import FunctionDef
 
 T = TypeVar("T")
@@ -75,8 +75,8 @@ class Hands(Protocol):
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
         """Waits for the end of another workflow."""
 
-    async def look_up(self, run: Run, workflow_id: str) -> Started | None:
-        """What stands under a workflow id."""
+    async def wait(self, run: Run, work: Coroutine[Any, Any, T]) -> T:
+        """Waits for work of the engine's that belongs on its loop."""
 
     async def pause(self, run: Run, seconds: float) -> None:
         """Waits, unless the run stops."""
@@ -142,9 +142,9 @@ class LoopHands:
         """Waits for the end of another workflow."""
         return await run.family.outcome(workflow_id, ended=True)
 
-    async def look_up(self, run: Run, workflow_id: str) -> Started | None:
-        """What stands under a workflow id."""
-        return await run.family.look_up(workflow_id)
+    async def wait(self, run: Run, work: Coroutine[Any, Any, T]) -> T:  # noqa: ARG002 (the other colour's)
+        """Waits for work of the engine's, here."""
+        return await work
 
     async def pause(self, run: Run, seconds: float) -> None:  # noqa: ARG002 (the other colour's)
         """Sleeps; a run that stops cancels its tasks."""
@@ -204,9 +204,11 @@ class ThreadHands:
                     body()
                 return outcome.result()
 
-    async def look_up(self, run: Run, workflow_id: str) -> Started | None:
-        """What stands under a workflow id."""
-        return asyncio.run_coroutine_threadsafe(run.family.look_up(workflow_id), self._loop).result()
+    async def wait(self, run: Run, work: Coroutine[Any, Any, T]) -> T:
+        """Waits for work of the engine's on its loop."""
+        done = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with run.cancelling(done):
+            return done.result()
 
     async def pause(self, run: Run, seconds: float) -> None:
         """Waits; a run that stops wakes it."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from dbosflow import serde
 from dbosflow._runtime.hub import UNSEEN
 from dbosflow.errors import (
     StreamCancelledError,
+    StreamError,
     StreamFailedError,
     StreamTimeoutError,
     WorkflowBlockedError,
@@ -38,6 +40,15 @@ class Item:
 
     value: Any
     offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a reader has read: the next offset, and the end if it has seen it."""
+
+    next: int
+    kind: FrameKind | None = None
+    error: str | None = None
 
 
 class Reader:
@@ -68,6 +79,7 @@ class Reader:
         self._items: deque[Item] = deque()
         self._fetched = start
         self._ending: StreamOutcome | None = None
+        self._end: tuple[FrameKind | None, str | None] = (None, None)
         self._known: WorkflowStatus | str | None = UNSEEN
 
     def take(self) -> Item | None:
@@ -118,17 +130,43 @@ class Reader:
                 msg += f", also not after {self._wait_for} s"
             raise WorkflowNotFoundError(self.workflow_id, msg) from None
 
-    def _accept(self, page: Page) -> None:
+    def progress(self) -> Progress:
+        """How far it has read: what a workflow records instead of the values."""
+        return Progress(self._fetched, *self._end)
+
+    async def repeat(self, progress: Progress) -> None:
+        """Reads again what an earlier run of the workflow around it has read, and not more."""
+        while self._fetched < progress.next:
+            page = await self._hub.read(self.workflow_id, self.key, self._fetched, UNSEEN)
+            if not page.blocks:
+                msg = f"stream {self.key!r} of workflow {self.workflow_id!r} no longer holds what was read from it"
+                raise StreamError(self.workflow_id, self.key, msg)
+            self._accept(page, progress.next)
+        if progress.kind is not None:
+            self._set_ending(progress.kind, progress.error)
+
+    def _accept(self, page: Page, until: float = math.inf) -> None:
         for block in page.blocks:
             if block.kind is FrameKind.VALUES:
                 values = self._decode(block)
                 for position in range(max(self._fetched - block.offset, 0), block.count):
-                    self._items.append(Item(values[position], block.offset + position))
-            elif block.kind.terminal:
-                self._ending = self._outcome(block.kind, block.values)
-            self._fetched = block.next
-        if self._ending is None and page.complete and page.status is not None and page.status.ended:
-            self._ending = self._outcome(_OUTCOMES[page.status], page.error)  # a key that nobody wrote
+                    if block.offset + position < until:
+                        self._items.append(Item(values[position], block.offset + position))
+            elif block.kind.terminal and block.offset < until:
+                self._set_ending(block.kind, block.values)
+            self._fetched = int(min(block.next, until))
+        if (
+            self._ending is None
+            and page.complete
+            and page.status is not None
+            and page.status.ended
+            and until == math.inf
+        ):
+            self._set_ending(_OUTCOMES[page.status], page.error)  # a key that nobody wrote
+
+    def _set_ending(self, kind: FrameKind, error: str | None) -> None:
+        self._end = (kind, error)
+        self._ending = self._outcome(kind, error)
 
     def _decode(self, block: Block) -> list[Any]:
         text = block.values or "[]"

@@ -1,0 +1,50 @@
+"""Reads of another workflow's stream inside a workflow: each page is an operation.
+
+What is recorded is how far it read, not what: values never change, so a replay reads the same range again.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from dbosflow import serde
+from dbosflow._runtime.entries import Record
+from dbosflow._runtime.operations import may_be_given_up, operation, recorded
+from dbosflow._runtime.reader import Progress
+from dbosflow.errors import DbosflowError, StreamError
+from dbosflow.types import FrameKind
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.branch import Branch
+    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.reader import Reader
+
+_NAME = "read_stream"
+
+
+async def next_page(hands: Hands, branch: Branch, reader: Reader) -> None:
+    """The reader's next page: as far as an earlier run got with it, or as far as there is something now."""
+    run = branch.run
+    with operation(branch, _NAME, f"read_stream({reader.workflow_id!r}, {reader.key!r})") as key:
+        record = recorded(branch, key, "read")
+        async with may_be_given_up(hands, branch, key):
+            if record is None:
+                output, error = None, None
+                try:
+                    await hands.wait(run, reader.next_page())
+                    output = json.dumps(asdict(reader.progress()))
+                except DbosflowError as failure:
+                    error = serde.dump_error(failure)
+                await hands.commit(run, Record(key, "read", output=output, error=error))
+            else:
+                await hands.recall(run, key)
+                output, error = record.output, record.error
+        if error is not None:
+            failure_again, _, message = serde.load_error(error)
+            raise failure_again or StreamError(reader.workflow_id, reader.key, message)
+        if record is not None:
+            row = json.loads(output or "{}")
+            kind = row["kind"] and FrameKind(row["kind"])
+            await hands.wait(run, reader.repeat(Progress(row["next"], kind, row["error"])))
