@@ -32,7 +32,7 @@ async def cleaned_up() -> None:
 
 
 @workflow
-async def waiting(step_in_cleanup: bool) -> None:
+async def waiting(*, step_in_cleanup: bool = False) -> None:
     await write_stream_async("open", 1)
     try:
         await asyncio.gather(endless(), endless())
@@ -44,8 +44,8 @@ async def waiting(step_in_cleanup: bool) -> None:
 
 
 @pytest.mark.parametrize("step_in_cleanup", [False, True])
-def test_async_code_gets_a_cancelled_error_and_can_do_nothing_durable(engine: Engine, step_in_cleanup: bool) -> None:
-    handle = engine.start(waiting, step_in_cleanup)
+def test_async_code_gets_a_cancelled_error_and_can_do_nothing_durable(engine: Engine, *, step_in_cleanup: bool) -> None:
+    handle = engine.start(waiting, step_in_cleanup=step_in_cleanup)
     eventually(lambda: noted() == ["began", "began"])
     assert handle.cancel().outcome == "requested"
     with pytest.raises(WorkflowCancelledError):

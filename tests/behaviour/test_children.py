@@ -144,7 +144,7 @@ def deep(depth: int) -> int:
 
 
 def test_sync_children_need_no_threads_of_the_pool(database_url: str) -> None:
-    """A thread that waits for a child is lent to it: many parents on few threads do not wait for each other for ever."""
+    """A thread that waits for a child is lent to it: many parents on few threads do not wait for ever."""
     with Engine(database_url, workflow_threads=2) as engine:
         handles = [engine.start(deep, 5) for _ in range(8)]
         assert [handle.result(timeout=PATIENCE) for handle in handles] == [5] * 8
@@ -205,5 +205,5 @@ def test_a_workflow_cannot_be_called_inside_a_step(engine: Engine) -> None:
 
 
 def test_a_child_cannot_be_started_outside_of_a_workflow() -> None:
-    with pytest.raises(NotInWorkflowError, match="engine.start"):
+    with pytest.raises(NotInWorkflowError, match=r"engine\.start"):
         sync_child.start(1)

@@ -177,5 +177,5 @@ def test_reading_outside_of_a_workflow_names_the_engines_method() -> None:
     async def on_loop() -> None:
         read_stream_async("s", "numbers")
 
-    with pytest.raises(NotInWorkflowError, match="engine.read_stream_async"):
+    with pytest.raises(NotInWorkflowError, match=r"engine\.read_stream_async"):
         asyncio.run(on_loop())
