@@ -30,6 +30,10 @@ class Settings:
     max_recoveries: int = 10
     """Reclaims from dead workers without a new record before a workflow is parked as blocked."""
     connect_timeout: float = 15.0
+    listen_url: str | None = None
+    """Where to LISTEN, if not at the database's URL: a direct way past a pooler that hands connections on."""
+    pooled: bool | None = None
+    """Whether a pooler in transaction mode stands between; found out when the engine opens, unless told."""
     pool_size: int = 4
     """Connections for reads and enqueues, besides the engine's own few."""
     workflow_threads: int = 64

@@ -14,6 +14,7 @@ import os
 import time
 import uuid
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -29,7 +30,7 @@ from dbosflow._runtime.signals import Signals
 from dbosflow._store import step, stream, workflow
 from dbosflow._store.connect import connect_async
 from dbosflow._store.migrate import ensure_schema
-from dbosflow._store.notify import CANCEL_TOPIC, queue_topic, workflow_topic
+from dbosflow._store.notify import CANCEL_TOPIC, hears, queue_topic, workflow_topic
 from dbosflow._store.workflow import Enqueued, Outcome
 from dbosflow.config import DEFAULT_QUEUE
 from dbosflow.errors import EngineClosedError, WorkflowConflictError, WorkflowNotFoundError
@@ -47,6 +48,9 @@ if TYPE_CHECKING:
     from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo
 
 T = TypeVar("T")
+
+_PROBE_PATIENCE = 1.0
+_PREPARE_AFTER = 3
 
 logger = logging.getLogger("dbosflow.engine")
 
@@ -74,7 +78,7 @@ class Core:
         async with self._resources as resources:
             schema = self._settings.schema
             # A first connection says in plain words what is wrong with the URL or the server.
-            await (await connect_async(self._url, timeout=self._settings.connect_timeout)).close()
+            self._settings = replace(self._settings, pooled=await self._is_pooled())
             await asyncio.to_thread(ensure_schema, self._url, schema)
             self._pool = await self._open_pool(resources)
             self._signals = Signals()
@@ -106,12 +110,33 @@ class Core:
         self._closing.set()
         await self._resources.aclose()
 
+    async def _is_pooled(self) -> bool:
+        """Connects, and finds out whether a pooler in transaction mode stands between."""
+        settings = self._settings
+        async with await connect_async(self._url, timeout=settings.connect_timeout) as listener:
+            if settings.pooled is not None:
+                return settings.pooled
+            async with await connect_async(self._url, timeout=settings.connect_timeout) as notifier:
+                if await hears(listener, notifier, settings.schema, patience=_PROBE_PATIENCE):
+                    return False
+        logger.warning(
+            "a NOTIFY does not reach a LISTEN: there seems to be a pooler in transaction mode. Polling each %s s "
+            "instead; give listen_url=, a direct URL, for wake-ups at once",
+            settings.fast_poll,
+        )
+        return True
+
     async def _open_pool(self, resources: AsyncExitStack) -> AsyncConnectionPool[Any]:
         pool = AsyncConnectionPool(
             self._url,
             min_size=1,
             max_size=self._settings.pool_size,
-            kwargs={"autocommit": True, "fallback_application_name": "dbosflow"},
+            kwargs={
+                "autocommit": True,
+                "fallback_application_name": "dbosflow",
+                # A pooler would run a prepared statement on a connection that does not know it.
+                "prepare_threshold": None if self._settings.pooled else _PREPARE_AFTER,
+            },
             open=False,
             name="dbosflow",
         )

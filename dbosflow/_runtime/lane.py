@@ -99,10 +99,13 @@ class Lane:
         self.renewed(sent_at)
 
     async def _connect(self) -> AsyncConnection[Any]:
-        connection = await connect_async(self._url, timeout=self._settings.connect_timeout)
+        connection = await connect_async(
+            self._url, timeout=self._settings.connect_timeout, pooled=bool(self._settings.pooled)
+        )
         try:
-            idle_limit = f"{self._settings.lease}s"
-            await fetch_all(connection, self._settings.schema, "batch", "session", idle_limit=idle_limit)
+            if not self._settings.pooled:  # what is set behind a pooler is set for the next client
+                idle_limit = f"{self._settings.lease}s"
+                await fetch_all(connection, self._settings.schema, "batch", "session", idle_limit=idle_limit)
             await self._check_timeline(connection)
         except BaseException:
             await connection.close()

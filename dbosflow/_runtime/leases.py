@@ -68,7 +68,9 @@ class Leases:
     def _renew(self) -> None:
         connection = self._connection
         if connection is None or connection.closed:
-            connection = self._connection = connect(self._url, timeout=self._settings.lease / _RENEWALS_A_LEASE)
+            connection = self._connection = connect(
+                self._url, timeout=self._settings.lease / _RENEWALS_A_LEASE, pooled=bool(self._settings.pooled)
+            )
         lane, worker_id = self._lane, self._lane.id
         sent_at = time.monotonic()
         if worker_id in worker.renew(connection, self._settings.schema, [worker_id]):

@@ -38,10 +38,12 @@ class Listener(Service):
 
     async def work_once(self) -> bool:
         """Listens until the connection ends; that is an error, tried again."""
-        connection = await connect_async(self._url, timeout=self._settings.connect_timeout)
+        url = self._settings.listen_url or self._url
+        connection = await connect_async(url, timeout=self._settings.connect_timeout)
         try:
             await listen(connection, self._settings.schema)
-            self.healthy.set()
+            if self._settings.listen_url or not self._settings.pooled:
+                self.healthy.set()
             self._signals.wake_all()
             while True:
                 async for notification in connection.notifies(timeout=_KEEPALIVE):

@@ -68,7 +68,10 @@ class Notifier(Service):
     async def _connected(self) -> AsyncConnection[Any]:
         connection = self._connection
         if connection is None or connection.closed or connection.broken:
-            connection = await connect_async(self._url, timeout=self._settings.connect_timeout)
+            connection = await connect_async(
+                self._url, timeout=self._settings.connect_timeout, pooled=bool(self._settings.pooled)
+            )
             self._connection = connection
-            await fetch_all(connection, self._settings.schema, "batch", "session_notifier")
+            if not self._settings.pooled:
+                await fetch_all(connection, self._settings.schema, "batch", "session_notifier")
         return connection

@@ -72,8 +72,8 @@ class _Target(NamedTuple):
     place: str
 
 
-def connect(url: str, *, timeout: float = TIMEOUT) -> psycopg.Connection[TupleRow]:
-    """A connection in autocommit mode, tried for up to ``timeout`` seconds.
+def connect(url: str, *, timeout: float = TIMEOUT, pooled: bool = False) -> psycopg.Connection[TupleRow]:
+    """A connection in autocommit mode, tried for up to ``timeout`` seconds; ``pooled`` ones prepare no statements.
 
     Raises:
         ConfigurationError: the URL cannot be read, or the server refuses the user, the password or the database.
@@ -82,19 +82,23 @@ def connect(url: str, *, timeout: float = TIMEOUT) -> psycopg.Connection[TupleRo
     target, deadline, failures = _target(url), time.monotonic() + timeout, 0
     while True:
         try:
-            return psycopg.connect(target.url, autocommit=True, **_attempt(target, deadline))
+            return psycopg.connect(target.url, autocommit=True, **_attempt(target, deadline, pooled=pooled))
         except _FAILURES as error:
             failures += 1
             pause = _pause(error, target, timeout, deadline, failures)
         time.sleep(pause)
 
 
-async def connect_async(url: str, *, timeout: float = TIMEOUT) -> psycopg.AsyncConnection[TupleRow]:  # noqa: ASYNC109 - bounds all attempts; a cancel scope would lose the last failure
+async def connect_async(
+    url: str, *, timeout: float = TIMEOUT, pooled: bool = False  # noqa: ASYNC109
+) -> psycopg.AsyncConnection[TupleRow]:
     """Awaitable twin of :func:`connect`."""
     target, deadline, failures = _target(url), time.monotonic() + timeout, 0
     while True:
         try:
-            return await psycopg.AsyncConnection.connect(target.url, autocommit=True, **_attempt(target, deadline))
+            return await psycopg.AsyncConnection.connect(
+                target.url, autocommit=True, **_attempt(target, deadline, pooled=pooled)
+            )
         except _FAILURES as error:
             failures += 1
             pause = _pause(error, target, timeout, deadline, failures)
@@ -142,11 +146,13 @@ def _unreadable() -> NoReturn:
     raise ConfigurationError(message) from None
 
 
-def _attempt(target: _Target, deadline: float) -> dict[str, Any]:
+def _attempt(target: _Target, deadline: float, *, pooled: bool) -> dict[str, Any]:
     """The settings of one attempt: each of the URL's hosts gets its share of the time that is left."""
     share = math.ceil((deadline - time.monotonic()) / target.hosts)
     allowed = min(max(share, _SHORTEST_ATTEMPT), _LONGEST_ATTEMPT)
-    return {"connect_timeout": allowed} | target.settings
+    # A pooler in transaction mode would run a prepared statement on a connection that does not know it.
+    prepared = {"prepare_threshold": None} if pooled else {}
+    return {"connect_timeout": allowed} | target.settings | prepared
 
 
 def _pause(error: psycopg.Error, target: _Target, timeout: float, deadline: float, failures: int) -> float:

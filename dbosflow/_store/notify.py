@@ -8,7 +8,9 @@ depends on them.
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from psycopg import sql
 
@@ -72,6 +74,24 @@ def topics_of(payload: str) -> list[str]:
 async def notify(connection: AsyncConnection[Any], schema: str, topics: Iterable[str]) -> None:
     """Sends hints, on a connection that writes no data."""
     await fetch_all(connection, schema, "notify", "notify", channel=channel(schema), payloads=list(payloads(topics)))
+
+
+async def hears(
+    listener: AsyncConnection[Any], notifier: AsyncConnection[Any], schema: str, *, patience: float
+) -> bool:
+    """Whether a NOTIFY on one connection reaches a LISTEN on the other within ``patience`` seconds.
+
+    A pooler in transaction mode takes the LISTEN without an error and never delivers.
+    """
+    await listen(listener, schema)
+    probe = f"p{uuid4().hex}"
+    await notify(notifier, schema, [probe])
+    deadline = time.monotonic() + patience
+    while (remaining := deadline - time.monotonic()) > 0:
+        async for notification in listener.notifies(timeout=remaining, stop_after=1):
+            if probe in topics_of(notification.payload):
+                return True
+    return False
 
 
 async def listen(connection: AsyncConnection[Any], schema: str) -> None:
