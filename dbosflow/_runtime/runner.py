@@ -229,9 +229,6 @@ class Runner:
                 raise
             if run.cancelled:
                 return Ending(WorkflowStatus.CANCELLED)
-                raise
-            if run.cancelled:
-                return Ending(WorkflowStatus.CANCELLED)
             logger.info("workflow %s failed with %s: %s", run.workflow_id, type(error).__name__, error)
             return Ending(WorkflowStatus.FAILED, error=serde.dump_error(error))
 

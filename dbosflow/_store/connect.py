@@ -90,7 +90,10 @@ def connect(url: str, *, timeout: float = TIMEOUT, pooled: bool = False) -> psyc
 
 
 async def connect_async(
-    url: str, *, timeout: float = TIMEOUT, pooled: bool = False  # noqa: ASYNC109
+    url: str,
+    *,
+    timeout: float = TIMEOUT,  # noqa: ASYNC109 - bounds all attempts; a cancel scope would lose the last failure
+    pooled: bool = False,
 ) -> psycopg.AsyncConnection[TupleRow]:
     """Awaitable twin of :func:`connect`."""
     target, deadline, failures = _target(url), time.monotonic() + timeout, 0
