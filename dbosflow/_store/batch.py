@@ -86,14 +86,14 @@ def batch_statement(shape: tuple[str, ...], schema: str) -> str:
     return statements.prepare(_SECTION.sub(keep, statements.source("batch")["batch"]), schema)
 
 
-async def write_batch(
-    connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str, *, prepare: bool = True
-) -> BatchResult:
+async def write_batch(connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str) -> BatchResult:
     """Sends one batch. Raises what psycopg raises; then nothing is known of it until a witness is asked for."""
     shape = rows.shape()
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(
-            statements.literal(batch_statement(shape, schema)), rows.parameters(worker_id), prepare=prepare
+            statements.literal(batch_statement(shape, schema)),
+            rows.parameters(worker_id),
+            prepare=connection.prepare_threshold is not None,
         )
         row = await cursor.fetchone()
     assert row is not None

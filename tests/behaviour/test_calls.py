@@ -246,7 +246,7 @@ def test_inside_a_step_steps_are_plain_and_workflows_refused(database_url: str, 
     @workflow
     async def flow() -> int:
         result = await outer()
-        with pytest.raises(DefinitionError, match="inside a workflow or step"):
+        with pytest.raises(DefinitionError, match="inside a step"):
             await starting()
         return result
 

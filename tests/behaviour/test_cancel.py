@@ -100,18 +100,18 @@ def test_the_outcome_of_a_sync_step_under_way_is_refused(engine: Engine, databas
 
 
 @workflow
-def sleeping_on_thread() -> None:
+def asleep_on_thread() -> None:
     note("began")
     sleep(3600)
 
 
 @workflow
-async def sleeping() -> None:
+async def asleep() -> None:
     note("began")
     await sleep_async(3600)
 
 
-@pytest.mark.parametrize("flow", [sleeping, sleeping_on_thread])
+@pytest.mark.parametrize("flow", [asleep, asleep_on_thread])
 def test_a_sleep_is_interrupted(engine: Engine, flow: Any) -> None:
     handle = engine.start(flow)
     eventually(lambda: noted() == ["began"])
@@ -121,7 +121,7 @@ def test_a_sleep_is_interrupted(engine: Engine, flow: Any) -> None:
 
 
 @workflow
-async def stubborn() -> None:
+async def never_ending() -> None:
     note("began")
     while True:
         try:
@@ -133,7 +133,7 @@ async def stubborn() -> None:
 def test_cleanup_has_a_limit(database_url: str) -> None:
     """A body that does not end is left behind; the workflow ends without it."""
     with Engine(database_url, grace=0.2) as engine:
-        handle = engine.start(stubborn)
+        handle = engine.start(never_ending)
         eventually(lambda: noted() == ["began"])
         handle.cancel()
         with pytest.raises(WorkflowCancelledError):
@@ -143,22 +143,22 @@ def test_cleanup_has_a_limit(database_url: str) -> None:
 
 @workflow
 async def parent() -> None:
-    await sleeping.options(workflow_id="child").start_async()
-    await sleeping()
+    await asleep.options(workflow_id="child").start_async()
+    await asleep()
 
 
 def test_children_are_cancelled_too(engine: Engine) -> None:
     handle = engine.start(parent)
     eventually(lambda: noted() == ["began", "began"])
     handle.cancel()
-    for workflow_id in ("child", f"{handle.workflow_id}/sleeping#1", handle.workflow_id):
+    for workflow_id in ("child", f"{handle.workflow_id}/asleep#1", handle.workflow_id):
         with pytest.raises(WorkflowCancelledError):
             engine.handle(workflow_id).result(timeout=PATIENCE)
 
 
 def test_what_nobody_has_begun_ends_at_once(client: Engine) -> None:
     """The caller's own statement ends it; a worker that comes later finds nothing to run."""
-    handle = client.start(sleeping)
+    handle = client.start(asleep)
     assert handle.cancel().outcome == "cancelled"
     assert handle.status() is WorkflowStatus.CANCELLED
 

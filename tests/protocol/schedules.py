@@ -90,7 +90,7 @@ class Slice:
 
 def batch(*slices: Slice, starts: tuple[str, ...] = ()) -> BatchRows:
     """The rows of one statement."""
-    rows = BatchRows(starts=[(workflow_id, NAME, "", 0, "{}", None, None) for workflow_id in starts])
+    rows = BatchRows(starts=[(workflow_id, NAME, "", 0, "{}", None, None, True) for workflow_id in starts])
     for part in slices:
         rows.runs.append((part.workflow_id, part.epoch))
         rows.records += part.records

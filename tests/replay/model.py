@@ -180,7 +180,7 @@ class MemoryJournal:
             texts = [text.strip('"') for text in values.pop(0)] if kind == "values" else []
             commit.blocks.append((key, offset, count, str(kind), texts, producer))
         self.commits.append(commit)
-        part.acknowledged()
+        part.acknowledged(set())
         if part.ending is not None:
             self.owner.ended(part.run, part.ending)
 
@@ -201,7 +201,8 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
     factory.install()
     journal = MemoryJournal(delay)
     lane: Any = SimpleNamespace(id=uuid4(), in_time=True)
-    runner = Runner(pool=None, lane=lane, settings=Settings(), registry=Registry(), watch=Watch())  # type: ignore[arg-type]
+    nothing: Any = None
+    runner = Runner(pool=nothing, lane=lane, settings=Settings(), registry=Registry(), watch=Watch(), family=nothing)
     owner: Any = journal
     runner.attach(owner)
     journal.owner = runner

@@ -11,6 +11,7 @@ from uuid import uuid4
 import pytest
 
 from dbosflow._runtime.branch import Strand
+from dbosflow._runtime.family import Loans
 from dbosflow._runtime.hands import LoopHands, ThreadHands
 from dbosflow._runtime.run import Run
 from dbosflow._runtime.scope import entered
@@ -86,7 +87,7 @@ def _run(commits: Any) -> Run:
         raise AssertionError(run)
 
     lane: Any = SimpleNamespace(id=uuid4(), in_time=True)
-    threads: Any = None
+    nothing: Any = None
     return Run(
         workflow_id="w",
         definition=WorkflowDef(loop_of_steps, "program"),
@@ -97,7 +98,8 @@ def _run(commits: Any) -> Run:
         watch=Watch(),
         settings=Settings(),
         submit=submit,
-        loop_hands=LoopHands(threads),
-        thread_hands=ThreadHands(asyncio.get_running_loop()),
+        loop_hands=LoopHands(nothing),
+        thread_hands=ThreadHands(asyncio.get_running_loop(), Loans()),
+        family=nothing,
         history=history(commits),
     )

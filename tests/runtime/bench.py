@@ -146,6 +146,7 @@ class Bench:
             submit=self.journal.submit,
             loop_hands=nothing,
             thread_hands=nothing,
+            family=nothing,
         )
         self.runs.append(run)
         return run
