@@ -33,7 +33,7 @@ def blocks(language: str) -> list[str]:
     return [text for name, text in _BLOCK.findall(README) if name == language]
 
 
-QUICKSTART, ASYNCHRONOUS, RESUMING, TESTING, ENQUEUEING = blocks("python")
+QUICKSTART, ASYNCHRONOUS, RESUMING, TESTING, CHILDREN, ENQUEUEING = blocks("python")
 
 
 @pytest.fixture
@@ -99,6 +99,13 @@ def test_the_quickstart_goes_on_after_it_was_killed(database_url: str, home: Pat
         steps = {step.key: step.recorded_at for step in engine.list_steps("report-1")}
     assert len(steps) == 8
     assert steps | made == steps
+
+
+def test_children_give_their_results_to_their_parent(database_url: str, home: Path) -> None:
+    """Each with an idempotency key of its own."""
+    printed: list[str] = ast.literal_eval(run(CHILDREN, database_url, home))
+    assert [text.partition(" charged under ")[0] for text in printed] == ["7", "1", "2"]
+    assert len({text.partition(" charged under ")[2] for text in printed}) == 3
 
 
 def test_the_quickstart_has_nothing_to_do_the_third_time(database_url: str, home: Path) -> None:
