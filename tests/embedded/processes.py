@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import pwd
@@ -9,6 +10,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cache
@@ -78,7 +80,6 @@ class Account:
     def python(self, script: str, *arguments: str, **environment: str) -> subprocess.Popen[str]:
         """Run a Python script as this account."""
         foreign = self.uid != os.geteuid()
-        paths = (str(Path(dbosflow.__file__).parent.parent), *(path for path in sys.path if "site-packages" in path))
         return subprocess.Popen(
             [_interpreter(self), "-c", script, *arguments],
             stdin=subprocess.PIPE,
@@ -86,11 +87,36 @@ class Account:
             stderr=subprocess.PIPE,
             text=True,
             cwd="/",
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
+            env={**os.environ, "PYTHONPATH": _packages(self), **environment},
             user=self.uid if foreign else None,
             group=self.gid if foreign else None,
             extra_groups=[] if foreign else None,
         )
+
+
+@cache
+def _packages(account: Account) -> str:
+    """What the account imports: for another one a copy, since ours may be where it cannot get to."""
+    checkout = Path(dbosflow.__file__).parent.parent
+    installed = [Path(path) for path in sys.path if "site-packages" in path]
+    if account.uid == os.geteuid():
+        return os.pathsep.join(map(str, (checkout, *installed)))
+    root = Path(tempfile.mkdtemp(prefix="dbosflow-packages-"))
+    atexit.register(shutil.rmtree, root, ignore_errors=True)
+    root.chmod(0o755)
+    for room in ("dbosflow", "migrations"):
+        if (checkout / room).is_dir():
+            shutil.copytree(checkout / room, root / "checkout" / room)
+    for number, path in enumerate(installed):
+        shutil.copytree(path, root / str(number), copy_function=_link_or_copy, ignore_dangling_symlinks=True)
+    return os.pathsep.join(map(str, (root / "checkout", *(root / str(number) for number in range(len(installed))))))
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)
 
 
 @cache
