@@ -59,8 +59,8 @@ def test_a_frozen_worker_is_taken_over_and_writes_nothing_when_it_thaws(
     owner = start_program("worker", module="surviving", settings=settings)
     heir = start_program("worker", module="surviving", settings=settings)
     if moment == "between steps":
-        start_in(owner, "ticking", 400, 0.01)
-        eventually(lambda: len(lines_of(owner)) >= 20)
+        start_in(owner, "ticking", 20, 0.2)  # so it is most likely frozen between two steps
+        eventually(lambda: len(lines_of(owner)) >= 5)
     else:
         start_in(owner, "lingering_twice", 3.0)
         eventually(lambda: lines_of(owner) == ["first begins"])
@@ -72,8 +72,8 @@ def test_a_frozen_worker_is_taken_over_and_writes_nothing_when_it_thaws(
     owner.logs("lease", "lost")
     handle = client.handle("w")
     if moment == "between steps":
-        assert handle.result(timeout=PATIENCE) == 400
-        assert stored_values(database_url, "w", "ticks") == [(number, number) for number in range(400)]
+        assert handle.result(timeout=PATIENCE) == 20
+        assert stored_values(database_url, "w", "ticks") == [(number, number) for number in range(20)]
         assert len(lines_of(owner)) == frozen_at, "no step body began after the thaw"
     else:
         assert handle.result(timeout=PATIENCE) == ["first", "second"]
@@ -83,6 +83,32 @@ def test_a_frozen_worker_is_taken_over_and_writes_nothing_when_it_thaws(
         assert lines_of(heir)[-2:] == ["second begins", "second ends"]
     assert written_by(database_url, 1) == before
     assert rows(database_url, "SELECT ended_because FROM dbosflow.worker WHERE state = 'dead'") == [("expired",)]
+    assert disorder(database_url) == []
+
+
+def test_what_a_frozen_worker_had_in_hand_never_arrives(
+    database_url: str, start_program: StartProgram, client: Engine
+) -> None:
+    """It thaws with batches on their way, and nobody has gone on in its place yet: only the fence keeps them out."""
+    settings = {"lease": LEASE}
+    owner = start_program("worker", module="surviving", settings=settings)
+    start_program("worker", module="queueing", settings=settings)  # sees the death, and cannot run these workflows
+    ids = [f"w{number}" for number in range(20)]
+    for workflow_id in ids:
+        assert owner.ask(start="pouring", id=workflow_id, args=[1000]) == {"started": workflow_id}
+    owner.freeze()
+    eventually(
+        lambda: rows(database_url, "SELECT DISTINCT status, epoch FROM dbosflow.workflow") == [("queued", 2)],
+        timeout=PATIENCE,
+    )
+    before = written_by(database_url, 1)
+    owner.thaw()
+    owner.logs("lease", "lost")
+    start_program("worker", module="surviving", settings=settings)
+    for workflow_id in ids:
+        assert client.handle(workflow_id, surviving.pouring).result(timeout=PATIENCE) == 1000
+        assert client.read_stream(workflow_id, "drops").read_all() == (list(range(1000)), True)
+    assert written_by(database_url, 1) == before
     assert disorder(database_url) == []
 
 

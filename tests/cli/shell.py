@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 from uuid import uuid4
 
 import dbosflow
 from dbosflow.config import DATABASE_URL_VARIABLE
 from tests.support import eventually
-
-if TYPE_CHECKING:
-    import signal
 
 PATIENCE = 60.0
 
@@ -140,7 +138,12 @@ class Shell:
                 if stream:
                     with suppress(BrokenPipeError):
                         stream.close()
-        eventually(lambda: not self.processes())
+        try:
+            eventually(lambda: not self.processes())
+        finally:
+            for pid in self.processes():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _environment(self) -> dict[str, str]:
         home = str(Path(dbosflow.__file__).parents[1])

@@ -86,8 +86,14 @@ def start_waiting(shell: Shell) -> tuple[Command, Path]:
     os.mkfifo(gate)
     worker = start_worker(shell, "app")
     assert shell.python("-c", START_WAITING).end().status == 0
-    eventually((shell.directory / "begun").exists)
+    eventually(lambda: begun(shell))
     return worker, gate
+
+
+def begun(shell: Shell) -> list[str]:
+    """The processes that have begun the step."""
+    file = shell.directory / "begun"
+    return file.read_text().split() if file.exists() else []
 
 
 def test_a_worker_runs_what_is_enqueued_and_other_commands_look_at_it(shell: Shell) -> None:
@@ -194,7 +200,7 @@ def test_sigterm_lets_a_running_step_finish_and_hands_the_workflow_over(shell: S
     start_worker(shell, "app")
     with Engine(database_url, executes=False) as engine:
         assert engine.handle("w").result(timeout=30) == "through"
-    assert len((shell.directory / "begun").read_text().split()) == 1
+    assert len(begun(shell)) == 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -209,7 +215,7 @@ def test_a_second_signal_quits_at_once(shell: Shell, database_url: str, number: 
     assert "Traceback" not in done.err
 
     start_worker(shell, "app")
-    eventually(lambda: len((shell.directory / "begun").read_text().split()) == 2)
+    eventually(lambda: len(begun(shell)) == 2)
     gate.write_text("second")
     with Engine(database_url, executes=False) as engine:
         assert engine.handle("w").result(timeout=30) == "second"

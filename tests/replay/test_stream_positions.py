@@ -70,7 +70,7 @@ def test_two_branches_that_alternate_keep_the_order_of_arrival() -> None:
     """A block has one producer: grouping by producer would put the third value before the second."""
 
     async def program(run: Trace) -> Any:
-        turns = [asyncio.Event() for _ in range(5)]
+        turns = [asyncio.Event() for _ in range(9)]
 
         async def write(numbers: list[int]) -> None:
             for number in numbers:
@@ -79,11 +79,11 @@ def test_two_branches_that_alternate_keep_the_order_of_arrival() -> None:
                 turns[number + 1].set()
 
         turns[0].set()
-        await asyncio.gather(write([0, 2]), write([1, 3]))
+        await asyncio.gather(write([0, 2, 4, 6]), write([1, 3, 5, 7]))
         return await run.step("end", "")
 
     run = execute(program, seed=0)
-    assert run.stream == ["0", "1", "2", "3"]
+    assert run.stream == list("01234567")
     assert {producer for commit in run.commits for *_, producer in commit.blocks if producer} == {"write#0", "write#1"}
 
 

@@ -39,6 +39,15 @@ async def ticking(count: int, pause: float) -> int:
 
 
 @workflow
+async def pouring(count: int) -> int:
+    """Nothing but stream values: something is always on its way."""
+    for number in range(count):
+        await write_stream_async("drops", number)
+        await asyncio.sleep(0.001)
+    return count
+
+
+@workflow
 async def lingering_twice(seconds: float) -> list[str]:
     """Two steps that take their time."""
     return [await lingering("first", seconds), await lingering("second", seconds)]
