@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 UNSEEN = "unseen"
 """What a reader knows of a workflow that it has never looked at."""
 
+UNKNOWN = -1
+"""The end of a stream of which only a part was seen."""
+
 
 class _Ask:
     """One reader's wait for a page."""
@@ -54,7 +57,7 @@ class _Tail:
     def __init__(self) -> None:
         self.asks: set[_Ask] = set()
         self.news = True
-        self.end = -1
+        self.end = UNKNOWN
         self.status: WorkflowStatus | None = None
         self.unsubscribe: list[Callable[[], None]] = []
 
@@ -101,8 +104,9 @@ class Hub(Service):
             tail = self._tails.get(stream_of)
             if tail is None:
                 continue
-            tail.news = False
-            for ask in (ask for ask in tail.asks if not ask.future.done()):
+            waiting = [ask for ask in tail.asks if not ask.future.done()]
+            tail.news = tail.news and not waiting  # a reader that is on its way to its next page finds them
+            for ask in waiting:
                 asks.setdefault(Want(*stream_of, ask.offset), []).append(ask)
         if asks:
             await self._fetch(asks, due)
@@ -124,9 +128,13 @@ class Hub(Service):
 
     def _learn(self, want: Want, page: Page) -> None:
         tail = self._tails.get((want.workflow_id, want.key))
-        if tail is not None and page.complete:
+        if tail is None:
+            return
+        if page.complete:
             tail.end = page.blocks[-1].next if page.blocks else want.offset
-            tail.status = page.status
+        else:
+            tail.end = UNKNOWN
+        tail.status = page.status
 
     def _follow(self, stream_of: tuple[str, str]) -> _Tail:
         tail = self._tails[stream_of] = _Tail()

@@ -17,6 +17,9 @@ logger = logging.getLogger("dbosflow.service")
 
 FIRST_BACKOFF = 0.05
 LONGEST_BACKOFF = 2.0
+CANCEL_AGAIN = 0.5
+"""Seconds after which a cancellation counts as lost: ``asyncio.wait_for``, which the pool waits with, loses one that
+comes together with what it waits for (before Python 3.12, python/cpython#86296)."""
 
 
 class Service:
@@ -40,10 +43,9 @@ class Service:
     async def close(self) -> None:
         """Ends the task and waits for it."""
         task, self._task = self._task, None
-        if task is not None:
+        while task is not None and not task.done():
             task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait({task}, timeout=CANCEL_AGAIN)
 
     def wake(self) -> None:
         """Makes it work now. Callable on the loop's thread only."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import threading
 from pathlib import Path
@@ -11,6 +12,7 @@ import psycopg
 import pytest
 
 from dbosflow import Engine, step, workflow, write_stream_async
+from dbosflow._runtime.service import Service
 from tests.runtime.sessions import sessions
 from tests.support import eventually
 
@@ -102,3 +104,30 @@ def test_an_engine_that_could_not_open_leaves_nothing_behind(
     eventually(lambda: not sessions(database_url))
     with psycopg.connect(database_url, autocommit=True) as connection:
         assert connection.execute("SELECT count(*) FROM dbosflow.worker WHERE state = 'live'").fetchone() == (0,)
+
+
+class Deaf(Service):
+    """A service that loses the first cancellation, as ``asyncio.wait_for`` does now and then before Python 3.12."""
+
+    def __init__(self) -> None:
+        super().__init__("deaf", interval=None)
+        self.working = asyncio.Event()
+
+    async def work_once(self) -> bool:
+        self.working.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return False
+
+
+def test_a_service_that_loses_a_cancellation_ends_all_the_same() -> None:
+    """Its engine closes."""
+
+    async def main() -> None:
+        service = Deaf()
+        service.open()
+        await service.working.wait()
+        async with asyncio.timeout(10):
+            await service.close()
+
+    asyncio.run(main())

@@ -156,6 +156,50 @@ def test_a_wake_up_during_a_query_is_not_lost(database_url: str, monkeypatch: py
     asyncio.run(main())
 
 
+def test_a_wake_up_between_two_pages_is_not_lost(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hint comes while the page is on its way, and the hub looks again before the reader asks for the next one."""
+
+    async def main() -> None:
+        async with laid(database_url) as table:
+
+            async def with_news(connection: Any, schema: str, wants: Sequence[Want]) -> list[Page]:
+                pages = await fetch(connection, schema, wants)
+                monkeypatch.setattr(stream, "fetch", fetch)
+                await table.write("w")
+                return pages
+
+            await table.status("w", "running")
+            monkeypatch.setattr(stream, "fetch", with_news)
+            assert not (await table.read("w", 0)).blocks
+            await settle()
+            async with asyncio.timeout(5):
+                assert len((await table.read("w", 0, "running")).blocks) == 1
+
+    fetch = stream.fetch
+    asyncio.run(main())
+
+
+def test_a_page_that_is_not_the_last_tells_nothing_of_the_end(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One reader's query takes the news of a stream; another, that was between two pages, still gets them."""
+    monkeypatch.setattr(stream, "PAGE_BLOCKS", 1)
+
+    async def main() -> None:
+        async with laid(database_url) as table:
+            await table.status("w", "running")
+            await table.read("w", 0)
+            waiting = asyncio.create_task(table.read("w", 0, "running"))
+            await settle()
+            await table.write("w", wake=False)
+            await table.write("w")
+            assert len((await waiting).blocks) == 1
+            async with asyncio.timeout(5):
+                assert len((await table.read("w", 0, "running")).blocks) == 1
+
+    asyncio.run(main())
+
+
 def test_a_failed_query_is_asked_again(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers wait through an outage as through silence."""
     failures = 2
