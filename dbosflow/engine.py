@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
 
@@ -57,6 +58,8 @@ class Engine:
         self._host = Host()
         self._open_core: Core | None = None
         self._database: Database | None = None
+        self._inherited: object = None
+        """What a parent process opened, kept from being collected: its connections and its loop are in use there."""
 
     @classmethod
     def ephemeral(cls, **settings: Any) -> Self:
@@ -72,8 +75,8 @@ class Engine:
         refuse_on_loop("async with Engine(...)` or `await engine.open_async()")
         self._check_closed()
         database = self._find_database()
-        self._host.start()
         try:
+            self._host.start()
             core = self._new_core(database)
             self._host.call(core.open(), "open_async")
         except BaseException:
@@ -81,12 +84,16 @@ class Engine:
             database.close()
             raise
         self._open_core, self._database = core, database
+        atexit.register(self.close)
         return self
 
     def close(self) -> None:
-        """Closes the engine. Blocking twin of :meth:`close_async`; closing a closed engine does nothing."""
+        """Closes the engine. Blocking twin of :meth:`close_async`; closing a closed engine does nothing.
+
+        An engine that :meth:`open` opened and nobody closed is closed when the interpreter exits.
+        """
         refuse_on_loop("close_async")
-        core, self._open_core = self._open_core, None
+        core = self._taken_core()
         if core is None:
             return
         try:
@@ -102,7 +109,7 @@ class Engine:
         recovering theirs.
         """
         self._check_closed()
-        database = await asyncio.to_thread(self._find_database)
+        database = await self._find_database_async()
         self._host.attach()
         core = self._new_core(database)
         try:
@@ -116,7 +123,7 @@ class Engine:
 
     async def close_async(self) -> None:
         """Closes the engine: running steps finish for up to ``grace`` seconds, the rest goes on in other workers."""
-        core, self._open_core = self._open_core, None
+        core = self._taken_core()
         if core is None:
             return
         try:
@@ -347,15 +354,43 @@ class Engine:
     def _find_database(self) -> Database:
         return find_database(self._url, data_dir=self._data_dir, ephemeral=self._ephemeral)
 
+    async def _find_database_async(self) -> Database:
+        finding = asyncio.ensure_future(asyncio.to_thread(self._find_database))
+        try:
+            return await asyncio.shield(finding)
+        except asyncio.CancelledError:
+            finding.add_done_callback(_leave)  # its thread goes on
+            raise
+
     def _leave_database(self) -> None:
         database, self._database = self._database, None
         if database is not None:
             database.close()
 
+    def _taken_core(self) -> Core | None:
+        """What to close, once."""
+        atexit.unregister(self.close)
+        self._leave_to_parent()
+        core, self._open_core = self._open_core, None
+        return core
+
+    def _leave_to_parent(self) -> None:
+        """In a forked process: what the parent opened is the parent's to close. Here the engine is a closed one."""
+        if self._host.is_forked:
+            self._inherited = (self._host, self._open_core, self._database)
+            self._host, self._open_core, self._database = Host(), None, None
+
     def _check_closed(self) -> None:
+        self._leave_to_parent()
         if self._open_core is not None:
             msg = "the engine is open already"
             raise ConfigurationError(msg)
+
+
+def _leave(finding: asyncio.Task[Database]) -> None:
+    """Lets go of a database that nobody waited for."""
+    if not finding.cancelled() and finding.exception() is None:
+        finding.result().close()
 
 
 def _queues(queues: Iterable[str], concurrency: int) -> dict[str, int]:

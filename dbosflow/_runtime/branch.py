@@ -13,6 +13,7 @@ import asyncio
 import sys
 import threading
 from collections.abc import Coroutine, Generator
+from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,7 +21,7 @@ from dbosflow.definitions import local_name
 from dbosflow.errors import BranchError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from contextvars import Context
     from types import CodeType, FrameType
 
@@ -223,19 +224,10 @@ class BranchTaskFactory:
     it is none, and what it asks for durably is refused.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, scope_of: Callable[[Context | None], object]) -> None:
-        self._loop = loop
+    def __init__(self, previous: TaskFactory, scope_of: Callable[[Context | None], object]) -> None:
+        self.previous = previous
+        self.users = 0
         self._scope_of = scope_of
-        self._previous: TaskFactory = loop.get_task_factory()
-
-    def install(self) -> None:
-        """Chains it before the loop's own factory."""
-        self._loop.set_task_factory(self)
-
-    def uninstall(self) -> None:
-        """Puts the loop's own factory back, unless somebody has chained theirs after ours."""
-        if self._loop.get_task_factory() is self:
-            self._loop.set_task_factory(self._previous)
 
     def __call__(
         self,
@@ -252,7 +244,7 @@ class BranchTaskFactory:
             coro = self._strand(coro, scope, context)
         if context is not None:
             options["context"] = context
-        make = self._previous or _plain_task
+        make = self.previous or _plain_task
         task: asyncio.Task[Any] = make(loop, coro, **options)
         return task
 
@@ -269,6 +261,24 @@ class BranchTaskFactory:
         branch = parent.child(coro)
         context.run(parent.run.enter_branch, branch)
         return Strand(coro, branch)
+
+
+@contextmanager
+def branch_tasks(loop: asyncio.AbstractEventLoop, scope_of: Callable[[Context | None], object]) -> Iterator[None]:
+    """Chains a factory before the loop's own during the block; engines on one loop share it, whichever closes first.
+
+    Afterwards the loop's own is put back, unless somebody has chained theirs before ours.
+    """
+    current = loop.get_task_factory()
+    factory = current if isinstance(current, BranchTaskFactory) else BranchTaskFactory(current, scope_of)
+    loop.set_task_factory(factory)
+    factory.users += 1
+    try:
+        yield
+    finally:
+        factory.users -= 1
+        if not factory.users and loop.get_task_factory() is factory:
+            loop.set_task_factory(factory.previous)
 
 
 def _plain_task(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from dbosflow._runtime.branch import BranchTaskFactory
+from dbosflow._runtime.branch import branch_tasks
 from dbosflow._runtime.canceller import Canceller
 from dbosflow._runtime.claimer import RECOVERY_CONCURRENCY, RECOVERY_QUEUE, Claimer
 from dbosflow._runtime.entries import Start
@@ -74,7 +74,6 @@ class Executor:
         self._reclaimer = Reclaimer(pool, settings, signals, announce, self._is_own_lane)
         self._canceller = Canceller(pool, settings.schema, lane=self.lane, runner=self.runner, signals=signals)
         self._watchdog = Watchdog(settings, watch)
-        self._tasks = BranchTaskFactory(self._loop, _scope_of)
         self._claimers: dict[str, Claimer] = {}
         self._resources = AsyncExitStack()
 
@@ -84,11 +83,10 @@ class Executor:
             resources.push_async_callback(self.lane.disconnect)
             async with self.lane.lock:
                 await self.lane.open()
-            self._tasks.install()
-            resources.callback(self._tasks.uninstall)
+            resources.enter_context(branch_tasks(self._loop, _scope_of))
             for thread in (self._leases, self._watchdog):
                 thread.open()
-                resources.push_async_callback(asyncio.to_thread, thread.close)
+                resources.push_async_callback(thread.close)
             self.journal.open()
             resources.push_async_callback(self._end_lane)
             resources.push_async_callback(self.runner.close, self._settings.grace)

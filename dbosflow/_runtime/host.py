@@ -27,6 +27,7 @@ class Host:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self._ready = threading.Event()
         self._pid = os.getpid()
 
     def attach(self) -> None:
@@ -36,26 +37,33 @@ class Host:
 
     def start(self) -> None:
         """Lives on a new loop in a background thread."""
-        ready = threading.Event()
         self._pid = os.getpid()
-        self._thread = threading.Thread(target=self._serve, args=(ready,), name="dbosflow-loop", daemon=True)
+        self._ready.clear()
+        self._thread = threading.Thread(target=self._serve, name="dbosflow-loop", daemon=True)
         self._thread.start()
-        ready.wait()
+        self._ready.wait()
 
     def stop(self) -> None:
         """Ends the background loop, if there is one."""
-        loop, self._loop = self._loop, None
         thread, self._thread = self._thread, None
-        if thread is not None and loop is not None:
-            loop.call_soon_threadsafe(loop.stop)
+        if thread is not None and thread.ident is not None:
+            self._ready.wait()
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._loop.stop)
             thread.join()
+        self._loop = None
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether it lives in the process that this one was forked from."""
+        return self._loop is not None and self._pid != os.getpid()
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The engine's loop."""
         loop = self._loop
-        if self._pid != os.getpid():
-            msg = "this engine was opened in a parent process and does not survive a fork; open one in each process"
+        if self.is_forked:
+            msg = "this engine was opened in a parent process and does not survive a fork; call open() in each process"
             raise EngineClosedError(msg)
         if loop is None or loop.is_closed():
             msg = (
@@ -91,10 +99,10 @@ class Host:
             return await coroutine
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
 
-    def _serve(self, ready: threading.Event) -> None:
+    def _serve(self) -> None:
         with asyncio.Runner() as runner:
             self._loop = loop = runner.get_loop()
-            loop.call_soon(ready.set)
+            loop.call_soon(self._ready.set)
             loop.run_forever()
 
 

@@ -8,12 +8,12 @@ is told, stops the lane's runs and takes a new lease.
 from __future__ import annotations
 
 import logging
-import threading
 import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from dbosflow._runtime.threads import ThreadService
 from dbosflow._store import worker
 from dbosflow._store.connect import connect
 from dbosflow.errors import DbosflowError
@@ -32,30 +32,21 @@ _RENEWALS_A_LEASE = 5
 _RETRY = 0.2
 
 
-class Leases:
+class Leases(ThreadService):
     """The thread that renews."""
 
     def __init__(self, url: str, settings: Settings, lane: Lane, on_over: Callable[[], None]) -> None:
+        super().__init__("leases")
         self._url = url
         self._settings = settings
         self._lane = lane
         self._on_over = on_over
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="dbosflow-leases", daemon=True)
         self._connection: Connection[Any] | None = None
 
-    def open(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends the thread. Blocks for a renewal under way at most."""
-        self._closing.set()
-        self._thread.join()
-
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Renews."""
         pause = self._settings.lease / _RENEWALS_A_LEASE
-        while not self._closing.wait(pause):
+        while self.goes_on(pause):
             pause = self._settings.lease / _RENEWALS_A_LEASE
             try:
                 self._renew()

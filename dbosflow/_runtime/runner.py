@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import weakref
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,7 @@ from dbosflow._runtime.family import Body, Family, Loans
 from dbosflow._runtime.hands import LoopHands, ThreadHands, carried
 from dbosflow._runtime.run import Run
 from dbosflow._runtime.scope import current_scope
+from dbosflow._runtime.threads import Threads, settle
 from dbosflow._store import step, workflow
 from dbosflow.types import WorkflowStatus
 
@@ -53,6 +55,7 @@ _LEFTOVER_GRACE = 1.0
 
 
 _runners: weakref.WeakSet[Runner] = weakref.WeakSet()
+os.register_at_fork(after_in_child=_runners.clear)
 
 
 def some_run_here() -> bool:
@@ -83,8 +86,8 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._runs: dict[str, _Execution] = {}
         # Two pools, so that steps never wait for workflows: a sync workflow owns its thread and runs its steps on it.
-        self._threads = ThreadPoolExecutor(settings.workflow_threads, thread_name_prefix="dbosflow-workflow")
-        self._step_threads = ThreadPoolExecutor(settings.step_threads, thread_name_prefix="dbosflow-step")
+        self._threads = Threads(settings.workflow_threads, "dbosflow-workflow")
+        self._step_threads = Threads(settings.step_threads, "dbosflow-step")
         self._loop_hands = LoopHands(self._step_threads)
         self._loans = Loans()
         self._thread_hands = ThreadHands(self._loop, self._loans)
@@ -247,7 +250,7 @@ class Runner:
             return run.definition.call(*args, **kwargs)
 
         returned: Future[Any] = Future()
-        body = Body(partial(_settle, returned, partial(copy_context().run, carried, call)))
+        body = Body(partial(settle, returned, partial(copy_context().run, carried, call)))
         with self._loans.offered(run.workflow_id, body):
             self._threads.submit(body)
             return await asyncio.wrap_future(returned)
@@ -377,25 +380,20 @@ class Runner:
             await asyncio.wait(settled, timeout=grace)
         for execution in executions:
             self._stop(execution.run, "the engine closes")
-        tasks = [execution.task for execution in executions if execution.task is not None]
+        tasks = {execution.task: execution.run for execution in executions if execution.task is not None}
         if tasks:
-            await asyncio.wait(tasks, timeout=_LEFTOVER_GRACE)
+            _, stubborn = await asyncio.wait(tasks, timeout=_LEFTOVER_GRACE)
+            for task in stubborn:
+                logger.warning(
+                    "workflow %s goes on elsewhere, but its code here has not returned: %s is left behind",
+                    tasks[task].workflow_id,
+                    "its task" if tasks[task].definition.is_async else "its thread",
+                )
+                task.cancel()
         for task in self._reloads:
             task.cancel()
         for pool in (self._threads, self._step_threads):
-            pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _settle(returned: Future[Any], call: Callable[[], Any]) -> None:
-    """Runs ``call`` for whoever waits for ``returned``, unless nobody does any more."""
-    if not returned.set_running_or_notify_cancel():
-        return
-    try:
-        result = call()
-    except BaseException as error:  # noqa: BLE001 (a future's)
-        returned.set_exception(error)
-    else:
-        returned.set_result(result)
+            pool.shutdown()
 
 
 class _Execution:

@@ -6,6 +6,7 @@ having a scope is therefore no proof of owning it; a branch checks that for itse
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -42,6 +43,10 @@ class PlainCall:
 Scope = Branch | Attempt | PlainCall
 
 current_scope: ContextVar[Scope | None] = ContextVar("dbosflow_scope", default=None)
+
+
+# A process that a step forks (multiprocessing does) is not the one that owns the workflow: there it is plain code.
+os.register_at_fork(after_in_child=lambda: current_scope.set(None))
 
 
 @contextmanager

@@ -7,13 +7,14 @@ is safe all the while: it is renewed on a thread of its own.
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 import threading
 import time
 import traceback
 from typing import TYPE_CHECKING
+
+from dbosflow._runtime.threads import ThreadService
 
 if TYPE_CHECKING:
     from dbosflow._runtime.watch import Watch
@@ -25,30 +26,19 @@ _LOOKS_A_LIMIT = 2
 _FRAMES_SHOWN = 3
 
 
-class Watchdog:
+class Watchdog(ThreadService):
     """The thread that watches one loop."""
 
     def __init__(self, settings: Settings, watch: Watch) -> None:
+        super().__init__("watchdog")
         self._limit = settings.slow_callback
         self._watch = watch
-        self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
-        self._closing = threading.Event()
         self._alive = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="dbosflow-watchdog", daemon=True)
 
-    def open(self) -> None:
-        """Starts the thread."""
-        self._thread.start()
-
-    def close(self) -> None:
-        """Ends the thread."""
-        self._closing.set()
-        self._alive.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._closing.wait(self._limit * _LOOKS_A_LIMIT):
+    def run(self) -> None:
+        """Watches."""
+        while self.goes_on(self._limit * _LOOKS_A_LIMIT):
             self._alive.clear()
             asked = time.monotonic()
             try:
@@ -59,7 +49,7 @@ class Watchdog:
                 continue
             culprit, place = self._culprit(), self._place()
             self._alive.wait()
-            if not self._closing.is_set():
+            if not self.closing.is_set():
                 lag = time.monotonic() - asked
                 logger.warning("%s held the event loop for %.2f s, at %s", culprit, lag, place)
 

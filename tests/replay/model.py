@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ from uuid import uuid4
 
 from dbosflow import sleep_async, write_stream_async
 from dbosflow._runtime.batch import Slice
-from dbosflow._runtime.branch import BranchTaskFactory
+from dbosflow._runtime.branch import branch_tasks
 from dbosflow._runtime.calls import run_step_async
 from dbosflow._runtime.executor import _scope_of
 from dbosflow._runtime.runner import Runner
@@ -197,8 +198,8 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
         return await program(trace)
 
     loop = asyncio.get_running_loop()
-    factory = BranchTaskFactory(loop, _scope_of)
-    factory.install()
+    tasks = ExitStack()
+    tasks.enter_context(branch_tasks(loop, _scope_of))
     journal = MemoryJournal(delay)
     lane: Any = SimpleNamespace(id=uuid4(), in_time=True)
     nothing: Any = None
@@ -228,7 +229,7 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
     finally:
         replay_log.removeHandler(listening)
         working.cancel()
-        factory.uninstall()
+        tasks.close()
     return Outcome(trace, [*before, *journal.commits], _result(ending), passed_over)
 
 

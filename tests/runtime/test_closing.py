@@ -7,14 +7,19 @@ import contextlib
 import gc
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 
 from dbosflow import Engine, step, workflow, write_stream_async
+from dbosflow._runtime.database import find_database
 from dbosflow._runtime.service import Service
 from tests.runtime.sessions import sessions
 from tests.support import eventually
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.database import Database
 
 ENGINES = 20
 
@@ -130,4 +135,29 @@ def test_a_service_that_loses_a_cancellation_ends_all_the_same() -> None:
         async with asyncio.timeout(10):
             await service.close()
 
+    asyncio.run(main())
+
+
+def test_opening_that_is_cancelled_leaves_the_server_it_found(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread that starts an embedded server cannot be stopped; what it brings is let go of."""
+    may_find, left = threading.Event(), threading.Event()
+
+    def find(*args: Any, **options: Any) -> Database:
+        may_find.wait(10)
+        database = find_database(*args, **options)
+        database.resources.callback(left.set)
+        return database
+
+    async def main() -> None:
+        opening = asyncio.create_task(Engine(database_url).open_async())
+        await asyncio.sleep(0)
+        opening.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await opening
+        may_find.set()
+        assert await asyncio.to_thread(left.wait, 10)
+
+    monkeypatch.setattr("dbosflow.engine.find_database", find)
     asyncio.run(main())

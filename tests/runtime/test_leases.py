@@ -41,7 +41,7 @@ def with_leases(url: str, look: Callable[[Lane, list[None]], None]) -> None:
         try:
             await asyncio.to_thread(look, lane, over)
         finally:
-            await asyncio.to_thread(leases.close)
+            await leases.close()
             await lane.disconnect()
 
     asyncio.run(main())
