@@ -15,7 +15,8 @@ from dbosflow.config import DEFAULT_QUEUE, Settings, check_identifier
 from dbosflow.definitions import registry
 from dbosflow.errors import ConfigurationError, EngineClosedError
 from dbosflow.handles import WorkflowHandle
-from dbosflow.streams import StreamChannel, StreamReader, reading
+from dbosflow.streams import StreamChannel, StreamReader
+from dbosflow.streams.inside import reading
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of
 
 if TYPE_CHECKING:

@@ -100,10 +100,24 @@ class Host:
         return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
 
     def _serve(self) -> None:
-        with asyncio.Runner() as runner:
-            self._loop = loop = runner.get_loop()
-            loop.call_soon(self._ready.set)
+        # Not asyncio.Runner: that starts a thread when it closes, and at exit there are no new ones.
+        self._loop = loop = asyncio.new_event_loop()
+        loop.call_soon(self._ready.set)
+        try:
             loop.run_forever()
+            loop.run_until_complete(_end_tasks())
+        finally:
+            loop.close()
+
+
+async def _end_tasks() -> None:
+    """Ends what else runs on the loop."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+    await asyncio.get_running_loop().shutdown_asyncgens()
 
 
 def refuse_on_loop(twin: str) -> None:
