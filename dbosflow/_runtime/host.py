@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LONGEST_START = 5.0
+
 
 class Host:
     """The event loop of an open engine, and the ways to it."""
@@ -46,9 +48,8 @@ class Host:
     def stop(self) -> None:
         """Ends the background loop, if there is one."""
         thread, self._thread = self._thread, None
-        if thread is not None and thread.ident is not None:
-            self._ready.wait()
-            assert self._loop is not None
+        # Ctrl-C may have come before the thread said that it runs.
+        if thread is not None and self._ready.wait(_LONGEST_START) and self._loop is not None:
             self._loop.call_soon_threadsafe(self._loop.stop)
             thread.join()
         self._loop = None
