@@ -17,9 +17,11 @@ from dbosflow.engine import Engine
 from dbosflow.handles import WorkflowHandle
 from dbosflow.steps import run_step, run_step_async, step
 from dbosflow.streams import (
+    Stream,
     StreamChannel,
     StreamReader,
     StreamValue,
+    StreamWriter,
     close_stream,
     close_stream_async,
     read_stream,
@@ -35,9 +37,11 @@ __all__ = [
     "Cancellation",
     "Current",
     "Engine",
+    "Stream",
     "StreamChannel",
     "StreamReader",
     "StreamValue",
+    "StreamWriter",
     "WorkflowHandle",
     "WorkflowInfo",
     "WorkflowStatus",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
 from dbosflow._runtime.core import Core
 from dbosflow._runtime.database import Database, find_database
@@ -16,19 +16,23 @@ from dbosflow.definitions import registry
 from dbosflow.errors import ConfigurationError, EngineClosedError
 from dbosflow.handles import WorkflowHandle
 from dbosflow.streams import StreamChannel, StreamReader
-from dbosflow.streams.inside import reading
+from dbosflow.streams.options import reading
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
 
+    from dbosflow._runtime.reader import Reading
     from dbosflow.definitions import WorkflowDef
+    from dbosflow.streams.declared import Stream
+    from dbosflow.streams.options import OnRollback, ReadOptions
     from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo
 
 P = ParamSpec("P")
 T = TypeVar("T")
 V = TypeVar("V")
+F = TypeVar("F")
 
 
 class Engine:
@@ -241,7 +245,7 @@ class Engine:
 
     @overload
     def read_stream(
-        self, workflow_id: str, key: str, *, start: int = 0, timeout: float | None = None, wait_for: float = 0.0
+        self, workflow_id: str, key: str, *, on_rollback: OnRollback = "raise", **options: Unpack[ReadOptions]
     ) -> StreamReader[Any]: ...
     @overload
     def read_stream(
@@ -249,66 +253,73 @@ class Engine:
         workflow_id: str,
         key: str,
         *,
-        start: int = 0,
-        timeout: float | None = None,
-        wait_for: float = 0.0,
         type: type[V],
+        on_rollback: OnRollback = "raise",
+        **options: Unpack[ReadOptions],
     ) -> StreamReader[V]: ...
     def read_stream(
         self,
         workflow_id: str,
         key: str,
         *,
-        start: int = 0,
-        timeout: float | None = None,
-        wait_for: float = 0.0,
         type: Any = None,  # noqa: A002 (the word of the public interface)
+        on_rollback: OnRollback = "raise",
+        **options: Unpack[ReadOptions],
     ) -> StreamReader[Any]:
         """A blocking iterable over the stream's values: those there are, then each next one as it is committed.
 
         Args:
             workflow_id: the writer; it may be in any process, long ended, or (see ``wait_for``) not started yet.
             key: the stream's name within the workflow.
-            start: the offset to begin at.
-            timeout: seconds without news after which it raises ``StreamTimeoutError``; reading can go on after that.
-            wait_for: seconds to wait for a workflow that does not exist; then ``WorkflowNotFoundError``.
             type: what the values are; plain JSON by default.
+            on_rollback: what to do when values that were handed out are taken back, because the attempt of the step
+                that wrote them failed: ``"raise"`` :class:`~dbosflow.errors.StreamRolledBackError`, ``"ignore"`` it,
+                or call a function with the :class:`~dbosflow.types.Rollback`.
+            options: ``start``, ``until``, ``view``, ``timeout`` and ``wait_for``, as
+                :class:`~dbosflow.streams.ReadOptions` explains them.
         """
         refuse_on_loop("read_stream_async")
-        reader = self._core.reader(
-            **reading(workflow_id, key, start=start, timeout=timeout, wait_for=wait_for, type_=type)
-        )
-        return StreamReader(reader, lambda: self._host.call(reader.next_page(), "read_stream_async"))
+        return self._reader(reading(workflow_id, key, type, options), on_rollback, "read_stream_async")
 
     @overload
-    def read_stream_async(
-        self, workflow_id: str, key: str, *, start: int = 0, timeout: float | None = None, wait_for: float = 0.0
-    ) -> StreamChannel[Any]: ...
+    def read_stream_async(self, workflow_id: str, key: str, **options: Unpack[ReadOptions]) -> StreamChannel[Any]: ...
     @overload
     def read_stream_async(
-        self,
-        workflow_id: str,
-        key: str,
-        *,
-        start: int = 0,
-        timeout: float | None = None,
-        wait_for: float = 0.0,
-        type: type[V],
+        self, workflow_id: str, key: str, *, type: type[V], **options: Unpack[ReadOptions]
     ) -> StreamChannel[V]: ...
     def read_stream_async(
         self,
         workflow_id: str,
         key: str,
         *,
-        start: int = 0,
-        timeout: float | None = None,
-        wait_for: float = 0.0,
         type: Any = None,  # noqa: A002 (the word of the public interface)
+        **options: Unpack[ReadOptions],
     ) -> StreamChannel[Any]:
         """A channel of :class:`~dbosflow.StreamValue`, the last one ``closed``. See :meth:`read_stream`."""
-        reader = self._core.reader(
-            **reading(workflow_id, key, start=start, timeout=timeout, wait_for=wait_for, type_=type)
-        )
+        return self._channel(reading(workflow_id, key, type, options))
+
+    def read(
+        self,
+        stream: Stream[V, F],
+        workflow_id: str,
+        *,
+        on_rollback: OnRollback = "raise",
+        **options: Unpack[ReadOptions],
+    ) -> StreamReader[V]:
+        """:meth:`read_stream` of a declared stream: its values are typed, and so is the final payload."""
+        refuse_on_loop("read_async")
+        return self._reader(stream.reading(workflow_id, options), on_rollback, "read_async")
+
+    def read_async(self, stream: Stream[V, F], workflow_id: str, **options: Unpack[ReadOptions]) -> StreamChannel[V]:
+        """:meth:`read_stream_async` of a declared stream: its values are typed, and so is the final payload."""
+        return self._channel(stream.reading(workflow_id, options))
+
+    def _reader(self, what: Reading, on_rollback: OnRollback, twin: str) -> StreamReader[Any]:
+        reader = self._core.reader(what)
+        return StreamReader(reader, lambda: self._host.call(reader.next_page(), twin), on_rollback)
+
+    def _channel(self, what: Reading) -> StreamChannel[Any]:
+        reader = self._core.reader(what)
         return StreamChannel(reader, lambda: self._host.bridge(reader.next_page()))
 
     # -- workers -----------------------------------------------------------------------------------------------------

@@ -25,12 +25,18 @@
     ├── LeaseLostError              this process no longer owns what it tried to write
     └── StreamError
         ├── StreamClosedError       a write after the close
+        ├── StreamRolledBackError   values that were read are taken back; reading can go on
         ├── StreamTimeoutError      no news within the reader's timeout; reading can go on
         ├── StreamFailedError       the stream ended with its workflow's error
         └── StreamCancelledError    the stream ended with its workflow's cancellation
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dbosflow.types import Rollback
 
 
 class DbosflowError(Exception):
@@ -161,6 +167,19 @@ class StreamError(DbosflowError):
 
 class StreamClosedError(StreamError):
     """The stream is closed; nothing can be written after the close."""
+
+
+class StreamRolledBackError(StreamError):
+    """A step's attempt failed: values of it that were read no longer count. The reader stays usable.
+
+    :attr:`rollback` says which offsets. Read with ``on_rollback=``, or with ``view="committed"``, which is never ahead
+    of an attempt in flight.
+    """
+
+    def __init__(self, workflow_id: str, key: str, message: str, rollback: Rollback) -> None:
+        super().__init__(workflow_id, key, message)
+        self.args = (workflow_id, key, message, rollback)
+        self.rollback = rollback
 
 
 class StreamTimeoutError(StreamError, TimeoutError):

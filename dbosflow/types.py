@@ -59,12 +59,30 @@ class FrameKind(StrEnum):
 _TERMINAL = frozenset({FrameKind.COMPLETE, FrameKind.ERROR, FrameKind.CANCELLED})
 
 
+Ranges = tuple[tuple[int, int], ...]
+"""Offsets of a stream: each range from its first to the one after its last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """An attempt of a step is over without success: what it wrote to this stream no longer counts."""
+
+    ranges: Ranges
+    step_key: str
+    attempt: str
+    """``epoch.n``, or ``*`` where all attempts of the step shared what they wrote."""
+
+    def __contains__(self, offset: object) -> bool:
+        return isinstance(offset, int) and any(first <= offset < stop for first, stop in self.ranges)
+
+
 @dataclass(frozen=True, slots=True)
 class StreamOutcome:
-    """How a stream ended: its terminal frame's kind, and the workflow's error if that was the cause."""
+    """How a stream ended: its terminal frame's kind, the error if that was the cause, the writer's final payload."""
 
     kind: FrameKind
     error: BaseException | None = None
+    final: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +90,15 @@ class StreamValue(Generic[T]):
     """One item of a stream channel.
 
     A value has ``closed`` false and no ``error``. The last item has ``closed`` true, no value, and ``error`` where the
-    stream did not end well. ``offset`` is the item's own; reading resumes at ``offset + 1``.
+    stream did not end well. An item with a ``rollback`` has no value: it takes back values that this reader was given
+    before. ``offset`` is the item's own; reading resumes at ``offset + 1``.
     """
 
     value: T
     offset: int
     closed: bool = False
     error: BaseException | None = None
+    rollback: Rollback | None = None
 
 
 @dataclass(frozen=True, slots=True)

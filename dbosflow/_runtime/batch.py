@@ -6,10 +6,13 @@ Offsets come from the last *acknowledged* tail, so a block starts where its writ
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.entries import Close, Ending, Record, Values
+from dbosflow._runtime.conductor import GIVEN_UP
+from dbosflow._runtime.entries import Close, Ending, Record, TakeBack, Values
+from dbosflow._runtime.undecided import RESUMED, Undecided
 from dbosflow._store.batch import BatchRows
 from dbosflow._store.notify import queue_topic, stream_topic, workflow_topic
 from dbosflow.types import FrameKind
@@ -21,48 +24,123 @@ if TYPE_CHECKING:
     from dbosflow._runtime.run import Run
 
 
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A row of a stream: consecutive values of one producer, or a control frame."""
+
+    key: str
+    offset: int
+    count: int
+    kind: FrameKind
+    values: str | None
+    producer: str = ""
+    producer_seq: int = 0
+    attempt: str | None = None
+
+
 @dataclass(slots=True, eq=False)
 class Slice:
-    """What one run has in one batch."""
+    """What one run has in one batch. There is one of a run at a time, so its offsets can be given when it is built.
+
+    What it makes of the run's streams becomes the run's when it is acknowledged.
+    """
 
     run: Run
     entries: list[Entry]
     records: list[Record] = field(default_factory=list)
     ending: Ending | None = None
-    blocks: list[tuple[str, int, int, FrameKind, str | None, str, int, str | None]] = field(default_factory=list)
-    """Key, offset, count, kind, values, producer, producer_seq, attempt."""
+    blocks: list[Block] = field(default_factory=list)
     tails: dict[str, int] = field(default_factory=dict)
     """The tail of each stream that it writes to, after it."""
+    committed: set[str] = field(default_factory=set)
+    """Streams whose values, written by an attempt, are committed by its records."""
+    ended: set[str] = field(default_factory=set)
+    reopened: set[str] = field(default_factory=set)
+    undecided: Undecided = field(init=False)
 
     def __post_init__(self) -> None:
+        self.undecided = self.run.undecided.copy()
         for entry in self.entries:
             if isinstance(entry, Record):
                 self.records.append(entry)
+                self._decide(entry)
             elif isinstance(entry, Values):
-                text = f"[{','.join(entry.texts)}]"
-                self._block(entry, len(entry.texts), FrameKind.VALUES, text)
+                self._values(entry)
             elif isinstance(entry, Close):
-                self._block(entry, 1, FrameKind.COMPLETE, None)
-            else:
+                self._close(entry)
+            elif isinstance(entry, TakeBack):
+                self._take_back(one for one in self.undecided.producers(entry.step_key) if not _is_resumed(one))
+            elif isinstance(entry, Ending):
                 self.ending = entry
         if self.ending is not None and self.ending.status.ended:
+            self._take_back(self.undecided.producers())
             self._close_streams(self.ending)
 
-    def _block(self, entry: Values | Close, count: int, kind: FrameKind, values: str | None) -> None:
-        self._append(
+    def _values(self, entry: Values) -> None:
+        text = f"[{','.join(entry.texts)}]"
+        offset = self._append(
             entry.key,
-            count,
-            kind,
-            values,
+            len(entry.texts),
+            FrameKind.VALUES,
+            text,
             producer=entry.producer,
             producer_seq=entry.producer_seq,
             attempt=entry.attempt,
         )
+        if entry.attempt is not None:
+            self.undecided.wrote(entry.producer, entry.key, offset, len(entry.texts))
+
+    def _close(self, close: Close) -> None:
+        """Ends a stream, or, where some of it may still be taken back, holds the end until that is decided."""
+        if close.attempt is not None:
+            self.undecided.wrote(close.producer, close.key, 0, 0)
+        if self.undecided.holds(close.key):
+            self.undecided.held_closes[close.key] = close
+        else:
+            self._append_close(close)
+
+    def _decide(self, record: Record) -> None:
+        """What the record says of attempts: committed by the success that names them, else taken back."""
+        undecided = self.undecided
+        if not undecided:
+            return
+        if record.kind == "attempt":
+            self._take_back([record.key])
+        elif record.kind == "given_up":
+            self._take_back(undecided.producers(record.key.removesuffix(GIVEN_UP)))
+        elif record.kind == "step":
+            for producer in undecided.producers(record.key):
+                if record.error is None and producer.rpartition("@")[2] in {record.attempt, RESUMED}:
+                    for key, _ in undecided.decide(producer):
+                        self.committed.add(key)
+                        self._release_close(key)
+                else:
+                    self._take_back([producer])
+
+    def _take_back(self, producers: Iterable[str]) -> None:
+        for producer in producers:
+            attempt = producer.rpartition("@")[2]
+            for key, ranges in self.undecided.decide(producer):
+                if ranges:
+                    text = json.dumps(ranges)
+                    self._append(key, 1, FrameKind.ROLLBACK, text, producer=producer, attempt=attempt)
+                held = self.undecided.held_closes.get(key)
+                if held is not None and held.attempt is not None and held.producer == producer:
+                    del self.undecided.held_closes[key]
+                    self.reopened.add(key)
+                self._release_close(key)
+
+    def _release_close(self, key: str) -> None:
+        if key in self.undecided.held_closes and not self.undecided.holds(key):
+            self._append_close(self.undecided.held_closes.pop(key))
+
+    def _append_close(self, close: Close) -> None:
+        self._append(close.key, 1, close.kind, close.payload, producer=close.producer, producer_seq=close.producer_seq)
 
     def _close_streams(self, ending: Ending) -> None:
         """Every stream that the workflow leaves open ends with it, in the same statement."""
         for key, stream in self.run.streams.items():
-            if not stream.closed:
+            if not stream.ended and key not in self.ended:
                 self._append(key, 1, ending.frame, ending.error)
 
     def _append(
@@ -75,10 +153,13 @@ class Slice:
         producer: str = "",
         producer_seq: int = 0,
         attempt: str | None = None,
-    ) -> None:
+    ) -> int:
+        if kind.terminal:
+            self.ended.add(key)
         offset = self.tails.get(key, self.run.streams[key].tail)
-        self.blocks.append((key, offset, count, kind, values, producer, producer_seq, attempt))
+        self.blocks.append(Block(key, offset, count, kind, values, producer, producer_seq, attempt))
         self.tails[key] = offset + count
+        return offset
 
     def add_to(self, rows: BatchRows) -> None:
         """Adds its rows to a batch."""
@@ -95,10 +176,13 @@ class Slice:
             )
         for key in self.tails:
             rows.tails.append((workflow_id, key, run.streams[key].tail))
-        for key, offset, count, kind, values, producer, producer_seq, attempt in self.blocks:
-            size = len(values or "")
+        for block in self.blocks:
+            size = len(block.values or "")
             rows.blocks.append(
-                (workflow_id, key, offset, count, kind, values, size, producer, producer_seq, attempt, epoch)
+                (
+                    *(workflow_id, block.key, block.offset, block.count, block.kind, block.values, size),
+                    *(block.producer, block.producer_seq, block.attempt, epoch),
+                )
             )
         if self.ending is not None:
             rows.ends.append((workflow_id, epoch, self.ending.status, self.ending.output, self.ending.error))
@@ -114,17 +198,26 @@ class Slice:
             run.turn += 1
         for key, tail in self.tails.items():
             run.streams[key].tail = tail
+        for key in self.ended:
+            run.streams[key].ended = True
+        for key in self.reopened:
+            run.streams[key].closed = False
+        run.undecided = self.undecided
         run.committed(self.entries)
 
     def topics(self) -> Iterable[str]:
         """Who has news when it is durable."""
-        for key in self.tails:
+        for key in self.committed.union(self.tails):
             yield stream_topic(self.run.workflow_id, key)
         for record in self.records:
             if record.start is not None and not record.start.owned:
                 yield queue_topic(record.start.queue)
         if self.ending is not None:
             yield workflow_topic(self.run.workflow_id)
+
+
+def _is_resumed(producer: str) -> bool:
+    return producer.endswith(f"@{RESUMED}")
 
 
 def take_out(started: set[str], workflow_id: str) -> bool:

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dbosflow._runtime.undecided import Producer
 from dbosflow.definitions import local_name
 from dbosflow.errors import BranchError
 
@@ -164,11 +165,12 @@ class Strand(Coroutine[Any, Any, Any]):
 class Branch:
     """One thread of control of a run, and the counters that make its keys."""
 
-    __slots__ = ("_occurrences", "_spawned", "operation", "owner", "path", "run", "unbreathed")
+    __slots__ = ("_occurrences", "_spawned", "operation", "owner", "path", "producer", "run", "unbreathed")
 
     def __init__(self, run: Run, path: str) -> None:
         self.run = run
         self.path = path
+        self.producer = Producer(path)
         self.owner: Owner | None = None
         self.operation: str | None = None
         """The key of the operation under way, for the watchdog."""

@@ -15,6 +15,7 @@ import time
 import uuid
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -25,7 +26,7 @@ from dbosflow._runtime.executor import Executor
 from dbosflow._runtime.hub import Hub, Outcomes
 from dbosflow._runtime.listener import Listener, SafetyPoll
 from dbosflow._runtime.notifier import Notifier
-from dbosflow._runtime.reader import Reader
+from dbosflow._runtime.reader import Reader, Reading
 from dbosflow._runtime.signals import Signals
 from dbosflow._store import step, stream, workflow
 from dbosflow._store.connect import connect_async
@@ -44,7 +45,6 @@ if TYPE_CHECKING:
     from dbosflow._store.workflow import Started, WorkflowFilter
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry, WorkflowDef
-    from dbosflow.serde import Codec
     from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo
 
 T = TypeVar("T")
@@ -280,18 +280,20 @@ class Core:
 
     # -- streams -----------------------------------------------------------------------------------------------------
 
-    def reader(
-        self,
-        workflow_id: str,
-        key: str,
-        *,
-        start: int,
-        timeout: float | None,
-        wait_for: float,
-        codec: Codec[list[Any]] | None,
-    ) -> Reader:
+    def reader(self, reading: Reading) -> Reader:
         """A reader of one stream. Does no I/O by itself."""
-        return Reader(self._hub, workflow_id, key, start=start, timeout=timeout, wait_for=wait_for, codec=codec)
+        return Reader(self._hub, self, reading)
+
+    async def place(self, reading: Reading) -> int:
+        """The offset that a start of ``"tail"``, or of so many values before the end, stands for."""
+        if isinstance(reading.start, str):
+            return await self._read(stream.tail, reading.workflow_id, reading.key)
+        find = partial(stream.offset_from_end, count=-reading.start, committed=reading.view == "committed")
+        return await self._read(find, reading.workflow_id, reading.key)
+
+    async def emitted(self, workflow_id: str, key: str, producer: str) -> list[str]:
+        """The durable values of a stream's producer, as the JSON arrays of its blocks."""
+        return await self._read(stream.emitted, workflow_id, key, producer)
 
     # -- queues ------------------------------------------------------------------------------------------------------
 

@@ -61,13 +61,35 @@ class Values:
 
 @dataclass(slots=True, eq=False)
 class Close:
-    """The end of one stream by its own writer."""
+    """The end of one stream by its own writer: complete, with a final payload, or with an error."""
 
     key: str
     producer: str
     producer_seq: int
     attempt: str | None
+    kind: FrameKind = FrameKind.COMPLETE
+    payload: str | None = None
+
+    @property
+    def size(self) -> int:
+        """Its rough size in a statement, in bytes."""
+        return 200 + len(self.payload or "")
+
+
+@dataclass(slots=True, eq=False)
+class TakeBack:
+    """Before a new attempt of a step: what is undecided of earlier ones, which no record has decided, is taken back."""
+
+    step_key: str
     size: int = 200
+
+
+@dataclass(slots=True, eq=False)
+class Mark:
+    """No row: tells when all that was buffered before it is durable."""
+
+    waiter: Waiter
+    size: int = 0
 
 
 @dataclass(slots=True, eq=False)
@@ -95,7 +117,7 @@ _FRAMES = {
     WorkflowStatus.CANCELLED: FrameKind.CANCELLED,
 }
 
-Entry = Record | Values | Close | Ending
+Entry = Record | Values | Close | TakeBack | Mark | Ending
 
 
 @dataclass(slots=True, eq=False)

@@ -11,10 +11,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dbosflow._runtime.entries import Ending
-    from dbosflow._runtime.reader import Reader
+    from dbosflow._runtime.reader import Reader, Reading
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.definitions import WorkflowDef
-    from dbosflow.serde import Codec
 
 
 class Family(Protocol):
@@ -26,16 +25,11 @@ class Family(Protocol):
     async def look_up(self, workflow_id: str) -> Started | None:
         """What stands under a workflow id."""
 
-    def reader(
-        self,
-        workflow_id: str,
-        key: str,
-        *,
-        start: int,
-        timeout: float | None,
-        wait_for: float,
-        codec: Codec[list[Any]] | None,
-    ) -> Reader: ...
+    def reader(self, reading: Reading) -> Reader:
+        """A reader of one stream. Does no I/O by itself."""
+
+    async def emitted(self, workflow_id: str, key: str, producer: str) -> list[str]:
+        """The durable values of a stream's producer, as the JSON arrays of its blocks."""
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
         """How a workflow ended. Waits for that; with ``ended``, also while it is blocked."""

@@ -84,6 +84,9 @@ class Hands(Protocol):
     async def room(self, run: Run) -> None:
         """Waits until the run's buffer has room."""
 
+    async def durable(self, run: Run) -> None:
+        """Waits until all that the run has buffered is durable."""
+
 
 class LoopHands:
     """Code on the engine's event loop."""
@@ -156,6 +159,12 @@ class LoopHands:
         run.when_room(room.set)
         await room.wait()
 
+    async def durable(self, run: Run) -> None:
+        """Waits until all that the run has buffered is durable."""
+        durable = asyncio.get_running_loop().create_future()
+        run.mark(durable)
+        await durable
+
 
 class ThreadHands:
     """Code on the thread of a sync workflow. Steps and children that it calls run on that thread, too."""
@@ -220,6 +229,12 @@ class ThreadHands:
         room: Future[None] = Future()
         run.when_room(lambda: room.set_result(None))
         room.result()
+
+    async def durable(self, run: Run) -> None:
+        """Waits until all that the run has buffered is durable."""
+        durable: Future[None] = Future()
+        run.mark(durable)
+        durable.result()
 
 
 async def _in_spite_of_cancellation(turn: asyncio.Future[None]) -> None:

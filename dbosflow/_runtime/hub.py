@@ -34,6 +34,10 @@ UNKNOWN = -1
 """The end of a stream of which only a part was seen."""
 
 
+_Stream = tuple[str, str, bool]
+"""Workflow id, key, and whether its readers see only what is committed."""
+
+
 class _Ask:
     """One reader's wait for a page."""
 
@@ -70,14 +74,19 @@ class Hub(Service):
         self._pool = pool
         self._schema = schema
         self._signals = signals
-        self._tails: dict[tuple[str, str], _Tail] = {}
-        self._due: dict[tuple[str, str], None] = {}
+        self._tails: dict[_Stream, _Tail] = {}
+        self._due: dict[_Stream, None] = {}
         self.queries = 0
         """Statements sent so far: what a test counts."""
 
-    async def read(self, workflow_id: str, key: str, offset: int, known: WorkflowStatus | str | None) -> Page:
-        """The next page at ``offset``: waits for frames there, or for a workflow status other than ``known``."""
-        stream_of = (workflow_id, key)
+    async def read(
+        self, workflow_id: str, key: str, offset: int, known: WorkflowStatus | str | None, *, committed: bool = False
+    ) -> Page:
+        """The next page at ``offset``: waits for frames there, or for a workflow status other than ``known``.
+
+        With ``committed``, for frames that can no longer be taken back.
+        """
+        stream_of = (workflow_id, key, committed)
         tail = self._tails.get(stream_of) or self._follow(stream_of)
         ask = _Ask(offset, known)
         tail.asks.add(ask)
@@ -107,12 +116,12 @@ class Hub(Service):
             waiting = [ask for ask in tail.asks if not ask.future.done()]
             tail.news = tail.news and not waiting  # a reader that is on its way to its next page finds them
             for ask in waiting:
-                asks.setdefault(Want(*stream_of, ask.offset), []).append(ask)
+                asks.setdefault(Want(*stream_of[:2], ask.offset, stream_of[2]), []).append(ask)
         if asks:
             await self._fetch(asks, due)
         return bool(self._due)
 
-    async def _fetch(self, asks: dict[Want, list[_Ask]], due: dict[tuple[str, str], None]) -> None:
+    async def _fetch(self, asks: dict[Want, list[_Ask]], due: dict[_Stream, None]) -> None:
         self.queries += 1
         try:
             async with self._pool.connection() as connection:
@@ -127,7 +136,7 @@ class Hub(Service):
                     ask.future.set_result(page)
 
     def _learn(self, want: Want, page: Page) -> None:
-        tail = self._tails.get((want.workflow_id, want.key))
+        tail = self._tails.get((want.workflow_id, want.key, want.committed))
         if tail is None:
             return
         if page.complete:
@@ -136,7 +145,7 @@ class Hub(Service):
             tail.end = UNKNOWN
         tail.status = page.status
 
-    def _follow(self, stream_of: tuple[str, str]) -> _Tail:
+    def _follow(self, stream_of: _Stream) -> _Tail:
         tail = self._tails[stream_of] = _Tail()
 
         def news() -> None:
@@ -145,11 +154,11 @@ class Hub(Service):
                 self._due[stream_of] = None
                 self.wake()
 
-        for topic in (stream_topic(*stream_of), workflow_topic(stream_of[0])):
+        for topic in (stream_topic(*stream_of[:2]), workflow_topic(stream_of[0])):
             tail.unsubscribe.append(self._signals.subscribe(topic, news))
         return tail
 
-    def _forget_soon(self, stream_of: tuple[str, str], tail: _Tail) -> None:
+    def _forget_soon(self, stream_of: _Stream, tail: _Tail) -> None:
         """Forgets a stream without readers, unless one comes back for the next page at once."""
 
         def forget() -> None:

@@ -86,7 +86,7 @@ class Journal(Service):
         self._loop = asyncio.get_running_loop()
         self._submitted: deque[Run] = deque()
         self._starts: deque[Start] = deque()
-        self._last: list[Slice] = []
+        self._last: list[tuple[Run, Ending]] = []
         self._under_way: Batch | None = None
         self._lease_is_over = False
         self._idle = asyncio.Event()
@@ -111,7 +111,7 @@ class Journal(Service):
 
     def finish(self, run: Run, ending: Ending) -> None:
         """Writes the end of a run that was stopped for good, and nothing else of it."""
-        self._last.append(Slice(run, [ending]))
+        self._last.append((run, ending))
         self._stir()
 
     def lease_is_over(self) -> None:
@@ -159,7 +159,8 @@ class Journal(Service):
         limit = self._settings.batch_bytes
         starts = self._take_starts()
         limit -= sum(len(start.input) + 200 for start in starts)
-        slices, self._last = self._last, []
+        slices = [Slice(run, [ending]) for run, ending in self._last]
+        self._last = []
         for _ in range(len(self._submitted)):
             if limit <= 0 and (slices or starts):
                 break

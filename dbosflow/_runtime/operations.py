@@ -115,6 +115,7 @@ async def _attempts(
         number += 1
         attempt = Attempt(run, key, f"{run.epoch}.{number}")
         await _in_time(hands, branch)
+        run.begin_attempt(key)
         run.body_begins()
         try:
             record, value, error = await _attempt(hands, attempt, step, args, kwargs)
@@ -129,7 +130,7 @@ async def _attempts(
         if not again:
             raise _failure(record.error or "", error)
         # Durable before the next attempt begins, or a crash in that one would forget that this one has failed.
-        failed_record = Record(attempt.producer, "attempt", error=record.error, attempt=attempt.name)
+        failed_record = Record(attempt.record_key, "attempt", error=record.error, attempt=attempt.name)
         failed_record.elapsed = record.elapsed
         await hands.commit(run, failed_record)
         await hands.pause(run, step.retry.delay_after(failures))

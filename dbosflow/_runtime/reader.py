@@ -7,10 +7,11 @@ import json
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dbosflow import serde
 from dbosflow._runtime.hub import UNSEEN
+from dbosflow._store.stream import ranges_of
 from dbosflow.errors import (
     StreamCancelledError,
     StreamError,
@@ -20,12 +21,13 @@ from dbosflow.errors import (
     WorkflowFailedError,
     WorkflowNotFoundError,
 )
-from dbosflow.types import FrameKind, StreamOutcome, WorkflowStatus
+from dbosflow.types import FrameKind, Rollback, StreamOutcome, WorkflowStatus
 
 if TYPE_CHECKING:
     from dbosflow._runtime.hub import Hub
     from dbosflow._store.stream import Block, Page
     from dbosflow.serde import Codec
+    from dbosflow.types import Ranges
 
 _OUTCOMES = {
     WorkflowStatus.SUCCEEDED: FrameKind.COMPLETE,
@@ -34,62 +36,99 @@ _OUTCOMES = {
 }
 
 
+View = Literal["live", "committed", "raw"]
+"""What a reader sees: values at once, and what takes some of them back; only values that stay; or every frame."""
+
+
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One value with its offset."""
+    """One value with its offset, or the rollback of some that came before."""
 
     value: Any
     offset: int
+    rollback: Rollback | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a reader has read: the next offset, and the end if it has seen it."""
+    """How far a reader has read: the next offset, the rollbacks that it knew of, and the end if it has seen it."""
 
     next: int
     kind: FrameKind | None = None
     error: str | None = None
+    known: int = 0
+    """The offset after the last rollback that it knew of, which may lie far ahead."""
+    start: int = 0
+    """Where it began, if not at a given offset."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What is to be read: a stream, from where to where, and how."""
+
+    workflow_id: str
+    key: str
+    start: int | Literal["tail"] = 0
+    until: int | None = None
+    view: View = "live"
+    timeout: float | None = None
+    wait_for: float = 0.0
+    codec: Codec[list[Any]] | None = None
+    final: Codec[Any] | None = None
+
+
+class Places(Protocol):
+    """Finds places in a stream."""
+
+    async def place(self, reading: Reading) -> int:
+        """The offset that a start of ``"tail"``, or of so many values before the end, stands for."""
 
 
 class Reader:
-    """Reads one stream from an offset on. Lives on the engine's loop; :meth:`next_page` is the only wait.
+    """Reads one stream. Lives on the engine's loop; :meth:`next_page` is the only wait.
 
-    ``offset`` is the first one that has not been handed out. When ``outcome`` is set, nothing more will come.
+    ``offset`` is the first one that has not been handed out. When ``outcome`` is set, nothing more will come; when
+    ``over`` is, nothing more is wanted.
+
+    A rollback takes back what lies before it. What a reader had not been given by the time it learned of that, it never
+    gets; what it had been given, it is told of when it comes to the rollback. Who resumes at an offset counts as having
+    been given what is before.
     """
 
-    def __init__(
-        self,
-        hub: Hub,
-        workflow_id: str,
-        key: str,
-        *,
-        start: int,
-        timeout: float | None,
-        wait_for: float,
-        codec: Codec[list[Any]] | None,
-    ) -> None:
-        self.workflow_id = workflow_id
-        self.key = key
-        self.offset = start
+    def __init__(self, hub: Hub, places: Places, reading: Reading) -> None:
+        self.workflow_id = reading.workflow_id
+        self.key = reading.key
+        self.offset = reading.start if isinstance(reading.start, int) and reading.start >= 0 else 0
         self.outcome: StreamOutcome | None = None
+        self.over = False
         self._hub = hub
-        self._timeout = timeout
-        self._wait_for = wait_for
-        self._codec = codec
+        self._places = places
+        self._reading = reading
+        self._placed = self.offset == reading.start
         self._items: deque[Item] = deque()
-        self._fetched = start
+        self._fetched = self.offset
+        self._given_from = 0
+        self._rollbacks: dict[int, bool] = {}
+        """The rollbacks that it knows of and has not come to: whether they take back something that it was given."""
+        self._known_rollbacks = 0
         self._ending: StreamOutcome | None = None
         self._end: tuple[FrameKind | None, str | None] = (None, None)
         self._known: WorkflowStatus | str | None = UNSEEN
 
     def take(self) -> Item | None:
-        """The next item of the page at hand, if there is one. Sets ``outcome`` once the last was taken."""
+        """The next item of the page at hand, if there is one. Sets ``outcome`` or ``over`` once the last was taken."""
         if self._items:
             item = self._items.popleft()
             self.offset = item.offset + 1
             return item
         self.outcome = self._ending
+        self.over = self.outcome is not None or self._is_over
         return None
+
+    @property
+    def _is_over(self) -> bool:
+        until = self._reading.until
+        return until is not None and self._placed and self._fetched >= until
 
     async def next_page(self) -> None:
         """Waits until there are items to take, or the end.
@@ -99,8 +138,10 @@ class Reader:
             WorkflowBlockedError: the workflow is parked; reading can go on when it is resumed.
             StreamTimeoutError: no news within ``timeout`` seconds; reading can go on.
         """
-        while not self._items and self._ending is None:
-            page = await self._read(self._timeout if self._known is not UNSEEN else None)
+        if not self._placed:
+            self._start_at(await self._places.place(self._reading))
+        while not self._items and self._ending is None and not self._is_over:
+            page = await self._read(self._reading.timeout if self._known is not UNSEEN else None)
             if page.status is None:
                 page = await self._appearing()
             blocked = page.status is WorkflowStatus.BLOCKED
@@ -109,10 +150,14 @@ class Reader:
             if blocked and not self._items and self._ending is None:
                 raise WorkflowBlockedError(self.workflow_id, self._blocked_message(page.error))
 
+    def _start_at(self, offset: int) -> None:
+        self.offset = self._fetched = self._given_from = offset
+        self._placed = True
+
     async def _read(self, timeout: float | None) -> Page:  # noqa: ASYNC109 (the reader's own setting)
         try:
             async with asyncio.timeout(timeout):
-                return await self._hub.read(self.workflow_id, self.key, self._fetched, self._known)
+                return await self._fetch(self._known)
         except TimeoutError:
             msg = f"no news on stream {self.key!r} of workflow {self.workflow_id!r} within {timeout} s"
             raise StreamTimeoutError(self.workflow_id, self.key, msg) from None
@@ -120,67 +165,106 @@ class Reader:
     async def _appearing(self) -> Page:
         """Waits for a workflow that does not exist yet."""
         self._known = None
+        wait_for = self._reading.wait_for
         try:
-            async with asyncio.timeout(self._wait_for):
-                return await self._hub.read(self.workflow_id, self.key, self._fetched, None)
+            async with asyncio.timeout(wait_for):
+                return await self._fetch(None)
         except TimeoutError:
             self._known = UNSEEN
             msg = f"there is no workflow {self.workflow_id!r}"
-            if self._wait_for:
-                msg += f", also not after {self._wait_for} s"
+            if wait_for:
+                msg += f", also not after {wait_for} s"
             raise WorkflowNotFoundError(self.workflow_id, msg) from None
+
+    async def _fetch(self, known: WorkflowStatus | str | None) -> Page:
+        committed = self._reading.view == "committed"
+        return await self._hub.read(self.workflow_id, self.key, self._fetched, known, committed=committed)
 
     def progress(self) -> Progress:
         """How far it has read: what a workflow records instead of the values."""
-        return Progress(self._fetched, *self._end)
+        return Progress(self._fetched, *self._end, self._known_rollbacks, self._given_from)
 
     async def repeat(self, progress: Progress) -> None:
         """Reads again what an earlier run of the workflow around it has read, and not more."""
+        if not self._placed:
+            self._start_at(progress.start)
         while self._fetched < progress.next:
-            page = await self._hub.read(self.workflow_id, self.key, self._fetched, UNSEEN)
+            page = await self._fetch(UNSEEN)
             if not page.blocks:
                 msg = f"stream {self.key!r} of workflow {self.workflow_id!r} no longer holds what was read from it"
                 raise StreamError(self.workflow_id, self.key, msg)
-            self._accept(page, progress.next)
+            self._accept(page, progress)
         if progress.kind is not None:
             self._set_ending(progress.kind, progress.error)
 
-    def _accept(self, page: Page, until: float = math.inf) -> None:
+    def _accept(self, page: Page, progress: Progress | None = None) -> None:
+        """Takes a page in; with ``progress``, only what was known and read then."""
+        limits = (self._reading.until, None if progress is None else progress.next)
+        until: float = min((limit for limit in limits if limit is not None), default=math.inf)
+        known = math.inf if progress is None else progress.known
+        rollbacks = [ranges for offset, ranges in page.rollbacks if offset < known] if self._hides else []
+        self._learn(page, known)
         for block in page.blocks:
+            if block.offset >= until:
+                break
             if block.kind is FrameKind.VALUES:
-                values = self._decode(block)
-                for position in range(max(self._fetched - block.offset, 0), block.count):
-                    if block.offset + position < until:
-                        self._items.append(Item(values[position], block.offset + position))
-            elif block.kind.terminal and block.offset < until:
+                self._accept_values(block, until, rollbacks)
+            elif block.kind is FrameKind.ROLLBACK:
+                if self._rollbacks.pop(block.offset, True):
+                    self._items.append(Item(None, block.offset, _rollback(block)))
+            else:
                 self._set_ending(block.kind, block.values)
             self._fetched = int(min(block.next, until))
-        if (
-            self._ending is None
-            and page.complete
-            and page.status is not None
-            and page.status.ended
-            and until == math.inf
-        ):
-            self._set_ending(_OUTCOMES[page.status], page.error)  # a key that nobody wrote
+        status = page.status
+        ended = status is not None and status.ended and page.complete and progress is None
+        if ended and self._ending is None and not self._is_over:
+            assert status is not None
+            self._set_ending(_OUTCOMES[status], page.error)  # a key that nobody wrote
 
-    def _set_ending(self, kind: FrameKind, error: str | None) -> None:
-        self._end = (kind, error)
-        self._ending = self._outcome(kind, error)
+    @property
+    def _hides(self) -> bool:
+        """Whether what is taken back is never shown to who has not seen it."""
+        return self._reading.view != "raw"
+
+    def _learn(self, page: Page, known: float) -> None:
+        """Finds out of each new rollback whether it concerns this reader."""
+        for offset, ranges in page.rollbacks:
+            if offset < known and offset not in self._rollbacks:
+                given = any(first < self._fetched and self._given_from < stop for first, stop in ranges)
+                self._rollbacks[offset] = self._reading.view == "raw" or (self._reading.view == "live" and given)
+                self._known_rollbacks = max(self._known_rollbacks, offset + 1)
+
+    def _accept_values(self, block: Block, until: float, rollbacks: list[Ranges]) -> None:
+        if self._reading.view == "committed" and not block.committed:
+            return
+        first = max(self._fetched - block.offset, 0)
+        if any(start <= block.offset + first < stop for ranges in rollbacks for start, stop in ranges):
+            return  # a block is of one attempt: it is taken back as a whole
+        values = self._decode(block)
+        for position in range(first, block.count):
+            if block.offset + position < until:
+                self._items.append(Item(values[position], block.offset + position))
+
+    def _set_ending(self, kind: FrameKind, payload: str | None) -> None:
+        self._end = (kind, payload)
+        self._ending = self._outcome(kind, payload)
 
     def _decode(self, block: Block) -> list[Any]:
         text = block.values or "[]"
-        values: list[Any] = json.loads(text) if self._codec is None else self._codec.load(text)
+        codec = self._reading.codec
+        values: list[Any] = json.loads(text) if codec is None else codec.load(text)
         return values
 
-    def _outcome(self, kind: FrameKind, error: str | None) -> StreamOutcome:
+    def _outcome(self, kind: FrameKind, payload: str | None) -> StreamOutcome:
         if kind is FrameKind.COMPLETE:
-            return StreamOutcome(kind)
+            codec = self._reading.final
+            final = None if payload is None else json.loads(payload) if codec is None else codec.load(payload)
+            return StreamOutcome(kind, final=final)
         where = f"stream {self.key!r} of workflow {self.workflow_id!r}"
         if kind is FrameKind.CANCELLED:
             msg = f"{where} ended because the workflow was cancelled"
             return StreamOutcome(kind, StreamCancelledError(self.workflow_id, self.key, msg))
-        cause, name, message = serde.load_error(error or "{}")
+        cause, name, message = serde.load_error(payload or "{}")
         failure = StreamFailedError(self.workflow_id, self.key, f"{where} ended with {name}: {message}")
         failure.__cause__ = cause or WorkflowFailedError(self.workflow_id, name, message)
         return StreamOutcome(kind, failure)
@@ -188,3 +272,7 @@ class Reader:
     def _blocked_message(self, error: str | None) -> str:
         reason = serde.load_error(error or "{}")[2]
         return f"workflow {self.workflow_id!r} is blocked: {reason}"
+
+
+def _rollback(block: Block) -> Rollback:
+    return Rollback(ranges_of(block.values or "[]"), block.producer.rpartition("@")[0], block.attempt or "")

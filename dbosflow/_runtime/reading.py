@@ -46,5 +46,5 @@ async def next_page(hands: Hands, branch: Branch, reader: Reader) -> None:
             raise failure_again or StreamError(reader.workflow_id, reader.key, message)
         if record is not None:
             row = json.loads(output or "{}")
-            kind = row["kind"] and FrameKind(row["kind"])
-            await hands.wait(run, reader.repeat(Progress(row["next"], kind, row["error"])))
+            row["kind"] = row["kind"] and FrameKind(row["kind"])
+            await hands.wait(run, reader.repeat(Progress(**row)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import threading
 import time
 from collections import deque
@@ -12,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.branch import Branch, RunStopped, Strand, ThreadOwner
 from dbosflow._runtime.conductor import HANDED_ON, Conductor
-from dbosflow._runtime.entries import Close, Entry, Record, Values
+from dbosflow._runtime.entries import Close, Entry, Mark, Record, TakeBack, Values
 from dbosflow._runtime.scope import current_scope
+from dbosflow._runtime.undecided import Undecided
 from dbosflow._store.step import History
 from dbosflow.errors import LeaseLostError, StreamClosedError, WorkflowCancelledError
 
@@ -26,22 +28,29 @@ if TYPE_CHECKING:
     from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.scope import Attempt
+    from dbosflow._runtime.undecided import Producer
     from dbosflow._runtime.watch import Watch
     from dbosflow._store.step import Recorded
     from dbosflow.config import Settings
     from dbosflow.definitions import WorkflowDef
     from dbosflow.errors import NonDeterminismError
+    from dbosflow.types import FrameKind
+
+
+logger = logging.getLogger("dbosflow.run")
 
 
 class Stream:
     """What the owner knows of one stream: its acknowledged tail, and whether anything may follow."""
 
-    __slots__ = ("closed", "closed_durably", "open_values", "tail")
+    __slots__ = ("closed", "ended", "open_values", "tail")
 
     def __init__(self, tail: int = 0, *, closed: bool = False) -> None:
         self.tail = tail
         self.closed = closed
-        self.closed_durably = closed
+        """Whether writes are refused."""
+        self.ended = closed
+        """Whether its terminal frame has its place."""
         self.open_values: Values | None = None
 
 
@@ -84,6 +93,7 @@ class Run:
         self.streams = {
             key: Stream(tail, closed=key in self.history.closed) for key, tail in self.history.tails.items()
         }
+        self.undecided = Undecided(self.history.undecided)
         records = self.history.records.values()
         self.seq = max((record.seq for record in records), default=-1) + 1
         self.turn = max((record.turn for record in records), default=-1) + 1
@@ -117,6 +127,7 @@ class Run:
         self._written: dict[tuple[str, str], int] = {}
         self._buffered = 0
         self._room: list[Callable[[], None]] = []
+        self._cancel_listeners: list[Callable[[], object]] = []
         self._lock = threading.Lock()
 
     @property
@@ -153,26 +164,27 @@ class Run:
             self._push(record)
         self._submit(self)
 
-    def write(self, key: str, text: str, producer: str, attempt: Attempt | None) -> None:
+    def write(self, key: str, text: str, producer: Producer) -> None:
         """Buffers one stream value, unless the producer has it durable from an earlier run.
 
         The count comes before the check for closed: in a replay the close may be known before the writes that
         preceded it are repeated.
         """
         with self._lock:
-            self._check_writable(attempt)
-            count = self._written.get((key, producer), 0)
-            self._written[key, producer] = count + 1
-            if count < self.history.produced.get((key, producer), 0):
+            self._check_writable(producer.attempt)
+            name = producer.name
+            count = self._written.get((key, name), 0)
+            self._written[key, name] = count + 1
+            if count < self.history.produced.get((key, name), 0):
                 return
             stream = self._stream(key)
             if stream.closed:
-                self._written[key, producer] = count
+                self._written[key, name] = count
                 msg = f"stream {key!r} of workflow {self.workflow_id!r} is closed; nothing can be written after that"
                 raise StreamClosedError(self.workflow_id, key, msg)
             values = stream.open_values
-            if values is None or values.producer != producer or self._full(values):
-                values = Values(key, producer, count, attempt.name if attempt else None)
+            if values is None or values.producer != name or self._full(values):
+                values = Values(key, name, count, producer.label)
                 stream.open_values = values
                 self._push(values)
             values.texts.append(text)
@@ -181,16 +193,42 @@ class Run:
             self._buffered += size
         self._submit(self)
 
-    def close_stream(self, key: str, producer: str, attempt: Attempt | None) -> None:
+    def close_stream(self, key: str, producer: Producer, kind: FrameKind, payload: str | None) -> None:
         """Buffers the end of a stream. Closing a closed stream does nothing."""
         with self._lock:
-            self._check_writable(attempt)
+            self._check_writable(producer.attempt)
             stream = self._stream(key)
             if stream.closed:
                 return
             stream.closed = True
             stream.open_values = None
-            self._push(Close(key, producer, self._written.get((key, producer), 0), attempt.name if attempt else None))
+            name = producer.name
+            self._push(Close(key, name, self._written.get((key, name), 0), producer.label, kind, payload))
+        self._submit(self)
+
+    def resume_producer(self, key: str, producer: str) -> None:
+        """Lets a producer go on behind what it has durable, instead of repeating it."""
+        with self._lock:
+            self._written.setdefault((key, producer), self.history.produced.get((key, producer), 0))
+
+    def begin_attempt(self, step_key: str) -> None:
+        """Takes back what earlier attempts wrote that no record has decided: their owner died in them."""
+        with self._lock:
+            if not self.undecided.producers(step_key) or self.stopping is not None:
+                return
+            self._push(TakeBack(step_key))
+        self._submit(self)
+
+    def mark(self, waiter: Waiter) -> None:
+        """Tells ``waiter`` when all that is buffered now is durable."""
+        with self._lock:
+            if self.stopping is not None:
+                raise self.stopping
+            if not self._buffered:
+                waiter.set_result(None)
+                return
+            self.waiters.add(waiter)
+            self._push(Mark(waiter))
         self._submit(self)
 
     def write_count(self, key: str, producer: str) -> int:
@@ -201,6 +239,19 @@ class Run:
     def has_room(self) -> bool:
         """Whether its buffer may take more before some of it is durable."""
         return self._buffered < self.settings.buffer_bytes
+
+    def takes(self, key: str) -> bool:
+        """Whether a value for the stream ``key`` would be taken at once."""
+        stream = self.streams.get(key)
+        return self.active and not self.cancelled and self.has_room and not (stream is not None and stream.closed)
+
+    def when_cancelled(self, tell: Callable[[], object]) -> None:
+        """Calls ``tell`` (from the loop's thread) when the workflow is asked to end, or now if it was."""
+        with self._lock:
+            if not self.cancelled:
+                self._cancel_listeners.append(tell)
+                return
+        tell()
 
     def when_room(self, tell: Callable[[], None]) -> None:
         """Calls ``tell`` (from the loop's thread) once there is room, or the run has stopped."""
@@ -263,6 +314,9 @@ class Run:
             room, self._room = (self._room, []) if self.has_room else ([], self._room)
         for tell in room:
             tell()
+        for entry in entries:
+            if isinstance(entry, Mark):
+                self.tell(entry)
         told = [entry for entry in entries if isinstance(entry, Record) and entry.waiter is not None]
         if not told:
             return
@@ -272,7 +326,7 @@ class Run:
             for record in told:
                 self.tell(record)
 
-    def tell(self, record: Record) -> None:
+    def tell(self, record: Record | Mark) -> None:
         """Hands one durable outcome to the operation that waits for it."""
         waiter = record.waiter
         if waiter is not None:
@@ -326,8 +380,15 @@ class Run:
         """Asks the body to end: async code gets ``CancelledError``, sync code an error at its next durable call."""
         if self.cancelled or self.ending or self.stopping is not None:
             return
-        self.cancelled = True
+        with self._lock:
+            self.cancelled = True
+            listeners, self._cancel_listeners = self._cancel_listeners, []
         self.interrupted.set()
+        for tell in listeners:
+            try:
+                tell()
+            except Exception:
+                logger.exception("workflow %s: a listener for its cancellation failed", self.workflow_id)
         for call in tuple(self.calls):
             call.cancel()
         for task in self.tasks():

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dbosflow._runtime.branch import Branch
+from dbosflow._runtime.undecided import Producer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,11 +30,20 @@ class Attempt:
     name: str
     """``epoch.n``: no two owners of a workflow can give the same one."""
     closed: bool = field(default=False)
+    producers: dict[str, Producer] = field(default_factory=dict)
+    """How it writes to each stream, as its first writer there said."""
 
     @property
-    def producer(self) -> str:
-        """The name that its stream writes carry."""
+    def record_key(self) -> str:
+        """The key of the record of its failure, and the name of its writes."""
         return f"{self.key}@{self.name}"
+
+    def producer(self, key: str) -> Producer:
+        """Who it is in the stream ``key``: one that is taken back if the attempt fails, unless a writer said more."""
+        producer = self.producers.get(key)
+        if producer is None:
+            producer = self.producers[key] = Producer(self.record_key, self.name, self)
+        return producer
 
 
 class PlainCall:

@@ -7,62 +7,101 @@ values. In a run with branches the place of a breath must not depend on timing: 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, assert_never
 
 from dbosflow._runtime.branch import Branch
+from dbosflow._runtime.entries import Record
+from dbosflow._runtime.operations import operation, recorded
 from dbosflow._runtime.scope import Attempt, PlainCall, current_scope
-from dbosflow.errors import NotInWorkflowError
+from dbosflow._runtime.undecided import RESUMED, Producer
+from dbosflow.errors import ConfigurationError, NotInWorkflowError
+from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
+    from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.run import Run
+    from dbosflow._runtime.scope import Scope
 
 _BREATH = 64
 """Values between two breaths; a large value counts for several."""
 _WEIGHT_BYTES = 4096
 
+OnRetry = Literal["rollback", "keep", "resume"]
+"""What becomes of the values of an attempt that does not succeed."""
 
-def write(key: str, text: str, what: str) -> Branch | Attempt | None:
-    """Buffers one value for the running scope; who wrote it, or ``None`` in a plain call."""
+
+def writer(what: str) -> Scope:
+    """Who writes here: the running branch or attempt, or a plain call, whose writes are dropped."""
     scope = current_scope.get()
-    if isinstance(scope, Branch):
-        scope.check_owner(what)
-        scope.run.check_active()
-        scope.run.write(key, text, scope.path, None)
-        scope.unbreathed += 1 + len(text) // _WEIGHT_BYTES
-        return scope
-    if isinstance(scope, Attempt):
-        scope.run.write(key, text, scope.producer, scope)
-        return scope
-    _check_plain_call(scope, what)
-    return None
+    if scope is None:
+        msg = f"{what} needs a workflow or step around it: there is no workflow whose stream this could be"
+        raise NotInWorkflowError(msg)
+    return scope
 
 
-def close(key: str, what: str) -> None:
-    """Buffers the end of a stream for the running scope."""
-    scope = current_scope.get()
-    if isinstance(scope, Branch):
-        scope.check_owner(what)
-        scope.run.check_active()
-        scope.run.close_stream(key, scope.path, None)
-    elif isinstance(scope, Attempt):
-        scope.run.close_stream(key, scope.producer, scope)
+def set_on_retry(scope: Scope, key: str, on_retry: OnRetry) -> None:
+    """Says what becomes of what an attempt writes to a stream; one answer for each stream."""
+    if not isinstance(scope, Attempt):
+        if on_retry != "rollback" and isinstance(scope, Branch):
+            msg = f"on_retry={on_retry!r} is for steps: what a workflow's body writes is never taken back"
+            raise ConfigurationError(msg)
+        return
+    if on_retry == "rollback":
+        producer = Producer(scope.record_key, scope.name, scope)
+    elif on_retry == "keep":
+        producer = Producer(scope.record_key, None, scope)
+    elif on_retry == "resume":
+        producer = Producer(f"{scope.key}@{RESUMED}", RESUMED, scope)
+        scope.run.resume_producer(key, producer.name)
     else:
-        _check_plain_call(scope, what)
+        assert_never(on_retry)
+    if scope.producers.setdefault(key, producer) != producer:
+        msg = f"an attempt of step {scope.key!r} writes to stream {key!r} in one way: on_retry cannot be changed in it"
+        raise ConfigurationError(msg)
 
 
-async def breathe(writer: Branch | Attempt | None) -> None:
+def write(scope: Scope, key: str, text: str, what: str) -> None:
+    """Buffers one value."""
+    if isinstance(scope, Branch):
+        scope.check_owner(what)
+        scope.run.check_active()
+        scope.run.write(key, text, scope.producer)
+        scope.unbreathed += 1 + len(text) // _WEIGHT_BYTES
+    elif isinstance(scope, Attempt):
+        scope.run.write(key, text, scope.producer(key))
+
+
+def close(scope: Scope, key: str, what: str, kind: FrameKind = FrameKind.COMPLETE, payload: str | None = None) -> None:
+    """Buffers the end of a stream."""
+    if isinstance(scope, Branch):
+        scope.check_owner(what)
+        scope.run.check_active()
+        scope.run.close_stream(key, scope.producer, kind, payload)
+    elif isinstance(scope, Attempt):
+        scope.run.close_stream(key, scope.producer(key), kind, payload)
+
+
+def written(scope: Scope, key: str) -> int:
+    """How many values the scope has in the stream, durable or buffered."""
+    if isinstance(scope, PlainCall):
+        return 0
+    producer = scope.producer if isinstance(scope, Branch) else scope.producer(key)
+    return scope.run.write_count(key, producer.name)
+
+
+async def breathe(scope: Scope) -> None:
     """Lets the loop go on now and then, and waits while the buffer is full."""
-    if isinstance(writer, Attempt):
-        await _let_go(writer.run, due=not writer.run.has_room)
-    elif writer is not None:
-        run = writer.run
-        due = writer.unbreathed >= _BREATH
+    if isinstance(scope, Attempt):
+        await _let_go(scope.run, due=not scope.run.has_room)
+    elif isinstance(scope, Branch):
+        run = scope.run
+        due = scope.unbreathed >= _BREATH
         if due:
-            writer.unbreathed = 0
+            scope.unbreathed = 0
         if run.conductor is None:
             await _let_go(run, due=due)
         elif due:
-            owner = writer.check_owner("write_stream_async")
+            owner = scope.check_owner("write_stream_async")
             owner.operating = True
             try:
                 await run.conductor.breathe()
@@ -71,10 +110,37 @@ async def breathe(writer: Branch | Attempt | None) -> None:
                 run.beat += 1
 
 
-async def wait_for_room(writer: Branch | Attempt | None) -> None:
+async def wait_for_room(scope: Scope) -> None:
     """Waits, on a thread, while the buffer is full."""
-    if writer is not None and not writer.run.has_room:
-        await writer.run.thread_hands.room(writer.run)
+    if not isinstance(scope, PlainCall) and not scope.run.has_room:
+        await scope.run.thread_hands.room(scope.run)
+
+
+async def flush(hands: Hands, scope: Scope) -> None:
+    """Waits until all that the run has buffered is durable.
+
+    Among branches that is an outcome like any other: it is recorded, so that a replay goes on from it in the same turn.
+    """
+    if isinstance(scope, PlainCall):
+        return
+    run = scope.run
+    if isinstance(scope, Attempt) or run.conductor is None:
+        await hands.durable(run)
+        return
+    with operation(scope, "flush", "flush") as key:
+        if recorded(scope, key, "flush") is None:
+            await hands.commit(run, Record(key, "flush"))
+        else:
+            await hands.recall(run, key)
+
+
+async def emitted(hands: Hands, scope: Scope, key: str) -> list[str]:
+    """What the scope has in the stream, as JSON arrays: with ``resume``, also what earlier attempts wrote."""
+    if isinstance(scope, PlainCall):
+        return []
+    await flush(hands, scope)
+    producer = scope.producer if isinstance(scope, Branch) else scope.producer(key)
+    return await hands.wait(scope.run, scope.run.family.emitted(scope.run.workflow_id, key, producer.name))
 
 
 async def _let_go(run: Run, *, due: bool) -> None:
@@ -82,9 +148,3 @@ async def _let_go(run: Run, *, due: bool) -> None:
         await run.loop_hands.room(run)
     elif due:
         await asyncio.sleep(0)
-
-
-def _check_plain_call(scope: PlainCall | None, what: str) -> None:
-    if scope is None:
-        msg = f"{what} needs a workflow or step around it: there is no workflow whose stream this could be"
-        raise NotInWorkflowError(msg)

@@ -46,6 +46,8 @@ class History:
     """Durable values by stream key and producer."""
     tails: dict[str, int] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
+    undecided: list[tuple[str, str, int, int]] = field(default_factory=list)
+    """What attempts wrote that no record has decided: producer, stream key, offset and count of each block."""
 
 
 async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, History]:
@@ -59,6 +61,8 @@ async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence
             if record.kind == "attempt":
                 history.failures.setdefault(record.key.rpartition("@")[0], []).append(record)
             history.records[record.key] = record
+        elif row["part"] == "undecided":
+            history.undecided.append((row["producer"], row["key"], row["tail"], row["count"]))
         else:
             key = row["key"]
             history.produced[key, row["producer"]] = row["count"]
@@ -66,6 +70,7 @@ async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence
             if row["kind"] is not None:
                 history.closed.add(key)
     for history in found.values():
+        history.undecided.sort()
         for failures in history.failures.values():
             failures.sort(key=lambda record: record.seq)
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -9,9 +10,11 @@ from dbosflow._store.queries import fetch_all
 from dbosflow.types import FrameKind, StreamInfo, WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from psycopg import AsyncConnection
+
+    from dbosflow.types import Ranges
 
 _TABLE = "stream"
 
@@ -25,6 +28,8 @@ class Want(NamedTuple):
     workflow_id: str
     key: str
     offset: int
+    committed: bool = False
+    """Whether it may see only what can no longer be taken back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,8 @@ class Block:
     values: str | None
     producer: str
     attempt: str | None
+    committed: bool = True
+    """For a committed view: whether a record commits it."""
 
     @property
     def next(self) -> int:
@@ -53,7 +60,9 @@ class Page:
     error: str | None
     blocks: tuple[Block, ...]
     complete: bool
-    """Whether nothing followed the last block when the page was read."""
+    """Whether nothing that this reader may see followed the last block when the page was read."""
+    rollbacks: tuple[tuple[int, Ranges], ...] = ()
+    """All rollbacks from the reader's offset on, also behind the page: the offset of each, and what it takes back."""
 
 
 async def fetch(connection: AsyncConnection[Any], schema: str, wants: Sequence[Want]) -> list[Page]:
@@ -66,30 +75,90 @@ async def fetch(connection: AsyncConnection[Any], schema: str, wants: Sequence[W
         ids=[want.workflow_id for want in wants],
         keys=[want.key for want in wants],
         starts=[want.offset for want in wants],
+        committed=[want.committed for want in wants],
         max_blocks=PAGE_BLOCKS,
         max_bytes=PAGE_BYTES,
     )
     found: list[list[dict[str, Any]]] = [[] for _ in wants]
     for row in rows:
         found[row["number"] - 1].append(row)
-    return [_page(rows, want.offset) for rows, want in zip(found, wants, strict=True)]
+    return [_page(rows, want) for rows, want in zip(found, wants, strict=True)]
 
 
-def _page(rows: list[dict[str, Any]], start: int) -> Page:
-    read = [row for row in rows if row["offset"] is not None]
-    blocks = tuple(
-        Block(row["offset"], row["count"], FrameKind(row["kind"]), row["values"], row["producer"], row["attempt"])
-        for row in read
-        if row["offset"] + row["count"] > start
-    )
-    size = sum(len(row["values"] or "") for row in read)
-    status = rows[0]["status"]
-    return Page(
-        status=None if status is None else WorkflowStatus(status),
-        error=rows[0]["error"],
-        blocks=blocks,
-        complete=len(read) < PAGE_BLOCKS and size < PAGE_BYTES,
-    )
+def _page(rows: list[dict[str, Any]], want: Want) -> Page:
+    head = next(row for row in rows if row["count"] != 0)
+    status = None if head["status"] is None else WorkflowStatus(head["status"])
+    read = [row for row in rows if row["count"]]
+    complete = len(read) < PAGE_BLOCKS and sum(len(row["values"] or "") for row in read) < PAGE_BYTES
+    rollbacks = tuple((row["offset"], ranges_of(row["values"])) for row in rows if row["count"] == 0)
+    if want.committed and not (status and status.ended):
+        for position, row in enumerate(read):
+            if not row["committed"] and not _is_in(row["offset"], rollbacks):
+                read, complete = read[:position], True
+                break
+    blocks = tuple(_block(row) for row in read if row["offset"] + row["count"] > want.offset)
+    return Page(status, head["error"], blocks, complete, rollbacks)
+
+
+def _block(row: dict[str, Any]) -> Block:
+    names = ("offset", "count", "values", "producer", "attempt", "committed")
+    return Block(kind=FrameKind(row["kind"]), **{name: row[name] for name in names})
+
+
+def _is_in(offset: int, rollbacks: Iterable[tuple[int, Ranges]]) -> bool:
+    return any(first <= offset < stop for _, ranges in rollbacks for first, stop in ranges)
+
+
+def ranges_of(text: str) -> Ranges:
+    """The ranges of a rollback frame."""
+    return tuple((first, stop) for first, stop in json.loads(text))
+
+
+async def tail(connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str) -> int:
+    """The offset after a stream's last frame."""
+    (row,) = await fetch_all(connection, schema, _TABLE, "tail", workflow_id=workflow_id, key=key)
+    found: int = row["tail"]
+    return found
+
+
+async def offset_from_end(
+    connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str, *, count: int, committed: bool
+) -> int:
+    """The offset of the value that is ``count`` visible values before the end: 0 if there are fewer."""
+    before, seen = 2**62, 0
+    rollbacks: list[tuple[int, Ranges]] = []
+    while True:
+        rows = await fetch_all(
+            connection,
+            schema,
+            _TABLE,
+            "backwards",
+            workflow_id=workflow_id,
+            key=key,
+            before=before,
+            max_blocks=PAGE_BLOCKS,
+        )
+        for row in rows:
+            before = row["offset"]
+            if row["kind"] == FrameKind.ROLLBACK:
+                rollbacks.append((before, ranges_of(row["values"])))
+            elif row["kind"] == FrameKind.VALUES and not _is_in(before, rollbacks):
+                if committed and not row["committed"]:
+                    seen = 0  # nothing behind it is visible yet
+                    continue
+                seen += row["count"]
+                if seen >= count:
+                    return int(before + seen - count)
+        if len(rows) < PAGE_BLOCKS:
+            return 0
+
+
+async def emitted(
+    connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str, producer: str
+) -> list[str]:
+    """The durable values of a producer, as the JSON arrays of its blocks."""
+    rows = await fetch_all(connection, schema, _TABLE, "emitted", workflow_id=workflow_id, key=key, producer=producer)
+    return [row["values"] for row in rows]
 
 
 async def list_streams(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> list[StreamInfo]:

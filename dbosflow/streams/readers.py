@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from dbosflow.errors import WorkflowBlockedError
-from dbosflow.types import StreamOutcome, StreamValue
+from dbosflow.errors import ConfigurationError, StreamRolledBackError, WorkflowBlockedError
+from dbosflow.types import Rollback, StreamOutcome, StreamValue
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from types import TracebackType
     from typing import Self
 
-    from dbosflow._runtime.reader import Reader
+    from dbosflow._runtime.reader import Item, Reader
+    from dbosflow.streams.options import OnRollback
 
 T = TypeVar("T")
 
@@ -23,12 +24,18 @@ class StreamReader(Iterator[T], Generic[T]):
 
     After the last value of a stream that ended badly it raises :class:`~dbosflow.errors.StreamFailedError` (the
     workflow's exception is its cause) or :class:`~dbosflow.errors.StreamCancelledError`. A
-    :class:`~dbosflow.errors.StreamTimeoutError` or :class:`~dbosflow.errors.WorkflowBlockedError` leaves it usable.
+    :class:`~dbosflow.errors.StreamTimeoutError` or :class:`~dbosflow.errors.WorkflowBlockedError` leaves it usable, and
+    so does :class:`~dbosflow.errors.StreamRolledBackError`, which ``on_rollback`` replaces: values that were handed out
+    no longer count, because the attempt of the step that wrote them failed.
     """
 
-    def __init__(self, reader: Reader, next_page: Callable[[], None]) -> None:
+    def __init__(self, reader: Reader, next_page: Callable[[], None], on_rollback: OnRollback = "raise") -> None:
+        if not callable(on_rollback) and on_rollback not in {"raise", "ignore"}:
+            msg = f'on_rollback={on_rollback!r} must be "raise", "ignore" or a function that takes a Rollback'
+            raise ConfigurationError(msg)
         self._reader = reader
         self._next_page = next_page
+        self._on_rollback = on_rollback
 
     @property
     def offset(self) -> int:
@@ -37,7 +44,7 @@ class StreamReader(Iterator[T], Generic[T]):
 
     @property
     def outcome(self) -> StreamOutcome | None:
-        """How the stream ended, once its last value was handed out."""
+        """How the stream ended, and the final payload of its writer, once its last value was handed out."""
         return self._reader.outcome
 
     @property
@@ -47,36 +54,73 @@ class StreamReader(Iterator[T], Generic[T]):
 
     def __next__(self) -> T:
         while True:
-            item = self._reader.take()
-            if item is not None:
-                value: T = item.value
-                return value
-            outcome = self._reader.outcome
-            if outcome is not None:
-                if outcome.error is not None:
+            item = self._take()
+            if item is None:
+                outcome = self._reader.outcome
+                if outcome is not None and outcome.error is not None:
                     raise outcome.error
                 raise StopIteration
-            self._next_page()
+            if item.rollback is None:
+                value: T = item.value
+                return value
+            self._rolled_back(item.rollback)
 
     def __iter__(self) -> Self:
         return self
 
+    def read(self) -> StreamValue[T]:
+        """The next item, as a channel has it: a value, a rollback, or at the end again and again a ``closed`` one."""
+        item = self._take()
+        if item is not None:
+            return StreamValue(item.value, item.offset, rollback=item.rollback)
+        return last(self._reader)
+
+    def items(self) -> Iterator[StreamValue[T]]:
+        """The items from here on, as a channel has them. The last one is ``closed``, unless ``until`` came before."""
+        while True:
+            item = self.read()
+            if item.closed or not self._reader.over:
+                yield item
+            if self._reader.over:
+                return
+
     def read_all(self) -> tuple[list[T], bool]:
-        """The values from here to the end, and whether the stream is closed.
+        """The values from here to the end, without those that are taken back, and whether the stream is closed.
 
         Waits for the end. How it ended is in :attr:`outcome`, nothing is raised for it. ``closed`` is false only when
-        the workflow is blocked: then more may come when it is resumed.
+        the workflow is blocked (then more may come when it is resumed), or where ``until`` came before the end.
         """
-        values: list[T] = []
+        found: list[Item] = []
+        try:
+            while (item := self._take()) is not None:
+                if item.rollback is None:
+                    found.append(item)
+                else:
+                    found = [one for one in found if one.offset not in item.rollback]
+        except WorkflowBlockedError:
+            return [one.value for one in found], False
+        return [one.value for one in found], self.closed
+
+    def _take(self) -> Item | None:
+        """The next item, waiting for it; ``None`` when there will be none."""
         while True:
-            while (item := self._reader.take()) is not None:
-                values.append(item.value)
-            if self._reader.outcome is not None:
-                return values, True
-            try:
-                self._next_page()
-            except WorkflowBlockedError:
-                return values, False
+            item = self._reader.take()
+            if item is not None or self._reader.over:
+                return item
+            self._next_page()
+
+    def _rolled_back(self, rollback: Rollback) -> None:
+        if callable(self._on_rollback):
+            self._on_rollback(rollback)
+        elif self._on_rollback == "raise":
+            workflow_id, key = self._reader.workflow_id, self._reader.key
+            offsets = ", ".join(f"{first} to {stop - 1}" for first, stop in rollback.ranges)
+            msg = (
+                f"stream {key!r} of workflow {workflow_id!r}: attempt {rollback.attempt} of step {rollback.step_key!r} "
+                f"did not succeed, so its values at offsets {offsets} no longer count; reading can go on. Pass "
+                'on_rollback=, or read with view="committed"'
+            )
+            raise StreamRolledBackError(workflow_id, key, msg, rollback)
 
     def close(self) -> None:
         """Forgets the stream. A reader holds nothing but its page; dropping it is as good."""
@@ -93,7 +137,8 @@ class StreamReader(Iterator[T], Generic[T]):
 class StreamChannel(AsyncIterator[StreamValue[T]], Generic[T]):
     """An async iterator over the items of a stream, live.
 
-    The last item has ``closed`` set, and ``error`` if the stream ended badly.
+    The last item has ``closed`` set, and ``error`` if the stream ended badly. An item with a ``rollback`` takes back
+    values that were handed out before.
 
     Where the workflow is blocked, the last item has an ``error`` and is not ``closed``.
     """
@@ -110,28 +155,34 @@ class StreamChannel(AsyncIterator[StreamValue[T]], Generic[T]):
 
     @property
     def outcome(self) -> StreamOutcome | None:
-        """How the stream ended, once its last value was handed out."""
+        """How the stream ended, and the final payload of its writer, once its last value was handed out."""
         return self._reader.outcome
 
     async def __anext__(self) -> StreamValue[T]:
         if self._ended:
             raise StopAsyncIteration
-        while True:
-            item = self._reader.take()
-            if item is not None:
-                return StreamValue(item.value, item.offset)
-            outcome = self._reader.outcome
-            if outcome is not None:
-                self._ended = True
-                return _last(self._reader.offset, outcome.error, closed=True)
-            try:
-                await self._next_page()
-            except WorkflowBlockedError as error:
-                self._ended = True
-                return _last(self._reader.offset, error, closed=False)
+        try:
+            item = await self.read()
+        except WorkflowBlockedError as error:
+            self._ended = True
+            return StreamValue(cast("T", None), self._reader.offset, error=error)
+        self._ended = self._reader.over
+        if self._ended and not item.closed:
+            raise StopAsyncIteration
+        return item
 
     def __aiter__(self) -> Self:
         return self
+
+    async def read(self) -> StreamValue[T]:
+        """The next item: a value, a rollback, or at the end again and again a ``closed`` one."""
+        while True:
+            item = self._reader.take()
+            if item is not None:
+                return StreamValue(item.value, item.offset, rollback=item.rollback)
+            if self._reader.over:
+                return last(self._reader)
+            await self._next_page()
 
     async def aclose(self) -> None:
         """Forgets the stream. A channel holds nothing but its page; dropping it is as good."""
@@ -146,5 +197,8 @@ class StreamChannel(AsyncIterator[StreamValue[T]], Generic[T]):
         await self.aclose()
 
 
-def _last(offset: int, error: BaseException | None, *, closed: bool) -> StreamValue[Any]:
-    return StreamValue(None, offset, closed=closed, error=error)
+def last(reader: Reader) -> StreamValue[Any]:
+    """The item at the end of a stream."""
+    outcome = reader.outcome
+    error = None if outcome is None else outcome.error
+    return StreamValue(None, reader.offset, closed=outcome is not None, error=error)

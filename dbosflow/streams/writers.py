@@ -1,14 +1,30 @@
-"""Writing to the streams of the running workflow."""
+"""Writing to the streams of the running workflow: one value at a time, or through a writer."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dbosflow import serde
 from dbosflow._runtime import writing
 from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
+from dbosflow._runtime.scope import Attempt, PlainCall
 from dbosflow.config import check_identifier
+from dbosflow.types import FrameKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from types import TracebackType
+    from typing import Self
+
+    from dbosflow._runtime.scope import Scope
+    from dbosflow._runtime.writing import OnRetry
+    from dbosflow.serde import Codec
+
+C = TypeVar("C")
+F = TypeVar("F")
 
 
 def write_stream(key: str, value: Any) -> None:
@@ -21,8 +37,9 @@ async def write_stream_async(key: str, value: Any) -> None:
     """Appends ``value`` to the stream ``key`` of the running workflow.
 
     Returns when the value is buffered; it is durable with or before the workflow's next record, and at once when
-    nothing else is under way. From a workflow's body each value is written exactly once, whatever crashes; from a
-    step, values carry the attempt that wrote them. Waits while more than the engine's ``buffer_bytes`` are not durable.
+    nothing else is under way. From a workflow's body each value is written exactly once, whatever crashes. From a step
+    it is live at once, and taken back if the attempt does not succeed. Waits while more than the engine's
+    ``buffer_bytes`` are not durable.
 
     Raises:
         StreamClosedError: the stream is closed.
@@ -35,20 +52,174 @@ async def write_stream_async(key: str, value: Any) -> None:
 def close_stream(key: str) -> None:
     """Blocking twin of :func:`close_stream_async`."""
     refuse_on_loop("await close_stream_async(...)")
-    writing.close(check_identifier("stream key", key), "close_stream")
+    writing.close(writing.writer("close_stream"), check_identifier("stream key", key), "close_stream")
 
 
 async def close_stream_async(key: str) -> None:
     """Ends the stream ``key`` of the running workflow as complete; readers are told at once.
 
-    Nothing can be written to it after that. Closing a closed stream does nothing. Streams that a workflow leaves open
-    end with it, in the transaction that ends it.
+    Nothing can be written to it after that. Closing a closed stream does nothing. From a step the end is told when the
+    step succeeds, and where other steps have written to the stream, when they are done. Streams that a workflow leaves
+    open end with it, in the transaction that ends it.
     """
-    writing.close(check_identifier("stream key", key), "close_stream_async")
+    writing.close(writing.writer("close_stream_async"), check_identifier("stream key", key), "close_stream_async")
 
 
-def _write(key: str, value: Any, what: str) -> Any:
-    return writing.write(check_identifier("stream key", key), _values.dump(value), what)
+def _write(key: str, value: Any, what: str) -> Scope:
+    scope = writing.writer(what)
+    writing.write(scope, check_identifier("stream key", key), _values.dump(value), what)
+    return scope
 
 
 _values: serde.Codec[Any] = serde.Codec(Any, "a stream's value")
+
+
+class StreamWriter(Generic[C, F]):
+    """Writes to one stream, for the branch or step that made it. Made by :meth:`Stream.writer`.
+
+    As a context manager it closes the stream at the end of the block. An exception that leaves the block ends the
+    stream with that error; in a step it leaves the stream alone, because another attempt may follow.
+    """
+
+    def __init__(self, key: str, on_retry: OnRetry, chunks: Codec[C], final: Codec[F]) -> None:
+        self._key = key
+        self._chunks = chunks
+        self._final = final
+        self._scope = writing.writer("a stream's writer")
+        self._dropped = 0
+        writing.set_on_retry(self._scope, key, on_retry)
+
+    # -- values ------------------------------------------------------------------------------------------------------
+
+    def write(self, value: C) -> None:
+        """Blocking twin of :meth:`write_async`."""
+        refuse_on_loop("await writer.write_async(...)")
+        self._write(value)
+        drive(writing.wait_for_room(self._scope))
+
+    async def write_async(self, value: C) -> None:
+        """Appends a value: see :func:`write_stream_async`.
+
+        Raises:
+            SerializationError: the value is not of the stream's type, or JSON cannot carry it.
+            StreamClosedError: the stream is closed.
+        """
+        self._write(value)
+        await writing.breathe(self._scope)
+
+    def write_many(self, values: Iterable[C]) -> None:
+        """Blocking twin of :meth:`write_many_async`."""
+        for value in values:
+            self.write(value)
+
+    async def write_many_async(self, values: Iterable[C] | AsyncIterable[C]) -> None:
+        """Appends each of the values as it comes."""
+        if isinstance(values, AsyncIterable):
+            async for value in values:
+                await self.write_async(value)
+        else:
+            for value in values:
+                await self.write_async(value)
+
+    def flush(self) -> None:
+        """Blocking twin of :meth:`flush_async`."""
+        refuse_on_loop("await writer.flush_async()")
+        if not isinstance(self._scope, PlainCall):
+            drive(writing.flush(self._scope.run.thread_hands, self._scope))
+
+    async def flush_async(self) -> None:
+        """Waits until what was written is durable."""
+        if not isinstance(self._scope, PlainCall):
+            await writing.flush(self._scope.run.loop_hands, self._scope)
+
+    def emitted(self) -> list[C]:
+        """Blocking twin of :meth:`emitted_async`."""
+        refuse_on_loop("await writer.emitted_async()")
+        if isinstance(self._scope, PlainCall):
+            return []
+        return self._loaded(drive(writing.emitted(self._scope.run.thread_hands, self._scope, self._key)))
+
+    async def emitted_async(self) -> list[C]:
+        """What stands in the stream from this writer: with ``on_retry="resume"``, also from earlier attempts.
+
+        Flushes first. A generator that was interrupted can so go on where it stopped.
+        """
+        if isinstance(self._scope, PlainCall):
+            return []
+        return self._loaded(await writing.emitted(self._scope.run.loop_hands, self._scope, self._key))
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    def close(self, final: F | None = None) -> None:
+        """Blocking twin of :meth:`close_async`."""
+        refuse_on_loop("await writer.close_async(...)")
+        self._close(FrameKind.COMPLETE, None if final is None else self._final.dump(final))
+
+    async def close_async(self, final: F | None = None) -> None:
+        """Ends the stream as complete. Readers find ``final`` in their ``outcome``. See :func:`close_stream_async`."""
+        self._close(FrameKind.COMPLETE, None if final is None else self._final.dump(final))
+
+    def fail(self, error: BaseException) -> None:
+        """Blocking twin of :meth:`fail_async`."""
+        refuse_on_loop("await writer.fail_async(...)")
+        self._close(FrameKind.ERROR, serde.dump_error(error))
+
+    async def fail_async(self, error: BaseException) -> None:
+        """Ends the stream with an error: readers get ``StreamFailedError`` with it as the cause."""
+        self._close(FrameKind.ERROR, serde.dump_error(error))
+
+    # -- how it stands -----------------------------------------------------------------------------------------------
+
+    @property
+    def position(self) -> int:
+        """How many values this writer has written; with ``on_retry="resume"``, earlier attempts included."""
+        return self._dropped if isinstance(self._scope, PlainCall) else writing.written(self._scope, self._key)
+
+    @property
+    def writable(self) -> bool:
+        """Whether a value would be taken at once: the stream is open and there is room in the buffer."""
+        return isinstance(self._scope, PlainCall) or self._scope.run.takes(self._key)
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the workflow was asked to end."""
+        return not isinstance(self._scope, PlainCall) and self._scope.run.cancelled
+
+    def on_cancel(self, tell: Callable[[], object]) -> None:
+        """Calls ``tell`` when the workflow is asked to end, from the event loop's thread; at once if it was already."""
+        if not isinstance(self._scope, PlainCall):
+            self._scope.run.when_cancelled(tell)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            self.close()
+        elif isinstance(error, Exception) and not isinstance(self._scope, Attempt):
+            self.fail(error)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if error is None:
+            await self.close_async()
+        elif isinstance(error, Exception) and not isinstance(self._scope, Attempt):
+            await self.fail_async(error)
+
+    # -- inside ------------------------------------------------------------------------------------------------------
+
+    def _write(self, value: C) -> None:
+        writing.write(self._scope, self._key, self._chunks.dump(value), "a stream's writer")
+        self._dropped += isinstance(self._scope, PlainCall)
+
+    def _close(self, kind: FrameKind, payload: str | None) -> None:
+        writing.close(self._scope, self._key, "a stream's writer", kind, payload)
+
+    def _loaded(self, texts: list[str]) -> list[C]:
+        return [self._chunks.load(json.dumps(value)) for text in texts for value in json.loads(text)]

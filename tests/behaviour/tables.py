@@ -59,6 +59,26 @@ _DISORDER: dict[str, LiteralString] = {
             SELECT *, lag(epoch) OVER stream AS before FROM dbosflow.stream_block
             WINDOW stream AS (PARTITION BY workflow_id, key ORDER BY "offset")) AS block
         WHERE epoch < before""",
+    "what an attempt wrote, undecided though its workflow has ended": """
+        SELECT b.workflow_id, b.key, b.producer
+        FROM dbosflow.stream_block b JOIN dbosflow.workflow w ON w.id = b.workflow_id
+        WHERE w.status IN ('succeeded', 'failed', 'cancelled') AND b.kind = 'values' AND b.attempt IS NOT NULL
+        GROUP BY b.workflow_id, b.key, b.producer, b.attempt
+        HAVING (SELECT count(*) FROM dbosflow.step s
+                WHERE s.workflow_id = b.workflow_id AND b.producer = s.key || '@' || b.attempt
+                  AND s.kind = 'step' AND s.error IS NULL AND b.attempt IN (s.attempt, '*'))
+             + (SELECT count(*) FROM dbosflow.stream_block r
+                WHERE r.workflow_id = b.workflow_id AND r.key = b.key AND r.producer = b.producer
+                  AND r.kind = 'rollback') <> 1""",
+    "a rollback that names other offsets than its attempt wrote": """
+        SELECT r.workflow_id, r.key, r."offset" FROM dbosflow.stream_block r
+        WHERE r.kind = 'rollback' AND
+            (SELECT coalesce(sum(b.count), 0) FROM dbosflow.stream_block b
+             WHERE b.workflow_id = r.workflow_id AND b.key = r.key AND b.kind = 'values' AND b.producer = r.producer
+               AND EXISTS (SELECT FROM json_array_elements(r.values) AS one (range)
+                           WHERE b."offset" >= (range->>0)::bigint AND b."offset" + b.count <= (range->>1)::bigint))
+            <> (SELECT sum((range->>1)::bigint - (range->>0)::bigint)
+                FROM json_array_elements(r.values) AS one (range))""",
     "records out of order": """
         SELECT workflow_id, key, seq, turn, epoch FROM (
             SELECT *, row_number() OVER run - 1 AS place, lag(turn) OVER run AS turn_before,

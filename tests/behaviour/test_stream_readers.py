@@ -177,10 +177,21 @@ def test_a_reader_can_be_left_at_any_time(engine: Engine, gate: Gate, gated: Any
     assert engine.read_stream(workflow_id, "k", start=3).read_all() == ([3], True)
 
 
-def test_an_offset_that_is_none_is_refused(engine: Engine) -> None:
-    """Where it is asked for."""
-    with pytest.raises(ConfigurationError, match="start=-1"):
-        engine.read_stream("w", "k", start=-1)
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"start": "head"}, "start='head'"),
+        ({"start": 1.5}, "start=1.5"),
+        ({"until": -1}, "until=-1"),
+        ({"view": "all"}, "view='all' must be one of 'live', 'committed', 'raw'"),
+        ({"form": 0}, "no option 'form'"),
+        ({"on_rollback": "retry"}, "on_rollback='retry'"),
+    ],
+)
+def test_an_option_that_is_none_is_refused(engine: Engine, options: Any, said: str) -> None:
+    """Where it is asked for, with what it could be."""
+    with pytest.raises(ConfigurationError, match=said):
+        engine.read_stream("w", "k", **options)
 
 
 def test_nothing_is_left_of_a_reader(engine: Engine) -> None:

@@ -12,6 +12,7 @@ from dbosflow._runtime.branch import RunStopped
 from dbosflow._runtime.lane import Lane
 from dbosflow._store.batch import write_batch
 from dbosflow.errors import DatabaseUnavailableError, SerializationError
+from dbosflow.types import FrameKind
 from tests.runtime.bench import Bench, after_the_commit, before_sending, end, record, sqlstate, write
 from tests.runtime.patience import until
 
@@ -47,7 +48,7 @@ def write_all(run: Run) -> None:
 CONTENTS: dict[str, Callable[[Run], object]] = {
     "a record": lambda run: record(run, "a"),
     "values": lambda run: write(run, "1", "2"),
-    "a close": lambda run: run.close_stream("out", "", None),
+    "a close": lambda run: run.close_stream("out", run.root.producer, FrameKind.COMPLETE, None),
     "an end": end,
     "all": write_all,
 }

@@ -1,8 +1,18 @@
 -- name: fetch (what readers at these offsets have not seen, with each owner's status, all in one snapshot)
--- Begins with the block that holds the offset, not with the next one. Index: the primary key, a probe and a short range a stream.
+-- Begins with the block that holds the offset, not with the next one. With it come all rollbacks from there on, however
+-- far ahead, so that nobody is shown what is taken back already; and for a committed view, which blocks are decided.
+-- Indexes: the primary keys, a probe and a short range a stream, a probe a decided block; stream_block_rollback.
+WITH wanted AS MATERIALIZED (
+    SELECT * FROM unnest(:ids::text[], :keys::text[], :starts::bigint[], :committed::boolean[]) WITH ORDINALITY
+        AS r (workflow_id, key, start, committed, number)
+)
 SELECT r.number, w.status, w.error::text AS error, page."offset", page.count, page.kind, page.values::text AS values,
-       page.producer, page.attempt
-FROM unnest(:ids::text[], :keys::text[], :starts::bigint[]) WITH ORDINALITY AS r (workflow_id, key, start, number)
+       page.producer, page.attempt,
+       CASE WHEN NOT r.committed OR page.attempt IS NULL OR page.kind <> 'values' THEN true ELSE EXISTS (
+           SELECT FROM dbosflow.step s
+           WHERE s.workflow_id = r.workflow_id AND s.key = left(page.producer, -length(page.attempt) - 1)
+             AND s.kind = 'step' AND s.error IS NULL AND page.attempt IN (s.attempt, '*')) END AS committed
+FROM wanted r
 LEFT JOIN dbosflow.workflow w ON w.id = r.workflow_id
 LEFT JOIN LATERAL (
     SELECT b.*, sum(b.bytes) OVER (ORDER BY b."offset") - b.bytes AS bytes_before
@@ -15,7 +25,32 @@ LEFT JOIN LATERAL (
     ORDER BY b."offset"
     LIMIT :max_blocks
 ) AS page ON page.bytes_before < :max_bytes
-ORDER BY r.number, page."offset";
+UNION ALL
+SELECT r.number, NULL, NULL, b."offset", 0, b.kind, b.values::text, b.producer, b.attempt, true
+FROM wanted r
+JOIN dbosflow.stream_block b
+  ON b.workflow_id = r.workflow_id AND b.key = r.key AND b.kind = 'rollback' AND b."offset" >= r.start
+ORDER BY 1, 4;
+
+-- name: tail
+SELECT coalesce(max("offset" + count), 0)::bigint AS tail
+FROM dbosflow.stream_block WHERE workflow_id = :workflow_id AND key = :key;
+
+-- name: backwards (the blocks before an offset, newest first; the values of control frames only. Index: the primary key)
+SELECT b."offset", b.count, b.kind, CASE WHEN b.kind <> 'values' THEN b.values::text END AS values, b.attempt,
+       b.attempt IS NULL OR EXISTS (
+           SELECT FROM dbosflow.step s
+           WHERE s.workflow_id = b.workflow_id AND s.key = left(b.producer, -length(b.attempt) - 1)
+             AND s.kind = 'step' AND s.error IS NULL AND b.attempt IN (s.attempt, '*')) AS committed
+FROM dbosflow.stream_block b
+WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" < :before
+ORDER BY b."offset" DESC
+LIMIT :max_blocks;
+
+-- name: emitted (what a producer has durable, in order)
+SELECT values::text AS values FROM dbosflow.stream_block
+WHERE workflow_id = :workflow_id AND key = :key AND producer = :producer AND kind = 'values'
+ORDER BY "offset";
 
 -- name: list
 SELECT key, max("offset" + count) AS tail, sum(bytes)::bigint AS bytes,

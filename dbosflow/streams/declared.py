@@ -1,0 +1,62 @@
+"""Streams with a type: declared once, used by writers and readers alike."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
+
+from dbosflow.config import check_identifier
+from dbosflow.serde import Codec
+from dbosflow.streams.options import reading
+from dbosflow.streams.writers import StreamWriter
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.reader import Reading
+    from dbosflow._runtime.writing import OnRetry
+    from dbosflow.streams.options import ReadOptions
+
+C = TypeVar("C")
+F = TypeVar("F")
+
+
+class Stream(Generic[C, F]):
+    """A stream of chunks of type ``C`` that is closed with a payload of type ``F``.
+
+    ``tokens = Stream[str, Usage]("tokens")`` at the top of a module; then ``tokens.writer()`` in a workflow or step,
+    and ``engine.read(tokens, workflow_id)`` anywhere. pydantic checks chunks and payload where they are written.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key = check_identifier("stream key", key)
+
+    def __repr__(self) -> str:
+        return f"Stream({self.key!r})"
+
+    def writer(self, *, on_retry: OnRetry = "rollback") -> StreamWriter[C, F]:
+        """A writer for the running workflow or step.
+
+        Args:
+            on_retry: in a step, what becomes of what an attempt wrote if it does not succeed. ``"rollback"``: it is
+                taken back, and the next attempt writes anew. ``"keep"``: it counts at once and stays. ``"resume"``: the
+                next attempt goes on behind it (see :meth:`StreamWriter.emitted`), and it is taken back if the step
+                fails for good.
+        """
+        return StreamWriter(self.key, on_retry, self._chunks, self._final)
+
+    def reading(self, workflow_id: str, options: ReadOptions) -> Reading:
+        """What the engine needs to read it."""
+        return reading(workflow_id, self.key, self._types[0], options, self._final)
+
+    @cached_property
+    def _types(self) -> tuple[Any, Any]:
+        given = get_args(getattr(self, "__orig_class__", None))  # set by Stream[C, F](...) after __init__
+        chunk, final = given or (Any, Any)
+        return chunk, final
+
+    @cached_property
+    def _chunks(self) -> Codec[C]:
+        return Codec(self._types[0], f"a value of stream {self.key!r}")
+
+    @cached_property
+    def _final(self) -> Codec[F]:
+        return Codec(self._types[1], f"the final payload of stream {self.key!r}")

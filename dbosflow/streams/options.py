@@ -1,0 +1,58 @@
+"""What a reader can be asked for, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, TypedDict, get_args
+
+from dbosflow._runtime.reader import Reading, View
+from dbosflow.config import check_identifier
+from dbosflow.errors import ConfigurationError
+from dbosflow.serde import Codec
+from dbosflow.types import Rollback
+
+OnRollback = Literal["raise", "ignore"] | Callable[[Rollback], object]
+"""What a plain iterator of values does about values that are taken back."""
+
+
+class ReadOptions(TypedDict, total=False):
+    """Where a reader begins and ends, what it sees, and how long it waits."""
+
+    start: int | Literal["tail"]
+    """The offset to begin at (0); ``"tail"`` for what comes from now on; ``-n`` for the last n values and on."""
+    until: int | None
+    """The offset to end before; none by default."""
+    view: View
+    """``"live"`` (default): values at once, and what takes some back. ``"committed"``: only values that stay, never
+    ahead of an attempt in flight. ``"raw"``: every frame, for audit."""
+    timeout: float | None
+    """Seconds without news after which ``StreamTimeoutError`` is raised; reading can go on after that."""
+    wait_for: float
+    """Seconds to wait for a workflow that does not exist; then ``WorkflowNotFoundError``."""
+
+
+def reading(workflow_id: str, key: str, type_: Any, options: ReadOptions, final: Codec[Any] | None = None) -> Reading:
+    """The options as what a reader takes, or an error that says which is wrong."""
+    unknown = options.keys() - ReadOptions.__annotations__.keys()
+    if unknown:
+        msg = f"there is no option {min(unknown)!r}; these are: {', '.join(ReadOptions.__annotations__)}"
+        raise ConfigurationError(msg)
+    start: Any = options.get("start", 0)
+    until: Any = options.get("until")
+    view = options.get("view", "live")
+    if start != "tail" and (not isinstance(start, int) or isinstance(start, bool)):
+        msg = f'start={start!r} must be an offset, "tail", or a negative number: so many values before the end'
+        raise ConfigurationError(msg)
+    if until is not None and (not isinstance(until, int) or until < 0):
+        msg = f"until={until!r} must be an offset, 0 or more: that of the first frame that is not read"
+        raise ConfigurationError(msg)
+    if view not in get_args(View):
+        msg = f"view={view!r} must be one of {', '.join(map(repr, get_args(View)))}"
+        raise ConfigurationError(msg)
+    return Reading(
+        check_identifier("workflow id", workflow_id),
+        check_identifier("stream key", key),
+        **options,
+        codec=None if type_ is None else Codec(list[type_], f"stream {key!r} of workflow {workflow_id!r}"),
+        final=final,
+    )
