@@ -38,12 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     _set_up_logging(verbose=args.verbose, is_service=args.command == "worker")
     console.prepare()
+    in_json = getattr(args, "json", False)
     try:
         status: int = args.run(args)
         sys.stdout.flush()
     except (DbosflowError, psycopg.Error) as error:
         logger.debug("the error in full", exc_info=True)
-        console.complain(str(error).strip() or type(error).__name__)
+        console.complain_of(error, in_json=in_json)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _forget_output()
         return PIPE_CLOSED
     except OSError as error:
-        console.complain(str(error))
+        console.complain_of(error, in_json=in_json)
         _forget_output()
         return FAILED
     return status

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 from typing import TYPE_CHECKING
@@ -103,8 +102,7 @@ def test_a_worker_runs_what_is_enqueued_and_other_commands_look_at_it(shell: She
     enqueue(shell, "default")
 
     assert shell.run("stream", "tail", "greeting-default", "words").out == "HELLO\nWÖRLD\n"
-    from_one = shell.run("stream", "tail", "greeting-default", "words", "--from", "1", "--json").out
-    assert json.loads(from_one) == {"offset": 1, "value": "WÖRLD"}
+    assert shell.run("stream", "tail", "greeting-default", "words", "--from", "1").out == "WÖRLD\n"
     listing = shell.run("workflow", "list", "--status", "succeeded", "--queue", "default", "--name", "greeting").out
     assert listing.splitlines()[1].split()[:4] == ["greeting-default", "greeting", "succeeded", "default"]
 
