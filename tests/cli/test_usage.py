@@ -23,6 +23,7 @@ COMMANDS = [
     ("workflow", "show"),
     ("workflow", "cancel"),
     ("stream", "tail"),
+    ("health",),
 ]
 
 

@@ -178,6 +178,7 @@ def test_the_readme_names_every_command() -> None:
         ("workflow", "show"),
         ("workflow", "cancel"),
         ("stream", "tail"),
+        ("health",),
     }
 
 
