@@ -3,7 +3,7 @@
 ::
 
     entry       the parser, and what becomes of errors and signals
-    worker  migrate  workflow  stream  health  demo/      one command each
+    worker  migrate  workflow  stream  health  doctor/  demo/      one command each
     options     what several commands take        database    which database a command works on
     console     what people read                  signals     SIGTERM as orderly as Ctrl-C
 

@@ -24,6 +24,7 @@ COMMANDS = [
     ("workflow", "cancel"),
     ("stream", "tail"),
     ("health",),
+    ("doctor",),
 ]
 
 

@@ -179,6 +179,7 @@ def test_the_readme_names_every_command() -> None:
         ("workflow", "cancel"),
         ("stream", "tail"),
         ("health",),
+        ("doctor",),
     }
 
 
