@@ -36,7 +36,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status."""
     parser = _parser()
     args = parser.parse_args(arguments)
-    _set_up_logging(verbose=args.verbose, is_service=args.command == "worker")
+    _set_up_logging(
+        verbose=args.verbose, is_service=args.command == "worker", is_one_of_many=getattr(args, "supervised", False)
+    )
     console.prepare()
     in_json = getattr(args, "json", False)
     try:
@@ -88,11 +90,11 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _set_up_logging(*, verbose: bool, is_service: bool) -> None:
+def _set_up_logging(*, verbose: bool, is_service: bool, is_one_of_many: bool) -> None:
     level = logging.INFO if verbose or is_service else logging.WARNING
-    logging.basicConfig(
-        stream=sys.stderr, level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S"
-    )
+    who = "[%(process)d] " if is_one_of_many else ""
+    form = f"%(asctime)s {who}%(levelname)-7s %(name)s: %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=level, format=form, datefmt="%H:%M:%S")
     # alembic tells how it does what the migration's own line says.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if verbose:

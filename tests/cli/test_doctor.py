@@ -19,7 +19,7 @@ from dbosflow.cli.doctor import database
 from dbosflow.cli.doctor.examination import examine
 from dbosflow.cli.doctor.finding import Finding, Verdict
 from tests.runtime.sessions import sessions
-from tests.support import eventually, with_parameters
+from tests.support import eventually, password_of, with_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -85,13 +85,15 @@ def role(database_url: str, execute: Execute) -> Iterator[tuple[str, str]]:
 def test_a_database_that_is_well(shell: Shell, database_url: str) -> None:
     """With a worker on it: every check is made, each in a line, and nobody sees a password."""
     with Engine(database_url):
-        done = shell.run("doctor", "--database-url", with_parameters(database_url, password="the-secret"))
+        secret = with_parameters(database_url, password=password_of(database_url))
+        done = shell.run("doctor", "--database-url", secret)
         answer = json.loads(shell.run("doctor", "--json").out)
     lines = [line.split() for line in done.out.splitlines()]
     assert [words[1] for words in lines if words and words[0] in {"ok", "warning"}] == ALL
     assert lines[-1][:2] == ["problems:", "0,"]
     assert (done.status, done.err) == (0, "")
     assert "the-secret" not in done.out
+    assert "password" not in done.out
     assert answer["ok"] is True
     assert [one["check"] for one in answer["checks"]] == ALL
     facts = {one["check"]: one["facts"] for one in answer["checks"]}
