@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Execute = Callable[..., list[tuple[Any, ...]]]
 
-ALL = ["connection", "versions", "clock", "listen", "settings", "connections", "schema", "workers", "work"]
+ALL = ["connection", "versions", "clock", "connections", "listen", "settings", "schema", "workers", "work"]
 
 
 @step
@@ -261,10 +261,12 @@ def test_a_full_database_is_a_problem(database_url: str, execute: Execute) -> No
         for _ in range(5):
             held.enter_context(psycopg.connect(database_url))
         execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT {5 + database.CONNECTIONS}')
+        eventually(lambda: len(sessions(database_url)) == 5)  # the server takes its time to end one
         finding = checks(database_url)["connections"]
         assert finding.facts["used_by_database"] == 5
         assert "of the database" not in finding.found
         execute(f'ALTER DATABASE "{name}" CONNECTION LIMIT {4 + database.CONNECTIONS}')
+        eventually(lambda: len(sessions(database_url)) == 5)
         finding = checks(database_url)["connections"]
     assert finding.verdict is Verdict.PROBLEM
     assert f"5 of the {4 + database.CONNECTIONS} connections of the database are taken" in finding.found

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """\
 Check what dbosflow needs of a database, and how its workers are: the connection,
-versions, clocks, wake-ups (LISTEN), settings, connection limits, the schema and
+versions, clocks, connection limits, wake-ups (LISTEN), settings, the schema and
 this role's rights, leases, and work that waits or is blocked.
 
 Each check is "ok", a "warning" (it works, but look at it) or a "problem", with

@@ -42,9 +42,9 @@ async def examine(url: str, schema: str, *, listen_url: str | None = None) -> li
         examination = _Examination(connection, url, schema)
         found = [judge_connection(connection), judge_versions(connection)]
         found += [await _guarded("clock", examination.clock())]
+        found += [await _guarded("connections", examination.limits())]  # before others are opened
         found += [await _guarded("listen", examination.listen(listen_url))]
         found += [await _guarded("settings", examination.settings())]
-        found += [await _guarded("connections", examination.limits())]
         found += [await _guarded("schema", examination.schema())]
         if examination.usable:
             found += [await _guarded("workers", examination.workers())]
