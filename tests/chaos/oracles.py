@@ -158,12 +158,21 @@ def check_reading(reading: Mapping[str, Any], story: Story) -> Iterator[str]:
         yield f"{told} was told of the end {reading['end']}, and it is {end}"
 
 
+def check_told(story: Story, told: tuple[str, Any] | None) -> Iterator[str]:
+    """What a caller was told is what the table says."""
+    row = story.row
+    stands = (row["status"], row["output"] if row["error"] is None else row["error"]["message"])
+    if told is not None and told != stands:
+        yield f"its caller was told {told}, and the table says {stands}"
+
+
 def check_sessions(url: str, live: Mapping[str, int]) -> list[str]:
     """Each program that lives has no more sessions than it may, others have none; none idles in a transaction."""
     with psycopg.connect(url, autocommit=True, application_name="looking") as connection:
         found = connection.execute(
             "SELECT application_name, state, pid FROM pg_stat_activity"
-            " WHERE backend_type = 'client backend' AND application_name <> 'looking' ORDER BY 1"
+            " WHERE datname = current_database() AND backend_type = 'client backend' AND application_name <> 'looking'"
+            " ORDER BY application_name"
         ).fetchall()
     wrong = [f"session {pid} of {name} is {state}" for name, state, pid in found if (state or "").startswith("idle in")]
     for name, sessions in groupby(found, key=lambda row: row[0]):

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 LEASE = 2.5
 """Of every worker, in seconds: short, so that a frozen one is taken over many times in a run."""
 
-_WEIGHTS = {
+KINDS = {
     "kill": 6,  # SIGKILL a worker, hire another
     "freeze": 3,  # SIGSTOP beyond the lease, then SIGCONT
     "drain": 3,  # SIGTERM, hire another
@@ -52,7 +52,7 @@ def faults(seed: int, seconds: float, *, workers: int, proxies: int) -> list[Fau
     found: list[Fault] = []
     at = 1.5
     while (at := at + draw.uniform(0.5, 4.5)) < seconds:
-        kind = draw.choices([*_WEIGHTS], weights=[*_WEIGHTS.values()])[0]
+        kind = draw.choices([*KINDS], weights=[*KINDS.values()])[0]
         choices = workers if kind in {"kill", "freeze", "drain"} else proxies
         found.append(Fault(round(at, 2), kind, draw.randrange(choices), round(_duration(draw, kind), 2)))
     return found

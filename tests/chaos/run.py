@@ -211,7 +211,7 @@ class ChaosRun:
             for reading in readings.get(story.workflow_id, []):
                 report.readings[str(reading["mode"])] += 1
                 wrong += oracles.check_reading(reading, story)
-            wrong += _check_told(story, customers)
+            wrong += oracles.check_told(story, customers.seen.get(story.workflow_id))
             report.violations += [f"{story.workflow_id} ({story.row['name']}): {what}" for what in wrong]
             self._count(story, strikes)
         report.violations += [
@@ -226,16 +226,6 @@ class ChaosRun:
         for kind, running, written in takeovers(strikes.hits, story):
             report.running_again[kind].append(running)
             report.written_again[kind].append(written)
-
-
-def _check_told(story: Story, customers: Customers) -> list[str]:
-    """What a caller was told is what the table says."""
-    told = customers.seen.get(story.workflow_id)
-    if told is None:
-        return []
-    row = story.row
-    stands = (row["status"], row["output"] if row["error"] is None else row["error"]["message"])
-    return [] if told == stands else [f"its caller was told {told}, and the table says {stands}"]
 
 
 def run(

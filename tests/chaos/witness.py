@@ -40,7 +40,7 @@ class Witness:
         """Takes a sample each second until it is cancelled."""
         while True:
             try:
-                await asyncio.to_thread(self._sample)
+                await asyncio.to_thread(self.sample)
             except psycopg.OperationalError:  # the database is down: part of the plan
                 continue
             finally:
@@ -54,7 +54,7 @@ class Witness:
             self._compare(workflow_id, end, last.get(workflow_id))
         return self.complaints
 
-    def _sample(self) -> None:
+    def sample(self) -> None:
         with psycopg.connect(self._url, autocommit=True, connect_timeout=2) as connection:
             now = connection.execute(_NOW).fetchone()
             ends = connection.execute(_ENDS, (self._since,)).fetchall()
