@@ -65,7 +65,8 @@ class Customers:
         if job.reading not in {None, "late"}:
             self.read(job)
         target = SHAPES[job.shape].options(workflow_id=job.workflow_id, queue=QUEUE)
-        handle: WorkflowHandle[Any] = await self._again(lambda: self.engine.start_async(target, *job.args))
+        starters = (self._again(lambda: self.engine.start_async(target, *job.args)) for _ in range(job.starters))
+        handle: WorkflowHandle[Any] = (await asyncio.gather(*starters))[0]
         self.acknowledged[job.workflow_id] = job
         if job.cancel_after is None:
             await self._wait(handle)

@@ -90,12 +90,13 @@ def _family(found: Expected, records: Records, size: int, pause: float) -> Expec
     found.result = [
         gave("sequence#1"),
         gave("sequence_on_thread#1"),
+        [*range(0, size, 3)],
         gave("sequence#0"),
         gave("sequence_on_thread#0"),
         "that was all of 2",
     ]
     found.write("values", "body", 2)
-    found.write("values", "body", 4)
+    found.write("values", "body", 5)
     return found
 
 

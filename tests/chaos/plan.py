@@ -81,6 +81,8 @@ class Job:
     key: str
     reading: str | None
     """``throughout``, ``reconnecting``, ``late``, or nobody does."""
+    starters: int
+    """So many start it at once, under the one id."""
 
 
 def jobs(seed: int) -> Iterator[Job]:
@@ -102,6 +104,7 @@ def job(seed: int, number: int) -> Job:
         cancel_after=draw.uniform(0.0, 3.0) if cancelled else None,
         key=key,
         reading=draw.choice(["throughout", "reconnecting", "late", None, None]),
+        starters=draw.choice([1, 1, 1, 1, 3]),
     )
 
 

@@ -13,10 +13,14 @@ import logging
 import signal
 import sys
 import threading
+import time
 from typing import Any
 
 import tests.chaos.workload  # noqa: F401 (what it runs)
 from dbosflow import Engine
+
+THREADS_LIMIT = 5.0
+"""Seconds in which threads that a closed engine has let go must have ended."""
 
 
 def say(**what: Any) -> None:
@@ -46,5 +50,9 @@ if __name__ == "__main__":
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     tasks = asyncio.run(main(json.loads(sys.argv[1])))
-    threads = [thread.name for thread in threading.enumerate() if thread is not threading.main_thread()]
+    deadline = time.monotonic() + THREADS_LIMIT
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    for thread in others:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    threads = [thread.name for thread in others if thread.is_alive()]
     say(left={"tasks": tasks, "threads": threads})

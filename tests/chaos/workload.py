@@ -14,6 +14,8 @@ from dbosflow import (
     close_stream,
     close_stream_async,
     current,
+    read_stream,
+    read_stream_async,
     sleep,
     sleep_async,
     step,
@@ -159,12 +161,13 @@ async def retrying(size: int, tokens: int, pause: float) -> list[int | str]:
 
 @workflow
 async def family(size: int, pause: float) -> list[list[int] | str]:
-    """Children of both colours: called, started, queued, and one that fails."""
+    """Children of both colours: called, started, queued, one whose stream it reads, and one that fails."""
     _says("pass")
     started = await sequence.start_async(size, pause)
     queued = await sequence_on_thread.options(queue=CHILDREN).start_async(size, pause)
     results: list[list[int] | str] = [await sequence(size, pause), await sequence_on_thread.run_async(size, pause)]
     await write_stream_async("values", ["body", len(results)])
+    results.append([item.value[1] async for item in read_stream_async(started.workflow_id, "rare") if not item.closed])
     results += [await started.result_async(), await queued.result_async()]
     await write_stream_async("values", ["body", len(results)])
     try:
@@ -182,6 +185,7 @@ def family_on_thread(size: int, pause: float) -> list[list[int] | str]:
     queued = sequence_on_thread.options(queue=CHILDREN).start(size, pause)
     results: list[list[int] | str] = [sequence.run(size, pause), sequence_on_thread(size, pause)]
     write_stream("values", ["body", len(results)])
+    results.append([value[1] for value in read_stream(started.workflow_id, "rare")])
     results += [started.result(), queued.result()]
     write_stream("values", ["body", len(results)])
     try:
