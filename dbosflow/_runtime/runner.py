@@ -164,6 +164,10 @@ class Runner:
         freed: Callable[[str], None] | None,
         cancelled: bool = False,
     ) -> None:
+        if self._closing:  # nobody would stop it: it goes on elsewhere, once the lease is given up
+            if freed is not None:
+                freed(workflow_id)
+            return
         run = Run(
             workflow_id=workflow_id,
             definition=definition,
