@@ -32,7 +32,7 @@ def shouting(word: str) -> str:
 
 
 @workflow
-def breaking() -> None:
+def breaking_off() -> None:
     write_stream("words", 1)
     message = "out of\npaper"
     raise ValueError(message)
@@ -86,7 +86,7 @@ def test_a_tail_is_an_object_a_line_and_the_last_one_tells_the_end(shell: Shell,
 def test_a_tail_of_a_stream_that_ended_badly_says_so_on_both_outputs(shell: Shell, database_url: str) -> None:
     """Whoever reads only the items knows that it is not complete; the status is 1, as without ``--json``."""
     with Engine(database_url) as engine, pytest.raises(ValueError, match="paper"):
-        engine.run(breaking.options(workflow_id="w"))
+        engine.run(breaking_off.options(workflow_id="w"))
     done = shell.run("stream", "tail", "w", "words", "--json")
     value, end = map(json.loads, done.out.splitlines())
     message = "stream 'words' of workflow 'w' ended with ValueError: out of\npaper"
