@@ -126,6 +126,15 @@ async def renew_epoch(
     return int(rows[0]["epoch"]) if rows else None
 
 
+async def release(
+    connection: AsyncConnection[Any], schema: str, worker_id: UUID, runs: Sequence[tuple[str, int]]
+) -> set[str]:
+    """Returns runs of a living lane, id and epoch, to their queues; the names of these queues."""
+    ids, epochs = [workflow_id for workflow_id, _ in runs], [epoch for _, epoch in runs]
+    rows = await fetch_all(connection, schema, _TABLE, "release", worker_id=worker_id, ids=ids, epochs=epochs)
+    return {row["queue"] for row in rows}
+
+
 async def requeue(connection: AsyncConnection[Any], schema: str, *, max_recoveries: int) -> Rows:
     """Returns the runs of dead lanes to their queues, or parks them; rows of ``id, queue, status``."""
     return await fetch_all(connection, schema, _TABLE, "requeue", max_recoveries=max_recoveries)

@@ -36,6 +36,13 @@ UPDATE dbosflow.workflow SET epoch = epoch + 1
 WHERE id = :workflow_id AND worker_id = :worker_id AND epoch = :epoch
 RETURNING epoch;
 
+-- name: release (runs that their own lane hands over while it lives, sent between two of its batches)
+UPDATE dbosflow.workflow w
+SET worker_id = NULL, epoch = w.epoch + 1, status = 'queued', recoveries = 0
+FROM unnest(:ids::text[], :epochs::integer[]) AS r (id, epoch)
+WHERE w.id = r.id AND w.worker_id = :worker_id AND w.epoch = r.epoch
+RETURNING w.queue;
+
 -- name: requeue (the runs of dead lanes; a statement after the death, so that it sees all they claimed)
 -- Level-triggered: it asks for every dead lane's runs, whoever marked the lane. Index: workflow_owned.
 WITH orphan AS MATERIALIZED (
