@@ -125,11 +125,12 @@ class Core:
             async with await connect_async(self._url, timeout=settings.connect_timeout) as notifier:
                 if await hears(listener, notifier, settings.schema, patience=_PROBE_PATIENCE):
                     return False
-        logger.warning(
-            "a NOTIFY does not reach a LISTEN: there seems to be a pooler in transaction mode. Polling each %s s "
-            "instead; give listen_url=, a direct URL, for wake-ups at once",
-            settings.fast_poll,
-        )
+        if settings.listen_url is None:
+            logger.warning(
+                "a NOTIFY does not reach a LISTEN: there seems to be a pooler in transaction mode. Polling each %s s "
+                "instead; give listen_url=, a direct URL, for wake-ups at once",
+                settings.fast_poll,
+            )
         return True
 
     async def _open_pool(self, resources: AsyncExitStack) -> AsyncConnectionPool[Any]:
