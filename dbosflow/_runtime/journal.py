@@ -318,9 +318,8 @@ class Journal(Service):
 
 
 def _log_trouble(batch: Batch, error: Exception, plan: str) -> None:
-    """A cut connection heals in a moment; what has no room, or does not pass, somebody has to look at."""
-    full = isinstance(error, psycopg.errors.InsufficientResources | psycopg.errors.DiskFull)
-    level = logging.ERROR if full or batch.sent >= _OFTEN else logging.WARNING
+    """A cut connection heals in a moment; what does not pass, such as a full disk, somebody has to look at."""
+    level = logging.ERROR if batch.sent >= _OFTEN else logging.WARNING
     logger.log(level, "batch of %d runs waits: %s; %s", len(batch.slices), _line(error), plan)
 
 
