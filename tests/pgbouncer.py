@@ -112,7 +112,7 @@ def pooler(program: str, server_url: str) -> Iterator[str]:
             process.terminate()
             process.wait(PATIENCE)
             for line in (Path(directory) / "pgbouncer.log").read_text().splitlines():
-                if " FATAL " in line or " ERROR " in line:
+                if "] FATAL " in line or "] ERROR " in line:
                     print(line, file=sys.stderr)
 
 
