@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dbosflow import serde
 from dbosflow._runtime.entries import Close, Ending, Record, Values
 from dbosflow._store.batch import BatchRows
 from dbosflow._store.notify import queue_topic, stream_topic, workflow_topic
@@ -61,9 +62,10 @@ class Slice:
 
     def _close_streams(self, ending: Ending) -> None:
         """Every stream that the workflow leaves open ends with it, in the same statement."""
+        error = ending.error and serde.brief_error(ending.error)
         for key, stream in self.run.streams.items():
             if not stream.closed:
-                self._append(key, 1, ending.frame, ending.error)
+                self._append(key, 1, ending.frame, error)
 
     def _append(
         self,

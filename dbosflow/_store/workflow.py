@@ -108,6 +108,12 @@ async def claim(
     return [Claimed(**row) for row in rows]
 
 
+async def unknown(connection: AsyncConnection[Any], schema: str, *, queue: str, names: Sequence[str]) -> list[str]:
+    """The workflows that wait in a queue and are not among ``names``."""
+    rows = await fetch_all(connection, schema, _TABLE, "unknown", queue=queue, names=list(names))
+    return [row["name"] for row in rows]
+
+
 async def owned(
     connection: AsyncConnection[Any], schema: str, *, worker_id: UUID, queue: str, known: Sequence[str]
 ) -> list[Claimed]:

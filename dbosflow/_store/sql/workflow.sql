@@ -31,6 +31,14 @@ WHERE w.id = free.id
 RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, w.recoveries,
           w.cancel_requested_at IS NOT NULL AS cancel_requested;
 
+-- name: unknown (workflows that wait in a queue and are not among these; asked now and then, when little else waits)
+SELECT DISTINCT waiting.name
+FROM (
+    SELECT w.name FROM dbosflow.workflow w
+    WHERE w.status = 'queued' AND w.queue = :queue AND NOT w.name = ANY(:names)
+    LIMIT 1000
+) AS waiting;
+
 -- name: renew_epoch (the owner reloads its own run)
 UPDATE dbosflow.workflow SET epoch = epoch + 1
 WHERE id = :workflow_id AND worker_id = :worker_id AND epoch = :epoch
