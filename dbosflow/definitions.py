@@ -164,7 +164,7 @@ class WorkflowDef(FunctionDef):
                 annotation = dict[str, annotation]
             members[name] = annotation
         arguments: Any = object_type("Arguments", members)
-        return Codec(tuple[arguments], f"the arguments of {self}")
+        return Codec(tuple[arguments], f"the arguments of {self}", shown=str(self._signature))
 
 
 class Registry:

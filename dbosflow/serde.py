@@ -8,8 +8,10 @@ No pickle; nothing is imported, and no name from the database is looked up excep
 from __future__ import annotations
 
 import json
+import math
+import re
 import sys
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
 from pydantic_core import PydanticSerializationError
@@ -24,18 +26,28 @@ T = TypeVar("T")
 
 _LIKE_JSON = ConfigDict(ser_json_inf_nan="constants", ser_json_bytes="base64", val_json_bytes="base64")
 _DEPTH_HINT = "is nested too deeply"
+_LONGEST_INTEGER = 4300
+"""Digits: what Python's and pydantic's parsers read, unless somebody lifts Python's own limit."""
+_LONG_NUMBER = re.compile(rf"(?<![0-9])[0-9]{{{_LONGEST_INTEGER + 1}}}")
+_LONGEST_MESSAGE = 100_000
+_LONGEST_CAUSE = 1000
 _FAITHFUL: dict[Any, tuple[type, ...]] = {Any: (str, bool, int, type(None)), str: (str,), bool: (bool,), int: (int,)}
 """Annotations and exact types whose values a round trip gives back as they are."""
 
 
 class Codec(Generic[T]):
-    """Dumps and loads the values of one annotation. ``what`` names the place in errors: "result of step 'fetch'"."""
+    """Dumps and loads the values of one annotation. ``what`` names the place in errors: "result of step 'fetch'".
 
-    __slots__ = ("_adapter", "_annotation", "_faithful", "what")
+    So does ``shown`` the type, where the annotation itself would say little.
+    """
 
-    def __init__(self, annotation: Any, what: str) -> None:
+    __slots__ = ("_adapter", "_faithful", "_shown", "what")
+
+    def __init__(self, annotation: Any, what: str, *, shown: str | None = None) -> None:
         self.what = what
-        self._annotation = annotation
+        self._shown = shown or (
+            str(annotation) if get_args(annotation) else getattr(annotation, "__name__", str(annotation))
+        )
         self._faithful = _FAITHFUL.get(annotation, ()) if annotation.__hash__ else ()
         try:
             self._adapter: TypeAdapter[T] = TypeAdapter(annotation, config=_LIKE_JSON)
@@ -50,8 +62,10 @@ class Codec(Generic[T]):
             text = self._adapter.dump_json(value, warnings="error").decode()
         except (PydanticSerializationError, UnicodeError, ValueError, RecursionError) as error:
             return self._dump_slowly(value, error)
-        if "NaN" in text or "Infinity" in text:
-            self._refuse_constants(text)
+        if "NaN" in text or "Infinity" in text or _LONG_NUMBER.search(text):
+            self._refuse_numbers(text)
+        if "null" in text and _not_finite(self._adapter.dump_python(value, warnings=False)):  # a model writes null
+            raise self._no_json("NaN or an infinite number")
         return text
 
     def load(self, text: str) -> T:
@@ -63,7 +77,7 @@ class Codec(Generic[T]):
                 raise self._unfit(error) from error
         try:
             return self._adapter.validate_python(json.loads(text))
-        except ValidationError as error:
+        except ValueError as error:  # pydantic's is one, too
             raise self._unfit(error) from error
 
     def round_trip(self, value: T) -> tuple[str, T]:
@@ -75,21 +89,29 @@ class Codec(Generic[T]):
         """For what only pydantic's UTF-8 writer refuses: lone surrogates travel as escapes."""
         try:
             plain = self._adapter.dump_python(value, mode="json", warnings="error")
-            return json.dumps(plain, allow_nan=False, separators=(",", ":"))
+            text = json.dumps(plain, allow_nan=False, separators=(",", ":"))
         except (PydanticSerializationError, UnicodeError, ValueError, TypeError, RecursionError):
             raise self._unfit(error) from error
+        return text
 
-    def _refuse_constants(self, text: str) -> None:
+    def _refuse_numbers(self, text: str) -> None:
+        """Refuses what JSON has no number for, and integers that no parser would read again."""
+
         def refuse(constant: str) -> None:
-            msg = f"{self.what} holds {constant}, which is not JSON; use None, or a text"
-            raise SerializationError(msg)
+            raise self._no_json(constant)
 
-        json.loads(text, parse_constant=refuse)
+        def check(digits: str) -> None:
+            if len(digits.lstrip("-")) > _LONGEST_INTEGER:
+                raise self._no_json(f"an integer of more than {_LONGEST_INTEGER} digits")
+
+        json.loads(text, parse_constant=refuse, parse_int=check)
+
+    def _no_json(self, what: str) -> SerializationError:
+        return SerializationError(f"{self.what} holds {what}, which JSON does not carry; use None, or a text")
 
     def _unfit(self, error: Exception) -> SerializationError:
-        shown = getattr(self._annotation, "__name__", None) or str(self._annotation)
         reason = str(error).split("\n    For further information")[0] or _DEPTH_HINT
-        return SerializationError(f"{self.what} cannot be carried as JSON under its type {shown}: {reason}")
+        return SerializationError(f"{self.what} cannot be carried as JSON under its type {self._shown}: {reason}")
 
 
 def object_type(name: str, members: Mapping[str, Any]) -> Any:
@@ -103,16 +125,29 @@ plain: Codec[Any] = Codec(Any, "the value")
 
 
 def dump_error(error: BaseException) -> str:
-    """An exception as JSON: its type, where that is defined, its message, and its arguments if JSON carries them."""
-    kind = type(error)
-    return json.dumps(
-        {
-            "type": kind.__qualname__,
-            "module": kind.__module__,
-            "message": _message(error),
-            "args": _faithful(_arguments(error)),
-        }
-    )
+    """An exception as JSON: its type, where that is defined, its message, and its arguments if JSON carries them.
+
+    A message of more than 100,000 characters is cut; then the exception cannot be rebuilt, only named.
+    """
+    kind, message = type(error), _message(error)
+    return _error_row(kind.__qualname__, kind.__module__, message, _faithful(_arguments(error)), _LONGEST_MESSAGE)
+
+
+def brief_error(text: str) -> str:
+    """An error as a stream's end carries it: a workflow may leave thousands open, so a long message is cut."""
+    if len(text) <= 2 * _LONGEST_CAUSE:
+        return text
+    row = json.loads(text)
+    return _error_row(row["type"], row["module"], row["message"], row["args"], _LONGEST_CAUSE)
+
+
+def _error_row(kind: str, module: str, message: str, args: list[Any] | None, longest: int) -> str:
+    if len(message) > longest:
+        message, args = f"{message[:longest]}... ({len(message) - longest} more characters)", None
+    text = json.dumps({"type": kind, "module": module, "message": message, "args": args})
+    if args is not None and len(text) > 16 * longest:  # a short message, and huge arguments
+        text = json.dumps({"type": kind, "module": module, "message": message, "args": None})
+    return text
 
 
 def load_error(text: str) -> tuple[BaseException | None, str, str]:
@@ -159,6 +194,15 @@ def _faithful(args: list[Any]) -> list[Any] | None:
     except (TypeError, ValueError, RecursionError):
         return None
     return args if _same(args, back) else None
+
+
+def _not_finite(value: object) -> bool:
+    """Whether data of plain types holds NaN or an infinite number."""
+    if isinstance(value, float):
+        return not math.isfinite(value)
+    if isinstance(value, dict):
+        return any(map(_not_finite, value.values()))
+    return isinstance(value, list | tuple | set | frozenset) and any(map(_not_finite, value))
 
 
 def _same(a: object, b: object) -> bool:

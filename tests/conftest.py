@@ -22,6 +22,7 @@ from uuid import uuid4
 import psycopg
 import pytest
 from psycopg import sql
+from psycopg.conninfo import conninfo_to_dict
 
 from dbosflow._store.migrate import ensure_schema
 from tests.support import with_parameters
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
 URL_VARIABLE = "DBOSFLOW_TEST_DATABASE_URL"
+POOLER_VARIABLE = "DBOSFLOW_TEST_POOLER"
+"""Connection parameters of a pooler before that server, through which tests then reach their databases."""
 
 DOCKER_IMAGE = "postgres:17"
 DOCKER_COMMAND = "postgres -c max_connections=300 -c fsync=off"  # no test cuts the power
@@ -53,7 +56,8 @@ def admin_url(pytestconfig: pytest.Config) -> str:
 def database_url(pytestconfig: pytest.Config, admin_url: str) -> Iterator[str]:
     """A migrated database of the test's own."""
     with _database(admin_url, template=_server(pytestconfig)["template"]) as url:
-        yield url
+        pooler = conninfo_to_dict(os.environ.get(POOLER_VARIABLE, ""))
+        yield with_parameters(url, **{name: str(value) for name, value in pooler.items()})
 
 
 @pytest.fixture

@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dbosflow import serde
 from dbosflow._runtime.conductor import GIVEN_UP
 from dbosflow._runtime.entries import Close, Ending, Record, TakeBack, Values
 from dbosflow._runtime.undecided import RESUMED, Undecided
@@ -139,9 +140,10 @@ class Slice:
 
     def _close_streams(self, ending: Ending) -> None:
         """Every stream that the workflow leaves open ends with it, in the same statement."""
+        error = ending.error and serde.brief_error(ending.error)
         for key, stream in self.run.streams.items():
             if not stream.ended and key not in self.ended:
-                self._append(key, 1, ending.frame, ending.error)
+                self._append(key, 1, ending.frame, error)
 
     def _append(
         self,

@@ -6,6 +6,8 @@ never takes more than it can run. The queue ``''`` is that of workflows that wer
 
 from __future__ import annotations
 
+import logging
+import math
 import time
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,11 @@ if TYPE_CHECKING:
 RECOVERY_QUEUE = ""
 RECOVERY_CONCURRENCY = 1000
 _CLAIM_LIMIT = 200
+
+logger = logging.getLogger("dbosflow.claimer")
+
+_missed: set[str] = set()
+"""Workflows that this process was asked for and does not know: each is said once."""
 
 
 class Claimer(Service):
@@ -52,6 +59,7 @@ class Claimer(Service):
         self._settings = settings
         self._running: set[str] = set()
         self._adopted_at = time.monotonic()
+        self._missed_at = -math.inf
         self._unsubscribe = signals.subscribe(queue_topic(queue), self.wake)
 
     async def close(self) -> None:
@@ -64,12 +72,23 @@ class Claimer(Service):
         if time.monotonic() - self._adopted_at > self._settings.safety_poll:
             await self._adopt()
         limit = min(self._concurrency - len(self._running), _CLAIM_LIMIT)
-        names = self._registry.names()
-        if limit <= 0 or not names or not self._lane.in_time:
+        if limit <= 0 or not self._lane.in_time:
             return False
+        claimed = await self._claim(limit)
+        await self._launch(claimed)
+        if len(claimed) == limit:
+            return True
+        if time.monotonic() - self._missed_at > self._settings.safety_poll:
+            await self._look_for_unknown()
+        return False
+
+    async def _claim(self, limit: int) -> list[Claimed]:
+        names = self._registry.names()
+        if not names:
+            return []
         try:
             async with self._journal.lane() as connection:
-                claimed = await workflow.claim(
+                return await workflow.claim(
                     connection,
                     self._settings.schema,
                     worker_id=self._lane.id,
@@ -80,8 +99,20 @@ class Claimer(Service):
         except BaseException:
             self._adopted_at = 0.0  # whether it was committed is not known
             raise
-        await self._launch(claimed)
-        return len(claimed) == limit
+
+    async def _look_for_unknown(self) -> None:
+        """Says what waits here for a worker that knows it. Asked when all else is claimed, so it reads little."""
+        async with self._journal.lane() as connection:
+            names = [*self._registry.names(), *_missed]
+            found = await workflow.unknown(connection, self._settings.schema, queue=self.queue, names=names)
+        self._missed_at = time.monotonic()
+        for name in sorted(set(found) - _missed):
+            _missed.add(name)
+            logger.warning(
+                "workflow %r waits in queue %r, and this worker does not know it: it stays queued until a worker of "
+                "this queue does. Import its module here, or serve the queue with a worker that has it",
+                *(name, self.queue),
+            )
 
     async def _adopt(self) -> None:
         """Runs what the lane owns without knowing it: a claim was committed, and its answer lost."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import random
 import time
 import uuid
 from contextlib import AsyncExitStack
@@ -19,7 +20,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool
+from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from dbosflow._runtime.enqueuer import Enqueuer
 from dbosflow._runtime.executor import Executor
@@ -30,11 +31,11 @@ from dbosflow._runtime.reader import Reader, Reading
 from dbosflow._runtime.signals import Signals
 from dbosflow._store import step, stream, workflow
 from dbosflow._store.connect import connect_async
-from dbosflow._store.migrate import ensure_schema
+from dbosflow._store.migrate import ensure_schema, named_errors
 from dbosflow._store.notify import CANCEL_TOPIC, hears, queue_topic, workflow_topic
 from dbosflow._store.workflow import Enqueued, Outcome
 from dbosflow.config import DEFAULT_QUEUE
-from dbosflow.errors import EngineClosedError, WorkflowConflictError, WorkflowNotFoundError
+from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, WorkflowConflictError, WorkflowNotFoundError
 from dbosflow.types import Cancellation, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -51,6 +52,7 @@ T = TypeVar("T")
 
 _PROBE_PATIENCE = 1.0
 _PREPARE_AFTER = 3
+_READ_PAUSE = 0.1
 
 logger = logging.getLogger("dbosflow.engine")
 
@@ -75,11 +77,15 @@ class Core:
 
     async def open(self) -> None:
         """Connects, migrates if need be, and starts the services; nothing stays open if that fails."""
+        schema = self._settings.schema
+        with named_errors(schema):
+            await self._open(schema)
+
+    async def _open(self, schema: str) -> None:
         async with self._resources as resources:
-            schema = self._settings.schema
             # A first connection says in plain words what is wrong with the URL or the server.
             self._settings = replace(self._settings, pooled=await self._is_pooled())
-            await asyncio.to_thread(ensure_schema, self._url, schema)
+            await asyncio.to_thread(ensure_schema, self._url, schema, timeout=self._settings.connect_timeout)
             self._pool = await self._open_pool(resources)
             self._signals = Signals()
             self._notifier = Notifier(self._url, self._settings)
@@ -119,11 +125,12 @@ class Core:
             async with await connect_async(self._url, timeout=settings.connect_timeout) as notifier:
                 if await hears(listener, notifier, settings.schema, patience=_PROBE_PATIENCE):
                     return False
-        logger.warning(
-            "a NOTIFY does not reach a LISTEN: there seems to be a pooler in transaction mode. Polling each %s s "
-            "instead; give listen_url=, a direct URL, for wake-ups at once",
-            settings.fast_poll,
-        )
+        if settings.listen_url is None:
+            logger.warning(
+                "a NOTIFY does not reach a LISTEN: there seems to be a pooler in transaction mode. Polling each %s s "
+                "instead; give listen_url=, a direct URL, for wake-ups at once",
+                settings.fast_poll,
+            )
         return True
 
     async def _open_pool(self, resources: AsyncExitStack) -> AsyncConnectionPool[Any]:
@@ -137,6 +144,7 @@ class Core:
                 # A pooler would run a prepared statement on a connection that does not know it.
                 "prepare_threshold": None if self._settings.pooled else _PREPARE_AFTER,
             },
+            timeout=self._settings.connect_timeout,
             open=False,
             name="dbosflow",
         )
@@ -268,15 +276,25 @@ class Core:
         return await self._read(stream.list_streams, workflow_id)
 
     async def _read(self, statement: Callable[..., Awaitable[T]], *values: object) -> T:
-        """Reads on a pooled connection; one that broke meanwhile is replaced and the read repeated."""
-        for attempt in range(self._settings.pool_size + 1):
+        """Asks on a pooled connection; one that broke meanwhile is replaced, and the question repeated."""
+        settings = self._settings
+        deadline = time.monotonic() + settings.connect_timeout
+        while True:
             try:
                 async with self._pool.connection() as connection:
-                    return await statement(connection, self._settings.schema, *values)
-            except psycopg.OperationalError:
-                if attempt == self._settings.pool_size:
-                    raise
-        raise AssertionError
+                    return await statement(connection, settings.schema, *values)
+            except PoolTimeout as error:
+                msg = (
+                    f"no connection came free within {settings.connect_timeout:g} s: either all {settings.pool_size} "
+                    "of the pool are busy (raise pool_size), or the server gives none (is it up, and below its "
+                    "max_connections?)"
+                )
+                raise DatabaseUnavailableError(msg) from error
+            except psycopg.OperationalError as error:
+                if time.monotonic() > deadline:
+                    msg = f"the database did not answer within {settings.connect_timeout:g} s: {error}"
+                    raise DatabaseUnavailableError(msg) from error
+                await asyncio.sleep(_READ_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
 
     # -- streams -----------------------------------------------------------------------------------------------------
 

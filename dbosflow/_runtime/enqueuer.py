@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
 from dbosflow._runtime.service import Service, tell_closed
 from dbosflow._store import workflow
+from dbosflow._store.queries import is_refused
 from dbosflow.errors import SerializationError
 
 if TYPE_CHECKING:
@@ -47,19 +46,17 @@ class Enqueuer(Service):
         try:
             async with self._pool.connection() as connection:
                 new = await workflow.enqueue(connection, self._schema, rows)
-        except (psycopg.DataError, UnicodeError) as error:
-            await self._one_by_one(pending, error)
-            return True
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, Exception) and is_refused(error):
+                await self._one_by_one(pending)
+                return True
             self._put_back(pending)
             raise
         for workflow_id, (_, futures) in pending.items():
             _tell(futures, is_new=workflow_id in new)
         return bool(self._pending)
 
-    async def _one_by_one(
-        self, pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]], error: Exception
-    ) -> None:
+    async def _one_by_one(self, pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]]) -> None:
         """The database refuses a row for its data: the others go on without it."""
         rest = dict(pending)
         for workflow_id, (row, futures) in pending.items():
@@ -67,7 +64,7 @@ class Enqueuer(Service):
                 async with self._pool.connection() as connection:
                     new = await workflow.enqueue(connection, self._schema, [row])
             except BaseException as refused:
-                if not isinstance(refused, psycopg.DataError | UnicodeError):
+                if not (isinstance(refused, Exception) and is_refused(refused)):
                     self._put_back(rest)
                     raise
                 for future in futures:
@@ -76,7 +73,6 @@ class Enqueuer(Service):
             else:
                 _tell(futures, is_new=workflow_id in new)
             del rest[workflow_id]
-        del error
 
     def _put_back(self, pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]]) -> None:
         """Keeps what could not be written for the next statement, before what came meanwhile."""

@@ -66,7 +66,13 @@ class Executor:
         watch = Watch()
         self.lane = Lane(url, settings, on_new_timeline=self._reload_all)
         self.runner = Runner(
-            pool=pool, lane=self.lane, settings=settings, registry=registry, watch=watch, family=family
+            pool=pool,
+            lane=self.lane,
+            settings=settings,
+            registry=registry,
+            watch=watch,
+            family=family,
+            announce=announce,
         )
         self.journal = Journal(self.lane, settings, self.runner, announce)
         self.runner.attach(self.journal)

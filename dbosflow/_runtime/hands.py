@@ -81,6 +81,9 @@ class Hands(Protocol):
     async def pause(self, run: Run, seconds: float) -> None:
         """Waits, unless the run stops."""
 
+    async def hold(self, run: Run) -> None:
+        """Waits until the run stops, or is cancelled: the engine closes, and nothing begins any more."""
+
     async def room(self, run: Run) -> None:
         """Waits until the run's buffer has room."""
 
@@ -153,6 +156,10 @@ class LoopHands:
         """Sleeps; a run that stops cancels its tasks."""
         await asyncio.sleep(seconds)
 
+    async def hold(self, run: Run) -> None:  # noqa: ARG002 (the other colour's)
+        """Waits; a run that stops, or is cancelled, cancels its tasks."""
+        await asyncio.get_running_loop().create_future()
+
     async def room(self, run: Run) -> None:
         """Waits until the run's buffer has room."""
         room = asyncio.Event()
@@ -222,6 +229,11 @@ class ThreadHands:
     async def pause(self, run: Run, seconds: float) -> None:
         """Waits; a run that stops wakes it."""
         run.interrupted.wait(seconds)
+        run.check_active()
+
+    async def hold(self, run: Run) -> None:
+        """Waits; a run that stops, or is cancelled, wakes it."""
+        run.interrupted.wait()
         run.check_active()
 
     async def room(self, run: Run) -> None:

@@ -36,6 +36,7 @@ from dbosflow._runtime.batch import Batch, Slice, take_out
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.service import Service
 from dbosflow._store.batch import is_durable, write_batch
+from dbosflow._store.queries import is_refused
 from dbosflow.errors import DbosflowError, LeaseLostError, SerializationError
 from dbosflow.types import WorkflowStatus
 
@@ -50,10 +51,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dbosflow.journal")
 
-_REFUSED_CLASSES = ("22", "23", "54")
-"""SQLSTATE classes that speak of the data itself: sending it again would change nothing."""
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 1.0
+_OFTEN = 5
 
 
 class JournalOwner(Protocol):
@@ -198,7 +198,7 @@ class Journal(Service):
                 batch.sent += 1
                 result = await write_batch(connection, batch.rows(), self._lane.id, self._settings.schema)
             except (psycopg.Error, UnicodeError, OverflowError, ValueError) as error:
-                if _is_refused(error):
+                if is_refused(error):
                     await self._settle_refused(batch, error)
                     return
                 if await self._durable_after(batch, error):
@@ -221,7 +221,7 @@ class Journal(Service):
 
     async def _durable_after(self, batch: Batch, error: Exception) -> bool:
         """After an error that leaves the batch's fate open: asks a witness, over a new connection if need be."""
-        logger.warning("batch of %d runs: %s; looking whether it is durable", len(batch.slices), _line(error))
+        _log_trouble(batch, error, "looking whether it is durable")
         await self._back_off(batch.sent)
         while True:
             try:
@@ -233,7 +233,7 @@ class Journal(Service):
         return await is_durable(await self._lane.connection(), batch.rows(), self._settings.schema)
 
     async def _wait_for_database(self, batch: Batch, error: Exception) -> None:
-        logger.warning("batch of %d runs: %s; trying again", len(batch.slices), _line(error))
+        _log_trouble(batch, error, "trying again")
         await self._lane.disconnect()
         await self._back_off(batch.sent)
 
@@ -318,12 +318,10 @@ class Journal(Service):
         self._starts.clear()
 
 
-def _is_refused(error: Exception) -> bool:
-    if isinstance(error, psycopg.Error):
-        if error.sqlstate is None:  # the driver's own: it could not bind a value
-            return isinstance(error, psycopg.DataError | psycopg.ProgrammingError | psycopg.NotSupportedError)
-        return error.sqlstate[:2] in _REFUSED_CLASSES
-    return True
+def _log_trouble(batch: Batch, error: Exception, plan: str) -> None:
+    """A cut connection heals in a moment; what does not pass, such as a full disk, somebody has to look at."""
+    level = logging.ERROR if batch.sent >= _OFTEN else logging.WARNING
+    logger.log(level, "batch of %d runs waits: %s; %s", len(batch.slices), _line(error), plan)
 
 
 def _unfit(error: Exception) -> SerializationError:

@@ -65,6 +65,8 @@ async def sleep(hands: Hands, branch: Branch, seconds: float) -> None:
 @asynccontextmanager
 async def may_be_given_up(hands: Hands, branch: Branch, key: str) -> AsyncIterator[None]:
     """Around an operation's work: a program that gives it up goes on when that is on record, and on replay again."""
+    if branch.run.draining is not None:
+        await hands.hold(branch.run)
     if branch.run.recorded(key + GIVEN_UP) is not None:
         await hands.give_up(branch.run, key)
     try:
@@ -184,4 +186,6 @@ async def _in_time(hands: Hands, branch: Branch) -> None:
     """Waits while the lane is past its own deadline: then somebody else may own the run already."""
     while not branch.run.lane.in_time:
         await hands.pause(branch.run, _LATE_LEASE_PAUSE)
+    if branch.run.draining is not None:
+        await hands.hold(branch.run)
     branch.run.check_active()

@@ -141,7 +141,7 @@ class Run:
             raise self.stopping
         if self.cancelled:
             raise self._cancellation()
-        if self.draining is not None or self.ending:
+        if self.ending:
             raise RunStopped(f"workflow {self.workflow_id!r} is no longer run here")
 
     def enter_branch(self, branch: Branch) -> None:
@@ -400,7 +400,10 @@ class Run:
         return asyncio.CancelledError(f"workflow {self.workflow_id!r} is cancelled")
 
     def drain(self, drained: Callable[[], None]) -> None:
-        """Lets no operation begin; calls ``drained`` once no step body is under way. A run at its end just ends."""
+        """Holds what would begin; calls ``drained`` once no step body is under way. A run at its end just ends.
+
+        Held, not refused: what a body made of a refusal while other branches go on would be durable.
+        """
         with self._lock:
             self.draining = drained
             idle = self.bodies == 0 and not self.ending

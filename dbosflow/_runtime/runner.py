@@ -32,10 +32,12 @@ from dbosflow._runtime.run import Run
 from dbosflow._runtime.scope import current_scope
 from dbosflow._runtime.threads import Threads, settle
 from dbosflow._store import step, workflow
+from dbosflow._store.notify import queue_topic
+from dbosflow.errors import DbosflowError
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from psycopg_pool import AsyncConnectionPool
 
@@ -75,6 +77,7 @@ class Runner:
         registry: Registry,
         watch: Watch,
         family: Family,
+        announce: Callable[[Iterable[str]], None],
     ) -> None:
         self._pool = pool
         self._lane = lane
@@ -82,6 +85,7 @@ class Runner:
         self._registry = registry
         self._watch = watch
         self._family = family
+        self._announce = announce
         self._journal: Journal
         self._loop = asyncio.get_running_loop()
         self._runs: dict[str, _Execution] = {}
@@ -164,6 +168,10 @@ class Runner:
         freed: Callable[[str], None] | None,
         cancelled: bool = False,
     ) -> None:
+        if self._closing:  # nobody would stop it: it goes on elsewhere, once the lease is given up
+            if freed is not None:
+                freed(workflow_id)
+            return
         run = Run(
             workflow_id=workflow_id,
             definition=definition,
@@ -375,9 +383,7 @@ class Runner:
         for execution in executions:
             run = execution.run
             run.drain(partial(self._stop_soon, run))
-        settled = [execution.settled for execution in executions]
-        if settled:
-            await asyncio.wait(settled, timeout=grace)
+        await self._hand_over({execution.settled: execution.run for execution in executions}, grace)
         for execution in executions:
             self._stop(execution.run, "the engine closes")
         tasks = {execution.task: execution.run for execution in executions if execution.task is not None}
@@ -394,6 +400,29 @@ class Runner:
             task.cancel()
         for pool in (self._threads, self._step_threads):
             pool.shutdown()
+
+    async def _hand_over(self, running: dict[asyncio.Future[Ending | None], Run], grace: float) -> None:
+        """Gives runs up as they stop, so that peers need not wait for those whose steps take the whole grace."""
+        deadline = self._loop.time() + grace
+        while running:
+            remaining = deadline - self._loop.time()
+            done, _ = await asyncio.wait(running, timeout=remaining, return_when=asyncio.FIRST_COMPLETED)
+            if not done:
+                return
+            stopped = [run for one in done if (run := running.pop(one)).stopping is not None and one.result() is None]
+            if stopped and running:  # the last ones go with the lane
+                await self._release(stopped)
+
+    async def _release(self, runs: list[Run]) -> None:
+        try:
+            async with self._journal.lane() as connection:
+                queues = await workflow.release(
+                    connection, self._settings.schema, self._lane.id, [(run.workflow_id, run.epoch) for run in runs]
+                )
+        except (psycopg.Error, DbosflowError, OSError) as error:
+            logger.warning("%d workflows are handed over a little later: %s", len(runs), error)  # with the lane
+        else:
+            self._announce(map(queue_topic, queues))
 
 
 class _Execution:

@@ -62,17 +62,17 @@ def ensure_schema(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout:
 
 def migrate(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout: float = TIMEOUT) -> tuple[str | None, str]:
     """Like :func:`ensure_schema`; returns the revision before, which is None for an empty database, and after."""
-    with connect(url, timeout=timeout) as connection, _named_errors(schema):
+    with connect(url, timeout=timeout) as connection, named_errors(schema):
         found = _read(connection, schema)
     if not _is_older(found, schema):
         return found.revision, found.revision
-    with _named_errors(schema):
+    with named_errors(schema):
         return _migrate(url, schema, timeout)
 
 
 def current_revision(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout: float = TIMEOUT) -> str | None:
     """The revision that ``schema`` is at; None where there is no schema."""
-    with connect(url, timeout=timeout) as connection, _named_errors(schema):
+    with connect(url, timeout=timeout) as connection, named_errors(schema):
         return _read(connection, schema).revision or None
 
 
@@ -90,7 +90,7 @@ def migration_sql(schema: str = statements.DEFAULT_SCHEMA, since: str | None = N
 
 def drop_schema(url: str, schema: str, *, timeout: float = TIMEOUT) -> None:
     """Drops ``schema`` with everything in it. For one that the caller has made."""
-    with connect(url, timeout=timeout) as connection, _named_errors(schema):
+    with connect(url, timeout=timeout) as connection, named_errors(schema):
         connection.execute(statements.literal(f"DROP SCHEMA IF EXISTS {statements.quoted(schema)} CASCADE"))
 
 
@@ -200,22 +200,22 @@ def _scripts() -> Path:
 
 
 @contextmanager
-def _named_errors(schema: str) -> Iterator[None]:
+def named_errors(schema: str) -> Iterator[None]:
     """What the database says, as this package's errors, which say what to do."""
     try:
         yield
     except errors.InsufficientPrivilege as error:
         message = (
-            f"this database role may not read or migrate schema {schema!r}: {error.diag.message_primary}. "
+            f"this database role may not use or migrate schema {schema!r}: {error.diag.message_primary}. "
             "Run `dbosflow migrate` as the role that owns the schema, or is to own it, and grant this one USAGE on "
             "the schema and SELECT, INSERT, UPDATE, DELETE on its tables."
         )
         raise SchemaError(message) from error
     except psycopg.OperationalError as error:
-        message = f"the connection failed while schema {schema!r} was read or migrated: {_first_line(error)}"
+        message = f"the database failed while schema {schema!r} was opened or migrated: {_first_line(error)}"
         raise DatabaseUnavailableError(message) from error
     except psycopg.Error as error:
-        message = f"schema {schema!r} could not be migrated, and is as it was before: {_first_line(error)}"
+        message = f"schema {schema!r} could not be opened or migrated, and is as it was before: {_first_line(error)}"
         raise SchemaError(message) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import psycopg
 from psycopg.rows import DictRow, dict_row
 
 from dbosflow._store import statements
@@ -19,3 +20,16 @@ async def fetch_all(connection: AsyncConnection[Any], schema: str, table: str, n
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(statements.literal(statements.load(table, schema)[name]), values)
         return await cursor.fetchall() if cursor.description else []
+
+
+_REFUSED_CLASSES = ("22", "23", "54")
+"""SQLSTATE classes that speak of the data itself: sending it again would change nothing."""
+
+
+def is_refused(error: Exception) -> bool:
+    """Whether the database, or the driver, refuses a statement for its data; else it may be sent again."""
+    if isinstance(error, psycopg.Error):
+        if error.sqlstate is None:  # the driver's own: it could not bind a value
+            return isinstance(error, psycopg.DataError | psycopg.ProgrammingError | psycopg.NotSupportedError)
+        return error.sqlstate[:2] in _REFUSED_CLASSES
+    return isinstance(error, UnicodeError | OverflowError | ValueError)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from psycopg.rows import class_row
+
 from dbosflow._store import statements
 from dbosflow._store.queries import fetch_all
 
@@ -42,6 +44,23 @@ class Lease:
     process: ProcessIdentity
 
 
+@dataclass(frozen=True, slots=True)
+class LaneState:
+    """A lane of this place, living or dead. Seconds are by the database's clock."""
+
+    pid: int
+    process_started_at: str | None
+    live: bool
+    lease: float
+    silent: float
+    ended_because: str | None
+
+    @property
+    def in_time(self) -> bool:
+        """Whether it was renewed within its lease; a renewal dated further ahead than that tells of no renewal."""
+        return abs(self.silent) <= self.lease
+
+
 async def register(
     connection: AsyncConnection[Any],
     schema: str,
@@ -61,6 +80,14 @@ def renew(connection: Connection[Any], schema: str, ids: Sequence[UUID]) -> set[
     """Renews these lanes; those that are still live. Blocking: the leases have a thread of their own."""
     cursor = connection.execute(statements.literal(statements.load(_TABLE, schema)["renew"]), {"ids": list(ids)})
     return {row[0] for row in cursor.fetchall()}
+
+
+def of_place(connection: Connection[Any], schema: str, place: ProcessIdentity, pid: int | None) -> list[LaneState]:
+    """The lanes of the machine or container that ``place`` is in, the living first. Blocking: for a health check."""
+    values = {name: value for name, value in asdict(place).items() if name in {"host", "boot_id", "pid_namespace"}}
+    with connection.cursor(row_factory=class_row(LaneState)) as cursor:
+        cursor.execute(statements.literal(statements.load(_TABLE, schema)["of_place"]), {**values, "pid": pid})
+        return cursor.fetchall()
 
 
 async def release(connection: AsyncConnection[Any], schema: str, worker_id: UUID) -> None:

@@ -108,6 +108,12 @@ async def claim(
     return [Claimed(**row) for row in rows]
 
 
+async def unknown(connection: AsyncConnection[Any], schema: str, *, queue: str, names: Sequence[str]) -> list[str]:
+    """The workflows that wait in a queue and are not among ``names``."""
+    rows = await fetch_all(connection, schema, _TABLE, "unknown", queue=queue, names=list(names))
+    return [row["name"] for row in rows]
+
+
 async def owned(
     connection: AsyncConnection[Any], schema: str, *, worker_id: UUID, queue: str, known: Sequence[str]
 ) -> list[Claimed]:
@@ -124,6 +130,15 @@ async def renew_epoch(
         connection, schema, _TABLE, "renew_epoch", workflow_id=workflow_id, worker_id=worker_id, epoch=epoch
     )
     return int(rows[0]["epoch"]) if rows else None
+
+
+async def release(
+    connection: AsyncConnection[Any], schema: str, worker_id: UUID, runs: Sequence[tuple[str, int]]
+) -> set[str]:
+    """Returns runs of a living lane, id and epoch, to their queues; the names of these queues."""
+    ids, epochs = [workflow_id for workflow_id, _ in runs], [epoch for _, epoch in runs]
+    rows = await fetch_all(connection, schema, _TABLE, "release", worker_id=worker_id, ids=ids, epochs=epochs)
+    return {row["queue"] for row in rows}
 
 
 async def requeue(connection: AsyncConnection[Any], schema: str, *, max_recoveries: int) -> Rows:

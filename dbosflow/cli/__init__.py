@@ -3,7 +3,8 @@
 ::
 
     entry       the parser, and what becomes of errors and signals
-    worker  migrate  workflow  stream  demo/      one command each
+    worker  migrate  workflow  stream  health  doctor/  demo/      one command each
+    supervisor  keeps worker processes running    program     this program as a process to be started
     options     what several commands take        database    which database a command works on
     console     what people read                  signals     SIGTERM as orderly as Ctrl-C
 

@@ -1,17 +1,18 @@
-"""What people read: lines, tables and values on stdout, complaints on stderr."""
+"""What people and programs read: lines, tables, values and JSON on stdout, complaints on stderr."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import select
 import stat
 import sys
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from datetime import datetime
 
 _LONGEST_SUMMARY = 80
 
@@ -31,6 +32,24 @@ def say(text: str = "") -> None:
 def complain(text: str) -> None:
     """Why it did not work."""
     sys.stderr.write(f"dbosflow: {text}\n")
+
+
+def complain_of(error: BaseException, *, in_json: bool) -> None:
+    """Why it did not work, for people or for programs."""
+    if in_json:
+        sys.stderr.write(f"{document({'error': described(error)})}\n")
+    else:
+        complain(message_of(error))
+
+
+def message_of(error: BaseException) -> str:
+    """An error in words."""
+    return str(error).strip() or type(error).__name__
+
+
+def described(error: BaseException) -> dict[str, str]:
+    """An error as every JSON document shows one."""
+    return {"type": type(error).__name__, "message": message_of(error)}
 
 
 def is_reader_gone(stream: TextIO) -> bool:
@@ -70,6 +89,22 @@ def as_text(value: str) -> str:
 def as_json(value: Any) -> str:
     """A payload, in full."""
     return json.dumps(value, ensure_ascii=False)
+
+
+def document(value: Any) -> str:
+    """What ``--json`` prints: records by the names of their fields, times as ISO 8601 in UTC, all of it on one line.
+
+    ASCII only, so it is JSON whichever encoding the output has.
+    """
+    return json.dumps(value, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    raise TypeError(value)
 
 
 def summary(value: Any) -> str:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import psycopg
 
-from dbosflow.cli import console, demo, migrate, stream, worker, workflow
+from dbosflow.cli import console, demo, doctor, health, migrate, stream, worker, workflow
 from dbosflow.config import VERSION
 from dbosflow.errors import DbosflowError
 
@@ -36,14 +36,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status."""
     parser = _parser()
     args = parser.parse_args(arguments)
-    _set_up_logging(verbose=args.verbose, is_service=args.command == "worker")
+    _set_up_logging(
+        verbose=args.verbose, is_service=args.command == "worker", is_one_of_many=getattr(args, "supervised", False)
+    )
     console.prepare()
+    in_json = getattr(args, "json", False)
     try:
         status: int = args.run(args)
         sys.stdout.flush()
     except (DbosflowError, psycopg.Error) as error:
         logger.debug("the error in full", exc_info=True)
-        console.complain(str(error).strip() or type(error).__name__)
+        console.complain_of(error, in_json=in_json)
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -51,7 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         _forget_output()
         return PIPE_CLOSED
     except OSError as error:
-        console.complain(str(error))
+        console.complain_of(error, in_json=in_json)
         _forget_output()
         return FAILED
     return status
@@ -82,16 +85,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dbosflow {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
-    for command in (demo, worker, migrate, workflow, stream):
+    for command in (demo, worker, migrate, workflow, stream, health, doctor):
         command.add_to(commands)
     return parser
 
 
-def _set_up_logging(*, verbose: bool, is_service: bool) -> None:
+def _set_up_logging(*, verbose: bool, is_service: bool, is_one_of_many: bool) -> None:
     level = logging.INFO if verbose or is_service else logging.WARNING
-    logging.basicConfig(
-        stream=sys.stderr, level=level, format="%(asctime)s %(levelname)-7s %(name)s: %(message)s", datefmt="%H:%M:%S"
-    )
+    who = "[%(process)d] " if is_one_of_many else ""
+    form = f"%(asctime)s {who}%(levelname)-7s %(name)s: %(message)s"
+    logging.basicConfig(stream=sys.stderr, level=level, format=form, datefmt="%H:%M:%S")
     # alembic tells how it does what the migration's own line says.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if verbose:

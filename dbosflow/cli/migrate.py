@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbosflow._store.migrate import current_revision, migrate, migration_sql
-from dbosflow.cli.console import complain, say
+from dbosflow._store.migrate import HEAD, current_revision, migrate, migration_sql
+from dbosflow.cli.console import complain, document, say
 from dbosflow.cli.database import found_database
-from dbosflow.cli.options import add_command, add_database
+from dbosflow.cli.options import add_command, add_database, add_json
 
 if TYPE_CHECKING:
     import argparse
@@ -26,25 +26,32 @@ def add_to(commands: Commands) -> None:
     """Adds the command."""
     parser = add_command(commands, "migrate", _run, help="create or migrate the schema", description=_DESCRIPTION)
     parser.add_argument("--sql", action="store_true", help="change nothing; print the SQL that it would run, for psql")
+    add_json(
+        parser, 'one object of "schema", "before" (the revision; null: there was no schema), "after"; with --sql "sql"'
+    )
     add_database(parser)
 
 
 def _run(args: argparse.Namespace) -> int:
     with found_database(args) as url:
         if args.sql:
-            return _print_sql(url, args.schema)
+            return _print_sql(url, args.schema, in_json=args.json)
         before, after = migrate(url, args.schema)
-    if before == after:
+    if args.json:
+        say(document({"schema": args.schema, "before": before, "after": after}))
+    elif before == after:
         say(f"schema {args.schema!r} is at revision {after}: nothing to do")
     else:
         say(f"schema {args.schema!r} is at revision {after} now; before: {before or 'nothing'}")
     return 0
 
 
-def _print_sql(url: str, schema: str) -> int:
+def _print_sql(url: str, schema: str, *, in_json: bool) -> int:
     before = current_revision(url, schema)
     text = migration_sql(schema, before)
-    if text:
+    if in_json:
+        say(document({"schema": schema, "before": before, "after": max(before or "", HEAD), "sql": text}))
+    elif text:
         say(text.rstrip())
     else:
         complain(f"schema {schema!r} is at revision {before}: nothing to run")

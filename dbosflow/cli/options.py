@@ -68,6 +68,15 @@ def add_database(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_json(parser: argparse.ArgumentParser, what: str) -> None:
+    """``--json``, which prints ``what``; errors are JSON as well then, on stderr."""
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help=f'print JSON: {what}; an error is {{"error": {{"type", "message"}}}} on stderr',
+    )
+
+
 def whole_number(smallest: int) -> Callable[[str], int]:
     """An argument's type: a whole number from ``smallest`` on."""
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client
-from dbosflow.cli.options import add_command, add_database, whole_number
-from dbosflow.errors import StreamTimeoutError
+from dbosflow.cli.options import add_command, add_database, add_json, whole_number
+from dbosflow.errors import StreamError, StreamTimeoutError, WorkflowBlockedError
 
 if TYPE_CHECKING:
     import argparse
@@ -44,19 +44,39 @@ def add_to(commands: Commands) -> None:
         metavar="OFFSET",
         help="begin at this offset (default: %(default)s)",
     )
-    tail.add_argument("--json", action="store_true", help='print {"offset": ..., "value": ...} for each value')
+    add_json(
+        tail,
+        'an object a line, of "offset", "value", "closed", "error"; the last one has no value, but how the stream '
+        'ended: "closed" is true, and "error" null if it ended well (of a blocked workflow: "closed" is false)',
+    )
     add_database(tail)
 
 
 def _tail(args: argparse.Namespace) -> int:
     with client(args) as engine:
         reader = engine.read_stream(args.id, args.key, start=args.start, timeout=_LOOK_AT_PIPE)
-        for offset, value in _values(reader):
-            if args.json:
-                say(console.as_json({"offset": offset, "value": value}))
-            else:
+        if args.json:
+            _print_items(reader)
+        else:
+            for _, value in _values(reader):
                 say(console.as_text(value) if isinstance(value, str) else console.as_json(value))
     return 0
+
+
+def _print_items(reader: StreamReader[Any]) -> None:
+    """The items of a channel, as :class:`~dbosflow.StreamValue` has them."""
+    try:
+        for offset, value in _values(reader):
+            _print_item(offset, value)
+    except (StreamError, WorkflowBlockedError) as error:
+        _print_item(reader.offset, None, closed=reader.closed, error=error)
+        raise
+    _print_item(reader.offset, None, closed=True)
+
+
+def _print_item(offset: int, value: Any, *, closed: bool = False, error: Exception | None = None) -> None:
+    item = {"offset": offset, "value": value, "closed": closed, "error": error and console.described(error)}
+    say(console.document(item))
 
 
 def _values(reader: StreamReader[Any]) -> Iterator[tuple[int, Any]]:

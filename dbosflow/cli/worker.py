@@ -2,28 +2,29 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
-import contextlib
 import importlib
 import logging
 import os
 import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from dbosflow.cli import console
 from dbosflow.cli.database import check_has_url, embedded_directory
 from dbosflow.cli.options import add_command, add_database, whole_number
-from dbosflow.config import DEFAULT_QUEUE, Settings
+from dbosflow.cli.program import dbosflow_command, tell_at_eof
+from dbosflow.cli.supervisor import HOPELESS, Supervisor
+from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_QUEUE, Settings
 from dbosflow.definitions import registry
 from dbosflow.engine import Engine
-from dbosflow.errors import ConfigurationError
+from dbosflow.errors import ConfigurationError, SchemaError
 from dbosflow.workflows import Workflow
 
 if TYPE_CHECKING:
-    import argparse
     from types import ModuleType
 
     from dbosflow.cli.options import Commands
@@ -39,7 +40,11 @@ machines as you like; they need nothing but the database in common.
 
 Modules are looked for in the current directory first. SIGTERM or Ctrl-C lets
 running steps finish for up to {Settings().grace:g} s and hands the workflows over; a second
-one quits at once."""
+one quits at once.
+
+With --processes it is a supervisor of so many worker processes: it passes
+signals on, and starts a worker that has died anew. As process 1 of a container
+it is one, too, which also reaps orphans; then it ends when its worker does."""
 
 
 def add_to(commands: Commands) -> None:
@@ -60,10 +65,17 @@ def add_to(commands: Commands) -> None:
         type=whole_number(1),
         default=_CONCURRENCY,
         metavar="N",
-        help="run up to so many workflows of each queue at a time (default: %(default)s)",
+        help="run up to so many workflows of each queue at a time, in each process (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--processes",
+        type=whole_number(1),
+        metavar="N",
+        help="run so many worker processes, and start those anew that die (default: this process is the worker)",
     )
     # For a parent that may be killed: its end of the pipe closes with it.
     parser.add_argument("--until-eof", action="store_true", help="stop, too, when standard input ends")
+    parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     add_database(parser)
 
 
@@ -71,6 +83,42 @@ def _run(args: argparse.Namespace) -> int:
     directory = embedded_directory(args)
     if directory is None:
         check_has_url(args)
+    if args.supervised:
+        return _run_supervised(args, directory)
+    if args.processes is not None or os.getpid() == 1:
+        return asyncio.run(_supervise(args))
+    return _work(args, directory)
+
+
+async def _supervise(args: argparse.Namespace) -> int:
+    environment = dict(os.environ)
+    if args.database_url:  # not in the command line, where everybody could read its password
+        environment[DATABASE_URL_VARIABLE] = args.database_url
+    supervisor = Supervisor(_command(args), environment, args.processes or 1, restarts=args.processes is not None)
+    return await supervisor.run(until_eof=args.until_eof)
+
+
+def _command(args: argparse.Namespace) -> list[str]:
+    """The command line of a supervised worker."""
+    options = [f"--queue={queue}" for queue in args.queues or ()]
+    options += [f"--concurrency={args.concurrency}", f"--schema={args.schema}", "--until-eof", "--supervised"]
+    options += ["--embedded"] if args.embedded else []
+    options += [f"--data-dir={args.data_dir}"] if args.data_dir is not None else []
+    options += ["--verbose"] if args.verbose else []
+    return [*dbosflow_command(), "worker", *options, *args.modules]
+
+
+def _run_supervised(args: argparse.Namespace, directory: Path | None) -> int:
+    """Tells the supervisor whether there is any sense in trying again."""
+    try:
+        return _work(args, directory)
+    except (ConfigurationError, SchemaError) as error:
+        logger.debug("the error in full", exc_info=True)
+        console.complain(console.message_of(error))
+        return HOPELESS
+
+
+def _work(args: argparse.Namespace, directory: Path | None) -> int:
     sys.path.insert(0, str(Path.cwd()))
     for name in args.modules:
         load_workflows(name)
@@ -140,7 +188,7 @@ class _Worker:
             loop.add_signal_handler(number, self._on_signal, number)
         self._task = loop.create_task(self._serve())
         if until_eof:
-            threading.Thread(target=self._read_to_the_end, args=(loop,), name="dbosflow-stdin", daemon=True).start()
+            tell_at_eof(loop, self._on_eof)
         try:
             await self._task
         except asyncio.CancelledError:
@@ -166,13 +214,6 @@ class _Worker:
             os._exit(128 + number)
         self._stopped_by = number
         self._stop(number.name)
-
-    def _read_to_the_end(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Not by way of sys.stdin, whose lock would be held when the interpreter ends.
-        while os.read(0, 4096):
-            pass
-        with contextlib.suppress(RuntimeError):  # the loop is closed: stopped already
-            loop.call_soon_threadsafe(self._on_eof)
 
     def _on_eof(self) -> None:
         if not self._stopping:

@@ -1,28 +1,39 @@
-"""``dbosflow workflow``: what runs, what ran, and how far it came."""
+"""``dbosflow workflow``: what runs, what ran, how far it came; and its cancellation."""
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dbosflow._store.workflow import WorkflowFilter
 from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client
-from dbosflow.cli.options import add_command, add_database, whole_number
+from dbosflow.cli.options import add_command, add_database, add_json, whole_number
+from dbosflow.errors import WorkflowNotFoundError
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
     import argparse
 
     from dbosflow.cli.options import Commands
-    from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo
+    from dbosflow.engine import Engine
+    from dbosflow.types import Cancellation, StepInfo, StreamInfo, WorkflowInfo
 
 _LIMIT = 20
+
+_CANCEL = """\
+Ask for the cancellation of workflows, and of the children they have started.
+
+One that nobody has begun ends here and now. Any other is ended by the worker
+that runs it, at once, or by the next one that takes it; what it leaves open ends
+as cancelled with it. One that has ended stays as it is. Ends with status 1 if
+there is no workflow of an id; the others are cancelled all the same."""
 
 
 def add_to(commands: Commands) -> None:
     """Adds the commands."""
-    group = commands.add_parser("workflow", help="list workflows, show one", description="Look at workflows.")
+    group = commands.add_parser("workflow", help="list workflows, show or cancel one", description="Workflows.")
     workflow_commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     lists = add_command(workflow_commands, "list", _list, help="list workflows, newest first")
@@ -33,17 +44,31 @@ def add_to(commands: Commands) -> None:
     lists.add_argument(
         "--limit", type=whole_number(1), default=_LIMIT, metavar="N", help="at most so many (default: %(default)s)"
     )
+    add_json(lists, "an array of workflows, each with the fields of dbosflow.types.WorkflowInfo")
     add_database(lists)
 
     shows = add_command(workflow_commands, "show", _show, help="show a workflow's record, its steps and its streams")
     shows.add_argument("id", metavar="ID", help="the workflow's id")
+    add_json(shows, 'the workflow, with its "steps" and "streams" (the fields of StepInfo and StreamInfo)')
     add_database(shows)
+
+    cancels = add_command(workflow_commands, "cancel", _cancel, help="cancel workflows", description=_CANCEL)
+    cancels.add_argument("ids", nargs="+", metavar="ID", help="the id of a workflow")
+    add_json(
+        cancels,
+        'an array with an object of "id", "outcome" ("cancelled", "requested", "ended" before, "unknown") and "status" '
+        "for each id",
+    )
+    add_database(cancels)
 
 
 def _list(args: argparse.Namespace) -> int:
     which = WorkflowFilter(args.status and WorkflowStatus(args.status), args.name, args.queue, args.limit)
     with client(args) as engine:
         found = engine.list_workflows(which)
+    if args.json:
+        say(console.document(found))
+        return 0
     if not found:
         console.complain("there are no such workflows")
         return 0
@@ -57,11 +82,49 @@ def _show(args: argparse.Namespace) -> int:
         info = engine.handle(args.id).info()
         steps = engine.list_steps(args.id)
         streams = engine.list_streams(args.id)
+    if args.json:
+        say(console.document({**asdict(info), "steps": steps, "streams": streams}))
+        return 0
     say(_record(info))
     for title, text in (("steps", _steps(steps)), ("streams", _streams(streams))):
         say()
         say(text or f"no {title}")
     return 0
+
+
+def _cancel(args: argparse.Namespace) -> int:
+    with client(args) as engine:
+        answers = {workflow_id: _ask(engine, workflow_id, in_json=args.json) for workflow_id in args.ids}
+    if args.json:
+        unknown = {"outcome": "unknown", "status": None}
+        say(
+            console.document(
+                [{"id": one, **(asdict(answer) if answer else unknown)} for one, answer in answers.items()]
+            )
+        )
+    return 0 if all(answers.values()) else 1
+
+
+def _ask(engine: Engine, workflow_id: str, *, in_json: bool) -> Cancellation | None:
+    """Cancels one, and says what came of it; ``None`` if there is none."""
+    try:
+        answer = engine.handle(workflow_id).cancel()
+    except WorkflowNotFoundError as error:
+        console.complain_of(error, in_json=in_json)
+        return None
+    if not in_json:
+        say(f"{console.visible(workflow_id)}: {_came_of(answer)}")
+    return answer
+
+
+def _came_of(answer: Cancellation) -> str:
+    if answer.outcome == "cancelled":
+        return "cancelled; nobody had begun it"
+    if answer.outcome == "ended":
+        return f"has ended before: {answer.status}"
+    if answer.status is WorkflowStatus.RUNNING:
+        return "requested; the worker that runs it ends it"
+    return "requested; the next worker that takes it ends it"
 
 
 def _record(info: WorkflowInfo) -> str:

@@ -17,7 +17,8 @@ from psycopg.conninfo import conninfo_to_dict
 from dbosflow import Engine, WorkflowHandle, WorkflowStatus, step, workflow
 from tests.behaviour.interruption import Interruption
 from tests.behaviour.ledger import noted
-from tests.behaviour.programs.loading import busy, busy_on_thread, quick
+from tests.behaviour.load import PATIENCE, STEPS, check_all, start_all
+from tests.behaviour.programs.loading import quick
 from tests.behaviour.tables import disorder, rows
 from tests.support import eventually
 
@@ -26,9 +27,6 @@ if TYPE_CHECKING:
 
     from tests.behaviour.conftest import StartProgram
     from tests.behaviour.gate import Gate
-
-PATIENCE = 40.0
-STEPS = 40
 
 
 class Saboteur:
@@ -90,21 +88,6 @@ def shut(admin_url: str, url: str) -> Iterator[None]:
             connection.execute(sql.SQL("ALTER DATABASE {} ALLOW_CONNECTIONS true").format(sql.Identifier(name)))
 
 
-def check_all(url: str, engine: Engine, ids: list[str]) -> None:
-    """Each workflow's result, streams and records are whole, and each body ran once: its process never died."""
-    for workflow_id in ids:
-        left = [f"{workflow_id} left {number}" for number in range(STEPS)]
-        right = [f"{workflow_id} right {number}" for number in range(STEPS)]
-        expected = left if workflow_id.startswith("thread") else left + right
-        assert engine.handle(workflow_id).result(timeout=PATIENCE) == expected
-        assert Counter(line for line in noted() if line.startswith(f"{workflow_id} ")) == dict.fromkeys(expected, 1)
-        for key in ("left", "right"):
-            assert engine.read_stream(workflow_id, key).read_all() == (list(range(STEPS)), True)
-    recorded = rows(url, "SELECT count(*) FROM dbosflow.step WHERE kind = 'step'")
-    assert recorded == [(sum(STEPS if one.startswith("thread") else 2 * STEPS for one in ids),)]
-    assert disorder(url) == []
-
-
 def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
     database_url: str, saboteur: Saboteur
 ) -> None:
@@ -123,9 +106,7 @@ def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
         for reader in readers:
             reader.start()
         with striking(saboteur) as counts:
-            for workflow_id in ids:
-                flow: Any = busy_on_thread if workflow_id.startswith("thread") else busy
-                engine.start(flow.options(workflow_id=workflow_id), workflow_id, STEPS)
+            start_all(engine, ids)
             for workflow_id in ids:
                 engine.handle(workflow_id).result(timeout=PATIENCE)
         for reader in readers:
@@ -181,9 +162,7 @@ def test_a_database_that_is_away_for_a_while_is_waited_for(database_url: str, ad
     """Work goes on where it was; also when all leases ran out meanwhile: nobody is taken for dead because of that."""
     with Engine(database_url, lease=lease) as engine, Engine(database_url, lease=lease) as peer:
         ids = ["loop0", "loop1", "thread0"]
-        for workflow_id in ids:
-            flow: Any = busy_on_thread if workflow_id.startswith("thread") else busy
-            engine.start(flow.options(workflow_id=workflow_id), workflow_id, STEPS)
+        start_all(engine, ids)
         reader = peer.read_stream("loop0", "left", timeout=PATIENCE)
         assert [next(reader) for _ in range(5)] == list(range(5))
         with shut(admin_url, database_url):

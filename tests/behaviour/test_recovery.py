@@ -128,6 +128,25 @@ def test_steps_under_way_have_the_grace_to_finish(start_program: StartProgram, c
     assert [entry.pid for entry in ledger.entries()] == [workers[0].pid] * 2 + [workers[1].pid] * 2
 
 
+def test_a_draining_worker_hands_over_what_is_idle_at_once(
+    database_url: str, start_program: StartProgram, client: Engine
+) -> None:
+    """One long step keeps its own workflow for the grace, and no other."""
+    settings = {"grace": PATIENCE, "lease": LONG_LEASE, "safety_poll": LONG_LEASE, "fast_poll": LONG_LEASE}
+    workers = [start_program("worker", module="surviving", settings=settings) for _ in range(2)]
+    start_in(workers[0], "ticking", 60, 0.01)
+    eventually(lambda: ticks_of(workers[0]) >= 5)
+    start_in(workers[0], "lingering_twice", 3.0, workflow_id="lingers")
+    eventually(lambda: "first begins" in ledger.noted())
+    workers[0].leave()
+    assert client.handle("lingers").result(timeout=PATIENCE) == ["first", "second"]
+    assert client.handle("w").result(timeout=PATIENCE) == 60
+    ended = ledger.noted().index("first ends")
+    assert workers[1].pid in {entry.pid for entry in ledger.entries()[:ended]}
+    assert Counter(ledger.noted()).most_common(1)[0][1] == 1, "nothing had to be done again"
+    assert disorder(database_url) == []
+
+
 def test_grace_ends(start_program: StartProgram, client: Engine) -> None:
     """What takes longer than the grace is left, and done again by the next owner."""
     workers = [start_program("worker", module="surviving", settings={"grace": 0.1}) for _ in range(2)]

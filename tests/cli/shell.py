@@ -105,8 +105,12 @@ class Shell:
 
     def python(self, *arguments: str) -> Command:
         """Starts Python."""
+        return self.program(sys.executable, *arguments)
+
+    def program(self, *command: str) -> Command:
+        """Starts anything."""
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

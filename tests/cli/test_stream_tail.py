@@ -34,7 +34,7 @@ def halting() -> None:
 
 
 @workflow
-def failing() -> None:
+def failing_tail() -> None:
     write_stream("words", "last words")
     message = "out of\npaper"
     raise ValueError(message)
@@ -62,7 +62,7 @@ def test_values_are_printed_while_the_workflow_runs(shell: Shell, engine: Engine
 
 def test_a_stream_that_ended_badly_is_status_1(shell: Shell, engine: Engine) -> None:
     """The values come first; then one line says how it ended."""
-    engine.start(failing.options(workflow_id="w"))
+    engine.start(failing_tail.options(workflow_id="w"))
     done = shell.run("stream", "tail", "w", "words")
     assert (done.status, done.out) == (1, "last words\n")
     assert done.err == "dbosflow: stream 'words' of workflow 'w' ended with ValueError: out of\npaper\n"

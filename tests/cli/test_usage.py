@@ -15,7 +15,17 @@ from dbosflow.cli import console, main
 if TYPE_CHECKING:
     from tests.cli.shell import Shell
 
-COMMANDS = [("demo",), ("worker",), ("migrate",), ("workflow", "list"), ("workflow", "show"), ("stream", "tail")]
+COMMANDS = [
+    ("demo",),
+    ("worker",),
+    ("migrate",),
+    ("workflow", "list"),
+    ("workflow", "show"),
+    ("workflow", "cancel"),
+    ("stream", "tail"),
+    ("health",),
+    ("doctor",),
+]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

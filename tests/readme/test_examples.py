@@ -11,8 +11,9 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_the_worker_that_comes_with_the_compose_file_does_its_work(database_url: str) -> None:
-    """Its default module, under the command that the file gives, serves the program that the module is as well."""
-    command = re.search(r"command: dbosflow (.+)", (ROOT / "docker-compose.yml").read_text("utf-8"))
+    """Its default module, under the command that the file gives, serves the program; the health check finds it."""
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    command = re.search(r"command: dbosflow (.+)", text)
     assert command
     words = re.sub(r"\$\{DBOSFLOW_WORKFLOWS:-([\w.]+)\}", r"\1", command[1]).split()
     shell = Shell(ROOT)
@@ -22,6 +23,9 @@ def test_the_worker_that_comes_with_the_compose_file_does_its_work(database_url:
         client = shell.python("-m", "examples.words", "durable", "streams").end()
         assert client.out == "DURABLE\nSTREAMS\n", client.err
         workflow_id = client.err.split()[-1]
+        checked = re.search(r'test: \["CMD", "dbosflow", (.+)\]', text)
+        assert checked
+        assert shell.run(*re.findall(r'"(.+?)"', checked[1])).status == 0
         progress = shell.run("stream", "tail", workflow_id, "progress")
         assert progress.out == '{"done": 1, "of": 2}\n{"done": 2, "of": 2}\n'
     finally:

@@ -176,7 +176,10 @@ def test_the_readme_names_every_command() -> None:
         ("migrate",),
         ("workflow", "list"),
         ("workflow", "show"),
+        ("workflow", "cancel"),
         ("stream", "tail"),
+        ("health",),
+        ("doctor",),
     }
 
 

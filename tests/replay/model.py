@@ -203,7 +203,15 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
     journal = MemoryJournal(delay)
     lane: Any = SimpleNamespace(id=uuid4(), in_time=True)
     nothing: Any = None
-    runner = Runner(pool=nothing, lane=lane, settings=Settings(), registry=Registry(), watch=Watch(), family=nothing)
+    runner = Runner(
+        pool=nothing,
+        lane=lane,
+        settings=Settings(),
+        registry=Registry(),
+        watch=Watch(),
+        family=nothing,
+        announce=nothing,
+    )
     owner: Any = journal
     runner.attach(owner)
     journal.owner = runner

@@ -141,3 +141,32 @@ def test_the_work_of_another_program_is_left_alone(database_url: str) -> None:
             assert await engine.handle("w").status_async() == "queued"
 
     asyncio.run(main())
+
+
+def test_the_look_for_unknown_work_is_not_paid_by_the_claims(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is made once in a safety poll, and only when all else is claimed."""
+    looks: list[str] = []
+    claims: list[int] = []
+    claim, unknown = store.claim, store.unknown
+
+    async def count_claims(*args: Any, limit: int, **options: Any) -> list[Claimed]:
+        claims.append(limit)
+        return await claim(*args, limit=limit, **options)
+
+    async def count_looks(*args: Any, queue: str, **options: Any) -> list[str]:
+        looks.append(queue)
+        return await unknown(*args, queue=queue, **options)
+
+    async def main() -> None:
+        async with worker(database_url, safety_poll=100.0) as engine:
+            go_on.set()
+            for number in range(10):
+                assert await engine.run_async(waits.options(queue="q"), number) == number
+        assert looks.count("q") == 1
+        assert len(claims) > 10
+
+    monkeypatch.setattr(store, "claim", count_claims)
+    monkeypatch.setattr(store, "unknown", count_looks)
+    asyncio.run(main())

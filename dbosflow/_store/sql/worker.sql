@@ -39,3 +39,11 @@ RETURNING k.id;
 DELETE FROM dbosflow.worker k
 WHERE k.state = 'dead' AND k.ended_at < now() - interval '1 day'
   AND NOT EXISTS (SELECT FROM dbosflow.workflow w WHERE w.worker_id = k.id);
+
+-- name: of_place (the lanes of one machine or container, for its health check; the living first, the latest before others)
+SELECT k.pid, k.process_started_at, k.state = 'live' AS live, k.lease, k.ended_because,
+       extract(epoch FROM now() - k.renewed_at)::double precision AS silent
+FROM dbosflow.worker k
+WHERE k.host = :host AND k.boot_id IS NOT DISTINCT FROM :boot_id
+  AND k.pid_namespace IS NOT DISTINCT FROM :pid_namespace AND (:pid::integer IS NULL OR k.pid = :pid)
+ORDER BY live DESC, k.renewed_at DESC;

@@ -31,10 +31,25 @@ WHERE w.id = free.id
 RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, w.recoveries,
           w.cancel_requested_at IS NOT NULL AS cancel_requested;
 
+-- name: unknown (workflows that wait in a queue and are not among these; asked now and then, when little else waits)
+SELECT DISTINCT waiting.name
+FROM (
+    SELECT w.name FROM dbosflow.workflow w
+    WHERE w.status = 'queued' AND w.queue = :queue AND NOT w.name = ANY(:names)
+    LIMIT 1000
+) AS waiting;
+
 -- name: renew_epoch (the owner reloads its own run)
 UPDATE dbosflow.workflow SET epoch = epoch + 1
 WHERE id = :workflow_id AND worker_id = :worker_id AND epoch = :epoch
 RETURNING epoch;
+
+-- name: release (runs that their own lane hands over while it lives, sent between two of its batches)
+UPDATE dbosflow.workflow w
+SET worker_id = NULL, epoch = w.epoch + 1, status = 'queued', recoveries = 0
+FROM unnest(:ids::text[], :epochs::integer[]) AS r (id, epoch)
+WHERE w.id = r.id AND w.worker_id = :worker_id AND w.epoch = r.epoch
+RETURNING w.queue;
 
 -- name: requeue (the runs of dead lanes; a statement after the death, so that it sees all they claimed)
 -- Level-triggered: it asks for every dead lane's runs, whoever marked the lane. Index: workflow_owned.

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import sys
 import tempfile
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-import dbosflow
+from dbosflow.cli.program import dbosflow_command
 from dbosflow.config import DATABASE_URL_VARIABLE
 from dbosflow.errors import DbosflowError
 
@@ -103,8 +101,5 @@ async def worker(stage: Stage, *queues: str, verbose: bool) -> AsyncIterator[Wor
 
 
 def _command(stage: Stage, queues: tuple[str, ...]) -> list[str]:
-    # The same dbosflow as this one; the current directory has no say in it unless that is where it lives.
-    home = Path(dbosflow.__file__).parents[1]
-    python = [sys.executable] if home == Path.cwd() else [sys.executable, "-P"]
     serving = [argument for queue in queues for argument in ("--queue", queue)]
-    return [*python, "-m", "dbosflow", "worker", WORKFLOWS, *serving, "--schema", stage.schema, "--until-eof"]
+    return [*dbosflow_command(), "worker", WORKFLOWS, *serving, "--schema", stage.schema, "--until-eof"]

@@ -1,0 +1,58 @@
+"""What ``dbosflow doctor`` asks of a database. Nothing here writes, or creates what is missing."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from psycopg import errors
+
+from dbosflow._store.queries import fetch_all
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+    from psycopg.rows import DictRow
+
+    from dbosflow._store.queries import Rows
+
+_TABLE = "doctor"
+
+
+async def server(connection: AsyncConnection[Any], schema: str) -> DictRow:
+    """The session's role, clock and settings; durations in seconds, 0 for none."""
+    return (await fetch_all(connection, schema, _TABLE, "server"))[0]
+
+
+async def connections(connection: AsyncConnection[Any], schema: str) -> DictRow:
+    """The connection limits (-1 for none), and how many are taken."""
+    return (await fetch_all(connection, schema, _TABLE, "connections"))[0]
+
+
+async def state(connection: AsyncConnection[Any], schema: str) -> tuple[str, int]:
+    """The schema's revision, "" where there is none, and the oldest code that may use it."""
+    try:
+        (row,) = await fetch_all(connection, schema, "schema_version", "read_state")
+    except errors.UndefinedTable:
+        return "", 0
+    return row["revision"] or "", row["oldest_code"] or 0
+
+
+async def rights(connection: AsyncConnection[Any], schema: str) -> DictRow:
+    """Whether this role may use and migrate the schema, and the ``missing`` rights on its tables."""
+    (row,) = await fetch_all(connection, schema, _TABLE, "schema_rights", schema=schema)
+    missing = await fetch_all(connection, schema, _TABLE, "missing_rights", schema=schema)
+    return {**row, "missing": {lack["table"]: lack["lacks"] for lack in missing}}
+
+
+async def workers(connection: AsyncConnection[Any], schema: str) -> Rows:
+    """The live lanes, and the dead ones that still own runs."""
+    return await fetch_all(connection, schema, _TABLE, "workers")
+
+
+async def queues(connection: AsyncConnection[Any], schema: str) -> Rows:
+    """The queues in which work waits."""
+    return await fetch_all(connection, schema, _TABLE, "queues")
+
+
+async def blocked(connection: AsyncConnection[Any], schema: str) -> int:
+    """How many workflows are parked as blocked."""
+    return int((await fetch_all(connection, schema, _TABLE, "blocked"))[0]["blocked"])

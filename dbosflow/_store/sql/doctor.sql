@@ -1,0 +1,69 @@
+-- What `dbosflow doctor` asks. It reads, and needs no right that an engine does not need.
+
+-- name: server (this session's place, its clock, and the settings that a role or a pooler can get wrong)
+SELECT current_user AS role, current_database() AS database,
+       extract(epoch FROM clock_timestamp())::double precision AS clock,
+       pg_is_in_recovery() AS standby,
+       current_setting('default_transaction_read_only')::boolean AS read_only,
+       current_setting('synchronous_commit') AS synchronous_commit,
+       current_setting('synchronous_standby_names') <> '' AS synchronous_standbys,
+       (SELECT setting::double precision / 1000 FROM pg_catalog.pg_settings
+        WHERE name = 'statement_timeout') AS statement_timeout,
+       (SELECT setting::double precision / 1000 FROM pg_catalog.pg_settings
+        WHERE name = 'idle_in_transaction_session_timeout') AS idle_in_transaction_session_timeout;
+
+-- name: connections (the limits, and what is taken: of all, of this database, of this role; not by this session)
+-- What other roles do is hidden from an ordinary one, backend_type included: whoever has a database is a client then.
+SELECT current_setting('max_connections')::integer AS max_connections,
+       current_setting('superuser_reserved_connections')::integer
+           + coalesce(nullif(current_setting('reserved_connections', true), ''), '0')::integer AS reserved,
+       (SELECT rolconnlimit FROM pg_catalog.pg_roles WHERE rolname = session_user) AS role_limit,
+       (SELECT datconnlimit FROM pg_catalog.pg_database WHERE datname = current_database()) AS database_limit,
+       count(*) AS used,
+       count(*) FILTER (WHERE a.usename = session_user) AS used_by_role,
+       count(*) FILTER (WHERE a.datname = current_database()) AS used_by_database
+FROM pg_catalog.pg_stat_activity a
+WHERE a.pid <> pg_backend_pid() AND a.datid IS NOT NULL
+  AND coalesce(a.backend_type, 'client backend') = 'client backend';
+
+-- name: schema_rights (what this role may do with the schema; one row, also where there is none)
+SELECT coalesce(has_schema_privilege(n.oid, 'USAGE'), false) AS may_use,
+       CASE WHEN n.oid IS NULL THEN has_database_privilege(current_database(), 'CREATE')
+            ELSE has_schema_privilege(n.oid, 'CREATE') AND NOT EXISTS (
+                SELECT FROM pg_catalog.pg_class c
+                WHERE c.relnamespace = n.oid AND c.relkind IN ('r', 'v') AND NOT pg_has_role(c.relowner, 'USAGE'))
+       END AS may_migrate
+FROM (SELECT) AS one LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = :schema;
+
+-- name: missing_rights (the tables that this role may not use, and what it lacks)
+SELECT c.relname AS "table", array_agg(r.name ORDER BY r.name) AS lacks
+FROM pg_catalog.pg_class c
+JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+CROSS JOIN LATERAL unnest(CASE WHEN c.relname IN ('schema_version', 'compatibility') THEN ARRAY['SELECT']
+                               ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'] END) AS r (name)
+WHERE n.nspname = :schema AND c.relkind = 'r' AND NOT has_table_privilege(c.oid, r.name)
+GROUP BY c.relname
+ORDER BY c.relname;
+
+-- name: workers (the live lanes and how many runs each has; the dead ones that still own some). Index: workflow_owned.
+SELECT k.id::text AS id, k.state, k.host, k.pid, k.version, k.lease,
+       extract(epoch FROM now() - k.renewed_at)::double precision AS silent, coalesce(owned.runs, 0) AS runs
+FROM dbosflow.worker k
+LEFT JOIN (
+    SELECT worker_id, count(*) AS runs FROM dbosflow.workflow WHERE worker_id IS NOT NULL GROUP BY worker_id
+) AS owned ON owned.worker_id = k.id
+WHERE k.state = 'live' OR owned.runs > 0
+ORDER BY k.host, k.pid, k.started_at;
+
+-- name: queues (where work waits, for how long, and how much of it runs). Index: workflow_queued, workflow_owned.
+SELECT waiting.queue, waiting.workflows AS waiting, waiting.longest,
+       (SELECT count(*) FROM dbosflow.workflow r WHERE r.queue = waiting.queue AND r.worker_id IS NOT NULL) AS running
+FROM (
+    SELECT queue, count(*) AS workflows,
+           extract(epoch FROM now() - min(created_at))::double precision AS longest
+    FROM dbosflow.workflow WHERE status = 'queued' GROUP BY queue
+) AS waiting
+ORDER BY waiting.queue;
+
+-- name: blocked (how many are parked; scans the table, which only a person's question may do)
+SELECT count(*) AS blocked FROM dbosflow.workflow WHERE status = 'blocked';

@@ -1,0 +1,153 @@
+"""Judges the server and the way to it, from facts that were asked before."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from dbosflow._store.statements import quoted
+from dbosflow.cli.console import duration
+from dbosflow.cli.doctor.finding import Finding, Verdict, judged
+from dbosflow.config import VERSION, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from psycopg import AsyncConnection
+
+    from dbosflow.cli.doctor.finding import Complaint
+
+OLDEST_SERVER = 14
+
+CONNECTIONS = Settings().pool_size + 4
+"""What an executing engine opens at most: its pool, the lane, its lease, LISTEN, NOTIFY."""
+
+_FULL = 0.8
+_SHORT_TIMEOUT = 10.0
+"""Seconds: a statement of ours that takes longer is in trouble anyhow."""
+
+
+def judge_connection(connection: AsyncConnection[Any]) -> Finding:
+    """Where the URL leads. Never shows a password."""
+    info = connection.info
+    facts = {
+        "host": info.host,
+        "port": info.port,
+        "database": info.dbname,
+        "user": info.user,
+        "tls": connection.pgconn.ssl_in_use,
+        "server": info.parameter_status("server_version"),
+    }
+    tls = "with TLS" if facts["tls"] else "by a local socket" if info.host.startswith("/") else "without TLS"
+    where = f"{info.host}:{info.port}, database {info.dbname!r}, user {info.user!r}, {tls}"
+    return judged("connection", judge_server(info.server_version), f"connected to {where}", facts)
+
+
+def judge_server(version: int) -> list[Complaint]:
+    """Complains of a server that is too old; ``version`` as libpq counts, like 140011."""
+    if version >= OLDEST_SERVER * 10_000:
+        return []
+    what = f"this is Postgres {version // 10_000}"
+    return [(Verdict.PROBLEM, what, f"dbosflow needs Postgres {OLDEST_SERVER} or newer")]
+
+
+def judge_versions(connection: AsyncConnection[Any]) -> Finding:
+    """Who takes part, for a bug report."""
+    facts = {
+        "dbosflow": VERSION,
+        "python": platform.python_version(),
+        "psycopg": psycopg.__version__,
+        "libpq": psycopg.pq.version_pretty(psycopg.pq.version()),
+        "postgres": connection.info.parameter_status("server_version"),
+    }
+    return Finding("versions", Verdict.OK, ", ".join(f"{name} {one}" for name, one in facts.items()), None, facts)
+
+
+def judge_clock(ahead: float, round_trip: float) -> Finding:
+    """How far the database's clock is from ours. For information: leases and timers go by the database's alone."""
+    where = "ahead of" if ahead >= 0 else "behind"
+    found = f"the database's clock is {duration(abs(ahead))} {where} this machine's; only the database's is used"
+    return Finding("clock", Verdict.OK, found, None, {"ahead": ahead, "round_trip": round_trip})
+
+
+def judge_listen(delay: float | None, *, is_direct: bool, pooled: bool) -> Finding:
+    """Whether a NOTIFY reaches a LISTEN, and how fast."""
+    facts = {"heard": delay is not None, "seconds": delay, "pooled": pooled}
+    if delay is not None:
+        return Finding("listen", Verdict.OK, f"a NOTIFY reaches a LISTEN in {duration(delay)}", None, facts)
+    if is_direct:
+        what = "a NOTIFY at the database's URL does not reach a LISTEN at the listen_url"
+        advice = "give the direct URL of the same database, past any pooler: as it is, wake-ups take seconds"
+        return Finding("listen", Verdict.PROBLEM, what, advice, facts)
+    what = (
+        "a NOTIFY does not reach a LISTEN: there seems to be a pooler in transaction mode. "
+        f"Engines poll each {Settings().fast_poll:g} s instead, which costs queries"
+    )
+    advice = "give engines listen_url=, a direct URL, for wake-ups at once; try it with --listen-url"
+    return Finding("listen", Verdict.WARNING, what, advice, facts)
+
+
+def judge_settings(server: Mapping[str, Any], *, pooled: bool) -> Finding:
+    """Settings of the server, database or role that cost promises. Behind a pooler an engine sets none itself."""
+    facts = {name: value for name, value in server.items() if name != "clock"} | {"pooled": pooled}
+    bad = Verdict.PROBLEM if pooled else Verdict.WARNING
+    alter = f"ALTER ROLE {quoted(server['role'])} SET"
+    complaints: list[Complaint] = []
+    if server["standby"]:
+        advice = "give the primary's URL, or several hosts with target_session_attrs=read-write"
+        complaints.append((Verdict.PROBLEM, "this server is a standby: nothing can be written", advice))
+    elif server["read_only"]:
+        advice = f"{alter} default_transaction_read_only = off (and look at the URL's options)"
+        complaints.append((Verdict.PROBLEM, "transactions are read-only by default", advice))
+    commit = server["synchronous_commit"]
+    if commit == "off" or (commit == "local" and server["synchronous_standbys"]):
+        lost = "a crash of the server" if commit == "off" else "a failover"
+        complaints.append(
+            (
+                bad,
+                f"synchronous_commit is {commit}: {lost} loses what was acknowledged",
+                f"{alter} synchronous_commit = on",
+            )
+        )
+    limit = server["statement_timeout"]
+    if limit and (pooled or limit < _SHORT_TIMEOUT):
+        complaints.append(
+            (
+                Verdict.WARNING,
+                f"statement_timeout is {duration(limit)}: it ends reads and batches",
+                f"{alter} statement_timeout = 0",
+            )
+        )
+    if pooled and not server["idle_in_transaction_session_timeout"]:
+        complaints.append(
+            (
+                Verdict.WARNING,
+                "idle_in_transaction_session_timeout is not set: a worker that vanishes may keep its lock",
+                f"{alter} idle_in_transaction_session_timeout = '{Settings().lease:g}s'",
+            )
+        )
+    fine = f"it can be written to, synchronous_commit is {commit}, and no time limit is in the way"
+    return judged("settings", complaints, fine, facts)
+
+
+def judge_limits(found: Mapping[str, Any]) -> Finding:
+    """Whether there are connections left: on the server, in the database, for the role."""
+    limits = [
+        ("the server", found["max_connections"] - found["reserved"], found["used"], "raise max_connections"),
+        ("the database", found["database_limit"], found["used_by_database"], "raise the database's CONNECTION LIMIT"),
+        ("this role", found["role_limit"], found["used_by_role"], "raise the role's CONNECTION LIMIT"),
+    ]
+    complaints: list[Complaint] = []
+    for whose, limit, used, advice in limits:
+        if limit < 0:  # none
+            continue
+        what = f"{used} of the {limit} connections of {whose} are taken; an engine needs up to {CONNECTIONS}"
+        if limit - used < CONNECTIONS:
+            complaints.append((Verdict.PROBLEM, what, f"end idle sessions, {advice}, or put a pooler between"))
+        elif used >= _FULL * limit:
+            complaints.append((Verdict.WARNING, what, f"{advice} before more workers come, or put a pooler between"))
+    _, limit, used, _ = limits[0]
+    fine = f"{used} of {limit} connections are taken; an engine needs up to {CONNECTIONS}"
+    return judged("connections", complaints, fine, {**found, "needed": CONNECTIONS})

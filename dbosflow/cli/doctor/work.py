@@ -1,0 +1,115 @@
+"""Judges the schema, the workers and the work, from facts that were asked before."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._store.migrate import CODE_GENERATION, HEAD
+from dbosflow.cli.console import duration
+from dbosflow.cli.doctor.finding import Finding, Verdict, judged
+from dbosflow.config import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dbosflow.cli.doctor.finding import Complaint
+
+_LONG = Settings().lease
+"""Seconds for which work may wait without a sign that somebody serves its queue."""
+
+_AS_OWNER = "run `dbosflow migrate` as the role that owns the schema, or is to own it"
+
+
+def judge_schema(schema: str, state: tuple[str, int] | None, rights: Mapping[str, Any]) -> Finding:
+    """Whether schema and code fit, and what this role may do. ``state`` is None if it may not even look."""
+    revision, oldest_code = state or (None, 0)
+    facts = {"schema": schema, "revision": revision or None, "newest": HEAD, **rights}
+    may_migrate = rights["may_migrate"]
+    complaints: list[Complaint] = []
+    if revision == "":
+        how = "the first worker or engine makes it, and so does `dbosflow migrate`" if may_migrate else _AS_OWNER
+        what = f"this database has no schema {schema!r}{'' if may_migrate else ', and this role may not make it'}"
+        complaints.append(
+            (Verdict.WARNING if may_migrate else Verdict.PROBLEM, what, f"{how}; is it the right database?")
+        )
+    elif oldest_code > CODE_GENERATION:
+        what = (
+            f"schema {schema!r} is at revision {revision} and needs code of generation {oldest_code}, "
+            f"this is generation {CODE_GENERATION}"
+        )
+        complaints.append((Verdict.PROBLEM, what, "upgrade dbosflow on this machine"))
+    elif revision is not None and revision < HEAD:
+        how = "the next engine that opens migrates it, and so does `dbosflow migrate`" if may_migrate else _AS_OWNER
+        what = f"schema {schema!r} is at revision {revision}, this code has {HEAD}"
+        what += "" if may_migrate else ", and this role may not migrate it"
+        complaints.append((Verdict.WARNING if may_migrate else Verdict.PROBLEM, what, how))
+    if revision != "" and not rights["may_use"]:
+        what = f"this role may not use schema {schema!r}"
+        complaints.append((Verdict.PROBLEM, what, "grant it USAGE on the schema"))
+    if rights["missing"]:
+        lacks = ", ".join(f"{'/'.join(lacks)} on {table}" for table, lacks in rights["missing"].items())
+        advice = "grant it SELECT, INSERT, UPDATE, DELETE on the schema's tables"
+        complaints.append((Verdict.PROBLEM, f"this role lacks {lacks}", advice))
+    fine = f"{schema!r} is at revision {revision}, and this role may use {'and migrate ' if may_migrate else ''}it"
+    return judged("schema", complaints, fine, facts)
+
+
+def judge_workers(rows: Sequence[Mapping[str, Any]]) -> Finding:
+    """Whether the leases are renewed, and nobody's workflows are left behind."""
+    live = [row for row in rows if row["state"] == "live" and abs(row["silent"]) <= row["lease"]]
+    lost = [row for row in rows if row not in live]
+    facts = {
+        "live": len(live),
+        "stale": sum(row["state"] == "live" for row in lost),
+        "dead": sum(row["state"] == "dead" for row in lost),
+        "hosts": sorted({row["host"] for row in live}),
+        "versions": sorted({row["version"] for row in live}),
+        "oldest_renewal": max((row["silent"] for row in live), default=None),
+        "workers": [dict(row) for row in rows],
+    }
+    complaints: list[Complaint] = []
+    for row in lost:
+        what = f"process {row['pid']} on {row['host']} {_state(row)}, and has {row['runs']} running workflows"
+        if live:
+            advice = "a live worker takes over within seconds; if it stays like this, look at that worker's log"
+            complaints.append((Verdict.WARNING, what, advice))
+        elif row["runs"]:
+            complaints.append((Verdict.PROBLEM, what, "start a worker: it goes on with what others left"))
+        else:
+            complaints.append((Verdict.WARNING, what, "nothing to do: the next worker clears it away"))
+    runs = sum(row["runs"] for row in live)
+    silence = "" if not live else f"; the longest silence is {duration(max(facts['oldest_renewal'], 0))}"
+    fine = f"live: {len(live)} on {len(facts['hosts'])} host(s), with {runs} running workflows{silence}"
+    return judged("workers", complaints, fine if live else "no worker is live", facts)
+
+
+def _state(row: Mapping[str, Any]) -> str:
+    if row["state"] == "dead":
+        return "is dead"
+    if row["silent"] < 0:
+        return f"renewed its lease {duration(-row['silent'])} ahead of the database's clock"
+    return f"has not renewed its lease of {duration(row['lease'])} for {duration(row['silent'])}"
+
+
+def judge_work(queues: Sequence[Mapping[str, Any]], blocked: int, *, any_worker: bool) -> Finding:
+    """Whether what waits is served, and nothing is parked.
+
+    Which queues a worker serves is not on record: a queue in which work waits and nothing runs is all there is to see.
+    """
+    facts = {"blocked": blocked, "queues": [dict(row) for row in queues]}
+    complaints: list[Complaint] = []
+    for row in queues:
+        if row["longest"] < _LONG or row["running"]:
+            continue
+        where = f"in queue {row['queue']!r}" if row["queue"] else "without a queue, for any worker,"
+        option = f" --queue {row['queue']}" if row["queue"] else ""
+        what = f"{row['waiting']} workflows wait {where} and none runs; the oldest is {duration(row['longest'])} old"
+        if any_worker:
+            complaints.append((Verdict.WARNING, what, f"is there a worker{option} that knows these workflows?"))
+        else:
+            complaints.append((Verdict.PROBLEM, what, f"no worker is live: start `dbosflow worker MODULE{option}`"))
+    if blocked:
+        advice = "`dbosflow workflow list --status blocked` names them, `dbosflow workflow show ID` says why"
+        complaints.append((Verdict.WARNING, f"{blocked} workflows are blocked", advice))
+    waiting = sum(row["waiting"] for row in queues)
+    return judged("work", complaints, f"{waiting} workflows wait for a worker, none is blocked", facts)

@@ -1,0 +1,146 @@
+"""An engine that closes while a workflow's branches are at work: nothing that is only half done becomes its end."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from dbosflow import Engine, WorkflowStatus, step, workflow
+from tests.behaviour.interruption import PATIENCE
+from tests.behaviour.tables import rows
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+WAITING_BATCHES = """
+    SELECT 1 FROM pg_stat_activity
+    WHERE datname = current_database() AND wait_event_type = 'Lock' AND query LIKE '%%FOR KEY SHARE%%'"""
+
+
+TURNS = 1000
+"""Turns of the event loop: more than any branch needs for what it does next."""
+
+
+class Course:
+    """A step that is under way while the engine closes, and a branch that asks for its next step meanwhile."""
+
+    def __init__(self) -> None:
+        self.under_way = threading.Event()
+        self.closing = threading.Event()
+        self.asked = threading.Event()
+
+    async def first(self) -> str:
+        """Runs until the other branch has asked, and has had time to make something of an answer."""
+        self.under_way.set()
+        await asyncio.to_thread(self.asked.wait, PATIENCE)
+        for _ in range(TURNS):
+            await asyncio.sleep(0)
+        return "first"
+
+    async def is_closing(self) -> None:
+        await asyncio.to_thread(self.closing.wait, PATIENCE)
+
+
+async def in_a_group(call: Callable[[], Coroutine[Any, Any, str]]) -> list[str]:
+    """The next step in a task group, which wraps whatever it raises."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(call())
+    return [task.result()]
+
+
+async def swallowed(call: Callable[[], Coroutine[Any, Any, str]]) -> list[str]:
+    """The next step by somebody who takes whatever it raises for a result."""
+    found = await asyncio.gather(call(), return_exceptions=True)
+    return [str(one) for one in found]
+
+
+async def wrapped(call: Callable[[], Coroutine[Any, Any, str]]) -> list[str]:
+    """The next step by somebody who makes an error of his own of whatever it raises."""
+    try:
+        return [await call()]
+    except BaseException as error:
+        raise ValueError from error
+
+
+@pytest.mark.parametrize("way", [in_a_group, swallowed, wrapped])
+def test_a_closing_engine_lets_a_step_finish_and_holds_the_next(database_url: str, way: Any) -> None:
+    """The other branch is told nothing that it could make a result of: the workflow goes on elsewhere to its end."""
+    course = Course()
+
+    @step
+    async def first() -> str:
+        return await course.first()
+
+    @step
+    async def second() -> str:
+        return "second"
+
+    async def asking() -> list[str]:
+        await course.is_closing()
+        course.asked.set()
+        found: list[str] = await way(second)
+        return found
+
+    @workflow
+    async def two_branches() -> list[str]:
+        kept = asyncio.create_task(first())
+        found = await asyncio.create_task(asking())
+        return [*found, await kept] if found == ["second"] else found
+
+    engine = Engine(database_url, grace=PATIENCE).open()
+    handle = engine.start(two_branches.options(workflow_id="w"))
+    assert course.under_way.wait(PATIENCE)
+    runner = engine._core._executor.runner  # type: ignore[union-attr]
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    eventually(lambda: runner._closing)
+    course.closing.set()
+    closing.join(PATIENCE)
+    with Engine(database_url, executes=False) as client:
+        assert client.handle("w").status() is WorkflowStatus.QUEUED
+        assert [one.key.rpartition("/")[2] for one in client.list_steps("w")] == ["first#0"]
+    with Engine(database_url) as other:
+        assert other.handle(handle.workflow_id).result(timeout=PATIENCE) == ["second", "first"]
+
+
+def test_a_child_whose_start_is_committed_while_the_engine_closes_goes_on_elsewhere(database_url: str) -> None:
+    """Its parent's engine does not begin it any more, and closes."""
+    go_on = threading.Event()
+    begun: list[str] = []
+
+    @step
+    async def seen(where: str) -> None:
+        begun.append(where)
+
+    @workflow
+    async def child() -> str:
+        begun.append("body")
+        await seen("step")
+        return "child"
+
+    @workflow
+    async def parent() -> str:
+        await asyncio.to_thread(go_on.wait, PATIENCE)
+        return await (await child.start_async()).result_async()
+
+    engine = Engine(database_url).open()
+    runner = engine._core._executor.runner  # type: ignore[union-attr]
+    engine.start(parent.options(workflow_id="w"))
+    closing = threading.Thread(target=engine.close, daemon=True)
+    with psycopg.connect(database_url) as locking:
+        locking.execute("SELECT FROM dbosflow.worker FOR UPDATE")  # a batch waits for its lease's row
+        go_on.set()
+        eventually(lambda: rows(database_url, WAITING_BATCHES))
+        closing.start()
+        eventually(lambda: runner._closing and len(runner) == 0)
+    closing.join(PATIENCE)
+    assert not closing.is_alive()
+    assert begun == []
+    with Engine(database_url) as other:
+        assert other.handle("w", parent).result(timeout=PATIENCE) == "child"
+    assert begun == ["body", "step"]

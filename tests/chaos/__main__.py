@@ -1,0 +1,58 @@
+"""Chaos: many workflows of every kind, while workers, database and network fail again and again.
+
+::
+
+    python -m tests.chaos --seed 1 --minutes 10
+
+The seed gives the plan of faults, which is printed first, and the workflows; a run with the same seed strikes at the
+same moments. At the end every workflow, stream, reader, session and process is checked. The exit status is 1 if
+anything is wrong; then the database and all logs are kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import random
+import sys
+from functools import partial
+from typing import TYPE_CHECKING
+
+from tests.chaos.run import run
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--seed", type=int, help="repeats the plan of another run (default: a new one)")
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--workflows", type=int, default=100, help="so many are in flight (default: %(default)s)")
+    parser.add_argument("--workers", type=int, default=3, help="processes (default: %(default)s)")
+    parser.add_argument("--drain", type=float, default=120.0, help="seconds in which all must end after the last fault")
+    options = parser.parse_args(arguments)
+    seed = random.randrange(10**6) if options.seed is None else options.seed
+    say = partial(print, flush=True)
+    say(f"seed {seed}")
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)  # of the client; each process has a log of its own
+    logging.getLogger("dbosflow").setLevel(logging.CRITICAL)
+    report, directory = run(
+        seed,
+        seconds=options.minutes * 60,
+        workflows=options.workflows,
+        workers=options.workers,
+        drain_limit=options.drain,
+        say=say,
+    )
+    say(f"seed {seed}\n{report}")
+    if report.violations:
+        say(f"the database and all logs are in {directory}")
+    return 1 if report.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,134 @@
+"""A Postgres of the run's own, which may be stopped in every way and started again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import psycopg
+
+from dbosflow._embedded.account import own_account, server_account
+from dbosflow._embedded.binaries import find_binaries
+from dbosflow._embedded.deadline import Deadline
+from dbosflow._embedded.keeper import ENVIRONMENT
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from typing import Self
+
+PATIENCE = 60.0
+_PORT = 5432
+_ROLE = "dbosflow"
+
+STOPS = {"stop fast": signal.SIGINT, "stop immediate": signal.SIGQUIT}
+"""What the postmaster takes its orders by."""
+
+_SETTINGS = {
+    "listen_addresses": "",
+    "port": _PORT,
+    "max_connections": 300,
+    "shared_buffers": "128MB",
+    "fsync": "off",  # processes die here, the machine does not
+    "dynamic_shared_memory_type": "mmap",
+    "log_line_prefix": "%m [%p] %a ",
+    "timezone": "UTC",
+}
+
+
+class Postgres:
+    """The binaries of the embedded server, under a parent that stops them as roughly as it likes.
+
+    Reached by a socket in a directory of its own, where the kernel tells the server who connects (``peer``).
+    """
+
+    def __init__(self) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="dbosflow-chaos-"))
+        self.root.chmod(0o755)  # the server's account must get there
+        self._data = self.root / "data"
+        self.log = self.root / "postgres.log"
+        self._account = server_account(self._data)
+        self._bin = find_binaries(self._account, self._data, None, Deadline(PATIENCE))
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def socket(self) -> Path:
+        """Its socket."""
+        return self.root / "home" / f".s.PGSQL.{_PORT}"
+
+    def url(self, name: str) -> str:
+        """Its address for a program, whose sessions carry the ``name``."""
+        host = quote(str(self.socket.parent), safe="")
+        return f"postgresql://{_ROLE}@/postgres?host={host}&port={_PORT}&application_name={name}"
+
+    def make(self) -> None:
+        """Makes the cluster."""
+        for directory in (self._data, self.socket.parent):
+            directory.mkdir()
+            if self._account.foreign:
+                os.chown(directory, self._account.uid, self._account.gid)
+        self._data.chmod(0o700)
+        initdb = [self._bin.program("initdb"), "-D", str(self._data), f"--username={_ROLE}"]
+        self._account.run([*initdb, "--encoding=UTF8", "--locale=C", "--no-sync", "--auth=peer"])
+        (self._data / "pg_hba.conf").write_text("local all all peer map=chaos\n")
+        (self._data / "pg_ident.conf").write_text(f'chaos "{own_account().name}" {_ROLE}\n')
+
+    def start(self) -> None:
+        """Starts the server; returns when it answers."""
+        settings = {**_SETTINGS, "unix_socket_directories": str(self.socket.parent)}
+        options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        foreign = self._account.foreign
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._bin.program("postgres"), "-D", str(self._data), *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd="/",
+                env=ENVIRONMENT,
+                start_new_session=True,
+                user=self._account.uid if foreign else None,
+                group=self._account.gid if foreign else None,
+                extra_groups=[] if foreign else None,
+            )
+        eventually(self.answers, timeout=PATIENCE)
+
+    def answers(self) -> bool:
+        """Whether it takes connections."""
+        try:
+            psycopg.connect(self.url("looking"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def stop(self, how: str) -> None:
+        """Stops it in one of the ways of :data:`STOPS`; returns when it is gone."""
+        assert self._process
+        self._process.send_signal(STOPS[how])
+        self._process.wait(PATIENCE)
+        self._process = None
+
+    def crash_backend(self, pid: int) -> None:
+        """Kills one of its processes, at which the server ends all sessions and recovers; returns when it answers."""
+        os.kill(pid, signal.SIGKILL)
+        time.sleep(0.2)  # until the postmaster has noticed: part of the fault, nothing waits for it
+        eventually(self.answers, timeout=PATIENCE)
+
+    def discard(self) -> None:
+        """Removes all that it left."""
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def __enter__(self) -> Self:
+        self.make()
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._process is not None:
+            self.stop("stop immediate")

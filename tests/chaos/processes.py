@@ -1,0 +1,93 @@
+"""Programs of a chaos run as processes, each in a group of its own, which are talked to in lines of JSON."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import signal
+    from collections.abc import Callable
+
+_PATIENCE = 30.0
+ROOT = Path(__file__).parent.parent.parent
+
+
+class Process:
+    """A module of this package that runs by itself; ``on_line`` hears, on a thread, whatever it says."""
+
+    def __init__(self, name: str, log: Path, on_line: Callable[[Any], None], **options: Any) -> None:
+        self.log = log
+        self._on_line = on_line
+        with log.open("ab") as errors:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", f"tests.chaos.{name}", json.dumps(options)],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+                cwd=ROOT,
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                start_new_session=True,
+            )
+        self._listening = threading.Thread(target=self._listen, name=f"chaos-hears-{name}", daemon=True)
+        self._listening.start()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def status(self) -> int | None:
+        """Its exit status, once it has ended."""
+        return self._process.poll()
+
+    def tell(self, **message: Any) -> None:
+        """Says something to it, if it still listens."""
+        assert self._process.stdin
+        with suppress(BrokenPipeError):
+            print(json.dumps(message), file=self._process.stdin, flush=True)
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends it a signal; to one that has ended, nothing."""
+        self._process.send_signal(number)
+
+    def wait(self, timeout: float) -> int | None:
+        """Its exit status, or ``None`` if it has not ended by then."""
+        try:
+            return self._process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def end(self) -> bool:
+        """Ends its input; whether it has then ended in an orderly way."""
+        assert self._process.stdin
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
+        if self.wait(_PATIENCE) != 0:
+            return False
+        self._listening.join()
+        return True
+
+    def close(self) -> None:
+        """Makes sure that nothing is left of it."""
+        self._process.kill()
+        self._process.wait()
+        self._listening.join()
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe
+            with suppress(BrokenPipeError):
+                pipe.close()
+
+    def _listen(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            with suppress(json.JSONDecodeError):  # half a line is what a kill leaves
+                self._on_line(json.loads(line))

@@ -1,0 +1,109 @@
+"""Commits the faults of the plan, and notes whom each of them hit."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from tests.chaos.crew import Place
+    from tests.chaos.plan import Fault
+    from tests.chaos.postgres import Postgres
+    from tests.chaos.proxy import Proxy
+
+_OWNED = """
+    SELECT w.id, w.epoch FROM dbosflow.workflow w JOIN dbosflow.worker k ON k.id = w.worker_id
+    WHERE k.pid = %s AND k.state = 'live'"""
+_SESSIONS = """
+    SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'chaos-%%' AND backend_type = 'client backend'"""
+
+
+@dataclass(frozen=True)
+class Hit:
+    """An owner that was lost: why, when (by the wall clock), which process, and what it owned, at which epochs."""
+
+    kind: str
+    at: float
+    pid: int
+    owned: dict[str, int]
+
+
+class Strikes:
+    """Strikes as the plan says; a fault whose victim is still down waits for it."""
+
+    def __init__(self, postgres: Postgres, places: Sequence[Place], proxies: Sequence[Proxy], seed: int) -> None:
+        self.counts: Counter[str] = Counter()
+        self.hits: list[Hit] = []
+        self.drains: list[float] = []
+        self._postgres = postgres
+        self._places = places
+        self._proxies = proxies
+        self._random = random.Random(f"strikes {seed}")
+        self._database = asyncio.Lock()
+
+    async def follow(self, plan: Sequence[Fault]) -> None:
+        """Commits all of them; returns when the last is over and everybody is back."""
+        began = time.monotonic()
+        async with asyncio.TaskGroup() as group:
+            for fault in plan:
+                await asyncio.sleep(max(0.0, began + fault.at - time.monotonic()))
+                group.create_task(self._commit(fault))
+
+    async def _commit(self, fault: Fault) -> None:
+        if fault.kind in {"kill", "freeze", "drain"}:
+            place = self._places[fault.target]
+            async with place.lock:
+                await self._strike_worker(place, fault)
+        elif fault.kind in {"terminate", "stop fast", "stop immediate", "crash backend"}:
+            async with self._database:
+                await asyncio.to_thread(self._strike_database, fault)
+        else:
+            await asyncio.to_thread(self._proxies[fault.target].strike, fault.kind, fault.seconds)
+        self.counts[fault.kind] += 1
+
+    async def _strike_worker(self, place: Place, fault: Fault) -> None:
+        owned = await asyncio.to_thread(self._owned_by, place.process.pid)
+        self.hits.append(Hit(fault.kind, time.time(), place.process.pid, owned))
+        if fault.kind == "kill":
+            await asyncio.to_thread(place.kill)
+            await asyncio.to_thread(place.replace)
+        elif fault.kind == "freeze":
+            await place.freeze(fault.seconds)
+        else:
+            self.drains.append(await asyncio.to_thread(place.drain))
+            await asyncio.to_thread(place.replace)
+
+    def _strike_database(self, fault: Fault) -> None:
+        if fault.kind.startswith("stop"):
+            self._postgres.stop(fault.kind)
+            time.sleep(fault.seconds)  # the outage itself
+            self._postgres.start()
+            return
+        pids = [pid for (pid,) in self._look(_SESSIONS)]
+        if not pids:
+            return
+        if fault.kind == "crash backend":
+            self._postgres.crash_backend(self._random.choice(pids))
+        else:
+            victims = self._random.sample(pids, self._random.randint(1, len(pids)))
+            self._look("SELECT pg_terminate_backend(pid) FROM unnest(%s::integer[]) AS pid", victims)
+
+    def _owned_by(self, pid: int) -> dict[str, int]:
+        try:
+            return dict(self._look(_OWNED, pid))
+        except psycopg.Error:  # it is down just now
+            return {}
+
+    def _look(self, query: Any, *parameters: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(
+            self._postgres.url("looking"), autocommit=True, application_name="looking", connect_timeout=2
+        ) as connection:
+            return connection.execute(query, parameters).fetchall()

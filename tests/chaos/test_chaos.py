@@ -1,0 +1,33 @@
+"""All of chaos in a few seconds: the command works, each kind of fault strikes, and nothing is wrong afterwards.
+
+::
+
+    python -m tests.chaos --seed 1 --minutes 10
+
+is the run that proves something.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from tests.behaviour import ledger
+from tests.chaos.run import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pytest
+
+SEED = 15
+
+
+def test_a_few_seconds_of_chaos_leave_nothing_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))  # as it will be set by the run, and put back
+    said: list[str] = []
+    report, directory = run(SEED, seconds=9.0, workflows=10, workers=2, drain_limit=60.0, say=said.append)
+    print(*said, report, directory, sep="\n")
+    assert report.violations == []
+    assert report.faults.keys() >= {"kill"}
+    assert report.workflows["succeeded"] > 0
+    assert report.readings.total() > 0

@@ -1,0 +1,251 @@
+"""The oracles of a chaos run see what they are there for: each planted fault is reported, and nothing else ever is."""
+
+from __future__ import annotations
+
+import os
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+import pytest
+
+from dbosflow import Engine
+from tests.behaviour import ledger
+from tests.behaviour.tables import disorder
+from tests.chaos import oracles, plan
+from tests.chaos.crew import Frozen
+from tests.chaos.stories import Story, stories
+from tests.chaos.witness import Witness
+from tests.chaos.workload import SHAPES
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+RUNS: dict[str, tuple[Any, ...]] = {
+    "sequence": (5, 0.0),
+    "sequence_on_thread": (5, 0.0),
+    "branching": (2, 2, 0.0),
+    "retrying": (1, 3, 0.0),
+    "failing": (3, 0.0),
+}
+
+
+@pytest.fixture
+def url(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A database in which one workflow of most shapes has run, each under the name of its shape, and all is well."""
+    monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
+    with Engine(database_url) as engine:
+        handles = [engine.start(SHAPES[name].options(workflow_id=name), *args) for name, args in RUNS.items()]
+        for handle in handles:
+            with suppress(ValueError):  # the one that fails
+                handle.result()
+    return database_url
+
+
+def plant(url: str, statement: LiteralString) -> None:
+    """Changes what the database holds, as only a fault could."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        assert connection.execute(statement).rowcount > 0
+
+
+def found(url: str) -> list[str]:
+    """All that is wrong with the workflows."""
+    return [what for story in stories(url) for what in oracles.check_workflow(story, cancelled=(), frozen=())]
+
+
+def story_of(url: str, workflow_id: str) -> Story:
+    """One of the workflows."""
+    return next(story for story in stories(url) if story.workflow_id == workflow_id)
+
+
+def test_nothing_is_wrong_with_what_went_well(url: str) -> None:
+    assert found(url) == []
+    assert disorder(url) == []
+    assert oracles.check_lanes(url) == []
+    assert oracles.check_sessions(url, {}) == []
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        pytest.param(
+            "UPDATE dbosflow.workflow SET output = '[1]' WHERE id = 'sequence'", "its result is", id="a wrong result"
+        ),
+        pytest.param(
+            """UPDATE dbosflow.workflow SET error = '{"message": "another"}' WHERE id = 'failing'""",
+            "its error is",
+            id="a wrong error",
+        ),
+        pytest.param(
+            "UPDATE dbosflow.workflow SET status = 'cancelled', error = NULL WHERE id = 'failing'",
+            "nobody asked",
+            id="cancelled by nobody",
+        ),
+        pytest.param(
+            "UPDATE dbosflow.workflow SET status = 'running' WHERE id = 'sequence'", "has not ended", id="not ended"
+        ),
+        pytest.param(
+            "UPDATE dbosflow.workflow SET worker_id = gen_random_uuid() WHERE id = 'sequence'",
+            "belongs to worker",
+            id="ended and owned",
+        ),
+        pytest.param(
+            """UPDATE dbosflow.stream_block b SET count = count + 1, values =
+                   (SELECT json_agg(v) FROM (SELECT json_array_elements(b.values) AS v UNION ALL SELECT b.values->0) a)
+               WHERE workflow_id = 'sequence_on_thread' AND key = 'values' AND "offset" = 0""",
+            "producer 'body'",
+            id="a doubled value",
+        ),
+        pytest.param(
+            """DELETE FROM dbosflow.stream_block
+               WHERE workflow_id = 'sequence' AND key = 'rare' AND "offset" = 0""",
+            "goes on at",
+            id="a gap",
+        ),
+        pytest.param(
+            """UPDATE dbosflow.stream_block SET values = '[["branch 0", 1]]', count = 1
+               WHERE workflow_id = 'branching' AND key = 'own 1' AND "offset" = 0""",
+            "producer 'branch 0'",
+            id="another's value",
+        ),
+        pytest.param(
+            "DELETE FROM dbosflow.stream_block WHERE workflow_id = 'branching' AND key = 'shared'",
+            "'shared' is missing",
+            id="a lost stream",
+        ),
+        pytest.param(
+            "DELETE FROM dbosflow.stream_block WHERE kind = 'complete' AND workflow_id = 'sequence'",
+            "ends with []",
+            id="a missing close",
+        ),
+        pytest.param(
+            "UPDATE dbosflow.stream_block SET kind = 'complete' WHERE kind = 'error' AND workflow_id = 'failing'",
+            "last with complete",
+            id="a wrong cause",
+        ),
+        pytest.param(
+            """UPDATE dbosflow.stream_block b SET values = '[]', count = 1
+               WHERE workflow_id = 'retrying' AND key = 'tokens' AND kind = 'values'""",
+            "0 of 3 values",
+            id="an attempt's lost values",
+        ),
+        pytest.param(
+            """UPDATE dbosflow.stream_block b SET values =
+                   (SELECT json_agg(v) FROM (SELECT json_array_elements(b.values) v) AS a WHERE v->>2 <> '0')
+               WHERE workflow_id = 'retrying' AND key = 'tokens' AND json_array_length(values) > 1""",
+            "'step 0', attempt",
+            id="an attempt's gap",
+        ),
+        pytest.param(
+            """UPDATE dbosflow.step SET output = json_build_array(0, 1) WHERE workflow_id = 'sequence' AND seq = 0""",
+            "the first difference at 0",
+            id="a value that follows from no record",
+        ),
+        pytest.param(
+            """INSERT INTO dbosflow.step SELECT workflow_id, 'again', kind, epoch, 99, turn, attempt, output, error,
+                   child_id, wake_at, started_at, recorded_at
+               FROM dbosflow.step WHERE workflow_id = 'sequence' AND seq = 0""",
+            "on record twice",
+            id="a step with two records",
+        ),
+        pytest.param(
+            "UPDATE dbosflow.step SET attempt = '8.1' WHERE workflow_id = 'sequence' AND seq = 0",
+            "never ran",
+            id="a record of nothing",
+        ),
+    ],
+)
+def test_a_planted_fault_is_seen(url: str, statement: LiteralString, expected: str) -> None:
+    plant(url, statement)
+    assert any(expected in what for what in found(url)), found(url)
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("UPDATE dbosflow.step SET epoch = 7 WHERE workflow_id = 'sequence' AND seq = 0", "records out of order"),
+        (
+            """UPDATE dbosflow.stream_block SET epoch = 7 WHERE workflow_id = 'sequence' AND key = 'rare'
+               AND "offset" = 0""",
+            "an epoch that wrote after its successor",
+        ),
+    ],
+    ids=["step", "block"],
+)
+def test_a_row_of_a_stale_epoch_is_seen(url: str, statement: LiteralString, expected: str) -> None:
+    plant(url, statement)
+    assert any(expected in what for what in disorder(url))
+
+
+def test_a_body_that_ran_although_its_step_was_on_record_is_seen(url: str) -> None:
+    """Unless its process was frozen between looking and doing, which nobody can prevent."""
+    ledger.note(["begin", "sequence", "drawn#0", "2.1"])
+    assert any("after its record" in what for what in found(url))
+    frozen = [Frozen(os.getpid(), since=0.0, until=time.time())]
+    assert [*oracles.check_executions(story_of(url, "sequence"), frozen)] == []
+
+
+def test_an_attempt_that_ran_twice_is_seen(url: str) -> None:
+    attempt = next(line.attempt for line in story_of(url, "sequence").lines if line.key == "drawn#0")
+    ledger.note(["begin", "sequence", "drawn#0", attempt])
+    assert any("ran 2 times" in what for what in found(url))
+
+
+@pytest.mark.parametrize("fault", ["none", "gap", "double", "end", "cause", "other start"])
+def test_a_reader_that_saw_something_else_is_seen(url: str, fault: str) -> None:
+    story = story_of(url, "sequence")
+    values = [[offset, value] for offset, value in story.values("values")]
+    end: list[Any] = [True, None]
+    start = 0
+    match fault:
+        case "gap":
+            del values[3]
+        case "double":
+            values.insert(3, values[3])
+        case "end":
+            values.pop()
+        case "cause":
+            end = [True, "StreamFailedError"]
+        case "other start":
+            start = 1
+    reading = {"key": "values", "mode": "late", "sittings": [[start, values]], "end": end}
+    assert bool([*oracles.check_reading(reading, story)]) == (fault != "none")
+
+
+def test_a_caller_that_was_told_something_else_is_seen(url: str) -> None:
+    story = story_of(url, "sequence")
+    assert [*oracles.check_told(story, ("succeeded", story.row["output"]))] == []
+    assert [*oracles.check_told(story, ("succeeded", []))] != []
+
+
+def test_an_end_that_changes_is_seen(url: str) -> None:
+    """Whether it is another, or none any more."""
+    witness = Witness(url)
+    witness.sample()
+    assert witness.compare() == []
+    plant(url, "UPDATE dbosflow.workflow SET output = 'null' WHERE id = 'sequence'")
+    plant(url, "DELETE FROM dbosflow.workflow WHERE id = 'branching'")
+    assert {what.split()[0] for what in witness.compare()} == {"sequence", "branching"}
+
+
+def test_a_leaked_session_is_seen(url: str) -> None:
+    """One too many, one of a program that is gone, and one that sits in a transaction."""
+    with psycopg.connect(url, application_name="chaos-worker-0-1") as connection:
+        assert oracles.check_sessions(url, {"chaos-worker-0-1": 1}) == []
+        assert oracles.check_sessions(url, {}) != []
+        connection.execute("SELECT 1")
+        assert "idle in transaction" in oracles.check_sessions(url, {"chaos-worker-0-1": 1})[0]
+
+
+def test_a_lease_that_is_left_is_seen(url: str) -> None:
+    with Engine(url):
+        assert oracles.check_lanes(url) != []
+
+
+def test_one_seed_is_one_plan() -> None:
+    """Of faults and of workflows; another seed gives others."""
+    first, again, other = (plan.faults(seed, 600.0, workers=3, proxies=3) for seed in (1, 1, 2))
+    assert first == again != other
+    assert {fault.kind for fault in first} == {*plan.KINDS}
+    assert plan.job(1, 5) == plan.job(1, 5) != plan.job(2, 5)

@@ -1,0 +1,58 @@
+"""A worker process: serves the queues until SIGTERM, then says what is left of its threads and tasks.
+
+Its options: ``url`` and ``settings`` of the engine, and ``queues``. SIGUSR1 prints every thread's stack to its log.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import faulthandler
+import json
+import logging
+import signal
+import sys
+import threading
+import time
+from typing import Any
+
+import tests.chaos.workload  # noqa: F401 (what it runs)
+from dbosflow import Engine
+
+THREADS_LIMIT = 5.0
+"""Seconds in which threads that a closed engine has let go must have ended."""
+
+
+def say(**what: Any) -> None:
+    """Says one thing, in a line of JSON."""
+    print(json.dumps(what), flush=True)
+
+
+async def main(options: dict[str, Any]) -> list[str]:
+    """Serves until it is told to end; the tasks that are left then."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, told.set)
+    async with Engine(options["url"], **options["settings"]) as engine:
+        working = loop.create_task(engine.run_worker_async(*options["queues"], concurrency=100))
+        say(ready=True)
+        waiting = loop.create_task(told.wait())
+        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        working.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await working
+    await asyncio.sleep(0)  # what was cancelled last ends now
+    return [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
+
+
+if __name__ == "__main__":
+    faulthandler.register(signal.SIGUSR1, all_threads=True)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    tasks = asyncio.run(main(json.loads(sys.argv[1])))
+    deadline = time.monotonic() + THREADS_LIMIT
+    others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
+    for thread in others:
+        thread.join(max(0.0, deadline - time.monotonic()))
+    threads = [thread.name for thread in others if thread.is_alive()]
+    say(left={"tasks": tasks, "threads": threads})

@@ -1,0 +1,36 @@
+"""Enqueues in one statement: what the database refuses is its caller's own misfortune."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from psycopg_pool import AsyncConnectionPool
+
+from dbosflow._runtime.enqueuer import Enqueuer
+from dbosflow._store.workflow import Enqueued
+from dbosflow.errors import SerializationError
+from tests.behaviour.tables import rows
+
+
+@pytest.mark.parametrize("bad", ["[1,", '"\x00"', '"\ud800"', "[" * 100_000], ids=["cut", "NUL", "surrogate", "deep"])
+def test_one_bad_row_is_told_to_whoever_asked(database_url: str, bad: str) -> None:
+    """The others, of the same statement, are enqueued; and nothing is tried again for ever."""
+
+    async def main() -> list[bool | BaseException]:
+        async with AsyncConnectionPool(database_url, min_size=1, kwargs={"autocommit": True}) as pool:
+            enqueuer = Enqueuer(pool, "dbosflow")
+            texts = ["1", bad, "2"]
+            asked = [enqueuer.enqueue(Enqueued(f"w{n}", "flow", "q", 0, text)) for n, text in enumerate(texts)]
+            told = asyncio.gather(*asked, return_exceptions=True)
+            enqueuer.open()
+            try:
+                async with asyncio.timeout(20):
+                    return await told
+            finally:
+                await enqueuer.close()
+
+    first, second, third = asyncio.run(main())
+    assert (first, third) == (True, True)
+    assert isinstance(second, SerializationError)
+    assert rows(database_url, "SELECT id FROM dbosflow.workflow ORDER BY id") == [("w0",), ("w2",)]
