@@ -57,7 +57,9 @@ async def _overlapping(calls: _Calls[Any, B]) -> AsyncGenerator[B]:
     try:
         calls.begin()
         while (call := await calls.next()) is not None:
-            yield await call
+            if not call.done():
+                await asyncio.wait([call])  # a cancellation of the consumer reaches it once, by stop()
+            yield call.result()
             calls.release(call)
     finally:
         await calls.stop()

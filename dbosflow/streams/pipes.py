@@ -205,7 +205,7 @@ def pipe(source: Any, *given: Any) -> Any:
     """``source`` through each of the stages in turn: ``pipe(reader, stages.map(str.strip), stages.chunk(10))``.
 
     A stage is one of :mod:`dbosflow.streams.stages`, or a function that is made of them. Types are followed through
-    eight stages. Where one is async, so must the source be: ``pipe(map_async(reader, fn), ...)`` makes a sync one async.
+    eight stages. Where one is async, so must the source be: ``pipe(map_async(reader, fn), ...)`` makes it so.
     """
     for stage in given:
         if not callable(stage):
