@@ -16,7 +16,7 @@ from dbosflow.streams import AsyncValues, stages
 from tests.streams.colours import AsyncSource, CountingChannel, CountingReader, Source
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
 FAILURE = StreamFailedError("w", "k", "the workflow failed")
 SOURCES = [Source, CountingReader, AsyncSource, CountingChannel]
@@ -27,11 +27,15 @@ both_orders = pytest.mark.parametrize("ordered", [True, False])
 
 
 def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Runs it, and sees that it leaves no task behind."""
+    """Runs it, and sees that it leaves no task behind, nor an error that nobody fetched."""
 
     async def checked() -> None:
+        complaints: list[Any] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
         await test()
+        gc.collect()
         assert asyncio.all_tasks() == {asyncio.current_task()}
+        assert complaints == []
 
     asyncio.run(checked())
 
@@ -71,7 +75,7 @@ class Calls:
         try:
             await self.gate(value).wait()
         except asyncio.CancelledError:
-            await asyncio.sleep(0)  # cleaning up takes its time
+            await settle()  # cleaning up takes its time
             self.cancelled.append(value)
             raise
         self.ended.append(value)
@@ -256,6 +260,7 @@ def test_an_error_of_a_value_nobody_got_to_is_not_raised() -> None:
     async def broken(value: int) -> int:
         if value > 0:
             raise LookupError
+        await settle()
         return value
 
     async def test() -> None:
@@ -346,6 +351,26 @@ def test_closed_early_it_ends_what_is_under_way(make: Any, concurrency: int) -> 
     run(test)
 
 
+@pytest.mark.parametrize("concurrency", [2, 5])
+def test_a_cancelled_close_still_closes(concurrency: int) -> None:
+    """It waits for what is under way all the same, and then says that it was cancelled."""
+
+    async def test() -> None:
+        calls, source = Calls(), AsyncSource(itertools.count())
+        values = streams.map_async(source, calls, concurrency=concurrency)
+        calls.gate(0).set()
+        await anext(values)
+        closing = asyncio.ensure_future(values.aclose())
+        await asyncio.sleep(0)
+        closing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await closing
+        assert calls.cancelled == calls.begun[1:]
+        assert source.closings == 1
+
+    run(test)
+
+
 @sources
 @concurrencies
 def test_closed_before_it_began_it_closes_the_source(make: Any, concurrency: int) -> None:
@@ -368,7 +393,8 @@ def test_dropped_half_way_it_leaves_nothing(concurrency: int) -> None:
         try:
             async for _ in streams.map_async(source, calls, concurrency=concurrency):
                 break
-            await settle()
+            for _ in range(3):
+                await settle()
             assert calls.cancelled == calls.begun[1:]
             assert source.closings == 1
         finally:
@@ -480,6 +506,32 @@ def test_a_source_that_does_not_mind_being_cancelled(concurrency: int) -> None:
         await asyncio.wait([waiting])
         await values.aclose()
         assert called in ([0], [0, 1][: 1 + (concurrency == 1)])
+
+    run(test)
+
+
+def test_closing_leaves_nothing_to_the_loop() -> None:
+    """When it returns, everything between it and the source is closed as well."""
+    closed = []
+
+    def parts(value: int) -> Iterator[int]:
+        try:
+            yield value
+            yield value
+        finally:
+            closed.append(value)
+
+    async def parts_async(value: int) -> Iterator[int]:
+        return parts(value)
+
+    async def test() -> None:
+        for transform in (stages.flat_map(parts), stages.flat_map_async(parts_async)):
+            values = streams.pipe(AsyncSource(itertools.count()), transform, stages.map(str))
+            assert await anext(values) == "0"
+            closed.clear()
+            await values.aclose()
+            assert closed == [0]
+            assert asyncio.all_tasks() == {asyncio.current_task()}
 
     run(test)
 
