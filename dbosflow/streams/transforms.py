@@ -178,7 +178,7 @@ def collect(source: Iterable[T]) -> list[T]: ...
 def collect(source: Any) -> Any:
     """All the values as a list; of an async source, an awaitable one. An error of the source is raised instead."""
     values = passed(source)
-    return _collected(values) if isinstance(values, AsyncValues) else _all(values)
+    return _collected(values) if isinstance(values, AsyncValues) else list(values)
 
 
 @overload
@@ -194,14 +194,8 @@ def reduce(source: Any, fn: Callable[[R, T], R], initial: R) -> Any:
     return _reduced_async(values, fn, initial) if isinstance(values, AsyncValues) else _reduced(values, fn, initial)
 
 
-def _all(values: Values[T]) -> list[T]:
-    with values:
-        return list(values)
-
-
 async def _collected(values: AsyncValues[T]) -> list[T]:
-    async with values:
-        return [value async for value in values]
+    return [value async for value in values]
 
 
 def _reduced(values: Values[T], fn: Callable[[R, T], R], initial: R) -> R:

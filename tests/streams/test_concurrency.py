@@ -33,7 +33,6 @@ def run(test: Callable[[], Coroutine[Any, Any, None]]) -> None:
         complaints: list[Any] = []
         asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
         await test()
-        gc.collect()
         assert asyncio.all_tasks() == {asyncio.current_task()}
         assert complaints == []
 
@@ -267,6 +266,7 @@ def test_an_error_of_a_value_nobody_got_to_is_not_raised() -> None:
         source = AsyncSource(itertools.count())
         assert await streams.collect(streams.take(streams.map_async(source, broken, concurrency=4), 1)) == [0]
         assert source.closings == 1
+        gc.collect()
 
     run(test)
 
