@@ -3,16 +3,37 @@
 A stream is named by its workflow and a key. Its values have the offsets 0, 1, 2 ... and never change; a reader that
 keeps the offset of its last value resumes behind it, in any process, during the workflow or long after it. The end of
 a stream is no value: it comes with the workflow's end, or with :func:`close_stream`.
+
+What is read can be transformed on its way, from either reader or any other iterable: see
+:mod:`dbosflow.streams.transforms`.
 """
 
+from dbosflow.streams import stages
 from dbosflow.streams.declared import Stream
 from dbosflow.streams.inside import read_stream, read_stream_async
 from dbosflow.streams.options import OnRollback, ReadOptions
+from dbosflow.streams.pipes import pipe
 from dbosflow.streams.readers import StreamChannel, StreamReader
+from dbosflow.streams.sources import AsyncValues, Transformed, Values
+from dbosflow.streams.transforms import (
+    chunk,
+    collect,
+    filter,  # noqa: A004 (the word of the public interface)
+    flat_map,
+    flat_map_async,
+    map,  # noqa: A004 (the word of the public interface)
+    map_async,
+    reduce,
+    skip,
+    skip_while,
+    take,
+    take_while,
+)
 from dbosflow.streams.writers import StreamWriter, close_stream, close_stream_async, write_stream, write_stream_async
 from dbosflow.types import Rollback, StreamOutcome, StreamValue
 
 __all__ = [
+    "AsyncValues",
     "OnRollback",
     "ReadOptions",
     "Rollback",
@@ -22,10 +43,26 @@ __all__ = [
     "StreamReader",
     "StreamValue",
     "StreamWriter",
+    "Transformed",
+    "Values",
+    "chunk",
     "close_stream",
     "close_stream_async",
+    "collect",
+    "filter",
+    "flat_map",
+    "flat_map_async",
+    "map",
+    "map_async",
+    "pipe",
     "read_stream",
     "read_stream_async",
+    "reduce",
+    "skip",
+    "skip_while",
+    "stages",
+    "take",
+    "take_while",
     "write_stream",
     "write_stream_async",
 ]

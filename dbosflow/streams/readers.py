@@ -113,14 +113,7 @@ class StreamReader(Iterator[T], Generic[T]):
         if callable(self._on_rollback):
             self._on_rollback(rollback)
         elif self._on_rollback == "raise":
-            workflow_id, key = self._reader.workflow_id, self._reader.key
-            offsets = ", ".join(f"{first} to {stop - 1}" for first, stop in rollback.ranges)
-            msg = (
-                f"stream {key!r} of workflow {workflow_id!r}: attempt {rollback.attempt} of step {rollback.step_key!r} "
-                f"did not succeed, so its values at offsets {offsets} no longer count; reading can go on. Pass "
-                'on_rollback=, or read with view="committed"'
-            )
-            raise StreamRolledBackError(workflow_id, key, msg, rollback)
+            raise rolled_back(self._reader, rollback)
 
     def close(self) -> None:
         """Forgets the stream. A reader holds nothing but its page; dropping it is as good."""
@@ -174,6 +167,10 @@ class StreamChannel(AsyncIterator[StreamValue[T]], Generic[T]):
     def __aiter__(self) -> Self:
         return self
 
+    def rolled_back(self, rollback: Rollback) -> StreamRolledBackError:
+        """What whoever reads nothing but values gets instead of a rollback."""
+        return rolled_back(self._reader, rollback)
+
     async def read(self) -> StreamValue[T]:
         """The next item: a value, a rollback, or at the end again and again a ``closed`` one."""
         while True:
@@ -195,6 +192,17 @@ class StreamChannel(AsyncIterator[StreamValue[T]], Generic[T]):
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def rolled_back(reader: Reader, rollback: Rollback) -> StreamRolledBackError:
+    """What a reader of plain values gets instead of a rollback."""
+    offsets = ", ".join(f"{first} to {stop - 1}" for first, stop in rollback.ranges)
+    msg = (
+        f"stream {reader.key!r} of workflow {reader.workflow_id!r}: attempt {rollback.attempt} of step "
+        f"{rollback.step_key!r} did not succeed, so its values at offsets {offsets} no longer count; reading can go on. "
+        'Pass on_rollback=, or read with view="committed"'
+    )
+    return StreamRolledBackError(reader.workflow_id, reader.key, msg, rollback)
 
 
 def last(reader: Reader) -> StreamValue[Any]:
