@@ -199,8 +199,8 @@ def rolled_back(reader: Reader, rollback: Rollback) -> StreamRolledBackError:
     offsets = ", ".join(f"{first} to {stop - 1}" for first, stop in rollback.ranges)
     msg = (
         f"stream {reader.key!r} of workflow {reader.workflow_id!r}: attempt {rollback.attempt} of step "
-        f"{rollback.step_key!r} did not succeed, so its values at offsets {offsets} no longer count; reading can go on. "
-        'Pass on_rollback=, or read with view="committed"'
+        f"{rollback.step_key!r} did not succeed, so its values at offsets {offsets} no longer count. "
+        'Reading can go on. Pass on_rollback=, or read with view="committed"'
     )
     return StreamRolledBackError(reader.workflow_id, reader.key, msg, rollback)
 

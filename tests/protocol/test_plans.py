@@ -210,11 +210,12 @@ async def test_a_fetch_probes_the_primary_key_for_each_reader(db: Database, mode
         "ids": [f"w{number}" for number in range(1, readers + 1)],
         "keys": ["out"] * readers,
         "starts": [2] * readers,
+        "committed": [True] * readers,
         "max_blocks": 256,
         "max_bytes": 1 << 20,
     }
     plan = await explain(reading, "fetch", [values[name] for name in parameters])
-    assert plan.access("stream_block") == {"stream_block_pkey"}
+    assert plan.access("stream_block") == {"stream_block_pkey", "stream_block_rollback"}
     assert plan.access("workflow") == {"workflow_pkey"}
     assert plan.work <= 4 * readers
 

@@ -69,13 +69,14 @@ class Place:
         self._page: deque[Item] = deque()
         self._ended = False
         self.outcome: StreamOutcome | None = None
+        self.over = False
         self.offset = 0
 
     def take(self) -> Item | None:
         if self._page:
             self.offset += 1
             return self._page.popleft()
-        self.outcome = self._ending if self._ended else None
+        self.outcome, self.over = (self._ending, True) if self._ended else (None, False)
         return None
 
     def next_page(self) -> None:
