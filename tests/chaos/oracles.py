@@ -143,13 +143,21 @@ def _was_frozen(pid: int, recorded_at: float, began_at: float, frozen: Iterable[
 
 
 def check_reading(reading: Mapping[str, Any], story: Story) -> Iterator[str]:
-    """A reader saw exactly what is committed, from each offset that it began at, up to the end."""
-    key = reading["key"]
+    """A reader saw exactly what its view shows, from each offset that it began at, up to the end.
+
+    A live one that went away may have kept what was taken back after that; it has missed nothing that counts.
+    """
+    key, view = reading["key"], reading["view"]
     stored = [[offset, value] for offset, value in story.values(key)]
-    told = f"a reader ({reading['mode']}) of {key!r}"
+    committed = [[offset, value] for offset, value in story.values(key, committed=True)]
+    told = f"a reader ({reading['mode']}, {view}) of {key!r}"
     for number, (start, seen) in enumerate(reading["sittings"]):
-        right = [item for item in stored if item[0] >= start]
-        if number < len(reading["sittings"]) - 1:
+        is_last = number == len(reading["sittings"]) - 1
+        right = [item for item in (stored if view == "raw" else committed) if item[0] >= start]
+        if view == "live" and not is_last:
+            kept = [item for item in stored if item in seen and item not in committed]
+            right = sorted([item for item in right if seen and item[0] <= seen[-1][0]] + kept, key=lambda one: one[0])
+        elif not is_last:
             right = right[: len(seen)]
         if seen != right:
             yield f"{told} saw from {start} on: {_difference(seen, right)}"

@@ -37,28 +37,32 @@ async def follow(engine: Engine, told: dict[str, Any]) -> None:
     """Reads one stream to its end, in one sitting or in several."""
     sittings: list[list[Any]] = []
     errors: list[str] = []
+    view = random.choice(["live", "committed", "raw"])
     start, end = 0, None
     while end is None:
         patience = random.randint(1, 12) if told["mode"] == "reconnecting" else None
         seen: list[list[Any]] = []
         sittings.append([start, seen])
         try:
-            end = await sit(engine, told, start, patience, seen)
+            end = await sit(engine, told | {"view": view, "start": start}, patience, seen)
         except Exception as error:  # noqa: BLE001 (whatever it is, the run shall hear of it)
             errors.append(f"{type(error).__name__}: {error}")
             await asyncio.sleep(0.1)
         following = seen[-1][0] + 1 if seen else start
         far = random.random() < 1 / (1 + len(sittings))  # ever more seldom, or a long stream would never end
         start = max(0, following - random.choice([0, 0, 0, 1, 3])) if not far else random.randint(0, following)
-    say(id=told["id"], key=told["key"], mode=told["mode"], sittings=sittings, end=end, errors=errors)
+    say(id=told["id"], key=told["key"], mode=told["mode"], view=view, sittings=sittings, end=end, errors=errors)
 
 
-async def sit(
-    engine: Engine, told: dict[str, Any], start: int, patience: int | None, seen: list[list[Any]]
-) -> list[Any] | None:
-    """Reads from ``start`` on, up to ``patience`` values; the end, if it came to it."""
-    async with engine.read_stream_async(told["id"], told["key"], start=start, wait_for=_WAIT_FOR) as channel:
+async def sit(engine: Engine, told: dict[str, Any], patience: int | None, seen: list[list[Any]]) -> list[Any] | None:
+    """Reads up to ``patience`` values, without what it is told to forget again; the end, if it came to it."""
+    options = {"start": told["start"], "view": told["view"], "wait_for": _WAIT_FOR}
+    async with engine.read_stream_async(told["id"], told["key"], **options) as channel:
         async for item in channel:
+            if item.rollback is not None:
+                if told["view"] == "live":
+                    seen[:] = [one for one in seen if one[0] not in item.rollback]
+                continue
             if item.closed or item.error is not None:
                 return [item.closed, None if item.error is None else type(item.error).__name__]
             seen.append([item.offset, item.value])

@@ -65,18 +65,23 @@ class Story:
         """Its streams."""
         return sorted({block["key"] for block in self.blocks})
 
-    def values(self, key: str) -> list[tuple[int, Any]]:
-        """Offset and value of all that a stream holds."""
+    def values(self, key: str, *, committed: bool = False) -> list[tuple[int, Any]]:
+        """Offset and value of all that a stream holds, or of what is committed: what no attempt wrote in vain."""
+        succeeded = {
+            f"{step['key']}@{step['attempt']}" for step in self.steps if step["kind"] == "step" and not step["error"]
+        }
         return [
             (block["offset"] + place, value)
             for block in self.blocks
             if block["key"] == key and block["kind"] == "values"
+            if not committed or block["attempt"] is None or block["producer"] in succeeded
             for place, value in enumerate(block["values"])
         ]
 
     def ends(self, key: str) -> list[str]:
-        """The kinds of a stream's terminal frames, each with whether it is its last frame."""
-        return [block["kind"] for block in self.blocks if block["key"] == key and block["kind"] != "values"]
+        """The kinds of a stream's terminal frames."""
+        kinds = [block["kind"] for block in self.blocks if block["key"] == key]
+        return [kind for kind in kinds if kind not in {"values", "rollback"}]
 
     def records(self) -> Records:
         """What its expectation depends on."""
