@@ -202,7 +202,7 @@ class Reader:
         limits = (self._reading.until, None if progress is None else progress.next)
         until: float = min((limit for limit in limits if limit is not None), default=math.inf)
         known = math.inf if progress is None else progress.known
-        rollbacks = [ranges for offset, ranges in page.rollbacks if offset < known] if self._hides else []
+        rollbacks = [ranges for offset, ranges in page.rollbacks if offset < known] if self.hides else []
         self._learn(page, known)
         for block in page.blocks:
             if block.offset >= until:
@@ -222,7 +222,7 @@ class Reader:
             self._set_ending(_OUTCOMES[status], page.error)  # a key that nobody wrote
 
     @property
-    def _hides(self) -> bool:
+    def hides(self) -> bool:
         """Whether what is taken back is never shown to who has not seen it."""
         return self._reading.view != "raw"
 

@@ -87,15 +87,16 @@ class StreamReader(Iterator[T], Generic[T]):
     def read_all(self) -> tuple[list[T], bool]:
         """The values from here to the end, without those that are taken back, and whether the stream is closed.
 
-        Waits for the end. How it ended is in :attr:`outcome`, nothing is raised for it. ``closed`` is false only when
-        the workflow is blocked (then more may come when it is resumed), or where ``until`` came before the end.
+        With ``view="raw"`` all of them. Waits for the end. How it ended is in :attr:`outcome`, nothing is raised for
+        it. ``closed`` is false only when the workflow is blocked (then more may come when it is resumed), or where
+        ``until`` came before the end.
         """
         found: list[Item] = []
         try:
             while (item := self._take()) is not None:
                 if item.rollback is None:
                     found.append(item)
-                else:
+                elif self._reader.hides:
                     found = [one for one in found if one.offset not in item.rollback]
         except WorkflowBlockedError:
             return [one.value for one in found], False

@@ -104,6 +104,7 @@ def test_a_failed_attempt_is_taken_back(engine: Engine, database_url: str, flow:
     assert seen(engine, view="committed") == [*eight, "closed"]
     assert seen(engine, view="raw") == [*range(5), "rollback ((0, 5),)", *eight, "closed"]
     assert engine.read_stream("w", "k").read_all() == (eight, True)
+    assert engine.read_stream("w", "k", view="raw").read_all() == ([*range(5), *eight], True)
     assert disorder(database_url) == []
 
 
