@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.rows import dict_row
 
 from dbosflow._store import statements
+from dbosflow._store.texts import Texts
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
 _SECTION = re.compile(r"^-- \[(\w+)\n(.*?)^-- \]\n", re.MULTILINE | re.DOTALL)
+
+_TEXT_ARRAY = re.compile(r":(\w+)::text\[\]")
 
 _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
     "runs": {"run": ("ids", "epochs")},
@@ -37,6 +40,12 @@ _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
     "ends": {"end": ("ids", "epochs", "statuses", "outputs", "errors")},
 }
 """The parameters of each section, as the statement names them: ``<row>_<column>``."""
+
+
+@cache
+def _texts() -> frozenset[str]:
+    """The parameters that are arrays of texts."""
+    return frozenset(_TEXT_ARRAY.findall(statements.source("batch")["batch"]))
 
 
 @dataclass(slots=True)
@@ -60,8 +69,9 @@ class BatchRows:
         for section in self.shape():
             for row, columns in _COLUMNS[section].items():
                 rows = self.tails if row == "tail" else getattr(self, section)
-                arrays = map(list, zip(*rows, strict=True))
-                bound.update(zip((f"{row}_{column}" for column in columns), arrays, strict=True))
+                arrays = zip(*rows, strict=True)
+                for name, array in zip((f"{row}_{column}" for column in columns), arrays, strict=True):
+                    bound[name] = Texts(array) if name in _texts() else list(array)
         return bound
 
 

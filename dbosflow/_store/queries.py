@@ -8,6 +8,7 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 
 from dbosflow._store import statements
+from dbosflow._store.texts import Texts
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
 Rows = list[DictRow]
 
 
+def _is_texts(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and isinstance(value[0], str)
+
+
 async def fetch_all(connection: AsyncConnection[Any], schema: str, table: str, name: str, /, **values: Any) -> Rows:
     """The rows of statement ``name`` of ``sql/<table>.sql``."""
+    values = {key: Texts(value) if _is_texts(value) else value for key, value in values.items()}
     async with connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(statements.literal(statements.load(table, schema)[name]), values)
         return await cursor.fetchall() if cursor.description else []

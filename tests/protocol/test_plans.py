@@ -15,6 +15,7 @@ from psycopg import sql
 
 from dbosflow._store import statements
 from dbosflow._store.batch import batch_statement
+from dbosflow._store.texts import Texts
 from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, batch, on_a_database
 
 if TYPE_CHECKING:
@@ -92,7 +93,8 @@ async def prepare(connection: AsyncConnection[Any], name: str, statement: str) -
 async def explain(connection: AsyncConnection[Any], name: str, values: list[Any]) -> Plan:
     """Runs a prepared statement, and takes it back."""
     execute = sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {}({})").format(
-        sql.Identifier(f"hot_{name}"), sql.SQL(", ").join(map(sql.Literal, values))
+        sql.Identifier(f"hot_{name}"),
+        sql.SQL(", ").join(sql.Literal([*one] if isinstance(one, Texts) else one) for one in values),
     )
     await connection.execute("BEGIN")
     cursor = await connection.execute(execute)

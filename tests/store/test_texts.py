@@ -1,0 +1,35 @@
+"""Arrays of texts arrive as they are, and are always of one type."""
+
+from __future__ import annotations
+
+import psycopg
+import pytest
+from psycopg.adapt import PyFormat, Transformer
+
+from dbosflow._store.texts import Texts
+
+
+@pytest.mark.parametrize(
+    "items",
+    [(), ("",), (None,), (None, None), ("a", None, 'q"u\\o{t,e}'), ("é\u2028𝄞", "NULL", "null"), ("x" * 1_000_000,)],
+)
+def test_texts_arrive_as_they_are(database_url: str, items: tuple[str | None, ...]) -> None:
+    """Also none at all, and nothing but nulls."""
+    with psycopg.connect(database_url) as connection:
+        row = connection.execute("SELECT %s::text[], pg_typeof(%s)::text", (Texts(items), Texts(items))).fetchone()
+    assert row == (list(items), "text[]")
+
+
+def test_every_mix_of_nulls_is_one_type() -> None:
+    """Or each would be a prepared statement of its own."""
+    dumpers = [Transformer().get_dumper(Texts(items), PyFormat.AUTO) for items in ((), (None,), ("a",), ("a", None))]
+    assert {(dumper.oid, dumper.format) for dumper in dumpers} == {(1009, 1)}
+
+
+def test_what_is_no_text_is_refused(database_url: str) -> None:
+    """As psycopg and Postgres do it."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        with pytest.raises(UnicodeEncodeError):
+            connection.execute("SELECT %s", (Texts(("\ud800",)),))
+        with pytest.raises(psycopg.errors.CharacterNotInRepertoire):
+            connection.execute("SELECT %s", (Texts(("\x00",)),))
