@@ -17,6 +17,7 @@ from dbosflow.errors import ConfigurationError, EngineClosedError
 from dbosflow.handles import WorkflowHandle
 from dbosflow.streams import StreamChannel, StreamReader
 from dbosflow.streams.options import reading
+from dbosflow.streams.resource import Streams
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from dbosflow.definitions import WorkflowDef
     from dbosflow.streams.declared import Stream
     from dbosflow.streams.options import OnRollback, ReadOptions
-    from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo
+    from dbosflow.types import StepInfo, WorkflowInfo
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -233,15 +234,12 @@ class Engine:
         """A workflow's records, in the order they were made."""
         return await self._host.bridge(self._core.steps(workflow_id))
 
-    def list_streams(self, workflow_id: str) -> list[StreamInfo]:
-        """Blocking twin of :meth:`list_streams_async`."""
-        return self._host.call(self._core.streams(workflow_id), "list_streams_async")
-
-    async def list_streams_async(self, workflow_id: str) -> list[StreamInfo]:
-        """A workflow's streams."""
-        return await self._host.bridge(self._core.streams(workflow_id))
-
     # -- streams -----------------------------------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> Streams:
+        """The streams of this database, to look at and to look after."""
+        return Streams(self._host, self._core)
 
     @overload
     def read_stream(

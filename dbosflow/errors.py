@@ -24,6 +24,7 @@
     ├── WaitTimeoutError            only the wait ended; what was waited for goes on
     ├── LeaseLostError              this process no longer owns what it tried to write
     └── StreamError
+        ├── StreamNotFoundError     nobody has written to a stream of this key
         ├── StreamClosedError       a write after the close
         ├── StreamRolledBackError   values that were read are taken back; reading can go on
         ├── StreamTimeoutError      no news within the reader's timeout; reading can go on
@@ -163,6 +164,10 @@ class StreamError(DbosflowError):
 
     def __str__(self) -> str:
         return self.message
+
+
+class StreamNotFoundError(StreamError):
+    """Nobody has written to a stream of this key. A reader of it waits; only looking at it fails."""
 
 
 class StreamClosedError(StreamError):

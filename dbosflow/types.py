@@ -59,6 +59,15 @@ class FrameKind(StrEnum):
 _TERMINAL = frozenset({FrameKind.COMPLETE, FrameKind.ERROR, FrameKind.CANCELLED})
 
 
+class StreamState(StrEnum):
+    """Whether anything may follow in a stream, and how it ended if not: as its terminal frame says."""
+
+    OPEN = "open"
+    COMPLETE = "complete"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+
+
 Ranges = tuple[tuple[int, int], ...]
 """Offsets of a stream: each range from its first to the one after its last."""
 
@@ -152,9 +161,22 @@ class StepInfo:
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """One stream of a workflow: how many frames it holds and how it ended, if it did."""
+    """One stream of a workflow as Postgres holds it. Offsets count frames, and control frames take one each."""
 
     key: str
+    state: StreamState
+    first: int
+    """The offset of the first frame that is still there: above 0 once the stream was trimmed."""
     tail: int
+    """The offset after its last frame: where the next one goes."""
+    committed: int
+    """The offset that a committed view can read up to now: what follows may still be taken back."""
+    values: int
+    """How many values are there, those that were taken back included."""
     bytes: int
-    closed: FrameKind | None
+    blocks: int
+    """The rows that hold it."""
+    producers: tuple[str, ...]
+    """Who has written to it: a branch by its path (the body's own is empty), an attempt as ``step key@attempt``."""
+    created_at: datetime
+    written_at: datetime

@@ -35,7 +35,13 @@ from dbosflow._store.migrate import ensure_schema, named_errors
 from dbosflow._store.notify import CANCEL_TOPIC, hears, queue_topic, workflow_topic
 from dbosflow._store.workflow import Enqueued, Outcome
 from dbosflow.config import DEFAULT_QUEUE
-from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, WorkflowConflictError, WorkflowNotFoundError
+from dbosflow.errors import (
+    DatabaseUnavailableError,
+    EngineClosedError,
+    StreamNotFoundError,
+    WorkflowConflictError,
+    WorkflowNotFoundError,
+)
 from dbosflow.types import Cancellation, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -273,7 +279,19 @@ class Core:
 
     async def streams(self, workflow_id: str) -> list[StreamInfo]:
         """The workflow's streams."""
-        return await self._read(stream.list_streams, workflow_id)
+        found = await self._read(stream.list_streams, workflow_id)
+        if not found:
+            await self.status(workflow_id)  # raises where there is no such workflow
+        return found
+
+    async def stream(self, workflow_id: str, key: str) -> StreamInfo:
+        """One stream of the workflow."""
+        found = await self._read(stream.list_streams, workflow_id, key)
+        if not found:
+            await self.status(workflow_id)
+            msg = f"nobody has written to stream {key!r} of workflow {workflow_id!r}"
+            raise StreamNotFoundError(workflow_id, key, msg)
+        return found[0]
 
     async def _read(self, statement: Callable[..., Awaitable[T]], *values: object) -> T:
         """Asks on a pooled connection; one that broke meanwhile is replaced, and the question repeated."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._store.queries import fetch_all
-from dbosflow.types import FrameKind, StreamInfo, WorkflowStatus
+from dbosflow.types import FrameKind, StreamInfo, StreamState, WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -161,7 +161,11 @@ async def emitted(
     return [row["values"] for row in rows]
 
 
-async def list_streams(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> list[StreamInfo]:
-    """The streams of a workflow by key."""
-    rows = await fetch_all(connection, schema, _TABLE, "list", workflow_id=workflow_id)
-    return [StreamInfo(**{**row, "closed": row["closed"] and FrameKind(row["closed"])}) for row in rows]
+async def list_streams(
+    connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str | None = None
+) -> list[StreamInfo]:
+    """The streams of a workflow by key, or only the one of this key."""
+    rows = await fetch_all(connection, schema, _TABLE, "list", workflow_id=workflow_id, key=key)
+    return [
+        StreamInfo(**{**row, "state": StreamState(row["state"]), "producers": tuple(row["producers"])}) for row in rows
+    ]

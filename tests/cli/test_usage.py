@@ -22,6 +22,8 @@ COMMANDS = [
     ("workflow", "list"),
     ("workflow", "show"),
     ("workflow", "cancel"),
+    ("stream", "list"),
+    ("stream", "info"),
     ("stream", "tail"),
     ("health",),
     ("doctor",),
@@ -55,7 +57,7 @@ def test_no_command_is_answered_with_the_help(command: tuple[str, ...], capsys: 
     [
         (("workflow", "list", "--limit", "0"), "'0' is no whole number of at least 1"),
         (("workflow", "list", "--status", "fine"), "(choose from"),
-        (("stream", "tail", "id", "key", "--from", "-1"), "--from"),
+        (("stream", "tail", "id", "key", "--from", "start"), "--from"),
         (("worker",), "MODULE"),
         (("worker", "app", "--data-dir", "x"), "--embedded"),
         (("migrate", "--embedded", "--database-url", "x"), "give one of them"),
