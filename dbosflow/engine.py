@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
@@ -320,6 +321,24 @@ class Engine:
         reader = self._core.reader(what)
         return StreamChannel(reader, lambda: self._host.bridge(reader.next_page()))
 
+    # -- retention ---------------------------------------------------------------------------------------------------
+
+    def prune(self, *, older_than: timedelta | float, batch: int = 100) -> int:
+        """Blocking twin of :meth:`prune_async`."""
+        return self._host.call(self._core.prune(*_age(older_than, batch)), "prune_async")
+
+    async def prune_async(self, *, older_than: timedelta | float, batch: int = 100) -> int:
+        """Removes the workflows that ended longer ago, with their records and streams; gives how many.
+
+        Each transaction takes up to ``batch`` of them, oldest first. One whose parent still runs stays. The id of a
+        removed workflow is free again: the same start would run it anew.
+
+        Args:
+            older_than: how long ago it ended, in seconds or as a ``timedelta``.
+            batch: how many go at a time.
+        """
+        return await self._host.bridge(self._core.prune(*_age(older_than, batch)))
+
     # -- workers -----------------------------------------------------------------------------------------------------
 
     def run_worker(self, *queues: str, concurrency: int = 50) -> None:
@@ -401,6 +420,17 @@ def _leave(finding: asyncio.Task[Database]) -> None:
     """Lets go of a database that nobody waited for."""
     if not finding.cancelled() and finding.exception() is None:
         finding.result().close()
+
+
+def _age(older_than: timedelta | float, batch: int) -> tuple[float, int]:
+    seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
+    if not 0 <= seconds < float("inf"):
+        msg = f"older_than={older_than!r} must be a timedelta, or a number of seconds, of 0 or more"
+        raise ConfigurationError(msg)
+    if batch < 1:
+        msg = f"batch={batch!r} must be at least 1"
+        raise ConfigurationError(msg)
+    return seconds, batch
 
 
 def _queues(queues: Iterable[str], concurrency: int) -> dict[str, int]:

@@ -179,7 +179,7 @@ class Slice:
         for key in self.tails:
             rows.tails.append((workflow_id, key, run.streams[key].tail))
         for block in self.blocks:
-            size = len(block.values or "")
+            size = serde.size_of(block.values or "")
             rows.blocks.append(
                 (
                     *(workflow_id, block.key, block.offset, block.count, block.kind, block.values, size),

@@ -27,9 +27,9 @@ from dbosflow._runtime.executor import Executor
 from dbosflow._runtime.hub import Hub, Outcomes
 from dbosflow._runtime.listener import Listener, SafetyPoll
 from dbosflow._runtime.notifier import Notifier
-from dbosflow._runtime.reader import Reader, Reading
+from dbosflow._runtime.reader import Reader, Reading, truncated
 from dbosflow._runtime.signals import Signals
-from dbosflow._store import step, stream, workflow
+from dbosflow._store import retention, step, stream, workflow
 from dbosflow._store.connect import connect_async
 from dbosflow._store.migrate import ensure_schema, named_errors
 from dbosflow._store.notify import CANCEL_TOPIC, hears, queue_topic, workflow_topic
@@ -329,7 +329,28 @@ class Core:
 
     async def emitted(self, workflow_id: str, key: str, producer: str) -> list[str]:
         """The durable values of a stream's producer, as the JSON arrays of its blocks."""
+        if await self._read(retention.is_trimmed, workflow_id, key, producer):
+            first = await self._read(retention.first, workflow_id, key)
+            raise truncated(workflow_id, key, 0, first or 0)
         return await self._read(stream.emitted, workflow_id, key, producer)
+
+    # -- retention ---------------------------------------------------------------------------------------------------
+
+    async def trim(self, workflow_id: str, key: str, before: int) -> int:
+        """Removes what is before an offset of a stream, as far as it may go; the first offset that is there then."""
+        first = await self._read(retention.trim, workflow_id, key, before)
+        if first is None:
+            await self.stream(workflow_id, key)  # raises
+        return first or 0
+
+    async def prune(self, age: float, batch: int) -> int:
+        """Removes the workflows that ended more than ``age`` seconds ago, so many a transaction; how many."""
+        pruned = 0
+        while True:
+            found = await self._read(retention.prune, age, batch)
+            pruned += found
+            if found < batch:
+                return pruned
 
     # -- queues ------------------------------------------------------------------------------------------------------
 

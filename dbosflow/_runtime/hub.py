@@ -50,7 +50,7 @@ class _Ask:
 
     def is_answered_by(self, page: Page) -> bool:
         """Whether the page holds news for it."""
-        return bool(page.blocks) or page.status != self.known
+        return bool(page.blocks) or page.truncated is not None or page.status != self.known
 
 
 class _Tail:

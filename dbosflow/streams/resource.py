@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbosflow.config import check_identifier
+from dbosflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from dbosflow._runtime.core import Core
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
     from dbosflow.types import StreamInfo
 
     Infos = list[StreamInfo]
+
+
+_LARGEST = 2**62
 
 
 class Streams:
@@ -45,6 +49,29 @@ class Streams:
             WorkflowNotFoundError: there is no such workflow.
         """
         return await self._host.bridge(self._core.stream(_workflow(workflow_id), _key(key)))
+
+    def trim(self, workflow_id: str, key: str, *, before: int) -> int:
+        """Blocking twin of :meth:`trim_async`."""
+        return self._host.call(self._trim(workflow_id, key, before), "trim_async")
+
+    async def trim_async(self, workflow_id: str, key: str, *, before: int) -> int:
+        """Removes what stands before the offset ``before``; gives the first offset that is there then.
+
+        It may be lower: blocks go as a whole, and what an attempt under way has written stays, with all behind it; so
+        does the newest block, and the end. Offsets never change. A reader of what is gone gets
+        :class:`~dbosflow.errors.StreamTruncatedError`. The workflow itself goes on, and can be replayed, as before.
+
+        Raises:
+            StreamNotFoundError: nobody has written to it.
+            WorkflowNotFoundError: there is no such workflow.
+        """
+        return await self._host.bridge(self._trim(workflow_id, key, before))
+
+    async def _trim(self, workflow_id: str, key: str, before: Any) -> int:
+        if not isinstance(before, int) or isinstance(before, bool) or before < 0:
+            msg = f"before={before!r} must be an offset, 0 or more: that of the first frame that stays"
+            raise ConfigurationError(msg)
+        return await self._core.trim(_workflow(workflow_id), _key(key), min(before, _LARGEST))
 
 
 def _workflow(workflow_id: str) -> str:

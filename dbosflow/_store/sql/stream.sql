@@ -7,7 +7,7 @@ WITH wanted AS MATERIALIZED (
         AS r (workflow_id, key, start, committed, number)
 )
 SELECT r.number, w.status, w.error::text AS error, page."offset", page.count, page.kind, page.values::text AS values,
-       page.producer, page.attempt,
+       page.producer, page.attempt, page.bytes,
        CASE WHEN NOT r.committed OR page.attempt IS NULL OR page.kind <> 'values' THEN true ELSE EXISTS (
            SELECT FROM dbosflow.step s
            WHERE s.workflow_id = r.workflow_id AND s.key = left(page.producer, -length(page.attempt) - 1)
@@ -26,7 +26,7 @@ LEFT JOIN LATERAL (
     LIMIT :max_blocks
 ) AS page ON page.bytes_before < :max_bytes
 UNION ALL
-SELECT r.number, NULL, NULL, b."offset", 0, b.kind, b.values::text, b.producer, b.attempt, true
+SELECT r.number, NULL, NULL, b."offset", 0, b.kind, b.values::text, b.producer, b.attempt, 0, true
 FROM wanted r
 JOIN dbosflow.stream_block b
   ON b.workflow_id = r.workflow_id AND b.key = r.key AND b.kind = 'rollback' AND b."offset" >= r.start
