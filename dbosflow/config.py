@@ -53,6 +53,8 @@ class Settings:
     """How many values may ever be written to one stream; ``None``: any number."""
     stream_bytes: int | None = None
     """How much may ever be written to one stream, as JSON; ``None``: any amount."""
+    compact_every: float | None = 60.0
+    """How often this engine looks for streams of ended workflows to store in fewer, larger blocks; ``None``: never."""
     safety_poll: float = 7.0
     """How often tails are re-read although LISTEN is healthy: it covers a lost hint."""
     fast_poll: float = 0.1
@@ -82,8 +84,10 @@ class Settings:
             limit = getattr(self, name)
             if limit is not None and limit < 1:
                 _refuse(name, limit, "at least 1, or None for no limit")
-        if self.buffer_timeout is not None and not self.buffer_timeout > 0:
-            _refuse("buffer_timeout", self.buffer_timeout, "a number of seconds above 0, or None to wait without limit")
+        for name in ("buffer_timeout", "compact_every"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                _refuse(name, limit, "a number of seconds above 0, or None")
 
 
 def check_identifier(what: str, value: object, *, longest: int = MAX_IDENTIFIER) -> str:

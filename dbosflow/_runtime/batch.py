@@ -198,6 +198,7 @@ class Slice:
         if self.records:
             run.seq += len(self.records)
             run.turn += 1
+        run.blocks += len(self.blocks)
         for key, tail in self.tails.items():
             run.streams[key].tail = tail
         for key in self.ended:

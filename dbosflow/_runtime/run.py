@@ -67,6 +67,9 @@ class Run:
     filled by the loop's thread or by the thread of a sync body, and emptied by the loop's: hence the lock.
     """
 
+    blocks = 0
+    """Stream blocks that it has made durable."""
+
     def __init__(
         self,
         *,
@@ -107,9 +110,7 @@ class Run:
         }
         self._limits = Limits(workflow_id, settings, self.history)
         self.undecided = Undecided(self.history.undecided)
-        records = self.history.records.values()
-        self.seq = max((record.seq for record in records), default=-1) + 1
-        self.turn = max((record.turn for record in records), default=-1) + 1
+        self.seq, self.turn = self.history.next_place
         self.root = Branch(self, "")
         self.strands: set[Strand] = set()
         self.beat = 0
@@ -134,7 +135,7 @@ class Run:
         """Records that were handed on again while the run had one branch."""
         self.submitted = False
         self._began = time.monotonic()
-        self._to_recall = sum(record.kind in HANDED_ON for record in records)
+        self._to_recall = sum(record.kind in HANDED_ON for record in self.history.records.values())
         self._submit = submit
         self._entries: deque[Entry] = deque()
         self._written: dict[tuple[str, str], int] = {}

@@ -53,6 +53,13 @@ class History:
     undecided: list[tuple[str, str, int, int]] = field(default_factory=list)
     """What attempts wrote that no record has decided: producer, stream key, offset and count of each block."""
 
+    @property
+    def next_place(self) -> tuple[int, int]:
+        """The ``seq`` and the ``turn`` of the next record."""
+        seqs = (record.seq for record in self.records.values())
+        turns = (record.turn for record in self.records.values())
+        return max(seqs, default=-1) + 1, max(turns, default=-1) + 1
+
 
 async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, History]:
     """The histories of these workflows, in one query."""
