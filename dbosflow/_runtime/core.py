@@ -27,6 +27,7 @@ from dbosflow._runtime.executor import Executor
 from dbosflow._runtime.hub import Hub, Outcomes
 from dbosflow._runtime.listener import Listener, SafetyPoll
 from dbosflow._runtime.notifier import Notifier
+from dbosflow._runtime.observer import Observer
 from dbosflow._runtime.reader import Reader, Reading, truncated
 from dbosflow._runtime.signals import Signals
 from dbosflow._store import retention, step, stream, workflow
@@ -77,6 +78,7 @@ class Core:
         self._settings = settings
         self._registry = registry
         self._make_handle = make_handle
+        self.observer = Observer()
         self._resources = AsyncExitStack()
         self._closing = asyncio.Event()
         self._executor: Executor | None = None
@@ -96,7 +98,7 @@ class Core:
             self._signals = Signals()
             self._notifier = Notifier(self._url, self._settings)
             listener = Listener(self._url, self._settings, self._signals, self._is_own_hint)
-            self._hub = Hub(self._pool, schema, self._signals)
+            self._hub = Hub(self._pool, schema, self._signals, self.observer)
             self._outcomes = Outcomes(self._pool, schema, self._signals)
             self._enqueuer = Enqueuer(self._pool, schema)
             services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer)
@@ -112,6 +114,7 @@ class Core:
                     signals=self._signals,
                     announce=self.announce,
                     family=self,
+                    observer=self.observer,
                 )
                 resources.push_async_callback(executor.close)
                 await executor.open()
@@ -120,7 +123,10 @@ class Core:
     async def close(self) -> None:
         """Lets running steps finish up to the grace, gives the lease up, closes everything."""
         self._closing.set()
-        await self._resources.aclose()
+        try:
+            await self._resources.aclose()
+        finally:
+            await asyncio.to_thread(self.observer.close)
 
     async def _is_pooled(self) -> bool:
         """Connects, and finds out whether a pooler in transaction mode stands between."""

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.family import Family
+    from dbosflow._runtime.observer import Observer
     from dbosflow._runtime.signals import Signals
     from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
@@ -58,6 +59,7 @@ class Executor:
         signals: Signals,
         announce: Callable[[Iterable[str]], None],
         family: Family,
+        observer: Observer,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -75,7 +77,8 @@ class Executor:
             family=family,
             announce=announce,
         )
-        self.journal = Journal(self.lane, settings, self.runner, announce)
+        self.journal = Journal(self.lane, settings, self.runner, announce, observer)
+        self.runner.when_room_is_short = observer.waits_for_room
         self.runner.attach(self.journal)
         self._leases = Leases(url, settings, self.lane, self._lease_is_over)
         self._reclaimer = Reclaimer(pool, settings, signals, announce, self._is_own_lane)

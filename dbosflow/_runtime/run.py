@@ -69,6 +69,8 @@ class Run:
 
     blocks = 0
     """Stream blocks that it has made durable."""
+    when_room_is_short: Callable[[str], None] | None = None
+    """Hears that a writer waits for room."""
 
     def __init__(
         self,
@@ -295,10 +297,13 @@ class Run:
     def when_room(self, tell: Callable[[], None]) -> None:
         """Calls ``tell`` (from the loop's thread) once there is room, or the run has stopped."""
         with self._lock:
-            if not self.has_room and self.stopping is None:
+            waits = not self.has_room and self.stopping is None
+            if waits:
                 self._room.append(tell)
-                return
-        tell()
+        if not waits:
+            tell()
+        elif self.when_room_is_short is not None:
+            self.when_room_is_short(self.workflow_id)
 
     def _limited(self, size: int) -> bool:
         settings = self.settings

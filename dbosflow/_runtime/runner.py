@@ -104,6 +104,8 @@ class Runner:
         """Workflows that are owned, and whose history is being read."""
         self._cancel_at_launch: set[str] = set()
         self._closing = False
+        self.when_room_is_short: Callable[[str], None] | None = None
+        """Hears of workflows whose writers wait for room."""
         self.when_scattered: Callable[[str], None] | None = None
         """Hears of workflows that ended and left many blocks."""
         _runners.add(self)
@@ -193,6 +195,7 @@ class Runner:
             family=self._family,
             history=history,
         )
+        run.when_room_is_short = self.when_room_is_short
         if cancelled or workflow_id in self._cancel_at_launch:
             self._cancel_at_launch.discard(workflow_id)
             run.cancelled = True

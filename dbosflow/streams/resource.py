@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._runtime.observer import EVENTS
 from dbosflow.config import check_identifier
 from dbosflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dbosflow._runtime.core import Core
     from dbosflow._runtime.host import Host
-    from dbosflow.types import StreamInfo
+    from dbosflow.types import StreamEvent, StreamEventKind, StreamInfo, StreamStats
 
     Infos = list[StreamInfo]
 
@@ -66,6 +70,30 @@ class Streams:
             WorkflowNotFoundError: there is no such workflow.
         """
         return await self._host.bridge(self._trim(workflow_id, key, before))
+
+    def on(self, event: StreamEventKind, fn: Callable[[StreamEvent], object]) -> Callable[[], None]:
+        """Calls ``fn`` with each event of a kind that happens in this process; call what is returned to end that.
+
+        After the commit, in the order of the commits, from a thread of its own. What ``fn`` raises is logged and
+        counted, and concerns nobody else; where it is too slow, events are dropped, and counted.
+
+        Args:
+            event: ``"created"``, ``"write"``, ``"rollback"``, ``"close"``, ``"error"``, ``"back-pressure"`` or
+                ``"read"``, as :class:`~dbosflow.types.StreamEvent` explains them.
+            fn: a plain function.
+        """
+        if event not in EVENTS:
+            msg = f"there is no event {event!r}; these are: {', '.join(EVENTS)}"
+            raise ConfigurationError(msg)
+        given: Any = fn
+        if not callable(given) or inspect.iscoroutinefunction(given):
+            msg = f"{fn!r} must be a plain function of one event"
+            raise ConfigurationError(msg)
+        return self._core.observer.on(event, fn)
+
+    def stats(self) -> StreamStats:
+        """What the streams of this process did since the engine was opened."""
+        return self._core.observer.stats()
 
     async def _trim(self, workflow_id: str, key: str, before: Any) -> int:
         if not isinstance(before, int) or isinstance(before, bool) or before < 0:
