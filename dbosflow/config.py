@@ -45,6 +45,16 @@ class Settings:
     block_bytes: int = 64 * 1024
     buffer_bytes: int = 4 * 1024 * 1024
     """What one workflow may have buffered for its streams before a write waits."""
+    buffer_timeout: float | None = None
+    """How long a write waits for room in that buffer before it fails; ``None``: for as long as it takes."""
+    value_bytes: int = 64 * 1024 * 1024
+    """The largest value of a stream, as JSON."""
+    stream_values: int | None = None
+    """How many values may ever be written to one stream; ``None``: any number."""
+    stream_bytes: int | None = None
+    """How much may ever be written to one stream, as JSON; ``None``: any amount."""
+    compact_every: float | None = 60.0
+    """How often this engine looks for streams of ended workflows to store in fewer, larger blocks; ``None``: never."""
     safety_poll: float = 7.0
     """How often tails are re-read although LISTEN is healthy: it covers a lost hint."""
     fast_poll: float = 0.1
@@ -63,10 +73,21 @@ class Settings:
         for name in ("max_recoveries", "pool_size", "workflow_threads", "step_threads"):
             if getattr(self, name) < 1:
                 _refuse(name, getattr(self, name), "a whole number of at least 1")
-        for name in ("batch_bytes", "block_values", "block_bytes", "buffer_bytes"):
+        for name in ("batch_bytes", "block_values", "block_bytes", "buffer_bytes", "value_bytes"):
             if getattr(self, name) < 1:
                 _refuse(name, getattr(self, name), "at least 1")
         check_identifier("schema", self.schema, longest=63 - len("dbosflow:"))
+        self._check_limits()
+
+    def _check_limits(self) -> None:
+        for name in ("stream_values", "stream_bytes"):
+            limit = getattr(self, name)
+            if limit is not None and limit < 1:
+                _refuse(name, limit, "at least 1, or None for no limit")
+        for name in ("buffer_timeout", "compact_every"):
+            limit = getattr(self, name)
+            if limit is not None and not limit > 0:
+                _refuse(name, limit, "a number of seconds above 0, or None")
 
 
 def check_identifier(what: str, value: object, *, longest: int = MAX_IDENTIFIER) -> str:

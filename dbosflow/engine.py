@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
@@ -17,6 +18,7 @@ from dbosflow.errors import ConfigurationError, EngineClosedError
 from dbosflow.handles import WorkflowHandle
 from dbosflow.streams import StreamChannel, StreamReader
 from dbosflow.streams.options import reading
+from dbosflow.streams.resource import Streams
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of
 
 if TYPE_CHECKING:
@@ -27,7 +29,7 @@ if TYPE_CHECKING:
     from dbosflow.definitions import WorkflowDef
     from dbosflow.streams.declared import Stream
     from dbosflow.streams.options import OnRollback, ReadOptions
-    from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo
+    from dbosflow.types import StepInfo, WorkflowInfo
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -233,15 +235,12 @@ class Engine:
         """A workflow's records, in the order they were made."""
         return await self._host.bridge(self._core.steps(workflow_id))
 
-    def list_streams(self, workflow_id: str) -> list[StreamInfo]:
-        """Blocking twin of :meth:`list_streams_async`."""
-        return self._host.call(self._core.streams(workflow_id), "list_streams_async")
-
-    async def list_streams_async(self, workflow_id: str) -> list[StreamInfo]:
-        """A workflow's streams."""
-        return await self._host.bridge(self._core.streams(workflow_id))
-
     # -- streams -----------------------------------------------------------------------------------------------------
+
+    @property
+    def streams(self) -> Streams:
+        """The streams of this database, to look at and to look after."""
+        return Streams(self._host, self._core)
 
     @overload
     def read_stream(
@@ -321,6 +320,24 @@ class Engine:
     def _channel(self, what: Reading) -> StreamChannel[Any]:
         reader = self._core.reader(what)
         return StreamChannel(reader, lambda: self._host.bridge(reader.next_page()))
+
+    # -- retention ---------------------------------------------------------------------------------------------------
+
+    def prune(self, *, older_than: timedelta | float, batch: int = 100) -> int:
+        """Blocking twin of :meth:`prune_async`."""
+        return self._host.call(self._core.prune(*_age(older_than, batch)), "prune_async")
+
+    async def prune_async(self, *, older_than: timedelta | float, batch: int = 100) -> int:
+        """Removes the workflows that ended longer ago, with their records and streams; gives how many.
+
+        Each transaction takes up to ``batch`` of them, oldest first. One whose parent still runs stays. The id of a
+        removed workflow is free again: the same start would run it anew.
+
+        Args:
+            older_than: how long ago it ended, in seconds or as a ``timedelta``.
+            batch: how many go at a time.
+        """
+        return await self._host.bridge(self._core.prune(*_age(older_than, batch)))
 
     # -- workers -----------------------------------------------------------------------------------------------------
 
@@ -403,6 +420,17 @@ def _leave(finding: asyncio.Task[Database]) -> None:
     """Lets go of a database that nobody waited for."""
     if not finding.cancelled() and finding.exception() is None:
         finding.result().close()
+
+
+def _age(older_than: timedelta | float, batch: int) -> tuple[float, int]:
+    seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
+    if not 0 <= seconds < float("inf"):
+        msg = f"older_than={older_than!r} must be a timedelta, or a number of seconds, of 0 or more"
+        raise ConfigurationError(msg)
+    if batch < 1:
+        msg = f"batch={batch!r} must be at least 1"
+        raise ConfigurationError(msg)
+    return seconds, batch
 
 
 def _queues(queues: Iterable[str], concurrency: int) -> dict[str, int]:

@@ -24,8 +24,13 @@
     ├── WaitTimeoutError            only the wait ended; what was waited for goes on
     ├── LeaseLostError              this process no longer owns what it tried to write
     └── StreamError
+        ├── StreamNotFoundError     nobody has written to a stream of this key
         ├── StreamClosedError       a write after the close
+        ├── StreamValueTooLargeError    a value above the limit for one
+        ├── StreamFullError         the stream has had as many values, or bytes, as it may
+        ├── StreamBackPressureError     no room for a value in time: the database does not keep up
         ├── StreamRolledBackError   values that were read are taken back; reading can go on
+        ├── StreamTruncatedError    what was to be read is trimmed; names the first offset there is
         ├── StreamTimeoutError      no news within the reader's timeout; reading can go on
         ├── StreamFailedError       the stream ended with its workflow's error
         └── StreamCancelledError    the stream ended with its workflow's cancellation
@@ -165,8 +170,27 @@ class StreamError(DbosflowError):
         return self.message
 
 
+class StreamNotFoundError(StreamError):
+    """Nobody has written to a stream of this key. A reader of it waits; only looking at it fails."""
+
+
 class StreamClosedError(StreamError):
     """The stream is closed; nothing can be written after the close."""
+
+
+class StreamValueTooLargeError(StreamError):
+    """The value is above the engine's ``value_bytes``, and was not written. Write it in parts, or a reference to it."""
+
+
+class StreamFullError(StreamError):
+    """The stream has had its ``stream_values`` or ``stream_bytes``; the value was not written, and none will be."""
+
+
+class StreamBackPressureError(StreamError):
+    """There was no room for the value within ``buffer_timeout``, and it was not written; it may be written again.
+
+    Room comes from the database alone, when it commits what was written before: no reader can hold a writer up.
+    """
 
 
 class StreamRolledBackError(StreamError):
@@ -180,6 +204,15 @@ class StreamRolledBackError(StreamError):
         super().__init__(workflow_id, key, message)
         self.args = (workflow_id, key, message, rollback)
         self.rollback = rollback
+
+
+class StreamTruncatedError(StreamError):
+    """What was to be read is gone: the stream was trimmed. Reading can begin at :attr:`first_available`."""
+
+    def __init__(self, workflow_id: str, key: str, message: str, first_available: int) -> None:
+        super().__init__(workflow_id, key, message)
+        self.args = (workflow_id, key, message, first_available)
+        self.first_available = first_available
 
 
 class StreamTimeoutError(StreamError, TimeoutError):

@@ -124,6 +124,11 @@ plain: Codec[Any] = Codec(Any, "the value")
 """For what has no declared type: stream values, untyped readers."""
 
 
+def size_of(text: str) -> int:
+    """The size of ``text`` in UTF-8, as Postgres stores and sends it."""
+    return len(text) if text.isascii() else len(text.encode())
+
+
 def dump_error(error: BaseException) -> str:
     """An exception as JSON: its type, where that is defined, its message, and its arguments if JSON carries them.
 

@@ -59,6 +59,15 @@ class FrameKind(StrEnum):
 _TERMINAL = frozenset({FrameKind.COMPLETE, FrameKind.ERROR, FrameKind.CANCELLED})
 
 
+class StreamState(StrEnum):
+    """Whether anything may follow in a stream, and how it ended if not: as its terminal frame says."""
+
+    OPEN = "open"
+    COMPLETE = "complete"
+    ERROR = "error"
+    CANCELLED = "cancelled"
+
+
 Ranges = tuple[tuple[int, int], ...]
 """Offsets of a stream: each range from its first to the one after its last."""
 
@@ -152,9 +161,85 @@ class StepInfo:
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """One stream of a workflow: how many frames it holds and how it ended, if it did."""
+    """One stream of a workflow as Postgres holds it. Offsets count frames, and control frames take one each."""
 
     key: str
+    state: StreamState
+    first: int
+    """The offset of the first frame that is still there: above 0 once the stream was trimmed."""
     tail: int
+    """The offset after its last frame: where the next one goes."""
+    committed: int
+    """The offset that a committed view can read up to now: what follows may still be taken back."""
+    values: int
+    """How many values are there, those that were taken back included."""
     bytes: int
-    closed: FrameKind | None
+    blocks: int
+    """The rows that hold it."""
+    producers: tuple[str, ...]
+    """Who has written to it: a branch by its path (the body's own is empty), an attempt as ``step key@attempt``."""
+    created_at: datetime
+    written_at: datetime
+
+
+StreamEventKind = Literal["created", "write", "rollback", "close", "error", "back-pressure", "read"]
+"""What an observer can hear of."""
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEvent:
+    """Something that happened to a stream in this process, told after it was durable (``back-pressure``: at once).
+
+    ``created``: its first frame. ``write``: a block of values. ``rollback``: some no longer count. ``close``: it ended
+    well, or with its workflow's cancellation; ``error``: with an error. ``back-pressure``: a writer of the workflow
+    waits for room; it has no key. ``read``: a reader was given a page, of ``count`` frames.
+    """
+
+    event: StreamEventKind
+    workflow_id: str
+    key: str = ""
+    offset: int = 0
+    count: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """How often something was measured, its sum and its largest value."""
+
+    count: int = 0
+    total: float = 0.0
+    largest: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        """The average; 0 if there was none."""
+        return self.total / self.count if self.count else 0.0
+
+    def and_(self, value: float) -> Measure:
+        """With one value more."""
+        return Measure(self.count + 1, self.total + value, max(self.largest, value))
+
+
+@dataclass(frozen=True, slots=True)
+class StreamStats:
+    """What an engine's streams did since it was opened, in this process."""
+
+    values: int
+    bytes: int
+    blocks: int
+    rollbacks: int
+    back_pressure: int
+    """How often a writer waited for room."""
+    flush: Measure
+    """Seconds from the gathering of a batch with stream blocks to its commit."""
+    first_value: Measure
+    """Seconds from the start of a run to the commit of its first value."""
+    reads: int
+    """Pages that readers were given."""
+    lag: Measure
+    """Frames that a reader had not seen when it was given a page."""
+    failed_hooks: int
+    """Calls of observers that raised."""
+    dropped_events: int
+    """Events that nobody was told of, because observers were too slow."""

@@ -179,7 +179,7 @@ class Slice:
         for key in self.tails:
             rows.tails.append((workflow_id, key, run.streams[key].tail))
         for block in self.blocks:
-            size = len(block.values or "")
+            size = serde.size_of(block.values or "")
             rows.blocks.append(
                 (
                     *(workflow_id, block.key, block.offset, block.count, block.kind, block.values, size),
@@ -198,6 +198,7 @@ class Slice:
         if self.records:
             run.seq += len(self.records)
             run.turn += 1
+        run.blocks += len(self.blocks)
         for key, tail in self.tails.items():
             run.streams[key].tail = tail
         for key in self.ended:

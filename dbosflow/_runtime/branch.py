@@ -165,7 +165,7 @@ class Strand(Coroutine[Any, Any, Any]):
 class Branch:
     """One thread of control of a run, and the counters that make its keys."""
 
-    __slots__ = ("_occurrences", "_spawned", "operation", "owner", "path", "producer", "run", "unbreathed")
+    __slots__ = ("_occurrences", "_spawned", "had_room", "operation", "owner", "path", "producer", "run", "unbreathed")
 
     def __init__(self, run: Run, path: str) -> None:
         self.run = run
@@ -175,6 +175,8 @@ class Branch:
         self.operation: str | None = None
         """The key of the operation under way, for the watchdog."""
         self.unbreathed = 0
+        self.had_room = True
+        """Whether there was room for more when it breathed last, or has not been told otherwise since."""
         """Stream values, weighted by size, that its own code has written since it last let the others go on."""
         self._occurrences: dict[str, int] = {}
         self._spawned: dict[str, int] = {}

@@ -19,12 +19,14 @@ import logging
 from collections import deque
 from contextvars import Context
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from dbosflow._runtime.branch import RunStopped
     from dbosflow._runtime.entries import Record
     from dbosflow._runtime.run import Run
+
+T = TypeVar("T")
 
 logger = logging.getLogger("dbosflow.replay")
 
@@ -53,7 +55,7 @@ class Conductor:
         self._expected: set[str] = set()
         """Keys that are certain to be asked for: their operation has begun again, and will be given up again."""
         self._fresh: deque[list[Record]] = deque()
-        self._breathers: deque[asyncio.Future[None]] = deque()
+        self._breathers: deque[asyncio.Future[bool]] = deque()
         self._news = asyncio.Event()
         # In a context of its own: a task made in a branch's would be a branch.
         self._task = asyncio.get_running_loop().create_task(
@@ -77,12 +79,12 @@ class Conductor:
             turn[:] = [one for one in turn if one not in (key, key + WOKEN)]
         self._news.set()
 
-    async def breathe(self) -> None:
-        """Lets the rest of the run go on until it is quiet, and waits for room in the run's buffer."""
-        future = asyncio.get_running_loop().create_future()
+    async def breathe(self) -> bool:
+        """Lets the rest of the run go on until it is quiet, and waits for room in the run's buffer; whether it came."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._breathers.append(future)
         self._news.set()
-        await future
+        return await future
 
     @property
     def is_replaying(self) -> bool:
@@ -99,7 +101,8 @@ class Conductor:
     def stop(self, stopping: RunStopped) -> None:
         """Ends all waiting, since the run is over for this process."""
         self._task.cancel()
-        for future in (*self._asked.values(), *self._breathers):
+        waiting: list[asyncio.Future[Any]] = [*self._asked.values(), *self._breathers]
+        for future in waiting:
             if not future.done():
                 future.set_exception(stopping)
 
@@ -117,8 +120,10 @@ class Conductor:
                 continue
             await self._quiet()
             if self._breathers:
-                await self._room()
-            self._hand_on()
+                room = await self._run.loop_hands.room(self._run)
+                _tell(self._breathers.popleft(), room)
+            else:
+                self._hand_on()
 
     def _ready(self) -> bool:
         while self._turns and not self._turns[0]:
@@ -128,13 +133,11 @@ class Conductor:
         return all(key in self._asked for key in self._turns[0]) if self._turns else bool(self._fresh)
 
     def _hand_on(self) -> None:
-        if self._breathers:
-            _tell(self._breathers.popleft())
-        elif self._late:
-            _tell(self._asked.pop(self._late.popleft()))
+        if self._late:
+            _tell(self._asked.pop(self._late.popleft()), None)
         elif self._turns:
             for key in self._turns.popleft():
-                _tell(self._asked.pop(key))
+                _tell(self._asked.pop(key), None)
         else:
             for record in self._fresh.popleft():
                 self._run.tell(record)
@@ -177,11 +180,6 @@ class Conductor:
                 calm += 1
             await asyncio.sleep(0)
 
-    async def _room(self) -> None:
-        room = asyncio.Event()
-        self._run.when_room(room.set)
-        await room.wait()
-
 
 def _turns(run: Run) -> list[list[str]]:
     """The recorded keys that are still to be handed on, turn by turn."""
@@ -192,6 +190,6 @@ def _turns(run: Run) -> list[list[str]]:
     return [[record.key for record in turn] for _, turn in groupby(ahead, key=lambda record: record.turn)]
 
 
-def _tell(future: asyncio.Future[None]) -> None:
+def _tell(future: asyncio.Future[T], result: T) -> None:
     if not future.done():
-        future.set_result(None)
+        future.set_result(result)

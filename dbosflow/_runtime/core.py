@@ -27,15 +27,22 @@ from dbosflow._runtime.executor import Executor
 from dbosflow._runtime.hub import Hub, Outcomes
 from dbosflow._runtime.listener import Listener, SafetyPoll
 from dbosflow._runtime.notifier import Notifier
-from dbosflow._runtime.reader import Reader, Reading
+from dbosflow._runtime.observer import Observer
+from dbosflow._runtime.reader import Reader, Reading, truncated
 from dbosflow._runtime.signals import Signals
-from dbosflow._store import step, stream, workflow
+from dbosflow._store import retention, step, stream, workflow
 from dbosflow._store.connect import connect_async
 from dbosflow._store.migrate import ensure_schema, named_errors
 from dbosflow._store.notify import CANCEL_TOPIC, hears, queue_topic, workflow_topic
 from dbosflow._store.workflow import Enqueued, Outcome
 from dbosflow.config import DEFAULT_QUEUE
-from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, WorkflowConflictError, WorkflowNotFoundError
+from dbosflow.errors import (
+    DatabaseUnavailableError,
+    EngineClosedError,
+    StreamNotFoundError,
+    WorkflowConflictError,
+    WorkflowNotFoundError,
+)
 from dbosflow.types import Cancellation, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -71,6 +78,7 @@ class Core:
         self._settings = settings
         self._registry = registry
         self._make_handle = make_handle
+        self.observer = Observer()
         self._resources = AsyncExitStack()
         self._closing = asyncio.Event()
         self._executor: Executor | None = None
@@ -90,7 +98,7 @@ class Core:
             self._signals = Signals()
             self._notifier = Notifier(self._url, self._settings)
             listener = Listener(self._url, self._settings, self._signals, self._is_own_hint)
-            self._hub = Hub(self._pool, schema, self._signals)
+            self._hub = Hub(self._pool, schema, self._signals, self.observer)
             self._outcomes = Outcomes(self._pool, schema, self._signals)
             self._enqueuer = Enqueuer(self._pool, schema)
             services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer)
@@ -106,6 +114,7 @@ class Core:
                     signals=self._signals,
                     announce=self.announce,
                     family=self,
+                    observer=self.observer,
                 )
                 resources.push_async_callback(executor.close)
                 await executor.open()
@@ -114,7 +123,10 @@ class Core:
     async def close(self) -> None:
         """Lets running steps finish up to the grace, gives the lease up, closes everything."""
         self._closing.set()
-        await self._resources.aclose()
+        try:
+            await self._resources.aclose()
+        finally:
+            await asyncio.to_thread(self.observer.close)
 
     async def _is_pooled(self) -> bool:
         """Connects, and finds out whether a pooler in transaction mode stands between."""
@@ -273,7 +285,19 @@ class Core:
 
     async def streams(self, workflow_id: str) -> list[StreamInfo]:
         """The workflow's streams."""
-        return await self._read(stream.list_streams, workflow_id)
+        found = await self._read(stream.list_streams, workflow_id)
+        if not found:
+            await self.status(workflow_id)  # raises where there is no such workflow
+        return found
+
+    async def stream(self, workflow_id: str, key: str) -> StreamInfo:
+        """One stream of the workflow."""
+        found = await self._read(stream.list_streams, workflow_id, key)
+        if not found:
+            await self.status(workflow_id)
+            msg = f"nobody has written to stream {key!r} of workflow {workflow_id!r}"
+            raise StreamNotFoundError(workflow_id, key, msg)
+        return found[0]
 
     async def _read(self, statement: Callable[..., Awaitable[T]], *values: object) -> T:
         """Asks on a pooled connection; one that broke meanwhile is replaced, and the question repeated."""
@@ -311,7 +335,28 @@ class Core:
 
     async def emitted(self, workflow_id: str, key: str, producer: str) -> list[str]:
         """The durable values of a stream's producer, as the JSON arrays of its blocks."""
+        if await self._read(retention.is_trimmed, workflow_id, key, producer):
+            first = await self._read(retention.first, workflow_id, key)
+            raise truncated(workflow_id, key, 0, first or 0)
         return await self._read(stream.emitted, workflow_id, key, producer)
+
+    # -- retention ---------------------------------------------------------------------------------------------------
+
+    async def trim(self, workflow_id: str, key: str, before: int) -> int:
+        """Removes what is before an offset of a stream, as far as it may go; the first offset that is there then."""
+        first = await self._read(retention.trim, workflow_id, key, before)
+        if first is None:
+            await self.stream(workflow_id, key)  # raises
+        return first or 0
+
+    async def prune(self, age: float, batch: int) -> int:
+        """Removes the workflows that ended more than ``age`` seconds ago, so many a transaction; how many."""
+        pruned = 0
+        while True:
+            found = await self._read(retention.prune, age, batch)
+            pruned += found
+            if found < batch:
+                return pruned
 
     # -- queues ------------------------------------------------------------------------------------------------------
 

@@ -12,6 +12,7 @@ import psycopg
 from dbosflow._runtime.branch import branch_tasks
 from dbosflow._runtime.canceller import Canceller
 from dbosflow._runtime.claimer import RECOVERY_CONCURRENCY, RECOVERY_QUEUE, Claimer
+from dbosflow._runtime.compactor import Compactor
 from dbosflow._runtime.entries import Start
 from dbosflow._runtime.journal import Journal
 from dbosflow._runtime.lane import Lane
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.family import Family
+    from dbosflow._runtime.observer import Observer
     from dbosflow._runtime.signals import Signals
     from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
@@ -57,6 +59,7 @@ class Executor:
         signals: Signals,
         announce: Callable[[Iterable[str]], None],
         family: Family,
+        observer: Observer,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -74,12 +77,18 @@ class Executor:
             family=family,
             announce=announce,
         )
-        self.journal = Journal(self.lane, settings, self.runner, announce)
+        self.journal = Journal(self.lane, settings, self.runner, announce, observer)
+        self.runner.when_room_is_short = observer.waits_for_room
         self.runner.attach(self.journal)
         self._leases = Leases(url, settings, self.lane, self._lease_is_over)
         self._reclaimer = Reclaimer(pool, settings, signals, announce, self._is_own_lane)
         self._canceller = Canceller(pool, settings.schema, lane=self.lane, runner=self.runner, signals=signals)
         self._watchdog = Watchdog(settings, watch)
+        self._compactors: list[Compactor] = []
+        if settings.compact_every is not None:
+            compactor = Compactor(pool, settings.schema, settings.compact_every)
+            self._compactors.append(compactor)
+            self.runner.when_scattered = compactor.ended
         self._claimers: dict[str, Claimer] = {}
         self._resources = AsyncExitStack()
 
@@ -96,7 +105,7 @@ class Executor:
             self.journal.open()
             resources.push_async_callback(self._end_lane)
             resources.push_async_callback(self.runner.close, self._settings.grace)
-            for service in (self._reclaimer, self._canceller):
+            for service in (self._reclaimer, self._canceller, *self._compactors):
                 service.open()
                 resources.push_async_callback(service.close)
             await resources.enter_async_context(self.claiming({RECOVERY_QUEUE: RECOVERY_CONCURRENCY}))

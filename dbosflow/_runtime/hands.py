@@ -7,6 +7,7 @@ wait blocks inside and the coroutine never suspends, so :func:`drive` runs it to
 from __future__ import annotations
 
 import asyncio
+import threading
 from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
@@ -84,8 +85,8 @@ class Hands(Protocol):
     async def hold(self, run: Run) -> None:
         """Waits until the run stops, or is cancelled: the engine closes, and nothing begins any more."""
 
-    async def room(self, run: Run) -> None:
-        """Waits until the run's buffer has room."""
+    async def room(self, run: Run) -> bool:
+        """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
 
     async def durable(self, run: Run) -> None:
         """Waits until all that the run has buffered is durable."""
@@ -160,11 +161,16 @@ class LoopHands:
         """Waits; a run that stops, or is cancelled, cancels its tasks."""
         await asyncio.get_running_loop().create_future()
 
-    async def room(self, run: Run) -> None:
-        """Waits until the run's buffer has room."""
+    async def room(self, run: Run) -> bool:
+        """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
         room = asyncio.Event()
         run.when_room(room.set)
-        await room.wait()
+        try:
+            async with asyncio.timeout(run.settings.buffer_timeout):
+                await room.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def durable(self, run: Run) -> None:
         """Waits until all that the run has buffered is durable."""
@@ -236,11 +242,11 @@ class ThreadHands:
         run.interrupted.wait()
         run.check_active()
 
-    async def room(self, run: Run) -> None:
-        """Waits until the run's buffer has room."""
-        room: Future[None] = Future()
-        run.when_room(lambda: room.set_result(None))
-        room.result()
+    async def room(self, run: Run) -> bool:
+        """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
+        room = threading.Event()
+        run.when_room(room.set)
+        return room.wait(run.settings.buffer_timeout)
 
     async def durable(self, run: Run) -> None:
         """Waits until all that the run has buffered is durable."""

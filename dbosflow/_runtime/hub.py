@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from psycopg_pool import AsyncConnectionPool
 
+    from dbosflow._runtime.observer import Observer
     from dbosflow._runtime.signals import Signals
     from dbosflow._store.workflow import Outcome
 
@@ -50,7 +51,7 @@ class _Ask:
 
     def is_answered_by(self, page: Page) -> bool:
         """Whether the page holds news for it."""
-        return bool(page.blocks) or page.status != self.known
+        return bool(page.blocks) or page.truncated is not None or page.status != self.known
 
 
 class _Tail:
@@ -69,8 +70,11 @@ class _Tail:
 class Hub(Service):
     """The readers' queries of one process."""
 
-    def __init__(self, pool: AsyncConnectionPool[Any], schema: str, signals: Signals) -> None:
+    def __init__(
+        self, pool: AsyncConnectionPool[Any], schema: str, signals: Signals, observer: Observer | None = None
+    ) -> None:
         super().__init__("hub", interval=None)
+        self._observer = observer
         self._pool = pool
         self._schema = schema
         self._signals = signals
@@ -134,6 +138,8 @@ class Hub(Service):
             for ask in waiting:
                 if ask.is_answered_by(page) and not ask.future.done():
                     ask.future.set_result(page)
+                    if self._observer is not None:
+                        self._observer.read(want, page)
 
     def _learn(self, want: Want, page: Page) -> None:
         tail = self._tails.get((want.workflow_id, want.key, want.committed))

@@ -24,6 +24,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import deque
 from contextlib import asynccontextmanager
 from itertools import count
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.entries import Start
     from dbosflow._runtime.lane import Lane
+    from dbosflow._runtime.observer import Observer
     from dbosflow._runtime.run import Run
     from dbosflow._store.batch import BatchResult
     from dbosflow.config import Settings
@@ -76,13 +78,20 @@ class Journal(Service):
     """The journal of one lane."""
 
     def __init__(
-        self, lane: Lane, settings: Settings, owner: JournalOwner, announce: Callable[[Iterable[str]], None]
+        self,
+        lane: Lane,
+        settings: Settings,
+        owner: JournalOwner,
+        announce: Callable[[Iterable[str]], None],
+        observer: Observer | None = None,
     ) -> None:
         super().__init__("journal", interval=None)
         self._lane = lane
         self._settings = settings
         self._owner = owner
         self._announce = announce
+        self._observer = observer
+        self._gathered_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._submitted: deque[Run] = deque()
         self._starts: deque[Start] = deque()
@@ -144,6 +153,8 @@ class Journal(Service):
         if self._lease_is_over:
             async with self._lane.lock:
                 await self._lane_lost(self._under_way or Batch([], []))
+        if self._under_way is None:
+            self._gathered_at = time.monotonic()
         batch = self._under_way or self._gather()
         if batch.empty:
             self._idle.set()
@@ -299,6 +310,8 @@ class Journal(Service):
 
     def _acknowledge(self, batch: Batch, started: Iterable[str]) -> None:
         """The batch is durable: runs go on, readers wake, peers hear of it."""
+        if self._observer is not None:
+            self._observer.flushed(batch, time.monotonic() - self._gathered_at)
         topics: list[str] = []
         new = set(started)
         for part in batch.slices:

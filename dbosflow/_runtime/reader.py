@@ -17,6 +17,7 @@ from dbosflow.errors import (
     StreamError,
     StreamFailedError,
     StreamTimeoutError,
+    StreamTruncatedError,
     WorkflowBlockedError,
     WorkflowFailedError,
     WorkflowNotFoundError,
@@ -137,6 +138,7 @@ class Reader:
             WorkflowNotFoundError: no workflow of this id within ``wait_for`` seconds.
             WorkflowBlockedError: the workflow is parked; reading can go on when it is resumed.
             StreamTimeoutError: no news within ``timeout`` seconds; reading can go on.
+            StreamTruncatedError: what comes next was trimmed; read anew from what it says is the first there is.
         """
         if not self._placed:
             self._start_at(await self._places.place(self._reading))
@@ -203,6 +205,8 @@ class Reader:
         until: float = min((limit for limit in limits if limit is not None), default=math.inf)
         known = math.inf if progress is None else progress.known
         rollbacks = [ranges for offset, ranges in page.rollbacks if offset < known] if self.hides else []
+        if page.truncated is not None:
+            raise truncated(self.workflow_id, self.key, self._fetched, page.truncated)
         self._learn(page, known)
         for block in page.blocks:
             if block.offset >= until:
@@ -272,6 +276,15 @@ class Reader:
     def _blocked_message(self, error: str | None) -> str:
         reason = serde.load_error(error or "{}")[2]
         return f"workflow {self.workflow_id!r} is blocked: {reason}"
+
+
+def truncated(workflow_id: str, key: str, offset: int, first_available: int) -> StreamTruncatedError:
+    """What a reader gets whose place was trimmed."""
+    msg = (
+        f"stream {key!r} of workflow {workflow_id!r} was trimmed: what was at offset {offset} is gone. "
+        f"The first that is there is at {first_available}: read with start={first_available}"
+    )
+    return StreamTruncatedError(workflow_id, key, msg, first_available)
 
 
 def _rollback(block: Block) -> Rollback:

@@ -11,9 +11,11 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from dbosflow import serde
 from dbosflow._runtime.branch import Branch, RunStopped, Strand, ThreadOwner
 from dbosflow._runtime.conductor import HANDED_ON, Conductor
 from dbosflow._runtime.entries import Close, Entry, Mark, Record, TakeBack, Values
+from dbosflow._runtime.limits import Limits
 from dbosflow._runtime.scope import current_scope
 from dbosflow._runtime.undecided import Undecided
 from dbosflow._store.step import History
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from dbosflow._store.step import Recorded
     from dbosflow.config import Settings
     from dbosflow.definitions import WorkflowDef
-    from dbosflow.errors import NonDeterminismError
+    from dbosflow.errors import NonDeterminismError, StreamError
     from dbosflow.types import FrameKind
 
 
@@ -43,10 +45,14 @@ logger = logging.getLogger("dbosflow.run")
 class Stream:
     """What the owner knows of one stream: its acknowledged tail, and whether anything may follow."""
 
-    __slots__ = ("closed", "ended", "open_values", "tail")
+    __slots__ = ("bytes", "closed", "ended", "open_values", "tail", "values")
 
-    def __init__(self, tail: int = 0, *, closed: bool = False) -> None:
+    def __init__(self, tail: int = 0, *, closed: bool = False, values: int = 0, size: int = 0) -> None:
         self.tail = tail
+        self.values = values
+        """How many values were ever written to it, buffered ones and those that were taken back included."""
+        self.bytes = size
+        """Their size, each with the comma or bracket behind it."""
         self.closed = closed
         """Whether writes are refused."""
         self.ended = closed
@@ -60,6 +66,11 @@ class Run:
     Its entries go to the journal in order; a batch takes all that are pending, or a prefix of them. The buffer is
     filled by the loop's thread or by the thread of a sync body, and emptied by the loop's: hence the lock.
     """
+
+    blocks = 0
+    """Stream blocks that it has made durable."""
+    when_room_is_short: Callable[[str], None] | None = None
+    """Hears that a writer waits for room."""
 
     def __init__(
         self,
@@ -91,12 +102,17 @@ class Run:
         self.family = family
         self.history = history or History()
         self.streams = {
-            key: Stream(tail, closed=key in self.history.closed) for key, tail in self.history.tails.items()
+            key: Stream(
+                tail,
+                closed=key in self.history.closed,
+                values=self.history.values.get(key, 0),
+                size=self.history.bytes.get(key, 0),
+            )
+            for key, tail in self.history.tails.items()
         }
+        self._limits = Limits(workflow_id, settings, self.history)
         self.undecided = Undecided(self.history.undecided)
-        records = self.history.records.values()
-        self.seq = max((record.seq for record in records), default=-1) + 1
-        self.turn = max((record.turn for record in records), default=-1) + 1
+        self.seq, self.turn = self.history.next_place
         self.root = Branch(self, "")
         self.strands: set[Strand] = set()
         self.beat = 0
@@ -121,7 +137,7 @@ class Run:
         """Records that were handed on again while the run had one branch."""
         self.submitted = False
         self._began = time.monotonic()
-        self._to_recall = sum(record.kind in HANDED_ON for record in records)
+        self._to_recall = sum(record.kind in HANDED_ON for record in self.history.records.values())
         self._submit = submit
         self._entries: deque[Entry] = deque()
         self._written: dict[tuple[str, str], int] = {}
@@ -168,27 +184,35 @@ class Run:
         """Buffers one stream value, unless the producer has it durable from an earlier run.
 
         The count comes before the check for closed: in a replay the close may be known before the writes that
-        preceded it are repeated.
+        preceded it are repeated. So it does before the limits, which what is durable has passed.
         """
+        size = serde.size_of(text) + 1
         with self._lock:
             self._check_writable(producer.attempt)
             name = producer.name
             count = self._written.get((key, name), 0)
-            self._written[key, name] = count + 1
             if count < self.history.produced.get((key, name), 0):
+                self._written[key, name] = count + 1
                 return
+            if self._limits.any_recorded and (recorded := self._limits.recorded(key, name, count)) is not None:
+                raise recorded
             stream = self._stream(key)
             if stream.closed:
-                self._written[key, name] = count
                 msg = f"stream {key!r} of workflow {self.workflow_id!r} is closed; nothing can be written after that"
                 raise StreamClosedError(self.workflow_id, key, msg)
+            refusal = self._limits.refusal(key, stream.values, stream.bytes, size - 1) if self._limited(size) else None
+            if refusal is not None:
+                self._refuse(key, producer, refusal)
+                raise refusal
+            self._written[key, name] = count + 1
+            stream.values += 1
+            stream.bytes += size
             values = stream.open_values
             if values is None or values.producer != name or self._full(values):
                 values = Values(key, name, count, producer.label)
                 stream.open_values = values
                 self._push(values)
             values.texts.append(text)
-            size = len(text) + 1
             values.size += size
             self._buffered += size
         self._submit(self)
@@ -240,6 +264,23 @@ class Run:
         """Whether its buffer may take more before some of it is durable."""
         return self._buffered < self.settings.buffer_bytes
 
+    def needs_room(self, key: str, producer: Producer) -> bool:
+        """Whether the producer's next write must wait for room: its buffer is full, and the value would go into it."""
+        if self.has_room or self.cancelled or self.stopping is not None:
+            return False
+        stream = self.streams.get(key)
+        name = producer.name
+        durable = self._written.get((key, name), 0) < self.history.produced.get((key, name), 0)
+        return not durable and not (stream is not None and stream.closed)
+
+    def refuse_for_room(self, key: str, producer: Producer) -> None:
+        """Raises that there was no room for the producer's next value in time, unless the run is over."""
+        with self._lock:
+            self._check_writable(producer.attempt)
+            error = self._limits.back_pressure(key)
+            self._refuse(key, producer, error)
+        raise error
+
     def takes(self, key: str) -> bool:
         """Whether a value for the stream ``key`` would be taken at once."""
         stream = self.streams.get(key)
@@ -256,10 +297,23 @@ class Run:
     def when_room(self, tell: Callable[[], None]) -> None:
         """Calls ``tell`` (from the loop's thread) once there is room, or the run has stopped."""
         with self._lock:
-            if not self.has_room and self.stopping is None:
+            waits = not self.has_room and self.stopping is None
+            if waits:
                 self._room.append(tell)
-                return
-        tell()
+        if not waits:
+            tell()
+        elif self.when_room_is_short is not None:
+            self.when_room_is_short(self.workflow_id)
+
+    def _limited(self, size: int) -> bool:
+        settings = self.settings
+        return size > settings.value_bytes or settings.stream_values is not None or settings.stream_bytes is not None
+
+    def _refuse(self, key: str, producer: Producer, error: StreamError) -> None:
+        """Puts a refusal that the body gets on record, ahead of whatever it does next."""
+        if producer.attempt is None:
+            count = self._written.get((key, producer.name), 0)
+            self._push(self._limits.record(key, producer.name, count, error))
 
     def _check_writable(self, attempt: Attempt | None) -> None:
         if self.cancelled:

@@ -56,6 +56,10 @@ _LEFTOVER_GRACE = 1.0
 """Seconds that branches which nobody waited for get to end when their workflow has."""
 
 
+SCATTERED = 8
+"""Stream blocks of a run from which on it is worth looking whether they can be fewer."""
+
+
 _runners: weakref.WeakSet[Runner] = weakref.WeakSet()
 os.register_at_fork(after_in_child=_runners.clear)
 
@@ -100,6 +104,10 @@ class Runner:
         """Workflows that are owned, and whose history is being read."""
         self._cancel_at_launch: set[str] = set()
         self._closing = False
+        self.when_room_is_short: Callable[[str], None] | None = None
+        """Hears of workflows whose writers wait for room."""
+        self.when_scattered: Callable[[str], None] | None = None
+        """Hears of workflows that ended and left many blocks."""
         _runners.add(self)
 
     def attach(self, journal: Journal) -> None:
@@ -187,6 +195,7 @@ class Runner:
             family=self._family,
             history=history,
         )
+        run.when_room_is_short = self.when_room_is_short
         if cancelled or workflow_id in self._cancel_at_launch:
             self._cancel_at_launch.discard(workflow_id)
             run.cancelled = True
@@ -283,6 +292,8 @@ class Runner:
         execution = self._runs.get(run.workflow_id)
         if execution is not None and execution.run is run:
             self._finished(execution, ending)
+        if ending.status.ended and run.blocks >= SCATTERED and self.when_scattered is not None:
+            self.when_scattered(run.workflow_id)
 
     def cancel(self, workflow_id: str) -> None:
         """Carries a cancel request out: the body hears of it now, and has the grace to clean up."""

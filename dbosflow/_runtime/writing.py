@@ -19,7 +19,6 @@ from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
     from dbosflow._runtime.hands import Hands
-    from dbosflow._runtime.run import Run
     from dbosflow._runtime.scope import Scope
 
 _BREATH = 64
@@ -60,15 +59,40 @@ def set_on_retry(scope: Scope, key: str, on_retry: OnRetry) -> None:
         raise ConfigurationError(msg)
 
 
-def write(scope: Scope, key: str, text: str, what: str) -> None:
-    """Buffers one value."""
+async def write_on_loop(scope: Scope, key: str, text: str, what: str) -> None:
+    """Buffers one value once there is room for it. Lets the loop go on now and then."""
     if isinstance(scope, Branch):
         scope.check_owner(what)
-        scope.run.check_active()
-        scope.run.write(key, text, scope.producer)
+        run, producer = scope.run, scope.producer
+        run.check_active()
+        if run.needs_room(key, producer) and not await _room_for(scope):
+            run.refuse_for_room(key, producer)
+        run.write(key, text, producer)
         scope.unbreathed += 1 + len(text) // _WEIGHT_BYTES
+        if scope.unbreathed >= _BREATH:
+            scope.unbreathed = 0
+            await _breathe(scope, what)
     elif isinstance(scope, Attempt):
-        scope.run.write(key, text, scope.producer(key))
+        run, producer = scope.run, scope.producer(key)
+        if run.needs_room(key, producer) and not await run.loop_hands.room(run):
+            run.refuse_for_room(key, producer)
+        run.write(key, text, producer)
+
+
+async def write_on_thread(scope: Scope, key: str, text: str, what: str) -> None:
+    """Buffers one value once there is room for it."""
+    if isinstance(scope, PlainCall):
+        return
+    run = scope.run
+    if isinstance(scope, Branch):
+        scope.check_owner(what)
+        run.check_active()
+        producer = scope.producer
+    else:
+        producer = scope.producer(key)
+    if run.needs_room(key, producer) and not await run.thread_hands.room(run):
+        run.refuse_for_room(key, producer)
+    run.write(key, text, producer)
 
 
 def close(scope: Scope, key: str, what: str, kind: FrameKind = FrameKind.COMPLETE, payload: str | None = None) -> None:
@@ -89,31 +113,28 @@ def written(scope: Scope, key: str) -> int:
     return scope.run.write_count(key, producer.name)
 
 
-async def breathe(scope: Scope) -> None:
-    """Lets the loop go on now and then, and waits while the buffer is full."""
-    if isinstance(scope, Attempt):
-        await _let_go(scope.run, due=not scope.run.has_room)
-    elif isinstance(scope, Branch):
-        run = scope.run
-        due = scope.unbreathed >= _BREATH
-        if due:
-            scope.unbreathed = 0
-        if run.conductor is None:
-            await _let_go(run, due=due)
-        elif due:
-            owner = scope.check_owner("write_stream_async")
-            owner.operating = True
-            try:
-                await run.conductor.breathe()
-            finally:
-                owner.operating = False
-                run.beat += 1
+async def _room_for(branch: Branch) -> bool:
+    """Whether there is room for the branch's next value. Among branches it has waited for that when it breathed."""
+    run = branch.run
+    if run.conductor is None:
+        return await run.loop_hands.room(run)
+    had_room, branch.had_room = branch.had_room, True
+    return had_room
 
 
-async def wait_for_room(scope: Scope) -> None:
-    """Waits, on a thread, while the buffer is full."""
-    if not isinstance(scope, PlainCall) and not scope.run.has_room:
-        await scope.run.thread_hands.room(scope.run)
+async def _breathe(branch: Branch, what: str) -> None:
+    """Lets the loop, or the other branches, go on."""
+    run = branch.run
+    if run.conductor is None:
+        await asyncio.sleep(0)
+        return
+    owner = branch.check_owner(what)
+    owner.operating = True
+    try:
+        branch.had_room = await run.conductor.breathe()
+    finally:
+        owner.operating = False
+        run.beat += 1
 
 
 async def flush(hands: Hands, scope: Scope) -> None:
@@ -141,10 +162,3 @@ async def emitted(hands: Hands, scope: Scope, key: str) -> list[str]:
     await flush(hands, scope)
     producer = scope.producer if isinstance(scope, Branch) else scope.producer(key)
     return await hands.wait(scope.run, scope.run.family.emitted(scope.run.workflow_id, key, producer.name))
-
-
-async def _let_go(run: Run, *, due: bool) -> None:
-    if not run.has_room:
-        await run.loop_hands.room(run)
-    elif due:
-        await asyncio.sleep(0)

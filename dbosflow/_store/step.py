@@ -44,10 +44,21 @@ class History:
     """The failed attempts of each step, by its key, oldest first."""
     produced: dict[tuple[str, str], int] = field(default_factory=dict)
     """Durable values by stream key and producer."""
+    values: dict[str, int] = field(default_factory=dict)
+    """Values ever written by stream key."""
+    bytes: dict[str, int] = field(default_factory=dict)
+    """Their size by stream key: of each as JSON, and one more."""
     tails: dict[str, int] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
     undecided: list[tuple[str, str, int, int]] = field(default_factory=list)
     """What attempts wrote that no record has decided: producer, stream key, offset and count of each block."""
+
+    @property
+    def next_place(self) -> tuple[int, int]:
+        """The ``seq`` and the ``turn`` of the next record."""
+        seqs = (record.seq for record in self.records.values())
+        turns = (record.turn for record in self.records.values())
+        return max(seqs, default=-1) + 1, max(turns, default=-1) + 1
 
 
 async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, History]:
@@ -64,16 +75,24 @@ async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence
         elif row["part"] == "undecided":
             history.undecided.append((row["producer"], row["key"], row["tail"], row["count"]))
         else:
-            key = row["key"]
-            history.produced[key, row["producer"]] = row["count"]
-            history.tails[key] = max(row["tail"], history.tails.get(key, 0))
-            if row["kind"] is not None:
-                history.closed.add(key)
+            _count_written(history, row)
     for history in found.values():
         history.undecided.sort()
         for failures in history.failures.values():
             failures.sort(key=lambda record: record.seq)
     return found
+
+
+def _count_written(history: History, row: dict[str, Any]) -> None:
+    """What a producer has in a stream, or had in what was trimmed from it."""
+    key, producer = row["key"], row["producer"]
+    history.produced[key, producer] = history.produced.get((key, producer), 0) + row["count"]
+    history.values[key] = history.values.get(key, 0) + row["count"]
+    history.bytes[key] = history.bytes.get(key, 0) + row["bytes"]
+    if row["part"] == "producer":
+        history.tails[key] = max(row["tail"], history.tails.get(key, 0))
+        if row["kind"] is not None:
+            history.closed.add(key)
 
 
 async def list_steps(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> list[StepInfo]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._store.queries import fetch_all
-from dbosflow.types import FrameKind, StreamInfo, WorkflowStatus
+from dbosflow.types import FrameKind, StreamInfo, StreamState, WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 _TABLE = "stream"
 
 PAGE_BLOCKS = 256
+_BEHIND_ALL = 2**62
 PAGE_BYTES = 1024 * 1024
 
 
@@ -61,6 +62,8 @@ class Page:
     blocks: tuple[Block, ...]
     complete: bool
     """Whether nothing that this reader may see followed the last block when the page was read."""
+    truncated: int | None = None
+    """The first offset that is still there, where that is behind the reader's."""
     rollbacks: tuple[tuple[int, Ranges], ...] = ()
     """All rollbacks from the reader's offset on, also behind the page: the offset of each, and what it takes back."""
 
@@ -89,7 +92,8 @@ def _page(rows: list[dict[str, Any]], want: Want) -> Page:
     head = next(row for row in rows if row["count"] != 0)
     status = None if head["status"] is None else WorkflowStatus(head["status"])
     read = [row for row in rows if row["count"]]
-    complete = len(read) < PAGE_BLOCKS and sum(len(row["values"] or "") for row in read) < PAGE_BYTES
+    complete = len(read) < PAGE_BLOCKS and sum(row["bytes"] for row in read) < PAGE_BYTES
+    truncated = read[0]["offset"] if read and read[0]["offset"] > want.offset else None
     rollbacks = tuple((row["offset"], ranges_of(row["values"])) for row in rows if row["count"] == 0)
     if want.committed and not (status and status.ended):
         for position, row in enumerate(read):
@@ -97,7 +101,7 @@ def _page(rows: list[dict[str, Any]], want: Want) -> Page:
                 read, complete = read[:position], True
                 break
     blocks = tuple(_block(row) for row in read if row["offset"] + row["count"] > want.offset)
-    return Page(status, head["error"], blocks, complete, rollbacks)
+    return Page(status, head["error"], blocks, complete, truncated, rollbacks)
 
 
 def _block(row: dict[str, Any]) -> Block:
@@ -124,8 +128,8 @@ async def tail(connection: AsyncConnection[Any], schema: str, workflow_id: str, 
 async def offset_from_end(
     connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str, *, count: int, committed: bool
 ) -> int:
-    """The offset of the value that is ``count`` visible values before the end: 0 if there are fewer."""
-    before, seen = 2**62, 0
+    """The offset of the value that is ``count`` visible values before the end; if there are fewer, the first offset."""
+    before, seen = _BEHIND_ALL, 0
     rollbacks: list[tuple[int, Ranges]] = []
     while True:
         rows = await fetch_all(
@@ -139,18 +143,18 @@ async def offset_from_end(
             max_blocks=PAGE_BLOCKS,
         )
         for row in rows:
-            before = row["offset"]
+            stop, before = min(row["offset"] + row["count"], before), row["offset"]
             if row["kind"] == FrameKind.ROLLBACK:
                 rollbacks.append((before, ranges_of(row["values"])))
             elif row["kind"] == FrameKind.VALUES and not _is_in(before, rollbacks):
                 if committed and not row["committed"]:
                     seen = 0  # nothing behind it is visible yet
                     continue
-                seen += row["count"]
+                seen += stop - before  # a compaction may have merged it with what was seen already
                 if seen >= count:
                     return int(before + seen - count)
         if len(rows) < PAGE_BLOCKS:
-            return 0
+            return 0 if before == _BEHIND_ALL else before
 
 
 async def emitted(
@@ -161,7 +165,11 @@ async def emitted(
     return [row["values"] for row in rows]
 
 
-async def list_streams(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> list[StreamInfo]:
-    """The streams of a workflow by key."""
-    rows = await fetch_all(connection, schema, _TABLE, "list", workflow_id=workflow_id)
-    return [StreamInfo(**{**row, "closed": row["closed"] and FrameKind(row["closed"])}) for row in rows]
+async def list_streams(
+    connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str | None = None
+) -> list[StreamInfo]:
+    """The streams of a workflow by key, or only the one of this key."""
+    rows = await fetch_all(connection, schema, _TABLE, "list", workflow_id=workflow_id, key=key)
+    return [
+        StreamInfo(**{**row, "state": StreamState(row["state"]), "producers": tuple(row["producers"])}) for row in rows
+    ]

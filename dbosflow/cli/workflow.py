@@ -10,6 +10,7 @@ from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client
 from dbosflow.cli.options import add_command, add_database, add_json, whole_number
+from dbosflow.cli.stream import stream_table
 from dbosflow.errors import WorkflowNotFoundError
 from dbosflow.types import WorkflowStatus
 
@@ -81,7 +82,7 @@ def _show(args: argparse.Namespace) -> int:
     with client(args) as engine:
         info = engine.handle(args.id).info()
         steps = engine.list_steps(args.id)
-        streams = engine.list_streams(args.id)
+        streams = engine.streams.list(args.id)
     if args.json:
         say(console.document({**asdict(info), "steps": steps, "streams": streams}))
         return 0
@@ -167,7 +168,4 @@ def _steps(steps: list[StepInfo]) -> str:
 
 
 def _streams(streams: list[StreamInfo]) -> str:
-    if not streams:
-        return ""
-    rows = [(stream.key, str(stream.tail), str(stream.bytes), str(stream.closed or "open")) for stream in streams]
-    return console.table(("STREAM", "NEXT OFFSET", "BYTES", "END"), rows)
+    return stream_table(streams) if streams else ""

@@ -30,7 +30,8 @@ F = TypeVar("F")
 def write_stream(key: str, value: Any) -> None:
     """Blocking twin of :func:`write_stream_async`, for sync workflows and steps."""
     refuse_on_loop("await write_stream_async(...)")
-    drive(writing.wait_for_room(_write(key, value, "write_stream")))
+    scope, text = _checked(key, value, "write_stream")
+    drive(writing.write_on_thread(scope, key, text, "write_stream"))
 
 
 async def write_stream_async(key: str, value: Any) -> None:
@@ -38,15 +39,19 @@ async def write_stream_async(key: str, value: Any) -> None:
 
     Returns when the value is buffered; it is durable with or before the workflow's next record, and at once when
     nothing else is under way. From a workflow's body each value is written exactly once, whatever crashes. From a step
-    it is live at once, and taken back if the attempt does not succeed. Waits while more than the engine's
-    ``buffer_bytes`` are not durable.
+    it is live at once, and taken back if the attempt does not succeed. Waits before that while more than the engine's
+    ``buffer_bytes`` are not durable. Where it raises, nothing was written, and a replay raises the same.
 
     Raises:
         StreamClosedError: the stream is closed.
+        StreamValueTooLargeError: JSON makes more than ``value_bytes`` of ``value``.
+        StreamFullError: the stream has had its ``stream_values`` or ``stream_bytes``.
+        StreamBackPressureError: there was no room within ``buffer_timeout``.
         SerializationError: JSON cannot carry ``value``.
         NotInWorkflowError: no workflow or step is running here.
     """
-    await writing.breathe(_write(key, value, "write_stream_async"))
+    scope, text = _checked(key, value, "write_stream_async")
+    await writing.write_on_loop(scope, key, text, "write_stream_async")
 
 
 def close_stream(key: str) -> None:
@@ -65,10 +70,10 @@ async def close_stream_async(key: str) -> None:
     writing.close(writing.writer("close_stream_async"), check_identifier("stream key", key), "close_stream_async")
 
 
-def _write(key: str, value: Any, what: str) -> Scope:
+def _checked(key: str, value: Any, what: str) -> tuple[Scope, str]:
     scope = writing.writer(what)
-    writing.write(scope, check_identifier("stream key", key), _values.dump(value), what)
-    return scope
+    check_identifier("stream key", key)
+    return scope, _values.dump(value)
 
 
 _values: serde.Codec[Any] = serde.Codec(Any, "a stream's value")
@@ -94,8 +99,8 @@ class StreamWriter(Generic[C, F]):
     def write(self, value: C) -> None:
         """Blocking twin of :meth:`write_async`."""
         refuse_on_loop("await writer.write_async(...)")
-        self._write(value)
-        drive(writing.wait_for_room(self._scope))
+        drive(writing.write_on_thread(self._scope, self._key, self._chunks.dump(value), "a stream's writer"))
+        self._dropped += isinstance(self._scope, PlainCall)
 
     async def write_async(self, value: C) -> None:
         """Appends a value: see :func:`write_stream_async`.
@@ -104,8 +109,8 @@ class StreamWriter(Generic[C, F]):
             SerializationError: the value is not of the stream's type, or JSON cannot carry it.
             StreamClosedError: the stream is closed.
         """
-        self._write(value)
-        await writing.breathe(self._scope)
+        await writing.write_on_loop(self._scope, self._key, self._chunks.dump(value), "a stream's writer")
+        self._dropped += isinstance(self._scope, PlainCall)
 
     def write_many(self, values: Iterable[C]) -> None:
         """Blocking twin of :meth:`write_many_async`."""
@@ -213,10 +218,6 @@ class StreamWriter(Generic[C, F]):
             await self.fail_async(error)
 
     # -- inside ------------------------------------------------------------------------------------------------------
-
-    def _write(self, value: C) -> None:
-        writing.write(self._scope, self._key, self._chunks.dump(value), "a stream's writer")
-        self._dropped += isinstance(self._scope, PlainCall)
 
     def _close(self, kind: FrameKind, payload: str | None) -> None:
         writing.close(self._scope, self._key, "a stream's writer", kind, payload)

@@ -74,7 +74,7 @@ def test_the_streams_of_a_child_are_its_own_and_end_with_it(engine: Engine) -> N
     engine.run(async_parent.options(workflow_id="p"), [4])
     (child,) = [row.id for row in engine.list_workflows() if row.name == "async_child"]
     assert engine.read_stream(child, "seen").read_all() == ([4], True)
-    assert engine.list_streams("p") == []
+    assert engine.streams.list("p") == []
 
 
 @workflow

@@ -123,7 +123,7 @@ BLOCKING: dict[str, Callable[[Engine], object]] = {
     "read_stream_async": lambda engine: engine.read_stream("w", "k").read_all(),
     "list_workflows_async": lambda engine: engine.list_workflows(),
     "list_steps_async": lambda engine: engine.list_steps("w"),
-    "list_streams_async": lambda engine: engine.list_streams("w"),
+    "list_async": lambda engine: engine.streams.list("w"),
     "run_worker_async": lambda engine: engine.run_worker("q"),
     "open_async": lambda engine: Engine(engine.database_url).open(),
 }

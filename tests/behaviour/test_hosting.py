@@ -265,7 +265,7 @@ def test_a_process_that_a_step_forks_is_not_the_step(database_url: str) -> None:
     with Engine(database_url) as engine:
         handle = engine.start(forks)
         assert handle.result(PATIENCE) == 42
-        assert engine.list_streams(handle.workflow_id) == []
+        assert engine.streams.list(handle.workflow_id) == []
 
 
 # -- several engines, several loops ------------------------------------------------------------------------------------

@@ -133,7 +133,7 @@ def test_a_bad_row_breaks_no_listing(database_url: str, engine: Engine, payload:
         "good": WorkflowStatus.FAILED,
         "bad": WorkflowStatus.FAILED,
     }
-    assert [one.key for one in engine.list_streams("bad")] == ["parcels"]
+    assert [one.key for one in engine.streams.list("bad")] == ["parcels"]
     handle = engine.handle("bad", breaking)
     assert handle.status() is WorkflowStatus.FAILED
     assert handle.info().id == "bad"

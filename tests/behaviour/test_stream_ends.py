@@ -170,7 +170,7 @@ def test_a_key_that_nobody_wrote_ends_with_the_workflow(engine: Engine, client: 
         assert reader.outcome is not None
         assert reader.outcome.kind is (FrameKind.COMPLETE if flow is ending_well else FrameKind.ERROR)
         assert isinstance(reader.outcome.error, StreamFailedError) == (flow is ending_badly)
-    assert "nobody" not in [one.key for one in engine.list_streams(workflow_id)]
+    assert "nobody" not in [one.key for one in engine.streams.list(workflow_id)]
 
 
 def test_a_closed_key_ends_while_the_workflow_goes_on(engine: Engine, client: Engine) -> None:

@@ -121,7 +121,7 @@ def test_values_come_back_in_another_process(start_program: StartProgram, engine
 def test_one_bad_value_breaks_no_listing(database_url: str, engine: Engine) -> None:
     """Payloads are ``json`` columns: no NUL, surrogate or huge number stops a look at the tables."""
     engine.run(writing_values.options(workflow_id="w"))
-    assert [(one.key, one.tail, one.closed) for one in engine.list_streams("w")] == [("k", len(VALUES) + 1, "complete")]
+    assert [(one.key, one.tail, one.state) for one in engine.streams.list("w")] == [("k", len(VALUES) + 1, "complete")]
     query = "SELECT count(*), count(value::text) FROM dbosflow.stream_value"
     assert rows(database_url, query) == [(len(VALUES), len(VALUES))]
 
@@ -194,4 +194,4 @@ def test_keys_are_any_text(engine: Engine) -> None:
     engine.run(flow.options(workflow_id="w"))
     for key in keys:
         assert engine.read_stream("w", key).read_all() == ([key], True)
-    assert sorted(one.key for one in engine.list_streams("w")) == sorted(keys)
+    assert sorted(one.key for one in engine.streams.list("w")) == sorted(keys)

@@ -297,7 +297,7 @@ def test_ten_thousand_streams_of_one_workflow_end_in_one_transaction(database_ur
     )
     assert ended == [(10_000, 1, True)]
     assert disorder(database_url) == []
-    assert len(engine.list_streams(workflow_id)) == 10_000
+    assert len(engine.streams.list(workflow_id)) == 10_000
     for number in (0, 5000, 9999):
         assert engine.read_stream(workflow_id, f"s{number}").read_all() == ([number], True)
     assert spent[10_000] < 10 * spent[1000] * 4, spent  # were it quadratic, a hundred times

@@ -63,7 +63,7 @@ def test_a_listing_and_a_record_hold_what_the_engine_knows(shell: Shell, databas
     assert shown["created_at"].endswith("+00:00")
     assert datetime.fromisoformat(shown["created_at"]) == info.created_at
     assert [(one["key"], one["output"], one.keys()) for one in steps] == [("shout#0", "É", field_names(StepInfo))]
-    assert [(one["tail"], one["closed"], one.keys()) for one in streams] == [(3, "complete", field_names(StreamInfo))]
+    assert [(one["tail"], one["state"], one.keys()) for one in streams] == [(3, "complete", field_names(StreamInfo))]
 
 
 def test_nothing_found_is_an_empty_array(shell: Shell) -> None:
@@ -76,9 +76,9 @@ def test_a_tail_is_an_object_a_line_and_the_last_one_tells_the_end(shell: Shell,
         engine.run(shouting.options(workflow_id="w"), "é")
     done = shell.run("stream", "tail", "w", "words", "--json")
     assert [json.loads(line) for line in done.out.splitlines()] == [
-        {"offset": 0, "value": "é", "closed": False, "error": None},
-        {"offset": 1, "value": ["É", None], "closed": False, "error": None},
-        {"offset": 2, "value": None, "closed": True, "error": None},
+        {"offset": 0, "value": "é", "closed": False, "error": None, "rollback": None},
+        {"offset": 1, "value": ["É", None], "closed": False, "error": None, "rollback": None},
+        {"offset": 2, "value": None, "closed": True, "error": None, "rollback": None},
     ]
     assert (done.status, done.err) == (0, "")
 
@@ -90,9 +90,9 @@ def test_a_tail_of_a_stream_that_ended_badly_says_so_on_both_outputs(shell: Shel
     done = shell.run("stream", "tail", "w", "words", "--json")
     value, end = map(json.loads, done.out.splitlines())
     message = "stream 'words' of workflow 'w' ended with ValueError: out of\npaper"
-    assert value == {"offset": 0, "value": 1, "closed": False, "error": None}
+    assert value == {"offset": 0, "value": 1, "closed": False, "error": None, "rollback": None}
     error = {"type": "StreamFailedError", "message": message}
-    assert end == {"offset": 1, "value": None, "closed": True, "error": error}
+    assert end == {"offset": 1, "value": None, "closed": True, "error": error, "rollback": None}
     assert (done.status, document(done.err)) == (1, {"error": error})
 
 

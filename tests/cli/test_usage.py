@@ -22,7 +22,10 @@ COMMANDS = [
     ("workflow", "list"),
     ("workflow", "show"),
     ("workflow", "cancel"),
+    ("stream", "list"),
+    ("stream", "info"),
     ("stream", "tail"),
+    ("prune",),
     ("health",),
     ("doctor",),
 ]
@@ -55,7 +58,8 @@ def test_no_command_is_answered_with_the_help(command: tuple[str, ...], capsys: 
     [
         (("workflow", "list", "--limit", "0"), "'0' is no whole number of at least 1"),
         (("workflow", "list", "--status", "fine"), "(choose from"),
-        (("stream", "tail", "id", "key", "--from", "-1"), "--from"),
+        (("stream", "tail", "id", "key", "--from", "start"), "--from"),
+        (("prune", "--older-than", "30"), "'30' is no age"),
         (("worker",), "MODULE"),
         (("worker", "app", "--data-dir", "x"), "--embedded"),
         (("migrate", "--embedded", "--database-url", "x"), "give one of them"),

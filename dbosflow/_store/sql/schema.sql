@@ -69,7 +69,7 @@ CREATE TABLE dbosflow.stream_block (
     count        integer     NOT NULL CHECK (count > 0),
     kind         text        NOT NULL CHECK (kind IN ('values', 'rollback', 'complete', 'error', 'cancelled')),
     values       json,                                     -- values: an array of `count`; control frames: their payload
-    bytes        integer     NOT NULL,                     -- length of `values` as text
+    bytes        integer     NOT NULL,                     -- size of `values` as text
     producer     text        NOT NULL,                     -- branch path; inside a step its key @ attempt
     producer_seq bigint      NOT NULL,                     -- how many values the producer had written before
     attempt      text,                                     -- epoch.n of the step attempt that wrote it
@@ -79,6 +79,16 @@ CREATE TABLE dbosflow.stream_block (
 );
 -- A reader's fetch looks up the few rollbacks ahead of it.
 CREATE INDEX stream_block_rollback ON dbosflow.stream_block (workflow_id, key) WHERE kind = 'rollback';
+
+-- What was trimmed from streams, so that a replay still knows how much each producer has written.
+CREATE TABLE dbosflow.stream_trim (
+    workflow_id text   NOT NULL,
+    key         text   NOT NULL,
+    producer    text   NOT NULL,
+    count       bigint NOT NULL,                           -- of its values that are gone
+    bytes       bigint NOT NULL,                           -- of their size, each value's and one more
+    PRIMARY KEY (workflow_id, key, producer)
+) WITH (fillfactor = 80);
 
 -- A lane: one connection of one process, and its lease. Batches lock the row FOR KEY SHARE; death takes it FOR UPDATE.
 CREATE TABLE dbosflow.worker (

@@ -3,19 +3,24 @@
 SELECT 'record' AS part, workflow_id, key, kind, seq, turn, attempt, output::text AS output, error::text AS error,
        child_id, extract(epoch FROM wake_at - now())::double precision AS remaining,
        extract(epoch FROM now() - recorded_at)::double precision AS age,
-       NULL AS producer, NULL::bigint AS count, NULL::bigint AS tail
+       NULL AS producer, NULL::bigint AS count, NULL::bigint AS bytes, NULL::bigint AS tail
 FROM dbosflow.step
 WHERE workflow_id = ANY(:ids)
 UNION ALL
 SELECT 'producer', workflow_id, key, max(kind) FILTER (WHERE kind IN ('complete', 'error', 'cancelled')),
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       producer, coalesce(sum(count) FILTER (WHERE kind = 'values'), 0)::bigint, max("offset" + count)
+       producer, coalesce(sum(count) FILTER (WHERE kind = 'values'), 0)::bigint,
+       coalesce(sum(bytes - 1) FILTER (WHERE kind = 'values'), 0)::bigint, max("offset" + count)
 FROM dbosflow.stream_block
 WHERE workflow_id = ANY(:ids)
 GROUP BY workflow_id, key, producer
 UNION ALL
+SELECT 'trimmed', workflow_id, key, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, producer, count, bytes, NULL
+FROM dbosflow.stream_trim
+WHERE workflow_id = ANY(:ids)
+UNION ALL
 SELECT 'undecided', b.workflow_id, b.key, b.kind, NULL, NULL, b.attempt, NULL, NULL, NULL, NULL, NULL,
-       b.producer, b.count, b."offset"
+       b.producer, b.count, NULL, b."offset"
 FROM dbosflow.stream_block b
 WHERE b.workflow_id = ANY(:ids) AND b.kind = 'values' AND b.attempt IS NOT NULL
   AND NOT EXISTS (

@@ -7,7 +7,7 @@ WITH wanted AS MATERIALIZED (
         AS r (workflow_id, key, start, committed, number)
 )
 SELECT r.number, w.status, w.error::text AS error, page."offset", page.count, page.kind, page.values::text AS values,
-       page.producer, page.attempt,
+       page.producer, page.attempt, page.bytes,
        CASE WHEN NOT r.committed OR page.attempt IS NULL OR page.kind <> 'values' THEN true ELSE EXISTS (
            SELECT FROM dbosflow.step s
            WHERE s.workflow_id = r.workflow_id AND s.key = left(page.producer, -length(page.attempt) - 1)
@@ -26,7 +26,7 @@ LEFT JOIN LATERAL (
     LIMIT :max_blocks
 ) AS page ON page.bytes_before < :max_bytes
 UNION ALL
-SELECT r.number, NULL, NULL, b."offset", 0, b.kind, b.values::text, b.producer, b.attempt, true
+SELECT r.number, NULL, NULL, b."offset", 0, b.kind, b.values::text, b.producer, b.attempt, 0, true
 FROM wanted r
 JOIN dbosflow.stream_block b
   ON b.workflow_id = r.workflow_id AND b.key = r.key AND b.kind = 'rollback' AND b."offset" >= r.start
@@ -52,8 +52,27 @@ SELECT values::text AS values FROM dbosflow.stream_block
 WHERE workflow_id = :workflow_id AND key = :key AND producer = :producer AND kind = 'values'
 ORDER BY "offset";
 
--- name: list
-SELECT key, max("offset" + count) AS tail, sum(bytes)::bigint AS bytes,
-       max(kind) FILTER (WHERE kind IN ('complete', 'error', 'cancelled')) AS closed
-FROM dbosflow.stream_block WHERE workflow_id = :workflow_id
-GROUP BY key ORDER BY key;
+-- name: list (of one key, or of all; the values are not touched. Index: the primary key, and step's for a block of an attempt)
+-- `committed` is where the first block begins that neither a record commits nor a rollback takes back.
+SELECT b.key, coalesce(max(b.kind) FILTER (WHERE b.kind IN ('complete', 'error', 'cancelled')), 'open') AS state,
+       min(b."offset") AS first, max(b."offset" + b.count) AS tail,
+       coalesce(min(b."offset") FILTER (WHERE b.undecided), max(b."offset" + b.count)) AS committed,
+       coalesce(sum(b.count) FILTER (WHERE b.kind = 'values'), 0)::bigint AS values, sum(b.bytes)::bigint AS bytes,
+       count(*) AS blocks,
+       coalesce(array_agg(DISTINCT b.producer ORDER BY b.producer) FILTER (WHERE b.kind = 'values'), '{}') AS producers,
+       min(b.created_at) AS created_at, max(b.created_at) AS written_at
+FROM (
+    SELECT a.key, a."offset", a.count, a.kind, a.bytes, a.producer, a.created_at,
+           a.kind = 'values' AND a.attempt IS NOT NULL
+           AND NOT EXISTS (
+               SELECT FROM dbosflow.step s
+               WHERE s.workflow_id = a.workflow_id AND s.key = left(a.producer, -length(a.attempt) - 1)
+                 AND s.kind = 'step' AND s.error IS NULL AND a.attempt IN (s.attempt, '*'))
+           AND NOT EXISTS (
+               SELECT FROM dbosflow.stream_block r
+               WHERE r.workflow_id = a.workflow_id AND r.key = a.key AND r.kind = 'rollback'
+                 AND r.producer = a.producer) AS undecided
+    FROM dbosflow.stream_block a
+    WHERE a.workflow_id = :workflow_id AND (:key::text IS NULL OR a.key = :key)
+) AS b
+GROUP BY b.key ORDER BY b.key;

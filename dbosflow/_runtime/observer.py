@@ -1,0 +1,157 @@
+"""What happens to the streams of this process, counted and told.
+
+Counting costs a few additions a batch. Telling is done by a thread of its own, which starts with the first observer: a
+slow or failing one holds nothing up. What it cannot keep up with is dropped, and counted.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from typing import TYPE_CHECKING, get_args
+
+from dbosflow.types import FrameKind, Measure, StreamEvent, StreamEventKind, StreamStats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dbosflow._runtime.batch import Batch, Slice
+    from dbosflow._store.stream import Page, Want
+
+logger = logging.getLogger("dbosflow.observer")
+
+EVENTS = get_args(StreamEventKind)
+_WAITING = 10_000
+_PATIENCE = 5.0
+
+_EVENT_OF: dict[FrameKind, StreamEventKind] = {
+    FrameKind.VALUES: "write",
+    FrameKind.ROLLBACK: "rollback",
+    FrameKind.COMPLETE: "close",
+    FrameKind.CANCELLED: "close",
+    FrameKind.ERROR: "error",
+}
+
+
+class Observer:
+    """Counts what happens to streams, and tells who wants to know."""
+
+    def __init__(self) -> None:
+        self._hooks: dict[StreamEventKind, list[Callable[[StreamEvent], object]]] = {}
+        self._events: queue.Queue[StreamEvent | None] = queue.Queue(_WAITING)
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._values = self._bytes = self._blocks = self._rollbacks = self._back_pressure = self._reads = 0
+        self._failed = self._dropped = 0
+        self._flush = self._first_value = self._lag = Measure()
+
+    # -- who wants to know -------------------------------------------------------------------------------------------
+
+    def on(self, event: StreamEventKind, tell: Callable[[StreamEvent], object]) -> Callable[[], None]:
+        """Calls ``tell`` at each event of a kind, from a thread; what is returned ends that."""
+        with self._lock:
+            hooks = self._hooks.setdefault(event, [])
+            hooks.append(tell)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="dbosflow-observer", daemon=True)
+                self._thread.start()
+
+        def end() -> None:
+            with self._lock:
+                if tell in hooks:
+                    hooks.remove(tell)
+
+        return end
+
+    def stats(self) -> StreamStats:
+        """What was counted so far."""
+        return StreamStats(
+            values=self._values,
+            bytes=self._bytes,
+            blocks=self._blocks,
+            rollbacks=self._rollbacks,
+            back_pressure=self._back_pressure,
+            flush=self._flush,
+            first_value=self._first_value,
+            reads=self._reads,
+            lag=self._lag,
+            failed_hooks=self._failed,
+            dropped_events=self._dropped,
+        )
+
+    def close(self) -> None:
+        """Tells what is left, and ends the thread; one that is stuck in an observer is left behind."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            try:
+                self._events.put(None, timeout=_PATIENCE)
+            except queue.Full:
+                return
+            thread.join(_PATIENCE)
+
+    # -- what happens, on the loop's thread --------------------------------------------------------------------------
+
+    def flushed(self, batch: Batch, seconds: float) -> None:
+        """A batch is durable; its runs have not heard of it yet."""
+        has_blocks = False
+        for part in batch.slices:
+            if part.blocks:
+                has_blocks = True
+                self._slice(part)
+        if has_blocks:
+            self._flush = self._flush.and_(seconds)
+
+    def _slice(self, part: Slice) -> None:
+        run = part.run
+        had_values = run.blocks > 0
+        for block in part.blocks:
+            size = len(block.values or "")
+            self._blocks += 1
+            if block.kind is FrameKind.VALUES:
+                self._values += block.count
+                self._bytes += size
+                if not had_values:
+                    had_values = True
+                    self._first_value = self._first_value.and_(run.age)
+            elif block.kind is FrameKind.ROLLBACK:
+                self._rollbacks += 1
+            if self._hooks:
+                where = (run.workflow_id, block.key, block.offset, block.count, size)
+                if block.offset == 0:
+                    self._tell(StreamEvent("created", *where))
+                self._tell(StreamEvent(_EVENT_OF[block.kind], *where))
+
+    def read(self, want: Want, page: Page) -> None:
+        """A reader is given a page."""
+        self._reads += 1
+        if page.blocks:
+            count = page.blocks[-1].next - want.offset
+            self._lag = self._lag.and_(count)
+            if self._hooks:
+                self._tell(StreamEvent("read", want.workflow_id, want.key, want.offset, count))
+
+    def waits_for_room(self, workflow_id: str) -> None:
+        """A writer waits for room. Called from any thread."""
+        with self._lock:
+            self._back_pressure += 1
+        if self._hooks:
+            self._tell(StreamEvent("back-pressure", workflow_id))
+
+    def _tell(self, event: StreamEvent) -> None:
+        if self._hooks.get(event.event):
+            try:
+                self._events.put_nowait(event)
+            except queue.Full:
+                self._dropped += 1
+
+    # -- on its own thread -------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        while (event := self._events.get()) is not None:
+            for hook in tuple(self._hooks.get(event.event, ())):
+                try:
+                    hook(event)
+                except Exception:
+                    self._failed += 1
+                    logger.exception("an observer of the event %r failed", event.event)

@@ -1,0 +1,86 @@
+"""What takes old data away: the beginnings of streams, and finished workflows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._store.queries import fetch_all
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from psycopg import AsyncConnection
+
+_TABLE = "retention"
+
+Place = tuple["datetime", str]
+"""A workflow in the order of their creation: when it was created, and its id."""
+
+
+async def trim(connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str, before: int) -> int | None:
+    """Removes a stream's whole blocks before an offset; the first one that is there then, ``None`` without a stream."""
+    which = {"workflow_id": workflow_id, "key": key}
+    async with connection.transaction():
+        await fetch_all(connection, schema, _TABLE, "hold", workflow_id=workflow_id)
+        await fetch_all(connection, schema, _TABLE, "trim", **which, before=before)
+        return await first(connection, schema, workflow_id, key)
+
+
+async def first(connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str) -> int | None:
+    """The first offset of a stream that is still there."""
+    (row,) = await fetch_all(connection, schema, _TABLE, "first", workflow_id=workflow_id, key=key)
+    found: int | None = row["first"]
+    return found
+
+
+async def is_trimmed(connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str, producer: str) -> bool:
+    """Whether values of a producer are gone."""
+    which = {"workflow_id": workflow_id, "key": key, "producer": producer}
+    return bool(await fetch_all(connection, schema, _TABLE, "trimmed", **which))
+
+
+async def prune(connection: AsyncConnection[Any], schema: str, age: float, batch: int) -> int:
+    """Removes up to ``batch`` workflows that ended more than ``age`` seconds ago; how many."""
+    return len(await fetch_all(connection, schema, _TABLE, "prune", age=age, batch=batch))
+
+
+async def scattered(
+    connection: AsyncConnection[Any], schema: str, workflow_id: str, least: int, max_bytes: int
+) -> list[str]:
+    """The keys of a workflow's streams in which at least so many blocks could join the one before them."""
+    which = {"workflow_id": workflow_id, "least": least, "max_bytes": max_bytes}
+    return [row["key"] for row in await fetch_all(connection, schema, _TABLE, "scattered", **which)]
+
+
+async def compact(
+    connection: AsyncConnection[Any],
+    schema: str,
+    workflow_id: str,
+    key: str,
+    start: int,
+    *,
+    max_blocks: int,
+    max_bytes: int,
+) -> int | None:
+    """Compacts a stretch of an ended workflow's stream; where to go on, ``None`` if there is nothing to do any more.
+
+    Nothing happens where another process holds the workflow.
+    """
+    async with connection.transaction():
+        if not await fetch_all(connection, schema, _TABLE, "claim_ended", workflow_id=workflow_id):
+            return None
+        which = {"workflow_id": workflow_id, "key": key, "start": start}
+        (row,) = await fetch_all(
+            connection, schema, _TABLE, "compact", **which, max_blocks=max_blocks, max_bytes=max_bytes
+        )
+        found: int | None = row["next"]
+        return found
+
+
+async def ended_after(connection: AsyncConnection[Any], schema: str, place: Place, limit: int) -> list[Place]:
+    """The next ended workflows in the order of their creation."""
+    created_at, workflow_id = place
+    rows = await fetch_all(
+        connection, schema, _TABLE, "ended_after", created_at=created_at, id=workflow_id, limit=limit
+    )
+    return [(row["created_at"], row["id"]) for row in rows]

@@ -1,0 +1,143 @@
+-- How old data goes: the beginnings of streams, and finished workflows as a whole. Nothing here runs by itself.
+
+-- name: hold (compaction and pruning take the row FOR UPDATE: they wait for a trim, and it for them; the owner waits for none)
+SELECT id FROM dbosflow.workflow WHERE id = :workflow_id FOR KEY SHARE;
+
+-- name: trim (a later statement than hold, so that it sees what a compaction has made)
+-- Whole blocks from the beginning on, so offsets stay dense. The newest block stays, which holds the tail, or the end; so
+-- does all from the first block on that neither a record commits nor a rollback takes back. Index: the primary key.
+WITH kept AS MATERIALIZED (
+    SELECT least(
+        :before::bigint,
+        (SELECT b."offset" FROM dbosflow.stream_block b
+         WHERE b.workflow_id = :workflow_id AND b.key = :key ORDER BY b."offset" DESC LIMIT 1),
+        (SELECT min(b."offset") FROM dbosflow.stream_block b
+         WHERE b.workflow_id = :workflow_id AND b.key = :key AND b.kind = 'values' AND b.attempt IS NOT NULL
+           AND NOT EXISTS (
+               SELECT FROM dbosflow.step s
+               WHERE s.workflow_id = b.workflow_id AND s.key = left(b.producer, -length(b.attempt) - 1)
+                 AND s.kind = 'step' AND s.error IS NULL AND b.attempt IN (s.attempt, '*'))
+           AND NOT EXISTS (
+               SELECT FROM dbosflow.stream_block r
+               WHERE r.workflow_id = b.workflow_id AND r.key = b.key AND r.kind = 'rollback'
+                 AND r.producer = b.producer))) AS "offset"
+), old AS MATERIALIZED (
+    SELECT b."offset"
+    FROM dbosflow.stream_block b, kept
+    WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" + b.count <= kept."offset"
+    ORDER BY b."offset"
+    FOR UPDATE OF b
+), removed AS (
+    DELETE FROM dbosflow.stream_block b
+    USING old
+    WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" = old."offset"
+    RETURNING b.kind, b.producer, b.count, b.bytes
+)
+INSERT INTO dbosflow.stream_trim (workflow_id, key, producer, count, bytes)
+SELECT :workflow_id, :key, r.producer, sum(r.count), sum(r.bytes - 1)
+FROM removed r
+WHERE r.kind = 'values'
+GROUP BY r.producer
+ORDER BY r.producer
+ON CONFLICT (workflow_id, key, producer)
+DO UPDATE SET count = dbosflow.stream_trim.count + excluded.count, bytes = dbosflow.stream_trim.bytes + excluded.bytes;
+
+-- name: first (the first offset that is still there)
+SELECT min("offset") AS first FROM dbosflow.stream_block WHERE workflow_id = :workflow_id AND key = :key;
+
+-- name: trimmed (whether something of a producer is gone)
+SELECT count FROM dbosflow.stream_trim WHERE workflow_id = :workflow_id AND key = :key AND producer = :producer;
+
+-- name: prune (finished workflows, oldest first, with all that is theirs; index: workflow_created)
+-- One whose parent still runs stays, since that may ask for its outcome. What another process prunes or compacts is skipped.
+WITH old AS MATERIALIZED (
+    SELECT w.id
+    FROM dbosflow.workflow w
+    WHERE w.created_at < now() - :age * interval '1 second' AND w.ended_at < now() - :age * interval '1 second'
+      AND NOT EXISTS (SELECT FROM dbosflow.workflow p WHERE p.id = w.parent_id AND p.ended_at IS NULL)
+    ORDER BY w.created_at, w.id
+    LIMIT :batch
+    FOR UPDATE OF w SKIP LOCKED
+), blocks AS (
+    DELETE FROM dbosflow.stream_block b USING old WHERE b.workflow_id = old.id
+), trims AS (
+    DELETE FROM dbosflow.stream_trim t USING old WHERE t.workflow_id = old.id
+), records AS (
+    DELETE FROM dbosflow.step s USING old WHERE s.workflow_id = old.id
+)
+DELETE FROM dbosflow.workflow w USING old WHERE w.id = old.id
+RETURNING w.id;
+
+-- name: claim_ended (the row of an ended workflow, held for a compaction: whoever comes second goes elsewhere)
+SELECT id FROM dbosflow.workflow WHERE id = :workflow_id AND ended_at IS NOT NULL FOR UPDATE SKIP LOCKED;
+
+-- name: compact (a stretch of an ended workflow's stream; a later statement than claim_ended)
+-- Consecutive value blocks of one producer, attempt and epoch become one, up to about a size; one of half of it stays as it
+-- is, so that none grows with each pass. What is merged is committed or taken back together, and their frames keep their offsets: in every view a reader sees the same, wherever it stands. Nothing else is
+-- touched. Gives where the next stretch begins, NULL at the end. Index: the primary key.
+WITH stretch AS MATERIALIZED (
+    SELECT b."offset", b.count, b.kind, b.values::text AS values, b.bytes, b.producer, b.producer_seq, b.attempt,
+           b.epoch, b.created_at
+    FROM dbosflow.stream_block b
+    WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" >= :start
+    ORDER BY b."offset"
+    LIMIT :max_blocks
+), alike AS (
+    SELECT s.*, count(*) FILTER (WHERE s.is_new) OVER (ORDER BY s."offset") AS run
+    FROM (
+        SELECT o.*, (o.kind, o.producer, o.attempt, o.epoch)
+                    IS DISTINCT FROM lag((o.kind, o.producer, o.attempt, o.epoch)) OVER (ORDER BY o."offset")
+                    OR greatest(o.bytes, lag(o.bytes) OVER (ORDER BY o."offset")) * 2 >= :max_bytes AS is_new
+        FROM stretch o
+    ) AS s
+), placed AS (
+    SELECT a.*, sum(a.bytes) OVER (PARTITION BY a.run ORDER BY a."offset") / :max_bytes AS part
+    FROM alike a
+), merged AS MATERIALIZED (
+    SELECT min(p."offset") AS "offset", max(p."offset") AS last, sum(p.count)::integer AS count,
+           '[' || string_agg(substr(p.values, 2, length(p.values) - 2), ',' ORDER BY p."offset") || ']' AS values,
+           (sum(p.bytes) - count(*) + 1)::integer AS bytes, min(p.producer) AS producer,
+           min(p.producer_seq) AS producer_seq, min(p.attempt) AS attempt, min(p.epoch) AS epoch,
+           min(p.created_at) AS created_at
+    FROM placed p
+    WHERE p.kind = 'values'
+    GROUP BY p.run, p.part
+    HAVING count(*) > 1
+), removed AS (
+    DELETE FROM dbosflow.stream_block b
+    USING stretch s, merged m
+    WHERE s."offset" BETWEEN m."offset" AND m.last
+      AND b.workflow_id = :workflow_id AND b.key = :key AND b."offset" = s."offset"
+    RETURNING b."offset"
+), written AS (
+    INSERT INTO dbosflow.stream_block
+        (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, attempt, epoch, created_at)
+    SELECT :workflow_id, :key, m."offset", m.count, 'values', m.values::json, m.bytes, m.producer, m.producer_seq,
+           m.attempt, m.epoch, m.created_at
+    FROM merged m
+    WHERE (SELECT count(*) FROM removed) > 0
+)
+SELECT CASE WHEN (SELECT count(*) FROM stretch) = :max_blocks
+            THEN greatest((SELECT max("offset") FROM stretch), :start + 1) END AS next,
+       (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM merged) AS merged;
+
+-- name: scattered (streams of a workflow in which at least so many blocks could join the one before; values are not touched)
+SELECT n.key
+FROM (
+    SELECT b.key, b.kind = 'values' AND greatest(b.bytes, lag(b.bytes) OVER neighbour) * 2 < :max_bytes
+                  AND (b.kind, b.producer, b.epoch) = lag((b.kind, b.producer, b.epoch)) OVER neighbour AS joins
+    FROM dbosflow.stream_block b
+    WHERE b.workflow_id = :workflow_id
+    WINDOW neighbour AS (PARTITION BY b.key ORDER BY b."offset")
+) AS n
+WHERE n.joins
+GROUP BY n.key
+HAVING count(*) >= :least
+ORDER BY n.key;
+
+-- name: ended_after (ended workflows in the order of their creation; index: workflow_created)
+SELECT w.id, w.created_at
+FROM dbosflow.workflow w
+WHERE w.ended_at IS NOT NULL AND (w.created_at, w.id) > (:created_at, :id)
+ORDER BY w.created_at, w.id
+LIMIT :limit;

@@ -1,0 +1,55 @@
+"""``dbosflow prune``: finished workflows go, with all that is theirs."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from typing import TYPE_CHECKING
+
+from dbosflow.cli import console
+from dbosflow.cli.console import say
+from dbosflow.cli.database import client
+from dbosflow.cli.options import add_command, add_database, add_json, whole_number
+
+if TYPE_CHECKING:
+    from dbosflow.cli.options import Commands
+
+_BATCH = 100
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+_DESCRIPTION = """\
+Remove finished workflows: those that ended longer ago than --older-than, with
+their records and streams. Their ids are free again: the same start would run one
+anew. A workflow whose parent still runs stays."""
+
+
+def add_to(commands: Commands) -> None:
+    """Adds the command."""
+    parser = add_command(commands, "prune", _run, help="remove old finished workflows", description=_DESCRIPTION)
+    parser.add_argument(
+        "--older-than",
+        type=_age,
+        required=True,
+        metavar="AGE",
+        help="how long ago they ended, like 30d, 12h, 90m or 45s",
+    )
+    parser.add_argument(
+        "--batch", type=whole_number(1), default=_BATCH, metavar="N", help="so many at a time (default: %(default)s)"
+    )
+    add_json(parser, 'an object with "pruned", the number of workflows that are gone')
+    add_database(parser)
+
+
+def _age(text: str) -> int:
+    found = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    if found is None:
+        msg = f"{text!r} is no age: write a whole number with s, m, h or d, like 30d"
+        raise argparse.ArgumentTypeError(msg)
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+def _run(args: argparse.Namespace) -> int:
+    with client(args) as engine:
+        pruned = engine.prune(older_than=args.older_than, batch=args.batch)
+    say(console.document({"pruned": pruned}) if args.json else f"{pruned} workflows pruned")
+    return 0

@@ -1,0 +1,25 @@
+"""``dbosflow prune``."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+from dbosflow import Engine, workflow
+
+if TYPE_CHECKING:
+    from tests.cli.shell import Shell
+
+
+@workflow
+def prunable() -> None:
+    """Nothing that would be missed."""
+
+
+def test_it_says_how_many_are_gone(shell: Shell, database_url: str) -> None:
+    """Those that ended longer ago than it was told."""
+    with Engine(database_url) as engine:
+        for _ in range(3):
+            engine.run(prunable)
+    assert shell.run("prune", "--older-than", "1d").out == "0 workflows pruned\n"
+    assert json.loads(shell.run("prune", "--older-than", "0s", "--batch", "2", "--json").out) == {"pruned": 3}
