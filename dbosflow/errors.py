@@ -25,6 +25,7 @@
     ├── LeaseLostError              this process no longer owns what it tried to write
     └── StreamError
         ├── StreamClosedError       a write after the close
+        ├── StreamInputError        a write from outside to what is no input, or from inside to one
         ├── StreamRolledBackError   values that were read are taken back; reading can go on
         ├── StreamTimeoutError      no news within the reader's timeout; reading can go on
         ├── StreamFailedError       the stream ended with its workflow's error
@@ -167,6 +168,10 @@ class StreamError(DbosflowError):
 
 class StreamClosedError(StreamError):
     """The stream is closed; nothing can be written after the close."""
+
+
+class StreamInputError(StreamError):
+    """The key and its user do not fit: outsiders write declared inputs only, and their workflow all but them."""
 
 
 class StreamRolledBackError(StreamError):

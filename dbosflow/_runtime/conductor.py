@@ -70,6 +70,11 @@ class Conductor:
         self._news.set()
         return future
 
+    def expect(self, key: str) -> None:
+        """Says that the record under ``key`` will be asked for, once what it stands for is at hand again."""
+        self._expected.add(key)
+        self._news.set()
+
     def expect_given_up(self, key: str) -> None:
         """Says that the operation of ``key`` has begun again: its being given up is waited for without impatience."""
         self._expected.add(key + GIVEN_UP)

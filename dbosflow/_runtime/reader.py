@@ -6,6 +6,7 @@ import asyncio
 import json
 import math
 from collections import deque
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
@@ -24,6 +25,8 @@ from dbosflow.errors import (
 from dbosflow.types import FrameKind, Rollback, StreamOutcome, WorkflowStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dbosflow._runtime.hub import Hub
     from dbosflow._store.stream import Block, Page
     from dbosflow.serde import Codec
@@ -183,6 +186,16 @@ class Reader:
     def progress(self) -> Progress:
         """How far it has read: what a workflow records instead of the values."""
         return Progress(self._fetched, *self._end, self._known_rollbacks, self._given_from)
+
+    @contextmanager
+    def back_if_given_up(self) -> Iterator[None]:
+        """What is read in the block is as unread if the block does not get to its end."""
+        before = {**vars(self), "_items": self._items.copy(), "_rollbacks": self._rollbacks.copy()}
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            raise
 
     async def repeat(self, progress: Progress) -> None:
         """Reads again what an earlier run of the workflow around it has read, and not more."""

@@ -17,10 +17,10 @@ from dbosflow._runtime.entries import Close, Entry, Mark, Record, TakeBack, Valu
 from dbosflow._runtime.scope import current_scope
 from dbosflow._runtime.undecided import Undecided
 from dbosflow._store.step import History
-from dbosflow.errors import LeaseLostError, StreamClosedError, WorkflowCancelledError
+from dbosflow.errors import LeaseLostError, StreamClosedError, StreamInputError, WorkflowCancelledError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
     from dbosflow._runtime.entries import Ending, Waiter
@@ -77,6 +77,7 @@ class Run:
         thread_hands: Hands,
         family: Family,
         history: History | None = None,
+        inputs: Iterable[str] = (),
     ) -> None:
         self.workflow_id = workflow_id
         self.definition = definition
@@ -86,9 +87,10 @@ class Run:
         self.lane = lane
         self.watch = watch
         self.settings = settings
-        self.loop_hands = loop_hands
-        self.thread_hands = thread_hands
+        self.loop_hands, self.thread_hands = loop_hands, thread_hands
         self.family = family
+        self.inputs = frozenset(inputs)
+        """The stream keys that outsiders write, and this run never does."""
         self.history = history or History()
         self.streams = {
             key: Stream(tail, closed=key in self.history.closed) for key, tail in self.history.tails.items()
@@ -172,6 +174,7 @@ class Run:
         """
         with self._lock:
             self._check_writable(producer.attempt)
+            self._check_own(key)
             name = producer.name
             count = self._written.get((key, name), 0)
             self._written[key, name] = count + 1
@@ -197,6 +200,7 @@ class Run:
         """Buffers the end of a stream. Closing a closed stream does nothing."""
         with self._lock:
             self._check_writable(producer.attempt)
+            self._check_own(key)
             stream = self._stream(key)
             if stream.closed:
                 return
@@ -269,6 +273,14 @@ class Run:
         if attempt is not None and attempt.closed:
             msg = f"attempt {attempt.name} of step {attempt.key!r} is over; it can write nothing any more"
             raise LeaseLostError(msg)
+
+    def _check_own(self, key: str) -> None:
+        if key in self.inputs:
+            msg = (
+                f"stream {key!r} is an input of workflow {self.workflow_id!r}: it is written and closed from outside, "
+                "with engine.write_stream(...). The workflow's own values need another key"
+            )
+            raise StreamInputError(self.workflow_id, key, msg)
 
     def _stream(self, key: str) -> Stream:
         stream = self.streams.get(key)

@@ -10,6 +10,7 @@ What is read can be transformed on its way, from either reader or any other iter
 
 from dbosflow.streams import stages
 from dbosflow.streams.declared import Stream
+from dbosflow.streams.inputs import InputOptions, read_input, read_input_async
 from dbosflow.streams.inside import read_stream, read_stream_async
 from dbosflow.streams.options import OnRollback, ReadOptions
 from dbosflow.streams.pipes import pipe
@@ -34,6 +35,7 @@ from dbosflow.types import Rollback, StreamOutcome, StreamValue
 
 __all__ = [
     "AsyncValues",
+    "InputOptions",
     "OnRollback",
     "ReadOptions",
     "Rollback",
@@ -55,6 +57,8 @@ __all__ = [
     "map",
     "map_async",
     "pipe",
+    "read_input",
+    "read_input_async",
     "read_stream",
     "read_stream_async",
     "reduce",

@@ -78,19 +78,20 @@ def execute(url: str, statement: str) -> None:
 
 @pytest.fixture
 def next_release(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The code of a later release, whose migration 0002 is the file that is returned: to be written by the test."""
+    """The code of a later release, whose migration is the file that is returned: to be written by the test."""
     scripts = tmp_path / "migrations"
     shutil.copytree(ROOT / "migrations", scripts, ignore=shutil.ignore_patterns("__pycache__"))
     first = scripts / "versions" / "0001_spine.py"
-    second = first.with_name("0002_next.py")
+    revision = f"{int(migrate.HEAD) + 1:04}"
+    following = first.with_name(f"{revision}_next.py")
     text = first.read_text("utf-8")
-    text = text.replace('revision = "0001"', 'revision = "0002"').replace(
-        "down_revision = None", 'down_revision = "0001"'
+    text = text.replace('revision = "0001"', f'revision = "{revision}"').replace(
+        "down_revision = None", f'down_revision = "{migrate.HEAD}"'
     )
-    second.write_text(text, "utf-8")
+    following.write_text(text, "utf-8")
     monkeypatch.setattr(migrate, "_scripts", lambda: scripts)
-    monkeypatch.setattr(migrate, "HEAD", "0002")
-    return second.with_suffix(".sql")
+    monkeypatch.setattr(migrate, "HEAD", revision)
+    return following.with_suffix(".sql")
 
 
 @pytest.fixture
@@ -198,7 +199,9 @@ def test_an_older_schema_is_brought_forward(database_url: str, next_release: Pat
     """A new release finds the rows of the old one."""
     execute(database_url, "INSERT INTO dbosflow.workflow (id, name, status, input) VALUES ('w', 'f', 'queued', '{}')")
     next_release.write_text("ALTER TABLE dbosflow.workflow ADD COLUMN colour text NOT NULL DEFAULT 'red';", "utf-8")
-    assert migrate.migrate(database_url) == ("0001", "0002")
+    (before, after), head = migrate.migrate(database_url), migrate.HEAD
+    assert before is not None
+    assert (after, int(before)) == (head, int(head) - 1)
     with psycopg.connect(database_url) as connection:
         assert connection.execute("SELECT id, colour FROM dbosflow.workflow").fetchall() == [("w", "red")]
 
@@ -209,7 +212,7 @@ def test_the_printed_sql_continues_an_older_schema(database_url: str, next_relea
     printed = migrate.migration_sql(since=migrate.current_revision(database_url))
     assert "CREATE" not in printed
     execute(database_url, printed)
-    assert migrate.migrate(database_url) == ("0002", "0002")
+    assert migrate.migrate(database_url) == (migrate.HEAD, migrate.HEAD)
 
 
 def test_an_empty_database_gets_all_migrations_or_none(empty_database_url: str, next_release: Path) -> None:
@@ -266,11 +269,12 @@ def test_a_role_that_is_no_owner_cannot_migrate(
         f"GRANT USAGE ON SCHEMA dbosflow TO {role_of(role_url)};"
         f"GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA dbosflow TO {role_of(role_url)}",
     )
+    head = migrate.HEAD
     next_release: Path = request.getfixturevalue("next_release")
     next_release.write_text("ALTER TABLE dbosflow.workflow ADD COLUMN colour text;", "utf-8")
     with pytest.raises(SchemaError, match=r"must be owner of table workflow.*`dbosflow migrate`"):
         migrate.ensure_schema(role_url)
-    assert migrate.current_revision(empty_database_url) == "0001"
+    assert migrate.current_revision(empty_database_url) == head
 
 
 def test_a_schema_made_for_the_role_is_enough(role_url: str, empty_database_url: str) -> None:

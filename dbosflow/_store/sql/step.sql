@@ -11,7 +11,7 @@ SELECT 'producer', workflow_id, key, max(kind) FILTER (WHERE kind IN ('complete'
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
        producer, coalesce(sum(count) FILTER (WHERE kind = 'values'), 0)::bigint, max("offset" + count)
 FROM dbosflow.stream_block
-WHERE workflow_id = ANY(:ids)
+WHERE workflow_id = ANY(:ids) AND epoch > 0             -- not what outsiders wrote
 GROUP BY workflow_id, key, producer
 UNION ALL
 SELECT 'undecided', b.workflow_id, b.key, b.kind, NULL, NULL, b.attempt, NULL, NULL, NULL, NULL, NULL,
