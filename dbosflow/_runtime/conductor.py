@@ -37,7 +37,7 @@ GIVEN_UP = "/given-up"
 """Ends the key of the record that an operation was given up. No branch or step name can hold the slash."""
 WOKEN = "/woken"
 """Ends the key of the record that a sleep is over, in a run with branches."""
-HANDED_ON = frozenset({"step", "sleep", "woken", "given_up", "child", "result", "read"})
+HANDED_ON = frozenset({"step", "sleep", "woken", "given_up", "child", "result", "read", "for_each"})
 """The kinds of record that hand an outcome to the program; a failed attempt hands it nothing."""
 
 

@@ -334,6 +334,10 @@ class Core:
         """Ends an input of a workflow."""
         await self._appender.end(workflow_id, key)
 
+    async def collected(self, workflow_id: str, loop_key: str) -> list[str]:
+        """What the handler of a loop gave for each item, as JSON."""
+        return await self._read(step.collected, workflow_id, loop_key)
+
     # -- queues ------------------------------------------------------------------------------------------------------
 
     async def work(self, queues: dict[str, int]) -> None:

@@ -7,13 +7,14 @@ import json
 import math
 from collections import deque
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dbosflow import serde
 from dbosflow._runtime.hub import UNSEEN
 from dbosflow._store.stream import ranges_of
 from dbosflow.errors import (
+    ConfigurationError,
     StreamCancelledError,
     StreamError,
     StreamFailedError,
@@ -182,6 +183,20 @@ class Reader:
     async def _fetch(self, known: WorkflowStatus | str | None) -> Page:
         committed = self._reading.view == "committed"
         return await self._hub.read(self.workflow_id, self.key, self._fetched, known, committed=committed)
+
+    @property
+    def for_loop(self) -> Reading:
+        """What a loop reads that takes over here: only values that stay."""
+        if not self._placed:
+            msg = "a loop needs to know where it begins: give the reader a start of 0 or more, or read from it first"
+            raise ConfigurationError(msg)
+        return replace(self._reading, start=self.offset, view="committed")
+
+    def go_on_at(self, offset: int) -> None:
+        """Goes on behind what a loop has done."""
+        self._items.clear()
+        self._ending, self.outcome = None, None
+        self._start_at(offset)
 
     def progress(self) -> Progress:
         """How far it has read: what a workflow records instead of the values."""

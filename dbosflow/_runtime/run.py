@@ -97,8 +97,8 @@ class Run:
         }
         self.undecided = Undecided(self.history.undecided)
         records = self.history.records.values()
-        self.seq = max((record.seq for record in records), default=-1) + 1
-        self.turn = max((record.turn for record in records), default=-1) + 1
+        self.seq = max(self.history.last_seq, *(record.seq for record in records), -1) + 1
+        self.turn = max(self.history.last_turn, *(record.turn for record in records), -1) + 1
         self.root = Branch(self, "")
         self.strands: set[Strand] = set()
         self.beat = 0
@@ -165,6 +165,30 @@ class Run:
                 self.waiters.add(record.waiter)
             self._push(record)
         self._submit(self)
+
+    def append_item(self, record: Record, durable: Waiter, letter: tuple[str, str] | None = None) -> None:
+        """Buffers the record of a loop's item, and a value for a stream in the same statement.
+
+        ``durable`` hears when it is: no turn has to come for it, since the program hears of the loop only.
+        """
+        with self._lock:
+            self._check_writable(None)
+            if letter is not None:
+                record.letter = self._letter(*letter, producer=record.place.loop if record.place else "")
+            self.waiters.add(durable)
+            self._push(record)
+            self._push(Mark(durable))
+        self._submit(self)
+
+    def _letter(self, key: str, text: str, producer: str) -> Values:
+        self._check_own(key)
+        if self._stream(key).closed:
+            msg = f"stream {key!r} of workflow {self.workflow_id!r}, for dead letters, is closed"
+            raise StreamClosedError(self.workflow_id, key, msg)
+        place = (key, producer)
+        count = self._written.setdefault(place, self.history.produced.get(place, 0))
+        self._written[place] = count + 1
+        return Values(key, producer, count, None, [text])
 
     def write(self, key: str, text: str, producer: Producer) -> None:
         """Buffers one stream value, unless the producer has it durable from an earlier run.
