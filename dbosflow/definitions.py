@@ -124,6 +124,9 @@ class StepDef(FunctionDef):
 class WorkflowDef(FunctionDef):
     """A workflow: its arguments are recorded with its start, as a JSON object by parameter name."""
 
+    inputs: tuple[str, ...] = ()
+    """The stream keys that outsiders may write, recorded with its start, too."""
+
     kind = "workflow"
 
     def dump_input(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:

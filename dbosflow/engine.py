@@ -17,6 +17,8 @@ from dbosflow.definitions import registry
 from dbosflow.errors import ConfigurationError, EngineClosedError
 from dbosflow.handles import WorkflowHandle
 from dbosflow.streams import StreamChannel, StreamReader
+from dbosflow.streams.declared import key_of
+from dbosflow.streams.inputs import check_idempotency_key, input_text
 from dbosflow.streams.options import reading
 from dbosflow.streams.resource import Streams
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of
@@ -339,6 +341,52 @@ class Engine:
         """
         return await self._host.bridge(self._core.prune(*_age(older_than, batch)))
 
+    def write_stream(
+        self, workflow_id: str, stream: str | Stream[V, Any], value: V, *, idempotency_key: str | None = None
+    ) -> int:
+        """Blocking twin of :meth:`write_stream_async`."""
+        return self._host.call(self._write(workflow_id, stream, value, idempotency_key), "write_stream_async")
+
+    async def write_stream_async(
+        self, workflow_id: str, stream: str | Stream[V, Any], value: V, *, idempotency_key: str | None = None
+    ) -> int:
+        """Appends ``value`` to an input of a workflow, from outside; its offset. The value is durable then.
+
+        Many may write at a time, from any process: offsets are dense, one writer's values keep their order, and none is
+        lost or doubled, also when the connection breaks. The workflow may run anywhere, or still wait in its queue.
+
+        Args:
+            workflow_id: the workflow that reads it.
+            stream: a key that the workflow declares, ``@workflow(inputs=["chat"])``, or such a
+                :class:`~dbosflow.Stream`, whose type the value then has.
+            value: JSON under its type.
+            idempotency_key: the same key again in this input writes nothing, and gives the offset that its first value
+                has. For a writer that may crash, and begin again, between the write and the answer.
+
+        Raises:
+            StreamInputError: the workflow was not started with such an input.
+            StreamClosedError: the workflow has ended, or the input was closed.
+            WorkflowNotFoundError: no workflow has this id.
+            SerializationError: the value is not of the stream's type, or JSON cannot carry it.
+        """
+        return await self._host.bridge(self._write(workflow_id, stream, value, idempotency_key))
+
+    def close_stream(self, workflow_id: str, stream: str | Stream[Any, Any]) -> None:
+        """Blocking twin of :meth:`close_stream_async`."""
+        self._host.call(self._close_input(workflow_id, stream), "close_stream_async")
+
+    async def close_stream_async(self, workflow_id: str, stream: str | Stream[Any, Any]) -> None:
+        """Ends an input of a workflow, from outside, as complete: its reader in the workflow comes to an end.
+
+        Nothing can be written to it after that. Closing a closed input does nothing. An input that nobody closes ends
+        with its workflow.
+
+        Raises:
+            StreamInputError: the workflow was not started with such an input.
+            WorkflowNotFoundError: no workflow has this id.
+        """
+        await self._host.bridge(self._close_input(workflow_id, stream))
+
     # -- workers -----------------------------------------------------------------------------------------------------
 
     def run_worker(self, *queues: str, concurrency: int = 50) -> None:
@@ -369,6 +417,16 @@ class Engine:
 
         core = Core(database.url, self._settings, registry, make_handle)
         return core
+
+    async def _write(
+        self, workflow_id: str, stream: str | Stream[Any, Any], value: object, idempotency_key: str | None
+    ) -> int:
+        check_identifier("workflow id", workflow_id)
+        text, once = input_text(stream, value), check_idempotency_key(idempotency_key)
+        return await self._core.append(workflow_id, key_of(stream), text, once)
+
+    async def _close_input(self, workflow_id: str, stream: str | Stream[Any, Any]) -> None:
+        await self._core.end_input(check_identifier("workflow id", workflow_id), key_of(stream))
 
     async def _start(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WorkflowHandle[Any]:
         spec = spec_of(target)

@@ -29,6 +29,7 @@
         ├── StreamValueTooLargeError    a value above the limit for one
         ├── StreamFullError         the stream has had as many values, or bytes, as it may
         ├── StreamBackPressureError     no room for a value in time: the database does not keep up
+        ├── StreamInputError        a write from outside to what is no input, or from inside to one
         ├── StreamRolledBackError   values that were read are taken back; reading can go on
         ├── StreamTruncatedError    what was to be read is trimmed; names the first offset there is
         ├── StreamTimeoutError      no news within the reader's timeout; reading can go on
@@ -191,6 +192,10 @@ class StreamBackPressureError(StreamError):
 
     Room comes from the database alone, when it commits what was written before: no reader can hold a writer up.
     """
+
+
+class StreamInputError(StreamError):
+    """The key and its user do not fit: outsiders write declared inputs only, and their workflow all but them."""
 
 
 class StreamRolledBackError(StreamError):

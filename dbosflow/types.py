@@ -111,6 +111,20 @@ class StreamValue(Generic[T]):
 
 
 @dataclass(frozen=True, slots=True)
+class Processed(Generic[T]):
+    """What a durable loop over a stream has done.
+
+    ``count`` items were handled and ``failed`` ones passed over; ``last`` is the greatest offset among them (``None``:
+    there were none). ``results`` are the handler's, in the order of the stream, where they were asked for.
+    """
+
+    count: int
+    failed: int
+    last: int | None
+    results: list[T]
+
+
+@dataclass(frozen=True, slots=True)
 class Cancellation:
     """What came of asking for a workflow's cancellation.
 

@@ -12,11 +12,13 @@ from dbosflow._runtime.children import ChildOptions
 from dbosflow.config import check_identifier
 from dbosflow.definitions import WorkflowDef, caller_locals, check_name, qualified_name, registry
 from dbosflow.errors import DefinitionError
+from dbosflow.streams.declared import key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
     from dbosflow.handles import WorkflowHandle
+    from dbosflow.streams import Stream
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -123,8 +125,9 @@ def spec_of(target: object) -> WorkflowSpec[Any, Any]:
 class WorkflowDecorator:
     """What ``@workflow(...)`` gives: decorates with the options."""
 
-    def __init__(self, name: str | None) -> None:
+    def __init__(self, name: str | None, inputs: Sequence[str | Stream[Any, Any]]) -> None:
         self._name = name
+        self._inputs = inputs
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Workflow[P, Coroutine[Any, Any, T], T]: ...
@@ -132,7 +135,7 @@ class WorkflowDecorator:
     def __call__(self, function: Callable[P, R]) -> Workflow[P, R, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Workflow[..., Any, Any]:
         """Makes ``function`` a workflow."""
-        return _make(function, self._name)
+        return _make(function, self._name, self._inputs)
 
 
 @overload
@@ -140,8 +143,14 @@ def workflow(function: Callable[P, Coroutine[Any, Any, T]], /) -> Workflow[P, Co
 @overload
 def workflow(function: Callable[P, R], /) -> Workflow[P, R, R]: ...
 @overload
-def workflow(*, name: str | None = None) -> WorkflowDecorator: ...
-def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None = None) -> Any:
+def workflow(*, name: str | None = None, inputs: Sequence[str | Stream[Any, Any]] = ()) -> WorkflowDecorator: ...
+def workflow(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    inputs: Sequence[str | Stream[Any, Any]] = (),
+) -> Any:
     """Makes a function a workflow: any worker that knows it can go on with it after a crash.
 
     The body must follow from its arguments and records: what is random, timed or read from outside belongs in steps.
@@ -149,14 +158,22 @@ def workflow(function: Callable[..., Any] | None = None, /, *, name: str | None 
     Args:
         function: sync or async; arguments and result must be JSON under their annotations.
         name: in records; the function's qualified name by default. It must be unique among the process's workflows.
+        inputs: the streams, or their keys, that are written from outside, with ``engine.write_stream``, and read in the
+            body with :func:`~dbosflow.read_input`. They end with the workflow. A start keeps what was declared then.
     """
     if function is None:
-        return WorkflowDecorator(name)
-    return _make(function, name)
+        return WorkflowDecorator(name, inputs)
+    return _make(function, name, inputs)
 
 
-def _make(function: Callable[..., Any], name: str | None) -> Workflow[..., Any, Any]:
+def _make(
+    function: Callable[..., Any], name: str | None, inputs: Sequence[str | Stream[Any, Any]]
+) -> Workflow[..., Any, Any]:
     own_name = check_name("workflow", qualified_name(function) if name is None else name)
-    definition = WorkflowDef(function, own_name, caller_locals(function, depth=2))
+    if isinstance(inputs, str):
+        msg = f"inputs={inputs!r} must be a list: inputs=[{inputs!r}]"
+        raise DefinitionError(msg)
+    keys = tuple(dict.fromkeys(key_of(one) for one in inputs))
+    definition = WorkflowDef(function, own_name, caller_locals(function, depth=2), inputs=keys)
     registry.add(definition)
     return Workflow(definition)

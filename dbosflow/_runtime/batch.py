@@ -16,12 +16,13 @@ from dbosflow._runtime.entries import Close, Ending, Record, TakeBack, Values
 from dbosflow._runtime.undecided import RESUMED, Undecided
 from dbosflow._store.batch import BatchRows
 from dbosflow._store.notify import queue_topic, stream_topic, workflow_topic
+from dbosflow._store.workflow import keys_text
 from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dbosflow._runtime.entries import Entry, Start
+    from dbosflow._runtime.entries import Entry, Place, Start
     from dbosflow._runtime.run import Run
 
 
@@ -56,6 +57,8 @@ class Slice:
     committed: set[str] = field(default_factory=set)
     """Streams whose values, written by an attempt, are committed by its records."""
     ended: set[str] = field(default_factory=set)
+    inputs: list[tuple[str, FrameKind, str | None]] = field(default_factory=list)
+    """The inputs that end with the workflow, at offsets that only the statement can know."""
     reopened: set[str] = field(default_factory=set)
     undecided: Undecided = field(init=False)
 
@@ -65,6 +68,8 @@ class Slice:
             if isinstance(entry, Record):
                 self.records.append(entry)
                 self._decide(entry)
+                if entry.letter is not None:
+                    self._values(entry.letter)
             elif isinstance(entry, Values):
                 self._values(entry)
             elif isinstance(entry, Close):
@@ -144,6 +149,7 @@ class Slice:
         for key, stream in self.run.streams.items():
             if not stream.ended and key not in self.ended:
                 self._append(key, 1, ending.frame, error)
+        self.inputs = [(key, ending.frame, error) for key in self.run.inputs]
 
     def _append(
         self,
@@ -174,6 +180,7 @@ class Slice:
                 (
                     *(workflow_id, record.key, record.kind, epoch, run.seq + position, run.turn, record.attempt),
                     *(record.output, record.error, record.child_id, record.delay, record.elapsed),
+                    *_placed(record.place),
                 )
             )
         for key in self.tails:
@@ -186,6 +193,8 @@ class Slice:
                     *(block.producer, block.producer_seq, block.attempt, epoch),
                 )
             )
+        for key, kind, error in self.inputs:
+            rows.inputs.append((workflow_id, key, kind, error, len(error or ""), epoch))
         if self.ending is not None:
             rows.ends.append((workflow_id, epoch, self.ending.status, self.ending.output, self.ending.error))
 
@@ -235,8 +244,12 @@ def start_row(start: Start) -> tuple[Any, ...]:
     """A start as a row of the statement."""
     return (
         *(start.workflow_id, start.name, start.queue, start.priority, start.input),
-        *(start.parent_id, start.parent_key, start.owned),
+        *(start.parent_id, start.parent_key, keys_text(start.inputs), start.owned),
     )
+
+
+def _placed(place: Place | None) -> tuple[str | None, int | None, int | None]:
+    return (None, None, None) if place is None else (place.loop, place.offset, place.next)
 
 
 @dataclass(slots=True, eq=False)
@@ -268,6 +281,19 @@ class Batch:
         """Runs that were stopped meanwhile, to reload or because they are owned elsewhere; an end is written anyhow."""
         return {part.run for part in self.slices if part.run.stopping is not None and part.ending is None}
 
+    @property
+    def closes_inputs(self) -> bool:
+        """Whether it ends streams that outsiders write, who may be faster."""
+        return any(part.inputs for part in self.slices)
+
     def split(self) -> Sequence[Batch]:
         """One batch for each slice and each start, to find the one that the database refuses."""
         return [Batch([part], []) for part in self.slices] + [Batch([], [start]) for start in self.starts]
+
+    def split_off_inputs(self) -> Sequence[Batch]:
+        """Each slice that ends inputs by itself, and the rest together; if there are none of them, as :meth:`split`."""
+        closing = {part.run for part in self.slices if part.inputs}
+        rest = self.without(closing)
+        if not closing or rest.empty:
+            return self.split()
+        return [Batch(rest.slices, rest.starts), *(Batch([part], []) for part in self.slices if part.run in closing)]

@@ -111,6 +111,7 @@ async def _start(
         owned=options.queue is None,
         parent_id=run.workflow_id,
         parent_key=key,
+        inputs=definition.inputs,
     )
     await hands.commit(run, Record(key, "child", child_id=child_id, start=start))
     return is_new

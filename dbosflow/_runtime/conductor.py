@@ -39,7 +39,7 @@ GIVEN_UP = "/given-up"
 """Ends the key of the record that an operation was given up. No branch or step name can hold the slash."""
 WOKEN = "/woken"
 """Ends the key of the record that a sleep is over, in a run with branches."""
-HANDED_ON = frozenset({"step", "sleep", "woken", "given_up", "child", "result", "read"})
+HANDED_ON = frozenset({"step", "sleep", "woken", "given_up", "child", "result", "read", "for_each"})
 """The kinds of record that hand an outcome to the program; a failed attempt hands it nothing."""
 
 
@@ -71,6 +71,11 @@ class Conductor:
             self._late.append(key)
         self._news.set()
         return future
+
+    def expect(self, key: str) -> None:
+        """Says that the record under ``key`` will be asked for, once what it stands for is at hand again."""
+        self._expected.add(key)
+        self._news.set()
 
     def expect_given_up(self, key: str) -> None:
         """Says that the operation of ``key`` has begun again: its being given up is waited for without impatience."""

@@ -2,7 +2,7 @@
 
 ::
 
-    every engine       pool · signals ◄─ listener, safety poll · hub, outcomes (readers) · enqueuer · notifier
+    every engine       pool · signals ◄─ listener, safety poll · hub, outcomes · enqueuer, appender · notifier
     an executing one   lane ◄─ leases (thread) · journal · runner · reclaimer · claimers · watchdog (thread)
 """
 
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
+from dbosflow._runtime.appender import Appender
 from dbosflow._runtime.enqueuer import Enqueuer
 from dbosflow._runtime.executor import Executor
 from dbosflow._runtime.hub import Hub, Outcomes
@@ -101,7 +102,8 @@ class Core:
             self._hub = Hub(self._pool, schema, self._signals, self.observer)
             self._outcomes = Outcomes(self._pool, schema, self._signals)
             self._enqueuer = Enqueuer(self._pool, schema)
-            services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer)
+            self._appender = Appender(self._pool, self._settings, self.announce)
+            services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer, self._appender)
             for service in (*services, SafetyPoll(self._settings, self._signals, listener)):
                 service.open()
                 resources.push_async_callback(service.close)
@@ -194,7 +196,9 @@ class Core:
             topics = [] if known_to_be_new else [workflow_topic(workflow_id)]
         else:
             queue = queue or DEFAULT_QUEUE
-            is_new = await self._enqueuer.enqueue(Enqueued(workflow_id, definition.name, queue, priority, input_text))
+            is_new = await self._enqueuer.enqueue(
+                Enqueued(workflow_id, definition.name, queue, priority, input_text, definition.inputs)
+            )
             topics = [queue_topic(queue), workflow_topic(workflow_id)]
         if is_new:
             self.announce(topics)
@@ -230,7 +234,7 @@ class Core:
 
     async def cancel(self, workflow_id: str) -> Cancellation:
         """Asks for the cancellation of a workflow; what came of that so far."""
-        found = await self._read(workflow.cancel, workflow_id)
+        found = await self._cancel(workflow_id)
         if not found:
             return Cancellation("ended", await self.status(workflow_id))
         self._announce_cancels(found)
@@ -239,7 +243,16 @@ class Core:
 
     async def cancel_children(self, workflow_id: str) -> None:
         """Asks for the cancellation of a workflow's children."""
-        self._announce_cancels(await self._read(workflow.cancel, None, workflow_id))
+        self._announce_cancels(await self._cancel(None, workflow_id))
+
+    async def _cancel(self, *which: str | None) -> Rows:
+        while True:
+            try:
+                return await self._read(workflow.cancel, *which)
+            except psycopg.errors.UniqueViolation:
+                await asyncio.sleep(
+                    0
+                )  # somebody wrote to an input of one that never ran: again, with what is there now
 
     def _announce_cancels(self, rows: Rows) -> None:
         if rows:
@@ -357,6 +370,18 @@ class Core:
             pruned += found
             if found < batch:
                 return pruned
+
+    async def append(self, workflow_id: str, key: str, text: str, idempotency_key: str | None) -> int:
+        """Writes to an input of a workflow; the value's offset."""
+        return await self._appender.append(workflow_id, key, text, idempotency_key)
+
+    async def end_input(self, workflow_id: str, key: str) -> None:
+        """Ends an input of a workflow."""
+        await self._appender.end(workflow_id, key)
+
+    async def collected(self, workflow_id: str, loop_key: str) -> list[str]:
+        """What the handler of a loop gave for each item, as JSON."""
+        return await self._read(step.collected, workflow_id, loop_key)
 
     # -- queues ------------------------------------------------------------------------------------------------------
 

@@ -40,11 +40,24 @@ class Record:
     waiter: Waiter | None = None
     start: Start | None = None
     """The child that starts in the same statement."""
+    place: Place | None = None
+    """Of which item of a loop it is the record."""
+    letter: Values | None = None
+    """A stream value that is written in the same statement."""
 
     @property
     def size(self) -> int:
         """Its rough size in a statement, in bytes."""
         return 200 + len(self.output or "") + len(self.error or "") + (len(self.start.input) if self.start else 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """An item of a loop: the loop's key, the item's offset, and the offset before which every item is done."""
+
+    loop: str
+    offset: int
+    next: int | None = None
 
 
 @dataclass(slots=True, eq=False)
@@ -136,3 +149,5 @@ class Start:
     owned: bool = True
     parent_id: str | None = None
     parent_key: str | None = None
+    inputs: tuple[str, ...] = ()
+    """The stream keys that outsiders may write."""

@@ -149,7 +149,9 @@ class Executor:
             else:
                 decided.set_result(result)
 
-        self.journal.start(Start(workflow_id, definition.name, input_text, RECOVERY_QUEUE, priority, decide))
+        start = Start(workflow_id, definition.name, input_text, RECOVERY_QUEUE, priority, decide)
+        start.inputs = definition.inputs
+        self.journal.start(start)
         return await decided
 
     async def adopt(self, found: Started, definition: WorkflowDef) -> None:

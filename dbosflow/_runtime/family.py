@@ -31,6 +31,9 @@ class Family(Protocol):
     async def emitted(self, workflow_id: str, key: str, producer: str) -> list[str]:
         """The durable values of a stream's producer, as the JSON arrays of its blocks."""
 
+    async def collected(self, workflow_id: str, loop_key: str) -> list[str]:
+        """What the handler of a loop gave for each item, as JSON."""
+
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
         """How a workflow ended. Waits for that; with ``ended``, also while it is blocked."""
 

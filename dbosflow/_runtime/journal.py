@@ -56,6 +56,8 @@ logger = logging.getLogger("dbosflow.journal")
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 1.0
 _OFTEN = 5
+_MOST_LOST_PLACES = 1000
+"""How often the end of an input may lose its place to writers before its run reloads: then something else is wrong."""
 
 
 class JournalOwner(Protocol):
@@ -209,6 +211,8 @@ class Journal(Service):
                 batch.sent += 1
                 result = await write_batch(connection, batch.rows(), self._lane.id, self._settings.schema)
             except (psycopg.Error, UnicodeError, OverflowError, ValueError) as error:
+                if await self._lost_a_place(batch, error):
+                    continue
                 if is_refused(error):
                     await self._settle_refused(batch, error)
                     return
@@ -219,16 +223,26 @@ class Journal(Service):
             except (DbosflowError, OSError) as error:
                 await self._wait_for_database(batch, error)
                 continue
-            if result.written:
-                self._acknowledge(batch, result.started)
-                return
-            if batch.sent > 1 and await self._is_durable(batch):
+            if result.written or (batch.sent > 1 and await self._is_durable(batch)):
                 self._acknowledge(batch, result.started)
                 return
             if not result.leased:
                 await self._lane_lost(batch)
                 return
             batch = self._without_failed(batch, result)
+
+    async def _lost_a_place(self, batch: Batch, error: Exception) -> bool:
+        """Whether an outside writer has taken the place that the end of an input was to have: it is sent again.
+
+        The next snapshot sees what the writer wrote. Alone, since the runs of one statement share its fate.
+        """
+        if not (isinstance(error, psycopg.errors.UniqueViolation) and batch.closes_inputs and len(batch.slices) == 1):
+            return False
+        return (
+            batch.sent < _MOST_LOST_PLACES
+            and not batch.starts
+            and not (batch.sent > 1 and await self._is_durable(batch))
+        )
 
     async def _durable_after(self, batch: Batch, error: Exception) -> bool:
         """After an error that leaves the batch's fate open: asks a witness, over a new connection if need be."""
@@ -257,7 +271,7 @@ class Journal(Service):
         if batch.sent > 1 and isinstance(error, psycopg.errors.UniqueViolation) and await self._is_durable(batch):
             self._acknowledge(batch, frozenset())
             return
-        parts = batch.split()
+        parts = batch.split_off_inputs() if isinstance(error, psycopg.errors.UniqueViolation) else batch.split()
         if len(parts) > 1:
             for part in parts:
                 await self._settle(part)

@@ -116,11 +116,11 @@ async def _attempts(
     while True:
         number += 1
         attempt = Attempt(run, key, f"{run.epoch}.{number}")
-        await _in_time(hands, branch)
+        await in_time(hands, branch)
         run.begin_attempt(key)
         run.body_begins()
         try:
-            record, value, error = await _attempt(hands, attempt, step, args, kwargs)
+            record, value, error = await attempt_once(hands, attempt, step, args, kwargs)
             failures += error is not None
             again = error is not None and step.retry.allows_retry(failures, error)
             if not again:
@@ -130,7 +130,7 @@ async def _attempts(
         if error is None:
             return value
         if not again:
-            raise _failure(record.error or "", error)
+            raise failure_again(record.error or "", error)
         # Durable before the next attempt begins, or a crash in that one would forget that this one has failed.
         failed_record = Record(attempt.record_key, "attempt", error=record.error, attempt=attempt.name)
         failed_record.elapsed = record.elapsed
@@ -138,7 +138,7 @@ async def _attempts(
         await hands.pause(run, step.retry.delay_after(failures))
 
 
-async def _attempt(
+async def attempt_once(
     hands: Hands, attempt: Attempt, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Record, Any, BaseException | None]:
     """Runs the body once: the record of its outcome, and its value or error."""
@@ -171,18 +171,18 @@ def _is_being_cancelled() -> bool:
 
 def _outcome(record: Recorded, step: StepDef) -> Any:
     if record.error is not None:
-        raise _failure(record.error, None)
+        raise failure_again(record.error, None)
     return step.result.load(record.output or "null")
 
 
-def _failure(text: str, live: BaseException | None) -> Exception:
+def failure_again(text: str, live: BaseException | None) -> Exception:
     """The exception of a failed step: live and replayed the same type and message, rebuilt from the record."""
     error, name, message = serde.load_error(text)
     failure = error if isinstance(error, Exception) else StepFailedError(name, message)
     return failure.with_traceback(live.__traceback__ if live else None)
 
 
-async def _in_time(hands: Hands, branch: Branch) -> None:
+async def in_time(hands: Hands, branch: Branch) -> None:
     """Waits while the lane is past its own deadline: then somebody else may own the run already."""
     while not branch.run.lane.in_time:
         await hands.pause(branch.run, _LATE_LEASE_PAUSE)

@@ -6,13 +6,15 @@ import asyncio
 import json
 import math
 from collections import deque
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dbosflow import serde
 from dbosflow._runtime.hub import UNSEEN
 from dbosflow._store.stream import ranges_of
 from dbosflow.errors import (
+    ConfigurationError,
     StreamCancelledError,
     StreamError,
     StreamFailedError,
@@ -25,6 +27,8 @@ from dbosflow.errors import (
 from dbosflow.types import FrameKind, Rollback, StreamOutcome, WorkflowStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dbosflow._runtime.hub import Hub
     from dbosflow._store.stream import Block, Page
     from dbosflow.serde import Codec
@@ -182,9 +186,33 @@ class Reader:
         committed = self._reading.view == "committed"
         return await self._hub.read(self.workflow_id, self.key, self._fetched, known, committed=committed)
 
+    @property
+    def for_loop(self) -> Reading:
+        """What a loop reads that takes over here: only values that stay."""
+        if not self._placed:
+            msg = "a loop needs to know where it begins: give the reader a start of 0 or more, or read from it first"
+            raise ConfigurationError(msg)
+        return replace(self._reading, start=self.offset, view="committed")
+
+    def go_on_at(self, offset: int) -> None:
+        """Goes on behind what a loop has done."""
+        self._items.clear()
+        self._ending, self.outcome = None, None
+        self._start_at(offset)
+
     def progress(self) -> Progress:
         """How far it has read: what a workflow records instead of the values."""
         return Progress(self._fetched, *self._end, self._known_rollbacks, self._given_from)
+
+    @contextmanager
+    def back_if_given_up(self) -> Iterator[None]:
+        """What is read in the block is as unread if the block does not get to its end."""
+        before = {**vars(self), "_items": self._items.copy(), "_rollbacks": self._rollbacks.copy()}
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            raise
 
     async def repeat(self, progress: Progress) -> None:
         """Reads again what an earlier run of the workflow around it has read, and not more."""

@@ -32,19 +32,26 @@ async def next_page(hands: Hands, branch: Branch, reader: Reader) -> None:
         async with may_be_given_up(hands, branch, key):
             if record is None:
                 output, error = None, None
-                try:
-                    await hands.wait(run, reader.next_page())
-                    output = json.dumps(asdict(reader.progress()))
-                except DbosflowError as failure:
-                    error = serde.dump_error(failure)
-                await hands.commit(run, Record(key, "read", output=output, error=error))
+                with reader.back_if_given_up():
+                    try:
+                        await hands.wait(run, reader.next_page())
+                        output = json.dumps(asdict(reader.progress()))
+                    except DbosflowError as failure:
+                        error = serde.dump_error(failure)
+                    await hands.commit(run, Record(key, "read", output=output, error=error))
             else:
+                error = record.error
+                if run.conductor is not None:
+                    run.conductor.expect(key)
+                if error is None:  # before its turn: afterwards the branch would come later than it did live
+                    await hands.wait(run, reader.repeat(_progress(record.output or "{}")))
                 await hands.recall(run, key)
-                output, error = record.output, record.error
         if error is not None:
             failure_again, _, message = serde.load_error(error)
             raise failure_again or StreamError(reader.workflow_id, reader.key, message)
-        if record is not None:
-            row = json.loads(output or "{}")
-            row["kind"] = row["kind"] and FrameKind(row["kind"])
-            await hands.wait(run, reader.repeat(Progress(**row)))
+
+
+def _progress(text: str) -> Progress:
+    row = json.loads(text)
+    row["kind"] = row["kind"] and FrameKind(row["kind"])
+    return Progress(**row)

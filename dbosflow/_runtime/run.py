@@ -19,10 +19,10 @@ from dbosflow._runtime.limits import Limits
 from dbosflow._runtime.scope import current_scope
 from dbosflow._runtime.undecided import Undecided
 from dbosflow._store.step import History
-from dbosflow.errors import LeaseLostError, StreamClosedError, WorkflowCancelledError
+from dbosflow.errors import LeaseLostError, StreamClosedError, StreamInputError, WorkflowCancelledError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
     from dbosflow._runtime.entries import Ending, Waiter
@@ -88,6 +88,7 @@ class Run:
         thread_hands: Hands,
         family: Family,
         history: History | None = None,
+        inputs: Iterable[str] = (),
     ) -> None:
         self.workflow_id = workflow_id
         self.definition = definition
@@ -97,9 +98,10 @@ class Run:
         self.lane = lane
         self.watch = watch
         self.settings = settings
-        self.loop_hands = loop_hands
-        self.thread_hands = thread_hands
+        self.loop_hands, self.thread_hands = loop_hands, thread_hands
         self.family = family
+        self.inputs = frozenset(inputs)
+        """The stream keys that outsiders write, and this run never does."""
         self.history = history or History()
         self.streams = {
             key: Stream(
@@ -180,6 +182,30 @@ class Run:
             self._push(record)
         self._submit(self)
 
+    def append_item(self, record: Record, durable: Waiter, letter: tuple[str, str] | None = None) -> None:
+        """Buffers the record of a loop's item, and a value for a stream in the same statement.
+
+        ``durable`` hears when it is: no turn has to come for it, since the program hears of the loop only.
+        """
+        with self._lock:
+            self._check_writable(None)
+            if letter is not None:
+                record.letter = self._letter(*letter, producer=record.place.loop if record.place else "")
+            self.waiters.add(durable)
+            self._push(record)
+            self._push(Mark(durable))
+        self._submit(self)
+
+    def _letter(self, key: str, text: str, producer: str) -> Values:
+        self._check_own(key)
+        if self._stream(key).closed:
+            msg = f"stream {key!r} of workflow {self.workflow_id!r}, for dead letters, is closed"
+            raise StreamClosedError(self.workflow_id, key, msg)
+        place = (key, producer)
+        count = self._written.setdefault(place, self.history.produced.get(place, 0))
+        self._written[place] = count + 1
+        return Values(key, producer, count, None, [text])
+
     def write(self, key: str, text: str, producer: Producer) -> None:
         """Buffers one stream value, unless the producer has it durable from an earlier run.
 
@@ -189,6 +215,7 @@ class Run:
         size = serde.size_of(text) + 1
         with self._lock:
             self._check_writable(producer.attempt)
+            self._check_own(key)
             name = producer.name
             count = self._written.get((key, name), 0)
             if count < self.history.produced.get((key, name), 0):
@@ -221,6 +248,7 @@ class Run:
         """Buffers the end of a stream. Closing a closed stream does nothing."""
         with self._lock:
             self._check_writable(producer.attempt)
+            self._check_own(key)
             stream = self._stream(key)
             if stream.closed:
                 return
@@ -323,6 +351,14 @@ class Run:
         if attempt is not None and attempt.closed:
             msg = f"attempt {attempt.name} of step {attempt.key!r} is over; it can write nothing any more"
             raise LeaseLostError(msg)
+
+    def _check_own(self, key: str) -> None:
+        if key in self.inputs:
+            msg = (
+                f"stream {key!r} is an input of workflow {self.workflow_id!r}: it is written and closed from outside, "
+                "with engine.write_stream(...). The workflow's own values need another key"
+            )
+            raise StreamInputError(self.workflow_id, key, msg)
 
     def _stream(self, key: str) -> Stream:
         stream = self.streams.get(key)

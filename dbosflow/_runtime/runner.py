@@ -125,7 +125,8 @@ class Runner:
 
     def launch(self, workflow_id: str, definition: WorkflowDef, input_text: str, *, queue: str = "") -> None:
         """Runs a workflow that this lane has just started."""
-        self._launch(workflow_id, definition, input_text, epoch=1, queue=queue, history=None, freed=None)
+        inputs = definition.inputs
+        self._launch(workflow_id, definition, input_text, inputs=inputs, epoch=1, queue=queue, history=None, freed=None)
 
     async def resume(self, claimed: Sequence[Claimed], freed: Callable[[str], None], *, adopted: bool = False) -> None:
         """Runs what this lane has claimed, each from its history; what it ``adopted`` may have run at any epoch."""
@@ -146,6 +147,7 @@ class Runner:
                 one.id,
                 definition,
                 one.input,
+                inputs=one.input_streams or (),
                 epoch=one.epoch,
                 queue=one.queue,
                 history=history,
@@ -170,6 +172,7 @@ class Runner:
         definition: WorkflowDef,
         input_text: str,
         *,
+        inputs: Iterable[str] = (),
         epoch: int,
         queue: str,
         history: History | None,
@@ -194,6 +197,7 @@ class Runner:
             thread_hands=self._thread_hands,
             family=self._family,
             history=history,
+            inputs=inputs,
         )
         run.when_room_is_short = self.when_room_is_short
         if cancelled or workflow_id in self._cancel_at_launch:
@@ -368,7 +372,12 @@ class Runner:
         logger.warning("workflow %s begins a new pass at epoch %d", workflow_id, epoch)
         history = histories[workflow_id]
         self._launch(
-            workflow_id, run.definition, run.input_text, epoch=epoch, queue=run.queue, history=history, freed=freed
+            *(workflow_id, run.definition, run.input_text),
+            inputs=run.inputs,
+            epoch=epoch,
+            queue=run.queue,
+            history=history,
+            freed=freed,
         )
 
     def _finished(self, execution: _Execution, ending: Ending | None) -> None:

@@ -23,11 +23,23 @@ _TEXT_ARRAY = re.compile(r":(\w+)::text\[\]")
 
 _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
     "runs": {"run": ("ids", "epochs")},
-    "starts": {"start": ("ids", "names", "queues", "priorities", "inputs", "parent_ids", "parent_keys", "owned")},
+    "starts": {
+        "start": (
+            "ids",
+            "names",
+            "queues",
+            "priorities",
+            "inputs",
+            "parent_ids",
+            "parent_keys",
+            "input_streams",
+            "owned",
+        )
+    },
     "records": {
         "record": (
             *("ids", "keys", "kinds", "epochs", "seqs", "turns", "attempts", "outputs", "errors", "children"),
-            *("delays", "elapsed"),
+            *("delays", "elapsed", "loop_keys", "loop_offsets", "loop_nexts"),
         )
     },
     "blocks": {
@@ -37,6 +49,7 @@ _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
             *("attempts", "epochs"),
         ),
     },
+    "inputs": {"input": ("ids", "keys", "kinds", "values", "bytes", "epochs")},
     "ends": {"end": ("ids", "epochs", "statuses", "outputs", "errors")},
 }
 """The parameters of each section, as the statement names them: ``<row>_<column>``."""
@@ -57,6 +70,7 @@ class BatchRows:
     records: list[tuple[Any, ...]] = field(default_factory=list)
     tails: list[tuple[str, str, int]] = field(default_factory=list)
     blocks: list[tuple[Any, ...]] = field(default_factory=list)
+    inputs: list[tuple[Any, ...]] = field(default_factory=list)
     ends: list[tuple[Any, ...]] = field(default_factory=list)
 
     def shape(self) -> tuple[str, ...]:

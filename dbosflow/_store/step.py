@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -36,6 +37,22 @@ class Recorded:
 
 
 @dataclass(slots=True)
+class Past:
+    """What is on record of a loop: sums, and the items that its watermark, ``next``, does not supersede."""
+
+    next: int = 0
+    """Every item before this offset is done."""
+    done: int = 0
+    failed: int = 0
+    last: int | None = None
+    """The greatest offset that is done."""
+    finished: set[int] = field(default_factory=set)
+    """What is done from the watermark on."""
+    failures: dict[int, list[Recorded]] = field(default_factory=dict)
+    """The failed attempts of what is not done, by offset, oldest first."""
+
+
+@dataclass(slots=True)
 class History:
     """What a run replays. Empty for a workflow that never ran."""
 
@@ -50,15 +67,19 @@ class History:
     """Their size by stream key: of each as JSON, and one more."""
     tails: dict[str, int] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
+    loops: dict[str, Past] = field(default_factory=dict)
+    """The loops by their keys."""
+    last_seq: int = -1
+    last_turn: int = -1
     undecided: list[tuple[str, str, int, int]] = field(default_factory=list)
     """What attempts wrote that no record has decided: producer, stream key, offset and count of each block."""
 
     @property
     def next_place(self) -> tuple[int, int]:
         """The ``seq`` and the ``turn`` of the next record."""
-        seqs = (record.seq for record in self.records.values())
-        turns = (record.turn for record in self.records.values())
-        return max(seqs, default=-1) + 1, max(turns, default=-1) + 1
+        records = self.records.values()
+        seq = max(self.last_seq, *(record.seq for record in records), -1)
+        return seq + 1, max(self.last_turn, *(record.turn for record in records), -1) + 1
 
 
 async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, History]:
@@ -66,24 +87,45 @@ async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence
     found = {workflow_id: History() for workflow_id in ids}
     for row in await fetch_all(connection, schema, _TABLE, "history", ids=list(ids)):
         history = found[row["workflow_id"]]
-        if row["part"] == "record":
-            names = ("key", "kind", "seq", "turn", "attempt", "output", "error", "child_id", "remaining", "age")
-            record = Recorded(**{name: row[name] for name in names})
-            if record.kind == "attempt":
-                history.failures.setdefault(record.key.rpartition("@")[0], []).append(record)
-            history.records[record.key] = record
-        elif row["part"] == "undecided":
-            history.undecided.append((row["producer"], row["key"], row["tail"], row["count"]))
-        else:
-            _count_written(history, row)
+        if row["seq"] is not None:
+            history.last_seq = max(history.last_seq, row["seq"])
+            history.last_turn = max(history.last_turn, row["turn"])
+        _PARTS[row["part"]](history, row)
     for history in found.values():
         history.undecided.sort()
-        for failures in history.failures.values():
-            failures.sort(key=lambda record: record.seq)
+        failures: list[dict[Any, list[Recorded]]] = [history.failures]
+        failures += (past.failures for past in history.loops.values())
+        for attempts in (attempts for steps in failures for attempts in steps.values()):
+            attempts.sort(key=lambda record: record.seq)
     return found
 
 
-def _count_written(history: History, row: dict[str, Any]) -> None:
+def _add_record(history: History, row: dict[str, Any]) -> None:
+    record = _recorded(row)
+    if record.kind == "attempt":
+        history.failures.setdefault(record.key.rpartition("@")[0], []).append(record)
+    history.records[record.key] = record
+
+
+def _add_loop(history: History, row: dict[str, Any]) -> None:
+    past = history.loops.setdefault(row["key"], Past())
+    past.next = row["tail"]
+    past.done, past.failed, past.last = json.loads(row["output"]).values()
+
+
+def _add_item(history: History, row: dict[str, Any]) -> None:
+    past = history.loops.setdefault(row["child_id"], Past())
+    if row["kind"] == "step":
+        past.finished.add(row["tail"])
+    else:
+        past.failures.setdefault(row["tail"], []).append(_recorded(row))
+
+
+def _add_undecided(history: History, row: dict[str, Any]) -> None:
+    history.undecided.append((row["producer"], row["key"], row["tail"], row["count"]))
+
+
+def _add_producer(history: History, row: dict[str, Any]) -> None:
     """What a producer has in a stream, or had in what was trimmed from it."""
     key, producer = row["key"], row["producer"]
     history.produced[key, producer] = history.produced.get((key, producer), 0) + row["count"]
@@ -93,6 +135,27 @@ def _count_written(history: History, row: dict[str, Any]) -> None:
         history.tails[key] = max(row["tail"], history.tails.get(key, 0))
         if row["kind"] is not None:
             history.closed.add(key)
+
+
+_PARTS = {
+    "record": _add_record,
+    "loop": _add_loop,
+    "item": _add_item,
+    "undecided": _add_undecided,
+    "producer": _add_producer,
+    "trimmed": _add_producer,
+}
+
+
+def _recorded(row: dict[str, Any]) -> Recorded:
+    names = ("key", "kind", "seq", "turn", "attempt", "output", "error", "child_id", "remaining", "age")
+    return Recorded(**{name: row[name] for name in names})
+
+
+async def collected(connection: AsyncConnection[Any], schema: str, workflow_id: str, loop_key: str) -> list[str]:
+    """What the handler of a loop gave for each item, as JSON."""
+    rows = await fetch_all(connection, schema, _TABLE, "collected", workflow_id=workflow_id, loop_key=loop_key)
+    return [row["output"] or "null" for row in rows]
 
 
 async def list_steps(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> list[StepInfo]:

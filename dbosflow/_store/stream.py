@@ -6,6 +6,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from psycopg.rows import dict_row
+
+from dbosflow._store import statements
 from dbosflow._store.queries import fetch_all
 from dbosflow.types import FrameKind, StreamInfo, StreamState, WorkflowStatus
 
@@ -155,6 +158,41 @@ async def offset_from_end(
                     return int(before + seen - count)
         if len(rows) < PAGE_BLOCKS:
             return 0 if before == _BEHIND_ALL else before
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What came of one block of an outside writer."""
+
+    status: WorkflowStatus | None
+    """``None``: no such workflow."""
+    input_streams: tuple[str, ...]
+    """What its workflow declares."""
+    declared: bool
+    ended: bool
+    offset: int | None
+    """Where it stands; with none of the above to blame, another writer was faster."""
+    differs: bool
+    """Whether the producer had written something else there before."""
+
+
+async def append(connection: AsyncConnection[Any], schema: str, rows: Sequence[tuple[Any, ...]]) -> list[Appended]:
+    """Appends blocks to inputs: ``(workflow id, key, count, kind, values, bytes, producer)`` each."""
+    names = ("ids", "keys", "counts", "kinds", "values", "bytes", "producers")
+    arrays = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        # Not prepared: a plan that was made while the table was empty would scan it.
+        statement = statements.literal(statements.load(_TABLE, schema)["append"])
+        await cursor.execute(statement, arrays, prepare=False)
+        found = await cursor.fetchall()
+    return [
+        Appended(
+            None if row["status"] is None else WorkflowStatus(row["status"]),
+            tuple(row["input_streams"] or ()),
+            *(row["declared"], row["ended"], row["offset"], row["differs"]),
+        )
+        for row in found
+    ]
 
 
 async def emitted(

@@ -29,6 +29,7 @@ class Enqueued:
     queue: str
     priority: int
     input: str
+    input_streams: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +53,8 @@ class Claimed:
     queue: str
     epoch: int
     input: str
+    input_streams: list[str] | None
+    """The keys that outsiders may write, as the start declared them."""
     recoveries: int
     cancel_requested: bool
 
@@ -88,8 +91,14 @@ async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[
         queues=[row.queue for row in rows],
         priorities=[row.priority for row in rows],
         inputs=[row.input for row in rows],
+        input_streams=[keys_text(row.input_streams) for row in rows],
     )
     return {row["id"] for row in inserted}
+
+
+def keys_text(keys: Sequence[str]) -> str | None:
+    """Stream keys as the statements that start a workflow take them."""
+    return json.dumps(keys) if keys else None
 
 
 async def started(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, Started]:

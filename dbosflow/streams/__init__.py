@@ -10,7 +10,9 @@ What is read can be transformed on its way, from either reader or any other iter
 
 from dbosflow.streams import stages
 from dbosflow.streams.declared import Stream
+from dbosflow.streams.inputs import InputOptions, read_input, read_input_async
 from dbosflow.streams.inside import read_stream, read_stream_async
+from dbosflow.streams.loops import LoopOptions, for_each, for_each_async
 from dbosflow.streams.options import OnRollback, ReadOptions
 from dbosflow.streams.pipes import pipe
 from dbosflow.streams.readers import StreamChannel, StreamReader
@@ -30,11 +32,14 @@ from dbosflow.streams.transforms import (
     take_while,
 )
 from dbosflow.streams.writers import StreamWriter, close_stream, close_stream_async, write_stream, write_stream_async
-from dbosflow.types import Rollback, StreamOutcome, StreamValue
+from dbosflow.types import Processed, Rollback, StreamOutcome, StreamValue
 
 __all__ = [
     "AsyncValues",
+    "InputOptions",
+    "LoopOptions",
     "OnRollback",
+    "Processed",
     "ReadOptions",
     "Rollback",
     "Stream",
@@ -52,9 +57,13 @@ __all__ = [
     "filter",
     "flat_map",
     "flat_map_async",
+    "for_each",
+    "for_each_async",
     "map",
     "map_async",
     "pipe",
+    "read_input",
+    "read_input_async",
     "read_stream",
     "read_stream_async",
     "reduce",

@@ -47,6 +47,10 @@ class Stream(Generic[C, F]):
         """What the engine needs to read it."""
         return reading(workflow_id, self.key, self._types[0], options, self._final)
 
+    def dump(self, value: C) -> str:
+        """A value as JSON, checked."""
+        return self._chunks.dump(value)
+
     @cached_property
     def _types(self) -> tuple[Any, Any]:
         given = get_args(getattr(self, "__orig_class__", None))  # set by Stream[C, F](...) after __init__
@@ -60,3 +64,8 @@ class Stream(Generic[C, F]):
     @cached_property
     def _final(self) -> Codec[F]:
         return Codec(self._types[1], f"the final payload of stream {self.key!r}")
+
+
+def key_of(stream: str | Stream[Any, Any]) -> str:
+    """The key of a stream that is given by its key or as declared."""
+    return stream.key if isinstance(stream, Stream) else check_identifier("stream key", stream)

@@ -211,3 +211,8 @@ def last(reader: Reader) -> StreamValue[Any]:
     outcome = reader.outcome
     error = None if outcome is None else outcome.error
     return StreamValue(None, reader.offset, closed=outcome is not None, error=error)
+
+
+def reader_of(source: object) -> Reader | None:
+    """What stands behind a reader or a channel."""
+    return source._reader if isinstance(source, StreamReader | StreamChannel) else None  # noqa: SLF001 (of this module)

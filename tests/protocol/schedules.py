@@ -66,7 +66,10 @@ class Slice:
     def record(self, key: str, output: str | None = "1", *, seq: int = 0) -> Slice:
         """A step's outcome."""
         self.records.append(
-            (self.workflow_id, key, "step", self.epoch, seq, seq, f"{self.epoch}.1", output, None, None, None, 0.0)
+            (
+                *(self.workflow_id, key, "step", self.epoch, seq, seq, f"{self.epoch}.1", output),
+                *(None, None, None, 0.0, None, None, None),
+            )
         )
         return self
 
@@ -90,7 +93,7 @@ class Slice:
 
 def batch(*slices: Slice, starts: tuple[str, ...] = ()) -> BatchRows:
     """The rows of one statement."""
-    rows = BatchRows(starts=[(workflow_id, NAME, "", 0, "{}", None, None, True) for workflow_id in starts])
+    rows = BatchRows(starts=[(workflow_id, NAME, "", 0, "{}", None, None, None, True) for workflow_id in starts])
     for part in slices:
         rows.runs.append((part.workflow_id, part.epoch))
         rows.records += part.records

@@ -44,13 +44,16 @@ WITH lease AS MATERIALIZED (
 -- [starts
 , started AS (
     INSERT INTO dbosflow.workflow
-        (id, name, status, queue, priority, input, parent_id, parent_key, epoch, worker_id, started_at)
+        (id, name, status, queue, priority, input, parent_id, parent_key, input_streams, epoch, worker_id, started_at)
     SELECT s.id, s.name, CASE WHEN s.owned THEN 'running' ELSE 'queued' END, s.queue, s.priority, s.input::json,
-           s.parent_id, s.parent_key, CASE WHEN s.owned THEN 1 ELSE 0 END, CASE WHEN s.owned THEN gate.id END,
+           s.parent_id, s.parent_key,
+           CASE WHEN s.input_streams IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(s.input_streams::json)) END,
+           CASE WHEN s.owned THEN 1 ELSE 0 END, CASE WHEN s.owned THEN gate.id END,
            CASE WHEN s.owned THEN now() END
     FROM unnest(:start_ids::text[], :start_names::text[], :start_queues::text[], :start_priorities::integer[],
-                :start_inputs::text[], :start_parent_ids::text[], :start_parent_keys::text[], :start_owned::boolean[])
-         AS s (id, name, queue, priority, input, parent_id, parent_key, owned)
+                :start_inputs::text[], :start_parent_ids::text[], :start_parent_keys::text[],
+                :start_input_streams::text[], :start_owned::boolean[])
+         AS s (id, name, queue, priority, input, parent_id, parent_key, input_streams, owned)
     CROSS JOIN gate
     ORDER BY s.id
     ON CONFLICT (id) DO NOTHING
@@ -60,14 +63,18 @@ WITH lease AS MATERIALIZED (
 -- [records
 , recorded AS (
     INSERT INTO dbosflow.step
-        (workflow_id, key, kind, epoch, seq, turn, attempt, output, error, child_id, wake_at, started_at)
+        (workflow_id, key, kind, epoch, seq, turn, attempt, output, error, child_id, wake_at, started_at,
+         loop_key, loop_offset, loop_next)
     SELECT r.workflow_id, r.key, r.kind, r.epoch, r.seq, r.turn, r.attempt, r.output::json, r.error::json, r.child_id,
-           now() + r.delay * interval '1 second', now() - r.elapsed * interval '1 second'
+           now() + r.delay * interval '1 second', now() - r.elapsed * interval '1 second',
+           r.loop_key, r.loop_offset, r.loop_next
     FROM unnest(:record_ids::text[], :record_keys::text[], :record_kinds::text[], :record_epochs::integer[],
                 :record_seqs::integer[], :record_turns::integer[], :record_attempts::text[], :record_outputs::text[],
                 :record_errors::text[], :record_children::text[], :record_delays::double precision[],
-                :record_elapsed::double precision[])
-         AS r (workflow_id, key, kind, epoch, seq, turn, attempt, output, error, child_id, delay, elapsed)
+                :record_elapsed::double precision[], :record_loop_keys::text[], :record_loop_offsets::bigint[],
+                :record_loop_nexts::bigint[])
+         AS r (workflow_id, key, kind, epoch, seq, turn, attempt, output, error, child_id, delay, elapsed,
+               loop_key, loop_offset, loop_next)
     CROSS JOIN gate
 )
 -- ]
@@ -82,6 +89,27 @@ WITH lease AS MATERIALIZED (
                 :block_producer_seqs::bigint[], :block_attempts::text[], :block_epochs::integer[])
          AS b (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, attempt, epoch)
     CROSS JOIN gate
+)
+-- ]
+-- [inputs
+-- What outsiders write to ends with its workflow, used or not, at the tail that this statement sees. If a writer is
+-- faster, the primary key says so, and the whole is sent again. Sorted, as the writers are: no deadlock.
+, closed AS (
+    INSERT INTO dbosflow.stream_block
+        (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
+    SELECT i.workflow_id, i.key, coalesce(tail.next, 0), 1, i.kind, i.values::json, i.bytes, '', 0, i.epoch
+    FROM unnest(:input_ids::text[], :input_keys::text[], :input_kinds::text[], :input_values::text[],
+                :input_bytes::integer[], :input_epochs::integer[]) AS i (workflow_id, key, kind, values, bytes, epoch)
+    CROSS JOIN gate
+    LEFT JOIN LATERAL (
+        SELECT b."offset" + b.count AS next, b.kind
+        FROM dbosflow.stream_block b
+        WHERE b.workflow_id = i.workflow_id AND b.key = i.key
+        ORDER BY b."offset" DESC
+        LIMIT 1
+    ) AS tail ON true
+    WHERE tail.kind IS NULL OR tail.kind NOT IN ('complete', 'error', 'cancelled')
+    ORDER BY i.workflow_id, i.key
 )
 -- ]
 -- [ends

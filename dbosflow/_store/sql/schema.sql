@@ -58,6 +58,9 @@ CREATE TABLE dbosflow.step (
     wake_at     timestamptz,
     started_at  timestamptz NOT NULL,
     recorded_at timestamptz NOT NULL DEFAULT now(),
+    loop_key    text,                                      -- of an item of a loop (`for_each`): the loop's own key
+    loop_offset bigint,                                    -- of the item in the loop's stream
+    loop_next   bigint,                                    -- every item before this offset is done
     PRIMARY KEY (workflow_id, key)
 );
 
@@ -77,6 +80,9 @@ CREATE TABLE dbosflow.stream_block (
     created_at   timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (workflow_id, key, "offset")
 );
+-- What outsiders write to a workflow's inputs has epoch 0, which no owner has: each producer's block is there once. Their
+-- producers are `k:` and an idempotency key, or `w:` and a unique id.
+CREATE UNIQUE INDEX stream_block_input ON dbosflow.stream_block (workflow_id, key, producer) WHERE epoch = 0;
 -- A reader's fetch looks up the few rollbacks ahead of it.
 CREATE INDEX stream_block_rollback ON dbosflow.stream_block (workflow_id, key) WHERE kind = 'rollback';
 

@@ -1,18 +1,37 @@
 -- name: history (all that the runs of these workflows need to replay: records, and what each producer has durable)
 -- Scans of the primary keys; the values of the blocks are not touched. The order of the undecided blocks is their own.
+-- Of a loop come its sums, and of its items only those that its watermark does not supersede.
+WITH loop AS MATERIALIZED (
+    SELECT workflow_id, loop_key, coalesce(max(loop_next), 0) AS next, max(seq) AS seq, max(turn) AS turn,
+           json_build_object('done', count(*) FILTER (WHERE kind = 'step' AND error IS NULL),
+                             'failed', count(*) FILTER (WHERE kind = 'step' AND error IS NOT NULL),
+                             'last', max(loop_offset) FILTER (WHERE kind = 'step')) AS sums
+    FROM dbosflow.step
+    WHERE workflow_id = ANY(:ids) AND loop_key IS NOT NULL
+    GROUP BY workflow_id, loop_key
+)
 SELECT 'record' AS part, workflow_id, key, kind, seq, turn, attempt, output::text AS output, error::text AS error,
        child_id, extract(epoch FROM wake_at - now())::double precision AS remaining,
        extract(epoch FROM now() - recorded_at)::double precision AS age,
        NULL AS producer, NULL::bigint AS count, NULL::bigint AS bytes, NULL::bigint AS tail
 FROM dbosflow.step
-WHERE workflow_id = ANY(:ids)
+WHERE workflow_id = ANY(:ids) AND loop_key IS NULL
+UNION ALL
+SELECT 'loop', workflow_id, loop_key, NULL, seq, turn, NULL, sums::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, next
+FROM loop
+UNION ALL
+SELECT 'item', s.workflow_id, s.key, s.kind, s.seq, s.turn, s.attempt, NULL, NULL, s.loop_key, NULL,
+       extract(epoch FROM now() - s.recorded_at)::double precision, NULL, NULL, NULL, s.loop_offset
+FROM loop l
+JOIN dbosflow.step s ON s.workflow_id = l.workflow_id AND s.loop_key = l.loop_key
+WHERE s.loop_offset >= l.next
 UNION ALL
 SELECT 'producer', workflow_id, key, max(kind) FILTER (WHERE kind IN ('complete', 'error', 'cancelled')),
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
        producer, coalesce(sum(count) FILTER (WHERE kind = 'values'), 0)::bigint,
        coalesce(sum(bytes - 1) FILTER (WHERE kind = 'values'), 0)::bigint, max("offset" + count)
 FROM dbosflow.stream_block
-WHERE workflow_id = ANY(:ids)
+WHERE workflow_id = ANY(:ids) AND epoch > 0             -- not what outsiders wrote
 GROUP BY workflow_id, key, producer
 UNION ALL
 SELECT 'trimmed', workflow_id, key, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, producer, count, bytes, NULL
@@ -35,3 +54,8 @@ WHERE b.workflow_id = ANY(:ids) AND b.kind = 'values' AND b.attempt IS NOT NULL
 SELECT key, kind, seq, turn, epoch, attempt, output::text AS output, error::text AS error, started_at, recorded_at
 FROM dbosflow.step WHERE workflow_id = :workflow_id
 ORDER BY turn, seq;
+
+-- name: collected (what the handler of a loop gave for each item, in the order of the stream)
+SELECT output::text AS output FROM dbosflow.step
+WHERE workflow_id = :workflow_id AND loop_key = :loop_key AND kind = 'step' AND error IS NULL
+ORDER BY loop_offset;

@@ -76,3 +76,63 @@ FROM (
     WHERE a.workflow_id = :workflow_id AND (:key::text IS NULL OR a.key = :key)
 ) AS b
 GROUP BY b.key ORDER BY b.key;
+
+-- name: append (what outsiders write to inputs: of each stream all blocks, in their order, or none)
+-- Each block stands at a tail that this statement sees. The first of a stream's decides: the primary key lets one writer
+-- have the place, and nobody who saw this tail can write behind it. Who was not let try again, with the new tail. For
+-- the same reason `known` is exact: a block of ours that it does not see has the first place taken, too. The end of a
+-- workflow takes a place in each of its inputs, so nothing gets in after it. `first` is sorted: no deadlock.
+-- Indexes: the primary keys, one probe a stream; stream_block_input, one probe a block.
+WITH given AS MATERIALIZED (
+    SELECT *
+    FROM unnest(:ids::text[], :keys::text[], :counts::integer[], :kinds::text[], :values::text[], :bytes::integer[],
+                :producers::text[])
+         WITH ORDINALITY AS b (workflow_id, key, count, kind, values, bytes, producer, number)
+), place AS MATERIALIZED (
+    SELECT s.workflow_id, s.key, w.status, w.input_streams, coalesce(tail.next, 0) AS next,
+           s.key = ANY(w.input_streams) AS declared,
+           w.status IN ('succeeded', 'failed', 'cancelled') OR tail.kind IN ('complete', 'error', 'cancelled') AS ended
+    FROM (SELECT DISTINCT workflow_id, key FROM given) AS s
+    LEFT JOIN dbosflow.workflow w ON w.id = s.workflow_id
+    LEFT JOIN LATERAL (
+        SELECT b."offset" + b.count AS next, b.kind
+        FROM dbosflow.stream_block b
+        WHERE b.workflow_id = s.workflow_id AND b.key = s.key
+        ORDER BY b."offset" DESC
+        LIMIT 1
+    ) AS tail ON true
+), known AS MATERIALIZED (
+    SELECT g.number, b."offset", b.values::text <> g.values AS differs
+    FROM given g
+    JOIN dbosflow.stream_block b
+      ON b.workflow_id = g.workflow_id AND b.key = g.key AND b.producer = g.producer AND b.epoch = 0
+), fresh AS MATERIALIZED (
+    SELECT g.*, p.next + sum(g.count) OVER earlier - g.count AS "offset", row_number() OVER earlier AS position
+    FROM given g
+    JOIN place p ON p.workflow_id = g.workflow_id AND p.key = g.key
+    WHERE p.declared AND p.ended IS NOT TRUE AND NOT EXISTS (SELECT FROM known k WHERE k.number = g.number)
+    WINDOW earlier AS (PARTITION BY g.workflow_id, g.key ORDER BY g.number)
+), first AS (
+    INSERT INTO dbosflow.stream_block
+        (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
+    SELECT workflow_id, key, "offset", count, kind, values::json, bytes, producer, 0, 0
+    FROM fresh WHERE position = 1
+    ORDER BY workflow_id, key
+    ON CONFLICT DO NOTHING
+    RETURNING workflow_id, key
+), rest AS (
+    INSERT INTO dbosflow.stream_block
+        (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
+    SELECT f.workflow_id, f.key, f."offset", f.count, f.kind, f.values::json, f.bytes, f.producer, 0, 0
+    FROM fresh f JOIN first ON first.workflow_id = f.workflow_id AND first.key = f.key
+    WHERE f.position > 1
+)
+SELECT p.status, p.input_streams, coalesce(p.declared, false) AS declared, coalesce(p.ended, false) AS ended,
+       coalesce(k."offset", CASE WHEN first.key IS NOT NULL THEN f."offset" END)::bigint AS "offset",
+       coalesce(k.differs, false) AS differs
+FROM given g
+JOIN place p ON p.workflow_id = g.workflow_id AND p.key = g.key
+LEFT JOIN known k ON k.number = g.number
+LEFT JOIN fresh f ON f.number = g.number
+LEFT JOIN first ON first.workflow_id = g.workflow_id AND first.key = g.key
+ORDER BY g.number;

@@ -1,9 +1,11 @@
 -- name: enqueue (needs no lease: the row belongs to nobody)
 -- Sorted by id: two processes that enqueue the same ids would deadlock otherwise.
-INSERT INTO dbosflow.workflow (id, name, status, queue, priority, input)
-SELECT s.id, s.name, 'queued', s.queue, s.priority, s.input::json
-FROM unnest(:ids::text[], :names::text[], :queues::text[], :priorities::integer[], :inputs::text[])
-     AS s (id, name, queue, priority, input)
+INSERT INTO dbosflow.workflow (id, name, status, queue, priority, input, input_streams)
+SELECT s.id, s.name, 'queued', s.queue, s.priority, s.input::json,
+       CASE WHEN s.input_streams IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(s.input_streams::json)) END
+FROM unnest(:ids::text[], :names::text[], :queues::text[], :priorities::integer[], :inputs::text[],
+            :input_streams::text[])
+     AS s (id, name, queue, priority, input, input_streams)
 ORDER BY s.id
 ON CONFLICT (id) DO NOTHING
 RETURNING id;
@@ -28,7 +30,7 @@ UPDATE dbosflow.workflow w
 SET status = 'running', worker_id = lease.id, epoch = w.epoch + 1, started_at = coalesce(w.started_at, now())
 FROM free, lease
 WHERE w.id = free.id
-RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, w.recoveries,
+RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, w.input_streams, w.recoveries,
           w.cancel_requested_at IS NOT NULL AS cancel_requested;
 
 -- name: unknown (workflows that wait in a queue and are not among these; asked now and then, when little else waits)
@@ -97,19 +99,35 @@ ORDER BY created_at DESC, id DESC
 LIMIT :limit;
 
 -- name: owned (what a lane owns and does not know: a claim whose answer was lost)
-SELECT id, name, queue, epoch, input::text AS input, recoveries, cancel_requested_at IS NOT NULL AS cancel_requested
+SELECT id, name, queue, epoch, input::text AS input, input_streams, recoveries,
+       cancel_requested_at IS NOT NULL AS cancel_requested
 FROM dbosflow.workflow
 WHERE worker_id = :worker_id AND queue = :queue AND NOT id = ANY(:known);
 
 -- name: cancel (of one workflow by id, or of the children of one)
 -- A request, which the owner or the next one carries out: only the fence may write for a run. A workflow that never ran
--- has no streams and nobody to carry it out, so it ends here. A blocked one is queued again, to get an owner.
+-- has nobody to carry it out, so it ends here, with its inputs: if one of their writers is faster, the primary key says so,
+-- and this is sent again. A blocked one is queued again, to get an owner.
 WITH asked AS MATERIALIZED (
-    SELECT id, epoch = 0 AS never_ran
+    SELECT id, input_streams, epoch = 0 AS never_ran
     FROM dbosflow.workflow
     WHERE (id = :workflow_id OR parent_id = :parent_id) AND status NOT IN ('succeeded', 'failed', 'cancelled')
     ORDER BY id
     FOR UPDATE
+), closed AS (
+    INSERT INTO dbosflow.stream_block (workflow_id, key, "offset", count, kind, bytes, producer, producer_seq, epoch)
+    SELECT a.id, i.key, coalesce(tail.next, 0), 1, 'cancelled', 0, '', 0, 0
+    FROM asked a
+    CROSS JOIN unnest(a.input_streams) AS i (key)
+    LEFT JOIN LATERAL (
+        SELECT b."offset" + b.count AS next, b.kind
+        FROM dbosflow.stream_block b
+        WHERE b.workflow_id = a.id AND b.key = i.key
+        ORDER BY b."offset" DESC
+        LIMIT 1
+    ) AS tail ON true
+    WHERE a.never_ran AND (tail.kind IS NULL OR tail.kind NOT IN ('complete', 'error', 'cancelled'))
+    ORDER BY a.id, i.key
 )
 UPDATE dbosflow.workflow w
 SET cancel_requested_at = coalesce(w.cancel_requested_at, now()),

@@ -1,4 +1,4 @@
-"""Streams can be trimmed: the SQL is in the file of the same name."""
+"""Input streams and durable loops: the SQL is in the file of the same name."""
 
 from __future__ import annotations
 

@@ -1,0 +1,283 @@
+"""Durable loops over a stream: a handler runs as a step for each item, and the loop is one operation of its branch.
+
+The program hears of the loop only when that is over, so nothing in between has to be replayed: what is read is not on
+record, and a run that goes on begins where the records say that all is done.
+
+::
+
+    page ──► item ──► attempts of the handler ──► its record, which carries the watermark ──► durable: room for another
+                          └── failed for good ──► raise: the loop ends │ skip │ dead letter, in the record's statement
+
+The *watermark* is the offset before which every item is done. A record that carries a greater one supersedes all below
+it: a history holds the items from there on, never more than are begun at a time; so does the memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from dbosflow import serde
+from dbosflow._runtime.entries import Place, Record
+from dbosflow._runtime.operations import attempt_once, failure_again, in_time, may_be_given_up, operation, recorded
+from dbosflow._runtime.scope import Attempt, current_scope
+from dbosflow._store.step import Past
+from dbosflow.errors import DbosflowError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from dbosflow._runtime.branch import Branch
+    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.reader import Reader, Reading
+    from dbosflow.definitions import StepDef
+
+OnError = Literal["raise", "skip", "dead_letter"]
+"""What becomes of an item whose handler fails for good."""
+
+_AHEAD = 1024
+"""How many items may be done behind one that is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How a loop goes."""
+
+    name: str
+    concurrency: int = 1
+    ordered: bool = True
+    checkpoint_every: int = 1
+    on_error: OnError = "raise"
+
+
+async def for_each(
+    hands: Hands, branch: Branch, reading: Reading, handler: StepDef, settings: Settings
+) -> tuple[str, dict[str, Any], Exception | None]:
+    """The loop's key, what it has done, and what ended it early: its record's, or those of running it now."""
+    run = branch.run
+    with operation(branch, settings.name, f"for_each({settings.name!r})") as key:
+        record = recorded(branch, key, "for_each")
+        live: Exception | None = None
+        async with may_be_given_up(hands, branch, key):
+            if record is not None:
+                await hands.recall(run, key)
+                output, error = record.output, record.error
+            else:
+                loop = Loop(branch, key, reading, handler, settings)
+                error = None
+                try:
+                    await hands.wait(run, loop.run())
+                except Exception as failure:  # noqa: BLE001 (the handler's or the stream's: the loop's outcome)
+                    live, error = failure, serde.dump_error(failure)
+                output = json.dumps(loop.sums)
+                await hands.commit(run, Record(key, "for_each", output=output, error=error))
+        return key, json.loads(output or "{}"), None if error is None else failure_again(error, live)
+
+
+class Loop:
+    """One pass over a stream, from the watermark on. Lives on the engine's loop."""
+
+    def __init__(self, branch: Branch, key: str, reading: Reading, handler: StepDef, settings: Settings) -> None:
+        run = branch.run
+        self._branch = branch
+        self._run = run
+        self._key = key
+        self._handler = handler
+        self._settings = settings
+        self._past = past = run.history.loops.get(key) or Past()
+        assert isinstance(reading.start, int)
+        self._next = max(reading.start, past.next)
+        self._reader: Reader = run.family.reader(replace(reading, start=self._next))
+        self._done, self._failed, self._last = past.done, past.failed, past.last
+        self._begun: OrderedDict[int, _Finished | bool] = OrderedDict()
+        """From the watermark on, in the order of the stream: whether it is done, or finished and not on record yet."""
+        self._under_way = 0
+        self._not_durable = 0
+        self._room = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: asyncio.Future[None]
+
+    @property
+    def sums(self) -> dict[str, Any]:
+        """What it has done."""
+        return {"count": self._done, "failed": self._failed, "last": self._last, "next": self._next}
+
+    async def run(self) -> None:
+        """Handles each item, until the stream ends or a failure ends the loop."""
+        self._failure = asyncio.get_running_loop().create_future()
+        feeding = self._task(self._feed())
+        try:
+            await asyncio.wait({feeding, self._failure}, return_when=asyncio.FIRST_COMPLETED)
+            if self._failure.done():
+                self._failure.result()
+            await feeding
+        finally:
+            tasks = {feeding, *self._tasks}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._failure.cancel()
+
+    async def _feed(self) -> None:
+        try:
+            while not self._reader.over:
+                item = self._reader.take()
+                if item is None:
+                    if not self._reader.over:
+                        await self._reader.next_page()
+                elif item.rollback is None:
+                    await self._begin(item.offset, item.value)
+        except DbosflowError:
+            await self._all_done()
+            raise
+        await self._all_done()
+        outcome = self._reader.outcome
+        if outcome is not None and outcome.error is not None:
+            raise outcome.error
+
+    async def _all_done(self) -> None:
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def _begin(self, offset: int, value: Any) -> None:
+        if offset in self._past.finished:
+            self._past.finished.discard(offset)
+            self._begun[offset] = True
+            self._settle()
+            return
+        while not self._has_room:
+            self._room.clear()
+            await self._room.wait()
+        self._begun[offset] = False
+        self._under_way += 1
+        task = self._task(self._handle(offset, value))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    @property
+    def _has_room(self) -> bool:
+        settings = self._settings
+        waiting = max(self._not_durable - settings.checkpoint_every + 1, 0)
+        return self._under_way + waiting < settings.concurrency and len(self._begun) < _AHEAD + settings.concurrency
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+
+    # -- an item -----------------------------------------------------------------------------------------------------
+
+    async def _handle(self, offset: int, value: Any) -> None:
+        run, retry = self._run, self._handler.retry
+        key = f"{self._key}/{offset}"
+        past = self._past.failures.pop(offset, [])
+        failures, number = len(past), 0
+        if past:
+            await asyncio.sleep(max(retry.delay_after(failures) - past[-1].age - run.age, 0))
+        while True:
+            number += 1
+            attempt = Attempt(run, key, f"{run.epoch}.{number}")
+            await in_time(run.loop_hands, self._branch)
+            run.begin_attempt(key)
+            run.body_begins()
+            ended = False
+            try:
+                record, _, error = await attempt_once(run.loop_hands, attempt, self._handler, (value,), {})
+                failures += error is not None
+                if error is None or not retry.allows_retry(failures, error):
+                    ended = True
+                    self._finish(offset, _Finished(record, error, value))
+                    return
+                failed = Record(attempt.record_key, "attempt", error=record.error, attempt=attempt.name)
+                failed.elapsed, failed.place = record.elapsed, Place(self._key, offset)
+                durable = asyncio.get_running_loop().create_future()
+                run.append_item(failed, durable)
+                await durable
+            finally:
+                if not ended:
+                    run.body_ended()
+            await asyncio.sleep(retry.delay_after(failures))
+
+    def _finish(self, offset: int, finished: _Finished) -> None:
+        self._begun[offset] = finished
+        if not self._settings.ordered:
+            self._begun[offset] = True
+            self._settle()
+            self._record(offset, finished)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Puts on record what may be, and raises the watermark over what is."""
+        while self._begun and not self._failure.done():
+            offset, state = next(iter(self._begun.items()))
+            if state is False:
+                return
+            if isinstance(state, _Finished):
+                if state.error is not None and self._settings.on_error == "raise":
+                    self._record(offset, state)
+                    return
+                self._next = offset + 1
+                self._record(offset, state)
+            self._next = offset + 1
+            del self._begun[offset]
+            self._room.set()
+
+    def _record(self, offset: int, finished: _Finished) -> None:
+        run, record, error = self._run, finished.record, finished.error
+        self._under_way -= 1
+        self._room.set()
+        if error is not None and self._settings.on_error == "raise":
+            run.body_ended()
+            self._fail(failure_again(record.error or "{}", error))
+            return
+        record.place = Place(self._key, offset, self._next)
+        letter = None
+        if error is not None and self._settings.on_error == "dead_letter":
+            value, brief = _values.dump(finished.value), serde.brief_error(record.error or "{}")
+            text = f'{{"offset":{offset},"value":{value},"error":{brief}}}'
+            letter = (dead_key(self._settings.name), text)
+        durable = asyncio.get_running_loop().create_future()
+        self._not_durable += 1
+        durable.add_done_callback(self._is_durable)
+        run.append_item(record, durable, letter)
+        self._failed += error is not None
+        self._done += error is None
+        self._last = max(offset, self._last or 0)
+
+    def _is_durable(self, durable: asyncio.Future[None]) -> None:
+        if not durable.cancelled():
+            durable.exception()  # the run is over, and who waits for it is told
+        self._not_durable -= 1
+        self._run.body_ended()
+        self._room.set()
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that is no branch of the workflow."""
+        context = copy_context()
+        context.run(current_scope.set, None)
+        return asyncio.get_running_loop().create_task(work, context=context)
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """An item whose handler is over."""
+
+    record: Record
+    error: BaseException | None
+    value: Any
+
+
+def dead_key(name: str) -> str:
+    """The stream that gets the dead letters of a loop."""
+    return f"{name}.dead"
+
+
+_values: serde.Codec[Any] = serde.Codec(Any, "the value of a dead letter")

@@ -1,0 +1,138 @@
+"""Input streams: what outsiders write to a workflow, and how its body reads that.
+
+A workflow declares its inputs, ``@workflow(inputs=["chat"])``. Anybody may write to them with ``engine.write_stream``,
+from any process, as soon as the workflow is started or enqueued, until it ends; the workflow itself only reads.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast, overload
+
+from dbosflow._runtime.branch import Branch
+from dbosflow._runtime.hands import drive
+from dbosflow._runtime.host import refuse_on_loop
+from dbosflow._runtime.reading import next_page
+from dbosflow._runtime.scope import current_scope
+from dbosflow.config import check_identifier
+from dbosflow.errors import ConfigurationError, NotInWorkflowError, StreamInputError
+from dbosflow.serde import Codec
+from dbosflow.streams.declared import Stream, key_of
+from dbosflow.streams.options import reading
+from dbosflow.streams.readers import StreamChannel, StreamReader
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.reader import Reading
+    from dbosflow.streams.options import ReadOptions
+
+C = TypeVar("C")
+T = TypeVar("T")
+
+
+class InputOptions(TypedDict, total=False):
+    """Where the reading of an input begins and ends, and how long it waits."""
+
+    start: int
+    """The offset to begin at (0). A reader's ``offset`` is where another one goes on."""
+    until: int | None
+    """The offset to end before; none by default."""
+    timeout: float | None
+    """Seconds without news after which ``StreamTimeoutError`` is raised; reading can go on after that."""
+
+
+@overload
+def read_input(stream: Stream[C, Any], /, **options: Unpack[InputOptions]) -> StreamReader[C]: ...
+@overload
+def read_input(stream: str, /, **options: Unpack[InputOptions]) -> StreamReader[Any]: ...
+@overload
+def read_input(stream: str, /, *, type: type[T], **options: Unpack[InputOptions]) -> StreamReader[T]: ...
+def read_input(
+    stream: str | Stream[Any, Any],
+    /,
+    *,
+    type: Any = None,  # noqa: A002 (the word of the public interface)
+    **options: Unpack[InputOptions],
+) -> StreamReader[Any]:
+    """Blocking twin of :func:`read_input_async`: an iterator over the values, for sync workflows."""
+    refuse_on_loop("read_input_async(...)")
+    scope = reading_branch("read_input")
+    reader = scope.run.family.reader(reading_of_input(scope, stream, type, options))
+    return StreamReader(reader, lambda: drive(next_page(scope.run.thread_hands, scope, reader)))
+
+
+@overload
+def read_input_async(stream: Stream[C, Any], /, **options: Unpack[InputOptions]) -> StreamChannel[C]: ...
+@overload
+def read_input_async(stream: str, /, **options: Unpack[InputOptions]) -> StreamChannel[Any]: ...
+@overload
+def read_input_async(stream: str, /, *, type: type[T], **options: Unpack[InputOptions]) -> StreamChannel[T]: ...
+def read_input_async(
+    stream: str | Stream[Any, Any],
+    /,
+    *,
+    type: Any = None,  # noqa: A002 (the word of the public interface)
+    **options: Unpack[InputOptions],
+) -> StreamChannel[Any]:
+    """Inside a workflow: a channel of what is written to an input of it, from its first value on.
+
+    Each value comes once, in the order of the offsets: how far the workflow has read is on record, so a workflow that
+    is recovered reads the same values again and then goes on. Keep one reader for an input: a second one begins anew.
+    The channel's last item, ``closed``, comes when somebody ends the input with ``engine.close_stream``.
+
+    Args:
+        stream: the input's key, or the declared :class:`~dbosflow.Stream`, which gives the values its type.
+        type: what the values of a key are; plain JSON by default.
+        options: ``start``, ``until`` and ``timeout``, as :class:`InputOptions` explains them.
+
+    Raises:
+        StreamInputError: the running workflow was not started with such an input.
+        NotInWorkflowError: no workflow's body is running here.
+    """
+    scope = reading_branch("read_input_async")
+    reader = scope.run.family.reader(reading_of_input(scope, stream, type, options))
+    return StreamChannel(reader, lambda: next_page(scope.run.loop_hands, scope, reader))
+
+
+def reading_branch(what: str) -> Branch:
+    """The branch that runs here."""
+    scope = current_scope.get()
+    if isinstance(scope, Branch):
+        return scope
+    msg = f"{what} needs a workflow around it, whose body it is called in: from outside use engine.read_stream(...)"
+    raise NotInWorkflowError(msg)
+
+
+def reading_of_input(branch: Branch, stream: str | Stream[Any, Any], type_: Any, options: InputOptions) -> Reading:
+    """What a reader of an input needs to know."""
+    run, key = branch.run, key_of(stream)
+    if key not in run.inputs:
+        inputs = ", ".join(sorted(map(repr, run.inputs))) or "none"
+        msg = (
+            f"stream {key!r} is no input of workflow {run.workflow_id!r}, which was started with these: {inputs}. "
+            f"Declare it, as in @workflow(inputs=[{key!r}]), before the workflow starts"
+        )
+        raise StreamInputError(run.workflow_id, key, msg)
+    unknown = options.keys() - InputOptions.__annotations__.keys()
+    if unknown:
+        msg = f"there is no option {min(unknown)!r}; these are: {', '.join(InputOptions.__annotations__)}"
+        raise ConfigurationError(msg)
+    start: Any = options.get("start", 0)
+    if not isinstance(start, int) or isinstance(start, bool) or start < 0:
+        msg = f"start={start!r} must be an offset, 0 or more"
+        raise ConfigurationError(msg)
+    every = cast("ReadOptions", options)
+    if isinstance(stream, Stream):
+        return stream.reading(run.workflow_id, every)
+    return reading(run.workflow_id, key, type_, every)
+
+
+def input_text(stream: str | Stream[Any, Any], value: Any) -> str:
+    """A value for an input as JSON; checked, if the stream has a type."""
+    return stream.dump(value) if isinstance(stream, Stream) else _values.dump(value)
+
+
+def check_idempotency_key(idempotency_key: str | None) -> str | None:
+    """The key, if it can be one."""
+    return None if idempotency_key is None else check_identifier("idempotency key", idempotency_key)
+
+
+_values: Codec[Any] = Codec(Any, "a stream's value")

@@ -1,0 +1,145 @@
+"""Durable loops: a handler for each value of a stream, which a crash neither repeats nor skips."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, get_args, overload
+
+from dbosflow._runtime import loops
+from dbosflow._runtime.hands import drive
+from dbosflow._runtime.host import refuse_on_loop
+from dbosflow._runtime.loops import OnError
+from dbosflow.config import check_identifier
+from dbosflow.definitions import FunctionDef, StepDef, check_name, local_name
+from dbosflow.errors import ConfigurationError
+from dbosflow.streams.arguments import check_count
+from dbosflow.streams.declared import Stream
+from dbosflow.streams.inputs import reading_branch, reading_of_input
+from dbosflow.streams.readers import StreamChannel, StreamReader, reader_of
+from dbosflow.types import Processed
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dbosflow._runtime.branch import Branch
+    from dbosflow._runtime.hands import Hands
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+Source = str | Stream[T, Any] | StreamReader[T] | StreamChannel[T]
+"""What a loop goes over: an input of the workflow, or a reader of any stream."""
+
+
+class LoopOptions(TypedDict, total=False):
+    """How a loop goes, and what it gives."""
+
+    concurrency: int
+    """How many handlers run at a time (1)."""
+    ordered: bool
+    """Whether outcomes go on record in the order of the stream (yes), so that a failure is the first one in it; else as
+    they come."""
+    checkpoint_every: int
+    """How many outcomes may wait to be durable while further items begin: so many more may run again after a crash (1:
+    an item is under way until its outcome is durable)."""
+    name: str | None
+    """The loop's, in records; the handler's by default."""
+    on_error: OnError
+    """What becomes of an item whose handler fails for good: ``"raise"`` its error and end the loop; ``"skip"`` it; or
+    ``"dead_letter"``: write ``{"offset", "value", "error"}`` to the workflow's stream ``<name>.dead`` and go on."""
+    collect: bool
+    """Whether to give the handler's results."""
+
+
+@overload
+def for_each(
+    source: Source[T], function: Callable[[T], Awaitable[R]], **options: Unpack[LoopOptions]
+) -> Processed[R]: ...
+@overload
+def for_each(source: Source[T], function: Callable[[T], R], **options: Unpack[LoopOptions]) -> Processed[R]: ...
+def for_each(source: Any, function: Callable[[Any], Any], **options: Unpack[LoopOptions]) -> Processed[Any]:
+    """Blocking twin of :func:`for_each_async`. The handlers run on the threads for steps, or on the event loop."""
+    refuse_on_loop("await for_each_async(...)")
+    scope = reading_branch("for_each")
+    return drive(_for_each(scope.run.thread_hands, scope, source, function, options))
+
+
+@overload
+async def for_each_async(
+    source: Source[T], function: Callable[[T], Awaitable[R]], **options: Unpack[LoopOptions]
+) -> Processed[R]: ...
+@overload
+async def for_each_async(
+    source: Source[T], function: Callable[[T], R], **options: Unpack[LoopOptions]
+) -> Processed[R]: ...
+async def for_each_async(source: Any, function: Callable[[Any], Any], **options: Unpack[LoopOptions]) -> Processed[Any]:
+    """Inside a workflow: calls ``function`` with each value of a stream, until that ends, each as a step.
+
+    An item's outcome is recorded once, like any step's; a workflow that is recovered goes on with the first item that
+    is not done, and runs again only those that were under way. Values that an attempt of a step may still take back are
+    waited for. Neither the memory nor what a recovery reads grows with the stream: each record carries the offset
+    before which all is done, and supersedes what is below. To the workflow the loop is one operation.
+
+    Args:
+        source: the key of an input, a declared :class:`~dbosflow.Stream` that is one, or what :func:`read_input` or
+            :func:`read_stream` gave (its options hold; it goes on behind the last item that is done).
+        function: a step, with its retries, or any function of one value, sync or async.
+        options: see :class:`LoopOptions`.
+
+    Raises:
+        StreamTimeoutError: no news within the ``timeout`` of the source.
+        StreamFailedError: the stream ended badly, after its last value.
+        Exception: the handler's, where ``on_error`` is ``"raise"``.
+    """
+    scope = reading_branch("for_each_async")
+    return await _for_each(scope.run.loop_hands, scope, source, function, options)
+
+
+async def _for_each(
+    hands: Hands, branch: Branch, source: Any, function: Callable[[Any], Any], options: LoopOptions
+) -> Processed[Any]:
+    handler = _handler(function)
+    settings = _settings(options, handler)
+    reader = reader_of(source)
+    reading = reading_of_input(branch, source, None, {}) if reader is None else reader.for_loop
+    key, sums, error = await loops.for_each(hands, branch, reading, handler, settings)
+    if reader is not None:
+        reader.go_on_at(sums["next"])
+    if error is not None:
+        raise error
+    texts: list[str] = []
+    if options.get("collect", False):
+        run = branch.run
+        texts = await hands.wait(run, run.family.collected(run.workflow_id, key))
+    return Processed(sums["count"], sums["failed"], sums["last"], [handler.result.load(text) for text in texts])
+
+
+def _handler(function: Any) -> StepDef:
+    definition = getattr(function, "definition", None)
+    if isinstance(definition, StepDef) and not getattr(function, "_receiver", ()):
+        return definition
+    if isinstance(definition, FunctionDef) and not isinstance(definition, StepDef):
+        msg = f"for_each runs a step for each value, and {definition} is none: start children in a plain loop"
+        raise ConfigurationError(msg)
+    if not callable(function):
+        msg = f"for_each needs a function of one value, not {function!r}: the source comes first, then the function"
+        raise ConfigurationError(msg)
+    if isinstance(definition, StepDef):  # a method: its instance comes along
+        return StepDef(definition.call.__get__(function._receiver[0]), definition.name, retry=definition.retry)  # noqa: SLF001 (what a bound step is)
+    return StepDef(function, check_name("step", local_name(function)))
+
+
+def _settings(options: LoopOptions, handler: StepDef) -> loops.Settings:
+    unknown = options.keys() - LoopOptions.__annotations__.keys()
+    if unknown:
+        msg = f"there is no option {min(unknown)!r}; these are: {', '.join(LoopOptions.__annotations__)}"
+        raise ConfigurationError(msg)
+    concurrency, every = options.get("concurrency", 1), options.get("checkpoint_every", 1)
+    check_count("concurrency", concurrency, 1)
+    check_count("checkpoint_every", every, 1)
+    on_error = options.get("on_error", "raise")
+    if on_error not in get_args(OnError):
+        msg = f"on_error={on_error!r} must be one of {', '.join(map(repr, get_args(OnError)))}"
+        raise ConfigurationError(msg)
+    name = check_name("loop", options.get("name") or handler.name)
+    check_identifier("stream key", loops.dead_key(name))
+    return loops.Settings(name, concurrency, options.get("ordered", True), every, on_error)

@@ -1,0 +1,38 @@
+"""Workflows that read what is written to them from outside."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from dbosflow import read_input, read_input_async, workflow
+
+
+@workflow(inputs=["chat"])
+async def listening(count: int) -> list[Any]:
+    """The first ``count`` values of its input, or all until that is closed."""
+    heard: list[Any] = []
+    async for item in read_input_async("chat"):
+        if item.closed:
+            break
+        heard.append(item.value)
+        if len(heard) == count:
+            break
+    return heard
+
+
+@workflow(inputs=["chat"])
+def listening_on_thread(count: int) -> list[Any]:
+    """The same on a thread."""
+    heard: list[Any] = []
+    for value in read_input("chat"):
+        heard.append(value)
+        if len(heard) == count:
+            break
+    return heard
+
+
+@workflow(inputs=["chat", "unused"])
+async def ending_soon(pause: float) -> None:
+    """Ends while others write to it."""
+    await asyncio.sleep(pause)
