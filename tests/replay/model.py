@@ -174,7 +174,7 @@ class MemoryJournal:
 
     def _commit(self, part: Slice, rows: BatchRows) -> None:
         commit = Commit()
-        for _, key, kind, _, seq, turn, attempt, output, error, child, delay, _ in rows.records:
+        for _, key, kind, _, seq, turn, attempt, output, error, child, delay, *_ in rows.records:
             commit.records.append(Recorded(key, kind, seq, turn, attempt, output, error, child, delay, 0.0))
         values = [list(entry.texts) for entry in part.entries if hasattr(entry, "texts")]
         for _, key, offset, count, kind, _, _, producer, *_ in rows.blocks:
