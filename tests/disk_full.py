@@ -21,7 +21,7 @@ from dbosflow import Engine
 from dbosflow._store.migrate import ensure_schema
 from tests.behaviour import ledger
 from tests.behaviour.load import IDS, check_all, start_all
-from tests.behaviour.server import own_server
+from tests.server import own_server
 from tests.support import eventually
 
 MISSING = 3

@@ -19,8 +19,8 @@ from tests.behaviour.load import IDS, PATIENCE, STEPS, check_all, start_all
 from tests.behaviour.program import Program
 from tests.behaviour.programs.loading import quick
 from tests.behaviour.proxy import proxy
-from tests.behaviour.server import FAST, IMMEDIATE, Server, own_server
 from tests.behaviour.tables import disorder, rows
+from tests.server import FAST, IMMEDIATE, Server, own_server
 from tests.support import eventually
 
 if TYPE_CHECKING:

@@ -178,6 +178,9 @@ def test_the_readme_names_every_command() -> None:
         ("workflow", "show"),
         ("workflow", "cancel"),
         ("stream", "tail"),
+        ("stream", "list"),
+        ("stream", "info"),
+        ("prune",),
         ("health",),
         ("doctor",),
     }
