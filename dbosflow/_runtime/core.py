@@ -35,6 +35,7 @@ from dbosflow._store import retention, step, stream, workflow
 from dbosflow._store.connect import connect_async
 from dbosflow._store.migrate import ensure_schema, named_errors
 from dbosflow._store.notify import CANCEL_TOPIC, hears, queue_topic, workflow_topic
+from dbosflow._store.queries import fetch_all
 from dbosflow._store.workflow import Enqueued, Outcome
 from dbosflow.config import DEFAULT_QUEUE
 from dbosflow.errors import (
@@ -48,6 +49,8 @@ from dbosflow.types import Cancellation, WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
+
+    from psycopg import AsyncConnection
 
     from dbosflow._runtime.entries import Ending
     from dbosflow._store.queries import Rows
@@ -159,12 +162,17 @@ class Core:
                 "prepare_threshold": None if self._settings.pooled else _PREPARE_AFTER,
             },
             timeout=self._settings.connect_timeout,
+            configure=self._configure,
             open=False,
             name="dbosflow",
         )
         await pool.open()
         resources.push_async_callback(pool.close)
         return pool
+
+    async def _configure(self, connection: AsyncConnection[Any]) -> None:
+        if not self._settings.pooled:  # what is set behind a pooler is set for the next client
+            await fetch_all(connection, self._settings.schema, "batch", "session_pool")
 
     def announce(self, topics: Iterable[str]) -> None:
         """Wakes who waits for these topics: here directly, elsewhere by NOTIFY."""

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import psycopg
 import pytest
+from psycopg import sql
 from psycopg_pool import AsyncConnectionPool
 
+from dbosflow import Engine
 from dbosflow._runtime.enqueuer import Enqueuer
 from dbosflow._store.workflow import Enqueued
 from dbosflow.errors import SerializationError
@@ -34,3 +38,19 @@ def test_one_bad_row_is_told_to_whoever_asked(database_url: str, bad: str) -> No
     assert (first, third) == (True, True)
     assert isinstance(second, SerializationError)
     assert rows(database_url, "SELECT id FROM dbosflow.workflow ORDER BY id") == [("w0",), ("w2",)]
+
+
+def test_what_is_acknowledged_is_durable_whatever_the_database_prefers(database_url: str) -> None:
+    """Its own setting would let a crash of the server take an enqueue that was acknowledged."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        name = sql.Identifier(connection.info.dbname)
+        connection.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(name))
+
+    async def main() -> None:
+        async with Engine(database_url) as engine:
+            core: Any = engine._open_core
+            async with core._pool.connection() as pooled:
+                row = await (await pooled.execute("SHOW synchronous_commit")).fetchone()
+        assert row == ("on",)
+
+    asyncio.run(main())

@@ -155,5 +155,8 @@ SELECT set_config('synchronous_commit', 'on', false), set_config('statement_time
        set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
        set_config('jit', 'off', false);
 
+-- name: session_pool (enqueues and inputs are acknowledged over it)
+SELECT set_config('synchronous_commit', 'on', false);
+
 -- name: session_notifier (hints need no flush)
 SELECT set_config('synchronous_commit', 'off', false);
