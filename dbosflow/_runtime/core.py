@@ -131,7 +131,7 @@ class Core:
         try:
             await self._resources.aclose()
         finally:
-            await asyncio.to_thread(self.observer.close)
+            await self.observer.close()
 
     async def _is_pooled(self) -> bool:
         """Connects, and finds out whether a pooler in transaction mode stands between."""

@@ -6,9 +6,11 @@ slow or failing one holds nothing up. What it cannot keep up with is dropped, an
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import queue
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, get_args
 
 from dbosflow.types import FrameKind, Measure, StreamEvent, StreamEventKind, StreamStats
@@ -24,6 +26,7 @@ logger = logging.getLogger("dbosflow.observer")
 EVENTS = get_args(StreamEventKind)
 _WAITING = 10_000
 _PATIENCE = 5.0
+_LOOK_AGAIN = 0.05
 
 _EVENT_OF: dict[FrameKind, StreamEventKind] = {
     FrameKind.VALUES: "write",
@@ -41,6 +44,7 @@ class Observer:
         self._hooks: dict[StreamEventKind, list[Callable[[StreamEvent], object]]] = {}
         self._events: queue.Queue[StreamEvent | None] = queue.Queue(_WAITING)
         self._thread: threading.Thread | None = None
+        self._ended: Callable[[], object] = lambda: None
         self._lock = threading.Lock()
         self._values = self._bytes = self._blocks = self._rollbacks = self._back_pressure = self._reads = 0
         self._failed = self._dropped = 0
@@ -80,15 +84,21 @@ class Observer:
             dropped_events=self._dropped,
         )
 
-    def close(self) -> None:
-        """Tells what is left, and ends the thread; one that is stuck in an observer is left behind."""
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            try:
-                self._events.put(None, timeout=_PATIENCE)
-            except queue.Full:
-                return
-            thread.join(_PATIENCE)
+    async def close(self) -> None:
+        """Tells what is left, and ends the thread; one that is stuck in an observer is left behind.
+
+        Waits without a thread to wait on: at exit there may be no new ones.
+        """
+        if self._thread is None:
+            return
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._ended = lambda: loop.call_soon_threadsafe(ended.set)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PATIENCE):
+                while self._events.full():  # noqa: ASYNC110 (emptied by a thread)
+                    await asyncio.sleep(_LOOK_AGAIN)
+                self._events.put_nowait(None)
+                await ended.wait()
 
     # -- what happens, on the loop's thread --------------------------------------------------------------------------
 
@@ -148,6 +158,11 @@ class Observer:
     # -- on its own thread -------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
+        self._hand_out()
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            self._ended()
+
+    def _hand_out(self) -> None:
         while (event := self._events.get()) is not None:
             for hook in tuple(self._hooks.get(event.event, ())):
                 try:

@@ -26,7 +26,7 @@ async def counting(count: int) -> None:
 
 
 @workflow
-async def failing(count: int) -> None:
+async def failing_live(count: int) -> None:
     await counting.definition.function(count)
     raise LookupError
 
@@ -93,7 +93,7 @@ def test_a_reader_goes_on_where_a_transformer_left_it(engine: Engine) -> None:
 
 def test_a_failed_workflow_is_told_behind_its_values(engine: Engine) -> None:
     """In both colours; a part of a chunk is not lost."""
-    workflow_id = engine.start(failing, 5).workflow_id
+    workflow_id = engine.start(failing_live, 5).workflow_id
     values = streams.chunk(engine.read_stream(workflow_id, "k"), 3)
     assert [next(values), next(values)] == [[0, 1, 2], [3, 4]]
     with pytest.raises(StreamFailedError) as raised:

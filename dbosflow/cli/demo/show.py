@@ -143,6 +143,8 @@ class Show:
         async for item in engine.read_stream_async(self.workflow_id, "owner", timeout=self._silence):
             if item.closed:
                 return
+            if item.rollback is not None:  # what the killed process said of itself
+                continue
             seen.owner = item.value
             if item.value != seen.killed and seen.killed is not None and seen.taken_over_at == math.inf:
                 seen.taken_over_at = time.monotonic()
