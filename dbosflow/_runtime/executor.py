@@ -114,6 +114,7 @@ class Executor:
 
     async def close(self) -> None:
         """Claims no more, lets running steps finish, writes what is left, gives the lease up."""
+        self.runner.drain()  # first: a service may take its time to end
         await self._resources.aclose()
 
     @asynccontextmanager

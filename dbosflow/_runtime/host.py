@@ -11,7 +11,7 @@ import asyncio
 import concurrent.futures
 import os
 import threading
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dbosflow.errors import BlockingCallError, EngineClosedError
 
@@ -77,16 +77,18 @@ class Host:
         """Blocks until ``coroutine`` is done on the engine's loop. On a running loop raises, and names ``twin``."""
         try:
             refuse_on_loop(twin)
-            future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
+            loop = self.loop
         except BaseException:
             coroutine.close()
             raise
+        call = _Call(coroutine)
         try:
-            return future.result()
+            loop.call_soon_threadsafe(call.begin)
+            return call.done.result()
         except BaseException:
-            if not future.done():
-                future.cancel()
-                concurrent.futures.wait([future])
+            if not call.done.done():  # Ctrl-C, wherever it came: also before the loop knew of the call
+                loop.call_soon_threadsafe(call.abandon)
+                concurrent.futures.wait([call.done])
             raise
 
     async def bridge(self, coroutine: Coroutine[Any, Any, T]) -> T:
@@ -109,6 +111,40 @@ class Host:
             loop.run_until_complete(_end_tasks())
         finally:
             loop.close()
+
+
+class _Call(Generic[T]):
+    """A coroutine on the engine's loop that a thread waits for. Its methods run on the loop, in order."""
+
+    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+        self.done: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._coroutine = coroutine
+        self._task: asyncio.Task[T] | None = None
+
+    def begin(self) -> None:
+        """Starts it."""
+        self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        self._task.add_done_callback(self._tell)
+
+    def abandon(self) -> None:
+        """Ends it, begun or not."""
+        if self._task is None:
+            self._coroutine.close()
+            self._cancelled()
+        else:
+            self._task.cancel()
+
+    def _tell(self, task: asyncio.Task[T]) -> None:
+        if task.cancelled():
+            self._cancelled()
+        elif (error := task.exception()) is not None:
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(task.result())
+
+    def _cancelled(self) -> None:
+        self.done.cancel()
+        self.done.set_running_or_notify_cancel()
 
 
 async def _end_tasks() -> None:

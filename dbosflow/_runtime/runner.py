@@ -104,6 +104,8 @@ class Runner:
         """Workflows that are owned, and whose history is being read."""
         self._cancel_at_launch: set[str] = set()
         self._closing = False
+        self._drained: list[_Execution] = []
+        """What ran here when the closing began."""
         self.when_room_is_short: Callable[[str], None] | None = None
         """Hears of workflows whose writers wait for room."""
         self.when_scattered: Callable[[str], None] | None = None
@@ -396,13 +398,19 @@ class Runner:
 
     # -- the engine closes -------------------------------------------------------------------------------------------
 
+    def drain(self) -> None:
+        """From here on nothing begins: no run, and no operation of one."""
+        if self._closing:
+            return
+        self._closing = True
+        self._drained = list(self._runs.values())
+        for execution in self._drained:
+            execution.run.drain(partial(self._stop_soon, execution.run))
+
     async def close(self, grace: float) -> None:
         """Lets running step bodies finish for ``grace`` seconds, then stops every run. Nothing begins meanwhile."""
-        self._closing = True
-        executions = list(self._runs.values())
-        for execution in executions:
-            run = execution.run
-            run.drain(partial(self._stop_soon, run))
+        self.drain()
+        executions = self._drained
         await self._hand_over({execution.settled: execution.run for execution in executions}, grace)
         for execution in executions:
             self._stop(execution.run, "the engine closes")

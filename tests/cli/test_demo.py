@@ -234,7 +234,7 @@ def test_a_worker_that_ends_on_its_own_ends_the_demo(shell: Shell, database_url:
         os.kill(pid, signal.SIGKILL)
     done = demo.end()
     assert done.status == 1
-    assert re.match(r"dbosflow: worker process \d+ ended with status -9", done.err)
+    assert re.search(r"^dbosflow: worker process \d+ ended with status -9", done.err, re.MULTILINE)
     assert demo_schemas(database_url) == []
 
 
