@@ -24,6 +24,7 @@ logger = logging.getLogger("dbosflow.watchdog")
 
 _LOOKS_A_LIMIT = 2
 _FRAMES_SHOWN = 3
+_LOOK_AGAIN = 1.0
 
 
 class Watchdog(ThreadService):
@@ -48,7 +49,9 @@ class Watchdog(ThreadService):
             if self._alive.wait(self._limit):
                 continue
             culprit, place = self._culprit(), self._place()
-            self._alive.wait()
+            while not self._alive.wait(_LOOK_AGAIN):
+                if self._loop.is_closed():  # it will not say anything any more
+                    return
             if not self.closing.is_set():
                 lag = time.monotonic() - asked
                 logger.warning("%s held the event loop for %.2f s, at %s", culprit, lag, place)

@@ -15,6 +15,9 @@ import pytest
 from dbosflow import Engine, step, workflow, write_stream_async
 from dbosflow._runtime.database import find_database
 from dbosflow._runtime.service import Service
+from dbosflow._runtime.watch import Watch
+from dbosflow._runtime.watchdog import Watchdog
+from dbosflow.config import Settings
 from tests.runtime.sessions import sessions
 from tests.support import eventually
 
@@ -161,3 +164,26 @@ def test_opening_that_is_cancelled_leaves_the_server_it_found(
 
     monkeypatch.setattr("dbosflow.engine.find_database", find)
     asyncio.run(main())
+
+
+def test_a_watchdog_whose_loop_ends_while_it_asks_ends_too() -> None:
+    """The sign of life that it waits for will never come."""
+    loop = asyncio.new_event_loop()
+    watchdogs: list[Watchdog] = []
+
+    def hold_the_loop(_: object) -> None:  # in its last turn: what is asked for now is not answered any more
+        watchdog = watchdogs[0]
+        watchdog._alive.set()
+        watchdog.open()
+        eventually(lambda: not watchdog._alive.is_set())
+
+    async def main() -> None:
+        watchdogs.append(Watchdog(Settings(slow_callback=0.01), Watch()))
+        task = asyncio.current_task()
+        assert task is not None
+        task.add_done_callback(hold_the_loop)
+
+    loop.run_until_complete(main())
+    loop.close()
+    watchdogs[0]._thread.join(20)
+    assert not watchdogs[0]._thread.is_alive()
