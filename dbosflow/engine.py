@@ -87,7 +87,7 @@ class Engine:
         try:
             self._host.start()
             core = self._new_core(database)
-            self._host.call(core.open(), "open_async")
+            self._host.call("open_async", core.open)
         except BaseException:
             self._host.stop()
             database.close()
@@ -106,7 +106,7 @@ class Engine:
         if core is None:
             return
         try:
-            self._host.call(core.close(), "close_async")
+            self._host.call("close_async", core.close)
         finally:
             self._host.stop()
             self._leave_database()
@@ -173,7 +173,7 @@ class Engine:
     def start(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]: ...
     def start(self, target: Any, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
         """Blocking twin of :meth:`start_async`."""
-        return self._host.call(self._start(target, args, kwargs), "start_async")
+        return self._host.call("start_async", self._start, target, args, kwargs)
 
     @overload
     async def start_async(
@@ -201,7 +201,7 @@ class Engine:
     def run(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     def run(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Blocking twin of :meth:`run_async`."""
-        return self._host.call(self._run(target, args, kwargs), "run_async")
+        return self._host.call("run_async", self._run, target, args, kwargs)
 
     @overload
     async def run_async(self, target: Workflow[P, Any, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -223,7 +223,7 @@ class Engine:
 
     def list_workflows(self, which: WorkflowFilter | None = None) -> list[WorkflowInfo]:
         """Blocking twin of :meth:`list_workflows_async`."""
-        return self._host.call(self._core.list_workflows(which or WorkflowFilter()), "list_workflows_async")
+        return self._host.call("list_workflows_async", self._core.list_workflows, which or WorkflowFilter())
 
     async def list_workflows_async(self, which: WorkflowFilter | None = None) -> list[WorkflowInfo]:
         """The workflows that fit the filter, newest first."""
@@ -231,7 +231,7 @@ class Engine:
 
     def list_steps(self, workflow_id: str) -> list[StepInfo]:
         """Blocking twin of :meth:`list_steps_async`."""
-        return self._host.call(self._core.steps(workflow_id), "list_steps_async")
+        return self._host.call("list_steps_async", self._core.steps, workflow_id)
 
     async def list_steps_async(self, workflow_id: str) -> list[StepInfo]:
         """A workflow's records, in the order they were made."""
@@ -317,7 +317,7 @@ class Engine:
 
     def _reader(self, what: Reading, on_rollback: OnRollback, twin: str) -> StreamReader[Any]:
         reader = self._core.reader(what)
-        return StreamReader(reader, lambda: self._host.call(reader.next_page(), twin), on_rollback)
+        return StreamReader(reader, lambda: self._host.call(twin, reader.next_page), on_rollback)
 
     def _channel(self, what: Reading) -> StreamChannel[Any]:
         reader = self._core.reader(what)
@@ -327,7 +327,7 @@ class Engine:
 
     def prune(self, *, older_than: timedelta | float, batch: int = 100) -> int:
         """Blocking twin of :meth:`prune_async`."""
-        return self._host.call(self._core.prune(*_age(older_than, batch)), "prune_async")
+        return self._host.call("prune_async", self._core.prune, *_age(older_than, batch))
 
     async def prune_async(self, *, older_than: timedelta | float, batch: int = 100) -> int:
         """Removes the workflows that ended longer ago, with their records and streams; gives how many.
@@ -345,7 +345,7 @@ class Engine:
         self, workflow_id: str, stream: str | Stream[V, Any], value: V, *, idempotency_key: str | None = None
     ) -> int:
         """Blocking twin of :meth:`write_stream_async`."""
-        return self._host.call(self._write(workflow_id, stream, value, idempotency_key), "write_stream_async")
+        return self._host.call("write_stream_async", self._write, workflow_id, stream, value, idempotency_key)
 
     async def write_stream_async(
         self, workflow_id: str, stream: str | Stream[V, Any], value: V, *, idempotency_key: str | None = None
@@ -373,7 +373,7 @@ class Engine:
 
     def close_stream(self, workflow_id: str, stream: str | Stream[Any, Any]) -> None:
         """Blocking twin of :meth:`close_stream_async`."""
-        self._host.call(self._close_input(workflow_id, stream), "close_stream_async")
+        self._host.call("close_stream_async", self._close_input, workflow_id, stream)
 
     async def close_stream_async(self, workflow_id: str, stream: str | Stream[Any, Any]) -> None:
         """Ends an input of a workflow, from outside, as complete: its reader in the workflow comes to an end.
@@ -391,7 +391,7 @@ class Engine:
 
     def run_worker(self, *queues: str, concurrency: int = 50) -> None:
         """Blocking twin of :meth:`run_worker_async`."""
-        self._host.call(self._core.work(_queues(queues, concurrency)), "run_worker_async")
+        self._host.call("run_worker_async", self._core.work, _queues(queues, concurrency))
 
     async def run_worker_async(self, *queues: str, concurrency: int = 50) -> None:
         """Runs the work of these queues (default: ``default``), each up to ``concurrency`` at once.

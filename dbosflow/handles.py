@@ -33,7 +33,7 @@ class WorkflowHandle(Generic[T]):
 
     def status(self) -> WorkflowStatus:
         """Blocking twin of :meth:`status_async`."""
-        return self._host.call(self._core.status(self.workflow_id), "status_async")
+        return self._host.call("status_async", self._core.status, self.workflow_id)
 
     async def status_async(self) -> WorkflowStatus:
         """Where the workflow stands; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id."""
@@ -41,7 +41,7 @@ class WorkflowHandle(Generic[T]):
 
     def info(self) -> WorkflowInfo:
         """Blocking twin of :meth:`info_async`."""
-        return self._host.call(self._core.info(self.workflow_id), "info_async")
+        return self._host.call("info_async", self._core.info, self.workflow_id)
 
     async def info_async(self) -> WorkflowInfo:
         """The workflow's record; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id."""
@@ -54,7 +54,7 @@ class WorkflowHandle(Generic[T]):
             refuse_on_loop("await handle.result_async()")
             found: T = drive(wait_for_result(scope.run.thread_hands, scope, self.workflow_id, self._definition))
             return found
-        return self._host.call(self._result(timeout), "result_async")
+        return self._host.call("result_async", self._result, timeout)
 
     async def result_async(self, timeout: float | None = None) -> T:  # noqa: ASYNC109 (a limit of the wait, in seconds)
         """Waits for the workflow's end and gives its result, typed by its annotation if the handle knows its function.
@@ -90,7 +90,7 @@ class WorkflowHandle(Generic[T]):
 
     def cancel(self) -> Cancellation:
         """Blocking twin of :meth:`cancel_async`."""
-        return self._host.call(self._core.cancel(self.workflow_id), "cancel_async")
+        return self._host.call("cancel_async", self._core.cancel, self.workflow_id)
 
     async def cancel_async(self) -> Cancellation:
         """Asks for the workflow's cancellation, and its children's; says what came of that.

@@ -11,13 +11,14 @@ import asyncio
 import concurrent.futures
 import os
 import threading
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
 from dbosflow.errors import BlockingCallError, EngineClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine
 
+P = ParamSpec("P")
 T = TypeVar("T")
 
 _LONGEST_START = 5.0
@@ -73,15 +74,11 @@ class Host:
             raise EngineClosedError(msg)
         return loop
 
-    def call(self, coroutine: Coroutine[Any, Any, T], twin: str) -> T:
-        """Blocks until ``coroutine`` is done on the engine's loop. On a running loop raises, and names ``twin``."""
-        try:
-            refuse_on_loop(twin)
-            loop = self.loop
-        except BaseException:
-            coroutine.close()
-            raise
-        call = _Call(coroutine)
+    def call(self, twin: str, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Blocks until ``function(...)`` is done on the engine's loop. On a running loop raises, and names ``twin``."""
+        refuse_on_loop(twin)
+        loop = self.loop
+        call = _Call(lambda: function(*args, **kwargs))
         try:
             loop.call_soon_threadsafe(call.begin)
             return call.done.result()
@@ -114,22 +111,24 @@ class Host:
 
 
 class _Call(Generic[T]):
-    """A coroutine on the engine's loop that a thread waits for. Its methods run on the loop, in order."""
+    """What a thread waits for on the engine's loop. Its methods run there, in order.
 
-    def __init__(self, coroutine: Coroutine[Any, Any, T]) -> None:
+    The coroutine is made there, too: Ctrl-C in the waiting thread cannot come between its making and its start.
+    """
+
+    def __init__(self, function: Callable[[], Coroutine[Any, Any, T]]) -> None:
         self.done: concurrent.futures.Future[T] = concurrent.futures.Future()
-        self._coroutine = coroutine
+        self._function = function
         self._task: asyncio.Task[T] | None = None
 
     def begin(self) -> None:
         """Starts it."""
-        self._task = asyncio.get_running_loop().create_task(self._coroutine)
+        self._task = asyncio.get_running_loop().create_task(self._function())
         self._task.add_done_callback(self._tell)
 
     def abandon(self) -> None:
         """Ends it, begun or not."""
         if self._task is None:
-            self._coroutine.close()
             self._cancelled()
         else:
             self._task.cancel()

@@ -31,7 +31,7 @@ class Streams:
 
     def list(self, workflow_id: str) -> Infos:
         """Blocking twin of :meth:`list_async`."""
-        return self._host.call(self._core.streams(_workflow(workflow_id)), "list_async")
+        return self._host.call("list_async", self._core.streams, _workflow(workflow_id))
 
     async def list_async(self, workflow_id: str) -> Infos:
         """The streams of a workflow by key: those that somebody has written to, or closed.
@@ -43,7 +43,7 @@ class Streams:
 
     def info(self, workflow_id: str, key: str) -> StreamInfo:
         """Blocking twin of :meth:`info_async`."""
-        return self._host.call(self._core.stream(_workflow(workflow_id), _key(key)), "info_async")
+        return self._host.call("info_async", self._core.stream, _workflow(workflow_id), _key(key))
 
     async def info_async(self, workflow_id: str, key: str) -> StreamInfo:
         """How one stream stands: its state, how far it goes and how far it is committed, what it takes to store it.
@@ -56,7 +56,7 @@ class Streams:
 
     def trim(self, workflow_id: str, key: str, *, before: int) -> int:
         """Blocking twin of :meth:`trim_async`."""
-        return self._host.call(self._trim(workflow_id, key, before), "trim_async")
+        return self._host.call("trim_async", self._trim, workflow_id, key, before)
 
     async def trim_async(self, workflow_id: str, key: str, *, before: int) -> int:
         """Removes what stands before the offset ``before``; gives the first offset that is there then.
