@@ -3,7 +3,8 @@
 -- name: batch (written whole or not at all)
 -- The sections in -- [ ] are left out when a batch has none of their rows: each shape is a statement of its own, prepared once.
 -- Locks: the lane's own worker row FOR KEY SHARE, which a death in progress (FOR UPDATE) makes it wait for.
--- Indexes: the primary keys; `moved` is one backward probe of stream_block's for each stream.
+-- Indexes: the primary keys; `moved` is one backward probe of stream_block's for each stream. IS NOT DISTINCT FROM keeps
+-- the planner from workflow_owned, by which it would join every run of the lane with every row of the batch.
 WITH lease AS MATERIALIZED (
     SELECT id FROM dbosflow.worker WHERE id = :worker_id AND state = 'live' FOR KEY SHARE
 )
@@ -13,7 +14,7 @@ WITH lease AS MATERIALIZED (
     FROM lease
     CROSS JOIN unnest(:run_ids::text[], :run_epochs::integer[]) AS r (id, epoch)
     JOIN dbosflow.workflow w ON w.id = r.id
-    WHERE w.worker_id = lease.id AND w.epoch = r.epoch
+    WHERE w.worker_id IS NOT DISTINCT FROM lease.id AND w.epoch = r.epoch
 )
 -- ]
 -- [blocks
@@ -120,7 +121,7 @@ WITH lease AS MATERIALIZED (
     FROM unnest(:end_ids::text[], :end_epochs::integer[], :end_statuses::text[], :end_outputs::text[], :end_errors::text[])
          AS e (id, epoch, status, output, error)
     CROSS JOIN gate
-    WHERE w.id = e.id AND w.worker_id = gate.id AND w.epoch = e.epoch
+    WHERE w.id = e.id AND w.worker_id IS NOT DISTINCT FROM gate.id AND w.epoch = e.epoch
 )
 -- ]
 SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS written
