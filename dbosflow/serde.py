@@ -41,7 +41,7 @@ class Codec(Generic[T]):
     So does ``shown`` the type, where the annotation itself would say little.
     """
 
-    __slots__ = ("_adapter", "_faithful", "_shown", "what")
+    __slots__ = ("_adapter", "_faithful", "_shown", "_write", "what")
 
     def __init__(self, annotation: Any, what: str, *, shown: str | None = None) -> None:
         self.what = what
@@ -55,16 +55,18 @@ class Codec(Generic[T]):
             if error.code != "type-adapter-config-unused":  # a model carries a config of its own
                 raise SerializationError(f"{what} has type {annotation!r}, which JSON cannot carry: {error}") from error
             self._adapter = TypeAdapter(annotation)
+        self._write = self._adapter.serializer.to_json
 
     def dump(self, value: T) -> str:
         """``value`` as JSON text that Postgres takes; :class:`SerializationError` if it does not fit the type."""
         try:
-            text = self._adapter.dump_json(value, warnings="error").decode()
+            text = self._write(value, warnings="error").decode()
         except (PydanticSerializationError, UnicodeError, ValueError, RecursionError) as error:
             return self._dump_slowly(value, error)
-        if "NaN" in text or "Infinity" in text or _LONG_NUMBER.search(text):
+        if "NaN" in text or "Infinity" in text or (len(text) > _LONGEST_INTEGER and _LONG_NUMBER.search(text)):
             self._refuse_numbers(text)
-        if "null" in text and _not_finite(self._adapter.dump_python(value, warnings=False)):  # a model writes null
+        # A model writes null for them.
+        if "null" in text and value is not None and _not_finite(self._adapter.dump_python(value, warnings=False)):
             raise self._no_json("NaN or an infinite number")
         return text
 

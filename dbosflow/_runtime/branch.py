@@ -198,7 +198,7 @@ class Branch:
         """Whether the calling code is this branch, and not a callback, a thread or a task that has its context."""
         return self.owner is not None and self.owner.is_caller()
 
-    def check_owner(self, what: str) -> Owner:
+    def check_owner(self, what: object) -> Owner:
         """The branch's owner, if it is the caller and free; else :class:`BranchError`, which names ``what``."""
         owner = self.owner
         if owner is None or not owner.is_caller():

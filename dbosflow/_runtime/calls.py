@@ -13,7 +13,7 @@ from dbosflow._runtime.children import ChildOptions
 from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.runner import some_run_here
-from dbosflow._runtime.scope import Attempt, PlainCall, current_scope, entered
+from dbosflow._runtime.scope import Attempt, Entered, PlainCall, current_scope
 from dbosflow.errors import DefinitionError, NotInWorkflowError, WrongColourError
 
 if TYPE_CHECKING:
@@ -150,7 +150,7 @@ def plain_call(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str
         return function.call(*args, **kwargs)
     if function.is_async:
         return _plain_async(function, args, kwargs)
-    with entered(PlainCall()):
+    with Entered(PlainCall()):
         return function.call(*args, **kwargs)
 
 
@@ -169,7 +169,7 @@ async def run_plainly_async(function: FunctionDef, args: tuple[Any, ...], kwargs
 
 
 async def _plain_async(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    with entered(PlainCall()):
+    with Entered(PlainCall()):
         return await function.call(*args, **kwargs)
 
 

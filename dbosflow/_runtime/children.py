@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
 from dbosflow._runtime.entries import Record, Start
-from dbosflow._runtime.operations import may_be_given_up, operation, recorded
+from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
 from dbosflow.config import MAX_IDENTIFIER
 from dbosflow.errors import (
     NonDeterminismError,
@@ -56,9 +56,9 @@ async def start_child(
 ) -> str:
     """Starts a child; its id. When this returns, the child and the parent's record of it are durable."""
     run = branch.run
-    with operation(branch, definition.name, str(definition)) as key:
+    with Operation(branch, definition.name, str(definition)) as key:
         record = recorded(branch, key, "child")
-        async with may_be_given_up(hands, branch, key):
+        async with MayBeGivenUp(hands, branch, key):
             if record is not None:
                 await hands.recall(run, key)
                 child_id = str(record.child_id)
@@ -120,9 +120,9 @@ async def _start(
 async def wait_for_result(hands: Hands, branch: Branch, workflow_id: str, definition: WorkflowDef | None) -> Any:
     """The outcome of a workflow, recorded in the one that waits for it: its value, or its exception raised."""
     run = branch.run
-    with operation(branch, _RESULT, f"the result of workflow {workflow_id!r}") as key:
+    with Operation(branch, _RESULT, f"the result of workflow {workflow_id!r}") as key:
         record = recorded(branch, key, _RESULT)
-        async with may_be_given_up(hands, branch, key):
+        async with MayBeGivenUp(hands, branch, key):
             if record is not None:
                 await hands.recall(run, key)
                 if record.child_id != workflow_id:

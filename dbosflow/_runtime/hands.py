@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dbosflow._runtime.conductor import GIVEN_UP
 from dbosflow._runtime.entries import Record
-from dbosflow._runtime.scope import entered
+from dbosflow._runtime.scope import Entered
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -137,7 +137,7 @@ class LoopHands:
         self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Calls the user's function; a sync one in the pool for steps."""
-        with entered(attempt):
+        with Entered(attempt):
             if function.is_async:
                 return await function.call(*args, **kwargs)
             context = copy_context()
@@ -209,7 +209,7 @@ class ThreadHands:
         self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Calls the user's function here; an async one on the engine's loop."""
-        with entered(attempt):
+        with Entered(attempt):
             if not function.is_async:
                 return function.call(*args, **kwargs)
             call = asyncio.run_coroutine_threadsafe(function.call(*args, **kwargs), self._loop)

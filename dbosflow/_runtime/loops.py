@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dbosflow import serde
 from dbosflow._runtime.entries import Place, Record
-from dbosflow._runtime.operations import attempt_once, failure_again, in_time, may_be_given_up, operation, recorded
+from dbosflow._runtime.operations import MayBeGivenUp, Operation, attempt_once, failure_again, in_time, recorded
 from dbosflow._runtime.scope import Attempt, current_scope
 from dbosflow._store.step import Past
 from dbosflow.errors import DbosflowError
@@ -59,10 +59,10 @@ async def for_each(
 ) -> tuple[str, dict[str, Any], Exception | None]:
     """The loop's key, what it has done, and what ended it early: its record's, or those of running it now."""
     run = branch.run
-    with operation(branch, settings.name, f"for_each({settings.name!r})") as key:
+    with Operation(branch, settings.name, f"for_each({settings.name!r})") as key:
         record = recorded(branch, key, "for_each")
         live: Exception | None = None
-        async with may_be_given_up(hands, branch, key):
+        async with MayBeGivenUp(hands, branch, key):
             if record is not None:
                 await hands.recall(run, key)
                 output, error = record.output, record.error

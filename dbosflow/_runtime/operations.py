@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
@@ -18,7 +17,7 @@ from dbosflow._runtime.scope import Attempt
 from dbosflow.errors import NonDeterminismError, StepFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import Mapping
 
     from dbosflow._runtime.branch import Branch
     from dbosflow._runtime.hands import Hands
@@ -32,9 +31,9 @@ async def run_step(
     hands: Hands, branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
     """The outcome of a step: its record's, or that of running it now."""
-    with operation(branch, step.name, str(step)) as key:
+    with Operation(branch, step.name, step) as key:
         record = recorded(branch, key, "step")
-        async with may_be_given_up(hands, branch, key):
+        async with MayBeGivenUp(hands, branch, key):
             if record is None:
                 return await _attempts(hands, branch, key, step=step, args=args, kwargs=kwargs)
             await hands.recall(branch.run, key)
@@ -44,9 +43,9 @@ async def run_step(
 async def sleep(hands: Hands, branch: Branch, seconds: float) -> None:
     """Sleeps until a wake time that is on record: a restart does not begin the sleep anew, and never ends it early."""
     run = branch.run
-    with operation(branch, "sleep", "sleep") as key:
+    with Operation(branch, "sleep", "sleep") as key:
         record = recorded(branch, key, "sleep")
-        async with may_be_given_up(hands, branch, key):
+        async with MayBeGivenUp(hands, branch, key):
             if record is None:
                 await hands.commit(run, Record(key, "sleep", delay=seconds))
                 remaining = seconds
@@ -62,33 +61,46 @@ async def sleep(hands: Hands, branch: Branch, seconds: float) -> None:
                 await hands.commit(run, Record(key + WOKEN, "woken"))
 
 
-@asynccontextmanager
-async def may_be_given_up(hands: Hands, branch: Branch, key: str) -> AsyncIterator[None]:
+class MayBeGivenUp:
     """Around an operation's work: a program that gives it up goes on when that is on record, and on replay again."""
-    if branch.run.draining is not None:
-        await hands.hold(branch.run)
-    if branch.run.recorded(key + GIVEN_UP) is not None:
-        await hands.give_up(branch.run, key)
-    try:
-        yield
-    except asyncio.CancelledError:
-        await hands.record_given_up(branch.run, key)
-        raise
+
+    __slots__ = ("_branch", "_hands", "_key")
+
+    def __init__(self, hands: Hands, branch: Branch, key: str) -> None:
+        self._hands, self._branch, self._key = hands, branch, key
+
+    async def __aenter__(self) -> None:
+        run = self._branch.run
+        if run.draining is not None:
+            await self._hands.hold(run)
+        if run.history.records and run.recorded(self._key + GIVEN_UP) is not None:
+            await self._hands.give_up(run, self._key)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
+            await self._hands.record_given_up(self._branch.run, self._key)
 
 
-@contextmanager
-def operation(branch: Branch, name: str, what: str) -> Iterator[str]:
-    """Begins an operation of a branch: gives it its key, and refuses whoever is not the branch."""
-    run = branch.run
-    run.check_active()
-    owner = branch.check_owner(what)
-    key = branch.key_of(name)
-    owner.operating, branch.operation = True, key
-    try:
-        yield key
-    finally:
-        owner.operating, branch.operation = False, None
-        run.beat += 1
+class Operation:
+    """An operation of a branch, under way in the block: gives it its key, and refuses whoever is not the branch."""
+
+    __slots__ = ("_branch", "_name", "_owner", "_what")
+
+    def __init__(self, branch: Branch, name: str, what: object) -> None:
+        self._branch, self._name, self._what = branch, name, what
+
+    def __enter__(self) -> str:
+        branch = self._branch
+        branch.run.check_active()
+        owner = self._owner = branch.check_owner(self._what)
+        key = branch.key_of(self._name)
+        owner.operating, branch.operation = True, key
+        return key
+
+    def __exit__(self, *_error: object) -> None:
+        branch = self._branch
+        self._owner.operating, branch.operation = False, None
+        branch.run.beat += 1
 
 
 def recorded(branch: Branch, key: str, kind: str) -> Recorded | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from dbosflow import serde
 from dbosflow._runtime.entries import Record
-from dbosflow._runtime.operations import may_be_given_up, operation, recorded
+from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
 from dbosflow._runtime.reader import Progress
 from dbosflow.errors import DbosflowError, StreamError
 from dbosflow.types import FrameKind
@@ -27,9 +27,9 @@ _NAME = "read_stream"
 async def next_page(hands: Hands, branch: Branch, reader: Reader) -> None:
     """The reader's next page: as far as an earlier run got with it, or as far as there is something now."""
     run = branch.run
-    with operation(branch, _NAME, f"read_stream({reader.workflow_id!r}, {reader.key!r})") as key:
+    with Operation(branch, _NAME, f"read_stream({reader.workflow_id!r}, {reader.key!r})") as key:
         record = recorded(branch, key, "read")
-        async with may_be_given_up(hands, branch, key):
+        async with MayBeGivenUp(hands, branch, key):
             if record is None:
                 output, error = None, None
                 with reader.back_if_given_up():

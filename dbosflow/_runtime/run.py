@@ -265,6 +265,8 @@ class Run:
 
     def begin_attempt(self, step_key: str) -> None:
         """Takes back what earlier attempts wrote that no record has decided: their owner died in them."""
+        if not self.undecided:
+            return
         with self._lock:
             if not self.undecided.producers(step_key) or self.stopping is not None:
                 return
@@ -399,15 +401,14 @@ class Run:
 
     def committed(self, entries: list[Entry]) -> None:
         """Frees the room of durable entries and hands on the outcomes among them."""
-        with self._lock:
-            self._buffered -= sum(entry.size for entry in entries)
-            room, self._room = (self._room, []) if self.has_room else ([], self._room)
-        for tell in room:
-            tell()
+        self._free(sum([entry.size for entry in entries]))
+        told: list[Record] = []
         for entry in entries:
-            if isinstance(entry, Mark):
+            if isinstance(entry, Record):
+                if entry.waiter is not None:
+                    told.append(entry)
+            elif isinstance(entry, Mark):
                 self.tell(entry)
-        told = [entry for entry in entries if isinstance(entry, Record) and entry.waiter is not None]
         if not told:
             return
         if self.conductor is not None:
@@ -415,6 +416,15 @@ class Run:
         else:
             for record in told:
                 self.tell(record)
+
+    def _free(self, size: int) -> None:
+        with self._lock:
+            self._buffered -= size
+            if not self._room or not self.has_room:
+                return
+            room, self._room = self._room, []
+        for tell in room:
+            tell()
 
     def tell(self, record: Record | Mark) -> None:
         """Hands one durable outcome to the operation that waits for it."""

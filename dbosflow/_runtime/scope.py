@@ -7,7 +7,6 @@ having a scope is therefore no proof of owning it; a branch checks that for itse
 from __future__ import annotations
 
 import os
-from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -16,8 +15,6 @@ from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.undecided import Producer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from dbosflow._runtime.run import Run
 
 
@@ -59,11 +56,16 @@ current_scope: ContextVar[Scope | None] = ContextVar("dbosflow_scope", default=N
 os.register_at_fork(after_in_child=lambda: current_scope.set(None))
 
 
-@contextmanager
-def entered(scope: Scope) -> Iterator[None]:
+class Entered:
     """Runs the block in ``scope``."""
-    token = current_scope.set(scope)
-    try:
-        yield
-    finally:
-        current_scope.reset(token)
+
+    __slots__ = ("_scope", "_token")
+
+    def __init__(self, scope: Scope) -> None:
+        self._scope = scope
+
+    def __enter__(self) -> None:
+        self._token = current_scope.set(self._scope)
+
+    def __exit__(self, *_error: object) -> None:
+        current_scope.reset(self._token)

@@ -48,10 +48,13 @@ class Undecided:
     def copy(self) -> Undecided:
         """A copy to go on with."""
         copied = Undecided()
-        copied._written = {
-            producer: {key: list(ranges) for key, ranges in keys.items()} for producer, keys in self._written.items()
-        }
-        copied.held_closes = dict(self.held_closes)
+        if self._written:
+            copied._written = {
+                producer: {key: list(ranges) for key, ranges in keys.items()}
+                for producer, keys in self._written.items()
+            }
+        if self.held_closes:
+            copied.held_closes = dict(self.held_closes)
         return copied
 
     def __bool__(self) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, assert_never
 
 from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.entries import Record
-from dbosflow._runtime.operations import operation, recorded
+from dbosflow._runtime.operations import Operation, recorded
 from dbosflow._runtime.scope import Attempt, PlainCall, current_scope
 from dbosflow._runtime.undecided import RESUMED, Producer
 from dbosflow.errors import ConfigurationError, NotInWorkflowError
@@ -148,7 +148,7 @@ async def flush(hands: Hands, scope: Scope) -> None:
     if isinstance(scope, Attempt) or run.conductor is None:
         await hands.durable(run)
         return
-    with operation(scope, "flush", "flush") as key:
+    with Operation(scope, "flush", "flush") as key:
         if recorded(scope, key, "flush") is None:
             await hands.commit(run, Record(key, "flush"))
         else:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from psycopg.rows import dict_row
-
 from dbosflow._store import statements
-from dbosflow._store.texts import Texts
+from dbosflow._store.arrays import ARRAYS, ArrayType
+from dbosflow._store.wire import Statement, execute
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 _SECTION = re.compile(r"^-- \[(\w+)\n(.*?)^-- \]\n", re.MULTILINE | re.DOTALL)
 
-_TEXT_ARRAY = re.compile(r":(\w+)::text\[\]")
+_CAST = re.compile(r":(\w+)::(\w+(?: precision)?\[\])")
+_PLACE = re.compile(r"%\((\w+)\)s|%%")
+_UUID = 2950
+"""The type id of the worker's."""
 
 _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
     "runs": {"run": ("ids", "epochs")},
@@ -56,9 +59,9 @@ _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 @cache
-def _texts() -> frozenset[str]:
-    """The parameters that are arrays of texts."""
-    return frozenset(_TEXT_ARRAY.findall(statements.source("batch")["batch"]))
+def _types() -> dict[str, ArrayType]:
+    """The types of the parameters that are arrays, as the statement casts them."""
+    return {name: ARRAYS[cast] for name, cast in _CAST.findall(statements.source("batch")["batch"])}
 
 
 @dataclass(slots=True)
@@ -77,16 +80,19 @@ class BatchRows:
         """The sections that this batch has rows for."""
         return tuple(name for name in _COLUMNS if getattr(self, name))
 
-    def parameters(self, worker_id: UUID) -> dict[str, Any]:
+    def parameters(self) -> dict[str, tuple[Any, ...]]:
         """The arrays to bind, of the sections in the shape."""
-        bound: dict[str, Any] = {"worker_id": worker_id}
+        bound: dict[str, tuple[Any, ...]] = {}
         for section in self.shape():
             for row, columns in _COLUMNS[section].items():
                 rows = self.tails if row == "tail" else getattr(self, section)
-                arrays = zip(*rows, strict=True)
-                for name, array in zip((f"{row}_{column}" for column in columns), arrays, strict=True):
-                    bound[name] = Texts(array) if name in _texts() else list(array)
+                bound.update(zip(_names(row, columns), zip(*rows, strict=True), strict=True))
         return bound
+
+
+@cache
+def _names(row: str, columns: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(f"{row}_{column}" for column in columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,24 +116,35 @@ def batch_statement(shape: tuple[str, ...], schema: str) -> str:
     return statements.prepare(_SECTION.sub(keep, statements.source("batch")["batch"]), schema)
 
 
+@cache
+def _prepared(shape: tuple[str, ...], schema: str) -> tuple[Statement, tuple[str, ...]]:
+    """The statement of a shape as the wire takes it, and the names of its parameters but the first, the worker's id."""
+    text = batch_statement(shape, schema)
+    names = tuple(dict.fromkeys(("worker_id", *filter(None, _PLACE.findall(text)))))
+    numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
+    text = _PLACE.sub(lambda place: numbers[place[1]] if place[1] else "%", text)
+    types = (_UUID, *(_types()[name].oid for name in names[1:]))
+    return Statement(f"dbosflow_batch_{'_'.join(shape)}".encode(), text.encode(), types), names[1:]
+
+
 async def write_batch(connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str) -> BatchResult:
     """Sends one batch. Raises what psycopg raises; then nothing is known of it until a witness is asked for."""
-    shape = rows.shape()
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(
-            statements.literal(batch_statement(shape, schema)),
-            rows.parameters(worker_id),
-            prepare=connection.prepare_threshold is not None,
-        )
-        row = await cursor.fetchone()
-    assert row is not None
-    return BatchResult(
-        leased=row["leased"],
-        written=row["written"],
-        mine=frozenset(row.get("mine") or ()),
-        moved=frozenset(row.get("moved") or ()),
-        started=frozenset(row.get("started") or ()),
-    )
+    statement, names = _prepared(rows.shape(), schema)
+    bound, types = rows.parameters(), _types()
+    values = [worker_id.bytes, *(types[name].dump(bound[name]) for name in names)]
+    result = await execute(connection, statement, values, prepare=connection.prepare_threshold is not None)
+    row = {result.fname(column): result.get_value(0, column) for column in range(result.nfields)}
+    return BatchResult(row[b"leased"] == b"t", row[b"written"] == b"t", *map(_ids, (row.get(name) for name in _IDS)))
+
+
+_IDS = (b"mine", b"moved", b"started")
+
+
+def _ids(text: bytes | None) -> frozenset[str]:
+    return frozenset(json.loads(text)) if text else _NOBODY
+
+
+_NOBODY: frozenset[str] = frozenset()
 
 
 async def is_durable(connection: AsyncConnection[Any], rows: BatchRows, schema: str) -> bool:

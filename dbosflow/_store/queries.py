@@ -8,7 +8,7 @@ import psycopg
 from psycopg.rows import DictRow, dict_row
 
 from dbosflow._store import statements
-from dbosflow._store.texts import Texts
+from dbosflow._store.arrays import Texts
 
 if TYPE_CHECKING:
     from psycopg import AsyncConnection

@@ -15,7 +15,6 @@ from psycopg import sql
 
 from dbosflow._store import statements
 from dbosflow._store.batch import batch_statement
-from dbosflow._store.texts import Texts
 from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, batch, on_a_database
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ async def explain(connection: AsyncConnection[Any], name: str, values: list[Any]
     """Runs a prepared statement, and takes it back."""
     execute = sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {}({})").format(
         sql.Identifier(f"hot_{name}"),
-        sql.SQL(", ").join(sql.Literal([*one] if isinstance(one, Texts) else one) for one in values),
+        sql.SQL(", ").join(sql.Literal([*one] if isinstance(one, tuple) else one) for one in values),
     )
     await connection.execute("BEGIN")
     cursor = await connection.execute(execute)
@@ -144,7 +143,7 @@ async def test_a_batch_costs_a_few_index_probes_a_row(db: Database) -> None:
     lane = await db.lane()
     rows = full_batch(SIZE)
     parameters = await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA))
-    values: Mapping[str, Any] = rows.parameters(lane.id)
+    values: Mapping[str, Any] = {"worker_id": lane.id} | rows.parameters()
     await explain(lane.connection, "batch", [values[name] for name in parameters])  # plans, on empty tables
     await populate(db, worker_id=lane.id)
     plan = await explain(lane.connection, "batch", [values[name] for name in parameters])
@@ -167,7 +166,7 @@ async def test_a_batch_is_never_joined_with_all_that_its_lane_runs(db: Database)
     )
     rows = batch(*(Slice(f"w{2 * number}").end() for number in range(1, SIZE + 1)))
     parameters = await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA))
-    values: Mapping[str, Any] = rows.parameters(lane.id)
+    values: Mapping[str, Any] = {"worker_id": lane.id} | rows.parameters()
     await explain(lane.connection, "batch", [values[name] for name in parameters])
     await populate(db, worker_id=lane.id)
     plan = await explain(lane.connection, "batch", [values[name] for name in parameters])
@@ -200,7 +199,7 @@ async def test_a_small_batch_reads_only_its_own_rows(db: Database, size: int) ->
     await populate(db, worker_id=lane.id)
     rows = full_batch(size)
     parameters = await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA))
-    values = rows.parameters(lane.id)
+    values = {"worker_id": lane.id} | rows.parameters()
     plan = await explain(lane.connection, "batch", [values[name] for name in parameters])
     assert plan.work <= 2 * size
     assert plan.access("workflow") == {"workflow_pkey"}

@@ -14,7 +14,7 @@ from dbosflow._runtime.branch import Strand
 from dbosflow._runtime.family import Loans
 from dbosflow._runtime.hands import LoopHands, ThreadHands
 from dbosflow._runtime.run import Run
-from dbosflow._runtime.scope import entered
+from dbosflow._runtime.scope import Entered
 from dbosflow._runtime.watch import Watch
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef
@@ -42,7 +42,7 @@ def test_a_replay_of_one_branch_never_suspends() -> None:
     async def drive() -> int:
         run = _run(live.commits[:-1])
         trace = Trace(0)
-        with entered(run.root):
+        with Entered(run.root):
             strand = Strand(loop_of_steps(trace), run.root)
             suspensions = sum(1 for _ in _until_done(strand))
         assert trace.bodies == []
@@ -66,7 +66,7 @@ def test_recorded_steps_and_sleeps_do_not_suspend_at_all() -> None:
 
     async def drive() -> None:
         run = _run(live.commits[:-1])
-        with entered(run.root), pytest.raises(StopIteration, match="done"):
+        with Entered(run.root), pytest.raises(StopIteration, match="done"):
             Strand(program(Trace(0)), run.root).send(None)
 
     asyncio.run(drive())

@@ -126,13 +126,13 @@ WITH lease AS MATERIALIZED (
 -- ]
 SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS written
 -- [runs
-     , CASE WHEN NOT EXISTS (SELECT FROM gate) THEN ARRAY(SELECT id FROM mine) END AS mine
+     , CASE WHEN NOT EXISTS (SELECT FROM gate) THEN array_to_json(ARRAY(SELECT id FROM mine)) END AS mine
 -- ]
 -- [blocks
-     , CASE WHEN NOT EXISTS (SELECT FROM gate) THEN ARRAY(SELECT workflow_id FROM moved) END AS moved
+     , CASE WHEN NOT EXISTS (SELECT FROM gate) THEN array_to_json(ARRAY(SELECT workflow_id FROM moved)) END AS moved
 -- ]
 -- [starts
-     , ARRAY(SELECT id FROM started) AS started
+     , array_to_json(ARRAY(SELECT id FROM started)) AS started
 -- ]
 ;
 

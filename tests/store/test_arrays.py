@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg.adapt import PyFormat, Transformer
 
-from dbosflow._store.texts import Texts
+from dbosflow._store.arrays import Texts
 
 
 @pytest.mark.parametrize(

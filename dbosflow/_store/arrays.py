@@ -1,0 +1,94 @@
+"""Arrays as parameters, in Postgres's binary format.
+
+psycopg's own text format escapes each text with a regular expression: half a megabyte of JSON held the event loop for a
+second, in binary for a millisecond. Its binary format is left where all items are null, which would make another
+prepared statement of each such mix of columns. And it looks for the type in the values, each time. So the types of
+these arrays are said.
+
+The format is that of ``array_recv`` in Postgres's ``src/backend/utils/adt/arrayfuncs.c``: dimensions, whether there are
+nulls, the type of the items; length and lower bound; then each item behind its length, -1 for null.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from struct import Struct, pack
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from psycopg.adapt import Dumper
+from psycopg.pq import Format
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+_HEAD = Struct(">iiiii")
+_LENGTH = Struct(">i").pack
+_NULL = _LENGTH(-1)
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayType:
+    """How the items of one type are written. The type ids are fixed in Postgres's catalog."""
+
+    oid: int
+    item_oid: int
+    item: Callable[[Any], bytes]
+    """An item behind its length."""
+
+    def dump(self, items: Sequence[Any]) -> bytes:
+        """The array; what the type cannot hold raises :class:`OverflowError`, or :class:`UnicodeError`."""
+        if not items:
+            return pack(">iii", 0, 0, self.item_oid)
+        nulls = items.count(None)
+        item = self.item
+        try:
+            if not nulls:
+                body = b"".join(map(item, items))
+            elif nulls == len(items):
+                body = _NULL * nulls
+            else:
+                body = b"".join(_NULL if one is None else item(one) for one in items)
+        except struct.error as error:
+            raise OverflowError(str(error)) from error
+        return _HEAD.pack(1, nulls > 0, self.item_oid, len(items), 1) + body
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode()
+    return _LENGTH(len(encoded)) + encoded
+
+
+def _number(code: str) -> Callable[[Any], bytes]:
+    form = Struct(f">i{code}")
+    size, write = form.size - 4, form.pack
+    return lambda number: write(size, number)
+
+
+TEXTS = ArrayType(1009, 25, _text)
+ARRAYS = {
+    "text[]": TEXTS,
+    "integer[]": ArrayType(1007, 23, _number("i")),
+    "bigint[]": ArrayType(1016, 20, _number("q")),
+    "double precision[]": ArrayType(1022, 701, _number("d")),
+    "boolean[]": ArrayType(1000, 16, _number("?")),
+}
+"""By the names that the statements cast their parameters to."""
+
+
+class Texts(tuple[str | None, ...]):
+    """The items of a parameter ``:name::text[]`` that psycopg sends."""
+
+    __slots__ = ()
+
+
+class _TextsDumper(Dumper):
+    format = Format.BINARY
+    oid = TEXTS.oid
+
+    def dump(self, texts: Sequence[str | None]) -> bytes:
+        return TEXTS.dump(texts)
+
+
+psycopg.adapters.register_dumper(Texts, _TextsDumper)
