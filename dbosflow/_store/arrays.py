@@ -41,18 +41,12 @@ class ArrayType:
         """The array; what the type cannot hold raises :class:`OverflowError`, or :class:`UnicodeError`."""
         if not items:
             return pack(">iii", 0, 0, self.item_oid)
-        nulls = items.count(None)
-        item = self.item
+        item, holds_null = self.item, None in items
         try:
-            if not nulls:
-                body = b"".join(map(item, items))
-            elif nulls == len(items):
-                body = _NULL * nulls
-            else:
-                body = b"".join(_NULL if one is None else item(one) for one in items)
+            body = [_NULL if one is None else item(one) for one in items] if holds_null else map(item, items)
+            return _HEAD.pack(1, holds_null, self.item_oid, len(items), 1) + b"".join(body)
         except struct.error as error:
             raise OverflowError(str(error)) from error
-        return _HEAD.pack(1, nulls > 0, self.item_oid, len(items), 1) + body
 
 
 def _text(text: str) -> bytes:

@@ -13,6 +13,7 @@ from dbosflow._store.arrays import ARRAYS, ArrayType
 from dbosflow._store.wire import Statement, execute
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from uuid import UUID
 
     from psycopg import AsyncConnection
@@ -80,19 +81,18 @@ class BatchRows:
         """The sections that this batch has rows for."""
         return tuple(name for name in _COLUMNS if getattr(self, name))
 
-    def parameters(self) -> dict[str, tuple[Any, ...]]:
-        """The arrays to bind, of the sections in the shape."""
-        bound: dict[str, tuple[Any, ...]] = {}
+    def arrays(self) -> Iterator[tuple[Any, ...]]:
+        """The columns of its rows, in the order of :func:`parameters`."""
         for section in self.shape():
-            for row, columns in _COLUMNS[section].items():
-                rows = self.tails if row == "tail" else getattr(self, section)
-                bound.update(zip(_names(row, columns), zip(*rows, strict=True), strict=True))
-        return bound
+            for row in _COLUMNS[section]:
+                yield from zip(*getattr(self, f"{row}s"), strict=True)
 
 
 @cache
-def _names(row: str, columns: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(f"{row}_{column}" for column in columns)
+def parameters(shape: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the statement's parameters but for ``worker_id``: the arrays of the sections in the shape."""
+    rows = (row for section in shape for row in _COLUMNS[section].items())
+    return tuple(f"{row}_{column}" for row, columns in rows for column in columns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,21 +117,24 @@ def batch_statement(shape: tuple[str, ...], schema: str) -> str:
 
 
 @cache
-def _prepared(shape: tuple[str, ...], schema: str) -> tuple[Statement, tuple[str, ...]]:
-    """The statement of a shape as the wire takes it, and the names of its parameters but the first, the worker's id."""
-    text = batch_statement(shape, schema)
-    names = tuple(dict.fromkeys(("worker_id", *filter(None, _PLACE.findall(text)))))
-    numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
-    text = _PLACE.sub(lambda place: numbers[place[1]] if place[1] else "%", text)
-    types = (_UUID, *(_types()[name].oid for name in names[1:]))
-    return Statement(f"dbosflow_batch_{'_'.join(shape)}".encode(), text.encode(), types), names[1:]
+def _prepared(shape: tuple[str, ...], schema: str) -> tuple[Statement, tuple[ArrayType, ...]]:
+    """The statement of a shape as the wire takes it, and the types of its arrays."""
+    names = parameters(shape)
+    numbers = {name: f"${number}" for number, name in enumerate(("worker_id", *names), 1)}
+    text = _PLACE.sub(lambda place: numbers[place[1]] if place[1] else "%", batch_statement(shape, schema))
+    types = tuple(_types()[name] for name in names)
+    return Statement(
+        f"dbosflow_batch_{'_'.join(shape)}".encode(), text.encode(), (_UUID, *(one.oid for one in types))
+    ), types
 
 
 async def write_batch(connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str) -> BatchResult:
     """Sends one batch. Raises what psycopg raises; then nothing is known of it until a witness is asked for."""
-    statement, names = _prepared(rows.shape(), schema)
-    bound, types = rows.parameters(), _types()
-    values = [worker_id.bytes, *(types[name].dump(bound[name]) for name in names)]
+    statement, types = _prepared(rows.shape(), schema)
+    values: list[bytes | None] = [worker_id.bytes]
+    for array_type, items in zip(types, rows.arrays(), strict=True):
+        # ``unnest`` fills up with nulls what is NULL as a whole: that are most columns of most batches.
+        values.append(None if items.count(None) == len(items) else array_type.dump(items))
     result = await execute(connection, statement, values, prepare=connection.prepare_threshold is not None)
     row = {result.fname(column): result.get_value(0, column) for column in range(result.nfields)}
     return BatchResult(row[b"leased"] == b"t", row[b"written"] == b"t", *map(_ids, (row.get(name) for name in _IDS)))

@@ -14,11 +14,12 @@ import pytest
 from psycopg import sql
 
 from dbosflow._store import statements
-from dbosflow._store.batch import batch_statement
+from dbosflow._store.batch import batch_statement, parameters
 from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, batch, on_a_database
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from uuid import UUID
 
     from psycopg import AsyncConnection
 
@@ -82,11 +83,11 @@ def _indexes(scan: Node) -> Iterator[str]:
 
 async def prepare(connection: AsyncConnection[Any], name: str, statement: str) -> list[str]:
     """Prepares a statement as psycopg does; the order of its parameters."""
-    parameters = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
-    for number, parameter in enumerate(parameters, 1):
+    names = list(dict.fromkeys(re.findall(r"%\((\w+)\)s", statement)))
+    for number, parameter in enumerate(names, 1):
         statement = statement.replace(f"%({parameter})s", f"${number}")
     await connection.execute(f"PREPARE hot_{name} AS {statement.replace('%%', '%')}".encode())
-    return parameters
+    return names
 
 
 async def explain(connection: AsyncConnection[Any], name: str, values: list[Any]) -> Plan:
@@ -137,16 +138,21 @@ def full_batch(size: int) -> BatchRows:
     return batch(*slices, starts=tuple(f"new{number}" for number in range(size)))
 
 
+def bound(worker_id: UUID, rows: BatchRows) -> Mapping[str, Any]:
+    """The parameters of a batch by name."""
+    return {"worker_id": worker_id, **dict(zip(parameters(rows.shape()), rows.arrays(), strict=True))}
+
+
 @on_a_database
 async def test_a_batch_costs_a_few_index_probes_a_row(db: Database) -> None:
     """Also with a plan that was made while the tables were empty: no table is scanned, nothing is joined row by row."""
     lane = await db.lane()
     rows = full_batch(SIZE)
-    parameters = await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA))
-    values: Mapping[str, Any] = {"worker_id": lane.id} | rows.parameters()
-    await explain(lane.connection, "batch", [values[name] for name in parameters])  # plans, on empty tables
+    names = await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA))
+    values = bound(lane.id, rows)
+    await explain(lane.connection, "batch", [values[name] for name in names])  # plans, on empty tables
     await populate(db, worker_id=lane.id)
-    plan = await explain(lane.connection, "batch", [values[name] for name in parameters])
+    plan = await explain(lane.connection, "batch", [values[name] for name in names])
     assert plan.access("workflow") == {"workflow_pkey"}
     assert plan.access("stream_block") == {"stream_block_pkey"}
     assert plan.access("step") == set()
@@ -165,11 +171,11 @@ async def test_a_batch_is_never_joined_with_all_that_its_lane_runs(db: Database)
         *(NAME, lane.id),
     )
     rows = batch(*(Slice(f"w{2 * number}").end() for number in range(1, SIZE + 1)))
-    parameters = await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA))
-    values: Mapping[str, Any] = {"worker_id": lane.id} | rows.parameters()
-    await explain(lane.connection, "batch", [values[name] for name in parameters])
+    names = await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA))
+    values = bound(lane.id, rows)
+    await explain(lane.connection, "batch", [values[name] for name in names])
     await populate(db, worker_id=lane.id)
-    plan = await explain(lane.connection, "batch", [values[name] for name in parameters])
+    plan = await explain(lane.connection, "batch", [values[name] for name in names])
     assert plan.access("workflow") == {"workflow_pkey"}
     assert plan.work <= 2 * SIZE
 
@@ -198,9 +204,9 @@ async def test_a_small_batch_reads_only_its_own_rows(db: Database, size: int) ->
     lane = await db.lane()
     await populate(db, worker_id=lane.id)
     rows = full_batch(size)
-    parameters = await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA))
-    values = {"worker_id": lane.id} | rows.parameters()
-    plan = await explain(lane.connection, "batch", [values[name] for name in parameters])
+    names = await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA))
+    values = bound(lane.id, rows)
+    plan = await explain(lane.connection, "batch", [values[name] for name in names])
     assert plan.work <= 2 * size
     assert plan.access("workflow") == {"workflow_pkey"}
 
@@ -209,12 +215,12 @@ async def test_a_small_batch_reads_only_its_own_rows(db: Database, size: int) ->
 async def test_a_claim_reads_the_queue_in_its_order(db: Database) -> None:
     """Through its index, and no further than it takes: a long queue costs no more than a short one."""
     lane = await db.lane()
-    parameters = await prepare(lane.connection, "claim", statements.load("workflow", SCHEMA)["claim"])
+    names = await prepare(lane.connection, "claim", statements.load("workflow", SCHEMA)["claim"])
     values = {"worker_id": lane.id, "queue": "", "names": [NAME], "limit": 10}
-    await explain(lane.connection, "claim", [values[name] for name in parameters])
+    await explain(lane.connection, "claim", [values[name] for name in names])
     await populate(db, worker_id=lane.id)
     await db.rows("UPDATE dbosflow.workflow SET status = 'queued', worker_id = NULL WHERE status = 'running'")
-    plan = await explain(lane.connection, "claim", [values[name] for name in parameters])
+    plan = await explain(lane.connection, "claim", [values[name] for name in names])
     assert plan.access("workflow") == {"workflow_queued", "workflow_pkey"}
     assert plan.work <= 10
 
@@ -226,7 +232,7 @@ async def test_a_fetch_probes_the_primary_key_for_each_reader(db: Database, mode
     await populate(db, worker_id=None)
     reading = await db.connect()
     await reading.execute(f"SET plan_cache_mode = {mode}".encode())
-    parameters = await prepare(reading, "fetch", statements.load("stream", SCHEMA)["fetch"])
+    names = await prepare(reading, "fetch", statements.load("stream", SCHEMA)["fetch"])
     readers = 20
     values = {
         "ids": [f"w{number}" for number in range(1, readers + 1)],
@@ -236,7 +242,7 @@ async def test_a_fetch_probes_the_primary_key_for_each_reader(db: Database, mode
         "max_blocks": 256,
         "max_bytes": 1 << 20,
     }
-    plan = await explain(reading, "fetch", [values[name] for name in parameters])
+    plan = await explain(reading, "fetch", [values[name] for name in names])
     assert plan.access("stream_block") == {"stream_block_pkey", "stream_block_rollback"}
     assert plan.access("workflow") == {"workflow_pkey"}
     assert plan.work <= 4 * readers

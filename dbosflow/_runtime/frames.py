@@ -1,0 +1,185 @@
+"""What one slice of a batch makes of its run's streams: blocks with their offsets, rollbacks, ends.
+
+Offsets come from the last *acknowledged* tail, so a block starts where its writer has seen the stream end. All of it
+works on a copy of what is undecided, and becomes the run's when it is acknowledged.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dbosflow import serde
+from dbosflow._runtime.conductor import GIVEN_UP
+from dbosflow._runtime.undecided import RESUMED
+from dbosflow.types import FrameKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dbosflow._runtime.entries import Close, Ending, Record, Values
+    from dbosflow._runtime.run import Run
+    from dbosflow._store.batch import BatchRows
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """A row of a stream: consecutive values of one producer, or a control frame."""
+
+    key: str
+    offset: int
+    count: int
+    kind: FrameKind
+    values: str | None
+    producer: str = ""
+    producer_seq: int = 0
+    attempt: str | None = None
+
+
+class Frames:
+    """The frames that a slice appends to the streams of its run."""
+
+    __slots__ = ("_run", "blocks", "committed", "ended", "inputs", "reopened", "tails", "undecided")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.blocks: list[Block] = []
+        self.tails: dict[str, int] = {}
+        """The tail of each stream that it writes to, after it."""
+        self.committed: set[str] = set()
+        """Streams whose values, written by an attempt, are committed by its records."""
+        self.ended: set[str] = set()
+        self.inputs: list[tuple[str, FrameKind, str | None]] = []
+        """The inputs that end with the workflow, at offsets that only the statement can know."""
+        self.reopened: set[str] = set()
+        self.undecided = run.undecided.copy()
+
+    def values(self, entry: Values) -> None:
+        """Gives values their place."""
+        text = f"[{','.join(entry.texts)}]"
+        offset = self._append(
+            entry.key,
+            len(entry.texts),
+            FrameKind.VALUES,
+            text,
+            producer=entry.producer,
+            producer_seq=entry.producer_seq,
+            attempt=entry.attempt,
+        )
+        if entry.attempt is not None:
+            self.undecided.wrote(entry.producer, entry.key, offset, len(entry.texts))
+
+    def close(self, close: Close) -> None:
+        """Ends a stream, or, where some of it may still be taken back, holds the end until that is decided."""
+        if close.attempt is not None:
+            self.undecided.wrote(close.producer, close.key, 0, 0)
+        if self.undecided.holds(close.key):
+            self.undecided.held_closes[close.key] = close
+        else:
+            self._append_close(close)
+
+    def decide(self, record: Record) -> None:
+        """What the record says of attempts: committed by the success that names them, else taken back."""
+        undecided = self.undecided
+        if not undecided:
+            return
+        if record.kind == "attempt":
+            self._take_back([record.key])
+        elif record.kind == "given_up":
+            self._take_back(undecided.producers(record.key.removesuffix(GIVEN_UP)))
+        elif record.kind == "step":
+            for producer in undecided.producers(record.key):
+                if record.error is None and producer.rpartition("@")[2] in {record.attempt, RESUMED}:
+                    for key, _ in undecided.decide(producer):
+                        self.committed.add(key)
+                        self._release_close(key)
+                else:
+                    self._take_back([producer])
+
+    def take_back_attempts(self, step_key: str) -> None:
+        """Before a new attempt of a step: takes back what is undecided of earlier ones."""
+        self._take_back(one for one in self.undecided.producers(step_key) if not _is_resumed(one))
+
+    def _take_back(self, producers: Iterable[str]) -> None:
+        for producer in producers:
+            attempt = producer.rpartition("@")[2]
+            for key, ranges in self.undecided.decide(producer):
+                if ranges:
+                    text = json.dumps(ranges)
+                    self._append(key, 1, FrameKind.ROLLBACK, text, producer=producer, attempt=attempt)
+                held = self.undecided.held_closes.get(key)
+                if held is not None and held.attempt is not None and held.producer == producer:
+                    del self.undecided.held_closes[key]
+                    self.reopened.add(key)
+                self._release_close(key)
+
+    def _release_close(self, key: str) -> None:
+        if key in self.undecided.held_closes and not self.undecided.holds(key):
+            self._append_close(self.undecided.held_closes.pop(key))
+
+    def _append_close(self, close: Close) -> None:
+        self._append(close.key, 1, close.kind, close.payload, producer=close.producer, producer_seq=close.producer_seq)
+
+    def end(self, ending: Ending) -> None:
+        """Takes back what is undecided; then every stream that the workflow leaves open ends with it."""
+        self._take_back(self.undecided.producers())
+        error = ending.error and serde.brief_error(ending.error)
+        for key, stream in self._run.streams.items():
+            if not stream.ended and key not in self.ended:
+                self._append(key, 1, ending.frame, error)
+        self.inputs = [(key, ending.frame, error) for key in self._run.inputs]
+
+    def _append(
+        self,
+        key: str,
+        count: int,
+        kind: FrameKind,
+        values: str | None,
+        *,
+        producer: str = "",
+        producer_seq: int = 0,
+        attempt: str | None = None,
+    ) -> int:
+        if kind.terminal:
+            self.ended.add(key)
+        offset = self.tails.get(key, self._run.streams[key].tail)
+        self.blocks.append(Block(key, offset, count, kind, values, producer, producer_seq, attempt))
+        self.tails[key] = offset + count
+        return offset
+
+    def add_to(self, rows: BatchRows) -> None:
+        """Adds its rows to a batch."""
+        workflow_id, epoch, streams = self._run.workflow_id, self._run.epoch, self._run.streams
+        for key in self.tails:
+            rows.tails.append((workflow_id, key, streams[key].tail))
+        for block in self.blocks:
+            size = serde.size_of(block.values or "")
+            rows.blocks.append(
+                (
+                    *(workflow_id, block.key, block.offset, block.count, block.kind, block.values, size),
+                    *(block.producer, block.producer_seq, block.attempt, epoch),
+                )
+            )
+        for key, kind, error in self.inputs:
+            rows.inputs.append((workflow_id, key, kind, error, len(error or ""), epoch))
+
+    def acknowledged(self) -> None:
+        """It is durable: what it assumed is so."""
+        run = self._run
+        run.blocks += len(self.blocks)
+        for key, tail in self.tails.items():
+            run.streams[key].tail = tail
+        for key in self.ended:
+            run.streams[key].ended = True
+        for key in self.reopened:
+            run.streams[key].closed = False
+        run.undecided = self.undecided
+
+    def touched(self) -> Iterable[str]:
+        """The streams whose readers have news when it is durable."""
+        return self.committed.union(self.tails)
+
+
+def _is_resumed(producer: str) -> bool:
+    return producer.endswith(f"@{RESUMED}")
