@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import Future
 from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from dbosflow._runtime.conductor import GIVEN_UP
 from dbosflow._runtime.entries import Record
 from dbosflow._runtime.scope import Entered
+from dbosflow._runtime.threads import ThreadWaiter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -188,10 +188,9 @@ class ThreadHands:
 
     async def commit(self, run: Run, record: Record) -> None:
         """Buffers a record and waits until it is durable."""
-        waiter: Future[None] = Future()
-        record.waiter = waiter
+        record.waiter = waiter = ThreadWaiter()
         run.append(record)
-        waiter.result()
+        waiter.wait()
 
     async def recall(self, run: Run, key: str) -> None:
         """Nothing to wait for: a thread is the only branch of its run."""
@@ -250,9 +249,9 @@ class ThreadHands:
 
     async def durable(self, run: Run) -> None:
         """Waits until all that the run has buffered is durable."""
-        durable: Future[None] = Future()
+        durable = ThreadWaiter()
         run.mark(durable)
-        durable.result()
+        durable.wait()
 
 
 async def _in_spite_of_cancellation(turn: asyncio.Future[None]) -> None:

@@ -68,6 +68,38 @@ class Threads(Executor):
             self._idle.release()
 
 
+class ThreadWaiter:
+    """What one thread waits for, once: a future of the standard library's, for the price of a lock."""
+
+    __slots__ = ("_error", "_held", "_told")
+
+    def __init__(self) -> None:
+        self._told = False
+        self._error: BaseException | None = None
+        self._held = threading.Lock()
+        self._held.acquire()
+
+    def done(self) -> bool:
+        """Whether it was told already."""
+        return self._told
+
+    def set_result(self, _: None, /) -> None:
+        """Lets the thread go on."""
+        self._told = True
+        self._held.release()
+
+    def set_exception(self, exception: BaseException, /) -> None:
+        """Raises it where the thread waits."""
+        self._error = exception
+        self.set_result(None)
+
+    def wait(self) -> None:
+        """Waits until it is told; once."""
+        self._held.acquire()
+        if self._error is not None:
+            raise self._error
+
+
 def settle(returned: Future[T], call: Callable[[], T]) -> None:
     """Runs ``call`` for whoever waits for ``returned``, unless nobody does any more."""
     if not returned.set_running_or_notify_cancel():
