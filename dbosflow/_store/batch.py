@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 _SECTION = re.compile(r"^-- \[(\w+)\n(.*?)^-- \]\n", re.MULTILINE | re.DOTALL)
 
 _CAST = re.compile(r":(\w+)::(\w+(?: precision)?\[\])")
-_PLACE = re.compile(r"%\((\w+)\)s|%%")
 _UUID = 2950
 """The type id of the worker's."""
 
@@ -120,8 +119,7 @@ def batch_statement(shape: tuple[str, ...], schema: str) -> str:
 def _prepared(shape: tuple[str, ...], schema: str) -> tuple[Statement, tuple[ArrayType, ...]]:
     """The statement of a shape as the wire takes it, and the types of its arrays."""
     names = parameters(shape)
-    numbers = {name: f"${number}" for number, name in enumerate(("worker_id", *names), 1)}
-    text = _PLACE.sub(lambda place: numbers[place[1]] if place[1] else "%", batch_statement(shape, schema))
+    text = statements.numbered(batch_statement(shape, schema), ("worker_id", *names))
     types = tuple(_types()[name] for name in names)
     return Statement(
         f"dbosflow_batch_{'_'.join(shape)}".encode(), text.encode(), (_UUID, *(one.oid for one in types))

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import json
 import time
+from functools import cache
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from psycopg import sql
 
-from dbosflow._store.queries import fetch_all
+from dbosflow._store import statements
+from dbosflow._store.arrays import TEXTS
+from dbosflow._store.wire import Statement, execute
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -73,7 +76,14 @@ def topics_of(payload: str) -> list[str]:
 
 async def notify(connection: AsyncConnection[Any], schema: str, topics: Iterable[str]) -> None:
     """Sends hints, on a connection that writes no data."""
-    await fetch_all(connection, schema, "notify", "notify", channel=channel(schema), payloads=list(payloads(topics)))
+    values = [channel(schema).encode(), TEXTS.dump(list(payloads(topics)))]
+    await execute(connection, _notify(schema), values, prepare=connection.prepare_threshold is not None)
+
+
+@cache
+def _notify(schema: str) -> Statement:
+    text = statements.numbered(statements.load("notify", schema)["notify"], ("channel", "payloads"))
+    return Statement(b"dbosflow_notify", text.encode(), (TEXTS.item_oid, TEXTS.oid))
 
 
 async def hears(

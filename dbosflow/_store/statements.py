@@ -15,13 +15,14 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 from psycopg import sql
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 DEFAULT_SCHEMA = "dbosflow"
 
 _NAME = re.compile(r"^-- name: *(\w+)[^\n]*\n", re.MULTILINE)
 _COMMENT = re.compile(r"^\s*--.*\n?|\s+--.*$", re.MULTILINE)
 _PARAMETER = re.compile(r"(?<![:\w]):([a-z_]\w*)")
+_PLACE = re.compile(r"%\((\w+)\)s|%%")
 _SCHEMA = re.compile(r"\bdbosflow\.")
 
 
@@ -43,6 +44,12 @@ def prepare(text: str, schema: str) -> str:
     text = _PARAMETER.sub(r"%(\1)s", _COMMENT.sub("", text).replace("%", "%%"))
     # The schema comes last: its name may hold what would be taken for a parameter.
     return in_schema(text, schema, escape=lambda name: name.replace("%", "%%")).strip().rstrip(";")
+
+
+def numbered(text: str, names: Sequence[str]) -> str:
+    """A statement that is ready for psycopg as libpq takes it: the parameters, in this order, as ``$1`` and so on."""
+    numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
+    return _PLACE.sub(lambda place: numbers[place[1]] if place[1] else "%", text)
 
 
 def in_schema(text: str, schema: str, escape: Callable[[str], str] = str) -> str:
