@@ -18,7 +18,7 @@ from dbosflow._runtime.entries import Close, Entry, Mark, Record, TakeBack, Valu
 from dbosflow._runtime.limits import Limits
 from dbosflow._runtime.scope import current_scope
 from dbosflow._runtime.undecided import Undecided
-from dbosflow._store.step import History
+from dbosflow._store.step import NO_HISTORY
 from dbosflow.errors import LeaseLostError, StreamClosedError, StreamInputError, WorkflowCancelledError
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.scope import Attempt
     from dbosflow._runtime.undecided import Producer
     from dbosflow._runtime.watch import Watch
-    from dbosflow._store.step import Recorded
+    from dbosflow._store.step import History, Recorded
     from dbosflow.config import Settings
     from dbosflow.definitions import WorkflowDef
     from dbosflow.errors import NonDeterminismError, StreamError
@@ -102,7 +102,7 @@ class Run:
         self.family = family
         self.inputs = frozenset(inputs)
         """The stream keys that outsiders write, and this run never does."""
-        self.history = history or History()
+        self.history = history or NO_HISTORY
         self.streams = {
             key: Stream(
                 tail,

@@ -82,6 +82,10 @@ class History:
         return seq + 1, max(self.last_turn, *(record.turn for record in records), -1) + 1
 
 
+NO_HISTORY = History()
+"""Of a workflow that begins; nobody changes a history."""
+
+
 async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, History]:
     """The histories of these workflows, in one query."""
     found = {workflow_id: History() for workflow_id in ids}
