@@ -30,6 +30,7 @@ from dbosflow._runtime.listener import Listener, SafetyPoll
 from dbosflow._runtime.notifier import Notifier
 from dbosflow._runtime.observer import Observer
 from dbosflow._runtime.reader import Reader, Reading, truncated
+from dbosflow._runtime.session import Session
 from dbosflow._runtime.signals import Signals
 from dbosflow._store import retention, step, stream, workflow
 from dbosflow._store.connect import connect_async
@@ -102,8 +103,10 @@ class Core:
             self._signals = Signals()
             self._notifier = Notifier(self._url, self._settings)
             listener = Listener(self._url, self._settings, self._signals, self._is_own_hint)
-            self._hub = Hub(self._pool, schema, self._signals, self.observer)
-            self._outcomes = Outcomes(self._pool, schema, self._signals)
+            reading = Session(self._url, self._settings, "session_reader")
+            resources.push_async_callback(reading.close)
+            self._hub = Hub(reading, schema, self._signals, self.observer)
+            self._outcomes = Outcomes(reading, schema, self._signals)
             self._enqueuer = Enqueuer(self._pool, schema)
             self._appender = Appender(self._pool, self._settings, self.announce)
             services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer, self._appender)

@@ -11,7 +11,7 @@ A wake-up marks a stream as having news. Marks set while a query is under way st
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dbosflow._runtime.service import Service, tell_closed
 from dbosflow._store import stream, workflow
@@ -22,9 +22,8 @@ from dbosflow.types import WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from psycopg_pool import AsyncConnectionPool
-
     from dbosflow._runtime.observer import Observer
+    from dbosflow._runtime.session import Session
     from dbosflow._runtime.signals import Signals
     from dbosflow._store.workflow import Outcome
 
@@ -70,12 +69,10 @@ class _Tail:
 class Hub(Service):
     """The readers' queries of one process."""
 
-    def __init__(
-        self, pool: AsyncConnectionPool[Any], schema: str, signals: Signals, observer: Observer | None = None
-    ) -> None:
+    def __init__(self, session: Session, schema: str, signals: Signals, observer: Observer | None = None) -> None:
         super().__init__("hub", interval=None)
         self._observer = observer
-        self._pool = pool
+        self._session = session
         self._schema = schema
         self._signals = signals
         self._tails: dict[_Stream, _Tail] = {}
@@ -128,8 +125,7 @@ class Hub(Service):
     async def _fetch(self, asks: dict[Want, list[_Ask]], due: dict[_Stream, None]) -> None:
         self.queries += 1
         try:
-            async with self._pool.connection() as connection:
-                pages = await stream.fetch(connection, self._schema, list(asks))
+            pages = await stream.fetch(await self._session.connection(), self._schema, list(asks))
         except BaseException:
             self._due.update(due)
             raise
@@ -179,9 +175,9 @@ class Hub(Service):
 class Outcomes(Service):
     """Waits for workflows of any process: one query for all that have news."""
 
-    def __init__(self, pool: AsyncConnectionPool[Any], schema: str, signals: Signals) -> None:
+    def __init__(self, session: Session, schema: str, signals: Signals) -> None:
         super().__init__("outcomes", interval=None)
-        self._pool = pool
+        self._session = session
         self._schema = schema
         self._signals = signals
         self._waiting: dict[str, dict[asyncio.Future[Outcome | None], bool]] = {}
@@ -218,8 +214,7 @@ class Outcomes(Service):
         ids = [workflow_id for workflow_id in due if workflow_id in self._waiting]
         if ids:
             try:
-                async with self._pool.connection() as connection:
-                    found = await workflow.outcomes(connection, self._schema, ids)
+                found = await workflow.outcomes(await self._session.connection(), self._schema, ids)
             except BaseException:
                 self._due.update(due)
                 raise

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 
 from dbosflow._runtime.service import Service
-from dbosflow._store.connect import connect_async
+from dbosflow._runtime.session import Session
 from dbosflow._store.notify import notify
-from dbosflow._store.queries import fetch_all
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-
-    from psycopg import AsyncConnection
 
     from dbosflow.config import Settings
 
@@ -35,16 +32,14 @@ class Notifier(Service):
 
     def __init__(self, url: str, settings: Settings) -> None:
         super().__init__("notifier", interval=None)
-        self._url = url
-        self._settings = settings
-        self._connection: AsyncConnection[Any] | None = None
+        self._schema = settings.schema
+        self._session = Session(url, settings, "session_notifier")
         self._topics: dict[str, None] = {}
 
     @property
     def backend_pid(self) -> int | None:
         """The server process of its connection: a listener of this engine knows its own hints by it."""
-        connection = self._connection
-        return None if connection is None or connection.closed else connection.info.backend_pid
+        return self._session.backend_pid
 
     def send(self, topics: Iterable[str]) -> None:
         """Queues hints, each topic once."""
@@ -58,27 +53,13 @@ class Notifier(Service):
         for _ in range(_TURNS_BEHIND):
             await asyncio.sleep(0)
         topics, self._topics = self._topics, {}
-        await notify(await self._connected(), self._settings.schema, topics)
+        await notify(await self._session.connection(), self._schema, topics)
         return bool(self._topics)
 
     async def close(self) -> None:
-        """Sends what is left, if it can, and disconnects."""
+        """Sends what is left, if it can without connecting anew, and disconnects."""
         await super().close()
-        connection, self._connection = self._connection, None
-        if connection is None:
-            return
         with suppress(psycopg.Error):  # then these hints are lost, as any may be
-            async with connection:
-                if self._topics and not connection.broken:
-                    await notify(connection, self._settings.schema, self._topics)
-
-    async def _connected(self) -> AsyncConnection[Any]:
-        connection = self._connection
-        if connection is None or connection.closed or connection.broken:
-            connection = await connect_async(
-                self._url, timeout=self._settings.connect_timeout, pooled=bool(self._settings.pooled)
-            )
-            self._connection = connection
-            if not self._settings.pooled:
-                await fetch_all(connection, self._settings.schema, "batch", "session_notifier")
-        return connection
+            if self._topics and self._session.backend_pid is not None:
+                await notify(await self._session.connection(), self._schema, self._topics)
+        await self._session.close()

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
-from psycopg_pool import AsyncConnectionPool
 
 from dbosflow import Engine
 from dbosflow._runtime.hub import UNSEEN, Hub, Outcomes
+from dbosflow._runtime.session import Session
 from dbosflow._runtime.signals import Signals
 from dbosflow._store import stream, workflow
 from dbosflow._store.notify import stream_topic, workflow_topic
+from dbosflow.config import Settings
 from tests.runtime.patience import until
 
 if TYPE_CHECKING:
@@ -66,17 +67,16 @@ class Table:
 @asynccontextmanager
 async def laid(url: str) -> AsyncIterator[Table]:
     """A table with its hub."""
-    async with (
-        AsyncConnectionPool(url, min_size=1, max_size=2, kwargs={"autocommit": True}, open=False) as pool,
-        await psycopg.AsyncConnection.connect(url, autocommit=True) as connection,
-    ):
+    session = Session(url, Settings(), "session_reader")
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         signals = Signals()
-        hub = Hub(pool, "dbosflow", signals)
+        hub = Hub(session, "dbosflow", signals)
         hub.open()
         try:
             yield Table(hub, signals, connection)
         finally:
             await hub.close()
+            await session.close()
 
 
 async def settle() -> None:
@@ -249,7 +249,7 @@ def test_waiters_for_results_share_queries_and_leave_nothing_behind(database_url
 
     async def main() -> None:
         async with laid(database_url) as table:
-            outcomes = Outcomes(table.hub._pool, "dbosflow", table.signals)
+            outcomes = Outcomes(table.hub._session, "dbosflow", table.signals)
             outcomes.open()
             asked = 0
             find = workflow.outcomes

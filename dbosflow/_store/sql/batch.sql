@@ -161,3 +161,7 @@ SELECT set_config('synchronous_commit', 'on', false);
 
 -- name: session_notifier (hints need no flush)
 SELECT set_config('synchronous_commit', 'off', false);
+
+-- name: session_reader (of the hub's fetches, which would take longer to plan than to run)
+SELECT set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
+       set_config('jit', 'off', false);

@@ -1,0 +1,61 @@
+"""A connection of its own for a service, or shared by some: made when it is first needed, and anew when it broke."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._store.connect import connect_async
+from dbosflow._store.queries import fetch_all
+
+if TYPE_CHECKING:
+    from psycopg import AsyncConnection
+
+    from dbosflow.config import Settings
+
+
+class Session:
+    """One connection, in autocommit, set up by the statement ``setup`` of ``sql/batch.sql``.
+
+    Its user raises what the database raises, and asks again: ``connection()`` replaces what is broken.
+    """
+
+    def __init__(self, url: str, settings: Settings, setup: str) -> None:
+        self._url = url
+        self._settings = settings
+        self._setup = setup
+        self._lock = asyncio.Lock()
+        self._connection: AsyncConnection[Any] | None = None
+
+    @property
+    def backend_pid(self) -> int | None:
+        """The server process of its connection, if there is one."""
+        connection = self._connection
+        return None if connection is None or connection.closed else connection.info.backend_pid
+
+    async def connection(self) -> AsyncConnection[Any]:
+        """The connection. Raises when none can be had within ``connect_timeout``."""
+        async with self._lock:
+            connection = self._connection
+            if connection is None or connection.closed or connection.broken:
+                await self.close()
+                connection = self._connection = await self._connect()
+            return connection
+
+    async def close(self) -> None:
+        """Disconnects."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def _connect(self) -> AsyncConnection[Any]:
+        settings = self._settings
+        connection = await connect_async(self._url, timeout=settings.connect_timeout, pooled=bool(settings.pooled))
+        try:
+            if not settings.pooled:  # what is set behind a pooler is set for the next client
+                connection.prepare_threshold = 0
+                await fetch_all(connection, settings.schema, "batch", self._setup)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
