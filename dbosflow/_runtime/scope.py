@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.undecided import Producer
+from dbosflow.errors import NotInWorkflowError
 
 if TYPE_CHECKING:
     from dbosflow._runtime.run import Run
@@ -54,6 +55,15 @@ current_scope: ContextVar[Scope | None] = ContextVar("dbosflow_scope", default=N
 
 # A process that a step forks (multiprocessing does) is not the one that owns the workflow: there it is plain code.
 os.register_at_fork(after_in_child=lambda: current_scope.set(None))
+
+
+def branch_around(what: str) -> Branch:
+    """The branch that runs here, for ``what`` reads a stream inside a workflow."""
+    scope = current_scope.get()
+    if isinstance(scope, Branch):
+        return scope
+    msg = f"{what} needs a workflow around it, whose body it is called in: from outside use engine.read_stream(...)"
+    raise NotInWorkflowError(msg)
 
 
 class Entered:

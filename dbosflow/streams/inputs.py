@@ -8,19 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast, overload
 
-from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.reading import next_page
-from dbosflow._runtime.scope import current_scope
+from dbosflow._runtime.scope import branch_around
 from dbosflow.config import check_identifier
-from dbosflow.errors import ConfigurationError, NotInWorkflowError, StreamInputError
+from dbosflow.errors import ConfigurationError, StreamInputError
 from dbosflow.serde import Codec
 from dbosflow.streams.declared import Stream, key_of
 from dbosflow.streams.options import reading
 from dbosflow.streams.readers import StreamChannel, StreamReader
 
 if TYPE_CHECKING:
+    from dbosflow._runtime.branch import Branch
     from dbosflow._runtime.reader import Reading
     from dbosflow.streams.options import ReadOptions
 
@@ -54,7 +54,7 @@ def read_input(
 ) -> StreamReader[Any]:
     """Blocking twin of :func:`read_input_async`: an iterator over the values, for sync workflows."""
     refuse_on_loop("read_input_async(...)")
-    scope = reading_branch("read_input")
+    scope = branch_around("read_input")
     reader = scope.run.family.reader(reading_of_input(scope, stream, type, options))
     return StreamReader(reader, lambda: drive(next_page(scope.run.thread_hands, scope, reader)))
 
@@ -87,18 +87,9 @@ def read_input_async(
         StreamInputError: the running workflow was not started with such an input.
         NotInWorkflowError: no workflow's body is running here.
     """
-    scope = reading_branch("read_input_async")
+    scope = branch_around("read_input_async")
     reader = scope.run.family.reader(reading_of_input(scope, stream, type, options))
     return StreamChannel(reader, lambda: next_page(scope.run.loop_hands, scope, reader))
-
-
-def reading_branch(what: str) -> Branch:
-    """The branch that runs here."""
-    scope = current_scope.get()
-    if isinstance(scope, Branch):
-        return scope
-    msg = f"{what} needs a workflow around it, whose body it is called in: from outside use engine.read_stream(...)"
-    raise NotInWorkflowError(msg)
 
 
 def reading_of_input(branch: Branch, stream: str | Stream[Any, Any], type_: Any, options: InputOptions) -> Reading:

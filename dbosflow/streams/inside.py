@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, Unpack, overload
 
-from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.reading import next_page
-from dbosflow._runtime.scope import current_scope
-from dbosflow.errors import NotInWorkflowError
+from dbosflow._runtime.scope import branch_around
 from dbosflow.streams.options import OnRollback, ReadOptions, reading
 from dbosflow.streams.readers import StreamChannel, StreamReader
 
@@ -34,7 +32,7 @@ def read_stream(
 ) -> StreamReader[Any]:
     """Inside a sync workflow: reads another workflow's stream. Like ``engine.read_stream``; a replay reads the same."""
     refuse_on_loop("read_stream_async(...)")
-    scope = _reading_branch("read_stream")
+    scope = branch_around("read_stream")
     reader = scope.run.family.reader(reading(workflow_id, key, type, options))
     return StreamReader(reader, lambda: drive(next_page(scope.run.thread_hands, scope, reader)), on_rollback)
 
@@ -53,14 +51,6 @@ def read_stream_async(
     **options: Unpack[ReadOptions],
 ) -> StreamChannel[Any]:
     """Inside an async workflow: a channel of another workflow's stream. A replay reads the same pages."""
-    scope = _reading_branch("read_stream_async")
+    scope = branch_around("read_stream_async")
     reader = scope.run.family.reader(reading(workflow_id, key, type, options))
     return StreamChannel(reader, lambda: next_page(scope.run.loop_hands, scope, reader))
-
-
-def _reading_branch(what: str) -> Branch:
-    scope = current_scope.get()
-    if isinstance(scope, Branch):
-        return scope
-    msg = f"{what} reads inside a workflow's body; anywhere else use engine.{what}(...)"
-    raise NotInWorkflowError(msg)

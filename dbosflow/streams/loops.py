@@ -8,12 +8,13 @@ from dbosflow._runtime import loops
 from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.loops import OnError
+from dbosflow._runtime.scope import branch_around
 from dbosflow.config import check_identifier
 from dbosflow.definitions import FunctionDef, StepDef, check_name, local_name
 from dbosflow.errors import ConfigurationError
 from dbosflow.streams.arguments import check_count
 from dbosflow.streams.declared import Stream
-from dbosflow.streams.inputs import reading_branch, reading_of_input
+from dbosflow.streams.inputs import reading_of_input
 from dbosflow.streams.readers import StreamChannel, StreamReader, reader_of
 from dbosflow.types import Processed
 
@@ -59,7 +60,7 @@ def for_each(source: Source[T], function: Callable[[T], R], **options: Unpack[Lo
 def for_each(source: Any, function: Callable[[Any], Any], **options: Unpack[LoopOptions]) -> Processed[Any]:
     """Blocking twin of :func:`for_each_async`. The handlers run on the threads for steps, or on the event loop."""
     refuse_on_loop("await for_each_async(...)")
-    scope = reading_branch("for_each")
+    scope = branch_around("for_each")
     return drive(_for_each(scope.run.thread_hands, scope, source, function, options))
 
 
@@ -90,7 +91,7 @@ async def for_each_async(source: Any, function: Callable[[Any], Any], **options:
         StreamFailedError: the stream ended badly, after its last value.
         Exception: the handler's, where ``on_error`` is ``"raise"``.
     """
-    scope = reading_branch("for_each_async")
+    scope = branch_around("for_each_async")
     return await _for_each(scope.run.loop_hands, scope, source, function, options)
 
 

@@ -19,7 +19,28 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-class StreamReader(Iterator[T], Generic[T]):
+class _Following:
+    """What both faces say of where they stand."""
+
+    _reader: Reader
+
+    @property
+    def offset(self) -> int:
+        """The offset to resume at: that of the first value that was not handed out."""
+        return self._reader.offset
+
+    @property
+    def outcome(self) -> StreamOutcome | None:
+        """How the stream ended, and the final payload of its writer, once its last value was handed out."""
+        return self._reader.outcome
+
+    @property
+    def closed(self) -> bool:
+        """Whether the stream has ended and its last value was handed out."""
+        return self._reader.outcome is not None
+
+
+class StreamReader(_Following, Iterator[T], Generic[T]):
     """A blocking iterator over the values of a stream, live: it waits for each next one until the stream ends.
 
     After the last value of a stream that ended badly it raises :class:`~dbosflow.errors.StreamFailedError` (the
@@ -36,21 +57,6 @@ class StreamReader(Iterator[T], Generic[T]):
         self._reader = reader
         self._next_page = next_page
         self._on_rollback = on_rollback
-
-    @property
-    def offset(self) -> int:
-        """The offset to resume at: that of the first value that was not handed out."""
-        return self._reader.offset
-
-    @property
-    def outcome(self) -> StreamOutcome | None:
-        """How the stream ended, and the final payload of its writer, once its last value was handed out."""
-        return self._reader.outcome
-
-    @property
-    def closed(self) -> bool:
-        """Whether the stream has ended and its last value was handed out."""
-        return self._reader.outcome is not None
 
     def __next__(self) -> T:
         while True:
@@ -128,7 +134,7 @@ class StreamReader(Iterator[T], Generic[T]):
         self.close()
 
 
-class StreamChannel(AsyncIterator[StreamValue[T]], Generic[T]):
+class StreamChannel(_Following, AsyncIterator[StreamValue[T]], Generic[T]):
     """An async iterator over the items of a stream, live.
 
     The last item has ``closed`` set, and ``error`` if the stream ended badly. An item with a ``rollback`` takes back
@@ -141,16 +147,6 @@ class StreamChannel(AsyncIterator[StreamValue[T]], Generic[T]):
         self._reader = reader
         self._next_page = next_page
         self._ended = False
-
-    @property
-    def offset(self) -> int:
-        """The offset to resume at: that of the first value that was not handed out."""
-        return self._reader.offset
-
-    @property
-    def outcome(self) -> StreamOutcome | None:
-        """How the stream ended, and the final payload of its writer, once its last value was handed out."""
-        return self._reader.outcome
 
     async def __anext__(self) -> StreamValue[T]:
         if self._ended:
