@@ -125,6 +125,14 @@ class Core:
                 await executor.open()
             self._resources = resources.pop_all()
 
+    @property
+    def executor(self) -> Executor:
+        """Its executing half."""
+        if self._executor is None:
+            msg = "this engine was opened with executes=False: it is a client and runs nothing"
+            raise EngineClosedError(msg)
+        return self._executor
+
     async def close(self) -> None:
         """Lets running steps finish up to the grace, gives the lease up, closes everything."""
         self._closing.set()
@@ -395,10 +403,7 @@ class Core:
 
     async def work(self, queues: dict[str, int]) -> None:
         """Claims the work of these queues, each up to its concurrency, until cancelled or closed."""
-        if self._executor is None:
-            msg = "this engine was opened with executes=False: it is a client and runs nothing"
-            raise EngineClosedError(msg)
-        async with self._executor.claiming(queues):
+        async with self.executor.claiming(queues):
             await self._closing.wait()
 
 

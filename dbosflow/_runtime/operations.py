@@ -48,11 +48,12 @@ async def sleep(hands: Hands, branch: Branch, seconds: float) -> None:
         record = recorded(branch, key, "sleep")
         async with may_be_given_up(hands, branch, key):
             if record is None:
-                await hands.commit(run, Record(key, "sleep", delay=seconds))
-                remaining = seconds
+                delay = seconds + run.clock.ahead
+                await hands.commit(run, Record(key, "sleep", delay=delay))
+                remaining = delay - run.clock.ahead
             else:
                 await hands.recall(run, key)
-                remaining = (record.remaining or 0.0) - run.age
+                remaining = (record.remaining or 0.0) - run.age - run.clock.ahead
             if run.recorded(key + WOKEN) is not None:
                 await hands.recall(run, key + WOKEN)
                 return

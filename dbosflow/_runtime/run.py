@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
 from dbosflow._runtime.branch import Branch, RunStopped, Strand, ThreadOwner
+from dbosflow._runtime.clock import Clock
 from dbosflow._runtime.conductor import HANDED_ON, Conductor
 from dbosflow._runtime.entries import Close, Entry, Mark, Record, TakeBack, Values
 from dbosflow._runtime.limits import Limits
@@ -71,6 +72,9 @@ class Run:
     """Stream blocks that it has made durable."""
     when_room_is_short: Callable[[str], None] | None = None
     """Hears that a writer waits for room."""
+    clock = Clock()
+    when_skipped: Callable[[Run, str, str, int, str], None] | None = None
+    """Hears of each value that a replay does not write again: stream key, producer, its count before, the value."""
 
     def __init__(
         self,
@@ -220,6 +224,8 @@ class Run:
             count = self._written.get((key, name), 0)
             if count < self.history.produced.get((key, name), 0):
                 self._written[key, name] = count + 1
+                if self.when_skipped is not None:
+                    self.when_skipped(self, key, name, count, text)
                 return
             if self._limits.any_recorded and (recorded := self._limits.recorded(key, name, count)) is not None:
                 raise recorded

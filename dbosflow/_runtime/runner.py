@@ -110,6 +110,8 @@ class Runner:
         """Hears of workflows whose writers wait for room."""
         self.when_scattered: Callable[[str], None] | None = None
         """Hears of workflows that ended and left many blocks."""
+        self.when_launched: Callable[[Run], None] | None = None
+        """Hears of each run before its body begins."""
         _runners.add(self)
 
     def attach(self, journal: Journal) -> None:
@@ -205,6 +207,8 @@ class Runner:
         if cancelled or workflow_id in self._cancel_at_launch:
             self._cancel_at_launch.discard(workflow_id)
             run.cancelled = True
+        if self.when_launched is not None:
+            self.when_launched(run)
         previous = self._runs.get(workflow_id)
         if previous is not None:  # an older pass that has not noticed yet
             self._stop(previous.run, "the workflow was taken over by a newer pass")
