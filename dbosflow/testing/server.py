@@ -1,13 +1,15 @@
-"""The embedded server that a process's tests share, and a fresh database on it for each."""
+"""The server that a process's tests share, and a fresh database on it for each of them."""
 
 from __future__ import annotations
 
 import atexit
 import os
 import threading
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING
 from uuid import uuid4
+
+import psycopg
 
 from dbosflow._embedded import EmbeddedServer
 from dbosflow._store import databases
@@ -15,6 +17,9 @@ from dbosflow._store.migrate import ensure_schema
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+SERVER_VARIABLE = "DBOSFLOW_TEST_DATABASE_URL"
+"""Names a server to use, by one of its databases; the role must be allowed to create more. By default an embedded one."""
 
 _lock = threading.Lock()
 _servers: dict[int, str] = {}
@@ -24,7 +29,12 @@ _templates: dict[str, str] = {}
 
 
 def shared_server() -> str:
-    """The URL of an embedded server that runs from the first call to the end of the process, and then is no more."""
+    """The URL of a server for tests: the one that :data:`SERVER_VARIABLE` names, or an embedded one.
+
+    The embedded one runs from the first call to the end of the process, and then is no more.
+    """
+    if url := os.environ.get(SERVER_VARIABLE):
+        return url
     with _lock:
         process = os.getpid()
         if process not in _servers:
@@ -64,4 +74,5 @@ def _template(server: str) -> str:
 def _drop_template(server: str, name: str, process: int) -> None:
     """A server that outlives its tests keeps nothing of them; the embedded one takes its template along."""
     if server not in _servers.values() and os.getpid() == process:
-        databases.drop(server, name)
+        with suppress(psycopg.OperationalError):  # the server is gone with all it had
+            databases.drop(server, name)

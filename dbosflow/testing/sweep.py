@@ -164,7 +164,8 @@ class _Sweep:
             transcript, ended = await self._execute(trap)
             if not trap.sprung:
                 missed.append(str(point))
-            wrong = [text for place, text in differences(first, ended).items() if place not in restless]
+            label = "crashed" if trap.sprung else "run again"
+            wrong = [text for place, text in differences(first, ended, label).items() if place not in restless]
             wrong = transcript.differences + wrong
             if wrong:
                 raise AssertionError(_complaint(what, point if trap.sprung else None, wrong, hint))

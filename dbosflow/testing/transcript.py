@@ -178,25 +178,27 @@ class Transcript(Watch):
         return text
 
 
-def differences(first: Mapping[str, Ended], then: Mapping[str, Ended]) -> dict[tuple[str, Source | None], str]:
+def differences(
+    first: Mapping[str, Ended], then: Mapping[str, Ended], label: str = "crashed"
+) -> dict[tuple[str, Source | None], str]:
     """In what two executions differ, by workflow and, where it is about a producer's values, by their source."""
     found: dict[tuple[str, Source | None], str] = {}
     for name in sorted(first.keys() | then.keys()):
         one, other = first.get(name), then.get(name)
         if one is None or other is None:
             seen = ("it ran", "it was not started")
-            found[name, None] = shown(f"workflow {name!r}", *(seen if other is None else reversed(seen)))
+            found[name, None] = shown(f"workflow {name!r}", *(seen if other is None else reversed(seen)), then=label)
             continue
         how = [(part, getattr(one, part), getattr(other, part)) for part in ("status", "result", "error")]
         how += [(f"the end of stream {key!r}", *_both(one.states, other.states, key)) for key in one.states]
         how += [(f"stream {key!r}", "not there", "there") for key in other.states.keys() - one.states.keys()]
-        texts = [shown(f"{what} of workflow {name!r}", before, now) for what, before, now in how if before != now]
+        texts = [shown(f"{what} of workflow {name!r}", before, now, then=label) for what, before, now in how if before != now]
         if texts:
             found[name, None] = "\n".join(texts)
         for source in one.values.keys() | other.values.keys():
             before, now = one.values.get(source, []), other.values.get(source, [])
             if before != now:
-                found[name, source] = _of_values(name, source, before, now)
+                found[name, source] = _of_values(name, source, (before, now), label)
     return found
 
 
@@ -211,14 +213,15 @@ def is_asked_for(key: str, kind: str) -> bool:
     return "/" not in key and "@" not in key and kind in {"step", "sleep", "child", "result", "read", "for_each"}
 
 
-def _of_values(name: str, source: Source, before: list[str], now: list[str]) -> str:
+def _of_values(name: str, source: Source, values: tuple[list[str], list[str]], label: str) -> str:
+    before, now = values
     key, producer, _ = source
     by = f", written by {producer!r}" if producer else ""
     at = next((at for at, (one, two) in enumerate(zip(before, now, strict=False)) if one != two), None)
     where = f"stream {key!r} of workflow {name!r}{by}"
     if at is None:
-        return shown(f"how many values are in {where}", len(before), len(now))
-    return shown(f"value {at} of {where}", before[at], now[at])
+        return shown(f"how many values are in {where}", len(before), len(now), then=label)
+    return shown(f"value {at} of {where}", before[at], now[at], then=label)
 
 
 def _both(one: Mapping[str, str], other: Mapping[str, str], key: str) -> tuple[str | None, str | None]:
