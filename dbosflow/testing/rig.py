@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 
 from dbosflow._store import worker, workflow
 from dbosflow._store.connect import connect_async
-from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
+from dbosflow._store.notify import DEATH_TOPIC, WORKERS_TOPIC, queue_topic
 from dbosflow.testing.points import holds
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Rig:
             while lanes := [one for one in await worker.survey(connection, schema) if one.id == executor.lane.id]:
                 await worker.mark_dead(connection, schema, lanes, "vanished")
             rows = await workflow.requeue(connection, schema, max_recoveries=self._settings.max_recoveries)
-        self._core.announce([WORKERS_TOPIC, *{queue_topic(row["queue"]) for row in rows}])
+        self._core.announce([WORKERS_TOPIC, DEATH_TOPIC, *{queue_topic(row["queue"]) for row in rows}])
 
 
 def rig_of(engine: Engine) -> Rig:
