@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SERVER_VARIABLE = "DBOSFLOW_TEST_DATABASE_URL"
-"""Names a server to use, by one of its databases; the role must be allowed to create more. By default an embedded one."""
+"""Names a server to use instead of an embedded one, by one of its databases; the role must be able to make more."""
 
 _lock = threading.Lock()
 _servers: dict[int, str] = {}

@@ -192,7 +192,9 @@ def differences(
         how = [(part, getattr(one, part), getattr(other, part)) for part in ("status", "result", "error")]
         how += [(f"the end of stream {key!r}", *_both(one.states, other.states, key)) for key in one.states]
         how += [(f"stream {key!r}", "not there", "there") for key in other.states.keys() - one.states.keys()]
-        texts = [shown(f"{what} of workflow {name!r}", before, now, then=label) for what, before, now in how if before != now]
+        texts = [
+            shown(f"{what} of workflow {name!r}", before, now, then=label) for what, before, now in how if before != now
+        ]
         if texts:
             found[name, None] = "\n".join(texts)
         for source in one.values.keys() | other.values.keys():

@@ -17,6 +17,7 @@ from dbosflow._store.notify import listen as listen_to
 from dbosflow.config import Settings
 from tests.runtime.patience import until
 from tests.runtime.sessions import LISTENING, cut, sessions
+from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,12 +102,19 @@ def test_a_death_has_everybody_read_what_its_last_hints_did_not_tell(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that dies between a commit and its NOTIFY: the announcement of its death stands for all of them."""
+
+    async def nothing(_: SafetyPoll) -> bool:
+        return False
+
     monkeypatch.setattr(Notifier, "send", lambda *_: None)
+    monkeypatch.setattr(SafetyPoll, "work_once", nothing)
 
     async def main() -> None:
         global go_on  # noqa: PLW0603
         go_on = asyncio.Event()
-        async with Engine(database_url) as engine, Engine(database_url, executes=False, safety_poll=1000) as client:
+        async with Engine(database_url) as engine, Engine(database_url, executes=False) as client:
+            # Who begins to listen wakes everybody, too.
+            await asyncio.to_thread(eventually, lambda: len(sessions(database_url, LISTENING)) == 2)
             handle = await engine.start_async(writes)
             reader = client.read_stream_async(handle.workflow_id, "out", wait_for=10)
             async with asyncio.timeout(10):

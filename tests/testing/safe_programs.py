@@ -97,7 +97,7 @@ async def kit_branches(number: int) -> list[int]:
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(branch(one)) for one in range(number)]
-    return [task.result() for task in tasks] + await asyncio.gather(doubled(1), doubled(2))
+    return [*(task.result() for task in tasks), *await asyncio.gather(doubled(1), doubled(2))]
 
 
 @workflow
@@ -140,7 +140,8 @@ async def kit_loop(number: int) -> int:
     """A loop over a child's stream."""
     child = await kit_branches.start_async(number)
     source = read_stream_async(child.workflow_id, "out")
-    return (await for_each_async(source, doubled)).count
+    done = await for_each_async(source, doubled)
+    return int(done.count)
 
 
 @workflow

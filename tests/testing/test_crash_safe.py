@@ -85,7 +85,7 @@ def test_it_works_on_a_running_loop(database_url: str) -> None:
 
 
 def test_an_owner_that_ended_does_nothing_any_more(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crash is one: in each execution with a crash another epoch ends the workflow, the crashes after its end apart."""
+    """In each execution with a crash another epoch ends the workflow, unless the crash came after its end."""
     epochs = []
     execute = _Sweep._execute
 
@@ -200,7 +200,10 @@ async def unsafe_kind() -> int:
     return 1
 
 
-CRASH = r"With a crash (before the statement with|after) .* of workflow '{name}' was (sent|committed, before the answer came):"
+CRASH = (
+    r"With a crash (before the statement with|after) .* of workflow '{name}' "
+    r"was (sent|committed, before the answer came):"
+)
 
 
 @pytest.mark.parametrize(
@@ -210,7 +213,10 @@ CRASH = r"With a crash (before the statement with|after) .* of workflow '{name}'
         (unsafe_time, r"- result of workflow 'unsafe_time':\n    undisturbed: 1\d+\.\d+\n    crashed:     1\d+\.\d+"),
         (unsafe_order, r"- (result of workflow|the arguments of step)"),
         (unsafe_counter, r"- result of workflow 'unsafe_counter':\n    undisturbed: \d+\n    crashed:     \d+"),
-        (unsafe_values, r"- value 1 of stream 'out' of workflow 'unsafe_values':\n    undisturbed: 0\.\d+\n    crashed: "),
+        (
+            unsafe_values,
+            r"- value 1 of stream 'out' of workflow 'unsafe_values':\n    undisturbed: 0\.\d+\n    crashed: ",
+        ),
         (unsafe_aside, r"- result of workflow 'unsafe_aside':\n    undisturbed: 1\n    crashed:     [02]"),
         (unsafe_argument, r"- the arguments of step 'paid#0' of workflow 'unsafe_argument':\n    undisturbed: 0\.\d+"),
         (unsafe_fewer, r"- records of workflow 'unsafe_fewer' that its replay never asked for: \['kept#2'\]"),
@@ -248,9 +254,8 @@ def test_a_value_that_a_replay_would_write_otherwise_is_compared_with_what_is_th
     with pytest.raises(AssertionError) as caught:
         assert_crash_safe(unseen, engine=engine)
     assert "With a crash after record 'settled#0' of workflow 'unsafe_but_unseen' was" not in str(caught.value)
-    assert (
-        "- value 0 of stream 'out' of workflow 'unsafe_but_unseen':\n    on record: 1\n    replayed:  2"
-        in str(caught.value)
+    assert "- value 0 of stream 'out' of workflow 'unsafe_but_unseen':\n    on record: 1\n    replayed:  2" in str(
+        caught.value
     )
     assert "Two undisturbed runs differ" not in str(caught.value)
 
@@ -290,5 +295,7 @@ def test_a_workflow_that_does_not_end_is_a_failure_that_names_the_crash(monkeypa
             await asyncio.get_running_loop().create_future()
         await kept(1)
 
-    with pytest.raises(AssertionError, match=r"with a crash before the statement with record 'kept#0' of .*, has not ended within 1 s"):
+    with pytest.raises(
+        AssertionError, match=r"with a crash before the statement with record 'kept#0' of .*, has not ended within 1 s"
+    ):
         assert_crash_safe(hangs)
