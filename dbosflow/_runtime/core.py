@@ -30,6 +30,7 @@ from dbosflow._runtime.listener import Listener, SafetyPoll
 from dbosflow._runtime.notifier import Notifier
 from dbosflow._runtime.observer import Observer
 from dbosflow._runtime.reader import Reader, Reading, truncated
+from dbosflow._runtime.replay import Replayed, replay
 from dbosflow._runtime.signals import Signals
 from dbosflow._store import retention, step, stream, workflow
 from dbosflow._store.connect import connect_async
@@ -398,6 +399,15 @@ class Core:
     async def collected(self, workflow_id: str, loop_key: str) -> list[str]:
         """What the handler of a loop gave for each item, as JSON."""
         return await self._read(step.collected, workflow_id, loop_key)
+
+    # -- replays -----------------------------------------------------------------------------------------------------
+
+    async def replay(self, workflow_id: str, limit: float) -> Replayed:
+        """Replays a workflow with today's code, in memory."""
+        found = await self.look_up(workflow_id)
+        if found is None:
+            raise _not_found(workflow_id)
+        return await replay(self, self._pool, self._settings, self._registry, found, limit=limit)
 
     # -- queues ------------------------------------------------------------------------------------------------------
 

@@ -34,6 +34,9 @@ logger = logging.getLogger("dbosflow.testing")
 _LAST_MOMENTS = 10.0
 """Seconds that the code of a dead owner gets to notice. A thread in a step cannot be ended; its outcome is lost."""
 
+_ANY = 2**31 - 1
+"""A test may crash an engine as often as it likes: nobody is parked for that."""
+
 
 class Listener(Protocol):
     """Who hears what an engine does."""
@@ -129,7 +132,7 @@ class Rig:
         async with await connect_async(self._url, timeout=self._settings.connect_timeout) as connection:
             while lanes := [one for one in await worker.survey(connection, schema) if one.id == executor.lane.id]:
                 await worker.mark_dead(connection, schema, lanes, "vanished")
-            rows = await workflow.requeue(connection, schema, max_recoveries=self._settings.max_recoveries)
+            rows = await workflow.requeue(connection, schema, max_recoveries=_ANY)
         self._core.announce([WORKERS_TOPIC, DEATH_TOPIC, *{queue_topic(row["queue"]) for row in rows}])
 
 
