@@ -11,6 +11,7 @@ import asyncio
 import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from uuid import UUID
 
 from dbosflow._store import worker, workflow
 from dbosflow._store.connect import connect_async
@@ -36,6 +37,18 @@ _LAST_MOMENTS = 10.0
 
 _ANY = 2**31 - 1
 """A test may crash an engine as often as it likes: nobody is parked for that."""
+
+
+_killed: set[UUID] = set()
+"""The lanes that a test has ended: nobody need be warned that they have lost their leases."""
+
+
+def _is_news(entry: logging.LogRecord) -> bool:
+    lane = entry.args[0] if isinstance(entry.args, tuple) and entry.args else None
+    return not (isinstance(lane, UUID) and lane in _killed)
+
+
+logging.getLogger("dbosflow.journal").addFilter(_is_news)
 
 
 class Listener(Protocol):
@@ -118,6 +131,7 @@ class Rig:
     async def _die(self) -> None:
         """The lane ends: its runs first, which a dead process would not go on with, then its row."""
         executor = self._core.executor
+        _killed.add(executor.lane.id)
         runner = executor.runner
         ending = [asyncio.ensure_future(runner.settled(workflow_id)) for workflow_id in runner.known()]
         await asyncio.sleep(0)  # they look up what they wait for

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
+from tests.testing.project import run_pytest
 
-ROOT = Path(__file__).parents[2]
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONFTEST = """
 pytest_plugins = ["dbosflow.testing.fixtures"]
@@ -127,20 +123,6 @@ def test_an_async_test_opens_an_engine_on_its_own_loop(dbosflow_database, clock)
 
     asyncio.run(main())
 """
-
-
-def run_pytest(project: Path, *options: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """Runs the tests of a project, with nothing of this one's configuration."""
-    environment: Mapping[str, str] = {**os.environ, "PYTHONPATH": str(ROOT), **variables}
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:asyncio", "-Werror", *options],
-        cwd=project,
-        env={name: value for name, value in environment.items() if not name.startswith("PYTEST_")},
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-    )
 
 
 def test_a_project_that_asks_for_the_fixtures_gets_them(tmp_path: Path) -> None:
