@@ -196,7 +196,7 @@ def differences(
             shown(f"{what} of workflow {name!r}", before, now, then=label) for what, before, now in how if before != now
         ]
         if texts:
-            found[name, None] = "\n".join(texts)
+            found[name, None] = "\n- ".join(texts)
         for source in one.values.keys() | other.values.keys():
             before, now = one.values.get(source, []), other.values.get(source, [])
             if before != now:
