@@ -110,20 +110,21 @@ class Strand(Coroutine[Any, Any, Any]):
     def _resume(self, resume: Callable[..., Any], *values: Any) -> Any:
         branch = self.branch
         run = branch.run
+        watch = run.workplace.watch
         if not self.operating:  # a step's body may work as it likes: its run is quiet all the while
             run.beat += 1
         if self.task is None:
             self.task = asyncio.current_task()
         self.waiting = None
         branch.owner = self
-        run.watch.running = branch
+        watch.running = branch
         try:
             self.waiting = awaited = resume(*values)
         except BaseException:
             self._finish()
             raise
         finally:
-            run.watch.running = None
+            watch.running = None
         return awaited
 
     def _finish(self) -> None:

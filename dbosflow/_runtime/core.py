@@ -30,6 +30,7 @@ from dbosflow._runtime.listener import Listener, SafetyPoll
 from dbosflow._runtime.notifier import Notifier
 from dbosflow._runtime.observer import Observer
 from dbosflow._runtime.reader import Reader, Reading, truncated
+from dbosflow._runtime.replay import Replayed, replay
 from dbosflow._runtime.session import Session
 from dbosflow._runtime.signals import Signals
 from dbosflow._store import retention, step, stream, workflow
@@ -127,6 +128,14 @@ class Core:
                 resources.push_async_callback(executor.close)
                 await executor.open()
             self._resources = resources.pop_all()
+
+    @property
+    def executor(self) -> Executor:
+        """Its executing half."""
+        if self._executor is None:
+            msg = "this engine was opened with executes=False: it is a client and runs nothing"
+            raise EngineClosedError(msg)
+        return self._executor
 
     async def close(self) -> None:
         """Lets running steps finish up to the grace, gives the lease up, closes everything."""
@@ -394,14 +403,20 @@ class Core:
         """What the handler of a loop gave for each item, as JSON."""
         return await self._read(step.collected, workflow_id, loop_key)
 
+    # -- replays -----------------------------------------------------------------------------------------------------
+
+    async def replay(self, workflow_id: str, limit: float) -> Replayed:
+        """Replays a workflow with today's code, in memory."""
+        found = await self.look_up(workflow_id)
+        if found is None:
+            raise _not_found(workflow_id)
+        return await replay(self, self._pool, self._settings, self._registry, found, limit=limit)
+
     # -- queues ------------------------------------------------------------------------------------------------------
 
     async def work(self, queues: dict[str, int]) -> None:
         """Claims the work of these queues, each up to its concurrency, until cancelled or closed."""
-        if self._executor is None:
-            msg = "this engine was opened with executes=False: it is a client and runs nothing"
-            raise EngineClosedError(msg)
-        async with self._executor.claiming(queues):
+        async with self.executor.claiming(queues):
             await self._closing.wait()
 
 

@@ -78,8 +78,7 @@ class Executor:
             announce=announce,
         )
         self.journal = Journal(self.lane, settings, self.runner, announce, observer)
-        self.runner.when_room_is_short = observer.waits_for_room
-        self.runner.attach(self.journal)
+        self.runner.attach(self.journal, observer.waits_for_room)
         self._leases = Leases(url, settings, self.lane, self._lease_is_over)
         self._reclaimer = Reclaimer(pool, settings, signals, announce, self._is_own_lane)
         self._canceller = Canceller(pool, settings.schema, lane=self.lane, runner=self.runner, signals=signals)

@@ -153,9 +153,9 @@ class LoopHands:
         """Waits for work of the engine's, here."""
         return await work
 
-    async def pause(self, run: Run, seconds: float) -> None:  # noqa: ARG002 (the other colour's)
+    async def pause(self, run: Run, seconds: float) -> None:
         """Sleeps; a run that stops cancels its tasks."""
-        await asyncio.sleep(seconds)
+        await run.workplace.clock.pause(seconds)
 
     async def hold(self, run: Run) -> None:  # noqa: ARG002 (the other colour's)
         """Waits; a run that stops, or is cancelled, cancels its tasks."""
@@ -233,7 +233,7 @@ class ThreadHands:
 
     async def pause(self, run: Run, seconds: float) -> None:
         """Waits; a run that stops wakes it."""
-        run.interrupted.wait(seconds)
+        run.workplace.clock.wait(run.interrupted, seconds)
         run.check_active()
 
     async def hold(self, run: Run) -> None:

@@ -76,8 +76,17 @@ class JournalOwner(Protocol):
         """Every run of the lane is owned elsewhere, or will be."""
 
 
+class Tripwire(Protocol):
+    """Where a test ends a lane, as the death of its process would."""
+
+    async def __call__(self, batch: Batch, *, written: bool) -> bool:
+        """Whether the lane dies here: before ``batch`` is sent, or when it is durable and nobody has heard of that."""
+
+
 class Journal(Service):
     """The journal of one lane."""
+
+    tripwire: Tripwire | None = None
 
     def __init__(
         self,
@@ -163,7 +172,8 @@ class Journal(Service):
             return False
         self._under_way = batch
         async with self._lane.lock:
-            await self._settle(batch)
+            if not await self._dies(batch, written=False):
+                await self._settle(batch)
         self._under_way = None
         return True
 
@@ -217,19 +227,25 @@ class Journal(Service):
                     await self._settle_refused(batch, error)
                     return
                 if await self._durable_after(batch, error):
-                    self._acknowledge(batch, frozenset())  # whether a start was the first is asked of its row
+                    await self._written(batch, frozenset())  # whether a start was the first is asked of its row
                     return
                 continue
             except (DbosflowError, OSError) as error:
                 await self._wait_for_database(batch, error)
                 continue
             if result.written or (batch.sent > 1 and await self._is_durable(batch)):
-                self._acknowledge(batch, result.started)
+                await self._written(batch, result.started)
                 return
             if not result.leased:
                 await self._lane_lost(batch)
                 return
             batch = self._without_failed(batch, result)
+
+    async def _dies(self, batch: Batch, *, written: bool) -> bool:
+        if self.tripwire is None or not await self.tripwire(batch, written=written):
+            return False
+        await self._lane_lost(batch)
+        return True
 
     async def _lost_a_place(self, batch: Batch, error: Exception) -> bool:
         """Whether an outside writer has taken the place that the end of an input was to have: it is sent again.
@@ -321,6 +337,10 @@ class Journal(Service):
             else:
                 self._lease_is_over = False
                 return
+
+    async def _written(self, batch: Batch, started: Iterable[str]) -> None:
+        if not await self._dies(batch, written=True):
+            self._acknowledge(batch, started)
 
     def _acknowledge(self, batch: Batch, started: Iterable[str]) -> None:
         """The batch is durable: runs go on, readers wake, peers hear of it."""

@@ -47,11 +47,12 @@ async def sleep(hands: Hands, branch: Branch, seconds: float) -> None:
         record = recorded(branch, key, "sleep")
         async with MayBeGivenUp(hands, branch, key):
             if record is None:
-                await hands.commit(run, Record(key, "sleep", delay=seconds))
-                remaining = seconds
+                delay = seconds + run.workplace.clock.ahead
+                await hands.commit(run, Record(key, "sleep", delay=delay))
+                remaining = delay - run.workplace.clock.ahead
             else:
                 await hands.recall(run, key)
-                remaining = (record.remaining or 0.0) - run.age
+                remaining = (record.remaining or 0.0) - run.age - run.workplace.clock.ahead
             if run.recorded(key + WOKEN) is not None:
                 await hands.recall(run, key + WOKEN)
                 return
@@ -196,7 +197,7 @@ def failure_again(text: str, live: BaseException | None) -> Exception:
 
 async def in_time(hands: Hands, branch: Branch) -> None:
     """Waits while the lane is past its own deadline: then somebody else may own the run already."""
-    while not branch.run.lane.in_time:
+    while not branch.run.workplace.lane.in_time:
         await hands.pause(branch.run, _LATE_LEASE_PAUSE)
     if branch.run.draining is not None:
         await hands.hold(branch.run)

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._runtime import identity
 from dbosflow._runtime.service import Service
 from dbosflow._store import worker, workflow
-from dbosflow._store.notify import WORKERS_TOPIC, queue_topic, workflow_topic
+from dbosflow._store.notify import DEATH_TOPIC, WORKERS_TOPIC, queue_topic, workflow_topic
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -128,8 +128,8 @@ class Reclaimer(Service):
             if row["status"] == "blocked":
                 logger.error("workflow %s is parked as blocked: its workers died again and again", row["id"])
         if marked:
-            # Announced to all: it covers the commits whose hint died with their worker.
-            topics.append(WORKERS_TOPIC)
+            # Announced to all, who read anew: it covers the commits whose hint died with their worker.
+            topics += [WORKERS_TOPIC, DEATH_TOPIC]
         if topics:
             self._announce(topics)
         for worker_id in marked:

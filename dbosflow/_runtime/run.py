@@ -6,13 +6,14 @@ import asyncio
 import logging
 import threading
 import time
-from collections import deque
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
 from dbosflow._runtime.branch import Branch, RunStopped, Strand, ThreadOwner
+from dbosflow._runtime.clock import CLOCK
 from dbosflow._runtime.conductor import HANDED_ON, Conductor
 from dbosflow._runtime.entries import Close, Entry, Mark, Record, TakeBack, Values
 from dbosflow._runtime.limits import Limits
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
+    from dbosflow._runtime.clock import Clock
     from dbosflow._runtime.entries import Ending, Waiter
     from dbosflow._runtime.family import Family
     from dbosflow._runtime.hands import Hands
@@ -40,6 +42,10 @@ if TYPE_CHECKING:
 
 
 logger = logging.getLogger("dbosflow.run")
+
+
+_NOBODY_WAITS = threading.Event()
+"""The ``interrupted`` of runs whose bodies are on the loop: no thread of theirs waits for anything."""
 
 
 class Stream:
@@ -60,6 +66,25 @@ class Stream:
         self.open_values: Values | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What all runs of a lane work with."""
+
+    lane: Lane
+    settings: Settings
+    submit: Callable[[Run], None]
+    """Says to the journal that a run has pending entries."""
+    loop_hands: Hands
+    thread_hands: Hands
+    family: Family
+    watch: Watch
+    when_room_is_short: Callable[[str], None] = lambda _: None
+    """Hears of a workflow whose writer waits for room."""
+    when_skipped: Callable[[Run, str, str, int, str], None] = lambda *_: None
+    """Hears of each value that a replay does not write again: stream key, producer, its count before, the value."""
+    clock: Clock = CLOCK
+
+
 class Run:
     """One owner's pass over one workflow.
 
@@ -67,39 +92,32 @@ class Run:
     filled by the loop's thread or by the thread of a sync body, and emptied by the loop's: hence the lock.
     """
 
-    blocks = 0
-    """Stream blocks that it has made durable."""
-    when_room_is_short: Callable[[str], None] | None = None
-    """Hears that a writer waits for room."""
+    __slots__ = (
+        *("_began", "_buffered", "_cancel_listeners", "_entries", "_limits", "_lock", "_room", "_to_recall"),
+        *("_written", "beat", "blocks", "bodies", "calls", "cancelled", "conductor", "contradiction"),
+        *("definition", "draining", "ending", "epoch", "history", "input_text", "inputs", "interrupted", "queue"),
+        *("recalled", "root", "seq", "stopping", "strands", "streams", "submitted", "turn", "undecided", "waiters"),
+        *("workflow_id", "workplace"),
+    )
 
     def __init__(
         self,
+        workplace: Workplace,
         *,
         workflow_id: str,
         definition: WorkflowDef,
         input_text: str,
         epoch: int,
         queue: str,
-        lane: Lane,
-        watch: Watch,
-        settings: Settings,
-        submit: Callable[[Run], None],
-        loop_hands: Hands,
-        thread_hands: Hands,
-        family: Family,
         history: History | None = None,
         inputs: Iterable[str] = (),
     ) -> None:
+        self.workplace = workplace
         self.workflow_id = workflow_id
         self.definition = definition
         self.input_text = input_text
         self.epoch = epoch
         self.queue = queue
-        self.lane = lane
-        self.watch = watch
-        self.settings = settings
-        self.loop_hands, self.thread_hands = loop_hands, thread_hands
-        self.family = family
         self.inputs = frozenset(inputs)
         """The stream keys that outsiders write, and this run never does."""
         self.history = history or NO_HISTORY
@@ -112,7 +130,7 @@ class Run:
             )
             for key, tail in self.history.tails.items()
         }
-        self._limits = Limits(workflow_id, settings, self.history)
+        self._limits = Limits(workflow_id, workplace.settings, self.history)
         self.undecided = Undecided(self.history.undecided)
         self.seq, self.turn = self.history.next_place
         self.root = Branch(self, "")
@@ -130,23 +148,44 @@ class Run:
         self.bodies = 0
         """Step bodies under way."""
         self.draining: Callable[[], None] | None = None
-        self.interrupted = threading.Event()
+        self.interrupted = _NOBODY_WAITS if definition.is_async else threading.Event()
         """Wakes what a thread of this run waits for: it has stopped, or is to be cancelled."""
-        self.calls: set[Future[Any]] = set()
+        self.calls: list[Future[Any]] = []
         """Bodies on the loop that the thread of this run waits for."""
         self.waiters: set[Waiter] = set()
         self.recalled: set[str] = set()
         """Records that were handed on again while the run had one branch."""
         self.submitted = False
+        self.blocks = 0
+        """Stream blocks that it has made durable."""
         self._began = time.monotonic()
         self._to_recall = sum(record.kind in HANDED_ON for record in self.history.records.values())
-        self._submit = submit
-        self._entries: deque[Entry] = deque()
+        self._entries: list[Entry] = []
         self._written: dict[tuple[str, str], int] = {}
         self._buffered = 0
         self._room: list[Callable[[], None]] = []
         self._cancel_listeners: list[Callable[[], object]] = []
         self._lock = threading.Lock()
+
+    @property
+    def settings(self) -> Settings:
+        """The engine's settings."""
+        return self.workplace.settings
+
+    @property
+    def loop_hands(self) -> Hands:
+        """How its code on the loop waits."""
+        return self.workplace.loop_hands
+
+    @property
+    def thread_hands(self) -> Hands:
+        """How its code on a thread waits."""
+        return self.workplace.thread_hands
+
+    @property
+    def family(self) -> Family:
+        """The engine, as it looks from inside a workflow."""
+        return self.workplace.family
 
     @property
     def active(self) -> bool:
@@ -180,7 +219,7 @@ class Run:
             if record.waiter is not None:
                 self.waiters.add(record.waiter)
             self._push(record)
-        self._submit(self)
+        self.workplace.submit(self)
 
     def append_item(self, record: Record, durable: Waiter, letter: tuple[str, str] | None = None) -> None:
         """Buffers the record of a loop's item, and a value for a stream in the same statement.
@@ -194,7 +233,7 @@ class Run:
             self.waiters.add(durable)
             self._push(record)
             self._push(Mark(durable))
-        self._submit(self)
+        self.workplace.submit(self)
 
     def _letter(self, key: str, text: str, producer: str) -> Values:
         self._check_own(key)
@@ -220,6 +259,7 @@ class Run:
             count = self._written.get((key, name), 0)
             if count < self.history.produced.get((key, name), 0):
                 self._written[key, name] = count + 1
+                self.workplace.when_skipped(self, key, name, count, text)
                 return
             if self._limits.any_recorded and (recorded := self._limits.recorded(key, name, count)) is not None:
                 raise recorded
@@ -242,7 +282,7 @@ class Run:
             values.texts.append(text)
             values.size += size
             self._buffered += size
-        self._submit(self)
+        self.workplace.submit(self)
 
     def close_stream(self, key: str, producer: Producer, kind: FrameKind, payload: str | None) -> None:
         """Buffers the end of a stream. Closing a closed stream does nothing."""
@@ -256,7 +296,7 @@ class Run:
             stream.open_values = None
             name = producer.name
             self._push(Close(key, name, self._written.get((key, name), 0), producer.label, kind, payload))
-        self._submit(self)
+        self.workplace.submit(self)
 
     def resume_producer(self, key: str, producer: str) -> None:
         """Lets a producer go on behind what it has durable, instead of repeating it."""
@@ -271,7 +311,7 @@ class Run:
             if not self.undecided.producers(step_key) or self.stopping is not None:
                 return
             self._push(TakeBack(step_key))
-        self._submit(self)
+        self.workplace.submit(self)
 
     def mark(self, waiter: Waiter) -> None:
         """Tells ``waiter`` when all that is buffered now is durable."""
@@ -283,7 +323,7 @@ class Run:
                 return
             self.waiters.add(waiter)
             self._push(Mark(waiter))
-        self._submit(self)
+        self.workplace.submit(self)
 
     def write_count(self, key: str, producer: str) -> int:
         """How many values the producer has written to the stream in this pass."""
@@ -332,8 +372,8 @@ class Run:
                 self._room.append(tell)
         if not waits:
             tell()
-        elif self.when_room_is_short is not None:
-            self.when_room_is_short(self.workflow_id)
+        else:
+            self.workplace.when_room_is_short(self.workflow_id)
 
     def _limited(self, size: int) -> bool:
         settings = self.settings
@@ -382,22 +422,24 @@ class Run:
         with self._lock:
             self.ending = True
             self._push(ending)
-        self._submit(self)
+        self.workplace.submit(self)
 
     def take(self, limit: int) -> tuple[list[Entry], bool]:
         """Takes pending entries in order, about ``limit`` bytes; and whether any are left."""
-        taken: list[Entry] = []
         with self._lock:
             self.submitted = False
-            while self._entries and (limit > 0 or not taken):
-                entry = self._entries.popleft()
+            taken = self._entries
+            for count, entry in enumerate(taken):
+                if limit <= 0 and count:
+                    taken, self._entries = taken[:count], taken[count:]
+                    return taken, True
                 limit -= entry.size
-                taken.append(entry)
                 if isinstance(entry, Values):
                     stream = self.streams[entry.key]
                     if stream.open_values is entry:
                         stream.open_values = None
-            return taken, bool(self._entries)
+            self._entries = []
+            return taken, False
 
     def committed(self, entries: list[Entry]) -> None:
         """Frees the room of durable entries and hands on the outcomes among them."""
@@ -465,7 +507,7 @@ class Run:
     @contextmanager
     def cancelling(self, call: Future[Any]) -> Iterator[None]:
         """Cancels ``call``, which the block waits for, when the run stops; then it raises :class:`RunStopped`."""
-        self.calls.add(call)
+        self.calls.append(call)
         try:
             if self.stopping is not None:
                 call.cancel()
@@ -474,7 +516,7 @@ class Run:
             self.check_active()
             raise
         finally:
-            self.calls.discard(call)
+            self.calls.remove(call)
 
     def cancel(self) -> None:
         """Asks the body to end: async code gets ``CancelledError``, sync code an error at its next durable call."""

@@ -28,7 +28,7 @@ from dbosflow._runtime.branch import RunStopped, Strand, ThreadOwner
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.family import Body, Family, Loans
 from dbosflow._runtime.hands import LoopHands, ThreadHands, carried
-from dbosflow._runtime.run import Run
+from dbosflow._runtime.run import Run, Workplace
 from dbosflow._runtime.scope import current_scope
 from dbosflow._runtime.threads import Threads, settle
 from dbosflow._store import step, workflow
@@ -91,14 +91,13 @@ class Runner:
         self._family = family
         self._announce = announce
         self._journal: Journal
+        self._workplace: Workplace
         self._loop = asyncio.get_running_loop()
         self._runs: dict[str, _Execution] = {}
         # Two pools, so that steps never wait for workflows: a sync workflow owns its thread and runs its steps on it.
         self._threads = Threads(settings.workflow_threads, "dbosflow-workflow")
         self._step_threads = Threads(settings.step_threads, "dbosflow-step")
-        self._loop_hands = LoopHands(self._step_threads)
         self._loans = Loans()
-        self._thread_hands = ThreadHands(self._loop, self._loans)
         self._reloads: set[asyncio.Task[None]] = set()
         self._coming: set[str] = set()
         """Workflows that are owned, and whose history is being read."""
@@ -106,15 +105,25 @@ class Runner:
         self._closing = False
         self._drained: list[_Execution] = []
         """What ran here when the closing began."""
-        self.when_room_is_short: Callable[[str], None] | None = None
-        """Hears of workflows whose writers wait for room."""
         self.when_scattered: Callable[[str], None] | None = None
         """Hears of workflows that ended and left many blocks."""
+        self.when_launched: Callable[[Run], None] | None = None
+        """Hears of each run before its body begins."""
         _runners.add(self)
 
-    def attach(self, journal: Journal) -> None:
-        """Says where its runs write."""
+    def attach(self, journal: Journal, when_room_is_short: Callable[[str], None] = lambda _: None) -> None:
+        """Says where its runs write, and who hears of those that wait for room."""
         self._journal = journal
+        self._workplace = Workplace(
+            self._lane,
+            self._settings,
+            journal.submit,
+            LoopHands(self._step_threads),
+            ThreadHands(self._loop, self._loans),
+            self._family,
+            self._watch,
+            when_room_is_short,
+        )
 
     def __len__(self) -> int:
         return len(self._runs)
@@ -186,25 +195,20 @@ class Runner:
                 freed(workflow_id)
             return
         run = Run(
+            self._workplace,
             workflow_id=workflow_id,
             definition=definition,
             input_text=input_text,
             epoch=epoch,
             queue=queue,
-            lane=self._lane,
-            watch=self._watch,
-            settings=self._settings,
-            submit=self._journal.submit,
-            loop_hands=self._loop_hands,
-            thread_hands=self._thread_hands,
-            family=self._family,
             history=history,
             inputs=inputs,
         )
-        run.when_room_is_short = self.when_room_is_short
         if cancelled or workflow_id in self._cancel_at_launch:
             self._cancel_at_launch.discard(workflow_id)
             run.cancelled = True
+        if self.when_launched is not None:
+            self.when_launched(run)
         previous = self._runs.get(workflow_id)
         if previous is not None:  # an older pass that has not noticed yet
             self._stop(previous.run, "the workflow was taken over by a newer pass")

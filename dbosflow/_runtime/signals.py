@@ -1,12 +1,14 @@
 """Wake-ups inside one process: topics, and who wants to hear of them.
 
-A wake-up is a hint to read something anew. It comes from this process's own commits, from NOTIFY, from the safety poll
-(all topics), or from a reconnect of the LISTEN connection (all topics).
+A wake-up is a hint to read something anew. It comes from this process's own commits, from NOTIFY, or, for all topics,
+from the safety poll, a reconnect of the LISTEN connection, or the death of a worker anywhere.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from dbosflow._store.notify import DEATH_TOPIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -34,6 +36,8 @@ class Signals:
     def wake(self, topics: Iterable[str]) -> None:
         """Tells the subscribers of these topics."""
         for topic in topics:
+            if topic == DEATH_TOPIC:
+                self.wake_all()
             for tell in tuple(self._subscribers.get(topic, ())):
                 tell()
 

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 MAX_PAYLOAD = 7999  # bytes; Postgres takes fewer than 8000
 WORKERS_TOPIC = "d"
+DEATH_TOPIC = "x"
+"""A worker has died, and the hints of its last commits perhaps with it: everybody reads anew."""
 CANCEL_TOPIC = "c"
 
 

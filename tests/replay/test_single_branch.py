@@ -13,7 +13,7 @@ import pytest
 from dbosflow._runtime.branch import Strand
 from dbosflow._runtime.family import Loans
 from dbosflow._runtime.hands import LoopHands, ThreadHands
-from dbosflow._runtime.run import Run
+from dbosflow._runtime.run import Run, Workplace
 from dbosflow._runtime.scope import Entered
 from dbosflow._runtime.watch import Watch
 from dbosflow.config import Settings
@@ -88,18 +88,13 @@ def _run(commits: Any) -> Run:
 
     lane: Any = SimpleNamespace(id=uuid4(), in_time=True)
     nothing: Any = None
+    hands = LoopHands(nothing), ThreadHands(asyncio.get_running_loop(), Loans())
     return Run(
+        Workplace(lane, Settings(), submit, *hands, family=nothing, watch=Watch()),
         workflow_id="w",
         definition=WorkflowDef(loop_of_steps, "program"),
         input_text="{}",
         epoch=2,
         queue="",
-        lane=lane,
-        watch=Watch(),
-        settings=Settings(),
-        submit=submit,
-        loop_hands=LoopHands(nothing),
-        thread_hands=ThreadHands(asyncio.get_running_loop(), Loans()),
-        family=nothing,
         history=history(commits),
     )

@@ -14,7 +14,7 @@ from dbosflow._runtime import journal as journal_module
 from dbosflow._runtime.entries import Ending, Record, Start
 from dbosflow._runtime.journal import Journal
 from dbosflow._runtime.lane import Lane
-from dbosflow._runtime.run import Run
+from dbosflow._runtime.run import Run, Workplace
 from dbosflow._runtime.watch import Watch
 from dbosflow._store.batch import BatchResult, BatchRows, write_batch
 from dbosflow.config import Settings
@@ -134,20 +134,9 @@ class Bench:
         """A run of a workflow that was started here."""
         assert await self.start(workflow_id) is True
         nothing: Any = None
-        run = Run(
-            workflow_id=workflow_id,
-            definition=WorkflowDef(lambda: None, "flow"),
-            input_text="{}",
-            epoch=1,
-            queue="",
-            lane=self.lane,
-            watch=Watch(),
-            settings=self.settings,
-            submit=self.journal.submit,
-            loop_hands=nothing,
-            thread_hands=nothing,
-            family=nothing,
-        )
+        workplace = Workplace(self.lane, self.settings, self.journal.submit, nothing, nothing, nothing, Watch())
+        definition = WorkflowDef(lambda: None, "flow")
+        run = Run(workplace, workflow_id=workflow_id, definition=definition, input_text="{}", epoch=1, queue="")
         self.runs.append(run)
         return run
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from dbosflow import Engine, workflow, write_stream_async
 from dbosflow._runtime import listener as listener_module
 from dbosflow._runtime.listener import Listener, SafetyPoll
 from dbosflow._runtime.notifier import Notifier
 from dbosflow._runtime.signals import Signals
+from dbosflow._store.notify import DEATH_TOPIC, notify
 from dbosflow._store.notify import listen as listen_to
 from dbosflow.config import Settings
 from tests.runtime.patience import until
 from tests.runtime.sessions import LISTENING, cut, sessions
+from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -92,6 +96,41 @@ def test_the_safety_poll_finds_what_no_hint_told_of(database_url: str, monkeypat
 
     asyncio.run(main())
     assert lost
+
+
+def test_a_death_has_everybody_read_what_its_last_hints_did_not_tell(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A worker that dies between a commit and its NOTIFY: the announcement of its death stands for all of them."""
+
+    async def nothing(_: SafetyPoll) -> bool:
+        return False
+
+    monkeypatch.setattr(Notifier, "send", lambda *_: None)
+    monkeypatch.setattr(SafetyPoll, "work_once", nothing)
+
+    async def main() -> None:
+        global go_on  # noqa: PLW0603
+        go_on = asyncio.Event()
+        async with Engine(database_url) as engine, Engine(database_url, executes=False) as client:
+            # Who begins to listen wakes everybody, too.
+            await asyncio.to_thread(eventually, lambda: len(sessions(database_url, LISTENING)) == 2)
+            handle = await engine.start_async(writes)
+            reader = client.read_stream_async(handle.workflow_id, "out", wait_for=10)
+            async with asyncio.timeout(10):
+                assert (await anext(reader)).value == 0
+                reading = asyncio.create_task(anext(reader))
+                tails = client._core._hub._tails
+                await until(lambda: any(tail.asks and tail.end == 1 and not tail.news for tail in tails.values()))
+                go_on.set()
+                await handle.result_async()
+            assert not reading.done()
+            async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+                await notify(connection, "dbosflow", [DEATH_TOPIC])
+            async with asyncio.timeout(10):
+                assert (await reading).value == 1
+
+    asyncio.run(main())
 
 
 def test_polls_are_fast_while_listening_does_not_work_and_slow_while_it_does(

@@ -237,6 +237,6 @@ def test_runs_go_back_in_a_statement_after_the_death(database_url: str, monkeypa
             await reclaimer.work_once()
             await reclaimer.close()
         assert seen == ["dead"]
-        assert announced == ["qq", "ww", "d"]
+        assert announced == ["qq", "ww", "d", "x"]
 
     asyncio.run(main())

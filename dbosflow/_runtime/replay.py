@@ -1,0 +1,313 @@
+"""A replay in memory: today's code against a recorded history. It writes nothing, and runs no step's body.
+
+The runner, the branches and their turns are those of any run. Played are the journal, which keeps what it is handed and
+writes none of it, and the hands: an operation that is on record returns as ever, and one that is not halts its branch.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+import time
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NoReturn, cast
+
+from dbosflow._runtime.branch import RunStopped, branch_tasks
+from dbosflow._runtime.conductor import GIVEN_UP
+from dbosflow._runtime.entries import Ending, Record, Values
+from dbosflow._runtime.executor import _scope_of
+from dbosflow._runtime.runner import Runner
+from dbosflow._runtime.watch import Watch
+from dbosflow._store.workflow import Claimed
+from dbosflow.types import Cancellation, WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from psycopg_pool import AsyncConnectionPool
+
+    from dbosflow._runtime.core import Core
+    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.journal import Journal
+    from dbosflow._runtime.lane import Lane
+    from dbosflow._runtime.run import Run
+    from dbosflow._runtime.scope import Attempt
+    from dbosflow._store.workflow import Outcome, Started
+    from dbosflow.config import Settings
+    from dbosflow.definitions import FunctionDef, Registry, WorkflowDef
+
+_PATIENCE = 0.2
+"""Seconds of quiet after which a record that nobody asks for is passed over, and a halted replay is at its end."""
+_GLANCE = 0.02
+
+_OWN = frozenset({"step", "sleep", "child", "result", "read", "for_each"})
+"""The kinds of record that a body asks for by itself."""
+
+Source = tuple[str, str]
+"""A stream key and a producer."""
+
+
+@dataclass(slots=True)
+class Replayed:
+    """What became of a replay."""
+
+    ending: Ending | None = None
+    """How the code ended; ``None`` if it has not."""
+    unknown: list[str] = field(default_factory=list)
+    """Keys of operations that the code asked for and that are not on record. Its branches halted there."""
+    unasked: list[str] = field(default_factory=list)
+    """Keys of records of the body's own branch that it did not ask for."""
+    recalled: int = 0
+    """How many records it asked for."""
+    missing: dict[Source, int] = field(default_factory=dict)
+    """How many of its stream values are there that the code has not written."""
+    added: dict[Source, int] = field(default_factory=dict)
+    """How many stream values it wrote that are not there."""
+    changed: list[tuple[Source, int, Any, Any]] = field(default_factory=list)
+    """Stream values that it wrote otherwise than they are there: whose, which, what is there, what it wrote."""
+    timed_out: bool = False
+    """Whether it neither ended nor halted in the time that it had."""
+
+
+async def replay(
+    core: Core,
+    pool: AsyncConnectionPool[Any],
+    settings: Settings,
+    registry: Registry,
+    workflow: Started,
+    *,
+    limit: float,
+) -> Replayed:
+    """Replays a workflow whose function ``registry`` knows, within ``limit`` seconds."""
+    loop = asyncio.get_running_loop()
+    lane = cast("Lane", _NoLane())
+    played = _Played(loop, await _values(core, workflow.id), is_over=workflow.status.ended)
+    with branch_tasks(loop, _scope_of):
+        runner = Runner(
+            pool=pool,
+            lane=lane,
+            settings=replace(settings, patience=_PATIENCE),
+            registry=registry,
+            watch=Watch(),
+            family=_ReadOnly(core),
+            announce=lambda _: None,
+        )
+        runner.attach(cast("Journal", played))
+        runner.when_launched = played.begin
+        played.runner = runner
+        claimed = Claimed(workflow.id, workflow.name, "", max(workflow.epoch, 1), workflow.input, None, 0, False)
+        try:
+            await runner.resume([claimed], lambda _: None, adopted=True)
+            await played.finish(limit)
+        finally:
+            await runner.close(0.0)
+    return played.replayed
+
+
+async def _values(core: Core, workflow_id: str) -> dict[Source, list[Any]]:
+    """What the workflow's body has in its streams, as far as it has not been trimmed."""
+    found: dict[Source, list[Any]] = {}
+    for stream in await core.streams(workflow_id):
+        for producer in stream.producers:
+            if "@" not in producer and stream.first == 0:
+                pages = await core.emitted(workflow_id, stream.key, producer)
+                found[stream.key, producer] = [value for page in pages for value in json.loads(page)]
+    return found
+
+
+class _NoLane:
+    """A lease that nobody takes."""
+
+    id = None
+    in_time = True
+
+
+class _ReadOnly:
+    """The engine as a replayed run sees it: it looks things up, and changes nothing."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._core, name)
+
+    def launch_child(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
+        """No start is ever written, so none is launched."""
+
+    async def cancel_children(self, workflow_id: str) -> None:
+        """Nobody is cancelled."""
+
+    async def cancel(self, workflow_id: str) -> Cancellation:
+        """Nobody is: a body that asks for it is told that it was asked for."""
+        return Cancellation("requested", await self._core.status(workflow_id))
+
+    def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
+        """A handle that goes through here."""
+        handle = self._core.handle(workflow_id, definition)
+        handle._core = self  # noqa: SLF001 (a handle of this run only)
+        return handle
+
+
+class _Played:
+    """The journal of a replay, which notes what the code does."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, values: dict[Source, list[Any]], *, is_over: bool) -> None:
+        self.replayed = Replayed()
+        self.runner: Runner
+        self.halted = threading.Event()
+        """Set once a branch can go no further."""
+        self._loop = loop
+        self._values = values
+        self._is_over = is_over
+        self._run: Run
+        self._asked: set[str] = set()
+
+    # -- what the runner and the run tell ----------------------------------------------------------------------------
+
+    def begin(self, run: Run) -> None:
+        """A run is about to begin."""
+        self._run = run
+        for stream in run.streams.values():  # closed by what the code is to do again
+            stream.closed = stream.ended = False
+        run.workplace = replace(
+            run.workplace,
+            when_skipped=self._skipped,
+            loop_hands=cast("Hands", _LoopHands(run.loop_hands, self)),
+            thread_hands=cast("Hands", _ThreadHands(run.thread_hands, self)),
+        )
+
+    def submit(self, run: Run) -> None:
+        """Takes what the run would have written."""
+        entries, _ = run.take(1 << 62)
+        for entry in entries:
+            if isinstance(entry, Ending):
+                self.replayed.ending = entry
+                self._loop.call_soon_threadsafe(self.runner.ended, run, entry)
+            elif isinstance(entry, Values) and entry.attempt is None:
+                source = (entry.key, entry.producer)
+                self.replayed.added[source] = self.replayed.added.get(source, 0) + len(entry.texts)
+
+    def _skipped(self, _: Run, key: str, producer: str, count: int, text: str) -> None:
+        there = self._values.get((key, producer), [])
+        value = json.loads(text)
+        if count < len(there) and there[count] != value:
+            self.replayed.changed.append(((key, producer), count, there[count], value))
+
+    def asked(self, key: str) -> None:
+        """The code asks for a record that is there."""
+        self._asked.add(key)
+
+    def unknown(self, key: str) -> None:
+        """The code asks for what is not on record."""
+        self.replayed.unknown.append(key)
+        self.halted.set()
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
+    async def finish(self, limit: float) -> None:
+        """Waits until the code has ended, or can go no further."""
+        deadline = time.monotonic() + limit
+        settled = asyncio.ensure_future(self.runner.settled(self._run.workflow_id))
+        beat, calm_since = -1, time.monotonic()
+        while not settled.done():
+            await asyncio.wait([settled], timeout=_GLANCE)
+            now = time.monotonic()
+            if beat != self._run.beat:
+                beat, calm_since = self._run.beat, now
+            if self.halted.is_set() and (self._is_over or now - calm_since > 2 * _PATIENCE):
+                break
+            if now > deadline:
+                self.replayed.timed_out = not self.halted.is_set()
+                break
+        settled.cancel()
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        run, replayed = self._run, self.replayed
+        records = run.history.records
+        replayed.recalled = len(self._asked)
+        replayed.unasked = sorted(
+            key
+            for key, record in records.items()
+            if record.kind in _OWN and "/" not in key and "@" not in key and key not in self._asked
+        )
+        if replayed.ending is not None and replayed.ending.status is not WorkflowStatus.BLOCKED:
+            for (key, producer), count in run.history.produced.items():
+                left = count - run.write_count(key, producer)
+                if "@" not in producer and left > 0:
+                    replayed.missing[key, producer] = left
+
+
+class _PlayedHands:
+    """Hands that do nothing anew."""
+
+    def __init__(self, hands: Hands, played: _Played) -> None:
+        self._hands = hands
+        self._played = played
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._hands, name)
+
+    async def halt(self) -> NoReturn:
+        """Goes no further."""
+        raise NotImplementedError
+
+    async def recall(self, run: Run, key: str) -> None:
+        self._played.asked(key)
+        await self._hands.recall(run, key)
+
+    async def give_up(self, run: Run, key: str) -> None:
+        self._played.asked(key)
+        await self._hands.give_up(run, key)
+
+    async def record_given_up(self, run: Run, key: str) -> None:
+        """Not written: what was given up is not on record, and its key is noted already."""
+        if run.recorded(key) is not None:
+            self._played.unknown(key + GIVEN_UP)
+            await self.halt()
+
+    async def commit(self, run: Run, record: Record) -> None:  # noqa: ARG002 (see Hands)
+        self._played.unknown(record.key)
+        await self.halt()
+
+    async def call(
+        self,
+        attempt: Attempt,
+        function: FunctionDef,  # noqa: ARG002 (see Hands)
+        args: tuple[Any, ...],  # noqa: ARG002
+        kwargs: Mapping[str, Any],  # noqa: ARG002
+    ) -> Any:
+        self._played.unknown(attempt.key)
+        await self.halt()
+
+    async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:  # noqa: ARG002 (see Hands)
+        self._played.unknown(f"the result of workflow {workflow_id!r}")
+        await self.halt()
+
+    async def pause(self, run: Run, seconds: float) -> None:  # noqa: ARG002 (see Hands)
+        if seconds > 0:  # it still sleeps: there the records end
+            self._played.halted.set()
+            await self.halt()
+
+    async def hold(self, run: Run) -> None:  # noqa: ARG002 (see Hands)
+        await self.halt()
+
+    async def room(self, run: Run) -> bool:  # noqa: ARG002 (see Hands)
+        return True
+
+    async def durable(self, run: Run) -> None:
+        """What it has written is, or never will be."""
+
+
+class _LoopHands(_PlayedHands):
+    async def halt(self) -> NoReturn:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+
+class _ThreadHands(_PlayedHands):
+    async def halt(self) -> NoReturn:
+        self._played.halted.set()
+        msg = "the records end here"
+        raise RunStopped(msg)

@@ -1,0 +1,25 @@
+"""For the tests of those who write workflows: crashes, time, and an engine of a test's own.
+
+- :func:`assert_crash_safe` runs a workflow with a crash at each of its durable operations, and compares;
+- :func:`crash_at` crashes an engine at one named place;
+- ``dbosflow.testing.fixtures`` holds pytest fixtures: ``pytest_plugins = ["dbosflow.testing.fixtures"]``.
+"""
+
+from dbosflow.testing.clock import MovableClock
+from dbosflow.testing.crashes import Crash, crash_at
+from dbosflow.testing.points import END, START
+from dbosflow.testing.server import fresh_database, shared_server
+from dbosflow.testing.sweep import CrashReport, assert_crash_safe, assert_crash_safe_async
+
+__all__ = [
+    "END",
+    "START",
+    "Crash",
+    "CrashReport",
+    "MovableClock",
+    "assert_crash_safe",
+    "assert_crash_safe_async",
+    "crash_at",
+    "fresh_database",
+    "shared_server",
+]

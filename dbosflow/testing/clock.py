@@ -1,0 +1,105 @@
+"""Time that a test can move on, for the durable sleeps of an engine's workflows and the pauses between attempts."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from dbosflow._runtime.clock import Clock
+from dbosflow.errors import ConfigurationError
+from dbosflow.testing.rig import rig_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from dbosflow.engine import Engine
+
+_QUIET = 0.01
+"""Seconds for which a sleeper looks on before it moves a clock on that skips."""
+_GLANCE = 0.01
+"""Seconds after which a sleeping thread looks at the clock again: it waits for its run's event, not for the clock's."""
+
+
+class MovableClock(Clock):
+    """A clock that goes as fast as any other, and that a test moves on: :meth:`advance`.
+
+    A durable sleep, or a pause between two attempts, whose end has come by this clock is over at once; none ever ends
+    before. What a wake time on record says holds for a new owner of the workflow, too, if it has the same clock. Plain
+    timers (``asyncio.sleep``, ``asyncio.timeout``) and the database's ``now()`` go on as ever.
+    """
+
+    def __init__(self, *, skips: bool = False) -> None:
+        """One that ``skips`` moves on by itself, to the next end of a sleep, so that nobody waits for one."""
+        self.skips = skips
+        self._lock = threading.Lock()
+        self._sleepers: dict[object, tuple[float, Callable[[], None]]] = {}
+
+    def install(self, engine: Engine) -> None:
+        """Makes it the clock of what ``engine``, which must be open, begins to run from here on."""
+        rig_of(engine).clock = self
+
+    def now(self) -> float:
+        """Seconds, from an arbitrary beginning."""
+        return time.monotonic() + self.ahead
+
+    def advance(self, seconds: float) -> None:
+        """Moves it on; whoever's sleep is over by then goes on at once. Callable from any thread."""
+        if not seconds >= 0:
+            msg = f"a clock cannot be moved on by {seconds!r} seconds: it only goes forward"
+            raise ConfigurationError(msg)
+        with self._lock:
+            self._move(seconds)
+
+    @property
+    def sleepers(self) -> int:
+        """How many sleep by it just now."""
+        return len(self._sleepers)
+
+    async def pause(self, seconds: float) -> None:
+        """Waits, on a loop."""
+        loop, moved = asyncio.get_running_loop(), asyncio.Event()
+        with self._sleeper(seconds, lambda: loop.call_soon_threadsafe(moved.set)) as end:
+            while (left := end - self.now()) > 0:
+                moved.clear()
+                try:
+                    async with asyncio.timeout(min(left, _QUIET) if self.skips else left):
+                        await moved.wait()
+                except TimeoutError:
+                    self._skip_to(end)
+
+    def wait(self, interrupted: threading.Event, seconds: float) -> None:
+        """Waits, on a thread, unless it is interrupted."""
+        with self._sleeper(seconds, lambda: None) as end:
+            while (left := end - self.now()) > 0 and not interrupted.wait(min(left, _GLANCE)):
+                self._skip_to(end)
+
+    @contextmanager
+    def _sleeper(self, seconds: float, moved: Callable[[], object]) -> Iterator[float]:
+        """Counts as a sleeper during the block; gives the end of the sleep."""
+        name = object()
+
+        def tell() -> None:
+            moved()
+
+        with self._lock:
+            end = self.now() + seconds
+            self._sleepers[name] = (end, tell)
+        try:
+            yield end
+        finally:
+            with self._lock:
+                del self._sleepers[name]
+
+    def _skip_to(self, end: float) -> None:
+        """If it skips, and nobody sleeps less long: moves on to the end of the sleep."""
+        with self._lock:
+            if self.skips and end <= min(one for one, _ in self._sleepers.values()):
+                self._move(max(0.0, end - self.now()))
+
+    def _move(self, seconds: float) -> None:
+        self.ahead += seconds
+        for _, tell in self._sleepers.values():
+            tell()

@@ -1,0 +1,171 @@
+"""What tests hang on an open engine: traps that end its lane, and listeners. The only room that knows its inner half.
+
+A simulated crash is what a peer sees of a real one. The lane's runs stop where they are and write nothing more; the
+lane's row is marked dead and its workflows are returned to their queues, by another connection and with the statements
+that a reclaimer uses; the engine goes on as another owner, a lane with a new id, claims them, and replays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
+from uuid import UUID
+
+from dbosflow._store import worker, workflow
+from dbosflow._store.connect import connect_async
+from dbosflow._store.notify import DEATH_TOPIC, WORKERS_TOPIC, queue_topic
+from dbosflow.testing.points import holds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+    from dbosflow._runtime.batch import Batch
+    from dbosflow._runtime.clock import Clock
+    from dbosflow._runtime.core import Core
+    from dbosflow._runtime.run import Run
+    from dbosflow.engine import Engine
+    from dbosflow.testing.points import CrashPoint
+
+T = TypeVar("T")
+
+logger = logging.getLogger("dbosflow.testing")
+
+_LAST_MOMENTS = 10.0
+"""Seconds that the code of a dead owner gets to notice. A thread in a step cannot be ended; its outcome is lost."""
+
+_ANY = 2**31 - 1
+"""A test may crash an engine as often as it likes: nobody is parked for that."""
+
+
+_killed: set[UUID] = set()
+"""The lanes that a test has ended: nobody need be warned that they have lost their leases."""
+
+
+def _is_news(entry: logging.LogRecord) -> bool:
+    lane = entry.args[0] if isinstance(entry.args, tuple) and entry.args else None
+    return not (isinstance(lane, UUID) and lane in _killed)
+
+
+logging.getLogger("dbosflow.journal").addFilter(_is_news)
+
+
+class Listener(Protocol):
+    """Who hears what an engine does."""
+
+    def launched(self, run: Run) -> None:
+        """A run is about to begin."""
+
+    def committed(self, batch: Batch) -> None:
+        """A batch is durable."""
+
+
+class Trap:
+    """A crash point that waits for its moment."""
+
+    def __init__(self, point: CrashPoint) -> None:
+        self.point = point
+        self.sprung = False
+        self.name_of: Callable[[str], str] = str
+        """By which name the point knows a workflow of that id."""
+
+    def springs(self, batch: Batch, *, written: bool) -> bool:
+        """Whether this is the moment. There is one only."""
+        if self.sprung or written != (self.point.when == "after") or not self._is_at(batch):
+            return False
+        self.sprung = True
+        return True
+
+    def _is_at(self, batch: Batch) -> bool:
+        return holds(batch, self.point.operation, self.name_of)
+
+
+class Rig:
+    """All that hangs on one engine."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._core = core_of(engine)
+        self._url = engine.database_url
+        self._settings = engine._settings  # noqa: SLF001 (see above)
+        self._traps: list[Trap] = []
+        self._listeners: list[Listener] = []
+        self.clock: Clock | None = None
+        """What time is for the runs that begin from here on."""
+
+    @contextmanager
+    def trap(self, trap: Trap) -> Iterator[Trap]:
+        """Sets a trap for the time of the block."""
+        self._traps.append(trap)
+        try:
+            yield trap
+        finally:
+            self._traps.remove(trap)
+
+    @contextmanager
+    def listening(self, listener: Listener) -> Iterator[None]:
+        """Has a listener hear of everything during the block."""
+        self._listeners.append(listener)
+        try:
+            yield
+        finally:
+            self._listeners.remove(listener)
+
+    def launched(self, run: Run) -> None:
+        """The engine's runner tells of a new run."""
+        if self.clock is not None:
+            run.workplace = replace(run.workplace, clock=self.clock)
+        for listener in tuple(self._listeners):
+            listener.launched(run)
+
+    async def __call__(self, batch: Batch, *, written: bool) -> bool:
+        """The engine's journal asks whether its lane dies here."""
+        if written:
+            for listener in tuple(self._listeners):
+                listener.committed(batch)
+        if not any(trap.springs(batch, written=written) for trap in tuple(self._traps)):
+            return False
+        await self._die()
+        return True
+
+    async def _die(self) -> None:
+        """The lane ends: its runs first, which a dead process would not go on with, then its row."""
+        executor = self._core.executor
+        _killed.add(executor.lane.id)
+        runner = executor.runner
+        ending = [asyncio.ensure_future(runner.settled(workflow_id)) for workflow_id in runner.known()]
+        await asyncio.sleep(0)  # they look up what they wait for
+        runner.lane_lost()
+        if ending:
+            _, stubborn = await asyncio.wait(ending, timeout=_LAST_MOMENTS)
+            if stubborn:
+                logger.warning("%d bodies of a crashed owner still run: a thread cannot be ended", len(stubborn))
+            for one in stubborn:
+                one.cancel()
+        schema = self._settings.schema
+        async with await connect_async(self._url, timeout=self._settings.connect_timeout) as connection:
+            while lanes := [one for one in await worker.survey(connection, schema) if one.id == executor.lane.id]:
+                await worker.mark_dead(connection, schema, lanes, "vanished")
+            rows = await workflow.requeue(connection, schema, max_recoveries=_ANY)
+        self._core.announce([WORKERS_TOPIC, DEATH_TOPIC, *{queue_topic(row["queue"]) for row in rows}])
+
+
+def rig_of(engine: Engine) -> Rig:
+    """The rig of an open engine that executes; the same one each time."""
+    executor = core_of(engine).executor
+    rig = executor.journal.tripwire
+    if not isinstance(rig, Rig):
+        rig = executor.journal.tripwire = Rig(engine)
+        executor.runner.when_launched = rig.launched
+    return rig
+
+
+def core_of(engine: Engine) -> Core:
+    """The engine's inner half."""
+    return engine._core  # noqa: SLF001 (see above)
+
+
+async def bridged(engine: Engine, work: Coroutine[Any, Any, T]) -> T:
+    """Runs work of the engine's on its loop."""
+    return cast("T", await engine._host.bridge(work))  # noqa: SLF001 (see above)

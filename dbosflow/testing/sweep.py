@@ -1,0 +1,218 @@
+"""``assert_crash_safe``: a workflow is run again and again, with a crash at each of its durable operations."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ParamSpec, overload
+from uuid import uuid4
+
+from dbosflow._runtime.host import refuse_on_loop
+from dbosflow.engine import Engine
+from dbosflow.testing.clock import MovableClock
+from dbosflow.testing.points import START, WHEN, CrashPoint
+from dbosflow.testing.rig import Trap, bridged, core_of, rig_of
+from dbosflow.testing.server import fresh_database
+from dbosflow.testing.transcript import Memory, Transcript, differences
+from dbosflow.workflows import spec_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dbosflow.testing.transcript import Ended
+    from dbosflow.workflows import Workflow, WorkflowSpec
+
+P = ParamSpec("P")
+
+PATIENCE = 60.0
+"""Seconds that one execution, with its crash, may take."""
+
+
+@dataclass(frozen=True, slots=True)
+class CrashReport:
+    """What :func:`assert_crash_safe` has tried."""
+
+    operations: tuple[str, ...]
+    """What the workflow and its children make durable, in the order of the undisturbed run."""
+    points: int
+    """How many crashes there were, each followed by a takeover and a comparison."""
+    missed: tuple[str, ...]
+    """Crash points that a later execution did not come by, since it took another, equally good way."""
+    not_compared: tuple[str, ...]
+    """Streams whose values are written by steps, and are other ones each time, without any crash."""
+
+
+@overload
+def assert_crash_safe(
+    workflow: Workflow[P, Any, Any] | WorkflowSpec[P, Any], /, *args: P.args, **kwargs: P.kwargs
+) -> CrashReport: ...
+@overload
+def assert_crash_safe(
+    workflow: Workflow[..., Any, Any] | WorkflowSpec[..., Any], /, *args: Any, engine: Engine, **kwargs: Any
+) -> CrashReport: ...
+def assert_crash_safe(workflow: Any, /, *args: Any, engine: Any = None, **kwargs: Any) -> CrashReport:
+    """Blocking twin of :func:`assert_crash_safe_async`."""
+    refuse_on_loop("await assert_crash_safe_async(...)")
+    return asyncio.run(_assert_crash_safe(workflow, args, kwargs, engine))
+
+
+@overload
+async def assert_crash_safe_async(
+    workflow: Workflow[P, Any, Any] | WorkflowSpec[P, Any], /, *args: P.args, **kwargs: P.kwargs
+) -> CrashReport: ...
+@overload
+async def assert_crash_safe_async(
+    workflow: Workflow[..., Any, Any] | WorkflowSpec[..., Any], /, *args: Any, engine: Engine, **kwargs: Any
+) -> CrashReport: ...
+async def assert_crash_safe_async(workflow: Any, /, *args: Any, engine: Any = None, **kwargs: Any) -> CrashReport:
+    """Runs a workflow undisturbed, then once for each crash that can meet it, and compares.
+
+    A crash comes at each of its durable operations and its children's: before the statement that carries it is sent,
+    and after it was committed but before its answer came. The owner ends as if it was killed, another one takes over,
+    replays, and goes on to the end. Then the same must have come of it as of the undisturbed run: result or error, how
+    each stream ended, and what is committed in it; what a replay writes to a stream again must be what is there; the
+    arguments of each step must be the same; every record must be asked for; and no replay may contradict the records.
+
+    Steps run for real in each execution, so give them fakes. But what a step *returns* is, in each execution, what it
+    returned in the first one: a step may draw a random number or ask for the time, and only what the workflow's body
+    makes of it is compared. Streams that steps fill with other values each time, crash or no crash, are not compared.
+
+    Args:
+        workflow: the workflow, or its ``options(...)``, of which the workflow id is not used.
+        args: its arguments.
+        engine: an open engine that executes. By default one on a fresh database of an embedded server, whose clock
+            skips sleeps and the pauses between attempts, and which serves the queues of the workflow's children. A
+            crash ends all that runs on the engine.
+        kwargs: its arguments by name; one named ``engine`` must go by position.
+
+    Returns:
+        How many crashes there were, and at what.
+
+    Raises:
+        AssertionError: something differs; it names the operation, the kind of crash, and both values.
+    """
+    return await _assert_crash_safe(workflow, args, kwargs, engine)
+
+
+async def _assert_crash_safe(
+    workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any], engine: Engine | None
+) -> CrashReport:
+    if engine is not None:
+        return await _Sweep(engine, spec_of(workflow), args, kwargs, is_own=False).run()
+    async with _own_engine() as own:
+        return await _Sweep(own, spec_of(workflow), args, kwargs, is_own=True).run()
+
+
+@asynccontextmanager
+async def _own_engine() -> AsyncIterator[Engine]:
+    # Entered and left on a thread: to make a database takes a moment.
+    with contextlib.ExitStack() as resources:
+        url = await asyncio.to_thread(resources.enter_context, fresh_database())
+        async with Engine(url, grace=0.0, compact_every=None) as engine:
+            MovableClock(skips=True).install(engine)
+            yield engine
+
+
+class _Sweep:
+    """All executions of one workflow with the same arguments."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        spec: WorkflowSpec[Any, Any],
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        is_own: bool,
+    ) -> None:
+        self._engine = engine
+        self._core = core_of(engine)
+        self._rig = rig_of(engine)
+        self._spec = spec
+        self._args = args
+        self._kwargs = kwargs
+        self._is_own = is_own
+        self._memory = Memory()
+        self._served: dict[str, asyncio.Task[None]] = {}
+
+    async def run(self) -> CrashReport:
+        """Runs it undisturbed, twice, and then with each crash."""
+        try:
+            return await self._run()
+        finally:
+            for task in self._served.values():
+                task.cancel()
+            await asyncio.gather(*self._served.values(), return_exceptions=True)
+
+    async def _run(self) -> CrashReport:
+        what = f"workflow {self._spec.definition.name!r}"
+        transcript, first = await self._execute(None)
+        if blocked := [f"{name!r}: {ended.error}" for name, ended in first.items() if ended.status == "blocked"]:
+            msg = f"{what} is parked as blocked without any crash: {'; '.join(blocked)}"
+            raise AssertionError(msg)
+        again, second = await self._execute(None)
+        found = differences(first, second)
+        restless = {place for place in found if place[1] is not None and place[1].is_step}
+        hint = [text for place, text in found.items() if place not in restless] + again.differences
+        points = [CrashPoint(operation, when) for operation in transcript.operations for when in WHEN]
+        points = [point for point in points if point.operation.key != START or point.when == "after"]
+        missed: list[str] = []
+        for point in points:
+            trap = Trap(point)
+            transcript, ended = await self._execute(trap)
+            if not trap.sprung:
+                missed.append(str(point))
+            label = "crashed" if trap.sprung else "run again"
+            wrong = [text for place, text in differences(first, ended, label).items() if place not in restless]
+            wrong = transcript.differences + wrong
+            if wrong:
+                raise AssertionError(_complaint(what, point if trap.sprung else None, wrong, hint))
+        return CrashReport(
+            operations=tuple(dict.fromkeys(str(point.operation) for point in points)),
+            points=len(points) - len(missed),
+            missed=tuple(missed),
+            not_compared=tuple(
+                f"{source.key!r} of workflow {name!r}" for name, source in restless if source is not None
+            ),
+        )
+
+    async def _execute(self, trap: Trap | None) -> tuple[Transcript, dict[str, Ended]]:
+        """Runs it to its end: what happened, and how it and its children ended."""
+        workflow_id = f"crash-safe-{uuid4().hex}"
+        transcript = Transcript(workflow_id, self._spec.definition.name, self._memory)
+        transcript.on_queue = self._serve
+        spec = replace(self._spec, workflow_id=workflow_id)
+        with contextlib.ExitStack() as watching:
+            watching.enter_context(self._rig.listening(transcript))
+            if trap is not None:
+                trap.name_of = transcript.name_of
+                watching.enter_context(self._rig.trap(trap))
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    await self._engine.start_async(spec, *self._args, **self._kwargs)
+                    ended = await bridged(self._engine, transcript.ended(self._core))
+            except TimeoutError:
+                where = "undisturbed" if trap is None else f"with {trap.point}"
+                msg = f"workflow {self._spec.definition.name!r}, {where}, has not ended within {PATIENCE:g} s"
+                raise AssertionError(msg) from None
+        if self._is_own:  # ids that the workflow chose for its children are free again
+            await self._engine.prune_async(older_than=0)
+        return transcript, ended
+
+    def _serve(self, queue: str) -> None:
+        """Runs the work of a queue that a child was given to. Called on the engine's loop."""
+        if self._is_own and queue not in self._served:
+            self._served[queue] = asyncio.ensure_future(self._core.work({queue: 50}))
+
+
+def _complaint(what: str, point: CrashPoint | None, wrong: list[str], hint: list[str]) -> str:
+    lines = [f"{what} is not crash-safe.", f"With {point}:" if point else "Run again, without a crash:"]
+    lines += [f"- {text}" for text in wrong]
+    if hint and point:
+        lines += [
+            "Two undisturbed runs differ as well, so its body depends on what is not on record (the time, chance, the",
+            "order of a set, a global): do that in a step, and use what the step returns.",
+        ]
+    return "\n".join(lines)

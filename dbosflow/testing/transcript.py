@@ -1,0 +1,257 @@
+"""What one execution of a workflow did: it and its children, under names that are the same in every execution."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from dbosflow import serde
+from dbosflow.errors import SerializationError
+from dbosflow.testing.points import operations, starts, values
+from dbosflow.testing.watching import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from dbosflow._runtime.batch import Batch
+    from dbosflow._runtime.core import Core
+    from dbosflow._runtime.run import Run
+    from dbosflow.definitions import FunctionDef
+    from dbosflow.testing.points import Operation
+    from dbosflow.types import StepInfo, StreamInfo
+
+Place = tuple[str, str]
+"""A workflow's name and a record's key."""
+
+
+class Source(NamedTuple):
+    """Whose values of a stream."""
+
+    key: str
+    producer: str
+    """A branch's path, or a step's key: of its attempts only one can be committed."""
+    is_step: bool
+
+
+_OUTSIDERS = ("k:", "w:")
+"""How the producers begin that write to a workflow's inputs."""
+
+
+@dataclass(slots=True)
+class Ended:
+    """How a workflow ended, and what its streams hold that can no longer be taken back."""
+
+    status: str
+    result: str | None
+    error: str | None
+    states: dict[str, str] = field(default_factory=dict)
+    """How each stream ended."""
+    values: dict[Source, list[str]] = field(default_factory=dict)
+    """The committed values of each producer, as JSON."""
+
+
+@dataclass(slots=True)
+class Memory:
+    """What the first execution has shown of its steps, for those that follow.
+
+    A step may give another value each time; that is what it is for. So that nothing but the body can make a difference,
+    the same step gives the same value in every execution. Its body runs all the same.
+    """
+
+    outcomes: dict[Place, str] = field(default_factory=dict)
+    arguments: dict[Place, tuple[str, ...]] = field(default_factory=dict)
+
+
+class Transcript(Watch):
+    """One execution as its engine tells of it."""
+
+    def __init__(self, workflow_id: str, name: str, memory: Memory) -> None:
+        self._names = {workflow_id: name}
+        self._memory = memory
+        self._durable: dict[tuple[str, str, str], dict[int, str]] = {}
+        self._unasked: dict[str, set[str]] = {}
+        self.operations: dict[Operation, None] = {}
+        """What became durable, in its order."""
+        self.differences: list[str] = []
+        """What a body did otherwise than before, in this execution or in the first one."""
+        self.on_queue: Callable[[str], None] = lambda _: None
+        """Hears of queues that a child was given to."""
+
+    def name_of(self, workflow_id: str) -> str:
+        """The name of a workflow of this execution. Another one's is its id."""
+        return self._names.get(workflow_id, workflow_id)
+
+    # -- what the engine tells ---------------------------------------------------------------------------------------
+
+    def launched(self, run: Run) -> None:
+        """A run is about to begin."""
+        if run.workflow_id in self._names:
+            self.watch(run)
+            self._unasked[self.name_of(run.workflow_id)] = {
+                record.key for record in run.history.records.values() if is_asked_for(record.key, record.kind)
+            }
+
+    def committed(self, batch: Batch) -> None:
+        """A batch is durable."""
+        for start in starts(batch):
+            if start.parent_id in self._names:
+                own = start.workflow_id.startswith(f"{start.parent_id}/") or "~" in start.workflow_id
+                name = f"{self._names[start.parent_id]}/{start.parent_key}" if own else start.workflow_id
+                self._names.setdefault(start.workflow_id, name)
+                if start.queue and not start.owned:
+                    self.on_queue(start.queue)
+        for operation in operations(batch):
+            if operation.workflow_id in self._names:
+                self.operations[replace(operation, workflow_id=self._names[operation.workflow_id])] = None
+        for part in batch.slices:
+            for written in values(part):
+                durable = self._durable.setdefault((part.run.workflow_id, written.key, written.producer), {})
+                durable.update(enumerate(written.texts, written.producer_seq))
+
+    def skipped(self, run: Run, key: str, producer: str, count: int, text: str) -> None:
+        """A replay came by a value that is durable: it must be the same one."""
+        durable = self._durable.get((run.workflow_id, key, producer), {}).get(count)
+        if durable is not None and durable != text:
+            where = f"value {count} of stream {key!r} of workflow {self.name_of(run.workflow_id)!r}"
+            self.differences.append(shown(where, durable, text, first="on record", then="replayed"))
+
+    def recalled(self, run: Run, key: str) -> None:
+        """A replay asked for a record."""
+        self._unasked.get(self.name_of(run.workflow_id), set()).discard(key)
+
+    def called(self, run: Run, key: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """The body of a step is about to run."""
+        place = (self.name_of(run.workflow_id), key)
+        given = tuple(self._masked(text) for text in _dumped(args, kwargs))
+        known = self._memory.arguments.setdefault(place, given)
+        if known != given:
+            where = f"the arguments of step {key!r} of workflow {place[0]!r}"
+            self.differences.append(shown(where, ", ".join(known), ", ".join(given)))
+
+    def returned(self, run: Run, key: str, function: FunctionDef, value: Any) -> Any:
+        """The body of a step has returned: what its caller gets."""
+        try:
+            text = function.result.dump(value)
+        except SerializationError:
+            return value  # the engine says so
+        text = self._memory.outcomes.setdefault((self.name_of(run.workflow_id), key), self._masked(text))
+        return function.result.load(self._unmasked(text))
+
+    # -- how it ended ------------------------------------------------------------------------------------------------
+
+    async def ended(self, core: Core) -> dict[str, Ended]:
+        """Waits until all of it has ended, or is parked; how each one did, by its name."""
+        found: dict[str, Ended] = {}
+        while left := [workflow_id for workflow_id, name in self._names.items() if name not in found]:
+            for workflow_id in left:
+                await core.outcome(workflow_id)
+                found[self._names[workflow_id]] = await self._ended(core, workflow_id)
+        for name, ended in found.items():
+            if ended.status == "succeeded" and (left := sorted(self._unasked.get(name, ()))):
+                self.differences.append(f"records of workflow {name!r} that its replay never asked for: {left}")
+        return found
+
+    async def _ended(self, core: Core, workflow_id: str) -> Ended:
+        info = await core.info(workflow_id)
+        error: Any = info.error
+        text = None if error is None else f"{error.get('type')}: {error.get('message')}"
+        ended = Ended(str(info.status), self._masked(json.dumps(info.output)), text and self._masked(text))
+        steps = await core.steps(workflow_id)
+        for stream in await core.streams(workflow_id):
+            ended.states[stream.key] = str(stream.state)
+            for source, producer in _committed(stream, steps):
+                pages = await core.emitted(workflow_id, stream.key, producer)
+                found = [self._masked(json.dumps(value)) for page in pages for value in json.loads(page)]
+                ended.values.setdefault(source, []).extend(found)
+        return ended
+
+    def _masked(self, text: str) -> str:
+        """A text with the names of its workflows in place of their ids, which are other ones each time."""
+        for workflow_id, name in sorted(self._names.items(), key=lambda one: -len(one[0])):
+            text = text.replace(workflow_id, f"<id of {name}>")
+        return text
+
+    def _unmasked(self, text: str) -> str:
+        for workflow_id, name in self._names.items():
+            text = text.replace(f"<id of {name}>", workflow_id)
+        return text
+
+
+def differences(
+    first: Mapping[str, Ended], then: Mapping[str, Ended], label: str = "crashed"
+) -> dict[tuple[str, Source | None], str]:
+    """In what two executions differ, by workflow and, where it is about a producer's values, by their source."""
+    found: dict[tuple[str, Source | None], str] = {}
+    for name in sorted(first.keys() | then.keys()):
+        one, other = first.get(name), then.get(name)
+        if one is None or other is None:
+            seen = ("it ran", "it was not started")
+            found[name, None] = shown(f"workflow {name!r}", *(seen if other is None else reversed(seen)), then=label)
+            continue
+        how = [(part, getattr(one, part), getattr(other, part)) for part in ("status", "result", "error")]
+        how += [(f"the end of stream {key!r}", *_both(one.states, other.states, key)) for key in one.states]
+        how += [(f"stream {key!r}", "not there", "there") for key in other.states.keys() - one.states.keys()]
+        texts = [
+            shown(f"{what} of workflow {name!r}", before, now, then=label) for what, before, now in how if before != now
+        ]
+        if texts:
+            found[name, None] = "\n- ".join(texts)
+        for source in one.values.keys() | other.values.keys():
+            before, now = one.values.get(source, []), other.values.get(source, [])
+            if before != now:
+                found[name, source] = _of_values(name, source, (before, now), label)
+    return found
+
+
+def shown(what: str, before: object, now: object, *, first: str = "undisturbed", then: str = "crashed") -> str:
+    """A difference, with both values below each other."""
+    width = max(len(first), len(then)) + 1
+    return f"{what}:\n    {first + ':':{width}} {before}\n    {then + ':':{width}} {now}"
+
+
+def is_asked_for(key: str, kind: str) -> bool:
+    """Whether every replay of the same code asks for the record: the body's own operations, not those of tasks."""
+    return "/" not in key and "@" not in key and kind in {"step", "sleep", "child", "result", "read", "for_each"}
+
+
+def _of_values(name: str, source: Source, values: tuple[list[str], list[str]], label: str) -> str:
+    before, now = values
+    key, producer, _ = source
+    by = f", written by {producer!r}" if producer else ""
+    at = next((at for at, (one, two) in enumerate(zip(before, now, strict=False)) if one != two), None)
+    where = f"stream {key!r} of workflow {name!r}{by}"
+    if at is None:
+        return shown(f"how many values are in {where}", len(before), len(now), then=label)
+    return shown(f"value {at} of {where}", before[at], now[at], then=label)
+
+
+def _both(one: Mapping[str, str], other: Mapping[str, str], key: str) -> tuple[str | None, str | None]:
+    return one.get(key), other.get(key)
+
+
+def _committed(stream: StreamInfo, steps: list[StepInfo]) -> list[tuple[Source, str]]:
+    """The producers of a stream whose values a record commits, or that need none; each with its source."""
+    good = {(step.key, step.attempt) for step in steps if step.kind == "step" and step.error is None}
+    found = []
+    for producer in stream.producers:
+        step, at, attempt = producer.rpartition("@")
+        if producer.startswith(_OUTSIDERS):
+            continue
+        if not at:
+            found.append((Source(stream.key, producer, is_step=False), producer))
+        elif (step, attempt) in good or (attempt == "*" and any(key == step for key, _ in good)):
+            found.append((Source(stream.key, step, is_step=True), producer))
+    return found
+
+
+def _dumped(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
+    """Arguments as JSON, as far as they can be: those of steps may be anything."""
+    texts = []
+    for name, value in [*enumerate(args), *kwargs.items()]:
+        try:
+            text = serde.plain.dump(value)
+        except SerializationError:
+            continue
+        texts.append(text if isinstance(name, int) else f"{name}={text}")
+    return texts
