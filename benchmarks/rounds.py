@@ -6,16 +6,18 @@ Each measurement is a process of its own on a fresh database, so one that crashe
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from benchmarks.measure import contender
 from benchmarks.server import database
-from benchmarks.table import CONTENDERS, WORK
+from benchmarks.table import CONTENDERS, IN_A_HURRY, WORK
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -67,7 +69,8 @@ def measure_all(
     say: Callable[[str], None],
     contenders: Sequence[str] = CONTENDERS,
 ) -> Results:
-    """Measures the scenarios; ``say`` hears of each measurement."""
+    """Measures the scenarios; ``say`` hears of each measurement. In a hurry the last ones may not get their turn."""
+    deadline = time.monotonic() + IN_A_HURRY if quick else math.inf
     titles, notes = available(contenders)
     results = Results(titles, notes=notes)
     with ExitStack() as templates:
@@ -76,6 +79,9 @@ def measure_all(
             _measured(name, "prepare", url, 0)
         for number in range(rounds):
             for scenario in scenarios:
+                if time.monotonic() > deadline:
+                    results.notes.append(f"{scenario} had no time")
+                    continue
                 for name in _rotated([name for name in titles if _size(scenario, name, quick=quick)], number):
                     _measure(results, server_url, scenario, name, quick=quick, say=say)
     return results
@@ -84,7 +90,7 @@ def measure_all(
 def _measure(
     results: Results, server_url: str, scenario: str, name: str, *, quick: bool, say: Callable[[str], None]
 ) -> None:
-    size = _size(scenario, name, quick=quick) or 0
+    size, began = _size(scenario, name, quick=quick) or 0, time.monotonic()
     try:
         with database(server_url, f"bench_{name}_run", template=_template(name)) as url:
             figures = _measured(name, scenario, url, size)
@@ -93,7 +99,8 @@ def _measure(
         say(results.notes[-1])
         return
     results.add(scenario, name, figures)
-    say(f"{scenario} {results.titles[name]}: " + ", ".join(f"{key} {value:.4g}" for key, value in figures.items()))
+    shown = ", ".join(f"{key} {value:.4g}" for key, value in figures.items())
+    say(f"{scenario} {results.titles[name]}: {shown} ({time.monotonic() - began:.1f} s)")
 
 
 def _measured(name: str, scenario: str, url: str, size: int) -> Figures:

@@ -48,8 +48,8 @@ def recovery(job: Job) -> Figures:
 
 def replay(job: Job) -> Figures:
     """What a recorded step takes of the time from launch to end; a workflow without steps is subtracted."""
-    baseline = min(_recovered(job.url, 1, 0) for _ in range(3))
-    with_steps = min(_recovered(job.url, 1, job.size) for _ in range(3))
+    baseline = min(_recovered(job.url, 1, 0) for _ in range(2))
+    with_steps = min(_recovered(job.url, 1, job.size) for _ in range(2))
     return {"step_us": max(with_steps - baseline, 1e-6) / job.size * 1e6, "baseline_ms": baseline * 1e3}
 
 
