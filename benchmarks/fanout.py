@@ -1,5 +1,8 @@
 """What many readers of one stream cost: transactions of the database a flush, those of a second reader included.
 
+A flush is a commit, its notification, and what the readers fetch; each process that listens counts one transaction more,
+in which its session takes the notification.
+
 Each pair of processes runs until it has closed its connections, which is when all its transactions are in the
 statistics; a pair with few values is subtracted from one with many, so that what opening and closing take is not in it.
 """

@@ -1,6 +1,8 @@
 """The process of one measurement: ``python -m benchmarks.measure CONTENDER SCENARIO URL SIZE``.
 
-It prints its figures as JSON on its last line. Whatever it leaves behind or leaks ends with it.
+It prints its figures as JSON on its last line. Whatever it leaves behind or leaks ends with it. It is also what to
+profile: after ``prepare`` as the scenario of an empty database, ``py-spy record --subprocesses -- python -m
+benchmarks.measure ours steps_1000 URL 50000`` shows where the time of one row goes.
 """
 
 from __future__ import annotations

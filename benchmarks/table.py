@@ -58,7 +58,7 @@ def _work(ours: int, peer: int, limit: int | None = None, tasks: int | None = No
     return {name: size for name, size in found.items() if size is not None}
 
 
-IN_A_HURRY = 165.0
+IN_A_HURRY = 150.0
 """Seconds after which ``--quick`` begins no measurement any more."""
 
 WORK: dict[str, Work] = {
