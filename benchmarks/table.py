@@ -78,7 +78,7 @@ WORK: dict[str, Work] = {
     "queue": Work(_work(2000, 2000, None, 2000), _work(1000, 400, None, 400)),
     "queue_idle": Work(_work(40, 8, None, 20), _work(20, 3, None, 10)),
     "recovery": Work(_work(1000, 1000), _work(300, 300)),
-    "replay": Work(_work(5000, 500), _work(2000, 200)),
+    "replay": Work(_work(10_000, 500), _work(3000, 200)),
     "memory": Work(_work(1000, 1000), _work(1000, 300)),
 }
 
@@ -140,5 +140,6 @@ ROWS: tuple[Row, ...] = (
 LEFT_OUT: tuple[str, ...] = (
     "send/recv and set/get event across processes: dbosflow has no messages and events yet",
     "memory of suspended workflows: dbosflow does not suspend yet",
+    "Absurd: the package of its Python SDK (absurd-sdk) does not hold the SQL that its database needs",
 )
-"""Rows that are to come, and why they are not here."""
+"""What is not here, and why."""
