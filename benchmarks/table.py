@@ -78,7 +78,7 @@ WORK: dict[str, Work] = {
     "queue": Work(_work(2000, 2000, None, 2000), _work(1000, 400, None, 400)),
     "queue_idle": Work(_work(40, 8, None, 20), _work(20, 3, None, 10)),
     "recovery": Work(_work(1000, 1000), _work(300, 300)),
-    "replay": Work(_work(10_000, 500), _work(3000, 200)),
+    "replay": Work(_work(20_000, 1000), _work(10_000, 300)),
     "memory": Work(_work(1000, 1000), _work(1000, 300)),
 }
 
