@@ -225,6 +225,20 @@ async def test_a_claim_reads_the_queue_in_its_order(db: Database) -> None:
     assert plan.work <= 10
 
 
+@on_a_database
+async def test_a_claim_from_a_table_of_nothing_but_queued_workflows_reads_what_it_takes(db: Database) -> None:
+    """Planned for any limit, it could expect a tenth of the queue, and read the whole table for that."""
+    lane = await db.lane()
+    await populate(db, worker_id=None, owned=0)
+    await db.rows("UPDATE dbosflow.workflow SET status = 'queued'")
+    await db.rows("ANALYZE dbosflow.workflow")
+    names = await prepare(lane.connection, "claim", statements.load("workflow", SCHEMA)["claim"])
+    values = {"worker_id": lane.id, "queue": "", "names": [NAME], "limit": 10}
+    plan = await explain(lane.connection, "claim", [values[name] for name in names])
+    assert plan.access("workflow") == {"workflow_queued", "workflow_pkey"}
+    assert plan.work <= 10
+
+
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
 @on_a_database
 async def test_a_fetch_probes_the_primary_key_for_each_reader(db: Database, mode: str) -> None:

@@ -1,0 +1,10 @@
+"""psycopg alone: what Postgres and its driver can do, for an engine that costs nothing.
+
+Not an engine: nothing is fenced, replayed or read back. Tables are as narrow as the promise allows.
+"""
+
+from benchmarks.job import Contender
+from benchmarks.limit import streams, workflows
+from benchmarks.limit.tables import prepare
+
+CONTENDER = Contender("psycopg", prepare, workflows.SCENARIOS | streams.SCENARIOS)

@@ -1,0 +1,104 @@
+"""Steps and starts as bare commits."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from benchmarks.job import Figures, Job, Scenario, delays
+from benchmarks.meter import metered
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_RECORD = "INSERT INTO record VALUES (%s, %s, %s::json)"
+_RECORDS = "INSERT INTO record SELECT w, k, o::json FROM unnest(%s::text[], %s::text[], %s::text[]) AS r (w, k, o)"
+_START = "INSERT INTO workflow (id, input) VALUES (%s, '{}')"
+_END = "UPDATE workflow SET output = 'null', ended_at = now() WHERE id = %s"
+_STARTS = "INSERT INTO workflow (id, input) SELECT w, '{}' FROM unnest(%s::text[]) AS s (w)"
+_ENDS = "UPDATE workflow SET output = 'null', ended_at = now() WHERE id = ANY(%s)"
+_WARM_UP = 50
+
+
+def steps_async(job: Job) -> Figures:
+    """A commit a record, on an event loop."""
+    return asyncio.run(_steps_async(job))
+
+
+async def _steps_async(job: Job) -> Figures:
+    async with await psycopg.AsyncConnection.connect(job.url, autocommit=True) as connection:
+        for number in range(_WARM_UP):
+            await connection.execute(_RECORD, ("warm-up", str(number), "1"), prepare=True)
+        with metered(job.url) as meter:
+            for number in range(job.size):
+                await connection.execute(_RECORD, ("one", f"echo#{number}", str(number)), prepare=True)
+    return meter.rate(job.size)
+
+
+def steps_sync(job: Job) -> Figures:
+    """A commit a record."""
+    with psycopg.connect(job.url, autocommit=True) as connection:
+        for number in range(_WARM_UP):
+            connection.execute(_RECORD, ("warm-up", str(number), "1"), prepare=True)
+        with metered(job.url) as meter:
+            for number in range(job.size):
+                connection.execute(_RECORD, ("one", f"echo#{number}", str(number)), prepare=True)
+    return meter.rate(job.size)
+
+
+def coalesced_steps(workflows: int) -> Callable[[Job], Figures]:
+    """A commit for a record of each of so many workflows."""
+
+    def run(job: Job) -> Figures:
+        ids = [f"workflow-{number}" for number in range(workflows)]
+        with psycopg.connect(job.url, autocommit=True) as connection:
+            connection.execute(_RECORDS, (ids, ["warm-up"] * workflows, ["1"] * workflows), prepare=True)
+            turns = max(1, job.size // workflows)
+            with metered(job.url) as meter:
+                for turn in range(turns):
+                    outputs = [str(turn)] * workflows
+                    connection.execute(_RECORDS, (ids, [f"echo#{turn}"] * workflows, outputs), prepare=True)
+        return meter.rate(workflows * turns)
+
+    return run
+
+
+def no_step_workflows(job: Job) -> Figures:
+    """1,000 starts in a commit, 1,000 ends in another."""
+    with psycopg.connect(job.url, autocommit=True) as connection:
+        with metered(job.url) as meter:
+            for wave in range(job.size // 1000):
+                ids = [f"workflow-{wave}-{number}" for number in range(1000)]
+                connection.execute(_STARTS, (ids,), prepare=True)
+                connection.execute(_ENDS, (ids,), prepare=True)
+        return meter.rate(job.size)
+
+
+def start_to_result(job: Job) -> Figures:
+    """Two commits."""
+    return asyncio.run(_start_to_result(job))
+
+
+async def _start_to_result(job: Job) -> Figures:
+    took = []
+    async with await psycopg.AsyncConnection.connect(job.url, autocommit=True) as connection:
+        with metered(job.url) as meter:
+            for number in range(job.size):
+                began = time.monotonic()
+                await connection.execute(_START, (f"workflow-{number}",), prepare=True)
+                await connection.execute(_END, (f"workflow-{number}",), prepare=True)
+                took.append(time.monotonic() - began)
+    return delays(took) | meter.costs(job.size)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "steps_async": steps_async,
+    "steps_sync": steps_sync,
+    "steps_100": coalesced_steps(100),
+    "steps_1000": coalesced_steps(1000),
+    "no_step": no_step_workflows,
+    "start_to_result": start_to_result,
+}

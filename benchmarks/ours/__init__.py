@@ -1,0 +1,15 @@
+"""dbosflow, through its public interface alone."""
+
+from benchmarks.job import Contender
+from benchmarks.ours import queues, recovery, streams, workflows
+from dbosflow import Engine
+
+TITLE = "dbosflow"
+
+
+def _prepare(url: str) -> None:
+    with Engine(url, executes=False):
+        pass
+
+
+CONTENDER = Contender(TITLE, _prepare, workflows.SCENARIOS | streams.SCENARIOS | queues.SCENARIOS | recovery.SCENARIOS)

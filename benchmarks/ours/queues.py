@@ -1,0 +1,64 @@
+"""Queues: a client here, a worker in another process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from benchmarks.halves import half
+from benchmarks.job import Figures, Job, Scenario, delays
+from benchmarks.meter import metered
+from benchmarks.ours.workflows import nothing
+from benchmarks.settled import until_done
+from dbosflow import Engine
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+DONE = "SELECT count(*) FROM dbosflow.workflow WHERE status = 'succeeded'"
+
+
+def throughput(job: Job) -> Figures:
+    """Enqueues, runs and ends so many workflows; one worker process."""
+    return asyncio.run(_throughput(job))
+
+
+async def _throughput(job: Job) -> Figures:
+    with half(_work, job.url) as worker:
+        async with Engine(job.url, executes=False) as engine:
+            await asyncio.to_thread(worker.hear)
+            await (await engine.start_async(nothing)).result_async()
+            with metered(job.url) as meter:
+                await asyncio.gather(*(engine.start_async(nothing) for _ in range(job.size)))
+                await until_done(job.url, DONE, job.size + 1)
+        worker.kill()
+    return meter.rate(job.size)
+
+
+def idle(job: Job) -> Figures:
+    """From the enqueue to the result, on a queue where nothing else waits."""
+    return asyncio.run(_idle(job))
+
+
+async def _idle(job: Job) -> Figures:
+    took = []
+    with half(_work, job.url) as worker:
+        async with Engine(job.url, executes=False) as engine:
+            await asyncio.to_thread(worker.hear)
+            for _ in range(job.size + 3):
+                await asyncio.sleep(0.05)
+                began = time.monotonic()
+                await (await engine.start_async(nothing)).result_async()
+                took.append(time.monotonic() - began)
+        worker.kill()
+    return delays(took[3:])
+
+
+def _work(pipe: Connection, url: str) -> None:
+    with Engine(url) as engine:
+        pipe.send("ready")
+        engine.run_worker("default", concurrency=200)
+
+
+SCENARIOS: dict[str, Scenario] = {"queue": throughput, "queue_idle": idle}

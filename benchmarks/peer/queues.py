@@ -1,0 +1,83 @@
+"""Queues: a client here, a worker in another process."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from dbos import DBOSClient, EnqueueOptions
+
+from benchmarks.halves import half
+from benchmarks.job import Figures, Job, Scenario, delays
+from benchmarks.meter import metered
+from benchmarks.peer.application import DONE, launched
+from benchmarks.peer.workflows import nothing
+from benchmarks.settled import until_done
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+
+_PATIENT, _EAGER = "polling-1-s", "polling-50-ms"
+
+
+def throughput(job: Job) -> Figures:
+    """Enqueues, runs and ends so many workflows; one worker process."""
+    return asyncio.run(_throughput(job))
+
+
+async def _throughput(job: Job) -> Figures:
+    with half(_work, job.url) as worker:
+        client = DBOSClient(system_database_url=job.url, system_database_pool_size=20)
+        await asyncio.to_thread(worker.hear)
+        await (await _enqueue(client, _EAGER)).get_result(polling_interval_sec=0.05)
+        with metered(job.url) as meter:
+            await asyncio.gather(*(_enqueue(client, _EAGER) for _ in range(job.size)))
+            await until_done(job.url, DONE, job.size + 1)
+        client.destroy()
+        worker.kill()
+    return meter.rate(job.size)
+
+
+async def _enqueue(client: DBOSClient, queue: str) -> Any:
+    options: EnqueueOptions = {"workflow_name": nothing.__qualname__, "queue_name": queue}
+    return await client.enqueue_async(options)
+
+
+def idle(job: Job) -> Figures:
+    """From the enqueue to the result, on a queue where nothing else waits; also with both sides polling at 50 ms."""
+    return asyncio.run(_idle(job))
+
+
+async def _idle(job: Job) -> Figures:
+    with half(_work, job.url) as worker:
+        client = DBOSClient(system_database_url=job.url)
+        await asyncio.to_thread(worker.hear)
+        await _timed(client, _EAGER, 2, 0.05)
+        patient = await _timed(client, _PATIENT, job.size, None)
+        eager = await _timed(client, _EAGER, job.size, 0.05)
+        client.destroy()
+        worker.kill()
+    return delays(patient) | {f"{name}_tuned": figure for name, figure in delays(eager).items()}
+
+
+async def _timed(client: DBOSClient, queue: str, times: int, interval: float | None) -> list[float]:
+    took = []
+    for _ in range(times):
+        began = time.monotonic()
+        handle = await _enqueue(client, queue)
+        await (handle.get_result() if interval is None else handle.get_result(polling_interval_sec=interval))
+        took.append(time.monotonic() - began)
+    return took
+
+
+def _work(pipe: Connection, url: str) -> None:
+    async def run() -> None:
+        with launched(url):
+            pipe.send("ready")
+            await asyncio.Event().wait()
+
+    asyncio.run(run())
+
+
+SCENARIOS: dict[str, Scenario] = {"queue": throughput, "queue_idle": idle}

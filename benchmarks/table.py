@@ -1,0 +1,145 @@
+"""The rows of the table, the targets, and how much work a measurement has.
+
+Targets are ratios in one run, where the peer or the limit does the same; where it does not, they are absolute.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+CONTENDERS = ("ours", "peer", "limit", "tasks")
+"""In the order of the table's columns; each is a module that :mod:`benchmarks.measure` imports."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: a figure of a scenario.
+
+    ``faster`` and ``near`` are the targets against the peer (so many times better, at least) and the limit (for rates at
+    least this share of it, for times at most so many times as long); ``at_most`` is one in the row's unit, and
+    ``at_least`` another.
+    """
+
+    name: str
+    title: str
+    scenario: str
+    figure: str
+    unit: str
+    faster: float | None = None
+    near: float | None = None
+    at_most: float | None = None
+    at_least: float | None = None
+    more_is_better: bool = False
+    peer_figure: str = ""
+    """Where the peer's is another: measured with what suits the scenario best, not with its defaults."""
+
+    def peer_key(self) -> str:
+        """The peer's figure."""
+        return self.peer_figure or self.figure
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much each contender does in one measurement of a scenario, at leisure and in a hurry.
+
+    What is counted is in the scenario's docstring. The slower ones get less: rates and medians do not depend on it.
+    """
+
+    sizes: dict[str, int]
+    quick: dict[str, int]
+
+    def size(self, contender: str, *, quick: bool) -> int | None:
+        """``None``: it has no part in this scenario, or not in a hurry."""
+        return (self.quick if quick else self.sizes).get(contender)
+
+
+def _work(ours: int, peer: int, limit: int | None = None, tasks: int | None = None) -> dict[str, int]:
+    found = {"ours": ours, "peer": peer, "limit": limit, "tasks": tasks}
+    return {name: size for name, size in found.items() if size is not None}
+
+
+IN_A_HURRY = 150.0
+"""Seconds after which ``--quick`` begins no measurement any more."""
+
+WORK: dict[str, Work] = {
+    "steps_async": Work(_work(3000, 400, 3000), _work(1000, 100, 1000)),
+    "steps_sync": Work(_work(3000, 400, 3000), _work(1000, 100, 1000)),
+    "steps_100": Work(_work(20_000, 600, 50_000), _work(5000, 200, 20_000)),
+    "steps_1000": Work(_work(20_000, 2000, 100_000), _work(10_000, 1000, 50_000)),
+    "no_step": Work(_work(5000, 1000, 5000), _work(2000, 1000, 2000)),
+    "start_to_result": Work(_work(500, 200, 1000), _work(200, 60, 300)),
+    "stream_one": Work(_work(50_000, 400, 50_000), _work(20_000, 100, 20_000)),
+    "stream_50": Work(_work(50_000, 500, 50_000), _work(20_000, 100, 20_000)),
+    "stream_steps": Work(_work(50_000, 500, 50_000), _work(20_000, 100, 20_000)),
+    "latency": Work(_work(200, 200, 200), _work(60, 60, 60)),
+    "latency_50": Work(_work(150, 20, 150), _work(60, 5, 60)),
+    "stream_end": Work(_work(20, 8, 200), _work(8, 3, 60)),
+    "fanout": Work(_work(100, 50), {"ours": 40}),
+    "queue": Work(_work(2000, 2000, None, 2000), _work(1000, 400, None, 400)),
+    "queue_idle": Work(_work(40, 8, None, 20), _work(20, 3, None, 10)),
+    "recovery": Work(_work(1000, 1000), _work(300, 300)),
+    "replay": Work(_work(20_000, 1000), _work(10_000, 300)),
+    "memory": Work(_work(1000, 1000), _work(1000, 300)),
+}
+
+ROWS: tuple[Row, ...] = (
+    Row(
+        "steps_async",
+        "sequential steps of one async workflow",
+        "steps_async",
+        "rate",
+        "/s",
+        6,
+        0.75,
+        more_is_better=True,
+    ),
+    Row("steps_sync", "sequential steps of one sync workflow", "steps_sync", "rate", "/s", 4, 0.4, more_is_better=True),
+    Row("steps_100", "steps of 100 concurrent async workflows", "steps_100", "rate", "/s", 100, more_is_better=True),
+    Row(
+        "steps_1000", "steps of 1,000 concurrent async workflows", "steps_1000", "rate", "/s", 100, more_is_better=True
+    ),
+    Row("no_step", "no-step workflows, 1,000 at a time", "no_step", "rate", "/s", 40, more_is_better=True),
+    Row("start_to_result", "start to result in process, p50", "start_to_result", "p50", "ms", 2.5, 1.4),
+    Row("stream_one", "stream values of one body", "stream_one", "rate", "/s", 300, more_is_better=True),
+    Row("stream_50", "stream values, 50 workflows x 200", "stream_50", "rate", "/s", 300, more_is_better=True),
+    Row(
+        "stream_steps",
+        "stream values written inside steps, 50 workflows",
+        "stream_steps",
+        "rate",
+        "/s",
+        150,
+        more_is_better=True,
+    ),
+    Row("latency_p50", "stream latency to another process, p50", "latency", "p50", "ms", 8, 1.8),
+    Row("latency_p99", "stream latency to another process, p99", "latency", "p99", "ms", 6),
+    Row("latency_tuned", "... peer notifying each 1 ms, p50", "latency", "p50", "ms", peer_figure="p50_tuned"),
+    Row("latency_50", "50 streams and readers, 2,500 values/s, p50", "latency_50", "p50", "ms", at_most=4),
+    Row("latency_50_p99", "50 streams and readers, 2,500 values/s, p99", "latency_50", "p99", "ms"),
+    Row(
+        "latency_50_rate",
+        "50 streams and readers, values/s kept",
+        "latency_50",
+        "rate",
+        "/s",
+        at_least=2450,
+        more_is_better=True,
+    ),
+    Row("fanout", "transactions a flush, 200 readers against 1", "fanout", "growth", "x", at_most=1.1),
+    Row("fanout_200", "transactions a flush, 200 readers", "fanout", "readers_200", ""),
+    Row("stream_end", "end of a workflow seen by a reader, p50", "stream_end", "p50", "ms", near=1.8),
+    Row("queue", "queue: enqueue 2,000, run, done", "queue", "rate", "/s", 15, more_is_better=True),
+    Row("queue_idle", "enqueue to result, idle queue, p50", "queue_idle", "p50", "ms", at_most=4),
+    Row("queue_idle_tuned", "... peer polling at 50 ms", "queue_idle", "p50", "ms", peer_figure="p50_tuned"),
+    Row("recovery", "recovery of 1,000 interrupted workflows", "recovery", "seconds", "s", 10),
+    Row("replay", "replay of a recorded step", "replay", "step_us", "us", 100),
+    Row("memory", "memory of a sleeping async workflow", "memory", "kilobytes", "KB", at_most=7),
+    Row("memory_threads", "threads of 1,000 sleeping workflows", "memory", "threads", "", at_most=0),
+)
+
+LEFT_OUT: tuple[str, ...] = (
+    "send/recv and set/get event across processes: dbosflow has no messages and events yet",
+    "memory of suspended workflows: dbosflow does not suspend yet",
+    "Absurd: the package of its Python SDK (absurd-sdk) does not hold the SQL that its database needs",
+)
+"""What is not here, and why."""
