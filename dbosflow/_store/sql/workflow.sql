@@ -52,7 +52,7 @@ RETURNING epoch;
 UPDATE dbosflow.workflow w
 SET worker_id = NULL, epoch = w.epoch + 1, status = 'queued', recoveries = 0
 FROM unnest(:ids::text[], :epochs::integer[]) AS r (id, epoch)
-WHERE w.id = r.id AND w.worker_id = :worker_id AND w.epoch = r.epoch
+WHERE w.id = r.id AND w.worker_id IS NOT DISTINCT FROM :worker_id::uuid AND w.epoch = r.epoch
 RETURNING w.queue;
 
 -- name: requeue (the runs of dead lanes; a statement after the death, so that it sees all they claimed)
