@@ -57,12 +57,12 @@ current_scope: ContextVar[Scope | None] = ContextVar("dbosflow_scope", default=N
 os.register_at_fork(after_in_child=lambda: current_scope.set(None))
 
 
-def branch_around(what: str) -> Branch:
-    """The branch that runs here, for ``what`` reads a stream inside a workflow."""
+def branch_around(what: str, outside: str) -> Branch:
+    """The branch that runs here, for ``what``, which reads inside a workflow; ``outside`` is the engine's method."""
     scope = current_scope.get()
     if isinstance(scope, Branch):
         return scope
-    msg = f"{what} needs a workflow around it, whose body it is called in: from outside use engine.read_stream(...)"
+    msg = f"{what} needs a workflow around it, whose body it is called in; anywhere else use engine.{outside}(...)"
     raise NotInWorkflowError(msg)
 
 

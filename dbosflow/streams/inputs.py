@@ -54,7 +54,7 @@ def read_input(
 ) -> StreamReader[Any]:
     """Blocking twin of :func:`read_input_async`: an iterator over the values, for sync workflows."""
     refuse_on_loop("read_input_async(...)")
-    scope = branch_around("read_input")
+    scope = branch_around("read_input", "read_stream")
     reader = scope.run.family.reader(reading_of_input(scope, stream, type, options))
     return StreamReader(reader, lambda: drive(next_page(scope.run.thread_hands, scope, reader)))
 
@@ -87,7 +87,7 @@ def read_input_async(
         StreamInputError: the running workflow was not started with such an input.
         NotInWorkflowError: no workflow's body is running here.
     """
-    scope = branch_around("read_input_async")
+    scope = branch_around("read_input_async", "read_stream_async")
     reader = scope.run.family.reader(reading_of_input(scope, stream, type, options))
     return StreamChannel(reader, lambda: next_page(scope.run.loop_hands, scope, reader))
 

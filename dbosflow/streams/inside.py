@@ -32,7 +32,7 @@ def read_stream(
 ) -> StreamReader[Any]:
     """Inside a sync workflow: reads another workflow's stream. Like ``engine.read_stream``; a replay reads the same."""
     refuse_on_loop("read_stream_async(...)")
-    scope = branch_around("read_stream")
+    scope = branch_around("read_stream", "read_stream")
     reader = scope.run.family.reader(reading(workflow_id, key, type, options))
     return StreamReader(reader, lambda: drive(next_page(scope.run.thread_hands, scope, reader)), on_rollback)
 
@@ -51,6 +51,6 @@ def read_stream_async(
     **options: Unpack[ReadOptions],
 ) -> StreamChannel[Any]:
     """Inside an async workflow: a channel of another workflow's stream. A replay reads the same pages."""
-    scope = branch_around("read_stream_async")
+    scope = branch_around("read_stream_async", "read_stream_async")
     reader = scope.run.family.reader(reading(workflow_id, key, type, options))
     return StreamChannel(reader, lambda: next_page(scope.run.loop_hands, scope, reader))

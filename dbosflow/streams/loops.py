@@ -60,7 +60,7 @@ def for_each(source: Source[T], function: Callable[[T], R], **options: Unpack[Lo
 def for_each(source: Any, function: Callable[[Any], Any], **options: Unpack[LoopOptions]) -> Processed[Any]:
     """Blocking twin of :func:`for_each_async`. The handlers run on the threads for steps, or on the event loop."""
     refuse_on_loop("await for_each_async(...)")
-    scope = branch_around("for_each")
+    scope = branch_around("for_each", "read_stream")
     return drive(_for_each(scope.run.thread_hands, scope, source, function, options))
 
 
@@ -91,7 +91,7 @@ async def for_each_async(source: Any, function: Callable[[Any], Any], **options:
         StreamFailedError: the stream ended badly, after its last value.
         Exception: the handler's, where ``on_error`` is ``"raise"``.
     """
-    scope = branch_around("for_each_async")
+    scope = branch_around("for_each_async", "read_stream_async")
     return await _for_each(scope.run.loop_hands, scope, source, function, options)
 
 

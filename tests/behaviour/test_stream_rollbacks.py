@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -494,11 +495,17 @@ def test_one_attempt_writes_a_stream_in_one_way(engine: Engine) -> None:
 # -- reading inside a workflow -----------------------------------------------------------------------------------------
 
 
+five_read = threading.Event()
+"""The five values have been read in the workflow: one that came later would see neither them nor the rollback."""
+
+
 @workflow
 async def reads_what_is_retried() -> list[str]:
     found = []
     async for item in read_stream_async("w", "k"):
         found.append(str(shown(item)))
+        if item.value == 4:
+            five_read.set()
         if item.rollback is not None:
             await interruptions["here"].point_async()
     return found
@@ -507,12 +514,14 @@ async def reads_what_is_retried() -> list[str]:
 def test_a_replay_reads_what_was_taken_back_meanwhile(database_url: str, gate: Gate) -> None:
     """It saw the values before they were taken back, so it sees them again, though a late reader does not."""
     gates["gate"], interruptions["here"] = gate, Interruption()
+    five_read.clear()
     with Engine(database_url) as writing:
         writing.start(retried_when_let.options(workflow_id="w"))
         reader = writing.read_stream("w", "k")
         with Engine(database_url, grace=0.0) as engine:
             engine.start(reads_what_is_retried.options(workflow_id="reading"))
             assert [next(reader) for _ in range(5)] == [0, 1, 2, 3, 4]
+            assert five_read.wait(PATIENCE)
             gate.open()
             gate.open()
             assert interruptions["here"].reached()

@@ -24,8 +24,8 @@ _CAUSES = {"succeeded": "complete", "failed": "error", "cancelled": "cancelled"}
 _READERS_ERRORS = {"complete": None, "error": "StreamFailedError", "cancelled": "StreamCancelledError"}
 _THAWING = 1.0
 """Seconds in which a thawed process may still do what it was about to when it was frozen: nobody can prevent that."""
-SESSIONS_A_WORKER = 8
-"""A lane, a lease, LISTEN, NOTIFY, and a pool of four."""
+SESSIONS_A_WORKER = 9
+"""A lane, a lease, LISTEN, NOTIFY, the hub, and a pool of four."""
 
 
 def check_workflow(story: Story, *, cancelled: Collection[str], frozen: Iterable[Frozen]) -> Iterator[str]:

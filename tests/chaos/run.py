@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from tests.chaos.plan import Fault, Job
 
 _READERS = 2
-_SESSIONS_A_CLIENT = 6
+_SESSIONS_A_CLIENT = 7
 _OPENING_LIMIT = 60.0
 _SESSIONS_LIMIT = 15.0
 _SUMMARY_EVERY = 10.0
