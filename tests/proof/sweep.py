@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.proof.databases import databases
 from tests.proof.points import How
@@ -96,7 +96,12 @@ def _hear(name: str, process: subprocess.Popen[str], total: Tally) -> None:
 
 def _report(total: Tally, seconds: float) -> None:
     print(f"{total.points} points, {sum(total.tried.values())} runs {dict(total.tried)} in {seconds:.0f} s")
-    for title, lines in (("missed", total.missed), ("VIOLATIONS", total.violations)):
+    reports: list[tuple[str, list[Any]]] = [
+        ("missed", total.missed),
+        ("slow", sorted(total.slow)),
+        ("VIOLATIONS", total.violations),
+    ]
+    for title, lines in reports:
         if lines:
             print(f"{len(lines)} {title}:", *lines, sep="\n  ")
     if not total.violations:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sys
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+SLOW = 3.0
 DEADLY = [how for how in How if how.deadly]
 
 
@@ -46,6 +48,8 @@ class Tally:
     missed: list[str] = field(default_factory=list)
     """Points that a run did not come by: no fault, but nothing was tried either."""
     violations: list[str] = field(default_factory=list)
+    slow: list[tuple[float, str]] = field(default_factory=list)
+    """Runs that took long: something waited for a poll, or for a lease."""
     seconds: float = 0.0
 
     def add(self, other: dict[str, Any]) -> None:
@@ -53,6 +57,7 @@ class Tally:
         self.points += other["points"]
         self.tried.update(other["tried"])
         self.missed += other["missed"]
+        self.slow += other["slow"]
         self.violations += other["violations"]
 
     def as_json(self) -> str:
@@ -101,6 +106,7 @@ class Sweep:
 
     def _disturbed(self, name: str, traps: list[Trap], right: Undisturbed, observer: Observer) -> None:
         run = self._new_run()
+        began = time.monotonic()
         streams = [(f"{run}.{workflow_id}", key, middle) for workflow_id, key, middle in right.streams]
         observer.follow(streams)
         witness = Witness(self._url)
@@ -116,6 +122,8 @@ class Sweep:
         found += left_over(self._url, observers=1)
         title = f"{name}: {', then '.join(map(str, traps))}"
         self.tally.tried[traps[0].how] += 1
+        if (seconds := time.monotonic() - began) > SLOW:
+            self.tally.slow.append((round(seconds, 1), title))
         if not any(line[0] == "sprung" for line in said(self._directory / "points")):
             self.tally.missed.append(title)
         if found:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
     from tests.chaos.stories import Story
 
+PATIENCE = 5.0
+"""Seconds in which sessions of processes that have ended must be gone."""
+
 Outcome = dict[str, Any]
 """What came of a run: workflows, their records and their committed streams, without the run's name."""
 
@@ -38,9 +41,13 @@ _WRONG: dict[str, LiteralString] = {
             SELECT workflow_id FROM dbosflow.step UNION ALL SELECT workflow_id FROM dbosflow.stream_block) AS r
         WHERE NOT EXISTS (SELECT FROM dbosflow.workflow w WHERE w.id = r.workflow_id)""",
     "a sleep that was over too early": """
-        SELECT s.workflow_id, s.key, s.wake_at, w.recorded_at FROM dbosflow.step s
-        JOIN dbosflow.step w ON w.workflow_id = s.workflow_id AND left(w.key, length(s.key)) = s.key
-        WHERE s.kind = 'sleep' AND w.kind = 'woken' AND w.recorded_at < s.wake_at""",
+        SELECT s.workflow_id, s.key, s.wake_at, next.at FROM dbosflow.step s
+        JOIN dbosflow.workflow w ON w.id = s.workflow_id
+        CROSS JOIN LATERAL (SELECT coalesce(
+            (SELECT n.recorded_at FROM dbosflow.step n WHERE n.workflow_id = s.workflow_id AND n.seq = s.seq + 1),
+            w.ended_at) AS at) AS next
+        WHERE s.kind = 'sleep' AND w.status = 'succeeded' AND next.at < s.wake_at
+          AND NOT EXISTS (SELECT FROM dbosflow.step b WHERE b.workflow_id = s.workflow_id AND strpos(b.key, '/') > 0)""",
     "a workflow that has not ended": """
         SELECT id, status, epoch FROM dbosflow.workflow WHERE status NOT IN ('succeeded', 'failed', 'cancelled')""",
     "an end without its time, or a time without its end": """
@@ -92,8 +99,7 @@ def _of_stream(story: Story, key: str) -> Outcome:
     }
     for producer, values in by_producer.items():
         step_key = producer.rpartition("@")[0] or producer
-        longest = max(found.get(step_key, []), values, key=len)
-        shorter = min(found.get(step_key, []), values, key=len)
+        shorter, longest = sorted((found.get(step_key, []), values), key=len)
         if longest[: len(shorter)] != shorter:
             found[f"{producer} contradicts other attempts"] = values
         found[step_key] = longest
@@ -158,7 +164,7 @@ def left_over(url: str, *, observers: int) -> list[str]:
         return [*oracles.check_sessions(url, may), *oracles.check_lanes(url)]
 
     try:
-        eventually(lambda: not found(), timeout=5.0)
+        eventually(lambda: not found(), timeout=PATIENCE)
     except AssertionError:
         return found()
     return []
