@@ -240,6 +240,13 @@ class Core:
         assert self._executor is not None
         self._executor.runner.launch(workflow_id, definition, input_text)
 
+    async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
+        """What stands under a child's id that was taken. Runs it if it is ours: a start whose answer was lost."""
+        found = await self.look_up(workflow_id)
+        if found is not None and found.name == definition.name and self._executor is not None:
+            await self._executor.adopt(found, definition)
+        return found
+
     async def cancel(self, workflow_id: str) -> Cancellation:
         """Asks for the cancellation of a workflow; what came of that so far."""
         found = await self._cancel(workflow_id)
