@@ -47,7 +47,7 @@ _WRONG: dict[str, LiteralString] = {
             (SELECT n.recorded_at FROM dbosflow.step n WHERE n.workflow_id = s.workflow_id AND n.seq = s.seq + 1),
             w.ended_at) AS at) AS next
         WHERE s.kind = 'sleep' AND w.status = 'succeeded' AND next.at < s.wake_at
-          AND NOT EXISTS (SELECT FROM dbosflow.step b WHERE b.workflow_id = s.workflow_id AND strpos(b.key, '/') > 0)""",
+          AND NOT EXISTS (SELECT FROM dbosflow.step b WHERE b.workflow_id = w.id AND strpos(b.key, '/') > 0)""",
     "a workflow that has not ended": """
         SELECT id, status, epoch FROM dbosflow.workflow WHERE status NOT IN ('succeeded', 'failed', 'cancelled')""",
     "an end without its time, or a time without its end": """

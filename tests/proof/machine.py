@@ -1,0 +1,87 @@
+"""What the models have in common: a database, and a loop that runs while a rule does."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import hypothesis
+from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+
+from tests.protocol.schedules import Database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterator
+
+T = TypeVar("T")
+
+EMPTY = "TRUNCATE dbosflow.workflow, dbosflow.step, dbosflow.stream_block, dbosflow.stream_trim, dbosflow.worker"
+
+
+class Bench:
+    """A loop and a database for all examples of a model."""
+
+    def __init__(self, runner: asyncio.Runner, db: Database) -> None:
+        self._runner = runner
+        self.db = db
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs to its end."""
+        return self._runner.run(coroutine)
+
+    def empty(self) -> None:
+        """A database as on the first day."""
+        self.run(self.db.rows(EMPTY))
+
+
+@contextmanager
+def bench(url: str) -> Iterator[Bench]:
+    """A bench, and nothing that stays behind it."""
+    with asyncio.Runner() as runner:
+        db = Database(url)
+        runner.run(db.__aenter__())
+        try:
+            yield Bench(runner, db)
+        finally:
+            runner.run(db.__aexit__(None, None, None))
+
+
+class Machine(RuleBasedStateMachine):
+    """A model and the real thing, side by side. Each rule does the same to both; the invariants compare them."""
+
+    def __init__(self, at: Bench) -> None:
+        super().__init__()
+        self.bench = at
+        self.db = at.db
+        at.empty()
+
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """Runs a part of a rule to its end."""
+        return self.bench.run(coroutine)
+
+    def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
+        """What a query finds."""
+        return self.run(self.db.rows(query, *values))
+
+
+def check(make: Callable[[Bench], Machine], url: str, *, examples: int, steps: int, seed: int | None = None) -> None:
+    """Runs so many examples of so many steps: always the same ones, unless a seed makes others of them."""
+    with bench(url) as at:
+
+        def machine() -> Machine:
+            return make(at)
+
+        run_state_machine_as_test(
+            cast("type[RuleBasedStateMachine]", machine if seed is None else hypothesis.seed(seed)(machine)),
+            settings=hypothesis.settings(
+                max_examples=examples,
+                stateful_step_count=steps,
+                derandomize=seed is None,
+                database=None,
+                deadline=None,
+                print_blob=False,
+                suppress_health_check=[*hypothesis.HealthCheck],
+            ),
+            _min_steps=steps // 2,
+        )
