@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import hypothesis
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-from tests.protocol.schedules import Database
+from tests.protocol.schedules import PATIENCE, Database
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
+
+    from dbosflow import Engine
+    from dbosflow._runtime.executor import Executor
 
 T = TypeVar("T")
 
@@ -63,6 +66,25 @@ class Machine(RuleBasedStateMachine):
     def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """What a query finds."""
         return self.run(self.db.rows(query, *values))
+
+
+async def lose_the_lease(db: Database, engine: Engine) -> None:
+    """Has a living engine's lane declared dead, as by somebody who could not see it; returns when it has a new one."""
+    core: Any = engine._core
+    executor: Executor = core._executor
+    lost = executor.lane.id
+    await db.rows(
+        """UPDATE dbosflow.worker SET state = 'dead', ended_at = now(), ended_because = 'expired'
+           WHERE id = (SELECT id FROM dbosflow.worker WHERE id = %s FOR UPDATE)""",
+        lost,
+    )
+    await db.requeue(max_recoveries=1 << 30)
+    executor.journal.lease_is_over()
+    async with asyncio.timeout(PATIENCE):
+        while executor.lane.id == lost or not executor.lane.in_time:  # noqa: ASYNC110 (nobody tells)
+            await asyncio.sleep(0.001)
+    for claimer in executor._claimers.values():
+        claimer.wake()  # as the reclaimer's announcement would
 
 
 def check(make: Callable[[Bench], Machine], url: str, *, examples: int, steps: int, seed: int | None = None) -> None:

@@ -11,6 +11,7 @@ finds to the shortest sequence of rules that shows it. The exit status is 1 if t
 from __future__ import annotations
 
 import argparse
+import logging
 import sys
 import time
 import traceback
@@ -18,6 +19,9 @@ from typing import TYPE_CHECKING
 
 from tests.proof.databases import databases
 from tests.proof.machine import check
+from tests.proof.model_leases import Leases
+from tests.proof.model_queue import Queue
+from tests.proof.model_streams import Streams
 from tests.proof.model_workflows import Workflows
 
 if TYPE_CHECKING:
@@ -25,7 +29,12 @@ if TYPE_CHECKING:
 
     from tests.proof.machine import Bench, Machine
 
-MODELS: dict[str, Callable[[Bench], Machine]] = {"workflows": Workflows}
+MODELS: dict[str, Callable[[Bench], Machine]] = {
+    "workflows": Workflows,
+    "leases": Leases,
+    "streams": Streams,
+    "queue": Queue,
+}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -39,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--model", action="append", choices=[*MODELS], help="default: all")
     parser.add_argument("--database-url", help="a server to make a database on; default: an embedded one of its own")
     options = parser.parse_args(arguments)
+    logging.getLogger("dbosflow").setLevel(logging.CRITICAL)  # leases are lost all the time
     wrong = 0
     with databases(1, options.database_url) as (url,):
         for name in options.model or MODELS:
