@@ -1,6 +1,6 @@
-"""A model of a queue: workers that come, go and lose their leases; the order of what waits; limits that hold.
+"""A model of a queue: workers that come, go and lose their leases; the order of what waits; limits.
 
-The workers are engines of this process, each with a lane, a claimer and a limit of its own. Jobs end when they are told.
+The workers are engines of this process, each with a lane, a claimer and a limit of its own. Jobs end when told.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A model of streams: producers, attempts, rollbacks, ends, lost leases, readers anywhere, trims, compactions.
 
-The workflow is a puppet on a real engine. The model is a list of frames for each key; readers of each view at any offset
-must see what follows from that list.
+The workflow is a puppet on a real engine. The model is a list of frames for each key; readers of each view at any
+offset must see what follows from that list.
 """
 
 from __future__ import annotations
