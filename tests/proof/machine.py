@@ -87,8 +87,19 @@ async def lose_the_lease(db: Database, engine: Engine) -> None:
         claimer.wake()  # as the reclaimer's announcement would
 
 
-def check(make: Callable[[Bench], Machine], url: str, *, examples: int, steps: int, seed: int | None = None) -> None:
+def check(
+    make: Callable[[Bench], Machine],
+    url: str,
+    *,
+    examples: int,
+    steps: int,
+    seed: int | None = None,
+    shrinks: bool = True,
+) -> None:
     """Runs so many examples of so many steps: always the same ones, unless a seed makes others of them."""
+    phases = {*hypothesis.Phase} - (
+        {hypothesis.Phase.explain} if shrinks else {hypothesis.Phase.explain, hypothesis.Phase.shrink}
+    )
     with bench(url) as at:
 
         def machine() -> Machine:
@@ -100,6 +111,7 @@ def check(make: Callable[[Bench], Machine], url: str, *, examples: int, steps: i
                 max_examples=examples,
                 stateful_step_count=steps,
                 derandomize=seed is None,
+                phases=[phase for phase in hypothesis.Phase if phase in phases],
                 database=None,
                 deadline=None,
                 print_blob=False,
