@@ -140,10 +140,9 @@ class Streams(Machine):
         attempt = self.attempt if self.attempt is not None and self.attempt.branch == branch else None
         if attempt is not None and attempt.mode == "keep":
             attempt = None
-        for _ in range(times):
-            value = next(self.numbers)
-            self.orders[branch].tell("write", key, value)
-            stream.frames.append(Frame("values", value, attempt))
+        values = [next(self.numbers) for _ in range(times)]
+        self.orders[branch].tell("write", key, values)
+        stream.frames += [Frame("values", value, attempt) for value in values]
         self._settle()
 
     @precondition(lambda self: not self.ended and self.attempt is None)

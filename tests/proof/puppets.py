@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from dbosflow import Stream, close_stream_async, step, workflow, write_stream_async
+from dbosflow import Stream, close_stream_async, step, workflow
 
-Command = tuple[str, ...] | tuple[str, str, int]
+Command = tuple[Any, ...]
 
 
 class Orders:
@@ -55,8 +55,8 @@ async def puppet_step(name: str, branch: int, mode: Any) -> int:
         command = await orders.get(place)
         place += 1
         match command:
-            case ("write", key, value):
-                await Stream[Any, None](str(key)).writer(on_retry=mode).write_async(value)
+            case ("write", key, values):
+                await Stream[Any, None](str(key)).writer(on_retry=mode).write_many_async(values)
             case ("fail",):
                 raise Failure
             case _:
@@ -73,8 +73,8 @@ async def puppet(name: str) -> str:
             command = await orders.get(place)
             place += 1
             match command:
-                case ("write", key, value):
-                    await write_stream_async(str(key), value)
+                case ("write", key, values):
+                    await Stream[Any, None](str(key)).writer().write_many_async(values)
                 case ("close", key):
                     await close_stream_async(str(key))
                 case ("step", mode):
