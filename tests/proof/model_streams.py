@@ -243,7 +243,7 @@ class Streams(Machine):
     def read(self, key: str, start: int, view: str) -> None:
         """A reader anywhere sees what the model says, up to where the stream has come; never a silent gap."""
         stream = self.streams[key]
-        start = min(start, stream.tail)
+        start %= stream.tail + 1
         until = stream.frontier() if view == "committed" else stream.tail
         if self.pruned:
             self._refused(WorkflowNotFoundError, key, start, until, view)
@@ -267,6 +267,16 @@ class Streams(Machine):
             return [item.value async for item in channel if not item.closed and item.rollback is None]
 
     # -- what must hold ----------------------------------------------------------------------------------------------
+
+    @invariant()
+    def readers_see_what_the_model_says(self) -> None:
+        """In each view, from the beginning and from the middle."""
+        for key, stream in self.streams.items():
+            for view in ("live", "committed", "raw"):
+                until = stream.frontier() if view == "committed" else stream.tail
+                for start in {stream.first, max(stream.first, stream.tail // 2)}:
+                    if not self.pruned and start < until:
+                        assert self.run(self._read(key, start, until, view)) == stream.values(start, view)
 
     @invariant()
     def the_table_holds_the_frames_of_the_model(self) -> None:
