@@ -72,8 +72,8 @@ async def start_child(
                 )
                 if new:
                     return child_id
-        if options.workflow_id is not None:  # only a given id can be another workflow's
-            found = await hands.wait(run, run.family.look_up(child_id))
+        if record is None or options.workflow_id is not None:  # only a given id can be another workflow's
+            found = await hands.wait(run, run.family.find_child(child_id, definition))
             if found is not None and found.name != definition.name:
                 msg = f"workflow id {child_id!r} belongs to workflow {found.name!r}, not to {definition.name!r}"
                 raise WorkflowConflictError(child_id, msg)

@@ -220,17 +220,16 @@ class Core:
                 Enqueued(workflow_id, definition.name, queue, priority, input_text, definition.inputs)
             )
             topics = [queue_topic(queue), workflow_topic(workflow_id)]
-        if is_new:
+        # A start whose answer was lost looks like one that stood before, and nobody has heard of it yet.
+        if is_new or await self._is_open(workflow_id, definition, input_text):
             self.announce(topics)
-        else:
-            await self._check_same(workflow_id, definition, input_text)
         return workflow_id
 
-    async def _check_same(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
+    async def _is_open(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> bool:
         """The id was taken: by the same workflow (fine), with other arguments (a warning), or by another one."""
         found = await self.look_up(workflow_id)
         if found is None:
-            return  # pruned meanwhile
+            return False  # pruned meanwhile
         if found.name != definition.name:
             msg = (
                 f"workflow id {workflow_id!r} belongs to workflow {found.name!r}, so {definition.name!r} cannot have it"
@@ -242,6 +241,7 @@ class Core:
             )
         if self._executor is not None:
             await self._executor.adopt(found, definition)
+        return not found.status.ended
 
     async def look_up(self, workflow_id: str) -> Started | None:
         """What stands under a workflow id."""
@@ -251,6 +251,13 @@ class Core:
         """Runs a child whose start was durable just now."""
         assert self._executor is not None
         self._executor.runner.launch(workflow_id, definition, input_text)
+
+    async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
+        """What stands under a child's id that was taken. Runs it if it is ours: a start whose answer was lost."""
+        found = await self.look_up(workflow_id)
+        if found is not None and found.name == definition.name and self._executor is not None:
+            await self._executor.adopt(found, definition)
+        return found
 
     async def cancel(self, workflow_id: str) -> Cancellation:
         """Asks for the cancellation of a workflow; what came of that so far."""

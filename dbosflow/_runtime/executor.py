@@ -190,15 +190,24 @@ class Executor:
         self.journal.give_up()
         try:
             async with asyncio.timeout(_FLUSH_LIMIT), self.lane.lock:
-                await self.lane.release()
-                connection = await self.lane.connection()
-                schema, limit = self._settings.schema, self._settings.max_recoveries
-                requeued = await workflow.requeue(connection, schema, max_recoveries=limit)
+                try:
+                    queues = await self._release_lane()
+                except (psycopg.Error, OSError):  # a connection that broke while idle shows it only now
+                    await self.lane.disconnect()
+                    queues = await self._release_lane()
         except (psycopg.Error, DbosflowError, OSError, TimeoutError) as error:
             logger.warning("the lease could not be given up (%s); it ends by itself", error)
             return
-        queues = {row["queue"] for row in requeued}
         self._announce([WORKERS_TOPIC, *map(queue_topic, queues)])
+
+    async def _release_lane(self) -> set[str]:
+        """Gives the lease up, and returns its runs to these queues. A second time does nothing more."""
+        await self.lane.release()
+        connection = await self.lane.connection()
+        requeued = await workflow.requeue(
+            connection, self._settings.schema, max_recoveries=self._settings.max_recoveries
+        )
+        return {row["queue"] for row in requeued}
 
 
 def _scope_of(context: Context | None) -> object:

@@ -22,8 +22,8 @@ class Family(Protocol):
     def launch_child(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
         """Runs a child whose start was durable just now."""
 
-    async def look_up(self, workflow_id: str) -> Started | None:
-        """What stands under a workflow id."""
+    async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
+        """What stands under a child's id that was taken. Runs it if it is ours: a start whose answer was lost."""
 
     def reader(self, reading: Reading) -> Reader:
         """A reader of one stream. Does no I/O by itself."""

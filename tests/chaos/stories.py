@@ -68,7 +68,10 @@ class Story:
     def values(self, key: str, *, committed: bool = False) -> list[tuple[int, Any]]:
         """Offset and value of all that a stream holds, or of what is committed: what no attempt wrote in vain."""
         succeeded = {
-            f"{step['key']}@{step['attempt']}" for step in self.steps if step["kind"] == "step" and not step["error"]
+            f"{step['key']}@{attempt}"
+            for step in self.steps
+            if step["kind"] == "step" and not step["error"]
+            for attempt in (step["attempt"], "*")  # of a writer that resumes, all attempts are one producer
         }
         return [
             (block["offset"] + place, value)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
+import socket
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -187,3 +189,21 @@ def test_a_watchdog_whose_loop_ends_while_it_asks_ends_too() -> None:
     loop.close()
     watchdogs[0]._thread.join(20)
     assert not watchdogs[0]._thread.is_alive()
+
+
+def test_a_lease_is_given_up_although_its_connection_broke_unnoticed(database_url: str) -> None:
+    """An idle lane notices only when it leaves; nobody need wait for the end of its lease all the same."""
+
+    async def main() -> None:
+        async with Engine(database_url, lease=600.0) as engine:
+            executor = engine._core._executor
+            assert executor is not None
+            async with executor.lane.lock:
+                connection = await executor.lane.connection()
+                with socket.socket(fileno=os.dup(connection.fileno())) as wire:
+                    wire.shutdown(socket.SHUT_RDWR)
+
+    asyncio.run(main())
+    with psycopg.connect(database_url) as connection:
+        found = connection.execute("SELECT state, ended_because FROM dbosflow.worker").fetchall()
+    assert found == [("dead", "released")]

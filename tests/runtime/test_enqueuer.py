@@ -10,11 +10,13 @@ import pytest
 from psycopg import sql
 from psycopg_pool import AsyncConnectionPool
 
-from dbosflow import Engine
+from dbosflow import Engine, workflow
 from dbosflow._runtime.enqueuer import Enqueuer
+from dbosflow._store import workflow as store
 from dbosflow._store.workflow import Enqueued
 from dbosflow.errors import SerializationError
 from tests.behaviour.tables import rows
+from tests.runtime.patience import until
 
 
 @pytest.mark.parametrize("bad", ["[1,", '"\x00"', '"\ud800"', "[" * 100_000], ids=["cut", "NUL", "surrogate", "deep"])
@@ -54,3 +56,46 @@ def test_what_is_acknowledged_is_durable_whatever_the_database_prefers(database_
         assert row == ("on",)
 
     asyncio.run(main())
+
+
+@workflow
+async def unheard_job() -> str:
+    return "done"
+
+
+def test_an_enqueue_whose_answer_was_lost_is_announced_all_the_same(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sent again it finds its own row there; the workers hear of that at once, and need no poll."""
+    enqueue, claim = store.enqueue, store.claim
+    lost: list[str] = []
+    claimed: list[int] = []
+
+    async def lose(connection: Any, schema: str, sent: Any) -> Any:
+        new = await enqueue(connection, schema, sent)
+        if "w" in new:
+            lost.append("w")
+            raise psycopg.OperationalError("lost")
+        return new
+
+    async def count(connection: Any, schema: str, **options: Any) -> Any:
+        found = await claim(connection, schema, **options)
+        if options["queue"] == "q":
+            claimed.append(len(found))
+        return found
+
+    async def main() -> None:
+        async with Engine(database_url, executes=False) as client, Engine(database_url, safety_poll=600.0) as engine:
+            working = asyncio.ensure_future(engine.run_worker_async("q"))
+            first = await client.start_async(unheard_job.options(queue="q"))
+            assert await first.result_async(30) == "done"
+            await until(lambda: 1 in claimed and claimed[-1] == 0)  # it has looked again, and waits to be told
+            handle = await client.start_async(unheard_job.options(workflow_id="w", queue="q"))
+            assert await handle.result_async(30) == "done"
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+
+    monkeypatch.setattr(store, "enqueue", lose)
+    monkeypatch.setattr(store, "claim", count)
+    asyncio.run(main())
+    assert lost == ["w"]

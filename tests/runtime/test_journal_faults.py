@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
+from dbosflow import Engine, workflow
+from dbosflow._runtime import journal
 from dbosflow._runtime.branch import RunStopped
 from dbosflow._runtime.lane import Lane
 from dbosflow._store.batch import write_batch
@@ -182,6 +184,51 @@ def test_a_start_whose_answer_was_lost_is_read_again(database_url: str) -> None:
             query = "SELECT id FROM dbosflow.workflow WHERE worker_id = %s ORDER BY id"
             assert await bench.rows(query, bench.lane.id) == [("new",), ("w",)]
 
+    asyncio.run(main())
+
+
+@workflow
+async def unheard_child(number: int) -> int:
+    return number
+
+
+@workflow
+async def unheard_by_call() -> int:
+    return await unheard_child(7)
+
+
+@workflow
+async def unheard_by_start() -> int:
+    handle = await unheard_child.start_async(7)
+    return await handle.result_async()
+
+
+@workflow
+def unheard_by_call_on_thread() -> int:
+    return unheard_child.run(7)
+
+
+@pytest.mark.parametrize("parent", [unheard_by_call, unheard_by_start, unheard_by_call_on_thread], ids=str)
+def test_a_child_whose_start_was_not_acknowledged_runs_at_once(
+    database_url: str, parent: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its parent asks for the row, and finds whose it is; it does not wait for a poll that looks for forgotten runs."""
+    lost: list[str] = []
+
+    async def lose(connection: Any, rows: BatchRows, *rest: Any) -> Any:
+        result = await write_batch(connection, rows, *rest)
+        if rows.records and rows.starts and not lost:
+            lost.append(rows.starts[0][0])
+            raise psycopg.OperationalError("lost")
+        return result
+
+    async def main() -> None:
+        async with Engine(database_url, safety_poll=600.0) as engine:
+            handle = await engine.start_async(parent.options(workflow_id="w"))
+            assert await handle.result_async(30) == 7
+            assert lost == ["w/unheard_child#0"]
+
+    monkeypatch.setattr(journal, "write_batch", lose)
     asyncio.run(main())
 
 

@@ -1,0 +1,272 @@
+"""A model of workflows: starts, claims, records, ends, cancels, deaths and releases, by several lanes at a time.
+
+Lanes act on what they believe, also when they are dead or somebody else owns the run by now; the model knows what must
+come of it. After each step the tables must be what the model says, row by row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from hypothesis import strategies as st
+from hypothesis.stateful import invariant, precondition, rule
+
+from dbosflow._store import worker, workflow
+from tests.proof.machine import Bench, Machine
+from tests.protocol.schedules import NAME, SCHEMA, Lane, Slice, batch
+
+if TYPE_CHECKING:
+    from dbosflow._store.batch import BatchRows
+
+IDS = [f"w{number}" for number in range(5)]
+LANES = range(3)
+MAX_RECOVERIES = 3
+
+lanes = st.sampled_from(LANES)
+ids = st.sampled_from(IDS)
+
+
+@dataclass
+class Row:
+    """A workflow as it must be."""
+
+    created: int
+    status: str = "queued"
+    owner: int | None = None
+    """The name of the lane that it belongs to."""
+    epoch: int = 0
+    cancel: bool = False
+    recoveries: int = 0
+    recovered_seq: int | None = None
+    records: list[tuple[str, int]] = field(default_factory=list)
+    """Key and epoch of each."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether it can never change again."""
+        return self.status in {"succeeded", "failed", "cancelled"}
+
+
+@dataclass
+class Session:
+    """A lane, and what it believes."""
+
+    name: int
+    lane: Lane
+    state: str = "live"
+    why: str | None = None
+    beliefs: dict[str, tuple[int, int]] = field(default_factory=dict)
+    """The epoch of each run that it took once, and how many records it thinks there are."""
+    last: BatchRows | None = None
+
+
+class Workflows(Machine):
+    """The machine."""
+
+    def __init__(self, at: Bench) -> None:
+        super().__init__(at)
+        self.model: dict[str, Row] = {}
+        self.named: dict[int, Session] = {}
+        self.lanes = [self._new_lane() for _ in LANES]
+        self.clock = 0
+
+    def _new_lane(self) -> Session:
+        session = Session(len(self.named), self.run(self.db.lane()))
+        self.named[session.name] = session
+        return session
+
+    def teardown(self) -> None:
+        """Sessions of lanes are an example's own."""
+        for session in self.named.values():
+            self.run(session.lane.connection.close())
+
+    # -- what may happen ---------------------------------------------------------------------------------------------
+
+    @rule(number=lanes, chosen=st.sets(ids, min_size=1, max_size=3))
+    def start(self, number: int, chosen: set[str]) -> None:
+        """Only a living lane starts anything, and each id once."""
+        session = self.lanes[number]
+        result = self.run(session.lane.write(starts=tuple(sorted(chosen, reverse=True))))
+        new = {one for one in chosen if one not in self.model} if session.state == "live" else set()
+        assert (result.leased, {*result.started}) == (session.state == "live", new)
+        self.clock += 1
+        for one in new:
+            self.model[one] = Row(self.clock, "running", session.name, 1)
+            session.beliefs[one] = 1, 0
+
+    @rule(chosen=st.sets(ids, min_size=1, max_size=3))
+    def enqueue(self, chosen: set[str]) -> None:
+        """Each id once, whoever has it."""
+        rows = [workflow.Enqueued(one, NAME, "", 0, "{}") for one in chosen]
+        assert self.run(workflow.enqueue(self.db.admin, SCHEMA, rows)) == chosen - self.model.keys()
+        self.clock += 1
+        for one in chosen - self.model.keys():
+            self.model[one] = Row(self.clock)
+
+    @rule(number=lanes, limit=st.integers(1, 3))
+    def claim(self, number: int, limit: int) -> None:
+        """The oldest first; by a living lane only."""
+        session = self.lanes[number]
+        queued = sorted((row.created, one) for one, row in self.model.items() if row.status == "queued")
+        expected = [one for _, one in queued[:limit]] if session.state == "live" else []
+        claimed = {one.id: one for one in self.run(session.lane.claim(limit))}
+        assert claimed.keys() == set(expected)
+        for one in expected:
+            row = self.model[one]
+            row.status, row.owner, row.epoch = "running", session.name, row.epoch + 1
+            assert (claimed[one].epoch, claimed[one].recoveries) == (row.epoch, row.recoveries)
+            assert claimed[one].cancel_requested == row.cancel
+            session.beliefs[one] = row.epoch, len(row.records)
+
+    @rule(number=lanes, one=ids, end=st.sampled_from([None, None, "succeeded", "failed", "cancelled", "blocked"]))
+    def write(self, number: int, one: str, end: str | None) -> None:
+        """A record, and perhaps the end, as far as a lane believes that the run is its own."""
+        session = self.lanes[number]
+        epoch, seq = session.beliefs.get(one, (1, 0))
+        part = Slice(one, epoch).record(f"{session.name}.{epoch}.{seq}", seq=seq)
+        if end is not None:
+            part.end(end)
+        session.last = batch(part)
+        result = self.run(session.lane.send(session.last))
+        row = self.model.get(one)
+        mine = row is not None and row.owner == session.name and row.epoch == epoch
+        assert (result.leased, result.written) == (session.state == "live", session.state == "live" and mine)
+        if result.written:
+            assert row is not None
+            row.records.append((f"{session.name}.{epoch}.{seq}", epoch))
+            session.beliefs[one] = epoch, seq + 1
+            if end is not None:
+                row.status, row.owner = end, None
+
+    @precondition(lambda self: any(session.last for session in self.lanes))
+    @rule(number=lanes)
+    def send_again(self, number: int) -> None:
+        """A late copy of a batch whose fate is known changes nothing, if it was written; else it is just late."""
+        session = self.lanes[number]
+        if session.last is None:
+            return
+        one, key, _, epoch = session.last.records[0][:4]
+        row = self.model.get(one)
+        if row is None or (key, epoch) not in row.records:
+            return
+        try:
+            assert not self.run(session.lane.send(session.last)).written
+        except psycopg.errors.UniqueViolation:
+            assert session.state == "live"
+
+    @rule(one=ids)
+    def cancel(self, one: str) -> None:
+        """What never ran ends, what is parked is queued, all else is a request."""
+        found = self.run(workflow.cancel(self.db.admin, SCHEMA, one))
+        row = self.model.get(one)
+        if row is None or row.ended:
+            assert found == []
+            return
+        row.cancel, row.recoveries = True, 0
+        if row.epoch == 0:
+            row.status = "cancelled"
+        elif row.status == "blocked":
+            row.status = "queued"
+        assert [(one["id"], one["status"]) for one in found] == [(one, row.status)]
+
+    @rule(number=lanes)
+    def die(self, number: int) -> None:
+        """A lane is dead from one moment on; what it ran is still its own until somebody returns it."""
+        session = self.lanes[number]
+        dead = self.run(self.db.reclaim(session.lane))
+        assert dead == ({session.lane.id} if session.state == "live" else set())
+        self._dead(session, "expired")
+
+    @rule(number=lanes)
+    def release(self, number: int) -> None:
+        """A lane gives itself up."""
+        session = self.lanes[number]
+        self.run(worker.release(session.lane.connection, SCHEMA, session.lane.id))
+        self._dead(session, "released")
+
+    def _dead(self, session: Session, why: str) -> None:
+        if session.state == "live":
+            session.state, session.why = "dead", why
+
+    @rule()
+    def requeue(self) -> None:
+        """The runs of dead lanes go back to their queue, or are parked; those of living ones stay."""
+        returned = self.run(self.db.requeue(MAX_RECOVERIES))
+        expected = {}
+        for one, row in self.model.items():
+            if row.owner is None or self.named[row.owner].state == "live":
+                continue
+            seq = len(row.records) - 1 if row.records else None
+            if self.named[row.owner].why == "released":
+                row.recoveries = 0
+            else:
+                row.recoveries = row.recoveries + 1 if row.recovered_seq == seq else 1
+            row.recovered_seq = seq
+            row.owner, row.epoch = None, row.epoch + 1
+            row.status = "blocked" if row.recoveries >= MAX_RECOVERIES else "queued"
+            expected[one] = row.status
+        assert returned == expected
+
+    @rule(number=lanes)
+    def begin_anew(self, number: int) -> None:
+        """A process that lost its lease takes another, and owns nothing. Its old self may still be sending."""
+        if self.lanes[number].state == "dead":
+            self.lanes[number] = self._new_lane()
+
+    @rule(number=lanes, chosen=st.sets(ids, min_size=1))
+    def hand_over(self, number: int, chosen: set[str]) -> None:
+        """A lane returns runs of its own; of others it returns none."""
+        session = self.lanes[number]
+        runs = [(one, session.beliefs.get(one, (1, 0))[0]) for one in sorted(chosen)]
+        self.run(workflow.release(session.lane.connection, SCHEMA, session.lane.id, runs))
+        for one, epoch in runs:
+            row = self.model.get(one)
+            if row is not None and row.owner == session.name and row.epoch == epoch:
+                row.status, row.owner, row.epoch, row.recoveries = "queued", None, epoch + 1, 0
+
+    @rule(number=lanes, one=ids)
+    def reload(self, number: int, one: str) -> None:
+        """A lane begins a new pass of a run of its own."""
+        session = self.lanes[number]
+        epoch, seq = session.beliefs.get(one, (1, 0))
+        found = self.run(
+            workflow.renew_epoch(
+                session.lane.connection, SCHEMA, workflow_id=one, worker_id=session.lane.id, epoch=epoch
+            )
+        )
+        row = self.model.get(one)
+        mine = row is not None and row.owner == session.name and row.epoch == epoch
+        assert found == (epoch + 1 if mine else None)
+        if mine:
+            assert row is not None
+            row.epoch = epoch + 1
+            session.beliefs[one] = row.epoch, seq
+
+    # -- what must hold ----------------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_tables_are_what_the_model_says(self) -> None:
+        """Row by row."""
+        lane_of = {session.lane.id: session.name for session in self.named.values()}
+        found: dict[str, tuple[Any, ...]] = {
+            row[0]: row[1:]
+            for row in self.rows(
+                "SELECT id, status, worker_id, epoch, cancel_requested_at IS NOT NULL, recoveries, ended_at IS NOT NULL"
+                " FROM dbosflow.workflow"
+            )
+        }
+        assert {
+            one: (status, None if owner is None else lane_of[owner], *rest)
+            for one, (status, owner, *rest) in found.items()
+        } == {
+            one: (row.status, row.owner, row.epoch, row.cancel, row.recoveries, row.ended)
+            for one, row in self.model.items()
+        }
+        records: dict[str, list[tuple[str, int]]] = {}
+        for one, key, epoch in self.rows("SELECT workflow_id, key, epoch FROM dbosflow.step ORDER BY workflow_id, seq"):
+            records.setdefault(one, []).append((key, epoch))
+        assert records == {one: row.records for one, row in self.model.items() if row.records}
+        states = dict(self.rows("SELECT id, state FROM dbosflow.worker"))
+        assert states == {session.lane.id: session.state for session in self.named.values()}

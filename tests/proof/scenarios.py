@@ -1,0 +1,368 @@
+"""What a crash sweep runs: workflows of every kind, and for each a client that would do the same again after a crash.
+
+All is deterministic in what counts: results, records, and what streams hold in the end. A step that fails looks into
+the ledger for how often it has failed, so that a crash does not change how it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Any
+
+from dbosflow import (
+    Engine,
+    Stream,
+    close_stream_async,
+    current,
+    for_each_async,
+    read_input_async,
+    sleep_async,
+    step,
+    workflow,
+    write_stream,
+    write_stream_async,
+)
+from dbosflow.errors import WaitTimeoutError
+from tests.behaviour import ledger
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dbosflow.workflows import WorkflowSpec
+
+QUEUE = "proof"
+FOR_EVER = 100_000.0
+
+lines = Stream[str, int]("lines")
+
+
+def says(what: str) -> None:
+    """A line in the ledger."""
+    here = current()
+    ledger.note([what, here.workflow_id, here.step_key, here.attempt])
+
+
+def fails_once() -> None:
+    """Fails, unless this step has failed before, in whichever process."""
+    here = current()
+    if not any(line[:3] == ["failed", here.workflow_id, here.step_key] for line in ledger.noted()):
+        says("failed")
+        msg = "once"
+        raise ConnectionError(msg)
+
+
+@step
+async def swept(number: int) -> int:
+    """A step that succeeds."""
+    says("begin")
+    return number * 7
+
+
+@step
+def swept_on_thread(number: int) -> int:
+    """The same on a thread."""
+    says("begin")
+    return number * 7
+
+
+@step(max_attempts=3, interval=0)
+async def swept_with_retry(count: int) -> int:
+    """Writes, fails once, and writes it all again."""
+    says("begin")
+    for number in range(count):
+        await write_stream_async("tokens", ["token", number])
+        await asyncio.sleep(0.002)
+    fails_once()
+    return count
+
+
+@step(max_attempts=3, interval=0)
+async def swept_and_kept(count: int) -> int:
+    """What each attempt writes stays."""
+    says("begin")
+    writer = Stream[int, None]("kept").writer(on_retry="keep")
+    for number in range(count):
+        await writer.write_async(number)
+        await asyncio.sleep(0.002)
+    fails_once()
+    return count
+
+
+@step(max_attempts=3, interval=0)
+async def swept_and_resumed(count: int) -> int:
+    """Each attempt goes on behind the ones before it."""
+    says("begin")
+    writer = Stream[int, None]("resumed").writer(on_retry="resume")
+    for number in range(len(await writer.emitted_async()), count):
+        await writer.write_async(number)
+        await asyncio.sleep(0.002)
+        if number == count // 2:
+            fails_once()
+    return count
+
+
+@step
+async def swept_too_late() -> None:
+    """Writes something that is taken back, since it is given up."""
+    says("begin")
+    await write_stream_async("late", "never")
+    await asyncio.sleep(FOR_EVER)
+
+
+@step
+async def swept_in_vain() -> None:
+    """Fails for good."""
+    says("begin")
+    await write_stream_async("tokens", "never")
+    msg = "in vain"
+    raise ValueError(msg)
+
+
+@workflow
+async def swept_sequence() -> list[int]:
+    """Steps, and values between them."""
+    found = []
+    for number in range(3):
+        found.append(await swept(number))
+        await write_stream_async("values", [number, found[-1]])
+    await close_stream_async("values")
+    return found
+
+
+@workflow
+def swept_sequence_on_thread() -> list[int]:
+    """The same on a thread, with a stream that stays open."""
+    found = []
+    for number in range(3):
+        write_stream("values", number)
+        found.append(swept_on_thread(number))
+    return found
+
+
+@workflow
+async def swept_branches() -> list[Any]:
+    """Branches in a gather and a task group, one of them given up, and a stream that all share."""
+
+    async def branch(name: int) -> int:
+        await write_stream_async("shared", [name, "begin"])
+        found = await swept(name)
+        await write_stream_async("shared", [name, found])
+        return found + await swept(name + 100)
+
+    async def hurried() -> str:
+        try:
+            async with asyncio.timeout(0.1):
+                await swept_too_late()
+        except TimeoutError:
+            await write_stream_async("shared", ["hurried", "gave up"])
+            return "gave up"
+        return "not at all"
+
+    first = await asyncio.gather(branch(1), branch(2), hurried())
+    async with asyncio.TaskGroup() as group:
+        others = [group.create_task(branch(name)) for name in (3, 4)]
+    return [*first, *(other.result() for other in others)]
+
+
+@workflow
+async def swept_writing() -> int:
+    """A body that streams: in bits, in bulk, durable in between, and closed with a payload."""
+    async with lines.writer() as writer:
+        await writer.write_async("first")
+        await writer.flush_async()
+        for number in range(10):
+            await writer.write_async(f"line {number}")
+            if number % 4 == 3:
+                await asyncio.sleep(0.002)
+        await writer.close_async(11)
+    await write_stream_async("open", {"left": "open"})
+    return 11
+
+
+@workflow
+async def swept_retries() -> list[int]:
+    """Steps that stream and fail once, with all that may become of what a failed attempt wrote."""
+    await write_stream_async("tokens", "begin")
+    found = [await swept_with_retry(3), await swept_and_kept(3), await swept_and_resumed(4)]
+    await write_stream_async("tokens", "end")
+    return found
+
+
+@workflow
+async def swept_child(number: int) -> int:
+    """A child: a step and a value."""
+    found = await swept(number)
+    await write_stream_async("child", found)
+    return found
+
+
+@workflow
+async def swept_failing(number: int) -> int:
+    """Fails by a step that streams, with a stream open."""
+    await write_stream_async("values", number)
+    await swept(number)
+    await swept_in_vain()
+    return number
+
+
+@workflow
+async def swept_family() -> list[Any]:
+    """Children: called, started and waited for later, and one that fails."""
+    started = await swept_child.start_async(2)
+    found: list[Any] = [await swept_child(1)]
+    try:
+        await swept_failing(3)
+    except ValueError as error:
+        found.append(str(error))
+    await write_stream_async("values", found)
+    return [*found, await started.result_async()]
+
+
+@workflow
+async def swept_sleeping() -> str:
+    """Sleeps between its values."""
+    for number in range(2):
+        await sleep_async(0.03)
+        says("woke")
+        await write_stream_async("values", number)
+    return "awake"
+
+
+@step
+async def swept_answer(question: str) -> str:
+    """An item of a loop."""
+    says("begin")
+    await write_stream_async("answers", f"to {question}")
+    return question
+
+
+@workflow(inputs=["questions", "unused"])
+async def swept_listening() -> list[int | None]:
+    """Handles what it is sent."""
+    done = await for_each_async("questions", swept_answer)
+    return [done.count, done.failed, done.last]
+
+
+@workflow(inputs=["chat"])
+async def swept_reading() -> list[Any]:
+    """Reads what it is sent, one by one, with steps between."""
+    heard: list[Any] = []
+    async for item in read_input_async("chat"):
+        if item.closed:
+            break
+        heard.append([item.value, await swept(len(heard))])
+        await write_stream_async("heard", item.value)
+    return heard
+
+
+@workflow
+async def swept_dozing(*, parent: bool) -> None:
+    """Waits to be cancelled, with a child that does the same."""
+    await write_stream_async("open", "dozing")
+    await swept(1)
+    if parent:
+        await swept_dozing.start_async(parent=False)
+    await sleep_async(FOR_EVER)
+
+
+class Client:
+    """The outside of one run: starts workflows, and hears what came of them. Does the same again after a crash."""
+
+    def __init__(self, engine: Engine, run: str, note: Callable[[str, Any], None]) -> None:
+        self.engine = engine
+        self.run = run
+        self._note = note
+
+    def id(self, name: str) -> str:
+        """The id of one of its workflows."""
+        return f"{self.run}.{name}"
+
+    async def start(self, name: str, target: WorkflowSpec[..., Any], *args: Any, **kwargs: Any) -> str:
+        """Starts one, or finds it started; its id."""
+        await self.engine.start_async(target, *args, **kwargs)
+        self._note("acknowledged", self.id(name))
+        return self.id(name)
+
+    async def run_one(self, name: str, target: Any, *args: Any, queue: str | None = None) -> None:
+        """Starts one and waits for its end, whatever that is."""
+        options: dict[str, Any] = {"workflow_id": self.id(name)} | ({"queue": queue} if queue else {})
+        await self.ended(await self.start(name, target.options(**options), *args))
+
+    async def ended(self, workflow_id: str) -> None:
+        """Waits for the end of one, whatever that is."""
+        handle = self.engine.handle(workflow_id)
+        try:
+            result = await handle.result_async(timeout=60)
+        except WaitTimeoutError:
+            raise
+        except Exception:  # noqa: BLE001 (whatever it ended with)
+            info = await handle.info_async()
+            message = info.error["message"] if info.error else None
+            self._note("told", [workflow_id, info.status, message])
+        else:
+            self._note("told", [workflow_id, "succeeded", result])
+
+    async def sees(self, workflow_id: str, key: str) -> None:
+        """Waits for the first value of a stream."""
+        async with self.engine.read_stream_async(workflow_id, key, wait_for=60) as channel:
+            async for _ in channel:
+                return
+
+
+def _alone(name: str, target: Any, *args: Any) -> Callable[[Client], Awaitable[None]]:
+    return lambda client: client.run_one(name, target, *args)
+
+
+async def _queued(client: Client) -> None:
+    async with asyncio.TaskGroup() as group:
+        for number in range(3):
+            group.create_task(client.run_one(f"queued{number}", swept_child, number, queue=QUEUE))
+
+
+async def _inputs(client: Client) -> None:
+    listening = await client.start("listening", swept_listening.options(workflow_id=client.id("listening")))
+    reading = await client.start("reading", swept_reading.options(workflow_id=client.id("reading")))
+    for number in range(3):
+        await client.engine.write_stream_async(
+            listening, "questions", f"question {number}", idempotency_key=str(number)
+        )
+        await client.engine.write_stream_async(reading, "chat", [number], idempotency_key=str(number))
+    await client.engine.close_stream_async(listening, "questions")
+    await client.engine.close_stream_async(reading, "chat")
+    await client.ended(listening)
+    await client.ended(reading)
+
+
+async def _cancelled(client: Client) -> None:
+    parent = await client.start("dozing", swept_dozing.options(workflow_id=client.id("dozing")), parent=True)
+    child = f"{parent}/swept_dozing#0"
+    await client.sees(child, "open")
+    await _until_asleep(client, parent, child)
+    await client.engine.handle(parent).cancel_async()
+    await client.ended(parent)
+    await client.ended(child)
+
+
+async def _until_asleep(client: Client, *workflow_ids: str) -> None:
+    """Until they wait for nothing but their cancellation: what they have written before does not depend on it then."""
+    deadline = time.monotonic() + 60
+    for workflow_id in workflow_ids:
+        while not any("sleep" in one.kind for one in await client.engine.list_steps_async(workflow_id)):
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+
+
+SCENARIOS: dict[str, Callable[[Client], Awaitable[None]]] = {
+    "sequence": _alone("sequence", swept_sequence),
+    "threads": _alone("threads", swept_sequence_on_thread),
+    "branches": _alone("branches", swept_branches),
+    "writing": _alone("writing", swept_writing),
+    "retries": _alone("retries", swept_retries),
+    "family": _alone("family", swept_family),
+    "failing": _alone("failing", swept_failing, 5),
+    "sleeping": _alone("sleeping", swept_sleeping),
+    "queued": _queued,
+    "inputs": _inputs,
+    "cancelled": _cancelled,
+}

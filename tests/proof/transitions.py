@@ -1,0 +1,175 @@
+"""The transitions of a workflow, a lease and their streams, each as one session does it, on a small prepared world.
+
+In that world lane ``one`` owns workflow ``w``, which has an input, a stream and a record; ``q`` waits in the queue;
+lane ``gone`` is silent, and owns ``g``; ``e`` has ended, with a stream of small blocks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._store import retention, stream, worker, workflow
+from dbosflow._store.queries import fetch_all
+from tests.proof.machine import EMPTY
+from tests.protocol.schedules import ELSEWHERE, NAME, SCHEMA, Database, Lane, Slice, batch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from uuid import UUID
+
+    import psycopg
+
+Session = Any
+LEASE = 10.0
+QUICK = "SET lock_timeout = '10s'; SET deadlock_timeout = '50ms'"
+
+
+@dataclass
+class World:
+    """Who is there."""
+
+    one: UUID
+    gone: UUID
+    seen: list[worker.Lease]
+    """What a reclaimer has seen of them before anything happened."""
+
+
+async def prepare(db: Database, lanes: tuple[UUID, UUID]) -> World:
+    """The world, the same each time."""
+    await db.rows(EMPTY)
+    for worker_id in lanes:
+        await worker.register(db.admin, SCHEMA, worker_id=worker_id, lease=LEASE, process=ELSEWHERE, version="0")
+    one, gone = (Lane(worker_id, db.admin) for worker_id in lanes)
+    rows = batch(starts=("w", "e"))
+    rows.starts = [(*row[:7], '["in"]', row[8]) for row in rows.starts]
+    await one.send(rows)
+    await gone.start("g")
+    await one.write(Slice("w").record("before").values(0, 2))
+    for offset in range(4):
+        await one.write(Slice("e").values(offset))
+    await one.write(Slice("e").closed(4).end())
+    await workflow.enqueue(db.admin, SCHEMA, [workflow.Enqueued("q", NAME, "", 0, "{}")])
+    await stream.append(db.admin, SCHEMA, [("w", "in", 1, "values", "[0]", 3, "k:0")])
+    await db.rows("UPDATE dbosflow.worker SET renewed_at = renewed_at - interval '1 hour' WHERE id = %s", lanes[1])
+    seen = [lease for lease in await worker.survey(db.admin, SCHEMA) if lease.id == lanes[1]]
+    return World(*lanes, seen)
+
+
+def _ending() -> Any:
+    rows = batch(Slice("w").record("last", seq=1).values(2).closed(3).end())
+    rows.inputs = [("w", "in", "complete", None, 0, 1)]
+    return rows
+
+
+async def _reclaimed(session: Session, world: World) -> Any:
+    return await worker.mark_dead(session, SCHEMA, world.seen, "expired")
+
+
+async def _requeued(session: Session, _: World) -> Any:
+    return [row["id"] for row in await workflow.requeue(session, SCHEMA, max_recoveries=10)]
+
+
+async def _written(session: Session, world: World, rows: Any) -> Any:
+    result = await Lane(world.one, session).send(rows)
+    return result.leased, result.written, sorted(result.started)
+
+
+async def _started(session: Session, world: World) -> Any:
+    return await _written(session, world, batch(starts=("new", "q")))
+
+
+async def _recorded(session: Session, world: World) -> Any:
+    return await _written(session, world, batch(Slice("w").record("a", seq=1).values(2)))
+
+
+async def _ended(session: Session, world: World) -> Any:
+    return await _written(session, world, _ending())
+
+
+async def _claimed(session: Session, world: World) -> Any:
+    return [(one.id, one.epoch, one.cancel_requested) for one in await Lane(world.one, session).claim()]
+
+
+async def _cancelled(session: Session, _: World, workflow_id: str = "w") -> Any:
+    return [(row["id"], row["status"]) for row in await workflow.cancel(session, SCHEMA, workflow_id)]
+
+
+async def _cancelled_waiting(session: Session, _: World) -> Any:
+    return await _cancelled(session, _, "q")
+
+
+async def _released(session: Session, world: World) -> Any:
+    await worker.release(session, SCHEMA, world.one)
+
+
+async def _handed_over(session: Session, world: World) -> Any:
+    return await workflow.release(session, SCHEMA, world.one, [("w", 1)])
+
+
+async def _renewed(session: Session, world: World) -> Any:
+    ids = [world.one, world.gone]
+    return len(await fetch_all(session, SCHEMA, "worker", "renew", ids=ids))
+
+
+async def _enqueued(session: Session, _: World) -> Any:
+    rows = [workflow.Enqueued(one, NAME, "", 0, "{}") for one in ("new", "later")]
+    return sorted(await workflow.enqueue(session, SCHEMA, rows))
+
+
+async def _appended(session: Session, _: World, kind: str = "values") -> Any:
+    values = "[1]" if kind == "values" else None
+    found = await stream.append(session, SCHEMA, [("w", "in", 1, kind, values, 3, f"k:{kind}")])
+    return [(one.offset, one.ended) for one in found]
+
+
+async def _input_closed(session: Session, _: World) -> Any:
+    return await _appended(session, _, "complete")
+
+
+async def _trimmed(session: Session, _: World, workflow_id: str = "e") -> Any:
+    return await retention.trim(session, SCHEMA, workflow_id, "out", 2)
+
+
+async def _compacted(session: Session, _: World) -> Any:
+    return await retention.compact(session, SCHEMA, "e", "out", 0, max_blocks=100, max_bytes=10_000)
+
+
+async def _pruned(session: Session, _: World) -> Any:
+    return await retention.prune(session, SCHEMA, 0.0, 10)
+
+
+TRANSITIONS: dict[str, Callable[[psycopg.AsyncConnection[Any], World], Awaitable[Any]]] = {
+    "start": _started,
+    "enqueue": _enqueued,
+    "claim": _claimed,
+    "record": _recorded,
+    "end": _ended,
+    "cancel": _cancelled,
+    "cancel what waits": _cancelled_waiting,
+    "release": _released,
+    "hand over": _handed_over,
+    "renew": _renewed,
+    "reclaim": _reclaimed,
+    "requeue": _requeued,
+    "append": _appended,
+    "close an input": _input_closed,
+    "trim": _trimmed,
+    "compact": _compacted,
+    "prune": _pruned,
+}
+
+_STATE = {
+    "workflow": "id, status, epoch, worker_id::text, cancel_requested_at IS NOT NULL, recoveries, ended_at IS NOT NULL",
+    "step": "workflow_id, key, epoch, seq",
+    "stream_block": 'workflow_id, key, "offset", count, kind, values::text, producer, epoch',
+    "stream_trim": "workflow_id, key, producer, count",
+    "worker": "id::text, state, ended_because, renewed_at > now() - interval '30 minutes'",
+}
+
+
+async def state(db: Database) -> list[Any]:
+    """All that the tables hold, but for times."""
+    return [
+        await db.rows(f"SELECT {columns} FROM dbosflow.{table} ORDER BY 1, 2, 3") for table, columns in _STATE.items()
+    ]
