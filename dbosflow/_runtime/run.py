@@ -23,7 +23,7 @@ from dbosflow._store.step import NO_HISTORY
 from dbosflow.errors import LeaseLostError, StreamClosedError, StreamInputError, WorkflowCancelledError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator
     from concurrent.futures import Future
 
     from dbosflow._runtime.clock import Clock
@@ -118,7 +118,7 @@ class Run:
         self.input_text = input_text
         self.epoch = epoch
         self.queue = queue
-        self.inputs = frozenset(inputs)
+        self.inputs: Collection[str] = tuple(inputs)
         """The stream keys that outsiders write, and this run never does."""
         self.history = history or NO_HISTORY
         self.streams = {
@@ -152,7 +152,7 @@ class Run:
         """Wakes what a thread of this run waits for: it has stopped, or is to be cancelled."""
         self.calls: list[Future[Any]] = []
         """Bodies on the loop that the thread of this run waits for."""
-        self.waiters: set[Waiter] = set()
+        self.waiters: dict[Waiter, None] = {}
         self.recalled: set[str] = set()
         """Records that were handed on again while the run had one branch."""
         self.submitted = False
@@ -217,7 +217,7 @@ class Run:
             if self.cancelled:
                 raise self._cancellation()
             if record.waiter is not None:
-                self.waiters.add(record.waiter)
+                self.waiters[record.waiter] = None
             self._push(record)
         self.workplace.submit(self)
 
@@ -230,7 +230,7 @@ class Run:
             self._check_writable(None)
             if letter is not None:
                 record.letter = self._letter(*letter, producer=record.place.loop if record.place else "")
-            self.waiters.add(durable)
+            self.waiters[durable] = None
             self._push(record)
             self._push(Mark(durable))
         self.workplace.submit(self)
@@ -321,7 +321,7 @@ class Run:
             if not self._buffered:
                 waiter.set_result(None)
                 return
-            self.waiters.add(waiter)
+            self.waiters[waiter] = None
             self._push(Mark(waiter))
         self.workplace.submit(self)
 
@@ -472,7 +472,7 @@ class Run:
         """Hands one durable outcome to the operation that waits for it."""
         waiter = record.waiter
         if waiter is not None:
-            self.waiters.discard(waiter)
+            self.waiters.pop(waiter, None)
             if not waiter.done():
                 waiter.set_result(None)
 
@@ -482,7 +482,7 @@ class Run:
             return
         with self._lock:
             self.stopping = stopping = RunStopped(why)
-            waiters, self.waiters = self.waiters, set()
+            waiters, self.waiters = self.waiters, {}
             room, self._room = self._room, []
             self._entries.clear()
         self.interrupted.set()

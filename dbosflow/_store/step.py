@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dbosflow._store.queries import fetch_all
+from dbosflow._store.queries import fetch_all, fetch_named
 from dbosflow._store.workflow import parsed
 from dbosflow.types import StepInfo
 
@@ -18,8 +18,7 @@ if TYPE_CHECKING:
 _TABLE = "step"
 
 
-@dataclass(frozen=True, slots=True)
-class Recorded:
+class Recorded(NamedTuple):
     """One durable record, as a replay reads it. Payloads are JSON text."""
 
     key: str
@@ -89,12 +88,12 @@ NO_HISTORY = History()
 async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, History]:
     """The histories of these workflows, in one query."""
     found = {workflow_id: History() for workflow_id in ids}
-    for row in await fetch_all(connection, schema, _TABLE, "history", ids=list(ids)):
-        history = found[row["workflow_id"]]
-        if row["seq"] is not None:
-            history.last_seq = max(history.last_seq, row["seq"])
-            history.last_turn = max(history.last_turn, row["turn"])
-        _PARTS[row["part"]](history, row)
+    for row in await fetch_named(connection, schema, _TABLE, "history", ids=list(ids)):
+        history = found[row.workflow_id]
+        if row.seq is not None:
+            history.last_seq = max(history.last_seq, row.seq)
+            history.last_turn = max(history.last_turn, row.turn)
+        _PARTS[row.part](history, row)
     for history in found.values():
         history.undecided.sort()
         failures: list[dict[Any, list[Recorded]]] = [history.failures]
@@ -104,40 +103,40 @@ async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence
     return found
 
 
-def _add_record(history: History, row: dict[str, Any]) -> None:
+def _add_record(history: History, row: Any) -> None:
     record = _recorded(row)
     if record.kind == "attempt":
         history.failures.setdefault(record.key.rpartition("@")[0], []).append(record)
     history.records[record.key] = record
 
 
-def _add_loop(history: History, row: dict[str, Any]) -> None:
-    past = history.loops.setdefault(row["key"], Past())
-    past.next = row["tail"]
-    past.done, past.failed, past.last = json.loads(row["output"]).values()
+def _add_loop(history: History, row: Any) -> None:
+    past = history.loops.setdefault(row.key, Past())
+    past.next = row.tail
+    past.done, past.failed, past.last = json.loads(row.output).values()
 
 
-def _add_item(history: History, row: dict[str, Any]) -> None:
-    past = history.loops.setdefault(row["child_id"], Past())
-    if row["kind"] == "step":
-        past.finished.add(row["tail"])
+def _add_item(history: History, row: Any) -> None:
+    past = history.loops.setdefault(row.child_id, Past())
+    if row.kind == "step":
+        past.finished.add(row.tail)
     else:
-        past.failures.setdefault(row["tail"], []).append(_recorded(row))
+        past.failures.setdefault(row.tail, []).append(_recorded(row))
 
 
-def _add_undecided(history: History, row: dict[str, Any]) -> None:
-    history.undecided.append((row["producer"], row["key"], row["tail"], row["count"]))
+def _add_undecided(history: History, row: Any) -> None:
+    history.undecided.append((row.producer, row.key, row.tail, row.count))
 
 
-def _add_producer(history: History, row: dict[str, Any]) -> None:
+def _add_producer(history: History, row: Any) -> None:
     """What a producer has in a stream, or had in what was trimmed from it."""
-    key, producer = row["key"], row["producer"]
-    history.produced[key, producer] = history.produced.get((key, producer), 0) + row["count"]
-    history.values[key] = history.values.get(key, 0) + row["count"]
-    history.bytes[key] = history.bytes.get(key, 0) + row["bytes"]
-    if row["part"] == "producer":
-        history.tails[key] = max(row["tail"], history.tails.get(key, 0))
-        if row["kind"] is not None:
+    key, producer = row.key, row.producer
+    history.produced[key, producer] = history.produced.get((key, producer), 0) + row.count
+    history.values[key] = history.values.get(key, 0) + row.count
+    history.bytes[key] = history.bytes.get(key, 0) + row.bytes
+    if row.part == "producer":
+        history.tails[key] = max(row.tail, history.tails.get(key, 0))
+        if row.kind is not None:
             history.closed.add(key)
 
 
@@ -151,9 +150,11 @@ _PARTS = {
 }
 
 
-def _recorded(row: dict[str, Any]) -> Recorded:
-    names = ("key", "kind", "seq", "turn", "attempt", "output", "error", "child_id", "remaining", "age")
-    return Recorded(**{name: row[name] for name in names})
+def _recorded(row: Any) -> Recorded:
+    return Recorded(
+        *(row.key, row.kind, row.seq, row.turn, row.attempt, row.output, row.error, row.child_id, row.remaining),
+        age=row.age,
+    )
 
 
 async def collected(connection: AsyncConnection[Any], schema: str, workflow_id: str, loop_key: str) -> list[str]:

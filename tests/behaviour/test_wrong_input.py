@@ -129,6 +129,39 @@ def test_arguments_that_do_not_fit_start_nothing(database_url: str, engine: Engi
     assert rows(database_url, "SELECT id, status FROM dbosflow.workflow") == [("parent", "succeeded")]
 
 
+@pytest.mark.parametrize(
+    ("args", "kwargs", "what"),
+    [
+        ((), {}, "missing a required argument: 'number'"),
+        ((1, 2, 3), {"only": 1}, "too many positional arguments"),
+        ((1, 2), {}, "missing a required.* argument: 'only'"),
+        ((1,), {"only": 1, "other": 1}, "unexpected keyword argument 'other'"),
+    ],
+)
+def test_arguments_of_another_shape_are_refused_as_a_call_does_it(
+    engine: Engine, args: tuple[Any, ...], kwargs: dict[str, Any], what: str
+) -> None:
+    """Of functions that may be called by place alone, and of others."""
+
+    @workflow
+    async def mixed(number: int, more: int = 0, *, only: int) -> None: ...
+
+    @workflow
+    async def plain(number: int) -> None: ...
+
+    @workflow
+    async def none() -> None: ...
+
+    target: Any = mixed
+    with pytest.raises(TypeError, match=what):
+        engine.start(target, *args, **kwargs)
+    for flow, wrong in ((plain, ()), (plain, (1, 2)), (none, (1,))):
+        target = flow
+        with pytest.raises(TypeError):
+            engine.start(target, *wrong)
+    assert engine.list_workflows() == []
+
+
 _DEEP: Any = []
 for _ in range(300):
     _DEEP = [_DEEP]
