@@ -45,7 +45,7 @@ def shown() -> list[Any]:
     for text in texts:
         module = ast.parse(text)
         kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Assign)
-        kept = [node for node in module.body if isinstance(node, kinds)]
+        kept: list[ast.stmt] = [node for node in module.body if isinstance(node, kinds)]
         for node in kept:
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name in ARGUMENTS:
                 found.setdefault(node.name, ast.unparse(ast.Module(kept, [])))
