@@ -2,7 +2,7 @@
 
 ::
 
-    floor 6  cli                                              edges: nobody imports them
+    floor 6  cli testing                                      edges: nobody imports them
     floor 5  engine                                           the composition root and facade
     floor 4  workflows steps streams timers handles context   what authors call
     floor 3  _runtime                                         all the asyncio

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dbosflow
-from dbosflow import errors
+from dbosflow import errors, testing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,6 +84,20 @@ def test_the_public_names_are_listed() -> None:
     listed = getattr(dbosflow, "__all__", [])
     assert {name for name in listed if not name.startswith("_")} == public
     assert [name for name in listed if not hasattr(dbosflow, name)] == []
+
+
+def test_the_testing_kit_lists_its_names_and_asks_for_pytest_only_in_its_fixtures() -> None:
+    """Whoever runs workflows needs no pytest; whoever tests them elsewhere does not, either."""
+    module = dict(sources())["testing/__init__.py"]
+    bound = {alias.name for node in module.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    assert set(testing.__all__) == bound
+    importing = [
+        path
+        for path, module in sources()
+        for node in ast.walk(module)
+        if isinstance(node, ast.Import | ast.ImportFrom) and "pytest" in ast.unparse(node)
+    ]
+    assert importing == ["testing/fixtures.py"]
 
 
 def test_the_error_tree_is_drawn_as_it_is() -> None:

@@ -20,7 +20,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "report": ("crashes", 2),
     "warmest": (["Oslo", "Rome"],),
     "basket": ([1, 2],),
-    "shout_words": ("nothing is lost",),
+    "shout_words": ("nothing lost",),
     "copying": (["one", "two", "three"],),
     "checkout": (100,),
     "newsletter": (["ann", "bob"],),
