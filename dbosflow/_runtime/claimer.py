@@ -58,6 +58,8 @@ class Claimer(Service):
         self._registry = registry
         self._settings = settings
         self._running: set[str] = set()
+        self._more = True
+        """Whether work may wait that there was no slot for: else a free slot is nothing to look for work for."""
         self._adopted_at = time.monotonic()
         self._missed_at = -math.inf
         self._unsubscribe = signals.subscribe(queue_topic(queue), self.wake)
@@ -72,12 +74,14 @@ class Claimer(Service):
         if time.monotonic() - self._adopted_at > self._settings.safety_poll:
             await self._adopt()
         limit = min(self._concurrency - len(self._running), _CLAIM_LIMIT)
+        self._more = True
         if limit <= 0 or not self._lane.in_time:
             return False
         claimed = await self._claim(limit)
         await self._launch(claimed)
         if len(claimed) == limit:
             return True
+        self._more = False
         if time.monotonic() - self._missed_at > self._settings.safety_poll:
             await self._look_for_unknown()
         return False
@@ -133,4 +137,5 @@ class Claimer(Service):
 
     def _freed(self, workflow_id: str) -> None:
         self._running.discard(workflow_id)
-        self.wake()
+        if self._more:
+            self.wake()

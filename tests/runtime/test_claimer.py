@@ -58,6 +58,31 @@ async def enqueue(engine: Engine, count: int) -> list[WorkflowHandle[int]]:
     return [await engine.start_async(waits.options(queue="q"), number) for number in range(count)]
 
 
+def test_a_free_slot_looks_for_work_only_where_some_may_wait(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A claim that brought less than it asked for has seen the end of the queue; what comes then is announced."""
+    claims = 0
+    claim = store.claim
+
+    async def count(*args: Any, **options: Any) -> list[Claimed]:
+        nonlocal claims
+        claims += 1
+        return await claim(*args, **options)
+
+    async def main() -> None:
+        async with worker(database_url, safety_poll=100.0) as engine:
+            go_on.set()
+            await engine.run_async(waits.options(queue="q"), 0)
+            before = claims
+            for number in range(20):
+                assert await engine.run_async(waits.options(queue="q"), number) == number
+            assert claims - before < 30  # one each; two each if a run that ends looked for more
+
+    monkeypatch.setattr(store, "claim", count)
+    asyncio.run(main())
+
+
 def test_a_claimer_never_takes_more_than_it_can_run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it leaves in the queue is for others; when a slot comes free it takes the next at once."""
     limits: list[int] = []
