@@ -33,7 +33,7 @@ def blocks(language: str) -> list[str]:
     return [text for name, text in _BLOCK.findall(README) if name == language]
 
 
-QUICKSTART, ASYNCHRONOUS, RESUMING, TESTING, CHILDREN, ENQUEUEING = blocks("python")
+QUICKSTART, ASYNCHRONOUS, RESUMING, TESTING, CHILDREN, CRASHES, ENQUEUEING = blocks("python")
 
 
 @pytest.fixture
@@ -106,6 +106,11 @@ def test_children_give_their_results_to_their_parent(database_url: str, home: Pa
     printed: list[str] = ast.literal_eval(run(CHILDREN, database_url, home))
     assert [text.partition(" charged under ")[0] for text in printed] == ["7", "1", "2"]
     assert len({text.partition(" charged under ")[2] for text in printed}) == 3
+
+
+def test_the_quickstarts_workflow_is_crash_safe(home: Path) -> None:
+    """On an engine of the check's own: it is given no database."""
+    run(CRASHES, "", home)
 
 
 def test_the_quickstart_has_nothing_to_do_the_third_time(database_url: str, home: Path) -> None:
@@ -181,6 +186,7 @@ def test_the_readme_names_every_command() -> None:
         ("stream", "list"),
         ("stream", "info"),
         ("prune",),
+        ("replay",),
         ("health",),
         ("doctor",),
     }
