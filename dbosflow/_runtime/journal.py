@@ -172,7 +172,7 @@ class Journal(Service):
             return False
         self._under_way = batch
         async with self._lane.lock:
-            if not await self._dies(batch, written=False):
+            if self.tripwire is None or not await self._dies(self.tripwire, batch, written=False):
                 await self._settle(batch)
         self._under_way = None
         return True
@@ -241,8 +241,8 @@ class Journal(Service):
                 return
             batch = self._without_failed(batch, result)
 
-    async def _dies(self, batch: Batch, *, written: bool) -> bool:
-        if self.tripwire is None or not await self.tripwire(batch, written=written):
+    async def _dies(self, tripwire: Tripwire, batch: Batch, *, written: bool) -> bool:
+        if not await tripwire(batch, written=written):
             return False
         await self._lane_lost(batch)
         return True
@@ -339,7 +339,7 @@ class Journal(Service):
                 return
 
     async def _written(self, batch: Batch, started: Iterable[str]) -> None:
-        if not await self._dies(batch, written=True):
+        if self.tripwire is None or not await self._dies(self.tripwire, batch, written=True):
             self._acknowledge(batch, started)
 
     def _acknowledge(self, batch: Batch, started: Iterable[str]) -> None:
