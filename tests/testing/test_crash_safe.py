@@ -37,7 +37,7 @@ attempts: dict[str, int] = {}
         (safe.kit_loop, (2,), 15),
         (safe.kit_sleeps, (), 11),
         (safe.kit_gives_up, (), 7),
-        (safe.kit_cancels, (), 12),
+        (safe.kit_cancels, (), 9),
         (safe.kit_fails, (1,), 7),
     ],
     ids=lambda one: getattr(getattr(one, "definition", None), "name", None),
