@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg import errors
 from psycopg.rows import DictRow, dict_row
 
 from dbosflow._store import statements
 from dbosflow._store.arrays import Texts
+from dbosflow.errors import PermissionDeniedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from psycopg import AsyncConnection
 
 Rows = list[DictRow]
@@ -23,9 +28,27 @@ def _is_texts(value: object) -> bool:
 async def fetch_all(connection: AsyncConnection[Any], schema: str, table: str, name: str, /, **values: Any) -> Rows:
     """The rows of statement ``name`` of ``sql/<table>.sql``."""
     values = {key: Texts(value) if _is_texts(value) else value for key, value in values.items()}
+    with rights_named(schema):
+        return await _fetch_all(connection, statements.load(table, schema)[name], values)
+
+
+async def _fetch_all(connection: AsyncConnection[Any], statement: str, values: dict[str, Any]) -> Rows:
     async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(statements.literal(statements.load(table, schema)[name]), values)
+        await cursor.execute(statements.literal(statement), values)
         return await cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def rights_named(schema: str) -> Iterator[None]:
+    """What the database refuses this role, as an error that says what to do."""
+    try:
+        yield
+    except errors.InsufficientPrivilege as error:
+        message = (
+            f"this database role may not do this in schema {schema!r}: {error.diag.message_primary}. Connect as "
+            "another role, or grant this one what `dbosflow migrate --grants` prints for a worker, client or reader"
+        )
+        raise PermissionDeniedError(message) from error
 
 
 _REFUSED_CLASSES = ("22", "23", "54")
