@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dbosflow.errors import ConfigurationError
@@ -30,7 +30,7 @@ class Settings:
     max_recoveries: int = 10
     """Reclaims from dead workers without a new record before a workflow is parked as blocked."""
     connect_timeout: float = 15.0
-    listen_url: str | None = None
+    listen_url: str | None = field(default=None, repr=False)
     """Where to LISTEN, if not at the database's URL: a direct way past a pooler that hands connections on."""
     pooled: bool | None = None
     """Whether a pooler in transaction mode stands between; found out when the engine opens, unless told."""

@@ -7,6 +7,7 @@
     ├── DefinitionError             a decorated function cannot be used the way it is written
     ├── DatabaseUnavailableError    no connection within the time allowed
     ├── SchemaError                 the database's schema and this code do not fit
+    ├── PermissionDeniedError       the database role may not do what was asked
     ├── EngineClosedError           the engine is not open (any more)
     ├── BlockingCallError           a blocking call on a running event loop; names its awaitable twin
     ├── WrongColourError            a plain call of a sync function from async code, or the reverse
@@ -63,6 +64,10 @@ class DatabaseUnavailableError(DbosflowError):
 
 class SchemaError(DbosflowError):
     """The database's schema and this version of dbosflow do not fit together."""
+
+
+class PermissionDeniedError(DbosflowError):
+    """The database role may not do what was asked: the message says on what it lacks rights. Nothing was written."""
 
 
 class EngineClosedError(DbosflowError):

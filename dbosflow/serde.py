@@ -2,7 +2,8 @@
 
 The rule is *live equals replay*. A value goes on in the live run as what a replay would read back, so a codec has only
 one way out: through its own JSON text. What JSON cannot carry under the declared type is refused where it is made.
-No pickle; nothing is imported, and no name from the database is looked up except among classes already imported.
+No pickle; nothing is imported, and names from the database are looked up among classes already imported, without
+running any code.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import math
 import re
 import sys
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
@@ -79,7 +81,7 @@ class Codec(Generic[T]):
                 raise self._unfit(error) from error
         try:
             return self._adapter.validate_python(json.loads(text))
-        except ValueError as error:  # pydantic's is one, too
+        except (ValueError, RecursionError) as error:  # pydantic's is one, too
             raise self._unfit(error) from error
 
     def round_trip(self, value: T) -> tuple[str, T]:
@@ -160,15 +162,14 @@ def _error_row(kind: str, module: str, message: str, args: list[Any] | None, lon
 def load_error(text: str) -> tuple[BaseException | None, str, str]:
     """The exception that ``text`` stands for, if it can be rebuilt; and in any case its type's name and its message.
 
-    Rebuilt means: the class is already imported here, takes the recorded arguments, and gives the recorded message.
+    Rebuilt means: the class is a subclass of ``Exception`` and already imported here, takes the recorded arguments, and
+    gives the recorded message. So whoever can write rows can have the constructors of such classes called.
     """
-    row = json.loads(text)
+    row = for_people(text)
     if not isinstance(row, dict):  # nothing of ours
-        row = {"message": text}
-    name, message, args = str(row.get("type")), str(row.get("message")), row.get("args")
-    kind: Any = sys.modules.get(str(row.get("module")))
-    for part in name.split("."):
-        kind = getattr(kind, part, None)
+        row = {"message": text[:_LONGEST_MESSAGE]}
+    name, message, args = _word(row.get("type")), _word(row.get("message")), row.get("args")
+    kind = _imported(_word(row.get("module")), name)
     if not (isinstance(kind, type) and issubclass(kind, Exception) and isinstance(args, list)):
         return None, name, message
     try:
@@ -176,6 +177,35 @@ def load_error(text: str) -> tuple[BaseException | None, str, str]:
     except Exception:  # noqa: BLE001 (a class of the user's, with a constructor of its own)
         return None, name, message
     return (error if type(error) is kind and _message(error) == message else None), name, message
+
+
+def for_people(text: str) -> Any:
+    """What a JSON text from the database stands for; the text itself where Python's parser gives up on it.
+
+    Postgres takes deeper nesting and longer numbers than Python does, and one such row must not break a listing.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else str(value) if value is None else f"<{type(value).__name__}>"
+
+
+def _imported(module: str, name: str) -> Any:
+    """The class of this qualified name in a module that is imported; anything else, or ``None``, if it is no class.
+
+    Names from the database are looked up in dictionaries only: a module's own ``__getattr__``, or a class's, is code
+    that they could have run, and it may import.
+    """
+    found: Any = sys.modules.get(module)
+    for part in name.split("."):
+        if not isinstance(found, ModuleType | type):
+            return None
+        found = object.__getattribute__(found, "__dict__").get(part)
+    return found
 
 
 def _message(error: BaseException) -> str:

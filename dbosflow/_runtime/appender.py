@@ -27,7 +27,13 @@ from dbosflow._runtime.service import Service, tell_closed
 from dbosflow._store import stream
 from dbosflow._store.notify import stream_topic
 from dbosflow._store.queries import is_refused
-from dbosflow.errors import SerializationError, StreamClosedError, StreamInputError, WorkflowNotFoundError
+from dbosflow.errors import (
+    PermissionDeniedError,
+    SerializationError,
+    StreamClosedError,
+    StreamInputError,
+    WorkflowNotFoundError,
+)
 from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
@@ -128,6 +134,10 @@ class Appender(Service):
             return False
         try:
             await self._write(taken)
+        except PermissionDeniedError as error:  # trying again would change nothing
+            for stream_of, block in taken:
+                self._forget(stream_of, block)
+                _tell_error(block, error)
         except BaseException as error:
             if isinstance(error, psycopg.errors.UniqueViolation) or not (
                 isinstance(error, Exception) and is_refused(error)

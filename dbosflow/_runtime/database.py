@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import os
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from psycopg import conninfo
 
 from dbosflow._embedded import EmbeddedServer
+from dbosflow._store.connect import refuse_misplaced_secrets
 from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_DATA_DIR
 from dbosflow.errors import ConfigurationError
 
@@ -24,7 +25,7 @@ logger = logging.getLogger("dbosflow.database")
 class Database:
     """A server to connect to, and what must be let go of afterwards."""
 
-    url: str
+    url: str = field(repr=False)
     source: str
     resources: ExitStack
 
@@ -72,6 +73,7 @@ def find_database(
 def _shown(url: str) -> str:
     """The URL's parts without its password."""
     try:
+        refuse_misplaced_secrets(url)
         parts = conninfo.conninfo_to_dict(url)
     except Exception:  # noqa: BLE001 (connecting says what is wrong with it)
         return "a URL that cannot be read"

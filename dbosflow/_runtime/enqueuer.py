@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._runtime.service import Service, tell_closed
 from dbosflow._store import workflow
 from dbosflow._store.queries import is_refused
-from dbosflow.errors import SerializationError
+from dbosflow.errors import PermissionDeniedError, SerializationError
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
@@ -47,6 +47,10 @@ class Enqueuer(Service):
             async with self._pool.connection() as connection:
                 new = await workflow.enqueue(connection, self._schema, rows)
         except BaseException as error:
+            if isinstance(error, PermissionDeniedError):  # trying again would change nothing
+                for future in (one for _, futures in pending.values() for one in futures if not one.done()):
+                    future.set_exception(error)
+                return bool(self._pending)
             if isinstance(error, Exception) and is_refused(error):
                 await self._one_by_one(pending)
                 return True

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import math
 from collections import deque
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from dbosflow._runtime.hub import UNSEEN
 from dbosflow._store.stream import ranges_of
 from dbosflow.errors import (
     ConfigurationError,
+    SerializationError,
     StreamCancelledError,
     StreamError,
     StreamFailedError,
@@ -284,13 +284,19 @@ class Reader:
     def _decode(self, block: Block) -> list[Any]:
         text = block.values or "[]"
         codec = self._reading.codec
-        values: list[Any] = json.loads(text) if codec is None else codec.load(text)
+        values: Any = serde.for_people(text) if codec is None else codec.load(text)
+        if not isinstance(values, list) or len(values) != block.count:
+            msg = (
+                f"stream {self.key!r} of workflow {self.workflow_id!r} cannot be read at offset {block.offset}: "
+                f"the row there holds no {block.count} values"
+            )
+            raise SerializationError(msg)
         return values
 
     def _outcome(self, kind: FrameKind, payload: str | None) -> StreamOutcome:
         if kind is FrameKind.COMPLETE:
             codec = self._reading.final
-            final = None if payload is None else json.loads(payload) if codec is None else codec.load(payload)
+            final = None if payload is None else serde.for_people(payload) if codec is None else codec.load(payload)
             return StreamOutcome(kind, final=final)
         where = f"stream {self.key!r} of workflow {self.workflow_id!r}"
         if kind is FrameKind.CANCELLED:

@@ -110,7 +110,7 @@ async def connect_async(
 
 def _target(url: str) -> _Target:
     """Reads ``url``: a ``postgresql://`` URL or libpq's ``key=value`` form."""
-    _refuse_misplaced_secrets(url)
+    refuse_misplaced_secrets(url)
     try:
         given = conninfo.conninfo_to_dict(url)
     except psycopg.Error:
@@ -131,8 +131,12 @@ def _target(url: str) -> _Target:
     return _Target(url, settings, len(hosts), place)
 
 
-def _refuse_misplaced_secrets(url: str) -> None:
-    """Refuses a URL whose password holds a bare ``@`` or ``/``: its rest would be taken for a host or a database."""
+def refuse_misplaced_secrets(url: str) -> None:
+    """Refuses a URL whose password holds a bare ``@`` or ``/``: its rest would be taken for a host or a database.
+
+    Raises:
+        ConfigurationError: which shows nothing of the URL.
+    """
     if not url.startswith(("postgresql://", "postgres://")):
         return
     authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")

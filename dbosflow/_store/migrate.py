@@ -15,17 +15,18 @@ as long as ``compatibility.oldest_code`` lets it: that is what a rolling deploy 
 from __future__ import annotations
 
 import io
+import re
 import threading
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 import psycopg
 from psycopg import errors
 
 from dbosflow._store import statements
 from dbosflow._store.connect import TIMEOUT, connect
-from dbosflow.errors import DatabaseUnavailableError, SchemaError
+from dbosflow.errors import DatabaseUnavailableError, PermissionDeniedError, SchemaError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,6 +43,11 @@ CODE_GENERATION = 1
 
 # alembic's `op` and `context` are process-wide, and engines may open in several threads.
 _alembic_in_use = threading.Lock()
+
+
+GrantKind = Literal["worker", "client", "reader"]
+
+_GRANTED = re.compile(r':"(role|schema)"')
 
 
 class _State(NamedTuple):
@@ -86,6 +92,13 @@ def migration_sql(schema: str = statements.DEFAULT_SCHEMA, since: str | None = N
     text = io.StringIO()
     _upgrade(f"{since or 'base'}:{HEAD}", text, schema=schema, preamble=preamble)
     return text.getvalue()
+
+
+def grants_sql(role: str, kind: GrantKind, schema: str = statements.DEFAULT_SCHEMA) -> str:
+    """What the owner of ``schema`` runs, once it is migrated, so that ``role`` can be a ``kind``; for psql."""
+    text = statements.source("grants")[kind]
+    names = {"role": statements.quoted(role), "schema": statements.quoted(schema)}
+    return _GRANTED.sub(lambda place: names[place[1]], text).strip() + "\n"
 
 
 def drop_schema(url: str, schema: str, *, timeout: float = TIMEOUT) -> None:
@@ -204,11 +217,13 @@ def named_errors(schema: str) -> Iterator[None]:
     """What the database says, as this package's errors, which say what to do."""
     try:
         yield
-    except errors.InsufficientPrivilege as error:
+    except (errors.InsufficientPrivilege, PermissionDeniedError) as error:
+        refusal = error if isinstance(error, psycopg.Error) else error.__cause__
+        why = refusal.diag.message_primary if isinstance(refusal, psycopg.Error) else error
         message = (
-            f"this database role may not use or migrate schema {schema!r}: {error.diag.message_primary}. "
-            "Run `dbosflow migrate` as the role that owns the schema, or is to own it, and grant this one USAGE on "
-            "the schema and SELECT, INSERT, UPDATE, DELETE on its tables."
+            f"this database role may not use or migrate schema {schema!r}: {why}. Run `dbosflow migrate` as the role "
+            "that owns the schema, or is to own it, and grant this one USAGE on the schema and SELECT, INSERT, UPDATE, "
+            "DELETE on its tables, as `dbosflow migrate --grants ROLE` prints it."
         )
         raise SchemaError(message) from error
     except psycopg.OperationalError as error:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+from psycopg import errors
 from psycopg.rows import DictRow, dict_row, namedtuple_row
 
 from dbosflow._store import statements
 from dbosflow._store.arrays import Texts
+from dbosflow.errors import PermissionDeniedError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from psycopg import AsyncConnection
 
 Rows = list[DictRow]
@@ -22,20 +27,38 @@ def _is_texts(value: object) -> bool:
 
 async def fetch_all(connection: AsyncConnection[Any], schema: str, table: str, name: str, /, **values: Any) -> Rows:
     """The rows of statement ``name`` of ``sql/<table>.sql``."""
-    values = {key: Texts(value) if _is_texts(value) else value for key, value in values.items()}
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(statements.literal(statements.load(table, schema)[name]), values)
-        return await cursor.fetchall() if cursor.description else []
+    return await _fetch(connection, schema, (table, name), values, dict_row)
 
 
 async def fetch_named(
     connection: AsyncConnection[Any], schema: str, table: str, name: str, /, **values: Any
 ) -> list[Any]:
     """:func:`fetch_all` for many rows: named tuples, which take a third of the time."""
-    values = {key: Texts(value) if _is_texts(value) else value for key, value in values.items()}
-    async with connection.cursor(row_factory=namedtuple_row) as cursor:
-        await cursor.execute(statements.literal(statements.load(table, schema)[name]), values)
-        return await cursor.fetchall()
+    return await _fetch(connection, schema, (table, name), values, namedtuple_row)
+
+
+async def _fetch(
+    connection: AsyncConnection[Any], schema: str, where: tuple[str, str], values: dict[str, Any], shape: Any
+) -> list[Any]:
+    table, name = where
+    bound = {key: Texts(value) if _is_texts(value) else value for key, value in values.items()}
+    with rights_named(schema):
+        async with connection.cursor(row_factory=shape) as cursor:
+            await cursor.execute(statements.literal(statements.load(table, schema)[name]), bound)
+            return await cursor.fetchall() if cursor.description else []
+
+
+@contextmanager
+def rights_named(schema: str) -> Iterator[None]:
+    """What the database refuses this role, as an error that says what to do."""
+    try:
+        yield
+    except errors.InsufficientPrivilege as error:
+        message = (
+            f"this database role may not do this in schema {schema!r}: {error.diag.message_primary}. Connect as "
+            "another role, or grant this one what `dbosflow migrate --grants` prints for a worker, client or reader"
+        )
+        raise PermissionDeniedError(message) from error
 
 
 _REFUSED_CLASSES = ("22", "23", "54")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._store.queries import fetch_all, fetch_named
-from dbosflow._store.workflow import parsed
+from dbosflow._store.workflow import parsed, parsed_error
 from dbosflow.types import StepInfo
 
 if TYPE_CHECKING:
@@ -166,4 +166,4 @@ async def collected(connection: AsyncConnection[Any], schema: str, workflow_id: 
 async def list_steps(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> list[StepInfo]:
     """A workflow's records in the order they were made."""
     rows = await fetch_all(connection, schema, _TABLE, "list", workflow_id=workflow_id)
-    return [StepInfo(**{**row, "output": parsed(row["output"]), "error": parsed(row["error"])}) for row in rows]
+    return [StepInfo(**{**row, "output": parsed(row["output"]), "error": parsed_error(row["error"])}) for row in rows]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg.rows import dict_row
 
 from dbosflow._store import statements
-from dbosflow._store.queries import fetch_all
+from dbosflow._store.queries import fetch_all, rights_named
+from dbosflow.serde import for_people
 from dbosflow.types import FrameKind, StreamInfo, StreamState, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
+    from dbosflow._store.queries import Rows
     from dbosflow.types import Ranges
 
 _TABLE = "stream"
@@ -117,8 +118,11 @@ def _is_in(offset: int, rollbacks: Iterable[tuple[int, Ranges]]) -> bool:
 
 
 def ranges_of(text: str) -> Ranges:
-    """The ranges of a rollback frame."""
-    return tuple((first, stop) for first, stop in json.loads(text))
+    """The ranges of a rollback frame; none if somebody else wrote it: one fetch serves many readers."""
+    rows = for_people(text)
+    if not isinstance(rows, list):
+        return ()
+    return tuple((row[0], row[1]) for row in rows if isinstance(row, list) and list(map(type, row)) == [int, int])
 
 
 async def tail(connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str) -> int:
@@ -180,11 +184,8 @@ async def append(connection: AsyncConnection[Any], schema: str, rows: Sequence[t
     """Appends blocks to inputs: ``(workflow id, key, count, kind, values, bytes, producer)`` each."""
     names = ("ids", "keys", "counts", "kinds", "values", "bytes", "producers")
     arrays = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
-    async with connection.cursor(row_factory=dict_row) as cursor:
-        # Not prepared: a plan that was made while the table was empty would scan it.
-        statement = statements.literal(statements.load(_TABLE, schema)["append"])
-        await cursor.execute(statement, arrays, prepare=False)
-        found = await cursor.fetchall()
+    with rights_named(schema):
+        found = await _append(connection, schema, arrays)
     return [
         Appended(
             None if row["status"] is None else WorkflowStatus(row["status"]),
@@ -193,6 +194,14 @@ async def append(connection: AsyncConnection[Any], schema: str, rows: Sequence[t
         )
         for row in found
     ]
+
+
+async def _append(connection: AsyncConnection[Any], schema: str, arrays: dict[str, list[Any]]) -> Rows:
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        # Not prepared: a plan that was made while the table was empty would scan it.
+        statement = statements.literal(statements.load(_TABLE, schema)["append"])
+        await cursor.execute(statement, arrays, prepare=False)
+        return await cursor.fetchall()
 
 
 async def emitted(

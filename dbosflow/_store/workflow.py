@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._store.queries import fetch_all
+from dbosflow.serde import for_people
 from dbosflow.types import WorkflowInfo, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -189,10 +190,20 @@ async def list_workflows(connection: AsyncConnection[Any], schema: str, which: W
 
 
 def _info(row: dict[str, Any]) -> WorkflowInfo:
-    payloads = {name: parsed(row[name]) for name in ("input", "output", "error")}
-    return WorkflowInfo(**{**row, **payloads, "status": WorkflowStatus(row["status"])})
+    payloads = {name: parsed(row[name]) for name in ("input", "output")}
+    return WorkflowInfo(
+        **{**row, **payloads, "error": parsed_error(row["error"]), "status": WorkflowStatus(row["status"])}
+    )
 
 
 def parsed(payload: str | None) -> Any:
     """A payload for people: what it stands for."""
-    return None if payload is None else json.loads(payload)
+    return None if payload is None else for_people(payload)
+
+
+def parsed_error(payload: str | None) -> dict[str, Any] | None:
+    """An error's record for people; what is none of ours becomes the message of one."""
+    record = parsed(payload)
+    if record is None or isinstance(record, dict):
+        return record
+    return {"type": None, "module": None, "message": payload, "args": None}

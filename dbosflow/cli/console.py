@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from _typeshed import DataclassInstance
+
 _LONGEST_SUMMARY = 80
 
 
@@ -103,8 +105,13 @@ def _plain(value: Any) -> Any:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return fields_of(value)
     raise TypeError(value)
+
+
+def fields_of(record: DataclassInstance) -> dict[str, Any]:
+    """A record by the names of its fields. Not ``asdict``, which descends into payloads as deep as they are."""
+    return {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
 
 
 def summary(value: Any) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dbosflow._store.workflow import WorkflowFilter
@@ -84,7 +83,7 @@ def _show(args: argparse.Namespace) -> int:
         steps = engine.list_steps(args.id)
         streams = engine.streams.list(args.id)
     if args.json:
-        say(console.document({**asdict(info), "steps": steps, "streams": streams}))
+        say(console.document({**console.fields_of(info), "steps": steps, "streams": streams}))
         return 0
     say(_record(info))
     for title, text in (("steps", _steps(steps)), ("streams", _streams(streams))):
@@ -100,7 +99,7 @@ def _cancel(args: argparse.Namespace) -> int:
         unknown = {"outcome": "unknown", "status": None}
         say(
             console.document(
-                [{"id": one, **(asdict(answer) if answer else unknown)} for one, answer in answers.items()]
+                [{"id": one, **(console.fields_of(answer) if answer else unknown)} for one, answer in answers.items()]
             )
         )
     return 0 if all(answers.values()) else 1

@@ -40,6 +40,7 @@ SELECT c.relname AS "table", array_agg(r.name ORDER BY r.name) AS lacks
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL unnest(CASE WHEN c.relname IN ('schema_version', 'compatibility') THEN ARRAY['SELECT']
+                               WHEN c.relname = 'step' THEN ARRAY['SELECT', 'INSERT', 'DELETE']
                                ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'] END) AS r (name)
 WHERE n.nspname = :schema AND c.relkind = 'r' AND NOT has_table_privilege(c.oid, r.name)
 GROUP BY c.relname

@@ -20,7 +20,7 @@ from dbosflow.cli.doctor.database import (
 )
 from dbosflow.cli.doctor.finding import Finding, Verdict
 from dbosflow.cli.doctor.work import judge_schema, judge_work, judge_workers
-from dbosflow.errors import DbosflowError
+from dbosflow.errors import DbosflowError, PermissionDeniedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -86,7 +86,7 @@ class _Examination:
         rights = await doctor.rights(self._connection, self._schema)
         try:
             state = await doctor.state(self._connection, self._schema)
-        except psycopg.errors.InsufficientPrivilege:
+        except PermissionDeniedError:
             state = None
         finding = judge_schema(self._schema, state, rights)
         self.usable = bool(state and state[0]) and not any("SELECT" in lacks for lacks in rights["missing"].values())

@@ -1,0 +1,23 @@
+-- What each kind of role needs, and no more. Run by the owner of the schema after each migration:
+-- `dbosflow migrate --grants ROLE --as worker` prints it with the names filled in. The tests run as these roles.
+
+-- name: worker (runs workflows, and does what clients do)
+-- Records are never altered, so not even a worker may; it may delete them, to prune.
+GRANT USAGE ON SCHEMA :"schema" TO :"role";
+GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".stream_value TO :"role";
+GRANT SELECT, INSERT, DELETE ON :"schema".step TO :"role";
+GRANT SELECT, INSERT, UPDATE, DELETE
+    ON :"schema".workflow, :"schema".stream_block, :"schema".stream_trim, :"schema".worker TO :"role";
+
+-- name: client (starts workflows for workers, writes to their inputs, asks for cancellations, reads)
+GRANT USAGE ON SCHEMA :"schema" TO :"role";
+GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
+    :"schema".stream_trim, :"schema".worker, :"schema".stream_value TO :"role";
+GRANT INSERT (id, name, status, queue, priority, input, input_streams) ON :"schema".workflow TO :"role";
+GRANT UPDATE (cancel_requested_at, status, ended_at, recoveries) ON :"schema".workflow TO :"role";
+GRANT INSERT ON :"schema".stream_block TO :"role";
+
+-- name: reader (reads results, records and streams)
+GRANT USAGE ON SCHEMA :"schema" TO :"role";
+GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
+    :"schema".stream_trim, :"schema".worker, :"schema".stream_value TO :"role";

@@ -1,0 +1,182 @@
+"""Least privilege: what ``dbosflow migrate --grants`` prints is enough for each kind of role, and the rest is refused.
+
+The roles cannot log in: the tests connect as the server's own role and take theirs in the session's options.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+import psycopg
+import pytest
+
+from dbosflow import Engine, read_input_async, sleep_async, step, workflow, write_stream_async
+from dbosflow.cli import main
+from dbosflow.errors import PermissionDeniedError, SchemaError, WorkflowCancelledError
+from tests.conftest import POOLER_VARIABLE
+from tests.support import with_parameters
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    Execute = Callable[..., list[tuple[Any, ...]]]
+    AsRole = Callable[[str], str]
+
+pytestmark = pytest.mark.skipif(bool(os.environ.get(POOLER_VARIABLE)), reason="a pooler takes no options")
+
+KINDS = ("worker", "client", "reader")
+
+
+@step(max_attempts=2, interval=0)
+async def doubled_by_role(number: int) -> int:
+    await write_stream_async("tried", number)
+    return 2 * number
+
+
+@workflow
+async def child_of_role(number: int) -> int:
+    return await doubled_by_role(number)
+
+
+@workflow(inputs=["given"])
+async def everything_by_role() -> list[int]:
+    """One of each: a step, an input, a stream, a child, a timer."""
+    found = [await doubled_by_role(1)]
+    async with read_input_async("given") as given:
+        async for item in given:
+            if item.closed:
+                break
+            await write_stream_async("out", item.value)
+            found.append(await child_of_role(item.value))
+    await sleep_async(0.01)
+    return found
+
+
+@workflow(inputs=["never"])
+async def waits_for_role() -> None:
+    async with read_input_async("never") as never:
+        async for _ in never:
+            pass
+
+
+@pytest.fixture
+def as_role(database_url: str, execute: Execute, capsys: pytest.CaptureFixture[str]) -> Iterator[AsRole]:
+    """The database's URL as a role of a kind, which has what the command line prints for it."""
+    names = {kind: f"dbosflow_{kind}_{uuid4().hex}" for kind in (*KINDS, "nobody")}
+    for kind, name in names.items():
+        execute(f"CREATE ROLE {name}")
+        if kind in KINDS:
+            assert main(["migrate", "--grants", name, "--as", kind]) == 0
+            execute(capsys.readouterr().out)
+    try:
+        yield lambda kind: with_parameters(database_url, options=f"-c role={names[kind]}")
+    finally:
+        for name in names.values():
+            execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
+
+
+def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole) -> None:
+    """A worker runs all there is, a client starts, writes, cancels and reads, a reader reads."""
+    with (
+        Engine(as_role("worker"), compact_every=0.05) as worker,
+        Engine(as_role("client"), executes=False) as client,
+        Engine(as_role("reader"), executes=False) as reader,
+    ):
+        serving = threading.Thread(target=worker.run_worker, args=("default",), daemon=True)
+        serving.start()
+        handle = client.start(everything_by_role.options(workflow_id="all"))
+        for number in (3, 4):
+            client.write_stream("all", "given", number)
+        client.close_stream("all", "given")
+        assert handle.result(timeout=60) == [2, 6, 8]
+        assert list(reader.read_stream("all", "out", timeout=60)) == [3, 4]
+        assert reader.handle("all", everything_by_role).result(timeout=60) == [2, 6, 8]
+        assert len(reader.list_workflows()) == 3
+        assert reader.list_steps("all")
+        assert {one.key for one in reader.streams.list("all")} >= {"given", "out", "tried"}
+
+        waiting = client.start(waits_for_role.options(workflow_id="waiting"))
+        waiting.cancel()
+        unbegun = client.start(waits_for_role.options(queue="nobody-serves-it", workflow_id="unbegun"))
+        assert unbegun.cancel().outcome == "cancelled"
+        assert worker.run(child_of_role, 5) == 10
+        worker.streams.trim("all", "out", before=1)
+        with pytest.raises(WorkflowCancelledError):
+            reader.handle("waiting").result(timeout=60)
+        assert worker.prune(older_than=1e-6) == 6
+        assert reader.list_workflows() == []
+    serving.join(30)
+
+
+def test_a_reader_changes_nothing(as_role: AsRole) -> None:
+    """Each attempt ends at once, with an error that says who may."""
+    with (
+        Engine(as_role("client"), executes=False) as client,
+        Engine(as_role("reader"), executes=False) as reader,
+    ):
+        client.start(waits_for_role.options(workflow_id="there"))
+        attempts: list[Callable[[], object]] = [
+            lambda: reader.start(child_of_role, 1),
+            lambda: reader.handle("there").cancel(),
+            lambda: reader.write_stream("there", "never", 1),
+            lambda: reader.close_stream("there", "never"),
+            lambda: reader.streams.trim("there", "never", before=1),
+            lambda: reader.prune(older_than=1),
+        ]
+        for attempt in attempts:
+            with pytest.raises(PermissionDeniedError, match="dbosflow migrate --grants"):
+                attempt()
+        assert reader.handle("there").status() == "queued"
+
+
+def test_a_client_prunes_and_runs_nothing(as_role: AsRole) -> None:
+    """Nor does it trim; and an engine that would run workflows does not open."""
+    with Engine(as_role("client"), executes=False) as client:
+        client.start(waits_for_role.options(workflow_id="there"))
+        with pytest.raises(PermissionDeniedError):
+            client.prune(older_than=1)
+        with pytest.raises(PermissionDeniedError):
+            client.streams.trim("there", "never", before=1)
+    for kind in ("client", "reader"):
+        with pytest.raises(SchemaError, match="dbosflow migrate --grants"), Engine(as_role(kind)):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("kind", "statement"),
+    [
+        ("worker", "UPDATE dbosflow.step SET output = '1'"),
+        ("worker", "UPDATE dbosflow.compatibility SET oldest_code = 9"),
+        ("worker", "CREATE TABLE dbosflow.mine (a int)"),
+        ("worker", "DROP TABLE dbosflow.step"),
+        ("client", "UPDATE dbosflow.workflow SET output = '1'"),
+        ("client", "UPDATE dbosflow.workflow SET worker_id = NULL"),
+        ("client", "INSERT INTO dbosflow.step (workflow_id) VALUES ('x')"),
+        ("client", "DELETE FROM dbosflow.workflow"),
+        ("client", "UPDATE dbosflow.worker SET state = 'dead'"),
+        ("reader", "INSERT INTO dbosflow.stream_block (workflow_id) VALUES ('x')"),
+        ("reader", "UPDATE dbosflow.workflow SET status = 'queued'"),
+    ],
+)
+def test_what_a_kind_does_not_need_is_refused(as_role: AsRole, kind: str, statement: str) -> None:
+    """Also past the engine, by SQL of its own."""
+    with psycopg.connect(as_role(kind)) as connection, pytest.raises(psycopg.errors.InsufficientPrivilege):
+        connection.execute(statement.encode())
+
+
+def test_a_schema_to_be_migrated_is_the_owners_business(as_role: AsRole, execute: Execute) -> None:
+    """A worker that meets an older schema, or none that it may use, says whose turn it is."""
+    for kind in ("nobody", "worker"):
+        if kind == "worker":
+            execute("UPDATE dbosflow.schema_version SET version_num = '0002'")
+        with pytest.raises(SchemaError, match="Run `dbosflow migrate` as the role that owns the schema"):
+            Engine(as_role(kind)).open()
+
+
+def test_doctor_agrees_with_the_grants(as_role: AsRole, capsys: pytest.CaptureFixture[str]) -> None:
+    """A worker's role has all that it looks for."""
+    main(["doctor", "--database-url", as_role("worker")])
+    assert "lacks" not in capsys.readouterr().out
