@@ -3,6 +3,8 @@
 -- name: batch (written whole or not at all)
 -- The sections in -- [ ] are left out when a batch has none of their rows: each shape is a statement of its own, prepared once.
 -- Locks: the lane's own worker row FOR KEY SHARE, which a death in progress (FOR UPDATE) makes it wait for.
+-- Arrays are unnested side by side in a SELECT list, the shorter filled up with nulls: in FROM each would go through a
+-- tuplestore of its own, which took as long as the rest of the statement.
 -- Indexes: the primary keys; `moved` is one backward probe of stream_block's for each stream. IS NOT DISTINCT FROM keeps
 -- the planner from workflow_owned, by which it would join every run of the lane with every row of the batch.
 WITH lease AS MATERIALIZED (
@@ -12,7 +14,9 @@ WITH lease AS MATERIALIZED (
 , mine AS MATERIALIZED (
     SELECT w.id
     FROM lease
-    CROSS JOIN unnest(:run_ids::text[], :run_epochs::integer[]) AS r (id, epoch)
+    CROSS JOIN (
+        SELECT unnest(:run_ids::text[]) AS id, unnest(:run_epochs::integer[]) AS epoch
+    ) AS r
     JOIN dbosflow.workflow w ON w.id = r.id
     WHERE w.worker_id IS NOT DISTINCT FROM lease.id AND w.epoch = r.epoch
 )
@@ -21,7 +25,10 @@ WITH lease AS MATERIALIZED (
 , moved AS MATERIALIZED (
     SELECT r.workflow_id
     FROM lease
-    CROSS JOIN unnest(:tail_ids::text[], :tail_keys::text[], :tail_offsets::bigint[]) AS r (workflow_id, key, "offset")
+    CROSS JOIN (
+        SELECT unnest(:tail_ids::text[]) AS workflow_id, unnest(:tail_keys::text[]) AS key,
+               unnest(:tail_offsets::bigint[]) AS "offset"
+    ) AS r
     LEFT JOIN LATERAL (
         SELECT b."offset" + b.count AS next, b.kind
         FROM dbosflow.stream_block b
@@ -51,10 +58,13 @@ WITH lease AS MATERIALIZED (
            CASE WHEN s.input_streams IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(s.input_streams::json)) END,
            CASE WHEN s.owned THEN 1 ELSE 0 END, CASE WHEN s.owned THEN gate.id END,
            CASE WHEN s.owned THEN now() END
-    FROM unnest(:start_ids::text[], :start_names::text[], :start_queues::text[], :start_priorities::integer[],
-                :start_inputs::text[], :start_parent_ids::text[], :start_parent_keys::text[],
-                :start_input_streams::text[], :start_owned::boolean[])
-         AS s (id, name, queue, priority, input, parent_id, parent_key, input_streams, owned)
+    FROM (
+        SELECT unnest(:start_ids::text[]) AS id, unnest(:start_names::text[]) AS name,
+               unnest(:start_queues::text[]) AS queue, unnest(:start_priorities::integer[]) AS priority,
+               unnest(:start_inputs::text[]) AS input, unnest(:start_parent_ids::text[]) AS parent_id,
+               unnest(:start_parent_keys::text[]) AS parent_key,
+               unnest(:start_input_streams::text[]) AS input_streams, unnest(:start_owned::boolean[]) AS owned
+    ) AS s
     CROSS JOIN gate
     ORDER BY s.id
     ON CONFLICT (id) DO NOTHING
@@ -69,13 +79,18 @@ WITH lease AS MATERIALIZED (
     SELECT r.workflow_id, r.key, r.kind, r.epoch, r.seq, r.turn, r.attempt, r.output::json, r.error::json, r.child_id,
            now() + r.delay * interval '1 second', now() - r.elapsed * interval '1 second',
            r.loop_key, r.loop_offset, r.loop_next
-    FROM unnest(:record_ids::text[], :record_keys::text[], :record_kinds::text[], :record_epochs::integer[],
-                :record_seqs::integer[], :record_turns::integer[], :record_attempts::text[], :record_outputs::text[],
-                :record_errors::text[], :record_children::text[], :record_delays::double precision[],
-                :record_elapsed::double precision[], :record_loop_keys::text[], :record_loop_offsets::bigint[],
-                :record_loop_nexts::bigint[])
-         AS r (workflow_id, key, kind, epoch, seq, turn, attempt, output, error, child_id, delay, elapsed,
-               loop_key, loop_offset, loop_next)
+    FROM (
+        SELECT unnest(:record_ids::text[]) AS workflow_id, unnest(:record_keys::text[]) AS key,
+               unnest(:record_kinds::text[]) AS kind, unnest(:record_epochs::integer[]) AS epoch,
+               unnest(:record_seqs::integer[]) AS seq, unnest(:record_turns::integer[]) AS turn,
+               unnest(:record_attempts::text[]) AS attempt, unnest(:record_outputs::text[]) AS output,
+               unnest(:record_errors::text[]) AS error, unnest(:record_children::text[]) AS child_id,
+               unnest(:record_delays::double precision[]) AS delay,
+               unnest(:record_elapsed::double precision[]) AS elapsed,
+               unnest(:record_loop_keys::text[]) AS loop_key,
+               unnest(:record_loop_offsets::bigint[]) AS loop_offset,
+               unnest(:record_loop_nexts::bigint[]) AS loop_next
+    ) AS r
     CROSS JOIN gate
 )
 -- ]
@@ -85,10 +100,14 @@ WITH lease AS MATERIALIZED (
         (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, attempt, epoch)
     SELECT b.workflow_id, b.key, b."offset", b.count, b.kind, b.values::json, b.bytes, b.producer, b.producer_seq,
            b.attempt, b.epoch
-    FROM unnest(:block_ids::text[], :block_keys::text[], :block_offsets::bigint[], :block_counts::integer[],
-                :block_kinds::text[], :block_values::text[], :block_bytes::integer[], :block_producers::text[],
-                :block_producer_seqs::bigint[], :block_attempts::text[], :block_epochs::integer[])
-         AS b (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, attempt, epoch)
+    FROM (
+        SELECT unnest(:block_ids::text[]) AS workflow_id, unnest(:block_keys::text[]) AS key,
+               unnest(:block_offsets::bigint[]) AS "offset", unnest(:block_counts::integer[]) AS count,
+               unnest(:block_kinds::text[]) AS kind, unnest(:block_values::text[]) AS values,
+               unnest(:block_bytes::integer[]) AS bytes, unnest(:block_producers::text[]) AS producer,
+               unnest(:block_producer_seqs::bigint[]) AS producer_seq,
+               unnest(:block_attempts::text[]) AS attempt, unnest(:block_epochs::integer[]) AS epoch
+    ) AS b
     CROSS JOIN gate
 )
 -- ]
@@ -99,8 +118,11 @@ WITH lease AS MATERIALIZED (
     INSERT INTO dbosflow.stream_block
         (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
     SELECT i.workflow_id, i.key, coalesce(tail.next, 0), 1, i.kind, i.values::json, i.bytes, '', 0, i.epoch
-    FROM unnest(:input_ids::text[], :input_keys::text[], :input_kinds::text[], :input_values::text[],
-                :input_bytes::integer[], :input_epochs::integer[]) AS i (workflow_id, key, kind, values, bytes, epoch)
+    FROM (
+        SELECT unnest(:input_ids::text[]) AS workflow_id, unnest(:input_keys::text[]) AS key,
+               unnest(:input_kinds::text[]) AS kind, unnest(:input_values::text[]) AS values,
+               unnest(:input_bytes::integer[]) AS bytes, unnest(:input_epochs::integer[]) AS epoch
+    ) AS i
     CROSS JOIN gate
     LEFT JOIN LATERAL (
         SELECT b."offset" + b.count AS next, b.kind
@@ -118,8 +140,11 @@ WITH lease AS MATERIALIZED (
     UPDATE dbosflow.workflow w
     SET status = e.status, output = e.output::json, error = e.error::json, worker_id = NULL, wake_at = NULL,
         ended_at = CASE WHEN e.status <> 'blocked' THEN now() END
-    FROM unnest(:end_ids::text[], :end_epochs::integer[], :end_statuses::text[], :end_outputs::text[], :end_errors::text[])
-         AS e (id, epoch, status, output, error)
+    FROM (
+        SELECT unnest(:end_ids::text[]) AS id, unnest(:end_epochs::integer[]) AS epoch,
+               unnest(:end_statuses::text[]) AS status, unnest(:end_outputs::text[]) AS output,
+               unnest(:end_errors::text[]) AS error
+    ) AS e
     CROSS JOIN gate
     WHERE w.id = e.id AND w.worker_id IS NOT DISTINCT FROM gate.id AND w.epoch = e.epoch
 )
