@@ -38,6 +38,9 @@ class Proxy:
             self._listening.shutdown(socket.SHUT_RDWR)
         self._listening.close()
 
+    def sent(self, client: socket.socket, data: bytes) -> None:
+        """Sees what a client sends, before it is handed on. Called by a thread of each client's own."""
+
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
@@ -60,6 +63,8 @@ class Proxy:
                 if answers and random.random() < self.lossy:
                     self.lost += 1
                     break
+                if not answers:
+                    self.sent(source, data)
                 target.sendall(data)
         for end in (source, target):
             with suppress(OSError):

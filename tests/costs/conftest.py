@@ -1,0 +1,62 @@
+"""Engines whose connections are read."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from dbosflow import Engine, workflow
+from tests.behaviour.gate import Gate
+from tests.costs.wire import Wire, wire
+from tests.runtime.patience import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+    from contextlib import AbstractAsyncContextManager
+
+NEVER = 3600.0
+"""Seconds that no test takes: what works by the clock has nothing to do."""
+
+
+class OpenEngine(Protocol):
+    """How a test opens an engine."""
+
+    def __call__(self, **settings: Any) -> AbstractAsyncContextManager[Engine]: ...
+
+
+@workflow
+async def costs_nothing() -> None:
+    """The shortest of all."""
+
+
+@pytest.fixture
+def line(database_url: str) -> Iterator[Wire]:
+    """The wire before the test's database."""
+    with wire(database_url) as before:
+        yield before
+
+
+@pytest.fixture
+def open_engine(line: Wire) -> OpenEngine:
+    """Engines on that wire, which have run one workflow, if they run any, and hear what others notify."""
+
+    @asynccontextmanager
+    async def opened(**settings: Any) -> AsyncIterator[Engine]:
+        place = len(line.messages)
+        at_rest = {"lease": NEVER, "safety_poll": NEVER, "compact_every": None} | settings
+        async with Engine(line.url, **at_rest) as engine:
+            if engine_runs := settings.get("executes", True):
+                await engine.run_async(costs_nothing)
+            await until(lambda: "listener" in {one.session.role for one in line.since(place).messages})
+            await until(lambda: not engine_runs or line.since(place).executed["notify.notify"])
+            yield engine
+
+    return opened
+
+
+@pytest.fixture
+def gate() -> Gate:
+    """For workflows that go on when they are let."""
+    return Gate()
