@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.costs.wire import Wire
 
 STEPS = 200
-RESTLESS = 10
+RESTLESS = 50
 """Statements that an engine may still send because it was opened: its services look around once or twice."""
 STEP_BYTES = 650
 """What a batch of one small record may take on the wire."""
