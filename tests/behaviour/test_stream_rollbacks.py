@@ -525,7 +525,7 @@ def test_a_replay_reads_what_was_taken_back_meanwhile(database_url: str, gate: G
             gate.open()
             gate.open()
             assert interruptions["here"].reached()
-        interruptions["here"].let_through()
+            interruptions["here"].let_through()  # the next pass, which may begin before this engine has closed
         found = writing.handle("reading").result(PATIENCE)
     assert found == ["0", "1", "2", "3", "4", "rollback ((0, 5),)", *map(str, range(8)), "closed"]
     assert rows(database_url, "SELECT epoch > 1 FROM dbosflow.workflow WHERE id = 'reading'") == [(True,)]
