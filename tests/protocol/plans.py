@@ -39,6 +39,10 @@ class Plan:
         """The rows that the busiest node handled."""
         return max(map(_work, self.nodes))
 
+    def wal(self, what: str) -> int:
+        """What its writing parts wrote to the log: ``Records``, ``FPI`` (images of pages), ``Bytes`` (of both)."""
+        return sum(int(node[f"WAL {what}"]) for node in self.nodes if node["Node Type"] == "ModifyTable")
+
     @property
     def joined_results(self) -> set[str]:
         """The results of other parts that rows are joined with. Only those of one row cannot become a nested loop."""
@@ -83,7 +87,7 @@ async def prepare(connection: AsyncConnection[Any], name: str, statement: str) -
 async def explain(connection: AsyncConnection[Any], name: str, values: list[Any]) -> Plan:
     """Runs a prepared statement, and takes it back."""
     given = sql.SQL(", ").join(sql.Literal([*one] if isinstance(one, tuple) else one) for one in values)
-    execute = sql.SQL("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE {} {}").format(
+    execute = sql.SQL("EXPLAIN (ANALYZE, WAL, FORMAT JSON) EXECUTE {} {}").format(
         sql.Identifier(f"hot_{name}"), sql.SQL("({})").format(given) if values else sql.SQL("")
     )
     await connection.execute("BEGIN")
