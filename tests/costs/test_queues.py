@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 
 WORKFLOWS = 1000
 CONCURRENCY = 50
-RESTLESS = 10
+RESTLESS = 30
+"""More than an engine may still send because it was opened."""
 
 
 @workflow
@@ -50,7 +51,7 @@ def test_a_thousand_queued_workflows_are_claimed_and_ended_in_tens_of_statements
 
 def test_a_lone_queued_workflow_costs_an_insert_a_claim_and_an_end(open_engine: OpenEngine, line: Wire) -> None:
     """And no look at the queue besides: a worker that serves it is told."""
-    workflows = 20
+    workflows = 50
 
     async def main() -> None:
         async with open_engine() as engine, open_engine(executes=False) as client:

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from tests.costs.wire import Wire
 
 STEPS = 200
-RESTLESS = 50
-"""Statements that an engine may still send because it was opened: its services look around once or twice."""
+RESTLESS = 40
+"""More than an engine may still send because it was opened: each of its services looks around once or twice."""
 STEP_BYTES = 650
 """What a batch of one small record may take on the wire."""
 
@@ -72,7 +72,7 @@ def test_each_shape_of_a_batch_is_prepared_once(open_engine: OpenEngine, line: W
         prepared = {name: count for name, count in counts.prepared.items() if name.startswith("batch ")}
         assert prepared == dict.fromkeys(prepared, 1)
         assert prepared.keys() >= {"batch starts", "batch runs_records", "batch runs_ends"}
-        assert counts.prepared["notify.notify"] <= 2 < counts.executed["notify.notify"]  # also by a probe for poolers
+        assert counts.prepared["notify.notify"] <= 2  # also by the probe for a pooler
 
     asyncio.run(main())
 
@@ -109,7 +109,7 @@ def test_a_thousand_starts_at_once_are_a_handful_of_batches(open_engine: OpenEng
 
 def test_a_lone_workflow_without_steps_costs_two_batches_and_a_hint(open_engine: OpenEngine, line: Wire) -> None:
     """From its start to its result: what begins it, what ends it, and nothing that asks how it went."""
-    workflows = 50
+    workflows = 200
 
     async def main() -> None:
         async with open_engine() as engine:
@@ -118,7 +118,7 @@ def test_a_lone_workflow_without_steps_costs_two_batches_and_a_hint(open_engine:
                     await engine.run_async(costs_sequence, 0)
             assert counts.executed["batch starts"] == counts.executed["batch runs_ends"] == workflows
             assert counts.batches == 2 * workflows
-            assert counts.executed["notify.notify"] <= workflows + 2
+            assert counts.executed["notify.notify"] <= workflows + RESTLESS
             assert counts.others.total() <= workflows + RESTLESS
 
     asyncio.run(main())
@@ -149,8 +149,7 @@ def test_a_replay_of_a_thousand_steps_reads_once_and_writes_its_end(
             assert await engine.handle(handle.workflow_id).result_async() == sum(range(steps)) + 1
             counts = line.since(place)
         assert counts.executed["step.history"] == 1
-        batches = {name: count for name, count in counts.executed.items() if name.startswith("batch ")}
-        assert batches == {"batch starts": 1, "batch runs_ends": batches["batch runs_ends"]}
-        assert batches["batch runs_ends"] <= 2  # with the one by which the engine came to rest
+        assert counts.batches <= 3  # with the workflow by which the engine came to rest
+        assert not any("records" in name for name in counts.executed)
 
     asyncio.run(main())

@@ -12,7 +12,8 @@ WITH kept AS MATERIALIZED (
         (SELECT b."offset" FROM dbosflow.stream_block b
          WHERE b.workflow_id = :workflow_id AND b.key = :key ORDER BY b."offset" DESC LIMIT 1),
         (SELECT min(b."offset") FROM dbosflow.stream_block b
-         WHERE b.workflow_id = :workflow_id AND b.key = :key AND b.kind = 'values' AND b.attempt IS NOT NULL
+         WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" < :before
+           AND b.kind = 'values' AND b.attempt IS NOT NULL
            AND NOT EXISTS (
                SELECT FROM dbosflow.step s
                WHERE s.workflow_id = b.workflow_id AND s.key = left(b.producer, -length(b.attempt) - 1)
@@ -23,14 +24,14 @@ WITH kept AS MATERIALIZED (
                  AND r.producer = b.producer))) AS "offset"
 ), old AS MATERIALIZED (
     SELECT b."offset"
-    FROM dbosflow.stream_block b, kept
-    WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" + b.count <= kept."offset"
+    FROM dbosflow.stream_block b
+    WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" < (SELECT "offset" FROM kept)
+      AND b."offset" + b.count <= (SELECT "offset" FROM kept)
     ORDER BY b."offset"
-    FOR UPDATE OF b
+    FOR UPDATE
 ), removed AS (
     DELETE FROM dbosflow.stream_block b
-    USING old
-    WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" = old."offset"
+    WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" = ANY(ARRAY(SELECT "offset" FROM old))
     RETURNING b.kind, b.producer, b.count, b.bytes
 )
 INSERT INTO dbosflow.stream_trim (workflow_id, key, producer, count, bytes)
@@ -49,24 +50,25 @@ SELECT min("offset") AS first FROM dbosflow.stream_block WHERE workflow_id = :wo
 SELECT count FROM dbosflow.stream_trim WHERE workflow_id = :workflow_id AND key = :key AND producer = :producer;
 
 -- name: prune (finished workflows, oldest first, with all that is theirs; index: workflow_created)
+-- Probes of the primary keys for each that goes, written so that no plan can scan a table or join it as a whole.
 -- One whose parent still runs stays, since that may ask for its outcome. What another process prunes or compacts is skipped.
 WITH old AS MATERIALIZED (
     SELECT w.id
     FROM dbosflow.workflow w
     WHERE w.created_at < now() - :age * interval '1 second' AND w.ended_at < now() - :age * interval '1 second'
-      AND NOT EXISTS (SELECT FROM dbosflow.workflow p WHERE p.id = w.parent_id AND p.ended_at IS NULL)
+      AND coalesce((SELECT p.ended_at IS NOT NULL FROM dbosflow.workflow p WHERE p.id = w.parent_id), true)
     ORDER BY w.created_at, w.id
     LIMIT :batch
     FOR UPDATE OF w SKIP LOCKED
 ), blocks AS (
-    DELETE FROM dbosflow.stream_block b USING old WHERE b.workflow_id = old.id
+    DELETE FROM dbosflow.stream_block WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
 ), trims AS (
-    DELETE FROM dbosflow.stream_trim t USING old WHERE t.workflow_id = old.id
+    DELETE FROM dbosflow.stream_trim WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
 ), records AS (
-    DELETE FROM dbosflow.step s USING old WHERE s.workflow_id = old.id
+    DELETE FROM dbosflow.step WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
 )
-DELETE FROM dbosflow.workflow w USING old WHERE w.id = old.id
-RETURNING w.id;
+DELETE FROM dbosflow.workflow WHERE id = ANY(ARRAY(SELECT id FROM old))
+RETURNING id;
 
 -- name: claim_ended (the row of an ended workflow, held for a compaction: whoever comes second goes elsewhere)
 SELECT id FROM dbosflow.workflow WHERE id = :workflow_id AND ended_at IS NOT NULL FOR UPDATE SKIP LOCKED;
@@ -105,9 +107,8 @@ WITH stretch AS MATERIALIZED (
     HAVING count(*) > 1
 ), removed AS (
     DELETE FROM dbosflow.stream_block b
-    USING stretch s, merged m
-    WHERE s."offset" BETWEEN m."offset" AND m.last
-      AND b.workflow_id = :workflow_id AND b.key = :key AND b."offset" = s."offset"
+    WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" = ANY(ARRAY(
+        SELECT s."offset" FROM stretch s JOIN merged m ON s."offset" BETWEEN m."offset" AND m.last))
     RETURNING b."offset"
 ), written AS (
     INSERT INTO dbosflow.stream_block

@@ -24,7 +24,7 @@ SELECT 'item', s.workflow_id, s.key, s.kind, s.seq, s.turn, s.attempt, NULL, NUL
        extract(epoch FROM now() - s.recorded_at)::double precision, NULL, NULL, NULL, s.loop_offset
 FROM loop l
 JOIN dbosflow.step s ON s.workflow_id = l.workflow_id AND s.loop_key = l.loop_key
-WHERE s.loop_offset >= l.next
+WHERE s.workflow_id = ANY(:ids) AND s.loop_offset >= l.next
 UNION ALL
 SELECT 'producer', workflow_id, key, max(kind) FILTER (WHERE kind IN ('complete', 'error', 'cancelled')),
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,

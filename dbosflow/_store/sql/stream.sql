@@ -32,9 +32,10 @@ JOIN dbosflow.stream_block b
   ON b.workflow_id = r.workflow_id AND b.key = r.key AND b.kind = 'rollback' AND b."offset" >= r.start
 ORDER BY 1, 4;
 
--- name: tail
-SELECT coalesce(max("offset" + count), 0)::bigint AS tail
-FROM dbosflow.stream_block WHERE workflow_id = :workflow_id AND key = :key;
+-- name: tail (one backward probe of the primary key)
+SELECT coalesce((
+    SELECT b."offset" + b.count FROM dbosflow.stream_block b
+    WHERE b.workflow_id = :workflow_id AND b.key = :key ORDER BY b."offset" DESC LIMIT 1), 0)::bigint AS tail;
 
 -- name: backwards (the blocks before an offset, newest first; the values of control frames only. Index: the primary key)
 SELECT b."offset", b.count, b.kind, CASE WHEN b.kind <> 'values' THEN b.values::text END AS values, b.attempt,
@@ -102,10 +103,14 @@ WITH given AS MATERIALIZED (
         LIMIT 1
     ) AS tail ON true
 ), known AS MATERIALIZED (
-    SELECT g.number, b."offset", b.values::text <> g.values AS differs
+    SELECT g.number, same."offset", same.values::text <> g.values AS differs
     FROM given g
-    JOIN dbosflow.stream_block b
-      ON b.workflow_id = g.workflow_id AND b.key = g.key AND b.producer = g.producer AND b.epoch = 0
+    CROSS JOIN LATERAL (
+        SELECT b."offset", b.values
+        FROM dbosflow.stream_block b
+        WHERE b.workflow_id = g.workflow_id AND b.key = g.key AND b.producer = g.producer AND b.epoch = 0
+        LIMIT 1                         -- there is no second; without it the whole index could be joined instead
+    ) AS same
 ), fresh AS MATERIALIZED (
     SELECT g.*, p.next + sum(g.count) OVER earlier - g.count AS "offset", row_number() OVER earlier AS position
     FROM given g

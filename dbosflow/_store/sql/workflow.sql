@@ -45,7 +45,7 @@ FROM (
 
 -- name: renew_epoch (the owner reloads its own run)
 UPDATE dbosflow.workflow SET epoch = epoch + 1
-WHERE id = :workflow_id AND worker_id = :worker_id AND epoch = :epoch
+WHERE id = :workflow_id AND worker_id IS NOT DISTINCT FROM :worker_id::uuid AND epoch = :epoch
 RETURNING epoch;
 
 -- name: release (runs that their own lane hands over while it lives, sent between two of its batches)

@@ -1,0 +1,58 @@
+"""What a batch writes to the write-ahead log: so many records and bytes a row. A needless index is seen here."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dbosflow._store.batch import batch_statement, parameters
+from tests.protocol.plans import explain, prepare
+from tests.protocol.schedules import SCHEMA, Database, Slice, batch, on_a_database
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dbosflow._store.batch import BatchRows
+    from tests.protocol.plans import Plan
+    from tests.protocol.schedules import Lane
+
+ROWS = 100
+TRIES = 5
+
+ROWS_OF: dict[str, Callable[[], BatchRows]] = {
+    "record": lambda: batch(*(Slice(f"w{number}").record("step") for number in range(ROWS))),
+    "block": lambda: batch(*(Slice(f"w{number}").values(0, 10) for number in range(ROWS))),
+    "end": lambda: batch(*(Slice(f"w{number}").end() for number in range(ROWS))),
+    "start": lambda: batch(starts=tuple(f"new{number}" for number in range(ROWS))),
+}
+
+
+async def written_without_images(lane: Lane, rows: BatchRows) -> Plan:
+    """The plan of a run, taken back, that met no page for the first time since a checkpoint: its image is not ours."""
+    names = await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA))
+    values = {"worker_id": lane.id, **dict(zip(parameters(rows.shape()), rows.arrays(), strict=True))}
+    for _ in range(TRIES):
+        plan = await explain(lane.connection, "batch", [values[name] for name in names])
+        if plan.wal("FPI") == 0:
+            return plan
+    pytest.fail(f"images of pages in each of {TRIES} runs")
+
+
+@pytest.mark.parametrize(
+    ("row", "records", "size"),
+    [
+        ("record", 2, 175),  # the row, and its place in the primary key
+        ("block", 2, 231),  # the same
+        ("end", 3, 272),  # the row's new version, in the primary key and by its age; no owner any more
+        ("start", 5, 391),  # the row and three indexes, and that one may wait for it (`ON CONFLICT`)
+    ],
+)
+@on_a_database
+async def test_a_row_costs_its_own_bytes_and_its_indexes(db: Database, row: str, records: int, size: int) -> None:
+    """A quarter more for pages that split; half as many bytes more, since versions of Postgres differ a little."""
+    lane = await db.lane()
+    await lane.start(*(f"w{number}" for number in range(ROWS)))
+    plan = await written_without_images(lane, ROWS_OF[row]())
+    assert records * ROWS <= plan.wal("Records") <= (records * 1.25) * ROWS
+    assert plan.wal("Bytes") <= (size * 1.5) * ROWS

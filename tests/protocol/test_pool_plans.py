@@ -1,0 +1,271 @@
+"""The plans of what runs over the pool, and of the rarer words of a lane: what they cost does not grow with the tables.
+
+Over the pool a statement may be planned each time, for its values, or once for all of them, perhaps while the tables
+were empty; behind a pooler in transaction mode it is planned each time and nothing is set for the session. Each of
+these is tried, with tables that nobody has analyzed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dbosflow._store import statements
+from dbosflow._store.queries import fetch_all
+from tests.protocol.plans import CROWD, explain, populate, prepare
+from tests.protocol.schedules import NAME, SCHEMA, Database, on_a_database
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+    from psycopg import AsyncConnection
+
+    from tests.protocol.plans import Plan
+
+OWNED = 1000
+"""Workflows that the lane runs."""
+BLOCKS = 500
+"""Blocks of the long stream."""
+DEAD = 1000
+"""Lanes that have died."""
+
+LANE = object()
+"""Stands for the lane's id among the values of a case."""
+LONG: dict[str, Any] = {"workflow_id": "long", "key": "out"}
+MANY = [f"w{number}" for number in range(1, 21)]
+THE_BEGINNING = datetime.min.replace(tzinfo=UTC)
+
+KEY = frozenset({"workflow_pkey"})
+BY_AGE = frozenset({"workflow_created"})
+STEPS = frozenset({"step_pkey"})
+STREAMS = frozenset({"stream_block_pkey"})
+INPUTS = frozenset({"stream_block_pkey", "stream_block_input"})
+TRIMS = frozenset({"stream_trim_pkey"})
+
+
+@dataclass(frozen=True)
+class Case:
+    """A statement, how it may get at each table, and how many rows its busiest part may handle."""
+
+    statement: str
+    values: Mapping[str, Any]
+    work: int
+    workflow: frozenset[str] = frozenset()
+    step: frozenset[str] = frozenset()
+    stream_block: frozenset[str] = frozenset()
+    stream_trim: frozenset[str] = frozenset()
+
+    def text(self) -> str:
+        """The statement as psycopg takes it."""
+        table, name = self.statement.split(".")
+        return statements.load(table, SCHEMA)[name]
+
+    def complaint(self, plan: Plan) -> str | None:
+        """What the plan does that it may not."""
+        for table in ("workflow", "step", "stream_block", "stream_trim"):
+            if more := plan.access(table) - getattr(self, table):
+                return f"{self.statement}: reads {table} by {', '.join(sorted(more))}"
+        return f"{self.statement}: handles {plan.work:g} rows" if plan.work > self.work else None
+
+
+def appended(kind: str, *ids: str) -> dict[str, Any]:
+    """A block of that kind for the input of each of these."""
+    count, values = len(ids), "[1]" if kind == "values" else None
+    return {
+        "ids": list(ids),
+        "keys": ["in"] * count,
+        "counts": [1] * count,
+        "kinds": [kind] * count,
+        "values": [values] * count,
+        "bytes": [3] * count,
+        "producers": [f"w:new{number}" for number in range(count)],
+    }
+
+
+def listed(**which: Any) -> dict[str, Any]:
+    """The values of a listing of workflows."""
+    return {"status": None, "name": None, "queue": None, "limit": 100} | which
+
+
+POOL = (
+    Case("stream.append", appended("values", "q5", "q5", "q6"), 20, workflow=KEY, stream_block=INPUTS),
+    Case("stream.append", appended("values", *(f"q{n}" for n in range(1, 21))), 400, workflow=KEY, stream_block=INPUTS),
+    Case("stream.append", appended("complete", "q5"), 5, workflow=KEY, stream_block=INPUTS),
+    Case("stream.tail", LONG, 1, stream_block=STREAMS),
+    Case("stream.backwards", LONG | {"before": 400, "max_blocks": 10}, 10, stream_block=STREAMS),
+    Case("stream.emitted", {"workflow_id": "w5", "key": "out", "producer": ""}, 4, stream_block=STREAMS),
+    Case("stream.list", {"workflow_id": "w5", "key": None}, 8, stream_block=STREAMS),
+    Case("stream.list", {"workflow_id": "w5", "key": "out"}, 8, stream_block=STREAMS),
+    Case("retention.hold", {"workflow_id": "long"}, 1, workflow=KEY),
+    Case("retention.trim", LONG | {"before": 10}, 20, stream_block=STREAMS, stream_trim=TRIMS),
+    Case("retention.first", LONG, 1, stream_block=STREAMS),
+    Case("retention.trimmed", LONG | {"producer": ""}, 1, stream_trim=TRIMS),
+    Case("retention.ended_after", {"created_at": THE_BEGINNING, "id": "", "limit": 100}, 200, workflow=BY_AGE),
+    Case("retention.scattered", {"workflow_id": "long", "least": 4, "max_bytes": 1000}, BLOCKS, stream_block=STREAMS),
+    Case("retention.claim_ended", {"workflow_id": "long"}, 1, workflow=KEY),
+    Case("retention.compact", LONG | {"start": 0, "max_blocks": 100, "max_bytes": 10_000}, 200, stream_block=STREAMS),
+    Case(
+        "retention.prune",
+        {"age": 0.0, "batch": 100},
+        1500,
+        workflow=BY_AGE | KEY,
+        step=STEPS,
+        stream_block=STREAMS,
+        stream_trim=TRIMS,
+    ),
+    Case("workflow.started", {"ids": MANY}, len(MANY) + 1, workflow=KEY),
+    Case("workflow.outcomes", {"ids": MANY}, len(MANY) + 1, workflow=KEY),
+    Case("workflow.show", {"workflow_id": "w5"}, 1, workflow=KEY),
+    Case(
+        "workflow.cancel",
+        {"workflow_id": "q5", "parent_id": None},
+        5,
+        workflow=KEY | {"workflow_parent"},
+        stream_block=STREAMS,
+    ),
+    Case(
+        "workflow.cancel",
+        {"workflow_id": None, "parent_id": "w50"},
+        100,
+        workflow=KEY | {"workflow_parent"},
+        stream_block=STREAMS,
+    ),
+    Case("workflow.requeue", {"max_recoveries": 10}, DEAD + 1, workflow=KEY | {"workflow_owned"}),
+    Case("worker.orphans", {}, DEAD + 1, workflow=frozenset({"workflow_owned"})),
+    Case("workflow.cancel_requests", {"worker_id": LANE}, OWNED, workflow=frozenset({"workflow_owned"})),
+    Case("workflow.list", listed(), 101, workflow=BY_AGE),
+    Case("step.list", {"workflow_id": "w5"}, 20, step=STEPS),
+    Case("step.collected", {"workflow_id": "w5", "loop_key": "loop"}, 20, step=STEPS),
+    Case("step.history", {"ids": ["w5", "w8"]}, 100, step=STEPS, stream_block=STREAMS, stream_trim=TRIMS),
+)
+
+OF_THE_LANE = (
+    Case("workflow.release", {"worker_id": LANE, "ids": ["w2", "w4"], "epochs": [1, 1]}, 2, workflow=KEY),
+    Case("workflow.renew_epoch", {"worker_id": LANE, "workflow_id": "w2", "epoch": 1}, 1, workflow=KEY),
+    Case(
+        "workflow.owned",
+        {"worker_id": LANE, "queue": "", "known": MANY},
+        OWNED,
+        workflow=frozenset({"workflow_owned"}),
+    ),
+    Case("worker.renew", {"ids": [LANE]}, 1),
+)
+
+LISTED_BY = (
+    Case("workflow.list", listed(name=NAME), 101, workflow=BY_AGE),
+    Case("workflow.list", listed(name=NAME, queue=""), 101, workflow=BY_AGE),
+)
+"""By what most have: the walk from the newest on ends when it has enough."""
+
+
+async def crowded(db: Database, worker_id: UUID) -> None:
+    """The crowd, and of everything that these statements look at far more than any of them is asked for."""
+    await populate(db, worker_id=worker_id, owned=OWNED)
+    await db.rows("UPDATE dbosflow.workflow SET ended_at = created_at WHERE status = 'succeeded'")
+    await db.rows(
+        """INSERT INTO dbosflow.workflow (id, name, status, input, input_streams, parent_id)
+           SELECT 'q' || n, %s, 'queued', '{}', '{in}', 'w' || n / 10 FROM generate_series(0, %s / 4) n""",
+        *(NAME, CROWD),
+    )
+    await db.rows(
+        """INSERT INTO dbosflow.stream_block
+               (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
+           SELECT 'q' || n, 'in', o, 1, 'values', '[1]'::json, 3, 'w:' || o, 0, 0
+           FROM generate_series(1, %s / 4) n, generate_series(0, 1) o
+           UNION ALL
+           SELECT 'long', 'out', o, 1, 'values', '[1]', 3, '', o, 1 FROM generate_series(0, %s - 1) o""",
+        *(CROWD, BLOCKS),
+    )
+    await db.rows(
+        """INSERT INTO dbosflow.workflow (id, name, status, input, epoch, ended_at)
+           VALUES ('long', %s, 'succeeded', '{}', 1, now())""",
+        NAME,
+    )
+    await db.rows(
+        """INSERT INTO dbosflow.step
+               (workflow_id, key, kind, epoch, seq, turn, started_at, loop_key, loop_offset, loop_next)
+           SELECT 'w' || n, 'item' || o, 'step', 1, o, o, now(), 'loop', o, 5
+           FROM generate_series(1, 500) n, generate_series(0, 9) o"""
+    )
+    await db.rows(
+        """INSERT INTO dbosflow.worker (id, state, lease, host, pid, version, ended_at)
+           SELECT gen_random_uuid(), 'dead', 10, 'gone', n, '0', now() FROM generate_series(1, %s) n""",
+        DEAD,
+    )
+
+
+class Planned:
+    """A session in which these cases are prepared."""
+
+    def __init__(self, connection: AsyncConnection[Any], cases: tuple[Case, ...], worker_id: UUID) -> None:
+        self._connection = connection
+        self._cases = cases
+        self._worker_id = worker_id
+        self._parameters: list[list[str]] = []
+
+    async def prepare(self) -> None:
+        """Prepares them all."""
+        for number, case in enumerate(self._cases):
+            self._parameters.append(await prepare(self._connection, str(number), case.text()))
+
+    async def run(self) -> list[str]:
+        """Runs them all, each taken back; what is to be said against their plans."""
+        complaints = []
+        for number, case in enumerate(self._cases):
+            values = [self._value(case.values[name]) for name in self._parameters[number]]
+            complaints.append(case.complaint(await explain(self._connection, str(number), values)))
+        return [complaint for complaint in complaints if complaint]
+
+    def _value(self, value: Any) -> Any:
+        if isinstance(value, list):
+            return [self._value(one) for one in value]
+        return self._worker_id if value is LANE else value
+
+
+async def planned(db: Database, worker_id: UUID, mode: str, setup: str | None, *cases: Case, **values: Any) -> Planned:
+    """A session with that mode of planning, set up by that statement, in which the cases are prepared."""
+    connection = await db.connect()
+    await connection.execute(f"SET plan_cache_mode = {mode}".encode())
+    if setup is not None:
+        await fetch_all(connection, SCHEMA, "batch", setup, **values)
+    found = Planned(connection, cases, worker_id)
+    await found.prepare()
+    return found
+
+
+@on_a_database
+async def test_plans_that_were_made_while_the_tables_were_empty_scan_none(db: Database) -> None:
+    """For all values, as an engine on a new database makes them, in the pool's sessions and in the lane's."""
+    lane = await db.lane()
+    pool = await planned(db, lane.id, "force_generic_plan", "session_pool", *POOL, *LISTED_BY)
+    own = await planned(db, lane.id, "force_generic_plan", "session", *OF_THE_LANE, idle_limit="10s")
+    for session in (pool, own):
+        await session.run()
+    await crowded(db, lane.id)
+    assert await pool.run() + await own.run() == []
+
+
+@pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
+@on_a_database
+async def test_plans_that_are_made_while_the_tables_are_full_scan_none(db: Database, mode: str) -> None:
+    """Whichever way the server has come to plan a prepared statement, before somebody analyzes the tables and after."""
+    lane = await db.lane()
+    await crowded(db, lane.id)
+    before = await planned(db, lane.id, mode, "session_pool", *POOL, *LISTED_BY, *OF_THE_LANE)
+    assert await before.run() == []
+    await db.rows("ANALYZE")
+    after = await planned(db, lane.id, mode, "session_pool", *POOL, *LISTED_BY, *OF_THE_LANE)
+    assert await after.run() == []
+
+
+@on_a_database
+async def test_a_session_that_a_pooler_lends_scans_no_table(db: Database) -> None:
+    """There nothing can be set, and each statement is planned for its values. A listing by what few have may scan."""
+    lane = await db.lane()
+    await crowded(db, lane.id)
+    pooled = await planned(db, lane.id, "force_custom_plan", None, *POOL, *OF_THE_LANE)
+    assert await pooled.run() == []
