@@ -28,7 +28,7 @@ from dbosflow._store.migrate import ensure_schema
 from tests.support import with_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from _pytest.terminal import TerminalReporter
 
@@ -149,3 +149,15 @@ def _database(admin_url: str, template: str = "template0") -> Iterator[str]:
     finally:
         with psycopg.connect(admin_url, autocommit=True) as connection:
             connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(name)))
+
+
+@pytest.fixture
+def execute(database_url: str) -> Callable[..., list[tuple[Any, ...]]]:
+    """Runs SQL in the test's database, to plant a state or to look at one; the rows, if there are any."""
+
+    def run(statement: str, *values: object) -> list[tuple[Any, ...]]:
+        with psycopg.connect(database_url, autocommit=True) as connection:
+            cursor = connection.execute(statement.encode(), values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    return run

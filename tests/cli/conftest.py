@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import psycopg
 import pytest
 
 from tests.cli.shell import Shell
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -31,15 +30,3 @@ def shell(bare_shell: Shell, database_url: str) -> Shell:
     """A shell whose commands use a database of the test's own."""
     bare_shell.use(database_url)
     return bare_shell
-
-
-@pytest.fixture
-def execute(database_url: str) -> Callable[..., list[tuple[Any, ...]]]:
-    """Runs SQL in the test's database, to plant a state or to look at one; the rows, if there are any."""
-
-    def run(statement: str, *values: object) -> list[tuple[Any, ...]]:
-        with psycopg.connect(database_url, autocommit=True) as connection:
-            cursor = connection.execute(statement.encode(), values or None)
-            return cursor.fetchall() if cursor.description else []
-
-    return run
