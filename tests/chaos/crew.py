@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from tests.chaos.plan import LEASE
 from tests.chaos.processes import Process
 from tests.chaos.workload import CHILDREN, QUEUE
+from tests.chaos.workload_narrow import NARROW, NARROW_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 DRAIN_LIMIT = 45.0
 """Seconds within which a worker must have stopped: grace, leftovers, last batches, release, all with a bad database."""
 
-_SETTINGS = {"lease": LEASE, "grace": 2.0}
+_SETTINGS = {"lease": LEASE, "grace": 2.0, "compact_every": 2.0}
+_QUEUES = {QUEUE: 100, CHILDREN: 100, NARROW: NARROW_LIMIT}
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class Place:
             self._directory / f"{self.name}.log",
             self._hear,
             url=self._url(self.name),
-            queues=[QUEUE, CHILDREN],
+            queues=_QUEUES,
             settings=_SETTINGS,
         )
 

@@ -1,4 +1,4 @@
-"""Keeps so many workflows in flight: starts them, waits for them, cancels some, has some streams read."""
+"""Keeps so many workflows in flight: starts them, waits for them, and does to each what its job says."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
-from dbosflow.errors import DatabaseUnavailableError, DbosflowError, WorkflowCancelledError, WorkflowNotFoundError
-from tests.chaos.workload import QUEUE, SHAPES
+from dbosflow.errors import DbosflowError, WorkflowCancelledError, WorkflowNotFoundError
+from tests.chaos.report import Spread
+from tests.chaos.shapes import SHAPES
+from tests.chaos.writing import MAY_BE_TRIED_AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dbosflow import Engine, WorkflowHandle
-    from tests.chaos.plan import Job
+    from tests.chaos.jobs import Job
+    from tests.chaos.outsiders import Outsiders
+    from tests.chaos.trimming import Trimmer
 
 _PAUSE = 0.1
-_MAY_BE_TRIED_AGAIN = (psycopg.Error, DatabaseUnavailableError, OSError)
 
 
 @dataclass
@@ -31,12 +32,18 @@ class Customers:
     engine: Engine
     jobs: Iterator[Job]
     read: Callable[[Job], None]
+    outsiders: Outsiders
+    trimmer: Trimmer
     acknowledged: dict[str, Job] = field(default_factory=dict)
     seen: dict[str, tuple[str, Any]] = field(default_factory=dict)
     """What each caller was told: the status, and the result or the error's message."""
     asked: set[str] = field(default_factory=set)
     """Whom somebody asked to cancel, whether or not that was acknowledged."""
-    cancel_times: list[float] = field(default_factory=list)
+    settled: dict[str, float] = field(default_factory=dict)
+    """When nobody had anything to do with it any more, by the monotonic clock."""
+    started: int = 0
+    done: int = 0
+    cancel_times: Spread = field(default_factory=Spread)
     errors: Counter[str] = field(default_factory=Counter)
     """What callers had to try again for."""
     complaints: list[str] = field(default_factory=list)
@@ -45,7 +52,13 @@ class Customers:
     @property
     def in_flight(self) -> int:
         """How many have not ended yet, as far as their callers know."""
-        return len(self.acknowledged) - len(self.seen)
+        return self.started - self.done
+
+    def forget(self, workflow_id: str) -> None:
+        """What is judged needs no memory."""
+        for known in (self.acknowledged, self.seen, self.settled, self.outsiders.written, self.trimmer.trimmed):
+            known.pop(workflow_id, None)
+        self.asked.discard(workflow_id)
 
     async def keep(self, count: int) -> None:
         """Keeps ``count`` in flight until :meth:`finish`, and returns when the last has ended."""
@@ -59,34 +72,48 @@ class Customers:
 
     async def _serve(self) -> None:
         while not self._over:
-            await self._follow(next(self.jobs))
+            job = next(self.jobs)
+            await self._follow(job)
+            self.settled[job.workflow_id] = time.monotonic()
 
     async def _follow(self, job: Job) -> None:
         if job.reading not in {None, "late"}:
             self.read(job)
-        target = SHAPES[job.shape].options(workflow_id=job.workflow_id, queue=QUEUE)
+        target = SHAPES[job.shape].options(workflow_id=job.workflow_id, queue=job.queue)
         starters = (self._again(lambda: self.engine.start_async(target, *job.args)) for _ in range(job.starters))
         handle: WorkflowHandle[Any] = (await asyncio.gather(*starters))[0]
         self.acknowledged[job.workflow_id] = job
-        if job.cancel_after is None:
-            await self._wait(handle)
-        else:
-            async with asyncio.TaskGroup() as group:
-                waiting = group.create_task(self._wait(handle))
+        self.started += 1
+        async with asyncio.TaskGroup() as group:
+            waiting = group.create_task(self._wait(handle))
+            if job.cancel_after is not None:
                 group.create_task(self._cancel(handle, job.cancel_after, waiting))
+            if job.input is not None:
+                group.create_task(self._write(job))
+            if job.trims is not None:
+                group.create_task(self.trimmer.trim(self.engine, job, waiting))
         if job.reading == "late":
             self.read(job)
 
     async def _wait(self, handle: WorkflowHandle[Any]) -> None:
         try:
-            self.seen[handle.workflow_id] = ("succeeded", await self._again(handle.result_async))
+            seen = ("succeeded", await self._again(handle.result_async))
         except WorkflowCancelledError:
-            self.seen[handle.workflow_id] = ("cancelled", None)
+            seen = ("cancelled", None)
         except WorkflowNotFoundError:
             self.complaints.append(f"{handle.workflow_id} was acknowledged, and is not there")
-            self.seen[handle.workflow_id] = ("lost", None)
+            seen = ("lost", None)
         except (DbosflowError, ValueError) as error:
-            self.seen[handle.workflow_id] = ("failed", str(error))
+            seen = ("failed", str(error))
+        self.seen[handle.workflow_id] = seen
+        self.done += 1
+
+    async def _write(self, job: Job) -> None:
+        """Has the input written; then ends it, which concerns nobody if the workflow has ended before."""
+        assert job.input is not None
+        key = job.input
+        await self.outsiders.write(self.engine, job)
+        await self._again(lambda: self.engine.close_stream_async(job.workflow_id, key))
 
     async def _cancel(self, handle: WorkflowHandle[Any], after: float, waiting: asyncio.Task[None]) -> None:
         await asyncio.wait({waiting}, timeout=after)
@@ -97,13 +124,13 @@ class Customers:
         answer = await self._again(handle.cancel_async)
         await asyncio.wait({waiting})
         if answer.outcome != "ended" and self.seen[handle.workflow_id][0] == "cancelled":
-            self.cancel_times.append(time.monotonic() - began)
+            self.cancel_times.add(time.monotonic() - began)
 
     async def _again(self, call: Callable[[], Any]) -> Any:
         """Calls until it is answered: each of these calls may be repeated."""
         while True:
             try:
                 return await call()
-            except _MAY_BE_TRIED_AGAIN as error:
+            except MAY_BE_TRIED_AGAIN as error:
                 self.errors[f"{type(error).__name__}"] += 1
                 await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.5))

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from tests.chaos.workload_inputs import BAD, TOKENS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -22,8 +24,16 @@ class Expected:
     streams: dict[str, dict[str, list[Any]]] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
     """Keys that the body closes by itself."""
+    finals: dict[str, Any] = field(default_factory=dict)
+    """What the body closes a stream with."""
     by_attempts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Streams that steps write: by key and producer, how many values each attempt writes."""
+    in_vain: set[str] = field(default_factory=set)
+    """Those of these producers that need not have succeeded."""
+    letters: dict[str, list[tuple[int, str, str]]] = field(default_factory=dict)
+    """Streams of dead letters: the offset and the value of each item, and the error."""
+    items: list[str] | None = None
+    """What a loop must have handled, each under its offset, if it came to its end."""
 
     def write(self, key: str, producer: str, *rest: Any) -> None:
         """One more value is expected."""
@@ -34,12 +44,14 @@ class Expected:
 class Records:
     """What a workflow has on record."""
 
-    draws: Mapping[int, int]
-    """What its steps drew, by their number."""
+    draws: Mapping[int | str, int]
+    """What its steps drew, by their number or, in a loop, by the item."""
     children: Mapping[str, Any]
     """What its children gave, by the child's id: the result, or the error's message."""
     child_ids: Mapping[str, str]
     """The children, by the key of their start."""
+    inputs: Mapping[str, list[str]] = field(default_factory=dict)
+    """What outsiders wrote to it, whether or not that was trimmed later."""
 
 
 def expected(shape: str, arguments: Mapping[str, Any], records: Records) -> Expected:
@@ -107,6 +119,64 @@ def _failing(found: Expected, records: Records, size: int, pause: float) -> Expe
     return found
 
 
+def _resuming(found: Expected, records: Records, size: int, tokens: int, pause: float) -> Expected:
+    for number in range(2 * size):
+        for token in range(tokens):
+            found.streams.setdefault("resumed", {}).setdefault(f"step {number}", []).append(
+                [f"step {number}", "*", token]
+            )
+    found.by_attempts["kept"] = {f"step {number}": tokens for number in range(2 * size, 3 * size)}
+    for text in ("before", "after"):
+        for number in range(size):
+            found.write("typed", "body", number, text)
+    found.closed.add("typed")
+    found.finals["typed"] = 2 * size
+    found.result = [number * 7 for number in range(3 * size)]
+    return found
+
+
+def _listening(found: Expected, records: Records, limit: int, pause: float) -> Expected:
+    found.closed.add("chat")
+    values = records.inputs["chat"]
+    found.result = values if limit < 0 else values[:limit]
+    for value in found.result:
+        found.write("heard", "body", value)
+    return found
+
+
+def _looping(found: Expected, records: Records, on_error: str, **how: object) -> Expected:
+    found.closed.add("work")
+    values = records.inputs["work"]
+    bad = [offset for offset, value in enumerate(values) if value.endswith(BAD)]
+    if values:
+        found.by_attempts["effects"] = dict.fromkeys(values, TOKENS)
+    if on_error == "raise" and bad:
+        found.items = values[: bad[0]]
+        found.in_vain = {*values[bad[0] :]}
+        found.result = [f"{values[bad[0]]} is bad"]
+        return found
+    found.items = values
+    found.in_vain = {values[offset] for offset in bad}
+    if on_error == "dead_letter" and bad:
+        found.letters["loop.dead"] = [(offset, values[offset], f"{values[offset]} is bad") for offset in bad]
+    good = [[value, records.draws.get(value)] for value in values if not value.endswith(BAD)]
+    found.result = [len(good), len(bad), len(values) - 1 if values else None, good]
+    return found
+
+
+def _following(found: Expected, records: Records, size: int, tokens: int, pause: float) -> Expected:
+    found.items = [f"step {number}, {token}" for number in range(size) for token in range(tokens)]
+    found.result = [len(found.items), 0, found.items, 3 * size + 1]
+    return found
+
+
+def _narrow(found: Expected, records: Records, size: int, pause: float) -> Expected:
+    for number in range(size):
+        found.write("values", "body", number)
+    found.result = [records.draws.get(number) for number in range(size)]
+    return found
+
+
 def _dozing(found: Expected, records: Records, where: str) -> Expected:
     found.write("values", "body", where)
     found.error = "it ends only when it is cancelled"
@@ -120,6 +190,15 @@ _SHAPES: dict[str, Callable[..., Expected]] = {
     "retrying": _retrying,
     "family": _family,
     "family_on_thread": _family,
+    "resuming": _resuming,
+    "resuming_on_thread": _resuming,
+    "listening": _listening,
+    "listening_on_thread": _listening,
+    "looping": _looping,
+    "looping_on_thread": _looping,
+    "following": _following,
+    "narrow": _narrow,
+    "narrow_on_thread": _narrow,
     "failing": _failing,
     "dozing": _dozing,
     "dozing_on_thread": _dozing,

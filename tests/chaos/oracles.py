@@ -1,46 +1,73 @@
 """What must hold of each workflow when all is over, whatever happened to it. Each oracle says what it found wrong.
 
 ``disorder`` (of the behaviour tests) looks at all rows at once: dense offsets, one end that nothing follows, epochs
-that never go back. The oracles here know what each workflow should have done.
+that never go back. The oracles here, in ``oracles_streams`` and in ``oracles_inputs`` know what each workflow should
+have done.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from tests.chaos.expectations import Expected, expected
+from tests.chaos.oracles_inputs import check_input, check_loop
+from tests.chaos.oracles_streams import CAUSES, check_streams, check_trim
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
 
     from tests.chaos.crew import Frozen
+    from tests.chaos.outsiders import Written
     from tests.chaos.stories import Story
+    from tests.chaos.trimming import Trimmed
 
-_CAUSES = {"succeeded": "complete", "failed": "error", "cancelled": "cancelled"}
-_READERS_ERRORS = {"complete": None, "error": "StreamFailedError", "cancelled": "StreamCancelledError"}
-_THAWING = 1.0
+THAWING = 1.0
 """Seconds in which a thawed process may still do what it was about to when it was frozen: nobody can prevent that."""
 SESSIONS_A_WORKER = 9
 """A lane, a lease, LISTEN, NOTIFY, the hub, and a pool of four."""
 
 
-def check_workflow(story: Story, *, cancelled: Collection[str], frozen: Iterable[Frozen]) -> Iterator[str]:
-    """Everything that concerns one workflow. ``cancelled`` are those that somebody asked to cancel."""
-    wanted = expected(story.row["name"], story.row["input"], story.records())
-    yield from check_end(story, wanted, may_be_cancelled=story.root_id in cancelled)
+@dataclass(frozen=True)
+class Outside:
+    """What was done to workflows from outside, and what of that its doers were told."""
+
+    cancelled: Collection[str] = ()
+    """Those that somebody asked to cancel."""
+    frozen: Iterable[Frozen] = ()
+    written: Mapping[str, Written] = field(default_factory=dict)
+    trimmed: Mapping[str, Trimmed] = field(default_factory=dict)
+
+
+def expected_of(story: Story, outside: Outside) -> Expected:
+    """What must have come of a workflow that ran to its end."""
+    written = outside.written.get(story.workflow_id)
+    acknowledged = {offset: value for value, offset in written.offsets.items()} if written else {}
+    return expected(story.row["name"], story.row["input"], story.records(acknowledged))
+
+
+def check_workflow(story: Story, wanted: Expected, outside: Outside) -> Iterator[str]:
+    """Everything that concerns one workflow."""
+    yield from check_end(story, wanted, may_be_cancelled=story.root_id in outside.cancelled)
     yield from check_streams(story, wanted)
-    yield from check_executions(story, frozen)
+    yield from check_executions(story, outside.frozen)
+    yield from check_loop(story, wanted)
+    if (written := outside.written.get(story.workflow_id)) is not None:
+        for key in story.row["input_streams"]:
+            yield from check_input(story, key, written)
+    if (trimmed := outside.trimmed.get(story.workflow_id)) is not None:
+        yield from check_trim(story, trimmed)
 
 
 def check_end(story: Story, wanted: Expected, *, may_be_cancelled: bool) -> Iterator[str]:
     """It ended once, as it must, with the right result, and belongs to nobody."""
     row = story.row
     status, error = row["status"], (row["error"] or {}).get("message")
-    if status not in _CAUSES:
+    if status not in CAUSES:
         yield f"it has not ended: {status}, epoch {row['epoch']}, {error}"
     elif row["worker_id"] is not None:
         yield f"it has ended and belongs to worker {row['worker_id']}"
@@ -55,70 +82,6 @@ def check_end(story: Story, wanted: Expected, *, may_be_cancelled: bool) -> Iter
         yield f"a step is on record twice: {sorted(numbers)}"
 
 
-def check_streams(story: Story, wanted: Expected) -> Iterator[str]:
-    """Each stream holds what was written, once, each producer's values in order; its end is its last frame."""
-    status = story.row["status"]
-    if status not in _CAUSES:
-        return
-    partial = status == "cancelled"
-    for key in sorted({*story.keys(), *wanted.streams, *wanted.by_attempts}):
-        if not any(block["key"] == key for block in story.blocks):
-            if not partial:
-                yield f"stream {key!r} is missing"
-            continue
-        yield from _check_frames(story, key, wanted)
-        if key in wanted.by_attempts:
-            yield from _check_attempts(story, key, wanted.by_attempts[key], partial=partial)
-        else:
-            yield from _check_producers(story, key, wanted.streams.get(key, {}), partial=partial)
-
-
-def _check_frames(story: Story, key: str, wanted: Expected) -> Iterator[str]:
-    blocks = [block for block in story.blocks if block["key"] == key]
-    tail = 0
-    for block in blocks:
-        if block["offset"] != tail:
-            yield f"stream {key!r} goes on at {block['offset']} after {tail}"
-        if block["kind"] == "values" and len(block["values"]) != block["count"]:
-            yield f"stream {key!r} says {block['count']} values at {block['offset']} and holds {len(block['values'])}"
-        tail = block["offset"] + block["count"]
-    causes = {_CAUSES[story.row["status"]]} | ({"complete"} if key in wanted.closed else set())
-    ends, last = story.ends(key), blocks[-1]["kind"]
-    if len(ends) != 1 or last not in causes:
-        yield f"stream {key!r} ends with {ends}, last with {last}; it should be one of {causes}"
-
-
-def _check_producers(story: Story, key: str, wanted: Mapping[str, list[Any]], *, partial: bool) -> Iterator[str]:
-    found: dict[str, list[Any]] = defaultdict(list)
-    for _, value in story.values(key):
-        found[value[0]].append(value)
-    for producer in sorted({*found, *wanted}):
-        values, right = found[producer], wanted.get(producer, [])
-        if values != (right[: len(values)] if partial else right):
-            yield f"stream {key!r}, producer {producer!r}: {_difference(values, right)}"
-
-
-def _check_attempts(story: Story, key: str, wanted: Mapping[str, int], *, partial: bool) -> Iterator[str]:
-    """A step's values: whole for each attempt that is on record, and from the first on for each that was cut off."""
-    found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for _, (producer, attempt, number) in story.values(key):
-        found[producer, attempt].append(number)
-    for block in story.blocks:
-        if block["key"] == key and block["kind"] == "values" and {v[1] for v in block["values"]} != {block["attempt"]}:
-            yield f"stream {key!r}: a block of attempt {block['attempt']} holds {block['values']}"
-    done = {f"step {step['output'] // 7}": step for step in story.steps if isinstance(step["output"], int)}
-    for (producer, attempt), numbers in found.items():
-        if numbers != [*range(len(numbers))] or len(numbers) > wanted.get(producer, 0):
-            yield f"stream {key!r}, {producer!r}, attempt {attempt}: {numbers}"
-    for producer, count in wanted.items():
-        if producer in done:
-            numbers = found[producer, done[producer]["attempt"]]
-            if len(numbers) != count:
-                yield f"stream {key!r}, {producer!r}: its success is on record, and {len(numbers)} of {count} values"
-        elif not partial:
-            yield f"{producer!r} is not on record"
-
-
 def check_executions(story: Story, frozen: Iterable[Frozen]) -> Iterator[str]:
     """No attempt of a step ran twice, none began once the step was on record, and what is on record ran."""
     begun: dict[tuple[str | None, str | None], int] = defaultdict(int)
@@ -128,7 +91,7 @@ def check_executions(story: Story, frozen: Iterable[Frozen]) -> Iterator[str]:
             continue
         begun[line.key, line.attempt] += 1
         late = line.at - recorded_at.get(line.key, line.at)
-        if late > 0 and not _was_frozen(line.pid, line.at - late, line.at, frozen):
+        if late > 0 and not was_frozen(line.pid, line.at - late, line.at, frozen):
             yield f"step {line.key!r}, attempt {line.attempt}, began in {line.pid} {late:.3f} s after its record"
     for (key, attempt), times in begun.items():
         if times > 1:
@@ -138,32 +101,9 @@ def check_executions(story: Story, frozen: Iterable[Frozen]) -> Iterator[str]:
             yield f"step {step['key']!r} is on record by attempt {step['attempt']}, which never ran"
 
 
-def _was_frozen(pid: int, recorded_at: float, began_at: float, frozen: Iterable[Frozen]) -> bool:
-    return any(one.pid == pid and one.since < recorded_at and began_at < one.until + _THAWING for one in frozen)
-
-
-def check_reading(reading: Mapping[str, Any], story: Story) -> Iterator[str]:
-    """A reader saw exactly what its view shows, from each offset that it began at, up to the end.
-
-    A live one that went away may have kept what was taken back after that; it has missed nothing that counts.
-    """
-    key, view = reading["key"], reading["view"]
-    stored = [[offset, value] for offset, value in story.values(key)]
-    committed = [[offset, value] for offset, value in story.values(key, committed=True)]
-    told = f"a reader ({reading['mode']}, {view}) of {key!r}"
-    for number, (start, seen) in enumerate(reading["sittings"]):
-        is_last = number == len(reading["sittings"]) - 1
-        right = [item for item in (stored if view == "raw" else committed) if item[0] >= start]
-        if view == "live" and not is_last:
-            kept = [item for item in stored if item in seen and item not in committed]
-            right = sorted([item for item in right if seen and item[0] <= seen[-1][0]] + kept, key=lambda one: one[0])
-        elif not is_last:
-            right = right[: len(seen)]
-        if seen != right:
-            yield f"{told} saw from {start} on: {_difference(seen, right)}"
-    end = (story.ends(key) or [_CAUSES.get(story.row["status"], "")])[0]
-    if reading["end"] != [True, _READERS_ERRORS.get(end)]:
-        yield f"{told} was told of the end {reading['end']}, and it is {end}"
+def was_frozen(pid: int, recorded_at: float, began_at: float, frozen: Iterable[Frozen]) -> bool:
+    """Whether a process was frozen before the one moment, and thawed just before the other."""
+    return any(one.pid == pid and one.since < recorded_at and began_at < one.until + THAWING for one in frozen)
 
 
 def check_told(story: Story, told: tuple[str, Any] | None) -> Iterator[str]:
@@ -197,12 +137,3 @@ def check_lanes(url: str) -> list[str]:
     return [f"the lease of process {pid}, renewed at {at}, is live" for pid, at in live] + [
         f"workflow {workflow_id} ({status}) has an owner" for workflow_id, status in owned
     ]
-
-
-def _difference(found: list[Any], right: list[Any]) -> str:
-    pairs = zip(found, right, strict=False)
-    place = next((place for place, (a, b) in enumerate(pairs) if a != b), min(len(found), len(right)))
-    return (
-        f"{len(found)} values where {len(right)} are right, the first difference at {place}:"
-        f" {found[place : place + 2]} instead of {right[place : place + 2]}"
-    )

@@ -1,26 +1,25 @@
-"""What will happen, all of it from one seed: which faults strike when and whom, and which workflows are started.
+"""Which faults strike when and whom: all of it from one seed.
 
-The same seed gives the same faults at the same moments and the same workflows in the same order. What they meet in
-each other is timing, and no two runs agree on that.
+The same seed gives the same faults at the same moments and, see ``jobs``, the same workflows in the same order. What
+they meet in each other is timing, and no two runs agree on that.
 """
 
 from __future__ import annotations
 
 import random
 from dataclasses import dataclass
-from itertools import count
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 LEASE = 2.5
 """Of every worker, in seconds: short, so that a frozen one is taken over many times in a run."""
+
+WRITERS = 2
+"""Processes that write to inputs."""
 
 KINDS = {
     "kill": 6,  # SIGKILL a worker, hire another
     "freeze": 3,  # SIGSTOP beyond the lease, then SIGCONT
     "drain": 3,  # SIGTERM, hire another
+    "kill writer": 3,  # SIGKILL a process that writes to inputs; the next one begins its writings anew
     "terminate": 4,  # pg_terminate_backend of some sessions
     "stop fast": 1,  # Postgres, as an administrator restarts it
     "stop immediate": 1,  # Postgres, as it crashes
@@ -46,14 +45,19 @@ class Fault:
         return f"{self.at:7.1f} s  {self.kind:<15} #{self.target}  {self.seconds:.2f} s"
 
 
-def faults(seed: int, seconds: float, *, workers: int, proxies: int) -> list[Fault]:
-    """The faults of a run, oldest first; the first strikes once there is something to strike."""
+def faults(seed: int, seconds: float, *, workers: int, proxies: int, spared: int = 0) -> list[Fault]:
+    """The faults of a run, oldest first; the first strikes once there is something to strike.
+
+    The last ``spared`` workers are never made to end.
+    """
     draw = random.Random(f"faults {seed}")
     found: list[Fault] = []
     at = 1.5
     while (at := at + draw.uniform(0.5, 4.5)) < seconds:
         kind = draw.choices([*KINDS], weights=[*KINDS.values()])[0]
-        choices = workers if kind in {"kill", "freeze", "drain"} else proxies
+        choices = {"kill": workers - spared, "drain": workers - spared, "freeze": workers, "kill writer": WRITERS}.get(
+            kind, proxies
+        )
         found.append(Fault(round(at, 2), kind, draw.randrange(choices), round(_duration(draw, kind), 2)))
     return found
 
@@ -68,60 +72,3 @@ def _duration(draw: random.Random, kind: str) -> float:
     if kind == "delay":
         return draw.uniform(1.0, 4.0)
     return 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """One workflow to start: its shape and arguments, when to cancel it, and how one of its streams is read."""
-
-    workflow_id: str
-    shape: str
-    args: tuple[Any, ...]
-    cancel_after: float | None
-    key: str
-    reading: str | None
-    """``throughout``, ``reconnecting``, ``late``, or nobody does."""
-    starters: int
-    """So many start it at once, under the one id."""
-
-
-def jobs(seed: int) -> Iterator[Job]:
-    """The workflows of a run, without end."""
-    for number in count():
-        yield job(seed, number)
-
-
-def job(seed: int, number: int) -> Job:
-    """One of them."""
-    draw = random.Random(f"job {seed} {number}")
-    shape, args, key = _shape(draw)
-    for_ever = shape.startswith("dozing")
-    cancelled = for_ever or draw.random() < 0.07
-    return Job(
-        workflow_id=f"c{number:06}",
-        shape=shape,
-        args=args,
-        cancel_after=draw.uniform(0.0, 3.0) if cancelled else None,
-        key=key,
-        reading=draw.choice(["throughout", "reconnecting", "late", None, None]),
-        starters=draw.choice([1, 1, 1, 1, 3]),
-    )
-
-
-def _shape(draw: random.Random) -> tuple[str, tuple[Any, ...], str]:
-    pause = draw.choice([0.0, 0.02, 0.1])
-    sequence = (draw.randint(3, 15), pause)
-    shapes: dict[str, tuple[tuple[Any, ...], str]] = {
-        "sequence": (sequence, draw.choice(["values", "rare"])),
-        "sequence_on_thread": (sequence, draw.choice(["values", "rare"])),
-        "branching": ((draw.randint(2, 5), draw.randint(2, 4), pause), draw.choice(["shared", "own 1"])),
-        "retrying": ((draw.randint(1, 4), draw.randint(1, 20), pause / 10), draw.choice(["tokens", "both"])),
-        "family": (sequence, "values"),
-        "family_on_thread": (sequence, "values"),
-        "failing": (sequence, "values"),
-        "dozing": ((draw.choice(["asleep", "in a step"]),), "values"),
-        "dozing_on_thread": ((draw.choice(["asleep", "in a step"]),), "values"),
-    }
-    weights = [4, 4, 4, 4, 2, 2, 2, 1, 1]
-    shape = draw.choices([*shapes], weights=weights)[0]
-    return shape, *shapes[shape]

@@ -22,7 +22,7 @@ ROOT = Path(__file__).parent.parent.parent
 class Process:
     """A module of this package that runs by itself; ``on_line`` hears, on a thread, whatever it says."""
 
-    def __init__(self, name: str, log: Path, on_line: Callable[[Any], None], **options: Any) -> None:
+    def __init__(self, name: str, log: Path, on_line: Callable[[Any], object], **options: Any) -> None:
         self.log = log
         self._on_line = on_line
         with log.open("ab") as errors:

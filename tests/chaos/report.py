@@ -2,14 +2,38 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 _SHOWN = 40
+_KEPT = 2000
+
+
+@dataclass
+class Spread:
+    """Durations of which a sample is kept, each with the same chance, however many there are."""
+
+    count: int = 0
+    largest: float = 0.0
+    _kept: list[float] = field(default_factory=list)
+
+    def add(self, seconds: float) -> None:
+        """One more."""
+        self.count += 1
+        self.largest = max(self.largest, seconds)
+        if len(self._kept) < _KEPT:
+            self._kept.append(seconds)
+        elif (place := random.randrange(self.count)) < _KEPT:
+            self._kept[place] = seconds
+
+    def __str__(self) -> str:
+        if not self._kept:
+            return "-"
+        ordered = sorted(self._kept)
+        high = ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
+        median = ordered[len(ordered) // 2]
+        return f"median {median:.3f} s, p99 {high:.3f} s, max {self.largest:.3f} s (n={self.count})"
 
 
 @dataclass
@@ -22,13 +46,23 @@ class Report:
     """All of the database, children too, by status."""
     records: int = 0
     frames: int = 0
+    items: int = 0
+    """Of loops."""
+    written: int = 0
+    """Answers that outside writers got, for each value at least one."""
     readings: Counter[str] = field(default_factory=Counter)
+    truncated: int = 0
+    """Readers that were told that what they came to is gone."""
+    trims: int = 0
+    pruned: int = 0
+    crowd: int = 0
+    """The most workflows of the narrow queue that were ever inside one process."""
     faults: Counter[str] = field(default_factory=Counter)
-    running_again: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-    written_again: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    running_again: dict[str, Spread] = field(default_factory=lambda: defaultdict(Spread))
+    written_again: dict[str, Spread] = field(default_factory=lambda: defaultdict(Spread))
     drain: float | None = None
-    worker_drains: list[float] = field(default_factory=list)
-    cancels: list[float] = field(default_factory=list)
+    worker_drains: Spread = field(default_factory=Spread)
+    cancels: Spread = field(default_factory=Spread)
     tried_again: Counter[str] = field(default_factory=Counter)
     failed_opens: int = 0
     samples: int = 0
@@ -38,14 +72,18 @@ class Report:
         lines = [
             f"{self.seconds:.0f} s; {self.acknowledged} workflows started and acknowledged",
             f"at the end: {_counts(self.workflows)}; {self.records} records, {self.frames} stream values",
+            f"written to inputs: {self.written}; handled by loops: {self.items}",
+            f"the most of a narrow queue in a process at once: {self.crowd}",
+            f"removed meanwhile: {self.pruned} workflows, and the beginnings of streams {self.trims} times",
             f"faults: {sum(self.faults.values())}: {_counts(self.faults)}",
-            f"streams read: {_counts(self.readings)}; samples of the database: {self.samples}",
+            f"streams read: {_counts(self.readings)}; told that the beginning is gone: {self.truncated}",
+            f"samples of the database: {self.samples}",
         ]
         for kind in sorted(self.running_again):
-            lines.append(f"taken over after {kind}: running again {_spread(self.running_again[kind])}")
-            lines.append(f"{'':17}{' ' * len(kind)}next row      {_spread(self.written_again[kind])}")
-        lines.append(f"cancel() until its caller sees the end: {_spread(self.cancels)}")
-        lines.append(f"a worker's stop after SIGTERM: {_spread(self.worker_drains)}")
+            lines.append(f"taken over after {kind}: running again {self.running_again[kind]}")
+            lines.append(f"{'':17}{' ' * len(kind)}next row      {self.written_again[kind]}")
+        lines.append(f"cancel() until its caller sees the end: {self.cancels}")
+        lines.append(f"a worker's stop after SIGTERM: {self.worker_drains}")
         lines.append(
             f"callers tried again: {_counts(self.tried_again)}; workers that could not open: {self.failed_opens}"
         )
@@ -60,12 +98,3 @@ class Report:
 
 def _counts(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "none"
-
-
-def _spread(times: Sequence[float]) -> str:
-    """Median, 99th percentile and longest of some durations."""
-    if not times:
-        return "-"
-    ordered = sorted(times)
-    high = ordered[min(len(ordered) - 1, len(ordered) * 99 // 100)]
-    return f"median {ordered[len(ordered) // 2]:.3f} s, p99 {high:.3f} s, max {ordered[-1]:.3f} s (n={len(ordered)})"

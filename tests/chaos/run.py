@@ -10,58 +10,88 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from dbosflow import Engine
 from tests.behaviour import ledger
-from tests.behaviour.tables import disorder
 from tests.chaos import oracles, plan
 from tests.chaos.crew import Place
 from tests.chaos.customers import Customers
+from tests.chaos.jobs import jobs
+from tests.chaos.judge import Judge
+from tests.chaos.outsiders import Outsiders
 from tests.chaos.postgres import Postgres
 from tests.chaos.processes import Process
 from tests.chaos.proxy import Proxy
+from tests.chaos.pruning import Pruner
 from tests.chaos.report import Report
-from tests.chaos.stories import Story, stories
 from tests.chaos.strikes import Strikes
-from tests.chaos.witness import Readers, Witness, takeovers
+from tests.chaos.trimming import Trimmer
+from tests.chaos.witness import Readers, Witness
 from tests.support import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
     from pathlib import Path
+    from typing import Any
 
-    from tests.chaos.plan import Fault, Job
+    from tests.chaos.crew import Frozen
+    from tests.chaos.jobs import Job
+    from tests.chaos.plan import Fault
 
 _READERS = 2
 _SESSIONS_A_CLIENT = 7
 _OPENING_LIMIT = 60.0
 _SESSIONS_LIMIT = 15.0
-_SUMMARY_EVERY = 10.0
+_JUDGED_EVERY = 2.0
+_FROZEN_KEPT = 100
 
 
 class ChaosRun:
     """One run, on a Postgres of its own."""
 
+    summary_every = 10.0
+
+    client: Engine
+    proxies: list[Proxy]
+    customers: Customers
+    outsiders: Outsiders
+    strikes: Strikes
+    witness: Witness
+    judge: Judge
+    pruner: Pruner
+
     def __init__(
-        self, seed: int, *, seconds: float, workflows: int, workers: int, drain_limit: float, say: Callable[[str], None]
+        self,
+        seed: int,
+        *,
+        seconds: float,
+        workflows: int,
+        workers: int,
+        drain_limit: float,
+        say: Callable[[str], None],
+        spared: int = 0,
     ) -> None:
         self.postgres = Postgres()
         self.directory = self.postgres.root
+        self.places: list[Place] = []
+        self.readers = Readers()
+        self.reading: list[Process] = []
+        self.report = Report()
         self._seed = seed
         self._seconds = seconds
         self._workflows = workflows
         self._workers = workers
         self._drain_limit = drain_limit
         self._say = say
+        self._spared = spared
         self._random = random.Random(f"run {seed}")
-        self._report = Report()
-        self._readers = Readers()
-        self._reading: list[Process] = []
-        self._places: list[Place] = []
+        self._began = 0.0
         os.environ[ledger.VARIABLE] = str(self.directory / "ledger")
 
     def faults(self) -> list[Fault]:
         """The faults that will strike."""
-        return plan.faults(self._seed, self._seconds, workers=self._workers, proxies=self._workers)
+        return plan.faults(self._seed, self._seconds, workers=self._workers, proxies=self._workers, spared=self._spared)
 
     async def run(self) -> Report:
         """Runs; what came of it."""
@@ -70,113 +100,173 @@ class ChaosRun:
         async with AsyncExitStack() as resources:
             resources.callback(self.postgres.__exit__)
             await asyncio.to_thread(self.postgres.__enter__)
-            proxies = [resources.enter_context(Proxy(self.postgres.socket)) for _ in range(self._workers)]
-            client = await resources.enter_async_context(
+            self.proxies = [resources.enter_context(Proxy(self.postgres.socket)) for _ in range(self._workers)]
+            self.client = await resources.enter_async_context(
                 Engine(self.postgres.url("chaos-client"), executes=False),
             )
             resources.callback(self._end_processes)
-            self._hire(proxies)
+            self._hire()
             await asyncio.to_thread(eventually, self._all_ready, timeout=_OPENING_LIMIT)
-            customers = Customers(client, plan.jobs(self._seed), self._read)
-            strikes = Strikes(self.postgres, self._places, proxies, self._seed)
-            witness = Witness(self.postgres.url("looking"))
-            await self._strike_and_drain(customers, strikes, witness)
-            await self._stop(strikes)
-            await asyncio.to_thread(self._judge, customers, strikes, witness)
-        self._report.seconds = time.monotonic() - began
-        return self._report
+            self._prepare()
+            await self._strike_and_drain()
+            await self._stop()
+            await asyncio.to_thread(self._judge_last)
+        self.report.seconds = time.monotonic() - began
+        return self.report
 
     # -- who takes part ----------------------------------------------------------------------------------------------
 
-    def _hire(self, proxies: list[Proxy]) -> None:
+    def _hire(self) -> None:
         """The first worker and the first reader reach the server without a proxy."""
-        for number, url_of in enumerate((self.postgres.url, *(proxy.url for proxy in proxies[1:]))):
-            self._places.append(Place(number, url_of, self.directory, self._report.violations.append))
-        for number, url_of in zip(range(_READERS), (self.postgres.url, proxies[0].url), strict=True):
+        complain = self.report.violations.append
+        for number, url_of in enumerate((self.postgres.url, *(proxy.url for proxy in self.proxies[1:]))):
+            self.places.append(Place(number, url_of, self.directory, complain))
+        for number, url_of in zip(range(_READERS), (self.postgres.url, self.proxies[0].url), strict=True):
             url = url_of(f"chaos-reader-{number}")
             log = self.directory / f"chaos-reader-{number}.log"
-            self._reading.append(Process("reader", log, self._readers.hear, url=url))
+            self.reading.append(Process("reader", log, self.readers.hear, url=url))
+        self.outsiders = Outsiders((self.proxies[0].url, self.proxies[-1].url), self.directory, complain)
+
+    def _prepare(self) -> None:
+        """Those who live in this process."""
+        looking = self.postgres.url("looking")
+        self.customers = Customers(self.client, jobs(self._seed), self._read, self.outsiders, Trimmer())
+        self.strikes = Strikes(self.postgres, self.places, self.proxies, self.outsiders, self._seed)
+        self.witness = Witness(looking)
+        self.judge = Judge(
+            looking,
+            self.report,
+            customers=self.customers,
+            readers=self.readers,
+            strikes=self.strikes,
+            witness=self.witness,
+            frozen=self._frozen,
+            read_slowly=self._read_slowly(),
+        )
+        self.pruner = Pruner(self.client, looking, lambda: [*self.judge.judged])
 
     def _all_ready(self) -> bool:
-        return self._readers.ready == _READERS and all(place.ready for place in self._places)
+        return self.readers.ready == _READERS and self.outsiders.ready and all(place.ready for place in self.places)
 
     def _read(self, job: Job) -> None:
-        self._readers.expect(job)
-        reader = self._random.choice(self._reading)
+        self.readers.expect(job.workflow_id)
+        reader = self._random.choice(self.reading)
         reader.tell(id=job.workflow_id, key=job.key, mode=job.reading)
 
+    def _read_slowly(self) -> Callable[[str, str], None]:
+        """How the judge, on its thread, has a stream read."""
+        loop = asyncio.get_running_loop()
+
+        def read(workflow_id: str, key: str) -> None:
+            self.readers.expect(workflow_id)
+            loop.call_soon_threadsafe(lambda: self.reading[0].tell(id=workflow_id, key=key, mode="slow"))
+
+        return read
+
+    def _frozen(self) -> list[Frozen]:
+        for place in self.places:
+            del place.frozen[:-_FROZEN_KEPT]
+        return [one for place in self.places for one in place.frozen]
+
     def _end_processes(self) -> None:
-        for process in (*self._reading, *(place.process for place in self._places)):
+        for process in (*self.reading, *(place.process for place in self.places)):
             process.close()
+        self.outsiders.close()
 
     # -- its course --------------------------------------------------------------------------------------------------
 
-    async def _strike_and_drain(self, customers: Customers, strikes: Strikes, witness: Witness) -> None:
-        began = time.monotonic()
-        around = [
-            asyncio.create_task(witness.watch()),
-            asyncio.create_task(self._look_after_workers()),
-            asyncio.create_task(self._summarize(began, customers, strikes)),
+    def background(self) -> list[Coroutine[Any, Any, None]]:
+        """What goes on all the time."""
+        return [
+            self.witness.watch(),
+            self._look_after_workers(),
+            self._summarize(),
+            self._judge_on(),
+            self.pruner.watch(),
         ]
-        keeping = asyncio.create_task(customers.keep(self._workflows))
+
+    async def _strike_and_drain(self) -> None:
+        self._began = began = time.monotonic()
+        around = [asyncio.create_task(coroutine) for coroutine in self.background()]
+        keeping = asyncio.create_task(self.customers.keep(self._workflows))
         try:
-            await strikes.follow(self.faults())
+            await self.strikes.follow(self.faults())
             await asyncio.sleep(max(0.0, began + self._seconds - time.monotonic()))
-            customers.finish()
-            await self._drain(keeping, customers)
+            self.customers.finish()
+            await self._drain(keeping)
         finally:
             for task in (keeping, *around):
                 task.cancel()
             for result in await asyncio.gather(keeping, *around, return_exceptions=True):
                 if isinstance(result, Exception):
-                    self._report.violations.append(f"the run itself: {result!r}")
+                    self.report.violations.append(f"the run itself: {result!r}")
 
-    async def _drain(self, keeping: asyncio.Task[None], customers: Customers) -> None:
+    async def _drain(self, keeping: asyncio.Task[None]) -> None:
         """With no fault any more, all work ends within the limit; so do all readers."""
         began = time.monotonic()
         deadline = began + self._drain_limit
-        while not (keeping.done() and not self._readers.missing()):
+        customers = self.customers
+        while not (keeping.done() and not self._missing()):
             if time.monotonic() > deadline:
-                stuck = sorted(customers.acknowledged.keys() - customers.seen.keys())
-                self._report.violations += [f"{one} has not ended {self._drain_limit:g} s later" for one in stuck]
-                self._report.violations += [f"{one}: its reader has not ended" for one in self._readers.missing()]
+                stuck = sorted(customers.acknowledged.keys() - customers.settled.keys())
+                self.report.violations += [f"{one} has not ended {self._drain_limit:g} s later" for one in stuck]
+                self.report.violations += [f"{one}: its reader has not ended" for one in self._missing()]
                 return
             await asyncio.sleep(0.05)
-        self._report.drain = time.monotonic() - began
+        self.report.drain = time.monotonic() - began
+
+    def _missing(self) -> list[str]:
+        return [one for one in self.readers.missing() if one not in self.judge.slowly_read]
 
     async def _look_after_workers(self) -> None:
         while True:
-            for place in self._places:
+            for place in self.places:
                 if not place.lock.locked():
                     async with place.lock:
                         await asyncio.to_thread(place.look_after)
             await asyncio.sleep(0.2)
 
-    async def _summarize(self, began: float, customers: Customers, strikes: Strikes) -> None:
+    async def _judge_on(self) -> None:
         while True:
-            await asyncio.sleep(_SUMMARY_EVERY)
-            faults = ", ".join(f"{count} {kind}" for kind, count in sorted(strikes.counts.items()))
-            self._say(
-                f"{time.monotonic() - began:6.0f} s: {len(customers.seen)} done, {customers.in_flight} in flight,"
-                f" {sum(len(hit.owned) for hit in strikes.hits)} lost their owner; faults: {faults or 'none'}"
-            )
+            await asyncio.sleep(_JUDGED_EVERY)
+            try:
+                await asyncio.to_thread(self.judge.sit)
+            except psycopg.OperationalError:  # the database is down: part of the plan
+                continue
 
-    async def _stop(self, strikes: Strikes) -> None:
+    async def _summarize(self) -> None:
+        while True:
+            await asyncio.sleep(self.summary_every)
+            self._say(self.summary())
+
+    def summary(self) -> str:
+        """How it stands, in a line."""
+        strikes, customers = self.strikes, self.customers
+        faults = ", ".join(f"{count} {kind}" for kind, count in sorted(strikes.counts.items()))
+        return (
+            f"{time.monotonic() - self._began:6.0f} s: {customers.done} done, {customers.in_flight} in flight,"
+            f" {strikes.lost} lost their owner, {self.report.workflows.total()} judged, {self.pruner.count} removed,"
+            f" {len(self.report.violations)} violations; faults: {faults or 'none'}"
+        )
+
+    async def _stop(self) -> None:
         """Checks what the living hold, stops them, and checks that nothing is left."""
-        live = {place.name: oracles.SESSIONS_A_WORKER for place in self._places} | {"chaos-client": _SESSIONS_A_CLIENT}
-        readers = {f"chaos-reader-{number}": _SESSIONS_A_CLIENT for number in range(_READERS)}
-        await self._sessions_settle(live | readers)
-        for place in self._places:
+        live = {place.name: oracles.SESSIONS_A_WORKER for place in self.places} | {"chaos-client": _SESSIONS_A_CLIENT}
+        outside = [*(f"chaos-reader-{number}" for number in range(_READERS)), *self.outsiders.names]
+        await self._sessions_settle(live | dict.fromkeys(outside, _SESSIONS_A_CLIENT))
+        for place in self.places:
             async with place.lock:
-                strikes.drains.append(await asyncio.to_thread(place.drain))
-        for reader in self._reading:
+                self.strikes.drains.add(await asyncio.to_thread(place.drain))
+        violations = self.report.violations
+        for reader in self.reading:
             if not await asyncio.to_thread(reader.end):
-                self._report.violations.append(f"a reader did not end: see {reader.log.name}")
-        violations = self._report.violations
-        violations += [f"a reader left behind {left}" for left in self._readers.left if left["tasks"]]
-        violations += [f"{place.name}: processes are left" for place in self._places if place.leftover()]
+                violations.append(f"a reader did not end: see {reader.log.name}")
+        await asyncio.to_thread(self.outsiders.end)
+        violations += [f"a reader left behind {left}" for left in self.readers.left if left["tasks"]]
+        violations += [f"a writer left behind {left}" for left in self.outsiders.left if left["tasks"]]
+        violations += [f"{place.name}: processes are left" for place in self.places if place.leftover()]
         await self._sessions_settle({"chaos-client": _SESSIONS_A_CLIENT})
-        if self._report.drain is not None:
+        if self.report.drain is not None:
             violations += await asyncio.to_thread(oracles.check_lanes, self.postgres.url("looking"))
 
     async def _sessions_settle(self, live: dict[str, int]) -> None:
@@ -184,48 +274,24 @@ class ChaosRun:
         deadline = time.monotonic() + _SESSIONS_LIMIT
         while wrong := await asyncio.to_thread(oracles.check_sessions, self.postgres.url("looking"), live):
             if time.monotonic() > deadline:
-                self._report.violations += wrong
+                self.report.violations += wrong
                 return
             await asyncio.sleep(0.1)
 
-    # -- the judgement -----------------------------------------------------------------------------------------------
-
-    def _judge(self, customers: Customers, strikes: Strikes, witness: Witness) -> None:
-        report = self._report
-        report.acknowledged = len(customers.acknowledged)
-        report.faults = strikes.counts
+    def _judge_last(self) -> None:
+        report, customers = self.report, self.customers
+        report.acknowledged = customers.started
+        report.faults = self.strikes.counts
         report.cancels = customers.cancel_times
         report.tried_again = customers.errors
-        report.worker_drains = strikes.drains
-        report.failed_opens = sum(place.failed_opens for place in self._places)
-        report.samples = witness.samples
-        report.violations += customers.complaints + witness.compare() + disorder(self.postgres.url("looking"))
-        frozen = [one for place in self._places for one in place.frozen]
-        found: set[str] = set()
-        readings: dict[str, list[dict[str, object]]] = {}
-        for reading in self._readers:
-            readings.setdefault(str(reading["id"]), []).append(reading)
-        for story in stories(self.postgres.url("looking")):
-            found.add(story.workflow_id)
-            wrong = [*oracles.check_workflow(story, cancelled=customers.asked, frozen=frozen)]
-            for reading in readings.get(story.workflow_id, []):
-                report.readings[str(reading["mode"])] += 1
-                wrong += oracles.check_reading(reading, story)
-            wrong += oracles.check_told(story, customers.seen.get(story.workflow_id))
-            report.violations += [f"{story.workflow_id} ({story.row['name']}): {what}" for what in wrong]
-            self._count(story, strikes)
-        report.violations += [
-            f"{one} was acknowledged, and is not there" for one in customers.acknowledged.keys() - found
-        ]
-
-    def _count(self, story: Story, strikes: Strikes) -> None:
-        report = self._report
-        report.workflows[story.row["status"]] += 1
-        report.records += len(story.steps)
-        report.frames += sum(block["count"] for block in story.blocks if block["kind"] == "values")
-        for kind, running, written in takeovers(strikes.hits, story):
-            report.running_again[kind].append(running)
-            report.written_again[kind].append(written)
+        report.written = self.outsiders.acknowledged
+        report.trims = customers.trimmer.count
+        report.pruned = self.pruner.count
+        report.worker_drains = self.strikes.drains
+        report.failed_opens = sum(place.failed_opens for place in self.places)
+        report.samples = self.witness.samples
+        self.judge.sit_last()
+        report.violations += customers.complaints
 
 
 def run(

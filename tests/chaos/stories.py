@@ -4,41 +4,42 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
+from itertools import takewhile
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from psycopg.rows import dict_row
 
-from tests.behaviour import ledger
+from tests.chaos.chronicle import Chronicle
 from tests.chaos.expectations import Records
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
+
+    from tests.chaos.chronicle import Line
 
 _CHUNK = 500
 
-_WORKFLOWS: LiteralString = """
-    SELECT id, name, status, input, output, error, epoch, worker_id::text AS worker_id, parent_id,
-           extract(epoch FROM ended_at)::double precision AS ended_at
-    FROM dbosflow.workflow ORDER BY id"""
+_COLUMNS: LiteralString = """
+    id, name, status, input, output, error, epoch, worker_id::text AS worker_id, parent_id, input_streams,
+    extract(epoch FROM ended_at)::double precision AS ended_at"""
+_WORKFLOWS: LiteralString = f"SELECT {_COLUMNS} FROM dbosflow.workflow ORDER BY id"
+_FAMILIES: LiteralString = f"""
+    WITH RECURSIVE family AS (
+        SELECT id FROM dbosflow.workflow WHERE id = ANY(%s)
+        UNION ALL
+        SELECT w.id FROM dbosflow.workflow w JOIN family f ON w.parent_id = f.id)
+    SELECT {_COLUMNS} FROM dbosflow.workflow JOIN family USING (id) ORDER BY id"""
 _STEPS: LiteralString = """
-    SELECT workflow_id, key, kind, epoch, attempt, output, error, child_id,
+    SELECT workflow_id, key, kind, epoch, seq, attempt, output, error, child_id, loop_key, loop_offset, loop_next,
            extract(epoch FROM recorded_at)::double precision AS recorded_at
     FROM dbosflow.step WHERE workflow_id = ANY(%s) ORDER BY workflow_id, seq"""
 _BLOCKS: LiteralString = """
     SELECT workflow_id, key, "offset", count, kind, values, producer, attempt, epoch,
            extract(epoch FROM created_at)::double precision AS created_at
     FROM dbosflow.stream_block WHERE workflow_id = ANY(%s) ORDER BY workflow_id, key, "offset\""""
-
-
-class Line(NamedTuple):
-    """One line of the ledger: ``pass``, or ``begin`` and ``end`` of a step body."""
-
-    what: str
-    key: str | None
-    attempt: str | None
-    pid: int
-    at: float
+_TRIMS: LiteralString = """
+    SELECT workflow_id, key, producer, count FROM dbosflow.stream_trim WHERE workflow_id = ANY(%s)"""
 
 
 @dataclass
@@ -48,7 +49,8 @@ class Story:
     row: dict[str, Any]
     steps: list[dict[str, Any]] = field(default_factory=list)
     blocks: list[dict[str, Any]] = field(default_factory=list)
-    lines: list[Line] = field(default_factory=list)
+    trims: list[dict[str, Any]] = field(default_factory=list)
+    lines: Sequence[Line] = ()
     children: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -59,11 +61,19 @@ class Story:
     @property
     def root_id(self) -> str:
         """The id of the workflow that was started from outside: its own, or that of its first ancestor."""
-        return self.workflow_id.partition("/")[0]
+        return root_of(self.workflow_id)
 
     def keys(self) -> list[str]:
         """Its streams."""
         return sorted({block["key"] for block in self.blocks})
+
+    def first(self, key: str) -> int:
+        """The first offset of a stream that is still there."""
+        return min((block["offset"] for block in self.blocks if block["key"] == key), default=0)
+
+    def trimmed(self, key: str) -> dict[str, int]:
+        """How many values of each producer are gone from a stream."""
+        return {trim["producer"]: trim["count"] for trim in self.trims if trim["key"] == key}
 
     def values(self, key: str, *, committed: bool = False) -> list[tuple[int, Any]]:
         """Offset and value of all that a stream holds, or of what is committed: what no attempt wrote in vain."""
@@ -86,40 +96,52 @@ class Story:
         kinds = [block["kind"] for block in self.blocks if block["key"] == key]
         return [kind for kind in kinds if kind not in {"values", "rollback"}]
 
-    def records(self) -> Records:
-        """What its expectation depends on."""
+    def records(self, acknowledged: dict[int, str] | None = None) -> Records:
+        """What its expectation depends on; ``acknowledged``: what outsiders wrote, by offset, trimmed or not."""
         outputs = [step["output"] for step in self.steps if step["kind"] == "step"]
+        inputs = {key: dict(self.values(key)) | (acknowledged or {}) for key in self.row["input_streams"] or ()}
         return Records(
             draws={output[0]: output[1] for output in outputs if isinstance(output, list)},
             children=self.children,
             child_ids={step["key"]: step["child_id"] for step in self.steps if step["kind"] == "child"},
+            inputs={key: _dense(values) for key, values in inputs.items()},
         )
 
 
-def stories(url: str) -> Iterator[Story]:
-    """Every workflow of the database; a few hundred at a time are in memory."""
-    lines = _lines()
+def root_of(workflow_id: str) -> str:
+    """The id of the first ancestor."""
+    return workflow_id.partition("/")[0]
+
+
+def _dense(values: dict[int, Any]) -> list[Any]:
+    """In the order of the offsets, up to the first gap."""
+    offsets = takewhile(lambda pair: pair[0] == pair[1], enumerate(sorted(values)))
+    return [values[offset] for _, offset in offsets]
+
+
+def stories(url: str, chronicle: Chronicle | None = None, *, roots: Sequence[str] | None = None) -> Iterator[Story]:
+    """Every workflow of the database, or the families of some; a few hundred at a time are in memory."""
+    if chronicle is None:
+        chronicle = Chronicle()
+        chronicle.read_on()
     with psycopg.connect(url, autocommit=True, application_name="looking", row_factory=dict_row) as connection:
-        rows = connection.execute(_WORKFLOWS).fetchall()
-        gave = {row["id"]: row["output"] if row["error"] is None else row["error"]["message"] for row in rows}
+        if roots is None:
+            rows = connection.execute(_WORKFLOWS).fetchall()
+        else:
+            rows = connection.execute(_FAMILIES, ([*roots],)).fetchall()
         children: dict[str, dict[str, Any]] = defaultdict(dict)
         for row in rows:
             if row["parent_id"] is not None:
-                children[row["parent_id"]][row["id"]] = gave[row["id"]]
+                gave = row["output"] if row["error"] is None else row["error"]["message"]
+                children[row["parent_id"]][row["id"]] = gave
         for first in range(0, len(rows), _CHUNK):
             chunk = {row["id"]: Story(row) for row in rows[first : first + _CHUNK]}
-            for query, name in ((_STEPS, "steps"), (_BLOCKS, "blocks")):
-                for found in connection.execute(query, ([*chunk],)):
-                    getattr(chunk[found["workflow_id"]], name).append(found)
+            with connection.transaction():
+                connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+                for query, name in ((_STEPS, "steps"), (_BLOCKS, "blocks"), (_TRIMS, "trims")):
+                    for found in connection.execute(query, ([*chunk],)):
+                        getattr(chunk[found["workflow_id"]], name).append(found)
             for story in chunk.values():
-                story.lines = lines.get(story.workflow_id, [])
+                story.lines = chronicle.of(story.workflow_id)
                 story.children = children.get(story.workflow_id, {})
                 yield story
-
-
-def _lines() -> dict[str, list[Line]]:
-    found: dict[str, list[Line]] = defaultdict(list)
-    for entry in ledger.entries():
-        what, workflow_id, key, attempt = entry.what
-        found[workflow_id].append(Line(what, key, attempt, entry.pid, entry.at))
-    return found

@@ -11,10 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from tests.chaos.report import Spread
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.chaos.crew import Place
+    from tests.chaos.outsiders import Outsiders
     from tests.chaos.plan import Fault
     from tests.chaos.postgres import Postgres
     from tests.chaos.proxy import Proxy
@@ -39,13 +42,19 @@ class Hit:
 class Strikes:
     """Strikes as the plan says; a fault whose victim is still down waits for it."""
 
-    def __init__(self, postgres: Postgres, places: Sequence[Place], proxies: Sequence[Proxy], seed: int) -> None:
+    def __init__(
+        self, postgres: Postgres, places: Sequence[Place], proxies: Sequence[Proxy], outsiders: Outsiders, seed: int
+    ) -> None:
         self.counts: Counter[str] = Counter()
         self.hits: list[Hit] = []
-        self.drains: list[float] = []
+        """The last ones: whoever judges them forgets the oldest."""
+        self.lost = 0
+        """How often a workflow lost its owner."""
+        self.drains = Spread()
         self._postgres = postgres
         self._places = places
         self._proxies = proxies
+        self._outsiders = outsiders
         self._random = random.Random(f"strikes {seed}")
         self._database = asyncio.Lock()
 
@@ -62,6 +71,8 @@ class Strikes:
             place = self._places[fault.target]
             async with place.lock:
                 await self._strike_worker(place, fault)
+        elif fault.kind == "kill writer":
+            await self._outsiders.kill(fault.target)
         elif fault.kind in {"terminate", "stop fast", "stop immediate", "crash backend"}:
             async with self._database:
                 await asyncio.to_thread(self._strike_database, fault)
@@ -72,13 +83,14 @@ class Strikes:
     async def _strike_worker(self, place: Place, fault: Fault) -> None:
         owned = await asyncio.to_thread(self._owned_by, place.process.pid)
         self.hits.append(Hit(fault.kind, time.time(), place.process.pid, owned))
+        self.lost += len(owned)
         if fault.kind == "kill":
             await asyncio.to_thread(place.kill)
             await asyncio.to_thread(place.replace)
         elif fault.kind == "freeze":
             await place.freeze(fault.seconds)
         else:
-            self.drains.append(await asyncio.to_thread(place.drain))
+            self.drains.add(await asyncio.to_thread(place.drain))
             await asyncio.to_thread(place.replace)
 
     def _strike_database(self, fault: Fault) -> None:

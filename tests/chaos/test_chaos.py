@@ -31,3 +31,4 @@ def test_a_few_seconds_of_chaos_leave_nothing_wrong(tmp_path: Path, monkeypatch:
     assert report.faults.keys() >= {"kill"}
     assert report.workflows["succeeded"] > 0
     assert report.readings.total() > 0
+    assert min(report.written, report.items, report.trims) > 0

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import time
+import threading
+from collections import Counter
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+from tests.chaos.stories import root_of
 
-    from tests.chaos.plan import Job
+if TYPE_CHECKING:
+    from collections.abc import Container, Iterator, Sequence
 
 _PAUSE = 1.0
 _ENDS: LiteralString = """
@@ -35,6 +36,7 @@ class Witness:
         self._url = url
         self._ends: dict[str, tuple[Any, ...]] = {}
         self._since = "-infinity"
+        self._lock = threading.Lock()
 
     async def watch(self) -> None:
         """Takes a sample each second until it is cancelled."""
@@ -46,32 +48,39 @@ class Witness:
             finally:
                 await asyncio.sleep(_PAUSE)
 
-    def compare(self) -> list[str]:
-        """What has changed since it was seen first, or is gone."""
-        with psycopg.connect(self._url, autocommit=True) as connection:
+    def compare(self, *, removed: Container[str] = ()) -> list[str]:
+        """What was wrong since it was asked last: an end has changed, or is gone but not with what is ``removed``."""
+        with psycopg.connect(self._url, autocommit=True, application_name="looking") as connection:
             last = {row[0]: row[1:] for row in connection.execute(_ALL_ENDS)}
-        for workflow_id, end in self._ends.items():
-            self._compare(workflow_id, end, last.get(workflow_id))
-        return self.complaints
+        with self._lock:
+            for workflow_id, end in [*self._ends.items()]:
+                now = last.get(workflow_id)
+                if now is None and root_of(workflow_id) in removed:
+                    del self._ends[workflow_id]
+                else:
+                    self._compare(workflow_id, end, now)
+            complaints, self.complaints = self.complaints, []
+        return complaints
 
     def sample(self) -> None:
-        with psycopg.connect(self._url, autocommit=True, connect_timeout=2) as connection:
+        """Takes one."""
+        with psycopg.connect(self._url, autocommit=True, application_name="looking", connect_timeout=2) as connection:
             now = connection.execute(_NOW).fetchone()
             ends = connection.execute(_ENDS, (self._since,)).fetchall()
             idle = connection.execute(_IDLE).fetchall()
         assert now
-        self._since = now[0]
-        self.samples += 1
-        self.complaints += [
-            f"session {pid} of {name} has been idle in a transaction for {age}" for name, pid, age in idle
-        ]
-        for workflow_id, *end in ends:
-            if workflow_id in self._ends:
-                self._compare(workflow_id, self._ends[workflow_id], tuple(end))
-            self._ends.setdefault(workflow_id, tuple(end))
+        with self._lock:
+            self._since = now[0]
+            self.samples += 1
+            self.complaints += [
+                f"session {pid} of {name} has been idle in a transaction for {age}" for name, pid, age in idle
+            ]
+            for workflow_id, *end in ends:
+                self._compare(workflow_id, self._ends.setdefault(workflow_id, tuple(end)), tuple(end))
 
     def _compare(self, workflow_id: str, before: tuple[Any, ...], now: tuple[Any, ...] | None) -> None:
         if before != now:
+            self._ends.pop(workflow_id)  # it is said once
             self.complaints.append(f"{workflow_id} had ended as {before}, and later stands as {now}")
 
 
@@ -79,10 +88,10 @@ class Readers:
     """What the reader processes say, and what they still owe."""
 
     def __init__(self) -> None:
-        self.readings: list[dict[str, Any]] = []
         self.left: list[dict[str, Any]] = []
         self.ready = 0
-        self.told: dict[tuple[str, str], float] = {}
+        self._said: dict[str, list[dict[str, Any]]] = {}
+        self._owed: Counter[str] = Counter()
 
     def hear(self, said: dict[str, Any]) -> None:
         """One line of one of them."""
@@ -91,19 +100,25 @@ class Readers:
         elif "left" in said:
             self.left.append(said["left"])
         else:
-            self.readings.append(said)
+            self._said.setdefault(said["id"], []).append(said)
+            self._owed[said["id"]] -= 1
 
-    def expect(self, job: Job) -> None:
-        """One more stream is to be read."""
-        self.told[job.workflow_id, job.key] = time.monotonic()
+    def expect(self, workflow_id: str) -> None:
+        """One more stream of a workflow is to be read."""
+        self._owed[workflow_id] += 1
 
-    def missing(self) -> list[tuple[str, str]]:
-        """What nobody has said yet."""
-        said = {(one["id"], one["key"]) for one in self.readings}
-        return [stream for stream in self.told if stream not in said]
+    def owe(self, workflow_id: str) -> bool:
+        """Whether a reader of a workflow has not come to its end."""
+        return self._owed[workflow_id] > 0
 
-    def __iter__(self) -> Iterator[dict[str, Any]]:
-        return iter(self.readings)
+    def missing(self) -> list[str]:
+        """The workflows whose readers have not come to their ends."""
+        return [workflow_id for workflow_id, count in [*self._owed.items()] if count > 0]
+
+    def take(self, workflow_id: str) -> list[dict[str, Any]]:
+        """What the readers of a workflow saw; it is forgotten here."""
+        del self._owed[workflow_id]
+        return self._said.pop(workflow_id, [])
 
 
 def takeovers(hits: Sequence[Any], story: Any) -> Iterator[tuple[str, float, float]]:

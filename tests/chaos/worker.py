@@ -1,6 +1,7 @@
 """A worker process: serves the queues until SIGTERM, then says what is left of its threads and tasks.
 
-Its options: ``url`` and ``settings`` of the engine, and ``queues``. SIGUSR1 prints every thread's stack to its log.
+Its options: ``url`` and ``settings`` of the engine, and ``queues``: how many workflows of each it runs at once. SIGUSR1
+prints every thread's stack to its log.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import threading
 import time
 from typing import Any
 
-import tests.chaos.workload  # noqa: F401 (what it runs)
+import tests.chaos.shapes  # noqa: F401 (what it runs)
 from dbosflow import Engine
+from tests.behaviour.ledger import note
 
 THREADS_LIMIT = 5.0
 """Seconds in which threads that a closed engine has let go must have ended."""
@@ -33,15 +35,20 @@ async def main(options: dict[str, Any]) -> list[str]:
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, told.set)
+    note(["hired", "", None, None])
     async with Engine(options["url"], **options["settings"]) as engine:
-        working = loop.create_task(engine.run_worker_async(*options["queues"], concurrency=100))
+        working = {
+            loop.create_task(engine.run_worker_async(queue, concurrency=concurrency))
+            for queue, concurrency in options["queues"].items()
+        }
         say(ready=True)
         waiting = loop.create_task(told.wait())
-        await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({*working, waiting}, return_when=asyncio.FIRST_COMPLETED)
         waiting.cancel()
-        working.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await working
+        for work in working:
+            work.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work
     await asyncio.sleep(0)  # what was cancelled last ends now
     return [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 

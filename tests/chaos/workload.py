@@ -31,7 +31,15 @@ FOR_EVER = 100_000.0
 _FLAKINESS = 0.3
 
 
-def _says(what: str) -> None:
+def may_fail(what: object) -> None:
+    """Fails now and then."""
+    if random.random() < _FLAKINESS:
+        msg = f"{what} once more"
+        raise ConnectionError(msg)
+
+
+def says(what: str) -> None:
+    """A line in the ledger."""
     here = current()
     note([what, here.workflow_id, here.step_key, here.attempt])
 
@@ -39,40 +47,38 @@ def _says(what: str) -> None:
 @step
 async def drawn(number: int, pause: float) -> list[int]:
     """What only its record can tell again."""
-    _says("begin")
+    says("begin")
     await asyncio.sleep(pause)
-    _says("end")
+    says("end")
     return [number, random.getrandbits(40)]
 
 
 @step
 def drawn_on_thread(number: int, pause: float) -> list[int]:
     """The same on a thread."""
-    _says("begin")
+    says("begin")
     time.sleep(pause)
-    _says("end")
+    says("end")
     return [number, random.getrandbits(40)]
 
 
 @step(max_attempts=40, interval=0.01, backoff=1.0)
 async def flaky(key: str, number: int, tokens: int, pause: float) -> int:
     """Streams while it runs, and fails now and then at its end."""
-    _says("begin")
+    says("begin")
     attempt = current().attempt
     for token in range(tokens):
         await write_stream_async(key, [f"step {number}", attempt, token])
         await asyncio.sleep(pause)
-    _says("end")
-    if random.random() < _FLAKINESS:
-        msg = f"{number} once more"
-        raise ConnectionError(msg)
+    says("end")
+    may_fail(number)
     return number * 7
 
 
 @step(max_attempts=2, interval=0.01)
 def broken(number: int) -> None:
     """Fails each time."""
-    _says("begin")
+    says("begin")
     msg = f"broken {number}"
     raise ValueError(msg)
 
@@ -80,21 +86,21 @@ def broken(number: int) -> None:
 @step
 async def endless() -> None:
     """Never comes back by itself."""
-    _says("begin")
+    says("begin")
     await asyncio.sleep(FOR_EVER)
 
 
 @step
 def endless_on_thread() -> None:
     """Comes back now and then only to be asked again: a thread cannot be interrupted."""
-    _says("begin")
+    says("begin")
     time.sleep(0.2)
 
 
 @workflow
 async def sequence(size: int, pause: float) -> list[int]:
     """Steps one after the other, each with values of two streams, and a sleep now and then."""
-    _says("pass")
+    says("pass")
     draws: list[int] = []
     for number in range(size):
         draws.append((await drawn(number, pause))[1])
@@ -111,7 +117,7 @@ async def sequence(size: int, pause: float) -> list[int]:
 @workflow
 def sequence_on_thread(size: int, pause: float) -> list[int]:
     """The same on a thread."""
-    _says("pass")
+    says("pass")
     draws: list[int] = []
     for number in range(size):
         draws.append(drawn_on_thread(number, pause)[1])
@@ -128,7 +134,7 @@ def sequence_on_thread(size: int, pause: float) -> list[int]:
 @workflow
 async def branching(size: int, branches: int, pause: float) -> list[list[int]]:
     """Branches that share a stream and have one of their own each, by ``gather`` and in a task group."""
-    _says("pass")
+    says("pass")
 
     async def branch(name: int) -> list[int]:
         draws: list[int] = []
@@ -148,7 +154,7 @@ async def branching(size: int, branches: int, pause: float) -> list[list[int]]:
 @workflow
 async def retrying(size: int, tokens: int, pause: float) -> list[int | str]:
     """Steps that are tried again, and stream meanwhile: one by one, then two at a time to one key."""
-    _says("pass")
+    says("pass")
     results: list[int | str] = [await flaky("tokens", number, tokens, pause) for number in range(size)]
     for number in range(size, 3 * size, 2):
         results += await asyncio.gather(*(flaky("both", each, tokens, pause) for each in (number, number + 1)))
@@ -162,7 +168,7 @@ async def retrying(size: int, tokens: int, pause: float) -> list[int | str]:
 @workflow
 async def family(size: int, pause: float) -> list[list[int] | str]:
     """Children of both colours: called, started, queued, one whose stream it reads, and one that fails."""
-    _says("pass")
+    says("pass")
     started = await sequence.start_async(size, pause)
     queued = await sequence_on_thread.options(queue=CHILDREN).start_async(size, pause)
     results: list[list[int] | str] = [await sequence(size, pause), await sequence_on_thread.run_async(size, pause)]
@@ -180,7 +186,7 @@ async def family(size: int, pause: float) -> list[list[int] | str]:
 @workflow
 def family_on_thread(size: int, pause: float) -> list[list[int] | str]:
     """The same on a thread."""
-    _says("pass")
+    says("pass")
     started = sequence.start(size, pause)
     queued = sequence_on_thread.options(queue=CHILDREN).start(size, pause)
     results: list[list[int] | str] = [sequence.run(size, pause), sequence_on_thread(size, pause)]
@@ -198,7 +204,7 @@ def family_on_thread(size: int, pause: float) -> list[list[int] | str]:
 @workflow
 async def failing(size: int, pause: float) -> None:
     """Ends badly, after its last value."""
-    _says("pass")
+    says("pass")
     for number in range(size):
         await write_stream_async("values", ["body", number])
         await drawn(number, pause)
@@ -209,7 +215,7 @@ async def failing(size: int, pause: float) -> None:
 @workflow
 async def dozing(where: str) -> None:
     """Waits to be cancelled."""
-    _says("pass")
+    says("pass")
     await write_stream_async("values", ["body", where])
     if where == "asleep":
         await sleep_async(FOR_EVER)
@@ -219,25 +225,9 @@ async def dozing(where: str) -> None:
 @workflow
 def dozing_on_thread(where: str) -> None:
     """The same on a thread."""
-    _says("pass")
+    says("pass")
     write_stream("values", ["body", where])
     if where == "asleep":
         sleep(FOR_EVER)
     while True:
         endless_on_thread()
-
-
-SHAPES = {
-    each.definition.name: each
-    for each in (
-        sequence,
-        sequence_on_thread,
-        branching,
-        retrying,
-        family,
-        family_on_thread,
-        failing,
-        dozing,
-        dozing_on_thread,
-    )
-}

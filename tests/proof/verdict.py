@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from tests.behaviour.tables import disorder, rows
 from tests.chaos import oracles
+from tests.chaos.oracles_streams import check_reading
 from tests.chaos.stories import stories
 from tests.proof.observer import NAME as OBSERVER
 from tests.proof.points import Point, stored
@@ -138,7 +139,7 @@ def violations(
         if "error" in reading:
             yield reading["error"]
         else:
-            yield from oracles.check_reading(reading, found[reading["id"]])
+            yield from check_reading(reading, found[reading["id"]])
 
 
 def unkept(

@@ -1,0 +1,138 @@
+"""Which workflows a run starts, and what is done to each of them: all of it from one seed."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+from itertools import count
+from typing import TYPE_CHECKING, Any
+
+from tests.chaos.plan import WRITERS
+from tests.chaos.workload import QUEUE
+from tests.chaos.workload_narrow import NARROW
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True, slots=True)
+class Writing:
+    """What one outsider writes to an input of a workflow: the values ``<writer> 0``, ``<writer> 1`` ..."""
+
+    writer: str
+    count: int
+    wide: int
+    """So many writes are under way at a time."""
+    pause: float
+    """Seconds between the one lot and the next."""
+    place: int | None
+    """Which writer process does it, with idempotency keys; ``None``: a task of the client, without."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One workflow to start: its shape and arguments, when to cancel it, and how one of its streams is read."""
+
+    workflow_id: str
+    shape: str
+    args: tuple[Any, ...]
+    cancel_after: float | None
+    key: str
+    reading: str | None
+    """``throughout``, ``reconnecting``, ``late``, or nobody does."""
+    starters: int
+    """So many start it at once, under the one id."""
+    queue: str = QUEUE
+    input: str | None = None
+    """The stream that outsiders write to."""
+    writings: tuple[Writing, ...] = ()
+    trims: str | None = None
+    """The stream whose beginning is removed while the workflow runs: its ``key``, or the ``input`` of a loop."""
+
+
+def jobs(seed: int) -> Iterator[Job]:
+    """The workflows of a run, without end."""
+    for number in count():
+        yield job(seed, number)
+
+
+def job(seed: int, number: int) -> Job:
+    """One of them."""
+    draw = random.Random(f"job {seed} {number}")
+    shape, args, key = _shape(draw)
+    for_ever = shape.startswith("dozing")
+    cancelled = for_ever or draw.random() < 0.07
+    reading = draw.choice(["throughout", "reconnecting", "late", None, None])
+    taken = _INPUTS.get(shape)
+    return Job(
+        workflow_id=f"c{number:06}",
+        shape=shape,
+        args=args,
+        cancel_after=draw.uniform(0.0, 3.0) if cancelled else None,
+        key=key,
+        reading=reading,
+        starters=draw.choice([1, 1, 1, 1, 3]),
+        queue=NARROW if shape.startswith("narrow") else QUEUE,
+        input=taken,
+        writings=tuple(_writings(draw)) if taken else (),
+        trims=_trims(draw, shape, key, reading),
+    )
+
+
+_INPUTS = {"listening": "chat", "listening_on_thread": "chat", "looping": "work", "looping_on_thread": "work"}
+_TRIMMED = {"sequence", "sequence_on_thread", "retrying", "looping", "looping_on_thread"}
+
+
+def _writings(draw: random.Random) -> Iterator[Writing]:
+    for writer in "abc"[: draw.randint(1, 3)]:
+        yield Writing(
+            writer=writer,
+            count=draw.randint(1, 25),
+            wide=draw.randint(1, 8),
+            pause=draw.choice([0.0, 0.05, 0.3]),
+            place=draw.choice([*range(WRITERS), None]),
+        )
+
+
+def _trims(draw: random.Random, shape: str, key: str, reading: str | None) -> str | None:
+    if shape not in _TRIMMED or draw.random() > 0.4:
+        return None
+    if shape.startswith("looping"):
+        return _INPUTS[shape]
+    if shape == "retrying" and reading is not None:  # which of its attempts wrote what is gone, nobody could tell
+        return None
+    return key
+
+
+def _shape(draw: random.Random) -> tuple[str, tuple[Any, ...], str]:
+    pause = draw.choice([0.0, 0.02, 0.1])
+    sequence = (draw.randint(3, 15), pause)
+    retrying = (draw.randint(1, 4), draw.randint(1, 20), pause / 10)
+    listening = (draw.choice([-1, -1, 10]), pause / 10)
+    looping = (draw.randint(1, 4), *draw.choice(_LOOPS), draw.randint(1, 3))
+    shapes: dict[str, tuple[float, tuple[Any, ...], str]] = {
+        "sequence": (4, sequence, draw.choice(["values", "rare"])),
+        "sequence_on_thread": (4, sequence, draw.choice(["values", "rare"])),
+        "branching": (4, (draw.randint(2, 5), draw.randint(2, 4), pause), draw.choice(["shared", "own 1"])),
+        "retrying": (4, retrying, draw.choice(["tokens", "both"])),
+        "resuming": (3, retrying, draw.choice(["resumed", "kept", "typed"])),
+        "resuming_on_thread": (1, retrying, draw.choice(["resumed", "kept", "typed"])),
+        "family": (2, sequence, "values"),
+        "family_on_thread": (2, sequence, "values"),
+        "following": (2, retrying, "values"),
+        "listening": (3, listening, draw.choice(["chat", "heard"])),
+        "listening_on_thread": (2, listening, draw.choice(["chat", "heard"])),
+        "looping": (3, looping, "effects"),
+        "looping_on_thread": (2, looping, "effects"),
+        "narrow": (3, (draw.randint(1, 3), pause), "values"),
+        "narrow_on_thread": (2, (draw.randint(1, 3), pause), "values"),
+        "failing": (2, sequence, "values"),
+        "dozing": (1, (draw.choice(["asleep", "in a step"]),), "values"),
+        "dozing_on_thread": (1, (draw.choice(["asleep", "in a step"]),), "values"),
+    }
+    shape = draw.choices([*shapes], weights=[weight for weight, *_ in shapes.values()])[0]
+    return shape, *shapes[shape][1:]
+
+
+_LOOPS = [(True, "raise"), *((ordered, to) for ordered in (True, False) for to in ("skip", "dead_letter"))]
+"""Whether in order, and what becomes of an item that fails; which of them ends a loop only the order can tell."""

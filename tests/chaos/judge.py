@@ -1,0 +1,205 @@
+"""Judges workflows while the run goes on: each family once nobody has anything to do with it any more, then forgets it.
+
+So memory does not grow with the run, and what is judged may be removed from the database.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from itertools import groupby
+from typing import TYPE_CHECKING, LiteralString
+
+from dbosflow.types import WorkflowStatus
+from tests.behaviour.tables import disorder, rows
+from tests.chaos import oracles
+from tests.chaos.chronicle import Chronicle
+from tests.chaos.crowd import Crowd
+from tests.chaos.oracles_streams import PRUNED, check_reading
+from tests.chaos.stories import root_of, stories
+from tests.chaos.witness import takeovers
+from tests.chaos.workload_narrow import NARROW_LIMIT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from tests.chaos.crew import Frozen
+    from tests.chaos.customers import Customers
+    from tests.chaos.expectations import Expected
+    from tests.chaos.report import Report
+    from tests.chaos.stories import Story
+    from tests.chaos.strikes import Strikes
+    from tests.chaos.witness import Readers, Witness
+
+SETTLING = 10.0
+"""Seconds after its end in which a process that was frozen may still do something for a workflow that it lost."""
+_FAMILIES = 1000
+"""So many are judged at a time at most."""
+_READ_SLOWLY = 10
+"""At most one in so many of those that are judged is read until it is removed."""
+_LONG_ENOUGH = range(40, 80)
+"""Values of a stream that such a reader is busy with for a while."""
+_SLOW_READERS = 20
+_HITS = 300
+_ROOTS: LiteralString = "SELECT DISTINCT split_part(id, '/', 1) FROM dbosflow.workflow"
+
+
+class Judge:
+    """The oracles of a run, and what they have to go by."""
+
+    def __init__(
+        self,
+        url: str,
+        report: Report,
+        *,
+        customers: Customers,
+        readers: Readers,
+        strikes: Strikes,
+        witness: Witness,
+        frozen: Callable[[], list[Frozen]],
+        read_slowly: Callable[[str, str], None],
+    ) -> None:
+        self.judged: dict[str, float] = {}
+        """The roots of the families that are judged and may still be in the database, and when they were."""
+        self._url = url
+        self._report = report
+        self._customers = customers
+        self._readers = readers
+        self._strikes = strikes
+        self._witness = witness
+        self._frozen = frozen
+        self._read_slowly = read_slowly
+        self.slowly_read: dict[str, tuple[Story, Expected]] = {}
+        """What readers of judged workflows are to see."""
+        self._passed_over = 0
+        self._is_over = False
+        self._sitting = threading.Lock()
+        self._disorder: set[str] = set()
+        self._crowd = Crowd(NARROW_LIMIT, ())
+        self._chronicle = Chronicle(self._crowd.follow)
+
+    def sit(self) -> None:
+        """Judges the families that have settled."""
+        with self._sitting:
+            self._sit()
+
+    def sit_last(self) -> None:
+        """Judges whatever is left, when everybody has stopped."""
+        with self._sitting:
+            self._sit_last()
+
+    def _sit(self) -> None:
+        self._read_on()
+        self._chronicle.rotate()
+        now = time.monotonic()
+        settled = [
+            workflow_id
+            for workflow_id, at in [*self._customers.settled.items()]
+            if now - at > SETTLING and not self._readers.owe(workflow_id)
+        ]
+        for root_id, family in self._families(settled[:_FAMILIES]):
+            if all(WorkflowStatus(story.row["status"]).ended for story in family):
+                self._judge_family(root_id, family)
+        self._judge_slow_readers()
+        self._look_at_tables()
+        del self._strikes.hits[:-_HITS]
+
+    def _sit_last(self) -> None:
+        self._read_on()
+        self._judge_slow_readers()
+        self._look_at_tables()
+        self._is_over = True
+        acknowledged = {*self._customers.acknowledged}
+        for root_id, family in self._families(None):
+            if root_id not in self.judged:
+                self._judge_family(root_id, family)
+        self._report.violations += [
+            f"{one} was acknowledged, and is not there" for one in acknowledged - self.judged.keys()
+        ]
+        self._report.violations += [f"{one}: its slow reader has not ended" for one in self.slowly_read]
+
+    # -- workflows ---------------------------------------------------------------------------------------------------
+
+    def _families(self, roots: Sequence[str] | None) -> Iterator[tuple[str, list[Story]]]:
+        found = sorted(stories(self._url, self._chronicle, roots=roots), key=lambda story: story.root_id)
+        for root_id, family in groupby(found, key=lambda story: story.root_id):
+            yield root_id, [*family]
+
+    def _judge_family(self, root_id: str, family: list[Story]) -> None:
+        customers, report = self._customers, self._report
+        readings = self._readers.take(root_id)
+        outside = oracles.Outside(
+            customers.asked, self._frozen(), customers.outsiders.written, customers.trimmer.trimmed
+        )
+        for story in family:
+            wanted = oracles.expected_of(story, outside)
+            wrong = [*oracles.check_workflow(story, wanted, outside)]
+            if story.workflow_id == root_id:
+                for reading in readings:
+                    report.readings[str(reading["mode"])] += 1
+                    report.truncated += len(reading["truncated"])
+                    wrong += check_reading(reading, story, wanted)
+                wrong += oracles.check_told(story, customers.seen.get(root_id))
+                self._have_read_slowly(story, wanted)
+            report.violations += [f"{story.workflow_id} ({story.row['name']}): {what}" for what in wrong]
+            self._count(story)
+        self.judged[root_id] = time.time()
+        for story in family:
+            self._chronicle.forget(story.workflow_id)
+        customers.forget(root_id)
+
+    def _count(self, story: Story) -> None:
+        report = self._report
+        report.workflows[story.row["status"]] += 1
+        report.records += len(story.steps)
+        report.items += sum(step["loop_key"] is not None and step["kind"] == "step" for step in story.steps)
+        report.frames += sum(block["count"] for block in story.blocks if block["kind"] == "values")
+        for kind, running, written in takeovers(self._strikes.hits, story):
+            report.running_again[kind].add(running)
+            report.written_again[kind].add(written)
+
+    # -- readers of what is removed ----------------------------------------------------------------------------------
+
+    def _have_read_slowly(self, story: Story, wanted: Expected) -> None:
+        """Has a stream read by somebody who will not have come to its end when the workflow is removed."""
+        keys = [key for key in story.keys() if len(story.values(key)) in _LONG_ENOUGH]  # noqa: SIM118 (it is no dictionary)
+        self._passed_over += 1
+        if not self._is_over and keys and self._passed_over >= _READ_SLOWLY and len(self.slowly_read) < _SLOW_READERS:
+            self._passed_over = 0
+            self.slowly_read[story.workflow_id] = story, wanted
+            self._read_slowly(story.workflow_id, keys[0])
+
+    def _judge_slow_readers(self) -> None:
+        for workflow_id in [one for one in self.slowly_read if not self._readers.owe(one)]:
+            story, wanted = self.slowly_read.pop(workflow_id)
+            for reading in self._readers.take(workflow_id):
+                removed = reading["end"] == PRUNED
+                self._report.readings["slow, to the end" if not removed else "slow, until it was removed"] += 1
+                wrong = check_reading(reading, story, wanted, pruned=True)
+                self._report.violations += [f"{workflow_id} ({story.row['name']}): {what}" for what in wrong]
+
+    # -- everything at once ------------------------------------------------------------------------------------------
+
+    def _look_at_tables(self) -> None:
+        """What holds of all rows at any moment; and that nothing is gone that was not judged."""
+        found = {*disorder(self._url)} - self._disorder
+        self._disorder |= found
+        self._report.violations += sorted(found)
+        self._report.violations += self._witness.compare(removed=self.judged)
+        there = {root_id for (root_id,) in rows(self._url, _ROOTS)}
+        for root_id in self.judged.keys() - there:
+            del self.judged[root_id]
+
+    def _read_on(self) -> None:
+        """Reads the ledger; whatever was judged is over."""
+        self._crowd.frozen = frozen = self._frozen()
+        self._chronicle.read_on()
+        self._report.crowd = self._crowd.largest
+        self._report.violations += self._crowd.complaints
+        self._crowd.complaints.clear()
+        for workflow_id, line in self._chronicle.late(self.judged):
+            if line.what == "begin" and not oracles.was_frozen(line.pid, line.at, line.at, frozen):
+                late = line.at - self.judged[root_of(workflow_id)]
+                self._report.violations.append(
+                    f"{workflow_id}: step {line.key!r} began in {line.pid} {late:.3f} s after it was judged"
+                )

@@ -1,0 +1,63 @@
+"""What must hold of what outsiders wrote to a workflow, and of the loops over it."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from tests.chaos.expectations import Expected
+    from tests.chaos.outsiders import Written
+    from tests.chaos.stories import Story
+
+
+def check_input(story: Story, key: str, written: Written) -> Iterator[str]:
+    """Each value stands once, where its writer was told, in the order of that writer; what was refused is not there."""
+    yield from written.complaints
+    stored, first = story.values(key), story.first(key)
+    stands = dict(stored)
+    for value, times in Counter(stands.values()).items():
+        if times > 1:
+            yield f"input {key!r} holds {value!r} {times} times"
+    for value, offset in written.offsets.items():
+        if offset >= first and stands.get(offset) != value:
+            yield f"input {key!r}: {value!r} was acknowledged at {offset}, and there is {stands.get(offset)!r}"
+    for value in sorted(written.refused & {*stands.values()}):
+        yield f"input {key!r}: {value!r} was refused, and is there"
+    numbers: dict[str, list[int]] = defaultdict(list)
+    for _, value in stored:
+        writer, _, number = value.rpartition(" ")
+        numbers[writer].append(int(number))
+    for writer, written_numbers in numbers.items():
+        if written_numbers != sorted(written_numbers):
+            yield f"input {key!r}: what {writer!r} wrote stands in the order {written_numbers}"
+
+
+def check_loop(story: Story, wanted: Expected) -> Iterator[str]:
+    """Each item is on record once, in an ended loop all of them; below a record's watermark nothing is left to do."""
+    items = [step for step in story.steps if step["kind"] == "step" and step["loop_key"] is not None]
+    recorded: set[int] = set()
+    stream = sorted(step["loop_offset"] for step in items)
+    for step in sorted(items, key=lambda step: step["seq"]):
+        recorded.add(step["loop_offset"])
+        left = [offset for offset in stream if offset < step["loop_next"] and offset not in recorded]
+        if left:
+            yield f"item {step['loop_offset']} is on record, all before {step['loop_next']} done, and {left} is not"
+    if wanted.items is None or story.row["status"] != "succeeded":
+        return
+    outcomes = {step["loop_offset"]: _item(step) for step in items}
+    found = [outcomes[offset] for offset in stream]
+    if len(found) != len(wanted.items) or any(a not in {b, None} for a, b in zip(found, wanted.items, strict=True)):
+        yield f"its loop has handled {found}, and should have {wanted.items}"
+    if story.row["input_streams"] and stream != [*range(len(stream))]:
+        yield f"its loop has handled the items at {stream}"
+    if len(items) != len({*stream}):
+        yield f"an item of its loop is on record twice: {stream}"
+
+
+def _item(step: dict[str, Any]) -> Any:
+    """Which item a record is about; ``None``: that of one which failed does not say so."""
+    output = step["output"]
+    return output[0] if isinstance(output, list) else output

@@ -1,0 +1,88 @@
+"""What the tests of the oracles share: workflows that went well, and ways to spoil what the database holds of them."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from threading import Thread
+from typing import TYPE_CHECKING, Any, LiteralString
+
+import psycopg
+
+from dbosflow import Engine
+from tests.chaos import oracles
+from tests.chaos.outsiders import Written
+from tests.chaos.shapes import SHAPES
+from tests.chaos.stories import stories
+from tests.chaos.workload import QUEUE
+
+if TYPE_CHECKING:
+    from tests.chaos.stories import Story
+
+RUNS: dict[str, tuple[str, tuple[Any, ...]]] = {
+    "sequence": ("sequence", (5, 0.0)),
+    "sequence_on_thread": ("sequence_on_thread", (5, 0.0)),
+    "branching": ("branching", (2, 2, 0.0)),
+    "retrying": ("retrying", (1, 3, 0.0)),
+    "resuming": ("resuming", (1, 3, 0.0)),
+    "failing": ("failing", (3, 0.0)),
+    "narrow": ("narrow", (2, 0.0)),
+    "listening": ("listening", (-1, 0.0)),
+    "looping": ("looping", (2, True, "dead_letter", 1)),
+    "raising": ("looping", (1, True, "raise", 1)),
+}
+"""By id: the shape and the arguments."""
+
+WRITTEN = {
+    "listening": ("chat", ["a 0", "b 0", "a 1", "b 1"]),
+    "looping": ("work", ["a 4", "a 5", "a 6", "b 6", "a 7"]),
+    "raising": ("work", ["a 5", "a 6", "a 7"]),
+}
+"""What outsiders write to their inputs."""
+
+
+def run_all(url: str) -> None:
+    """Runs all of them."""
+    with Engine(url, executes=False) as client:
+        handles = [
+            client.start(SHAPES[shape].options(workflow_id=workflow_id, queue=QUEUE), *args)
+            for workflow_id, (shape, args) in RUNS.items()
+        ]
+        for workflow_id, (key, values) in WRITTEN.items():  # before they run, so that none is refused
+            for value in values:
+                client.write_stream(workflow_id, key, value)
+            client.close_stream(workflow_id, key)
+        with Engine(url, block_values=1, compact_every=None) as engine:
+            Thread(target=engine.run_worker, args=(QUEUE,), daemon=True).start()
+            for handle in handles:
+                with suppress(ValueError):  # the one that fails
+                    handle.result()
+
+
+def outside() -> oracles.Outside:
+    """What outsiders were told."""
+    written = {
+        workflow_id: Written({value: offset for offset, value in enumerate(values)})
+        for workflow_id, (_, values) in WRITTEN.items()
+    }
+    return oracles.Outside(written=written)
+
+
+def plant(url: str, statement: LiteralString) -> None:
+    """Changes what the database holds, as only a fault could."""
+    with psycopg.connect(url, autocommit=True) as connection:
+        assert connection.execute(statement).rowcount > 0
+
+
+def found(url: str, known: oracles.Outside | None = None) -> list[str]:
+    """All that is wrong with the workflows."""
+    known = known or outside()
+    return [
+        what
+        for story in stories(url)
+        for what in oracles.check_workflow(story, oracles.expected_of(story, known), known)
+    ]
+
+
+def story_of(url: str, workflow_id: str) -> Story:
+    """One of the workflows."""
+    return next(story for story in stories(url) if story.workflow_id == workflow_id)

@@ -1,0 +1,143 @@
+"""The oracles of inputs, of loops, and of typed streams see what they are there for."""
+
+from __future__ import annotations
+
+from typing import LiteralString
+
+import pytest
+
+from tests.chaos import oracles
+from tests.chaos.outsiders import Written
+from tests.chaos.planting import WRITTEN, found, outside, plant
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        pytest.param(
+            """UPDATE dbosflow.workflow SET output = '["a 0", "a 1", "b 0", "b 1"]' WHERE id = 'listening'""",
+            "its result is",
+            id="values read in another order",
+        ),
+        pytest.param(
+            """DELETE FROM dbosflow.stream_block
+               WHERE workflow_id = 'listening' AND key = 'heard' AND kind = 'values'""",
+            "producer 'body'",
+            id="values read and not heard",
+        ),
+        pytest.param(
+            """UPDATE dbosflow.stream_block SET values = '["c 7"]'
+               WHERE workflow_id = 'listening' AND key = 'chat' AND "offset" = 1""",
+            "'b 0' was acknowledged at 1, and there is 'c 7'",
+            id="an acknowledged value lost",
+        ),
+        pytest.param(
+            """UPDATE dbosflow.stream_block SET values = '["a 0"]'
+               WHERE workflow_id = 'listening' AND key = 'chat' AND "offset" = 1""",
+            "holds 'a 0' 2 times",
+            id="a doubled value",
+        ),
+        pytest.param(
+            """UPDATE dbosflow.stream_block SET values = CASE "offset" WHEN 0 THEN '["a 1"]' ELSE '["a 0"]' END::json
+               WHERE workflow_id = 'listening' AND key = 'chat' AND "offset" IN (0, 2)""",
+            "what 'a' wrote stands in the order [1, 0]",
+            id="a writer's values in another order",
+        ),
+        pytest.param(
+            """DELETE FROM dbosflow.stream_block
+               WHERE workflow_id = 'listening' AND key = 'chat' AND kind <> 'values'""",
+            "ends with []",
+            id="an input left open",
+        ),
+        pytest.param(
+            "DELETE FROM dbosflow.step WHERE workflow_id = 'looping' AND loop_offset = 1",
+            "is not",
+            id="an item without a record below the watermark",
+        ),
+        pytest.param(
+            "DELETE FROM dbosflow.step WHERE workflow_id = 'looping' AND loop_offset = 4",
+            "its loop has handled",
+            id="an item never handled",
+        ),
+        pytest.param(
+            """INSERT INTO dbosflow.step SELECT workflow_id, 'again', kind, epoch, 99, turn, attempt, output, error,
+                   child_id, wake_at, started_at, recorded_at, loop_key, loop_offset, loop_next
+               FROM dbosflow.step WHERE workflow_id = 'looping' AND loop_offset = 1""",
+            "an item of its loop is on record twice",
+            id="an item handled twice",
+        ),
+        pytest.param(
+            """UPDATE dbosflow.step SET loop_next = 9 WHERE workflow_id = 'looping' AND loop_offset = 0""",
+            "all before 9 done",
+            id="a watermark too far",
+        ),
+        pytest.param(
+            """UPDATE dbosflow.step SET loop_offset = loop_offset + 1
+               WHERE workflow_id = 'looping' AND loop_offset >= 3""",
+            "its loop has handled the items at",
+            id="a gap in the items",
+        ),
+        pytest.param(
+            """UPDATE dbosflow.workflow SET output = '["a 7 is bad"]' WHERE id = 'raising'""",
+            "its result is",
+            id="another failure than the first",
+        ),
+        pytest.param(
+            """DELETE FROM dbosflow.stream_block
+               WHERE workflow_id = 'looping' AND key = 'loop.dead' AND "offset" = 1""",
+            "of dead letters",
+            id="a lost letter",
+        ),
+        pytest.param(
+            """UPDATE dbosflow.stream_block SET values = replace(values::text, 'a 6 is bad', 'oh')::json
+               WHERE workflow_id = 'looping' AND key = 'loop.dead' AND kind = 'values'""",
+            "of dead letters",
+            id="a letter with another error",
+        ),
+        pytest.param(
+            r"""UPDATE dbosflow.stream_block SET values = regexp_replace(values::text, ', *1\]\]', ', 0]]')::json
+                WHERE workflow_id = 'resuming' AND key = 'resumed' AND kind = 'values'""",
+            "stream 'resumed', producer 'step 0': 3 values where 3 are right, the first difference at 1",
+            id="a token again after a resume",
+        ),
+        pytest.param(
+            """DELETE FROM dbosflow.stream_block WHERE workflow_id = 'resuming' AND key = 'kept' AND kind = 'values'""",
+            "its outcome is on record, and 0 of 3 values",
+            id="what was to be kept is lost",
+        ),
+        pytest.param(
+            """UPDATE dbosflow.stream_block SET values = '7'
+               WHERE workflow_id = 'resuming' AND key = 'typed' AND kind = 'complete'""",
+            "is closed with 7, and should be with 2",
+            id="another final payload",
+        ),
+        pytest.param(
+            """UPDATE dbosflow.stream_block SET values = '[["body", 0]]'
+               WHERE workflow_id = 'narrow' AND key = 'values' AND kind = 'values'""",
+            "stream 'values'",
+            id="a lost value of a narrow queue",
+        ),
+    ],
+)
+def test_a_planted_fault_is_seen(url: str, statement: LiteralString, expected: str) -> None:
+    assert found(url) == []
+    plant(url, statement)
+    assert any(expected in what for what in found(url)), found(url)
+
+
+def test_a_value_that_was_refused_and_is_there_is_seen(url: str) -> None:
+    offsets = {value: offset for offset, value in enumerate(WRITTEN["listening"][1])}
+    del offsets["b 1"]
+    known = oracles.Outside(written={**outside().written, "listening": Written(offsets, refused={"b 1"})})
+    assert found(url, known) == ["input 'chat': 'b 1' was refused, and is there"]
+
+
+def test_a_write_that_was_acknowledged_at_two_places_is_seen(url: str) -> None:
+    written = Written()
+    written.hear([["a 0", 3], ["a 1", None]])
+    written.hear([["a 0", 3]])
+    assert written.complaints == []
+    written.hear([["a 0", 4]])
+    assert written.complaints == ["'a 0' was acknowledged at 3, then at 4"]
+    known = oracles.Outside(written={**outside().written, "listening": written})
+    assert any("then at 4" in what for what in found(url, known))

@@ -1,0 +1,67 @@
+"""Removes the beginnings of streams while their workflows run, are killed and replayed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from dbosflow.errors import StreamNotFoundError
+from tests.chaos.writing import MAY_BE_TRIED_AGAIN
+
+if TYPE_CHECKING:
+    from dbosflow import Engine
+    from tests.chaos.jobs import Job
+
+_LONGEST_PAUSE = 0.6
+
+
+@dataclass
+class Trimmed:
+    """What is known of the trims of one stream."""
+
+    key: str
+    first: int = 0
+    """What stands at the beginning at least: the latest answer."""
+    asked: int = 0
+    """The furthest that anybody asked for."""
+
+
+@dataclass
+class Trimmer:
+    """Trims what a job says, as far as it may be: of a loop's input only what the loop will not read again."""
+
+    trimmed: dict[str, Trimmed] = field(default_factory=dict)
+    count: int = 0
+
+    async def trim(self, engine: Engine, job: Job, running: asyncio.Task[None]) -> None:
+        """Trims at random moments until the workflow has ended, and once more then."""
+        assert job.trims is not None
+        key = job.trims
+        found = self.trimmed[job.workflow_id] = Trimmed(key)
+        over = False
+        while not over:
+            await asyncio.wait({running}, timeout=random.uniform(0.0, _LONGEST_PAUSE))
+            over = running.done()
+            try:
+                tail = await self._tail(engine, job)
+                before = random.randint(found.asked, max(tail, found.asked))
+                found.asked = max(found.asked, before)
+                found.first = max(found.first, await engine.streams.trim_async(job.workflow_id, key, before=before))
+                self.count += 1
+            except StreamNotFoundError:
+                continue  # nobody has written to it yet
+            except MAY_BE_TRIED_AGAIN:
+                over = False
+
+    @staticmethod
+    async def _tail(engine: Engine, job: Job) -> int:
+        """The offset before which everything may go."""
+        assert job.trims is not None
+        if job.trims != job.input:
+            return (await engine.streams.info_async(job.workflow_id, job.trims)).tail
+        # A loop reads nothing again of what is on record, if all before it is, too.
+        steps = await engine.list_steps_async(job.workflow_id)
+        done = {int(step.key.rpartition("/")[2]) for step in steps if step.kind == "step" and "/" in step.key}
+        return next(offset for offset in range(len(done) + 1) if offset not in done)
