@@ -211,6 +211,8 @@ class Runner:
             self.when_launched(run)
         previous = self._runs.get(workflow_id)
         if previous is not None:  # an older pass that has not noticed yet
+            if freed is not None:
+                previous.freed = None  # the slot is that of the new pass, whenever the old one ends
             self._stop(previous.run, "the workflow was taken over by a newer pass")
         execution = self._runs[workflow_id] = _Execution(run, self._loop.create_future(), freed)
         # In a context of its own: whoever caused this may be a workflow, whose branches are its own tasks only.
