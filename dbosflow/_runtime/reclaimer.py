@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -68,7 +69,7 @@ class Reclaimer(Service):
         self._guard = _ClockGuard()
         self._watched: dict[UUID, tuple[datetime, float]] = {}
         self._processes = _ProcessWatch(self.wake)
-        self._forgotten_at = 0.0
+        self._forgotten_at = -math.inf
 
     async def close(self) -> None:
         """Ends the surveys."""
@@ -86,6 +87,7 @@ class Reclaimer(Service):
                 self._guard.look(leases)
                 vanished = [lease for lease in others if self._processes.has_vanished(lease)]
                 expired = [lease for lease in others if lease not in vanished and self._has_expired(lease)]
+                self._watched = {lease.id: self._watched[lease.id] for lease in others if lease.id in self._watched}
                 marked: set[UUID] = set()
                 for because, dead in (("vanished", vanished), ("expired", expired)):
                     if dead:
@@ -132,8 +134,6 @@ class Reclaimer(Service):
             topics += [WORKERS_TOPIC, DEATH_TOPIC]
         if topics:
             self._announce(topics)
-        for worker_id in marked:
-            self._watched.pop(worker_id, None)
 
 
 class _ClockGuard:
