@@ -38,7 +38,12 @@ class Place:
     """A worker's place in the crew: who holds it now, and who did."""
 
     def __init__(
-        self, number: int, url: Callable[[str], str], directory: Path, complain: Callable[[str], None]
+        self,
+        number: int,
+        url: Callable[[str], str],
+        directory: Path,
+        complain: Callable[[str], None],
+        levels_every: float | None = None,
     ) -> None:
         self.lock = asyncio.Lock()
         self.frozen: list[Frozen] = []
@@ -47,9 +52,12 @@ class Place:
         self._url = url
         self._directory = directory
         self._complain = complain
+        self._levels_every = levels_every
         self._generation = 0
         self._ready = False
         self._left: dict[str, list[str]] | None = None
+        self.level: dict[str, int] = {}
+        """What its worker said of itself last."""
         self.process = self._hire()
 
     @property
@@ -123,6 +131,7 @@ class Place:
         self._generation += 1
         self._ready = False
         self._left = None
+        self.level = {}
         return Process(
             "worker",
             self._directory / f"{self.name}.log",
@@ -130,10 +139,13 @@ class Place:
             url=self._url(self.name),
             queues=_QUEUES,
             settings=_SETTINGS,
+            levels_every=self._levels_every,
         )
 
     def _hear(self, said: dict[str, Any]) -> None:
         if "ready" in said:
             self._ready = True
+        elif "level" in said:
+            self.level = said["level"]
         elif "left" in said:
             self._left = said["left"]

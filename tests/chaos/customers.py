@@ -47,7 +47,8 @@ class Customers:
     errors: Counter[str] = field(default_factory=Counter)
     """What callers had to try again for."""
     complaints: list[str] = field(default_factory=list)
-    _over: bool = False
+    over: bool = False
+    """Whether no more are to be started."""
 
     @property
     def in_flight(self) -> int:
@@ -68,13 +69,17 @@ class Customers:
 
     def finish(self) -> None:
         """Starts no more."""
-        self._over = True
+        self.over = True
 
     async def _serve(self) -> None:
-        while not self._over:
+        while not self.over:
             job = next(self.jobs)
-            await self._follow(job)
-            self.settled[job.workflow_id] = time.monotonic()
+            await self.follow(job)
+
+    async def follow(self, job: Job) -> None:
+        """Starts a workflow, and does all that there is to do about it until it has ended."""
+        await self._follow(job)
+        self.settled[job.workflow_id] = time.monotonic()
 
     async def _follow(self, job: Job) -> None:
         if job.reading not in {None, "late"}:

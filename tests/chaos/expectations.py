@@ -72,6 +72,13 @@ def _sequence(found: Expected, records: Records, size: int, pause: float) -> Exp
     return found
 
 
+def _probing(found: Expected, records: Records, size: int) -> Expected:
+    for number in range(size):
+        found.write("values", "body", number, records.draws.get(number))
+    found.result = [records.draws.get(number) for number in range(size)]
+    return found
+
+
 def _branching(found: Expected, records: Records, size: int, branches: int, pause: float) -> Expected:
     found.result = []
     for name in range(2 * branches):
@@ -184,6 +191,7 @@ def _dozing(found: Expected, records: Records, where: str) -> Expected:
 
 
 _SHAPES: dict[str, Callable[..., Expected]] = {
+    "probing": _probing,
     "sequence": _sequence,
     "sequence_on_thread": _sequence,
     "branching": _branching,

@@ -40,6 +40,7 @@ _READ_SLOWLY = 10
 _LONG_ENOUGH = range(40, 80)
 """Values of a stream that such a reader is busy with for a while."""
 _SLOW_READERS = 20
+_LOOKED_EVERY = 15.0
 _HITS = 300
 _ROOTS: LiteralString = "SELECT DISTINCT split_part(id, '/', 1) FROM dbosflow.workflow"
 
@@ -74,6 +75,7 @@ class Judge:
         self._passed_over = 0
         self._is_over = False
         self._sitting = threading.Lock()
+        self._looked_at = 0.0
         self._disorder: set[str] = set()
         self._crowd = Crowd(NARROW_LIMIT, ())
         self._chronicle = Chronicle(self._crowd.follow)
@@ -101,13 +103,17 @@ class Judge:
             if all(WorkflowStatus(story.row["status"]).ended for story in family):
                 self._judge_family(root_id, family)
         self._judge_slow_readers()
-        self._look_at_tables()
+        if now - self._looked_at > _LOOKED_EVERY:
+            self._look_at_tables()
+            self._looked_at = now
+        self._compare_ends()
         del self._strikes.hits[:-_HITS]
 
     def _sit_last(self) -> None:
         self._read_on()
         self._judge_slow_readers()
         self._look_at_tables()
+        self._compare_ends()
         self._is_over = True
         acknowledged = {*self._customers.acknowledged}
         for root_id, family in self._families(None):
@@ -181,10 +187,13 @@ class Judge:
     # -- everything at once ------------------------------------------------------------------------------------------
 
     def _look_at_tables(self) -> None:
-        """What holds of all rows at any moment; and that nothing is gone that was not judged."""
+        """What holds of all rows at any moment."""
         found = {*disorder(self._url)} - self._disorder
         self._disorder |= found
         self._report.violations += sorted(found)
+
+    def _compare_ends(self) -> None:
+        """No end has changed, and nothing is gone that was not judged."""
         self._report.violations += self._witness.compare(removed=self.judged)
         there = {root_id for (root_id,) in rows(self._url, _ROOTS)}
         for root_id in self.judged.keys() - there:

@@ -50,15 +50,24 @@ class _Task:
 class Outsiders:
     """All of them; a process that is killed is replaced by one that is told again what is not done."""
 
-    def __init__(self, urls: Sequence[Callable[[str], str]], directory: Path, complain: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        urls: Sequence[Callable[[str], str]],
+        directory: Path,
+        complain: Callable[[str], None],
+        levels_every: float | None = None,
+    ) -> None:
         self.written: dict[str, Written] = {}
         self.left: list[dict[str, Any]] = []
         self.acknowledged = 0
         """Answers that came, also of the writes that were repeated."""
+        self.levels: dict[int, dict[str, int]] = {}
+        """What each process said of itself last."""
         self.names = [f"chaos-writer-{number}" for number in range(WRITERS)]
         self._urls = urls
         self._directory = directory
         self._complain = complain
+        self._levels_every = levels_every
         self._loop = asyncio.get_running_loop()
         self._numbers = count()
         self._ready: set[int] = set()
@@ -114,11 +123,14 @@ class Outsiders:
             self._directory / f"{name}.log",
             lambda said: self._loop.call_soon_threadsafe(self._hear, place, said),
             url=self._urls[place](name),
+            levels_every=self._levels_every,
         )
 
     def _hear(self, place: int, said: dict[str, Any]) -> None:
         if "ready" in said:
             self._ready.add(place)
+        elif "level" in said:
+            self.levels[place] = said["level"]
         elif "left" in said:
             self.left.append(said["left"])
         elif (task := self._tasks[place].get(said["task"])) is None:

@@ -36,6 +36,8 @@ _SETTINGS = {
     "max_connections": 300,
     "shared_buffers": "128MB",
     "fsync": "off",  # processes die here, the machine does not
+    "autovacuum_naptime": "5s",  # rows go as fast as they come: so must their room
+    "autovacuum_vacuum_cost_delay": 0,
     "dynamic_shared_memory_type": "mmap",
     "log_line_prefix": "%m [%p] %a ",
     "timezone": "UTC",

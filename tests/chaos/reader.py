@@ -17,6 +17,7 @@ from typing import Any
 
 from dbosflow import Engine
 from dbosflow.errors import StreamTruncatedError, WorkflowNotFoundError
+from tests.chaos.telling import say, tell_levels
 
 _WAIT_FOR = 300.0
 _SLOWLY = 0.5
@@ -31,9 +32,12 @@ async def main(options: dict[str, Any]) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(said), sys.stdin)
     async with Engine(options["url"], executes=False) as engine:
         say(ready=True)
+        telling = loop.create_task(tell_levels(options.get("levels_every")))
         async with asyncio.TaskGroup() as group:
             while line := await said.readline():
                 group.create_task(follow(engine, json.loads(line)))
+        telling.cancel()
+        await asyncio.wait({telling})
     left = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     say(left={"tasks": left, "threads": []})
 
@@ -92,11 +96,6 @@ async def sit(engine: Engine, told: dict[str, Any], patience: int | None, seen: 
             if len(seen) == patience:
                 return None
     return None
-
-
-def say(**what: object) -> None:
-    """Says one thing, in a line of JSON."""
-    print(json.dumps(what), flush=True)
 
 
 if __name__ == "__main__":

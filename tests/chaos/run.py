@@ -8,6 +8,7 @@ import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -51,6 +52,7 @@ class ChaosRun:
     """One run, on a Postgres of its own."""
 
     summary_every = 10.0
+    levels_every: float | None = None
 
     client: Engine
     proxies: list[Proxy]
@@ -120,12 +122,14 @@ class ChaosRun:
         """The first worker and the first reader reach the server without a proxy."""
         complain = self.report.violations.append
         for number, url_of in enumerate((self.postgres.url, *(proxy.url for proxy in self.proxies[1:]))):
-            self.places.append(Place(number, url_of, self.directory, complain))
+            self.places.append(Place(number, url_of, self.directory, complain, self.levels_every))
         for number, url_of in zip(range(_READERS), (self.postgres.url, self.proxies[0].url), strict=True):
             url = url_of(f"chaos-reader-{number}")
             log = self.directory / f"chaos-reader-{number}.log"
-            self.reading.append(Process("reader", log, self.readers.hear, url=url))
-        self.outsiders = Outsiders((self.proxies[0].url, self.proxies[-1].url), self.directory, complain)
+            hear = partial(self.readers.hear, number)
+            self.reading.append(Process("reader", log, hear, url=url, levels_every=self.levels_every))
+        through = (self.proxies[0].url, self.proxies[-1].url)
+        self.outsiders = Outsiders(through, self.directory, complain, self.levels_every)
 
     def _prepare(self) -> None:
         """Those who live in this process."""
@@ -185,10 +189,14 @@ class ChaosRun:
             self.pruner.watch(),
         ]
 
+    async def keep(self) -> None:
+        """Keeps workflows in flight until the customers have finished."""
+        await self.customers.keep(self._workflows)
+
     async def _strike_and_drain(self) -> None:
         self._began = began = time.monotonic()
         around = [asyncio.create_task(coroutine) for coroutine in self.background()]
-        keeping = asyncio.create_task(self.customers.keep(self._workflows))
+        keeping = asyncio.create_task(self.keep())
         try:
             await self.strikes.follow(self.faults())
             await asyncio.sleep(max(0.0, began + self._seconds - time.monotonic()))
@@ -294,14 +302,19 @@ class ChaosRun:
         report.violations += customers.complaints
 
 
-def run(
-    seed: int, *, seconds: float, workflows: int, workers: int, drain_limit: float, say: Callable[[str], None]
-) -> tuple[Report, Path]:
-    """Runs, and removes what it made unless something was wrong; the report, and where the rest is."""
-    chaos = ChaosRun(seed, seconds=seconds, workflows=workflows, workers=workers, drain_limit=drain_limit, say=say)
-    for fault in chaos.faults():
-        say(str(fault))
+def finish(chaos: ChaosRun) -> Report:
+    """Runs, and removes what it made unless something was wrong."""
     report = asyncio.run(chaos.run())
     if not report.violations:
         chaos.postgres.discard()
-    return report, chaos.directory
+    return report
+
+
+def run(
+    seed: int, *, seconds: float, workflows: int, workers: int, drain_limit: float, say: Callable[[str], None]
+) -> tuple[Report, Path]:
+    """Runs, having said which faults will strike; the report, and where the logs are if something was wrong."""
+    chaos = ChaosRun(seed, seconds=seconds, workflows=workflows, workers=workers, drain_limit=drain_limit, say=say)
+    for fault in chaos.faults():
+        say(str(fault))
+    return finish(chaos), chaos.directory

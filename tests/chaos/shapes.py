@@ -9,6 +9,7 @@ from tests.chaos import workload, workload_inputs, workload_narrow, workload_typ
 SHAPES: dict[str, Any] = {
     each.definition.name: each
     for each in (
+        workload.probing,
         workload.sequence,
         workload.sequence_on_thread,
         workload.branching,

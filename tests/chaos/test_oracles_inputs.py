@@ -62,7 +62,7 @@ from tests.chaos.planting import WRITTEN, found, outside, plant
         pytest.param(
             """INSERT INTO dbosflow.step SELECT workflow_id, 'again', kind, epoch, 99, turn, attempt, output, error,
                    child_id, wake_at, started_at, recorded_at, loop_key, loop_offset, loop_next
-               FROM dbosflow.step WHERE workflow_id = 'looping' AND loop_offset = 1""",
+               FROM dbosflow.step WHERE workflow_id = 'looping' AND loop_offset = 1 AND kind = 'step'""",
             "an item of its loop is on record twice",
             id="an item handled twice",
         ),

@@ -50,13 +50,15 @@ class Witness:
 
     def compare(self, *, removed: Container[str] = ()) -> list[str]:
         """What was wrong since it was asked last: an end has changed, or is gone but not with what is ``removed``."""
+        with self._lock:
+            known = dict(self._ends)  # before the look: what ends meanwhile is not gone
         with psycopg.connect(self._url, autocommit=True, application_name="looking") as connection:
             last = {row[0]: row[1:] for row in connection.execute(_ALL_ENDS)}
         with self._lock:
-            for workflow_id, end in [*self._ends.items()]:
+            for workflow_id, end in known.items():
                 now = last.get(workflow_id)
                 if now is None and root_of(workflow_id) in removed:
-                    del self._ends[workflow_id]
+                    self._ends.pop(workflow_id, None)
                 else:
                     self._compare(workflow_id, end, now)
             complaints, self.complaints = self.complaints, []
@@ -80,7 +82,7 @@ class Witness:
 
     def _compare(self, workflow_id: str, before: tuple[Any, ...], now: tuple[Any, ...] | None) -> None:
         if before != now:
-            self._ends.pop(workflow_id)  # it is said once
+            self._ends.pop(workflow_id, None)  # it is said once
             self.complaints.append(f"{workflow_id} had ended as {before}, and later stands as {now}")
 
 
@@ -90,13 +92,17 @@ class Readers:
     def __init__(self) -> None:
         self.left: list[dict[str, Any]] = []
         self.ready = 0
+        self.levels: dict[int, dict[str, int]] = {}
+        """What each process said of itself last."""
         self._said: dict[str, list[dict[str, Any]]] = {}
         self._owed: Counter[str] = Counter()
 
-    def hear(self, said: dict[str, Any]) -> None:
+    def hear(self, number: int, said: dict[str, Any]) -> None:
         """One line of one of them."""
         if "ready" in said:
             self.ready += 1
+        elif "level" in said:
+            self.levels[number] = said["level"]
         elif "left" in said:
             self.left.append(said["left"])
         else:

@@ -1,7 +1,7 @@
 """A worker process: serves the queues until SIGTERM, then says what is left of its threads and tasks.
 
-Its options: ``url`` and ``settings`` of the engine, and ``queues``: how many workflows of each it runs at once. SIGUSR1
-prints every thread's stack to its log.
+Its options: ``url`` and ``settings`` of the engine, ``queues``, how many workflows of each it runs at once, and how
+often it tells its levels. SIGUSR1 prints every thread's stack to its log.
 """
 
 from __future__ import annotations
@@ -20,14 +20,10 @@ from typing import Any
 import tests.chaos.shapes  # noqa: F401 (what it runs)
 from dbosflow import Engine
 from tests.behaviour.ledger import note
+from tests.chaos.telling import say, tell_levels
 
 THREADS_LIMIT = 5.0
 """Seconds in which threads that a closed engine has let go must have ended."""
-
-
-def say(**what: Any) -> None:
-    """Says one thing, in a line of JSON."""
-    print(json.dumps(what), flush=True)
 
 
 async def main(options: dict[str, Any]) -> list[str]:
@@ -42,13 +38,12 @@ async def main(options: dict[str, Any]) -> list[str]:
             for queue, concurrency in options["queues"].items()
         }
         say(ready=True)
-        waiting = loop.create_task(told.wait())
+        waiting, telling = loop.create_task(told.wait()), loop.create_task(tell_levels(options["levels_every"]))
         await asyncio.wait({*working, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        waiting.cancel()
-        for work in working:
-            work.cancel()
+        for task in (waiting, telling, *working):
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await work
+                await task
     await asyncio.sleep(0)  # what was cancelled last ends now
     return [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 

@@ -114,6 +114,24 @@ async def sequence(size: int, pause: float) -> list[int]:
     return draws
 
 
+@step
+async def stamped(number: int) -> list[int]:
+    """The time at its end, in microseconds."""
+    says("begin")
+    return [number, time.time_ns() // 1000]
+
+
+@workflow
+async def probing(size: int) -> list[int]:
+    """Writes each value as soon as it has it, for who wants to know how long values take to their readers."""
+    says("pass")
+    stamps: list[int] = []
+    for number in range(size):
+        stamps.append((await stamped(number))[1])
+        await write_stream_async("values", ["body", number, stamps[-1]])
+    return stamps
+
+
 @workflow
 def sequence_on_thread(size: int, pause: float) -> list[int]:
     """The same on a thread."""

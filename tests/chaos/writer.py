@@ -14,6 +14,7 @@ import sys
 from typing import Any
 
 from dbosflow import Engine
+from tests.chaos.telling import say, tell_levels
 from tests.chaos.writing import write
 
 
@@ -24,9 +25,12 @@ async def main(options: dict[str, Any]) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(said), sys.stdin)
     async with Engine(options["url"], executes=False) as engine:
         say(ready=True)
+        telling = loop.create_task(tell_levels(options.get("levels_every")))
         async with asyncio.TaskGroup() as group:
             while line := await said.readline():
                 group.create_task(work(engine, json.loads(line)))
+        telling.cancel()
+        await asyncio.wait({telling})
     left = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
     say(left={"tasks": left, "threads": []})
 
@@ -39,11 +43,6 @@ async def work(engine: Engine, told: dict[str, Any]) -> None:
     except Exception as unexpected:  # noqa: BLE001 (whatever it is, the run shall hear of it)
         error = f"{type(unexpected).__name__}: {unexpected}"
     say(task=told["task"], done=True, error=error)
-
-
-def say(**what: object) -> None:
-    """Says one thing, in a line of JSON."""
-    print(json.dumps(what), flush=True)
 
 
 if __name__ == "__main__":
