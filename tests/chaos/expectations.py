@@ -28,6 +28,8 @@ class Expected:
     """What the body closes a stream with."""
     by_attempts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Streams that steps write: by key and producer, how many values each attempt writes."""
+    kept: set[str] = field(default_factory=set)
+    """Streams of which nothing is ever taken back."""
     in_vain: set[str] = field(default_factory=set)
     """Those of these producers that need not have succeeded."""
     letters: dict[str, list[tuple[int, str, str]]] = field(default_factory=dict)
@@ -133,6 +135,7 @@ def _resuming(found: Expected, records: Records, size: int, tokens: int, pause: 
                 [f"step {number}", "*", token]
             )
     found.by_attempts["kept"] = {f"step {number}": tokens for number in range(2 * size, 3 * size)}
+    found.kept = {"kept", "typed"}
     for text in ("before", "after"):
         for number in range(size):
             found.write("typed", "body", number, text)

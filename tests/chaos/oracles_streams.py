@@ -55,6 +55,8 @@ def _check_frames(story: Story, key: str, wanted: Expected) -> Iterator[str]:
     ends, last = story.ends(key), blocks[-1]
     if len(ends) != 1 or last["kind"] not in causes:
         yield f"stream {key!r} ends with {ends}, last with {last['kind']}; it should be one of {causes}"
+    if key in wanted.kept and any(block["kind"] == "rollback" for block in blocks):
+        yield f"values of stream {key!r} were taken back, which were to be kept"
     if last["kind"] == "complete" and key in wanted.finals and last["values"] != wanted.finals[key]:
         yield f"stream {key!r} is closed with {last['values']}, and should be with {wanted.finals[key]}"
 

@@ -106,6 +106,12 @@ from tests.chaos.planting import WRITTEN, found, outside, plant
             id="what was to be kept is lost",
         ),
         pytest.param(
+            """UPDATE dbosflow.stream_block SET kind = 'rollback'
+               WHERE workflow_id = 'resuming' AND key = 'typed' AND "offset" = 0""",
+            "'typed' were taken back",
+            id="what was to be kept is taken back",
+        ),
+        pytest.param(
             """UPDATE dbosflow.stream_block SET values = '7'
                WHERE workflow_id = 'resuming' AND key = 'typed' AND kind = 'complete'""",
             "is closed with 7, and should be with 2",
