@@ -80,7 +80,8 @@ def job(seed: int, number: int) -> Job:
 
 
 _INPUTS = {"listening": "chat", "listening_on_thread": "chat", "looping": "work", "looping_on_thread": "work"}
-_TRIMMED = {"sequence", "sequence_on_thread", "retrying", "looping", "looping_on_thread"}
+_TRIMMED = {"sequence": 0.4, "sequence_on_thread": 0.4, "retrying": 0.8, "looping": 0.4, "looping_on_thread": 0.4}
+"""How probably a stream of these is trimmed."""
 
 
 def _writings(draw: random.Random) -> Iterator[Writing]:
@@ -95,7 +96,7 @@ def _writings(draw: random.Random) -> Iterator[Writing]:
 
 
 def _trims(draw: random.Random, shape: str, key: str, reading: str | None) -> str | None:
-    if shape not in _TRIMMED or draw.random() > 0.4:
+    if draw.random() > _TRIMMED.get(shape, 0.0):
         return None
     if shape.startswith("looping"):
         return _INPUTS[shape]
@@ -107,7 +108,7 @@ def _trims(draw: random.Random, shape: str, key: str, reading: str | None) -> st
 def _shape(draw: random.Random) -> tuple[str, tuple[Any, ...], str]:
     pause = draw.choice([0.0, 0.02, 0.1])
     sequence = (draw.randint(3, 15), pause)
-    retrying = (draw.randint(1, 4), draw.randint(1, 20), pause / 10)
+    retrying = (draw.randint(1, 4), draw.randint(1, 20), pause / 3)
     listening = (draw.choice([-1, -1, 10]), pause / 10)
     looping = (draw.randint(1, 4), *draw.choice(_LOOPS), draw.randint(1, 3))
     shapes: dict[str, tuple[float, tuple[Any, ...], str]] = {

@@ -194,8 +194,8 @@ class Judge:
 
     def _compare_ends(self) -> None:
         """No end has changed, and nothing is gone that was not judged."""
+        there = {root_id for (root_id,) in rows(self._url, _ROOTS)}  # before the comparison: it forgets what is not
         self._report.violations += self._witness.compare(removed=self.judged)
-        there = {root_id for (root_id,) in rows(self._url, _ROOTS)}
         for root_id in self.judged.keys() - there:
             del self.judged[root_id]
 

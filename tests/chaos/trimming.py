@@ -46,7 +46,7 @@ class Trimmer:
             over = running.done()
             try:
                 tail = await self._tail(engine, job)
-                before = random.randint(found.asked, max(tail, found.asked))
+                before = max(found.asked, random.choice([tail, random.randint(0, tail)]))
                 found.asked = max(found.asked, before)
                 found.first = max(found.first, await engine.streams.trim_async(job.workflow_id, key, before=before))
                 self.count += 1

@@ -50,28 +50,30 @@ class Witness:
 
     def compare(self, *, removed: Container[str] = ()) -> list[str]:
         """What was wrong since it was asked last: an end has changed, or is gone but not with what is ``removed``."""
-        with self._lock:
-            known = dict(self._ends)  # before the look: what ends meanwhile is not gone
-        with psycopg.connect(self._url, autocommit=True, application_name="looking") as connection:
+        with (
+            self._lock,
+            psycopg.connect(self._url, autocommit=True, application_name="looking") as connection,
+        ):
             last = {row[0]: row[1:] for row in connection.execute(_ALL_ENDS)}
-        with self._lock:
-            for workflow_id, end in known.items():
+            for workflow_id, end in [*self._ends.items()]:
                 now = last.get(workflow_id)
                 if now is None and root_of(workflow_id) in removed:
-                    self._ends.pop(workflow_id, None)
+                    del self._ends[workflow_id]
                 else:
                     self._compare(workflow_id, end, now)
             complaints, self.complaints = self.complaints, []
         return complaints
 
     def sample(self) -> None:
-        """Takes one."""
-        with psycopg.connect(self._url, autocommit=True, application_name="looking", connect_timeout=2) as connection:
+        """Takes one. None is taken while ends are compared: it would remember what is removed just then."""
+        with (
+            self._lock,
+            psycopg.connect(self._url, autocommit=True, application_name="looking", connect_timeout=2) as connection,
+        ):
             now = connection.execute(_NOW).fetchone()
             ends = connection.execute(_ENDS, (self._since,)).fetchall()
             idle = connection.execute(_IDLE).fetchall()
-        assert now
-        with self._lock:
+            assert now
             self._since = now[0]
             self.samples += 1
             self.complaints += [
