@@ -33,7 +33,8 @@ class Slice:
         self.entries = entries
         self.records: list[Record] = []
         self.ending: Ending | None = None
-        self.frames: Frames | None = Frames(run) if run.undecided else None
+        streams = run.written_streams
+        self.frames: Frames | None = Frames(run) if streams is not None and streams.undecided else None
         """What it makes of the run's streams; most records have nothing to do with any."""
         for entry in entries:
             if isinstance(entry, Record):
@@ -46,7 +47,7 @@ class Slice:
                 self._framed().take_back_attempts(entry.step_key)
             elif isinstance(entry, Ending):
                 self.ending = entry
-        if self.ending is not None and self.ending.status.ended and (self.frames or run.streams or run.inputs):
+        if self.ending is not None and self.ending.status.ended and (streams is not None or run.inputs):
             self._framed().end(self.ending)
 
     def _record(self, record: Record) -> None:

@@ -168,7 +168,7 @@ class _Played:
     def begin(self, run: Run) -> None:
         """A run is about to begin."""
         self._run = run
-        for stream in run.streams.values():  # closed by what the code is to do again
+        for stream in run.streams.by_key.values():  # closed by what the code is to do again
             stream.closed = stream.ended = False
         run.workplace = replace(
             run.workplace,
@@ -234,7 +234,7 @@ class _Played:
         )
         if replayed.ending is not None and replayed.ending.status is not WorkflowStatus.BLOCKED:
             for (key, producer), count in run.history.produced.items():
-                left = count - run.write_count(key, producer)
+                left = count - run.streams.count(key, producer)
                 if "@" not in producer and left > 0:
                     replayed.missing[key, producer] = left
 
