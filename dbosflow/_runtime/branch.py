@@ -77,7 +77,7 @@ class Strand(Coroutine[Any, Any, Any]):
         self.operating = False
         self.task: asyncio.Task[Any] | None = None
         self.waiting: asyncio.Future[Any] | None = None
-        branch.run.strands.add(self)
+        branch.run.begin_strand(self)
 
     def is_caller(self) -> bool:
         """Whether the calling code is this thread of control."""
@@ -128,7 +128,10 @@ class Strand(Coroutine[Any, Any, Any]):
         return awaited
 
     def _finish(self) -> None:
-        self.branch.run.strands.discard(self)
+        branch = self.branch
+        branch.run.end_strand(self)
+        if branch.owner is self:  # they would refer to each other until the garbage collector comes
+            branch.owner = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self  # it has a generator's methods

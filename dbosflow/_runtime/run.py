@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.branch import Branch, RunStopped, Strand, ThreadOwner
+from dbosflow._runtime.branch import Branch, RunStopped, Strand
 from dbosflow._runtime.clock import CLOCK
 from dbosflow._runtime.conductor import HANDED_ON, Conductor
 from dbosflow._runtime.entries import Entry, Mark, Record, Values
@@ -63,6 +63,9 @@ class Workplace:
     clock: Clock = CLOCK
 
 
+_NO_STRANDS: tuple[Strand | None, set[Strand] | None] = None, None
+
+
 class Run:
     """One owner's pass over one workflow.
 
@@ -71,10 +74,11 @@ class Run:
     """
 
     __slots__ = (
-        *("_began", "_cancel_listeners", "_entries", "_room", "_streams", "_to_recall", "beat", "bodies", "buffered"),
-        *("calls", "cancelled", "conductor", "contradiction", "definition", "draining", "ending", "epoch", "history"),
-        *("input_text", "inputs", "interrupted", "lock", "queue", "recalled", "root", "seq", "stopping", "strands"),
-        *("submitted", "turn", "waiters", "workflow_id", "workplace"),
+        *("_began", "_cancel_listeners", "_entries", "_main", "_others", "_recalled", "_room", "_settlers", "_streams"),
+        *("_to_recall", "beat", "bodies", "buffered", "calls", "cancelled", "conductor", "contradiction", "definition"),
+        *("draining", "ending", "epoch", "freed", "history", "input_text", "inputs", "interrupted", "is_over", "lock"),
+        *("outcome", "queue", "root", "seq", "stopping", "submitted", "task", "turn", "waiters", "workflow_id"),
+        "workplace",
     )
 
     def __init__(
@@ -97,10 +101,19 @@ class Run:
         self.queue = queue
         self.inputs: Collection[str] = tuple(inputs)
         """The stream keys that outsiders write, and this run never does."""
-        self.history = history or NO_HISTORY
-        self.seq, self.turn = self.history.next_place
+        self.history = past = history or NO_HISTORY
+        self.seq, self.turn = past.next_place
         self.root = Branch(self, "")
-        self.strands: set[Strand] = set()
+        self.task: asyncio.Task[None] | None = None
+        """What drives its body, or ends what that left running."""
+        self.freed: Callable[[str], None] | None = None
+        """Hears that it is over, and has given its slot up."""
+        self.is_over = False
+        """Whether it has come to its end, or stopped for good: then ``outcome`` says which."""
+        self.outcome: Ending | None = None
+        """Its durable end; ``None`` if it goes on elsewhere."""
+        self._settlers: dict[asyncio.Future[Ending | None], None] | None = None
+        self._main, self._others = _NO_STRANDS
         self.beat = 0
         """Counts the resumptions of its strands."""
         self.conductor: Conductor | None = None
@@ -116,21 +129,19 @@ class Run:
         self.draining: Callable[[], None] | None = None
         self.interrupted = _NOBODY_WAITS if definition.is_async else threading.Event()
         """Wakes what a thread of this run waits for: it has stopped, or is to be cancelled."""
-        self.calls: list[Future[Any]] = []
+        self.calls: tuple[Future[Any], ...] = ()
         """Bodies on the loop that the thread of this run waits for."""
         self.waiters: dict[Waiter, None] = {}
-        self.recalled: set[str] = set()
-        """Records that were handed on again while the run had one branch."""
+        self._recalled: set[str] | None = None
+        self._to_recall = sum(record.kind in HANDED_ON for record in past.records.values()) if past.records else 0
         self.submitted = False
         self._began = time.monotonic()
-        self._to_recall = sum(record.kind in HANDED_ON for record in self.history.records.values())
         self.lock = threading.Lock()
         self.buffered = 0
         """The rough size of what is pending or on its way, in bytes."""
         self._entries: list[Entry] = []
-        self._room: list[Callable[[], None]] = []
-        self._cancel_listeners: list[Callable[[], object]] = []
-        past = self.history
+        self._room: tuple[Callable[[], None], ...] = ()
+        self._cancel_listeners: tuple[Callable[[], object], ...] = ()
         self._streams = RunStreams(self) if past.tails or past.undecided else None
 
     @property
@@ -247,7 +258,7 @@ class Run:
         """Calls ``tell`` (from the loop's thread) when the workflow is asked to end, or now if it was."""
         with self.lock:
             if not self.cancelled:
-                self._cancel_listeners.append(tell)
+                self._cancel_listeners = (*self._cancel_listeners, tell)
                 return
         tell()
 
@@ -256,7 +267,7 @@ class Run:
         with self.lock:
             waits = not self.has_room and self.stopping is None
             if waits:
-                self._room.append(tell)
+                self._room = (*self._room, tell)
         if not waits:
             tell()
         else:
@@ -324,7 +335,7 @@ class Run:
             self.buffered -= size
             if not self._room or not self.has_room:
                 return
-            room, self._room = self._room, []
+            room, self._room = self._room, ()
         for tell in room:
             tell()
 
@@ -343,7 +354,7 @@ class Run:
         with self.lock:
             self.stopping = stopping = RunStopped(why)
             waiters, self.waiters = self.waiters, {}
-            room, self._room = self._room, []
+            room, self._room = self._room, ()
             self._entries.clear()
         self.interrupted.set()
         for tell in room:
@@ -353,7 +364,7 @@ class Run:
                 waiter.set_exception(stopping)
         if self.conductor is not None:
             self.conductor.stop(stopping)
-        for call in tuple(self.calls):
+        for call in self.calls:
             call.cancel()
         for task in self.tasks():
             task.cancel()
@@ -367,7 +378,7 @@ class Run:
     @contextmanager
     def cancelling(self, call: Future[Any]) -> Iterator[None]:
         """Cancels ``call``, which the block waits for, when the run stops; then it raises :class:`RunStopped`."""
-        self.calls.append(call)
+        self.calls = (*self.calls, call)
         try:
             if self.stopping is not None:
                 call.cancel()
@@ -376,7 +387,7 @@ class Run:
             self.check_active()
             raise
         finally:
-            self.calls.remove(call)
+            self.calls = tuple(other for other in self.calls if other is not call)
 
     def cancel(self) -> None:
         """Asks the body to end: async code gets ``CancelledError``, sync code an error at its next durable call."""
@@ -384,22 +395,23 @@ class Run:
             return
         with self.lock:
             self.cancelled = True
-            listeners, self._cancel_listeners = self._cancel_listeners, []
+            listeners, self._cancel_listeners = self._cancel_listeners, ()
         self.interrupted.set()
         for tell in listeners:
             try:
                 tell()
             except Exception:
                 logger.exception("workflow %s: a listener for its cancellation failed", self.workflow_id)
-        for call in tuple(self.calls):
+        for call in self.calls:
             call.cancel()
         for task in self.tasks():
             task.cancel()
 
     def _cancellation(self) -> BaseException:
-        if isinstance(self.root.owner, ThreadOwner):
-            return WorkflowCancelledError(self.workflow_id, f"workflow {self.workflow_id!r} is cancelled")
-        return asyncio.CancelledError(f"workflow {self.workflow_id!r} is cancelled")
+        message = f"workflow {self.workflow_id!r} is cancelled"
+        if self.definition.is_async:
+            return asyncio.CancelledError(message)
+        return WorkflowCancelledError(self.workflow_id, message)
 
     def drain(self, drained: Callable[[], None]) -> None:
         """Holds what would begin; calls ``drained`` once no step body is under way. A run at its end just ends.
@@ -440,6 +452,78 @@ class Run:
         if self.conductor is not None:
             return self.conductor.is_replaying
         return len(self.recalled) < self._to_recall
+
+    @property
+    def recalled(self) -> Collection[str]:
+        """The keys of the records that were handed on again while the run had one branch."""
+        return self._recalled or ()
+
+    def recall(self, key: str) -> None:
+        """Hands on the record under ``key`` again, while the run has one branch."""
+        if self._recalled is None:
+            self._recalled = set()
+        self._recalled.add(key)
+
+    # -- what drives it ----------------------------------------------------------------------------------------------
+
+    @property
+    def strands(self) -> Collection[Strand]:
+        """Its coroutines: the body's, and those of its other branches."""
+        main = () if self._main is None else (self._main,)
+        return (*main, *self._others) if self._others else main
+
+    def begin_strand(self, strand: Strand) -> None:
+        """One more coroutine of its code begins. Most runs have one."""
+        if self._main is None:
+            self._main = strand
+        elif self._others is None:
+            self._others = {strand}
+        else:
+            self._others.add(strand)
+
+    def end_strand(self, strand: Strand) -> None:
+        """One of its coroutines has ended."""
+        if strand is self._main:
+            self._main = None
+        elif self._others is not None:
+            self._others.discard(strand)
+
+    # -- how it came out ---------------------------------------------------------------------------------------------
+
+    def settle(self, outcome: Ending | None) -> None:
+        """It is over: with a durable end, or without one, and then it goes on elsewhere. Whoever waits is told."""
+        if self.is_over:
+            return
+        self.is_over, self.outcome = True, outcome
+        settlers, self._settlers = self._settlers, None
+        for settler in settlers or ():
+            if not settler.done():
+                settler.set_result(outcome)
+        if self.freed is not None:
+            self.freed(self.workflow_id)
+        if self.task is not None and self.task.done():
+            # What refers to it in a circle would wait for the garbage collector.
+            self.task = self.conductor = None
+            del self.root
+
+    async def settled(self) -> Ending | None:
+        """Waits until it is over: its durable end, or ``None`` if it goes on elsewhere."""
+        settler = self.when_settled(asyncio.get_running_loop().create_future())
+        try:
+            return await settler
+        finally:
+            if self._settlers is not None:
+                self._settlers.pop(settler, None)
+
+    def when_settled(self, settler: asyncio.Future[Ending | None]) -> asyncio.Future[Ending | None]:
+        """The future, which is told how the run came out once it is over."""
+        if self.is_over:
+            settler.set_result(self.outcome)
+        elif self._settlers is None:
+            self._settlers = {settler: None}
+        else:
+            self._settlers[settler] = None
+        return settler
 
     def recorded(self, key: str) -> Recorded | None:
         """The record under ``key``, if there is one."""
