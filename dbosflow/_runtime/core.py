@@ -13,7 +13,6 @@ import logging
 import os
 import random
 import time
-import uuid
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -225,6 +224,29 @@ class Core:
             self.announce(topics)
         return workflow_id
 
+    async def run(
+        self,
+        definition: WorkflowDef,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        workflow_id: str | None,
+        queue: str | None,
+        priority: int,
+    ) -> tuple[str, Ending | Outcome]:
+        """Starts a workflow and waits for its outcome; its id, and that. Here and under a new id, that is one wait."""
+        if workflow_id is None and queue is None and self._executor is not None:
+            workflow_id, input_text = _new_id(), definition.dump_input(args, kwargs)
+            ending = await self._executor.run(workflow_id, definition, input_text, priority)
+            if ending is not None:
+                return workflow_id, ending
+            await self._is_open(workflow_id, definition, input_text)  # where the start's answer was lost, it runs now
+        else:
+            workflow_id = await self.start(
+                definition, args, kwargs, workflow_id=workflow_id, queue=queue, priority=priority
+            )
+        return workflow_id, await self.outcome(workflow_id)
+
     async def _is_open(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> bool:
         """The id was taken: by the same workflow (fine), with other arguments (a warning), or by another one."""
         found = await self.look_up(workflow_id)
@@ -429,12 +451,13 @@ class Core:
 
 def _new_id() -> str:
     """A unique id that begins with the time (RFC 9562, version 7), so that new rows stand together in the indexes."""
-    milliseconds = time.time_ns() // 1_000_000
-    random_bits = int.from_bytes(os.urandom(10))
-    number = (milliseconds << 80) | random_bits
-    number = number & ~(0xF << 76) | (0x7 << 76)
-    number = number & ~(0x3 << 62) | (0x2 << 62)
-    return str(uuid.UUID(int=number))
+    noise = os.urandom(10).hex()
+    time_part = f"{time.time_ns() // 1_000_000:012x}"
+    return f"{time_part[:8]}-{time_part[8:]}-7{noise[:3]}-{_VARIANT[noise[3]]}{noise[4:7]}-{noise[7:19]}"
+
+
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+"""The two bits that say which kind of id it is, and two random ones."""
 
 
 def _not_found(workflow_id: str) -> WorkflowNotFoundError:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
@@ -19,7 +19,6 @@ from dbosflow._runtime.lane import Lane
 from dbosflow._runtime.leases import Leases
 from dbosflow._runtime.reclaimer import Reclaimer
 from dbosflow._runtime.runner import Runner
-from dbosflow._runtime.scope import current_scope
 from dbosflow._runtime.watch import Watch
 from dbosflow._runtime.watchdog import Watchdog
 from dbosflow._store import workflow
@@ -28,17 +27,19 @@ from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-    from contextvars import Context
     from uuid import UUID
 
     from psycopg_pool import AsyncConnectionPool
 
+    from dbosflow._runtime.entries import Ending
     from dbosflow._runtime.family import Family
     from dbosflow._runtime.observer import Observer
     from dbosflow._runtime.signals import Signals
     from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry, WorkflowDef
+
+T = TypeVar("T")
 
 logger = logging.getLogger("dbosflow.engine")
 
@@ -97,7 +98,7 @@ class Executor:
             resources.push_async_callback(self.lane.disconnect)
             async with self.lane.lock:
                 await self.lane.open()
-            resources.enter_context(branch_tasks(self._loop, _scope_of))
+            resources.enter_context(branch_tasks(self._loop))
             for thread in (self._leases, self._watchdog):
                 thread.open()
                 resources.push_async_callback(thread.close)
@@ -142,17 +143,38 @@ class Executor:
         def decide(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
             if result is True:
                 self.runner.launch(workflow_id, definition, input_text)
-            if decided.done():
-                return
-            if isinstance(result, BaseException):
-                decided.set_exception(result)
-            else:
-                decided.set_result(result)
+            _tell(decided, result)
 
-        start = Start(workflow_id, definition.name, input_text, RECOVERY_QUEUE, priority, decide)
-        start.inputs = definition.inputs
-        self.journal.start(start)
+        self._start(workflow_id, definition, input_text, priority, decide)
         return await decided
+
+    async def run(self, workflow_id: str, definition: WorkflowDef, input_text: str, priority: int) -> Ending | None:
+        """Starts a workflow in this process, and waits for its end, which is durable then.
+
+        ``None`` if its row is not new, or if it goes on elsewhere.
+        """
+        settled: asyncio.Future[Ending | None] = self._loop.create_future()
+
+        def decide(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+            run = self.runner.launch(workflow_id, definition, input_text) if result is True else None
+            if run is None:
+                _tell(settled, result if isinstance(result, BaseException) else None)
+            else:
+                run.when_settled(settled)
+
+        self._start(workflow_id, definition, input_text, priority, decide)
+        return await settled
+
+    def _start(
+        self,
+        workflow_id: str,
+        definition: WorkflowDef,
+        input_text: str,
+        priority: int,
+        decide: Callable[[bool | BaseException], None],
+    ) -> None:
+        name, inputs = definition.name, definition.inputs
+        self.journal.start(Start(workflow_id, name, input_text, RECOVERY_QUEUE, priority, decide, inputs=inputs))
 
     async def adopt(self, found: Started, definition: WorkflowDef) -> None:
         """Runs a workflow of this lane whose start was committed without our hearing of it."""
@@ -210,5 +232,10 @@ class Executor:
         return {row["queue"] for row in requeued}
 
 
-def _scope_of(context: Context | None) -> object:
-    return current_scope.get() if context is None else context.get(current_scope, None)
+def _tell(future: asyncio.Future[T], result: T | BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

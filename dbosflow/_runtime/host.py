@@ -16,12 +16,28 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from dbosflow.errors import BlockingCallError, EngineClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 _LONGEST_START = 5.0
+
+
+class _Process:
+    """Which process this is among those that were forked from another: asking the kernel takes as long as a start."""
+
+    number = 0
+
+
+_process = _Process()
+
+
+def _count_fork() -> None:
+    _process.number += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
 
 
 class Host:
@@ -31,16 +47,16 @@ class Host:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
-        self._pid = os.getpid()
+        self._process = _process.number
 
     def attach(self) -> None:
         """Lives on the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
+        self._process = _process.number
 
     def start(self) -> None:
         """Lives on a new loop in a background thread."""
-        self._pid = os.getpid()
+        self._process = _process.number
         self._ready.clear()
         self._thread = threading.Thread(target=self._serve, name="dbosflow-loop", daemon=True)
         self._thread.start()
@@ -58,13 +74,13 @@ class Host:
     @property
     def is_forked(self) -> bool:
         """Whether it lives in the process that this one was forked from."""
-        return self._loop is not None and self._pid != os.getpid()
+        return self._loop is not None and self._process != _process.number
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The engine's loop."""
         loop = self._loop
-        if self.is_forked:
+        if self._process != _process.number and loop is not None:
             msg = "this engine was opened in a parent process and does not survive a fork; call open() in each process"
             raise EngineClosedError(msg)
         if loop is None or loop.is_closed():
@@ -88,16 +104,16 @@ class Host:
                 concurrent.futures.wait([call.done])
             raise
 
-    async def bridge(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Awaits ``coroutine`` on the engine's loop, from whichever loop this is."""
+    def bridge(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """What to await for ``coroutine`` to run on the engine's loop, from whichever loop this is."""
         try:
             loop = self.loop
         except BaseException:
             coroutine.close()
             raise
         if asyncio.get_running_loop() is loop:
-            return await coroutine
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+            return coroutine
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
 
     def _serve(self) -> None:
         # Not asyncio.Runner: that starts a thread when it closes, and at exit there are no new ones.

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from dbosflow._runtime.branch import RunStopped, branch_tasks
 from dbosflow._runtime.conductor import GIVEN_UP
 from dbosflow._runtime.entries import Ending, Record, Values
-from dbosflow._runtime.executor import _scope_of
 from dbosflow._runtime.runner import Runner
 from dbosflow._runtime.watch import Watch
 from dbosflow._store.workflow import Claimed
@@ -83,7 +82,7 @@ async def replay(
     loop = asyncio.get_running_loop()
     lane = cast("Lane", _NoLane())
     played = _Played(loop, await _values(core, workflow.id), is_over=workflow.status.ended)
-    with branch_tasks(loop, _scope_of):
+    with branch_tasks(loop):
         runner = Runner(
             pool=pool,
             lane=lane,
