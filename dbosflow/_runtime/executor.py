@@ -136,45 +136,30 @@ class Executor:
                 resources.push_async_callback(claimer.close)
             yield
 
-    async def start(self, workflow_id: str, definition: WorkflowDef, input_text: str, priority: int) -> bool:
-        """Starts a workflow in this process; whether its row is new. Then it runs already."""
-        decided: asyncio.Future[bool] = self._loop.create_future()
+    def start(self, workflow_id: str, definition: WorkflowDef, input_text: str, priority: int) -> asyncio.Future[bool]:
+        """Starts a workflow in this process. The future tells, when it is durable, whether its row is new: it runs."""
+        started: asyncio.Future[bool] = self._loop.create_future()
+        self._start(_Decision(self.runner, workflow_id, definition, input_text, started=started), priority)
+        return started
 
-        def decide(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
-            if result is True:
-                self.runner.launch(workflow_id, definition, input_text)
-            _tell(decided, result)
-
-        self._start(workflow_id, definition, input_text, priority, decide)
-        return await decided
-
-    async def run(self, workflow_id: str, definition: WorkflowDef, input_text: str, priority: int) -> Ending | None:
-        """Starts a workflow in this process, and waits for its end, which is durable then.
+    def run(
+        self, workflow_id: str, definition: WorkflowDef, input_text: str, priority: int
+    ) -> asyncio.Future[Ending | None]:
+        """Starts a workflow in this process. The future tells how it ended, once that is durable.
 
         ``None`` if its row is not new, or if it goes on elsewhere.
         """
         settled: asyncio.Future[Ending | None] = self._loop.create_future()
+        self._start(_Decision(self.runner, workflow_id, definition, input_text, settled=settled), priority)
+        return settled
 
-        def decide(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
-            run = self.runner.launch(workflow_id, definition, input_text) if result is True else None
-            if run is None:
-                _tell(settled, result if isinstance(result, BaseException) else None)
-            else:
-                run.when_settled(settled)
-
-        self._start(workflow_id, definition, input_text, priority, decide)
-        return await settled
-
-    def _start(
-        self,
-        workflow_id: str,
-        definition: WorkflowDef,
-        input_text: str,
-        priority: int,
-        decide: Callable[[bool | BaseException], None],
-    ) -> None:
-        name, inputs = definition.name, definition.inputs
-        self.journal.start(Start(workflow_id, name, input_text, RECOVERY_QUEUE, priority, decide, inputs=inputs))
+    def _start(self, decision: _Decision, priority: int) -> None:
+        definition = decision.definition
+        start = Start(
+            *(decision.workflow_id, definition.name, decision.input_text, RECOVERY_QUEUE, priority, decision),
+            inputs=definition.inputs,
+        )
+        self.journal.start(start)
 
     async def adopt(self, found: Started, definition: WorkflowDef) -> None:
         """Runs a workflow of this lane whose start was committed without our hearing of it."""
@@ -230,6 +215,39 @@ class Executor:
             connection, self._settings.schema, max_recoveries=self._settings.max_recoveries
         )
         return {row["queue"] for row in requeued}
+
+
+class _Decision:
+    """What hears whether a start's row is new: then it runs here. Who waits, does so for that, or for its end."""
+
+    __slots__ = ("_runner", "_settled", "_started", "definition", "input_text", "workflow_id")
+
+    def __init__(
+        self,
+        runner: Runner,
+        workflow_id: str,
+        definition: WorkflowDef,
+        input_text: str,
+        *,
+        started: asyncio.Future[bool] | None = None,
+        settled: asyncio.Future[Ending | None] | None = None,
+    ) -> None:
+        self._runner = runner
+        self.workflow_id = workflow_id
+        self.definition = definition
+        self.input_text = input_text
+        self._started = started
+        self._settled = settled
+
+    def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+        run = self._runner.launch(self.workflow_id, self.definition, self.input_text) if result is True else None
+        if run is not None and self._settled is not None:
+            run.when_settled(self._settled)
+            return
+        if self._started is not None:
+            _tell(self._started, result)
+        if self._settled is not None:
+            _tell(self._settled, result if isinstance(result, BaseException) else None)
 
 
 def _tell(future: asyncio.Future[T], result: T | BaseException) -> None:

@@ -56,6 +56,8 @@ logger = logging.getLogger("dbosflow.journal")
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 1.0
 _OFTEN = 5
+_MOST_SLICES = 200
+"""Runs and starts in one batch: with more, the loop has nothing to do while the server writes, and then the server."""
 _MOST_LOST_PLACES = 1000
 """How often the end of an input may lose its place to writers before its run reloads: then something else is wrong."""
 
@@ -181,10 +183,10 @@ class Journal(Service):
         """Takes what is pending, up to the limit of a batch; a run's entries in their order."""
         limit = self._settings.batch_bytes
         starts = self._take_starts()
-        limit -= sum(len(start.input) + 200 for start in starts)
+        limit -= sum([len(start.input) + 200 for start in starts])
         slices = [Slice(run, [ending]) for run, ending in self._last]
         self._last = []
-        for _ in range(len(self._submitted)):
+        for _ in range(min(len(self._submitted), _MOST_SLICES - len(starts))):
             if limit <= 0 and (slices or starts):
                 break
             run = self._submitted.popleft()
@@ -194,14 +196,14 @@ class Journal(Service):
                 self._submitted.append(run)
             if entries and (run.stopping is None or run.contradiction is not None):
                 slices.append(Slice(run, entries))
-                limit -= sum(entry.size for entry in entries)
+                limit -= sum([entry.size for entry in entries])
         return Batch(slices, starts)
 
     def _take_starts(self) -> list[Start]:
         """The pending starts, an id once: the same id again is decided by the first."""
         taken: dict[str, Start] = {}
         again: list[Start] = []
-        while self._starts:
+        while self._starts and len(taken) < _MOST_SLICES:
             start = self._starts.popleft()
             if taken.setdefault(start.workflow_id, start) is not start:
                 again.append(start)

@@ -112,7 +112,7 @@ class Run:
         """Whether it has come to its end, or stopped for good: then ``outcome`` says which."""
         self.outcome: Ending | None = None
         """Its durable end; ``None`` if it goes on elsewhere."""
-        self._settlers: dict[asyncio.Future[Ending | None], None] | None = None
+        self._settlers: tuple[asyncio.Future[Ending | None], ...] = ()
         self._main, self._others = _NO_STRANDS
         self.beat = 0
         """Counts the resumptions of its strands."""
@@ -495,8 +495,8 @@ class Run:
         if self.is_over:
             return
         self.is_over, self.outcome = True, outcome
-        settlers, self._settlers = self._settlers, None
-        for settler in settlers or ():
+        settlers, self._settlers = self._settlers, ()
+        for settler in settlers:
             if not settler.done():
                 settler.set_result(outcome)
         if self.freed is not None:
@@ -512,17 +512,14 @@ class Run:
         try:
             return await settler
         finally:
-            if self._settlers is not None:
-                self._settlers.pop(settler, None)
+            self._settlers = tuple(other for other in self._settlers if other is not settler)
 
     def when_settled(self, settler: asyncio.Future[Ending | None]) -> asyncio.Future[Ending | None]:
         """The future, which is told how the run came out once it is over."""
         if self.is_over:
             settler.set_result(self.outcome)
-        elif self._settlers is None:
-            self._settlers = {settler: None}
         else:
-            self._settlers[settler] = None
+            self._settlers = (*self._settlers, settler)
         return settler
 
     def recorded(self, key: str) -> Recorded | None:
