@@ -135,10 +135,14 @@ async def write_batch(connection: AsyncConnection[Any], rows: BatchRows, worker_
         values.append(None if items.count(None) == len(items) else array_type.dump(items))
     result = await execute(connection, statement, values, prepare=connection.prepare_threshold is not None)
     row = {result.fname(column): result.get_value(0, column) for column in range(result.nfields)}
-    return BatchResult(row[b"leased"] == b"t", row[b"written"] == b"t", *map(_ids, (row.get(name) for name in _IDS)))
-
-
-_IDS = (b"mine", b"moved", b"started")
+    started = row.get(b"started")
+    return BatchResult(
+        row[b"leased"] == b"t",
+        row[b"written"] == b"t",
+        _ids(row.get(b"mine")),
+        _ids(row.get(b"moved")),
+        frozenset([start[0] for start in rows.starts]) if started is None else _ids(started),
+    )
 
 
 def _ids(text: bytes | None) -> frozenset[str]:

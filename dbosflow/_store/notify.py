@@ -20,7 +20,7 @@ from dbosflow._store.arrays import TEXTS
 from dbosflow._store.wire import Statement, execute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from psycopg import AsyncConnection
 
@@ -51,20 +51,15 @@ def channel(schema: str) -> str:
     return f"dbosflow:{schema}"
 
 
-def payloads(topics: Iterable[str]) -> Iterator[str]:
+def payloads(topics: Sequence[str]) -> Iterator[str]:
     """``topics`` as payloads, each short enough. No topic is dropped: identifiers are far shorter than a payload."""
-    pending: list[str] = []
-    size = 2
-    for topic in topics:
-        text = json.dumps(topic, ensure_ascii=False)
-        length = len(text.encode()) + 1
-        if pending and size + length > MAX_PAYLOAD:
-            yield f"[{','.join(pending)}]"
-            pending, size = [], 2
-        pending.append(text)
-        size += length
-    if pending:
-        yield f"[{','.join(pending)}]"
+    text = json.dumps(topics, ensure_ascii=False, separators=(",", ":"))
+    if len(text.encode()) <= MAX_PAYLOAD or len(topics) == 1:
+        yield text
+    else:
+        half = len(topics) // 2
+        yield from payloads(topics[:half])
+        yield from payloads(topics[half:])
 
 
 def topics_of(payload: str) -> list[str]:
@@ -78,7 +73,7 @@ def topics_of(payload: str) -> list[str]:
 
 async def notify(connection: AsyncConnection[Any], schema: str, topics: Iterable[str]) -> None:
     """Sends hints, on a connection that writes no data."""
-    values = [channel(schema).encode(), TEXTS.dump(list(payloads(topics)))]
+    values = [channel(schema).encode(), TEXTS.dump([*payloads([*topics])])]
     await execute(connection, _notify(schema), values, prepare=connection.prepare_threshold is not None)
 
 

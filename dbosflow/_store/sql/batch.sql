@@ -157,7 +157,8 @@ SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS writte
      , CASE WHEN NOT EXISTS (SELECT FROM gate) THEN array_to_json(ARRAY(SELECT workflow_id FROM moved)) END AS moved
 -- ]
 -- [starts
-     , array_to_json(ARRAY(SELECT id FROM started)) AS started
+     , CASE WHEN (SELECT count(*) FROM started) < cardinality(:start_ids::text[])
+            THEN array_to_json(ARRAY(SELECT id FROM started)) END AS started
 -- ]
 ;
 
