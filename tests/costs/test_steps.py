@@ -92,7 +92,7 @@ def test_steps_of_concurrent_workflows_share_their_batches(open_engine: OpenEngi
 
 
 def test_a_thousand_starts_at_once_are_a_handful_of_batches(open_engine: OpenEngine, line: Wire) -> None:
-    """Of 200 each, so that the server and the loop work at the same time. So are their ends, and the hints to others."""
+    """Of 200 each, so that server and loop work at the same time. So are their ends, and the hints to others."""
 
     async def main() -> None:
         async with open_engine() as engine:
