@@ -13,6 +13,9 @@ DATABASE_URL_VARIABLE = "DBOSFLOW_DATABASE_URL"
 DEFAULT_DATA_DIR = Path(".dbosflow")
 DEFAULT_QUEUE = "default"
 
+LONGEST_SCHEMA = 50
+"""In characters: with a prefix and a part's name it is that of a NOTIFY channel, which Postgres would cut at 63."""
+
 MAX_IDENTIFIER = 512
 """The longest workflow id, stream key or queue name, in characters."""
 
@@ -76,7 +79,7 @@ class Settings:
         for name in ("batch_bytes", "block_values", "block_bytes", "buffer_bytes", "value_bytes"):
             if getattr(self, name) < 1:
                 _refuse(name, getattr(self, name), "at least 1")
-        check_identifier("schema", self.schema, longest=63 - len("dbosflow:"))
+        check_identifier("schema", self.schema, longest=LONGEST_SCHEMA)
         self._check_limits()
 
     def _check_limits(self) -> None:

@@ -105,6 +105,13 @@ class Slice:
             self.frames.acknowledged()
         run.committed(self.entries)
 
+    @property
+    def is_awaited_elsewhere(self) -> bool:
+        """Whether other processes may wait for it: for values, for work, or for an end that nobody awaits here."""
+        if self.frames is not None or any(record.start is not None for record in self.records):
+            return True
+        return self.ending is not None and not self.run.is_awaited
+
     def topics(self) -> Iterable[str]:
         """Who has news when it is durable."""
         if self.frames is not None:

@@ -185,11 +185,14 @@ class Core:
         if not self._settings.pooled:  # what is set behind a pooler is set for the next client
             await fetch_all(connection, self._settings.schema, "batch", "session_pool")
 
-    def announce(self, topics: Iterable[str]) -> None:
-        """Wakes who waits for these topics: here directly, elsewhere by NOTIFY."""
+    def announce(self, topics: Iterable[str], *, at_once: bool = True) -> None:
+        """Wakes who waits for these topics: here directly, elsewhere by NOTIFY.
+
+        That goes first, unless (with ``at_once`` false) those here are known to wait.
+        """
         topics = list(topics)
+        self._notifier.send(topics, at_once=at_once)
         self._signals.wake(topics)
-        self._notifier.send(topics)
 
     def _is_own_hint(self, backend_pid: int) -> bool:
         return backend_pid == self._notifier.backend_pid

@@ -14,7 +14,7 @@ from dbosflow._runtime.canceller import Canceller
 from dbosflow._runtime.claimer import RECOVERY_CONCURRENCY, RECOVERY_QUEUE, Claimer
 from dbosflow._runtime.compactor import Compactor
 from dbosflow._runtime.entries import Start
-from dbosflow._runtime.journal import Journal
+from dbosflow._runtime.journal import Announce, Journal
 from dbosflow._runtime.lane import Lane
 from dbosflow._runtime.leases import Leases
 from dbosflow._runtime.reclaimer import Reclaimer
@@ -26,7 +26,7 @@ from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
 from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+    from collections.abc import AsyncIterator, Mapping
     from uuid import UUID
 
     from psycopg_pool import AsyncConnectionPool
@@ -58,7 +58,7 @@ class Executor:
         registry: Registry,
         pool: AsyncConnectionPool[Any],
         signals: Signals,
-        announce: Callable[[Iterable[str]], None],
+        announce: Announce,
         family: Family,
         observer: Observer,
     ) -> None:

@@ -42,7 +42,7 @@ from dbosflow.errors import DbosflowError, LeaseLostError, SerializationError
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from dbosflow._runtime.entries import Start
     from dbosflow._runtime.lane import Lane
@@ -78,6 +78,13 @@ class JournalOwner(Protocol):
         """Every run of the lane is owned elsewhere, or will be."""
 
 
+class Announce(Protocol):
+    """How the journal tells of news."""
+
+    def __call__(self, topics: Iterable[str], *, at_once: bool = True) -> None:
+        """Wakes who waits for these topics, here and elsewhere; ``at_once`` those elsewhere first."""
+
+
 class Tripwire(Protocol):
     """Where a test ends a lane, as the death of its process would."""
 
@@ -95,7 +102,7 @@ class Journal(Service):
         lane: Lane,
         settings: Settings,
         owner: JournalOwner,
-        announce: Callable[[Iterable[str]], None],
+        announce: Announce,
         observer: Observer | None = None,
     ) -> None:
         super().__init__("journal", interval=None)
@@ -348,17 +355,16 @@ class Journal(Service):
         """The batch is durable: runs go on, readers wake, peers hear of it."""
         if self._observer is not None:
             self._observer.flushed(batch, time.monotonic() - self._gathered_at)
-        topics: list[str] = []
+        topics = [topic for part in batch.slices for topic in part.topics()]
+        if topics:
+            self._announce(topics, at_once=any(part.is_awaited_elsewhere for part in batch.slices))
         new = set(started)
         for part in batch.slices:
-            topics.extend(part.topics())
             part.acknowledged(new)
             if part.ending is not None:
                 self._owner.ended(part.run, part.ending)
         for start in batch.starts:
             start.decided(take_out(new, start.workflow_id))
-        if topics:
-            self._announce(topics)
 
     def give_up(self) -> None:
         """Ends what could not be written when the journal closes: starts hear of it."""

@@ -506,6 +506,11 @@ class Run:
             self.task = self.conductor = None
             del self.root
 
+    @property
+    def is_awaited(self) -> bool:
+        """Whether somebody in this process waits until it is over."""
+        return bool(self._settlers)
+
     async def settled(self) -> Ending | None:
         """Waits until it is over: its durable end, or ``None`` if it goes on elsewhere."""
         settler = self.when_settled(asyncio.get_running_loop().create_future())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dbosflow._store.connect import connect_async
 from dbosflow._store.queries import fetch_all
 
 if TYPE_CHECKING:
-    from psycopg import AsyncConnection
-
+    from dbosflow._store.connection import Connection
     from dbosflow.config import Settings
 
 
@@ -25,19 +24,25 @@ class Session:
         self._settings = settings
         self._setup = setup
         self._lock = asyncio.Lock()
-        self._connection: AsyncConnection[Any] | None = None
+        self._connection: Connection | None = None
+
+    @property
+    def ready(self) -> Connection | None:
+        """Its connection, if there is one that works as far as is known."""
+        connection = self._connection
+        return None if connection is None or connection.closed or connection.broken else connection
 
     @property
     def backend_pid(self) -> int | None:
         """The server process of its connection, if there is one."""
-        connection = self._connection
-        return None if connection is None or connection.closed else connection.info.backend_pid
+        connection = self.ready
+        return None if connection is None else connection.info.backend_pid
 
-    async def connection(self) -> AsyncConnection[Any]:
+    async def connection(self) -> Connection:
         """The connection. Raises when none can be had within ``connect_timeout``."""
         async with self._lock:
-            connection = self._connection
-            if connection is None or connection.closed or connection.broken:
+            connection = self.ready
+            if connection is None:
                 await self.close()
                 connection = self._connection = await self._connect()
             return connection
@@ -48,7 +53,7 @@ class Session:
         if connection is not None:
             await connection.close()
 
-    async def _connect(self) -> AsyncConnection[Any]:
+    async def _connect(self) -> Connection:
         settings = self._settings
         connection = await connect_async(self._url, timeout=settings.connect_timeout, pooled=bool(settings.pooled))
         try:

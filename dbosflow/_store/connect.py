@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 import psycopg
 from psycopg import conninfo, pq
 
+from dbosflow._store.connection import Connection
 from dbosflow.errors import ConfigurationError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
@@ -94,14 +95,12 @@ async def connect_async(
     *,
     timeout: float = TIMEOUT,  # noqa: ASYNC109 - bounds all attempts; a cancel scope would lose the last failure
     pooled: bool = False,
-) -> psycopg.AsyncConnection[TupleRow]:
+) -> Connection:
     """Awaitable twin of :func:`connect`."""
     target, deadline, failures = _target(url), time.monotonic() + timeout, 0
     while True:
         try:
-            return await psycopg.AsyncConnection.connect(
-                target.url, autocommit=True, **_attempt(target, deadline, pooled=pooled)
-            )
+            return await Connection.connect(target.url, autocommit=True, **_attempt(target, deadline, pooled=pooled))
         except _FAILURES as error:
             failures += 1
             pause = _pause(error, target, timeout, deadline, failures)

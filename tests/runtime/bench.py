@@ -97,7 +97,7 @@ class Bench:
 
         return await (send() if fault is None else fault(send))
 
-    def _announce(self, topics: Iterable[str]) -> None:
+    def _announce(self, topics: Iterable[str], *, at_once: bool = True) -> None:
         self.topics.extend(topics)
 
     # -- what the journal says ---------------------------------------------------------------------------------------
