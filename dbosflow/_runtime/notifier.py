@@ -72,7 +72,8 @@ class Notifier(Service):
             else:
                 self._idle.clear()
                 topics, self._topics = self._topics, {}
-                await notify(await self._session.connection(), self._schema, topics)
+                async with self._session.turn() as connection:
+                    await notify(connection, self._schema, topics)
         finally:
             self._on_wire = None
             self._idle.set()

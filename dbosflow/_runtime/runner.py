@@ -149,7 +149,7 @@ class Runner:
                 one.id,
                 definition,
                 one.input,
-                inputs=one.input_streams or (),
+                inputs=one.inputs,
                 epoch=one.epoch,
                 queue=one.queue,
                 history=history,

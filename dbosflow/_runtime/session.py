@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from dbosflow._store.connect import connect_async
 from dbosflow._store.queries import fetch_all
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from dbosflow._store.connection import Connection
     from dbosflow.config import Settings
 
@@ -16,7 +19,7 @@ if TYPE_CHECKING:
 class Session:
     """One connection, in autocommit, set up by the statement ``setup`` of ``sql/batch.sql``.
 
-    Its user raises what the database raises, and asks again: ``connection()`` replaces what is broken.
+    Its user raises what the database raises, and asks again: the next ``turn()`` replaces what is broken.
     """
 
     def __init__(self, url: str, settings: Settings, setup: str) -> None:
@@ -38,14 +41,15 @@ class Session:
         connection = self.ready
         return None if connection is None else connection.info.backend_pid
 
-    async def connection(self) -> Connection:
-        """The connection. Raises when none can be had within ``connect_timeout``."""
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Connection]:
+        """The connection, for the caller alone. Raises when none can be had within ``connect_timeout``."""
         async with self._lock:
             connection = self.ready
             if connection is None:
                 await self.close()
                 connection = self._connection = await self._connect()
-            return connection
+            yield connection
 
     async def close(self) -> None:
         """Disconnects."""

@@ -19,7 +19,8 @@ MIDDLE = "d"
 async def test_two_processes_that_name_the_same_ids_in_opposite_order_do_not_deadlock(db: Database, way: str) -> None:
     """Each statement inserts in the order of the ids, so whoever is behind waits at the first of them."""
     one, other = await db.lane(), await db.lane()
-    in_the_way = await db.connect(autocommit=False)
+    in_the_way = await db.connect()
+    await in_the_way.execute("BEGIN")
     await workflow.enqueue(in_the_way, SCHEMA, [Enqueued(MIDDLE, NAME, "", 0, "{}")])
 
     async def insert(lane: Lane, ids: tuple[str, ...]) -> set[str]:
@@ -31,7 +32,7 @@ async def test_two_processes_that_name_the_same_ids_in_opposite_order_do_not_dea
     await db.waiting(one.connection)  # it has whatever it took before the middle
     forwards = asyncio.create_task(insert(other, IDS))
     await db.waiting(other.connection)
-    await in_the_way.rollback()
+    await in_the_way.execute("ROLLBACK")
     assert await backwards == set(IDS)
     assert await forwards == set()
 
