@@ -8,7 +8,7 @@ import pytest
 
 from dbosflow._store import workflow
 from dbosflow._store.workflow import Enqueued
-from tests.protocol.schedules import NAME, SCHEMA, Database, Lane, on_a_database
+from tests.protocol.schedules import NAME, SCHEMA, Database, Lane, Slice, on_a_database
 
 IDS = tuple("abcdefgh")
 MIDDLE = "d"
@@ -112,3 +112,36 @@ async def test_an_owner_begins_a_new_pass_only_of_its_own_run(db: Database) -> N
     assert await workflow.renew_epoch(other.connection, SCHEMA, workflow_id="w", worker_id=other.id, epoch=1) is None
     assert await workflow.renew_epoch(lane.connection, SCHEMA, workflow_id="w", worker_id=lane.id, epoch=1) == 2
     assert await workflow.renew_epoch(lane.connection, SCHEMA, workflow_id="w", worker_id=lane.id, epoch=1) is None
+
+
+@on_a_database
+async def test_a_claim_waits_for_no_flush_and_what_follows_it_does(db: Database) -> None:
+    """The setting ends with the claim's own transaction: records are as durable as ever."""
+    lane = await db.lane()
+    await workflow.enqueue(db.admin, SCHEMA, [Enqueued("w", NAME, "", 0, "{}")])
+    await lane.connection.execute("BEGIN")
+    assert [one.id for one in await lane.claim()] == ["w"]
+    assert await _synchronous(lane) == "off"
+    await lane.connection.execute("COMMIT")
+    assert await _synchronous(lane) == "on"
+
+
+@on_a_database
+async def test_a_claim_that_the_server_has_forgotten_leaves_the_workflow_to_the_next(db: Database) -> None:
+    """A crash may lose it while nothing of its run is durable: then its owner writes nothing, at the same epoch."""
+    old, new = await db.lane(), await db.lane()
+    await workflow.enqueue(db.admin, SCHEMA, [Enqueued("w", NAME, "", 0, "{}")])
+    (first,) = await old.claim()
+    await db.admin.execute("UPDATE dbosflow.workflow SET status = 'queued', worker_id = NULL, epoch = epoch - 1")
+    (second,) = await new.claim()
+    assert first.epoch == second.epoch
+    late = await old.write(Slice("w", epoch=first.epoch).record("s"))
+    assert not late.written
+    assert late.mine == frozenset()
+    assert (await new.write(Slice("w", epoch=second.epoch).record("s"))).written
+
+
+async def _synchronous(lane: Lane) -> str:
+    row = await (await lane.connection.execute("SHOW synchronous_commit")).fetchone()
+    assert row is not None
+    return str(row[0])
