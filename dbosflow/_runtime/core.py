@@ -34,6 +34,7 @@ from dbosflow._runtime.session import Session
 from dbosflow._runtime.signals import Signals
 from dbosflow._store import retention, step, stream, workflow
 from dbosflow._store.connect import connect_async
+from dbosflow._store.connection import Connection
 from dbosflow._store.migrate import ensure_schema, named_errors
 from dbosflow._store.notify import CANCEL_TOPIC, hears, queue_topic, workflow_topic
 from dbosflow._store.queries import fetch_all
@@ -172,6 +173,7 @@ class Core:
                 # A pooler would run a prepared statement on a connection that does not know it.
                 "prepare_threshold": None if self._settings.pooled else _PREPARE_AFTER,
             },
+            connection_class=Connection,
             timeout=self._settings.connect_timeout,
             configure=self._configure,
             open=False,
