@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dbosflow.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 VERSION = "0.1.0"
 
@@ -64,6 +68,8 @@ class Settings:
     """How often they are re-read while LISTEN is not healthy."""
     patience: float = 1.0
     """How long a replay holds outcomes back for a record that the code no longer asks for."""
+    loop_factory: Callable[[], Any] | None = field(default=None, repr=False)
+    """Makes the event loop that ``with`` hosts the engine on, ``uvloop.new_event_loop`` say; default: asyncio's own."""
     slow_callback: float = 0.1
     """From which hold-up of the event loop on the watchdog speaks."""
 

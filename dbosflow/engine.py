@@ -66,7 +66,7 @@ class Engine:
         self._data_dir = None if data_dir is None else Path(data_dir)
         self._ephemeral = False
         self._embedded = True
-        self._host = Host()
+        self._host = Host(self._settings.loop_factory)
         self._open_core: Core | None = None
         self._database: Database | None = None
         self._inherited: object = None
@@ -473,7 +473,7 @@ class Engine:
         """In a forked process: what the parent opened is the parent's to close. Here the engine is a closed one."""
         if self._host.is_forked:
             self._inherited = (self._host, self._open_core, self._database)
-            self._host, self._open_core, self._database = Host(), None, None
+            self._host, self._open_core, self._database = Host(self._settings.loop_factory), None, None
 
     def _check_closed(self) -> None:
         self._leave_to_parent()

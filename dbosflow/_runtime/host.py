@@ -43,10 +43,13 @@ os.register_at_fork(after_in_child=_count_fork)
 class Host:
     """The event loop of an open engine, and the ways to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+        self._new_loop = loop_factory or asyncio.new_event_loop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        """Why there is no loop."""
         self._process = _process.number
 
     def attach(self) -> None:
@@ -61,6 +64,11 @@ class Host:
         self._thread = threading.Thread(target=self._serve, name="dbosflow-loop", daemon=True)
         self._thread.start()
         self._ready.wait()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            self._thread.join()
+            self._thread = None
+            raise failure
 
     def stop(self) -> None:
         """Ends the background loop, if there is one."""
@@ -117,7 +125,12 @@ class Host:
 
     def _serve(self) -> None:
         # Not asyncio.Runner: that starts a thread when it closes, and at exit there are no new ones.
-        self._loop = loop = asyncio.new_event_loop()
+        try:
+            self._loop = loop = self._new_loop()
+        except BaseException as error:  # noqa: BLE001 (a factory of the user's: whoever opens the engine is told)
+            self._failure = error
+            self._ready.set()
+            return
         loop.call_soon(self._ready.set)
         try:
             loop.run_forever()
