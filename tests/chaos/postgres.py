@@ -33,7 +33,7 @@ STOPS = {"stop fast": signal.SIGINT, "stop immediate": signal.SIGQUIT}
 _SETTINGS = {
     "listen_addresses": "",
     "port": _PORT,
-    "max_connections": 300,
+    "max_connections": 150,  # a fault takes all of them
     "shared_buffers": "128MB",
     "fsync": "off",  # processes die here, the machine does not
     "dynamic_shared_memory_type": "mmap",

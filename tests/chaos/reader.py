@@ -1,8 +1,8 @@
 """A reader process: follows the streams that it is told of, and says what it saw of each once it has ended.
 
-Its options: ``url``. Each line of its input names a stream (``id``, ``key``) and a ``mode``. What it saw is a list of
-sittings: where it began, and each value with its offset. A reader that reconnects takes up at random offsets, behind
-its last value or before it.
+Its options: ``url`` and ``settings`` of the engine. Each line of its input names a stream (``id``, ``key``) and a
+``mode``. What it saw is a list of sittings: where it began, and each value with its offset. A reader that reconnects
+takes up at random offsets, behind its last value or before it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ async def main(options: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     said = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(said), sys.stdin)
-    async with Engine(options["url"], executes=False) as engine:
+    async with Engine(options["url"], executes=False, **options["settings"]) as engine:
         say(ready=True)
         async with asyncio.TaskGroup() as group:
             while line := await said.readline():
