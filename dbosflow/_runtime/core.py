@@ -146,12 +146,15 @@ class Core:
             await self.observer.close()
 
     async def _is_pooled(self) -> bool:
-        """Connects, and finds out whether a pooler in transaction mode stands between."""
+        """Connects, and finds out whether a pooler in transaction mode stands between.
+
+        As if one did: what is prepared in a session stays there for the client that gets it next.
+        """
         settings = self._settings
-        async with await connect_async(self._url, timeout=settings.connect_timeout) as listener:
+        async with await connect_async(self._url, timeout=settings.connect_timeout, pooled=True) as listener:
             if settings.pooled is not None:
                 return settings.pooled
-            async with await connect_async(self._url, timeout=settings.connect_timeout) as notifier:
+            async with await connect_async(self._url, timeout=settings.connect_timeout, pooled=True) as notifier:
                 if await hears(listener, notifier, settings.schema, patience=_PROBE_PATIENCE):
                     return False
         if settings.listen_url is None:

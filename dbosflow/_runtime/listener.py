@@ -38,18 +38,19 @@ class Listener(Service):
 
     async def work_once(self) -> bool:
         """Listens until the connection ends; that is an error, tried again."""
-        url = self._settings.listen_url or self._url
-        connection = await connect_async(url, timeout=self._settings.connect_timeout)
+        settings = self._settings
+        url, pooled = (settings.listen_url, False) if settings.listen_url else (self._url, bool(settings.pooled))
+        connection = await connect_async(url, timeout=settings.connect_timeout, pooled=pooled)
         try:
-            await listen(connection, self._settings.schema)
-            if self._settings.listen_url or not self._settings.pooled:
+            await listen(connection, settings.schema)
+            if not pooled:
                 self.healthy.set()
             self._signals.wake_all()
             while True:
                 async for notification in connection.notifies(timeout=_KEEPALIVE):
                     if not self._is_own(notification.pid):  # this process was woken directly
                         self._signals.wake(topics_of(notification.payload))
-                await listen(connection, self._settings.schema)  # the cheapest round trip: a dead connection raises
+                await listen(connection, settings.schema)  # the cheapest round trip: a dead connection raises
         finally:
             self.healthy.clear()
             self.on_unhealthy()
