@@ -25,11 +25,13 @@ _KEEPALIVE = 5.0
 
 
 class Listener(Service):
-    """The LISTEN connection. ``healthy`` is an event that is set while it works."""
+    """The LISTEN connection, where there can be one. ``healthy`` is an event that is set while it works."""
 
     def __init__(self, url: str, settings: Settings, signals: Signals, is_own: Callable[[int], bool]) -> None:
-        super().__init__("listener", interval=0)
-        self._url = url
+        # A session that a pooler hands on would go on listening, and tell whoever gets it next: there only polls work.
+        self._listens = settings.listen_url is not None or not settings.pooled
+        super().__init__("listener", interval=0 if self._listens else None)
+        self._url = settings.listen_url or url
         self._settings = settings
         self._signals = signals
         self._is_own = is_own
@@ -38,19 +40,18 @@ class Listener(Service):
 
     async def work_once(self) -> bool:
         """Listens until the connection ends; that is an error, tried again."""
-        settings = self._settings
-        url, pooled = (settings.listen_url, False) if settings.listen_url else (self._url, bool(settings.pooled))
-        connection = await connect_async(url, timeout=settings.connect_timeout, pooled=pooled)
+        if not self._listens:
+            return False
+        connection = await connect_async(self._url, timeout=self._settings.connect_timeout)
         try:
-            await listen(connection, settings.schema)
-            if not pooled:
-                self.healthy.set()
+            await listen(connection, self._settings.schema)
+            self.healthy.set()
             self._signals.wake_all()
             while True:
                 async for notification in connection.notifies(timeout=_KEEPALIVE):
                     if not self._is_own(notification.pid):  # this process was woken directly
                         self._signals.wake(topics_of(notification.payload))
-                await listen(connection, settings.schema)  # the cheapest round trip: a dead connection raises
+                await listen(connection, self._settings.schema)  # the cheapest round trip: a dead connection raises
         finally:
             self.healthy.clear()
             self.on_unhealthy()

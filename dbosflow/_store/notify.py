@@ -93,9 +93,19 @@ async def hears(
 ) -> bool:
     """Whether a NOTIFY on one connection reaches a LISTEN on the other within ``patience`` seconds.
 
-    A pooler in transaction mode takes the LISTEN without an error and never delivers.
+    A pooler in transaction mode takes the LISTEN without an error and never delivers. Nobody listens afterwards, if it
+    has one session for both.
     """
     await listen(listener, schema)
+    try:
+        return await _arrives(listener, notifier, schema, patience)
+    finally:
+        await listener.execute("UNLISTEN *")
+
+
+async def _arrives(
+    listener: AsyncConnection[Any], notifier: AsyncConnection[Any], schema: str, patience: float
+) -> bool:
     probe = f"p{uuid4().hex}"
     await notify(notifier, schema, [probe])
     deadline = time.monotonic() + patience
