@@ -78,7 +78,11 @@ def topics_of(payload: str) -> list[str]:
 
 async def notify(connection: AsyncConnection[Any], schema: str, topics: Iterable[str]) -> None:
     """Sends hints, on a connection that writes no data."""
-    values = [channel(schema).encode(), TEXTS.dump(list(payloads(topics)))]
+    await _send(connection, schema, channel(schema), topics)
+
+
+async def _send(connection: AsyncConnection[Any], schema: str, where: str, topics: Iterable[str]) -> None:
+    values = [where.encode(), TEXTS.dump(list(payloads(topics)))]
     await execute(connection, _notify(schema), values, prepare=connection.prepare_threshold is not None)
 
 
@@ -93,29 +97,24 @@ async def hears(
 ) -> bool:
     """Whether a NOTIFY on one connection reaches a LISTEN on the other within ``patience`` seconds.
 
-    A pooler in transaction mode takes the LISTEN without an error and never delivers. Nobody listens afterwards, if it
-    has one session for both.
+    A pooler in transaction mode takes the LISTEN without an error and never delivers. There the session goes on
+    listening, whoever gets it next; so it is to a channel that nobody uses again.
     """
-    await listen(listener, schema)
-    try:
-        return await _arrives(listener, notifier, schema, patience)
-    finally:
-        await listener.execute("UNLISTEN *")
-
-
-async def _arrives(
-    listener: AsyncConnection[Any], notifier: AsyncConnection[Any], schema: str, patience: float
-) -> bool:
-    probe = f"p{uuid4().hex}"
-    await notify(notifier, schema, [probe])
+    probe = f"dbosflow-probe:{uuid4().hex}"
+    await _listen(listener, probe)
+    await _send(notifier, schema, probe, [probe])
     deadline = time.monotonic() + patience
     while (remaining := deadline - time.monotonic()) > 0:
         async for notification in listener.notifies(timeout=remaining, stop_after=1):
-            if probe in topics_of(notification.payload):
+            if notification.channel == probe:
                 return True
     return False
 
 
 async def listen(connection: AsyncConnection[Any], schema: str) -> None:
     """Begins to listen. What is read after this is safe: a commit that the reading misses is notified to us."""
-    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel(schema))))
+    await _listen(connection, channel(schema))
+
+
+async def _listen(connection: AsyncConnection[Any], where: str) -> None:
+    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(where)))

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING
 
+import psycopg
+
 from dbosflow import Engine, step, workflow, write_stream_async
-from tests.runtime.patience import until
+from dbosflow._store.notify import hears, notify
+from tests.runtime.patience import PATIENCE, until
 
 if TYPE_CHECKING:
     from tests.costs.wire import Session, Wire
@@ -36,15 +40,30 @@ async def counting(count: int) -> int:
     return total
 
 
-def test_the_look_for_a_pooler_leaves_nothing_in_the_sessions(line: Wire) -> None:
-    """It goes through that pooler, too, which hands them on: nothing is prepared, and nobody listens."""
+def test_the_look_for_a_pooler_prepares_nothing(line: Wire) -> None:
+    """It goes through that pooler, too, and the next engine meets what it leaves in the session."""
 
     async def main() -> None:
         async with Engine(line.url, executes=False):
             first, second, *_ = line.sessions
             said = [one.statement for one in line.messages if one.session in {first, second} and one.kind == "execute"]
-            assert said == ["LISTEN", "notify.notify", "UNLISTEN"]
+            assert said == ["LISTEN", "notify.notify"]
             assert prepared_by([first, second]) == set()
+
+    asyncio.run(main())
+
+
+def test_a_session_that_was_looked_at_hears_no_hint(database_url: str) -> None:
+    """Behind a pooler it goes on listening, for whoever gets it next."""
+
+    async def main() -> None:
+        connect = partial(psycopg.AsyncConnection.connect, database_url, autocommit=True, prepare_threshold=None)
+        async with await connect() as one, await connect() as other:
+            assert await hears(one, other, "dbosflow", patience=PATIENCE)
+            await one.execute("LISTEN afterwards")
+            await notify(other, "dbosflow", ["a hint"])
+            await other.execute("NOTIFY afterwards")
+            assert (await anext(one.notifies(timeout=PATIENCE))).channel == "afterwards"
 
     asyncio.run(main())
 
