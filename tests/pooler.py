@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg.conninfo import make_conninfo
+from psycopg.pq import ExecStatus
 
 from tests.support import eventually, with_parameters
 
@@ -38,6 +39,7 @@ listen_addr = 127.0.0.1
 listen_port = {listen_port}
 unix_socket_dir = {directory}
 auth_type = any
+admin_users = dbosflow
 pool_mode = transaction
 default_pool_size = {pool_size}
 server_idle_timeout = 5
@@ -133,7 +135,8 @@ class Pooler:
         """Carries out a command of its console, such as ``PAUSE`` and ``RESUME``."""
         console = with_parameters(self._server_url, host="127.0.0.1", port=str(self._port), dbname="pgbouncer")
         with psycopg.Connection[Any].connect(console, autocommit=True, prepare_threshold=None) as connection:
-            connection.pgconn.exec_(command.encode())  # the console knows the simple protocol only
+            result = connection.pgconn.exec_(command.encode())  # the console knows the simple protocol only
+            assert result.status == ExecStatus.COMMAND_OK, result.error_message
 
     def complaints(self) -> list[str]:
         """What its log says of errors."""

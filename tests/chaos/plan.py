@@ -45,6 +45,10 @@ DURATIONS = {
     "fill": (0.3 * LEASE, 2.0 * LEASE),
     "lock": (0.3 * LEASE, 2.0 * LEASE),
     "busy pool": (LEASE, 3.0 * LEASE),
+    "pooler kill": (0.0, 2.0),
+    "pooler restart": (0.0, 2.0),
+    "pooler freeze": (0.3 * LEASE, 2.0 * LEASE),
+    "pooler pause": (0.3 * LEASE, 2.0 * LEASE),
 }
 """Seconds that a fault takes, at least and at most."""
 OF_WORKERS = {"kill", "freeze", "drain", "busy pool"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import uuid4
 
@@ -14,7 +14,7 @@ import pytest
 
 from dbosflow import Engine
 from tests.behaviour import ledger
-from tests.chaos import oracles_workers
+from tests.chaos import oracles_workers, pooled
 from tests.chaos.inventory import check_inventory, inventory, own_pool
 from tests.chaos.oracles_workers import Pace, Span, Trouble
 from tests.chaos.workload import SHAPES
@@ -136,6 +136,17 @@ def test_a_second_session_that_listens_is_seen(database_url: str) -> None:
         assert oracles_workers.check_listeners(database_url) == []
         second.execute("LISTEN one")
         assert oracles_workers.check_listeners(database_url) == ["chaos-worker-0-1 listens over 2 sessions"]
+
+
+def test_a_session_too_many_behind_a_pooler_is_seen(database_url: str) -> None:
+    """Whoever's name it carries; and one that the pooler cannot have back."""
+    name = "chaos-worker-0-1"
+    with ExitStack() as sessions:
+        *_, last = [sessions.enter_context(psycopg.connect(database_url, application_name=name)) for _ in range(9)]
+        assert pooled.check_sessions(database_url, {name: 9}) == []
+        assert "9 sessions" in pooled.check_sessions(database_url, {})[0]
+        last.execute("SELECT 1")
+        assert "idle in transaction" in pooled.check_sessions(database_url, {name: 9})[0]
 
 
 def found_in(engine: Engine) -> list[str]:
