@@ -2,14 +2,15 @@
 
 ::
 
-    python -m tests.chaos --seed 1 --minutes 10 [--pgbouncer]
+    python -m tests.chaos --seed 1 --minutes 10 [--pgbouncer | --standby]
 
 The seed gives the plan of faults, which is printed first, and the workflows; a run with the same seed strikes at the
 same moments. At the end every workflow, stream, timer, reader, lease, session and process is checked. The exit status
 is 1 if anything is wrong; then the database and all logs are kept. It is 3 if something is missing here that is needed.
 
 With ``--pgbouncer`` all of it goes through PgBouncer in transaction mode, which fails, too; root installs it from
-Debian's packages, where it is missing.
+Debian's packages, where it is missing. With ``--standby`` the server is a primary with a synchronous standby, which is
+promoted again and again.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tests.chaos.paired import Paired
 from tests.chaos.pooled import Pooled
 from tests.chaos.run import run
 from tests.chaos.topology import Topology
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MISSING = 3
-TOPOLOGIES: dict[str, type[Topology]] = {"pgbouncer": Pooled}
+TOPOLOGIES: dict[str, type[Topology]] = {"pgbouncer": Pooled, "standby": Paired}
 
 
 def main(arguments: Sequence[str]) -> int:

@@ -46,10 +46,10 @@ class Report:
             f"streams read: {_counts(self.readings)}; samples of the database: {self.samples}",
         ]
         for kind in sorted(self.running_again):
-            lines.append(f"taken over after {kind}: running again {_spread(self.running_again[kind])}")
-            lines.append(f"{'':17}{' ' * len(kind)}next row      {_spread(self.written_again[kind])}")
-        lines.append(f"cancel() until its caller sees the end: {_spread(self.cancels)}")
-        lines.append(f"a worker's stop after SIGTERM: {_spread(self.worker_drains)}")
+            lines.append(f"taken over after {kind}: running again {spread(self.running_again[kind])}")
+            lines.append(f"{'':17}{' ' * len(kind)}next row      {spread(self.written_again[kind])}")
+        lines.append(f"cancel() until its caller sees the end: {spread(self.cancels)}")
+        lines.append(f"a worker's stop after SIGTERM: {spread(self.worker_drains)}")
         lines.append(
             f"callers tried again: {_counts(self.tried_again)}; workers that could not open: {self.failed_opens}"
         )
@@ -68,7 +68,7 @@ def _counts(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "none"
 
 
-def _spread(times: Sequence[float]) -> str:
+def spread(times: Sequence[float]) -> str:
     """Median, 99th percentile and longest of some durations."""
     if not times:
         return "-"
