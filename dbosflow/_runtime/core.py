@@ -243,7 +243,7 @@ class Core:
                 "workflow %s was started before, with other arguments; its first execution is used", workflow_id
             )
         if self._executor is not None:
-            await self._executor.adopt(found, definition)
+            await self._executor.adopt(found)
         return not found.status.ended
 
     async def look_up(self, workflow_id: str) -> Started | None:
@@ -259,7 +259,7 @@ class Core:
         """What stands under a child's id that was taken. Runs it if it is ours: a start whose answer was lost."""
         found = await self.look_up(workflow_id)
         if found is not None and found.name == definition.name and self._executor is not None:
-            await self._executor.adopt(found, definition)
+            await self._executor.adopt(found)
         return found
 
     async def cancel(self, workflow_id: str) -> Cancellation:

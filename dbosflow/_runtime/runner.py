@@ -139,12 +139,12 @@ class Runner:
         inputs = definition.inputs
         self._launch(workflow_id, definition, input_text, inputs=inputs, epoch=1, queue=queue, history=None, freed=None)
 
-    async def resume(self, claimed: Sequence[Claimed], freed: Callable[[str], None], *, adopted: bool = False) -> None:
-        """Runs what this lane has claimed, each from its history; what it ``adopted`` may have run at any epoch."""
+    async def resume(self, claimed: Sequence[Claimed], freed: Callable[[str], None] = lambda _: None) -> None:
+        """Runs what this lane has claimed, each from its history."""
         ids = {one.id for one in claimed}
         self._coming |= ids
         try:
-            histories = await self._histories([one.id for one in claimed if adopted or one.epoch > 1])
+            histories = await self._histories([one.id for one in claimed if one.epoch > 1])
         finally:
             self._coming -= ids
         for one in claimed:
