@@ -101,6 +101,8 @@ class Runner:
         self._reloads: set[asyncio.Task[None]] = set()
         self._coming: set[str] = set()
         """Workflows that are owned, and whose history is being read."""
+        self._timelines = 0
+        """How often the database turned out to be another one than it was."""
         self._cancel_at_launch: set[str] = set()
         self._closing = False
         self._drained: list[_Execution] = []
@@ -142,6 +144,7 @@ class Runner:
     async def resume(self, claimed: Sequence[Claimed], freed: Callable[[str], None] = lambda _: None) -> None:
         """Runs what this lane has claimed, each from its history."""
         ids = {one.id for one in claimed}
+        timeline = self._timelines
         self._coming |= ids
         try:
             histories = await self._histories([one.id for one in claimed if one.epoch > 1])
@@ -165,6 +168,7 @@ class Runner:
                 freed=freed,
                 cancelled=one.cancel_requested,
             )
+        self._begin_anew(timeline, ids)
 
     async def _histories(self, ids: list[str]) -> dict[str, History]:
         """The histories of owned workflows. They are ours to run, so this is tried until it works."""
@@ -358,11 +362,18 @@ class Runner:
 
     def reload_all(self) -> None:
         """The database is another one than it was: every run begins a new pass."""
+        self._timelines += 1
         for execution in tuple(self._runs.values()):
             self.moved(execution.run)
 
+    def _begin_anew(self, timeline: int, ids: Iterable[str]) -> None:
+        """Reloads runs whose claims or histories may be of another ``timeline``: they were not there to be reloaded."""
+        if timeline != self._timelines:
+            for execution in [self._runs[one] for one in ids if one in self._runs]:
+                self.moved(execution.run)
+
     async def _reload(self, run: Run, freed: Callable[[str], None] | None) -> None:
-        workflow_id = run.workflow_id
+        workflow_id, timeline = run.workflow_id, self._timelines
         try:
             async with self._journal.lane() as connection:
                 epoch = await workflow.renew_epoch(
@@ -385,6 +396,7 @@ class Runner:
             history=history,
             freed=freed,
         )
+        self._begin_anew(timeline, [workflow_id])
 
     def _finished(self, execution: _Execution, ending: Ending | None) -> None:
         run = execution.run
