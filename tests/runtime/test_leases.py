@@ -7,11 +7,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
+from psycopg import errors
 
 from dbosflow import Engine, step, workflow
+from dbosflow._runtime import lane as lane_module
 from dbosflow._runtime.lane import Lane
 from dbosflow._runtime.leases import Leases
+from dbosflow._store.queries import fetch_all
 from dbosflow.config import Settings
+from dbosflow.errors import PermissionDeniedError
 from tests.runtime.sessions import RENEWING, cut, sessions
 from tests.support import eventually
 
@@ -111,6 +116,31 @@ def test_a_lane_past_its_own_deadline_begins_no_step(database_url: str) -> None:
             assert len(began) == 1
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [errors.UndefinedFunction("no"), PermissionDeniedError("no")], ids=str)
+def test_a_timeline_that_cannot_be_seen_is_said_once(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """The lane works without; but after a failover that loses commits its runs would go on from what they remember."""
+
+    async def fetch(connection: Any, schema: str, table: str, name: str, **values: Any) -> Any:
+        if name == "timeline":
+            raise error
+        return await fetch_all(connection, schema, table, name, **values)
+
+    async def main() -> None:
+        lane = Lane(database_url, Settings(), on_new_timeline=lambda: None)
+        async with lane.lock:
+            await lane.open()
+            for _ in range(3):
+                await lane.disconnect()
+                await lane.connection()
+            await lane.disconnect()
+
+    monkeypatch.setattr(lane_module, "fetch_all", fetch)
+    asyncio.run(main())
+    assert [record.levelname for record in caplog.records if "timeline" in record.message] == ["WARNING"]
 
 
 def test_code_that_holds_the_loop_up_does_not_cost_the_lease(database_url: str) -> None:
