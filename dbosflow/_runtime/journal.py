@@ -271,7 +271,8 @@ class Journal(Service):
                 await self._wait_for_database(batch, again)
 
     async def _is_durable(self, batch: Batch) -> bool:
-        return await is_durable(await self._lane.connection(), batch.rows(), self._settings.schema)
+        connection = await self._lane.connection()
+        return await is_durable(connection, batch.rows(), self._lane.id, self._settings.schema)
 
     async def _wait_for_database(self, batch: Batch, error: Exception) -> None:
         _log_trouble(batch, error, "trying again")

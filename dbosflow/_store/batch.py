@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow._store import statements
 from dbosflow._store.arrays import ARRAYS, ArrayType
+from dbosflow._store.queries import fetch_all
 from dbosflow._store.wire import Statement, execute
 
 if TYPE_CHECKING:
@@ -148,24 +149,23 @@ def _ids(text: bytes | None) -> frozenset[str]:
 _NOBODY: frozenset[str] = frozenset()
 
 
-async def is_durable(connection: AsyncConnection[Any], rows: BatchRows, schema: str) -> bool:
-    """Whether this batch was committed, told by one row that only it can have written.
+async def is_durable(connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str) -> bool:
+    """Whether this batch was committed, told by one row that only it can have written; and durable, if it was.
 
     One statement is all or nothing, so one row of it tells. A batch of nothing but starts has no such row and needs
     none: sending it again is harmless.
     """
-    named = statements.load("batch", schema)
+    values: dict[str, Any]
     if rows.records:
         workflow_id, key, _, epoch = rows.records[0][:4]
-        statement, values = named["witness_record"], {"workflow_id": workflow_id, "key": key, "epoch": epoch}
+        name, values = "witness_record", {"workflow_id": workflow_id, "key": key, "epoch": epoch}
     elif rows.blocks:
         workflow_id, key, offset = rows.blocks[0][:3]
-        statement = named["witness_block"]
+        name = "witness_block"
         values = {"workflow_id": workflow_id, "key": key, "offset": offset, "epoch": rows.blocks[0][-1]}
     elif rows.ends:
         workflow_id, epoch = rows.ends[0][:2]
-        statement, values = named["witness_end"], {"workflow_id": workflow_id, "epoch": epoch}
+        name, values = "witness_end", {"workflow_id": workflow_id, "epoch": epoch}
     else:
         return False
-    cursor = await connection.execute(statements.literal(statement), values)
-    return await cursor.fetchone() is not None
+    return bool(await fetch_all(connection, schema, "batch", name, worker_id=worker_id, **values))

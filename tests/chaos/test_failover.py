@@ -14,6 +14,8 @@ from dbosflow.errors import DatabaseUnavailableError
 from tests.behaviour import ledger
 from tests.chaos import lossy
 from tests.chaos.pair import Pair
+from tests.runtime.bench import Bench, record
+from tests.runtime.patience import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +42,37 @@ def test_what_a_standby_has_lost_is_not_mixed_with_what_is_left(
     print(losses)
     assert losses.violations == []
     assert all(lost > 0 for lost in losses.lost_records)
+    pair.discard()
+
+
+WAITS = "SELECT wait_event = 'SyncRep' FROM pg_stat_activity WHERE pid = %s"
+WITNESS_WAITS = """
+    SELECT count(*) FROM pg_stat_activity
+    WHERE wait_event = 'SyncRep' AND query LIKE '%FROM lease CROSS JOIN dbosflow.step%'"""
+
+
+def test_what_a_synchronous_standby_does_not_have_is_not_acknowledged() -> None:
+    """A session that is ended while it waits leaves a commit that everybody sees, and that may yet be lost."""
+    with Pair() as pair:
+        ensure_schema(pair.url("looking"))
+
+        async def main() -> None:
+            async with Bench(pair.url("bench")) as bench:
+                run = await bench.run("w")
+                await record(run, "before")
+                backend = (await bench.lane.connection()).info.backend_pid
+                await asyncio.to_thread(pair.standby.stop, "stop fast")
+                durable = record(run, "after")
+                await until(lambda: pair.primary.ask(WAITS, backend) == [(True,)])
+                await asyncio.to_thread(pair.primary.ask, "SELECT pg_terminate_backend(%s)", backend)
+                await until(lambda: durable.done() or pair.primary.ask(WITNESS_WAITS) == [(1,)])
+                assert pair.primary.ask("SELECT key FROM dbosflow.step ORDER BY seq") == [("before",), ("after",)]
+                assert not durable.done()
+                await asyncio.to_thread(pair.standby.start)
+                await asyncio.wait_for(durable, 30)
+                assert len(bench.sent) == 3, "the start, and each record once"
+
+        asyncio.run(main())
     pair.discard()
 
 
