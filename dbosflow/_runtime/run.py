@@ -96,8 +96,8 @@ class Run:
         *("_began", "_buffered", "_cancel_listeners", "_entries", "_limits", "_lock", "_room", "_to_recall"),
         *("_written", "beat", "blocks", "bodies", "calls", "cancelled", "conductor", "contradiction"),
         *("definition", "draining", "ending", "epoch", "history", "input_text", "inputs", "interrupted", "queue"),
-        *("recalled", "root", "seq", "stopping", "strands", "streams", "submitted", "turn", "undecided", "waiters"),
-        *("workflow_id", "workplace"),
+        *("recalled", "root", "seq", "stopping", "strands", "streams", "submitted", "superseded", "turn", "undecided"),
+        *("waiters", "workflow_id", "workplace"),
     )
 
     def __init__(
@@ -140,6 +140,8 @@ class Run:
         self.conductor: Conductor | None = None
         """Hands on outcomes by turns; made with the first branch, since a run with one needs none."""
         self.stopping: RunStopped | None = None
+        self.superseded = False
+        """Whether a new pass takes its place, from what the tables hold: then not even its end may be written."""
         self.contradiction: NonDeterminismError | None = None
         """Why the workflow is to be parked, whatever its body makes of the error."""
         self.cancelled = False

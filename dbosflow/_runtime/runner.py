@@ -345,6 +345,7 @@ class Runner:
             return
         freed, execution.freed = execution.freed, None  # the new pass keeps the slot
         self._coming.add(run.workflow_id)
+        run.superseded = True
         self._stop(run, "the workflow reloads its history")
         task = self._loop.create_task(self._reload(run, freed), name=f"dbosflow-reload-{run.workflow_id}")
         self._reloads.add(task)

@@ -206,6 +206,38 @@ def test_another_timeline_makes_every_run_reload(database_url: str) -> None:
     asyncio.run(main())
 
 
+def test_an_end_that_was_under_way_when_the_timeline_changed_is_not_written(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stand behind records that are no more: the workflow comes to its end again, from those that are left."""
+    failed_over = False
+
+    async def main() -> None:
+        setup()
+        go_on.set()
+        async with Engine(database_url) as engine:
+            lane = executor_of(engine).lane
+
+            async def fail_over(connection: Any, rows: BatchRows, *rest: Any) -> BatchResult:
+                nonlocal failed_over
+                if not rows.ends or failed_over:
+                    return await write_batch(connection, rows, *rest)
+                failed_over = True
+                await asyncio.to_thread(execute, database_url, "DELETE FROM dbosflow.step WHERE key = 'refund#0'")
+                lane._timeline = "the one before"
+                await connection.close()
+                raise psycopg.OperationalError("the primary is gone, and with it the last record")
+
+            monkeypatch.setattr(journal_module, "write_batch", fail_over)
+            assert await (await engine.start_async(stubborn.options(workflow_id="w"), 1)).result_async(10) == 1
+            assert [one.key for one in await engine.list_steps_async("w")] == ["wait#0", "refund#0"]
+            assert (await engine.handle("w").info_async()).epoch == 2
+        assert bodies == ["wait", "refund", "refund"]
+
+    asyncio.run(main())
+    assert failed_over
+
+
 @pytest.mark.parametrize("reloading", [False, True], ids=["claimed", "reloading"])
 def test_a_history_that_was_read_before_the_timeline_changed_is_read_again(
     database_url: str,
