@@ -8,12 +8,14 @@ there is no PgBouncer.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import subprocess
 import sys
 import threading
 from contextlib import contextmanager
+from functools import partial
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -24,9 +26,11 @@ from psycopg import sql
 from dbosflow import Engine, step, workflow, write_stream_async
 from dbosflow._embedded import EmbeddedServer
 from tests import pooler
+from tests.behaviour.tables import disorder
+from tests.chaos.pair import Pair
 from tests.conftest import POOLER_VARIABLE, URL_VARIABLE
 from tests.pooler import Pooler, find_program
-from tests.support import with_parameters
+from tests.support import eventually, with_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -122,6 +126,48 @@ def check_no_prepared_statements(pooled: str, direct: str) -> None:
             assert connection.execute("SHOW enable_seqscan").fetchone() == ("on",)
 
 
+@workflow
+async def counting_slowly(count: int) -> int:
+    """The same with pauses."""
+    total = 0
+    for number in range(count):
+        total += await doubled(number)
+        await write_stream_async("totals", total)
+        await asyncio.sleep(0.02)
+    return total
+
+
+def check_failover(program: str) -> None:
+    """Led to a standby that has lost commits, as an administrator does it, the pooler breaks no connection of ours.
+
+    The runs begin anew all the same, from what that server has.
+    """
+    with Pair(synchronous=False) as pair, Pooler(program, pair.primary.url("pooler")) as between:
+
+        def records() -> int:
+            ((count,),) = pair.primary.ask("SELECT count(*) FROM dbosflow.step")
+            return int(count)
+
+        with Engine(between.url()) as engine:
+            handles = [engine.start(counting_slowly, 100) for _ in range(10)]
+            for goal in (100, 300):
+                eventually(lambda goal=goal: records() > goal)  # type: ignore[misc]
+                if pair.standby.running:
+                    pair.standby.stop("stop fast")
+            between.order("PAUSE")
+            acknowledged = records()
+            pair.primary.kill()
+            pair.standby.start()
+            pair.promote()
+            assert records() < acknowledged
+            between.lead_to(pair.primary.url("pooler"))
+            between.order("RELOAD")
+            between.order("RESUME")
+            assert [handle.result(timeout=PATIENCE) for handle in handles] == [9900] * 10
+        assert disorder(pair.url("looking")) == []
+    pair.discard()
+
+
 @contextmanager
 def working(engine: Engine) -> Iterator[None]:
     """The engine serves queue ``q``; to be closed right after the block."""
@@ -138,11 +184,16 @@ CHECKS: list[Callable[[str, str], None]] = [
 ]
 
 
-def passes(check: Callable[[str, str], None], server_url: str, parameters: str) -> bool:
+def on_a_database(check: Callable[[str, str], None], server_url: str, parameters: str) -> None:
+    """Runs a check on a database of its own."""
+    with database(server_url, parameters) as (pooled, direct):
+        check(pooled, direct)
+
+
+def passes(check: Callable[..., None], run: Callable[[], None]) -> bool:
     """Whether a check passes; says so."""
     try:
-        with database(server_url, parameters) as (pooled, direct):
-            check(pooled, direct)
+        run()
     except Exception as error:  # noqa: BLE001 (it is said)
         print(f"FAIL {check.__name__}: {type(error).__name__}: {error}", flush=True)
         return False
@@ -166,7 +217,8 @@ def main() -> int:
         print(pooler.MISSING)
         return MISSING
     with EmbeddedServer.ephemeral() as server, Pooler(program, server.url) as between:
-        passed = [passes(check, server.url, between.parameters) for check in CHECKS]
+        passed = [passes(one, partial(on_a_database, one, server.url, between.parameters)) for one in CHECKS]
+        passed.append(passes(check_failover, partial(check_failover, program)))
         passed.append(suite_passes(server.url, between.parameters, sys.argv[1:]))
         print(*between.complaints(), sep="\n", file=sys.stderr)
     return 0 if all(passed) else 1

@@ -57,6 +57,20 @@ class Lane:
         """Whether the lease is certainly still its own."""
         return time.monotonic() < self.deadline
 
+    @property
+    def hidden_timeline(self) -> str | None:
+        """The timeline that a batch must be on, where the connection outlives a failover: behind a pooler."""
+        return self._timeline if self._settings.pooled else None
+
+    def is_new(self, timeline: str) -> bool:
+        """Whether the database is on another timeline than before; then every run reloads."""
+        before, self._timeline = self._timeline, timeline
+        if before is None or before == timeline:
+            return False
+        logger.warning("the database is on timeline %s, it was on %s; reloading all runs", timeline, before)
+        self._on_new_timeline()
+        return True
+
     def renewed(self, sent_at: float) -> None:
         """Its row was renewed by a statement sent at ``sent_at`` (monotonic). Called by the leases' thread."""
         self.deadline = sent_at + self._settings.lease
@@ -130,7 +144,4 @@ class Lane:
                     "the server's timeline cannot be seen, so neither can a failover that lost commits: %s", error
                 )
             return
-        before, self._timeline = self._timeline, row["timeline"]
-        if before is not None and before != self._timeline:
-            logger.warning("the database is on timeline %s, it was on %s; reloading all runs", self._timeline, before)
-            self._on_new_timeline()
+        self.is_new(row["timeline"])

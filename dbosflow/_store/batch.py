@@ -24,6 +24,9 @@ _SECTION = re.compile(r"^-- \[(\w+)\n(.*?)^-- \]\n", re.MULTILINE | re.DOTALL)
 _CAST = re.compile(r":(\w+)::(\w+(?: precision)?\[\])")
 _UUID = 2950
 """The type id of the worker's."""
+_TEXT = 25
+_TIMELINE = "timeline"
+"""The section that guards a batch against another timeline than the one that is told."""
 
 _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
     "runs": {"run": ("ids", "epochs")},
@@ -104,6 +107,8 @@ class BatchResult:
     mine: frozenset[str]
     moved: frozenset[str]
     started: frozenset[str]
+    timeline: str | None = None
+    """The server's, if one was told."""
 
 
 @cache
@@ -119,24 +124,40 @@ def batch_statement(shape: tuple[str, ...], schema: str) -> str:
 @cache
 def _prepared(shape: tuple[str, ...], schema: str) -> tuple[Statement, tuple[ArrayType, ...]]:
     """The statement of a shape as the wire takes it, and the types of its arrays."""
-    names = parameters(shape)
-    text = statements.numbered(batch_statement(shape, schema), ("worker_id", *names))
+    names = parameters(tuple(section for section in shape if section != _TIMELINE))
+    singles = {"worker_id": _UUID} | ({"timeline": _TEXT} if _TIMELINE in shape else {})
+    text = statements.numbered(batch_statement(shape, schema), (*singles, *names))
     types = tuple(_types()[name] for name in names)
     return Statement(
-        f"dbosflow_batch_{'_'.join(shape)}".encode(), text.encode(), (_UUID, *(one.oid for one in types))
+        f"dbosflow_batch_{'_'.join(shape)}".encode(), text.encode(), (*singles.values(), *(one.oid for one in types))
     ), types
 
 
-async def write_batch(connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str) -> BatchResult:
-    """Sends one batch. Raises what psycopg raises; then nothing is known of it until a witness is asked for."""
-    statement, types = _prepared(rows.shape(), schema)
-    values: list[bytes | None] = [worker_id.bytes]
+async def write_batch(
+    connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str, timeline: str | None = None
+) -> BatchResult:
+    """Sends one batch, which is not written on another ``timeline``.
+
+    Raises what psycopg raises; then nothing is known of it until a witness is asked for.
+    """
+    shape = rows.shape() if timeline is None else (_TIMELINE, *rows.shape())
+    statement, types = _prepared(shape, schema)
+    values: list[bytes | None] = [worker_id.bytes] if timeline is None else [worker_id.bytes, timeline.encode()]
     for array_type, items in zip(types, rows.arrays(), strict=True):
         # ``unnest`` fills up with nulls what is NULL as a whole: that are most columns of most batches.
         values.append(None if items.count(None) == len(items) else array_type.dump(items))
     result = await execute(connection, statement, values, prepare=connection.prepare_threshold is not None)
     row = {result.fname(column): result.get_value(0, column) for column in range(result.nfields)}
-    return BatchResult(row[b"leased"] == b"t", row[b"written"] == b"t", *map(_ids, (row.get(name) for name in _IDS)))
+    mine, moved, started = (_ids(row.get(name)) for name in _IDS)
+    timeline_found = row.get(b"timeline")
+    return BatchResult(
+        leased=row[b"leased"] == b"t",
+        written=row[b"written"] == b"t",
+        mine=mine,
+        moved=moved,
+        started=started,
+        timeline=None if timeline_found is None else timeline_found.decode(),
+    )
 
 
 _IDS = (b"mine", b"moved", b"started")

@@ -206,6 +206,30 @@ def test_another_timeline_makes_every_run_reload(database_url: str) -> None:
     asyncio.run(main())
 
 
+def test_another_timeline_behind_a_pooler_makes_every_run_reload(database_url: str) -> None:
+    """No connection of ours breaks there when the pooler is led to another server: each batch looks for itself."""
+
+    async def main() -> None:
+        setup()
+        async with Engine(database_url, pooled=True) as engine:
+            handles = [await engine.start_async(stubborn, number) for number in range(3)]
+            for _ in handles:
+                await began.get()
+            lane = executor_of(engine).lane
+            backend, timeline = (await lane.connection()).info.backend_pid, lane._timeline
+            lane._timeline = "the one before"
+            await engine.start_async(stubborn, 3)
+            for _ in range(4):
+                await asyncio.wait_for(began.get(), 10)
+            assert (lane._timeline, (await lane.connection()).info.backend_pid) == (timeline, backend)
+            go_on.set()
+            assert [await handle.result_async(10) for handle in handles] == [0, 1, 2]
+            assert [(await handle.info_async()).epoch for handle in handles] == [2, 2, 2]
+        assert caught == []
+
+    asyncio.run(main())
+
+
 def test_an_end_that_was_under_way_when_the_timeline_changed_is_not_written(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -42,6 +42,10 @@ WITH lease AS MATERIALIZED (
 , gate AS MATERIALIZED (
     SELECT lease.id FROM lease
     WHERE true
+-- [timeline
+-- Behind a pooler, where a failover breaks no connection of ours.
+      AND left(pg_walfile_name(pg_current_wal_lsn()), 8) = :timeline::text
+-- ]
 -- [runs
       AND (SELECT count(*) FROM mine) = cardinality(:run_ids::text[])
 -- ]
@@ -150,6 +154,9 @@ WITH lease AS MATERIALIZED (
 )
 -- ]
 SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS written
+-- [timeline
+     , left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline
+-- ]
 -- [runs
      , CASE WHEN NOT EXISTS (SELECT FROM gate) THEN array_to_json(ARRAY(SELECT id FROM mine)) END AS mine
 -- ]
