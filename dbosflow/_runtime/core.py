@@ -34,7 +34,7 @@ from dbosflow._runtime.replay import Replayed, replay
 from dbosflow._runtime.session import Session
 from dbosflow._runtime.signals import Signals
 from dbosflow._store import retention, step, stream, workflow
-from dbosflow._store.connect import connect_async
+from dbosflow._store.connect import PoolConnection, connect_async
 from dbosflow._store.migrate import ensure_schema, named_errors
 from dbosflow._store.notify import CANCEL_TOPIC, hears, queue_topic, workflow_topic
 from dbosflow._store.queries import fetch_all
@@ -166,13 +166,13 @@ class Core:
         return True
 
     async def _open_pool(self, resources: AsyncExitStack) -> AsyncConnectionPool[Any]:
-        pool = AsyncConnectionPool(
+        pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
             self._url,
+            connection_class=PoolConnection,
             min_size=1,
             max_size=self._settings.pool_size,
             kwargs={
                 "autocommit": True,
-                "fallback_application_name": "dbosflow",
                 # A pooler would run a prepared statement on a connection that does not know it.
                 "prepare_threshold": None if self._settings.pooled else _PREPARE_AFTER,
             },
