@@ -2,7 +2,7 @@
 
 ::
 
-    python -m tests.chaos --seed 1 --minutes 10 [--pgbouncer | --standby]
+    python -m tests.chaos --seed 1 --minutes 10 [--pgbouncer | --standby | --skew]
 
 The seed gives the plan of faults, which is printed first, and the workflows; a run with the same seed strikes at the
 same moments. At the end every workflow, stream, timer, reader, lease, session and process is checked. The exit status
@@ -10,7 +10,8 @@ is 1 if anything is wrong; then the database and all logs are kept. It is 3 if s
 
 With ``--pgbouncer`` all of it goes through PgBouncer in transaction mode, which fails, too; root installs it from
 Debian's packages, where it is missing. With ``--standby`` the server is a primary with a synchronous standby, which is
-promoted again and again.
+promoted again and again. With ``--skew`` the wall clocks of workers and readers are wrong by hours, and jump
+(libfaketime, installed likewise).
 """
 
 from __future__ import annotations
@@ -25,13 +26,14 @@ from typing import TYPE_CHECKING
 from tests.chaos.paired import Paired
 from tests.chaos.pooled import Pooled
 from tests.chaos.run import run
+from tests.chaos.skewed import Skewed
 from tests.chaos.topology import Topology
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MISSING = 3
-TOPOLOGIES: dict[str, type[Topology]] = {"pgbouncer": Pooled, "standby": Paired}
+TOPOLOGIES: dict[str, type[Topology]] = {"pgbouncer": Pooled, "standby": Paired, "skew": Skewed}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -51,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
     topology = options.topology()
     if missing := topology.missing():
         print(missing)
+        topology.server.discard()
         return MISSING
     seed = random.randrange(10**6) if options.seed is None else options.seed
     say = partial(print, flush=True)

@@ -38,13 +38,13 @@ class Paired(Topology):
     }
 
     def __init__(self) -> None:
-        super().__init__()
-        self.server: Pair = Pair()
+        self._pair = Pair()
+        super().__init__(self._pair)
         self._outages: list[float] = []
         self._written_after: list[float] = []
 
     def way(self) -> Way:
-        return Ways([node.socket for node in self.server.nodes])
+        return Ways([node.socket for node in self._pair.nodes])
 
     async def strike(self, fault: Fault) -> None:
         await asyncio.to_thread(self._strike, fault)
@@ -56,7 +56,7 @@ class Paired(Topology):
         ]
 
     def _strike(self, fault: Fault) -> None:
-        pair = self.server
+        pair = self._pair
         eventually(
             pair.in_step, timeout=_PATIENCE
         )  # what a restarted primary shows again, the standby may not have yet
@@ -81,9 +81,9 @@ class Paired(Topology):
     def _await_work(self, began: float) -> None:
         promoted = time.monotonic()
         self._outages.append(promoted - began)
-        ((at,),) = self.server.primary.ask("SELECT now()")
+        ((at,),) = self._pair.primary.ask("SELECT now()")
         newer = "SELECT EXISTS (SELECT FROM dbosflow.step WHERE recorded_at > %s)"
-        eventually(lambda: self.server.primary.ask(newer, at) == [(True,)], timeout=_PATIENCE)
+        eventually(lambda: self._pair.primary.ask(newer, at) == [(True,)], timeout=_PATIENCE)
         self._written_after.append(time.monotonic() - promoted)
 
 

@@ -54,7 +54,7 @@ DURATIONS = {
     "pooler pause": (0.3 * LEASE, 2.0 * LEASE),
 }
 """Seconds that a fault takes, at least and at most."""
-OF_WORKERS = {"kill", "freeze", "drain", "busy pool"}
+OF_WORKERS = {"kill", "freeze", "drain", "busy pool", "jump clock"}
 PROXY_KINDS = {"cut", "reset", "delay", "blackhole", "lose answer"}
 
 

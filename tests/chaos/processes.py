@@ -11,6 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.chaos.faked_time import clean_up_after
+
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Mapping
@@ -90,6 +92,7 @@ class Process:
         """Makes sure that nothing is left of it."""
         self._process.kill()
         self._process.wait()
+        clean_up_after(self._process.pid)
         self._listening.join()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe

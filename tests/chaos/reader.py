@@ -15,6 +15,7 @@ import sys
 from typing import Any
 
 from dbosflow import Engine
+from tests.chaos import faked_time
 
 _WAIT_FOR = 300.0
 
@@ -77,5 +78,6 @@ def say(**what: object) -> None:
 
 
 if __name__ == "__main__":
+    faked_time.mend_sleep()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(main(json.loads(sys.argv[1])))

@@ -75,8 +75,8 @@ class ChaosRun:
 
     def faults(self) -> list[Fault]:
         """The faults that will strike."""
-        kinds = plan.KINDS | dict(self.topology.kinds)
-        return plan.faults(self._seed, self._seconds, workers=self._workers, proxies=self._workers, kinds=kinds)
+        numbers = {"workers": self._workers, "proxies": self._workers}
+        return plan.faults(self._seed, self._seconds, **numbers, kinds=self.topology.weights())
 
     async def run(self) -> Report:
         """Runs; what came of it."""

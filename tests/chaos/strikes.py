@@ -149,7 +149,7 @@ def troubles(strikes: Strikes, witness: Witness, places: Sequence[Place]) -> lis
         found += [Trouble(one.pid, Span(one.since, one.until)) for one in (*place.frozen, *place.stalled)]
     for struck in strikes.struck:
         kind, span = struck.fault.kind, Span(struck.since, struck.until + _SETTLING)
-        if kind in OF_WORKERS or kind in {"hold xmin", "lock"}:
+        if kind in OF_WORKERS | {"hold xmin", "lock"}:
             continue  # what it froze or ended is told by its place, and the others keep nobody from renewing
         if kind not in PROXY_KINDS:
             found.append(Trouble(None, span))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from tests.chaos import oracles
+from tests.chaos import oracles, plan
 from tests.chaos.oracles_workers import check_listeners
 from tests.chaos.postgres import Postgres
 from tests.chaos.proxy import Proxy
@@ -77,12 +77,16 @@ class Topology:
     kinds: Mapping[str, int] = {}
     """The faults that only it knows, with their weights in the plan."""
 
-    def __init__(self) -> None:
-        self.server: Server = Postgres()
+    def __init__(self, server: Server | None = None) -> None:
+        self.server: Server = server or Postgres()
 
     def missing(self) -> str | None:
         """What it needs and is not here."""
         return None
+
+    def weights(self) -> Mapping[str, int]:
+        """The faults of a run, with their weights in its plan."""
+        return plan.KINDS | dict(self.kinds)
 
     def url(self, name: str) -> str:
         """The address of a program that no proxy stands before."""

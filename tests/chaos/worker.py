@@ -24,6 +24,7 @@ import psycopg
 import tests.chaos.workload  # noqa: F401 (what it runs)
 from dbosflow import Engine
 from tests.behaviour import ledger
+from tests.chaos import faked_time
 from tests.chaos.inventory import inventory, own_pool
 
 THREADS_LIMIT = 5.0
@@ -105,6 +106,7 @@ def watch_for_stalls() -> None:
 
 
 if __name__ == "__main__":
+    faked_time.mend_sleep()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     tasks = asyncio.run(main(json.loads(sys.argv[1])))
