@@ -102,8 +102,13 @@ class PoolConnection(psycopg.AsyncConnection[Any]):
         return connection
 
 
-def connect(url: str, *, timeout: float = TIMEOUT, pooled: bool = False) -> psycopg.Connection[TupleRow]:
+def connect(
+    url: str, *, timeout: float = TIMEOUT, pooled: bool = False, silence: float | None = None
+) -> psycopg.Connection[TupleRow]:
     """A connection in autocommit mode, tried for up to ``timeout`` seconds; ``pooled`` ones prepare no statements.
+
+    ``silence`` is after how many seconds it breaks if the peer acknowledges nothing of what was sent (where TCP and the
+    system can tell).
 
     Raises:
         ConfigurationError: the URL cannot be read, or the server refuses the user, the password or the database.
@@ -112,7 +117,10 @@ def connect(url: str, *, timeout: float = TIMEOUT, pooled: bool = False) -> psyc
     target, deadline, failures = _target(url), time.monotonic() + timeout, 0
     while True:
         try:
-            connection = psycopg.connect(target.url, autocommit=True, **_attempt(target, deadline, pooled=pooled))
+            settings = _attempt(target, deadline, pooled=pooled)
+            if silence is not None and "tcp_user_timeout" in settings:
+                settings["tcp_user_timeout"] = math.ceil(silence * 1000)
+            connection = psycopg.connect(target.url, autocommit=True, **settings)
         except _FAILURES as error:
             failures += 1
             pause = _pause(error, target, timeout, deadline, failures)

@@ -66,6 +66,20 @@ def test_a_lease_is_renewed_over_a_new_connection_when_the_old_one_is_cut(databa
     with_leases(database_url, look)
 
 
+def test_a_connection_that_falls_silent_is_given_up_while_the_lease_lasts(database_url: str) -> None:
+    """By the kernel, which does that for nobody else before a lease is over."""
+
+    async def main() -> None:
+        lane: Any = Lane(database_url, Settings(lease=8.0), on_new_timeline=lambda: None)
+        leases = Leases(database_url, Settings(lease=8.0), lane, lambda: None)
+        leases._renew()
+        assert leases._connection is not None
+        assert leases._connection.info.get_parameters()["tcp_user_timeout"] == "4000"
+        leases._disconnect()
+
+    asyncio.run(main())
+
+
 def test_a_lease_that_is_over_is_told_and_not_revived(database_url: str) -> None:
     """Its runs may be owned elsewhere by now."""
 
