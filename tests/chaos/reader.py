@@ -12,12 +12,15 @@ import json
 import logging
 import random
 import sys
+import time
 from typing import Any
 
 from dbosflow import Engine
 from tests.chaos import faked_time
+from tests.chaos.inventory import check_inventory, inventory
 
 _WAIT_FOR = 300.0
+_HOLDING_LIMIT = 10.0
 
 
 async def main(options: dict[str, Any]) -> None:
@@ -30,8 +33,17 @@ async def main(options: dict[str, Any]) -> None:
         async with asyncio.TaskGroup() as group:
             while line := await said.readline():
                 group.create_task(follow(engine, json.loads(line)))
+        held = await what_stays(engine)
     left = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    say(left={"tasks": left, "threads": []})
+    say(left={"tasks": left, "held": held})
+
+
+async def what_stays(engine: Engine) -> list[str]:
+    """What the engine still holds when nobody reads; what was let go of last takes a moment."""
+    deadline = time.monotonic() + _HOLDING_LIMIT
+    while (held := [*check_inventory(inventory(engine))]) and time.monotonic() < deadline:  # noqa: ASYNC110 (nobody tells)
+        await asyncio.sleep(0.1)
+    return held
 
 
 async def follow(engine: Engine, told: dict[str, Any]) -> None:

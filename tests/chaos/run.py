@@ -195,7 +195,7 @@ class ChaosRun:
             if not await asyncio.to_thread(reader.end):
                 self._report.violations.append(f"a reader did not end: see {reader.log.name}")
         violations = self._report.violations
-        violations += [f"a reader left behind {left}" for left in self._readers.left if left["tasks"]]
+        violations += [f"a reader left behind {left}" for left in self._readers.left if any(left.values())]
         violations += [f"{place.name}: processes are left" for place in self._places if place.leftover()]
         await self._sessions_settle({"chaos-client": _SESSIONS_A_CLIENT})
         if self._report.drain is not None:
