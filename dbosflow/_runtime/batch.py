@@ -173,8 +173,9 @@ class Batch:
         return Batch([part for part in self.slices if part.run not in runs], self.starts, self.sent)
 
     def given_up(self) -> set[Run]:
-        """Runs that were stopped meanwhile, to reload or because they are owned elsewhere; an end is written anyhow."""
-        return {part.run for part in self.slices if part.run.stopping is not None and part.ending is None}
+        """Runs that were stopped meanwhile. The end of one is written anyhow, unless a new pass takes its place."""
+        stopped = (part for part in self.slices if part.run.stopping is not None)
+        return {part.run for part in stopped if part.ending is None or part.run.superseded}
 
     @property
     def closes_inputs(self) -> bool:

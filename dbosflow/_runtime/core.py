@@ -33,8 +33,7 @@ from dbosflow._runtime.replay import Replayed, replay
 from dbosflow._runtime.session import Session
 from dbosflow._runtime.signals import Signals
 from dbosflow._store import retention, step, stream, workflow
-from dbosflow._store.connect import connect_async
-from dbosflow._store.connection import Connection
+from dbosflow._store.connect import PoolConnection, connect_async
 from dbosflow._store.migrate import ensure_schema, named_errors
 from dbosflow._store.notify import CANCEL_TOPIC, hears, queue_topic, workflow_topic
 from dbosflow._store.queries import fetch_all
@@ -146,12 +145,15 @@ class Core:
             await self.observer.close()
 
     async def _is_pooled(self) -> bool:
-        """Connects, and finds out whether a pooler in transaction mode stands between."""
+        """Connects, and finds out whether a pooler in transaction mode stands between.
+
+        As if one did: what is prepared in a session stays there for the client that gets it next.
+        """
         settings = self._settings
-        async with await connect_async(self._url, timeout=settings.connect_timeout) as listener:
+        async with await connect_async(self._url, timeout=settings.connect_timeout, pooled=True) as listener:
             if settings.pooled is not None:
                 return settings.pooled
-            async with await connect_async(self._url, timeout=settings.connect_timeout) as notifier:
+            async with await connect_async(self._url, timeout=settings.connect_timeout, pooled=True) as notifier:
                 if await hears(listener, notifier, settings.schema, patience=_PROBE_PATIENCE):
                     return False
         if settings.listen_url is None:
@@ -163,17 +165,16 @@ class Core:
         return True
 
     async def _open_pool(self, resources: AsyncExitStack) -> AsyncConnectionPool[Any]:
-        pool = AsyncConnectionPool(
+        pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
             self._url,
+            connection_class=PoolConnection,
             min_size=1,
             max_size=self._settings.pool_size,
             kwargs={
                 "autocommit": True,
-                "fallback_application_name": "dbosflow",
                 # A pooler would run a prepared statement on a connection that does not know it.
                 "prepare_threshold": None if self._settings.pooled else _PREPARE_AFTER,
             },
-            connection_class=Connection,
             timeout=self._settings.connect_timeout,
             configure=self._configure,
             open=False,
@@ -267,7 +268,7 @@ class Core:
                 "workflow %s was started before, with other arguments; its first execution is used", workflow_id
             )
         if self._executor is not None:
-            await self._executor.adopt(found, definition)
+            await self._executor.adopt(found)
         return not found.status.ended
 
     async def look_up(self, workflow_id: str) -> Started | None:
@@ -283,7 +284,7 @@ class Core:
         """What stands under a child's id that was taken. Runs it if it is ours: a start whose answer was lost."""
         found = await self.look_up(workflow_id)
         if found is not None and found.name == definition.name and self._executor is not None:
-            await self._executor.adopt(found, definition)
+            await self._executor.adopt(found)
         return found
 
     async def cancel(self, workflow_id: str) -> Cancellation:

@@ -161,21 +161,24 @@ class Executor:
         )
         self.journal.start(start)
 
-    async def adopt(self, found: Started, definition: WorkflowDef) -> None:
+    async def adopt(self, found: Started) -> None:
         """Runs a workflow of this lane whose start was committed without our hearing of it."""
-        if not self._is_forgotten(found):
+        if found.worker_id != self.lane.id or found.id in self.runner.known():
             return
-        # Looks again between two batches: a run that was just ending would be taken for one that never began.
+        # Between two batches: a run that was just ending is none that nobody runs.
         try:
             async with self.journal.lane() as connection:
-                again = (await workflow.started(connection, self._settings.schema, [found.id])).get(found.id)
-                if again is not None and self._is_forgotten(again):
-                    self.runner.launch(found.id, definition, found.input)
+                adopted = await workflow.adopt(
+                    connection,
+                    self._settings.schema,
+                    worker_id=self.lane.id,
+                    known=self.runner.known(),
+                    workflow_id=found.id,
+                )
         except (psycopg.Error, DbosflowError, OSError) as error:
             logger.warning("workflow %s is adopted a little later: %s", found.id, error)  # by the claimer
-
-    def _is_forgotten(self, found: Started) -> bool:
-        return found.worker_id == self.lane.id and found.epoch == 1 and found.id not in self.runner.known()
+        else:
+            await self.runner.resume(adopted)
 
     def _lease_is_over(self) -> None:
         self._loop.call_soon_threadsafe(self.journal.lease_is_over)

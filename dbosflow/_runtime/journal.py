@@ -13,6 +13,7 @@ What can become of a batch::
                 ├─ gate shut: no lease ─► every run of the lane stops; starts wait for the next lease
                 │             not mine ─► that run stops; the rest is sent again
                 │             moved ────► that run reloads; the rest is sent again
+                │             timeline ─► every run reloads (behind a pooler; else the lane's connection tells)
                 └─ refused for its data ─► slice by slice; the refused one ends its run with a typed error
 
 After a lost acknowledgement nothing is guessed: every slice leaves a row that only it can write, under a key fixed
@@ -228,7 +229,10 @@ class Journal(Service):
                     batch = batch.without(given_up)
                     continue
                 batch.sent += 1
-                result = await write_batch(connection, batch.rows(), self._lane.id, self._settings.schema)
+                lane = self._lane
+                result = await write_batch(
+                    connection, batch.rows(), lane.id, self._settings.schema, lane.hidden_timeline
+                )
             except (psycopg.Error, UnicodeError, OverflowError, ValueError) as error:
                 if await self._lost_a_place(batch, error):
                     continue
@@ -280,7 +284,8 @@ class Journal(Service):
                 await self._wait_for_database(batch, again)
 
     async def _is_durable(self, batch: Batch) -> bool:
-        return await is_durable(await self._lane.connection(), batch.rows(), self._settings.schema)
+        connection = await self._lane.connection()
+        return await is_durable(connection, batch.rows(), self._lane.id, self._settings.schema)
 
     async def _wait_for_database(self, batch: Batch, error: Exception) -> None:
         _log_trouble(batch, error, "trying again")
@@ -319,7 +324,9 @@ class Journal(Service):
         await self._settle(Batch([Slice(run, [ending])], []))
 
     def _without_failed(self, batch: Batch, result: BatchResult) -> Batch:
-        """The gate was shut by some runs: they go, the rest is sent again."""
+        """The gate was shut by some runs, or by another timeline: these go, the rest is sent again."""
+        if result.timeline is not None and self._lane.is_new(result.timeline):
+            return batch.without(batch.given_up())
         failed: set[Run] = set()
         for part in batch.slices:
             run = part.run

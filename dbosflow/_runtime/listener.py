@@ -30,11 +30,13 @@ _KEEPALIVE = 5.0
 
 
 class Listener(Service):
-    """The LISTEN connection. ``healthy`` is an event that is set while it works."""
+    """The LISTEN connection, where there can be one. ``healthy`` is an event that is set while it works."""
 
     def __init__(self, url: str, settings: Settings, signals: Signals, is_own: Callable[[int], bool]) -> None:
-        super().__init__("listener", interval=_KEEPALIVE)
-        self._url = url
+        # A session that a pooler hands on would go on listening, and tell whoever gets it next: there only polls work.
+        self._listens = settings.listen_url is not None or not settings.pooled
+        super().__init__("listener", interval=_KEEPALIVE if self._listens else None)
+        self._url = settings.listen_url or url
         self._settings = settings
         self._signals = signals
         self._is_own = is_own
@@ -48,6 +50,8 @@ class Listener(Service):
 
     async def work_once(self) -> bool:
         """Listens to what somebody wants to hear of. A lost connection is an error, and another one follows."""
+        if not self._listens:
+            return False
         try:
             if self._connection is None:
                 await self._begin()
@@ -64,15 +68,13 @@ class Listener(Service):
         await self._end()
 
     async def _begin(self) -> None:
-        url = self._settings.listen_url or self._url
-        connection = self._connection = await connect_async(url, timeout=self._settings.connect_timeout)
+        connection = self._connection = await connect_async(self._url, timeout=self._settings.connect_timeout)
         connection.add_notify_handler(self._heard)
         connection.when_lost = self.wake
         self._parts = self._wanted()
         await listen(connection, self._settings.schema, self._parts)
         self._tried_at = time.monotonic()
-        if self._settings.listen_url or not self._settings.pooled:
-            self.healthy.set()
+        self.healthy.set()
         self._signals.wake_all()
 
     async def _go_on(self, connection: Connection) -> None:

@@ -95,9 +95,9 @@ async def replay(
         runner.attach(cast("Journal", played))
         runner.when_launched = played.begin
         played.runner = runner
-        claimed = Claimed(workflow.id, workflow.name, "", max(workflow.epoch, 1), workflow.input, None, 0, False)
+        claimed = Claimed(workflow.id, workflow.name, "", workflow.epoch + 1, workflow.input, None, 0, False)
         try:
-            await runner.resume([claimed], lambda _: None, adopted=True)
+            await runner.resume([claimed])
             await played.finish(limit)
         finally:
             await runner.close(0.0)

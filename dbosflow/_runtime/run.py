@@ -77,8 +77,8 @@ class Run:
         *("_began", "_cancel_listeners", "_entries", "_main", "_others", "_recalled", "_room", "_settlers", "_streams"),
         *("_to_recall", "beat", "bodies", "buffered", "calls", "cancelled", "conductor", "contradiction", "definition"),
         *("draining", "ending", "epoch", "freed", "history", "input_text", "inputs", "interrupted", "is_over", "lock"),
-        *("outcome", "queue", "root", "seq", "stopping", "submitted", "task", "turn", "waiters", "workflow_id"),
-        "workplace",
+        *("outcome", "queue", "root", "seq", "stopping", "submitted", "superseded", "task", "turn", "waiters"),
+        *("workflow_id", "workplace"),
     )
 
     def __init__(
@@ -94,11 +94,8 @@ class Run:
         inputs: Iterable[str] = (),
     ) -> None:
         self.workplace = workplace
-        self.workflow_id = workflow_id
-        self.definition = definition
-        self.input_text = input_text
-        self.epoch = epoch
-        self.queue = queue
+        self.workflow_id, self.epoch, self.queue = workflow_id, epoch, queue
+        self.definition, self.input_text = definition, input_text
         self.inputs: Collection[str] = tuple(inputs)
         """The stream keys that outsiders write, and this run never does."""
         self.history = past = history or NO_HISTORY
@@ -119,6 +116,8 @@ class Run:
         self.conductor: Conductor | None = None
         """Hands on outcomes by turns; made with the first branch, since a run with one needs none."""
         self.stopping: RunStopped | None = None
+        self.superseded = False
+        """Whether a new pass takes its place, from what the tables hold: then not even its end may be written."""
         self.contradiction: NonDeterminismError | None = None
         """Why the workflow is to be parked, whatever its body makes of the error."""
         self.cancelled = False

@@ -90,6 +90,8 @@ class Runner:
         self._reloads: set[asyncio.Task[None]] = set()
         self._coming: set[str] = set()
         """Workflows that are owned, and whose history is being read."""
+        self._timelines = 0
+        """How often the database turned out to be another one than it was."""
         self._cancel_at_launch: set[str] = set()
         self._closing = False
         self._drained: list[Run] = []
@@ -130,12 +132,13 @@ class Runner:
             workflow_id, definition, input_text, inputs=inputs, epoch=1, queue="", history=None, freed=None
         )
 
-    async def resume(self, claimed: Sequence[Claimed], freed: Callable[[str], None], *, adopted: bool = False) -> None:
-        """Runs what this lane has claimed, each from its history; what it ``adopted`` may have run at any epoch."""
+    async def resume(self, claimed: Sequence[Claimed], freed: Callable[[str], None] = lambda _: None) -> None:
+        """Runs what this lane has claimed, each from its history."""
         ids = {one.id for one in claimed}
+        timeline = self._timelines
         self._coming |= ids
         try:
-            histories = await self._histories([one.id for one in claimed if adopted or one.epoch > 1])
+            histories = await self._histories([one.id for one in claimed if one.epoch > 1])
         finally:
             self._coming -= ids
         for one in claimed:
@@ -156,6 +159,7 @@ class Runner:
                 freed=freed,
                 cancelled=one.cancel_requested,
             )
+        self._begin_anew(timeline, ids)
 
     async def _histories(self, ids: list[str]) -> dict[str, History]:
         """The histories of owned workflows. They are ours to run, so this is tried until it works."""
@@ -250,6 +254,7 @@ class Runner:
             return
         freed, run.freed = run.freed, None  # the new pass keeps the slot
         self._coming.add(run.workflow_id)
+        run.superseded = True
         self._stop(run, "the workflow reloads its history")
         task = self._loop.create_task(self._reload(run, freed), name=f"dbosflow-reload-{run.workflow_id}")
         self._reloads.add(task)
@@ -266,11 +271,18 @@ class Runner:
 
     def reload_all(self) -> None:
         """The database is another one than it was: every run begins a new pass."""
+        self._timelines += 1
         for run in tuple(self._runs.values()):
             self.moved(run)
 
+    def _begin_anew(self, timeline: int, ids: Iterable[str]) -> None:
+        """Reloads runs whose claims or histories may be of another ``timeline``: they were not there to be reloaded."""
+        if timeline != self._timelines:
+            for run in [self._runs[one] for one in ids if one in self._runs]:
+                self.moved(run)
+
     async def _reload(self, run: Run, freed: Callable[[str], None] | None) -> None:
-        workflow_id = run.workflow_id
+        workflow_id, timeline = run.workflow_id, self._timelines
         try:
             async with self._journal.lane() as connection:
                 epoch = await workflow.renew_epoch(
@@ -293,6 +305,7 @@ class Runner:
             history=history,
             freed=freed,
         )
+        self._begin_anew(timeline, [workflow_id])
 
     def _settle(self, run: Run, ending: Ending | None = None) -> None:
         """A run is over: with a durable end, or without one, and then it goes on elsewhere."""

@@ -98,12 +98,16 @@ def topics_of(payload: str) -> list[str]:
 
 async def notify(connection: AsyncConnection[Any], schema: str, topics: Iterable[str]) -> None:
     """Sends hints, on a connection that writes no data."""
-    await execute(connection, _notify(schema), _values(schema, topics), prepare=_prepares(connection))
+    await _send(connection, schema, _rows(schema, topics))
+
+
+async def _send(connection: AsyncConnection[Any], schema: str, rows: Sequence[tuple[str, str]]) -> None:
+    await execute(connection, _notify(schema), _values(rows), prepare=_prepares(connection))
 
 
 def notify_at_once(connection: AsyncConnection[Any], schema: str, topics: Iterable[str]) -> bool:
     """Puts hints on the wire before it returns; whether it could. Then :func:`answered` is to be awaited."""
-    return _prepares(connection) and send(connection, _notify(schema), _values(schema, topics))
+    return _prepares(connection) and send(connection, _notify(schema), _values(_rows(schema, topics)))
 
 
 async def answered(connection: AsyncConnection[Any]) -> None:
@@ -111,11 +115,15 @@ async def answered(connection: AsyncConnection[Any]) -> None:
     await answer(connection)
 
 
-def _values(schema: str, topics: Iterable[str]) -> list[bytes | None]:
+def _rows(schema: str, topics: Iterable[str]) -> list[tuple[str, str]]:
+    """Channels and payloads."""
     by_part: dict[str, list[str]] = {}
     for topic in topics:
         by_part.setdefault(part_of(topic), []).append(topic)
-    rows = [(channel(schema, part), payload) for part, some in by_part.items() for payload in payloads(some)]
+    return [(channel(schema, part), payload) for part, some in by_part.items() for payload in payloads(some)]
+
+
+def _values(rows: Sequence[tuple[str, str]]) -> list[bytes | None]:
     return [TEXTS.dump([row[0] for row in rows]), TEXTS.dump([row[1] for row in rows])]
 
 
@@ -134,29 +142,30 @@ async def hears(
 ) -> bool:
     """Whether a NOTIFY on one connection reaches a LISTEN on the other within ``patience`` seconds.
 
-    A pooler in transaction mode takes the LISTEN without an error and never delivers.
+    A pooler in transaction mode takes the LISTEN without an error and never delivers. There the session goes on
+    listening, whoever gets it next; so it is to a channel that nobody uses again.
     """
-    await listen(listener, schema)
-    probe = f"p{uuid4().hex}"
-    await notify(notifier, schema, [probe])
+    probe = f"dbosflow-probe:{uuid4().hex}"
+    await _each(listener, "LISTEN {}", [probe])
+    await _send(notifier, schema, [(probe, probe)])
     deadline = time.monotonic() + patience
     while (remaining := deadline - time.monotonic()) > 0:
         async for notification in listener.notifies(timeout=remaining, stop_after=1):
-            if probe in topics_of(notification.payload):
+            if notification.channel == probe:
                 return True
     return False
 
 
 async def listen(connection: AsyncConnection[Any], schema: str, parts: Iterable[str] = (EVERYBODYS,)) -> None:
     """Begins to listen. What is read after this is safe: a commit that the reading misses is notified to us."""
-    await _each(connection, "LISTEN {}", schema, parts)
+    await _each(connection, "LISTEN {}", [channel(schema, part) for part in parts])
 
 
 async def unlisten(connection: AsyncConnection[Any], schema: str, parts: Iterable[str]) -> None:
     """Listens no more to these parts."""
-    await _each(connection, "UNLISTEN {}", schema, parts)
+    await _each(connection, "UNLISTEN {}", [channel(schema, part) for part in parts])
 
 
-async def _each(connection: AsyncConnection[Any], command: LiteralString, schema: str, parts: Iterable[str]) -> None:
-    names = [sql.Identifier(channel(schema, part)) for part in sorted(parts)]
+async def _each(connection: AsyncConnection[Any], command: LiteralString, channels: Iterable[str]) -> None:
+    names = map(sql.Identifier, sorted(channels))
     await connection.execute(sql.SQL("; ").join(sql.SQL(command).format(name) for name in names))

@@ -53,7 +53,11 @@ async def _fetch(
     bound = {key: Texts(value) if _is_texts(value) else value for key, value in values.items()}
     with rights_named(schema):
         async with connection.cursor(row_factory=shape) as cursor:
-            await cursor.execute(statements.literal(statements.load(table, schema)[name]), bound)
+            try:
+                await cursor.execute(statements.literal(statements.load(table, schema)[name]), bound)
+            except errors.ReadOnlySqlTransaction:
+                await connection.close()  # see `wire`
+                raise
             return await cursor.fetchall() if cursor.description else []
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.rows import dict_row
 
 from dbosflow._store import statements
@@ -215,7 +216,11 @@ async def _append(connection: AsyncConnection[Any], schema: str, arrays: dict[st
     async with connection.cursor(row_factory=dict_row) as cursor:
         # Not prepared: a plan that was made while the table was empty would scan it.
         statement = statements.literal(statements.load(_TABLE, schema)["append"])
-        await cursor.execute(statement, arrays, prepare=False)
+        try:
+            await cursor.execute(statement, arrays, prepare=False)
+        except ReadOnlySqlTransaction:
+            await connection.close()  # see `wire`
+            raise
         return await cursor.fetchall()
 
 

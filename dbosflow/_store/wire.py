@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from psycopg import generators
-from psycopg.errors import error_from_result
+from psycopg.errors import ReadOnlySqlTransaction, error_from_result
 from psycopg.pq import ExecStatus, Format
 
 if TYPE_CHECKING:
@@ -74,5 +74,9 @@ async def answer(connection: AsyncConnection[Any]) -> PGresult:
     results: list[PGresult] = await connection.wait(generators.execute(connection.pgconn))
     for result in results:
         if result.status == ExecStatus.FATAL_ERROR:
-            raise error_from_result(result)
+            error = error_from_result(result)
+            if isinstance(error, ReadOnlySqlTransaction):
+                # A primary that became a reader may keep its sessions. Whoever connects anew finds the one that writes.
+                await connection.close()
+            raise error
     return results[-1]

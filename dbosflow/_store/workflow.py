@@ -129,11 +129,18 @@ async def unknown(connection: AsyncConnection[Any], schema: str, *, queue: str, 
     return [row["name"] for row in rows]
 
 
-async def owned(
-    connection: AsyncConnection[Any], schema: str, *, worker_id: UUID, queue: str, known: Sequence[str]
+async def adopt(
+    connection: AsyncConnection[Any],
+    schema: str,
+    *,
+    worker_id: UUID,
+    known: Sequence[str],
+    queue: str | None = None,
+    workflow_id: str | None = None,
 ) -> list[Claimed]:
-    """The workflows of a queue that a lane owns besides those that it knows."""
-    rows = await fetch_all(connection, schema, _TABLE, "owned", worker_id=worker_id, queue=queue, known=list(known))
+    """Begins a new pass of what a lane owns besides the ``known``: of a queue's workflows, or of one workflow."""
+    which = {"queue": queue, "workflow_id": workflow_id}
+    rows = await fetch_all(connection, schema, _TABLE, "adopt", worker_id=worker_id, known=list(known), **which)
     return [Claimed(**row) for row in rows]
 
 

@@ -7,6 +7,7 @@ import os
 import signal
 import time
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos.plan import LEASE
@@ -17,15 +18,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from tests.chaos.topology import Equipment
+
 DRAIN_LIMIT = 45.0
 """Seconds within which a worker must have stopped: grace, leftovers, last batches, release, all with a bad database."""
 
-_SETTINGS = {"lease": LEASE, "grace": 2.0}
+_SETTINGS: dict[str, Any] = {"lease": LEASE, "grace": 2.0}
+_SMALLEST_POOL = {"pool_size": 1}
+"""Of the first worker: all that goes over the pool has to wait for its turn."""
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """A process that did not run for a while, by the wall clock."""
+    """A process that did not run for a while, by the wall clock of this machine."""
 
     pid: int
     since: float
@@ -36,15 +41,27 @@ class Place:
     """A worker's place in the crew: who holds it now, and who did."""
 
     def __init__(
-        self, number: int, url: Callable[[str], str], directory: Path, complain: Callable[[str], None]
+        self,
+        number: int,
+        url: Callable[[str], str],
+        equipment: Callable[[str, int], Equipment],
+        directory: Path,
+        complain: Callable[[str], None],
     ) -> None:
         self.lock = asyncio.Lock()
+        self.number = number
         self.frozen: list[Frozen] = []
+        self.stalled: list[Frozen] = []
+        """When its processes did not get to run, by their own account."""
+        self.ended: dict[int, float] = {}
+        """Since when each of its processes may be gone."""
+        self.pids: set[int] = set()
         self.failed_opens = 0
-        self._number = number
         self._url = url
+        self._equipment = equipment
         self._directory = directory
         self._complain = complain
+        self._inventory: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._generation = 0
         self._ready = False
         self._left: dict[str, list[str]] | None = None
@@ -53,7 +70,7 @@ class Place:
     @property
     def name(self) -> str:
         """What its sessions are called."""
-        return f"chaos-worker-{self._number}-{self._generation}"
+        return f"chaos-worker-{self.number}-{self._generation}"
 
     @property
     def ready(self) -> bool:
@@ -67,6 +84,7 @@ class Place:
 
     def kill(self) -> None:
         """SIGKILL."""
+        self._ends()
         self.process.send(signal.SIGKILL)
         self.process.wait(DRAIN_LIMIT)
 
@@ -84,6 +102,7 @@ class Place:
         """SIGTERM; returns when the worker has left, and how long that took. Nothing may be left of it."""
         began = time.monotonic()
         was_ready = self._ready
+        self._ends()
         self.process.send(signal.SIGTERM)
         status = self.process.wait(DRAIN_LIMIT)
         if status is None:
@@ -103,11 +122,20 @@ class Place:
         status = self.process.status
         if status is None:
             return
+        self._ends()
         if self._ready:
             self._complain(f"{self.name} ended by itself with status {status}: see {self.process.log.name}")
         else:
             self.failed_opens += 1
         self.replace()
+
+    def inventory(self, limit: float) -> dict[str, Any] | None:
+        """What its worker says that it holds, unless it says nothing within the limit."""
+        self.process.tell(inventory=True)
+        try:
+            return self._inventory.get(timeout=limit)
+        except Empty:
+            return None
 
     def leftover(self) -> bool:
         """Whether a process of its group is still there."""
@@ -117,21 +145,32 @@ class Place:
             return False
         return True
 
+    def _ends(self) -> None:
+        self.ended.setdefault(self.process.pid, time.time())
+
     def _hire(self) -> Process:
         self._generation += 1
         self._ready = False
         self._left = None
-        return Process(
+        equipment = self._equipment(self.name, self.number)
+        hired = Process(
             "worker",
             self._directory / f"{self.name}.log",
             self._hear,
+            equipment.environment,
             url=self._url(self.name),
             queues=[QUEUE, CHILDREN],
-            settings=_SETTINGS,
+            settings={**_SETTINGS, **(_SMALLEST_POOL if self.number == 0 else {}), **equipment.settings},
         )
+        self.pids.add(hired.pid)
+        return hired
 
     def _hear(self, said: dict[str, Any]) -> None:
         if "ready" in said:
             self._ready = True
         elif "left" in said:
             self._left = said["left"]
+        elif "inventory" in said:
+            self._inventory.put(said["inventory"])
+        elif "stalled" in said:
+            self.stalled.append(Frozen(said["pid"], *said["stalled"]))

@@ -9,10 +9,11 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from itertools import count
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 LEASE = 2.5
 """Of every worker, in seconds: short, so that a frozen one is taken over many times in a run."""
@@ -30,7 +31,31 @@ KINDS = {
     "delay": 1,  # a proxy is slow
     "blackhole": 2,  # a proxy forwards nothing, then closes its connections
     "lose answer": 4,  # a proxy forwards a statement, and closes instead of handing its answer on
+    "hold xmin": 1,  # a session keeps a snapshot for long, so that no dead row can be removed
+    "fill": 1,  # the server has no connection left, and the sessions that there are end one by one
+    "lock": 1,  # somebody holds the table of workflows, and all statements wait
+    "busy pool": 2,  # each connection of a worker's pool is in use, all the time
 }
+DURATIONS = {
+    "freeze": (1.3 * LEASE, 3.0 * LEASE),
+    "stop fast": (0.0, 2.0),
+    "stop immediate": (0.0, 2.0),
+    "blackhole": (0.5, 2.5 * LEASE),
+    "delay": (1.0, 4.0),
+    "fill": (0.3 * LEASE, 2.0 * LEASE),
+    "lock": (0.3 * LEASE, 2.0 * LEASE),
+    "busy pool": (LEASE, 3.0 * LEASE),
+    "promote": (0.0, 2.0),
+    "freeze and promote": (0.3 * LEASE, 2.0 * LEASE),
+    "lose standby": (0.3 * LEASE, 2.0 * LEASE),
+    "pooler kill": (0.0, 2.0),
+    "pooler restart": (0.0, 2.0),
+    "pooler freeze": (0.3 * LEASE, 2.0 * LEASE),
+    "pooler pause": (0.3 * LEASE, 2.0 * LEASE),
+}
+"""Seconds that a fault takes, at least and at most."""
+OF_WORKERS = {"kill", "freeze", "drain", "busy pool", "jump clock"}
+PROXY_KINDS = {"cut", "reset", "delay", "blackhole", "lose answer"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,28 +71,25 @@ class Fault:
         return f"{self.at:7.1f} s  {self.kind:<15} #{self.target}  {self.seconds:.2f} s"
 
 
-def faults(seed: int, seconds: float, *, workers: int, proxies: int) -> list[Fault]:
+def faults(
+    seed: int, seconds: float, *, workers: int, proxies: int, kinds: Mapping[str, int] = MappingProxyType(KINDS)
+) -> list[Fault]:
     """The faults of a run, oldest first; the first strikes once there is something to strike."""
     draw = random.Random(f"faults {seed}")
     found: list[Fault] = []
     at = 1.5
     while (at := at + draw.uniform(0.5, 4.5)) < seconds:
-        kind = draw.choices([*KINDS], weights=[*KINDS.values()])[0]
-        choices = workers if kind in {"kill", "freeze", "drain"} else proxies
-        found.append(Fault(round(at, 2), kind, draw.randrange(choices), round(_duration(draw, kind), 2)))
+        kind = draw.choices([*kinds], weights=[*kinds.values()])[0]
+        choices = workers if kind in OF_WORKERS else proxies
+        found.append(Fault(round(at, 2), kind, draw.randrange(choices), round(_duration(draw, kind, seconds - at), 2)))
     return found
 
 
-def _duration(draw: random.Random, kind: str) -> float:
-    if kind == "freeze":
-        return draw.uniform(1.3, 3.0) * LEASE
-    if kind.startswith("stop"):
-        return draw.uniform(0.0, 2.0)
-    if kind == "blackhole":
-        return draw.uniform(0.5, 2.5 * LEASE)
-    if kind == "delay":
-        return draw.uniform(1.0, 4.0)
-    return 0.0
+def _duration(draw: random.Random, kind: str, left: float) -> float:
+    """How long a fault takes, of the ``left`` seconds of the run."""
+    if kind == "hold xmin":
+        return draw.uniform(0.3, 0.9) * left
+    return draw.uniform(*DURATIONS[kind]) if kind in DURATIONS else 0.0
 
 
 @dataclass(frozen=True, slots=True)

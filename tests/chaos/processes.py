@@ -11,18 +11,30 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.chaos.faked_time import clean_up_after
+
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _PATIENCE = 30.0
 ROOT = Path(__file__).parent.parent.parent
 
 
 class Process:
-    """A module of this package that runs by itself; ``on_line`` hears, on a thread, whatever it says."""
+    """A module of this package that runs by itself; ``on_line`` hears, on a thread, whatever it says.
 
-    def __init__(self, name: str, log: Path, on_line: Callable[[Any], None], **options: Any) -> None:
+    ``environment`` are variables that it gets besides those of this process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        log: Path,
+        on_line: Callable[[Any], None],
+        environment: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
         self.log = log
         self._on_line = on_line
         with log.open("ab") as errors:
@@ -33,7 +45,7 @@ class Process:
                 stderr=errors,
                 text=True,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
                 start_new_session=True,
             )
         self._listening = threading.Thread(target=self._listen, name=f"chaos-hears-{name}", daemon=True)
@@ -80,6 +92,7 @@ class Process:
         """Makes sure that nothing is left of it."""
         self._process.kill()
         self._process.wait()
+        clean_up_after(self._process.pid)
         self._listening.join()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe

@@ -1,8 +1,8 @@
 """A reader process: follows the streams that it is told of, and says what it saw of each once it has ended.
 
-Its options: ``url``. Each line of its input names a stream (``id``, ``key``) and a ``mode``. What it saw is a list of
-sittings: where it began, and each value with its offset. A reader that reconnects takes up at random offsets, behind
-its last value or before it.
+Its options: ``url`` and ``settings`` of the engine. Each line of its input names a stream (``id``, ``key``) and a
+``mode``. What it saw is a list of sittings: where it began, and each value with its offset. A reader that reconnects
+takes up at random offsets, behind its last value or before it.
 """
 
 from __future__ import annotations
@@ -12,11 +12,15 @@ import json
 import logging
 import random
 import sys
+import time
 from typing import Any
 
 from dbosflow import Engine
+from tests.chaos import faked_time
+from tests.chaos.inventory import check_inventory, inventory
 
 _WAIT_FOR = 300.0
+_HOLDING_LIMIT = 10.0
 
 
 async def main(options: dict[str, Any]) -> None:
@@ -24,13 +28,22 @@ async def main(options: dict[str, Any]) -> None:
     loop = asyncio.get_running_loop()
     said = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(said), sys.stdin)
-    async with Engine(options["url"], executes=False) as engine:
+    async with Engine(options["url"], executes=False, **options["settings"]) as engine:
         say(ready=True)
         async with asyncio.TaskGroup() as group:
             while line := await said.readline():
                 group.create_task(follow(engine, json.loads(line)))
+        held = await what_stays(engine)
     left = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    say(left={"tasks": left, "threads": []})
+    say(left={"tasks": left, "held": held})
+
+
+async def what_stays(engine: Engine) -> list[str]:
+    """What the engine still holds when nobody reads; what was let go of last takes a moment."""
+    deadline = time.monotonic() + _HOLDING_LIMIT
+    while (held := [*check_inventory(inventory(engine))]) and time.monotonic() < deadline:  # noqa: ASYNC110 (nobody tells)
+        await asyncio.sleep(0.1)
+    return held
 
 
 async def follow(engine: Engine, told: dict[str, Any]) -> None:
@@ -77,5 +90,6 @@ def say(**what: object) -> None:
 
 
 if __name__ == "__main__":
+    faked_time.mend_sleep()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(main(json.loads(sys.argv[1])))

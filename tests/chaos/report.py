@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tests.chaos.oracles_workers import Pace
+
 _SHOWN = 40
 
 
@@ -32,6 +34,8 @@ class Report:
     tried_again: Counter[str] = field(default_factory=Counter)
     failed_opens: int = 0
     samples: int = 0
+    pace: Pace | None = None
+    figures: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -42,13 +46,15 @@ class Report:
             f"streams read: {_counts(self.readings)}; samples of the database: {self.samples}",
         ]
         for kind in sorted(self.running_again):
-            lines.append(f"taken over after {kind}: running again {_spread(self.running_again[kind])}")
-            lines.append(f"{'':17}{' ' * len(kind)}next row      {_spread(self.written_again[kind])}")
-        lines.append(f"cancel() until its caller sees the end: {_spread(self.cancels)}")
-        lines.append(f"a worker's stop after SIGTERM: {_spread(self.worker_drains)}")
+            lines.append(f"taken over after {kind}: running again {spread(self.running_again[kind])}")
+            lines.append(f"{'':17}{' ' * len(kind)}next row      {spread(self.written_again[kind])}")
+        lines.append(f"cancel() until its caller sees the end: {spread(self.cancels)}")
+        lines.append(f"a worker's stop after SIGTERM: {spread(self.worker_drains)}")
         lines.append(
             f"callers tried again: {_counts(self.tried_again)}; workers that could not open: {self.failed_opens}"
         )
+        lines += [f"with a snapshot {self.pace}"] if self.pace and self.pace.seconds else []
+        lines += self.figures
         drained = "never" if self.drain is None else f"{self.drain:.1f} s"
         lines.append(f"after the last fault all was done within: {drained}")
         lines.append("no violation" if not self.violations else f"{len(self.violations)} VIOLATIONS")
@@ -62,7 +68,7 @@ def _counts(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {what}" for what, count in sorted(counts.items())) or "none"
 
 
-def _spread(times: Sequence[float]) -> str:
+def spread(times: Sequence[float]) -> str:
     """Median, 99th percentile and longest of some durations."""
     if not times:
         return "-"

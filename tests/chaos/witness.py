@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
+from tests.chaos.oracles_workers import Span
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tests.chaos.plan import Job
 
 _PAUSE = 1.0
+_SLOW = 1.0
 _ENDS: LiteralString = """
     SELECT id, status, epoch, ended_at::text, md5(output::text), md5(error::text) FROM dbosflow.workflow
     WHERE ended_at > %s::timestamptz - interval '15 seconds'"""
@@ -31,6 +34,8 @@ class Witness:
 
     def __init__(self, url: str) -> None:
         self.samples = 0
+        self.slow: list[Span] = []
+        """When a look took so long that leases may have waited for the server, too."""
         self.complaints: list[str] = []
         self._url = url
         self._ends: dict[str, tuple[Any, ...]] = {}
@@ -55,11 +60,15 @@ class Witness:
         return self.complaints
 
     def sample(self) -> None:
+        """Looks once."""
+        since = time.time()
         with psycopg.connect(self._url, autocommit=True, connect_timeout=2) as connection:
             now = connection.execute(_NOW).fetchone()
             ends = connection.execute(_ENDS, (self._since,)).fetchall()
             idle = connection.execute(_IDLE).fetchall()
         assert now
+        if time.time() - since > _SLOW:
+            self.slow.append(Span(since, time.time()))
         self._since = now[0]
         self.samples += 1
         self.complaints += [

@@ -94,14 +94,17 @@ async def test_a_queued_workflow_is_claimed_once_in_the_order_of_its_queue(db: D
 
 @on_a_database
 async def test_a_claim_whose_answer_was_lost_is_found_by_its_lane(db: Database) -> None:
-    """The row names the lane: what it owns and does not know, it adopts."""
+    """The row names the lane: what it owns and does not know, it adopts, in a new epoch each time."""
     lane, other = await db.lane(), await db.lane()
     for workflow_id in ("known", "lost"):
         await workflow.enqueue(db.admin, SCHEMA, [Enqueued(workflow_id, NAME, "", 0, "{}")])
     assert len(await lane.claim()) == 2
-    found = await workflow.owned(lane.connection, SCHEMA, worker_id=lane.id, queue="", known=["known"])
-    assert [(each.id, each.epoch) for each in found] == [("lost", 1)]
-    assert await workflow.owned(other.connection, SCHEMA, worker_id=other.id, queue="", known=[]) == []
+    for which in ({"queue": ""}, {"workflow_id": "known"}, {"workflow_id": "lost"}):
+        found = await workflow.adopt(lane.connection, SCHEMA, worker_id=lane.id, known=["known"], **which)
+        epochs = {each.id: each.epoch for each in found}
+        assert epochs == ({} if "known" in which.values() else {"lost": 2 if "queue" in which else 3})
+    assert await workflow.adopt(lane.connection, SCHEMA, worker_id=lane.id, queue="another", known=[]) == []
+    assert await workflow.adopt(other.connection, SCHEMA, worker_id=other.id, queue="", known=[]) == []
 
 
 @on_a_database

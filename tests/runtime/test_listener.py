@@ -185,6 +185,7 @@ def test_a_death_has_everybody_read_what_its_last_hints_did_not_tell(
             handle = await engine.start_async(writes)
             reader = client.read_stream_async(handle.workflow_id, "out", wait_for=10)
             async with asyncio.timeout(10):
+                await anext(engine.read_stream_async(handle.workflow_id, "out"))  # it is there: nobody will tell
                 assert (await anext(reader)).value == 0
                 reading = asyncio.create_task(anext(reader))
                 tails = client._core._hub._tails

@@ -105,11 +105,13 @@ WHERE (:status::text IS NULL OR status = :status) AND (:name::text IS NULL OR na
 ORDER BY created_at DESC, id DESC
 LIMIT :limit;
 
--- name: owned (what a lane owns and does not know: a claim whose answer was lost)
-SELECT id, name, queue, epoch, input::text AS input, to_json(input_streams)::text AS input_streams, recoveries,
-       cancel_requested_at IS NOT NULL AS cancel_requested
-FROM dbosflow.workflow
-WHERE worker_id = :worker_id AND queue = :queue AND NOT id = ANY(:known);
+-- name: adopt (what a lane owns and does not run: a claim or a start whose answer was lost, or an end that a failover lost)
+-- In a new epoch: it may have run in this one already, and attempts are named by theirs. Index: workflow_owned.
+UPDATE dbosflow.workflow SET epoch = epoch + 1
+WHERE worker_id = :worker_id AND NOT id = ANY(:known)
+  AND (:queue::text IS NULL OR queue = :queue) AND (:workflow_id::text IS NULL OR id = :workflow_id)
+RETURNING id, name, queue, epoch, input::text AS input, to_json(input_streams)::text AS input_streams, recoveries,
+          cancel_requested_at IS NOT NULL AS cancel_requested;
 
 -- name: cancel (of one workflow by id, or of the children of one)
 -- A request, which the owner or the next one carries out: only the fence may write for a run. A workflow that never ran
