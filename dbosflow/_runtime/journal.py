@@ -185,6 +185,8 @@ class Journal(Service):
             if self.tripwire is None or not await self._dies(self.tripwire, batch, written=False):
                 await self._settle(batch)
         self._under_way = None
+        if not (self._submitted or self._starts):
+            await asyncio.sleep(0)  # what the batch has set free goes on first, and what it appends is gathered at once
         return True
 
     def _gather(self) -> Batch:

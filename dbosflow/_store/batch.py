@@ -82,7 +82,7 @@ class BatchRows:
 
     def shape(self) -> tuple[str, ...]:
         """The sections that this batch has rows for."""
-        return tuple(name for name in _COLUMNS if getattr(self, name))
+        return tuple([name for name in _COLUMNS if getattr(self, name)])
 
     def arrays(self) -> Iterator[tuple[Any, ...]]:
         """The columns of its rows, in the order of :func:`parameters`."""
