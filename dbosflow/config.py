@@ -4,14 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from dbosflow.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 VERSION = "0.1.0"
 
 DATABASE_URL_VARIABLE = "DBOSFLOW_DATABASE_URL"
 DEFAULT_DATA_DIR = Path(".dbosflow")
 DEFAULT_QUEUE = "default"
+
+LONGEST_SCHEMA = 50
+"""In characters: with a prefix and a part's name it is that of a NOTIFY channel, which Postgres would cut at 63."""
 
 MAX_IDENTIFIER = 512
 """The longest workflow id, stream key or queue name, in characters."""
@@ -61,6 +68,8 @@ class Settings:
     """How often they are re-read while LISTEN is not healthy."""
     patience: float = 1.0
     """How long a replay holds outcomes back for a record that the code no longer asks for."""
+    loop_factory: Callable[[], Any] | None = field(default=None, repr=False)
+    """Makes the event loop that ``with`` hosts the engine on, ``uvloop.new_event_loop`` say; default: asyncio's own."""
     slow_callback: float = 0.1
     """From which hold-up of the event loop on the watchdog speaks."""
 
@@ -76,7 +85,7 @@ class Settings:
         for name in ("batch_bytes", "block_values", "block_bytes", "buffer_bytes", "value_bytes"):
             if getattr(self, name) < 1:
                 _refuse(name, getattr(self, name), "at least 1")
-        check_identifier("schema", self.schema, longest=63 - len("dbosflow:"))
+        check_identifier("schema", self.schema, longest=LONGEST_SCHEMA)
         self._check_limits()
 
     def _check_limits(self) -> None:

@@ -16,7 +16,7 @@ from typing import Any, get_args, get_origin
 
 from dbosflow.config import check_identifier
 from dbosflow.errors import ConfigurationError, DefinitionError, SerializationError
-from dbosflow.serde import Codec, object_type
+from dbosflow.serde import Codec, faithful_types, object_type
 
 Function = Callable[..., Any]
 
@@ -131,16 +131,22 @@ class WorkflowDef(FunctionDef):
 
     def dump_input(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """The arguments of a call as JSON; ``TypeError`` if they do not fit the signature, as a plain call says it."""
-        names = self._plain_names
-        if names is not None and not kwargs and len(args) == len(names):  # as `bind` says it, in a tenth of its time
-            arguments = dict(zip(names, args, strict=True))
-        else:
-            arguments = dict(self._signature.bind(*args, **kwargs).arguments)
-        return self._arguments.dump((arguments,))[1:-1]
+        plain = self._plain_parameters
+        if plain is None or kwargs or len(args) != len(plain):
+            return self._arguments.dump((dict(self._signature.bind(*args, **kwargs).arguments),))[1:-1]
+        arguments, fits = {}, True  # as `bind` says it, in a tenth of its time
+        for place, (name, types) in enumerate(plain):
+            arguments[name] = value = args[place]
+            if type(value) not in types:
+                fits = False
+        return self._arguments.dump((arguments,), fits=fits)[1:-1]
 
     def load_input(self, text: str) -> tuple[list[Any], dict[str, Any]]:
         """The positional and keyword arguments to call with, from the JSON of a start."""
         (values,) = self._arguments.load(f"[{text}]")
+        plain = self._plain_parameters
+        if plain is not None and len(values) == len(plain):
+            return [values[name] for name, _ in plain], {}
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
         for position, (name, parameter) in enumerate(self._signature.parameters.items()):
@@ -161,10 +167,12 @@ class WorkflowDef(FunctionDef):
         return inspect.signature(self.call)
 
     @cached_property
-    def _plain_names(self) -> tuple[str, ...] | None:
-        """The parameters, if each of them may be given by its place and is one value."""
+    def _plain_parameters(self) -> tuple[tuple[str, tuple[type, ...]], ...] | None:
+        """The parameters, if each may be given by its place and is one value: name, and types that need no check."""
         parameters = self._signature.parameters.values()
-        return tuple(one.name for one in parameters) if all(one.kind in _POSITIONAL for one in parameters) else None
+        if not all(one.kind in _POSITIONAL for one in parameters):
+            return None
+        return tuple((one.name, faithful_types(self._hints.get(one.name, Any))) for one in parameters)
 
     @cached_property
     def _arguments(self) -> Codec[tuple[dict[str, Any]]]:

@@ -8,14 +8,16 @@ from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ParamSpec, Self, TypeVar, Unpack, overload
 
+from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.core import Core
 from dbosflow._runtime.database import Database, find_database
 from dbosflow._runtime.host import Host, refuse_on_loop
+from dbosflow._runtime.scope import current_scope
 from dbosflow._store.workflow import WorkflowFilter
 from dbosflow.config import DEFAULT_QUEUE, Settings, check_identifier
 from dbosflow.definitions import registry
 from dbosflow.errors import ConfigurationError, EngineClosedError
-from dbosflow.handles import WorkflowHandle
+from dbosflow.handles import WorkflowHandle, result_of
 from dbosflow.streams import StreamChannel, StreamReader
 from dbosflow.streams.declared import key_of
 from dbosflow.streams.inputs import check_idempotency_key, input_text
@@ -64,7 +66,7 @@ class Engine:
         self._data_dir = None if data_dir is None else Path(data_dir)
         self._ephemeral = False
         self._embedded = True
-        self._host = Host()
+        self._host = Host(self._settings.loop_factory)
         self._open_core: Core | None = None
         self._database: Database | None = None
         self._inherited: object = None
@@ -436,7 +438,13 @@ class Engine:
         return WorkflowHandle(self._host, self._core, workflow_id, spec.definition)
 
     async def _run(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return await (await self._start(target, args, kwargs)).result_async()
+        if isinstance(current_scope.get(), Branch):  # the workflow that waits here has the result recorded
+            return await (await self._start(target, args, kwargs)).result_async()
+        spec = spec_of(target)
+        workflow_id, outcome = await self._core.run(
+            spec.definition, args, kwargs, workflow_id=spec.workflow_id, queue=spec.queue, priority=spec.priority
+        )
+        return result_of(workflow_id, outcome, spec.definition)
 
     def _find_database(self) -> Database:
         return find_database(self._url, data_dir=self._data_dir, ephemeral=self._ephemeral)
@@ -465,7 +473,7 @@ class Engine:
         """In a forked process: what the parent opened is the parent's to close. Here the engine is a closed one."""
         if self._host.is_forked:
             self._inherited = (self._host, self._open_core, self._database)
-            self._host, self._open_core, self._database = Host(), None, None
+            self._host, self._open_core, self._database = Host(self._settings.loop_factory), None, None
 
     def _check_closed(self) -> None:
         self._leave_to_parent()

@@ -15,7 +15,9 @@ from dbosflow.errors import WaitTimeoutError
 
 if TYPE_CHECKING:
     from dbosflow._runtime.core import Core
+    from dbosflow._runtime.entries import Ending
     from dbosflow._runtime.host import Host
+    from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
     from dbosflow.types import Cancellation, WorkflowInfo, WorkflowStatus
 
@@ -76,16 +78,15 @@ class WorkflowHandle(Generic[T]):
 
     async def _result(self, timeout: float | None) -> T:  # noqa: ASYNC109 (a limit of the wait, in seconds)
         try:
-            async with asyncio.timeout(timeout):
+            if timeout is None:
                 outcome = await self._core.outcome(self.workflow_id)
+            else:
+                async with asyncio.timeout(timeout):
+                    outcome = await self._core.outcome(self.workflow_id)
         except TimeoutError:
             msg = f"workflow {self.workflow_id!r} has not ended within {timeout} s; it goes on"
             raise WaitTimeoutError(msg) from None
-        failure = failure_of(self.workflow_id, outcome)
-        if failure is not None:
-            raise failure
-        codec: serde.Codec[Any] = serde.plain if self._definition is None else self._definition.result
-        result: T = codec.load(outcome.output or "null")
+        result: T = result_of(self.workflow_id, outcome, self._definition)
         return result
 
     def cancel(self) -> Cancellation:
@@ -103,3 +104,12 @@ class WorkflowHandle(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<WorkflowHandle {self.workflow_id!r}>"
+
+
+def result_of(workflow_id: str, outcome: Ending | Outcome, definition: WorkflowDef | None) -> Any:
+    """What waiting for a workflow gives that ended so: its result, typed if its function is known, or its failure."""
+    failure = failure_of(workflow_id, outcome)
+    if failure is not None:
+        raise failure
+    codec: serde.Codec[Any] = serde.plain if definition is None else definition.result
+    return codec.load(outcome.output or "null")

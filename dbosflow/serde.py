@@ -33,8 +33,14 @@ _LONGEST_INTEGER = 4300
 _LONG_NUMBER = re.compile(rf"(?<![0-9])[0-9]{{{_LONGEST_INTEGER + 1}}}")
 _LONGEST_MESSAGE = 100_000
 _LONGEST_CAUSE = 1000
-_FAITHFUL: dict[Any, tuple[type, ...]] = {Any: (str, bool, int, type(None)), str: (str,), bool: (bool,), int: (int,)}
+_FAITHFUL: dict[Any, tuple[type, ...]] = {kind: (kind,) for kind in (str, bool, int, float, type(None))}
+_FAITHFUL[Any] = tuple(_FAITHFUL)
 """Annotations and exact types whose values a round trip gives back as they are."""
+
+
+def faithful_types(annotation: Any) -> tuple[type, ...]:
+    """The exact types whose values fit the annotation, known without a look inside, and come back as they are."""
+    return _FAITHFUL.get(annotation, ()) if annotation.__hash__ else ()
 
 
 class Codec(Generic[T]):
@@ -43,42 +49,48 @@ class Codec(Generic[T]):
     So does ``shown`` the type, where the annotation itself would say little.
     """
 
-    __slots__ = ("_adapter", "_faithful", "_shown", "_write", "what")
+    __slots__ = ("_adapter", "_faithful", "_read", "_shown", "_write", "what")
 
     def __init__(self, annotation: Any, what: str, *, shown: str | None = None) -> None:
         self.what = what
         self._shown = shown or (
             str(annotation) if get_args(annotation) else getattr(annotation, "__name__", str(annotation))
         )
-        self._faithful = _FAITHFUL.get(annotation, ()) if annotation.__hash__ else ()
+        self._faithful = faithful_types(annotation)
         try:
             self._adapter: TypeAdapter[T] = TypeAdapter(annotation, config=_LIKE_JSON)
         except PydanticUserError as error:
             if error.code != "type-adapter-config-unused":  # a model carries a config of its own
                 raise SerializationError(f"{what} has type {annotation!r}, which JSON cannot carry: {error}") from error
             self._adapter = TypeAdapter(annotation)
-        self._write = self._adapter.serializer.to_json
+        self._write, self._read = self._adapter.serializer.to_json, self._adapter.validator.validate_json
 
-    def dump(self, value: T) -> str:
-        """``value`` as JSON text that Postgres takes; :class:`SerializationError` if it does not fit the type."""
+    def dump(self, value: T, *, fits: bool | None = None) -> str:
+        """``value`` as JSON text that Postgres takes; :class:`SerializationError` if it does not fit the type.
+
+        The caller may know that it fits. Else pydantic checks it on the way, which takes most of the time.
+        """
+        fits = type(value) in self._faithful if fits is None else fits
         try:
-            text = self._write(value, warnings="error").decode()
+            text = (self._write(value) if fits else self._write(value, warnings="error")).decode()
         except (PydanticSerializationError, UnicodeError, ValueError, RecursionError) as error:
             return self._dump_slowly(value, error)
         if "NaN" in text or "Infinity" in text or (len(text) > _LONGEST_INTEGER and _LONG_NUMBER.search(text)):
             self._refuse_numbers(text)
         # A model writes null for them.
-        if "null" in text and value is not None and _not_finite(self._adapter.dump_python(value, warnings=False)):
+        if not fits and "null" in text and _not_finite(self._adapter.dump_python(value, warnings=False)):
             raise self._no_json("NaN or an infinite number")
         return text
 
     def load(self, text: str) -> T:
         """The value that ``text`` stands for under the annotation."""
         try:
-            return self._adapter.validate_json(text)
+            loaded: T = self._read(text)
         except ValidationError as error:
             if "\\ud" not in text.lower():  # pydantic's parser refuses lone surrogates, which Python strings may hold
                 raise self._unfit(error) from error
+        else:
+            return loaded
         try:
             return self._adapter.validate_python(json.loads(text))
         except (ValueError, RecursionError) as error:  # pydantic's is one, too
@@ -86,8 +98,9 @@ class Codec(Generic[T]):
 
     def round_trip(self, value: T) -> tuple[str, T]:
         """The JSON of ``value``, and what a replay would make of it."""
-        text = self.dump(value)
-        return text, value if type(value) in self._faithful else self.load(text)
+        fits = type(value) in self._faithful
+        text = self.dump(value, fits=fits)
+        return text, value if fits else self.load(text)
 
     def _dump_slowly(self, value: T, error: Exception) -> str:
         """For what only pydantic's UTF-8 writer refuses: lone surrogates travel as escapes."""

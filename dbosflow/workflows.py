@@ -55,6 +55,8 @@ class Workflow(Generic[P, R, T]):
 
     def __init__(self, definition: WorkflowDef) -> None:
         self.definition = definition
+        self.spec: WorkflowSpec[P, T] = WorkflowSpec(definition)
+        """A start without options."""
         update_wrapper(self, definition.function, updated=())
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
@@ -115,7 +117,7 @@ def spec_of(target: object) -> WorkflowSpec[Any, Any]:
     if isinstance(target, MethodType):
         target = target.__func__  # a class method since Python 3.13
     if isinstance(target, Workflow):
-        return WorkflowSpec(target.definition)
+        return target.spec
     if isinstance(target, WorkflowSpec):
         return target
     msg = f"{target!r} is no workflow; decorate the function with @workflow"

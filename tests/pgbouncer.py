@@ -1,34 +1,35 @@
 """Tries the engine behind PgBouncer in transaction mode: ``python -m tests.pgbouncer [PYTEST ARGUMENTS]``.
 
 Starts an embedded Postgres and a PgBouncer before it on loopback, looks at what a pooler changes (LISTEN is taken and
-never delivers, sessions are handed on), and runs a part of the suite through it. PgBouncer comes from Debian: root
-installs it by the way, anybody else is told what to install. It runs as the account of the server, as neither runs as
-root. Not a part of ``.ci/run``. The exit status is 0 if all passed, 1 if not, 3 if there is no PgBouncer.
+never delivers, sessions are handed on), and runs a part of the suite through it. Root installs PgBouncer by the way,
+anybody else is told what to install. Not a part of ``.ci/run``. The exit status is 0 if all passed, 1 if not, 3 if
+there is no PgBouncer.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
-import pwd
-import shutil
-import socket
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from tempfile import TemporaryDirectory, TemporaryFile
+from contextlib import contextmanager
+from functools import partial
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 import psycopg
 from psycopg import sql
-from psycopg.conninfo import make_conninfo
 
 from dbosflow import Engine, step, workflow, write_stream_async
 from dbosflow._embedded import EmbeddedServer
+from tests import pooler
+from tests.behaviour.tables import disorder
+from tests.chaos.pair import Pair
 from tests.conftest import POOLER_VARIABLE, URL_VARIABLE
+from tests.pooler import Pooler, find_program
 from tests.support import eventually, with_parameters
 
 if TYPE_CHECKING:
@@ -48,88 +49,6 @@ SUITE = [
     # These promise what a pooler cannot give: news without polls, a log without its warning, parameters of the session.
     *("-k", "not when_it_comes and not warn_and_change_nothing and not without_its_rights"),
 ]
-SETTINGS = """
-[databases]
-* = host={host} port={port} user=dbosflow
-
-[pgbouncer]
-listen_addr = 127.0.0.1
-listen_port = {listen_port}
-unix_socket_dir =
-auth_type = any
-pool_mode = transaction
-default_pool_size = 8
-server_idle_timeout = 5
-max_client_conn = 2000
-log_connections = 0
-log_disconnections = 0
-logfile = {directory}/pgbouncer.log
-pidfile = {directory}/pgbouncer.pid
-"""
-
-
-# -- the pooler ------------------------------------------------------------------------------------------------------
-
-
-def find_program() -> str | None:
-    """PgBouncer's program; installs it where we may."""
-    if os.geteuid() == 0 and _which() is None and shutil.which("apt-get"):
-        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-        subprocess.run(["apt-get", "install", "-y", "-q", "pgbouncer"], env=environment, check=False)
-    return _which()
-
-
-def _which() -> str | None:
-    return shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
-
-
-@contextmanager
-def pooler(program: str, server_url: str) -> Iterator[str]:
-    """A pooler before the server during the block; its connection parameters."""
-    with psycopg.connect(server_url, autocommit=True) as connection:
-        account = _let_in(connection)
-        host, port = connection.info.host, connection.info.port
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        listen_port = free.getsockname()[1]
-    with TemporaryDirectory(prefix="dbosflow-pgbouncer-") as directory:
-        settings = Path(directory) / "pgbouncer.ini"
-        settings.write_text(SETTINGS.format(host=host, port=port, listen_port=listen_port, directory=directory))
-        ours = account.pw_uid == os.geteuid()
-        if not ours:
-            os.chown(directory, account.pw_uid, account.pw_gid)
-            os.chown(settings, account.pw_uid, account.pw_gid)
-        process = subprocess.Popen(
-            [program, "-q", str(settings)],
-            user=None if ours else account.pw_uid,
-            group=None if ours else account.pw_gid,
-            extra_groups=None if ours else [],
-        )
-        try:
-            parameters = make_conninfo(host="127.0.0.1", port=listen_port, sslmode="disable", gssencmode="disable")
-            eventually(lambda: _answers(with_parameters(server_url, host="127.0.0.1", port=str(listen_port))))
-            yield parameters
-        finally:
-            process.terminate()
-            process.wait(PATIENCE)
-            for line in (Path(directory) / "pgbouncer.log").read_text().splitlines():
-                if "] FATAL " in line or "] ERROR " in line:
-                    print(line, file=sys.stderr)
-
-
-def _let_in(connection: psycopg.Connection[Any]) -> pwd.struct_passwd:
-    """Lets the server's own account in, too, which the pooler runs as; that account."""
-    (data,), (names,) = (connection.execute(f"SHOW {name}").fetchone() for name in ("data_directory", "ident_file"))  # type: ignore[misc]
-    account = pwd.getpwuid(Path(data).stat().st_uid)
-    with Path(names).open("a") as users:
-        users.write(f'dbosflow "{account.pw_name}" dbosflow\n')
-    connection.execute("SELECT pg_reload_conf()")
-    return account
-
-
-def _answers(url: str) -> bool:
-    with suppress(psycopg.OperationalError), psycopg.connect(url):
-        return True
-    return False
 
 
 @contextmanager
@@ -207,6 +126,48 @@ def check_no_prepared_statements(pooled: str, direct: str) -> None:
             assert connection.execute("SHOW enable_seqscan").fetchone() == ("on",)
 
 
+@workflow
+async def counting_slowly(count: int) -> int:
+    """The same with pauses."""
+    total = 0
+    for number in range(count):
+        total += await doubled(number)
+        await write_stream_async("totals", total)
+        await asyncio.sleep(0.02)
+    return total
+
+
+def check_failover(program: str) -> None:
+    """Led to a standby that has lost commits, as an administrator does it, the pooler breaks no connection of ours.
+
+    The runs begin anew all the same, from what that server has.
+    """
+    with Pair(synchronous=False) as pair, Pooler(program, pair.primary.url("pooler")) as between:
+
+        def records() -> int:
+            ((count,),) = pair.primary.ask("SELECT count(*) FROM dbosflow.step")
+            return int(count)
+
+        with Engine(between.url()) as engine:
+            handles = [engine.start(counting_slowly, 100) for _ in range(10)]
+            for goal in (100, 300):
+                eventually(lambda goal=goal: records() > goal)  # type: ignore[misc]
+                if pair.standby.running:
+                    pair.standby.stop("stop fast")
+            between.order("PAUSE")
+            acknowledged = records()
+            pair.primary.kill()
+            pair.standby.start()
+            pair.promote()
+            assert records() < acknowledged
+            between.lead_to(pair.primary.url("pooler"))
+            between.order("RELOAD")
+            between.order("RESUME")
+            assert [handle.result(timeout=PATIENCE) for handle in handles] == [9900] * 10
+        assert disorder(pair.url("looking")) == []
+    pair.discard()
+
+
 @contextmanager
 def working(engine: Engine) -> Iterator[None]:
     """The engine serves queue ``q``; to be closed right after the block."""
@@ -223,11 +184,16 @@ CHECKS: list[Callable[[str, str], None]] = [
 ]
 
 
-def passes(check: Callable[[str, str], None], server_url: str, parameters: str) -> bool:
+def on_a_database(check: Callable[[str, str], None], server_url: str, parameters: str) -> None:
+    """Runs a check on a database of its own."""
+    with database(server_url, parameters) as (pooled, direct):
+        check(pooled, direct)
+
+
+def passes(check: Callable[..., None], run: Callable[[], None]) -> bool:
     """Whether a check passes; says so."""
     try:
-        with database(server_url, parameters) as (pooled, direct):
-            check(pooled, direct)
+        run()
     except Exception as error:  # noqa: BLE001 (it is said)
         print(f"FAIL {check.__name__}: {type(error).__name__}: {error}", flush=True)
         return False
@@ -248,11 +214,13 @@ def main() -> int:
     """Runs the checks, then the tests."""
     program = find_program()
     if program is None:
-        print("there is no PgBouncer here: install it (Debian: apt-get install pgbouncer), or run this as root")
+        print(pooler.MISSING)
         return MISSING
-    with EmbeddedServer.ephemeral() as server, pooler(program, server.url) as parameters:
-        passed = [passes(check, server.url, parameters) for check in CHECKS]
-        passed.append(suite_passes(server.url, parameters, sys.argv[1:]))
+    with EmbeddedServer.ephemeral() as server, Pooler(program, server.url) as between:
+        passed = [passes(one, partial(on_a_database, one, server.url, between.parameters)) for one in CHECKS]
+        passed.append(passes(check_failover, partial(check_failover, program)))
+        passed.append(suite_passes(server.url, between.parameters, sys.argv[1:]))
+        print(*between.complaints(), sep="\n", file=sys.stderr)
     return 0 if all(passed) else 1
 
 

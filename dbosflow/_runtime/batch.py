@@ -33,7 +33,8 @@ class Slice:
         self.entries = entries
         self.records: list[Record] = []
         self.ending: Ending | None = None
-        self.frames: Frames | None = Frames(run) if run.undecided else None
+        streams = run.written_streams
+        self.frames: Frames | None = Frames(run) if streams is not None and streams.undecided else None
         """What it makes of the run's streams; most records have nothing to do with any."""
         for entry in entries:
             if isinstance(entry, Record):
@@ -46,7 +47,7 @@ class Slice:
                 self._framed().take_back_attempts(entry.step_key)
             elif isinstance(entry, Ending):
                 self.ending = entry
-        if self.ending is not None and self.ending.status.ended and (self.frames or run.streams or run.inputs):
+        if self.ending is not None and self.ending.status.ended and (streams is not None or run.inputs):
             self._framed().end(self.ending)
 
     def _record(self, record: Record) -> None:
@@ -103,6 +104,13 @@ class Slice:
         if self.frames is not None:
             self.frames.acknowledged()
         run.committed(self.entries)
+
+    @property
+    def is_awaited_elsewhere(self) -> bool:
+        """Whether other processes may wait for it: for values, for work, or for an end that nobody awaits here."""
+        if self.frames is not None or any(record.start is not None for record in self.records):
+            return True
+        return self.ending is not None and not self.run.is_awaited
 
     def topics(self) -> Iterable[str]:
         """Who has news when it is durable."""
@@ -165,8 +173,9 @@ class Batch:
         return Batch([part for part in self.slices if part.run not in runs], self.starts, self.sent)
 
     def given_up(self) -> set[Run]:
-        """Runs that were stopped meanwhile, to reload or because they are owned elsewhere; an end is written anyhow."""
-        return {part.run for part in self.slices if part.run.stopping is not None and part.ending is None}
+        """Runs that were stopped meanwhile. The end of one is written anyhow, unless a new pass takes its place."""
+        stopped = (part for part in self.slices if part.run.stopping is not None)
+        return {part.run for part in stopped if part.ending is None or part.run.superseded}
 
     @property
     def closes_inputs(self) -> bool:

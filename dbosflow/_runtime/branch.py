@@ -14,7 +14,7 @@ import sys
 import threading
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dbosflow._runtime.undecided import Producer
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _FRAMES_TO_ASYNCIO = 6
 """How far above the task factory asyncio's own callers of ``create_task`` stand, at most."""
+
+SCOPE: ContextVar[object] = ContextVar("dbosflow_scope", default=None)
+"""Which durable thing the running code belongs to: see ``scope``, which says what there may be."""
 
 _WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
 _AS_COMPLETED: set[CodeType] = {asyncio.as_completed.__code__}
@@ -77,7 +80,7 @@ class Strand(Coroutine[Any, Any, Any]):
         self.operating = False
         self.task: asyncio.Task[Any] | None = None
         self.waiting: asyncio.Future[Any] | None = None
-        branch.run.strands.add(self)
+        branch.run.begin_strand(self)
 
     def is_caller(self) -> bool:
         """Whether the calling code is this thread of control."""
@@ -128,7 +131,10 @@ class Strand(Coroutine[Any, Any, Any]):
         return awaited
 
     def _finish(self) -> None:
-        self.branch.run.strands.discard(self)
+        branch = self.branch
+        branch.run.end_strand(self)
+        if branch.owner is self:  # they would refer to each other until the garbage collector comes
+            branch.owner = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self  # it has a generator's methods
@@ -229,10 +235,9 @@ class BranchTaskFactory:
     it is none, and what it asks for durably is refused.
     """
 
-    def __init__(self, previous: TaskFactory, scope_of: Callable[[Context | None], object]) -> None:
+    def __init__(self, previous: TaskFactory) -> None:
         self.previous = previous
         self.users = 0
-        self._scope_of = scope_of
 
     def __call__(
         self,
@@ -243,14 +248,15 @@ class BranchTaskFactory:
         **options: Any,
     ) -> asyncio.Task[Any]:
         """Makes a task, as ``loop.create_task`` asks for it."""
-        scope = self._scope_of(context)
+        scope = SCOPE.get() if context is None else context.get(SCOPE)
         if isinstance(scope, Branch) and scope.run.active and scope.is_caller():
             context = copy_context() if context is None else context.copy()
             coro = self._strand(coro, scope, context)
         if context is not None:
             options["context"] = context
-        make = self.previous or _plain_task
-        task: asyncio.Task[Any] = make(loop, coro, **options)
+        if self.previous is None:
+            return asyncio.Task(coro, loop=loop, **options)
+        task: asyncio.Task[Any] = self.previous(loop, coro, **options)
         return task
 
     def _strand(self, coro: Any, parent: Branch, context: Context) -> Strand:
@@ -269,13 +275,13 @@ class BranchTaskFactory:
 
 
 @contextmanager
-def branch_tasks(loop: asyncio.AbstractEventLoop, scope_of: Callable[[Context | None], object]) -> Iterator[None]:
+def branch_tasks(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Chains a factory before the loop's own during the block; engines on one loop share it, whichever closes first.
 
     Afterwards the loop's own is put back, unless somebody has chained theirs before ours.
     """
     current = loop.get_task_factory()
-    factory = current if isinstance(current, BranchTaskFactory) else BranchTaskFactory(current, scope_of)
+    factory = current if isinstance(current, BranchTaskFactory) else BranchTaskFactory(current)
     loop.set_task_factory(factory)
     factory.users += 1
     try:
@@ -284,10 +290,6 @@ def branch_tasks(loop: asyncio.AbstractEventLoop, scope_of: Callable[[Context | 
         factory.users -= 1
         if not factory.users and loop.get_task_factory() is factory:
             loop.set_task_factory(factory.previous)
-
-
-def _plain_task(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
-    return asyncio.Task(coro, loop=loop, **options)
 
 
 def _made_by(codes: set[CodeType]) -> bool:

@@ -119,9 +119,9 @@ class Claimer(Service):
             )
 
     async def _adopt(self) -> None:
-        """Runs what the lane owns without knowing it: a claim was committed, and its answer lost."""
+        """Runs what the lane owns and does not run: a claim's answer was lost, or a failover lost an end."""
         async with self._journal.lane() as connection:
-            found = await workflow.owned(
+            found = await workflow.adopt(
                 connection,
                 self._settings.schema,
                 worker_id=self._lane.id,
@@ -129,11 +129,11 @@ class Claimer(Service):
                 known=self._runner.known(),
             )
         self._adopted_at = time.monotonic()
-        await self._launch(found, adopted=True)
+        await self._launch(found)
 
-    async def _launch(self, claimed: list[Claimed], *, adopted: bool = False) -> None:
+    async def _launch(self, claimed: list[Claimed]) -> None:
         self._running.update(one.id for one in claimed)
-        await self._runner.resume(claimed, self._freed, adopted=adopted)
+        await self._runner.resume(claimed, self._freed)
 
     def _freed(self, workflow_id: str) -> None:
         self._running.discard(workflow_id)

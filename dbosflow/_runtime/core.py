@@ -13,7 +13,6 @@ import logging
 import os
 import random
 import time
-import uuid
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from functools import partial
@@ -34,7 +33,7 @@ from dbosflow._runtime.replay import Replayed, replay
 from dbosflow._runtime.session import Session
 from dbosflow._runtime.signals import Signals
 from dbosflow._store import retention, step, stream, workflow
-from dbosflow._store.connect import connect_async
+from dbosflow._store.connect import PoolConnection, connect_async
 from dbosflow._store.migrate import ensure_schema, named_errors
 from dbosflow._store.notify import CANCEL_TOPIC, hears, queue_topic, workflow_topic
 from dbosflow._store.queries import fetch_all
@@ -146,12 +145,15 @@ class Core:
             await self.observer.close()
 
     async def _is_pooled(self) -> bool:
-        """Connects, and finds out whether a pooler in transaction mode stands between."""
+        """Connects, and finds out whether a pooler in transaction mode stands between.
+
+        As if one did: what is prepared in a session stays there for the client that gets it next.
+        """
         settings = self._settings
-        async with await connect_async(self._url, timeout=settings.connect_timeout) as listener:
+        async with await connect_async(self._url, timeout=settings.connect_timeout, pooled=True) as listener:
             if settings.pooled is not None:
                 return settings.pooled
-            async with await connect_async(self._url, timeout=settings.connect_timeout) as notifier:
+            async with await connect_async(self._url, timeout=settings.connect_timeout, pooled=True) as notifier:
                 if await hears(listener, notifier, settings.schema, patience=_PROBE_PATIENCE):
                     return False
         if settings.listen_url is None:
@@ -163,13 +165,13 @@ class Core:
         return True
 
     async def _open_pool(self, resources: AsyncExitStack) -> AsyncConnectionPool[Any]:
-        pool = AsyncConnectionPool(
+        pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
             self._url,
+            connection_class=PoolConnection,
             min_size=1,
             max_size=self._settings.pool_size,
             kwargs={
                 "autocommit": True,
-                "fallback_application_name": "dbosflow",
                 # A pooler would run a prepared statement on a connection that does not know it.
                 "prepare_threshold": None if self._settings.pooled else _PREPARE_AFTER,
             },
@@ -186,11 +188,14 @@ class Core:
         if not self._settings.pooled:  # what is set behind a pooler is set for the next client
             await fetch_all(connection, self._settings.schema, "batch", "session_pool")
 
-    def announce(self, topics: Iterable[str]) -> None:
-        """Wakes who waits for these topics: here directly, elsewhere by NOTIFY."""
+    def announce(self, topics: Iterable[str], *, at_once: bool = True) -> None:
+        """Wakes who waits for these topics: here directly, elsewhere by NOTIFY.
+
+        That goes first, unless (with ``at_once`` false) those here are known to wait.
+        """
         topics = list(topics)
+        self._notifier.send(topics, at_once=at_once)
         self._signals.wake(topics)
-        self._notifier.send(topics)
 
     def _is_own_hint(self, backend_pid: int) -> bool:
         return backend_pid == self._notifier.backend_pid
@@ -225,6 +230,29 @@ class Core:
             self.announce(topics)
         return workflow_id
 
+    async def run(
+        self,
+        definition: WorkflowDef,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        workflow_id: str | None,
+        queue: str | None,
+        priority: int,
+    ) -> tuple[str, Ending | Outcome]:
+        """Starts a workflow and waits for its outcome; its id, and that. Here and under a new id, that is one wait."""
+        if workflow_id is None and queue is None and self._executor is not None:
+            workflow_id, input_text = _new_id(), definition.dump_input(args, kwargs)
+            ending = await self._executor.run(workflow_id, definition, input_text, priority)
+            if ending is not None:
+                return workflow_id, ending
+            await self._is_open(workflow_id, definition, input_text)  # where the start's answer was lost, it runs now
+        else:
+            workflow_id = await self.start(
+                definition, args, kwargs, workflow_id=workflow_id, queue=queue, priority=priority
+            )
+        return workflow_id, await self.outcome(workflow_id)
+
     async def _is_open(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> bool:
         """The id was taken: by the same workflow (fine), with other arguments (a warning), or by another one."""
         found = await self.look_up(workflow_id)
@@ -240,7 +268,7 @@ class Core:
                 "workflow %s was started before, with other arguments; its first execution is used", workflow_id
             )
         if self._executor is not None:
-            await self._executor.adopt(found, definition)
+            await self._executor.adopt(found)
         return not found.status.ended
 
     async def look_up(self, workflow_id: str) -> Started | None:
@@ -256,7 +284,7 @@ class Core:
         """What stands under a child's id that was taken. Runs it if it is ours: a start whose answer was lost."""
         found = await self.look_up(workflow_id)
         if found is not None and found.name == definition.name and self._executor is not None:
-            await self._executor.adopt(found, definition)
+            await self._executor.adopt(found)
         return found
 
     async def cancel(self, workflow_id: str) -> Cancellation:
@@ -429,12 +457,13 @@ class Core:
 
 def _new_id() -> str:
     """A unique id that begins with the time (RFC 9562, version 7), so that new rows stand together in the indexes."""
-    milliseconds = time.time_ns() // 1_000_000
-    random_bits = int.from_bytes(os.urandom(10))
-    number = (milliseconds << 80) | random_bits
-    number = number & ~(0xF << 76) | (0x7 << 76)
-    number = number & ~(0x3 << 62) | (0x2 << 62)
-    return str(uuid.UUID(int=number))
+    noise = os.urandom(10).hex()
+    time_part = f"{time.time_ns() // 1_000_000:012x}"
+    return f"{time_part[:8]}-{time_part[8:]}-7{noise[:3]}-{_VARIANT[noise[3]]}{noise[4:7]}-{noise[7:19]}"
+
+
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+"""The two bits that say which kind of id it is, and two random ones."""
 
 
 def _not_found(workflow_id: str) -> WorkflowNotFoundError:

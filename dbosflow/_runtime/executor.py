@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
@@ -14,12 +14,11 @@ from dbosflow._runtime.canceller import Canceller
 from dbosflow._runtime.claimer import RECOVERY_CONCURRENCY, RECOVERY_QUEUE, Claimer
 from dbosflow._runtime.compactor import Compactor
 from dbosflow._runtime.entries import Start
-from dbosflow._runtime.journal import Journal
+from dbosflow._runtime.journal import Announce, Journal
 from dbosflow._runtime.lane import Lane
 from dbosflow._runtime.leases import Leases
 from dbosflow._runtime.reclaimer import Reclaimer
 from dbosflow._runtime.runner import Runner
-from dbosflow._runtime.scope import current_scope
 from dbosflow._runtime.watch import Watch
 from dbosflow._runtime.watchdog import Watchdog
 from dbosflow._store import workflow
@@ -27,18 +26,20 @@ from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
 from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-    from contextvars import Context
+    from collections.abc import AsyncIterator, Mapping
     from uuid import UUID
 
     from psycopg_pool import AsyncConnectionPool
 
+    from dbosflow._runtime.entries import Ending
     from dbosflow._runtime.family import Family
     from dbosflow._runtime.observer import Observer
     from dbosflow._runtime.signals import Signals
     from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry, WorkflowDef
+
+T = TypeVar("T")
 
 logger = logging.getLogger("dbosflow.engine")
 
@@ -57,7 +58,7 @@ class Executor:
         registry: Registry,
         pool: AsyncConnectionPool[Any],
         signals: Signals,
-        announce: Callable[[Iterable[str]], None],
+        announce: Announce,
         family: Family,
         observer: Observer,
     ) -> None:
@@ -97,7 +98,7 @@ class Executor:
             resources.push_async_callback(self.lane.disconnect)
             async with self.lane.lock:
                 await self.lane.open()
-            resources.enter_context(branch_tasks(self._loop, _scope_of))
+            resources.enter_context(branch_tasks(self._loop))
             for thread in (self._leases, self._watchdog):
                 thread.open()
                 resources.push_async_callback(thread.close)
@@ -135,40 +136,49 @@ class Executor:
                 resources.push_async_callback(claimer.close)
             yield
 
-    async def start(self, workflow_id: str, definition: WorkflowDef, input_text: str, priority: int) -> bool:
-        """Starts a workflow in this process; whether its row is new. Then it runs already."""
-        decided: asyncio.Future[bool] = self._loop.create_future()
+    def start(self, workflow_id: str, definition: WorkflowDef, input_text: str, priority: int) -> asyncio.Future[bool]:
+        """Starts a workflow in this process. The future tells, when it is durable, whether its row is new: it runs."""
+        started: asyncio.Future[bool] = self._loop.create_future()
+        self._start(_Decision(self.runner, workflow_id, definition, input_text, started=started), priority)
+        return started
 
-        def decide(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
-            if result is True:
-                self.runner.launch(workflow_id, definition, input_text)
-            if decided.done():
-                return
-            if isinstance(result, BaseException):
-                decided.set_exception(result)
-            else:
-                decided.set_result(result)
+    def run(
+        self, workflow_id: str, definition: WorkflowDef, input_text: str, priority: int
+    ) -> asyncio.Future[Ending | None]:
+        """Starts a workflow in this process. The future tells how it ended, once that is durable.
 
-        start = Start(workflow_id, definition.name, input_text, RECOVERY_QUEUE, priority, decide)
-        start.inputs = definition.inputs
+        ``None`` if its row is not new, or if it goes on elsewhere.
+        """
+        settled: asyncio.Future[Ending | None] = self._loop.create_future()
+        self._start(_Decision(self.runner, workflow_id, definition, input_text, settled=settled), priority)
+        return settled
+
+    def _start(self, decision: _Decision, priority: int) -> None:
+        definition = decision.definition
+        start = Start(
+            *(decision.workflow_id, definition.name, decision.input_text, RECOVERY_QUEUE, priority, decision),
+            inputs=definition.inputs,
+        )
         self.journal.start(start)
-        return await decided
 
-    async def adopt(self, found: Started, definition: WorkflowDef) -> None:
+    async def adopt(self, found: Started) -> None:
         """Runs a workflow of this lane whose start was committed without our hearing of it."""
-        if not self._is_forgotten(found):
+        if found.worker_id != self.lane.id or found.id in self.runner.known():
             return
-        # Looks again between two batches: a run that was just ending would be taken for one that never began.
+        # Between two batches: a run that was just ending is none that nobody runs.
         try:
             async with self.journal.lane() as connection:
-                again = (await workflow.started(connection, self._settings.schema, [found.id])).get(found.id)
-                if again is not None and self._is_forgotten(again):
-                    self.runner.launch(found.id, definition, found.input)
+                adopted = await workflow.adopt(
+                    connection,
+                    self._settings.schema,
+                    worker_id=self.lane.id,
+                    known=self.runner.known(),
+                    workflow_id=found.id,
+                )
         except (psycopg.Error, DbosflowError, OSError) as error:
             logger.warning("workflow %s is adopted a little later: %s", found.id, error)  # by the claimer
-
-    def _is_forgotten(self, found: Started) -> bool:
-        return found.worker_id == self.lane.id and found.epoch == 1 and found.id not in self.runner.known()
+        else:
+            await self.runner.resume(adopted)
 
     def _lease_is_over(self) -> None:
         self._loop.call_soon_threadsafe(self.journal.lease_is_over)
@@ -210,5 +220,43 @@ class Executor:
         return {row["queue"] for row in requeued}
 
 
-def _scope_of(context: Context | None) -> object:
-    return current_scope.get() if context is None else context.get(current_scope, None)
+class _Decision:
+    """What hears whether a start's row is new: then it runs here. Who waits, does so for that, or for its end."""
+
+    __slots__ = ("_runner", "_settled", "_started", "definition", "input_text", "workflow_id")
+
+    def __init__(
+        self,
+        runner: Runner,
+        workflow_id: str,
+        definition: WorkflowDef,
+        input_text: str,
+        *,
+        started: asyncio.Future[bool] | None = None,
+        settled: asyncio.Future[Ending | None] | None = None,
+    ) -> None:
+        self._runner = runner
+        self.workflow_id = workflow_id
+        self.definition = definition
+        self.input_text = input_text
+        self._started = started
+        self._settled = settled
+
+    def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+        run = self._runner.launch(self.workflow_id, self.definition, self.input_text) if result is True else None
+        if run is not None and self._settled is not None:
+            run.when_settled(self._settled)
+            return
+        if self._started is not None:
+            _tell(self._started, result)
+        if self._settled is not None:
+            _tell(self._settled, result if isinstance(result, BaseException) else None)
+
+
+def _tell(future: asyncio.Future[T], result: T | BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

@@ -53,7 +53,7 @@ class Frames:
         self.inputs: list[tuple[str, FrameKind, str | None]] = []
         """The inputs that end with the workflow, at offsets that only the statement can know."""
         self.reopened: set[str] = set()
-        self.undecided = run.undecided.copy()
+        self.undecided = run.streams.undecided.copy()
 
     def values(self, entry: Values) -> None:
         """Gives values their place."""
@@ -125,7 +125,7 @@ class Frames:
         """Takes back what is undecided; then every stream that the workflow leaves open ends with it."""
         self._take_back(self.undecided.producers())
         error = ending.error and serde.brief_error(ending.error)
-        for key, stream in self._run.streams.items():
+        for key, stream in self._run.streams.by_key.items():
             if not stream.ended and key not in self.ended:
                 self._append(key, 1, ending.frame, error)
         self.inputs = [(key, ending.frame, error) for key in self._run.inputs]
@@ -143,14 +143,14 @@ class Frames:
     ) -> int:
         if kind.terminal:
             self.ended.add(key)
-        offset = self.tails.get(key, self._run.streams[key].tail)
+        offset = self.tails.get(key, self._run.streams.by_key[key].tail)
         self.blocks.append(Block(key, offset, count, kind, values, producer, producer_seq, attempt))
         self.tails[key] = offset + count
         return offset
 
     def add_to(self, rows: BatchRows) -> None:
         """Adds its rows to a batch."""
-        workflow_id, epoch, streams = self._run.workflow_id, self._run.epoch, self._run.streams
+        workflow_id, epoch, streams = self._run.workflow_id, self._run.epoch, self._run.streams.by_key
         for key in self.tails:
             rows.tails.append((workflow_id, key, streams[key].tail))
         for block in self.blocks:
@@ -166,15 +166,15 @@ class Frames:
 
     def acknowledged(self) -> None:
         """It is durable: what it assumed is so."""
-        run = self._run
-        run.blocks += len(self.blocks)
+        streams = self._run.streams
+        streams.blocks += len(self.blocks)
         for key, tail in self.tails.items():
-            run.streams[key].tail = tail
+            streams.by_key[key].tail = tail
         for key in self.ended:
-            run.streams[key].ended = True
+            streams.by_key[key].ended = True
         for key in self.reopened:
-            run.streams[key].closed = False
-        run.undecided = self.undecided
+            streams.by_key[key].closed = False
+        streams.undecided = self.undecided
 
     def touched(self) -> Iterable[str]:
         """The streams whose readers have news when it is durable."""

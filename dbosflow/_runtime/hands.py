@@ -107,20 +107,20 @@ class LoopHands:
     async def recall(self, run: Run, key: str) -> None:
         """Waits until the turn of the record under ``key`` has come: at once in a run with one branch."""
         if run.conductor is None:
-            run.recalled.add(key)
+            run.recall(key)
         else:
             await run.conductor.recall(key)
 
     async def give_up(self, run: Run, key: str) -> None:
         """Waits for the cancellation that the live run got here, and then for its turn."""
-        run.recalled.add(key)  # an outcome that came too late is handed to nobody
+        run.recall(key)  # an outcome that came too late is handed to nobody
         if run.conductor is not None:
             run.conductor.expect_given_up(key)
         try:
             await asyncio.get_running_loop().create_future()
         except asyncio.CancelledError:
             if run.conductor is None:
-                run.recalled.add(key + GIVEN_UP)
+                run.recall(key + GIVEN_UP)
             else:
                 await _in_spite_of_cancellation(run.conductor.recall(key + GIVEN_UP))
             raise
@@ -194,7 +194,7 @@ class ThreadHands:
 
     async def recall(self, run: Run, key: str) -> None:
         """Nothing to wait for: a thread is the only branch of its run."""
-        run.recalled.add(key)
+        run.recall(key)
 
     async def give_up(self, run: Run, key: str) -> None:  # noqa: ARG002 (the other colour's)
         """Waits until the run stops: nothing gives up an operation of a thread."""

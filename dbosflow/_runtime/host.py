@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 from dbosflow.errors import BlockingCallError, EngineClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,27 +24,51 @@ T = TypeVar("T")
 _LONGEST_START = 5.0
 
 
+class _Process:
+    """Which process this is among those that were forked from another: asking the kernel takes as long as a start."""
+
+    number = 0
+
+
+_process = _Process()
+
+
+def _count_fork() -> None:
+    _process.number += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+
 class Host:
     """The event loop of an open engine, and the ways to it."""
 
-    def __init__(self) -> None:
+    def __init__(self, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+        self._new_loop = loop_factory or asyncio.new_event_loop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
         self._ready = threading.Event()
-        self._pid = os.getpid()
+        self._failure: BaseException | None = None
+        """Why there is no loop."""
+        self._process = _process.number
 
     def attach(self) -> None:
         """Lives on the running loop."""
         self._loop = asyncio.get_running_loop()
-        self._pid = os.getpid()
+        self._process = _process.number
 
     def start(self) -> None:
         """Lives on a new loop in a background thread."""
-        self._pid = os.getpid()
+        self._process = _process.number
         self._ready.clear()
         self._thread = threading.Thread(target=self._serve, name="dbosflow-loop", daemon=True)
         self._thread.start()
         self._ready.wait()
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            self._thread.join()
+            self._thread = None
+            raise failure
 
     def stop(self) -> None:
         """Ends the background loop, if there is one."""
@@ -58,13 +82,13 @@ class Host:
     @property
     def is_forked(self) -> bool:
         """Whether it lives in the process that this one was forked from."""
-        return self._loop is not None and self._pid != os.getpid()
+        return self._loop is not None and self._process != _process.number
 
     @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The engine's loop."""
         loop = self._loop
-        if self.is_forked:
+        if self._process != _process.number and loop is not None:
             msg = "this engine was opened in a parent process and does not survive a fork; call open() in each process"
             raise EngineClosedError(msg)
         if loop is None or loop.is_closed():
@@ -88,20 +112,25 @@ class Host:
                 concurrent.futures.wait([call.done])
             raise
 
-    async def bridge(self, coroutine: Coroutine[Any, Any, T]) -> T:
-        """Awaits ``coroutine`` on the engine's loop, from whichever loop this is."""
+    def bridge(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """What to await for ``coroutine`` to run on the engine's loop, from whichever loop this is."""
         try:
             loop = self.loop
         except BaseException:
             coroutine.close()
             raise
         if asyncio.get_running_loop() is loop:
-            return await coroutine
-        return await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+            return coroutine
+        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
 
     def _serve(self) -> None:
         # Not asyncio.Runner: that starts a thread when it closes, and at exit there are no new ones.
-        self._loop = loop = asyncio.new_event_loop()
+        try:
+            self._loop = loop = self._new_loop()
+        except BaseException as error:  # noqa: BLE001 (a factory of the user's: whoever opens the engine is told)
+            self._failure = error
+            self._ready.set()
+            return
         loop.call_soon(self._ready.set)
         try:
             loop.run_forever()

@@ -125,7 +125,8 @@ class Hub(Service):
     async def _fetch(self, asks: dict[Want, list[_Ask]], due: dict[_Stream, None]) -> None:
         self.queries += 1
         try:
-            pages = await stream.fetch(await self._session.connection(), self._schema, list(asks))
+            async with self._session.turn() as connection:
+                pages = await stream.fetch(connection, self._schema, list(asks))
         except BaseException:
             self._due.update(due)
             raise
@@ -214,7 +215,8 @@ class Outcomes(Service):
         ids = [workflow_id for workflow_id in due if workflow_id in self._waiting]
         if ids:
             try:
-                found = await workflow.outcomes(await self._session.connection(), self._schema, ids)
+                async with self._session.turn() as connection:
+                    found = await workflow.outcomes(connection, self._schema, ids)
             except BaseException:
                 self._due.update(due)
                 raise

@@ -13,6 +13,7 @@ What can become of a batch::
                 ├─ gate shut: no lease ─► every run of the lane stops; starts wait for the next lease
                 │             not mine ─► that run stops; the rest is sent again
                 │             moved ────► that run reloads; the rest is sent again
+                │             timeline ─► every run reloads (behind a pooler; else the lane's connection tells)
                 └─ refused for its data ─► slice by slice; the refused one ends its run with a typed error
 
 After a lost acknowledgement nothing is guessed: every slice leaves a row that only it can write, under a key fixed
@@ -42,7 +43,7 @@ from dbosflow.errors import DbosflowError, LeaseLostError, SerializationError
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable
+    from collections.abc import AsyncIterator, Iterable
 
     from dbosflow._runtime.entries import Start
     from dbosflow._runtime.lane import Lane
@@ -56,6 +57,8 @@ logger = logging.getLogger("dbosflow.journal")
 _FIRST_PAUSE = 0.01
 _LONGEST_PAUSE = 1.0
 _OFTEN = 5
+_MOST_SLICES = 200
+"""Runs and starts in one batch: with more, the loop has nothing to do while the server writes, and then the server."""
 _MOST_LOST_PLACES = 1000
 """How often the end of an input may lose its place to writers before its run reloads: then something else is wrong."""
 
@@ -76,6 +79,13 @@ class JournalOwner(Protocol):
         """Every run of the lane is owned elsewhere, or will be."""
 
 
+class Announce(Protocol):
+    """How the journal tells of news."""
+
+    def __call__(self, topics: Iterable[str], *, at_once: bool = True) -> None:
+        """Wakes who waits for these topics, here and elsewhere; ``at_once`` those elsewhere first."""
+
+
 class Tripwire(Protocol):
     """Where a test ends a lane, as the death of its process would."""
 
@@ -93,7 +103,7 @@ class Journal(Service):
         lane: Lane,
         settings: Settings,
         owner: JournalOwner,
-        announce: Callable[[Iterable[str]], None],
+        announce: Announce,
         observer: Observer | None = None,
     ) -> None:
         super().__init__("journal", interval=None)
@@ -175,16 +185,18 @@ class Journal(Service):
             if self.tripwire is None or not await self._dies(self.tripwire, batch, written=False):
                 await self._settle(batch)
         self._under_way = None
+        if not (self._submitted or self._starts):
+            await asyncio.sleep(0)  # what the batch has set free goes on first, and what it appends is gathered at once
         return True
 
     def _gather(self) -> Batch:
         """Takes what is pending, up to the limit of a batch; a run's entries in their order."""
         limit = self._settings.batch_bytes
         starts = self._take_starts()
-        limit -= sum(len(start.input) + 200 for start in starts)
+        limit -= sum([len(start.input) + 200 for start in starts])
         slices = [Slice(run, [ending]) for run, ending in self._last]
         self._last = []
-        for _ in range(len(self._submitted)):
+        for _ in range(min(len(self._submitted), _MOST_SLICES - len(starts))):
             if limit <= 0 and (slices or starts):
                 break
             run = self._submitted.popleft()
@@ -194,14 +206,14 @@ class Journal(Service):
                 self._submitted.append(run)
             if entries and (run.stopping is None or run.contradiction is not None):
                 slices.append(Slice(run, entries))
-                limit -= sum(entry.size for entry in entries)
+                limit -= sum([entry.size for entry in entries])
         return Batch(slices, starts)
 
     def _take_starts(self) -> list[Start]:
         """The pending starts, an id once: the same id again is decided by the first."""
         taken: dict[str, Start] = {}
         again: list[Start] = []
-        while self._starts:
+        while self._starts and len(taken) < _MOST_SLICES:
             start = self._starts.popleft()
             if taken.setdefault(start.workflow_id, start) is not start:
                 again.append(start)
@@ -219,7 +231,10 @@ class Journal(Service):
                     batch = batch.without(given_up)
                     continue
                 batch.sent += 1
-                result = await write_batch(connection, batch.rows(), self._lane.id, self._settings.schema)
+                lane = self._lane
+                result = await write_batch(
+                    connection, batch.rows(), lane.id, self._settings.schema, lane.hidden_timeline
+                )
             except (psycopg.Error, UnicodeError, OverflowError, ValueError) as error:
                 if await self._lost_a_place(batch, error):
                     continue
@@ -271,7 +286,8 @@ class Journal(Service):
                 await self._wait_for_database(batch, again)
 
     async def _is_durable(self, batch: Batch) -> bool:
-        return await is_durable(await self._lane.connection(), batch.rows(), self._settings.schema)
+        connection = await self._lane.connection()
+        return await is_durable(connection, batch.rows(), self._lane.id, self._settings.schema)
 
     async def _wait_for_database(self, batch: Batch, error: Exception) -> None:
         _log_trouble(batch, error, "trying again")
@@ -310,7 +326,9 @@ class Journal(Service):
         await self._settle(Batch([Slice(run, [ending])], []))
 
     def _without_failed(self, batch: Batch, result: BatchResult) -> Batch:
-        """The gate was shut by some runs: they go, the rest is sent again."""
+        """The gate was shut by some runs, or by another timeline: these go, the rest is sent again."""
+        if result.timeline is not None and self._lane.is_new(result.timeline):
+            return batch.without(batch.given_up())
         failed: set[Run] = set()
         for part in batch.slices:
             run = part.run
@@ -346,17 +364,16 @@ class Journal(Service):
         """The batch is durable: runs go on, readers wake, peers hear of it."""
         if self._observer is not None:
             self._observer.flushed(batch, time.monotonic() - self._gathered_at)
-        topics: list[str] = []
+        topics = [topic for part in batch.slices for topic in part.topics()]
+        if topics:
+            self._announce(topics, at_once=any(part.is_awaited_elsewhere for part in batch.slices))
         new = set(started)
         for part in batch.slices:
-            topics.extend(part.topics())
             part.acknowledged(new)
             if part.ending is not None:
                 self._owner.ended(part.run, part.ending)
         for start in batch.starts:
             start.decided(take_out(new, start.workflow_id))
-        if topics:
-            self._announce(topics)
 
     def give_up(self) -> None:
         """Ends what could not be written when the journal closes: starts hear of it."""

@@ -18,13 +18,14 @@ import time
 import uuid
 from typing import TYPE_CHECKING, Any
 
-import psycopg
+from psycopg import errors
 
 from dbosflow._runtime.identity import this_process
 from dbosflow._store import worker
 from dbosflow._store.connect import connect_async
 from dbosflow._store.queries import fetch_all
 from dbosflow.config import VERSION
+from dbosflow.errors import DatabaseUnavailableError, PermissionDeniedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,12 +49,27 @@ class Lane:
         self._settings = settings
         self._connection: AsyncConnection[Any] | None = None
         self._timeline: str | None = None
+        self._timeline_is_hidden = False
         self._on_new_timeline = on_new_timeline
 
     @property
     def in_time(self) -> bool:
         """Whether the lease is certainly still its own."""
         return time.monotonic() < self.deadline
+
+    @property
+    def hidden_timeline(self) -> str | None:
+        """The timeline that a batch must be on, where the connection outlives a failover: behind a pooler."""
+        return self._timeline if self._settings.pooled else None
+
+    def is_new(self, timeline: str) -> bool:
+        """Whether the database is on another timeline than before; then every run reloads."""
+        before, self._timeline = self._timeline, timeline
+        if before is None or before == timeline:
+            return False
+        logger.warning("the database is on timeline %s, it was on %s; reloading all runs", timeline, before)
+        self._on_new_timeline()
+        return True
 
     def renewed(self, sent_at: float) -> None:
         """Its row was renewed by a statement sent at ``sent_at`` (monotonic). Called by the leases' thread."""
@@ -113,13 +129,19 @@ class Lane:
         return connection
 
     async def _check_timeline(self, connection: AsyncConnection[Any]) -> None:
-        """A failover that lost commits shows as another timeline: what memory knows may be ahead of the tables."""
+        """A failover that lost commits shows as another timeline: what memory knows may be ahead of the tables.
+
+        A standby has none yet. A session that began there and stays would write after the promotion, unchecked.
+        """
         try:
             (row,) = await fetch_all(connection, self._settings.schema, "batch", "timeline")
-        except psycopg.Error as error:
-            logger.debug("no timeline: %s", error)
+        except errors.ObjectNotInPrerequisiteState as error:
+            raise DatabaseUnavailableError(f"this server is a standby, and not promoted yet: {error}") from error
+        except (errors.UndefinedFunction, errors.FeatureNotSupported, PermissionDeniedError) as error:
+            if not self._timeline_is_hidden:
+                self._timeline_is_hidden = True
+                logger.warning(
+                    "the server's timeline cannot be seen, so neither can a failover that lost commits: %s", error
+                )
             return
-        before, self._timeline = self._timeline, row["timeline"]
-        if before is not None and before != self._timeline:
-            logger.warning("the database is on timeline %s, it was on %s; reloading all runs", self._timeline, before)
-            self._on_new_timeline()
+        self.is_new(row["timeline"])

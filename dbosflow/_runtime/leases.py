@@ -59,8 +59,12 @@ class Leases(ThreadService):
     def _renew(self) -> None:
         connection = self._connection
         if connection is None or connection.closed:
+            lease = self._settings.lease
             connection = self._connection = connect(
-                self._url, timeout=self._settings.lease / _RENEWALS_A_LEASE, pooled=bool(self._settings.pooled)
+                self._url,
+                timeout=lease / _RENEWALS_A_LEASE,
+                pooled=bool(self._settings.pooled),
+                silence=lease / 2,  # then there is time to try another connection, or another host
             )
         lane, worker_id = self._lane, self._lane.id
         sent_at = time.monotonic()

@@ -10,8 +10,9 @@ Evidence of death:
   pidfd where the system has them, else by a look at each survey.
 - *expired*: its row was not renewed for the length of its lease, by the database's clock. Three guards keep a stopped
   database, an own outage or a clock that jumped from looking like everybody's death: nobody expires within one lease of
-  the server's start, of this process's first look or its first after failing to, or of a jump of the database's clock
-  against our monotonic one. A lease dated in the future is stale once it was watched unchanged for its length.
+  the server's start, of this process's first look or its first after failing to or not getting to, or of a jump of the
+  database's clock against our monotonic one. A lease dated in the future is stale once it was watched unchanged for its
+  length.
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ class Reclaimer(Service):
         self._announce = announce
         self._is_own = is_own
         self._unsubscribe = signals.subscribe(WORKERS_TOPIC, self.wake)
-        self._guard = _ClockGuard()
+        self._guard = _ClockGuard(settings.lease / 2)
         self._watched: dict[UUID, tuple[datetime, float]] = {}
         self._processes = _ProcessWatch(self.wake)
         self._forgotten_at = -math.inf
@@ -139,8 +140,10 @@ class Reclaimer(Service):
 class _ClockGuard:
     """Whether the database's clock can be believed when it says that a lease is over."""
 
-    def __init__(self) -> None:
+    def __init__(self, longest_pause: float) -> None:
+        self._longest_pause = longest_pause
         self._trusted_since: float | None = None
+        self._looked_at = 0.0
         self._last: tuple[float, float] | None = None
 
     def reset(self) -> None:
@@ -151,6 +154,11 @@ class _ClockGuard:
         """Compares the progress of the database's clock with our own."""
         now = time.monotonic()
         clock = leases[0].clock if leases else None
+        if (
+            now - self._looked_at > self._longest_pause
+        ):  # so it is when a look comes late: what kept us may have kept all
+            self._trusted_since = None
+        self._looked_at = now
         if self._trusted_since is None:
             self._trusted_since = now
         elif clock is not None and self._last is not None:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 from dbosflow._runtime.branch import RunStopped, branch_tasks
 from dbosflow._runtime.conductor import GIVEN_UP
 from dbosflow._runtime.entries import Ending, Record, Values
-from dbosflow._runtime.executor import _scope_of
 from dbosflow._runtime.runner import Runner
 from dbosflow._runtime.watch import Watch
 from dbosflow._store.workflow import Claimed
@@ -83,7 +82,7 @@ async def replay(
     loop = asyncio.get_running_loop()
     lane = cast("Lane", _NoLane())
     played = _Played(loop, await _values(core, workflow.id), is_over=workflow.status.ended)
-    with branch_tasks(loop, _scope_of):
+    with branch_tasks(loop):
         runner = Runner(
             pool=pool,
             lane=lane,
@@ -96,9 +95,9 @@ async def replay(
         runner.attach(cast("Journal", played))
         runner.when_launched = played.begin
         played.runner = runner
-        claimed = Claimed(workflow.id, workflow.name, "", max(workflow.epoch, 1), workflow.input, None, 0, False)
+        claimed = Claimed(workflow.id, workflow.name, "", workflow.epoch + 1, workflow.input, None, 0, False)
         try:
-            await runner.resume([claimed], lambda _: None, adopted=True)
+            await runner.resume([claimed])
             await played.finish(limit)
         finally:
             await runner.close(0.0)
@@ -168,7 +167,7 @@ class _Played:
     def begin(self, run: Run) -> None:
         """A run is about to begin."""
         self._run = run
-        for stream in run.streams.values():  # closed by what the code is to do again
+        for stream in run.streams.by_key.values():  # closed by what the code is to do again
             stream.closed = stream.ended = False
         run.workplace = replace(
             run.workplace,
@@ -234,7 +233,7 @@ class _Played:
         )
         if replayed.ending is not None and replayed.ending.status is not WorkflowStatus.BLOCKED:
             for (key, producer), count in run.history.produced.items():
-                left = count - run.write_count(key, producer)
+                left = count - run.streams.count(key, producer)
                 if "@" not in producer and left > 0:
                     replayed.missing[key, producer] = left
 

@@ -1,12 +1,7 @@
-"""Runs workflows: makes a run, drives its body to the end, and writes that end.
+"""The runs of a lane: begins each from its history, finds out how it ended, and hands it over when the engine closes.
 
-::
-
-    launch ──► body ──► returned ──► succeeded ─┐
-                 │ ───► raised ────► failed ────┤ one entry in the journal, with every stream it left open
-                 │ ───► asked to end ► cancelled ┘
-                 │ ───► contradicts its records ► blocked
-                 └ ───► stopped: lease lost, engine closing, reload: nothing is written
+A run begins with a start in this process, with a claim, or anew where the tables are not what it remembers. What drives
+its body is in ``bodies``; what it writes goes through the journal, which tells here of ends and of lost leases.
 """
 
 from __future__ import annotations
@@ -15,22 +10,17 @@ import asyncio
 import logging
 import os
 import weakref
-from concurrent.futures import Future
-from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg_pool import PoolTimeout
 
-from dbosflow import serde
-from dbosflow._runtime.branch import RunStopped, Strand, ThreadOwner
+from dbosflow._runtime.bodies import Bodies
 from dbosflow._runtime.entries import Ending
-from dbosflow._runtime.family import Body, Family, Loans
-from dbosflow._runtime.hands import LoopHands, ThreadHands, carried
+from dbosflow._runtime.hands import LoopHands, ThreadHands
 from dbosflow._runtime.run import Run, Workplace
-from dbosflow._runtime.scope import current_scope
-from dbosflow._runtime.threads import Threads, settle
+from dbosflow._runtime.threads import Threads
 from dbosflow._store import step, workflow
 from dbosflow._store.notify import queue_topic
 from dbosflow.errors import DbosflowError
@@ -41,6 +31,7 @@ if TYPE_CHECKING:
 
     from psycopg_pool import AsyncConnectionPool
 
+    from dbosflow._runtime.family import Family
     from dbosflow._runtime.journal import Journal
     from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.watch import Watch
@@ -53,8 +44,7 @@ logger = logging.getLogger("dbosflow.runner")
 
 _HISTORY_RETRY = 0.5
 _LEFTOVER_GRACE = 1.0
-"""Seconds that branches which nobody waited for get to end when their workflow has."""
-
+"""Seconds that stopped bodies get to return when the engine closes."""
 
 SCATTERED = 8
 """Stream blocks of a run from which on it is worth looking whether they can be fewer."""
@@ -93,17 +83,18 @@ class Runner:
         self._journal: Journal
         self._workplace: Workplace
         self._loop = asyncio.get_running_loop()
-        self._runs: dict[str, _Execution] = {}
+        self._runs: dict[str, Run] = {}
         # Two pools, so that steps never wait for workflows: a sync workflow owns its thread and runs its steps on it.
-        self._threads = Threads(settings.workflow_threads, "dbosflow-workflow")
+        self._bodies = Bodies(settings.workflow_threads, self._settle)
         self._step_threads = Threads(settings.step_threads, "dbosflow-step")
-        self._loans = Loans()
         self._reloads: set[asyncio.Task[None]] = set()
         self._coming: set[str] = set()
         """Workflows that are owned, and whose history is being read."""
+        self._timelines = 0
+        """How often the database turned out to be another one than it was."""
         self._cancel_at_launch: set[str] = set()
         self._closing = False
-        self._drained: list[_Execution] = []
+        self._drained: list[Run] = []
         """What ran here when the closing began."""
         self.when_scattered: Callable[[str], None] | None = None
         """Hears of workflows that ended and left many blocks."""
@@ -119,7 +110,7 @@ class Runner:
             self._settings,
             journal.submit,
             LoopHands(self._step_threads),
-            ThreadHands(self._loop, self._loans),
+            ThreadHands(self._loop, self._bodies.loans),
             self._family,
             self._watch,
             when_room_is_short,
@@ -134,23 +125,30 @@ class Runner:
 
     # -- begin -------------------------------------------------------------------------------------------------------
 
-    def launch(self, workflow_id: str, definition: WorkflowDef, input_text: str, *, queue: str = "") -> None:
-        """Runs a workflow that this lane has just started."""
+    def launch(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> Run | None:
+        """Runs a workflow that this lane has just started; ``None`` if the engine closes, and it goes on elsewhere."""
         inputs = definition.inputs
-        self._launch(workflow_id, definition, input_text, inputs=inputs, epoch=1, queue=queue, history=None, freed=None)
+        return self._launch(
+            workflow_id, definition, input_text, inputs=inputs, epoch=1, queue="", history=None, freed=None
+        )
 
-    async def resume(self, claimed: Sequence[Claimed], freed: Callable[[str], None], *, adopted: bool = False) -> None:
-        """Runs what this lane has claimed, each from its history; what it ``adopted`` may have run at any epoch."""
+    async def resume(self, claimed: Sequence[Claimed], freed: Callable[[str], None] = lambda _: None) -> None:
+        """Runs what this lane has claimed, each from its history."""
         ids = {one.id for one in claimed}
+        timeline = self._timelines
         self._coming |= ids
         try:
-            histories = await self._histories([one.id for one in claimed if adopted or one.epoch > 1])
+            histories = await self._histories([one.id for one in claimed if one.epoch > 1])
         finally:
             self._coming -= ids
         for one in claimed:
             definition = self._registry.get(one.name)
             running = self._runs.get(one.id)
-            if definition is None or self._closing or (running is not None and running.run.epoch >= one.epoch):
+            if running is not None and running.epoch >= one.epoch:  # its claim was forgotten in a crash of the server
+                if running.freed is None and not running.superseded:
+                    running.freed = freed
+                continue
+            if definition is None or self._closing:
                 freed(one.id)
                 continue
             history = histories.get(one.id)
@@ -158,13 +156,14 @@ class Runner:
                 one.id,
                 definition,
                 one.input,
-                inputs=one.input_streams or (),
+                inputs=one.inputs,
                 epoch=one.epoch,
                 queue=one.queue,
                 history=history,
                 freed=freed,
                 cancelled=one.cancel_requested,
             )
+        self._begin_anew(timeline, ids)
 
     async def _histories(self, ids: list[str]) -> dict[str, History]:
         """The histories of owned workflows. They are ours to run, so this is tried until it works."""
@@ -189,11 +188,11 @@ class Runner:
         history: History | None,
         freed: Callable[[str], None] | None,
         cancelled: bool = False,
-    ) -> None:
+    ) -> Run | None:
         if self._closing:  # nobody would stop it: it goes on elsewhere, once the lease is given up
             if freed is not None:
                 freed(workflow_id)
-            return
+            return None
         run = Run(
             self._workplace,
             workflow_id=workflow_id,
@@ -204,6 +203,7 @@ class Runner:
             history=history,
             inputs=inputs,
         )
+        run.freed = freed
         if cancelled or workflow_id in self._cancel_at_launch:
             self._cancel_at_launch.discard(workflow_id)
             run.cancelled = True
@@ -211,117 +211,35 @@ class Runner:
             self.when_launched(run)
         previous = self._runs.get(workflow_id)
         if previous is not None:  # an older pass that has not noticed yet
-            if freed is not None:
+            if run.freed is not None:
                 previous.freed = None  # the slot is that of the new pass, whenever the old one ends
-            self._stop(previous.run, "the workflow was taken over by a newer pass")
-        execution = self._runs[workflow_id] = _Execution(run, self._loop.create_future(), freed)
-        # In a context of its own: whoever caused this may be a workflow, whose branches are its own tasks only.
-        execution.task = self._loop.create_task(
-            self._execute(execution), name=f"dbosflow-run-{workflow_id}", context=Context()
-        )
-
-    # -- the body ----------------------------------------------------------------------------------------------------
-
-    async def _execute(self, execution: _Execution) -> None:
-        run = execution.run
-        try:
-            ending = await self._ending(run)
-            if run.stopping is None:
-                await self._end_leftovers(run)
-            if run.cancelled:
-                await self._family.cancel_children(run.workflow_id)
-                ending = Ending(WorkflowStatus.CANCELLED)
-            if run.stopping is None:
-                run.end(ending)
-                return  # `ended` is told when it is durable
-        except BaseException as stopped:
-            if run.stopping is None:
-                run.stop("its task was ended")
-                if not isinstance(stopped, asyncio.CancelledError | RunStopped):
-                    logger.exception("workflow %s: its run ended in an unexpected way", run.workflow_id)
-        if run.contradiction is not None:
-            logger.error("workflow %s is parked as blocked: %s", run.workflow_id, run.contradiction)
-            run.end(Ending(WorkflowStatus.BLOCKED, error=serde.dump_error(run.contradiction)))
-            return
-        self._finished(execution, None)
-
-    async def _ending(self, run: Run) -> Ending:
-        """Drives the body to its end."""
-        definition = run.definition
-        try:
-            run.check_active()
-            args, kwargs = definition.load_input(run.input_text)
-            if definition.is_async:
-                result = await self._on_loop(run, args, kwargs)
-            else:
-                result = await self._on_thread(run, args, kwargs)
-            return Ending(WorkflowStatus.SUCCEEDED, output=definition.result.round_trip(result)[0])
-        except BaseException as error:  # also of who calls sys.exit(): that ends one workflow, not the engine
-            if run.stopping is not None or isinstance(error, RunStopped | KeyboardInterrupt):
-                raise
-            if run.cancelled:
-                return Ending(WorkflowStatus.CANCELLED)
-            logger.info("workflow %s failed with %s: %s", run.workflow_id, type(error).__name__, error)
-            return Ending(WorkflowStatus.FAILED, error=serde.dump_error(error))
-
-    async def _on_loop(self, run: Run, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        token = current_scope.set(run.root)
-        try:
-            return await Strand(run.definition.call(*args, **kwargs), run.root)
-        finally:
-            current_scope.reset(token)
-
-    async def _on_thread(self, run: Run, args: list[Any], kwargs: dict[str, Any]) -> Any:
-        def call() -> Any:
-            run.check_active()
-            run.root.owner = ThreadOwner()
-            current_scope.set(run.root)
-            return run.definition.call(*args, **kwargs)
-
-        returned: Future[Any] = Future()
-        body = Body(partial(settle, returned, partial(copy_context().run, carried, call)))
-        with self._loans.offered(run.workflow_id, body):
-            self._threads.submit(body)
-            return await asyncio.wrap_future(returned)
-
-    async def _end_leftovers(self, run: Run) -> None:
-        """Branches that nobody waited for end with their workflow, as tasks do with their loop."""
-        run.ending = True
-        if run.conductor is not None:
-            run.conductor.finish()
-        tasks = run.tasks()
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            _, stubborn = await asyncio.wait(tasks, timeout=_LEFTOVER_GRACE)
-            for task in stubborn:
-                logger.warning("workflow %s has ended, but its task %s has not", run.workflow_id, task.get_name())
+            self._stop(previous, "the workflow was taken over by a newer pass")
+        self._runs[workflow_id] = run
+        self._bodies.begin(run)
+        return run
 
     # -- the end, as the journal tells it ----------------------------------------------------------------------------
 
     def ended(self, run: Run, ending: Ending) -> None:
         """The end of ``run`` is durable."""
-        execution = self._runs.get(run.workflow_id)
-        if execution is not None and execution.run is run:
-            self._finished(execution, ending)
+        self._settle(run, ending)
         if ending.status.ended and run.blocks >= SCATTERED and self.when_scattered is not None:
             self.when_scattered(run.workflow_id)
 
     def cancel(self, workflow_id: str) -> None:
         """Carries a cancel request out: the body hears of it now, and has the grace to clean up."""
-        execution = self._runs.get(workflow_id)
-        if execution is None:
+        run = self._runs.get(workflow_id)
+        if run is None:
             if workflow_id in self._coming:
                 self._cancel_at_launch.add(workflow_id)
-        elif not execution.run.cancelled:
+        elif not run.cancelled:
             logger.info("workflow %s is asked to end", workflow_id)
-            execution.run.cancel()
-            self._loop.call_later(self._settings.grace, self._cut_short, execution)
+            run.cancel()
+            self._loop.call_later(self._settings.grace, self._cut_short, run)
 
-    def _cut_short(self, execution: _Execution) -> None:
+    def _cut_short(self, run: Run) -> None:
         """Ends a cancelled run whose body does not end."""
-        run = execution.run
-        if self._runs.get(run.workflow_id) is execution and not run.ending and run.stopping is None:
+        if self._runs.get(run.workflow_id) is run and not run.ending and run.stopping is None:
             logger.warning("workflow %s is cancelled; its body has not ended within the grace", run.workflow_id)
             run.stop("it was cancelled, and did not end within the grace")
             self._journal.finish(run, Ending(WorkflowStatus.CANCELLED))
@@ -333,16 +251,16 @@ class Runner:
 
     def lane_lost(self) -> None:
         """Every run of the lane is owned elsewhere, or will be."""
-        for execution in tuple(self._runs.values()):
-            self._stop(execution.run, "the lease of this worker is lost")
+        for run in tuple(self._runs.values()):
+            self._stop(run, "the lease of this worker is lost")
 
     def moved(self, run: Run) -> None:
         """The tables are not what ``run`` remembers: it begins a new pass from its history."""
-        execution = self._runs.get(run.workflow_id)
-        if execution is None or execution.run is not run or run.workflow_id in self._coming:
+        if self._runs.get(run.workflow_id) is not run or run.workflow_id in self._coming:
             return
-        freed, execution.freed = execution.freed, None  # the new pass keeps the slot
+        freed, run.freed = run.freed, None  # the new pass keeps the slot
         self._coming.add(run.workflow_id)
+        run.superseded = True
         self._stop(run, "the workflow reloads its history")
         task = self._loop.create_task(self._reload(run, freed), name=f"dbosflow-reload-{run.workflow_id}")
         self._reloads.add(task)
@@ -354,17 +272,23 @@ class Runner:
     def _stop(self, run: Run, why: str) -> None:
         """Stops a run, also one whose body is over and whose end is not durable yet."""
         run.stop(why)
-        execution = self._runs.get(run.workflow_id)
-        if execution is not None and execution.run is run and execution.task is not None and execution.task.done():
-            self._finished(execution, None)
+        if run.task is not None and run.task.done():
+            self._settle(run)
 
     def reload_all(self) -> None:
         """The database is another one than it was: every run begins a new pass."""
-        for execution in tuple(self._runs.values()):
-            self.moved(execution.run)
+        self._timelines += 1
+        for run in tuple(self._runs.values()):
+            self.moved(run)
+
+    def _begin_anew(self, timeline: int, ids: Iterable[str]) -> None:
+        """Reloads runs whose claims or histories may be of another ``timeline``: they were not there to be reloaded."""
+        if timeline != self._timelines:
+            for run in [self._runs[one] for one in ids if one in self._runs]:
+                self.moved(run)
 
     async def _reload(self, run: Run, freed: Callable[[str], None] | None) -> None:
-        workflow_id = run.workflow_id
+        workflow_id, timeline = run.workflow_id, self._timelines
         try:
             async with self._journal.lane() as connection:
                 epoch = await workflow.renew_epoch(
@@ -387,20 +311,18 @@ class Runner:
             history=history,
             freed=freed,
         )
+        self._begin_anew(timeline, [workflow_id])
 
-    def _finished(self, execution: _Execution, ending: Ending | None) -> None:
-        run = execution.run
-        if self._runs.get(run.workflow_id) is execution:
+    def _settle(self, run: Run, ending: Ending | None = None) -> None:
+        """A run is over: with a durable end, or without one, and then it goes on elsewhere."""
+        if self._runs.get(run.workflow_id) is run:
             del self._runs[run.workflow_id]
-        if not execution.settled.done():
-            execution.settled.set_result(ending)
-            if execution.freed is not None:
-                execution.freed(run.workflow_id)
+        run.settle(ending)
 
     async def settled(self, workflow_id: str) -> Ending | None:
         """The durable end of a run of this process; ``None`` if there is none here, or it stopped."""
-        execution = self._runs.get(workflow_id)
-        return None if execution is None else await asyncio.shield(execution.settled)
+        run = self._runs.get(workflow_id)
+        return None if run is None else await run.settled()
 
     # -- the engine closes -------------------------------------------------------------------------------------------
 
@@ -410,17 +332,17 @@ class Runner:
             return
         self._closing = True
         self._drained = list(self._runs.values())
-        for execution in self._drained:
-            execution.run.drain(partial(self._stop_soon, execution.run))
+        for run in self._drained:
+            run.drain(partial(self._stop_soon, run))
 
     async def close(self, grace: float) -> None:
         """Lets running step bodies finish for ``grace`` seconds, then stops every run. Nothing begins meanwhile."""
         self.drain()
-        executions = self._drained
-        await self._hand_over({execution.settled: execution.run for execution in executions}, grace)
-        for execution in executions:
-            self._stop(execution.run, "the engine closes")
-        tasks = {execution.task: execution.run for execution in executions if execution.task is not None}
+        runs = self._drained
+        await self._hand_over(runs, grace)
+        for run in runs:
+            self._stop(run, "the engine closes")
+        tasks = {run.task: run for run in runs if run.task is not None}
         if tasks:
             _, stubborn = await asyncio.wait(tasks, timeout=_LEFTOVER_GRACE)
             for task in stubborn:
@@ -432,11 +354,12 @@ class Runner:
                 task.cancel()
         for task in self._reloads:
             task.cancel()
-        for pool in (self._threads, self._step_threads):
-            pool.shutdown()
+        self._bodies.close()
+        self._step_threads.shutdown()
 
-    async def _hand_over(self, running: dict[asyncio.Future[Ending | None], Run], grace: float) -> None:
+    async def _hand_over(self, runs: list[Run], grace: float) -> None:
         """Gives runs up as they stop, so that peers need not wait for those whose steps take the whole grace."""
+        running = {run.when_settled(self._loop.create_future()): run for run in runs}
         deadline = self._loop.time() + grace
         while running:
             remaining = deadline - self._loop.time()
@@ -457,15 +380,3 @@ class Runner:
             logger.warning("%d workflows are handed over a little later: %s", len(runs), error)  # with the lane
         else:
             self._announce(map(queue_topic, queues))
-
-
-class _Execution:
-    """A run, the task that drives it, and who waits for its end."""
-
-    __slots__ = ("freed", "run", "settled", "task")
-
-    def __init__(self, run: Run, settled: asyncio.Future[Ending | None], freed: Callable[[str], None] | None) -> None:
-        self.run = run
-        self.settled = settled
-        self.freed = freed
-        self.task: asyncio.Task[None] | None = None

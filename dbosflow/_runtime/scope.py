@@ -7,15 +7,16 @@ having a scope is therefore no proof of owning it; a branch checks that for itse
 from __future__ import annotations
 
 import os
-from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
-from dbosflow._runtime.branch import Branch
+from dbosflow._runtime.branch import SCOPE, Branch
 from dbosflow._runtime.undecided import Producer
 from dbosflow.errors import NotInWorkflowError
 
 if TYPE_CHECKING:
+    from contextvars import ContextVar
+
     from dbosflow._runtime.run import Run
 
 
@@ -50,7 +51,7 @@ class PlainCall:
 
 Scope = Branch | Attempt | PlainCall
 
-current_scope: ContextVar[Scope | None] = ContextVar("dbosflow_scope", default=None)
+current_scope: ContextVar[Scope | None] = cast("ContextVar[Scope | None]", SCOPE)
 
 
 # A process that a step forks (multiprocessing does) is not the one that owns the workflow: there it is plain code.

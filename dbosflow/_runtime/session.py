@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from dbosflow._store.connect import connect_async
 from dbosflow._store.queries import fetch_all
 
 if TYPE_CHECKING:
-    from psycopg import AsyncConnection
+    from collections.abc import AsyncIterator
 
+    from dbosflow._store.connection import Connection
     from dbosflow.config import Settings
 
 
 class Session:
     """One connection, in autocommit, set up by the statement ``setup`` of ``sql/batch.sql``.
 
-    Its user raises what the database raises, and asks again: ``connection()`` replaces what is broken.
+    Its user raises what the database raises, and asks again: the next ``turn()`` replaces what is broken.
     """
 
     def __init__(self, url: str, settings: Settings, setup: str) -> None:
@@ -25,22 +27,29 @@ class Session:
         self._settings = settings
         self._setup = setup
         self._lock = asyncio.Lock()
-        self._connection: AsyncConnection[Any] | None = None
+        self._connection: Connection | None = None
+
+    @property
+    def ready(self) -> Connection | None:
+        """Its connection, if there is one that works as far as is known."""
+        connection = self._connection
+        return None if connection is None or connection.closed or connection.broken else connection
 
     @property
     def backend_pid(self) -> int | None:
         """The server process of its connection, if there is one."""
-        connection = self._connection
-        return None if connection is None or connection.closed else connection.info.backend_pid
+        connection = self.ready
+        return None if connection is None else connection.info.backend_pid
 
-    async def connection(self) -> AsyncConnection[Any]:
-        """The connection. Raises when none can be had within ``connect_timeout``."""
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[Connection]:
+        """The connection, for the caller alone. Raises when none can be had within ``connect_timeout``."""
         async with self._lock:
-            connection = self._connection
-            if connection is None or connection.closed or connection.broken:
+            connection = self.ready
+            if connection is None:
                 await self.close()
                 connection = self._connection = await self._connect()
-            return connection
+            yield connection
 
     async def close(self) -> None:
         """Disconnects."""
@@ -48,7 +57,7 @@ class Session:
         if connection is not None:
             await connection.close()
 
-    async def _connect(self) -> AsyncConnection[Any]:
+    async def _connect(self) -> Connection:
         settings = self._settings
         connection = await connect_async(self._url, timeout=settings.connect_timeout, pooled=bool(settings.pooled))
         try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbosflow._store.notify import DEATH_TOPIC
+from dbosflow._store.notify import DEATH_TOPIC, part_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -19,28 +19,63 @@ class Signals:
 
     def __init__(self) -> None:
         self._subscribers: dict[str, list[Callable[[], None]]] = {}
+        self._parts: dict[str, dict[str, None]] = {}
+        self.when_wanted: Callable[[], None] = lambda: None
+        """Is called when somebody wants to hear of a part of the topics that nobody wanted to hear of before."""
 
     def subscribe(self, topic: str, tell: Callable[[], None]) -> Callable[[], None]:
         """Calls ``tell`` at each wake-up of ``topic``; gives what ends that."""
-        self._subscribers.setdefault(topic, []).append(tell)
+        subscribers = self._subscribers.get(topic)
+        if subscribers is None:
+            subscribers = self._subscribers[topic] = []
+            self._want(topic)
+        subscribers.append(tell)
 
         def unsubscribe() -> None:
-            subscribers = self._subscribers.get(topic, [])
             if tell in subscribers:
                 subscribers.remove(tell)
-            if not subscribers:
-                self._subscribers.pop(topic, None)
+            if not subscribers and self._subscribers.get(topic) is subscribers:
+                del self._subscribers[topic]
+                self._leave(topic)
 
         return unsubscribe
 
+    @property
+    def parts(self) -> frozenset[str]:
+        """The parts of the topics that somebody wants to hear of: see ``notify.part_of``."""
+        return frozenset(self._parts)
+
     def wake(self, topics: Iterable[str]) -> None:
-        """Tells the subscribers of these topics."""
+        """Calls everybody who wants to hear of one of these topics; a death concerns everybody."""
         for topic in topics:
             if topic == DEATH_TOPIC:
                 self.wake_all()
+                return
             for tell in tuple(self._subscribers.get(topic, ())):
                 tell()
 
+    def wake_part(self, part: str) -> None:
+        """Calls everybody who wants to hear of a topic in this part."""
+        self.wake(tuple(self._parts.get(part, ())))
+
     def wake_all(self) -> None:
-        """Tells every subscriber: hints may have been lost."""
-        self.wake(tuple(self._subscribers))
+        """Calls everybody."""
+        for subscribers in tuple(self._subscribers.values()):
+            for tell in tuple(subscribers):
+                tell()
+
+    def _want(self, topic: str) -> None:
+        part = part_of(topic)
+        topics = self._parts.get(part)
+        if topics is None:
+            self._parts[part] = {topic: None}
+            self.when_wanted()
+        else:
+            topics[topic] = None
+
+    def _leave(self, topic: str) -> None:
+        part = part_of(topic)
+        topics = self._parts[part]
+        del topics[topic]
+        if not topics:
+            del self._parts[part]

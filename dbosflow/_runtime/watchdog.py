@@ -11,8 +11,8 @@ import logging
 import sys
 import threading
 import time
-import traceback
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.threads import ThreadService
 
@@ -64,8 +64,20 @@ class Watchdog(ThreadService):
         return f"workflow {branch.run.workflow_id!r} ({branch.run.definition.name}), {where},"
 
     def _place(self) -> str:
-        frame = sys._current_frames().get(self._loop_thread)  # noqa: SLF001 (what faulthandler shows, as text)
-        if frame is None:
-            return "an unknown place"
-        frames = traceback.extract_stack(frame)[-_FRAMES_SHOWN:]
-        return " <- ".join(f"{one.filename}:{one.lineno} in {one.name}" for one in reversed(frames))
+        return " <- ".join(_innermost(self._loop_thread)) or "an unknown place"
+
+
+def _innermost(thread: int) -> list[str]:
+    """Where a thread is just now, innermost first.
+
+    Few steps, and no file is read meanwhile: a frame of a thread that goes on may be gone, and CPython 3.11 has been
+    seen to give something else in its place.
+    """
+    places: list[str] = []
+    frame: Any = sys._current_frames().get(thread)  # noqa: SLF001 (what faulthandler shows, as text)
+    with suppress(AttributeError):
+        while frame is not None and len(places) < _FRAMES_SHOWN:
+            code = frame.f_code
+            places.append(f"{code.co_filename}:{frame.f_lineno} in {code.co_name}")
+            frame = frame.f_back
+    return places

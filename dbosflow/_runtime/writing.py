@@ -51,7 +51,7 @@ def set_on_retry(scope: Scope, key: str, on_retry: OnRetry) -> None:
         producer = Producer(scope.record_key, None, scope)
     elif on_retry == "resume":
         producer = Producer(f"{scope.key}@{RESUMED}", RESUMED, scope)
-        scope.run.resume_producer(key, producer.name)
+        scope.run.streams.resume_producer(key, producer.name)
     else:
         assert_never(on_retry)
     if scope.producers.setdefault(key, producer) != producer:
@@ -65,18 +65,18 @@ async def write_on_loop(scope: Scope, key: str, text: str, what: str) -> None:
         scope.check_owner(what)
         run, producer = scope.run, scope.producer
         run.check_active()
-        if run.needs_room(key, producer) and not await _room_for(scope):
-            run.refuse_for_room(key, producer)
-        run.write(key, text, producer)
+        if run.streams.needs_room(key, producer) and not await _room_for(scope):
+            run.streams.refuse_for_room(key, producer)
+        run.streams.write(key, text, producer)
         scope.unbreathed += 1 + len(text) // _WEIGHT_BYTES
         if scope.unbreathed >= _BREATH:
             scope.unbreathed = 0
             await _breathe(scope, what)
     elif isinstance(scope, Attempt):
         run, producer = scope.run, scope.producer(key)
-        if run.needs_room(key, producer) and not await run.loop_hands.room(run):
-            run.refuse_for_room(key, producer)
-        run.write(key, text, producer)
+        if run.streams.needs_room(key, producer) and not await run.loop_hands.room(run):
+            run.streams.refuse_for_room(key, producer)
+        run.streams.write(key, text, producer)
 
 
 async def write_on_thread(scope: Scope, key: str, text: str, what: str) -> None:
@@ -90,9 +90,9 @@ async def write_on_thread(scope: Scope, key: str, text: str, what: str) -> None:
         producer = scope.producer
     else:
         producer = scope.producer(key)
-    if run.needs_room(key, producer) and not await run.thread_hands.room(run):
-        run.refuse_for_room(key, producer)
-    run.write(key, text, producer)
+    if run.streams.needs_room(key, producer) and not await run.thread_hands.room(run):
+        run.streams.refuse_for_room(key, producer)
+    run.streams.write(key, text, producer)
 
 
 def close(scope: Scope, key: str, what: str, kind: FrameKind = FrameKind.COMPLETE, payload: str | None = None) -> None:
@@ -100,9 +100,9 @@ def close(scope: Scope, key: str, what: str, kind: FrameKind = FrameKind.COMPLET
     if isinstance(scope, Branch):
         scope.check_owner(what)
         scope.run.check_active()
-        scope.run.close_stream(key, scope.producer, kind, payload)
+        scope.run.streams.close(key, scope.producer, kind, payload)
     elif isinstance(scope, Attempt):
-        scope.run.close_stream(key, scope.producer(key), kind, payload)
+        scope.run.streams.close(key, scope.producer(key), kind, payload)
 
 
 def written(scope: Scope, key: str) -> int:
@@ -110,7 +110,7 @@ def written(scope: Scope, key: str) -> int:
     if isinstance(scope, PlainCall):
         return 0
     producer = scope.producer if isinstance(scope, Branch) else scope.producer(key)
-    return scope.run.write_count(key, producer.name)
+    return scope.run.streams.count(key, producer.name)
 
 
 async def _room_for(branch: Branch) -> bool:

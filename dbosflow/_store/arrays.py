@@ -60,7 +60,20 @@ def _number(code: str) -> Callable[[Any], bytes]:
     return lambda number: write(size, number)
 
 
+@dataclass(frozen=True, slots=True)
+class ScalarType:
+    """How one value of a type is written."""
+
+    oid: int
+    dump: Callable[[Any], bytes]
+
+
 TEXTS = ArrayType(1009, 25, _text)
+SCALARS = {
+    "text": ScalarType(25, str.encode),
+    "integer": ScalarType(23, Struct(">i").pack),
+    "uuid": ScalarType(2950, lambda value: value.bytes),
+}
 ARRAYS = {
     "text[]": TEXTS,
     "integer[]": ArrayType(1007, 23, _number("i")),
@@ -68,6 +81,7 @@ ARRAYS = {
     "double precision[]": ArrayType(1022, 701, _number("d")),
     "boolean[]": ArrayType(1000, 16, _number("?")),
 }
+TYPES: dict[str, ArrayType | ScalarType] = ARRAYS | SCALARS
 """By the names that the statements cast their parameters to."""
 
 

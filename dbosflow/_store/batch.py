@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow._store import statements
 from dbosflow._store.arrays import ARRAYS, ArrayType
+from dbosflow._store.queries import fetch_all
 from dbosflow._store.wire import Statement, execute
 
 if TYPE_CHECKING:
@@ -23,6 +24,9 @@ _SECTION = re.compile(r"^-- \[(\w+)\n(.*?)^-- \]\n", re.MULTILINE | re.DOTALL)
 _CAST = re.compile(r":(\w+)::(\w+(?: precision)?\[\])")
 _UUID = 2950
 """The type id of the worker's."""
+_TEXT = 25
+_TIMELINE = "timeline"
+"""The section that guards a batch against another timeline than the one that is told."""
 
 _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
     "runs": {"run": ("ids", "epochs")},
@@ -78,7 +82,7 @@ class BatchRows:
 
     def shape(self) -> tuple[str, ...]:
         """The sections that this batch has rows for."""
-        return tuple(name for name in _COLUMNS if getattr(self, name))
+        return tuple([name for name in _COLUMNS if getattr(self, name)])
 
     def arrays(self) -> Iterator[tuple[Any, ...]]:
         """The columns of its rows, in the order of :func:`parameters`."""
@@ -103,6 +107,8 @@ class BatchResult:
     mine: frozenset[str]
     moved: frozenset[str]
     started: frozenset[str]
+    timeline: str | None = None
+    """The server's, if one was told."""
 
 
 @cache
@@ -118,27 +124,39 @@ def batch_statement(shape: tuple[str, ...], schema: str) -> str:
 @cache
 def _prepared(shape: tuple[str, ...], schema: str) -> tuple[Statement, tuple[ArrayType, ...]]:
     """The statement of a shape as the wire takes it, and the types of its arrays."""
-    names = parameters(shape)
-    text = statements.numbered(batch_statement(shape, schema), ("worker_id", *names))
+    names = parameters(tuple(section for section in shape if section != _TIMELINE))
+    singles = {"worker_id": _UUID} | ({"timeline": _TEXT} if _TIMELINE in shape else {})
+    text = statements.numbered(batch_statement(shape, schema), (*singles, *names))
     types = tuple(_types()[name] for name in names)
     return Statement(
-        f"dbosflow_batch_{'_'.join(shape)}".encode(), text.encode(), (_UUID, *(one.oid for one in types))
+        f"dbosflow_batch_{'_'.join(shape)}".encode(), text.encode(), (*singles.values(), *(one.oid for one in types))
     ), types
 
 
-async def write_batch(connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str) -> BatchResult:
-    """Sends one batch. Raises what psycopg raises; then nothing is known of it until a witness is asked for."""
-    statement, types = _prepared(rows.shape(), schema)
-    values: list[bytes | None] = [worker_id.bytes]
+async def write_batch(
+    connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str, timeline: str | None = None
+) -> BatchResult:
+    """Sends one batch, which is not written on another ``timeline``.
+
+    Raises what psycopg raises; then nothing is known of it until a witness is asked for.
+    """
+    shape = rows.shape() if timeline is None else (_TIMELINE, *rows.shape())
+    statement, types = _prepared(shape, schema)
+    values: list[bytes | None] = [worker_id.bytes] if timeline is None else [worker_id.bytes, timeline.encode()]
     for array_type, items in zip(types, rows.arrays(), strict=True):
         # ``unnest`` fills up with nulls what is NULL as a whole: that are most columns of most batches.
         values.append(None if items.count(None) == len(items) else array_type.dump(items))
     result = await execute(connection, statement, values, prepare=connection.prepare_threshold is not None)
     row = {result.fname(column): result.get_value(0, column) for column in range(result.nfields)}
-    return BatchResult(row[b"leased"] == b"t", row[b"written"] == b"t", *map(_ids, (row.get(name) for name in _IDS)))
-
-
-_IDS = (b"mine", b"moved", b"started")
+    started, timeline_found = row.get(b"started"), row.get(b"timeline")
+    return BatchResult(
+        leased=row[b"leased"] == b"t",
+        written=row[b"written"] == b"t",
+        mine=_ids(row.get(b"mine")),
+        moved=_ids(row.get(b"moved")),
+        started=frozenset([start[0] for start in rows.starts]) if started is None else _ids(started),
+        timeline=None if timeline_found is None else timeline_found.decode(),
+    )
 
 
 def _ids(text: bytes | None) -> frozenset[str]:
@@ -148,24 +166,23 @@ def _ids(text: bytes | None) -> frozenset[str]:
 _NOBODY: frozenset[str] = frozenset()
 
 
-async def is_durable(connection: AsyncConnection[Any], rows: BatchRows, schema: str) -> bool:
-    """Whether this batch was committed, told by one row that only it can have written.
+async def is_durable(connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str) -> bool:
+    """Whether this batch was committed, told by one row that only it can have written; and durable, if it was.
 
     One statement is all or nothing, so one row of it tells. A batch of nothing but starts has no such row and needs
     none: sending it again is harmless.
     """
-    named = statements.load("batch", schema)
+    values: dict[str, Any]
     if rows.records:
         workflow_id, key, _, epoch = rows.records[0][:4]
-        statement, values = named["witness_record"], {"workflow_id": workflow_id, "key": key, "epoch": epoch}
+        name, values = "witness_record", {"workflow_id": workflow_id, "key": key, "epoch": epoch}
     elif rows.blocks:
         workflow_id, key, offset = rows.blocks[0][:3]
-        statement = named["witness_block"]
+        name = "witness_block"
         values = {"workflow_id": workflow_id, "key": key, "offset": offset, "epoch": rows.blocks[0][-1]}
     elif rows.ends:
         workflow_id, epoch = rows.ends[0][:2]
-        statement, values = named["witness_end"], {"workflow_id": workflow_id, "epoch": epoch}
+        name, values = "witness_end", {"workflow_id": workflow_id, "epoch": epoch}
     else:
         return False
-    cursor = await connection.execute(statements.literal(statement), values)
-    return await cursor.fetchone() is not None
+    return bool(await fetch_all(connection, schema, "batch", name, worker_id=worker_id, **values))

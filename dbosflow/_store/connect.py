@@ -5,6 +5,10 @@ too many connections, a name that does not resolve yet) is tried again, with jit
 What only a person can mend (a wrong password, an unknown database) fails at once. No message holds a password: the
 place is named from parsed parameters, and libpq's own words about a URL that it could not parse are left out, since
 they quote it.
+
+A URL may name several hosts, of which one is the primary (``target_session_attrs=read-write``). One that is silent, as
+the old primary may be after a failover, costs each attempt that begins with it two seconds, the least that libpq
+allows; a short lease is over by then. So the host that answered last is asked first.
 """
 
 from __future__ import annotations
@@ -14,11 +18,12 @@ import math
 import random
 import re
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
 
 import psycopg
 from psycopg import conninfo, pq
 
+from dbosflow._store.connection import Connection
 from dbosflow.errors import ConfigurationError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
@@ -34,6 +39,12 @@ _LONGEST_PAUSE = 1.0
 # libpq allows no shorter connect_timeout; a longer one would wait for a silent host when the next may answer.
 _SHORTEST_ATTEMPT = 2
 _LONGEST_ATTEMPT = 10
+
+_ONE_OF_THEM = {"read-write", "primary"}
+"""The ``target_session_attrs`` by which only one of several hosts will do, so that their order means nothing."""
+
+_answered: dict[str, int] = {}
+"""Which of a URL's hosts answered last."""
 
 # A peer that fell silent is noticed within the order of a lease, not after the kernel's two hours.
 _DEFAULTS: Mapping[str, str | int] = {
@@ -68,12 +79,37 @@ class _Target(NamedTuple):
 
     url: str
     settings: dict[str, Any]
-    hosts: int
+    hosts: list[tuple[str, str]]
+    """Host and port of each, in the order of the URL."""
     place: str
 
+    def reached(self, url: str, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+        """Remembers which host this is."""
+        host = (connection.info.host, str(connection.info.port))
+        if host in self.hosts:
+            _answered[url] = self.hosts.index(host)
 
-def connect(url: str, *, timeout: float = TIMEOUT, pooled: bool = False) -> psycopg.Connection[TupleRow]:
+
+class PoolConnection(Connection):
+    """A connection of a pool, which connects by itself: to the same host, with the same settings as everybody else."""
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **settings: Any) -> Self:
+        """Connects once: the pool tries again."""
+        target = _target(conninfo)
+        patience = _LONGEST_ATTEMPT if len(target.hosts) == 1 else _SHORTEST_ATTEMPT + 1
+        connection = await super().connect(target.url, **{"connect_timeout": patience, **target.settings, **settings})
+        target.reached(conninfo, connection)
+        return connection
+
+
+def connect(
+    url: str, *, timeout: float = TIMEOUT, pooled: bool = False, silence: float | None = None
+) -> psycopg.Connection[TupleRow]:
     """A connection in autocommit mode, tried for up to ``timeout`` seconds; ``pooled`` ones prepare no statements.
+
+    ``silence`` is after how many seconds it breaks if the peer acknowledges nothing of what was sent (where TCP and the
+    system can tell).
 
     Raises:
         ConfigurationError: the URL cannot be read, or the server refuses the user, the password or the database.
@@ -82,11 +118,18 @@ def connect(url: str, *, timeout: float = TIMEOUT, pooled: bool = False) -> psyc
     target, deadline, failures = _target(url), time.monotonic() + timeout, 0
     while True:
         try:
-            return psycopg.connect(target.url, autocommit=True, **_attempt(target, deadline, pooled=pooled))
+            settings = _attempt(target, deadline, pooled=pooled)
+            if silence is not None and "tcp_user_timeout" in settings:
+                settings["tcp_user_timeout"] = math.ceil(silence * 1000)
+            connection = psycopg.connect(target.url, autocommit=True, **settings)
         except _FAILURES as error:
             failures += 1
             pause = _pause(error, target, timeout, deadline, failures)
+        else:
+            target.reached(url, connection)
+            return connection
         time.sleep(pause)
+        target = _target(url)
 
 
 async def connect_async(
@@ -94,18 +137,22 @@ async def connect_async(
     *,
     timeout: float = TIMEOUT,  # noqa: ASYNC109 - bounds all attempts; a cancel scope would lose the last failure
     pooled: bool = False,
-) -> psycopg.AsyncConnection[TupleRow]:
+) -> Connection:
     """Awaitable twin of :func:`connect`."""
     target, deadline, failures = _target(url), time.monotonic() + timeout, 0
     while True:
         try:
-            return await psycopg.AsyncConnection.connect(
+            connection = await Connection.connect(
                 target.url, autocommit=True, **_attempt(target, deadline, pooled=pooled)
             )
         except _FAILURES as error:
             failures += 1
             pause = _pause(error, target, timeout, deadline, failures)
+        else:
+            target.reached(url, connection)
+            return connection
         await asyncio.sleep(pause)
+        target = _target(url)
 
 
 def _target(url: str) -> _Target:
@@ -123,12 +170,21 @@ def _target(url: str) -> _Target:
         _unreadable()
     hosts = (known["host"] or known["hostaddr"] or "local socket").split(",")
     ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
-    where = ", ".join(f"{host}:{port}" for host, port in zip(hosts, ports, strict=True))
+    places = list(zip(hosts, ports, strict=True))
+    where = ", ".join(f"{host}:{port}" for host, port in places)
     place = f"{where}, database {known['dbname'] or known['user']!r}, user {known['user']!r}"
     settings: dict[str, Any] = {key: value for key, value in _DEFAULTS.items() if key not in given}
     if known["connect_timeout"]:
         settings["connect_timeout"] = known["connect_timeout"]
-    return _Target(url, settings, len(hosts), place)
+    if known["target_session_attrs"] in _ONE_OF_THEM and (first := _answered.get(url)):
+        url = conninfo.make_conninfo(url, **_from(first, known))
+    return _Target(url, settings, places, place)
+
+
+def _from(first: int, known: Mapping[str, str]) -> dict[str, str]:
+    """The lists of a URL with several hosts, to be tried from the host of this number on."""
+    lists = {name: known[name].split(",") for name in ("host", "hostaddr", "port")}
+    return {name: ",".join(each[first:] + each[:first]) for name, each in lists.items() if len(each) > 1}
 
 
 def refuse_misplaced_secrets(url: str) -> None:
@@ -155,7 +211,7 @@ def _unreadable() -> NoReturn:
 
 def _attempt(target: _Target, deadline: float, *, pooled: bool) -> dict[str, Any]:
     """The settings of one attempt: each of the URL's hosts gets its share of the time that is left."""
-    share = math.ceil((deadline - time.monotonic()) / target.hosts)
+    share = math.ceil((deadline - time.monotonic()) / len(target.hosts))
     allowed = min(max(share, _SHORTEST_ATTEMPT), _LONGEST_ATTEMPT)
     # A pooler in transaction mode would run a prepared statement on a connection that does not know it.
     prepared = {"prepare_threshold": None} if pooled else {}

@@ -1,8 +1,11 @@
-"""NOTIFY and LISTEN: one channel a schema, each payload a JSON array of topics.
+"""NOTIFY and LISTEN: some channels a schema, each payload a JSON array of topics.
 
 A topic is a hint that something may be read anew: ``w<workflow id>``, ``s<workflow id>␟<stream key>``, ``q<queue>``,
-``d`` (a worker came or went), ``c`` (a cancel was asked for). Hints may be lost, doubled or late; nothing but latency
-depends on them.
+``d`` (a worker came or went), ``x`` (one has died), ``c`` (a cancel was asked for). Hints may be lost, doubled or late;
+nothing but latency depends on them.
+
+The topics have parts, each with a channel of its own, and a process listens to those parts in which somebody wants to
+hear something: an idle worker to its queues and to what concerns every process, whatever the others stream.
 """
 
 from __future__ import annotations
@@ -10,21 +13,25 @@ from __future__ import annotations
 import json
 import time
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from json.encoder import encode_basestring
+from typing import TYPE_CHECKING, Any, LiteralString
 from uuid import uuid4
+from zlib import crc32
 
 from psycopg import sql
 
 from dbosflow._store import statements
 from dbosflow._store.arrays import TEXTS
-from dbosflow._store.wire import Statement, execute
+from dbosflow._store.wire import Statement, answer, execute, send
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     from psycopg import AsyncConnection
 
 MAX_PAYLOAD = 7999  # bytes; Postgres takes fewer than 8000
+SEPARATOR = "\x1f"
+"""Between a workflow's id and a stream's key. Either may hold it: then topics collide, and are hints all the same."""
 WORKERS_TOPIC = "d"
 DEATH_TOPIC = "x"
 """A worker has died, and the hints of its last commits perhaps with it: everybody reads anew."""
@@ -33,7 +40,7 @@ CANCEL_TOPIC = "c"
 
 def stream_topic(workflow_id: str, key: str) -> str:
     """The topic of one stream."""
-    return f"s{workflow_id}\x1f{key}"
+    return f"s{workflow_id}{SEPARATOR}{key}"
 
 
 def workflow_topic(workflow_id: str) -> str:
@@ -46,25 +53,39 @@ def queue_topic(queue: str) -> str:
     return f"q{queue}"
 
 
-def channel(schema: str) -> str:
-    """The channel that a schema's processes listen on."""
-    return f"dbosflow:{schema}"
+EVERYBODYS = ""
+"""The part of the topics that every process hears of."""
+_QUEUE_PARTS, _WORKFLOW_PARTS = 8, 32
+PARTS = frozenset(
+    {EVERYBODYS, *(f"q{number}" for number in range(_QUEUE_PARTS)), *(f"w{n}" for n in range(_WORKFLOW_PARTS))}
+)
+"""All of them."""
 
 
-def payloads(topics: Iterable[str]) -> Iterator[str]:
+def part_of(topic: str) -> str:
+    """The part that a topic belongs to; in every process the same one. A workflow and its streams share theirs."""
+    kind = topic[:1]
+    if kind in {"w", "s"}:
+        return f"w{crc32(topic[1:].partition(SEPARATOR)[0].encode()) % _WORKFLOW_PARTS}"
+    if kind == "q":
+        return f"q{crc32(topic[1:].encode()) % _QUEUE_PARTS}"
+    return EVERYBODYS
+
+
+def channel(schema: str, part: str) -> str:
+    """The channel of a part of a schema's topics."""
+    return f"dbosflow:{schema}:{part}" if part else f"dbosflow:{schema}"
+
+
+def payloads(topics: Sequence[str]) -> Iterator[str]:
     """``topics`` as payloads, each short enough. No topic is dropped: identifiers are far shorter than a payload."""
-    pending: list[str] = []
-    size = 2
-    for topic in topics:
-        text = json.dumps(topic, ensure_ascii=False)
-        length = len(text.encode()) + 1
-        if pending and size + length > MAX_PAYLOAD:
-            yield f"[{','.join(pending)}]"
-            pending, size = [], 2
-        pending.append(text)
-        size += length
-    if pending:
-        yield f"[{','.join(pending)}]"
+    text = f"[{','.join(map(encode_basestring, topics))}]"
+    if len(text.encode()) <= MAX_PAYLOAD or len(topics) == 1:
+        yield text
+    else:
+        half = len(topics) // 2
+        yield from payloads(topics[:half])
+        yield from payloads(topics[half:])
 
 
 def topics_of(payload: str) -> list[str]:
@@ -78,14 +99,43 @@ def topics_of(payload: str) -> list[str]:
 
 async def notify(connection: AsyncConnection[Any], schema: str, topics: Iterable[str]) -> None:
     """Sends hints, on a connection that writes no data."""
-    values = [channel(schema).encode(), TEXTS.dump(list(payloads(topics)))]
-    await execute(connection, _notify(schema), values, prepare=connection.prepare_threshold is not None)
+    await _send(connection, schema, _rows(schema, topics))
+
+
+async def _send(connection: AsyncConnection[Any], schema: str, rows: Sequence[tuple[str, str]]) -> None:
+    await execute(connection, _notify(schema), _values(rows), prepare=_prepares(connection))
+
+
+def notify_at_once(connection: AsyncConnection[Any], schema: str, topics: Iterable[str]) -> bool:
+    """Puts hints on the wire before it returns; whether it could. Then :func:`answered` is to be awaited."""
+    return _prepares(connection) and send(connection, _notify(schema), _values(_rows(schema, topics)))
+
+
+async def answered(connection: AsyncConnection[Any]) -> None:
+    """Waits until the server has taken what :func:`notify_at_once` sent."""
+    await answer(connection)
+
+
+def _rows(schema: str, topics: Iterable[str]) -> list[tuple[str, str]]:
+    """Channels and payloads."""
+    by_part: dict[str, list[str]] = {}
+    for topic in topics:
+        by_part.setdefault(part_of(topic), []).append(topic)
+    return [(channel(schema, part), payload) for part, some in by_part.items() for payload in payloads(some)]
+
+
+def _values(rows: Sequence[tuple[str, str]]) -> list[bytes | None]:
+    return [TEXTS.dump([row[0] for row in rows]), TEXTS.dump([row[1] for row in rows])]
+
+
+def _prepares(connection: AsyncConnection[Any]) -> bool:
+    return connection.prepare_threshold is not None
 
 
 @cache
 def _notify(schema: str) -> Statement:
-    text = statements.numbered(statements.load("notify", schema)["notify"], ("channel", "payloads"))
-    return Statement(b"dbosflow_notify", text.encode(), (TEXTS.item_oid, TEXTS.oid))
+    text = statements.numbered(statements.load("notify", schema)["notify"], ("channels", "payloads"))
+    return Statement(b"dbosflow_notify", text.encode(), (TEXTS.oid, TEXTS.oid))
 
 
 async def hears(
@@ -93,19 +143,30 @@ async def hears(
 ) -> bool:
     """Whether a NOTIFY on one connection reaches a LISTEN on the other within ``patience`` seconds.
 
-    A pooler in transaction mode takes the LISTEN without an error and never delivers.
+    A pooler in transaction mode takes the LISTEN without an error and never delivers. There the session goes on
+    listening, whoever gets it next; so it is to a channel that nobody uses again.
     """
-    await listen(listener, schema)
-    probe = f"p{uuid4().hex}"
-    await notify(notifier, schema, [probe])
+    probe = f"dbosflow-probe:{uuid4().hex}"
+    await _each(listener, "LISTEN {}", [probe])
+    await _send(notifier, schema, [(probe, probe)])
     deadline = time.monotonic() + patience
     while (remaining := deadline - time.monotonic()) > 0:
         async for notification in listener.notifies(timeout=remaining, stop_after=1):
-            if probe in topics_of(notification.payload):
+            if notification.channel == probe:
                 return True
     return False
 
 
-async def listen(connection: AsyncConnection[Any], schema: str) -> None:
+async def listen(connection: AsyncConnection[Any], schema: str, parts: Iterable[str] = (EVERYBODYS,)) -> None:
     """Begins to listen. What is read after this is safe: a commit that the reading misses is notified to us."""
-    await connection.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel(schema))))
+    await _each(connection, "LISTEN {}", [channel(schema, part) for part in parts])
+
+
+async def unlisten(connection: AsyncConnection[Any], schema: str, parts: Iterable[str]) -> None:
+    """Listens no more to these parts."""
+    await _each(connection, "UNLISTEN {}", [channel(schema, part) for part in parts])
+
+
+async def _each(connection: AsyncConnection[Any], command: LiteralString, channels: Iterable[str]) -> None:
+    names = map(sql.Identifier, sorted(channels))
+    await connection.execute(sql.SQL("; ").join(sql.SQL(command).format(name) for name in names))

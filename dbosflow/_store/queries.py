@@ -1,8 +1,14 @@
-"""Runs one named statement: the few lines that the table modules share."""
+"""Runs one named statement: the few lines that the table modules share.
+
+Most go through a cursor of psycopg's. Hot ones go over the wire as they are: each of their parameters says its type,
+``:name::text[]``, and so does each column of the answer.
+"""
 
 from __future__ import annotations
 
+import re
 from contextlib import contextmanager
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -10,13 +16,16 @@ from psycopg import errors
 from psycopg.rows import DictRow, dict_row, namedtuple_row
 
 from dbosflow._store import statements
-from dbosflow._store.arrays import Texts
+from dbosflow._store.arrays import TYPES, Texts
+from dbosflow._store.wire import Statement, execute
 from dbosflow.errors import PermissionDeniedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from psycopg import AsyncConnection
+
+    from dbosflow._store.arrays import ArrayType, ScalarType
 
 Rows = list[DictRow]
 
@@ -44,8 +53,49 @@ async def _fetch(
     bound = {key: Texts(value) if _is_texts(value) else value for key, value in values.items()}
     with rights_named(schema):
         async with connection.cursor(row_factory=shape) as cursor:
-            await cursor.execute(statements.literal(statements.load(table, schema)[name]), bound)
+            try:
+                await cursor.execute(statements.literal(statements.load(table, schema)[name]), bound)
+            except errors.ReadOnlySqlTransaction:
+                await connection.close()  # see `wire`
+                raise
             return await cursor.fetchall() if cursor.description else []
+
+
+async def fetch_hot(
+    connection: AsyncConnection[Any], schema: str, table: str, name: str, /, **values: Any
+) -> list[list[Any]]:
+    """The rows of a hot statement, each in the order of its columns. The caller has the connection for itself."""
+    statement, types = _hot(table, name, schema)
+    parameters = [types[key].dump(values[key]) for key in types]
+    with rights_named(schema):
+        result = await execute(connection, statement, parameters, prepare=connection.prepare_threshold is not None)
+    columns = [(column, _LOADERS[result.ftype(column)]) for column in range(result.nfields)]
+    get = result.get_value
+    return [
+        [None if (value := get(row, column)) is None else load(value) for column, load in columns]
+        for row in range(result.ntuples)
+    ]
+
+
+_LOADERS: dict[int, Callable[[bytes], Any]] = {
+    16: b"t".__eq__,
+    20: int,
+    23: int,
+    25: bytes.decode,
+}
+"""What the columns' values in text format stand for, by the type's id in Postgres's catalog."""
+
+_TYPED = re.compile(r"(?<![:\w]):(?P<name>[a-z_]\w*)::(?P<type>[a-z ]+(?:\[\])?)")
+
+
+@cache
+def _hot(table: str, name: str, schema: str) -> tuple[Statement, dict[str, ArrayType | ScalarType]]:
+    casts = _TYPED.finditer(statements.source(table)[name])
+    types = {cast["name"]: TYPES[cast["type"].strip()] for cast in casts}
+    text = statements.numbered(statements.load(table, schema)[name], [*types])
+    return Statement(
+        f"dbosflow_{table}_{name}".encode(), text.encode(), tuple(one.oid for one in types.values())
+    ), types
 
 
 @contextmanager

@@ -77,6 +77,8 @@ class History:
     def next_place(self) -> tuple[int, int]:
         """The ``seq`` and the ``turn`` of the next record."""
         records = self.records.values()
+        if not records:
+            return self.last_seq + 1, self.last_turn + 1
         seq = max(self.last_seq, *(record.seq for record in records), -1)
         return seq + 1, max(self.last_turn, *(record.turn for record in records), -1) + 1
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.rows import dict_row
 
 from dbosflow._store import statements
-from dbosflow._store.queries import fetch_all, rights_named
+from dbosflow._store.queries import fetch_all, fetch_hot, rights_named
 from dbosflow.serde import for_people
 from dbosflow.types import FrameKind, StreamInfo, StreamState, WorkflowStatus
 
@@ -73,8 +74,8 @@ class Page:
 
 
 async def fetch(connection: AsyncConnection[Any], schema: str, wants: Sequence[Want]) -> list[Page]:
-    """One page for each want, in one statement."""
-    rows = await fetch_all(
+    """One page for each want, in one statement. The caller has the connection for itself."""
+    rows = await fetch_hot(
         connection,
         schema,
         _TABLE,
@@ -86,31 +87,46 @@ async def fetch(connection: AsyncConnection[Any], schema: str, wants: Sequence[W
         max_blocks=PAGE_BLOCKS,
         max_bytes=PAGE_BYTES,
     )
-    found: list[list[dict[str, Any]]] = [[] for _ in wants]
-    for row in rows:
-        found[row["number"] - 1].append(row)
+    found: list[list[_Row]] = [[] for _ in wants]
+    for row in map(_Row._make, rows):
+        found[row.number - 1].append(row)
     return [_page(rows, want) for rows, want in zip(found, wants, strict=True)]
 
 
-def _page(rows: list[dict[str, Any]], want: Want) -> Page:
-    head = next(row for row in rows if row["count"] != 0)
-    status = None if head["status"] is None else WorkflowStatus(head["status"])
-    read = [row for row in rows if row["count"]]
-    complete = len(read) < PAGE_BLOCKS and sum(row["bytes"] for row in read) < PAGE_BYTES
-    truncated = read[0]["offset"] if read and read[0]["offset"] > want.offset else None
-    rollbacks = tuple((row["offset"], ranges_of(row["values"])) for row in rows if row["count"] == 0)
+class _Row(NamedTuple):
+    """What the statement gives of a block; with a ``length`` of 0 of a rollback; without one, that there is none."""
+
+    number: int
+    status: str | None
+    error: str | None
+    offset: int
+    length: int | None
+    kind: str
+    values: str | None
+    producer: str
+    attempt: str | None
+    bytes: int
+    committed: bool
+
+
+def _page(rows: list[_Row], want: Want) -> Page:
+    head = next(row for row in rows if row.length != 0)
+    status = None if head.status is None else WorkflowStatus(head.status)
+    read = [row for row in rows if row.length]
+    complete = len(read) < PAGE_BLOCKS and sum([row.bytes for row in read]) < PAGE_BYTES
+    truncated = read[0].offset if read and read[0].offset > want.offset else None
+    rollbacks = tuple((row.offset, ranges_of(row.values or "")) for row in rows if row.length == 0)
     if want.committed and not (status and status.ended):
         for position, row in enumerate(read):
-            if not row["committed"] and not _is_in(row["offset"], rollbacks):
+            if not row.committed and not _is_in(row.offset, rollbacks):
                 read, complete = read[:position], True
                 break
-    blocks = tuple(_block(row) for row in read if row["offset"] + row["count"] > want.offset)
-    return Page(status, head["error"], blocks, complete, truncated, rollbacks)
+    blocks = tuple([_block(row) for row in read if row.offset + (row.length or 0) > want.offset])
+    return Page(status, head.error, blocks, complete, truncated, rollbacks)
 
 
-def _block(row: dict[str, Any]) -> Block:
-    names = ("offset", "count", "values", "producer", "attempt", "committed")
-    return Block(kind=FrameKind(row["kind"]), **{name: row[name] for name in names})
+def _block(row: _Row) -> Block:
+    return Block(row.offset, row.length or 0, FrameKind(row.kind), row.values, row.producer, row.attempt, row.committed)
 
 
 def _is_in(offset: int, rollbacks: Iterable[tuple[int, Ranges]]) -> bool:
@@ -200,7 +216,11 @@ async def _append(connection: AsyncConnection[Any], schema: str, arrays: dict[st
     async with connection.cursor(row_factory=dict_row) as cursor:
         # Not prepared: a plan that was made while the table was empty would scan it.
         statement = statements.literal(statements.load(_TABLE, schema)["append"])
-        await cursor.execute(statement, arrays, prepare=False)
+        try:
+            await cursor.execute(statement, arrays, prepare=False)
+        except ReadOnlySqlTransaction:
+            await connection.close()  # see `wire`
+            raise
         return await cursor.fetchall()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from psycopg import generators
-from psycopg.errors import error_from_result
+from psycopg.errors import ReadOnlySqlTransaction, error_from_result
 from psycopg.pq import ExecStatus, Format
 
 if TYPE_CHECKING:
@@ -47,23 +47,36 @@ async def execute(
     Raises:
         psycopg.Error: of the class of the SQLSTATE.
     """
-    link, formats = connection.pgconn, [Format.BINARY] * len(values)
     if not prepare:
+        link, formats = connection.pgconn, [Format.BINARY] * len(values)
         link.send_query_params(statement.text, values, statement.types, formats)
-        return await _answer(connection)
-    names = _prepared.setdefault(connection, set())
-    if statement.name not in names:
-        link.send_prepare(statement.name, statement.text, statement.types)
-        await _answer(connection)
-        names.add(statement.name)
-    link.send_query_prepared(statement.name, values, formats)
-    return await _answer(connection)
+    elif not send(connection, statement, values):
+        connection.pgconn.send_prepare(statement.name, statement.text, statement.types)
+        await answer(connection)
+        _prepared.setdefault(connection, set()).add(statement.name)
+        send(connection, statement, values)
+    return await answer(connection)
 
 
-async def _answer(connection: AsyncConnection[Any]) -> PGresult:
-    """Sends what is buffered, and waits until the server is ready for more; the one result, or its error."""
+def send(connection: AsyncConnection[Any], statement: Statement, values: Sequence[bytes | None]) -> bool:
+    """Puts a statement on the wire before it returns, and then :func:`answer` is to be awaited.
+
+    ``False`` if it is not prepared yet, and nothing was sent.
+    """
+    if statement.name not in _prepared.get(connection, ()):
+        return False
+    connection.pgconn.send_query_prepared(statement.name, values, [Format.BINARY] * len(values))
+    return True
+
+
+async def answer(connection: AsyncConnection[Any]) -> PGresult:
+    """Sends what is left to be sent, and waits until the server is ready for more; the one result, or its error."""
     results: list[PGresult] = await connection.wait(generators.execute(connection.pgconn))
     for result in results:
         if result.status == ExecStatus.FATAL_ERROR:
-            raise error_from_result(result)
+            error = error_from_result(result)
+            if isinstance(error, ReadOnlySqlTransaction):
+                # A primary that became a reader may keep its sessions. Whoever connects anew finds the one that writes.
+                await connection.close()
+            raise error
     return results[-1]

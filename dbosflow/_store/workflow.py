@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._store.queries import fetch_all
+from dbosflow._store.queries import fetch_all, fetch_hot
 from dbosflow.serde import for_people
 from dbosflow.types import WorkflowInfo, WorkflowStatus
 
@@ -54,10 +54,15 @@ class Claimed:
     queue: str
     epoch: int
     input: str
-    input_streams: list[str] | None
-    """The keys that outsiders may write, as the start declared them."""
+    input_streams: str | None
+    """The keys that outsiders may write, as the start declared them: a JSON array."""
     recoveries: int
     cancel_requested: bool
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """:attr:`input_streams`, each."""
+        return tuple(json.loads(self.input_streams)) if self.input_streams else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +87,7 @@ class WorkflowFilter:
 
 async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[Enqueued]) -> set[str]:
     """Inserts queued workflows; the ids that were new."""
-    inserted = await fetch_all(
+    inserted = await fetch_hot(
         connection,
         schema,
         _TABLE,
@@ -94,7 +99,7 @@ async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[
         inputs=[row.input for row in rows],
         input_streams=[keys_text(row.input_streams) for row in rows],
     )
-    return {row["id"] for row in inserted}
+    return {workflow_id for (workflow_id,) in inserted}
 
 
 def keys_text(keys: Sequence[str]) -> str | None:
@@ -112,10 +117,10 @@ async def claim(
     connection: AsyncConnection[Any], schema: str, *, worker_id: UUID, queue: str, names: Sequence[str], limit: int
 ) -> list[Claimed]:
     """Takes up to ``limit`` queued workflows for a lane that is still live."""
-    rows = await fetch_all(
-        connection, schema, _TABLE, "claim", worker_id=worker_id, queue=queue, names=list(names), limit=limit
+    rows = await fetch_hot(
+        connection, schema, _TABLE, "claim", worker_id=worker_id, queue=queue, names=names, limit=limit
     )
-    return [Claimed(**row) for row in rows]
+    return [Claimed(*row) for row in rows]
 
 
 async def unknown(connection: AsyncConnection[Any], schema: str, *, queue: str, names: Sequence[str]) -> list[str]:
@@ -124,11 +129,18 @@ async def unknown(connection: AsyncConnection[Any], schema: str, *, queue: str, 
     return [row["name"] for row in rows]
 
 
-async def owned(
-    connection: AsyncConnection[Any], schema: str, *, worker_id: UUID, queue: str, known: Sequence[str]
+async def adopt(
+    connection: AsyncConnection[Any],
+    schema: str,
+    *,
+    worker_id: UUID,
+    known: Sequence[str],
+    queue: str | None = None,
+    workflow_id: str | None = None,
 ) -> list[Claimed]:
-    """The workflows of a queue that a lane owns besides those that it knows."""
-    rows = await fetch_all(connection, schema, _TABLE, "owned", worker_id=worker_id, queue=queue, known=list(known))
+    """Begins a new pass of what a lane owns besides the ``known``: of a queue's workflows, or of one workflow."""
+    which = {"queue": queue, "workflow_id": workflow_id}
+    rows = await fetch_all(connection, schema, _TABLE, "adopt", worker_id=worker_id, known=list(known), **which)
     return [Claimed(**row) for row in rows]
 
 
@@ -171,8 +183,8 @@ async def cancel_requests(connection: AsyncConnection[Any], schema: str, worker_
 
 async def outcomes(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, Outcome]:
     """Where these workflows stand."""
-    rows = await fetch_all(connection, schema, _TABLE, "outcomes", ids=list(ids))
-    return {row["id"]: Outcome(**{**row, "status": WorkflowStatus(row["status"])}) for row in rows}
+    rows = await fetch_hot(connection, schema, _TABLE, "outcomes", ids=ids)
+    return {row[0]: Outcome(row[0], WorkflowStatus(row[1]), *row[2:]) for row in rows}
 
 
 async def show(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> WorkflowInfo | None:

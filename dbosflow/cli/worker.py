@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import importlib
 import logging
 import os
@@ -25,6 +26,7 @@ from dbosflow.errors import ConfigurationError, SchemaError
 from dbosflow.workflows import Workflow
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import ModuleType
 
     from dbosflow.cli.options import Commands
@@ -73,6 +75,11 @@ def add_to(commands: Commands) -> None:
         metavar="N",
         help="run so many worker processes, and start those anew that die (default: this process is the worker)",
     )
+    parser.add_argument(
+        "--uvloop",
+        action="store_true",
+        help="run on uvloop, a faster event loop; it comes with the extra: pip install 'dbosflow[uvloop]'",
+    )
     # For a parent that may be killed: its end of the pipe closes with it.
     parser.add_argument("--until-eof", action="store_true", help="stop, too, when standard input ends")
     parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
@@ -104,6 +111,7 @@ def _command(args: argparse.Namespace) -> list[str]:
     options += [f"--concurrency={args.concurrency}", f"--schema={args.schema}", "--until-eof", "--supervised"]
     options += ["--embedded"] if args.embedded else []
     options += [f"--data-dir={args.data_dir}"] if args.data_dir is not None else []
+    options += ["--uvloop"] if args.uvloop else []
     options += ["--verbose"] if args.verbose else []
     return [*dbosflow_command(), "worker", *options, *args.modules]
 
@@ -124,7 +132,19 @@ def _work(args: argparse.Namespace, directory: Path | None) -> int:
         load_workflows(name)
     engine = Engine(args.database_url or None, data_dir=directory, schema=args.schema)
     worker = _Worker(engine, args.queues or [DEFAULT_QUEUE], args.concurrency)
-    return asyncio.run(worker.run(until_eof=args.until_eof))
+    gc.freeze()  # what modules have made lives as long as the process: the collector need not look at it
+    with asyncio.Runner(loop_factory=_new_uvloop() if args.uvloop else None) as runner:
+        return runner.run(worker.run(until_eof=args.until_eof))
+
+
+def _new_uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
+    try:
+        import uvloop
+    except ImportError:
+        msg = "uvloop is not installed: pip install 'dbosflow[uvloop]', or run without --uvloop"
+        raise ConfigurationError(msg) from None
+    found: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return found
 
 
 def load_workflows(name: str) -> None:

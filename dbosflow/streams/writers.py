@@ -183,7 +183,7 @@ class StreamWriter(Generic[C, F]):
     @property
     def writable(self) -> bool:
         """Whether a value would be taken at once: the stream is open and there is room in the buffer."""
-        return isinstance(self._scope, PlainCall) or self._scope.run.takes(self._key)
+        return isinstance(self._scope, PlainCall) or self._scope.run.streams.takes(self._key)
 
     @property
     def cancelled(self) -> bool:

@@ -234,6 +234,28 @@ def test_a_workflow_that_was_lost_and_taken_again_keeps_its_slot(database_url: s
     assert disorder(database_url) == []
 
 
+def test_a_workflow_whose_claim_was_forgotten_keeps_its_slot(database_url: str, client: Engine) -> None:
+    """A server that crashes may forget a claim, and then hands the workflow out again while it runs here."""
+    held.clear()
+    with Engine(database_url) as engine, working(engine, "q", concurrency=2):
+        handles = [client.start(held_on_thread.options(queue="q"), "a")]
+        eventually(lambda: held["a"])
+        forgotten = "UPDATE dbosflow.workflow SET status = 'queued', worker_id = NULL, epoch = 0 RETURNING 1"
+        assert rows(database_url, forgotten) == [(1,)]
+        handles += [client.start(held_on_thread.options(queue="q"), name) for name in "bc"]
+        eventually(lambda: held["b"])
+        assert handles[0].status() is WorkflowStatus.RUNNING
+        for _ in range(50):  # long enough to claim another one
+            assert handles[2].status() is WorkflowStatus.QUEUED
+        held["a"][0].set()
+        eventually(lambda: held["c"])
+        for gates in held.values():
+            gates[-1].set()
+        assert [handle.result(timeout=PATIENCE) for handle in handles] == ["a", "b", "c"]
+        assert len(held["a"]) == 1
+    assert disorder(database_url) == []
+
+
 def test_a_concurrency_that_is_none_is_refused(engine: Engine) -> None:
     """At the call."""
     with pytest.raises(ConfigurationError, match="concurrency=0"):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from dbosflow import Engine, WorkflowStatus
+from dbosflow import Engine, WorkflowStatus, read_input_async, workflow
 from dbosflow.errors import DatabaseUnavailableError
 from tests.behaviour.ledger import noted
 from tests.behaviour.load import IDS, PATIENCE, STEPS, check_all, start_all
@@ -104,6 +104,45 @@ def test_answers_that_get_lost_after_the_commit_cost_nothing(database_url: str) 
     assert sorted(noted()) == sorted(ids)
     assert rows(database_url, "SELECT count(*) FROM dbosflow.step") == [(len(ids),)]
     assert disorder(database_url) == []
+
+
+@workflow(inputs=["said"])
+async def hears() -> list[Any]:
+    """What it is told."""
+    return [item.value async for item in read_input_async("said") if not item.closed]
+
+
+def test_sessions_that_may_only_read_are_left_for_others(database_url: str, server: Server) -> None:
+    """As where the primary of a managed database becomes a reader, and keeps its connections: new ones may write.
+
+    Each way to write finds that out: batches, claims, enqueues, values for inputs, renewals.
+    """
+    with (
+        Engine(server.url, lease=3.0) as engine,
+        Engine(server.url, executes=False) as client,
+        psycopg.connect(server.url, autocommit=True, application_name="saboteur") as admin,
+    ):
+        serving = threading.Thread(target=engine.run_worker, args=(QUEUE,))
+        serving.start()
+        start_all(engine, IDS[:4])
+        client.start(quick.options(workflow_id="before", queue=QUEUE), "before").result(timeout=PATIENCE)
+        hearing = client.start(hears.options(workflow_id="hears", queue=QUEUE))
+        client.write_stream("hears", "said", "before")
+        eventually(lambda: len(noted()) > 20)
+        admin.execute("ALTER DATABASE dbosflow SET default_transaction_read_only = off")
+        admin.execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        admin.execute("SELECT pg_reload_conf()")
+        client.write_stream("hears", "said", "after")
+        client.close_stream("hears", "said")
+        assert hearing.result(timeout=PATIENCE) == ["before", "after"]
+        handle = client.start(quick.options(workflow_id="after", queue=QUEUE), "after")
+        assert handle.result(timeout=PATIENCE) == "after"
+        rows(server.url, "DELETE FROM dbosflow.step WHERE workflow_id IN ('before', 'after', 'hears') RETURNING key")
+        for workflow_id in ("before", "after"):
+            assert noted().count(workflow_id) == 1
+        check_all(server.url, engine, IDS[:4])
+    serving.join(PATIENCE)
+    assert rows(server.url, "SELECT DISTINCT epoch FROM dbosflow.workflow") == [(1,)], "nobody was taken for dead"
 
 
 @contextmanager

@@ -2,11 +2,16 @@
 
 ::
 
-    python -m tests.chaos --seed 1 --minutes 10
+    python -m tests.chaos --seed 1 --minutes 10 [--pgbouncer | --standby | --skew]
 
 The seed gives the plan of faults, which is printed first, and the workflows; a run with the same seed strikes at the
-same moments. At the end every workflow, stream, reader, session and process is checked. The exit status is 1 if
-anything is wrong; then the database and all logs are kept.
+same moments. At the end every workflow, stream, timer, reader, lease, session and process is checked. The exit status
+is 1 if anything is wrong; then the database and all logs are kept. It is 3 if something is missing here that is needed.
+
+With ``--pgbouncer`` all of it goes through PgBouncer in transaction mode, which fails, too; root installs it from
+Debian's packages, where it is missing. With ``--standby`` the server is a primary with a synchronous standby, which is
+promoted again and again. With ``--skew`` the wall clocks of workers and readers are wrong by hours, and jump
+(libfaketime, installed likewise).
 """
 
 from __future__ import annotations
@@ -18,10 +23,17 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
+from tests.chaos.paired import Paired
+from tests.chaos.pooled import Pooled
 from tests.chaos.run import run
+from tests.chaos.skewed import Skewed
+from tests.chaos.topology import Topology
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+MISSING = 3
+TOPOLOGIES: dict[str, type[Topology]] = {"pgbouncer": Pooled, "standby": Paired, "skew": Skewed}
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -33,8 +45,16 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--minutes", type=float, default=1.0)
     parser.add_argument("--workflows", type=int, default=100, help="so many are in flight (default: %(default)s)")
     parser.add_argument("--workers", type=int, default=3, help="processes (default: %(default)s)")
+    topologies = parser.add_mutually_exclusive_group()
+    for name, topology in TOPOLOGIES.items():
+        topologies.add_argument(f"--{name}", dest="topology", action="store_const", const=topology, default=Topology)
     parser.add_argument("--drain", type=float, default=120.0, help="seconds in which all must end after the last fault")
     options = parser.parse_args(arguments)
+    topology = options.topology()
+    if missing := topology.missing():
+        print(missing)
+        topology.server.discard()
+        return MISSING
     seed = random.randrange(10**6) if options.seed is None else options.seed
     say = partial(print, flush=True)
     say(f"seed {seed}")
@@ -47,6 +67,7 @@ def main(arguments: Sequence[str]) -> int:
         workers=options.workers,
         drain_limit=options.drain,
         say=say,
+        topology=topology,
     )
     say(f"seed {seed}\n{report}")
     if report.violations:

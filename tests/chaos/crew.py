@@ -6,28 +6,34 @@ import asyncio
 import os
 import signal
 import time
+from collections import deque
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos.plan import LEASE
-from tests.chaos.processes import Process
 from tests.chaos.workload import CHILDREN, QUEUE
 from tests.chaos.workload_narrow import NARROW, NARROW_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
+
+    from tests.chaos.processes import Process, Terms
 
 DRAIN_LIMIT = 45.0
 """Seconds within which a worker must have stopped: grace, leftovers, last batches, release, all with a bad database."""
 
-_SETTINGS = {"lease": LEASE, "grace": 2.0, "compact_every": 2.0}
+_SETTINGS: dict[str, Any] = {"lease": LEASE, "grace": 2.0, "compact_every": 2.0}
+_SMALLEST_POOL = {"pool_size": 1}
+"""Of the first worker: all that goes over the pool has to wait for its turn."""
 _QUEUES = {QUEUE: 100, CHILDREN: 100, NARROW: NARROW_LIMIT}
+_KEPT = 100
+"""Of what a place remembers of its processes, so many: the last ones."""
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """A process that did not run for a while, by the wall clock."""
+    """A process that did not run for a while, by the wall clock of this machine."""
 
     pid: int
     since: float
@@ -37,33 +43,30 @@ class Frozen:
 class Place:
     """A worker's place in the crew: who holds it now, and who did."""
 
-    def __init__(
-        self,
-        number: int,
-        url: Callable[[str], str],
-        directory: Path,
-        complain: Callable[[str], None],
-        levels_every: float | None = None,
-    ) -> None:
+    def __init__(self, number: int, url: Callable[[str], str], terms: Terms) -> None:
         self.lock = asyncio.Lock()
-        self.frozen: list[Frozen] = []
+        self.number = number
+        self.frozen: deque[Frozen] = deque(maxlen=_KEPT)
+        self.stalled: deque[Frozen] = deque(maxlen=_KEPT)
+        """When its processes did not get to run, by their own account."""
+        self.ended: dict[int, float] = {}
+        """Since when each of its processes may be gone."""
+        self.pids: deque[int] = deque(maxlen=_KEPT)
         self.failed_opens = 0
-        self._number = number
+        self.level: dict[str, int] = {}
+        """What its worker said of itself last."""
         self._url = url
-        self._directory = directory
-        self._complain = complain
-        self._levels_every = levels_every
+        self._terms = terms
+        self._inventory: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._generation = 0
         self._ready = False
         self._left: dict[str, list[str]] | None = None
-        self.level: dict[str, int] = {}
-        """What its worker said of itself last."""
         self.process = self._hire()
 
     @property
     def name(self) -> str:
         """What its sessions are called."""
-        return f"chaos-worker-{self._number}-{self._generation}"
+        return f"chaos-worker-{self.number}-{self._generation}"
 
     @property
     def ready(self) -> bool:
@@ -77,6 +80,7 @@ class Place:
 
     def kill(self) -> None:
         """SIGKILL."""
+        self._ends()
         self.process.send(signal.SIGKILL)
         self.process.wait(DRAIN_LIMIT)
 
@@ -92,20 +96,21 @@ class Place:
 
     def drain(self) -> float:
         """SIGTERM; returns when the worker has left, and how long that took. Nothing may be left of it."""
-        began = time.monotonic()
+        began, complain = time.monotonic(), self._terms.complain
         was_ready = self._ready
+        self._ends()
         self.process.send(signal.SIGTERM)
         status = self.process.wait(DRAIN_LIMIT)
         if status is None:
             self.process.send(signal.SIGUSR1)  # its threads' stacks, for the log
             self.process.wait(1.0)
             self.kill()
-            self._complain(f"{self.name} did not stop within {DRAIN_LIMIT:g} s of SIGTERM: see {self.process.log.name}")
+            complain(f"{self.name} did not stop within {DRAIN_LIMIT:g} s of SIGTERM: see {self.process.log.name}")
         elif status != 0 and was_ready:
-            self._complain(f"{self.name} ended with status {status} after SIGTERM: see {self.process.log.name}")
+            complain(f"{self.name} ended with status {status} after SIGTERM: see {self.process.log.name}")
         self.process.close()
         if status == 0 and was_ready and self._left != {"tasks": [], "threads": []}:
-            self._complain(f"{self.name} left behind {self._left}")
+            complain(f"{self.name} left behind {self._left}")
         return time.monotonic() - began
 
     def look_after(self) -> None:
@@ -113,11 +118,20 @@ class Place:
         status = self.process.status
         if status is None:
             return
+        self._ends()
         if self._ready:
-            self._complain(f"{self.name} ended by itself with status {status}: see {self.process.log.name}")
+            self._terms.complain(f"{self.name} ended by itself with status {status}: see {self.process.log.name}")
         else:
             self.failed_opens += 1
         self.replace()
+
+    def inventory(self, limit: float) -> dict[str, Any] | None:
+        """What its worker says that it holds, unless it says nothing within the limit."""
+        self.process.tell(inventory=True)
+        try:
+            return self._inventory.get(timeout=limit)
+        except Empty:
+            return None
 
     def leftover(self) -> bool:
         """Whether a process of its group is still there."""
@@ -127,20 +141,23 @@ class Place:
             return False
         return True
 
+    def _ends(self) -> None:
+        self.ended.setdefault(self.process.pid, time.time())
+        while len(self.ended) > _KEPT:
+            del self.ended[next(iter(self.ended))]
+
     def _hire(self) -> Process:
         self._generation += 1
         self._ready = False
         self._left = None
         self.level = {}
-        return Process(
-            "worker",
-            self._directory / f"{self.name}.log",
-            self._hear,
-            url=self._url(self.name),
+        hired = self._terms.hire(
+            *("worker", self.name, self.number, self._url(self.name), self._hear),
+            settings=_SETTINGS | (_SMALLEST_POOL if self.number == 0 else {}),
             queues=_QUEUES,
-            settings=_SETTINGS,
-            levels_every=self._levels_every,
         )
+        self.pids.append(hired.pid)
+        return hired
 
     def _hear(self, said: dict[str, Any]) -> None:
         if "ready" in said:
@@ -149,3 +166,7 @@ class Place:
             self.level = said["level"]
         elif "left" in said:
             self._left = said["left"]
+        elif "inventory" in said:
+            self._inventory.put(said["inventory"])
+        elif "stalled" in said:
+            self.stalled.append(Frozen(said["pid"], *said["stalled"]))

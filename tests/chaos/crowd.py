@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from tests.chaos.crew import Frozen
 
 
+HIRED = "hired"
+"""What a worker process notes when it begins."""
+
+
 @dataclass
 class Crowd:
     """Follows the ledger: who enters and leaves a body, and which process begins.
@@ -34,7 +38,7 @@ class Crowd:
     def follow(self, workflow_id: str, line: Line) -> None:
         """One line."""
         inside = self._inside[line.pid]
-        if line.what == "hired":  # a process, which may have the id of one that was killed
+        if line.what == HIRED:  # a process, which may have the id of one that was killed
             inside.clear()
         elif line.what == "enter":
             inside.append((workflow_id, line.at))

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from itertools import groupby
+from math import inf
 from typing import TYPE_CHECKING, LiteralString
 
 from dbosflow.types import WorkflowStatus
@@ -16,20 +18,23 @@ from tests.chaos import oracles
 from tests.chaos.chronicle import Chronicle
 from tests.chaos.crowd import Crowd
 from tests.chaos.oracles_streams import PRUNED, check_reading
+from tests.chaos.oracles_workers import Deaths
 from tests.chaos.stories import root_of, stories
+from tests.chaos.strikes import troubles
 from tests.chaos.witness import takeovers
 from tests.chaos.workload_narrow import NARROW_LIMIT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Iterator, Sequence
 
-    from tests.chaos.crew import Frozen
+    from tests.chaos.crew import Frozen, Place
     from tests.chaos.customers import Customers
     from tests.chaos.expectations import Expected
+    from tests.chaos.readers import Readers
     from tests.chaos.report import Report
     from tests.chaos.stories import Story
     from tests.chaos.strikes import Strikes
-    from tests.chaos.witness import Readers, Witness
+    from tests.chaos.witness import Witness
 
 SETTLING = 10.0
 """Seconds after its end in which a process that was frozen may still do something for a workflow that it lost."""
@@ -57,19 +62,20 @@ class Judge:
         readers: Readers,
         strikes: Strikes,
         witness: Witness,
-        frozen: Callable[[], list[Frozen]],
-        read_slowly: Callable[[str, str], None],
+        places: Sequence[Place],
     ) -> None:
         self.judged: dict[str, float] = {}
         """The roots of the families that are judged and may still be in the database, and when they were."""
+        self.deaths = Deaths(url)
+        self.recorded: Counter[int] = Counter()
+        """How many records of those that are judged were made in each second."""
         self._url = url
         self._report = report
         self._customers = customers
         self._readers = readers
         self._strikes = strikes
         self._witness = witness
-        self._frozen = frozen
-        self._read_slowly = read_slowly
+        self._places = places
         self.slowly_read: dict[str, tuple[Story, Expected]] = {}
         """What readers of judged workflows are to see."""
         self._passed_over = 0
@@ -107,6 +113,7 @@ class Judge:
             self._look_at_tables()
             self._looked_at = now
         self._compare_ends()
+        self._look_at_deaths(until=time.time() - SETTLING)
         del self._strikes.hits[:-_HITS]
 
     def _sit_last(self) -> None:
@@ -114,6 +121,7 @@ class Judge:
         self._judge_slow_readers()
         self._look_at_tables()
         self._compare_ends()
+        self._look_at_deaths()
         self._is_over = True
         acknowledged = {*self._customers.acknowledged}
         for root_id, family in self._families(None):
@@ -158,6 +166,7 @@ class Judge:
         report = self._report
         report.workflows[story.row["status"]] += 1
         report.records += len(story.steps)
+        self.recorded.update(int(step["recorded_at"]) for step in story.steps)
         report.items += sum(step["loop_key"] is not None and step["kind"] == "step" for step in story.steps)
         report.frames += sum(block["count"] for block in story.blocks if block["kind"] == "values")
         for kind, running, written in takeovers(self._strikes.hits, story):
@@ -173,7 +182,7 @@ class Judge:
         if not self._is_over and keys and self._passed_over >= _READ_SLOWLY and len(self.slowly_read) < _SLOW_READERS:
             self._passed_over = 0
             self.slowly_read[story.workflow_id] = story, wanted
-            self._read_slowly(story.workflow_id, keys[0])
+            self._readers.read_slowly(story.workflow_id, keys[0])
 
     def _judge_slow_readers(self) -> None:
         for workflow_id in [one for one in self.slowly_read if not self._readers.owe(one)]:
@@ -198,6 +207,15 @@ class Judge:
         self._report.violations += self._witness.compare(removed=self.judged)
         for root_id in self.judged.keys() - there:
             del self.judged[root_id]
+
+    def _look_at_deaths(self, *, until: float = inf) -> None:
+        """Of those that died up to then, all that may excuse it is known by now."""
+        ended = {pid: at for place in self._places for pid, at in place.ended.copy().items()}
+        excuses = troubles(self._strikes, self._witness, self._places)
+        self._report.violations += self.deaths.look(excuses, ended, until=until)
+
+    def _frozen(self) -> list[Frozen]:
+        return [one for place in self._places for one in place.frozen.copy()]
 
     def _read_on(self) -> None:
         """Reads the ledger; whatever was judged is over."""

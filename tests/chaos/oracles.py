@@ -2,7 +2,7 @@
 
 ``disorder`` (of the behaviour tests) looks at all rows at once: dense offsets, one end that nothing follows, epochs
 that never go back. The oracles here, in ``oracles_streams`` and in ``oracles_inputs`` know what each workflow should
-have done.
+have done; those in ``oracles_workers`` what each worker should have.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ import psycopg
 from tests.chaos.expectations import Expected, expected
 from tests.chaos.oracles_inputs import check_input, check_loop
 from tests.chaos.oracles_streams import CAUSES, check_streams, check_trim
+from tests.chaos.oracles_workers import check_wakes
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -55,6 +56,7 @@ def check_workflow(story: Story, wanted: Expected, outside: Outside) -> Iterator
     yield from check_end(story, wanted, may_be_cancelled=story.root_id in outside.cancelled)
     yield from check_streams(story, wanted)
     yield from check_executions(story, outside.frozen)
+    yield from check_wakes(story)
     yield from check_loop(story, wanted)
     if (written := outside.written.get(story.workflow_id)) is not None:
         for key in story.row["input_streams"]:

@@ -8,16 +8,15 @@ from dataclasses import asdict, dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from tests.chaos.plan import WRITERS
-from tests.chaos.processes import Process
+from tests.chaos.staff import Staff
 from tests.chaos.writing import write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from pathlib import Path
 
     from dbosflow import Engine
     from tests.chaos.jobs import Job, Writing
+    from tests.chaos.processes import Terms
 
 
 @dataclass
@@ -47,38 +46,17 @@ class _Task:
     done: asyncio.Future[None]
 
 
-class Outsiders:
+class Outsiders(Staff):
     """All of them; a process that is killed is replaced by one that is told again what is not done."""
 
-    def __init__(
-        self,
-        urls: Sequence[Callable[[str], str]],
-        directory: Path,
-        complain: Callable[[str], None],
-        levels_every: float | None = None,
-    ) -> None:
+    def __init__(self, urls: Sequence[Callable[[str], str]], terms: Terms) -> None:
+        super().__init__("writer", urls, terms)
         self.written: dict[str, Written] = {}
-        self.left: list[dict[str, Any]] = []
         self.acknowledged = 0
         """Answers that came, also of the writes that were repeated."""
-        self.levels: dict[int, dict[str, int]] = {}
-        """What each process said of itself last."""
-        self.names = [f"chaos-writer-{number}" for number in range(WRITERS)]
-        self._urls = urls
-        self._directory = directory
-        self._complain = complain
-        self._levels_every = levels_every
-        self._loop = asyncio.get_running_loop()
         self._numbers = count()
-        self._ready: set[int] = set()
-        self._locks = [asyncio.Lock() for _ in range(WRITERS)]
-        self._tasks: list[dict[int, _Task]] = [{} for _ in range(WRITERS)]
-        self.processes = [self._hire(place) for place in range(WRITERS)]
-
-    @property
-    def ready(self) -> bool:
-        """Whether all processes listen."""
-        return len(self._ready) == WRITERS
+        self._locks = [asyncio.Lock() for _ in urls]
+        self._tasks: list[dict[int, _Task]] = [{} for _ in urls]
 
     async def write(self, engine: Engine, job: Job) -> None:
         """Has everything written to a workflow's input that is to be; returns when it is."""
@@ -95,16 +73,19 @@ class Outsiders:
                 self.processes[place].tell(**task.told)
             await asyncio.to_thread(killed.close)
 
-    def end(self) -> None:
-        """Ends the processes, which must leave in an orderly way."""
-        for process in self.processes:
-            if not process.end():
-                self._complain(f"a writer did not end: see {process.log.name}")
-
-    def close(self) -> None:
-        """Makes sure that nothing is left of them."""
-        for process in self.processes:
-            process.close()
+    def told(self, place: int, said: dict[str, Any]) -> None:
+        """What a writer was answered, or that it is done."""
+        task = self._tasks[place].get(said["task"])
+        if task is None:
+            return  # what a killed process said last its successor, which was told to do it again, need not say
+        if "answers" in said:
+            self._answered(task.job, said["answers"])
+            return
+        del self._tasks[place][said["task"]]
+        if said["error"] is not None:
+            self._terms.complain(f"{task.job.workflow_id}: a writer ended with {said['error']}")
+        if not task.done.done():
+            task.done.set_result(None)
 
     async def _write(self, engine: Engine, job: Job, writing: Writing) -> None:
         told = asdict(writing) | {"id": job.workflow_id, "key": job.input, "keyed": writing.place is not None}
@@ -115,34 +96,6 @@ class Outsiders:
         self._tasks[writing.place][task.told["task"]] = task
         self.processes[writing.place].tell(**task.told)
         await task.done
-
-    def _hire(self, place: int) -> Process:
-        name = self.names[place]
-        return Process(
-            "writer",
-            self._directory / f"{name}.log",
-            lambda said: self._loop.call_soon_threadsafe(self._hear, place, said),
-            url=self._urls[place](name),
-            levels_every=self._levels_every,
-        )
-
-    def _hear(self, place: int, said: dict[str, Any]) -> None:
-        if "ready" in said:
-            self._ready.add(place)
-        elif "level" in said:
-            self.levels[place] = said["level"]
-        elif "left" in said:
-            self.left.append(said["left"])
-        elif (task := self._tasks[place].get(said["task"])) is None:
-            return  # what a killed process said last its successor, which was told to do it again, need not say
-        elif "answers" in said:
-            self._answered(task.job, said["answers"])
-        else:
-            del self._tasks[place][said["task"]]
-            if said["error"] is not None:
-                self._complain(f"{task.job.workflow_id}: a writer ended with {said['error']}")
-            if not task.done.done():
-                task.done.set_result(None)
 
     def _answered(self, job: Job, answers: Sequence[Sequence[Any]]) -> None:
         self.acknowledged += len(answers)

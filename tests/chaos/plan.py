@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 LEASE = 2.5
 """Of every worker, in seconds: short, so that a frozen one is taken over many times in a run."""
@@ -23,18 +28,44 @@ KINDS = {
     "terminate": 4,  # pg_terminate_backend of some sessions
     "stop fast": 1,  # Postgres, as an administrator restarts it
     "stop immediate": 1,  # Postgres, as it crashes
-    "crash backend": 1,  # SIGKILL one of its processes: it restarts all of them
-    "cut": 2,  # a proxy closes its connections
-    "reset": 2,  # the same with RST
+    "crash backend": 1,  # SIGKILL a session's process: Postgres ends all of them and recovers
+    "cut": 3,  # a proxy closes its connections
+    "reset": 3,  # the same, without goodbye
     "delay": 1,  # a proxy is slow
     "blackhole": 2,  # a proxy forwards nothing, then closes its connections
     "lose answer": 4,  # a proxy forwards a statement, and closes instead of handing its answer on
+    "hold xmin": 1,  # a session keeps a snapshot for long, so that no dead row can be removed
+    "fill": 1,  # the server has no connection left, and the sessions that there are end one by one
+    "lock": 1,  # somebody holds the table of workflows, and all statements wait
+    "busy pool": 2,  # each connection of a worker's pool is in use, all the time
 }
+DURATIONS = {
+    "freeze": (1.3 * LEASE, 3.0 * LEASE),
+    "stop fast": (0.0, 2.0),
+    "stop immediate": (0.0, 2.0),
+    "blackhole": (0.5, 2.5 * LEASE),
+    "delay": (1.0, 4.0),
+    "fill": (0.3 * LEASE, 2.0 * LEASE),
+    "lock": (0.3 * LEASE, 2.0 * LEASE),
+    "busy pool": (LEASE, 3.0 * LEASE),
+    "promote": (0.0, 2.0),
+    "freeze and promote": (0.3 * LEASE, 2.0 * LEASE),
+    "lose standby": (0.3 * LEASE, 2.0 * LEASE),
+    "pooler kill": (0.0, 2.0),
+    "pooler restart": (0.0, 2.0),
+    "pooler freeze": (0.3 * LEASE, 2.0 * LEASE),
+    "pooler pause": (0.3 * LEASE, 2.0 * LEASE),
+}
+"""Seconds that a fault takes, at least and at most."""
+LAST_OF_WORKERS = {"kill", "drain"}
+"""What a worker ends by."""
+OF_WORKERS = {*LAST_OF_WORKERS, "freeze", "busy pool", "jump clock"}
+PROXY_KINDS = {"cut", "reset", "delay", "blackhole", "lose answer"}
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: when (seconds into the run), what, to which worker or proxy, for how long."""
+    """One fault: when it strikes (seconds into the run), which, whom, and for how long."""
 
     at: float
     kind: str
@@ -45,7 +76,15 @@ class Fault:
         return f"{self.at:7.1f} s  {self.kind:<15} #{self.target}  {self.seconds:.2f} s"
 
 
-def faults(seed: int, seconds: float, *, workers: int, proxies: int, spared: int = 0) -> list[Fault]:
+def faults(
+    seed: int,
+    seconds: float,
+    *,
+    workers: int,
+    proxies: int,
+    spared: int = 0,
+    kinds: Mapping[str, int] = MappingProxyType(KINDS),
+) -> list[Fault]:
     """The faults of a run, oldest first; the first strikes once there is something to strike.
 
     The last ``spared`` workers are never made to end.
@@ -54,21 +93,19 @@ def faults(seed: int, seconds: float, *, workers: int, proxies: int, spared: int
     found: list[Fault] = []
     at = 1.5
     while (at := at + draw.uniform(0.5, 4.5)) < seconds:
-        kind = draw.choices([*KINDS], weights=[*KINDS.values()])[0]
-        choices = {"kill": workers - spared, "drain": workers - spared, "freeze": workers, "kill writer": WRITERS}.get(
-            kind, proxies
-        )
-        found.append(Fault(round(at, 2), kind, draw.randrange(choices), round(_duration(draw, kind), 2)))
+        kind = draw.choices([*kinds], weights=[*kinds.values()])[0]
+        if kind in LAST_OF_WORKERS:
+            choices = workers - spared
+        elif kind == "kill writer":
+            choices = WRITERS
+        else:
+            choices = workers if kind in OF_WORKERS else proxies
+        found.append(Fault(round(at, 2), kind, draw.randrange(choices), round(_duration(draw, kind, seconds - at), 2)))
     return found
 
 
-def _duration(draw: random.Random, kind: str) -> float:
-    if kind == "freeze":
-        return draw.uniform(1.3, 3.0) * LEASE
-    if kind.startswith("stop"):
-        return draw.uniform(0.0, 2.0)
-    if kind == "blackhole":
-        return draw.uniform(0.5, 2.5 * LEASE)
-    if kind == "delay":
-        return draw.uniform(1.0, 4.0)
-    return 0.0
+def _duration(draw: random.Random, kind: str, left: float) -> float:
+    """How long a fault takes, of the ``left`` seconds of the run."""
+    if kind == "hold xmin":
+        return draw.uniform(0.3, 0.9) * left
+    return draw.uniform(*DURATIONS[kind]) if kind in DURATIONS else 0.0

@@ -33,7 +33,7 @@ STOPS = {"stop fast": signal.SIGINT, "stop immediate": signal.SIGQUIT}
 _SETTINGS = {
     "listen_addresses": "",
     "port": _PORT,
-    "max_connections": 300,
+    "max_connections": 150,  # a fault takes all of them
     "shared_buffers": "128MB",
     "fsync": "off",  # processes die here, the machine does not
     "autovacuum_naptime": "5s",  # rows go as fast as they come: so must their room
@@ -50,13 +50,14 @@ class Postgres:
     Reached by a socket in a directory of its own, where the kernel tells the server who connects (``peer``).
     """
 
-    def __init__(self) -> None:
-        self.root = Path(tempfile.mkdtemp(prefix="dbosflow-chaos-"))
+    def __init__(self, root: Path | None = None) -> None:
+        self.root = root or Path(tempfile.mkdtemp(prefix="dbosflow-chaos-"))
+        self.root.mkdir(exist_ok=True)
         self.root.chmod(0o755)  # the server's account must get there
-        self._data = self.root / "data"
+        self.data = self.root / "data"
         self.log = self.root / "postgres.log"
-        self._account = server_account(self._data)
-        self._bin = find_binaries(self._account, self._data, None, Deadline(PATIENCE))
+        self.account = server_account(self.data)
+        self._bin = find_binaries(self.account, self.data, None, Deadline(PATIENCE))
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -69,34 +70,63 @@ class Postgres:
         host = quote(str(self.socket.parent), safe="")
         return f"postgresql://{_ROLE}@/postgres?host={host}&port={_PORT}&application_name={name}"
 
+    @property
+    def running(self) -> bool:
+        """Whether it was started, and not stopped."""
+        return self._process is not None
+
+    @property
+    def pid(self) -> int:
+        """Its first process."""
+        assert self._process
+        return self._process.pid
+
+    def program(self, name: str) -> str:
+        """One of the programs that came with it."""
+        return self._bin.program(name)
+
     def make(self) -> None:
         """Makes the cluster."""
-        for directory in (self._data, self.socket.parent):
-            directory.mkdir()
-            if self._account.foreign:
-                os.chown(directory, self._account.uid, self._account.gid)
-        self._data.chmod(0o700)
-        initdb = [self._bin.program("initdb"), "-D", str(self._data), f"--username={_ROLE}"]
-        self._account.run([*initdb, "--encoding=UTF8", "--locale=C", "--no-sync", "--auth=peer"])
-        (self._data / "pg_hba.conf").write_text("local all all peer map=chaos\n")
-        (self._data / "pg_ident.conf").write_text(f'chaos "{own_account().name}" {_ROLE}\n')
+        self.make_directories()
+        initdb = [self.program("initdb"), "-D", str(self.data), f"--username={_ROLE}"]
+        self.account.run([*initdb, "--encoding=UTF8", "--locale=C", "--no-sync", "--auth=peer"])
+        names = sorted({own_account().name, self.account.name})  # the server's own: of a standby, or of a pooler
+        self.write("pg_hba.conf", "local all,replication all peer map=chaos\n")
+        self.write("pg_ident.conf", "".join(f'chaos "{name}" {_ROLE}\n' for name in names))
+
+    def make_directories(self) -> None:
+        """Makes empty ones for the data and the socket."""
+        for directory in (self.data, self.socket.parent):
+            directory.mkdir(exist_ok=True)
+            self._give_away(directory)
+        self.data.chmod(0o700)
+
+    def write(self, name: str, text: str) -> None:
+        """Writes one of the cluster's files."""
+        path = self.data / name
+        path.write_text(text)
+        self._give_away(path)
+
+    def _give_away(self, path: Path) -> None:
+        if self.account.foreign:
+            os.chown(path, self.account.uid, self.account.gid)
 
     def start(self) -> None:
         """Starts the server; returns when it answers."""
         settings = {**_SETTINGS, "unix_socket_directories": str(self.socket.parent)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        foreign = self._account.foreign
+        foreign = self.account.foreign
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
-                [self._bin.program("postgres"), "-D", str(self._data), *options],
+                [self.program("postgres"), "-D", str(self.data), *options],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 cwd="/",
                 env=ENVIRONMENT,
                 start_new_session=True,
-                user=self._account.uid if foreign else None,
-                group=self._account.gid if foreign else None,
+                user=self.account.uid if foreign else None,
+                group=self.account.gid if foreign else None,
                 extra_groups=[] if foreign else None,
             )
         eventually(self.answers, timeout=PATIENCE)
@@ -113,6 +143,11 @@ class Postgres:
         """Stops it in one of the ways of :data:`STOPS`; returns when it is gone."""
         assert self._process
         self._process.send_signal(STOPS[how])
+        self.forget()
+
+    def forget(self) -> None:
+        """Waits for the end of its first process."""
+        assert self._process
         self._process.wait(PATIENCE)
         self._process = None
 

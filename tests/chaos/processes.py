@@ -8,21 +8,80 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tests.chaos.faked_time import clean_up_after
+
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 _PATIENCE = 30.0
 ROOT = Path(__file__).parent.parent.parent
 
 
-class Process:
-    """A module of this package that runs by itself; ``on_line`` hears, on a thread, whatever it says."""
+@dataclass(frozen=True)
+class Equipment:
+    """What a program is given besides an address: settings of its engine, variables of its environment."""
 
-    def __init__(self, name: str, log: Path, on_line: Callable[[Any], object], **options: Any) -> None:
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What the processes of a run are hired on."""
+
+    directory: Path
+    """Where their logs are."""
+    complain: Callable[[str], None]
+    """Hears what they do wrong."""
+    equipment: Callable[[str, int], Equipment] = lambda *_: Equipment()
+    """What the program of a name is given, one of that place among its like."""
+    levels_every: float | None = None
+    """How often each of them tells its levels, in seconds."""
+
+    def hire(
+        self,
+        program: str,
+        name: str,
+        place: int,
+        url: str,
+        on_line: Callable[[Any], object],
+        *,
+        settings: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> Process:
+        """Starts a program, whose sessions and whose log carry the ``name``."""
+        equipment = self.equipment(name, place)
+        return Process(
+            program,
+            self.directory / f"{name}.log",
+            on_line,
+            equipment.environment,
+            url=url,
+            settings={**(settings or {}), **equipment.settings},
+            levels_every=self.levels_every,
+            **options,
+        )
+
+
+class Process:
+    """A module of this package that runs by itself; ``on_line`` hears, on a thread, whatever it says.
+
+    ``environment`` are variables that it gets besides those of this process.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        log: Path,
+        on_line: Callable[[Any], object],
+        environment: Mapping[str, str] | None = None,
+        **options: Any,
+    ) -> None:
         self.log = log
         self._on_line = on_line
         with log.open("ab") as errors:
@@ -33,7 +92,7 @@ class Process:
                 stderr=errors,
                 text=True,
                 cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
                 start_new_session=True,
             )
         self._listening = threading.Thread(target=self._listen, name=f"chaos-hears-{name}", daemon=True)
@@ -80,6 +139,7 @@ class Process:
         """Makes sure that nothing is left of it."""
         self._process.kill()
         self._process.wait()
+        clean_up_after(self._process.pid)
         self._listening.join()
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe

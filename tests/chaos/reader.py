@@ -1,45 +1,28 @@
 """A reader process: follows the streams that it is told of, and says what it saw of each once it has ended.
 
-Its options: ``url``. Each line of its input names a stream (``id``, ``key``) and a ``mode``. What it saw is a list of
-sittings: where it began, and each value with its offset. A reader that reconnects takes up at random offsets, behind
-its last value or before it. One that is told that the beginning of the stream is gone goes on with the first value that
-is there. One whose mode is ``slow`` reads what has ended long ago, a few values a second, until that is removed.
+Each line of its input names a stream (``id``, ``key``) and a ``mode``. What it saw is a list of sittings: where it
+began, and each value with its offset. A reader that reconnects takes up at random offsets, behind its last value or
+before it. One that is told that the beginning of the stream is gone goes on with the first value that is there. One
+whose mode is ``slow`` reads what has ended long ago, a few values a second, until that is removed.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import logging
 import random
-import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from dbosflow import Engine
 from dbosflow.errors import StreamTruncatedError, WorkflowNotFoundError
-from tests.chaos.telling import say, tell_levels
+from tests.chaos import client
+from tests.chaos.telling import say
+
+if TYPE_CHECKING:
+    from dbosflow import Engine
 
 _WAIT_FOR = 300.0
 _SLOWLY = 0.5
 _PATIENCE = {"reconnecting": 12, "slow": 4}
 """How many values a reader takes in a sitting at most."""
-
-
-async def main(options: dict[str, Any]) -> None:
-    """Reads whatever it is told until its input ends."""
-    loop = asyncio.get_running_loop()
-    said = asyncio.StreamReader()
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(said), sys.stdin)
-    async with Engine(options["url"], executes=False) as engine:
-        say(ready=True)
-        telling = loop.create_task(tell_levels(options.get("levels_every")))
-        async with asyncio.TaskGroup() as group:
-            while line := await said.readline():
-                group.create_task(follow(engine, json.loads(line)))
-        telling.cancel()
-        await asyncio.wait({telling})
-    left = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    say(left={"tasks": left, "threads": []})
 
 
 async def follow(engine: Engine, told: dict[str, Any]) -> None:
@@ -99,5 +82,4 @@ async def sit(engine: Engine, told: dict[str, Any], patience: int | None, seen: 
 
 
 if __name__ == "__main__":
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
-    asyncio.run(main(json.loads(sys.argv[1])))
+    client.run(follow)

@@ -5,6 +5,10 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from tests.chaos.oracles_workers import Pace
 
 _SHOWN = 40
 _KEPT = 2000
@@ -66,6 +70,8 @@ class Report:
     tried_again: Counter[str] = field(default_factory=Counter)
     failed_opens: int = 0
     samples: int = 0
+    pace: Pace | None = None
+    figures: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
 
     def __str__(self) -> str:
@@ -87,6 +93,8 @@ class Report:
         lines.append(
             f"callers tried again: {_counts(self.tried_again)}; workers that could not open: {self.failed_opens}"
         )
+        lines += [f"with a snapshot {self.pace}"] if self.pace and self.pace.seconds else []
+        lines += self.figures
         drained = "never" if self.drain is None else f"{self.drain:.1f} s"
         lines.append(f"after the last fault all was done within: {drained}")
         lines.append("no violation" if not self.violations else f"{len(self.violations)} VIOLATIONS")

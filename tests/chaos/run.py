@@ -4,48 +4,42 @@ from __future__ import annotations
 
 import asyncio
 import os
-import random
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
-from functools import partial
 from typing import TYPE_CHECKING
 
 import psycopg
 
 from dbosflow import Engine
 from tests.behaviour import ledger
-from tests.chaos import oracles, plan
-from tests.chaos.crew import Place
+from tests.chaos import oracles_workers, plan
+from tests.chaos.burdens import Burdens
+from tests.chaos.closing import CLIENT, Closing
+from tests.chaos.company import Company
 from tests.chaos.customers import Customers
 from tests.chaos.jobs import jobs
 from tests.chaos.judge import Judge
-from tests.chaos.outsiders import Outsiders
-from tests.chaos.postgres import Postgres
-from tests.chaos.processes import Process
-from tests.chaos.proxy import Proxy
+from tests.chaos.oracles_workers import Span
+from tests.chaos.processes import Terms
 from tests.chaos.pruning import Pruner
 from tests.chaos.report import Report
 from tests.chaos.strikes import Strikes
+from tests.chaos.topology import Topology
 from tests.chaos.trimming import Trimmer
-from tests.chaos.witness import Readers, Witness
+from tests.chaos.witness import Witness
 from tests.support import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from pathlib import Path
     from typing import Any
 
-    from tests.chaos.crew import Frozen
-    from tests.chaos.jobs import Job
     from tests.chaos.plan import Fault
+    from tests.chaos.topology import Way
 
-_READERS = 2
-_SESSIONS_A_CLIENT = 7
 _OPENING_LIMIT = 60.0
-_SESSIONS_LIMIT = 15.0
 _JUDGED_EVERY = 2.0
-_FROZEN_KEPT = 100
 
 
 class ChaosRun:
@@ -55,9 +49,9 @@ class ChaosRun:
     levels_every: float | None = None
 
     client: Engine
-    proxies: list[Proxy]
+    company: Company
     customers: Customers
-    outsiders: Outsiders
+    burdens: Burdens
     strikes: Strikes
     witness: Witness
     judge: Judge
@@ -73,12 +67,11 @@ class ChaosRun:
         drain_limit: float,
         say: Callable[[str], None],
         spared: int = 0,
+        topology: Topology | None = None,
     ) -> None:
-        self.postgres = Postgres()
+        self.topology = topology or Topology()
+        self.postgres = self.topology.server
         self.directory = self.postgres.root
-        self.places: list[Place] = []
-        self.readers = Readers()
-        self.reading: list[Process] = []
         self.report = Report()
         self._seed = seed
         self._seconds = seconds
@@ -87,95 +80,70 @@ class ChaosRun:
         self._drain_limit = drain_limit
         self._say = say
         self._spared = spared
-        self._random = random.Random(f"run {seed}")
         self._began = 0.0
+        self._at_work = Span(0.0, 0.0)
         os.environ[ledger.VARIABLE] = str(self.directory / "ledger")
+        os.environ[ledger.CLOCK_VARIABLE] = str(time.time() - time.monotonic())
+
+    def kinds(self) -> Mapping[str, int]:
+        """The kinds of faults, with their weights in the plan."""
+        return self.topology.weights()
 
     def faults(self) -> list[Fault]:
         """The faults that will strike."""
-        return plan.faults(self._seed, self._seconds, workers=self._workers, proxies=self._workers, spared=self._spared)
+        numbers = {"workers": self._workers, "proxies": self._workers, "spared": self._spared}
+        return plan.faults(self._seed, self._seconds, **numbers, kinds=self.kinds())
 
     async def run(self) -> Report:
         """Runs; what came of it."""
         asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(32))
         began = time.monotonic()
         async with AsyncExitStack() as resources:
-            resources.callback(self.postgres.__exit__)
-            await asyncio.to_thread(self.postgres.__enter__)
-            self.proxies = [resources.enter_context(Proxy(self.postgres.socket)) for _ in range(self._workers)]
+            resources.callback(self.topology.__exit__)
+            await asyncio.to_thread(self.topology.__enter__)
+            ways = [resources.enter_context(self.topology.way()) for _ in range(self._workers)]
+            settings = self.topology.equipment(CLIENT, 0).settings
             self.client = await resources.enter_async_context(
-                Engine(self.postgres.url("chaos-client"), executes=False),
+                Engine(self.topology.url(CLIENT), executes=False, **settings),
             )
-            resources.callback(self._end_processes)
-            self._hire()
-            await asyncio.to_thread(eventually, self._all_ready, timeout=_OPENING_LIMIT)
-            self._prepare()
+            terms = Terms(
+                self.directory, self.report.violations.append, self.topology.equipment, levels_every=self.levels_every
+            )
+            self.company = Company(self.topology, terms, ways, self._seed)
+            resources.callback(self.company.close)
+            self.company.hire()
+            await asyncio.to_thread(eventually, self.company.is_ready, timeout=_OPENING_LIMIT)
+            self._prepare(ways)
             await self._strike_and_drain()
-            await self._stop()
+            await Closing(self.topology, self.company, self.client, self.report).stop(self.strikes)
             await asyncio.to_thread(self._judge_last)
         self.report.seconds = time.monotonic() - began
         return self.report
 
-    # -- who takes part ----------------------------------------------------------------------------------------------
-
-    def _hire(self) -> None:
-        """The first worker and the first reader reach the server without a proxy."""
-        complain = self.report.violations.append
-        for number, url_of in enumerate((self.postgres.url, *(proxy.url for proxy in self.proxies[1:]))):
-            self.places.append(Place(number, url_of, self.directory, complain, self.levels_every))
-        for number, url_of in zip(range(_READERS), (self.postgres.url, self.proxies[0].url), strict=True):
-            url = url_of(f"chaos-reader-{number}")
-            log = self.directory / f"chaos-reader-{number}.log"
-            hear = partial(self.readers.hear, number)
-            self.reading.append(Process("reader", log, hear, url=url, levels_every=self.levels_every))
-        through = (self.proxies[0].url, self.proxies[-1].url)
-        self.outsiders = Outsiders(through, self.directory, complain, self.levels_every)
-
-    def _prepare(self) -> None:
-        """Those who live in this process."""
-        looking = self.postgres.url("looking")
-        self.customers = Customers(self.client, jobs(self._seed), self._read, self.outsiders, Trimmer())
-        self.strikes = Strikes(self.postgres, self.places, self.proxies, self.outsiders, self._seed)
+    def _prepare(self, ways: Sequence[Way]) -> None:
+        """Those who live in this process, and look at the database or ask it for something."""
+        looking, company = self.postgres.url("looking"), self.company
+        self.customers = Customers(self.client, jobs(self._seed), company.readers.read, company.outsiders, Trimmer())
+        self.burdens = Burdens(looking, self._seed)
+        self.strikes = Strikes(
+            self.topology,
+            company.places,
+            ways,
+            outsiders=company.outsiders,
+            burdens=self.burdens,
+            seed=self._seed,
+        )
         self.witness = Witness(looking)
         self.judge = Judge(
             looking,
             self.report,
             customers=self.customers,
-            readers=self.readers,
+            readers=company.readers,
             strikes=self.strikes,
             witness=self.witness,
-            frozen=self._frozen,
-            read_slowly=self._read_slowly(),
+            places=company.places,
         )
         self.pruner = Pruner(self.client, looking, lambda: [*self.judge.judged])
-
-    def _all_ready(self) -> bool:
-        return self.readers.ready == _READERS and self.outsiders.ready and all(place.ready for place in self.places)
-
-    def _read(self, job: Job) -> None:
-        self.readers.expect(job.workflow_id)
-        reader = self._random.choice(self.reading)
-        reader.tell(id=job.workflow_id, key=job.key, mode=job.reading)
-
-    def _read_slowly(self) -> Callable[[str, str], None]:
-        """How the judge, on its thread, has a stream read."""
-        loop = asyncio.get_running_loop()
-
-        def read(workflow_id: str, key: str) -> None:
-            self.readers.expect(workflow_id)
-            loop.call_soon_threadsafe(lambda: self.reading[0].tell(id=workflow_id, key=key, mode="slow"))
-
-        return read
-
-    def _frozen(self) -> list[Frozen]:
-        for place in self.places:
-            del place.frozen[:-_FROZEN_KEPT]
-        return [one for place in self.places for one in place.frozen]
-
-    def _end_processes(self) -> None:
-        for process in (*self.reading, *(place.process for place in self.places)):
-            process.close()
-        self.outsiders.close()
 
     # -- its course --------------------------------------------------------------------------------------------------
 
@@ -197,10 +165,12 @@ class ChaosRun:
         self._began = began = time.monotonic()
         around = [asyncio.create_task(coroutine) for coroutine in self.background()]
         keeping = asyncio.create_task(self.keep())
+        since = time.time()
         try:
             await self.strikes.follow(self.faults())
             await asyncio.sleep(max(0.0, began + self._seconds - time.monotonic()))
             self.customers.finish()
+            self._at_work = Span(since, time.time())
             await self._drain(keeping)
         finally:
             for task in (keeping, *around):
@@ -224,11 +194,11 @@ class ChaosRun:
         self.report.drain = time.monotonic() - began
 
     def _missing(self) -> list[str]:
-        return [one for one in self.readers.missing() if one not in self.judge.slowly_read]
+        return [one for one in self.company.readers.missing() if one not in self.judge.slowly_read]
 
     async def _look_after_workers(self) -> None:
         while True:
-            for place in self.places:
+            for place in self.company.places:
                 if not place.lock.locked():
                     async with place.lock:
                         await asyncio.to_thread(place.look_after)
@@ -257,49 +227,23 @@ class ChaosRun:
             f" {len(self.report.violations)} violations; faults: {faults or 'none'}"
         )
 
-    async def _stop(self) -> None:
-        """Checks what the living hold, stops them, and checks that nothing is left."""
-        live = {place.name: oracles.SESSIONS_A_WORKER for place in self.places} | {"chaos-client": _SESSIONS_A_CLIENT}
-        outside = [*(f"chaos-reader-{number}" for number in range(_READERS)), *self.outsiders.names]
-        await self._sessions_settle(live | dict.fromkeys(outside, _SESSIONS_A_CLIENT))
-        for place in self.places:
-            async with place.lock:
-                self.strikes.drains.add(await asyncio.to_thread(place.drain))
-        violations = self.report.violations
-        for reader in self.reading:
-            if not await asyncio.to_thread(reader.end):
-                violations.append(f"a reader did not end: see {reader.log.name}")
-        await asyncio.to_thread(self.outsiders.end)
-        violations += [f"a reader left behind {left}" for left in self.readers.left if left["tasks"]]
-        violations += [f"a writer left behind {left}" for left in self.outsiders.left if left["tasks"]]
-        violations += [f"{place.name}: processes are left" for place in self.places if place.leftover()]
-        await self._sessions_settle({"chaos-client": _SESSIONS_A_CLIENT})
-        if self.report.drain is not None:
-            violations += await asyncio.to_thread(oracles.check_lanes, self.postgres.url("looking"))
-
-    async def _sessions_settle(self, live: dict[str, int]) -> None:
-        """A session that was cut off is noticed by the server a little later."""
-        deadline = time.monotonic() + _SESSIONS_LIMIT
-        while wrong := await asyncio.to_thread(oracles.check_sessions, self.postgres.url("looking"), live):
-            if time.monotonic() > deadline:
-                self.report.violations += wrong
-                return
-            await asyncio.sleep(0.1)
-
     def _judge_last(self) -> None:
         report, customers = self.report, self.customers
         report.acknowledged = customers.started
         report.faults = self.strikes.counts
         report.cancels = customers.cancel_times
         report.tried_again = customers.errors
-        report.written = self.outsiders.acknowledged
+        report.written = self.company.outsiders.acknowledged
         report.trims = customers.trimmer.count
         report.pruned = self.pruner.count
         report.worker_drains = self.strikes.drains
-        report.failed_opens = sum(place.failed_opens for place in self.places)
+        report.failed_opens = sum(place.failed_opens for place in self.company.places)
         report.samples = self.witness.samples
         self.judge.sit_last()
         report.violations += customers.complaints
+        report.pace = oracles_workers.pace(self.judge.recorded, self.burdens.snapshots, self._at_work)
+        report.violations += oracles_workers.check_pace(report.pace)
+        report.figures = [*self.burdens.figures(), *self.topology.figures()]
 
 
 def finish(chaos: ChaosRun) -> Report:
@@ -311,10 +255,18 @@ def finish(chaos: ChaosRun) -> Report:
 
 
 def run(
-    seed: int, *, seconds: float, workflows: int, workers: int, drain_limit: float, say: Callable[[str], None]
+    seed: int,
+    *,
+    seconds: float,
+    workflows: int,
+    workers: int,
+    drain_limit: float,
+    say: Callable[[str], None],
+    topology: Topology | None = None,
 ) -> tuple[Report, Path]:
     """Runs, having said which faults will strike; the report, and where the logs are if something was wrong."""
-    chaos = ChaosRun(seed, seconds=seconds, workflows=workflows, workers=workers, drain_limit=drain_limit, say=say)
+    sizes = {"workflows": workflows, "workers": workers}
+    chaos = ChaosRun(seed, seconds=seconds, **sizes, drain_limit=drain_limit, say=say, topology=topology)
     for fault in chaos.faults():
         say(str(fault))
     return finish(chaos), chaos.directory

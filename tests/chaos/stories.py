@@ -32,7 +32,8 @@ _FAMILIES: LiteralString = f"""
     SELECT {_COLUMNS} FROM dbosflow.workflow JOIN family USING (id) ORDER BY id"""
 _STEPS: LiteralString = """
     SELECT workflow_id, key, kind, epoch, seq, attempt, output, error, child_id, loop_key, loop_offset, loop_next,
-           extract(epoch FROM recorded_at)::double precision AS recorded_at
+           extract(epoch FROM recorded_at)::double precision AS recorded_at,
+           extract(epoch FROM wake_at)::double precision AS wake_at
     FROM dbosflow.step WHERE workflow_id = ANY(%s) ORDER BY workflow_id, seq"""
 _BLOCKS: LiteralString = """
     SELECT workflow_id, key, "offset", count, kind, values, producer, attempt, epoch,

@@ -5,28 +5,39 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from tests.chaos.oracles_workers import Span, Trouble
+from tests.chaos.plan import OF_WORKERS, PROXY_KINDS
 from tests.chaos.report import Spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tests.chaos.burdens import Burdens
     from tests.chaos.crew import Place
     from tests.chaos.outsiders import Outsiders
     from tests.chaos.plan import Fault
-    from tests.chaos.postgres import Postgres
-    from tests.chaos.proxy import Proxy
+    from tests.chaos.topology import Topology, Way
+    from tests.chaos.witness import Witness
 
 _OWNED = """
     SELECT w.id, w.epoch FROM dbosflow.workflow w JOIN dbosflow.worker k ON k.id = w.worker_id
     WHERE k.pid = %s AND k.state = 'live'"""
 _SESSIONS = """
     SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'chaos-%%' AND backend_type = 'client backend'"""
+
+_SETTLING = 1.0
+"""Seconds after a fault in which everybody connects anew."""
+_KEPT = 300
+"""So many faults are remembered: the last ones."""
+_HARMLESS = {*OF_WORKERS, "kill writer", "hold xmin", "lock"}
+"""What keeps nobody from renewing; of a worker that was frozen or made to end, its place tells."""
 
 
 @dataclass(frozen=True)
@@ -39,11 +50,27 @@ class Hit:
     owned: dict[str, int]
 
 
+@dataclass
+class Struck:
+    """A fault, and from when until when it was there, by the wall clock; one that is not over has no end yet."""
+
+    fault: Fault
+    since: float
+    until: float = inf
+
+
 class Strikes:
     """Strikes as the plan says; a fault whose victim is still down waits for it."""
 
     def __init__(
-        self, postgres: Postgres, places: Sequence[Place], proxies: Sequence[Proxy], outsiders: Outsiders, seed: int
+        self,
+        topology: Topology,
+        places: Sequence[Place],
+        ways: Sequence[Way],
+        *,
+        outsiders: Outsiders,
+        burdens: Burdens,
+        seed: int,
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.hits: list[Hit] = []
@@ -51,10 +78,13 @@ class Strikes:
         self.lost = 0
         """How often a workflow lost its owner."""
         self.drains = Spread()
-        self._postgres = postgres
+        self.struck: deque[Struck] = deque(maxlen=_KEPT)
+        self._topology = topology
+        self._server = topology.server
         self._places = places
-        self._proxies = proxies
+        self._ways = ways
         self._outsiders = outsiders
+        self._burdens = burdens
         self._random = random.Random(f"strikes {seed}")
         self._database = asyncio.Lock()
 
@@ -67,17 +97,30 @@ class Strikes:
                 group.create_task(self._commit(fault))
 
     async def _commit(self, fault: Fault) -> None:
+        struck = Struck(fault, time.time())
+        self.struck.append(struck)
         if fault.kind in {"kill", "freeze", "drain"}:
             place = self._places[fault.target]
             async with place.lock:
                 await self._strike_worker(place, fault)
         elif fault.kind == "kill writer":
             await self._outsiders.kill(fault.target)
+        elif fault.kind == "busy pool":
+            self._places[fault.target].process.tell(busy=fault.seconds)
+        elif fault.kind == "hold xmin":
+            await self._burdens.strike(fault.kind, fault.seconds)
+        elif fault.kind in self._burdens.kinds:
+            async with self._database:
+                await self._burdens.strike(fault.kind, fault.seconds)
         elif fault.kind in {"terminate", "stop fast", "stop immediate", "crash backend"}:
             async with self._database:
                 await asyncio.to_thread(self._strike_database, fault)
+        elif fault.kind in self._topology.kinds:
+            async with self._database:
+                await self._topology.strike(fault)
         else:
-            await asyncio.to_thread(self._proxies[fault.target].strike, fault.kind, fault.seconds)
+            await asyncio.to_thread(self._ways[fault.target].strike, fault.kind, fault.seconds)
+        struck.until = time.time()
         self.counts[fault.kind] += 1
 
     async def _strike_worker(self, place: Place, fault: Fault) -> None:
@@ -95,15 +138,15 @@ class Strikes:
 
     def _strike_database(self, fault: Fault) -> None:
         if fault.kind.startswith("stop"):
-            self._postgres.stop(fault.kind)
+            self._server.stop(fault.kind)
             time.sleep(fault.seconds)  # the outage itself
-            self._postgres.start()
+            self._server.start()
             return
         pids = [pid for (pid,) in self._look(_SESSIONS)]
         if not pids:
             return
         if fault.kind == "crash backend":
-            self._postgres.crash_backend(self._random.choice(pids))
+            self._server.crash_backend(self._random.choice(pids))
         else:
             victims = self._random.sample(pids, self._random.randint(1, len(pids)))
             self._look("SELECT pg_terminate_backend(pid) FROM unnest(%s::integer[]) AS pid", victims)
@@ -116,6 +159,22 @@ class Strikes:
 
     def _look(self, query: Any, *parameters: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(
-            self._postgres.url("looking"), autocommit=True, application_name="looking", connect_timeout=2
+            self._server.url("looking"), autocommit=True, application_name="looking", connect_timeout=2
         ) as connection:
             return connection.execute(query, parameters).fetchall()
+
+
+def troubles(strikes: Strikes, witness: Witness, places: Sequence[Place]) -> list[Trouble]:
+    """All that may have kept a worker from renewing its lease."""
+    found = [Trouble(None, span) for span in [*witness.slow]]
+    for place in places:
+        found += [Trouble(one.pid, Span(one.since, one.until)) for one in (*place.frozen, *place.stalled)]
+    for struck in [*strikes.struck]:
+        kind, span = struck.fault.kind, Span(struck.since, struck.until + _SETTLING)
+        if kind in _HARMLESS:
+            continue
+        if kind not in PROXY_KINDS:
+            found.append(Trouble(None, span))
+        elif struck.fault.target < len(places):
+            found += [Trouble(pid, span) for pid in [*places[struck.fault.target].pids]]
+    return found

@@ -1,15 +1,28 @@
-"""How a process of a run speaks to it: one thing a line, in JSON; and now and then, if it is asked to, of itself."""
+"""How a process of a run and the run speak to each other: one thing a line, in JSON."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import sys
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 
 def say(**what: object) -> None:
-    """Says one thing."""
-    print(json.dumps(what), flush=True)
+    """Says one thing, from whichever thread."""
+    sys.stdout.write(f"{json.dumps(what)}\n")  # all of it in one call
+    sys.stdout.flush()
+
+
+async def orders() -> AsyncIterator[dict[str, Any]]:
+    """What the run says to this process, until the one of them or the other ends."""
+    said = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(said), sys.stdin)
+    while line := await said.readline():
+        yield json.loads(line)
 
 
 async def tell_levels(every: float | None) -> None:

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections import Counter
+import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
+from tests.chaos.oracles_workers import Span
 from tests.chaos.stories import root_of
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
 
 _PAUSE = 1.0
+_SLOW = 1.0
+_KEPT = 300
 _ENDS: LiteralString = """
     SELECT id, status, epoch, ended_at::text, md5(output::text), md5(error::text) FROM dbosflow.workflow
     WHERE ended_at > %s::timestamptz - interval '15 seconds'"""
@@ -32,6 +36,8 @@ class Witness:
 
     def __init__(self, url: str) -> None:
         self.samples = 0
+        self.slow: deque[Span] = deque(maxlen=_KEPT)
+        """When a look took so long that leases may have waited for the server, too; the last times."""
         self.complaints: list[str] = []
         self._url = url
         self._ends: dict[str, tuple[Any, ...]] = {}
@@ -66,15 +72,12 @@ class Witness:
 
     def sample(self) -> None:
         """Takes one. None is taken while ends are compared: it would remember what is removed just then."""
-        with (
-            self._lock,
-            psycopg.connect(self._url, autocommit=True, application_name="looking", connect_timeout=2) as connection,
-        ):
-            now = connection.execute(_NOW).fetchone()
-            ends = connection.execute(_ENDS, (self._since,)).fetchall()
-            idle = connection.execute(_IDLE).fetchall()
-            assert now
-            self._since = now[0]
+        with self._lock:
+            since = time.time()
+            now, ends, idle = self._look()
+            if time.time() - since > _SLOW:
+                self.slow.append(Span(since, time.time()))
+            self._since = now
             self.samples += 1
             self.complaints += [
                 f"session {pid} of {name} has been idle in a transaction for {age}" for name, pid, age in idle
@@ -82,51 +85,16 @@ class Witness:
             for workflow_id, *end in ends:
                 self._compare(workflow_id, self._ends.setdefault(workflow_id, tuple(end)), tuple(end))
 
+    def _look(self) -> tuple[str, list[Any], list[Any]]:
+        with psycopg.connect(self._url, autocommit=True, application_name="looking", connect_timeout=2) as connection:
+            ((now,),) = connection.execute(_NOW).fetchall()
+            ends = connection.execute(_ENDS, (self._since,)).fetchall()
+            return now, ends, connection.execute(_IDLE).fetchall()
+
     def _compare(self, workflow_id: str, before: tuple[Any, ...], now: tuple[Any, ...] | None) -> None:
         if before != now:
             self._ends.pop(workflow_id, None)  # it is said once
             self.complaints.append(f"{workflow_id} had ended as {before}, and later stands as {now}")
-
-
-class Readers:
-    """What the reader processes say, and what they still owe."""
-
-    def __init__(self) -> None:
-        self.left: list[dict[str, Any]] = []
-        self.ready = 0
-        self.levels: dict[int, dict[str, int]] = {}
-        """What each process said of itself last."""
-        self._said: dict[str, list[dict[str, Any]]] = {}
-        self._owed: Counter[str] = Counter()
-
-    def hear(self, number: int, said: dict[str, Any]) -> None:
-        """One line of one of them."""
-        if "ready" in said:
-            self.ready += 1
-        elif "level" in said:
-            self.levels[number] = said["level"]
-        elif "left" in said:
-            self.left.append(said["left"])
-        else:
-            self._said.setdefault(said["id"], []).append(said)
-            self._owed[said["id"]] -= 1
-
-    def expect(self, workflow_id: str) -> None:
-        """One more stream of a workflow is to be read."""
-        self._owed[workflow_id] += 1
-
-    def owe(self, workflow_id: str) -> bool:
-        """Whether a reader of a workflow has not come to its end."""
-        return self._owed[workflow_id] > 0
-
-    def missing(self) -> list[str]:
-        """The workflows whose readers have not come to their ends."""
-        return [workflow_id for workflow_id, count in [*self._owed.items()] if count > 0]
-
-    def take(self, workflow_id: str) -> list[dict[str, Any]]:
-        """What the readers of a workflow saw; it is forgotten here."""
-        del self._owed[workflow_id]
-        return self._said.pop(workflow_id, [])
 
 
 def takeovers(hits: Sequence[Any], story: Any) -> Iterator[tuple[str, float, float]]:

@@ -24,6 +24,7 @@ from dbosflow import (
     write_stream_async,
 )
 from tests.behaviour.ledger import note
+from tests.chaos.oracles_workers import WOKE
 
 QUEUE = "chaos"
 CHILDREN = "children"
@@ -42,6 +43,10 @@ def says(what: str) -> None:
     """A line in the ledger."""
     here = current()
     note([what, here.workflow_id, here.step_key, here.attempt])
+
+
+def _woke(sleep: int) -> None:
+    note([WOKE, current().workflow_id, f"sleep#{sleep}", None])
 
 
 @step
@@ -110,6 +115,7 @@ async def sequence(size: int, pause: float) -> list[int]:
             await write_stream_async("rare", ["body", number])
         if number % 4 == 3:
             await sleep_async(pause * 3)
+            _woke(number // 4)
     await close_stream_async("rare")
     return draws
 
@@ -145,6 +151,7 @@ def sequence_on_thread(size: int, pause: float) -> list[int]:
             write_stream("rare", ["body", number])
         if number % 4 == 3:
             sleep(pause * 3)
+            _woke(number // 4)
     close_stream("rare")
     return draws
 

@@ -191,7 +191,7 @@ def test_a_listen_that_is_not_delivered_is_a_warning(database_url: str, monkeypa
 
     async def forget(connection: object, schema: str) -> None: ...
 
-    monkeypatch.setattr(notify, "listen", forget)
+    monkeypatch.setattr(notify, "_listen", forget)
     found = checks(database_url)
     assert found["listen"].verdict is Verdict.WARNING
     assert "pooler" in found["listen"].found

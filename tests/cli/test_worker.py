@@ -193,3 +193,25 @@ def test_a_worker_can_end_with_its_parent(shell: Shell) -> None:
     shell.write("app.py", APP)
     worker = start_worker(shell, "app", "--until-eof")
     assert worker.end().status == 0
+
+
+def test_a_worker_runs_on_uvloop_where_that_is_asked_for(shell: Shell) -> None:
+    """Under a supervisor, too, which passes the option on."""
+    shell.write(
+        "app.py",
+        "import asyncio\nfrom dbosflow import workflow\n\n\n@workflow\nasync def greeting(name: str) -> str:\n"
+        "    return type(asyncio.get_running_loop()).__module__\n",
+    )
+    start_worker(shell, "app", "--uvloop", "--processes", "1")
+    enqueue(shell, "default")
+    eventually(lambda: "succeeded" in shell.run("workflow", "show", "greeting-default").out)
+    assert '"uvloop"' in shell.run("workflow", "show", "greeting-default").out
+
+
+def test_uvloop_that_is_not_installed_is_named(shell: Shell) -> None:
+    """With what to do about it."""
+    shell.write("app.py", APP)
+    shell.write("uvloop.py", 'raise ImportError("as if it were not there")\n')
+    done = shell.run("worker", "app", "--uvloop")
+    assert done.status == 1
+    assert "pip install 'dbosflow[uvloop]'" in done.err

@@ -92,17 +92,17 @@ def test_steps_of_concurrent_workflows_share_their_batches(open_engine: OpenEngi
 
 
 def test_a_thousand_starts_at_once_are_a_handful_of_batches(open_engine: OpenEngine, line: Wire) -> None:
-    """And so are their ends, and the hints to other processes."""
+    """Of 200 each, so that server and loop work at the same time. So are their ends, and the hints to others."""
 
     async def main() -> None:
         async with open_engine() as engine:
             with line.counted() as counts:
                 await asyncio.gather(*(engine.start_async(costs_sequence, 0) for _ in range(1000)))
-            assert counts.executed["batch starts"] <= 3
+            assert 5 <= counts.executed["batch starts"] <= 7
             with line.counted() as counts:
                 await asyncio.gather(*(engine.run_async(costs_sequence, 0) for _ in range(1000)))
-            assert counts.batches <= 10
-            assert counts.others.total() <= 10 + RESTLESS
+            assert counts.batches <= 20
+            assert counts.others.total() <= 20 + RESTLESS
 
     asyncio.run(main())
 

@@ -58,6 +58,11 @@ class Session:
         self._prepared: dict[str, str] = {}
         self._portals: dict[str, str] = {}
 
+    @property
+    def prepared_names(self) -> set[str]:
+        """The names of its prepared statements; what is parsed without one is gone with the next."""
+        return {name for name in self._prepared if name}
+
     def read(self, data: bytes) -> Iterator[Message]:
         """The messages that are complete with this data."""
         self._buffer += data
@@ -165,6 +170,11 @@ class Wire(Proxy):
     def roles(self) -> set[str]:
         """What there are connections for."""
         return {session.role for session in list(self._sessions.values())}
+
+    @property
+    def sessions(self) -> list[Session]:
+        """All connections that were made, oldest first."""
+        return list(self._sessions.values())
 
     def since(self, place: int) -> Counts:
         """What was sent behind that many messages."""

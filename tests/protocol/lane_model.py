@@ -125,7 +125,7 @@ class LaneModel:
         self._sent.append((lane, rows))
         if self._chance.random() < 0.1:
             await self._send_and_lose(lane, rows)
-            if await is_durable(lane.connection, rows, SCHEMA):
+            if await is_durable(lane.connection, rows, lane.id, SCHEMA):
                 return None
             lane_again = True
         else:
@@ -133,10 +133,10 @@ class LaneModel:
         try:
             result = await lane.send(rows)
         except psycopg.errors.UniqueViolation:
-            if not await is_durable(lane.connection, rows, SCHEMA):
+            if not await is_durable(lane.connection, rows, lane.id, SCHEMA):
                 self._ledger.impossible.append(f"a foreign row: {rows.records[0][:4]}")
             return None
-        if not result.written and lane_again and await is_durable(lane.connection, rows, SCHEMA):
+        if not result.written and lane_again and await is_durable(lane.connection, rows, lane.id, SCHEMA):
             return None
         return result
 

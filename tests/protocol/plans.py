@@ -28,6 +28,9 @@ class Plan:
 
     def __init__(self, plan: Node) -> None:
         self.nodes = list(_nodes(plan))
+        # Parts that write are carried out after the rest, and are not in what is told of the whole.
+        self.pages = max(_pages(plan), sum(map(_pages, plan.get("Plans", ()))))
+        """How often it looked at a page."""
 
     def access(self, table: str) -> set[str]:
         """What a table was read by: names of indexes, or the kind of a scan that uses none."""
@@ -48,6 +51,10 @@ class Plan:
         """The results of other parts that rows are joined with. Only those of one row cannot become a nested loop."""
         joins = [node for node in self.nodes if node["Node Type"] in ("Nested Loop", "Hash Join", "Merge Join")]
         return {part["CTE Name"] for join in joins for part in _joined(join) if part["Node Type"] == "CTE Scan"}
+
+
+def _pages(node: Node) -> int:
+    return int(node["Shared Hit Blocks"] + node["Shared Read Blocks"])
 
 
 def _joined(join: Node) -> Iterator[Node]:
@@ -87,7 +94,7 @@ async def prepare(connection: AsyncConnection[Any], name: str, statement: str) -
 async def explain(connection: AsyncConnection[Any], name: str, values: list[Any]) -> Plan:
     """Runs a prepared statement, and takes it back."""
     given = sql.SQL(", ").join(sql.Literal([*one] if isinstance(one, tuple) else one) for one in values)
-    execute = sql.SQL("EXPLAIN (ANALYZE, WAL, FORMAT JSON) EXECUTE {} {}").format(
+    execute = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, WAL, FORMAT JSON) EXECUTE {} {}").format(
         sql.Identifier(f"hot_{name}"), sql.SQL("({})").format(given) if values else sql.SQL("")
     )
     await connection.execute("BEGIN")

@@ -49,9 +49,9 @@ async def test_the_witness_tells_whether_a_batch_is_there_whatever_it_holds(db: 
     rows = batch(SHAPES[shape](), Slice("other").record("later", seq=9))
     if shape != "all":
         rows = batch(SHAPES[shape]())
-    assert not await is_durable(lane.connection, rows, SCHEMA)
+    assert not await is_durable(lane.connection, rows, lane.id, SCHEMA)
     assert (await lane.send(rows)).written
-    assert await is_durable(lane.connection, rows, SCHEMA)
+    assert await is_durable(lane.connection, rows, lane.id, SCHEMA)
     before = await _everything(db)
     assert await _resend(lane, rows) != "written"
     assert await _everything(db) == before
@@ -59,7 +59,7 @@ async def test_the_witness_tells_whether_a_batch_is_there_whatever_it_holds(db: 
     before = await _everything(db)
     assert await _resend(lane, rows) != "written"
     assert await _everything(db) == before
-    assert await is_durable(lane.connection, rows, SCHEMA)
+    assert await is_durable(lane.connection, rows, lane.id, SCHEMA)
 
 
 @on_a_database
@@ -96,7 +96,7 @@ async def test_another_batch_is_no_witness(db: Database) -> None:
         batch(Slice("w").end()),
         batch(Slice("w", claimed.epoch).end()),
     ):
-        assert not await is_durable(new.connection, rows, SCHEMA)
+        assert not await is_durable(new.connection, rows, new.id, SCHEMA)
 
 
 @on_a_database
@@ -104,9 +104,9 @@ async def test_a_start_needs_no_witness(db: Database) -> None:
     """Sent again it does nothing; the row says whose it is."""
     lane, other = await db.lane(), await db.lane()
     rows = batch(starts=("w",))
-    assert not await is_durable(lane.connection, rows, SCHEMA)
+    assert not await is_durable(lane.connection, rows, lane.id, SCHEMA)
     assert (await lane.send(rows)).started == {"w"}
-    assert not await is_durable(lane.connection, rows, SCHEMA)
+    assert not await is_durable(lane.connection, rows, lane.id, SCHEMA)
     again = await lane.send(rows)
     assert again.written
     assert again.started == set()
@@ -127,11 +127,11 @@ async def test_of_copies_in_flight_at_once_one_is_written(db: Database, shape: s
     sending = [asyncio.create_task(_resend(copy, rows)) for copy in copies]
     for copy in copies:
         await db.waiting(copy.connection)
-    assert not await is_durable(lane.connection, rows, SCHEMA)
+    assert not await is_durable(lane.connection, rows, lane.id, SCHEMA)
     await held.rollback()
     answers = sorted(await asyncio.gather(*sending))
     assert answers.count("written") == 1, answers
-    assert await is_durable(lane.connection, rows, SCHEMA)
+    assert await is_durable(lane.connection, rows, lane.id, SCHEMA)
     records, blocks = await db.stored("w")
     part = SHAPES[shape]()
     assert len(records) == len(part.records)

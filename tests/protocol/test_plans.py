@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from psycopg import IsolationLevel
 
 from dbosflow._store import statements
 from dbosflow._store.batch import batch_statement, parameters
@@ -54,6 +55,30 @@ async def test_a_batch_costs_a_few_index_probes_a_row(db: Database) -> None:
     assert plan.access("worker") == {"worker_pkey"}
     assert plan.joined_results <= {"lease", "gate"}
     assert plan.work <= 2 * SIZE
+
+
+@on_a_database
+async def test_a_snapshot_that_somebody_holds_makes_no_batch_dearer(db: Database) -> None:
+    """No dead row of the workflows before can be removed, and none is walked over: all are found by their keys."""
+    lane = await db.lane()
+    names: list[str] = []
+
+    async def pages(workflow_id: str) -> int:
+        await lane.start(workflow_id)
+        rows = batch(Slice(workflow_id).record("a").values(0, 2).closed(2).end())
+        if not names:
+            names.extend(await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA)))
+        values = bound(lane.id, rows)
+        plan = await explain(lane.connection, "batch", [values[name] for name in names])
+        assert (await lane.send(rows)).written
+        return plan.pages
+
+    before = [await pages(f"before{number}") for number in range(50)][-1]
+    holder = await db.connect(autocommit=False)
+    await holder.set_isolation_level(IsolationLevel.REPEATABLE_READ)
+    await holder.execute("SELECT count(*) FROM dbosflow.workflow")
+    during = [await pages(f"during{number}") for number in range(300)][-1]
+    assert during <= before + 20, "one more level of each index"
 
 
 @on_a_database

@@ -156,8 +156,8 @@ OF_THE_LANE = (
     Case("workflow.release", {"worker_id": LANE, "ids": ["w2", "w4"], "epochs": [1, 1]}, 2, workflow=KEY),
     Case("workflow.renew_epoch", {"worker_id": LANE, "workflow_id": "w2", "epoch": 1}, 1, workflow=KEY),
     Case(
-        "workflow.owned",
-        {"worker_id": LANE, "queue": "", "known": MANY},
+        "workflow.adopt",
+        {"worker_id": LANE, "queue": "", "workflow_id": None, "known": MANY},
         OWNED,
         workflow=frozenset({"workflow_owned"}),
     ),

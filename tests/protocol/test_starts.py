@@ -8,7 +8,7 @@ import pytest
 
 from dbosflow._store import workflow
 from dbosflow._store.workflow import Enqueued
-from tests.protocol.schedules import NAME, SCHEMA, Database, Lane, on_a_database
+from tests.protocol.schedules import NAME, SCHEMA, Database, Lane, Slice, on_a_database
 
 IDS = tuple("abcdefgh")
 MIDDLE = "d"
@@ -19,7 +19,8 @@ MIDDLE = "d"
 async def test_two_processes_that_name_the_same_ids_in_opposite_order_do_not_deadlock(db: Database, way: str) -> None:
     """Each statement inserts in the order of the ids, so whoever is behind waits at the first of them."""
     one, other = await db.lane(), await db.lane()
-    in_the_way = await db.connect(autocommit=False)
+    in_the_way = await db.connect()
+    await in_the_way.execute("BEGIN")
     await workflow.enqueue(in_the_way, SCHEMA, [Enqueued(MIDDLE, NAME, "", 0, "{}")])
 
     async def insert(lane: Lane, ids: tuple[str, ...]) -> set[str]:
@@ -31,7 +32,7 @@ async def test_two_processes_that_name_the_same_ids_in_opposite_order_do_not_dea
     await db.waiting(one.connection)  # it has whatever it took before the middle
     forwards = asyncio.create_task(insert(other, IDS))
     await db.waiting(other.connection)
-    await in_the_way.rollback()
+    await in_the_way.execute("ROLLBACK")
     assert await backwards == set(IDS)
     assert await forwards == set()
 
@@ -93,14 +94,17 @@ async def test_a_queued_workflow_is_claimed_once_in_the_order_of_its_queue(db: D
 
 @on_a_database
 async def test_a_claim_whose_answer_was_lost_is_found_by_its_lane(db: Database) -> None:
-    """The row names the lane: what it owns and does not know, it adopts."""
+    """The row names the lane: what it owns and does not know, it adopts, in a new epoch each time."""
     lane, other = await db.lane(), await db.lane()
     for workflow_id in ("known", "lost"):
         await workflow.enqueue(db.admin, SCHEMA, [Enqueued(workflow_id, NAME, "", 0, "{}")])
     assert len(await lane.claim()) == 2
-    found = await workflow.owned(lane.connection, SCHEMA, worker_id=lane.id, queue="", known=["known"])
-    assert [(each.id, each.epoch) for each in found] == [("lost", 1)]
-    assert await workflow.owned(other.connection, SCHEMA, worker_id=other.id, queue="", known=[]) == []
+    for which in ({"queue": ""}, {"workflow_id": "known"}, {"workflow_id": "lost"}):
+        found = await workflow.adopt(lane.connection, SCHEMA, worker_id=lane.id, known=["known"], **which)
+        epochs = {each.id: each.epoch for each in found}
+        assert epochs == ({} if "known" in which.values() else {"lost": 2 if "queue" in which else 3})
+    assert await workflow.adopt(lane.connection, SCHEMA, worker_id=lane.id, queue="another", known=[]) == []
+    assert await workflow.adopt(other.connection, SCHEMA, worker_id=other.id, queue="", known=[]) == []
 
 
 @on_a_database
@@ -111,3 +115,36 @@ async def test_an_owner_begins_a_new_pass_only_of_its_own_run(db: Database) -> N
     assert await workflow.renew_epoch(other.connection, SCHEMA, workflow_id="w", worker_id=other.id, epoch=1) is None
     assert await workflow.renew_epoch(lane.connection, SCHEMA, workflow_id="w", worker_id=lane.id, epoch=1) == 2
     assert await workflow.renew_epoch(lane.connection, SCHEMA, workflow_id="w", worker_id=lane.id, epoch=1) is None
+
+
+@on_a_database
+async def test_a_claim_waits_for_no_flush_and_what_follows_it_does(db: Database) -> None:
+    """The setting ends with the claim's own transaction: records are as durable as ever."""
+    lane = await db.lane()
+    await workflow.enqueue(db.admin, SCHEMA, [Enqueued("w", NAME, "", 0, "{}")])
+    await lane.connection.execute("BEGIN")
+    assert [one.id for one in await lane.claim()] == ["w"]
+    assert await _synchronous(lane) == "off"
+    await lane.connection.execute("COMMIT")
+    assert await _synchronous(lane) == "on"
+
+
+@on_a_database
+async def test_a_claim_that_the_server_has_forgotten_leaves_the_workflow_to_the_next(db: Database) -> None:
+    """A crash may lose it while nothing of its run is durable: then its owner writes nothing, at the same epoch."""
+    old, new = await db.lane(), await db.lane()
+    await workflow.enqueue(db.admin, SCHEMA, [Enqueued("w", NAME, "", 0, "{}")])
+    (first,) = await old.claim()
+    await db.admin.execute("UPDATE dbosflow.workflow SET status = 'queued', worker_id = NULL, epoch = epoch - 1")
+    (second,) = await new.claim()
+    assert first.epoch == second.epoch
+    late = await old.write(Slice("w", epoch=first.epoch).record("s"))
+    assert not late.written
+    assert late.mine == frozenset()
+    assert (await new.write(Slice("w", epoch=second.epoch).record("s"))).written
+
+
+async def _synchronous(lane: Lane) -> str:
+    row = await (await lane.connection.execute("SHOW synchronous_commit")).fetchone()
+    assert row is not None
+    return str(row[0])

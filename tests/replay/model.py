@@ -21,7 +21,6 @@ from dbosflow import sleep_async, write_stream_async
 from dbosflow._runtime.batch import Slice
 from dbosflow._runtime.branch import branch_tasks
 from dbosflow._runtime.calls import run_step_async
-from dbosflow._runtime.executor import _scope_of
 from dbosflow._runtime.runner import Runner
 from dbosflow._runtime.scope import Attempt, current_scope
 from dbosflow._runtime.watch import Watch
@@ -199,7 +198,7 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
 
     loop = asyncio.get_running_loop()
     tasks = ExitStack()
-    tasks.enter_context(branch_tasks(loop, _scope_of))
+    tasks.enter_context(branch_tasks(loop))
     journal = MemoryJournal(delay)
     lane: Any = SimpleNamespace(id=uuid4(), in_time=True)
     nothing: Any = None

@@ -97,7 +97,7 @@ class Bench:
 
         return await (send() if fault is None else fault(send))
 
-    def _announce(self, topics: Iterable[str]) -> None:
+    def _announce(self, topics: Iterable[str], *, at_once: bool = True) -> None:
         self.topics.extend(topics)
 
     # -- what the journal says ---------------------------------------------------------------------------------------
@@ -168,7 +168,7 @@ def record(run: Run, key: str, output: str = "1") -> asyncio.Future[None]:
 def write(run: Run, *values: str, key: str = "out") -> None:
     """Appends stream values."""
     for value in values:
-        run.write(key, value, run.root.producer)
+        run.streams.write(key, value, run.root.producer)
 
 
 def end(run: Run, output: str = '"done"') -> None:

@@ -7,15 +7,15 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
 
-from dbosflow import Engine, workflow
+from dbosflow import Engine, step, workflow, write_stream_async
 from dbosflow._store import workflow as store
+from tests.behaviour.tables import disorder
 from tests.runtime.patience import until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    import pytest
 
     from dbosflow import WorkflowHandle
     from dbosflow._store.workflow import Claimed
@@ -128,10 +128,70 @@ def test_a_claim_whose_answer_was_lost_is_adopted(database_url: str, monkeypatch
                 assert [await handle.result_async() for handle in handles] == list(range(6))
             assert lost
             assert most <= CONCURRENCY
-            assert [(await handle.info_async()).epoch for handle in handles] == [1] * 6
+            epochs = sorted([(await handle.info_async()).epoch for handle in handles])
+            assert epochs == [1] * (6 - lost) + [2] * lost
 
     monkeypatch.setattr(store, "claim", lose)
     asyncio.run(main())
+
+
+counted: list[str] = []
+
+
+@step
+async def counts(word: str) -> int:
+    """Is counted."""
+    counted.append(word)
+    return len(word)
+
+
+@step
+async def spells(word: str) -> str:
+    """Streams while it runs."""
+    for letter in word:
+        await write_stream_async("letters", letter)
+    return word
+
+
+@workflow
+async def spelling(word: str) -> str:
+    """A step, and one that streams."""
+    await counts(word)
+    return await spells(word)
+
+
+ROLL_BACK = """
+    DELETE FROM dbosflow.step WHERE workflow_id = 'w' AND key <> 'counts#0';
+    DELETE FROM dbosflow.stream_block WHERE workflow_id = 'w' AND kind <> 'values';
+    UPDATE dbosflow.workflow SET status = 'running', output = NULL, ended_at = NULL,
+        worker_id = (SELECT id FROM dbosflow.worker WHERE state = 'live') WHERE id = 'w'"""
+
+
+@pytest.mark.parametrize("queue", ["q", None], ids=["claimed", "started here"])
+@pytest.mark.parametrize("again", [True, False], ids=["started again", "found by the claimer"])
+def test_what_a_failover_has_lost_the_end_of_begins_a_new_epoch(
+    database_url: str,
+    queue: str | None,
+    again: bool,  # noqa: FBT001 (a parameter)
+) -> None:
+    """The lane has forgotten it, and the tables hold what an attempt wrote: the next one needs another name."""
+    counted.clear()
+
+    async def main() -> None:
+        async with worker(database_url, safety_poll=100.0 if again else 0.2) as engine:
+            target = spelling.options(workflow_id="w", queue=queue)
+            assert await engine.run_async(target, "abc") == "abc"
+            async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+                await connection.execute(ROLL_BACK)
+            async with asyncio.timeout(20):
+                handle = await engine.start_async(target, "abc") if again else engine.handle("w")
+                assert await handle.result_async() == "abc"
+            assert (await handle.info_async()).epoch == 2
+            assert counted == ["abc"]
+            assert [value async for value in engine.read_stream_async("w", "letters", view="committed")][-1].offset == 7
+
+    asyncio.run(main())
+    assert disorder(database_url) == []
 
 
 def test_a_lane_past_its_own_deadline_claims_nothing(database_url: str) -> None:

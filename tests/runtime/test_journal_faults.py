@@ -50,7 +50,7 @@ def write_all(run: Run) -> None:
 CONTENTS: dict[str, Callable[[Run], object]] = {
     "a record": lambda run: record(run, "a"),
     "values": lambda run: write(run, "1", "2"),
-    "a close": lambda run: run.close_stream("out", run.root.producer, FrameKind.COMPLETE, None),
+    "a close": lambda run: run.streams.close("out", run.root.producer, FrameKind.COMPLETE, None),
     "an end": end,
     "all": write_all,
 }

@@ -7,11 +7,16 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
+import pytest
+from psycopg import errors
 
 from dbosflow import Engine, step, workflow
+from dbosflow._runtime import lane as lane_module
 from dbosflow._runtime.lane import Lane
 from dbosflow._runtime.leases import Leases
+from dbosflow._store.queries import fetch_all
 from dbosflow.config import Settings
+from dbosflow.errors import PermissionDeniedError
 from tests.runtime.sessions import RENEWING, cut, sessions
 from tests.support import eventually
 
@@ -59,6 +64,20 @@ def test_a_lease_is_renewed_over_a_new_connection_when_the_old_one_is_cut(databa
         assert over == []
 
     with_leases(database_url, look)
+
+
+def test_a_connection_that_falls_silent_is_given_up_while_the_lease_lasts(database_url: str) -> None:
+    """By the kernel, which does that for nobody else before a lease is over."""
+
+    async def main() -> None:
+        lane: Any = Lane(database_url, Settings(lease=8.0), on_new_timeline=lambda: None)
+        leases = Leases(database_url, Settings(lease=8.0), lane, lambda: None)
+        leases._renew()
+        assert leases._connection is not None
+        assert leases._connection.info.get_parameters()["tcp_user_timeout"] == "4000"
+        leases._disconnect()
+
+    asyncio.run(main())
 
 
 def test_a_lease_that_is_over_is_told_and_not_revived(database_url: str) -> None:
@@ -111,6 +130,31 @@ def test_a_lane_past_its_own_deadline_begins_no_step(database_url: str) -> None:
             assert len(began) == 1
 
     asyncio.run(main())
+
+
+@pytest.mark.parametrize("error", [errors.UndefinedFunction("no"), PermissionDeniedError("no")], ids=str)
+def test_a_timeline_that_cannot_be_seen_is_said_once(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
+) -> None:
+    """The lane works without; but after a failover that loses commits its runs would go on from what they remember."""
+
+    async def fetch(connection: Any, schema: str, table: str, name: str, **values: Any) -> Any:
+        if name == "timeline":
+            raise error
+        return await fetch_all(connection, schema, table, name, **values)
+
+    async def main() -> None:
+        lane = Lane(database_url, Settings(), on_new_timeline=lambda: None)
+        async with lane.lock:
+            await lane.open()
+            for _ in range(3):
+                await lane.disconnect()
+                await lane.connection()
+            await lane.disconnect()
+
+    monkeypatch.setattr(lane_module, "fetch_all", fetch)
+    asyncio.run(main())
+    assert [record.levelname for record in caplog.records if "timeline" in record.message] == ["WARNING"]
 
 
 def test_code_that_holds_the_loop_up_does_not_cost_the_lease(database_url: str) -> None:

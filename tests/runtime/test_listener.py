@@ -12,7 +12,8 @@ from dbosflow._runtime import listener as listener_module
 from dbosflow._runtime.listener import Listener, SafetyPoll
 from dbosflow._runtime.notifier import Notifier
 from dbosflow._runtime.signals import Signals
-from dbosflow._store.notify import DEATH_TOPIC, notify
+from dbosflow._store.connect import connect_async
+from dbosflow._store.notify import DEATH_TOPIC, notify, part_of, queue_topic, stream_topic, topics_of, unlisten
 from dbosflow._store.notify import listen as listen_to
 from dbosflow.config import Settings
 from tests.runtime.patience import until
@@ -20,9 +21,11 @@ from tests.runtime.sessions import LISTENING, cut, sessions
 from tests.support import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     import pytest
+
+    from dbosflow._store.connection import Connection
 
 go_on = asyncio.Event()
 
@@ -56,6 +59,70 @@ def test_a_listener_heals_and_wakes_everybody_once_it_listens_again(database_url
     asyncio.run(main())
 
 
+def test_a_process_hears_of_what_it_waits_for_and_not_of_all_that_others_do(database_url: str) -> None:
+    """Many that are idle cost those at work nothing but a signal: their own loops sleep on."""
+
+    async def main() -> None:
+        signals, heard, busy = Signals(), asyncio.Queue[str](), stream_topic("busy", "out")
+        signals.subscribe(queue_topic("mine"), lambda: heard.put_nowait("mine"))
+        listener = Listener(database_url, Settings(), signals, lambda pid: False)
+        listener.open()
+        async with await connect_async(database_url) as connection, asyncio.timeout(15):
+            assert await heard.get() == "mine"  # as each time that a connection begins to listen
+            told: list[str] = []
+            assert listener._connection
+            listener._connection.add_notify_handler(lambda one: told.extend(topics_of(one.payload)))
+            await notify(connection, "dbosflow", [busy])
+            await notify(connection, "dbosflow", [queue_topic("mine")])
+            assert await heard.get() == "mine"
+            assert told == [queue_topic("mine")]
+            unsubscribe = signals.subscribe(busy, lambda: heard.put_nowait("busy"))
+            assert await heard.get() == "busy"  # what was committed before it was listened to is read now
+            await notify(connection, "dbosflow", [busy])
+            assert await heard.get() == "busy"
+            unsubscribe()
+        await listener.close()
+
+    asyncio.run(main())
+
+
+def test_who_comes_back_to_a_part_that_is_just_left_hears_of_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A part is left after a while only, and one that is wanted again meanwhile is listened to again."""
+    topic = stream_topic("w", "out")
+    coming_back: list[Callable[[], None]] = []
+
+    async def slowly(connection: Connection, schema: str, parts: Iterable[str]) -> None:
+        assert list(parts) == [part_of(topic)]
+        coming_back.pop()()
+        await unlisten(connection, schema, parts)
+
+    monkeypatch.setattr(listener_module, "_KEEPALIVE", 0.2)
+    monkeypatch.setattr(listener_module, "unlisten", slowly)
+
+    async def main() -> None:
+        signals, heard = Signals(), asyncio.Queue[str]()
+        unsubscribe = signals.subscribe(topic, lambda: heard.put_nowait("before"))
+
+        def come_back() -> None:
+            signals.subscribe(topic, lambda: heard.put_nowait("again"))
+
+        coming_back.append(come_back)
+        listener = Listener(database_url, Settings(), signals, lambda pid: False)
+        listener.open()
+        async with await connect_async(database_url) as connection, asyncio.timeout(15):
+            assert await heard.get() == "before"
+            unsubscribe()
+            assert await heard.get() == "again"  # it is listened to again, so it is read once
+            await notify(connection, "dbosflow", [topic])
+            assert await heard.get() == "again"
+        await listener.close()
+        assert not coming_back
+
+    asyncio.run(main())
+
+
 def test_a_reader_elsewhere_goes_on_after_its_listener_was_cut(database_url: str) -> None:
     """With no safety poll to help: the reconnect re-reads, and later hints arrive again."""
 
@@ -79,7 +146,7 @@ def test_a_reader_elsewhere_goes_on_after_its_listener_was_cut(database_url: str
 def test_the_safety_poll_finds_what_no_hint_told_of(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All notifications are lost; values and ends arrive, a poll later."""
     lost: list[str] = []
-    monkeypatch.setattr(Notifier, "send", lambda _, topics: lost.extend(topics))
+    monkeypatch.setattr(Notifier, "send", lambda _, topics, **__: lost.extend(topics))
 
     async def main() -> None:
         global go_on  # noqa: PLW0603
@@ -106,7 +173,7 @@ def test_a_death_has_everybody_read_what_its_last_hints_did_not_tell(
     async def nothing(_: SafetyPoll) -> bool:
         return False
 
-    monkeypatch.setattr(Notifier, "send", lambda *_: None)
+    monkeypatch.setattr(Notifier, "send", lambda *_, **__: None)
     monkeypatch.setattr(SafetyPoll, "work_once", nothing)
 
     async def main() -> None:
@@ -118,6 +185,7 @@ def test_a_death_has_everybody_read_what_its_last_hints_did_not_tell(
             handle = await engine.start_async(writes)
             reader = client.read_stream_async(handle.workflow_id, "out", wait_for=10)
             async with asyncio.timeout(10):
+                await anext(engine.read_stream_async(handle.workflow_id, "out"))  # it is there: nobody will tell
                 assert (await anext(reader)).value == 0
                 reading = asyncio.create_task(anext(reader))
                 tails = client._core._hub._tails

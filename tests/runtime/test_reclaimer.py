@@ -93,10 +93,9 @@ def test_nobody_dies_within_a_lease_of_the_servers_start(world: World) -> None:
 
     async def schedule(world: World) -> None:
         silent = world.lane()
-        await world.reclaimer.work_once()
-        world.now += 50 * LEASE
-        world.server_started_at = world.now - 1
         await world.pass_time(LEASE - 1)
+        world.server_started_at = world.now
+        await world.pass_time(LEASE)
         assert world.marked == []
         await world.pass_time(0.1)
         assert world.marked == [(silent, "expired")]
@@ -119,6 +118,26 @@ def test_nobody_dies_within_a_lease_of_the_reclaimers_own_outage(world: World) -
         await world.pass_time(LEASE)
         assert world.marked == []
         await world.pass_time(0.1)
+        assert world.marked == [(silent, "expired")]
+
+    in_the(world, schedule)
+
+
+def test_nobody_dies_within_a_lease_of_a_time_in_which_the_reclaimer_did_not_look(world: World) -> None:
+    """It waited for a connection, or did not get to run: whatever kept it may have kept the others from renewing.
+
+    A failover looks like that where the pool has a connection to the new primary before the reclaimer asks for one;
+    and a standby that was promoted has been up for long.
+    """
+
+    async def schedule(world: World) -> None:
+        alive, silent = world.lane(), world.lane()
+        await world.pass_time(2 * LEASE, renewing=[alive, silent])
+        world.now += 3 * LEASE
+        await world.reclaimer.work_once()
+        await world.pass_time(LEASE / 4)
+        assert world.marked == []
+        await world.pass_time(LEASE, renewing=[alive])
         assert world.marked == [(silent, "expired")]
 
     in_the(world, schedule)

@@ -10,7 +10,9 @@ import pytest
 
 from dbosflow import Engine, step, workflow, write_stream_async
 from dbosflow._runtime import journal as journal_module
+from dbosflow._store import step as step_store
 from dbosflow._store.batch import write_batch
+from dbosflow._store.notify import queue_topic
 from dbosflow.errors import SerializationError
 from tests.runtime.patience import until
 from tests.runtime.sessions import cut
@@ -18,6 +20,10 @@ from tests.runtime.sessions import cut
 if TYPE_CHECKING:
     from dbosflow._runtime.executor import Executor
     from dbosflow._store.batch import BatchResult, BatchRows
+
+QUEUED_AGAIN = """
+    INSERT INTO dbosflow.workflow (id, name, status, input, epoch)
+    VALUES ('w', 'stubborn', 'queued', '{"value": 1}', 1)"""
 
 began: asyncio.Queue[int]
 go_on: asyncio.Event
@@ -195,6 +201,101 @@ def test_another_timeline_makes_every_run_reload(database_url: str) -> None:
             go_on.set()
             assert [await handle.result_async(10) for handle in handles] == [0, 1, 2]
             assert [(await handle.info_async()).epoch for handle in handles] == [2, 2, 2]
+        assert caught == []
+
+    asyncio.run(main())
+
+
+def test_another_timeline_behind_a_pooler_makes_every_run_reload(database_url: str) -> None:
+    """No connection of ours breaks there when the pooler is led to another server: each batch looks for itself."""
+
+    async def main() -> None:
+        setup()
+        async with Engine(database_url, pooled=True) as engine:
+            handles = [await engine.start_async(stubborn, number) for number in range(3)]
+            for _ in handles:
+                await began.get()
+            lane = executor_of(engine).lane
+            backend, timeline = (await lane.connection()).info.backend_pid, lane._timeline
+            lane._timeline = "the one before"
+            await engine.start_async(stubborn, 3)
+            for _ in range(4):
+                await asyncio.wait_for(began.get(), 10)
+            assert (lane._timeline, (await lane.connection()).info.backend_pid) == (timeline, backend)
+            go_on.set()
+            assert [await handle.result_async(10) for handle in handles] == [0, 1, 2]
+            assert [(await handle.info_async()).epoch for handle in handles] == [2, 2, 2]
+        assert caught == []
+
+    asyncio.run(main())
+
+
+def test_an_end_that_was_under_way_when_the_timeline_changed_is_not_written(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would stand behind records that are no more: the workflow comes to its end again, from those that are left."""
+    failed_over = False
+
+    async def main() -> None:
+        setup()
+        go_on.set()
+        async with Engine(database_url) as engine:
+            lane = executor_of(engine).lane
+
+            async def fail_over(connection: Any, rows: BatchRows, *rest: Any) -> BatchResult:
+                nonlocal failed_over
+                if not rows.ends or failed_over:
+                    return await write_batch(connection, rows, *rest)
+                failed_over = True
+                await asyncio.to_thread(execute, database_url, "DELETE FROM dbosflow.step WHERE key = 'refund#0'")
+                lane._timeline = "the one before"
+                await connection.close()
+                raise psycopg.OperationalError("the primary is gone, and with it the last record")
+
+            monkeypatch.setattr(journal_module, "write_batch", fail_over)
+            assert await (await engine.start_async(stubborn.options(workflow_id="w"), 1)).result_async(10) == 1
+            assert [one.key for one in await engine.list_steps_async("w")] == ["wait#0", "refund#0"]
+            assert (await engine.handle("w").info_async()).epoch == 2
+        assert bodies == ["wait", "refund", "refund"]
+
+    asyncio.run(main())
+    assert failed_over
+
+
+@pytest.mark.parametrize("reloading", [False, True], ids=["claimed", "reloading"])
+def test_a_history_that_was_read_before_the_timeline_changed_is_read_again(
+    database_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    reloading: bool,  # noqa: FBT001 (a parameter)
+) -> None:
+    """Its run had not begun, so it was not there to be stopped; but it would know of rows that are no more."""
+    read, reads = step_store.histories, 0
+
+    async def main() -> None:
+        setup()
+        async with Engine(database_url) as engine:
+            runner = executor_of(engine).runner
+
+            async def read_and_fail_over(*args: Any) -> Any:
+                nonlocal reads
+                histories, reads = await read(*args), reads + 1
+                if reads == 1:
+                    runner.reload_all()
+                return histories
+
+            monkeypatch.setattr(step_store, "histories", read_and_fail_over)
+            if reloading:
+                handle = await engine.start_async(stubborn.options(workflow_id="w"), 1)
+                await began.get()
+                runner.reload_all()
+            else:
+                execute(database_url, QUEUED_AGAIN)
+                handle = engine.handle("w", stubborn)
+                runner._announce([queue_topic("")])
+            await asyncio.wait_for(began.get(), 10)
+            go_on.set()
+            assert await handle.result_async(10) == 1
+            assert (reads, (await handle.info_async()).epoch) == (2, 3)
         assert caught == []
 
     asyncio.run(main())

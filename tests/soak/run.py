@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
+from tests.chaos.closing import CLIENT
 from tests.chaos.run import ChaosRun, finish
 from tests.soak import chart, judging
 from tests.soak.probe import PERCENTILES, Probe
@@ -16,7 +17,7 @@ from tests.soak.sampling import Member, Sampler, own_levels
 from tests.soak.series import Levels
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterator
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
     from pathlib import Path
 
     from tests.chaos.report import Report
@@ -25,7 +26,7 @@ _SAMPLED_EVERY = 2.0
 _AGED_EVERY = 5.0
 _AGE: LiteralString = """
     UPDATE dbosflow.worker SET ended_at = ended_at - interval '2 days'
-    WHERE state = 'dead' AND ended_at BETWEEN now() - interval '1 day' AND now() - interval '30 seconds'"""
+    WHERE ended_at BETWEEN now() - interval '1 day' AND now() - interval '30 seconds' AND id::text = ANY(%s)"""
 """What was long ago is forgotten after a day: here after half a minute, so that its rows are level, too."""
 
 
@@ -38,6 +39,10 @@ class Soak(ChaosRun):
         super().__init__(seed, spared=1, **options)
         self.levels = Levels()
         self.summary_every = every
+
+    def kinds(self) -> Mapping[str, int]:
+        """No snapshot is held: nothing stays level with one, however long ago it was let go of."""
+        return {**super().kinds(), "hold xmin": 0}
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
         """Besides what goes on in every run: samples, and the passing of days."""
@@ -76,15 +81,13 @@ class Soak(ChaosRun):
         return report
 
     def _members(self) -> Iterator[Member]:
-        for number, place in enumerate(self.places):
+        for number, place in enumerate(self.company.places):
             if place.ready:
                 yield Member(f"worker {number}", place.name, place.process.pid, place.level)
-        for number, process in enumerate(self.reading):
-            yield Member(f"reader {number}", f"chaos-reader-{number}", process.pid, self.readers.levels.get(number, {}))
-        for number, process in enumerate(self.outsiders.processes):
-            name = self.outsiders.names[number]
-            yield Member(f"writer {number}", name, process.pid, self.outsiders.levels.get(number, {}))
-        yield Member("client", "chaos-client", os.getpid(), own_levels(self._loop))
+        for staff, role in ((self.company.readers, "reader"), (self.company.outsiders, "writer")):
+            for number, process in enumerate(staff.processes):
+                yield Member(f"{role} {number}", staff.names[number], process.pid, staff.levels.get(number, {}))
+        yield Member("client", CLIENT, os.getpid(), own_levels(self._loop))
 
     async def _sample(self, sampler: Sampler) -> None:
         self._loop = asyncio.get_running_loop()
@@ -95,7 +98,7 @@ class Soak(ChaosRun):
     async def _age_workers(self, url: str) -> None:
         def age() -> None:
             with psycopg.connect(url, autocommit=True, application_name="looking", connect_timeout=2) as connection:
-                connection.execute(_AGE)
+                connection.execute(_AGE, ([*self.judge.deaths.judged],))
 
         while True:
             await asyncio.sleep(_AGED_EVERY)

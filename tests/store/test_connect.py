@@ -12,13 +12,16 @@ import struct
 import threading
 import time
 import traceback
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import psycopg
 import pytest
+from psycopg.conninfo import conninfo_to_dict
+from psycopg_pool import AsyncConnectionPool
 
-from dbosflow._store.connect import connect, connect_async
+from dbosflow._store import connect as connect_module
+from dbosflow._store.connect import PoolConnection, connect, connect_async
 from dbosflow.errors import ConfigurationError, DatabaseUnavailableError
 from tests.support import with_parameters
 
@@ -203,6 +206,61 @@ def test_every_host_of_a_url_is_named(opener: Opener) -> None:
     """One URL may lead to several servers, and a person wants to know which were tried."""
     with pytest.raises(DatabaseUnavailableError, match=r"one\.invalid:5432, two\.invalid:5433, database 'shop'"):
         opener("postgresql://ann@one.invalid:5432,two.invalid:5433/shop", timeout=0)
+
+
+@contextmanager
+def after_a_silent_host(url: str, **parameters: str) -> Iterator[tuple[str, list[None]]]:
+    """A URL with another host before the server's, which takes connections and says nothing; how many it took."""
+    asked: list[None] = []
+
+    def take() -> None:
+        with suppress(OSError), ExitStack() as taken:  # until nobody can ask any more
+            while True:
+                taken.enter_context(listening.accept()[0])
+                asked.append(None)
+
+    given = conninfo_to_dict(url)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=take)
+        thread.start()
+        hosts, ports = f"127.0.0.1,{given['host']}", f"{listening.getsockname()[1]},{given['port']}"
+        yield with_parameters(url, host=hosts, port=ports, **parameters), asked
+        listening.shutdown(socket.SHUT_RDWR)
+        thread.join()
+
+
+@pytest.mark.parametrize("attributes", ["read-write", "any"])
+def test_the_host_that_answered_last_is_asked_first_where_only_one_will_do(
+    opener: Opener, database_url: str, attributes: str
+) -> None:
+    """A silent one costs two seconds, which no short lease outlives. Where any host will do, the URL's order stands."""
+    with after_a_silent_host(database_url, target_session_attrs=attributes) as (url, asked):
+        for _ in range(2):
+            opener(url, timeout=20)
+        assert len(asked) == (1 if attributes == "read-write" else 2)
+
+
+def test_the_other_hosts_are_asked_when_the_one_that_answered_last_does_not(opener: Opener, database_url: str) -> None:
+    """As after a failover."""
+    with after_a_silent_host(database_url, target_session_attrs="read-write") as (url, asked):
+        connect_module._answered[url] = 0
+        opener(url, timeout=20)
+        assert (len(asked), connect_module._answered[url]) == (1, 1)
+
+
+def test_a_pool_connects_as_everybody_else_does(database_url: str) -> None:
+    """It waits for a silent host no longer than others do, and notices a peer that falls silent."""
+
+    async def main(url: str) -> None:
+        pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
+            url, min_size=2, open=False, timeout=20, connection_class=PoolConnection
+        )
+        async with pool, pool.connection() as one, pool.connection() as other:
+            for connection in (one, other):
+                assert int(connection.info.get_parameters()["tcp_user_timeout"]) <= 20_000
+
+    with after_a_silent_host(database_url, target_session_attrs="read-write") as (url, _):
+        asyncio.run(main(url))
 
 
 @pytest.mark.parametrize(

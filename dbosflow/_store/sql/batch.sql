@@ -42,6 +42,10 @@ WITH lease AS MATERIALIZED (
 , gate AS MATERIALIZED (
     SELECT lease.id FROM lease
     WHERE true
+-- [timeline
+-- Behind a pooler, where a failover breaks no connection of ours.
+      AND left(pg_walfile_name(pg_current_wal_lsn()), 8) = :timeline::text
+-- ]
 -- [runs
       AND (SELECT count(*) FROM mine) = cardinality(:run_ids::text[])
 -- ]
@@ -150,6 +154,9 @@ WITH lease AS MATERIALIZED (
 )
 -- ]
 SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS written
+-- [timeline
+     , left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline
+-- ]
 -- [runs
      , CASE WHEN NOT EXISTS (SELECT FROM gate) THEN array_to_json(ARRAY(SELECT id FROM mine)) END AS mine
 -- ]
@@ -157,19 +164,29 @@ SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS writte
      , CASE WHEN NOT EXISTS (SELECT FROM gate) THEN array_to_json(ARRAY(SELECT workflow_id FROM moved)) END AS moved
 -- ]
 -- [starts
-     , array_to_json(ARRAY(SELECT id FROM started)) AS started
+     , CASE WHEN (SELECT count(*) FROM started) < cardinality(:start_ids::text[])
+            THEN array_to_json(ARRAY(SELECT id FROM started)) END AS started
 -- ]
 ;
 
+-- The witnesses lock the lane's row, which is written to the log: so their answer comes with a commit of its own, and what
+-- they saw is as durable as that. A session that was ended while it waited for a synchronous standby, or a server that
+-- crashed meanwhile, leaves commits which everybody sees and the standby does not have.
+
 -- name: witness_record
-SELECT 1 FROM dbosflow.step WHERE workflow_id = :workflow_id AND key = :key AND epoch = :epoch;
+WITH lease AS MATERIALIZED (SELECT id FROM dbosflow.worker WHERE id = :worker_id FOR KEY SHARE)
+SELECT 1 FROM lease CROSS JOIN dbosflow.step s
+WHERE s.workflow_id = :workflow_id AND s.key = :key AND s.epoch = :epoch;
 
 -- name: witness_block
-SELECT 1 FROM dbosflow.stream_block
-WHERE workflow_id = :workflow_id AND key = :key AND "offset" = :offset AND epoch = :epoch;
+WITH lease AS MATERIALIZED (SELECT id FROM dbosflow.worker WHERE id = :worker_id FOR KEY SHARE)
+SELECT 1 FROM lease CROSS JOIN dbosflow.stream_block b
+WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" = :offset AND b.epoch = :epoch;
 
 -- name: witness_end
-SELECT 1 FROM dbosflow.workflow WHERE id = :workflow_id AND epoch = :epoch AND worker_id IS NULL;
+WITH lease AS MATERIALIZED (SELECT id FROM dbosflow.worker WHERE id = :worker_id FOR KEY SHARE)
+SELECT 1 FROM lease CROSS JOIN dbosflow.workflow w
+WHERE w.id = :workflow_id AND w.epoch = :epoch AND w.worker_id IS NULL;
 
 -- name: timeline (of the server's WAL: it changes with a failover)
 SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline;

@@ -1,2 +1,2 @@
 -- name: notify (never in a transaction that writes: NOTIFY takes an instance-wide lock at commit)
-SELECT pg_notify(:channel, payload) FROM unnest(:payloads::text[]) AS payload;
+SELECT pg_notify(r.channel, r.payload) FROM unnest(:channels::text[], :payloads::text[]) AS r (channel, payload);

@@ -23,8 +23,8 @@ LEFT JOIN LATERAL (
           WHERE held.workflow_id = r.workflow_id AND held.key = r.key AND held."offset" <= r.start
           ORDER BY held."offset" DESC LIMIT 1), 0)
     ORDER BY b."offset"
-    LIMIT :max_blocks
-) AS page ON page.bytes_before < :max_bytes
+    LIMIT :max_blocks::integer
+) AS page ON page.bytes_before < :max_bytes::integer
 UNION ALL
 SELECT r.number, NULL, NULL, b."offset", 0, b.kind, b.values::text, b.producer, b.attempt, 0, true
 FROM wanted r

@@ -18,22 +18,27 @@ FROM dbosflow.workflow WHERE id = ANY(:ids);
 -- Locks: the lane's row FOR KEY SHARE (a dead lane claims nothing), the claimed rows. Indexes: workflow_queued and the
 -- primary key. Planned for any limit, `free` would pass for a tenth of the queue, worth reading the whole table for; an
 -- array passes for a few.
+-- It waits for no flush: nobody is told of a claim. What the run writes comes behind it in the log, so whatever is durable
+-- of the run, the claim is, too; a crash of the server that loses the claim alone leaves the workflow queued, and the old
+-- owner's batches find that it is not theirs.
 WITH lease AS MATERIALIZED (
-    SELECT id FROM dbosflow.worker WHERE id = :worker_id AND state = 'live' FOR KEY SHARE
+    SELECT id, set_config('synchronous_commit', 'off', true)
+    FROM dbosflow.worker WHERE id = :worker_id::uuid AND state = 'live' FOR KEY SHARE
 ), free AS MATERIALIZED (
     SELECT w.id
     FROM dbosflow.workflow w
-    WHERE w.status = 'queued' AND w.queue = :queue AND w.name = ANY(:names) AND EXISTS (SELECT FROM lease)
+    WHERE w.status = 'queued' AND w.queue = :queue::text AND w.name = ANY(:names::text[])
+      AND EXISTS (SELECT FROM lease)
     ORDER BY w.queue, w.priority, w.created_at, w.id
-    LIMIT :limit
+    LIMIT :limit::integer
     FOR UPDATE SKIP LOCKED
 )
 UPDATE dbosflow.workflow w
 SET status = 'running', worker_id = lease.id, epoch = w.epoch + 1, started_at = coalesce(w.started_at, now())
 FROM unnest(ARRAY(SELECT id FROM free)) AS taken (id), lease
 WHERE w.id = taken.id
-RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, w.input_streams, w.recoveries,
-          w.cancel_requested_at IS NOT NULL AS cancel_requested;
+RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, to_json(w.input_streams)::text AS input_streams,
+          w.recoveries, w.cancel_requested_at IS NOT NULL AS cancel_requested;
 
 -- name: unknown (workflows that wait in a queue and are not among these; asked now and then, when little else waits)
 SELECT DISTINCT waiting.name
@@ -82,7 +87,7 @@ WHERE w.id = c.id
 RETURNING w.id, w.queue, w.status;
 
 -- name: outcomes (what waiters ask for)
-SELECT id, status, output::text AS output, error::text AS error FROM dbosflow.workflow WHERE id = ANY(:ids);
+SELECT id, status, output::text AS output, error::text AS error FROM dbosflow.workflow WHERE id = ANY(:ids::text[]);
 
 -- name: show
 SELECT id, name, status, queue, priority, input::text AS input, output::text AS output,
@@ -100,11 +105,13 @@ WHERE (:status::text IS NULL OR status = :status) AND (:name::text IS NULL OR na
 ORDER BY created_at DESC, id DESC
 LIMIT :limit;
 
--- name: owned (what a lane owns and does not know: a claim whose answer was lost)
-SELECT id, name, queue, epoch, input::text AS input, input_streams, recoveries,
-       cancel_requested_at IS NOT NULL AS cancel_requested
-FROM dbosflow.workflow
-WHERE worker_id = :worker_id AND queue = :queue AND NOT id = ANY(:known);
+-- name: adopt (what a lane owns and does not run: a claim or a start whose answer was lost, or an end that a failover lost)
+-- In a new epoch: it may have run in this one already, and attempts are named by theirs. Index: workflow_owned.
+UPDATE dbosflow.workflow SET epoch = epoch + 1
+WHERE worker_id = :worker_id AND NOT id = ANY(:known)
+  AND (:queue::text IS NULL OR queue = :queue) AND (:workflow_id::text IS NULL OR id = :workflow_id)
+RETURNING id, name, queue, epoch, input::text AS input, to_json(input_streams)::text AS input_streams, recoveries,
+          cancel_requested_at IS NOT NULL AS cancel_requested;
 
 -- name: cancel (of one workflow by id, or of the children of one)
 -- A request, which the owner or the next one carries out: only the fence may write for a run. A workflow that never ran

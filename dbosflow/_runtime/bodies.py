@@ -1,0 +1,204 @@
+"""Drives the bodies of workflows: async ones on the loop, sync ones on threads.
+
+::
+
+    body ──► returned ──► succeeded ─┐
+         ──► raised ────► failed ────┤ with all that it left running ended, one entry in the journal
+         ──► asked to end ► cancelled ┘
+         ──► contradicts its records ► blocked
+         ──► stopped: lease lost, engine closing, reload: nothing is written
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from concurrent.futures import Future
+from contextvars import Context, copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from dbosflow import serde
+from dbosflow._runtime.branch import RunStopped, Strand, ThreadOwner
+from dbosflow._runtime.entries import Ending
+from dbosflow._runtime.family import Body, Loans
+from dbosflow._runtime.hands import carried
+from dbosflow._runtime.scope import current_scope
+from dbosflow._runtime.threads import Threads, settle
+from dbosflow.types import WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from dbosflow._runtime.run import Run
+
+logger = logging.getLogger("dbosflow.runner")
+
+_LEFTOVER_GRACE = 1.0
+"""Seconds that branches which nobody waited for get to end when their workflow has."""
+
+
+class Bodies:
+    """The bodies of one runner's runs. ``stopped`` hears of those that came out with nothing to write."""
+
+    def __init__(self, threads: int, stopped: Callable[[Run], None]) -> None:
+        self.loans = Loans()
+        self._loop = asyncio.get_running_loop()
+        self._threads = Threads(threads, "dbosflow-workflow")
+        self._stopped = stopped
+
+    def begin(self, run: Run) -> None:
+        """Begins the body of ``run``, which is told its task. How it comes out goes to the journal."""
+        if run.definition.is_async:
+            main = MainStrand(run, self._over)
+            main.task = self._task(main, run)
+        else:
+            self._task(self._on_thread(run), run)
+
+    def close(self) -> None:
+        """Begins nothing on a thread any more, and waits for none."""
+        self._threads.shutdown()
+
+    def _task(self, work: Coroutine[Any, Any, None], run: Run) -> asyncio.Task[None]:
+        # In a context of its own: whoever caused this may be a workflow, whose branches are its own tasks only. And not
+        # by the loop's factory: one that begins tasks at once would run the body in the middle of the journal's work.
+        name = f"dbosflow-run-{run.workflow_id}"
+        run.task = asyncio.Task(work, loop=self._loop, name=name, context=Context())
+        return run.task
+
+    async def _on_thread(self, run: Run) -> None:
+        def call() -> Any:
+            current_scope.set(run.root)
+            run.root.owner = ThreadOwner()
+            return _called(run)
+
+        returned: Future[Any] = Future()
+        body = Body(partial(settle, returned, partial(copy_context().run, carried, call)))
+        value, error = None, None
+        try:
+            with self.loans.offered(run.workflow_id, body):
+                self._threads.submit(body)
+                value = await asyncio.wrap_future(returned)
+        except BaseException as raised:  # noqa: BLE001 (whatever it is, it is how the body came out)
+            error = raised
+        self._over(run, value, error)
+
+    # -- how it came out ---------------------------------------------------------------------------------------------
+
+    def _over(self, run: Run, value: Any, error: BaseException | None) -> None:
+        """The body has returned a value, or raised an error: also one of who calls sys.exit(), which ends no engine."""
+        ending = _ending(run, value, error)
+        if run.stopping is None and (run.cancelled or run.conductor is not None):
+            self._task(self._conclude(run, ending), run)
+        else:
+            self._end(run, ending)
+
+    async def _conclude(self, run: Run, ending: Ending | None) -> None:
+        """Ends what the body left running, then the run."""
+        try:
+            await _end_leftovers(run)
+            if run.cancelled:
+                await run.family.cancel_children(run.workflow_id)
+                ending = Ending(WorkflowStatus.CANCELLED)
+        except BaseException as stopped:  # noqa: BLE001 (a run that cannot be ended here goes on elsewhere)
+            _stop(run, stopped)
+        self._end(run, ending)
+
+    def _end(self, run: Run, ending: Ending | None) -> None:
+        if run.stopping is None and ending is not None:
+            run.end(ending)  # the runner hears of it when it is durable
+        elif run.contradiction is not None:
+            logger.error("workflow %s is parked as blocked: %s", run.workflow_id, run.contradiction)
+            run.end(Ending(WorkflowStatus.BLOCKED, error=serde.dump_error(run.contradiction)))
+        else:
+            self._stopped(run)
+
+
+class MainStrand(Strand):
+    """The body of an async workflow, called when its task begins, in the context of that.
+
+    The task itself ends well, however the body comes out: ``over`` hears of that.
+    """
+
+    __slots__ = ("_over",)
+
+    def __init__(self, run: Run, over: Callable[[Run, Any, BaseException | None], None]) -> None:
+        super().__init__(_NOT_BEGUN, run.root)
+        self._over = over
+
+    def __next__(self) -> Any:
+        if self._coroutine is _NOT_BEGUN:
+            return self._resume(self._begin)
+        return super().__next__()
+
+    def throw(self, *error: Any) -> Any:
+        """Resumes the coroutine with an error; one that has not begun never does."""
+        if self._coroutine is _NOT_BEGUN:
+            self._coroutine = _never()
+        return super().throw(*error)
+
+    def _begin(self) -> Any:
+        current_scope.set(self.branch)
+        self._coroutine = body = _called(self.branch.run)
+        return body.send(None)
+
+    def _resume(self, resume: Callable[..., Any], *values: Any) -> Any:
+        run = self.branch.run
+        try:
+            return super()._resume(resume, *values)
+        except StopIteration as done:
+            self._over(run, done.value, None)
+        except BaseException as error:  # noqa: BLE001 (whatever it is, it is how the body came out)
+            self._over(run, None, error)
+        raise StopIteration
+
+
+_NOT_BEGUN = cast("Coroutine[Any, Any, Any]", None)
+
+
+async def _never() -> None:
+    """Stands for a body that was given up before it began."""
+
+
+def _called(run: Run) -> Any:
+    """What the workflow's function gives: of an async one its coroutine."""
+    run.check_active()
+    args, kwargs = run.definition.load_input(run.input_text)
+    return run.definition.call(*args, **kwargs)
+
+
+def _ending(run: Run, value: Any, error: BaseException | None) -> Ending | None:
+    """How the workflow ends; ``None`` if it does not end here."""
+    if error is None:
+        try:
+            return Ending(WorkflowStatus.SUCCEEDED, output=run.definition.result.round_trip(value)[0])
+        except BaseException as unfit:  # noqa: BLE001 (the code of a type of the user's may raise anything)
+            error = unfit
+    if run.stopping is not None or isinstance(error, RunStopped | KeyboardInterrupt):
+        _stop(run, error)
+        return None
+    if run.cancelled:
+        return Ending(WorkflowStatus.CANCELLED)
+    logger.info("workflow %s failed with %s: %s", run.workflow_id, type(error).__name__, error)
+    return Ending(WorkflowStatus.FAILED, error=serde.dump_error(error))
+
+
+def _stop(run: Run, error: BaseException) -> None:
+    if run.stopping is None:
+        run.stop("its task was ended")
+        if not isinstance(error, asyncio.CancelledError | RunStopped):
+            logger.error("workflow %s: its run ended in an unexpected way", run.workflow_id, exc_info=error)
+
+
+async def _end_leftovers(run: Run) -> None:
+    """Branches that nobody waited for end with their workflow, as tasks do with their loop."""
+    run.ending = True
+    if run.conductor is not None:
+        run.conductor.finish()
+    tasks = run.tasks()
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, stubborn = await asyncio.wait(tasks, timeout=_LEFTOVER_GRACE)
+        for task in stubborn:
+            logger.warning("workflow %s has ended, but its task %s has not", run.workflow_id, task.get_name())

@@ -1,0 +1,206 @@
+"""The streams of one run, as their owner knows them: what was written by whom, and what may follow.
+
+A producer's writes are counted. What it has durable from an earlier run is skipped by count, the rest is appended at
+the tail. Made with the run's first write, or from its history: most runs never write to a stream.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbosflow import serde
+from dbosflow._runtime.entries import Close, TakeBack, Values
+from dbosflow._runtime.limits import Limits
+from dbosflow._runtime.undecided import Undecided
+from dbosflow.errors import StreamClosedError, StreamInputError
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.run import Run
+    from dbosflow._runtime.undecided import Producer
+    from dbosflow.errors import StreamError
+    from dbosflow.types import FrameKind
+
+
+class Stream:
+    """What the owner knows of one stream: its acknowledged tail, and whether anything may follow."""
+
+    __slots__ = ("bytes", "closed", "ended", "open_values", "tail", "values")
+
+    def __init__(self, tail: int = 0, *, closed: bool = False, values: int = 0, size: int = 0) -> None:
+        self.tail = tail
+        self.values = values
+        """How many values were ever written to it, buffered ones and those that were taken back included."""
+        self.bytes = size
+        """Their size, each with the comma or bracket behind it."""
+        self.closed = closed
+        """Whether writes are refused."""
+        self.ended = closed
+        """Whether its terminal frame has its place."""
+        self.open_values: Values | None = None
+
+
+class RunStreams:
+    """What one run writes to its streams. Filled by whichever thread runs its code, under the run's lock."""
+
+    __slots__ = ("_limits", "_run", "_written", "blocks", "by_key", "undecided")
+
+    def __init__(self, run: Run) -> None:
+        history = run.history
+        self._run = run
+        self.by_key = {
+            key: Stream(
+                tail, closed=key in history.closed, values=history.values.get(key, 0), size=history.bytes.get(key, 0)
+            )
+            for key, tail in history.tails.items()
+        }
+        self.undecided = Undecided(history.undecided)
+        self.blocks = 0
+        """How many blocks it has made durable."""
+        self._limits = Limits(run.workflow_id, run.settings, history)
+        self._written: dict[tuple[str, str], int] = {}
+
+    def write(self, key: str, text: str, producer: Producer) -> None:
+        """Buffers one value, unless the producer has it durable from an earlier run.
+
+        The count comes before the check for closed: in a replay the close may be known before the writes that
+        preceded it are repeated. So it does before the limits, which what is durable has passed.
+        """
+        run = self._run
+        size = serde.size_of(text) + 1
+        with run.lock:
+            run.check_writable(producer.attempt)
+            self._check_own(key)
+            name = producer.name
+            count = self._written.get((key, name), 0)
+            if count < run.history.produced.get((key, name), 0):
+                self._written[key, name] = count + 1
+                run.workplace.when_skipped(run, key, name, count, text)
+                return
+            if self._limits.any_recorded and (recorded := self._limits.recorded(key, name, count)) is not None:
+                raise recorded
+            stream = self._stream(key)
+            if stream.closed:
+                msg = f"stream {key!r} of workflow {run.workflow_id!r} is closed; nothing can be written after that"
+                raise StreamClosedError(run.workflow_id, key, msg)
+            refusal = self._limits.refusal(key, stream.values, stream.bytes, size - 1) if self._limited(size) else None
+            if refusal is not None:
+                self._refuse(key, producer, refusal)
+                raise refusal
+            self._written[key, name] = count + 1
+            stream.values += 1
+            stream.bytes += size
+            values = stream.open_values
+            if values is None or values.producer != name or self._full(values):
+                values = Values(key, name, count, producer.label)
+                stream.open_values = values
+                run.push(values)
+            values.texts.append(text)
+            values.size += size
+            run.buffered += size
+        run.workplace.submit(run)
+
+    def close(self, key: str, producer: Producer, kind: FrameKind, payload: str | None) -> None:
+        """Buffers the end of a stream. Closing a closed stream does nothing."""
+        run = self._run
+        with run.lock:
+            run.check_writable(producer.attempt)
+            self._check_own(key)
+            stream = self._stream(key)
+            if stream.closed:
+                return
+            stream.closed = True
+            stream.open_values = None
+            name = producer.name
+            run.push(Close(key, name, self._written.get((key, name), 0), producer.label, kind, payload))
+        run.workplace.submit(run)
+
+    def letter(self, key: str, text: str, producer: str) -> Values:
+        """A value that travels with the record of an item which it is the dead letter of. The caller holds the lock."""
+        run = self._run
+        self._check_own(key)
+        if self._stream(key).closed:
+            msg = f"stream {key!r} of workflow {run.workflow_id!r}, for dead letters, is closed"
+            raise StreamClosedError(run.workflow_id, key, msg)
+        place = (key, producer)
+        count = self._written.setdefault(place, run.history.produced.get(place, 0))
+        self._written[place] = count + 1
+        return Values(key, producer, count, None, [text])
+
+    def resume_producer(self, key: str, producer: str) -> None:
+        """Lets a producer go on behind what it has durable, instead of repeating it."""
+        run = self._run
+        with run.lock:
+            self._written.setdefault((key, producer), run.history.produced.get((key, producer), 0))
+
+    def begin_attempt(self, step_key: str) -> None:
+        """Takes back what earlier attempts wrote that no record has decided: their owner died in them."""
+        if not self.undecided:
+            return
+        run = self._run
+        with run.lock:
+            if not self.undecided.producers(step_key) or run.stopping is not None:
+                return
+            run.push(TakeBack(step_key))
+        run.workplace.submit(run)
+
+    def taken(self, values: Values) -> None:
+        """A batch has taken these values: what comes next for their stream begins another block."""
+        stream = self.by_key[values.key]
+        if stream.open_values is values:
+            stream.open_values = None
+
+    def count(self, key: str, producer: str) -> int:
+        """How many values the producer has written to the stream in this pass."""
+        return self._written.get((key, producer), 0)
+
+    def needs_room(self, key: str, producer: Producer) -> bool:
+        """Whether the producer's next write must wait for room: the buffer is full, and the value would go into it."""
+        run = self._run
+        if run.has_room or run.cancelled or run.stopping is not None:
+            return False
+        stream = self.by_key.get(key)
+        name = producer.name
+        durable = self._written.get((key, name), 0) < run.history.produced.get((key, name), 0)
+        return not durable and not (stream is not None and stream.closed)
+
+    def refuse_for_room(self, key: str, producer: Producer) -> None:
+        """Raises that there was no room for the producer's next value in time, unless the run is over."""
+        run = self._run
+        with run.lock:
+            run.check_writable(producer.attempt)
+            error = self._limits.back_pressure(key)
+            self._refuse(key, producer, error)
+        raise error
+
+    def takes(self, key: str) -> bool:
+        """Whether a value for the stream ``key`` would be taken at once."""
+        run, stream = self._run, self.by_key.get(key)
+        return run.active and not run.cancelled and run.has_room and not (stream is not None and stream.closed)
+
+    def _limited(self, size: int) -> bool:
+        settings = self._run.settings
+        return size > settings.value_bytes or settings.stream_values is not None or settings.stream_bytes is not None
+
+    def _refuse(self, key: str, producer: Producer, error: StreamError) -> None:
+        """Puts a refusal that the body gets on record, ahead of whatever it does next."""
+        if producer.attempt is None:
+            self._run.push(self._limits.record(key, producer.name, self.count(key, producer.name), error))
+
+    def _check_own(self, key: str) -> None:
+        if key in self._run.inputs:
+            workflow_id = self._run.workflow_id
+            msg = (
+                f"stream {key!r} is an input of workflow {workflow_id!r}: it is written and closed from outside, "
+                "with engine.write_stream(...). The workflow's own values need another key"
+            )
+            raise StreamInputError(workflow_id, key, msg)
+
+    def _stream(self, key: str) -> Stream:
+        stream = self.by_key.get(key)
+        if stream is None:
+            stream = self.by_key[key] = Stream()
+        return stream
+
+    def _full(self, values: Values) -> bool:
+        settings = self._run.settings
+        return len(values.texts) >= settings.block_values or values.size >= settings.block_bytes

@@ -1,0 +1,74 @@
+"""The end of a run: what everybody holds when all work is done, and what is left when they have stopped."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from tests.chaos import oracles
+from tests.chaos.inventory import check_inventory, inventory
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dbosflow import Engine
+    from tests.chaos.company import Company
+    from tests.chaos.report import Report
+    from tests.chaos.strikes import Strikes
+    from tests.chaos.topology import Topology
+
+CLIENT = "chaos-client"
+"""What the sessions of the run's own client are called."""
+_SESSIONS_A_CLIENT = 7
+_LIMIT = 15.0
+"""Seconds after which a session that was cut off is noticed by the server, and everything is let go of."""
+
+
+class Closing:
+    """Stops everybody, and says in the report what was wrong with it."""
+
+    def __init__(self, topology: Topology, company: Company, client: Engine, report: Report) -> None:
+        self._topology = topology
+        self._company = company
+        self._client = client
+        self._report = report
+
+    async def stop(self, strikes: Strikes) -> None:
+        """Checks what the living hold, stops them, and checks that nothing is left."""
+        company, report = self._company, self._report
+        live = {place.name: oracles.SESSIONS_A_WORKER for place in company.places}
+        outside = [CLIENT, *(name for staff in company.staff for name in staff.names)]
+        await self._sessions_settle(live | dict.fromkeys(outside, _SESSIONS_A_CLIENT))
+        if report.drain is not None:
+            await self._look_at_leftovers()
+        for place in company.places:
+            async with place.lock:
+                strikes.drains.add(await asyncio.to_thread(place.drain))
+        for staff in company.staff:
+            await asyncio.to_thread(staff.end)
+        report.violations += [f"{place.name}: processes are left" for place in company.places if place.leftover()]
+        await self._sessions_settle({CLIENT: _SESSIONS_A_CLIENT})
+        if report.drain is not None:
+            report.violations += await asyncio.to_thread(oracles.check_lanes, self._topology.server.url("looking"))
+
+    async def _look_at_leftovers(self) -> None:
+        """Nobody holds on to anything once all work is done; what was let go of last takes a moment."""
+        deadline = time.monotonic() + _LIMIT
+        while True:
+            wrong = [f"the client: {what}" for what in check_inventory(inventory(self._client), alone=False)]
+            for place in self._company.places:
+                found = await asyncio.to_thread(place.inventory, _LIMIT)
+                wrong += [f"{place.name}: {what}" for what in (check_inventory(found) if found else ["it is silent"])]
+            if not wrong or time.monotonic() > deadline:
+                self._report.violations += wrong
+                return
+            await asyncio.sleep(0.2)
+
+    async def _sessions_settle(self, live: Mapping[str, int]) -> None:
+        deadline = time.monotonic() + _LIMIT
+        while wrong := await asyncio.to_thread(self._topology.wrong_sessions, live):
+            if time.monotonic() > deadline:
+                self._report.violations += wrong
+                return
+            await asyncio.sleep(0.1)

@@ -1,0 +1,182 @@
+"""Failover to an asynchronous standby, which has lost what was acknowledged: what is left must be whole all the same.
+
+::
+
+    python -m tests.chaos.lossy --rounds 10
+
+While the standby is away, workers go on; then the primary dies, and the standby is promoted. What the workers remember
+is ahead of the tables now, and must not be mixed with them: each run begins anew from what the tables hold. What the
+server lost is lost, a start as much as an end; whatever is there must have dense streams, records in order, no row of
+an epoch that its workflow never had, values that follow from the records, and an end. The exit status is 1 if anything
+is wrong.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+import time
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from dbosflow import Engine
+from tests.behaviour import ledger
+from tests.behaviour.tables import disorder, rows
+from tests.chaos import oracles
+from tests.chaos.crew import Place
+from tests.chaos.customers import Customers
+from tests.chaos.expectations import expected
+from tests.chaos.jobs import jobs
+from tests.chaos.oracles_streams import check_streams
+from tests.chaos.outsiders import Outsiders
+from tests.chaos.pair import Pair
+from tests.chaos.processes import Equipment, Terms
+from tests.chaos.report import Spread
+from tests.chaos.stories import stories
+from tests.chaos.trimming import Trimmer
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from tests.chaos.jobs import Job
+
+_WORKERS = 2
+_PATIENCE = 60.0
+_SETTINGS = {"safety_poll": 1.0}
+"""So often a worker looks for what it owns and does not run: what it had ended before the end was lost."""
+_RECORDS = "SELECT count(*) FROM dbosflow.step"
+_OPEN = "SELECT count(*) FROM dbosflow.workflow WHERE ended_at IS NULL"
+
+
+@dataclass
+class Losses:
+    """What came of it."""
+
+    lost_records: list[int] = field(default_factory=list)
+    """So many acknowledged records each failover has lost, at least."""
+    until_work: Spread = field(default_factory=Spread)
+    acknowledged: int = 0
+    forgotten: int = 0
+    """Starts that were acknowledged, and are not there."""
+    ended: int = 0
+    violations: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        lines = [
+            f"{len(self.lost_records)} failovers lost {self.lost_records} records",
+            f"of {self.acknowledged} acknowledged workflows {self.forgotten} are not there; {self.ended} have ended",
+            f"from the promotion to the next new record: {self.until_work}",
+            f"{len(self.violations)} VIOLATIONS" if self.violations else "no violation",
+            *(f"  {violation}" for violation in self.violations),
+        ]
+        return "\n".join(lines)
+
+
+async def run(pair: Pair, rounds: int, *, seed: int = 1, workflows: int = 40, lag: float = 1.0) -> Losses:
+    """So many failovers, each with a standby that is ``lag`` seconds of work behind."""
+    losses = Losses()
+    async with AsyncExitStack() as resources:
+        resources.callback(pair.__exit__)
+        await asyncio.to_thread(pair.__enter__)
+        client = await resources.enter_async_context(Engine(pair.url("chaos-client"), executes=False))
+        terms = Terms(pair.root, losses.violations.append, lambda *_: Equipment(_SETTINGS))
+        places = [Place(number, pair.url, terms) for number in range(_WORKERS)]
+        resources.callback(_close, places)
+        await asyncio.to_thread(eventually, lambda: all(place.ready for place in places), timeout=_PATIENCE)
+        customers = Customers(client, _jobs(seed), lambda job: None, Outsiders((), terms), Trimmer())
+        keeping = asyncio.create_task(customers.keep(workflows))
+        for _ in range(rounds):
+            await asyncio.to_thread(_fail_over, pair, lag, losses)
+        customers.finish()
+        async with asyncio.timeout(_PATIENCE):
+            await keeping
+        await asyncio.to_thread(eventually, lambda: pair.primary.ask(_OPEN) == [(0,)], timeout=_PATIENCE)
+        for place in places:
+            await asyncio.to_thread(place.drain)
+        await asyncio.to_thread(_judge, pair, customers, losses)
+    return losses
+
+
+def _close(places: Sequence[Place]) -> None:
+    for place in places:
+        place.process.close()
+
+
+def _jobs(seed: int) -> Iterator[Job]:
+    """Those that need nobody from outside: a cancellation, a write or a trim would be lost as well."""
+    return (job for job in jobs(seed) if job.cancel_after is None and job.input is None and job.trims is None)
+
+
+def _fail_over(pair: Pair, lag: float, losses: Losses) -> None:
+    eventually(pair.in_step, timeout=_PATIENCE)
+    pair.standby.stop("stop fast")
+    before = _count(pair)
+    eventually(lambda: _count(pair) > before, timeout=_PATIENCE)
+    time.sleep(lag)  # in which work goes on that the standby never hears of
+    acknowledged = _count(pair)
+    pair.primary.kill()
+    pair.standby.start()
+    pair.promote()
+    promoted = time.monotonic()
+    kept = _count(pair)
+    losses.lost_records.append(acknowledged - kept)
+    eventually(lambda: _count(pair) > kept, timeout=_PATIENCE)
+    losses.until_work.add(time.monotonic() - promoted)
+    pair.join()
+
+
+def _count(pair: Pair) -> int:
+    ((count,),) = pair.primary.ask(_RECORDS)
+    return int(count)
+
+
+def _judge(pair: Pair, customers: Customers, losses: Losses) -> None:
+    url = pair.url("looking")
+    found = {story.workflow_id: story for story in stories(url)}
+    for workflow_id, story in found.items():
+        wanted = expected(story.row["name"], story.row["input"], story.records())
+        wrong = [*oracles.check_end(story, wanted, may_be_cancelled=False), *check_streams(story, wanted)]
+        losses.violations += [f"{workflow_id} ({story.row['name']}): {what}" for what in wrong]
+    losses.violations += disorder(url)
+    losses.violations += [f"a row of an epoch that its workflow never had: {row}" for row in rows(url, _UNKNOWN_EPOCHS)]
+    losses.violations += oracles.check_lanes(url)
+    losses.acknowledged = len(customers.acknowledged)
+    losses.forgotten = len(customers.acknowledged.keys() - found.keys())
+    losses.ended = len(found)
+
+
+_UNKNOWN_EPOCHS: Any = """
+    SELECT w.id, w.epoch, r.epoch FROM dbosflow.workflow w JOIN (
+        SELECT workflow_id, epoch FROM dbosflow.step UNION ALL SELECT workflow_id, epoch FROM dbosflow.stream_block
+    ) AS r ON r.workflow_id = w.id
+    WHERE r.epoch > w.epoch OR r.epoch < 0"""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.chaos.lossy", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="failovers (default: %(default)s)")
+    parser.add_argument("--seed", type=int, default=1, help="of the workflows (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    logging.getLogger("dbosflow").setLevel(logging.CRITICAL)
+    logging.getLogger("psycopg.pool").setLevel(logging.CRITICAL)
+    pair = Pair(synchronous=False)
+    os.environ[ledger.VARIABLE] = str(pair.root / "ledger")
+    losses = asyncio.run(run(pair, options.rounds, seed=options.seed))
+    print(losses)
+    if losses.violations:
+        print(f"the databases and all logs are in {pair.root}")
+        return 1
+    pair.discard()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,63 @@
+"""The reader processes of a run: what each is to read, what it saw, and what it still owes."""
+
+from __future__ import annotations
+
+import random
+import threading
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+from tests.chaos.staff import Staff
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.chaos.jobs import Job
+    from tests.chaos.processes import Terms
+
+
+class Readers(Staff):
+    """All of them; any one may be told to read any stream."""
+
+    def __init__(self, urls: Sequence[Callable[[str], str]], terms: Terms, seed: int) -> None:
+        super().__init__("reader", urls, terms)
+        self._random = random.Random(f"readers {seed}")
+        self._said: dict[str, list[dict[str, Any]]] = {}
+        self._owed: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def read(self, job: Job) -> None:
+        """Has the stream of a job read, in the way that it says."""
+        self._expect(job.workflow_id)
+        self._random.choice(self.processes).tell(id=job.workflow_id, key=job.key, mode=job.reading)
+
+    def read_slowly(self, workflow_id: str, key: str) -> None:
+        """Has a stream read a few values a second. Callable from any thread."""
+        self._expect(workflow_id)
+        told = {"id": workflow_id, "key": key, "mode": "slow"}
+        self._loop.call_soon_threadsafe(lambda: self.processes[0].tell(**told))
+
+    def owe(self, workflow_id: str) -> bool:
+        """Whether a reader of a workflow has not come to its end."""
+        return self._owed[workflow_id] > 0
+
+    def missing(self) -> list[str]:
+        """The workflows whose readers have not come to their ends."""
+        with self._lock:
+            return [workflow_id for workflow_id, count in self._owed.items() if count > 0]
+
+    def take(self, workflow_id: str) -> list[dict[str, Any]]:
+        """What the readers of a workflow saw; it is forgotten here."""
+        with self._lock:
+            del self._owed[workflow_id]
+            return self._said.pop(workflow_id, [])
+
+    def told(self, place: int, said: dict[str, Any]) -> None:
+        """What a reader saw of a stream."""
+        with self._lock:
+            self._said.setdefault(said["id"], []).append(said)
+            self._owed[said["id"]] -= 1
+
+    def _expect(self, workflow_id: str) -> None:
+        with self._lock:
+            self._owed[workflow_id] += 1

@@ -1,0 +1,70 @@
+"""The processes of a run that have a client: readers, and writers to inputs."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.chaos.processes import Process, Terms
+
+
+class Staff(ABC):
+    """Those of one kind, each with a place and a way to the database."""
+
+    def __init__(self, program: str, urls: Sequence[Callable[[str], str]], terms: Terms) -> None:
+        self.names = [f"chaos-{program}-{place}" for place in range(len(urls))]
+        """What their sessions are called."""
+        self.levels: dict[int, dict[str, int]] = {}
+        """What each of them said of itself last."""
+        self._program = program
+        self._urls = urls
+        self._terms = terms
+        self._loop = asyncio.get_running_loop()
+        self._ready: set[int] = set()
+        self.processes: list[Process] = []
+
+    def hire(self) -> None:
+        """Starts all of them."""
+        for place in range(len(self._urls)):
+            self.processes.append(self._hire(place))
+
+    @property
+    def ready(self) -> bool:
+        """Whether all of them listen."""
+        return len(self._ready) == len(self._urls)
+
+    def end(self) -> None:
+        """Ends them; they must leave in an orderly way, and nothing behind."""
+        for process in self.processes:
+            if not process.end():
+                self._terms.complain(f"a {self._program} did not end: see {process.log.name}")
+
+    def close(self) -> None:
+        """Makes sure that nothing is left of them."""
+        for process in self.processes:
+            process.close()
+
+    @abstractmethod
+    def told(self, place: int, said: dict[str, Any]) -> None:
+        """Takes in what one of them has done."""
+
+    def _hire(self, place: int) -> Process:
+        name = self.names[place]
+        return self._terms.hire(
+            *(self._program, name, place, self._urls[place](name)),
+            lambda said: self._loop.call_soon_threadsafe(self._hear, place, said),
+        )
+
+    def _hear(self, place: int, said: dict[str, Any]) -> None:
+        if "ready" in said:
+            self._ready.add(place)
+        elif "level" in said:
+            self.levels[place] = said["level"]
+        elif "left" not in said:
+            self.told(place, said)
+        elif any(said["left"].values()):
+            self._terms.complain(f"a {self._program} left behind {said['left']}")

@@ -1,0 +1,114 @@
+"""How the programs of a run reach their database, and what else they are given.
+
+The plain way is here. In ``pooled`` PgBouncer stands between, ``paired`` has a primary and its synchronous standby, and
+in ``skewed`` the wall clocks of programs are wrong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from tests.chaos import oracles, plan
+from tests.chaos.oracles_workers import check_listeners
+from tests.chaos.postgres import Postgres
+from tests.chaos.processes import Equipment
+from tests.chaos.proxy import Proxy
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import Self
+
+    from tests.chaos.plan import Fault
+
+
+class Server(Protocol):
+    """The database of a run, which may be stopped in every way and started again."""
+
+    @property
+    def root(self) -> Path:
+        """Where everything of the run is."""
+
+    def url(self, name: str) -> str:
+        """Its own address, for sessions that carry the ``name``."""
+
+    def start(self) -> None:
+        """Starts it; returns when it answers."""
+
+    def stop(self, how: str) -> None:
+        """Stops it in one of the ways of ``postgres.STOPS``."""
+
+    def crash_backend(self, pid: int) -> None:
+        """Kills one of its processes; returns when it answers again."""
+
+    def discard(self) -> None:
+        """Removes all that it left."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Way(Protocol):
+    """A way of programs to the database, which faults strike."""
+
+    def url(self, name: str) -> str:
+        """The address for sessions that carry the ``name``."""
+
+    def strike(self, kind: str, seconds: float) -> None:
+        """Commits one fault of the plan; returns when it is over."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+
+class Topology:
+    """One server. Programs reach it by its socket, or by a proxy before that."""
+
+    kinds: Mapping[str, int] = {}
+    """The faults that only it knows, with their weights in the plan."""
+
+    def __init__(self, server: Server | None = None) -> None:
+        self.server: Server = server or Postgres()
+
+    def missing(self) -> str | None:
+        """What it needs and is not here."""
+        return None
+
+    def weights(self) -> Mapping[str, int]:
+        """The faults of a run, with their weights in its plan."""
+        return plan.KINDS | dict(self.kinds)
+
+    def url(self, name: str) -> str:
+        """The address of a program that no proxy stands before."""
+        return self.server.url(name)
+
+    def way(self) -> Way:
+        """One more way to the database, which faults may strike."""
+        assert isinstance(self.server, Postgres)
+        return Proxy(self.server.socket)
+
+    def equipment(self, name: str, place: int) -> Equipment:
+        """What the program ``name`` is given, one of place ``place`` among its like."""
+        return Equipment()
+
+    async def strike(self, fault: Fault) -> None:
+        """Commits a fault of its own ``kinds``; returns when everything is back."""
+        raise NotImplementedError(fault.kind)
+
+    def wrong_sessions(self, live: Mapping[str, int]) -> list[str]:
+        """What is wrong with the server's sessions, where each of the ``live`` programs may have so many."""
+        url = self.server.url("looking")
+        return oracles.check_sessions(url, live) + check_listeners(url)
+
+    def figures(self) -> list[str]:
+        """What there is to tell about its own faults."""
+        return []
+
+    def __enter__(self) -> Self:
+        self.server.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.server.__exit__()
