@@ -13,6 +13,7 @@ from urllib.parse import quote
 
 import psycopg
 
+from dbosflow._embedded.account import own_account
 from tests.chaos.postgres import PATIENCE, Postgres
 from tests.support import eventually
 
@@ -37,7 +38,8 @@ class Node(Postgres):
         place = {"host": str(primary.socket.parent), "port": primary.socket.suffix[1:], "user": "dbosflow"}
         options = ["--checkpoint=fast", "--no-sync", "--wal-method=stream"]
         copy = ["-h", place["host"], "-p", place["port"], "-U", place["user"], "-D", str(self.data), *options]
-        self.account.run([self.program("pg_basebackup"), *copy])
+        own_account().run([self.client_program("pg_basebackup"), *copy])
+        self.give_away_data()
         conninfo = " ".join(f"{name}={value}" for name, value in place.items())
         settings = {
             "primary_conninfo": f"{conninfo} application_name={STANDBY}",
@@ -138,11 +140,18 @@ class Pair:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def __enter__(self) -> Self:
-        self.primary.make()
-        self.start()
-        self.join()
+        try:
+            self.primary.make()
+            self.start()
+            self.join()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         for node in self.nodes:
             node.end()
