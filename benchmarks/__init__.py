@@ -9,7 +9,7 @@
     growth      the cost of one operation as tables grow: python -m benchmarks.growth
     measure     the process of one measurement
     ours        dbosflow     peer    DBOS Transact     limit    psycopg alone     tasks    Procrastinate
-    ours_uvloop dbosflow on uvloop, where the event loop matters
+    absurd      Absurd       ours_uvloop    dbosflow on uvloop, where the event loop matters
     server      a Postgres, and a database for each measurement
     meter       seconds, WAL, commits and CPU of a piece of work
     halves      a measurement of two processes

@@ -48,7 +48,7 @@ def main() -> None:
     if options.json:
         Path(options.json).write_text(json.dumps(report.as_json(results, found, about), indent=1) + "\n", "utf-8")
     if options.png:
-        chart.draw(options.png, found, description)
+        chart.draw(options.png, results.titles, found, description)
 
 
 def _options() -> argparse.Namespace:

@@ -110,6 +110,23 @@ def loop_in_use() -> str:
     return loop.run(look())
 
 
+@pytest.mark.parametrize(
+    ("scenario", "size", "figure"),
+    [
+        ("steps_async", 5, "rate"),
+        ("steps_sync", 5, "rate"),
+        ("steps_100", 100, "rate"),
+        ("queue", 5, "rate"),
+        ("queue_idle", 1, "p50_tuned"),
+    ],
+)
+def test_a_scenario_of_absurd_runs(database_url: str, scenario: str, size: int, figure: str) -> None:
+    """Where the extra ``bench`` is installed."""
+    pytest.importorskip("absurd_sdk")
+    run("benchmarks.measure", "absurd", "prepare", database_url, "0")
+    assert json.loads(run("benchmarks.measure", "absurd", scenario, database_url, str(size)))[figure] > 0
+
+
 def test_growth_is_measured(admin_url: str) -> None:
     """Of a stream from a few blocks to a few more."""
     table = run("benchmarks.growth", "--url", admin_url, "--rows", "200", "--rounds", "1", "--only", "stream")
