@@ -89,7 +89,7 @@ WORK: dict[str, Work] = {
     "queue": Work(
         _work(2000, 2000, absurd=2000, tasks=2000, ours_uvloop=2000), _work(1000, 400, absurd=400, tasks=400)
     ),
-    "queue_idle": Work(_work(40, 8, absurd=8, tasks=20), _work(20, 3, absurd=3, tasks=10)),
+    "queue_idle": Work(_work(40, 8, absurd=8, tasks=20), {"ours": 20, "absurd": 3, "tasks": 10}),
     "recovery": Work(_work(1000, 1000), _work(300, 300)),
     "replay": Work(_work(20_000, 1000), _work(10_000, 300)),
     "memory": Work(_work(1000, 1000), _work(1000, 300)),
