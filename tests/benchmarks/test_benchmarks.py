@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.report import Line, lines
+from benchmarks.halves import half
+from benchmarks.ours import loop
+from benchmarks.report import Line, lines, loops, others, table
 from benchmarks.rounds import Results
-from benchmarks.table import ROWS, WORK, Row
+from benchmarks.table import CONTENDERS, MAIN, OTHERS, ROWS, WORK, Row
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 90.0
@@ -70,6 +77,56 @@ def test_a_scenario_of_ours_runs(database_url: str, scenario: str, size: int, fi
     assert json.loads(run("benchmarks.measure", "ours", scenario, database_url, str(size)))[figure] > 0
 
 
+@pytest.mark.parametrize(
+    ("scenario", "size", "figure"),
+    [("steps_async", 5, "rate"), ("steps_sync", 5, "rate"), ("latency", 2, "p50"), ("queue", 5, "rate")],
+)
+def test_a_scenario_of_ours_runs_on_uvloop(database_url: str, scenario: str, size: int, figure: str) -> None:
+    """With the loop of a program, with one that an engine hosts, and with processes at the other end."""
+    assert json.loads(run("benchmarks.measure", "ours_uvloop", scenario, database_url, str(size)))[figure] > 0
+
+
+def test_whoever_chooses_uvloop_gets_it_in_both_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(loop.CHOICE, "")
+    assert loop.factory() is None
+    assert loop_in_use() == "asyncio"
+    loop.choose_uvloop()
+    assert loop_in_use() == "uvloop"
+    with half(tell_loop) as other:
+        assert other.hear() == "uvloop"
+
+
+def tell_loop(pipe: Connection) -> None:
+    """Says what the other half runs on."""
+    pipe.send(loop_in_use())
+
+
+def loop_in_use() -> str:
+    """The package of the loop that the benchmarks run on."""
+
+    async def look() -> str:
+        return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
+    return loop.run(look())
+
+
+@pytest.mark.parametrize(
+    ("scenario", "size", "figure"),
+    [
+        ("steps_async", 5, "rate"),
+        ("steps_sync", 5, "rate"),
+        ("steps_100", 100, "rate"),
+        ("queue", 5, "rate"),
+        ("queue_idle", 1, "p50_tuned"),
+    ],
+)
+def test_a_scenario_of_absurd_runs(database_url: str, scenario: str, size: int, figure: str) -> None:
+    """Where the extra ``bench`` is installed."""
+    pytest.importorskip("absurd_sdk")
+    run("benchmarks.measure", "absurd", "prepare", database_url, "0")
+    assert json.loads(run("benchmarks.measure", "absurd", scenario, database_url, str(size)))[figure] > 0
+
+
 def test_growth_is_measured(admin_url: str) -> None:
     """Of a stream from a few blocks to a few more."""
     table = run("benchmarks.growth", "--url", admin_url, "--rows", "200", "--rounds", "1", "--only", "stream")
@@ -121,3 +178,41 @@ def test_a_row_has_the_medians_of_the_rounds_and_the_peer_may_have_a_figure_of_i
     (line,) = lines(results, [Row("t", "", "s", "p50", "ms", peer_figure="p50_tuned")])
     assert line.figures == {"ours": 2.0, "peer": 6.0}
     assert line.faster == 3.0
+
+
+def found_for(**figures: float) -> tuple[Results, list[Line]]:
+    """One row that these contenders have, and another that only we have."""
+    rows = [
+        Row("a", "here and there", "s", "rate", "/s", more_is_better=True),
+        Row("b", "only here", "t", "p50", "ms", peer_figure="p50_tuned"),
+    ]
+    results = Results({name: name.upper() for name in CONTENDERS if name in figures})
+    for name, figure in figures.items():
+        results.add("s", name, {"rate": figure})
+        results.add("t", name, {"p50": figure})
+    return results, lines(results, rows)
+
+
+def test_other_peers_and_the_other_loop_have_tables_of_their_own() -> None:
+    assert {*MAIN, *OTHERS, "ours_uvloop"} == set(CONTENDERS)
+    results, found = found_for(ours=300.0, peer=1.0, limit=600.0, tasks=100.0, ours_uvloop=360.0)
+    assert cells(table(results, found))[0][:4] == ["what", "OURS", "PEER", "LIMIT"]
+    assert cells(others(results, found)) == [
+        ["what", "OURS", "TASKS", "OURS against TASKS"],
+        ["here and there", "300 /s", "100 /s", "3x"],
+    ]
+    assert cells(loops(results, found)) == [
+        ["what", "OURS", "OURS_UVLOOP", "OURS_UVLOOP against OURS"],
+        ["here and there", "300 /s", "360 /s", "1.2x"],
+    ]
+
+
+def test_a_table_of_nobody_is_left_out() -> None:
+    results, found = found_for(ours=300.0, peer=1.0)
+    assert not others(results, found)
+    assert not loops(results, found)
+
+
+def cells(shown: str) -> list[list[str]]:
+    """What stands in a table, without the line below its heads."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines() if "---" not in line]
