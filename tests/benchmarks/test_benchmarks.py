@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +46,20 @@ def test_the_list_names_each_row_and_what_is_left_out() -> None:
     listed = run("benchmarks", "--list").splitlines()
     assert [line.split()[0] for line in listed if not line.startswith("left out:")] == [row.name for row in ROWS]
     assert any(line.startswith("left out: send/recv") for line in listed)
+
+
+def test_a_measurement_ends_with_the_command_that_wanted_it() -> None:
+    """It would keep the machine busy, and spoil what is measured next. This one waits for a server that is silent."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/none"
+        words = [sys.executable, "-m", "benchmarks.measure", "limit", "steps_sync", url, "1"]
+        with (
+            subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True) as measurement,
+            silent.accept()[0],
+        ):
+            assert measurement.stdin
+            measurement.stdin.close()
+            assert measurement.wait(PATIENCE) == -signal.SIGKILL
 
 
 def test_a_row_is_measured_and_written_down(admin_url: str, tmp_path: Path) -> None:
