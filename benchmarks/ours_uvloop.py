@@ -8,9 +8,8 @@ from __future__ import annotations
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
-from benchmarks import ours
+from benchmarks import loop, ours
 from benchmarks.job import Contender
-from benchmarks.ours import loop
 
 if TYPE_CHECKING:
     from benchmarks.job import Figures, Job, Scenario

@@ -6,10 +6,10 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from benchmarks import loop
 from benchmarks.halves import half
 from benchmarks.job import Figures, Job, Scenario, delays
 from benchmarks.meter import metered
-from benchmarks.ours import loop
 from benchmarks.ours.workflows import nothing
 from benchmarks.settled import until_done
 from dbosflow import Engine

@@ -7,10 +7,10 @@ import gc
 import time
 from typing import TYPE_CHECKING
 
+from benchmarks import loop
 from benchmarks.gate import Gate
 from benchmarks.halves import half
 from benchmarks.memory import resident, threads
-from benchmarks.ours import loop
 from benchmarks.ours.queues import DONE
 from benchmarks.ours.workflows import echo
 from benchmarks.settled import until_done

@@ -6,12 +6,12 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from benchmarks import loop
 from benchmarks.fanout import fanout_figures
 from benchmarks.gate import Gate, gates
 from benchmarks.halves import half
 from benchmarks.job import Figures, Job, Scenario, delays
 from benchmarks.meter import metered
-from benchmarks.ours import loop
 from dbosflow import Engine, step, workflow, write_stream_async
 
 if TYPE_CHECKING:

@@ -6,10 +6,10 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from benchmarks import loop
 from benchmarks.gate import Gate, gates
 from benchmarks.job import Figures, Job, Scenario, delays
 from benchmarks.meter import metered
-from benchmarks.ours import loop
 from dbosflow import Engine, step, workflow
 
 if TYPE_CHECKING:

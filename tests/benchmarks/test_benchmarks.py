@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from benchmarks import loop
 from benchmarks.halves import half
-from benchmarks.ours import loop
 from benchmarks.report import Line, lines, loops, others, table
 from benchmarks.rounds import Results
 from benchmarks.table import CONTENDERS, MAIN, OTHERS, ROWS, WORK, Row
@@ -91,6 +91,11 @@ def test_a_row_is_measured_and_written_down(admin_url: str, tmp_path: Path) -> N
 def test_a_scenario_of_ours_runs(database_url: str, scenario: str, size: int, figure: str) -> None:
     """With hardly any work."""
     assert json.loads(run("benchmarks.measure", "ours", scenario, database_url, str(size)))[figure] > 0
+
+
+def test_the_end_of_a_stream_is_measured(database_url: str) -> None:
+    """From when this process hears of it: a reader elsewhere may even be the first to."""
+    assert set(json.loads(run("benchmarks.measure", "ours", "stream_end", database_url, "1"))) == {"p50", "p99"}
 
 
 @pytest.mark.parametrize(
