@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
 # The newest revision. Revisions are four digits, each greater than the one before.
-HEAD = "0003"
+HEAD = "0004"
 
 # What `compatibility.oldest_code` is compared with. A migration that older code cannot live with raises that number,
 # and the release that can raises this one.

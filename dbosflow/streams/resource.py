@@ -63,7 +63,9 @@ class Streams:
 
         It may be lower: blocks go as a whole, and what an attempt under way has written stays, with all behind it; so
         does the newest block, and the end. Offsets never change. A reader of what is gone gets
-        :class:`~dbosflow.errors.StreamTruncatedError`. The workflow itself goes on, and can be replayed, as before.
+        :class:`~dbosflow.errors.StreamTruncatedError`. The workflow itself goes on, and can be replayed, as before, but
+        for an input whose values its body reads one by one: a replay reads those again. A loop reads nothing again that
+        is done. The idempotency keys of values that are gone are still known.
 
         Raises:
             StreamNotFoundError: nobody has written to it.

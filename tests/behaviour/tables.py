@@ -28,9 +28,9 @@ def stored_values(url: str, workflow_id: str, key: str) -> list[tuple[int, Any]]
 def disorder(url: str) -> list[str]:
     """What contradicts the promises of the tables, whatever happened before: nothing, if all is well.
 
-    Offsets of a stream are dense from 0; only one terminal frame ends it, and nothing follows that; a producer's counts
-    are dense; ``seq`` is one count over a workflow's records, in which epochs and turns never go back; an ended
-    workflow belongs to nobody and has no open stream.
+    Offsets of a stream are dense from 0, or from where it was trimmed; only one terminal frame ends it, and nothing
+    follows that; a producer's counts are dense; ``seq`` is one count over a workflow's records, in which epochs and
+    turns never go back; an ended workflow belongs to nobody and has no open stream.
     """
     found: list[str] = []
     for name, query in _DISORDER.items():
@@ -43,16 +43,19 @@ _DISORDER: dict[str, LiteralString] = {
         SELECT workflow_id, key, "offset", before FROM (
             SELECT *, coalesce(lag("offset" + count) OVER stream, 0) AS before FROM dbosflow.stream_block
             WINDOW stream AS (PARTITION BY workflow_id, key ORDER BY "offset")) AS block
-        WHERE "offset" <> before""",
+        WHERE "offset" <> before AND (before > 0 OR "offset" < coalesce((  -- rollbacks that were trimmed have no count
+            SELECT sum(t.count) FROM dbosflow.stream_trim t
+            WHERE t.workflow_id = block.workflow_id AND t.key = block.key), "offset" + 1))""",
     "a frame after the terminal one": """
         SELECT b.workflow_id, b.key, b."offset" FROM dbosflow.stream_block b JOIN dbosflow.stream_block t
             ON t.workflow_id = b.workflow_id AND t.key = b.key AND t."offset" < b."offset"
         WHERE t.kind IN ('complete', 'error', 'cancelled')""",
     "a gap or a repetition in a producer's counts": """
         SELECT workflow_id, key, producer, producer_seq, before FROM (
-            SELECT *, coalesce(lag(producer_seq + count) OVER producer, 0) AS before FROM dbosflow.stream_block
-            WHERE kind = 'values'
-            WINDOW producer AS (PARTITION BY workflow_id, key, producer ORDER BY "offset")) AS block
+            SELECT b.*, coalesce(lag(b.producer_seq + b.count) OVER producer, t.count, 0) AS before
+            FROM dbosflow.stream_block b LEFT JOIN dbosflow.stream_trim t USING (workflow_id, key, producer)
+            WHERE b.kind = 'values'
+            WINDOW producer AS (PARTITION BY workflow_id, key, producer ORDER BY b."offset")) AS block
         WHERE producer_seq <> before""",
     "an epoch that wrote after its successor": """
         SELECT workflow_id, key, "offset", epoch, before FROM (
@@ -73,6 +76,8 @@ _DISORDER: dict[str, LiteralString] = {
     "a rollback that names other offsets than its attempt wrote": """
         SELECT r.workflow_id, r.key, r."offset" FROM dbosflow.stream_block r
         WHERE r.kind = 'rollback' AND
+            (SELECT coalesce(sum(t.count), 0) FROM dbosflow.stream_trim t
+             WHERE t.workflow_id = r.workflow_id AND t.key = r.key AND t.producer = r.producer) +
             (SELECT coalesce(sum(b.count), 0) FROM dbosflow.stream_block b
              WHERE b.workflow_id = r.workflow_id AND b.key = r.key AND b.kind = 'values' AND b.producer = r.producer
                AND EXISTS (SELECT FROM json_array_elements(r.values) AS one (range)

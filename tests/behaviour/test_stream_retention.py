@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow import Engine, Stream, step, workflow, write_stream_async
+from dbosflow import Engine, Stream, for_each_async, read_input_async, step, workflow, write_stream_async
 from dbosflow.errors import (
     ConfigurationError,
     StreamNotFoundError,
@@ -15,7 +15,7 @@ from dbosflow.errors import (
     WorkflowNotFoundError,
 )
 from tests.behaviour.gate import Gate
-from tests.behaviour.tables import rows
+from tests.behaviour.tables import disorder, rows
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -147,6 +147,36 @@ def test_a_writer_is_told_that_its_values_are_gone(database_url: str) -> None:
         engine.streams.trim("w", "k", before=2)
         gates["w"].open()
         assert handle.result(PATIENCE) == "first is 2"
+
+
+@workflow(inputs=["work"])
+async def ten_items() -> int:
+    """Handles ten items, waits, and handles what comes then."""
+    done = await for_each_async(read_input_async("work", until=10), passed)
+    await wait_at_the_gate("w")
+    return done.count + (await for_each_async(read_input_async("work", start=10), passed)).count
+
+
+def passed(value: Any) -> Any:
+    return value
+
+
+def test_a_key_whose_value_was_trimmed_still_writes_once(database_url: str) -> None:
+    """A writer that crashed after its write, and begins again when the value is gone: it is told the same offset."""
+    with Engine(database_url) as engine:
+        handle = engine.start(ten_items.options(workflow_id="w"))
+        for number in range(10):
+            assert engine.write_stream("w", "work", number, idempotency_key=f"k{number}") == number
+        eventually(lambda: len([one for one in engine.list_steps("w") if one.kind == "step"]) == 10, timeout=PATIENCE)
+        assert engine.streams.trim("w", "work", before=8) == 8
+        again = [engine.write_stream("w", "work", number, idempotency_key=f"k{number}") for number in (0, 7, 8, 10)]
+        assert again == [0, 7, 8, 10]
+        assert engine.streams.trim("w", "work", before=10) == 10
+        gates["w"].open()
+        engine.close_stream("w", "work")
+        assert handle.result(PATIENCE) == 11
+        assert engine.write_stream("w", "work", 9, idempotency_key="k9") == 9
+    assert disorder(database_url) == []
 
 
 def test_what_cannot_be_trimmed_is_refused(engine: Engine) -> None:

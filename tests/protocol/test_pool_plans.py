@@ -92,9 +92,18 @@ def listed(**which: Any) -> dict[str, Any]:
 
 
 POOL = (
-    Case("stream.append", appended("values", "q5", "q5", "q6"), 20, workflow=KEY, stream_block=INPUTS),
-    Case("stream.append", appended("values", *(f"q{n}" for n in range(1, 21))), 400, workflow=KEY, stream_block=INPUTS),
-    Case("stream.append", appended("complete", "q5"), 5, workflow=KEY, stream_block=INPUTS),
+    Case(
+        "stream.append", appended("values", "q5", "q5", "q6"), 20, workflow=KEY, stream_block=INPUTS, stream_trim=TRIMS
+    ),
+    Case(
+        "stream.append",
+        appended("values", *(f"q{n}" for n in range(1, 21))),
+        400,
+        workflow=KEY,
+        stream_block=INPUTS,
+        stream_trim=TRIMS,
+    ),
+    Case("stream.append", appended("complete", "q5"), 5, workflow=KEY, stream_block=INPUTS, stream_trim=TRIMS),
     Case("stream.tail", LONG, 1, stream_block=STREAMS),
     Case("stream.backwards", LONG | {"before": 400, "max_blocks": 10}, 10, stream_block=STREAMS),
     Case("stream.emitted", {"workflow_id": "w5", "key": "out", "producer": ""}, 4, stream_block=STREAMS),

@@ -32,10 +32,10 @@ WITH kept AS MATERIALIZED (
 ), removed AS (
     DELETE FROM dbosflow.stream_block b
     WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" = ANY(ARRAY(SELECT "offset" FROM old))
-    RETURNING b.kind, b.producer, b.count, b.bytes
+    RETURNING b.kind, b.producer, b.count, b.bytes, b.epoch, b."offset"
 )
-INSERT INTO dbosflow.stream_trim (workflow_id, key, producer, count, bytes)
-SELECT :workflow_id, :key, r.producer, sum(r.count), sum(r.bytes - 1)
+INSERT INTO dbosflow.stream_trim (workflow_id, key, producer, count, bytes, "offset")
+SELECT :workflow_id, :key, r.producer, sum(r.count), sum(r.bytes - 1), min(r."offset") FILTER (WHERE r.epoch = 0)
 FROM removed r
 WHERE r.kind = 'values'
 GROUP BY r.producer

@@ -86,13 +86,15 @@ CREATE UNIQUE INDEX stream_block_input ON dbosflow.stream_block (workflow_id, ke
 -- A reader's fetch looks up the few rollbacks ahead of it.
 CREATE INDEX stream_block_rollback ON dbosflow.stream_block (workflow_id, key) WHERE kind = 'rollback';
 
--- What was trimmed from streams, so that a replay still knows how much each producer has written.
+-- What was trimmed from streams, so that a replay still knows how much each producer has written, and who writes to an
+-- input whether a block of that name was there.
 CREATE TABLE dbosflow.stream_trim (
     workflow_id text   NOT NULL,
     key         text   NOT NULL,
     producer    text   NOT NULL,
     count       bigint NOT NULL,                           -- of its values that are gone
     bytes       bigint NOT NULL,                           -- of their size, each value's and one more
+    "offset"    bigint,                                    -- of an outsider's block; what the workflow wrote has none
     PRIMARY KEY (workflow_id, key, producer)
 ) WITH (fillfactor = 80);
 

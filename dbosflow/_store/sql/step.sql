@@ -36,7 +36,7 @@ GROUP BY workflow_id, key, producer
 UNION ALL
 SELECT 'trimmed', workflow_id, key, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, producer, count, bytes, NULL
 FROM dbosflow.stream_trim
-WHERE workflow_id = ANY(:ids)
+WHERE workflow_id = ANY(:ids) AND "offset" IS NULL      -- not what outsiders wrote
 UNION ALL
 SELECT 'undecided', b.workflow_id, b.key, b.kind, NULL, NULL, b.attempt, NULL, NULL, NULL, NULL, NULL,
        b.producer, b.count, NULL, b."offset"

@@ -83,7 +83,7 @@ GROUP BY b.key ORDER BY b.key;
 -- have the place, and nobody who saw this tail can write behind it. Who was not let try again, with the new tail. For
 -- the same reason `known` is exact: a block of ours that it does not see has the first place taken, too. The end of a
 -- workflow takes a place in each of its inputs, so nothing gets in after it. `first` is sorted: no deadlock.
--- Indexes: the primary keys, one probe a stream; stream_block_input, one probe a block.
+-- Indexes: the primary keys, one probe a stream; stream_block_input and stream_trim's, one probe a block.
 WITH given AS MATERIALIZED (
     SELECT *
     FROM unnest(:ids::text[], :keys::text[], :counts::integer[], :kinds::text[], :values::text[], :bytes::integer[],
@@ -106,10 +106,15 @@ WITH given AS MATERIALIZED (
     SELECT g.number, same."offset", same.values::text <> g.values AS differs
     FROM given g
     CROSS JOIN LATERAL (
-        SELECT b."offset", b.values
-        FROM dbosflow.stream_block b
-        WHERE b.workflow_id = g.workflow_id AND b.key = g.key AND b.producer = g.producer AND b.epoch = 0
-        LIMIT 1                         -- there is no second; without it the whole index could be joined instead
+        (SELECT b."offset", b.values
+         FROM dbosflow.stream_block b
+         WHERE b.workflow_id = g.workflow_id AND b.key = g.key AND b.producer = g.producer AND b.epoch = 0
+         LIMIT 1)                       -- there is no second; without it the whole index could be joined instead
+        UNION ALL                       -- or it was trimmed
+        (SELECT t."offset", NULL
+         FROM dbosflow.stream_trim t
+         WHERE t.workflow_id = g.workflow_id AND t.key = g.key AND t.producer = g.producer AND t."offset" IS NOT NULL
+         LIMIT 1)
     ) AS same
 ), fresh AS MATERIALIZED (
     SELECT g.*, p.next + sum(g.count) OVER earlier - g.count AS "offset", row_number() OVER earlier AS position
