@@ -144,7 +144,11 @@ class Runner:
         for one in claimed:
             definition = self._registry.get(one.name)
             running = self._runs.get(one.id)
-            if definition is None or self._closing or (running is not None and running.epoch >= one.epoch):
+            if running is not None and running.epoch >= one.epoch:  # its claim was forgotten in a crash of the server
+                if running.freed is None and not running.superseded:
+                    running.freed = freed
+                continue
+            if definition is None or self._closing:
                 freed(one.id)
                 continue
             history = histories.get(one.id)
@@ -207,6 +211,8 @@ class Runner:
             self.when_launched(run)
         previous = self._runs.get(workflow_id)
         if previous is not None:  # an older pass that has not noticed yet
+            if run.freed is not None:
+                previous.freed = None  # the slot is that of the new pass, whenever the old one ends
             self._stop(previous, "the workflow was taken over by a newer pass")
         self._runs[workflow_id] = run
         self._bodies.begin(run)

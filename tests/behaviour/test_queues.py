@@ -197,6 +197,65 @@ def test_a_worker_that_stops_finishes_what_it_has(database_url: str, client: Eng
             assert second.result(timeout=PATIENCE) == "second"
 
 
+held: dict[str, list[threading.Event]] = defaultdict(list)
+left: list[str] = []
+
+
+@workflow
+def held_on_thread(name: str) -> str:
+    """Each pass is held until it is let through: nothing can interrupt a thread."""
+    gate = threading.Event()
+    held[name].append(gate)
+    assert gate.wait(PATIENCE)
+    left.append(name)
+    return name
+
+
+def test_a_workflow_that_was_lost_and_taken_again_keeps_its_slot(database_url: str, client: Engine) -> None:
+    """Its old pass, which hears late that the lease is lost, frees nothing when it ends: the new one is running."""
+    held.clear()
+    left.clear()
+    with Engine(database_url, lease=1.0) as engine, working(engine, "q", concurrency=2):
+        handles = [client.start(held_on_thread.options(queue="q"), "a")]
+        eventually(lambda: len(held["a"]) == 1)
+        assert rows(database_url, "UPDATE dbosflow.worker SET state = 'dead', ended_at = now() RETURNING 1") == [(1,)]
+        eventually(lambda: len(held["a"]) == 2, timeout=PATIENCE)
+        handles += [client.start(held_on_thread.options(queue="q"), name) for name in "bc"]
+        eventually(lambda: held["b"])
+        held["a"][0].set()
+        eventually(lambda: left == ["a"])
+        for _ in range(50):  # long enough to claim another one
+            assert handles[2].status() is WorkflowStatus.QUEUED
+        held["b"][0].set()
+        eventually(lambda: held["c"])
+        for gates in (*held.values(),):
+            gates[-1].set()
+        assert [handle.result(timeout=PATIENCE) for handle in handles] == ["a", "b", "c"]
+    assert disorder(database_url) == []
+
+
+def test_a_workflow_whose_claim_was_forgotten_keeps_its_slot(database_url: str, client: Engine) -> None:
+    """A server that crashes may forget a claim, and then hands the workflow out again while it runs here."""
+    held.clear()
+    with Engine(database_url) as engine, working(engine, "q", concurrency=2):
+        handles = [client.start(held_on_thread.options(queue="q"), "a")]
+        eventually(lambda: held["a"])
+        forgotten = "UPDATE dbosflow.workflow SET status = 'queued', worker_id = NULL, epoch = 0 RETURNING 1"
+        assert rows(database_url, forgotten) == [(1,)]
+        handles += [client.start(held_on_thread.options(queue="q"), name) for name in "bc"]
+        eventually(lambda: held["b"])
+        assert handles[0].status() is WorkflowStatus.RUNNING
+        for _ in range(50):  # long enough to claim another one
+            assert handles[2].status() is WorkflowStatus.QUEUED
+        held["a"][0].set()
+        eventually(lambda: held["c"])
+        for gates in held.values():
+            gates[-1].set()
+        assert [handle.result(timeout=PATIENCE) for handle in handles] == ["a", "b", "c"]
+        assert len(held["a"]) == 1
+    assert disorder(database_url) == []
+
+
 def test_a_concurrency_that_is_none_is_refused(engine: Engine) -> None:
     """At the call."""
     with pytest.raises(ConfigurationError, match="concurrency=0"):
