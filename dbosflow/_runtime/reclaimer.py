@@ -20,6 +20,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -69,7 +70,7 @@ class Reclaimer(Service):
         self._guard = _ClockGuard(settings.lease / 2)
         self._watched: dict[UUID, tuple[datetime, float]] = {}
         self._processes = _ProcessWatch(self.wake)
-        self._forgotten_at = 0.0
+        self._forgotten_at = -math.inf
 
     async def close(self) -> None:
         """Ends the surveys."""
@@ -87,6 +88,7 @@ class Reclaimer(Service):
                 self._guard.look(leases)
                 vanished = [lease for lease in others if self._processes.has_vanished(lease)]
                 expired = [lease for lease in others if lease not in vanished and self._has_expired(lease)]
+                self._watched = {lease.id: self._watched[lease.id] for lease in others if lease.id in self._watched}
                 marked: set[UUID] = set()
                 for because, dead in (("vanished", vanished), ("expired", expired)):
                     if dead:
@@ -133,8 +135,6 @@ class Reclaimer(Service):
             topics += [WORKERS_TOPIC, DEATH_TOPIC]
         if topics:
             self._announce(topics)
-        for worker_id in marked:
-            self._watched.pop(worker_id, None)
 
 
 class _ClockGuard:

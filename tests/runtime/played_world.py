@@ -94,6 +94,10 @@ class World:
         self.statements.append("requeue")
         return []
 
+    async def forget(self, *_: Any) -> None:
+        """There are no rows of the dead."""
+        self.statements.append("forget")
+
     async def pass_time(self, seconds: float, *, renewing: Sequence[UUID] = (), step: float = LEASE / 4) -> None:
         """Surveys every quarter of a lease, in which some lanes are renewed."""
         until = self.now + seconds

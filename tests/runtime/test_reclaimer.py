@@ -33,13 +33,9 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
         def monotonic() -> float:
             return world.now
 
-    async def nothing(*_: Any) -> None:
-        return None
-
     monkeypatch.setattr(reclaimer_module, "time", Time)
-    for module, name in ((worker, "survey"), (worker, "mark_dead"), (workflow, "requeue")):
+    for module, name in ((worker, "survey"), (worker, "mark_dead"), (worker, "forget"), (workflow, "requeue")):
         monkeypatch.setattr(module, name, getattr(world, name))
-    monkeypatch.setattr(worker, "forget", nothing)
     monkeypatch.setattr(reclaimer_module, "_BUSY_PAUSE", 0)
     return world
 
@@ -222,6 +218,37 @@ def test_a_vanished_process_is_dead_at_once_and_a_busy_row_is_tried_again(world:
         assert await world.reclaimer.work_once() is False
         assert world.marked == [(vanished, "vanished")]
         assert set(world.renewed) == {other}
+
+    in_the(world, schedule)
+
+
+def test_who_left_is_not_remembered(world: World) -> None:
+    """However many lanes come and go: killed, released, or taken for dead by somebody else."""
+
+    async def schedule(world: World) -> None:
+        alive = world.lane()
+        for _ in range(20):
+            others = [world.lane(), world.lane(replace(this_process(), process_started_at="1"))]
+            await world.reclaimer.work_once()
+            del world.renewed[others[0]]  # it has released its lease
+            await world.pass_time(1.0, renewing=[alive])
+        assert world.reclaimer._watched.keys() == {alive}
+
+    in_the(world, schedule)
+
+
+def test_rows_of_the_dead_are_forgotten_at_the_first_look_and_each_hour(world: World) -> None:
+    """Also where the machine has just started, and its monotonic clock with it."""
+    world.now = 5.0
+
+    async def schedule(world: World) -> None:
+        alive = world.lane()
+        await world.reclaimer.work_once()
+        assert world.statements.count("forget") == 1
+        await world.pass_time(1000.0, renewing=[alive])
+        assert world.statements.count("forget") == 1
+        await world.pass_time(3000.0, renewing=[alive])
+        assert world.statements.count("forget") == 2
 
     in_the(world, schedule)
 
