@@ -42,11 +42,13 @@ def main() -> None:
     about["load_after"] = os.getloadavg()
     found = report.lines(results, rows)
     description = f"{about['server']}; {about['machine']}; load {load:.1f} before"
-    print(description, report.table(results, found), report.costs(results), report.footer(results), sep="\n\n")
+    tables = [report.table(results, found), report.others(results, found), report.loops(results, found)]
+    parts = [description, *filter(None, tables), report.costs(results), report.footer(results)]
+    print("\n\n".join(parts))
     if options.json:
         Path(options.json).write_text(json.dumps(report.as_json(results, found, about), indent=1) + "\n", "utf-8")
     if options.png:
-        chart.draw(options.png, found, description)
+        chart.draw(options.png, results.titles, found, description)
 
 
 def _options() -> argparse.Namespace:

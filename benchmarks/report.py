@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.table import LEFT_OUT
+from benchmarks.table import LEFT_OUT, MAIN, OTHERS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -29,10 +29,17 @@ class Line:
     figures: dict[str, float]
     """By contender."""
 
+    def times_better(self, one: str, other: str) -> float | None:
+        """How many times better one contender is than another; ``None`` where either is missing."""
+        figure, reference = self.figures.get(one), self.figures.get(other)
+        if not figure or not reference:
+            return None
+        return figure / reference if self.row.more_is_better else reference / figure
+
     @property
     def faster(self) -> float | None:
         """How many times better than the peer."""
-        return _times_better(self.row, self.figures.get("ours"), self.figures.get("peer"))
+        return self.times_better("ours", "peer")
 
     @property
     def near(self) -> float | None:
@@ -64,19 +71,13 @@ class Line:
         return "MISSED" if False in found else "?" if None in found else "met"
 
 
-def _times_better(row: Row, ours: float | None, peer: float | None) -> float | None:
-    if ours is None or peer is None or not ours or not peer:
-        return None
-    return ours / peer if row.more_is_better else peer / ours
-
-
 def lines(results: Results, rows: Iterable[Row]) -> list[Line]:
     """The rows with the medians of the rounds."""
     found = []
     for row in rows:
         figures = {}
         for name in results.titles:
-            key = row.peer_key() if name == "peer" else row.figure
+            key = row.figure if name in {"ours", "limit"} else row.peer_key()
             median = results.median(row.scenario, name, key)
             if median is not None:
                 figures[name] = median
@@ -85,12 +86,13 @@ def lines(results: Results, rows: Iterable[Row]) -> list[Line]:
 
 
 def table(results: Results, found: Sequence[Line]) -> str:
-    """The rows, in Markdown that also reads well in a terminal."""
-    heads = ["what", *results.titles.values(), "against peer", "against limit", "target", "verdict"]
+    """The rows with their targets, in Markdown that also reads well in a terminal."""
+    names = [name for name in MAIN if name in results.titles]
+    heads = ["what", *_titles(results, names), "against peer", "against limit", "target", "verdict"]
     cells = [
         [
             line.row.title,
-            *(_figure(line.figures.get(name), line.row.unit) for name in results.titles),
+            *(_figure(line.figures.get(name), line.row.unit) for name in names),
             _ratio(line.faster),
             _ratio(line.near),
             ", ".join(text for text, _ in line.targets()),
@@ -99,6 +101,39 @@ def table(results: Results, found: Sequence[Line]) -> str:
         for line in found
     ]
     return _grid(heads, cells)
+
+
+def others(results: Results, found: Sequence[Line]) -> str:
+    """The rows of the other peers; nothing where none was measured."""
+    return _side_by_side(results, found, [("ours", name) for name in OTHERS])
+
+
+def loops(results: Results, found: Sequence[Line]) -> str:
+    """The rows that were measured on both event loops; nothing where none was."""
+    return _side_by_side(results, found, [("ours_uvloop", "ours")])
+
+
+def _side_by_side(results: Results, found: Sequence[Line], pairs: Sequence[tuple[str, str]]) -> str:
+    """The rows that compare any of the pairs, and how many times better the first of each is than the second."""
+    pairs = [pair for pair in pairs if any(line.times_better(*pair) for line in found)]
+    if not pairs:
+        return ""
+    names = [name for name in results.titles if any(name in pair for pair in pairs)]
+    ratios = [" against ".join(_titles(results, pair)) for pair in pairs]
+    cells = [
+        [
+            line.row.title,
+            *(_figure(line.figures.get(name), line.row.unit) for name in names),
+            *(_ratio(line.times_better(*pair)) for pair in pairs),
+        ]
+        for line in found
+        if any(line.times_better(*pair) for pair in pairs)
+    ]
+    return _grid(["what", *_titles(results, names), *ratios], cells)
+
+
+def _titles(results: Results, names: Iterable[str]) -> list[str]:
+    return [results.titles[name] for name in names]
 
 
 def costs(results: Results) -> str:
@@ -122,6 +157,8 @@ def as_json(results: Results, found: Sequence[Line], about: dict[str, Any]) -> d
     rows = [
         asdict(line.row)
         | {"figures": line.figures, "against_peer": line.faster, "against_limit": line.near, "verdict": line.verdict}
+        | {"against_others": {name: line.times_better("ours", name) for name in OTHERS if name in line.figures}}
+        | {"uvloop_against_asyncio": line.times_better("ours_uvloop", "ours")}
         for line in found
     ]
     return about | {"contenders": results.titles, "rows": rows, "rounds": results.rounds, "notes": results.notes}

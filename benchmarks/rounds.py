@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -105,10 +106,16 @@ def _measure(
 
 def _measured(name: str, scenario: str, url: str, size: int) -> Figures:
     command = [sys.executable, "-m", "benchmarks.measure", name, scenario, url, str(size)]
+    life, our_end = os.pipe()  # what reads there ends with us, however we end
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_PATIENCE, check=False)  # noqa: S603
+        done = subprocess.run(  # noqa: S603
+            command, stdin=life, capture_output=True, text=True, timeout=_PATIENCE, check=False, start_new_session=True
+        )
     except subprocess.TimeoutExpired:
         raise MeasurementError(f"not done within {_PATIENCE:g} s") from None
+    finally:
+        os.close(life)
+        os.close(our_end)
     if done.returncode:
         raise MeasurementError((done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1])
     figures: Figures = json.loads(done.stdout.splitlines()[-1])

@@ -7,8 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-CONTENDERS = ("ours", "peer", "limit", "tasks")
-"""In the order of the table's columns; each is a module that :mod:`benchmarks.measure` imports."""
+CONTENDERS = ("ours", "peer", "limit", "absurd", "tasks", "ours_uvloop")
+"""In the order of the tables' columns; each is a module that :mod:`benchmarks.measure` imports."""
+
+MAIN = ("ours", "peer", "limit")
+"""Those of the main table, which has the targets."""
+
+OTHERS = ("absurd", "tasks")
+"""Peers with a table of their own."""
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,10 @@ class Row:
     at_least: float | None = None
     more_is_better: bool = False
     peer_figure: str = ""
-    """Where the peer's is another: measured with what suits the scenario best, not with its defaults."""
+    """Where a peer's is another: measured with what suits the scenario best, not with its defaults."""
 
     def peer_key(self) -> str:
-        """The peer's figure."""
+        """A peer's figure."""
         return self.peer_figure or self.figure
 
 
@@ -53,30 +59,37 @@ class Work:
         return (self.quick if quick else self.sizes).get(contender)
 
 
-def _work(ours: int, peer: int, limit: int | None = None, tasks: int | None = None) -> dict[str, int]:
-    found = {"ours": ours, "peer": peer, "limit": limit, "tasks": tasks}
-    return {name: size for name, size in found.items() if size is not None}
+def _work(ours: int, peer: int, limit: int | None = None, **others: int) -> dict[str, int]:
+    found = {"ours": ours, "peer": peer} | others
+    return found if limit is None else found | {"limit": limit}
 
 
 IN_A_HURRY = 150.0
 """Seconds after which ``--quick`` begins no measurement any more."""
 
 WORK: dict[str, Work] = {
-    "steps_async": Work(_work(3000, 400, 3000), _work(1000, 100, 1000)),
-    "steps_sync": Work(_work(3000, 400, 3000), _work(1000, 100, 1000)),
-    "steps_100": Work(_work(20_000, 600, 50_000), _work(5000, 200, 20_000)),
-    "steps_1000": Work(_work(20_000, 2000, 100_000), _work(10_000, 1000, 50_000)),
-    "no_step": Work(_work(5000, 1000, 5000), _work(2000, 1000, 2000)),
-    "start_to_result": Work(_work(500, 200, 1000), _work(200, 60, 300)),
+    "steps_async": Work(
+        _work(3000, 400, 3000, absurd=400, ours_uvloop=3000), _work(1000, 100, 1000, absurd=200, ours_uvloop=1000)
+    ),
+    "steps_sync": Work(_work(3000, 400, 3000, absurd=400), _work(1000, 100, 1000)),
+    "steps_100": Work(
+        _work(20_000, 600, 50_000, absurd=1000, ours_uvloop=20_000),
+        _work(5000, 200, 20_000, absurd=500, ours_uvloop=5000),
+    ),
+    "steps_1000": Work(_work(20_000, 2000, 100_000, ours_uvloop=20_000), _work(10_000, 1000, 50_000)),
+    "no_step": Work(_work(5000, 1000, 5000, ours_uvloop=5000), _work(2000, 1000, 2000)),
+    "start_to_result": Work(_work(500, 200, 1000, ours_uvloop=500), _work(200, 60, 300, ours_uvloop=200)),
     "stream_one": Work(_work(50_000, 400, 50_000), _work(20_000, 100, 20_000)),
     "stream_50": Work(_work(50_000, 500, 50_000), _work(20_000, 100, 20_000)),
     "stream_steps": Work(_work(50_000, 500, 50_000), _work(20_000, 100, 20_000)),
-    "latency": Work(_work(200, 200, 200), _work(60, 60, 60)),
-    "latency_50": Work(_work(150, 20, 150), _work(60, 5, 60)),
+    "latency": Work(_work(200, 200, 200, ours_uvloop=200), _work(60, 60, 60)),
+    "latency_50": Work(_work(150, 20, 150), {"ours": 60, "limit": 60}),
     "stream_end": Work(_work(20, 8, 200), _work(8, 3, 60)),
     "fanout": Work(_work(100, 50), {"ours": 40}),
-    "queue": Work(_work(2000, 2000, None, 2000), _work(1000, 400, None, 400)),
-    "queue_idle": Work(_work(40, 8, None, 20), _work(20, 3, None, 10)),
+    "queue": Work(
+        _work(2000, 2000, absurd=2000, tasks=2000, ours_uvloop=2000), _work(1000, 400, absurd=400, tasks=400)
+    ),
+    "queue_idle": Work(_work(40, 8, absurd=8, tasks=20), {"ours": 20, "absurd": 3, "tasks": 10}),
     "recovery": Work(_work(1000, 1000), _work(300, 300)),
     "replay": Work(_work(20_000, 1000), _work(10_000, 300)),
     "memory": Work(_work(1000, 1000), _work(1000, 300)),
@@ -140,6 +153,6 @@ ROWS: tuple[Row, ...] = (
 LEFT_OUT: tuple[str, ...] = (
     "send/recv and set/get event across processes: dbosflow has no messages and events yet",
     "memory of suspended workflows: dbosflow does not suspend yet",
-    "Absurd: the package of its Python SDK (absurd-sdk) does not hold the SQL that its database needs",
+    "Absurd's streams, and its recovery: it has none, and waits for the end of a claim, 120 s by default",
 )
 """What is not here, and why."""

@@ -17,7 +17,7 @@ from dbosflow._store.workflow import WorkflowFilter
 from dbosflow.config import DEFAULT_QUEUE, Settings, check_identifier
 from dbosflow.definitions import registry
 from dbosflow.errors import ConfigurationError, EngineClosedError
-from dbosflow.handles import WorkflowHandle, result_of
+from dbosflow.handles import WorkflowHandle
 from dbosflow.streams import StreamChannel, StreamReader
 from dbosflow.streams.declared import key_of
 from dbosflow.streams.inputs import check_idempotency_key, input_text
@@ -26,7 +26,7 @@ from dbosflow.streams.resource import Streams
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Coroutine, Iterable
     from types import TracebackType
 
     from dbosflow._runtime.reader import Reading
@@ -211,7 +211,7 @@ class Engine:
     async def run_async(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     async def run_async(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Starts a workflow and waits for its result."""
-        return await self._host.bridge(self._run(target, args, kwargs))
+        return await self._host.bridge(self._running(target, args, kwargs))
 
     @overload
     def handle(self, workflow_id: str) -> WorkflowHandle[Any]: ...
@@ -438,13 +438,18 @@ class Engine:
         return WorkflowHandle(self._host, self._core, workflow_id, spec.definition)
 
     async def _run(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return await self._running(target, args, kwargs)
+
+    def _running(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
         if isinstance(current_scope.get(), Branch):  # the workflow that waits here has the result recorded
-            return await (await self._start(target, args, kwargs)).result_async()
+            return self._run_inside(target, args, kwargs)
         spec = spec_of(target)
-        workflow_id, outcome = await self._core.run(
+        return self._core.run(
             spec.definition, args, kwargs, workflow_id=spec.workflow_id, queue=spec.queue, priority=spec.priority
         )
-        return result_of(workflow_id, outcome, spec.definition)
+
+    async def _run_inside(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return await (await self._start(target, args, kwargs)).result_async()
 
     def _find_database(self) -> Database:
         return find_database(self._url, data_dir=self._data_dir, ephemeral=self._ephemeral)

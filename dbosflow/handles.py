@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-from dbosflow import serde
 from dbosflow._runtime.branch import Branch
-from dbosflow._runtime.children import failure_of, wait_for_result
+from dbosflow._runtime.children import result_of, wait_for_result
 from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.scope import current_scope
@@ -15,9 +14,7 @@ from dbosflow.errors import WaitTimeoutError
 
 if TYPE_CHECKING:
     from dbosflow._runtime.core import Core
-    from dbosflow._runtime.entries import Ending
     from dbosflow._runtime.host import Host
-    from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
     from dbosflow.types import Cancellation, WorkflowInfo, WorkflowStatus
 
@@ -104,12 +101,3 @@ class WorkflowHandle(Generic[T]):
 
     def __repr__(self) -> str:
         return f"<WorkflowHandle {self.workflow_id!r}>"
-
-
-def result_of(workflow_id: str, outcome: Ending | Outcome, definition: WorkflowDef | None) -> Any:
-    """What waiting for a workflow gives that ended so: its result, typed if its function is known, or its failure."""
-    failure = failure_of(workflow_id, outcome)
-    if failure is not None:
-        raise failure
-    codec: serde.Codec[Any] = serde.plain if definition is None else definition.result
-    return codec.load(outcome.output or "null")

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from benchmarks import loop
 from benchmarks.halves import half
 from benchmarks.job import Figures, Job, Scenario, delays
 from benchmarks.meter import metered
@@ -21,7 +22,7 @@ DONE = "SELECT count(*) FROM dbosflow.workflow WHERE status = 'succeeded'"
 
 def throughput(job: Job) -> Figures:
     """Enqueues, runs and ends so many workflows; one worker process."""
-    return asyncio.run(_throughput(job))
+    return loop.run(_throughput(job))
 
 
 async def _throughput(job: Job) -> Figures:
@@ -38,7 +39,7 @@ async def _throughput(job: Job) -> Figures:
 
 def idle(job: Job) -> Figures:
     """From the enqueue to the result, on a queue where nothing else waits."""
-    return asyncio.run(_idle(job))
+    return loop.run(_idle(job))
 
 
 async def _idle(job: Job) -> Figures:
@@ -56,7 +57,7 @@ async def _idle(job: Job) -> Figures:
 
 
 def _work(pipe: Connection, url: str) -> None:
-    with Engine(url) as engine:
+    with Engine(url, loop_factory=loop.factory()) as engine:
         pipe.send("ready")
         engine.run_worker("default", concurrency=200)
 

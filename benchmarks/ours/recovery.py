@@ -7,6 +7,7 @@ import gc
 import time
 from typing import TYPE_CHECKING
 
+from benchmarks import loop
 from benchmarks.gate import Gate
 from benchmarks.halves import half
 from benchmarks.memory import resident, threads
@@ -63,7 +64,7 @@ def _recovered(url: str, workflows: int, steps: int) -> float:
 
 
 def _interrupt(pipe: Connection, url: str, workflows: int, steps: int) -> None:
-    asyncio.run(_run_until_stuck(pipe, url, workflows, steps))
+    loop.run(_run_until_stuck(pipe, url, workflows, steps))
 
 
 async def _run_until_stuck(pipe: Connection, url: str, workflows: int, steps: int) -> None:
@@ -78,7 +79,7 @@ async def _run_until_stuck(pipe: Connection, url: str, workflows: int, steps: in
 
 
 def _recover(pipe: Connection, url: str, expected: int) -> None:
-    asyncio.run(_go_on(pipe, url, expected))
+    loop.run(_go_on(pipe, url, expected))
 
 
 async def _go_on(pipe: Connection, url: str, expected: int) -> None:
@@ -90,7 +91,7 @@ async def _go_on(pipe: Connection, url: str, expected: int) -> None:
 
 def memory(job: Job) -> Figures:
     """What a sleeping workflow takes."""
-    return asyncio.run(_memory(job))
+    return loop.run(_memory(job))
 
 
 async def _memory(job: Job) -> Figures:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from benchmarks import loop
 from benchmarks.fanout import fanout_figures
 from benchmarks.gate import Gate, gates
 from benchmarks.halves import half
@@ -53,17 +54,17 @@ async def ticking(values: int, interval: float) -> None:
 
 def one_body(job: Job) -> Figures:
     """Values from one body, until the end that makes them durable."""
-    return asyncio.run(_written(job, workflows=1, each=job.size, waves=1, in_step=False))
+    return loop.run(_written(job, workflows=1, each=job.size, waves=1, in_step=False))
 
 
 def fifty_bodies(job: Job) -> Figures:
     """Values from 50 bodies, 200 each, or fewer."""
-    return asyncio.run(_written(job, **_of_fifty(job.size), in_step=False))
+    return loop.run(_written(job, **_of_fifty(job.size), in_step=False))
 
 
 def fifty_steps(job: Job) -> Figures:
     """The same, written inside steps."""
-    return asyncio.run(_written(job, **_of_fifty(job.size), in_step=True))
+    return loop.run(_written(job, **_of_fifty(job.size), in_step=True))
 
 
 def _of_fifty(size: int) -> dict[str, int]:
@@ -93,12 +94,12 @@ async def _written(job: Job, *, workflows: int, each: int, waves: int, in_step: 
 
 def latency(job: Job) -> Figures:
     """A value each 20 ms to a reader in another process."""
-    return asyncio.run(_latency(job, streams=1))
+    return loop.run(_latency(job, streams=1))
 
 
 def latency_of_fifty(job: Job) -> Figures:
     """50 such streams, each with a reader, all of them in one other process."""
-    return asyncio.run(_latency(job, streams=_WRITERS))
+    return loop.run(_latency(job, streams=_WRITERS))
 
 
 async def _latency(job: Job, *, streams: int) -> Figures:
@@ -117,7 +118,7 @@ async def _latency(job: Job, *, streams: int) -> Figures:
 
 
 def _read_times(pipe: Connection, url: str) -> None:
-    asyncio.run(_read_all_times(pipe, url))
+    loop.run(_read_all_times(pipe, url))
 
 
 async def _read_all_times(pipe: Connection, url: str) -> None:
@@ -138,7 +139,7 @@ async def _read_all_times(pipe: Connection, url: str) -> None:
 
 def stream_end(job: Job) -> Figures:
     """How late a reader in another process hears of a workflow's end, after the one who waits for its result here."""
-    return asyncio.run(_stream_end(job))
+    return loop.run(_stream_end(job))
 
 
 async def _stream_end(job: Job) -> Figures:
@@ -158,7 +159,7 @@ async def _stream_end(job: Job) -> Figures:
 
 
 def _await_ends(pipe: Connection, url: str) -> None:
-    with Engine(url, executes=False) as engine:
+    with Engine(url, executes=False, loop_factory=loop.factory()) as engine:
         pipe.send("ready")
         while workflow_id := pipe.recv():
             for _ in engine.read_stream(workflow_id, "times", wait_for=30):
@@ -172,13 +173,13 @@ def fanout(job: Job) -> Figures:
 
 
 def _write_flushes(pipe: Connection, url: str, values: int, interval: float) -> None:
-    with Engine(url) as engine:
+    with Engine(url, loop_factory=loop.factory()) as engine:
         pipe.send("ready")
         engine.run(ticking.options(workflow_id=pipe.recv()), values, interval)
 
 
 def _read_flushes(pipe: Connection, url: str, readers: int) -> None:
-    asyncio.run(_read_many(pipe, url, readers))
+    loop.run(_read_many(pipe, url, readers))
 
 
 async def _read_many(pipe: Connection, url: str, readers: int) -> None:

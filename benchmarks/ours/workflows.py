@@ -6,6 +6,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from benchmarks import loop
 from benchmarks.gate import Gate, gates
 from benchmarks.job import Figures, Job, Scenario, delays
 from benchmarks.meter import metered
@@ -62,7 +63,7 @@ async def nothing() -> None:
 
 def steps_async(job: Job) -> Figures:
     """Sequential steps of one async workflow."""
-    return asyncio.run(_steps_async(job))
+    return loop.run(_steps_async(job))
 
 
 async def _steps_async(job: Job) -> Figures:
@@ -75,7 +76,7 @@ async def _steps_async(job: Job) -> Figures:
 
 def steps_sync(job: Job) -> Figures:
     """Sequential steps of one sync workflow."""
-    with Engine(job.url) as engine:
+    with Engine(job.url, loop_factory=loop.factory()) as engine:
         engine.run(sequence_sync, _WARM_UP)
         with metered(job.url) as meter:
             seconds = engine.run(sequence_sync, job.size)
@@ -91,7 +92,7 @@ def concurrent_steps(workflows: int) -> Callable[[Job], Figures]:
             each = max(1, job.size // workflows)
             return await _through_gate(engine, "measured", workflows, each, job.url)
 
-    return lambda job: asyncio.run(run(job))
+    return lambda job: loop.run(run(job))
 
 
 async def _through_gate(engine: Engine, name: str, workflows: int, each: int, url: str) -> Figures:
@@ -106,7 +107,7 @@ async def _through_gate(engine: Engine, name: str, workflows: int, each: int, ur
 
 def no_step_workflows(job: Job) -> Figures:
     """Workflows without a step, 1,000 at a time, from start to result."""
-    return asyncio.run(_no_step_workflows(job))
+    return loop.run(_no_step_workflows(job))
 
 
 async def _no_step_workflows(job: Job) -> Figures:
@@ -120,7 +121,7 @@ async def _no_step_workflows(job: Job) -> Figures:
 
 def start_to_result(job: Job) -> Figures:
     """One workflow after the other, without a step."""
-    return asyncio.run(_start_to_result(job))
+    return loop.run(_start_to_result(job))
 
 
 async def _start_to_result(job: Job) -> Figures:

@@ -139,6 +139,14 @@ async def wait_for_result(hands: Hands, branch: Branch, workflow_id: str, defini
     return (serde.plain if definition is None else definition.result).load(output or "null")
 
 
+def result_of(workflow_id: str, outcome: Ending | Outcome, definition: WorkflowDef | None) -> Any:
+    """What waiting for a workflow gives that ended so: its result, typed if its function is known, or its failure."""
+    failure = failure_of(workflow_id, outcome)
+    if failure is not None:
+        raise failure
+    return (serde.plain if definition is None else definition.result).load(outcome.output or "null")
+
+
 def failure_of(workflow_id: str, outcome: Ending | Outcome) -> BaseException | None:
     """What waiting for a workflow raises: its own exception, or that it failed, was cancelled, or is blocked."""
     if outcome.status is WorkflowStatus.SUCCEEDED:

@@ -22,6 +22,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool, PoolTimeout
 
 from dbosflow._runtime.appender import Appender
+from dbosflow._runtime.children import result_of
 from dbosflow._runtime.enqueuer import Enqueuer
 from dbosflow._runtime.executor import Executor
 from dbosflow._runtime.hub import Hub, Outcomes
@@ -239,19 +240,19 @@ class Core:
         workflow_id: str | None,
         queue: str | None,
         priority: int,
-    ) -> tuple[str, Ending | Outcome]:
-        """Starts a workflow and waits for its outcome; its id, and that. Here and under a new id, that is one wait."""
+    ) -> Any:
+        """Starts a workflow and waits for its result. Here and under a new id, that is one wait."""
         if workflow_id is None and queue is None and self._executor is not None:
             workflow_id, input_text = _new_id(), definition.dump_input(args, kwargs)
             ending = await self._executor.run(workflow_id, definition, input_text, priority)
             if ending is not None:
-                return workflow_id, ending
+                return result_of(workflow_id, ending, definition)
             await self._is_open(workflow_id, definition, input_text)  # where the start's answer was lost, it runs now
         else:
             workflow_id = await self.start(
                 definition, args, kwargs, workflow_id=workflow_id, queue=queue, priority=priority
             )
-        return workflow_id, await self.outcome(workflow_id)
+        return result_of(workflow_id, await self.outcome(workflow_id), definition)
 
     async def _is_open(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> bool:
         """The id was taken: by the same workflow (fine), with other arguments (a warning), or by another one."""

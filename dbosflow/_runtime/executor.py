@@ -89,7 +89,6 @@ class Executor:
             compactor = Compactor(pool, settings.schema, settings.compact_every)
             self._compactors.append(compactor)
             self.runner.when_scattered = compactor.ended
-        self._claimers: dict[str, Claimer] = {}
         self._resources = AsyncExitStack()
 
     async def open(self) -> None:

@@ -65,7 +65,7 @@ async def fetch_hot(
     connection: AsyncConnection[Any], schema: str, table: str, name: str, /, **values: Any
 ) -> list[list[Any]]:
     """The rows of a hot statement, each in the order of its columns. The caller has the connection for itself."""
-    statement, types = _hot(table, name, schema)
+    statement, types = _hot(table, name, statements.load(table, schema)[name])
     parameters = [types[key].dump(values[key]) for key in types]
     with rights_named(schema):
         result = await execute(connection, statement, parameters, prepare=connection.prepare_threshold is not None)
@@ -89,12 +89,12 @@ _TYPED = re.compile(r"(?<![:\w]):(?P<name>[a-z_]\w*)::(?P<type>[a-z ]+(?:\[\])?)
 
 
 @cache
-def _hot(table: str, name: str, schema: str) -> tuple[Statement, dict[str, ArrayType | ScalarType]]:
+def _hot(table: str, name: str, text: str) -> tuple[Statement, dict[str, ArrayType | ScalarType]]:
     casts = _TYPED.finditer(statements.source(table)[name])
     types = {cast["name"]: TYPES[cast["type"].strip()] for cast in casts}
-    text = statements.numbered(statements.load(table, schema)[name], [*types])
+    sent = statements.numbered(text, [*types])
     return Statement(
-        f"dbosflow_{table}_{name}".encode(), text.encode(), tuple(one.oid for one in types.values())
+        f"dbosflow_{table}_{name}".encode(), sent.encode(), tuple(one.oid for one in types.values())
     ), types
 
 

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
+import signal
+import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks.report import Line, lines
+from benchmarks import loop
+from benchmarks.halves import half
+from benchmarks.report import Line, lines, loops, others, table
 from benchmarks.rounds import Results
-from benchmarks.table import ROWS, WORK, Row
+from benchmarks.table import CONTENDERS, MAIN, OTHERS, ROWS, WORK, Row
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
 
 ROOT = Path(__file__).parents[2]
 PATIENCE = 90.0
@@ -37,6 +46,20 @@ def test_the_list_names_each_row_and_what_is_left_out() -> None:
     listed = run("benchmarks", "--list").splitlines()
     assert [line.split()[0] for line in listed if not line.startswith("left out:")] == [row.name for row in ROWS]
     assert any(line.startswith("left out: send/recv") for line in listed)
+
+
+def test_a_measurement_ends_with_the_command_that_wanted_it() -> None:
+    """It would keep the machine busy, and spoil what is measured next. This one waits for a server that is silent."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"postgresql://nobody@127.0.0.1:{silent.getsockname()[1]}/none"
+        words = [sys.executable, "-m", "benchmarks.measure", "limit", "steps_sync", url, "1"]
+        with (
+            subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, start_new_session=True) as measurement,
+            silent.accept()[0],
+        ):
+            assert measurement.stdin
+            measurement.stdin.close()
+            assert measurement.wait(PATIENCE) == -signal.SIGKILL
 
 
 def test_a_row_is_measured_and_written_down(admin_url: str, tmp_path: Path) -> None:
@@ -68,6 +91,61 @@ def test_a_row_is_measured_and_written_down(admin_url: str, tmp_path: Path) -> N
 def test_a_scenario_of_ours_runs(database_url: str, scenario: str, size: int, figure: str) -> None:
     """With hardly any work."""
     assert json.loads(run("benchmarks.measure", "ours", scenario, database_url, str(size)))[figure] > 0
+
+
+def test_the_end_of_a_stream_is_measured(database_url: str) -> None:
+    """From when this process hears of it: a reader elsewhere may even be the first to."""
+    assert set(json.loads(run("benchmarks.measure", "ours", "stream_end", database_url, "1"))) == {"p50", "p99"}
+
+
+@pytest.mark.parametrize(
+    ("scenario", "size", "figure"),
+    [("steps_async", 5, "rate"), ("steps_sync", 5, "rate"), ("latency", 2, "p50"), ("queue", 5, "rate")],
+)
+def test_a_scenario_of_ours_runs_on_uvloop(database_url: str, scenario: str, size: int, figure: str) -> None:
+    """With the loop of a program, with one that an engine hosts, and with processes at the other end."""
+    assert json.loads(run("benchmarks.measure", "ours_uvloop", scenario, database_url, str(size)))[figure] > 0
+
+
+def test_whoever_chooses_uvloop_gets_it_in_both_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(loop.CHOICE, "")
+    assert loop.factory() is None
+    assert loop_in_use() == "asyncio"
+    loop.choose_uvloop()
+    assert loop_in_use() == "uvloop"
+    with half(tell_loop) as other:
+        assert other.hear() == "uvloop"
+
+
+def tell_loop(pipe: Connection) -> None:
+    """Says what the other half runs on."""
+    pipe.send(loop_in_use())
+
+
+def loop_in_use() -> str:
+    """The package of the loop that the benchmarks run on."""
+
+    async def look() -> str:
+        return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+
+    return loop.run(look())
+
+
+@pytest.mark.parametrize(
+    ("scenario", "size", "figure"),
+    [
+        ("steps_async", 5, "rate"),
+        ("steps_sync", 5, "rate"),
+        ("steps_100", 100, "rate"),
+        ("queue", 5, "rate"),
+        ("queue_idle", 1, "p50_tuned"),
+    ],
+)
+def test_a_scenario_of_absurd_runs(database_url: str, scenario: str, size: int, figure: str) -> None:
+    """Where the extra ``bench`` is installed."""
+    pytest.importorskip("absurd_sdk")
+    run("benchmarks.measure", "absurd", "prepare", database_url, "0")
+    assert json.loads(run("benchmarks.measure", "absurd", scenario, database_url, str(size)))[figure] > 0
 
 
 def test_growth_is_measured(admin_url: str) -> None:
@@ -121,3 +199,41 @@ def test_a_row_has_the_medians_of_the_rounds_and_the_peer_may_have_a_figure_of_i
     (line,) = lines(results, [Row("t", "", "s", "p50", "ms", peer_figure="p50_tuned")])
     assert line.figures == {"ours": 2.0, "peer": 6.0}
     assert line.faster == 3.0
+
+
+def found_for(**figures: float) -> tuple[Results, list[Line]]:
+    """One row that these contenders have, and another that only we have."""
+    rows = [
+        Row("a", "here and there", "s", "rate", "/s", more_is_better=True),
+        Row("b", "only here", "t", "p50", "ms", peer_figure="p50_tuned"),
+    ]
+    results = Results({name: name.upper() for name in CONTENDERS if name in figures})
+    for name, figure in figures.items():
+        results.add("s", name, {"rate": figure})
+        results.add("t", name, {"p50": figure})
+    return results, lines(results, rows)
+
+
+def test_other_peers_and_the_other_loop_have_tables_of_their_own() -> None:
+    assert {*MAIN, *OTHERS, "ours_uvloop"} == set(CONTENDERS)
+    results, found = found_for(ours=300.0, peer=1.0, limit=600.0, tasks=100.0, ours_uvloop=360.0)
+    assert cells(table(results, found))[0][:4] == ["what", "OURS", "PEER", "LIMIT"]
+    assert cells(others(results, found)) == [
+        ["what", "OURS", "TASKS", "OURS against TASKS"],
+        ["here and there", "300 /s", "100 /s", "3x"],
+    ]
+    assert cells(loops(results, found)) == [
+        ["what", "OURS", "OURS_UVLOOP", "OURS_UVLOOP against OURS"],
+        ["here and there", "300 /s", "360 /s", "1.2x"],
+    ]
+
+
+def test_a_table_of_nobody_is_left_out() -> None:
+    results, found = found_for(ours=300.0, peer=1.0)
+    assert not others(results, found)
+    assert not loops(results, found)
+
+
+def cells(shown: str) -> list[list[str]]:
+    """What stands in a table, without the line below its heads."""
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in shown.splitlines() if "---" not in line]

@@ -13,6 +13,8 @@ from urllib.parse import quote
 
 import psycopg
 
+from dbosflow._embedded.account import own_account
+from tests.chaos.guard import Guard
 from tests.chaos.postgres import PATIENCE, Postgres
 from tests.support import eventually
 
@@ -37,7 +39,8 @@ class Node(Postgres):
         place = {"host": str(primary.socket.parent), "port": primary.socket.suffix[1:], "user": "dbosflow"}
         options = ["--checkpoint=fast", "--no-sync", "--wal-method=stream"]
         copy = ["-h", place["host"], "-p", place["port"], "-U", place["user"], "-D", str(self.data), *options]
-        self.account.run([self.program("pg_basebackup"), *copy])
+        own_account().run([self.client_program("pg_basebackup"), *copy])
+        self.give_away_data()
         conninfo = " ".join(f"{name}={value}" for name, value in place.items())
         settings = {
             "primary_conninfo": f"{conninfo} application_name={STANDBY}",
@@ -96,6 +99,7 @@ class Pair:
         self.nodes = (Node(self.root / "one"), Node(self.root / "two"))
         self.primary, self.standby = self.nodes
         self._synchronous = synchronous
+        self._guard: Guard | None = None
 
     def url(self, name: str) -> str:
         """Their address for a program that writes, whichever is the primary."""
@@ -138,11 +142,21 @@ class Pair:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def __enter__(self) -> Self:
-        self.primary.make()
-        self.start()
-        self.join()
+        self._guard = Guard(self.root)
+        try:
+            self.primary.make()
+            self.start()
+            self.join()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:
+        self._end()
+
+    def _end(self) -> None:
         for node in self.nodes:
             node.end()
+        if self._guard is not None:
+            self._guard.close()

@@ -17,7 +17,9 @@ import psycopg
 from dbosflow._embedded.account import own_account, server_account
 from dbosflow._embedded.binaries import find_binaries
 from dbosflow._embedded.deadline import Deadline
+from dbosflow._embedded.installations import sources
 from dbosflow._embedded.keeper import ENVIRONMENT
+from tests.chaos.guard import Guard
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -59,6 +61,7 @@ class Postgres:
         self.account = server_account(self.data)
         self._bin = find_binaries(self.account, self.data, None, Deadline(PATIENCE))
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
 
     @property
     def socket(self) -> Path:
@@ -85,6 +88,12 @@ class Postgres:
         """One of the programs that came with it."""
         return self._bin.program(name)
 
+    def client_program(self, name: str) -> str:
+        """One of the programs that came with it, for us to run: a copy for the server's account has none of them."""
+        place = self._bin.bin_dir.relative_to(self._bin.base)
+        installations = (installation for source in sources() for installation in source)
+        return next(each.program(name) for each in installations if each.bin_dir.relative_to(each.base) == place)
+
     def make(self) -> None:
         """Makes the cluster."""
         self.make_directories()
@@ -106,6 +115,11 @@ class Postgres:
         path = self.data / name
         path.write_text(text)
         self._give_away(path)
+
+    def give_away_data(self) -> None:
+        """Makes the whole cluster the server's."""
+        for path in (self.data, *self.data.rglob("*")):
+            self._give_away(path)
 
     def _give_away(self, path: Path) -> None:
         if self.account.foreign:
@@ -162,6 +176,7 @@ class Postgres:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def __enter__(self) -> Self:
+        self._guard = Guard(self.root)
         self.make()
         self.start()
         return self
@@ -169,3 +184,5 @@ class Postgres:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self.stop("stop immediate")
+        if self._guard is not None:
+            self._guard.close()

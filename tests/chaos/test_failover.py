@@ -14,8 +14,10 @@ from dbosflow.errors import DatabaseUnavailableError
 from tests.behaviour import ledger
 from tests.chaos import lossy
 from tests.chaos.pair import Pair
+from tests.chaos.postgres import PATIENCE
 from tests.runtime.bench import Bench, record
 from tests.runtime.patience import until
+from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,6 +30,7 @@ def pair() -> Iterator[Pair]:
     pair = Pair(synchronous=False)
     with pair:
         ensure_schema(pair.url("looking"))
+        eventually(pair.in_step, timeout=PATIENCE)
         yield pair
     pair.discard()
 

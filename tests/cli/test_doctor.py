@@ -189,9 +189,9 @@ def test_a_role_without_rights_is_a_problem(execute: Execute, role: tuple[str, s
 def test_a_listen_that_is_not_delivered_is_a_warning(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A pooler in transaction mode takes a LISTEN and forgets it. What it means and what to do is said."""
 
-    async def forget(connection: object, schema: str) -> None: ...
+    async def forget(connection: object, command: str, channels: object) -> None: ...
 
-    monkeypatch.setattr(notify, "_listen", forget)
+    monkeypatch.setattr(notify, "_each", forget)
     found = checks(database_url)
     assert found["listen"].verdict is Verdict.WARNING
     assert "pooler" in found["listen"].found

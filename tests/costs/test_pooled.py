@@ -30,7 +30,7 @@ async def doubled(number: int) -> int:
     return 2 * number
 
 
-@workflow
+@workflow(name="costs_pooled_counting")
 async def counting(count: int) -> int:
     """Steps, with a value after each."""
     total = 0

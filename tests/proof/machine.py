@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import hypothesis
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
+from dbosflow._runtime.claimer import RECOVERY_QUEUE
+from dbosflow._store.notify import queue_topic
 from tests.protocol.schedules import PATIENCE, Database
 
 if TYPE_CHECKING:
@@ -83,8 +85,7 @@ async def lose_the_lease(db: Database, engine: Engine) -> None:
     async with asyncio.timeout(PATIENCE):
         while executor.lane.id == lost or not executor.lane.in_time:  # noqa: ASYNC110 (nobody tells)
             await asyncio.sleep(0.001)
-    for claimer in executor._claimers.values():
-        claimer.wake()  # as the reclaimer's announcement would
+    core._signals.wake([queue_topic(RECOVERY_QUEUE)])  # as the reclaimer's announcement would
 
 
 def check(

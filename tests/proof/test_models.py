@@ -53,7 +53,7 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
     "a trim of what is undecided": ("streams", "retention", "trim", "least(", "coalesce("),
     "a reader of the next block": ("streams", "stream", "fetch", 'held."offset" <= r.start', 'held."offset" > r.start'),
     "the youngest first": ("queue", "workflow", "claim", "w.created_at, w.id", "w.created_at DESC, w.id"),
-    "no limit": ("queue", "workflow", "claim", "LIMIT %(limit)s", ""),
+    "no limit": ("queue", "workflow", "claim", "LIMIT %(limit)s::integer", ""),
 }
 
 

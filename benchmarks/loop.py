@@ -1,0 +1,36 @@
+"""The event loop of this process and of those that it starts: asyncio's own, or uvloop's where that was chosen."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+T = TypeVar("T")
+
+CHOICE = "DBOSFLOW_BENCHMARKS_LOOP"
+"""The variable of the environment that tells it: the other half of a measurement inherits it."""
+
+
+def choose_uvloop() -> None:
+    """From now on, also in processes that are started from here."""
+    os.environ[CHOICE] = "uvloop"
+
+
+def factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """What makes the loop, for an engine that hosts one; ``None``: asyncio's own."""
+    if os.environ.get(CHOICE) != "uvloop":
+        return None
+    import uvloop
+
+    found: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return found
+
+
+def run(main: Coroutine[Any, Any, T]) -> T:
+    """``asyncio.run`` on that loop."""
+    with asyncio.Runner(loop_factory=factory()) as runner:
+        return runner.run(main)

@@ -1,0 +1,43 @@
+"""Nothing outlives a run that is killed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.chaos.guard import processes_of
+from tests.chaos.postgres import PATIENCE
+from tests.chaos.processes import ROOT
+from tests.support import eventually
+
+RUN = """
+import sys
+from tests.chaos.postgres import Postgres
+from tests.chaos.processes import Process
+with Postgres() as postgres:
+    reader = Process("reader", postgres.root / "log", print, url=postgres.url("chaos-reader"), settings={})
+    print(postgres.root.name, postgres.pid, reader.pid, flush=True)
+    sys.stdin.read()
+    reader.close()
+postgres.discard()
+"""
+
+
+def test_what_a_killed_run_has_started_ends_with_it() -> None:
+    words = [sys.executable, "-c", RUN]
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        name, *pids = run.stdout.readline().split()
+        assert {int(pid) for pid in pids} <= {*processes_of(name)}
+        run.kill()
+    eventually(lambda: not [*processes_of(name)], timeout=PATIENCE)
+
+
+def test_a_run_that_ends_in_an_orderly_way_ends_its_guard_too() -> None:
+    words = [sys.executable, "-c", RUN]
+    with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
+        assert run.stdout
+        name = run.stdout.readline().split()[0]
+        run.communicate("", timeout=PATIENCE)
+        assert run.returncode == 0
+    assert not [*processes_of(name)]
