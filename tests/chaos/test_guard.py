@@ -15,7 +15,8 @@ import sys
 from tests.chaos.postgres import Postgres
 from tests.chaos.processes import Process
 with Postgres() as postgres:
-    reader = Process("reader", postgres.root / "log", print, url=postgres.url("chaos-reader"), settings={})
+    url = postgres.url("chaos-reader")
+    reader = Process("reader", postgres.root / "log", print, url=url, settings={}, levels_every=None)
     print(postgres.root.name, postgres.pid, reader.pid, flush=True)
     sys.stdin.read()
     reader.close()
