@@ -41,7 +41,7 @@ def test_what_a_standby_has_lost_is_not_mixed_with_what_is_left(
     """Workers remember records and values that the promoted standby never had; every run begins anew without them."""
     monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
     pair = Pair(synchronous=False)
-    losses = asyncio.run(lossy.run(pair, 1, workflows=20, lag=0.5))
+    losses = asyncio.run(lossy.run(pair, 1, workflows=10, lag=0.5))
     print(losses)
     assert losses.violations == []
     assert all(lost > 0 for lost in losses.lost_records)
