@@ -28,14 +28,14 @@ def effect_on_thread(number: int) -> str:
     return f"item {number}"
 
 
-@workflow(inputs=["work"])
+@workflow(name="looping.looping", inputs=["work"])
 async def looping(concurrency: int, ordered: bool) -> list[int | None]:  # noqa: FBT001 (an argument in JSON)
     """Handles what it is given, until that ends."""
     done = await for_each_async("work", effect, concurrency=concurrency, ordered=ordered)
     return [done.count, done.failed, done.last]
 
 
-@workflow(inputs=["work"])
+@workflow(name="looping.looping_on_thread", inputs=["work"])
 def looping_on_thread(concurrency: int, ordered: bool) -> list[int | None]:  # noqa: FBT001 (an argument in JSON)
     """The same on a thread."""
     done = for_each("work", effect_on_thread, concurrency=concurrency, ordered=ordered)

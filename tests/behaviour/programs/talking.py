@@ -8,7 +8,7 @@ from typing import Any
 from dbosflow import read_input, read_input_async, workflow
 
 
-@workflow(inputs=["chat"])
+@workflow(name="talking.listening", inputs=["chat"])
 async def listening(count: int) -> list[Any]:
     """The first ``count`` values of its input, or all until that is closed."""
     heard: list[Any] = []
@@ -21,7 +21,7 @@ async def listening(count: int) -> list[Any]:
     return heard
 
 
-@workflow(inputs=["chat"])
+@workflow(name="talking.listening_on_thread", inputs=["chat"])
 def listening_on_thread(count: int) -> list[Any]:
     """The same on a thread."""
     heard: list[Any] = []
