@@ -136,7 +136,7 @@ async def wait_for_result(hands: Hands, branch: Branch, workflow_id: str, defini
                 await hands.commit(run, Record(key, _RESULT, child_id=workflow_id, output=output, error=error))
     if error is not None:
         raise serde.load_error(error)[0] or WorkflowFailedError(workflow_id, *serde.load_error(error)[1:])
-    return (serde.plain if definition is None else definition.result).load(output or "null")
+    return _load(output, definition)
 
 
 def result_of(workflow_id: str, outcome: Ending | Outcome, definition: WorkflowDef | None) -> Any:
@@ -144,7 +144,11 @@ def result_of(workflow_id: str, outcome: Ending | Outcome, definition: WorkflowD
     failure = failure_of(workflow_id, outcome)
     if failure is not None:
         raise failure
-    return (serde.plain if definition is None else definition.result).load(outcome.output or "null")
+    return _load(outcome.output, definition)
+
+
+def _load(output: str | None, definition: WorkflowDef | None) -> Any:
+    return (serde.plain if definition is None else definition.result).load(output or "null")
 
 
 def failure_of(workflow_id: str, outcome: Ending | Outcome) -> BaseException | None:

@@ -15,13 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from tests.chaos.processes import ROOT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 _VARIABLE = "DBOSFLOW_CHAOS_RUN"
 _GOODBYE = b"goodbye"
 _PATIENCE = 30.0
-_ROOT = Path(__file__).parent.parent.parent
 
 
 class Guard:
@@ -32,7 +33,7 @@ class Guard:
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.chaos.guard", root.name],
             stdin=subprocess.PIPE,
-            cwd=_ROOT,
+            cwd=ROOT,
             start_new_session=True,
         )
 
