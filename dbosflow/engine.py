@@ -334,7 +334,8 @@ class Engine:
     async def prune_async(self, *, older_than: timedelta | float, batch: int = 100) -> int:
         """Removes the workflows that ended longer ago, with their records and streams; gives how many.
 
-        Each transaction takes up to ``batch`` of them, oldest first. One whose parent still runs stays. The id of a
+        Each transaction takes up to ``batch`` of them, oldest first. One whose parent still runs stays; so does one
+        with inputs, while a statement or snapshot is open in the database that began before its end. The id of a
         removed workflow is free again: the same start would run it anew.
 
         Args:

@@ -62,7 +62,8 @@ class Streams:
         """Removes what stands before the offset ``before``; gives the first offset that is there then.
 
         It may be lower: blocks go as a whole, and what an attempt under way has written stays, with all behind it; so
-        does the newest block, and the end. Offsets never change. A reader of what is gone gets
+        does the newest block, the end, and of an input what a statement or snapshot that is open in the database began
+        too early to see. Offsets never change. A reader of what is gone gets
         :class:`~dbosflow.errors.StreamTruncatedError`. The workflow itself goes on, and can be replayed, as before, but
         for an input whose values its body reads one by one: a replay reads those again. A loop reads nothing again that
         is done. The idempotency keys of values that are gone are still known.

@@ -168,10 +168,10 @@ def test_a_key_whose_value_was_trimmed_still_writes_once(database_url: str) -> N
         for number in range(10):
             assert engine.write_stream("w", "work", number, idempotency_key=f"k{number}") == number
         eventually(lambda: len([one for one in engine.list_steps("w") if one.kind == "step"]) == 10, timeout=PATIENCE)
-        assert engine.streams.trim("w", "work", before=8) == 8
+        eventually(lambda: engine.streams.trim("w", "work", before=8) == 8)
         again = [engine.write_stream("w", "work", number, idempotency_key=f"k{number}") for number in (0, 7, 8, 10)]
         assert again == [0, 7, 8, 10]
-        assert engine.streams.trim("w", "work", before=10) == 10
+        eventually(lambda: engine.streams.trim("w", "work", before=10) == 10)
         gates["w"].open()
         engine.close_stream("w", "work")
         assert handle.result(PATIENCE) == 11

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from itertools import groupby
 from math import inf
+from pprint import pformat
 from typing import TYPE_CHECKING, LiteralString
 
 from dbosflow.types import WorkflowStatus
@@ -26,10 +27,12 @@ from tests.chaos.workload_narrow import NARROW_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from tests.chaos.crew import Frozen, Place
     from tests.chaos.customers import Customers
     from tests.chaos.expectations import Expected
+    from tests.chaos.outsiders import Written
     from tests.chaos.readers import Readers
     from tests.chaos.report import Report
     from tests.chaos.stories import Story
@@ -58,6 +61,7 @@ class Judge:
         url: str,
         report: Report,
         *,
+        evidence: Path,
         customers: Customers,
         readers: Readers,
         strikes: Strikes,
@@ -71,6 +75,7 @@ class Judge:
         """How many records of those that are judged were made in each second."""
         self._url = url
         self._report = report
+        self._evidence = evidence
         self._customers = customers
         self._readers = readers
         self._strikes = strikes
@@ -155,12 +160,19 @@ class Judge:
                     wrong += check_reading(reading, story, wanted)
                 wrong += oracles.check_told(story, customers.seen.get(root_id))
                 self._have_read_slowly(story, wanted)
-            report.violations += [f"{story.workflow_id} ({story.row['name']}): {what}" for what in wrong]
+            if wrong:
+                report.violations += [f"{story.workflow_id} ({story.row['name']}): {what}" for what in wrong]
+                self._keep(story, wrong, customers.outsiders.written.get(story.workflow_id))
             self._count(story)
         self.judged[root_id] = time.time()
         for story in family:
             self._chronicle.forget(story.workflow_id)
         customers.forget(root_id)
+
+    def _keep(self, story: Story, wrong: list[str], written: Written | None) -> None:
+        """What is known of a workflow with which something is wrong: its rows are removed soon."""
+        path = self._evidence / f"{story.workflow_id.replace('/', ' ')}.evidence"
+        path.write_text(pformat([wrong, vars(story), written], width=160))
 
     def _count(self, story: Story) -> None:
         report = self._report

@@ -137,6 +137,7 @@ class ChaosRun:
         self.judge = Judge(
             looking,
             self.report,
+            evidence=self.directory,
             customers=self.customers,
             readers=company.readers,
             strikes=self.strikes,
@@ -213,9 +214,13 @@ class ChaosRun:
                 continue
 
     async def _summarize(self) -> None:
+        told = 0
         while True:
             await asyncio.sleep(self.summary_every)
             self._say(self.summary())
+            for violation in self.report.violations[told:]:
+                self._say(f"VIOLATION: {violation}")
+                told += 1
 
     def summary(self) -> str:
         """How it stands, in a line."""

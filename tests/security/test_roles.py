@@ -106,8 +106,10 @@ def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole) -> 
         worker.streams.trim("all", "out", before=1)
         with pytest.raises(WorkflowCancelledError):
             reader.handle("waiting").result(timeout=60)
-        assert worker.prune(older_than=1e-6) == 6
-        assert reader.list_workflows() == []
+        removed = 0
+        while reader.list_workflows():  # one with inputs stays as long as somebody has an older snapshot
+            removed += worker.prune(older_than=1e-6)
+        assert removed == 6
     serving.join(30)
 
 

@@ -6,7 +6,15 @@ SELECT id FROM dbosflow.workflow WHERE id = :workflow_id FOR KEY SHARE;
 -- name: trim (a later statement than hold, so that it sees what a compaction has made)
 -- Whole blocks from the beginning on, so offsets stay dense. The newest block stays, which holds the tail, or the end; so
 -- does all from the first block on that neither a record commits nor a rollback takes back. Index: the primary key.
-WITH kept AS MATERIALIZED (
+-- So does what outsiders wrote, all and everywhere, until no statement is under way whose snapshot may be older: one that
+-- appends at the tail it saw finds by the block in that place that others were faster. (Vacuum waits for the same, so
+-- nothing would be gained.) `unseen` is read after this statement's own snapshot was taken, in which the blocks are. Ids
+-- of transactions come round again; a block of more than a day is taken for seen whatever its own.
+WITH unseen AS MATERIALIZED (
+    SELECT max(age(backend_xmin)) AS age
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND pid <> pg_backend_pid()
+), kept AS MATERIALIZED (
     SELECT least(
         :before::bigint,
         (SELECT b."offset" FROM dbosflow.stream_block b
@@ -21,7 +29,12 @@ WITH kept AS MATERIALIZED (
            AND NOT EXISTS (
                SELECT FROM dbosflow.stream_block r
                WHERE r.workflow_id = b.workflow_id AND r.key = b.key AND r.kind = 'rollback'
-                 AND r.producer = b.producer))) AS "offset"
+                 AND r.producer = b.producer)),
+        (SELECT min(b."offset") FROM dbosflow.stream_block b
+         WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" < :before
+           AND b.epoch IS NOT DISTINCT FROM 0  -- and not by stream_block_input, which does not know where to stop
+           AND b.created_at > now() - interval '1 day'
+           AND age(b.xmin) <= (SELECT age FROM unseen))) AS "offset"
 ), old AS MATERIALIZED (
     SELECT b."offset"
     FROM dbosflow.stream_block b
@@ -52,11 +65,15 @@ SELECT count FROM dbosflow.stream_trim WHERE workflow_id = :workflow_id AND key 
 -- name: prune (finished workflows, oldest first, with all that is theirs; index: workflow_created)
 -- Probes of the primary keys for each that goes, written so that no plan can scan a table or join it as a whole.
 -- One whose parent still runs stays, since that may ask for its outcome. What another process prunes or compacts is skipped.
+-- One that has inputs stays, as in trim, until whatever may write to them has seen its end.
 WITH old AS MATERIALIZED (
     SELECT w.id
     FROM dbosflow.workflow w
     WHERE w.created_at < now() - :age * interval '1 second' AND w.ended_at < now() - :age * interval '1 second'
       AND coalesce((SELECT p.ended_at IS NOT NULL FROM dbosflow.workflow p WHERE p.id = w.parent_id), true)
+      AND (w.input_streams IS NULL OR w.ended_at < now() - interval '1 day'
+           OR age(w.xmin) > coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
+                                      WHERE datname = current_database() AND pid <> pg_backend_pid()), -1))
     ORDER BY w.created_at, w.id
     LIMIT :batch
     FOR UPDATE OF w SKIP LOCKED

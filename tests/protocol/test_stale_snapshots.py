@@ -1,0 +1,100 @@
+"""A statement that took its snapshot long ago writes to no place that was used and emptied meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from dbosflow._store import retention, stream
+from tests.protocol.schedules import PATIENCE, SCHEMA, Database, Slice, batch, on_a_database
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from tests.protocol.schedules import Lane
+
+PAUSE = """
+    CREATE FUNCTION dbosflow.pause() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END';
+    CREATE TRIGGER pause BEFORE INSERT ON dbosflow.stream_block FOR EACH ROW
+        WHEN (NEW.producer = 'k:slow' OR NEW.values->>'reason' = 'slow') EXECUTE FUNCTION dbosflow.pause()"""
+"""Who writes so has taken its snapshot, and waits before its row stands."""
+
+
+@asynccontextmanager
+async def held_up(db: Database, session: Any, write: Callable[[], Awaitable[Any]]) -> AsyncIterator[asyncio.Task[Any]]:
+    """A statement that waits, with its snapshot taken, until the block is left."""
+    await db.rows(PAUSE)
+    await db.rows("SELECT pg_advisory_lock(1)")
+    writing = asyncio.ensure_future(write())
+    await db.waiting(session)
+    yield writing
+    await db.rows("SELECT pg_advisory_unlock(1)")
+
+
+async def start(db: Database, lane: Lane) -> None:
+    """A workflow with an input."""
+    rows = batch(starts=("w",))
+    rows.starts = [(*row[:7], '["out"]', row[8]) for row in rows.starts]
+    assert (await lane.send(rows)).started == {"w"}
+
+
+async def append(session: psycopg.AsyncConnection[Any], producer: str) -> int | None:
+    (answer,) = await stream.append(session, SCHEMA, [("w", "out", 1, "values", "[0]", 3, producer)])
+    return answer.offset
+
+
+async def soon(call: Callable[[], Awaitable[Any]], wanted: int) -> None:
+    """Whoever else has a snapshot, such as autovacuum, lets go of it."""
+    async with asyncio.timeout(PATIENCE):
+        while await call() != wanted:
+            pass
+
+
+@on_a_database
+async def test_a_slow_writer_finds_its_place_taken_though_it_was_trimmed(db: Database) -> None:
+    """Two others were faster, and the first block may go: it stays, since only by it the slow one sees that."""
+    await start(db, await db.lane())
+    slow, quick = await db.connect(), await db.connect()
+    async with held_up(db, slow, lambda: append(slow, "k:slow")) as writing:
+        assert [await append(quick, f"k:{number}") for number in range(2)] == [0, 1]
+        assert await retention.trim(quick, SCHEMA, "w", "out", 1) == 0
+    assert await writing is None
+    assert await append(slow, "k:slow") == 2
+    await soon(lambda: retention.trim(quick, SCHEMA, "w", "out", 1), 1)
+    assert await db.stored("w") == (set(), [(1, 1, "values"), (2, 1, "values")])
+
+
+@on_a_database
+async def test_an_input_does_not_end_in_the_middle(db: Database) -> None:
+    """The end of the workflow stands behind all that was written, though the tail that it saw was trimmed."""
+    lane, quick = await db.lane(), await db.connect()
+    await start(db, lane)
+    ending = batch(Slice("w").end())
+    ending.inputs = [("w", "out", "complete", '{"reason": "slow"}', 0, 1)]
+    async with held_up(db, lane.connection, lambda: lane.send(ending)) as writing:
+        assert [await append(quick, f"k:{number}") for number in range(2)] == [0, 1]
+        assert await retention.trim(quick, SCHEMA, "w", "out", 1) == 0
+    with pytest.raises(psycopg.errors.UniqueViolation):
+        await writing
+    assert (await lane.send(ending)).written
+    assert (await db.stored("w"))[1] == [(0, 1, "values"), (1, 1, "values"), (2, 1, "complete")]
+
+
+@on_a_database
+async def test_nothing_is_written_to_what_was_pruned(db: Database) -> None:
+    """The workflow ends and is old enough, and a writer saw it running: it stays until that is refused."""
+    lane, slow = await db.lane(), await db.connect()
+    await start(db, lane)
+    ending = batch(Slice("w").end())
+    ending.inputs = [("w", "out", "complete", None, 0, 1)]
+    async with held_up(db, slow, lambda: append(slow, "k:slow")) as writing:
+        assert (await lane.send(ending)).written
+        assert await retention.prune(db.admin, SCHEMA, 0.0, 10) == 0
+    assert await writing is None
+    await soon(lambda: retention.prune(db.admin, SCHEMA, 0.0, 10), 1)
+    assert await db.stored("w") == (set(), [])
