@@ -8,6 +8,7 @@ connection that the server ends while nobody uses it is known to be broken befor
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -33,6 +34,8 @@ class Connection(AsyncConnection[TupleRow]):
     _loop: asyncio.AbstractEventLoop | None = None
     """The loop that its socket is registered with."""
     _socket = -1
+    """A duplicate of libpq's descriptor. That one libpq closes when it finds the connection broken, whoever asked, and
+    its number may be another connection's before the loop has heard of it."""
     _waiting: asyncio.Future[Ready] | None = None
     when_lost: Callable[[], None] | None = None
     """Is called when the connection turns out to be broken while nobody uses it."""
@@ -62,13 +65,15 @@ class Connection(AsyncConnection[TupleRow]):
         """Closes the connection."""
         self._leave()
         await super().close()
+        if self._waiting is not None:  # another task's statement, which will find out
+            _tell(self._waiting, Ready.R)
 
     async def _ready(self, state: Wait) -> Ready:
         """Waits until the server has answered, or, for what did not fit into the socket, until there is room in it."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._leave()
-            self._loop, self._socket = loop, self.pgconn.socket
+            self._loop, self._socket = loop, os.dup(self.pgconn.socket)
             loop.add_reader(self._socket, self._readable)
         waiting: asyncio.Future[Ready] = loop.create_future()
         self._waiting = waiting
@@ -78,7 +83,8 @@ class Connection(AsyncConnection[TupleRow]):
         try:
             return await waiting
         finally:
-            loop.remove_writer(self._socket)
+            if self._loop is loop:
+                loop.remove_writer(self._socket)
 
     def _readable(self) -> None:
         link, lost = self.pgconn, False
@@ -97,10 +103,12 @@ class Connection(AsyncConnection[TupleRow]):
                 link.notify_handler(notification)
 
     def _leave(self) -> None:
-        """Takes the socket back from the loop. Its number may be another one's as soon as it is closed."""
+        """Takes the socket back from the loop."""
         loop, self._loop = self._loop, None
         if loop is not None:
             loop.remove_reader(self._socket)
+            loop.remove_writer(self._socket)
+            os.close(self._socket)
 
     async def _cancel(self, gen: PQGen[Any]) -> None:
         """Asks the server to give a statement up that nobody waits for any more, or the connection would be stuck."""

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
+import threading
+from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
 
 from dbosflow._store.connect import connect_async
+from tests.behaviour.proxy import Proxy
 from tests.runtime.patience import until
 from tests.runtime.sessions import cut
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LARGE = "x" * (16 * 1024 * 1024)
 
@@ -107,9 +114,12 @@ def test_the_loop_forgets_a_closed_connection(database_url: str) -> None:
         loop = asyncio.get_running_loop()
         connection = await connect_async(database_url)
         await connection.execute("SELECT 1")
-        number = connection.pgconn.socket
+        numbers = {connection.pgconn.socket, connection._socket}
         await connection.close()
-        assert not loop.remove_reader(number)
+        assert not any(loop.remove_reader(number) for number in numbers)
+        for number in numbers:
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                os.fstat(number)
         left, right = socket.socketpair()
         with left, right:
             left.setblocking(False)
@@ -118,5 +128,60 @@ def test_the_loop_forgets_a_closed_connection(database_url: str) -> None:
             right.send(b"x")
             async with asyncio.timeout(10):
                 assert await receiving == b"x"
+
+    asyncio.run(main())
+
+
+class Deaf(Proxy):
+    """Hears nothing any more of what is too large, and hangs up when it is told to."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.heard = threading.Event()
+        self.hang_up = threading.Event()
+
+    def sent(self, client: socket.socket, data: bytes) -> None:
+        if len(data) > 4096:
+            self.heard.set()
+            self.hang_up.wait(30)
+            client.shutdown(socket.SHUT_RDWR)
+
+
+@pytest.fixture
+def deaf(database_url: str) -> Iterator[Deaf]:
+    proxy = Deaf(database_url)
+    yield proxy
+    proxy.hang_up.set()
+    proxy.close()
+
+
+def test_a_session_that_ends_while_a_statement_waits_for_room_fails_it(deaf: Deaf) -> None:
+    """The statement does not fit into the socket, nobody reads it, and libpq closes that before the loop knows."""
+
+    async def main() -> None:
+        connection = await connect_async(deaf.url)
+        await connection.execute("SELECT 1")
+        asking = asyncio.create_task(connection.execute("SELECT %s::text", (LARGE,)))
+        assert await asyncio.to_thread(deaf.heard.wait, 10)
+        deaf.hang_up.set()
+        async with asyncio.timeout(10):
+            with pytest.raises(psycopg.OperationalError):
+                await asking
+        await connection.close()
+
+    asyncio.run(main())
+
+
+def test_a_statement_whose_connection_is_closed_fails(database_url: str) -> None:
+    """By another task, while it waits."""
+
+    async def main() -> None:
+        connection = await connect_async(database_url)
+        asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
+        await until(lambda: connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE)
+        await connection.close()
+        async with asyncio.timeout(10):
+            with pytest.raises(psycopg.OperationalError):
+                await asking
 
     asyncio.run(main())
