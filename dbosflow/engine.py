@@ -203,7 +203,7 @@ class Engine:
     def run(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     def run(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Blocking twin of :meth:`run_async`."""
-        return self._host.call("run_async", self._run, target, args, kwargs)
+        return self._host.call("run_async", self._running, target, args, kwargs)
 
     @overload
     async def run_async(self, target: Workflow[P, Any, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
@@ -225,19 +225,19 @@ class Engine:
 
     def list_workflows(self, which: WorkflowFilter | None = None) -> list[WorkflowInfo]:
         """Blocking twin of :meth:`list_workflows_async`."""
-        return self._host.call("list_workflows_async", self._core.list_workflows, which or WorkflowFilter())
+        return self._host.call("list_workflows_async", self._core.tables.workflows, which or WorkflowFilter())
 
     async def list_workflows_async(self, which: WorkflowFilter | None = None) -> list[WorkflowInfo]:
         """The workflows that fit the filter, newest first."""
-        return await self._host.bridge(self._core.list_workflows(which or WorkflowFilter()))
+        return await self._host.bridge(self._core.tables.workflows(which or WorkflowFilter()))
 
     def list_steps(self, workflow_id: str) -> list[StepInfo]:
         """Blocking twin of :meth:`list_steps_async`."""
-        return self._host.call("list_steps_async", self._core.steps, workflow_id)
+        return self._host.call("list_steps_async", self._core.tables.steps, workflow_id)
 
     async def list_steps_async(self, workflow_id: str) -> list[StepInfo]:
         """A workflow's records, in the order they were made."""
-        return await self._host.bridge(self._core.steps(workflow_id))
+        return await self._host.bridge(self._core.tables.steps(workflow_id))
 
     # -- streams -----------------------------------------------------------------------------------------------------
 
@@ -329,7 +329,7 @@ class Engine:
 
     def prune(self, *, older_than: timedelta | float, batch: int = 100) -> int:
         """Blocking twin of :meth:`prune_async`."""
-        return self._host.call("prune_async", self._core.prune, *_age(older_than, batch))
+        return self._host.call("prune_async", self._core.tables.prune, *_age(older_than, batch))
 
     async def prune_async(self, *, older_than: timedelta | float, batch: int = 100) -> int:
         """Removes the workflows that ended longer ago, with their records and streams; gives how many.
@@ -342,7 +342,7 @@ class Engine:
             older_than: how long ago it ended, in seconds or as a ``timedelta``.
             batch: how many go at a time.
         """
-        return await self._host.bridge(self._core.prune(*_age(older_than, batch)))
+        return await self._host.bridge(self._core.tables.prune(*_age(older_than, batch)))
 
     def write_stream(
         self, workflow_id: str, stream: str | Stream[V, Any], value: V, *, idempotency_key: str | None = None
@@ -437,9 +437,6 @@ class Engine:
             spec.definition, args, kwargs, workflow_id=spec.workflow_id, queue=spec.queue, priority=spec.priority
         )
         return WorkflowHandle(self._host, self._core, workflow_id, spec.definition)
-
-    async def _run(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return await self._running(target, args, kwargs)
 
     def _running(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
         if isinstance(current_scope.get(), Branch):  # the workflow that waits here has the result recorded

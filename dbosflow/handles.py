@@ -32,19 +32,19 @@ class WorkflowHandle(Generic[T]):
 
     def status(self) -> WorkflowStatus:
         """Blocking twin of :meth:`status_async`."""
-        return self._host.call("status_async", self._core.status, self.workflow_id)
+        return self._host.call("status_async", self._core.tables.status, self.workflow_id)
 
     async def status_async(self) -> WorkflowStatus:
         """Where the workflow stands; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id."""
-        return await self._host.bridge(self._core.status(self.workflow_id))
+        return await self._host.bridge(self._core.tables.status(self.workflow_id))
 
     def info(self) -> WorkflowInfo:
         """Blocking twin of :meth:`info_async`."""
-        return self._host.call("info_async", self._core.info, self.workflow_id)
+        return self._host.call("info_async", self._core.tables.info, self.workflow_id)
 
     async def info_async(self) -> WorkflowInfo:
         """The workflow's record; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id."""
-        return await self._host.bridge(self._core.info(self.workflow_id))
+        return await self._host.bridge(self._core.tables.info(self.workflow_id))
 
     def result(self, timeout: float | None = None) -> T:
         """Blocking twin of :meth:`result_async`."""

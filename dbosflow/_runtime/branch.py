@@ -40,11 +40,12 @@ if sys.version_info >= (3, 13):
     _AS_COMPLETED.add(asyncio.tasks._AsCompletedIterator.__init__.__code__)  # type: ignore[attr-defined]  # noqa: SLF001 (where 3.13 makes the tasks)
 
 
-class RunStopped(BaseException):
+class RunStopped(asyncio.CancelledError):
     """Raised in a body whose run is over for this process: its lease is lost, or the engine closes.
 
-    A ``BaseException``, so that neither ``except Exception`` nor a ``finally`` with a step in it does durable work for
-    a run that is owned elsewhere.
+    A cancellation, so that whatever the body waits in (a pool, a lock, a library) lets go of what it holds, as it does
+    for each that asyncio knows of. Who swallows it gets it again at the next operation: neither ``except Exception``
+    nor a ``finally`` with a step in it does durable work for a run that is owned elsewhere.
     """
 
 

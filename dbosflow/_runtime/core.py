@@ -11,15 +11,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import random
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool, PoolTimeout
+from psycopg_pool import AsyncConnectionPool
 
 from dbosflow._runtime.appender import Appender
 from dbosflow._runtime.children import result_of
@@ -29,43 +27,34 @@ from dbosflow._runtime.hub import Hub, Outcomes
 from dbosflow._runtime.listener import Listener, SafetyPoll
 from dbosflow._runtime.notifier import Notifier
 from dbosflow._runtime.observer import Observer
-from dbosflow._runtime.reader import Reader, Reading, truncated
+from dbosflow._runtime.reader import Reader, Reading
 from dbosflow._runtime.replay import Replayed, replay
 from dbosflow._runtime.session import Session
 from dbosflow._runtime.signals import Signals
-from dbosflow._store import retention, step, stream, workflow
+from dbosflow._runtime.tables import Tables, not_found
+from dbosflow._store import workflow
 from dbosflow._store.connect import PoolConnection, connect_async
 from dbosflow._store.migrate import ensure_schema, named_errors
 from dbosflow._store.notify import CANCEL_TOPIC, hears, queue_topic, workflow_topic
 from dbosflow._store.queries import fetch_all
 from dbosflow._store.workflow import Enqueued, Outcome
 from dbosflow.config import DEFAULT_QUEUE
-from dbosflow.errors import (
-    DatabaseUnavailableError,
-    EngineClosedError,
-    StreamNotFoundError,
-    WorkflowConflictError,
-    WorkflowNotFoundError,
-)
+from dbosflow.errors import EngineClosedError, WorkflowConflictError
 from dbosflow.types import Cancellation, WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Callable, Iterable
 
     from psycopg import AsyncConnection
 
     from dbosflow._runtime.entries import Ending
     from dbosflow._store.queries import Rows
-    from dbosflow._store.workflow import Started, WorkflowFilter
+    from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry, WorkflowDef
-    from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo
-
-T = TypeVar("T")
 
 _PROBE_PATIENCE = 1.0
 _PREPARE_AFTER = 3
-_READ_PAUSE = 0.1
 
 logger = logging.getLogger("dbosflow.engine")
 
@@ -101,6 +90,8 @@ class Core:
             self._settings = replace(self._settings, pooled=await self._is_pooled())
             await asyncio.to_thread(ensure_schema, self._url, schema, timeout=self._settings.connect_timeout)
             self._pool = await self._open_pool(resources)
+            self.tables = Tables(self._pool, self._settings)
+            self.patient_tables = Tables(self._pool, self._settings, patient=True)
             self._signals = Signals()
             self._notifier = Notifier(self._url, self._settings)
             listener = Listener(self._url, self._settings, self._signals, self._is_own_hint)
@@ -256,7 +247,7 @@ class Core:
 
     async def _is_open(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> bool:
         """The id was taken: by the same workflow (fine), with other arguments (a warning), or by another one."""
-        found = await self.look_up(workflow_id)
+        found = await self.tables.started(workflow_id)
         if found is None:
             return False  # pruned meanwhile
         if found.name != definition.name:
@@ -272,10 +263,6 @@ class Core:
             await self._executor.adopt(found)
         return not found.status.ended
 
-    async def look_up(self, workflow_id: str) -> Started | None:
-        """What stands under a workflow id."""
-        return (await self._read(workflow.started, [workflow_id])).get(workflow_id)
-
     def launch_child(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
         """Runs a child whose start was durable just now."""
         assert self._executor is not None
@@ -283,32 +270,30 @@ class Core:
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
         """What stands under a child's id that was taken. Runs it if it is ours: a start whose answer was lost."""
-        found = await self.look_up(workflow_id)
+        found = await self.patient_tables.started(workflow_id)
         if found is not None and found.name == definition.name and self._executor is not None:
             await self._executor.adopt(found)
         return found
 
     async def cancel(self, workflow_id: str) -> Cancellation:
         """Asks for the cancellation of a workflow; what came of that so far."""
-        found = await self._cancel(workflow_id)
+        found = await self._cancel(self.tables, workflow_id)
         if not found:
-            return Cancellation("ended", await self.status(workflow_id))
+            return Cancellation("ended", await self.tables.status(workflow_id))
         self._announce_cancels(found)
         status = WorkflowStatus(found[0]["status"])
         return Cancellation("cancelled" if status.ended else "requested", status)
 
     async def cancel_children(self, workflow_id: str) -> None:
         """Asks for the cancellation of a workflow's children."""
-        self._announce_cancels(await self._cancel(None, workflow_id))
+        self._announce_cancels(await self._cancel(self.patient_tables, None, workflow_id))
 
-    async def _cancel(self, *which: str | None) -> Rows:
+    async def _cancel(self, tables: Tables, *which: str | None) -> Rows:
         while True:
             try:
-                return await self._read(workflow.cancel, *which)
+                return await tables.ask(workflow.cancel, *which)
             except psycopg.errors.UniqueViolation:
-                await asyncio.sleep(
-                    0
-                )  # somebody wrote to an input of one that never ran: again, with what is there now
+                await asyncio.sleep(0)  # somebody wrote to an input of one that never ran: again, with what is there
 
     def _announce_cancels(self, rows: Rows) -> None:
         if rows:
@@ -327,105 +312,14 @@ class Core:
                 return ending
         outcome = await self._outcomes.settled(workflow_id, ended=ended)
         if outcome is None:
-            raise _not_found(workflow_id)
+            raise not_found(workflow_id)
         return outcome
-
-    async def status(self, workflow_id: str) -> WorkflowStatus:
-        """Where the workflow stands."""
-        found = await self._read(workflow.outcomes, [workflow_id])
-        if workflow_id not in found:
-            raise _not_found(workflow_id)
-        return found[workflow_id].status
-
-    async def info(self, workflow_id: str) -> WorkflowInfo:
-        """The record of the workflow."""
-        found = await self._read(workflow.show, workflow_id)
-        if found is None:
-            raise _not_found(workflow_id)
-        return found
-
-    async def list_workflows(self, which: WorkflowFilter) -> list[WorkflowInfo]:
-        """The records of the workflows that fit."""
-        return await self._read(workflow.list_workflows, which)
-
-    async def steps(self, workflow_id: str) -> list[StepInfo]:
-        """The workflow's records, in the order they were made."""
-        return await self._read(step.list_steps, workflow_id)
-
-    async def streams(self, workflow_id: str) -> list[StreamInfo]:
-        """The workflow's streams."""
-        found = await self._read(stream.list_streams, workflow_id)
-        if not found:
-            await self.status(workflow_id)  # raises where there is no such workflow
-        return found
-
-    async def stream(self, workflow_id: str, key: str) -> StreamInfo:
-        """One stream of the workflow."""
-        found = await self._read(stream.list_streams, workflow_id, key)
-        if not found:
-            await self.status(workflow_id)
-            msg = f"nobody has written to stream {key!r} of workflow {workflow_id!r}"
-            raise StreamNotFoundError(workflow_id, key, msg)
-        return found[0]
-
-    async def _read(self, statement: Callable[..., Awaitable[T]], *values: object) -> T:
-        """Asks on a pooled connection; one that broke meanwhile is replaced, and the question repeated."""
-        settings = self._settings
-        deadline = time.monotonic() + settings.connect_timeout
-        while True:
-            try:
-                async with self._pool.connection() as connection:
-                    return await statement(connection, settings.schema, *values)
-            except PoolTimeout as error:
-                msg = (
-                    f"no connection came free within {settings.connect_timeout:g} s: either all {settings.pool_size} "
-                    "of the pool are busy (raise pool_size), or the server gives none (is it up, and below its "
-                    "max_connections?)"
-                )
-                raise DatabaseUnavailableError(msg) from error
-            except psycopg.OperationalError as error:
-                if time.monotonic() > deadline:
-                    msg = f"the database did not answer within {settings.connect_timeout:g} s: {error}"
-                    raise DatabaseUnavailableError(msg) from error
-                await asyncio.sleep(_READ_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
 
     # -- streams -----------------------------------------------------------------------------------------------------
 
     def reader(self, reading: Reading) -> Reader:
         """A reader of one stream. Does no I/O by itself."""
-        return Reader(self._hub, self, reading)
-
-    async def place(self, reading: Reading) -> int:
-        """The offset that a start of ``"tail"``, or of so many values before the end, stands for."""
-        if isinstance(reading.start, str):
-            return await self._read(stream.tail, reading.workflow_id, reading.key)
-        find = partial(stream.offset_from_end, count=-reading.start, committed=reading.view == "committed")
-        return await self._read(find, reading.workflow_id, reading.key)
-
-    async def emitted(self, workflow_id: str, key: str, producer: str) -> list[str]:
-        """The durable values of a stream's producer, as the JSON arrays of its blocks."""
-        if await self._read(retention.is_trimmed, workflow_id, key, producer):
-            first = await self._read(retention.first, workflow_id, key)
-            raise truncated(workflow_id, key, 0, first or 0)
-        return await self._read(stream.emitted, workflow_id, key, producer)
-
-    # -- retention ---------------------------------------------------------------------------------------------------
-
-    async def trim(self, workflow_id: str, key: str, before: int) -> int:
-        """Removes what is before an offset of a stream, as far as it may go; the first offset that is there then."""
-        first = await self._read(retention.trim, workflow_id, key, before)
-        if first is None:
-            await self.stream(workflow_id, key)  # raises
-        return first or 0
-
-    async def prune(self, age: float, batch: int) -> int:
-        """Removes the workflows that ended more than ``age`` seconds ago, so many a transaction; how many."""
-        pruned = 0
-        while True:
-            found = await self._read(retention.prune, age, batch)
-            pruned += found
-            if found < batch:
-                return pruned
+        return Reader(self._hub, self.patient_tables, reading)
 
     async def append(self, workflow_id: str, key: str, text: str, idempotency_key: str | None) -> int:
         """Writes to an input of a workflow; the value's offset."""
@@ -435,17 +329,13 @@ class Core:
         """Ends an input of a workflow."""
         await self._appender.end(workflow_id, key)
 
-    async def collected(self, workflow_id: str, loop_key: str) -> list[str]:
-        """What the handler of a loop gave for each item, as JSON."""
-        return await self._read(step.collected, workflow_id, loop_key)
-
     # -- replays -----------------------------------------------------------------------------------------------------
 
     async def replay(self, workflow_id: str, limit: float) -> Replayed:
         """Replays a workflow with today's code, in memory."""
-        found = await self.look_up(workflow_id)
+        found = await self.tables.started(workflow_id)
         if found is None:
-            raise _not_found(workflow_id)
+            raise not_found(workflow_id)
         return await replay(self, self._pool, self._settings, self._registry, found, limit=limit)
 
     # -- queues ------------------------------------------------------------------------------------------------------
@@ -465,7 +355,3 @@ def _new_id() -> str:
 
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
 """The two bits that say which kind of id it is, and two random ones."""
-
-
-def _not_found(workflow_id: str) -> WorkflowNotFoundError:
-    return WorkflowNotFoundError(workflow_id, f"there is no workflow {workflow_id!r}")

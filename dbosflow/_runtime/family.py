@@ -12,12 +12,16 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.entries import Ending
     from dbosflow._runtime.reader import Reader, Reading
+    from dbosflow._runtime.tables import Tables
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.definitions import WorkflowDef
 
 
 class Family(Protocol):
     """The engine, as its runs see it."""
+
+    patient_tables: Tables
+    """What is durable, asked until there is an answer: no workflow fails for want of a database."""
 
     def launch_child(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
         """Runs a child whose start was durable just now."""
@@ -27,12 +31,6 @@ class Family(Protocol):
 
     def reader(self, reading: Reading) -> Reader:
         """A reader of one stream. Does no I/O by itself."""
-
-    async def emitted(self, workflow_id: str, key: str, producer: str) -> list[str]:
-        """The durable values of a stream's producer, as the JSON arrays of its blocks."""
-
-    async def collected(self, workflow_id: str, loop_key: str) -> list[str]:
-        """What the handler of a loop gave for each item, as JSON."""
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
         """How a workflow ended. Waits for that; with ``ended``, also while it is blocked."""

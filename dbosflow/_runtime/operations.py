@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
+from dbosflow._runtime.branch import RunStopped
 from dbosflow._runtime.conductor import GIVEN_UP, WOKEN
 from dbosflow._runtime.entries import Record
 from dbosflow._runtime.scope import Attempt
@@ -78,7 +79,7 @@ class MayBeGivenUp:
             await self._hands.give_up(run, self._key)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        if kind is not None and issubclass(kind, asyncio.CancelledError):
+        if kind is not None and issubclass(kind, asyncio.CancelledError) and not issubclass(kind, RunStopped):
             await self._hands.record_given_up(self._branch.run, self._key)
 
 
@@ -163,7 +164,7 @@ async def attempt_once(
         returned = await hands.call(attempt, step, args, kwargs)
         record.output, value = step.result.round_trip(returned)
     except (Exception, SystemExit, asyncio.CancelledError) as error:  # whatever the body raises is its outcome
-        if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+        if isinstance(error, RunStopped) or (isinstance(error, asyncio.CancelledError) and _is_being_cancelled()):
             raise
         failure = error
         record.error = serde.dump_error(error)

@@ -161,4 +161,5 @@ async def emitted(hands: Hands, scope: Scope, key: str) -> list[str]:
         return []
     await flush(hands, scope)
     producer = scope.producer if isinstance(scope, Branch) else scope.producer(key)
-    return await hands.wait(scope.run, scope.run.family.emitted(scope.run.workflow_id, key, producer.name))
+    tables = scope.run.family.patient_tables
+    return await hands.wait(scope.run, tables.emitted(scope.run.workflow_id, key, producer.name))

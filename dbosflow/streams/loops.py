@@ -110,7 +110,7 @@ async def _for_each(
     texts: list[str] = []
     if options.get("collect", False):
         run = branch.run
-        texts = await hands.wait(run, run.family.collected(run.workflow_id, key))
+        texts = await hands.wait(run, run.family.patient_tables.collected(run.workflow_id, key))
     return Processed(sums["count"], sums["failed"], sums["last"], [handler.result.load(text) for text in texts])
 
 

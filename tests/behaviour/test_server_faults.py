@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from dbosflow import Engine, WorkflowStatus, read_input_async, workflow
+from dbosflow import Engine, WorkflowStatus, for_each_async, read_input_async, workflow
 from dbosflow.errors import DatabaseUnavailableError
 from tests.behaviour.ledger import noted
 from tests.behaviour.load import IDS, PATIENCE, STEPS, check_all, start_all
@@ -239,6 +239,28 @@ def test_a_pool_that_stays_busy_is_a_typed_error_and_leaks_nothing(database_url:
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'dbosflow'"
         )
         assert rows(database_url, query)[0][0] <= 4
+
+
+@workflow(inputs=["work"])
+async def collecting() -> list[str]:
+    """When its loop is done, what it has come to is read over the pool."""
+    return (await for_each_async("work", str.upper, collect=True)).results
+
+
+def test_no_workflow_fails_for_want_of_a_connection(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It waits, for longer than a caller would."""
+
+    async def main() -> None:
+        settings: dict[str, Any] = {"pool_size": 1, "connect_timeout": 0.5}
+        async with Engine(database_url, **settings) as engine, Engine(database_url, executes=False) as client:
+            handle = await engine.start_async(collecting.options(workflow_id="w"))
+            async with engine._core._pool.connection():
+                await client.write_stream_async("w", "work", "a")
+                await client.close_stream_async("w", "work")
+                await asyncio.to_thread(eventually, lambda: "asking again" in caplog.text)
+            assert await handle.result_async(PATIENCE) == ["A"]
+
+    asyncio.run(main())
 
 
 def test_a_server_without_a_free_connection_is_waited_for(server: Server) -> None:

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from dbosflow import Engine, step, workflow, write_stream_async
+from dbosflow import Engine, for_each_async, step, workflow, write_stream_async
 from dbosflow._runtime import journal as journal_module
+from dbosflow._runtime.tables import Tables
 from dbosflow._store import step as step_store
 from dbosflow._store.batch import write_batch
 from dbosflow._store.notify import queue_topic
@@ -18,6 +19,8 @@ from tests.runtime.patience import until
 from tests.runtime.sessions import cut
 
 if TYPE_CHECKING:
+    from psycopg_pool import AsyncConnectionPool
+
     from dbosflow._runtime.executor import Executor
     from dbosflow._store.batch import BatchResult, BatchRows
 
@@ -124,6 +127,51 @@ def test_a_lost_lane_stops_its_runs_and_they_go_on_under_a_new_one(database_url:
             assert [(await handle.info_async()).epoch for handle in handles] == [3] * 5 + [1]
         assert caught == []
         assert bodies == ["wait"] * 11 + ["refund"] * 6
+
+    asyncio.run(main())
+
+
+@workflow(inputs=["work"])
+async def waits_for_a_connection() -> list[int]:
+    """When its loop is done, what it has come to is asked for over the pool."""
+    return (await for_each_async("work", doubled, collect=True)).results
+
+
+def doubled(value: int) -> int:
+    return 2 * value
+
+
+def test_a_run_that_waits_for_a_connection_when_it_stops_takes_none_with_it(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool would give it one that nobody gives back."""
+    collected = Tables.collected
+    requests: list[int] = []
+
+    async def ask(tables: Tables, *what: str) -> list[str]:
+        requests.append(queued(tables._pool))
+        return await collected(tables, *what)
+
+    def queued(pool: AsyncConnectionPool[Any]) -> int:
+        return pool.get_stats().get("requests_queued", 0)
+
+    async def main() -> None:
+        async with Engine(database_url, pool_size=1) as engine, Engine(database_url, executes=False) as client:
+            runner, pool = executor_of(engine).runner, engine._core._pool
+            handle = await engine.start_async(waits_for_a_connection.options(workflow_id="w"))
+            run = runner._runs["w"]
+            monkeypatch.setattr(Tables, "collected", ask)
+            async with pool.connection():
+                await client.write_stream_async("w", "work", 1)
+                await client.close_stream_async("w", "work")
+                await until(lambda: bool(requests) and queued(pool) > requests[0])
+                assert run.task is not None
+                runner.reload_all()
+                await asyncio.wait({run.task}, timeout=10)
+                assert run.task.done()
+            async with asyncio.timeout(10):
+                assert await handle.result_async() == [2]
+                assert len(await engine.list_workflows_async()) == 1
 
     asyncio.run(main())
 

@@ -1,0 +1,164 @@
+"""What the tables say of workflows, steps and streams, asked over the pool; and what is removed from them."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import time
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+from psycopg_pool import PoolClosed, PoolTimeout
+
+from dbosflow._runtime.reader import truncated
+from dbosflow._store import retention, step, stream, workflow
+from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, StreamNotFoundError, WorkflowNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from psycopg_pool import AsyncConnectionPool
+
+    from dbosflow._runtime.reader import Reading
+    from dbosflow._store.workflow import Started, WorkflowFilter
+    from dbosflow.config import Settings
+    from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo, WorkflowStatus
+
+T = TypeVar("T")
+
+_PAUSE = 0.1
+
+logger = logging.getLogger("dbosflow.engine")
+
+
+class Tables:
+    """The tables of one schema. Each answer is one statement's, and waits for nothing that runs.
+
+    A connection that broke is replaced, and the question repeated: for ``connect_timeout``, or, of ``patient`` ones, as
+    long as it takes.
+    """
+
+    def __init__(self, pool: AsyncConnectionPool[Any], settings: Settings, *, patient: bool = False) -> None:
+        self._pool = pool
+        self._settings = settings
+        self._patient = patient
+
+    async def ask(self, statement: Callable[..., Awaitable[T]], *values: object) -> T:
+        """The answer of a statement, on a pooled connection.
+
+        Raises:
+            DatabaseUnavailableError: there was none in time.
+            EngineClosedError: the engine was closed meanwhile.
+        """
+        deadline = time.monotonic() + self._settings.connect_timeout
+        while True:
+            try:
+                async with self._pool.connection() as connection:
+                    return await statement(connection, self._settings.schema, *values)
+            except PoolClosed as error:
+                msg = "the engine was closed before the database had answered"
+                raise EngineClosedError(msg) from error
+            except psycopg.OperationalError as error:
+                if self._patient:
+                    logger.warning("the database does not answer: %s; asking again", error)
+                elif isinstance(error, PoolTimeout) or time.monotonic() > deadline:
+                    raise self._unavailable(error) from error
+                await asyncio.sleep(_PAUSE * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
+
+    def _unavailable(self, error: psycopg.OperationalError) -> DatabaseUnavailableError:
+        seconds = f"{self._settings.connect_timeout:g} s"
+        if not isinstance(error, PoolTimeout):
+            return DatabaseUnavailableError(f"the database did not answer within {seconds}: {error}")
+        return DatabaseUnavailableError(
+            f"no connection came free within {seconds}: either all {self._settings.pool_size} of the pool are busy "
+            "(raise pool_size), or the server gives none (is it up, and below its max_connections?)"
+        )
+
+    # -- workflows ---------------------------------------------------------------------------------------------------
+
+    async def started(self, workflow_id: str) -> Started | None:
+        """What stands under a workflow id."""
+        return (await self.ask(workflow.started, [workflow_id])).get(workflow_id)
+
+    async def status(self, workflow_id: str) -> WorkflowStatus:
+        """Where the workflow stands."""
+        found = await self.ask(workflow.outcomes, [workflow_id])
+        if workflow_id not in found:
+            raise not_found(workflow_id)
+        return found[workflow_id].status
+
+    async def info(self, workflow_id: str) -> WorkflowInfo:
+        """The record of the workflow."""
+        found = await self.ask(workflow.show, workflow_id)
+        if found is None:
+            raise not_found(workflow_id)
+        return found
+
+    async def workflows(self, which: WorkflowFilter) -> list[WorkflowInfo]:
+        """The records of the workflows that fit."""
+        return await self.ask(workflow.list_workflows, which)
+
+    async def steps(self, workflow_id: str) -> list[StepInfo]:
+        """The workflow's records, in the order they were made."""
+        return await self.ask(step.list_steps, workflow_id)
+
+    async def collected(self, workflow_id: str, loop_key: str) -> list[str]:
+        """What the handler of a loop gave for each item, as JSON."""
+        return await self.ask(step.collected, workflow_id, loop_key)
+
+    # -- streams -----------------------------------------------------------------------------------------------------
+
+    async def streams(self, workflow_id: str) -> list[StreamInfo]:
+        """The workflow's streams."""
+        found = await self.ask(stream.list_streams, workflow_id)
+        if not found:
+            await self.status(workflow_id)  # raises where there is no such workflow
+        return found
+
+    async def stream(self, workflow_id: str, key: str) -> StreamInfo:
+        """One stream of the workflow."""
+        found = await self.ask(stream.list_streams, workflow_id, key)
+        if not found:
+            await self.status(workflow_id)
+            msg = f"nobody has written to stream {key!r} of workflow {workflow_id!r}"
+            raise StreamNotFoundError(workflow_id, key, msg)
+        return found[0]
+
+    async def place(self, reading: Reading) -> int:
+        """The offset that a start of ``"tail"``, or of so many values before the end, stands for."""
+        if isinstance(reading.start, str):
+            return await self.ask(stream.tail, reading.workflow_id, reading.key)
+        find = partial(stream.offset_from_end, count=-reading.start, committed=reading.view == "committed")
+        return await self.ask(find, reading.workflow_id, reading.key)
+
+    async def emitted(self, workflow_id: str, key: str, producer: str) -> list[str]:
+        """The durable values of a stream's producer, as the JSON arrays of its blocks."""
+        if await self.ask(retention.is_trimmed, workflow_id, key, producer):
+            first = await self.ask(retention.first, workflow_id, key)
+            raise truncated(workflow_id, key, 0, first or 0)
+        return await self.ask(stream.emitted, workflow_id, key, producer)
+
+    # -- retention ---------------------------------------------------------------------------------------------------
+
+    async def trim(self, workflow_id: str, key: str, before: int) -> int:
+        """Removes what is before an offset of a stream, as far as it may go; the first offset that is there then."""
+        first = await self.ask(retention.trim, workflow_id, key, before)
+        if first is None:
+            await self.stream(workflow_id, key)  # raises
+        return first or 0
+
+    async def prune(self, age: float, batch: int) -> int:
+        """Removes the workflows that ended more than ``age`` seconds ago, so many a transaction; how many."""
+        pruned = 0
+        while True:
+            found = await self.ask(retention.prune, age, batch)
+            pruned += found
+            if found < batch:
+                return pruned
+
+
+def not_found(workflow_id: str) -> WorkflowNotFoundError:
+    """There is none of this id."""
+    return WorkflowNotFoundError(workflow_id, f"there is no workflow {workflow_id!r}")
