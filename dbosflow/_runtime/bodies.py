@@ -186,7 +186,7 @@ def _ending(run: Run, value: Any, error: BaseException | None) -> Ending | None:
 def _stop(run: Run, error: BaseException) -> None:
     if run.stopping is None:
         run.stop("its task was ended")
-        if not isinstance(error, asyncio.CancelledError):
+        if not isinstance(error, asyncio.CancelledError | RunStopped):
             logger.error("workflow %s: its run ended in an unexpected way", run.workflow_id, exc_info=error)
 
 

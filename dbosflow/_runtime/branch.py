@@ -40,12 +40,11 @@ if sys.version_info >= (3, 13):
     _AS_COMPLETED.add(asyncio.tasks._AsCompletedIterator.__init__.__code__)  # type: ignore[attr-defined]  # noqa: SLF001 (where 3.13 makes the tasks)
 
 
-class RunStopped(asyncio.CancelledError):
+class RunStopped(BaseException):
     """Raised in a body whose run is over for this process: its lease is lost, or the engine closes.
 
-    A cancellation, so that whatever the body waits in (a pool, a lock, a library) lets go of what it holds, as it does
-    for each that asyncio knows of. Who swallows it gets it again at the next operation: neither ``except Exception``
-    nor a ``finally`` with a step in it does durable work for a run that is owned elsewhere.
+    A ``BaseException``, so that neither ``except Exception`` nor a ``finally`` with a step in it does durable work for
+    a run that is owned elsewhere.
     """
 
 
@@ -73,12 +72,13 @@ class ThreadOwner:
 class Strand(Coroutine[Any, Any, Any]):
     """A coroutine of a branch, watched while a task drives it. It is also its branch's owner while it runs."""
 
-    __slots__ = ("_coroutine", "branch", "operating", "task", "waiting")
+    __slots__ = ("_asked", "_coroutine", "branch", "operating", "task", "waiting")
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], branch: Branch) -> None:
         self._coroutine = coroutine
         self.branch = branch
         self.operating = False
+        self._asked = False
         self.task: asyncio.Task[Any] | None = None
         self.waiting: asyncio.Future[Any] | None = None
         branch.run.begin_strand(self)
@@ -100,10 +100,16 @@ class Strand(Coroutine[Any, Any, Any]):
         return self._resume(self._coroutine.send, value)
 
     def throw(self, *error: Any) -> Any:
-        """Resumes the coroutine with an error; a cancellation of a stopped run arrives as :class:`RunStopped`."""
+        """Resumes the coroutine with an error; a cancellation of a stopped run arrives as :class:`RunStopped`.
+
+        But within an operation the first one arrives as it is: a step may hold what a library lets go of when it is
+        cancelled, and only then, such as a turn in a pool. Out of the operation comes :class:`RunStopped` all the same.
+        """
         stop = self.branch.run.stopping
         if stop is not None and _is_cancellation(error[0]):
-            error = (stop,)
+            if self._asked or not self.operating:
+                error = (stop,)
+            self._asked = True
         return self._resume(self._coroutine.throw, *error)
 
     def close(self) -> None:

@@ -13,7 +13,6 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dbosflow._runtime.branch import RunStopped
 from dbosflow._runtime.conductor import GIVEN_UP
 from dbosflow._runtime.entries import Record
 from dbosflow._runtime.scope import Entered
@@ -119,9 +118,8 @@ class LoopHands:
             run.conductor.expect_given_up(key)
         try:
             await asyncio.get_running_loop().create_future()
-        except RunStopped:
-            raise
         except asyncio.CancelledError:
+            run.check_active()
             if run.conductor is None:
                 run.recall(key + GIVEN_UP)
             else:

@@ -11,7 +11,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
-from dbosflow._runtime.branch import RunStopped
 from dbosflow._runtime.conductor import GIVEN_UP, WOKEN
 from dbosflow._runtime.entries import Record
 from dbosflow._runtime.scope import Attempt
@@ -79,7 +78,7 @@ class MayBeGivenUp:
             await self._hands.give_up(run, self._key)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> None:
-        if kind is not None and issubclass(kind, asyncio.CancelledError) and not issubclass(kind, RunStopped):
+        if kind is not None and issubclass(kind, asyncio.CancelledError):
             await self._hands.record_given_up(self._branch.run, self._key)
 
 
@@ -99,10 +98,12 @@ class Operation:
         owner.operating, branch.operation = True, key
         return key
 
-    def __exit__(self, *_error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         branch = self._branch
         self._owner.operating, branch.operation = False, None
         branch.run.beat += 1
+        if branch.run.stopping is not None and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise branch.run.stopping
 
 
 def recorded(branch: Branch, key: str, kind: str) -> Recorded | None:
@@ -164,7 +165,7 @@ async def attempt_once(
         returned = await hands.call(attempt, step, args, kwargs)
         record.output, value = step.result.round_trip(returned)
     except (Exception, SystemExit, asyncio.CancelledError) as error:  # whatever the body raises is its outcome
-        if isinstance(error, RunStopped) or (isinstance(error, asyncio.CancelledError) and _is_being_cancelled()):
+        if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
             raise
         failure = error
         record.error = serde.dump_error(error)

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -48,10 +49,15 @@ class Tables:
     async def ask(self, statement: Callable[..., Awaitable[T]], *values: object) -> T:
         """The answer of a statement, on a pooled connection.
 
+        In a task of its own: the caller may be a workflow's body, which is ended by an error that no pool knows.
+
         Raises:
             DatabaseUnavailableError: there was none in time.
             EngineClosedError: the engine was closed meanwhile.
         """
+        return await asyncio.get_running_loop().create_task(self._ask(statement, values), context=Context())
+
+    async def _ask(self, statement: Callable[..., Awaitable[T]], values: tuple[object, ...]) -> T:
         deadline = time.monotonic() + self._settings.connect_timeout
         while True:
             try:
