@@ -37,6 +37,7 @@ class Settings:
     max_recoveries: int = 10
     """Reclaims from dead workers without a new record before a workflow is parked as blocked."""
     connect_timeout: float = 15.0
+    """How long a caller waits for a connection, or for an answer of a database that is away; workflows wait longer."""
     listen_url: str | None = field(default=None, repr=False)
     """Where to LISTEN, if not at the database's URL: a direct way past a pooler that hands connections on."""
     pooled: bool | None = None
