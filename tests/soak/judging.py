@@ -5,6 +5,9 @@ collection moves few of them. Their slope is Theil and Sen's, the median of the 
 the windows may be anything. It is a leak if the rise by that slope, over the time that was judged, is more than the
 bound allows, and most pairs rise (Kendall's tau): a level that wanders up and down has no direction. The bound is for
 the whole time and not for each minute, so a longer run sees a slower leak.
+
+Some levels go with the work that is done: the rows that are kept for a while, and what is known of them. Where the pace
+rose, as on a machine that others have left, they may rise in the same proportion, and by their bound besides.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tests.soak.series import Levels, Point
+    from tests.soak.series import Levels, Point, Series
 
+PACE = "pace"
+"""The level that says how fast the work goes."""
 WINDOWS = 16
 _FEWEST = 10
 """So many windows must hold a value; else there is too little to judge by."""
@@ -37,18 +42,20 @@ class Bound:
     unit: str = ""
     scale: float = 1.0
     """What a value is divided by for people."""
+    paced: bool = False
+    """Whether it goes with the pace."""
 
 
 BOUNDS = {
     "memory": Bound(8e6, 0.05, "MB", 1e6),
-    "blocks": Bound(20_000, 0.05, "blocks"),
+    "blocks": Bound(20_000, 0.05, "blocks", paced=True),
     "threads": Bound(8),
     "descriptors": Bound(6),
     "tasks": Bound(20, 0.1),
     "connections": Bound(2),
     "listening": Bound(1),
-    "rows": Bound(2_000, 0.3),
-    "table bytes": Bound(16e6, 0.3, "MB", 1e6),
+    "rows": Bound(2_000, 0.3, paced=True),
+    "table bytes": Bound(16e6, 0.3, "MB", 1e6, paced=True),
     "workers": Bound(4, 0.3),
     "start to end": Bound(0.2, 0.5, "ms", 1e-3),
     "stream latency": Bound(0.1, 0.5, "ms", 1e-3),
@@ -71,31 +78,54 @@ def judge(levels: Levels, seconds: float) -> Iterator[str]:
     if not can_judge(seconds):
         return
     begin = warm_up(seconds)
+
+    def judged(series: Series) -> list[Point]:
+        return [point for point in series.points if begin <= point[0] <= seconds]
+
+    faster = max([0.0, *(_growth(judged(series)) for series in levels.of(PACE).values())])
     for what, whose, series in levels:
         bound = BOUNDS.get(what)
         if bound is not None and series.since <= begin:  # else it was replaced meanwhile, and its level begins anew
-            complaint = leak([point for point in series.points if begin <= point[0] <= seconds], bound)
+            complaint = leak(judged(series), bound, faster if bound.paced else 0.0)
             if complaint is not None:
                 yield f"{what} of {whose}: {complaint}"
 
 
-def leak(points: Sequence[Point], bound: Bound) -> str | None:
-    """What is to be said against the slope of a level; ``None`` if it is level, or nobody can tell."""
+def leak(points: Sequence[Point], bound: Bound, faster: float = 0.0) -> str | None:
+    """What is to be said against the slope of a level; ``None`` if it is level, or nobody can tell.
+
+    ``faster`` is by which part of what it was the pace has risen that it goes with.
+    """
     windows = medians(points)
     if len(windows) < _FEWEST:
         return None
     pairs = [*combinations(windows, 2)]
-    slope = median((later[1] - earlier[1]) / (later[0] - earlier[0]) for earlier, later in pairs)
     direction = sum((later[1] > earlier[1]) - (later[1] < earlier[1]) for earlier, later in pairs) / len(pairs)
     seconds = windows[-1][0] - windows[0][0]
-    level, rise = median(value for _, value in windows), slope * seconds
-    if rise <= bound.rise + bound.share * abs(level) or direction < _DIRECTION:
+    level, rise = median(value for _, value in windows), _slope(windows) * seconds
+    allowed = bound.rise + bound.share * abs(level) + faster * abs(level - rise / 2)
+    if rise <= allowed or direction < _DIRECTION:
         return None
     first, last = windows[0][1] / bound.scale, windows[-1][1] / bound.scale
     return (
         f"rises by {rise / seconds * 60 / bound.scale:.3g} {bound.unit} a minute, from {first:.4g} to {last:.4g}"
-        f" {bound.unit} in {seconds:.0f} s; allowed are {(bound.rise + bound.share * abs(level)) / bound.scale:.3g}"
+        f" {bound.unit} in {seconds:.0f} s; allowed are {allowed / bound.scale:.3g}"
     )
+
+
+def _growth(points: Sequence[Point]) -> float:
+    """By which part of what it was a level has risen."""
+    windows = medians(points)
+    if len(windows) < _FEWEST:
+        return 0.0
+    rise = _slope(windows) * (windows[-1][0] - windows[0][0])
+    first = median(value for _, value in windows) - rise / 2
+    return rise / first if first > 0 else 0.0
+
+
+def _slope(windows: Sequence[Point]) -> float:
+    pairs = combinations(windows, 2)
+    return median((later[1] - earlier[1]) / (later[0] - earlier[0]) for earlier, later in pairs)
 
 
 def medians(points: Sequence[Point]) -> list[Point]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from collections import deque
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from tests.chaos.report import Report
 
 _SAMPLED_EVERY = 2.0
+_PACED_OVER = 10
+"""The pace is how many workflows have ended over so many samples: about as long as they are kept."""
 _AGED_EVERY = 5.0
 _AGE: LiteralString = """
     UPDATE dbosflow.worker SET ended_at = ended_at - interval '2 days'
@@ -91,8 +94,13 @@ class Soak(ChaosRun):
 
     async def _sample(self, sampler: Sampler) -> None:
         self._loop = asyncio.get_running_loop()
+        done: deque[int] = deque(maxlen=_PACED_OVER)
         while True:
-            await asyncio.to_thread(sampler.sample, time.monotonic() - self._began)
+            at = time.monotonic() - self._began
+            await asyncio.to_thread(sampler.sample, at)
+            done.append(self.customers.done)
+            if len(done) == _PACED_OVER:
+                self.levels.add(judging.PACE, "customers", at, done[-1] - done[0])
             await asyncio.sleep(_SAMPLED_EVERY)
 
     async def _age_workers(self, url: str) -> None:

@@ -178,6 +178,23 @@ def test_a_slow_leak_is_seen_by_a_longer_run() -> None:
     assert complaint.startswith("rises by 0.1 MB a minute, from 50.")
 
 
+def test_what_goes_with_the_work_may_rise_with_its_pace() -> None:
+    """By as much of itself, and by its bound; whatever else is lost rises besides, and is seen."""
+    for lost, expected in ((0.0, 0), (200.0, 1)):
+        levels = Levels()
+        for number in range(200):
+            at = number * 2.0
+            pace = 100 + at / 2
+            levels.add("pace", "customers", at, pace)
+            levels.add("rows", "workflow", at, 80 * pace + lost * at)
+        assert [one.split(":")[0] for one in judge(levels, SECONDS)] == ["rows of workflow"] * expected
+    flat = Levels()
+    for number in range(200):
+        flat.add("pace", "customers", number * 2.0, 100)
+        flat.add("rows", "workflow", number * 2.0, 8_000 + 80 * number)
+    assert len([*judge(flat, SECONDS)]) == 1
+
+
 def test_who_came_in_the_middle_is_not_compared_with_its_predecessor() -> None:
     """And who came before the end of the warm-up is judged."""
     for at_restart, expected in ((200.0, 0), (50.0, 1)):
