@@ -6,7 +6,7 @@
 
 It is a chaos run (see ``tests.chaos``) whose last worker is never killed, only frozen and cut off. The levels of each
 process, of the server, its tables and the latencies are measured, drawn, and judged: after a warm-up they must stay
-level. The exit status is 1 if anything is wrong; then the database and all logs are kept.
+level. The exit status is 1 if anything is wrong; then the database, all logs and the evidence are kept.
 """
 
 from __future__ import annotations
