@@ -144,7 +144,7 @@ class Runner:
         for one in claimed:
             definition = self._registry.get(one.name)
             running = self._runs.get(one.id)
-            if running is not None and running.epoch >= one.epoch:  # its claim was forgotten in a crash of the server
+            if running is not None and running.epoch >= one.epoch:  # a crash of a server without fsync forgot its claim
                 if running.freed is None and not running.superseded:
                     running.freed = freed
                 continue

@@ -235,7 +235,7 @@ def test_a_workflow_that_was_lost_and_taken_again_keeps_its_slot(database_url: s
 
 
 def test_a_workflow_whose_claim_was_forgotten_keeps_its_slot(database_url: str, client: Engine) -> None:
-    """A server that crashes may forget a claim, and then hands the workflow out again while it runs here."""
+    """A server that flushes nothing may forget it in a crash, and hand the workflow out again while it runs here."""
     held.clear()
     with Engine(database_url) as engine, working(engine, "q", concurrency=2):
         handles = [client.start(held_on_thread.options(queue="q"), "a")]

@@ -18,12 +18,10 @@ FROM dbosflow.workflow WHERE id = ANY(:ids);
 -- Locks: the lane's row FOR KEY SHARE (a dead lane claims nothing), the claimed rows. Indexes: workflow_queued and the
 -- primary key. Planned for any limit, `free` would pass for a tenth of the queue, worth reading the whole table for; an
 -- array passes for a few.
--- It waits for no flush: nobody is told of a claim. What the run writes comes behind it in the log, so whatever is durable
--- of the run, the claim is, too; a crash of the server that loses the claim alone leaves the workflow queued, and the old
--- owner's batches find that it is not theirs.
+-- It waits for its flush, as every other commit does: a claim that a crash of the server forgot would give its epoch away
+-- twice, and no row would tell any more which owner has written it.
 WITH lease AS MATERIALIZED (
-    SELECT id, set_config('synchronous_commit', 'off', true)
-    FROM dbosflow.worker WHERE id = :worker_id::uuid AND state = 'live' FOR KEY SHARE
+    SELECT id FROM dbosflow.worker WHERE id = :worker_id::uuid AND state = 'live' FOR KEY SHARE
 ), free AS MATERIALIZED (
     SELECT w.id
     FROM dbosflow.workflow w
