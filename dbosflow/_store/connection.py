@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -111,14 +112,25 @@ class Connection(AsyncConnection[TupleRow]):
             os.close(self._socket)
 
     async def _cancel(self, gen: PQGen[Any]) -> None:
-        """Asks the server to give a statement up that nobody waits for any more, or the connection would be stuck."""
-        if self.pgconn.transaction_status != TransactionStatus.ACTIVE:
-            return
+        """Asks the server to give a statement up that nobody waits for any more, or the connection would be stuck.
+
+        More than once: the server passes over a request that comes before it has read the statement. A statement that
+        does not end is ended with its connection.
+        """
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _LONGEST_CANCEL
         try:
-            await self.cancel_safe(timeout=_LONGEST_CANCEL)
-            await super().wait(gen, timeout=_LONGEST_CANCEL)
-        except psycopg.Error:
-            pass
+            while self._is_active() and (left := until - loop.time()) > 0:
+                with suppress(psycopg.Error):
+                    await self.cancel_safe(timeout=left)
+                with suppress(psycopg.Error):
+                    await super().wait(gen, timeout=min(_CHECK_EVERY, left))
+        finally:
+            if self._is_active():
+                self.pgconn.finish()
+
+    def _is_active(self) -> bool:
+        return self.pgconn.transaction_status == TransactionStatus.ACTIVE
 
 
 def _tell(waiting: asyncio.Future[Ready], state: Ready) -> None:

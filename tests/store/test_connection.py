@@ -6,6 +6,7 @@ import asyncio
 import os
 import socket
 import threading
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import psycopg
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LARGE = "x" * (16 * 1024 * 1024)
+CANCEL_REQUEST = (1234 << 16 | 5678).to_bytes(4)
+"""The code of the protocol's message that asks the server to give a statement up."""
 
 
 def test_a_session_that_ends_while_nobody_uses_it_is_noticed(database_url: str) -> None:
@@ -83,6 +86,73 @@ def test_a_cancelled_statement_is_given_up_and_the_connection_goes_on(database_u
             assert row == (2,)
 
     asyncio.run(main())
+
+
+class Slow(Proxy):
+    """Keeps a statement back, ``for_ever`` or until the server has been asked twice to give it up."""
+
+    def __init__(self, url: str, *, for_ever: bool) -> None:
+        super().__init__(url)
+        self.kept_back = threading.Event()
+        self.asked = threading.Event()
+        self._over = threading.Event()
+        self._for_ever = for_ever
+
+    def close(self) -> None:
+        self._over.set()
+        super().close()
+
+    def sent(self, client: socket.socket, data: bytes) -> None:
+        if b"pg_sleep" in data:
+            self.kept_back.set()
+            self._over.wait(30)
+        elif data[4:8] == CANCEL_REQUEST:
+            if self.asked.is_set() and not self._for_ever:
+                self._over.set()
+            self.asked.set()
+
+
+def test_a_statement_is_cancelled_that_the_server_has_yet_to_read(database_url: str) -> None:
+    """It passes over the first request then, and is asked again."""
+
+    async def main(slow: Slow) -> None:
+        async with await connect_async(slow.url) as connection:
+            asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
+            assert await asyncio.to_thread(slow.kept_back.wait, 10)
+            asking.cancel()
+            async with asyncio.timeout(10):
+                with pytest.raises(asyncio.CancelledError):
+                    await asking
+                row = await (await connection.execute("SELECT 2")).fetchone()
+            assert row == (2,)
+
+    with closing(Slow(database_url, for_ever=False)) as slow:
+        asyncio.run(main(slow))
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_statement_that_does_not_end_is_ended_with_its_connection(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, *, again: bool
+) -> None:
+    """When it was given time, or its task is cancelled again: nobody may get a connection that waits for an answer."""
+    if not again:
+        monkeypatch.setattr("dbosflow._store.connection._LONGEST_CANCEL", 0.2)
+
+    async def main(slow: Slow) -> None:
+        connection = await connect_async(slow.url)
+        asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
+        assert await asyncio.to_thread(slow.kept_back.wait, 10)
+        asking.cancel()
+        if again:
+            assert await asyncio.to_thread(slow.asked.wait, 10)
+            asking.cancel()
+        async with asyncio.timeout(10):
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+        assert connection.closed
+
+    with closing(Slow(database_url, for_ever=True)) as slow:
+        asyncio.run(main(slow))
 
 
 def test_notifications_come_while_the_connection_is_idle_busy_or_asked_for_them(database_url: str) -> None:
