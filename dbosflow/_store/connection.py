@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 RV = TypeVar("RV")
 
 _CHECK_EVERY = 0.1
+_CANCEL_AGAIN = 0.1
 _LONGEST_CANCEL = 5.0
 
 
@@ -47,20 +48,10 @@ class Connection(AsyncConnection[TupleRow]):
             self._leave()
             return await super().wait(gen, interval, timeout)
         try:
-            state = next(gen)
-            while True:
-                state = gen.send(await self._ready(state))
-        except StopIteration as done:
-            result: RV = done.value
-            return result
+            return await self._drive(gen)
         except asyncio.CancelledError:
-            self._leave()
-            await self._cancel(gen)
+            await self._give_up(gen)
             raise
-        finally:
-            self._waiting = None
-            if self.pgconn.status == ConnStatus.BAD:
-                self._leave()
 
     async def close(self) -> None:
         """Closes the connection."""
@@ -68,6 +59,20 @@ class Connection(AsyncConnection[TupleRow]):
         await super().close()
         if self._waiting is not None:  # another task's statement, which will find out
             _tell(self._waiting, Ready.R)
+
+    async def _drive(self, gen: PQGen[RV], ready: Ready | None = None) -> RV:
+        """Begins ``gen``, or goes on with it, as if the socket had become ``ready``."""
+        try:
+            state = gen.send(ready)  # type: ignore[arg-type]  # that a generator begins with None
+            while True:
+                state = gen.send(await self._ready(state))
+        except StopIteration as done:
+            result: RV = done.value
+            return result
+        finally:
+            self._waiting = None
+            if self.pgconn.status == ConnStatus.BAD:
+                self._leave()
 
     async def _ready(self, state: Wait) -> Ready:
         """Waits until the server has answered, or, for what did not fit into the socket, until there is room in it."""
@@ -111,24 +116,27 @@ class Connection(AsyncConnection[TupleRow]):
             loop.remove_writer(self._socket)
             os.close(self._socket)
 
-    async def _cancel(self, gen: PQGen[Any]) -> None:
-        """Asks the server to give a statement up that nobody waits for any more, or the connection would be stuck.
+    async def _give_up(self, gen: PQGen[Any]) -> None:
+        """Asks the server to end a statement that nobody waits for any more, or the connection would be stuck.
 
-        More than once: the server passes over a request that comes before it has read the statement. A statement that
-        does not end is ended with its connection.
+        More than once: the server passes over a request that comes before it has read the statement. If that does not
+        end, the connection does.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + _LONGEST_CANCEL
         try:
-            while self._is_active() and (left := until - loop.time()) > 0:
+            while self._is_active and (left := until - loop.time()) > 0:
                 with suppress(psycopg.Error):
                     await self.cancel_safe(timeout=left)
-                with suppress(psycopg.Error):
-                    await super().wait(gen, timeout=min(_CHECK_EVERY, left))
+                with suppress(psycopg.Error, TimeoutError):
+                    async with asyncio.timeout(min(_CANCEL_AGAIN, left)):
+                        await self._drive(gen, Ready.R)  # the answer may have been read already
         finally:
-            if self._is_active():
+            if self._is_active:
+                self._leave()
                 self.pgconn.finish()
 
+    @property
     def _is_active(self) -> bool:
         return self.pgconn.transaction_status == TransactionStatus.ACTIVE
 

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from dbosflow._store.connect import connect_async
+from dbosflow._store.connection import Connection
 from tests.behaviour.proxy import Proxy
 from tests.runtime.patience import until
 from tests.runtime.sessions import cut
@@ -128,6 +129,27 @@ def test_a_statement_is_cancelled_that_the_server_has_yet_to_read(database_url: 
 
     with closing(Slow(database_url, for_ever=False)) as slow:
         asyncio.run(main(slow))
+
+
+def test_a_statement_is_cancelled_whose_answer_is_there(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was read already, so no more comes: neither the task nor the connection waits for that."""
+    readable = Connection._readable
+
+    async def main() -> None:
+        def read_and_cancel(self: Connection) -> None:
+            readable(self)
+            asking.cancel()
+
+        async with await connect_async(database_url) as connection:
+            monkeypatch.setattr(Connection, "_readable", read_and_cancel)
+            asking = asyncio.create_task(connection.execute("SELECT 1"))
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            monkeypatch.undo()
+            row = await (await connection.execute("SELECT 2")).fetchone()
+            assert row == (2,)
+
+    asyncio.run(main())
 
 
 @pytest.mark.parametrize("again", [False, True])
