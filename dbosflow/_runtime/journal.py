@@ -3,10 +3,12 @@
 Every durable record of every run of a lane is appended in memory; the journal takes all that is pending, writes it as
 ONE statement (one round trip, one WAL flush), and only then wakes who waits. While that statement is under way the next
 batch gathers, so a lone step pays one commit and no artificial delay, and a thousand concurrent steps share a handful.
+What a large batch sets free goes on while the next one is under way, so that neither the server nor the loop waits for
+the other.
 
 What can become of a batch::
 
-    gather ──► send ──► written ──────────────────────────► acknowledge: hand on, wake readers, notify
+    gather ──► send ──► written ──────────────────────────► acknowledge: wake readers, notify, hand on
                 │  ▲
                 │  └─ connection lost, overload, read-only ── witness: there? ─► acknowledge
                 │        (the same batch again)                  not there ─► send
@@ -59,6 +61,8 @@ _LONGEST_PAUSE = 1.0
 _OFTEN = 5
 _MOST_SLICES = 200
 """Runs and starts in one batch: with more, the loop has nothing to do while the server writes, and then the server."""
+_MANY = 32
+"""Runs and starts in a batch from which on handing it on is worth doing while the next one is under way."""
 _MOST_LOST_PLACES = 1000
 """How often the end of an input may lose its place to writers before its run reloads: then something else is wrong."""
 
@@ -118,6 +122,8 @@ class Journal(Service):
         self._starts: deque[Start] = deque()
         self._last: list[tuple[Run, Ending]] = []
         self._under_way: Batch | None = None
+        self._durable: deque[tuple[Slice | Start, set[str]]] = deque()
+        """What is durable and has yet to be handed on, each with the ids that its statement inserted."""
         self._lease_is_over = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -163,8 +169,12 @@ class Journal(Service):
 
     @asynccontextmanager
     async def lane(self) -> AsyncIterator[Any]:
-        """The lane's connection, between two batches: for claims, which the fence covers, too."""
+        """The lane's connection, between two batches: for claims, which the fence covers, too.
+
+        What is durable is handed on by then: a workflow of the lane that nobody runs would be taken for a lost one.
+        """
         async with self._lane.lock:
+            self._hand_on()
             yield await self._lane.connection()
 
     # -- the loop ----------------------------------------------------------------------------------------------------
@@ -178,28 +188,61 @@ class Journal(Service):
             self._gathered_at = time.monotonic()
         batch = self._under_way or self._gather()
         if batch.empty:
+            if self._durable:
+                self._hand_on()
+                return True
             self._idle.set()
             return False
         self._under_way = batch
+        if self._durable:
+            self._loop.call_soon(self._hand_on)  # when the batch is on the wire, or has to wait for something
         async with self._lane.lock:
             if self.tripwire is None or not await self._dies(self.tripwire, batch, written=False):
                 await self._settle(batch)
         self._under_way = None
-        if not (self._submitted or self._starts):
-            await asyncio.sleep(0)  # what the batch has set free goes on first, and what it appends is gathered at once
+        await self._go_on()
         return True
+
+    async def _go_on(self) -> None:
+        """Hands a small batch on now, a large one when the next is on its way; half of it if nothing else is pending.
+
+        The other half then goes on while that is under way which the first appends.
+        """
+        others = bool(self._submitted or self._starts)
+        if len(self._durable) < _MANY:
+            self._hand_on()
+        elif not others:
+            self._hand_on(len(self._durable) // 2)
+        if not others:
+            await asyncio.sleep(0)  # what was set free goes on first, and what it appends is gathered at once
+
+    def _hand_on(self, count: int | None = None) -> None:
+        """Runs go on from what is durable, children begin, and who waits for a start hears of it."""
+        while self._durable and count != 0:
+            part, started = self._durable.popleft()
+            count = None if count is None else count - 1
+            if not isinstance(part, Slice):
+                part.decided(take_out(started, part.workflow_id))
+                continue
+            part.acknowledged(started)
+            if part.ending is not None:
+                self._owner.ended(part.run, part.ending)
 
     def _gather(self) -> Batch:
         """Takes what is pending, up to the limit of a batch; a run's entries in their order."""
         limit = self._settings.batch_bytes
         starts = self._take_starts()
         limit -= sum([len(start.input) + 200 for start in starts])
-        slices = [Slice(run, [ending]) for run, ending in self._last]
-        self._last = []
+        held = {part.run for part, _ in self._durable if isinstance(part, Slice)}  # their next place is not known yet
+        slices = [Slice(run, [ending]) for run, ending in self._last if run not in held]
+        self._last = [(run, ending) for run, ending in self._last if run in held]
         for _ in range(min(len(self._submitted), _MOST_SLICES - len(starts))):
             if limit <= 0 and (slices or starts):
                 break
             run = self._submitted.popleft()
+            if run in held:
+                self._submitted.append(run)
+                continue
             entries, more = run.take(max(limit, 1))
             if more and not run.submitted:
                 run.submitted = True
@@ -302,11 +345,13 @@ class Journal(Service):
         """The database or the driver refuses something in the batch for its data."""
         if batch.sent > 1 and isinstance(error, psycopg.errors.UniqueViolation) and await self._is_durable(batch):
             self._acknowledge(batch, frozenset())
+            self._hand_on()
             return
         parts = batch.split_off_inputs() if isinstance(error, psycopg.errors.UniqueViolation) else batch.split()
         if len(parts) > 1:
             for part in parts:
                 await self._settle(part)
+                self._hand_on()
             return
         if batch.starts:
             batch.starts[0].decided(_unfit(error))
@@ -342,6 +387,7 @@ class Journal(Service):
 
     async def _lane_lost(self, batch: Batch) -> None:
         logger.warning("the lease of worker %s is lost; its runs go on elsewhere", self._lane.id)
+        self._hand_on()
         self._owner.lane_lost()
         self._starts.extendleft(reversed(batch.starts))
         self._under_way = None
@@ -361,22 +407,19 @@ class Journal(Service):
             self._acknowledge(batch, started)
 
     def _acknowledge(self, batch: Batch, started: Iterable[str]) -> None:
-        """The batch is durable: runs go on, readers wake, peers hear of it."""
+        """The batch is durable: readers wake, peers hear of it, and its runs may go on."""
         if self._observer is not None:
             self._observer.flushed(batch, time.monotonic() - self._gathered_at)
         topics = [topic for part in batch.slices for topic in part.topics()]
         if topics:
             self._announce(topics, at_once=any(part.is_awaited_elsewhere for part in batch.slices))
         new = set(started)
-        for part in batch.slices:
-            part.acknowledged(new)
-            if part.ending is not None:
-                self._owner.ended(part.run, part.ending)
-        for start in batch.starts:
-            start.decided(take_out(new, start.workflow_id))
+        parts: list[Slice | Start] = [*batch.slices, *batch.starts]
+        self._durable.extend((part, new) for part in parts)
 
     def give_up(self) -> None:
         """Ends what could not be written when the journal closes: starts hear of it."""
+        self._hand_on()
         for start in (*(self._under_way.starts if self._under_way else ()), *self._starts):
             start.decided(LeaseLostError("the engine closed before the start was durable"))
         self._starts.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,11 @@ from tests.runtime.bench import Bench, before_sending, end, record, sqlstate, wr
 from tests.runtime.patience import until
 
 if TYPE_CHECKING:
+    from dbosflow._runtime.run import Run
     from dbosflow._store.batch import BatchResult, BatchRows
+    from tests.runtime.bench import Send
+
+MANY = journal_module._MANY
 
 
 @step
@@ -117,6 +122,102 @@ def test_what_was_written_before_a_record_is_durable_with_it_or_before(database_
                 write(run, str(number))
                 await record(run, str(number))
                 assert await bench.rows("SELECT sum(count) FROM dbosflow.stream_block") == [(number + 1,)]
+
+    asyncio.run(main())
+
+
+def test_a_large_batch_is_handed_on_while_the_next_is_under_way(database_url: str) -> None:
+    """Not before the next is sent, and not only after it."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            runs = [await bench.run(f"w{number}") for number in range(2 * MANY)]
+            at_sending: list[bool] = []
+            meanwhile: list[bool] = []
+
+            async def while_the_first_is_under_way(send: Send) -> BatchResult:
+                late.extend(record(run, "late") for run in runs[MANY:])
+                return await send()
+
+            async def while_the_second_is_under_way(send: Send) -> BatchResult:
+                at_sending.extend(waiter.done() for waiter in early)
+                with suppress(AssertionError):  # it would be the journal's to hear
+                    await until(lambda: all(waiter.done() for waiter in early))
+                meanwhile.extend(waiter.done() for waiter in early)
+                return await send()
+
+            bench.faults.extend([while_the_first_is_under_way, while_the_second_is_under_way])
+            late: list[asyncio.Future[None]] = []
+            early = [record(run, "early") for run in runs[:MANY]]
+            await asyncio.gather(*early)
+            await asyncio.gather(*late)
+            assert at_sending == [False] * MANY
+            assert meanwhile == [True] * MANY
+
+    asyncio.run(main())
+
+
+def test_one_half_of_a_large_batch_goes_on_while_what_the_other_appended_is_under_way(database_url: str) -> None:
+    """If nothing else is pending. From there on the halves take turns, and neither loop nor server waits."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            runs = [await bench.run(f"w{number}") for number in range(MANY)]
+            await bench.forget()
+
+            async def steps(run: Run) -> None:
+                for key in ("a", "b", "c"):
+                    await record(run, key)
+
+            await asyncio.gather(*map(steps, runs))
+            assert [len(rows.records) for rows in bench.sent] == [MANY, *[MANY // 2] * 4]
+
+    asyncio.run(main())
+
+
+def test_what_a_run_writes_goes_after_what_is_durable_and_not_handed_on(database_url: str) -> None:
+    """Its numbers are given by then."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            runs = [await bench.run(f"w{number}") for number in range(MANY + 1)]
+            await bench.forget()
+
+            async def more_is_written(send: Send) -> BatchResult:
+                late.extend(record(run, "late") for run in runs)
+                return await send()
+
+            bench.faults.append(more_is_written)
+            late: list[asyncio.Future[None]] = []
+            early = [record(run, "early") for run in runs[:MANY]]
+            await asyncio.gather(*early)
+            await asyncio.gather(*late)
+            assert [len(rows.records) for rows in bench.sent] == [MANY, 1, MANY]
+            written = await bench.rows("SELECT key, seq FROM dbosflow.step WHERE workflow_id = 'w0' ORDER BY seq")
+            assert written == [("early", 0), ("late", 1)]
+
+    asyncio.run(main())
+
+
+def test_who_has_the_lane_finds_everything_handed_on_that_is_durable(database_url: str) -> None:
+    """Or a claim would take a start that is durable, and about to be run, for one that nobody runs."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+
+            async def use_the_lane() -> list[bool]:
+                async with bench.journal.lane():
+                    return [one.done() for one in started]
+
+            async def somebody_waits_for_the_lane(send: Send) -> BatchResult:
+                using.append(asyncio.create_task(use_the_lane()))
+                return await send()
+
+            bench.faults.append(somebody_waits_for_the_lane)
+            using: list[asyncio.Task[list[bool]]] = []
+            started = [bench.start(f"w{number}") for number in range(MANY)]
+            await asyncio.gather(*started)
+            assert await using[0] == [True] * MANY
 
     asyncio.run(main())
 
