@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dbosflow.config import Settings
 
 
-_LATER = 0.002
+_LATER = 0.01
 """Seconds until a hint goes that is not urgent."""
 _LAST_ANSWER = 1.0
 """Seconds that the last statement gets to be answered when the notifier closes."""
