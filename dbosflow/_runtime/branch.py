@@ -176,6 +176,10 @@ class Strand(Coroutine[Any, Any, Any]):
         return getattr(self._coroutine, "cr_await", None)
 
 
+_BODY = Producer("")
+"""The workflow's own branch, in every run: most runs write nothing."""
+
+
 class Branch:
     """One thread of control of a run, and the counters that make its keys."""
 
@@ -184,7 +188,7 @@ class Branch:
     def __init__(self, run: Run, path: str) -> None:
         self.run = run
         self.path = path
-        self.producer = Producer(path)
+        self.producer = Producer(path) if path else _BODY
         self.owner: Owner | None = None
         self.operation: str | None = None
         """The key of the operation under way, for the watchdog."""

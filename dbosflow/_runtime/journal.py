@@ -61,6 +61,8 @@ _LONGEST_PAUSE = 1.0
 _OFTEN = 5
 _MOST_SLICES = 200
 """Runs and starts in one batch: with more, the loop has nothing to do while the server writes, and then the server."""
+_LEAST_STARTS = 50
+"""How many of them may be starts, however much is written by what runs."""
 _MANY = 32
 """Runs and starts in a batch from which on handing it on is worth doing while the next one is under way."""
 _MOST_LOST_PLACES = 1000
@@ -229,15 +231,16 @@ class Journal(Service):
                 self._owner.ended(part.run, part.ending)
 
     def _gather(self) -> Batch:
-        """Takes what is pending, up to the limit of a batch; a run's entries in their order."""
+        """Takes what is pending, up to the limit of a batch; a run's entries in their order.
+
+        What runs goes before what is to begin, which has a part of each batch for itself all the same.
+        """
         limit = self._settings.batch_bytes
-        starts = self._take_starts()
-        limit -= sum([len(start.input) + 200 for start in starts])
         held = {part.run for part, _ in self._durable if isinstance(part, Slice)}  # their next place is not known yet
         slices = [Slice(run, [ending]) for run, ending in self._last if run not in held]
         self._last = [(run, ending) for run, ending in self._last if run in held]
-        for _ in range(min(len(self._submitted), _MOST_SLICES - len(starts))):
-            if limit <= 0 and (slices or starts):
+        for _ in range(min(len(self._submitted), _MOST_SLICES - min(len(self._starts), _LEAST_STARTS))):
+            if limit <= 0 and slices:
                 break
             run = self._submitted.popleft()
             if run in held:
@@ -250,14 +253,15 @@ class Journal(Service):
             if entries and (run.stopping is None or run.contradiction is not None):
                 slices.append(Slice(run, entries))
                 limit -= sum([entry.size for entry in entries])
-        return Batch(slices, starts)
+        return Batch(slices, self._take_starts(_MOST_SLICES - len(slices), limit))
 
-    def _take_starts(self) -> list[Start]:
-        """The pending starts, an id once: the same id again is decided by the first."""
+    def _take_starts(self, count: int, limit: int) -> list[Start]:
+        """So many pending starts, about ``limit`` bytes; an id once: the same id again is decided by the first."""
         taken: dict[str, Start] = {}
         again: list[Start] = []
-        while self._starts and len(taken) < _MOST_SLICES:
+        while self._starts and len(taken) < count and (limit > 0 or not taken):
             start = self._starts.popleft()
+            limit -= len(start.input) + 200
             if taken.setdefault(start.workflow_id, start) is not start:
                 again.append(start)
         self._starts.extend(again)

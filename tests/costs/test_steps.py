@@ -92,13 +92,14 @@ def test_steps_of_concurrent_workflows_share_their_batches(open_engine: OpenEngi
 
 
 def test_a_thousand_starts_at_once_are_a_handful_of_batches(open_engine: OpenEngine, line: Wire) -> None:
-    """Of 200 each, so that server and loop work at the same time. So are their ends, and the hints to others."""
+    """Of at most 200 each, so that server and loop work at the same time; the first ends go with the last starts."""
 
     async def main() -> None:
         async with open_engine() as engine:
             with line.counted() as counts:
                 await asyncio.gather(*(engine.start_async(costs_sequence, 0) for _ in range(1000)))
-            assert 5 <= counts.executed["batch starts"] <= 7
+            starting = sum(count for name, count in counts.executed.items() if "starts" in name)
+            assert 5 <= starting <= 15
             with line.counted() as counts:
                 await asyncio.gather(*(engine.run_async(costs_sequence, 0) for _ in range(1000)))
             assert counts.batches <= 20

@@ -254,6 +254,36 @@ def test_a_batch_has_a_limit_and_order_is_kept_across_it(database_url: str) -> N
     asyncio.run(main())
 
 
+def test_the_starts_of_a_batch_have_its_limit_too(database_url: str) -> None:
+    """One at least goes with each batch."""
+
+    async def main() -> None:
+        async with Bench(database_url, batch_bytes=2000) as bench:
+            await asyncio.gather(*(bench.start(f"w{number}", f'{{"text":"{"x" * 1000}"}}') for number in range(6)))
+            assert [len(rows.starts) for rows in bench.sent] == [2, 2, 2]
+            bench.sent.clear()
+            await asyncio.gather(*(bench.start(f"v{number}", f'{{"text":"{"x" * 3000}"}}') for number in range(3)))
+            assert [len(rows.starts) for rows in bench.sent] == [1, 1, 1]
+
+    asyncio.run(main())
+
+
+def test_what_runs_goes_before_what_is_to_begin_and_does_not_keep_it_out(database_url: str) -> None:
+    """Or all that was ever started would be under way at once, in memory, and nothing of it would end."""
+    most, least_starts = journal_module._MOST_SLICES, journal_module._LEAST_STARTS
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            runs = await asyncio.gather(*(bench.run(f"w{number}") for number in range(most)))
+            await bench.forget()
+            started = [bench.start(f"v{number}") for number in range(most)]
+            await asyncio.gather(*(record(run, "a") for run in runs))
+            assert (len(bench.sent[0].records), len(bench.sent[0].starts)) == (most - least_starts, least_starts)
+            await asyncio.gather(*started)
+
+    asyncio.run(main())
+
+
 def _record(key: str) -> Any:
     from dbosflow._runtime.entries import Record
 
