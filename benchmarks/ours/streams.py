@@ -110,7 +110,8 @@ async def _latency(job: Job, *, streams: int) -> Figures:
             ids = [f"ticking-{number}" for number in range(streams)]
             reader.tell(ids)
             with metered(job.url) as meter:
-                started = [await engine.start_async(ticking.options(workflow_id=one), job.size, 0.02) for one in ids]
+                starting = [engine.start_async(ticking.options(workflow_id=one), job.size, 0.02) for one in ids]
+                started = await asyncio.gather(*starting)
                 await asyncio.gather(*(handle.result_async() for handle in started))
             lags, last = await asyncio.to_thread(reader.hear)
     values = job.size * streams

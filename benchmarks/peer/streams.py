@@ -110,7 +110,7 @@ async def _latency(job: Job, streams: int, coalesce: float | None) -> Figures:
             await asyncio.to_thread(reader.hear)
             ids = [f"ticking-{coalesce}-{number}" for number in range(streams)]
             with metered(job.url) as meter:
-                handles = [await _start(one, job.size, 0.02) for one in ids]
+                handles = await asyncio.gather(*(_start(one, job.size, 0.02) for one in ids))
                 reader.tell(ids)
                 await asyncio.gather(*(handle.get_result() for handle in handles))
             lags, last = await asyncio.to_thread(reader.hear)
