@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 _WRITERS = 50
 _VALUES_EACH = 200
+_INTERVAL = 0.02
 
 
 @workflow
@@ -44,9 +45,9 @@ async def writing_in_step(gate: str, values: int) -> None:
 
 
 @workflow
-async def ticking(values: int, interval: float) -> None:
+async def ticking(values: int, interval: float, late: float = 0.0) -> None:
     """Writes the time into its stream, a value each interval; the pace does not slip."""
-    began = time.monotonic()
+    began = time.monotonic() + late
     for number in range(values):
         await asyncio.sleep(max(0.0, began + number * interval - time.monotonic()))
         await write_stream_async("times", time.monotonic())
@@ -98,7 +99,7 @@ def latency(job: Job) -> Figures:
 
 
 def latency_of_fifty(job: Job) -> Figures:
-    """50 such streams, each with a reader, all of them in one other process."""
+    """50 such streams, one a little after the other, each with a reader; all of those in one other process."""
     return loop.run(_latency(job, streams=_WRITERS))
 
 
@@ -110,8 +111,14 @@ async def _latency(job: Job, *, streams: int) -> Figures:
             ids = [f"ticking-{number}" for number in range(streams)]
             reader.tell(ids)
             with metered(job.url) as meter:
-                starting = [engine.start_async(ticking.options(workflow_id=one), job.size, 0.02) for one in ids]
-                started = await asyncio.gather(*starting)
+                started = await asyncio.gather(
+                    *(
+                        engine.start_async(
+                            ticking.options(workflow_id=one), job.size, _INTERVAL, _INTERVAL * number / streams
+                        )
+                        for number, one in enumerate(ids)
+                    )
+                )
                 await asyncio.gather(*(handle.result_async() for handle in started))
             lags, last = await asyncio.to_thread(reader.hear)
     values = job.size * streams

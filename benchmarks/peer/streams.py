@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
 _WRITERS = 50
+_INTERVAL = 0.02
 _PATIENCE = 30
 # The shortest interval that it allows between two notifications; 10 ms by default.
 _SHORTEST = 0.001
@@ -48,9 +49,9 @@ async def writing_in_step(gate: str, values: int) -> None:
 
 
 @DBOS.workflow()
-async def ticking(values: int, interval: float) -> None:
+async def ticking(values: int, interval: float, late: float = 0.0) -> None:
     """Writes the time into its stream, a value each interval; the pace does not slip while it can be kept."""
-    began = time.monotonic()
+    began = time.monotonic() + late
     for number in range(values):
         await asyncio.sleep(max(0.0, began + number * interval - time.monotonic()))
         await DBOS.write_stream_async("times", time.monotonic())
@@ -93,7 +94,7 @@ def latency(job: Job) -> Figures:
 
 
 def latency_of_fifty(job: Job) -> Figures:
-    """50 such streams, each with a reader, all of them in one other process."""
+    """50 such streams, one a little after the other, each with a reader; all of those in one other process."""
     return _both(job, streams=_WRITERS)
 
 
@@ -110,7 +111,9 @@ async def _latency(job: Job, streams: int, coalesce: float | None) -> Figures:
             await asyncio.to_thread(reader.hear)
             ids = [f"ticking-{coalesce}-{number}" for number in range(streams)]
             with metered(job.url) as meter:
-                handles = await asyncio.gather(*(_start(one, job.size, 0.02) for one in ids))
+                handles = await asyncio.gather(
+                    *(_start(one, job.size, _INTERVAL, _INTERVAL * number / streams) for number, one in enumerate(ids))
+                )
                 reader.tell(ids)
                 await asyncio.gather(*(handle.get_result() for handle in handles))
             lags, last = await asyncio.to_thread(reader.hear)
@@ -118,9 +121,9 @@ async def _latency(job: Job, streams: int, coalesce: float | None) -> Figures:
     return delays(lags) | {"rate": values / (last - meter.started)} | meter.costs(values)
 
 
-async def _start(workflow_id: str, values: int, interval: float) -> Any:
+async def _start(workflow_id: str, values: int, interval: float, late: float = 0.0) -> Any:
     with SetWorkflowID(workflow_id):
-        return await DBOS.start_workflow_async(ticking, values, interval)
+        return await DBOS.start_workflow_async(ticking, values, interval, late)
 
 
 def _read_times(pipe: Connection, url: str) -> None:
