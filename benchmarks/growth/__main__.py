@@ -1,7 +1,7 @@
 """``python -m benchmarks.growth``: is the cost of one operation the same when there is a lot of everything?
 
 Each size has a database and a process of its own; the sizes take turns, operation by operation, and the medians of the
-rounds are compared. Ten million finished workflows take about 15 GB of disk and half an hour.
+rounds are compared. Ten million finished workflows take about 18 GB of disk and ten minutes or more.
 """
 
 from __future__ import annotations
