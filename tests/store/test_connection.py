@@ -7,7 +7,7 @@ import os
 import socket
 import threading
 from contextlib import closing
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -72,6 +72,18 @@ def test_what_is_larger_than_the_socket_goes_both_ways(database_url: str) -> Non
     asyncio.run(main())
 
 
+async def _is_given_up(asking: asyncio.Task[Any]) -> None:
+    async with asyncio.timeout(10):
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+
+async def _goes_on(connection: Connection) -> None:
+    async with asyncio.timeout(10):
+        row = await (await connection.execute("SELECT 2")).fetchone()
+    assert row == (2,)
+
+
 def test_a_cancelled_statement_is_given_up_and_the_connection_goes_on(database_url: str) -> None:
     """The server is asked to stop, and the next statement gets its own answer."""
 
@@ -80,11 +92,8 @@ def test_a_cancelled_statement_is_given_up_and_the_connection_goes_on(database_u
             asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
             await until(lambda: connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE)
             asking.cancel()
-            async with asyncio.timeout(10):
-                with pytest.raises(asyncio.CancelledError):
-                    await asking
-                row = await (await connection.execute("SELECT 2")).fetchone()
-            assert row == (2,)
+            await _is_given_up(asking)
+            await _goes_on(connection)
 
     asyncio.run(main())
 
@@ -121,11 +130,8 @@ def test_a_statement_is_cancelled_that_the_server_has_yet_to_read(database_url: 
             asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
             assert await asyncio.to_thread(slow.kept_back.wait, 10)
             asking.cancel()
-            async with asyncio.timeout(10):
-                with pytest.raises(asyncio.CancelledError):
-                    await asking
-                row = await (await connection.execute("SELECT 2")).fetchone()
-            assert row == (2,)
+            await _is_given_up(asking)
+            await _goes_on(connection)
 
     with closing(Slow(database_url, for_ever=False)) as slow:
         asyncio.run(main(slow))
@@ -143,11 +149,9 @@ def test_a_statement_is_cancelled_whose_answer_is_there(database_url: str, monke
         async with await connect_async(database_url) as connection:
             monkeypatch.setattr(Connection, "_readable", read_and_cancel)
             asking = asyncio.create_task(connection.execute("SELECT 1"))
-            with pytest.raises(asyncio.CancelledError):
-                await asking
+            await _is_given_up(asking)
             monkeypatch.undo()
-            row = await (await connection.execute("SELECT 2")).fetchone()
-            assert row == (2,)
+            await _goes_on(connection)
 
     asyncio.run(main())
 
@@ -168,9 +172,7 @@ def test_a_statement_that_does_not_end_is_ended_with_its_connection(
         if again:
             assert await asyncio.to_thread(slow.asked.wait, 10)
             asking.cancel()
-        async with asyncio.timeout(10):
-            with pytest.raises(asyncio.CancelledError):
-                await asking
+        await _is_given_up(asking)
         assert connection.closed
 
     with closing(Slow(database_url, for_ever=True)) as slow:
