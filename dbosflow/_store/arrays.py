@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 _HEAD = Struct(">iiiii")
 _LENGTH = Struct(">i").pack
+_LENGTH_SIZE = 4
 _NULL = _LENGTH(-1)
 
 
@@ -45,6 +46,13 @@ class ArrayType:
         try:
             body = [_NULL if one is None else item(one) for one in items] if holds_null else map(item, items)
             return _HEAD.pack(1, holds_null, self.item_oid, len(items), 1) + b"".join(body)
+        except struct.error as error:
+            raise OverflowError(str(error)) from error
+
+    def dump_one(self, item: Any) -> bytes:
+        """A parameter of the items' own type; raises as :meth:`dump`."""
+        try:
+            return self.item(item)[_LENGTH_SIZE:]
         except struct.error as error:
             raise OverflowError(str(error)) from error
 

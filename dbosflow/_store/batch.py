@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 _SECTION = re.compile(r"^-- \[(\w+)\n(.*?)^-- \]\n", re.MULTILINE | re.DOTALL)
 
 _CAST = re.compile(r":(\w+)::(\w+(?: precision)?\[\])")
+_UNNEST = re.compile(r"unnest\((:\w+::\w+(?: precision)?)\[\]\)")
+_CARDINALITY = re.compile(r"cardinality\(:\w+::text\[\]\)")
 _UUID = 2950
 """The type id of the worker's."""
 _TEXT = 25
@@ -90,6 +92,16 @@ class BatchRows:
             for row in _COLUMNS[section]:
                 yield from zip(*getattr(self, f"{row}s"), strict=True)
 
+    def values(self) -> list[Any]:
+        """The only row of each section, its values in the order of :func:`parameters`."""
+        return [value for section in self.shape() for row in _COLUMNS[section] for value in getattr(self, f"{row}s")[0]]
+
+    @property
+    def single(self) -> bool:
+        """Whether each section has one row: a batch of one record, one value, one start or one end."""
+        rows = (self.runs, self.starts, self.records, self.tails, self.blocks, self.inputs, self.ends)
+        return max(map(len, rows)) == 1
+
 
 @cache
 def parameters(shape: tuple[str, ...]) -> tuple[str, ...]:
@@ -112,25 +124,32 @@ class BatchResult:
 
 
 @cache
-def batch_statement(shape: tuple[str, ...], schema: str) -> str:
-    """The batch statement with only the sections of ``shape``."""
+def batch_statement(shape: tuple[str, ...], schema: str, *, single: bool = False) -> str:
+    """The batch statement with only the sections of ``shape``.
+
+    If ``single``, with a plain value in the place of each array: for one row of each section the server takes a sixth
+    less time, since it sets up no node that unnests.
+    """
 
     def keep(section: re.Match[str]) -> str:
         return section[2] if section[1] in shape else ""
 
-    return statements.prepare(_SECTION.sub(keep, statements.source("batch")["batch"]), schema)
+    text = _SECTION.sub(keep, statements.source("batch")["batch"])
+    if single:
+        text = _CARDINALITY.sub("1", _UNNEST.sub(r"\1", text))
+    return statements.prepare(text, schema)
 
 
 @cache
-def _prepared(shape: tuple[str, ...], schema: str) -> tuple[Statement, tuple[ArrayType, ...]]:
-    """The statement of a shape as the wire takes it, and the types of its arrays."""
+def _prepared(shape: tuple[str, ...], schema: str, *, single: bool) -> tuple[Statement, tuple[ArrayType, ...]]:
+    """The statement of a shape as the wire takes it, and the types of its arrays, or of single values."""
     names = parameters(tuple(section for section in shape if section != _TIMELINE))
-    singles = {"worker_id": _UUID} | ({"timeline": _TEXT} if _TIMELINE in shape else {})
-    text = statements.numbered(batch_statement(shape, schema), (*singles, *names))
+    others = {"worker_id": _UUID} | ({"timeline": _TEXT} if _TIMELINE in shape else {})
+    text = statements.numbered(batch_statement(shape, schema, single=single), (*others, *names))
     types = tuple(_types()[name] for name in names)
-    return Statement(
-        f"dbosflow_batch_{'_'.join(shape)}".encode(), text.encode(), (*singles.values(), *(one.oid for one in types))
-    ), types
+    name = f"dbosflow_batch_{'one_' if single else ''}{'_'.join(shape)}"
+    oids = (one.item_oid if single else one.oid for one in types)
+    return Statement(name.encode(), text.encode(), (*others.values(), *oids)), types
 
 
 async def write_batch(
@@ -141,11 +160,15 @@ async def write_batch(
     Raises what psycopg raises; then nothing is known of it until a witness is asked for.
     """
     shape = rows.shape() if timeline is None else (_TIMELINE, *rows.shape())
-    statement, types = _prepared(shape, schema)
+    single = rows.single
+    statement, types = _prepared(shape, schema, single=single)
     values: list[bytes | None] = [worker_id.bytes] if timeline is None else [worker_id.bytes, timeline.encode()]
-    for array_type, items in zip(types, rows.arrays(), strict=True):
-        # ``unnest`` fills up with nulls what is NULL as a whole: that are most columns of most batches.
-        values.append(None if items.count(None) == len(items) else array_type.dump(items))
+    if single:
+        values += [None if one is None else kind.dump_one(one) for kind, one in zip(types, rows.values(), strict=True)]
+    else:
+        for kind, items in zip(types, rows.arrays(), strict=True):
+            # ``unnest`` fills up with nulls what is NULL as a whole: that are most columns of most batches.
+            values.append(None if items.count(None) == len(items) else kind.dump(items))
     result = await execute(connection, statement, values, prepare=connection.prepare_threshold is not None)
     row = {result.fname(column): result.get_value(0, column) for column in range(result.nfields)}
     started, timeline_found = row.get(b"started"), row.get(b"timeline")

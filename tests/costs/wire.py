@@ -124,7 +124,10 @@ class Counts:
 
     @property
     def executed(self) -> Counter[str]:
-        """How often each statement was executed; a batch is ``batch`` and the sections that it has rows for."""
+        """How often each statement was executed; a batch is ``batch`` and the sections that it has rows for.
+
+        Before these ``one_`` if it has one row of each, which it sends as plain values, and no arrays.
+        """
         return self._count("execute")
 
     @property

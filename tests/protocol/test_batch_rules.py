@@ -7,6 +7,8 @@ import pytest
 
 from tests.protocol.schedules import Database, Slice, batch, on_a_database
 
+pytestmark = pytest.mark.usefixtures("both_forms")
+
 
 @on_a_database
 async def test_a_start_and_a_record_of_it_do_not_travel_together(db: Database) -> None:

@@ -18,6 +18,8 @@ from tests.protocol.schedules import SCHEMA, Database, Slice, on_a_database
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+pytestmark = pytest.mark.usefixtures("both_forms")
+
 SLICES: dict[str, Callable[[int], Slice]] = {
     "record": lambda epoch: Slice("w", epoch).record("a"),
     "block": lambda epoch: Slice("w", epoch).values(0, 3),

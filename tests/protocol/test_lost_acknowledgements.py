@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from dbosflow._store.batch import BatchRows
     from tests.protocol.schedules import Lane
 
+pytestmark = pytest.mark.usefixtures("both_forms")
+
 SHAPES: dict[str, Callable[[], Slice]] = {
     "records": lambda: Slice("w").record("a").record("b", seq=1),
     "blocks": lambda: Slice("w").values(0, 2),

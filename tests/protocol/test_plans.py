@@ -132,6 +132,23 @@ async def test_a_small_batch_reads_only_its_own_rows(db: Database, size: int) ->
 
 
 @on_a_database
+async def test_a_batch_of_one_row_unnests_nothing(db: Database) -> None:
+    """The lone step, value, start or end is a few index probes, and no node that arrays need is set to work."""
+    lane = await db.lane()
+    rows = batch(Slice("w2").record("second", seq=1).closed(5).end(), starts=("new",))
+    assert rows.single
+    names = await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA, single=True))
+    values = {"worker_id": lane.id, **dict(zip(parameters(rows.shape()), rows.values(), strict=True))}
+    await explain(lane.connection, "batch", [values[name] for name in names])
+    await populate(db, worker_id=lane.id)
+    plan = await explain(lane.connection, "batch", [values[name] for name in names])
+    assert "ProjectSet" not in {node["Node Type"] for node in plan.nodes if node["Actual Loops"]}
+    assert plan.access("workflow") == {"workflow_pkey"}
+    assert plan.access("stream_block") == {"stream_block_pkey"}
+    assert plan.work <= 1
+
+
+@on_a_database
 async def test_a_claim_reads_the_queue_in_its_order(db: Database) -> None:
     """Through its index, and no further than it takes: a long queue costs no more than a short one."""
     lane = await db.lane()

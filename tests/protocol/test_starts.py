@@ -10,6 +10,8 @@ from dbosflow._store import workflow
 from dbosflow._store.workflow import Enqueued
 from tests.protocol.schedules import NAME, SCHEMA, Database, Lane, Slice, on_a_database
 
+pytestmark = pytest.mark.usefixtures("both_forms")
+
 IDS = tuple("abcdefgh")
 MIDDLE = "d"
 

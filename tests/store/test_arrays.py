@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg.adapt import PyFormat, Transformer
 
-from dbosflow._store.arrays import Texts
+from dbosflow._store.arrays import ARRAYS, Texts
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,31 @@ def test_what_is_no_text_is_refused(database_url: str) -> None:
             connection.execute("SELECT %s", (Texts(("\ud800",)),))
         with pytest.raises(psycopg.errors.CharacterNotInRepertoire):
             connection.execute("SELECT %s", (Texts(("\x00",)),))
+
+
+@pytest.mark.parametrize(
+    ("kind", "item"),
+    [
+        *(("text", "é"), ("text", ""), ("integer", -(2**31)), ("bigint", 2**63 - 1)),
+        *(("double precision", 0.1), ("boolean", True), ("boolean", False)),
+    ],
+)
+def test_an_item_arrives_alone_as_it_does_in_an_array(database_url: str, kind: str, item: object) -> None:
+    """A batch of one row sends it by itself."""
+    array = ARRAYS[f"{kind}[]"]
+    with psycopg.connect(database_url) as connection:
+        result = connection.pgconn.exec_params(
+            f"SELECT $1 = ($2)[1] AND $1 = '{item}'::{kind}".encode(),
+            *([array.dump_one(item), array.dump([item])], [array.item_oid, array.oid], [1, 1]),
+        )
+    assert result.get_value(0, 0) == b"t"
+
+
+@pytest.mark.parametrize(("kind", "item"), [("integer", 2**31), ("bigint", 2**63)])
+def test_a_number_that_its_type_cannot_hold_is_refused(kind: str, item: int) -> None:
+    """Alone, and in an array."""
+    array = ARRAYS[f"{kind}[]"]
+    with pytest.raises(OverflowError):
+        array.dump_one(item)
+    with pytest.raises(OverflowError):
+        array.dump([item])

@@ -4,7 +4,8 @@
 -- The sections in -- [ ] are left out when a batch has none of their rows: each shape is a statement of its own, prepared once.
 -- Locks: the lane's own worker row FOR KEY SHARE, which a death in progress (FOR UPDATE) makes it wait for.
 -- Arrays are unnested side by side in a SELECT list, the shorter filled up with nulls: in FROM each would go through a
--- tuplestore of its own, which took as long as the rest of the statement.
+-- tuplestore of its own, which took as long as the rest of the statement. A batch of one row in each section has plain
+-- values in their place: batch.py writes `unnest(:x::text[])` as `:x::text` then.
 -- Indexes: the primary keys; `moved` is one backward probe of stream_block's for each stream. IS NOT DISTINCT FROM keeps
 -- the planner from workflow_owned, by which it would join every run of the lane with every row of the batch.
 WITH lease AS MATERIALIZED (
