@@ -105,8 +105,8 @@ def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
         readers = [threading.Thread(target=listen, args=(client, workflow_id)) for workflow_id in ids]
         for reader in readers:
             reader.start()
+        start_all(engine, ids)  # a start whose answer is lost begins a new epoch: that is another test
         with striking(saboteur) as counts:
-            start_all(engine, ids)
             for workflow_id in ids:
                 engine.handle(workflow_id).result(timeout=PATIENCE)
         for reader in readers:
