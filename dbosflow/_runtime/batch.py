@@ -28,7 +28,7 @@ class Slice:
 
     __slots__ = ("ending", "entries", "frames", "records", "run")
 
-    def __init__(self, run: Run, entries: list[Entry]) -> None:
+    def __init__(self, run: Run, entries: Sequence[Entry]) -> None:
         self.run = run
         self.entries = entries
         self.records: list[Record] = []

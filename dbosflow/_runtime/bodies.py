@@ -50,7 +50,7 @@ class Bodies:
     def begin(self, run: Run) -> None:
         """Begins the body of ``run``, which is told its task. How it comes out goes to the journal."""
         if run.definition.is_async:
-            main = MainStrand(run, self._over)
+            main = MainStrand(run, self)
             main.task = self._task(main, run)
         else:
             self._task(self._on_thread(run), run)
@@ -81,11 +81,11 @@ class Bodies:
                 value = await asyncio.wrap_future(returned)
         except BaseException as raised:  # noqa: BLE001 (whatever it is, it is how the body came out)
             error = raised
-        self._over(run, value, error)
+        self.over(run, value, error)
 
     # -- how it came out ---------------------------------------------------------------------------------------------
 
-    def _over(self, run: Run, value: Any, error: BaseException | None) -> None:
+    def over(self, run: Run, value: Any, error: BaseException | None) -> None:
         """The body has returned a value, or raised an error: also one of who calls sys.exit(), which ends no engine."""
         ending = _ending(run, value, error)
         if run.stopping is None and (run.cancelled or run.conductor is not None):
@@ -117,14 +117,14 @@ class Bodies:
 class MainStrand(Strand):
     """The body of an async workflow, called when its task begins, in the context of that.
 
-    The task itself ends well, however the body comes out: ``over`` hears of that.
+    The task itself ends well, however the body comes out: that is told to the ``bodies``.
     """
 
-    __slots__ = ("_over",)
+    __slots__ = ("_bodies",)
 
-    def __init__(self, run: Run, over: Callable[[Run, Any, BaseException | None], None]) -> None:
+    def __init__(self, run: Run, bodies: Bodies) -> None:
         super().__init__(_NOT_BEGUN, run.root)
-        self._over = over
+        self._bodies = bodies
 
     def __next__(self) -> Any:
         if self._coroutine is _NOT_BEGUN:
@@ -147,9 +147,9 @@ class MainStrand(Strand):
         try:
             return super()._resume(resume, *values)
         except StopIteration as done:
-            self._over(run, done.value, None)
+            self._bodies.over(run, done.value, None)
         except BaseException as error:  # noqa: BLE001 (whatever it is, it is how the body came out)
-            self._over(run, None, error)
+            self._bodies.over(run, None, error)
         raise StopIteration
 
 

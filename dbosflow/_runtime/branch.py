@@ -86,7 +86,7 @@ class Strand(Coroutine[Any, Any, Any]):
     def is_caller(self) -> bool:
         """Whether the calling code is this thread of control."""
         try:
-            return asyncio.current_task() is self.task
+            return self.task is not None and asyncio.current_task() is self.task
         except RuntimeError:  # a thread without a loop
             return False
 
@@ -140,7 +140,9 @@ class Strand(Coroutine[Any, Any, Any]):
     def _finish(self) -> None:
         branch = self.branch
         branch.run.end_strand(self)
-        if branch.owner is self:  # they would refer to each other until the garbage collector comes
+        # Its branch and its task refer to it, too: together they would stay until the garbage collector comes.
+        self.task = None
+        if branch.owner is self:
             branch.owner = None
 
     def __await__(self) -> Generator[Any, Any, Any]:
@@ -183,7 +185,7 @@ _BODY = Producer("")
 class Branch:
     """One thread of control of a run, and the counters that make its keys."""
 
-    __slots__ = ("_occurrences", "_spawned", "had_room", "operation", "owner", "path", "producer", "run", "unbreathed")
+    __slots__ = ("_counts", "had_room", "operation", "owner", "path", "producer", "run", "unbreathed")
 
     def __init__(self, run: Run, path: str) -> None:
         self.run = run
@@ -193,24 +195,29 @@ class Branch:
         self.operation: str | None = None
         """The key of the operation under way, for the watchdog."""
         self.unbreathed = 0
+        """Stream values, weighted by size, that its own code has written since it last let the others go on."""
         self.had_room = True
         """Whether there was room for more when it breathed last, or has not been told otherwise since."""
-        """Stream values, weighted by size, that its own code has written since it last let the others go on."""
-        self._occurrences: dict[str, int] = {}
-        self._spawned: dict[str, int] = {}
+        self._counts: dict[str, int] | None = None
+        """How many operations of each name there were, and under the name and a slash how many branches."""
 
     def key_of(self, name: str) -> str:
         """The key of the next operation of that name."""
-        occurrence = self._occurrences.get(name, 0)
-        self._occurrences[name] = occurrence + 1
+        occurrence = self._count(name)
         return f"{self.path}/{name}#{occurrence}" if self.path else f"{name}#{occurrence}"
 
     def child(self, coroutine: object) -> Branch:
         """The branch that a new task of this one is."""
         name = local_name(coroutine)  # type: ignore[arg-type]  # it has a qualified name, or its type has
-        count = self._spawned.get(name, 0)
-        self._spawned[name] = count + 1
+        count = self._count(f"{name}/")
         return Branch(self.run, f"{self.path}/{name}#{count}" if self.path else f"{name}#{count}")
+
+    def _count(self, name: str) -> int:
+        if self._counts is None:
+            self._counts = {}
+        count = self._counts.get(name, 0)
+        self._counts[name] = count + 1
+        return count
 
     def is_caller(self) -> bool:
         """Whether the calling code is this branch, and not a callback, a thread or a task that has its context."""

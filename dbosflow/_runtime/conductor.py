@@ -58,7 +58,7 @@ class Conductor:
         self._breathers: deque[asyncio.Future[bool]] = deque()
         self._news = asyncio.Event()
         # In a context of its own: a task made in a branch's would be a branch.
-        self._task = asyncio.get_running_loop().create_task(
+        self._task: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(
             self._conduct(), name=f"dbosflow-turns-{run.workflow_id}", context=Context()
         )
 
@@ -105,7 +105,7 @@ class Conductor:
 
     def stop(self, stopping: RunStopped) -> None:
         """Ends all waiting, since the run is over for this process."""
-        self._task.cancel()
+        self.finish()
         waiting: list[asyncio.Future[Any]] = [*self._asked.values(), *self._breathers]
         for future in waiting:
             if not future.done():
@@ -113,7 +113,9 @@ class Conductor:
 
     def finish(self) -> None:
         """Ends the turns, since the workflow has ended."""
-        self._task.cancel()
+        task, self._task = self._task, None  # how it ended refers to it, and would keep both for the garbage collector
+        if task is not None:
+            task.cancel()
 
     # -- the turns ---------------------------------------------------------------------------------------------------
 
@@ -145,7 +147,7 @@ class Conductor:
                 _tell(self._asked.pop(key), None)
         else:
             for record in self._fresh.popleft():
-                self._run.tell(record)
+                self._run.buffer.tell(record)
 
     async def _wait(self) -> None:
         """Waits for news. On replay, what nobody asks for during ``patience`` seconds of quiet is passed over."""

@@ -134,9 +134,9 @@ class Journal(Service):
 
     def submit(self, run: Run) -> None:
         """Says that ``run`` has pending entries. Callable from any thread."""
-        if run.submitted:
+        if run.buffer.submitted:
             return
-        run.submitted = True
+        run.buffer.submitted = True
         if asyncio._get_running_loop() is self._loop:  # noqa: SLF001 (None on a thread, where get_running_loop raises)
             self._add(run)
         else:
@@ -247,8 +247,8 @@ class Journal(Service):
                 self._submitted.append(run)
                 continue
             entries, more = run.take(max(limit, 1))
-            if more and not run.submitted:
-                run.submitted = True
+            if more and not run.buffer.submitted:
+                run.buffer.submitted = True
                 self._submitted.append(run)
             if entries and (run.stopping is None or run.contradiction is not None):
                 slices.append(Slice(run, entries))

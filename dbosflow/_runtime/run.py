@@ -8,29 +8,26 @@ import threading
 import time
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.branch import Branch, RunStopped, Strand
-from dbosflow._runtime.clock import CLOCK
+from dbosflow._runtime.buffer import Buffer
 from dbosflow._runtime.conductor import HANDED_ON, Conductor
-from dbosflow._runtime.entries import Entry, Mark, Record, Values
+from dbosflow._runtime.entries import Mark, Record
 from dbosflow._runtime.run_streams import RunStreams
 from dbosflow._runtime.scope import current_scope
 from dbosflow._store.step import NO_HISTORY
 from dbosflow.errors import LeaseLostError, WorkflowCancelledError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
-    from dbosflow._runtime.clock import Clock
-    from dbosflow._runtime.entries import Ending, Waiter
+    from dbosflow._runtime.entries import Ending, Entry, Waiter
     from dbosflow._runtime.family import Family
     from dbosflow._runtime.hands import Hands
-    from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.scope import Attempt
-    from dbosflow._runtime.watch import Watch
+    from dbosflow._runtime.workplace import Workplace
     from dbosflow._store.step import History, Recorded
     from dbosflow.config import Settings
     from dbosflow.definitions import WorkflowDef
@@ -44,41 +41,27 @@ _NOBODY_WAITS = threading.Event()
 """The ``interrupted`` of runs whose bodies are on the loop: no thread of theirs waits for anything."""
 
 
-@dataclass(frozen=True, slots=True)
-class Workplace:
-    """What all runs of a lane work with."""
-
-    lane: Lane
-    settings: Settings
-    submit: Callable[[Run], None]
-    """Says to the journal that a run has pending entries."""
-    loop_hands: Hands
-    thread_hands: Hands
-    family: Family
-    watch: Watch
-    when_room_is_short: Callable[[str], None] = lambda _: None
-    """Hears of a workflow whose writer waits for room."""
-    when_skipped: Callable[[Run, str, str, int, str], None] = lambda *_: None
-    """Hears of each value that a replay does not write again: stream key, producer, its count before, the value."""
-    clock: Clock = CLOCK
-
-
 _NO_STRANDS: tuple[Strand | None, set[Strand] | None] = None, None
 
 
 class Run:
-    """One owner's pass over one workflow.
-
-    Its entries go to the journal in order; a batch takes all that are pending, or a prefix of them. The buffer is
-    filled by the loop's thread or by the thread of a sync body, and emptied by the loop's: hence the lock.
-    """
+    """One owner's pass over one workflow."""
 
     __slots__ = (
-        *("_began", "_cancel_listeners", "_entries", "_main", "_others", "_recalled", "_room", "_settlers", "_streams"),
-        *("_to_recall", "beat", "bodies", "buffered", "calls", "cancelled", "conductor", "contradiction", "definition"),
-        *("draining", "ending", "epoch", "freed", "history", "input_text", "inputs", "interrupted", "is_over", "lock"),
-        *("outcome", "queue", "root", "seq", "stopping", "submitted", "superseded", "task", "turn", "waiters"),
-        *("workflow_id", "workplace"),
+        *(
+            "_began",
+            "_cancel_listeners",
+            "_main",
+            "_others",
+            "_recalled",
+            "_settlers",
+            "_streams",
+            "_to_recall",
+            "beat",
+        ),
+        *("bodies", "buffer", "calls", "cancelled", "conductor", "contradiction", "definition", "draining", "ending"),
+        *("epoch", "freed", "history", "input_text", "inputs", "interrupted", "is_over", "outcome", "queue", "root"),
+        *("seq", "stopping", "superseded", "task", "turn", "workflow_id", "workplace"),
     )
 
     def __init__(
@@ -102,7 +85,7 @@ class Run:
         self.seq, self.turn = past.next_place
         self.root = Branch(self, "")
         self.task: asyncio.Task[None] | None = None
-        """What drives its body, or ends what that left running."""
+        """What drives its body, or ends what that left running; ``None`` when that is over."""
         self.freed: Callable[[str], None] | None = None
         """Hears that it is over, and has given its slot up."""
         self.is_over = False
@@ -130,16 +113,11 @@ class Run:
         """Wakes what a thread of this run waits for: it has stopped, or is to be cancelled."""
         self.calls: tuple[Future[Any], ...] = ()
         """Bodies on the loop that the thread of this run waits for."""
-        self.waiters: dict[Waiter, None] = {}
         self._recalled: set[str] | None = None
         self._to_recall = sum(record.kind in HANDED_ON for record in past.records.values()) if past.records else 0
-        self.submitted = False
         self._began = time.monotonic()
-        self.lock = threading.Lock()
-        self.buffered = 0
-        """The rough size of what is pending or on its way, in bytes."""
-        self._entries: list[Entry] = []
-        self._room: tuple[Callable[[], None], ...] = ()
+        self.buffer = Buffer(workplace.settings.buffer_bytes)
+        """What it has for the journal."""
         self._cancel_listeners: tuple[Callable[[], object], ...] = ()
         self._streams = RunStreams(self) if past.tails or past.undecided else None
 
@@ -167,7 +145,7 @@ class Run:
     def streams(self) -> RunStreams:
         """What it writes to its streams."""
         if self._streams is None:
-            with self.lock:
+            with self.buffer.lock:
                 if self._streams is None:
                     self._streams = RunStreams(self)
         return self._streams
@@ -206,14 +184,14 @@ class Run:
 
     def append(self, record: Record) -> None:
         """Buffers a record; its waiter hears when it is durable and its turn has come."""
-        with self.lock:
+        with self.buffer.lock:
             if self.stopping is not None:
                 raise self.stopping
             if self.cancelled:
                 raise self._cancellation()
             if record.waiter is not None:
-                self.waiters[record.waiter] = None
-            self.push(record)
+                self.buffer.expect(record.waiter)
+            self.buffer.push(record)
         self.workplace.submit(self)
 
     def append_item(self, record: Record, durable: Waiter, letter: tuple[str, str] | None = None) -> None:
@@ -222,13 +200,13 @@ class Run:
         ``durable`` hears when it is: no turn has to come for it, since the program hears of the loop only.
         """
         streams = self.streams if letter is not None else None
-        with self.lock:
+        with self.buffer.lock:
             self.check_writable(None)
             if letter is not None and streams is not None:
                 record.letter = streams.letter(*letter, producer=record.place.loop if record.place else "")
-            self.waiters[durable] = None
-            self.push(record)
-            self.push(Mark(durable))
+            self.buffer.expect(durable)
+            self.buffer.push(record)
+            self.buffer.push(Mark(durable))
         self.workplace.submit(self)
 
     def begin_attempt(self, step_key: str) -> None:
@@ -238,24 +216,19 @@ class Run:
 
     def mark(self, waiter: Waiter) -> None:
         """Tells ``waiter`` when all that is buffered now is durable."""
-        with self.lock:
+        with self.buffer.lock:
             if self.stopping is not None:
                 raise self.stopping
-            if not self.buffered:
+            if not self.buffer.size:
                 waiter.set_result(None)
                 return
-            self.waiters[waiter] = None
-            self.push(Mark(waiter))
+            self.buffer.expect(waiter)
+            self.buffer.push(Mark(waiter))
         self.workplace.submit(self)
-
-    @property
-    def has_room(self) -> bool:
-        """Whether its buffer may take more before some of it is durable."""
-        return self.buffered < self.settings.buffer_bytes
 
     def when_cancelled(self, tell: Callable[[], object]) -> None:
         """Calls ``tell`` (from the loop's thread) when the workflow is asked to end, or now if it was."""
-        with self.lock:
+        with self.buffer.lock:
             if not self.cancelled:
                 self._cancel_listeners = (*self._cancel_listeners, tell)
                 return
@@ -263,10 +236,10 @@ class Run:
 
     def when_room(self, tell: Callable[[], None]) -> None:
         """Calls ``tell`` (from the loop's thread) once there is room, or the run has stopped."""
-        with self.lock:
-            waits = not self.has_room and self.stopping is None
+        with self.buffer.lock:
+            waits = not self.buffer.has_room and self.stopping is None
             if waits:
-                self._room = (*self._room, tell)
+                self.buffer.expect_room(tell)
         if not waits:
             tell()
         else:
@@ -282,85 +255,50 @@ class Run:
             msg = f"attempt {attempt.name} of step {attempt.key!r} is over; it can write nothing any more"
             raise LeaseLostError(msg)
 
-    def push(self, entry: Entry) -> None:
-        """Buffers an entry. The caller holds the lock, and submits the run."""
-        self._entries.append(entry)
-        self.buffered += entry.size
-
     # -- what the journal asks for, on the loop's thread -------------------------------------------------------------
 
     def end(self, ending: Ending) -> None:
-        """Buffers the run's last entry."""
-        with self.lock:
+        """Buffers the run's last entry: its body is over, and so is what it left running."""
+        self.task = None
+        with self.buffer.lock:
             self.ending = True
-            self.push(ending)
+            self.buffer.push(ending)
         self.workplace.submit(self)
 
-    def take(self, limit: int) -> tuple[list[Entry], bool]:
+    def take(self, limit: int) -> tuple[Sequence[Entry], bool]:
         """Takes pending entries in order, about ``limit`` bytes; and whether any are left."""
-        with self.lock:
-            self.submitted = False
-            taken = self._entries
-            for count, entry in enumerate(taken):
-                if limit <= 0 and count:
-                    taken, self._entries = taken[:count], taken[count:]
-                    return taken, True
-                limit -= entry.size
-                if isinstance(entry, Values) and self._streams is not None:
-                    self._streams.taken(entry)
-            self._entries = []
-            return taken, False
+        with self.buffer.lock:
+            taken, more = self.buffer.take(limit)
+            if self._streams is not None:
+                self._streams.taken(taken)
+        return taken, more
 
-    def committed(self, entries: list[Entry]) -> None:
+    def committed(self, entries: Sequence[Entry]) -> None:
         """Frees the room of durable entries and hands on the outcomes among them."""
-        self._free(sum([entry.size for entry in entries]))
+        self.buffer.free(sum([entry.size for entry in entries]))
         told: list[Record] = []
         for entry in entries:
             if isinstance(entry, Record):
                 if entry.waiter is not None:
                     told.append(entry)
             elif isinstance(entry, Mark):
-                self.tell(entry)
+                self.buffer.tell(entry)
         if not told:
             return
         if self.conductor is not None:
             self.conductor.committed(told)
         else:
             for record in told:
-                self.tell(record)
-
-    def _free(self, size: int) -> None:
-        with self.lock:
-            self.buffered -= size
-            if not self._room or not self.has_room:
-                return
-            room, self._room = self._room, ()
-        for tell in room:
-            tell()
-
-    def tell(self, record: Record | Mark) -> None:
-        """Hands one durable outcome to the operation that waits for it."""
-        waiter = record.waiter
-        if waiter is not None:
-            self.waiters.pop(waiter, None)
-            if not waiter.done():
-                waiter.set_result(None)
+                self.buffer.tell(record)
 
     def stop(self, why: str) -> None:
         """Ends this pass: operations under way and all that would begin raise :class:`RunStopped`."""
         if self.stopping is not None:
             return
-        with self.lock:
+        with self.buffer.lock:
             self.stopping = stopping = RunStopped(why)
-            waiters, self.waiters = self.waiters, {}
-            room, self._room = self._room, ()
-            self._entries.clear()
         self.interrupted.set()
-        for tell in room:
-            tell()
-        for waiter in waiters:
-            if not waiter.done():
-                waiter.set_exception(stopping)
+        self.buffer.drop(stopping)
         if self.conductor is not None:
             self.conductor.stop(stopping)
         for call in self.calls:
@@ -392,7 +330,7 @@ class Run:
         """Asks the body to end: async code gets ``CancelledError``, sync code an error at its next durable call."""
         if self.cancelled or self.ending or self.stopping is not None:
             return
-        with self.lock:
+        with self.buffer.lock:
             self.cancelled = True
             listeners, self._cancel_listeners = self._cancel_listeners, ()
         self.interrupted.set()
@@ -417,7 +355,7 @@ class Run:
 
         Held, not refused: what a body made of a refusal while other branches go on would be durable.
         """
-        with self.lock:
+        with self.buffer.lock:
             self.draining = drained
             idle = self.bodies == 0 and not self.ending
         if idle:
@@ -425,12 +363,12 @@ class Run:
 
     def body_begins(self) -> None:
         """A step body is about to run."""
-        with self.lock:
+        with self.buffer.lock:
             self.bodies += 1
 
     def body_ended(self) -> None:
         """A step body has ended and its outcome is durable, or is not going to be."""
-        with self.lock:
+        with self.buffer.lock:
             self.bodies -= 1
             drained = self.draining if self.bodies == 0 and not self.ending else None
         if drained is not None:
@@ -500,8 +438,10 @@ class Run:
                 settler.set_result(outcome)
         if self.freed is not None:
             self.freed(self.workflow_id)
-        if self.task is not None and self.task.done():
-            # What refers to it in a circle would wait for the garbage collector.
+        # What refers to it in a circle would wait for the garbage collector.
+        if outcome is not None:
+            self._streams = None
+        if self.task is None or self.task.done():
             self.task = self.conductor = None
             del self.root
 

@@ -15,6 +15,9 @@ from dbosflow._runtime.undecided import Undecided
 from dbosflow.errors import StreamClosedError, StreamInputError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dbosflow._runtime.entries import Entry
     from dbosflow._runtime.run import Run
     from dbosflow._runtime.undecided import Producer
     from dbosflow.errors import StreamError
@@ -67,7 +70,7 @@ class RunStreams:
         """
         run = self._run
         size = serde.size_of(text) + 1
-        with run.lock:
+        with run.buffer.lock:
             run.check_writable(producer.attempt)
             self._check_own(key)
             name = producer.name
@@ -93,16 +96,16 @@ class RunStreams:
             if values is None or values.producer != name or self._full(values):
                 values = Values(key, name, count, producer.label)
                 stream.open_values = values
-                run.push(values)
+                run.buffer.push(values)
             values.texts.append(text)
             values.size += size
-            run.buffered += size
+            run.buffer.size += size
         run.workplace.submit(run)
 
     def close(self, key: str, producer: Producer, kind: FrameKind, payload: str | None) -> None:
         """Buffers the end of a stream. Closing a closed stream does nothing."""
         run = self._run
-        with run.lock:
+        with run.buffer.lock:
             run.check_writable(producer.attempt)
             self._check_own(key)
             stream = self._stream(key)
@@ -111,7 +114,7 @@ class RunStreams:
             stream.closed = True
             stream.open_values = None
             name = producer.name
-            run.push(Close(key, name, self._written.get((key, name), 0), producer.label, kind, payload))
+            run.buffer.push(Close(key, name, self._written.get((key, name), 0), producer.label, kind, payload))
         run.workplace.submit(run)
 
     def letter(self, key: str, text: str, producer: str) -> Values:
@@ -129,7 +132,7 @@ class RunStreams:
     def resume_producer(self, key: str, producer: str) -> None:
         """Lets a producer go on behind what it has durable, instead of repeating it."""
         run = self._run
-        with run.lock:
+        with run.buffer.lock:
             self._written.setdefault((key, producer), run.history.produced.get((key, producer), 0))
 
     def begin_attempt(self, step_key: str) -> None:
@@ -137,17 +140,17 @@ class RunStreams:
         if not self.undecided:
             return
         run = self._run
-        with run.lock:
+        with run.buffer.lock:
             if not self.undecided.producers(step_key) or run.stopping is not None:
                 return
-            run.push(TakeBack(step_key))
+            run.buffer.push(TakeBack(step_key))
         run.workplace.submit(run)
 
-    def taken(self, values: Values) -> None:
-        """A batch has taken these values: what comes next for their stream begins another block."""
-        stream = self.by_key[values.key]
-        if stream.open_values is values:
-            stream.open_values = None
+    def taken(self, entries: Iterable[Entry]) -> None:
+        """A batch has taken these: what comes next for the streams of their values begins other blocks."""
+        for entry in entries:
+            if isinstance(entry, Values) and (stream := self.by_key[entry.key]).open_values is entry:
+                stream.open_values = None
 
     def count(self, key: str, producer: str) -> int:
         """How many values the producer has written to the stream in this pass."""
@@ -156,7 +159,7 @@ class RunStreams:
     def needs_room(self, key: str, producer: Producer) -> bool:
         """Whether the producer's next write must wait for room: the buffer is full, and the value would go into it."""
         run = self._run
-        if run.has_room or run.cancelled or run.stopping is not None:
+        if run.buffer.has_room or run.cancelled or run.stopping is not None:
             return False
         stream = self.by_key.get(key)
         name = producer.name
@@ -166,7 +169,7 @@ class RunStreams:
     def refuse_for_room(self, key: str, producer: Producer) -> None:
         """Raises that there was no room for the producer's next value in time, unless the run is over."""
         run = self._run
-        with run.lock:
+        with run.buffer.lock:
             run.check_writable(producer.attempt)
             error = self._limits.back_pressure(key)
             self._refuse(key, producer, error)
@@ -175,7 +178,7 @@ class RunStreams:
     def takes(self, key: str) -> bool:
         """Whether a value for the stream ``key`` would be taken at once."""
         run, stream = self._run, self.by_key.get(key)
-        return run.active and not run.cancelled and run.has_room and not (stream is not None and stream.closed)
+        return run.active and not run.cancelled and run.buffer.has_room and not (stream is not None and stream.closed)
 
     def _limited(self, size: int) -> bool:
         settings = self._run.settings
@@ -184,7 +187,7 @@ class RunStreams:
     def _refuse(self, key: str, producer: Producer, error: StreamError) -> None:
         """Puts a refusal that the body gets on record, ahead of whatever it does next."""
         if producer.attempt is None:
-            self._run.push(self._limits.record(key, producer.name, self.count(key, producer.name), error))
+            self._run.buffer.push(self._limits.record(key, producer.name, self.count(key, producer.name), error))
 
     def _check_own(self, key: str) -> None:
         if key in self._run.inputs:

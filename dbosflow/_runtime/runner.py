@@ -19,8 +19,9 @@ from psycopg_pool import PoolTimeout
 from dbosflow._runtime.bodies import Bodies
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.hands import LoopHands, ThreadHands
-from dbosflow._runtime.run import Run, Workplace
+from dbosflow._runtime.run import Run
 from dbosflow._runtime.threads import Threads
+from dbosflow._runtime.workplace import Workplace
 from dbosflow._store import step, workflow
 from dbosflow._store.notify import queue_topic
 from dbosflow.errors import DbosflowError
@@ -222,9 +223,9 @@ class Runner:
 
     def ended(self, run: Run, ending: Ending) -> None:
         """The end of ``run`` is durable."""
-        self._settle(run, ending)
         if ending.status.ended and run.blocks >= SCATTERED and self.when_scattered is not None:
             self.when_scattered(run.workflow_id)
+        self._settle(run, ending)
 
     def cancel(self, workflow_id: str) -> None:
         """Carries a cancel request out: the body hears of it now, and has the grace to clean up."""
@@ -272,7 +273,7 @@ class Runner:
     def _stop(self, run: Run, why: str) -> None:
         """Stops a run, also one whose body is over and whose end is not durable yet."""
         run.stop(why)
-        if run.task is not None and run.task.done():
+        if run.task is None or run.task.done():
             self._settle(run)
 
     def reload_all(self) -> None:

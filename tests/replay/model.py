@@ -151,8 +151,8 @@ class MemoryJournal:
 
     def submit(self, run: Run) -> None:
         """Says that ``run`` has pending entries."""
-        if not run.submitted:
-            run.submitted = True
+        if not run.buffer.submitted:
+            run.buffer.submitted = True
             self._pending.append(run)
             self._stirred.set()
 

@@ -13,9 +13,10 @@ import pytest
 from dbosflow._runtime.branch import Strand
 from dbosflow._runtime.family import Loans
 from dbosflow._runtime.hands import LoopHands, ThreadHands
-from dbosflow._runtime.run import Run, Workplace
+from dbosflow._runtime.run import Run
 from dbosflow._runtime.scope import Entered
 from dbosflow._runtime.watch import Watch
+from dbosflow._runtime.workplace import Workplace
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef
 from tests.replay.model import Trace, execute, history

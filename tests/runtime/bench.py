@@ -14,8 +14,9 @@ from dbosflow._runtime import journal as journal_module
 from dbosflow._runtime.entries import Ending, Record, Start
 from dbosflow._runtime.journal import Journal
 from dbosflow._runtime.lane import Lane
-from dbosflow._runtime.run import Run, Workplace
+from dbosflow._runtime.run import Run
 from dbosflow._runtime.watch import Watch
+from dbosflow._runtime.workplace import Workplace
 from dbosflow._store.batch import BatchResult, BatchRows, write_batch
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef

@@ -1,0 +1,38 @@
+"""What all runs of a lane work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dbosflow._runtime.clock import CLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dbosflow._runtime.clock import Clock
+    from dbosflow._runtime.family import Family
+    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.lane import Lane
+    from dbosflow._runtime.run import Run
+    from dbosflow._runtime.watch import Watch
+    from dbosflow.config import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Workplace:
+    """What all runs of a lane work with."""
+
+    lane: Lane
+    settings: Settings
+    submit: Callable[[Run], None]
+    """Says to the journal that a run has pending entries."""
+    loop_hands: Hands
+    thread_hands: Hands
+    family: Family
+    watch: Watch
+    when_room_is_short: Callable[[str], None] = lambda _: None
+    """Hears of a workflow whose writer waits for room."""
+    when_skipped: Callable[[Run, str, str, int, str], None] = lambda *_: None
+    """Hears of each value that a replay does not write again: stream key, producer, its count before, the value."""
+    clock: Clock = CLOCK
