@@ -218,11 +218,10 @@ class Journal(Service):
         if not others:
             await asyncio.sleep(0)  # what was set free goes on first, and what it appends is gathered at once
 
-    def _hand_on(self, count: int | None = None) -> None:
+    def _hand_on(self, most: int | None = None) -> None:
         """Runs go on from what is durable, children begin, and who waits for a start hears of it."""
-        while self._durable and count != 0:
+        for _ in range(len(self._durable) if most is None else most):
             part, started = self._durable.popleft()
-            count = None if count is None else count - 1
             if not isinstance(part, Slice):
                 part.decided(take_out(started, part.workflow_id))
                 continue
