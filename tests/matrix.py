@@ -6,6 +6,7 @@ is stopped at the end. Not a part of ``.ci/run``: it takes that long as many tim
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -56,8 +57,18 @@ def run(major: str, arguments: list[str]) -> bool:
 
 def main() -> int:
     """Runs the versions named on the command line, or all."""
-    given, _, arguments = " ".join(sys.argv[1:]).partition("--")
-    passed = {major: run(major, arguments.split()) for major in given.split() or SUPPORTED}
+    given = sys.argv[1:]
+    place = given.index("--") if "--" in given else len(given)
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.matrix",
+        usage="%(prog)s [VERSION ...] [-- PYTEST ARGUMENTS]",
+        description="Runs the tests on each supported Postgres.",
+    )
+    parser.add_argument("versions", metavar="VERSION", nargs="*", help=f"of {', '.join(SUPPORTED)}; all by default")
+    versions = parser.parse_args(given[:place]).versions
+    if unknown := [version for version in versions if version not in SUPPORTED]:
+        parser.error(f"not supported: {', '.join(unknown)} (of {', '.join(SUPPORTED)})")
+    passed = {major: run(major, given[place + 1 :]) for major in versions or SUPPORTED}
     for major, well in passed.items():
         print(f"Postgres {major}: {'passed' if well else 'FAILED'}")
     return 0 if all(passed.values()) else 1
