@@ -28,9 +28,8 @@ async def trim(connection: AsyncConnection[Any], schema: str, workflow_id: str, 
 
 async def first(connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str) -> int | None:
     """The first offset of a stream that is still there."""
-    (row,) = await fetch_all(connection, schema, _TABLE, "first", workflow_id=workflow_id, key=key)
-    found: int | None = row["first"]
-    return found
+    rows = await fetch_all(connection, schema, _TABLE, "first", workflow_id=workflow_id, key=key)
+    return int(rows[0]["first"]) if rows else None
 
 
 async def is_trimmed(connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str, producer: str) -> bool:

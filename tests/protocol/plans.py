@@ -76,8 +76,12 @@ def _work(node: Node) -> float:
 
 
 def _indexes(scan: Node) -> Iterator[str]:
-    if scan["Node Type"] == "Bitmap Heap Scan":
-        yield from (node["Index Name"] for node in _nodes(scan) if "Index Name" in node)
+    if scan["Node Type"].startswith("Bitmap"):
+        if "Index Name" in scan:
+            yield scan["Index Name"]
+        for part in scan.get("Plans", ()):
+            if part["Node Type"].startswith("Bitmap"):
+                yield from _indexes(part)
     else:
         yield str(scan.get("Index Name", scan["Node Type"]))
 

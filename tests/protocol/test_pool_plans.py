@@ -201,6 +201,11 @@ async def crowded(db: Database, worker_id: UUID) -> None:
            FROM generate_series(1, 500) n, generate_series(0, 9) o"""
     )
     await db.rows(
+        """INSERT INTO dbosflow.stream_trim (workflow_id, key, producer, count, bytes)
+           SELECT 'w' || n, 'out', '', 1, 2 FROM generate_series(1, %s) n""",
+        CROWD,
+    )
+    await db.rows(
         """INSERT INTO dbosflow.worker (id, state, lease, host, pid, version, ended_at)
            SELECT gen_random_uuid(), 'dead', 10, 'gone', n, '0', now() FROM generate_series(1, %s) n""",
         DEAD,

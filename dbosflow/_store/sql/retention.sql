@@ -10,6 +10,8 @@ SELECT id FROM dbosflow.workflow WHERE id = :workflow_id FOR KEY SHARE;
 -- appends at the tail it saw finds by the block in that place that others were faster. (Vacuum waits for the same, so
 -- nothing would be gained.) `unseen` is read after this statement's own snapshot was taken, in which the blocks are. Ids
 -- of transactions come round again; a block of more than a day is taken for seen whatever its own.
+-- What goes is named by an array, and by a range besides: before Postgres 17 the index is not asked for the array's items,
+-- and the whole stream would be read.
 WITH unseen AS MATERIALIZED (
     SELECT max(age(backend_xmin)) AS age
     FROM pg_stat_activity
@@ -45,6 +47,7 @@ WITH unseen AS MATERIALIZED (
 ), removed AS (
     DELETE FROM dbosflow.stream_block b
     WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" = ANY(ARRAY(SELECT "offset" FROM old))
+      AND b."offset" < (SELECT "offset" FROM kept)
     RETURNING b.kind, b.producer, b.count, b.bytes, b.epoch, b."offset"
 )
 INSERT INTO dbosflow.stream_trim (workflow_id, key, producer, count, bytes, "offset")
@@ -57,7 +60,8 @@ ON CONFLICT (workflow_id, key, producer)
 DO UPDATE SET count = dbosflow.stream_trim.count + excluded.count, bytes = dbosflow.stream_trim.bytes + excluded.bytes;
 
 -- name: first (the first offset that is still there)
-SELECT min("offset") AS first FROM dbosflow.stream_block WHERE workflow_id = :workflow_id AND key = :key;
+SELECT "offset" AS first FROM dbosflow.stream_block WHERE workflow_id = :workflow_id AND key = :key
+ORDER BY "offset" LIMIT 1;
 
 -- name: trimmed (whether something of a producer is gone)
 SELECT count FROM dbosflow.stream_trim WHERE workflow_id = :workflow_id AND key = :key AND producer = :producer;
@@ -126,6 +130,7 @@ WITH stretch AS MATERIALIZED (
     DELETE FROM dbosflow.stream_block b
     WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" = ANY(ARRAY(
         SELECT s."offset" FROM stretch s JOIN merged m ON s."offset" BETWEEN m."offset" AND m.last))
+      AND b."offset" BETWEEN :start AND (SELECT max(m.last) FROM merged m)
     RETURNING b."offset"
 ), written AS (
     INSERT INTO dbosflow.stream_block

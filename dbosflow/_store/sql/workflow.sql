@@ -59,20 +59,22 @@ WHERE w.id = r.id AND w.worker_id IS NOT DISTINCT FROM :worker_id::uuid AND w.ep
 RETURNING w.queue;
 
 -- name: requeue (the runs of dead lanes; a statement after the death, so that it sees all they claimed)
--- Level-triggered: it asks for every dead lane's runs, whoever marked the lane. Index: workflow_owned.
+-- Level-triggered: it asks for every dead lane's runs, whoever marked the lane. Index: workflow_owned, by an array: joined
+-- with the dead lanes, a table that nobody has analyzed yet would be read as a whole.
 WITH orphan AS MATERIALIZED (
-    SELECT w.id, k.ended_because, (SELECT max(s.seq) FROM dbosflow.step s WHERE s.workflow_id = w.id) AS seq
-    FROM dbosflow.worker k
-    JOIN dbosflow.workflow w ON w.worker_id = k.id
-    WHERE k.state = 'dead'
+    SELECT w.id, w.recoveries, w.recovered_seq,
+           (SELECT k.ended_because FROM dbosflow.worker k WHERE k.id = w.worker_id) AS ended_because,
+           (SELECT max(s.seq) FROM dbosflow.step s WHERE s.workflow_id = w.id) AS seq
+    FROM dbosflow.workflow w
+    WHERE w.worker_id = ANY(ARRAY(SELECT k.id FROM dbosflow.worker k WHERE k.state = 'dead'))
     ORDER BY w.id
     FOR UPDATE OF w SKIP LOCKED
 ), counted AS MATERIALIZED (
     SELECT o.id, o.seq, CASE
         WHEN o.ended_because = 'released' THEN 0
-        WHEN w.recovered_seq IS NOT DISTINCT FROM o.seq THEN w.recoveries + 1
+        WHEN o.recovered_seq IS NOT DISTINCT FROM o.seq THEN o.recoveries + 1
         ELSE 1 END AS recoveries
-    FROM orphan o JOIN dbosflow.workflow w ON w.id = o.id
+    FROM orphan o
 )
 UPDATE dbosflow.workflow w
 SET worker_id = NULL, epoch = w.epoch + 1, recoveries = c.recoveries, recovered_seq = c.seq,
@@ -81,7 +83,7 @@ SET worker_id = NULL, epoch = w.epoch + 1, recoveries = c.recoveries, recovered_
         'type', 'WorkflowBlockedError', 'module', 'dbosflow.errors', 'args', NULL, 'message',
         'its workers died ' || c.recoveries || ' times in a row without a new record') END
 FROM counted c
-WHERE w.id = c.id
+WHERE w.id = c.id AND w.id = ANY(ARRAY(SELECT id FROM counted))
 RETURNING w.id, w.queue, w.status;
 
 -- name: outcomes (what waiters ask for)
