@@ -36,32 +36,18 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dbosflow.run")
 
-
 _NOBODY_WAITS = threading.Event()
 """The ``interrupted`` of runs whose bodies are on the loop: no thread of theirs waits for anything."""
-
-
-_NO_STRANDS: tuple[Strand | None, set[Strand] | None] = None, None
 
 
 class Run:
     """One owner's pass over one workflow."""
 
     __slots__ = (
-        *(
-            "_began",
-            "_cancel_listeners",
-            "_main",
-            "_others",
-            "_recalled",
-            "_settlers",
-            "_streams",
-            "_to_recall",
-            "beat",
-        ),
-        *("bodies", "buffer", "calls", "cancelled", "conductor", "contradiction", "definition", "draining", "ending"),
-        *("epoch", "freed", "history", "input_text", "inputs", "interrupted", "is_over", "outcome", "queue", "root"),
-        *("seq", "stopping", "superseded", "task", "turn", "workflow_id", "workplace"),
+        *("_began", "_cancel_listeners", "_main", "_others", "_recalled", "_settlers", "_streams", "_to_recall"),
+        *("beat", "bodies", "buffer", "calls", "cancelled", "conductor", "contradiction", "definition", "draining"),
+        *("ending", "epoch", "freed", "history", "input_text", "inputs", "interrupted", "is_over", "outcome", "queue"),
+        *("root", "seq", "stopping", "superseded", "task", "turn", "workflow_id", "workplace"),
     )
 
     def __init__(
@@ -93,7 +79,8 @@ class Run:
         self.outcome: Ending | None = None
         """Its durable end; ``None`` if it goes on elsewhere."""
         self._settlers: tuple[asyncio.Future[Ending | None], ...] = ()
-        self._main, self._others = _NO_STRANDS
+        self._main: Strand | None = None
+        self._others: set[Strand] | None = None
         self.beat = 0
         """Counts the resumptions of its strands."""
         self.conductor: Conductor | None = None
