@@ -166,8 +166,8 @@ class _Played:
 
     def begin(self, run: Run) -> None:
         """A run is about to begin."""
-        self._run = run
-        for stream in run.streams.by_key.values():  # closed by what the code is to do again
+        self._run, self._streams = run, run.streams  # a run that has ended lets go of them
+        for stream in self._streams.by_key.values():  # closed by what the code is to do again
             stream.closed = stream.ended = False
         run.workplace = replace(
             run.workplace,
@@ -233,7 +233,7 @@ class _Played:
         )
         if replayed.ending is not None and replayed.ending.status is not WorkflowStatus.BLOCKED:
             for (key, producer), count in run.history.produced.items():
-                left = count - run.streams.count(key, producer)
+                left = count - self._streams.count(key, producer)
                 if "@" not in producer and left > 0:
                     replayed.missing[key, producer] = left
 

@@ -164,7 +164,7 @@ def test_opening_that_is_cancelled_leaves_the_server_it_found(
         may_find.set()
         assert await asyncio.to_thread(left.wait, 10)
 
-    monkeypatch.setattr("dbosflow.engine.find_database", find)
+    monkeypatch.setattr("dbosflow._runtime.lifecycle.find_database", find)
     asyncio.run(main())
 
 
