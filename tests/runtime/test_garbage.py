@@ -82,5 +82,5 @@ def test_a_run_that_is_over_is_gone_without_the_garbage_collector(database_url: 
         for handle in [engine.start(flow) for _ in range(RUNS)]:
             with suppress(ValueError):
                 handle.result()
-            # What was cancelled ends, and threads let go.
+        # What was cancelled ends, and threads let go.
         eventually(lambda: not any(isinstance(one, Run | Branch | Strand) for one in gc.get_objects()))
