@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 from tests.chaos.guard import processes_of
 from tests.chaos.postgres import PATIENCE
@@ -32,6 +35,7 @@ def test_what_a_killed_run_has_started_ends_with_it() -> None:
         assert {int(pid) for pid in pids} <= {*processes_of(name)}
         run.kill()
     eventually(lambda: not [*processes_of(name)], timeout=PATIENCE)
+    shutil.rmtree(Path(tempfile.gettempdir()) / name)  # its files it cannot take along
 
 
 def test_a_run_that_ends_in_an_orderly_way_ends_its_guard_too() -> None:
