@@ -171,6 +171,11 @@ def found_in(engine: Engine) -> list[str]:
     return [*check_inventory(inventory(engine), alone=False)]
 
 
+def sees(engine: Engine, words: str) -> bool:
+    """Whether that is among it. The engine looks around by itself, too, and may be waiting for its one connection."""
+    return any(words in what for what in found_in(engine))
+
+
 @contextmanager
 def thread_called(name: str) -> Iterator[None]:
     """A thread of that name, during the block."""
@@ -198,7 +203,7 @@ def test_what_work_leaves_behind_in_a_process_is_seen(
             await until(lambda: not found_in(engine))  # a topic goes a little later
 
             unsubscribe = engine._core._signals.subscribe("wsomebody", lambda: None)
-            assert "listens for ['wsomebody']" in found_in(engine)[0]
+            assert sees(engine, "listens for ['wsomebody']")
             unsubscribe()
 
             running = loop.create_task(asyncio.sleep(3600), name="dbosflow-run-somebody")
@@ -207,17 +212,16 @@ def test_what_work_leaves_behind_in_a_process_is_seen(
             await asyncio.wait({running})
 
             with thread_called("dbosflow-leases-2"):
-                assert "2 threads 'dbosflow-leases'" in found_in(engine)[0]
+                assert sees(engine, "2 threads 'dbosflow-leases'")
             with thread_called("somebody"):
-                assert found_in(engine) == []
+                assert not sees(engine, "'somebody'")
                 assert any("'somebody'" in what for what in check_inventory(inventory(engine)))
 
             async with own_pool(engine).connection():
                 waiting = loop.create_task(engine.list_workflows_async())
-                await until(lambda: bool(found_in(engine)))
-                assert "1 wait for one" in found_in(engine)[0]
+                await until(lambda: sees(engine, "wait for one"))
             await waiting
-            assert found_in(engine) == []
+            await until(lambda: not found_in(engine))
 
     monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
     asyncio.run(main())
