@@ -21,11 +21,10 @@ from psycopg.adapt import Dumper
 from psycopg.pq import Format
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
 _HEAD = Struct(">iiiii")
 _LENGTH = Struct(">i").pack
-_LENGTH_SIZE = 4
 _NULL = _LENGTH(-1)
 
 
@@ -37,6 +36,8 @@ class ArrayType:
     item_oid: int
     item: Callable[[Any], bytes]
     """An item behind its length."""
+    value: Callable[[Any], bytes]
+    """An item by itself."""
 
     def dump(self, items: Sequence[Any]) -> bytes:
         """The array; what the type cannot hold raises :class:`OverflowError`, or :class:`UnicodeError`."""
@@ -49,12 +50,13 @@ class ArrayType:
         except struct.error as error:
             raise OverflowError(str(error)) from error
 
-    def dump_one(self, item: Any) -> bytes:
-        """A parameter of the items' own type; raises as :meth:`dump`."""
-        try:
-            return self.item(item)[_LENGTH_SIZE:]
-        except struct.error as error:
-            raise OverflowError(str(error)) from error
+
+def dump_values(types: Iterable[ArrayType], values: Iterable[Any]) -> list[bytes | None]:
+    """One value for each type, as a parameter of the items' type; raises as :meth:`ArrayType.dump`."""
+    try:
+        return [None if value is None else one.value(value) for one, value in zip(types, values, strict=True)]
+    except struct.error as error:
+        raise OverflowError(str(error)) from error
 
 
 def _text(text: str) -> bytes:
@@ -62,10 +64,10 @@ def _text(text: str) -> bytes:
     return _LENGTH(len(encoded)) + encoded
 
 
-def _number(code: str) -> Callable[[Any], bytes]:
-    form = Struct(f">i{code}")
-    size, write = form.size - 4, form.pack
-    return lambda number: write(size, number)
+def _numbers(oid: int, item_oid: int, code: str) -> ArrayType:
+    value, item = Struct(f">{code}"), Struct(f">i{code}").pack
+    size = value.size
+    return ArrayType(oid, item_oid, lambda number: item(size, number), value.pack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +78,7 @@ class ScalarType:
     dump: Callable[[Any], bytes]
 
 
-TEXTS = ArrayType(1009, 25, _text)
+TEXTS = ArrayType(1009, 25, _text, str.encode)
 SCALARS = {
     "text": ScalarType(25, str.encode),
     "integer": ScalarType(23, Struct(">i").pack),
@@ -84,10 +86,10 @@ SCALARS = {
 }
 ARRAYS = {
     "text[]": TEXTS,
-    "integer[]": ArrayType(1007, 23, _number("i")),
-    "bigint[]": ArrayType(1016, 20, _number("q")),
-    "double precision[]": ArrayType(1022, 701, _number("d")),
-    "boolean[]": ArrayType(1000, 16, _number("?")),
+    "integer[]": _numbers(1007, 23, "i"),
+    "bigint[]": _numbers(1016, 20, "q"),
+    "double precision[]": _numbers(1022, 701, "d"),
+    "boolean[]": _numbers(1000, 16, "?"),
 }
 TYPES: dict[str, ArrayType | ScalarType] = ARRAYS | SCALARS
 """By the names that the statements cast their parameters to."""

@@ -9,12 +9,12 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._store import statements
-from dbosflow._store.arrays import ARRAYS, ArrayType
+from dbosflow._store.arrays import ARRAYS, ArrayType, dump_values
 from dbosflow._store.queries import fetch_all
 from dbosflow._store.wire import Statement, execute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
     from uuid import UUID
 
     from psycopg import AsyncConnection
@@ -24,11 +24,13 @@ _SECTION = re.compile(r"^-- \[(\w+)\n(.*?)^-- \]\n", re.MULTILINE | re.DOTALL)
 _CAST = re.compile(r":(\w+)::(\w+(?: precision)?\[\])")
 _UNNEST = re.compile(r"unnest\((:\w+::\w+(?: precision)?)\[\]\)")
 _CARDINALITY = re.compile(r"cardinality\(:\w+::text\[\]\)")
+_WRITING = re.compile(r"^, \w+ AS \(\n(\s+(?:INSERT|UPDATE).*?)^\)$", re.MULTILINE | re.DOTALL)
 _UUID = 2950
 """The type id of the worker's."""
 _TEXT = 25
 _TIMELINE = "timeline"
 """The section that guards a batch against another timeline than the one that is told."""
+_NOBODY: frozenset[str] = frozenset()
 
 _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
     "runs": {"run": ("ids", "epochs")},
@@ -74,10 +76,10 @@ def _types() -> dict[str, ArrayType]:
 class BatchRows:
     """The rows of one batch, each a tuple in the order of its section's columns."""
 
-    runs: list[tuple[str, int]] = field(default_factory=list)
+    runs: list[tuple[Any, ...]] = field(default_factory=list)
     starts: list[tuple[Any, ...]] = field(default_factory=list)
     records: list[tuple[Any, ...]] = field(default_factory=list)
-    tails: list[tuple[str, str, int]] = field(default_factory=list)
+    tails: list[tuple[Any, ...]] = field(default_factory=list)
     blocks: list[tuple[Any, ...]] = field(default_factory=list)
     inputs: list[tuple[Any, ...]] = field(default_factory=list)
     ends: list[tuple[Any, ...]] = field(default_factory=list)
@@ -94,13 +96,16 @@ class BatchRows:
 
     def values(self) -> list[Any]:
         """The only row of each section, its values in the order of :func:`parameters`."""
-        return [value for section in self.shape() for row in _COLUMNS[section] for value in getattr(self, f"{row}s")[0]]
+        return [value for rows in self._in_order() for row in rows for value in row]
 
     @property
     def single(self) -> bool:
         """Whether each section has one row: a batch of one record, one value, one start or one end."""
-        rows = (self.runs, self.starts, self.records, self.tails, self.blocks, self.inputs, self.ends)
-        return max(map(len, rows)) == 1
+        return max(map(len, self._in_order())) == 1
+
+    def _in_order(self) -> tuple[list[tuple[Any, ...]], ...]:
+        """All rows, as :func:`parameters` has them."""
+        return self.runs, self.starts, self.records, self.tails, self.blocks, self.inputs, self.ends
 
 
 @cache
@@ -116,9 +121,9 @@ class BatchResult:
 
     leased: bool
     written: bool
-    mine: frozenset[str]
-    moved: frozenset[str]
     started: frozenset[str]
+    mine: frozenset[str] = _NOBODY
+    moved: frozenset[str] = _NOBODY
     timeline: str | None = None
     """The server's, if one was told."""
 
@@ -130,26 +135,61 @@ def batch_statement(shape: tuple[str, ...], schema: str, *, single: bool = False
     If ``single``, with a plain value in the place of each array: for one row of each section the server takes a sixth
     less time, since it sets up no node that unnests.
     """
-
-    def keep(section: re.Match[str]) -> str:
-        return section[2] if section[1] in shape else ""
-
-    text = _SECTION.sub(keep, statements.source("batch")["batch"])
+    text = _of_shape("batch", shape)
     if single:
         text = _CARDINALITY.sub("1", _UNNEST.sub(r"\1", text))
     return statements.prepare(text, schema)
 
 
 @cache
-def _prepared(shape: tuple[str, ...], schema: str, *, single: bool) -> tuple[Statement, tuple[ArrayType, ...]]:
-    """The statement of a shape as the wire takes it, and the types of its arrays, or of single values."""
+def lone_statement(shape: tuple[str, ...], schema: str) -> str | None:
+    """What the batch statement comes down to for one row in the one section that writes; ``None`` if several do.
+
+    It writes its row, or none if the gate is shut. The server takes a tenth to a fifth less time again.
+    """
+    writing = _WRITING.findall(_of_shape("batch", shape))
+    if len(writing) != 1:
+        return None
+    gate = statements.prepare(_of_shape("lone_gate", shape), schema)
+    text = statements.prepare(_UNNEST.sub(r"\1", writing[0]), schema)
+    return text.replace("CROSS JOIN gate", f"CROSS JOIN ({gate}) AS gate")
+
+
+def _of_shape(name: str, shape: tuple[str, ...]) -> str:
+    """A statement of ours with only the sections of ``shape``."""
+    return _SECTION.sub(lambda section: section[2] if section[1] in shape else "", statements.source("batch")[name])
+
+
+@dataclass(frozen=True, slots=True)
+class _Forms:
+    """The statement of one shape as the wire takes it, with the same parameters in each form."""
+
+    types: tuple[ArrayType, ...]
+    arrays: Statement
+    single: Statement
+    lone: Statement | None
+
+
+@cache
+def _forms(shape: tuple[str, ...], schema: str) -> _Forms:
     names = parameters(tuple(section for section in shape if section != _TIMELINE))
     others = {"worker_id": _UUID} | ({"timeline": _TEXT} if _TIMELINE in shape else {})
-    text = statements.numbered(batch_statement(shape, schema, single=single), (*others, *names))
     types = tuple(_types()[name] for name in names)
-    name = f"dbosflow_batch_{'one_' if single else ''}{'_'.join(shape)}"
-    oids = (one.item_oid if single else one.oid for one in types)
-    return Statement(name.encode(), text.encode(), (*others.values(), *oids)), types
+
+    def on_wire(form: str, text: str, oids: Iterable[int]) -> Statement:
+        name = "_".join(("dbosflow_batch", *form.split(), *shape))
+        return Statement(
+            name.encode(), statements.numbered(text, (*others, *names)).encode(), (*others.values(), *oids)
+        )
+
+    items = [one.item_oid for one in types]
+    lone = lone_statement(shape, schema)
+    return _Forms(
+        types,
+        on_wire("", batch_statement(shape, schema), [one.oid for one in types]),
+        on_wire("one", batch_statement(shape, schema, single=True), items),
+        on_wire("lone", lone, items) if lone is not None else None,
+    )
 
 
 async def write_batch(
@@ -157,19 +197,23 @@ async def write_batch(
 ) -> BatchResult:
     """Sends one batch, which is not written on another ``timeline``.
 
+    A single row goes alone; if that is not written, all that guards it is asked why not, and may still write it.
+
     Raises what psycopg raises; then nothing is known of it until a witness is asked for.
     """
     shape = rows.shape() if timeline is None else (_TIMELINE, *rows.shape())
-    single = rows.single
-    statement, types = _prepared(shape, schema, single=single)
+    forms, prepare = _forms(shape, schema), connection.prepare_threshold is not None
     values: list[bytes | None] = [worker_id.bytes] if timeline is None else [worker_id.bytes, timeline.encode()]
-    if single:
-        values += [None if one is None else kind.dump_one(one) for kind, one in zip(types, rows.values(), strict=True)]
+    if rows.single:
+        values += dump_values(forms.types, rows.values())
+        if forms.lone is not None and (await execute(connection, forms.lone, values, prepare=prepare)).command_tuples:
+            return BatchResult(leased=True, written=True, started=_all_started(rows))
+        result = await execute(connection, forms.single, values, prepare=prepare)
     else:
-        for kind, items in zip(types, rows.arrays(), strict=True):
+        for kind, items in zip(forms.types, rows.arrays(), strict=True):
             # ``unnest`` fills up with nulls what is NULL as a whole: that are most columns of most batches.
             values.append(None if items.count(None) == len(items) else kind.dump(items))
-    result = await execute(connection, statement, values, prepare=connection.prepare_threshold is not None)
+        result = await execute(connection, forms.arrays, values, prepare=prepare)
     row = {result.fname(column): result.get_value(0, column) for column in range(result.nfields)}
     started, timeline_found = row.get(b"started"), row.get(b"timeline")
     return BatchResult(
@@ -177,16 +221,17 @@ async def write_batch(
         written=row[b"written"] == b"t",
         mine=_ids(row.get(b"mine")),
         moved=_ids(row.get(b"moved")),
-        started=frozenset([start[0] for start in rows.starts]) if started is None else _ids(started),
+        started=_all_started(rows) if started is None else _ids(started),
         timeline=None if timeline_found is None else timeline_found.decode(),
     )
 
 
+def _all_started(rows: BatchRows) -> frozenset[str]:
+    return frozenset([start[0] for start in rows.starts]) if rows.starts else _NOBODY
+
+
 def _ids(text: bytes | None) -> frozenset[str]:
     return frozenset(json.loads(text)) if text else _NOBODY
-
-
-_NOBODY: frozenset[str] = frozenset()
 
 
 async def is_durable(connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str) -> bool:

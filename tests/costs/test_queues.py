@@ -62,7 +62,7 @@ def test_a_lone_queued_workflow_costs_an_insert_a_claim_and_an_end(open_engine: 
             serving.cancel()
             await asyncio.gather(serving, return_exceptions=True)
             assert counts.executed["workflow.enqueue"] == workflows
-            assert counts.executed["batch one_runs_ends"] == counts.batches == workflows
+            assert counts.executed["batch lone_runs_ends"] == counts.batches == workflows
             assert counts.executed["workflow.claim"] <= workflows + RESTLESS
 
     asyncio.run(main())

@@ -53,7 +53,7 @@ def test_sequential_steps_cost_a_round_trip_each_and_nothing_else(
             with line.counted() as counts:
                 await engine.run_async(flow, STEPS)
             batches = {name: count for name, count in counts.executed.items() if name.startswith("batch ")}
-            assert batches == {"batch one_starts": 1, "batch one_runs_records": STEPS, "batch one_runs_ends": 1}
+            assert batches == {"batch lone_starts": 1, "batch lone_runs_records": STEPS, "batch lone_runs_ends": 1}
             assert counts.others.total() <= RESTLESS
             assert STEPS + 2 <= counts.round_trips("lane") <= STEPS + 2 + RESTLESS
             assert counts.sent("lane") <= STEP_BYTES * (STEPS + RESTLESS)
@@ -71,7 +71,7 @@ def test_each_shape_of_a_batch_is_prepared_once(open_engine: OpenEngine, line: W
         counts = line.since(0)
         prepared = {name: count for name, count in counts.prepared.items() if name.startswith("batch ")}
         assert prepared == dict.fromkeys(prepared, 1)
-        assert prepared.keys() >= {"batch one_starts", "batch one_runs_records", "batch one_runs_ends"}
+        assert prepared.keys() >= {"batch lone_starts", "batch lone_runs_records", "batch lone_runs_ends"}
         assert counts.prepared["notify.notify"] <= 2  # also by the probe for a pooler
 
     asyncio.run(main())
@@ -117,7 +117,7 @@ def test_a_lone_workflow_without_steps_costs_two_batches_and_a_hint(open_engine:
             with line.counted() as counts:
                 for _ in range(workflows):
                     await engine.run_async(costs_sequence, 0)
-            assert counts.executed["batch one_starts"] == counts.executed["batch one_runs_ends"] == workflows
+            assert counts.executed["batch lone_starts"] == counts.executed["batch lone_runs_ends"] == workflows
             assert counts.batches == 2 * workflows
             assert counts.executed["notify.notify"] <= workflows + RESTLESS
             assert counts.others.total() <= workflows + RESTLESS

@@ -7,7 +7,7 @@ import pytest
 
 from tests.protocol.schedules import Database, Slice, batch, on_a_database
 
-pytestmark = pytest.mark.usefixtures("both_forms")
+pytestmark = pytest.mark.usefixtures("all_forms")
 
 
 @on_a_database

@@ -13,12 +13,13 @@ import psycopg
 import pytest
 
 from dbosflow._store import worker
-from tests.protocol.schedules import SCHEMA, Database, Slice, on_a_database
+from dbosflow._store.batch import write_batch
+from tests.protocol.schedules import SCHEMA, Database, Slice, batch, on_a_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.usefixtures("both_forms")
+pytestmark = pytest.mark.usefixtures("all_forms")
 
 SLICES: dict[str, Callable[[int], Slice]] = {
     "record": lambda epoch: Slice("w", epoch).record("a"),
@@ -27,6 +28,19 @@ SLICES: dict[str, Callable[[int], Slice]] = {
     "all": lambda epoch: Slice("w", epoch).record("a").values(0, 3).closed(3).end(),
 }
 each_slice = pytest.mark.parametrize("part", SLICES.values(), ids=SLICES)
+
+
+@each_slice
+@on_a_database
+async def test_a_batch_for_another_timeline_is_not_written(db: Database, part: Callable[[int], Slice]) -> None:
+    """Behind a pooler, where no connection breaks when a standby takes over that lacks the last commits."""
+    lane = await (await db.lane()).start("w")
+    rows = batch(part(1))
+    refused = await write_batch(lane.connection, rows, lane.id, SCHEMA, "FFFFFFFF")
+    assert (refused.leased, refused.written) == (True, False)
+    assert await db.stored("w") == (set(), [])
+    assert refused.timeline is not None
+    assert (await write_batch(lane.connection, rows, lane.id, SCHEMA, refused.timeline)).written
 
 
 @each_slice

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dbosflow._store.batch import BatchRows
     from tests.protocol.schedules import Lane
 
-pytestmark = pytest.mark.usefixtures("both_forms")
+pytestmark = pytest.mark.usefixtures("all_forms")
 
 SHAPES: dict[str, Callable[[], Slice]] = {
     "records": lambda: Slice("w").record("a").record("b", seq=1),

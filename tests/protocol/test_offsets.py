@@ -18,7 +18,7 @@ from tests.protocol.schedules import SCHEMA, Database, Slice, on_a_database
 if TYPE_CHECKING:
     from tests.protocol.schedules import Lane
 
-pytestmark = pytest.mark.usefixtures("both_forms")
+pytestmark = pytest.mark.usefixtures("all_forms")
 
 BLOCKS = 300
 

@@ -12,7 +12,7 @@ import pytest
 from psycopg import IsolationLevel
 
 from dbosflow._store import statements
-from dbosflow._store.batch import batch_statement, parameters
+from dbosflow._store.batch import batch_statement, lone_statement, parameters
 from tests.protocol.plans import explain, populate, prepare
 from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, batch, on_a_database
 
@@ -145,6 +145,34 @@ async def test_a_batch_of_one_row_unnests_nothing(db: Database) -> None:
     assert "ProjectSet" not in {node["Node Type"] for node in plan.nodes if node["Actual Loops"]}
     assert plan.access("workflow") == {"workflow_pkey"}
     assert plan.access("stream_block") == {"stream_block_pkey"}
+    assert plan.work <= 1
+
+
+LONE = {
+    "record": lambda: batch(Slice("w2").record("second", seq=1)),
+    "value": lambda: batch(Slice("w2").values(4)),
+    "start": lambda: batch(starts=("new",)),
+    "end": lambda: batch(Slice("w2").end()),
+}
+
+
+@pytest.mark.parametrize("what", LONE)
+@on_a_database
+async def test_a_row_alone_is_one_insert_behind_index_probes(db: Database, what: str) -> None:
+    """No part that another waits for, and the fence is a probe of each of its tables."""
+    lane = await db.lane()
+    rows = LONE[what]()
+    statement = lone_statement(rows.shape(), SCHEMA)
+    assert statement is not None
+    names = await prepare(lane.connection, "batch", statement)
+    values = {"worker_id": lane.id, **dict(zip(parameters(rows.shape()), rows.values(), strict=True))}
+    await explain(lane.connection, "batch", [values[name] for name in names])
+    await populate(db, worker_id=lane.id)
+    plan = await explain(lane.connection, "batch", [values[name] for name in names])
+    assert [node for node in plan.nodes if "Subplan Name" in node and node["Actual Loops"]] == []
+    assert plan.access("worker") == {"worker_pkey"}
+    assert plan.access("workflow") <= {"workflow_pkey"}
+    assert plan.access("stream_block") <= {"stream_block_pkey"}
     assert plan.work <= 1
 
 

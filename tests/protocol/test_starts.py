@@ -10,7 +10,7 @@ from dbosflow._store import workflow
 from dbosflow._store.workflow import Enqueued
 from tests.protocol.schedules import NAME, SCHEMA, Database, Lane, Slice, on_a_database
 
-pytestmark = pytest.mark.usefixtures("both_forms")
+pytestmark = pytest.mark.usefixtures("all_forms")
 
 IDS = tuple("abcdefgh")
 MIDDLE = "d"

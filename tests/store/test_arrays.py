@@ -6,7 +6,7 @@ import psycopg
 import pytest
 from psycopg.adapt import PyFormat, Transformer
 
-from dbosflow._store.arrays import ARRAYS, Texts
+from dbosflow._store.arrays import ARRAYS, Texts, dump_values
 
 
 @pytest.mark.parametrize(
@@ -48,7 +48,7 @@ def test_an_item_arrives_alone_as_it_does_in_an_array(database_url: str, kind: s
     with psycopg.connect(database_url) as connection:
         result = connection.pgconn.exec_params(
             f"SELECT $1 = ($2)[1] AND $1 = '{item}'::{kind}".encode(),
-            *([array.dump_one(item), array.dump([item])], [array.item_oid, array.oid], [1, 1]),
+            *([*dump_values([array], [item]), array.dump([item])], [array.item_oid, array.oid], [1, 1]),
         )
     assert result.get_value(0, 0) == b"t"
 
@@ -58,6 +58,6 @@ def test_a_number_that_its_type_cannot_hold_is_refused(kind: str, item: int) -> 
     """Alone, and in an array."""
     array = ARRAYS[f"{kind}[]"]
     with pytest.raises(OverflowError):
-        array.dump_one(item)
+        dump_values([array], [item])
     with pytest.raises(OverflowError):
         array.dump([item])

@@ -5,7 +5,8 @@
 -- Locks: the lane's own worker row FOR KEY SHARE, which a death in progress (FOR UPDATE) makes it wait for.
 -- Arrays are unnested side by side in a SELECT list, the shorter filled up with nulls: in FROM each would go through a
 -- tuplestore of its own, which took as long as the rest of the statement. A batch of one row in each section has plain
--- values in their place: batch.py writes `unnest(:x::text[])` as `:x::text` then.
+-- values in their place: batch.py writes `unnest(:x::text[])` as `:x::text` then. With one section that writes it is
+-- that INSERT or UPDATE alone, with `lone_gate` for its gate.
 -- Indexes: the primary keys; `moved` is one backward probe of stream_block's for each stream. IS NOT DISTINCT FROM keeps
 -- the planner from workflow_owned, by which it would join every run of the lane with every row of the batch.
 WITH lease AS MATERIALIZED (
@@ -167,6 +168,33 @@ SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS writte
 -- [starts
      , CASE WHEN (SELECT count(*) FROM started) < cardinality(:start_ids::text[])
             THEN array_to_json(ARRAY(SELECT id FROM started)) END AS started
+-- ]
+;
+
+-- name: lone_gate (the gate of a batch of one row, as a part of the statement that writes it)
+-- It says yes or no, as the number of rows written, and not why: then the whole batch is sent, and says.
+SELECT lease.id
+FROM (SELECT id FROM dbosflow.worker WHERE id = :worker_id AND state = 'live' FOR KEY SHARE) AS lease
+-- [runs
+JOIN dbosflow.workflow mine
+    ON mine.id = :run_ids::text AND mine.worker_id IS NOT DISTINCT FROM lease.id AND mine.epoch = :run_epochs::integer
+-- ]
+-- [blocks
+LEFT JOIN LATERAL (
+    SELECT b."offset" + b.count AS next, b.kind
+    FROM dbosflow.stream_block b
+    WHERE b.workflow_id = :tail_ids::text AND b.key = :tail_keys::text
+    ORDER BY b."offset" DESC
+    LIMIT 1
+) AS tail ON true
+-- ]
+WHERE true
+-- [timeline
+  AND left(pg_walfile_name(pg_current_wal_lsn()), 8) = :timeline::text
+-- ]
+-- [blocks
+  AND :tail_offsets::bigint = coalesce(tail.next, 0)
+  AND (tail.kind IS NULL OR tail.kind NOT IN ('complete', 'error', 'cancelled'))
 -- ]
 ;
 
