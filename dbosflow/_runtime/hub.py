@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 UNSEEN = "unseen"
 """What a reader knows of a workflow that it has never looked at."""
 
+_LOOK_EVERY = 1.0
+"""Seconds between two looks for streams that nobody reads any more."""
 UNKNOWN = -1
 """The end of a stream of which only a part was seen."""
 
@@ -56,11 +58,13 @@ class _Ask:
 class _Tail:
     """One stream with readers: where it is known to end, and who waits."""
 
-    __slots__ = ("asks", "end", "news", "status", "unsubscribe")
+    __slots__ = ("asks", "end", "idle", "news", "status", "unsubscribe")
 
     def __init__(self) -> None:
         self.asks: set[_Ask] = set()
         self.news = True
+        self.idle = False
+        """Whether nobody has asked since the last look for such streams."""
         self.end = UNKNOWN
         self.status: WorkflowStatus | None = None
         self.unsubscribe: list[Callable[[], None]] = []
@@ -77,6 +81,7 @@ class Hub(Service):
         self._signals = signals
         self._tails: dict[_Stream, _Tail] = {}
         self._due: dict[_Stream, None] = {}
+        self._next_look: asyncio.TimerHandle | None = None
         self.queries = 0
         """Statements sent so far: what a test counts."""
 
@@ -89,6 +94,7 @@ class Hub(Service):
         """
         stream_of = (workflow_id, key, committed)
         tail = self._tails.get(stream_of) or self._follow(stream_of)
+        tail.idle = False
         ask = _Ask(offset, known)
         tail.asks.add(ask)
         if tail.news or offset != tail.end or tail.status != known:
@@ -98,12 +104,12 @@ class Hub(Service):
             return await ask.future
         finally:
             tail.asks.discard(ask)
-            if not tail.asks:
-                self._forget_soon(stream_of, tail)
 
     async def close(self) -> None:
         """Ends the queries; readers that wait hear of it."""
         await super().close()
+        if self._next_look is not None:
+            self._next_look.cancel()
         tell_closed(ask.future for tail in self._tails.values() for ask in tail.asks)
 
     async def work_once(self) -> bool:
@@ -159,18 +165,24 @@ class Hub(Service):
 
         for topic in (stream_topic(*stream_of[:2]), workflow_topic(stream_of[0])):
             tail.unsubscribe.append(self._signals.subscribe(topic, news))
+        if self._next_look is None:
+            self._look_later()
         return tail
 
-    def _forget_soon(self, stream_of: _Stream, tail: _Tail) -> None:
-        """Forgets a stream without readers, unless one comes back for the next page at once."""
+    def _look_later(self) -> None:
+        self._next_look = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look_for_idle)
 
-        def forget() -> None:
-            if not tail.asks and self._tails.get(stream_of) is tail:
+    def _look_for_idle(self) -> None:
+        """Forgets the streams without readers, but for those whose reader may be on its way to the next page."""
+        for stream_of, tail in tuple(self._tails.items()):
+            if tail.idle:
                 del self._tails[stream_of]
                 for unsubscribe in tail.unsubscribe:
                     unsubscribe()
-
-        asyncio.get_running_loop().call_later(1.0, forget)
+            tail.idle = not tail.asks
+        self._next_look = None
+        if self._tails:
+            self._look_later()
 
 
 class Outcomes(Service):

@@ -310,3 +310,44 @@ def test_many_readers_of_a_live_engine_cost_a_query_a_flush(database_url: str) -
 
     few, many = asyncio.run(main(2)), asyncio.run(main(READERS))
     assert many < 5 * few + 20
+
+
+def test_a_reader_on_its_way_to_the_next_page_is_not_forgotten(database_url: str) -> None:
+    """One look for streams without readers lets it pass, the second one does not; and pages set no timers."""
+
+    def look(hub: Hub) -> None:
+        hub._look_for_idle()
+        if hub._next_look is not None:
+            hub._next_look.cancel()
+
+    async def main() -> None:
+        async with laid(database_url) as table:
+            hub = table.hub
+            await table.status("w", "running")
+            await table.read("w", 0)
+            timer = hub._next_look
+            assert timer is not None
+            timer.cancel()
+            (tail,) = hub._tails.values()
+            for _ in range(3):
+                await table.read("w", 0)
+                assert hub._next_look is timer
+            for _ in range(3):
+                look(hub)
+                await table.read("w", 0)
+                assert [*hub._tails.values()] == [tail]
+            waiting = asyncio.create_task(table.read("w", 0, "running"))
+            await settle()
+            for _ in range(3):
+                look(hub)
+                assert [*hub._tails.values()] == [tail]
+            waiting.cancel()
+            await settle()
+            look(hub)
+            assert [*hub._tails.values()] == [tail]
+            look(hub)
+            assert hub._tails == {}
+            assert table.signals._subscribers == {}
+            assert hub._next_look is None
+
+    asyncio.run(main())
