@@ -19,6 +19,8 @@ from tests.protocol.schedules import SCHEMA, Database, Slice, batch, on_a_databa
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dbosflow._store.batch import BatchRows
+
 pytestmark = pytest.mark.usefixtures("all_forms")
 
 SLICES: dict[str, Callable[[int], Slice]] = {
@@ -27,6 +29,24 @@ SLICES: dict[str, Callable[[int], Slice]] = {
     "end": lambda epoch: Slice("w", epoch).end(),
     "all": lambda epoch: Slice("w", epoch).record("a").values(0, 3).closed(3).end(),
 }
+ROWS: dict[str, Callable[[], BatchRows]] = {
+    "record": lambda: batch(Slice("w").record("a")),
+    "value": lambda: batch(Slice("w").values(0)),
+    "start": lambda: batch(starts=("new",)),
+    "end": lambda: batch(Slice("w").end()),
+}
+"""Each alone in its batch."""
+HELD = {
+    "record": """INSERT INTO dbosflow.step (workflow_id, key, kind, epoch, seq, turn, started_at)
+                 VALUES ('w', 'a', 'step', 0, 0, 0, now())""",
+    "value": """INSERT INTO dbosflow.stream_block
+                    (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
+                VALUES ('w', 'out', 0, 1, 'values', '[1]', 3, '', 0, 0)""",
+    "start": "INSERT INTO dbosflow.workflow (id, name, status, input) VALUES ('new', 'flow', 'queued', '{}')",
+    "end": "UPDATE dbosflow.workflow SET cancel_requested_at = now() WHERE id = 'w'",
+}
+"""What somebody else does to it first."""
+each_row = pytest.mark.parametrize("kind", ROWS)
 each_slice = pytest.mark.parametrize("part", SLICES.values(), ids=SLICES)
 
 
@@ -144,21 +164,43 @@ async def test_a_release_waits_for_a_batch_that_lost_its_connection(db: Database
     assert set((await db.history("w")).records) == {"held"}
 
 
+@each_row
 @on_a_database
-async def test_a_batch_waits_for_a_death_in_progress_and_then_writes_nothing(db: Database) -> None:
+async def test_a_row_under_way_keeps_its_lane_alive(db: Database, kind: str) -> None:
+    """Alone in its batch, and waiting for what somebody else does to it; an end also sees that done, and is written."""
+    lane = await db.lane()
+    await lane.start("w")
+    held = await db.connect(autocommit=False)
+    await held.execute(HELD[kind].encode())
+    writing = asyncio.create_task(lane.send(ROWS[kind]()))
+    await db.waiting(lane.connection)
+
+    assert await db.reclaim(lane) == set()
+    assert await db.requeue() == {}
+
+    await (held.commit() if kind == "end" else held.rollback())
+    result = await writing
+    assert result.written
+    assert result.started == ({"new"} if kind == "start" else set())
+    assert await db.reclaim(lane) == {lane.id}
+    assert set(await db.requeue()) == {"record": {"w"}, "value": {"w"}, "start": {"w", "new"}, "end": set()}[kind]
+
+
+@each_row
+@on_a_database
+async def test_a_batch_waits_for_a_death_in_progress_and_then_writes_nothing(db: Database, kind: str) -> None:
     """It wakes to find no lease; and where the death is called off, it goes on."""
     lane = await db.lane()
     await lane.start("w")
-    for decide, written in (("ROLLBACK", True), ("COMMIT", False)):
-        part = Slice("w").record(decide, seq=int(written))
+    for decide, written in (("COMMIT", False), ("ROLLBACK", True)):
         await db.rows("BEGIN")
         assert await db.reclaim(lane) == {lane.id}
-        writing = asyncio.create_task(lane.write(part))
+        writing = asyncio.create_task(lane.send(ROWS[kind]()))
         await db.waiting(lane.connection)
         await db.rows(decide)
         result = await writing
         assert (result.leased, result.written) == (written, written)
-    assert (await db.stored("w"))[0] == {"ROLLBACK"}
+        await db.rows("UPDATE dbosflow.worker SET state = 'live'")
 
 
 @on_a_database
