@@ -179,7 +179,8 @@ class Hub(Service):
                 del self._tails[stream_of]
                 for unsubscribe in tail.unsubscribe:
                     unsubscribe()
-            tail.idle = not tail.asks
+            else:
+                tail.idle = not tail.asks
         self._next_look = None
         if self._tails:
             self._look_later()

@@ -79,17 +79,15 @@ class ScalarType:
 
 
 TEXTS = ArrayType(1009, 25, _text, str.encode)
-SCALARS = {
-    "text": ScalarType(25, str.encode),
-    "integer": ScalarType(23, Struct(">i").pack),
-    "uuid": ScalarType(2950, lambda value: value.bytes),
-}
 ARRAYS = {
     "text[]": TEXTS,
     "integer[]": _numbers(1007, 23, "i"),
     "bigint[]": _numbers(1016, 20, "q"),
     "double precision[]": _numbers(1022, 701, "d"),
     "boolean[]": _numbers(1000, 16, "?"),
+}
+SCALARS = {name.removesuffix("[]"): ScalarType(array.item_oid, array.value) for name, array in ARRAYS.items()} | {
+    "uuid": ScalarType(2950, lambda value: value.bytes),
 }
 TYPES: dict[str, ArrayType | ScalarType] = ARRAYS | SCALARS
 """By the names that the statements cast their parameters to."""

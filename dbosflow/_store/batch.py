@@ -14,7 +14,7 @@ from dbosflow._store.queries import fetch_all
 from dbosflow._store.wire import Statement, execute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from uuid import UUID
 
     from psycopg import AsyncConnection
@@ -76,10 +76,10 @@ def _types() -> dict[str, ArrayType]:
 class BatchRows:
     """The rows of one batch, each a tuple in the order of its section's columns."""
 
-    runs: list[tuple[Any, ...]] = field(default_factory=list)
+    runs: list[tuple[str, int]] = field(default_factory=list)
     starts: list[tuple[Any, ...]] = field(default_factory=list)
     records: list[tuple[Any, ...]] = field(default_factory=list)
-    tails: list[tuple[Any, ...]] = field(default_factory=list)
+    tails: list[tuple[str, str, int]] = field(default_factory=list)
     blocks: list[tuple[Any, ...]] = field(default_factory=list)
     inputs: list[tuple[Any, ...]] = field(default_factory=list)
     ends: list[tuple[Any, ...]] = field(default_factory=list)
@@ -103,7 +103,7 @@ class BatchRows:
         """Whether each section has one row: a batch of one record, one value, one start or one end."""
         return max(map(len, self._in_order())) == 1
 
-    def _in_order(self) -> tuple[list[tuple[Any, ...]], ...]:
+    def _in_order(self) -> tuple[Sequence[tuple[Any, ...]], ...]:
         """All rows, as :func:`parameters` has them."""
         return self.runs, self.starts, self.records, self.tails, self.blocks, self.inputs, self.ends
 
@@ -177,7 +177,7 @@ def _forms(shape: tuple[str, ...], schema: str) -> _Forms:
     types = tuple(_types()[name] for name in names)
 
     def on_wire(form: str, text: str, oids: Iterable[int]) -> Statement:
-        name = "_".join(("dbosflow_batch", *form.split(), *shape))
+        name = "_".join((form, *shape))
         return Statement(
             name.encode(), statements.numbered(text, (*others, *names)).encode(), (*others.values(), *oids)
         )
@@ -186,9 +186,9 @@ def _forms(shape: tuple[str, ...], schema: str) -> _Forms:
     lone = lone_statement(shape, schema)
     return _Forms(
         types,
-        on_wire("", batch_statement(shape, schema), [one.oid for one in types]),
-        on_wire("one", batch_statement(shape, schema, single=True), items),
-        on_wire("lone", lone, items) if lone is not None else None,
+        on_wire("dbosflow_batch", batch_statement(shape, schema), [one.oid for one in types]),
+        on_wire("dbosflow_batch_one", batch_statement(shape, schema, single=True), items),
+        on_wire("dbosflow_batch_lone", lone, items) if lone is not None else None,
     )
 
 

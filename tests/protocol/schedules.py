@@ -106,6 +106,15 @@ def batch(*slices: Slice, starts: tuple[str, ...] = ()) -> BatchRows:
     return rows
 
 
+ROWS: dict[str, Callable[[str, int], BatchRows]] = {
+    "record": lambda workflow_id, _: batch(Slice(workflow_id).record("alone")),
+    "value": lambda workflow_id, offset: batch(Slice(workflow_id).values(offset)),
+    "start": lambda *_: batch(starts=("new",)),
+    "end": lambda workflow_id, _: batch(Slice(workflow_id).end()),
+}
+"""Each kind of row, alone in its batch: of a workflow, whose stream has an end."""
+
+
 class Lane:
     """A lane as the protocol knows it: a row, and a connection with a lane's settings."""
 

@@ -14,12 +14,10 @@ import pytest
 
 from dbosflow._store import worker
 from dbosflow._store.batch import write_batch
-from tests.protocol.schedules import SCHEMA, Database, Slice, batch, on_a_database
+from tests.protocol.schedules import ROWS, SCHEMA, Database, Slice, batch, on_a_database
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from dbosflow._store.batch import BatchRows
 
 pytestmark = pytest.mark.usefixtures("all_forms")
 
@@ -29,23 +27,16 @@ SLICES: dict[str, Callable[[int], Slice]] = {
     "end": lambda epoch: Slice("w", epoch).end(),
     "all": lambda epoch: Slice("w", epoch).record("a").values(0, 3).closed(3).end(),
 }
-ROWS: dict[str, Callable[[], BatchRows]] = {
-    "record": lambda: batch(Slice("w").record("a")),
-    "value": lambda: batch(Slice("w").values(0)),
-    "start": lambda: batch(starts=("new",)),
-    "end": lambda: batch(Slice("w").end()),
-}
-"""Each alone in its batch."""
 HELD = {
     "record": """INSERT INTO dbosflow.step (workflow_id, key, kind, epoch, seq, turn, started_at)
-                 VALUES ('w', 'a', 'step', 0, 0, 0, now())""",
+                 VALUES ('w', 'alone', 'step', 0, 0, 0, now())""",
     "value": """INSERT INTO dbosflow.stream_block
                     (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
                 VALUES ('w', 'out', 0, 1, 'values', '[1]', 3, '', 0, 0)""",
     "start": "INSERT INTO dbosflow.workflow (id, name, status, input) VALUES ('new', 'flow', 'queued', '{}')",
     "end": "UPDATE dbosflow.workflow SET cancel_requested_at = now() WHERE id = 'w'",
 }
-"""What somebody else does to it first."""
+"""What somebody else does first to each row of :data:`ROWS`."""
 each_row = pytest.mark.parametrize("kind", ROWS)
 each_slice = pytest.mark.parametrize("part", SLICES.values(), ids=SLICES)
 
@@ -172,7 +163,7 @@ async def test_a_row_under_way_keeps_its_lane_alive(db: Database, kind: str) -> 
     await lane.start("w")
     held = await db.connect(autocommit=False)
     await held.execute(HELD[kind].encode())
-    writing = asyncio.create_task(lane.send(ROWS[kind]()))
+    writing = asyncio.create_task(lane.send(ROWS[kind]("w", 0)))
     await db.waiting(lane.connection)
 
     assert await db.reclaim(lane) == set()
@@ -195,11 +186,14 @@ async def test_a_batch_waits_for_a_death_in_progress_and_then_writes_nothing(db:
     for decide, written in (("COMMIT", False), ("ROLLBACK", True)):
         await db.rows("BEGIN")
         assert await db.reclaim(lane) == {lane.id}
-        writing = asyncio.create_task(lane.send(ROWS[kind]()))
+        writing = asyncio.create_task(lane.send(ROWS[kind]("w", 0)))
         await db.waiting(lane.connection)
         await db.rows(decide)
         result = await writing
         assert (result.leased, result.written) == (written, written)
+        assert result.started == ({"new"} if written and kind == "start" else set())
+        stored = await db.stored("w"), (await db.workflow("w"))[0], await db.workflow("new")
+        assert (stored == ((set(), []), "running", ())) is not written
         await db.rows("UPDATE dbosflow.worker SET state = 'live'")
 
 

@@ -14,7 +14,7 @@ from psycopg import IsolationLevel
 from dbosflow._store import statements
 from dbosflow._store.batch import batch_statement, lone_statement, parameters
 from tests.protocol.plans import explain, populate, prepare
-from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, batch, on_a_database
+from tests.protocol.schedules import NAME, ROWS, SCHEMA, Database, Slice, batch, on_a_database
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -148,20 +148,12 @@ async def test_a_batch_of_one_row_unnests_nothing(db: Database) -> None:
     assert plan.work <= 1
 
 
-LONE = {
-    "record": lambda: batch(Slice("w2").record("second", seq=1)),
-    "value": lambda: batch(Slice("w2").values(4)),
-    "start": lambda: batch(starts=("new",)),
-    "end": lambda: batch(Slice("w2").end()),
-}
-
-
-@pytest.mark.parametrize("what", LONE)
+@pytest.mark.parametrize("kind", ROWS)
 @on_a_database
-async def test_a_row_alone_is_one_insert_behind_index_probes(db: Database, what: str) -> None:
+async def test_a_row_alone_is_one_insert_behind_index_probes(db: Database, kind: str) -> None:
     """No part that another waits for, and the fence is a probe of each of its tables."""
     lane = await db.lane()
-    rows = LONE[what]()
+    rows = ROWS[kind]("w2", 4)
     statement = lone_statement(rows.shape(), SCHEMA)
     assert statement is not None
     names = await prepare(lane.connection, "batch", statement)
