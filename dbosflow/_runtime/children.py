@@ -16,7 +16,6 @@ from dbosflow._runtime.entries import Record, Start
 from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
 from dbosflow.config import MAX_IDENTIFIER
 from dbosflow.errors import (
-    NonDeterminismError,
     WorkflowBlockedError,
     WorkflowCancelledError,
     WorkflowConflictError,
@@ -63,8 +62,8 @@ async def start_child(
                 await hands.recall(run, key)
                 child_id = str(record.child_id)
                 if options.workflow_id not in (None, child_id):
-                    msg = f"the child at key {key!r} was started as {child_id!r}, and now as {options.workflow_id!r}"
-                    raise NonDeterminismError(run.workflow_id, msg)
+                    asked = f"starts child {options.workflow_id!r} at key {key!r}"
+                    raise run.disagree(asked, f"child {child_id!r}", record)
             else:
                 child_id = options.workflow_id or _child_id(run.workflow_id, key)
                 new = await _start(
@@ -126,8 +125,8 @@ async def wait_for_result(hands: Hands, branch: Branch, workflow_id: str, defini
             if record is not None:
                 await hands.recall(run, key)
                 if record.child_id != workflow_id:
-                    msg = f"the result at key {key!r} was that of workflow {record.child_id!r}, not of {workflow_id!r}"
-                    raise NonDeterminismError(run.workflow_id, msg)
+                    asked = f"asks for the result of workflow {workflow_id!r} at key {key!r}"
+                    raise run.disagree(asked, f"that of workflow {record.child_id!r}", record)
                 output, error = record.output, record.error
             else:
                 outcome = await hands.outcome(run, workflow_id)

@@ -14,7 +14,7 @@ from dbosflow import serde
 from dbosflow._runtime.conductor import GIVEN_UP, WOKEN
 from dbosflow._runtime.entries import Record
 from dbosflow._runtime.scope import Attempt
-from dbosflow.errors import NonDeterminismError, StepFailedError
+from dbosflow.errors import StepFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -107,16 +107,10 @@ class Operation:
 
 
 def recorded(branch: Branch, key: str, kind: str) -> Recorded | None:
+    """The record of an operation that begins; what stands there instead is a contradiction."""
     record = branch.run.recorded(key)
     if record is not None and record.kind != kind:
-        msg = (
-            f"workflow {branch.run.workflow_id!r} asked for a {kind} where its records hold a {record.kind}, at key "
-            f"{key!r}: its code has changed since, or does not follow from its records. It is parked as blocked; "
-            "put the old code back and resume it, or fork it"
-        )
-        error = NonDeterminismError(branch.run.workflow_id, msg)
-        branch.run.contradict(error)
-        raise error
+        raise branch.run.disagree(f"asks for a {kind} at key {key!r}", f"a {record.kind}", record)
     return record
 
 

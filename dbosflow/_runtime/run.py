@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._runtime.branch import Branch, RunStopped, Strand
 from dbosflow._runtime.buffer import Buffer
 from dbosflow._runtime.conductor import HANDED_ON, Conductor
+from dbosflow._runtime.contradiction import contradiction
 from dbosflow._runtime.entries import Mark, Record
 from dbosflow._runtime.run_streams import RunStreams
 from dbosflow._runtime.scope import current_scope
@@ -293,11 +294,16 @@ class Run:
         for task in self.tasks():
             task.cancel()
 
-    def contradict(self, error: NonDeterminismError) -> None:
-        """Ends this pass because code and records disagree: it writes nothing any more but that it is blocked."""
+    def disagree(self, asked: str, there: str, record: Recorded | None = None) -> NonDeterminismError:
+        """Ends this pass because code and records disagree: it writes nothing any more but that it is blocked.
+
+        Whatever becomes of the error, which is the caller's to raise. See ``contradiction`` for what it says.
+        """
+        error = contradiction(self.workflow_id, asked, there, record, read_before=self.age)
         if self.stopping is None:
             self.contradiction = error
             self.stop("its code and its records disagree")
+        return error
 
     @contextmanager
     def cancelling(self, call: Future[Any]) -> Iterator[None]:

@@ -33,6 +33,8 @@ class Recorded(NamedTuple):
     """Seconds until its ``wake_at``, by the database's clock when the history was read."""
     age: float
     """Seconds since it was recorded, by the same clock."""
+    epoch: int = 0
+    """That of the run that recorded it."""
 
 
 @dataclass(slots=True)
@@ -156,6 +158,7 @@ def _recorded(row: Any) -> Recorded:
     return Recorded(
         *(row.key, row.kind, row.seq, row.turn, row.attempt, row.output, row.error, row.child_id, row.remaining),
         age=row.age,
+        epoch=row.epoch,
     )
 
 

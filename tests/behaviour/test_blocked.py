@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from dbosflow import Engine, WorkflowStatus, sleep, sleep_async, step, workflow, write_stream, write_stream_async
-from dbosflow.errors import WorkflowBlockedError
+from dbosflow.errors import NonDeterminismError, WorkflowBlockedError
 from tests.behaviour.interruption import Interruption
 from tests.behaviour.tables import disorder, records, rows, stored_values
 
@@ -112,8 +113,9 @@ def test_another_kind_of_operation_parks_the_workflow(database_url: str, which: 
         assert (info.worker_id, info.ended_at) == (None, None)
         for message in (str(caught.value), str(info.error)):
             assert "'sleep#0'" in message, "the key"
-            assert "asked for a sleep" in message, "what the code wants"
+            assert "asks for a sleep" in message, "what the code wants"
             assert "hold a step" in message, "what is on record"
+            assert re.search(r"recorded \d{4}-\d\d-\d\d \d\d:\d\d:\d\d UTC in epoch 1", message), "since when"
     assert (records(database_url, workflow_id), stored_values(database_url, workflow_id, "k")) == before
     assert before[1] == [(0, "before")]
     assert disorder(database_url) == []
@@ -165,6 +167,43 @@ def test_a_contradiction_on_a_thread_parks_the_workflow(database_url: str) -> No
     assert records(database_url, workflow_id) == [("sleep#0", "step")]
 
 
+@workflow
+async def child() -> str:
+    return "grown up"
+
+
+async def under_another_id(*, again: bool) -> str:
+    """The child has another id now."""
+    handle = await child.options(workflow_id="new" if again else "old").start_async()
+    return str(await handle.result_async())
+
+
+async def result_of_another(*, again: bool) -> str:
+    """The result that is asked for is another one's."""
+    handles = [await child.options(workflow_id=one).start_async() for one in ("old", "new")]
+    return str(await handles[again].result_async())
+
+
+@pytest.mark.parametrize(("which", "found"), [(under_another_id, "child 'old'"), (result_of_another, "workflow 'old'")])
+def test_children_that_are_not_those_on_record_park_the_workflow(database_url: str, which: Any, found: str) -> None:
+    """Also where the key is the same: the error is not the body's to handle."""
+    interruption = Interruption()
+
+    async def body() -> str:
+        try:
+            result: str = await which(again=interruption.over)
+        except NonDeterminismError:
+            return "went on"
+        await interruption.point_async()
+        return result
+
+    body.__qualname__ = f"parent {which.__name__}"
+    flow = workflow(body)
+    workflow_id = interruption.first_pass(database_url, flow)
+    with Engine(database_url) as engine, pytest.raises(WorkflowBlockedError, match=found):
+        engine.handle(workflow_id, flow).result(timeout=PATIENCE)
+
+
 def test_a_blocked_workflow_is_not_tried_again_and_again(database_url: str) -> None:
     """It waits for a person: engines that open later leave it alone, and serve everybody else."""
     workflow_id = blocked(database_url, "plainly")
@@ -187,7 +226,7 @@ def test_readers_of_a_blocked_workflow_get_what_there_is_and_the_reason(database
     with client.read_stream(workflow_id, "k") as reader:
         assert next(reader) == "before"
         for _ in range(2):
-            with pytest.raises(WorkflowBlockedError, match="asked for a sleep"):
+            with pytest.raises(WorkflowBlockedError, match="asks for a sleep"):
                 next(reader)
         assert (reader.closed, reader.outcome, reader.offset) == (False, None, 1)
     reader = client.read_stream(workflow_id, "k")

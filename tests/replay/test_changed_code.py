@@ -123,6 +123,6 @@ def test_another_kind_of_operation_under_a_recorded_key_blocks_the_workflow() ->
     live = execute(program, seed=0)
     run = execute(program, seed=REPLAYED, commits=live.commits[:1])
     assert run.result.startswith("blocked")
-    assert "asked for a sleep where its records hold a step, at key 'sleep#0'" in run.result
+    assert "asks for a sleep at key 'sleep#0', where its records hold a step" in run.result
     assert run.records == live.records[:1]
     assert run.stream == []

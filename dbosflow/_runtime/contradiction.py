@@ -1,0 +1,36 @@
+"""What is said when code and records disagree: one text, wherever it is found."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from dbosflow.errors import NonDeterminismError
+
+if TYPE_CHECKING:
+    from dbosflow._store.step import Recorded
+
+
+def contradiction(
+    workflow_id: str, asked: str, there: str, record: Recorded | None = None, *, read_before: float = 0.0
+) -> NonDeterminismError:
+    """The error that parks a workflow.
+
+    Args:
+        workflow_id: the workflow's.
+        asked: what its code does now, as in "asks for a sleep at key 'sleep#0'".
+        there: what its records hold instead, as in "a step".
+        record: where that stands, if it is one record: then it is said when it was made, and by which epoch.
+        read_before: seconds since the history was read.
+    """
+    made = "" if record is None else f", recorded {_moment(record.age + read_before)} in epoch {record.epoch}"
+    msg = (
+        f"workflow {workflow_id!r}: its code {asked}, where its records hold {there}{made}. So its code has changed "
+        "since, or does not follow from its records. It is parked as blocked. Put the code back that made these "
+        "records; `dbosflow replay` tries code against them"
+    )
+    return NonDeterminismError(workflow_id, msg)
+
+
+def _moment(age: float) -> str:
+    return (datetime.now(UTC) - timedelta(seconds=age)).strftime("%Y-%m-%d %H:%M:%S UTC")
