@@ -9,13 +9,12 @@ from __future__ import annotations
 import asyncio
 import threading
 from contextlib import suppress
-from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dbosflow._runtime.conductor import GIVEN_UP
 from dbosflow._runtime.entries import Record
-from dbosflow._runtime.scope import Entered
+from dbosflow._runtime.isolation import awaited, context_of, is_awaitable, outcome_of, run_in
 from dbosflow._runtime.threads import ThreadWaiter
 
 if TYPE_CHECKING:
@@ -137,14 +136,14 @@ class LoopHands:
     async def call(
         self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Calls the user's function; a sync one in the pool for steps."""
-        with Entered(attempt):
-            if function.is_async:
-                return await function.call(*args, **kwargs)
-            context = copy_context()
+        """Calls the user's function; a sync one in the pool for steps. An awaitable that it gives is awaited here."""
+        context = context_of(attempt)
+        if function.is_async:
+            return await run_in(context, outcome_of(function.call, *args, **kwargs))
         loop = asyncio.get_running_loop()
         call = partial(context.run, carried, function.call, *args, **kwargs)
-        return await loop.run_in_executor(self._step_threads, call)
+        value = await loop.run_in_executor(self._step_threads, call)
+        return await run_in(context, awaited(value)) if is_awaitable(value) else value
 
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
         """Waits for the end of another workflow."""
@@ -208,11 +207,16 @@ class ThreadHands:
     async def call(
         self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Calls the user's function here; an async one on the engine's loop."""
-        with Entered(attempt):
-            if not function.is_async:
-                return function.call(*args, **kwargs)
-            call = asyncio.run_coroutine_threadsafe(function.call(*args, **kwargs), self._loop)
+        """Calls the user's function here; an async one, and the rest of one that gives an awaitable, on the loop."""
+        context = context_of(attempt)
+        if function.is_async:
+            rest = outcome_of(function.call, *args, **kwargs)
+        else:
+            value = context.run(function.call, *args, **kwargs)
+            if not is_awaitable(value):
+                return value
+            rest = awaited(value)
+        call = context.run(asyncio.run_coroutine_threadsafe, rest, self._loop)
         with attempt.run.cancelling(call):
             return call.result()
 
