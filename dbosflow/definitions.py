@@ -6,6 +6,7 @@ Nothing here runs anything. Annotations are resolved at first use, so a function
 from __future__ import annotations
 
 import inspect
+import json
 import sys
 import typing
 from collections.abc import Awaitable, Callable, Mapping
@@ -16,7 +17,7 @@ from typing import Any, get_args, get_origin
 
 from dbosflow.config import check_identifier
 from dbosflow.errors import ConfigurationError, DefinitionError, SerializationError
-from dbosflow.serde import Codec, faithful_types, object_type
+from dbosflow.serde import Codec, brief, faithful_types, for_people, object_type
 
 Function = Callable[..., Any]
 
@@ -133,7 +134,7 @@ class WorkflowDef(FunctionDef):
         """The arguments of a call as JSON; ``TypeError`` if they do not fit the signature, as a plain call says it."""
         plain = self._plain_parameters
         if plain is None or kwargs or len(args) != len(plain):
-            return self._arguments.dump((dict(self._signature.bind(*args, **kwargs).arguments),))[1:-1]
+            return self._arguments.dump((dict(self.signature.bind(*args, **kwargs).arguments),))[1:-1]
         arguments, fits = {}, True  # as `bind` says it, in a tenth of its time
         for place, (name, types) in enumerate(plain):
             arguments[name] = value = args[place]
@@ -142,14 +143,23 @@ class WorkflowDef(FunctionDef):
         return self._arguments.dump((arguments,), fits=fits)[1:-1]
 
     def load_input(self, text: str) -> tuple[list[Any], dict[str, Any]]:
-        """The positional and keyword arguments to call with, from the JSON of a start."""
-        (values,) = self._arguments.load(f"[{text}]")
+        """The positional and keyword arguments to call with, from the JSON of a start.
+
+        Raises:
+            SerializationError: they do not fit the signature; it says which of them, and what is recorded.
+        """
+        if not self._names_fit(text):
+            raise self._misfit(text)
+        try:
+            (values,) = self._arguments.load(f"[{text}]")
+        except SerializationError as error:
+            raise self._misfit(text) from error
         plain = self._plain_parameters
         if plain is not None and len(values) == len(plain):
             return [values[name] for name, _ in plain], {}
         args: list[Any] = []
         kwargs: dict[str, Any] = {}
-        for position, (name, parameter) in enumerate(self._signature.parameters.items()):
+        for position, (name, parameter) in enumerate(self.signature.parameters.items()):
             if name not in values:
                 continue
             if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
@@ -162,14 +172,45 @@ class WorkflowDef(FunctionDef):
                 kwargs[name] = values[name]
         return args, kwargs
 
+    def _names_fit(self, text: str) -> bool:
+        """Whether the function has these parameters. Types alone do not tell: they pass over what they do not know."""
+        recorded = for_people(text)
+        return isinstance(recorded, dict) and self._required <= recorded.keys() <= self.signature.parameters.keys()
+
+    def _misfit(self, text: str) -> SerializationError:
+        """Which recorded arguments the function does not take, and why."""
+        recorded = for_people(text)
+        if not isinstance(recorded, dict):
+            return SerializationError(f"{brief(text)}, which is no object of arguments")
+        parameters = self.signature.parameters
+        misfits = [f"no argument {name!r}, which has no default" for name in sorted(self._required - recorded.keys())]
+        for name, value in recorded.items():
+            argument = f"argument {name!r} = {brief(json.dumps(value))}"
+            if name not in parameters:
+                misfits.append(f"{argument}, which is none of its parameters")
+                continue
+            try:
+                Codec(self._annotation_of(parameters[name]), argument).load(json.dumps(value))
+            except SerializationError as error:
+                misfits.append(str(error))
+        return SerializationError("; ".join(misfits) or f"arguments that do not fit: {brief(text)}")
+
     @cached_property
-    def _signature(self) -> inspect.Signature:
+    def signature(self) -> inspect.Signature:
+        """What the function takes."""
         return inspect.signature(self.call)
+
+    @cached_property
+    def _required(self) -> frozenset[str]:
+        """The parameters that every call gives a value."""
+        parameters = self.signature.parameters.values()
+        optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        return frozenset(one.name for one in parameters if one.default is one.empty and one.kind not in optional)
 
     @cached_property
     def _plain_parameters(self) -> tuple[tuple[str, tuple[type, ...]], ...] | None:
         """The parameters, if each may be given by its place and is one value: name, and types that need no check."""
-        parameters = self._signature.parameters.values()
+        parameters = self.signature.parameters.values()
         if not all(one.kind in _POSITIONAL for one in parameters):
             return None
         return tuple((one.name, faithful_types(self._hints.get(one.name, Any))) for one in parameters)
@@ -177,16 +218,15 @@ class WorkflowDef(FunctionDef):
     @cached_property
     def _arguments(self) -> Codec[tuple[dict[str, Any]]]:
         # In a tuple, since pydantic applies a codec's settings from the root of a type and an object type has its own.
-        members: dict[str, Any] = {}
-        for name, parameter in self._signature.parameters.items():
-            annotation: Any = self._hints.get(name, Any)
-            if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
-                annotation = tuple[annotation, ...]
-            elif parameter.kind is inspect.Parameter.VAR_KEYWORD:
-                annotation = dict[str, annotation]
-            members[name] = annotation
+        members = {one.name: self._annotation_of(one) for one in self.signature.parameters.values()}
         arguments: Any = object_type("Arguments", members)
-        return Codec(tuple[arguments], f"the arguments of {self}", shown=str(self._signature))
+        return Codec(tuple[arguments], f"the arguments of {self}", shown=str(self.signature))
+
+    def _annotation_of(self, parameter: inspect.Parameter) -> Any:
+        annotation: Any = self._hints.get(parameter.name, Any)
+        if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
+            return tuple[annotation, ...]
+        return dict[str, annotation] if parameter.kind is inspect.Parameter.VAR_KEYWORD else annotation
 
 
 class Registry:

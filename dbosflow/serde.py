@@ -33,6 +33,7 @@ _LONGEST_INTEGER = 4300
 _LONG_NUMBER = re.compile(rf"(?<![0-9])[0-9]{{{_LONGEST_INTEGER + 1}}}")
 _LONGEST_MESSAGE = 100_000
 _LONGEST_CAUSE = 1000
+_BRIEF = 200
 _FAITHFUL: dict[Any, tuple[type, ...]] = {kind: (kind,) for kind in (str, bool, int, float, type(None))}
 _FAITHFUL[Any] = tuple(_FAITHFUL)
 """Annotations and exact types whose values a round trip gives back as they are."""
@@ -49,11 +50,11 @@ class Codec(Generic[T]):
     So does ``shown`` the type, where the annotation itself would say little.
     """
 
-    __slots__ = ("_adapter", "_faithful", "_read", "_shown", "_write", "what")
+    __slots__ = ("_adapter", "_faithful", "_read", "_write", "shown", "what")
 
     def __init__(self, annotation: Any, what: str, *, shown: str | None = None) -> None:
         self.what = what
-        self._shown = shown or (
+        self.shown = shown or (
             str(annotation) if get_args(annotation) else getattr(annotation, "__name__", str(annotation))
         )
         self._faithful = faithful_types(annotation)
@@ -128,7 +129,7 @@ class Codec(Generic[T]):
 
     def _unfit(self, error: Exception) -> SerializationError:
         reason = str(error).split("\n    For further information")[0] or _DEPTH_HINT
-        return SerializationError(f"{self.what} cannot be carried as JSON under its type {self._shown}: {reason}")
+        return SerializationError(f"{self.what} cannot be carried as JSON under its type {self.shown}: {reason}")
 
 
 def object_type(name: str, members: Mapping[str, Any]) -> Any:
@@ -201,6 +202,11 @@ def for_people(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def brief(text: str) -> str:
+    """A JSON text, as much of it as fits a message."""
+    return text if len(text) <= _BRIEF else f"{text[:_BRIEF]}... ({len(text) - _BRIEF} more characters)"
 
 
 def _word(value: object) -> str:

@@ -23,6 +23,7 @@ from dbosflow._runtime.branch import RunStopped, Strand, ThreadOwner
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.family import Body, Loans
 from dbosflow._runtime.hands import carried
+from dbosflow._runtime.recorded_values import arguments
 from dbosflow._runtime.scope import current_scope
 from dbosflow._runtime.threads import Threads, settle
 from dbosflow.types import WorkflowStatus
@@ -163,7 +164,7 @@ async def _never() -> None:
 def _called(run: Run) -> Any:
     """What the workflow's function gives: of an async one its coroutine."""
     run.check_active()
-    args, kwargs = run.definition.load_input(run.input_text)
+    args, kwargs = arguments(run)
     return run.definition.call(*args, **kwargs)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow import serde
 from dbosflow._runtime.entries import Record, Start
 from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
+from dbosflow._runtime.recorded_values import load
 from dbosflow.config import MAX_IDENTIFIER
 from dbosflow.errors import (
     WorkflowBlockedError,
@@ -135,7 +136,7 @@ async def wait_for_result(hands: Hands, branch: Branch, workflow_id: str, defini
                 await hands.commit(run, Record(key, _RESULT, child_id=workflow_id, output=output, error=error))
     if error is not None:
         raise serde.load_error(error)[0] or WorkflowFailedError(workflow_id, *serde.load_error(error)[1:])
-    return _load(output, definition)
+    return load(run, _codec(definition), output, f"key {key!r}", record)
 
 
 def result_of(workflow_id: str, outcome: Ending | Outcome, definition: WorkflowDef | None) -> Any:
@@ -143,11 +144,11 @@ def result_of(workflow_id: str, outcome: Ending | Outcome, definition: WorkflowD
     failure = failure_of(workflow_id, outcome)
     if failure is not None:
         raise failure
-    return _load(outcome.output, definition)
+    return _codec(definition).load(outcome.output or "null")
 
 
-def _load(output: str | None, definition: WorkflowDef | None) -> Any:
-    return (serde.plain if definition is None else definition.result).load(output or "null")
+def _codec(definition: WorkflowDef | None) -> serde.Codec[Any]:
+    return serde.plain if definition is None else definition.result
 
 
 def failure_of(workflow_id: str, outcome: Ending | Outcome) -> BaseException | None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow import serde
 from dbosflow._runtime.conductor import GIVEN_UP, WOKEN
 from dbosflow._runtime.entries import Record
+from dbosflow._runtime.recorded_values import load
 from dbosflow._runtime.scope import Attempt
 from dbosflow.errors import StepFailedError
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.branch import Branch
     from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.run import Run
     from dbosflow._store.step import Recorded
     from dbosflow.definitions import StepDef
 
@@ -37,7 +39,7 @@ async def run_step(
             if record is None:
                 return await _attempts(hands, branch, key, step=step, args=args, kwargs=kwargs)
             await hands.recall(branch.run, key)
-            return _outcome(record, step)
+            return _outcome(branch.run, record, step)
 
 
 async def sleep(hands: Hands, branch: Branch, seconds: float) -> None:
@@ -178,10 +180,10 @@ def _is_being_cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _outcome(record: Recorded, step: StepDef) -> Any:
+def _outcome(run: Run, record: Recorded, step: StepDef) -> Any:
     if record.error is not None:
         raise failure_again(record.error, None)
-    return step.result.load(record.output or "null")
+    return load(run, step.result, record.output, f"key {record.key!r}", record)
 
 
 def failure_again(text: str, live: BaseException | None) -> Exception:

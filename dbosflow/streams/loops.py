@@ -8,6 +8,7 @@ from dbosflow._runtime import loops
 from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.loops import OnError
+from dbosflow._runtime.recorded_values import load
 from dbosflow._runtime.scope import branch_around
 from dbosflow.config import check_identifier
 from dbosflow.definitions import FunctionDef, StepDef, check_name, local_name
@@ -111,7 +112,8 @@ async def _for_each(
     if options.get("collect", False):
         run = branch.run
         texts = await hands.wait(run, run.family.patient_tables.collected(run.workflow_id, key))
-    return Processed(sums["count"], sums["failed"], sums["last"], [handler.result.load(text) for text in texts])
+    results = [load(branch.run, handler.result, text, f"key {key!r}") for text in texts]
+    return Processed(sums["count"], sums["failed"], sums["last"], results)
 
 
 def _handler(function: Any) -> StepDef:

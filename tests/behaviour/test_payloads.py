@@ -13,7 +13,7 @@ import pytest
 from pydantic import BaseModel
 
 from dbosflow import Engine, WorkflowStatus, step, workflow, write_stream_async
-from dbosflow.errors import StreamFailedError, WorkflowFailedError
+from dbosflow.errors import StreamFailedError, WorkflowBlockedError, WorkflowFailedError
 from tests.behaviour.tables import rows
 
 if TYPE_CHECKING:
@@ -153,8 +153,8 @@ def test_a_bad_step_row_is_listed_too(database_url: str, engine: Engine) -> None
     assert (one.key, one.output) == ("packed#0", "\0")
 
 
-def test_an_input_that_its_workflow_cannot_take_fails_that_workflow(database_url: str, client: Engine) -> None:
-    """A queued row that somebody edited, or an older deploy wrote: it ends with the reason, and holds up nobody."""
+def test_an_input_that_its_workflow_cannot_take_parks_that_workflow(database_url: str, client: Engine) -> None:
+    """A queued row that somebody edited, or an older deploy wrote: parked with the reason, and holds up nobody."""
     bad = client.start(shipping.options(queue="q", priority=-1), PARCEL)
     good = client.start(shipping.options(queue="q"), PARCEL)
     alter(database_url, "UPDATE dbosflow.workflow SET input = '[1]' WHERE id = %s", bad.workflow_id)
@@ -162,6 +162,6 @@ def test_an_input_that_its_workflow_cannot_take_fails_that_workflow(database_url
         serving = threading.Thread(target=engine.run_worker, args=("q",))
         serving.start()
         assert good.result(timeout=PATIENCE) == PARCEL
-        with pytest.raises(Exception, match="arguments of workflow 'shipping'"):
+        with pytest.raises(WorkflowBlockedError, match=r"takes the arguments \(parcel.*records hold \[1\]"):
             bad.result(timeout=PATIENCE)
     serving.join(PATIENCE)
