@@ -45,7 +45,10 @@ class Settings:
     pool_size: int = 4
     """Connections for reads and enqueues, besides the engine's own few."""
     workflow_threads: int = 64
-    """Sync workflows that run at a time in this process."""
+    """Sync workflows that run at a time in this process; those that wait do not count."""
+    waiting_threads: int = 2048
+    """Sync workflows that wait at a time in this process: each keeps a thread. Beyond it a wait for another workflow
+    raises :class:`~dbosflow.errors.ThreadLimitError`, and a sleep counts as running."""
     step_threads: int = 32
     """Sync steps of async workflows that run at a time in this process."""
     batch_bytes: int = 4 * 1024 * 1024
@@ -80,7 +83,7 @@ class Settings:
                 _refuse(name, getattr(self, name), "a number of seconds above 0")
         if not self.grace >= 0:
             _refuse("grace", self.grace, "a number of seconds, 0 or more")
-        for name in ("max_recoveries", "pool_size", "workflow_threads", "step_threads"):
+        for name in ("max_recoveries", "pool_size", "workflow_threads", "waiting_threads", "step_threads"):
             if getattr(self, name) < 1:
                 _refuse(name, getattr(self, name), "a whole number of at least 1")
         for name in ("batch_bytes", "block_values", "block_bytes", "buffer_bytes", "value_bytes"):

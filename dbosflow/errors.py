@@ -22,6 +22,7 @@
     │   ├── WorkflowBlockedError    it is parked until somebody resumes it
     │   └── NonDeterminismError     its code and its records disagree
     ├── StepFailedError             a step failed, and its own exception cannot be rebuilt here
+    ├── ThreadLimitError            as many sync workflows wait as may
     ├── WaitTimeoutError            only the wait ended; what was waited for goes on
     ├── LeaseLostError              this process no longer owns what it tried to write
     └── StreamError
@@ -153,6 +154,10 @@ class StepFailedError(DbosflowError):
 
     def __str__(self) -> str:
         return f"{self.error_type}: {self.error_message}"
+
+
+class ThreadLimitError(DbosflowError):
+    """A sync workflow cannot wait: as many as may (``waiting_threads``) do so already, each on a thread of its own."""
 
 
 class WaitTimeoutError(DbosflowError, TimeoutError):

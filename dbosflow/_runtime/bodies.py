@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from concurrent.futures import Future
 from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -21,17 +20,17 @@ from typing import TYPE_CHECKING, Any, cast
 from dbosflow import serde
 from dbosflow._runtime.branch import RunStopped, Strand, ThreadOwner
 from dbosflow._runtime.entries import Ending
-from dbosflow._runtime.family import Body, Loans
 from dbosflow._runtime.hands import carried
 from dbosflow._runtime.recorded_values import arguments
 from dbosflow._runtime.scope import current_scope
-from dbosflow._runtime.threads import Threads, settle
+from dbosflow.errors import ThreadLimitError
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from dbosflow._runtime.run import Run
+    from dbosflow._runtime.thread_pool import ThreadPool
 
 logger = logging.getLogger("dbosflow.runner")
 
@@ -42,19 +41,21 @@ _LEFTOVER_GRACE = 1.0
 class Bodies:
     """The bodies of one runner's runs. ``stopped`` hears of those that came out with nothing to write."""
 
-    def __init__(self, threads: int, stopped: Callable[[Run], None]) -> None:
-        self.loans = Loans()
+    def __init__(self, threads: ThreadPool, stopped: Callable[[Run], None]) -> None:
         self._loop = asyncio.get_running_loop()
-        self._threads = Threads(threads, "dbosflow-workflow")
+        self._threads = threads
         self._stopped = stopped
 
-    def begin(self, run: Run) -> None:
-        """Begins the body of ``run``, which is told its task. How it comes out goes to the journal."""
+    def begin(self, run: Run, *, is_child: bool) -> None:
+        """Begins the body of ``run``, which is told its task. How it comes out goes to the journal.
+
+        Where there are fewer threads than sync bodies, children go first: somebody waits for them.
+        """
         if run.definition.is_async:
             main = MainStrand(run, self)
             main.task = self._task(main, run)
         else:
-            self._task(self._on_thread(run), run)
+            self._task(self._on_thread(run, is_child), run)
 
     def close(self) -> None:
         """Begins nothing on a thread any more, and waits for none."""
@@ -67,19 +68,21 @@ class Bodies:
         run.task = asyncio.Task(work, loop=self._loop, name=name, context=Context())
         return run.task
 
-    async def _on_thread(self, run: Run) -> None:
+    async def _on_thread(self, run: Run, is_child: bool) -> None:  # noqa: FBT001 (of begin)
         def call() -> Any:
             current_scope.set(run.root)
             run.root.owner = ThreadOwner()
             return _called(run)
 
-        returned: Future[Any] = Future()
-        body = Body(partial(settle, returned, partial(copy_context().run, carried, call)))
-        value, error = None, None
+        body = partial(copy_context().run, carried, call)
+        value: Any = None
+        error: BaseException | None = None
         try:
-            with self.loans.offered(run.workflow_id, body):
-                self._threads.submit(body)
-                value = await asyncio.wrap_future(returned)
+            value = await asyncio.wrap_future(self._threads.begin(run.workflow_id, body, wanted=is_child))
+        except ThreadLimitError as refused:
+            if run.root.owner is None:  # not the body's: it begins anew when the claimer looks for what nobody runs
+                run.stop("its process has no thread for it just now")
+            error = refused
         except BaseException as raised:  # noqa: BLE001 (whatever it is, it is how the body came out)
             error = raised
         self.over(run, value, error)

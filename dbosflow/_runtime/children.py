@@ -17,6 +17,7 @@ from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
 from dbosflow._runtime.recorded_values import load
 from dbosflow.config import MAX_IDENTIFIER
 from dbosflow.errors import (
+    ThreadLimitError,
     WorkflowBlockedError,
     WorkflowCancelledError,
     WorkflowConflictError,
@@ -130,13 +131,21 @@ async def wait_for_result(hands: Hands, branch: Branch, workflow_id: str, defini
                     raise run.disagree(asked, f"that of workflow {record.child_id!r}", record)
                 output, error = record.output, record.error
             else:
-                outcome = await hands.outcome(run, workflow_id)
-                failure = failure_of(workflow_id, outcome)
-                output, error = outcome.output, None if failure is None else serde.dump_error(failure)
+                output, error = await _outcome(hands, branch, workflow_id)
                 await hands.commit(run, Record(key, _RESULT, child_id=workflow_id, output=output, error=error))
     if error is not None:
         raise serde.load_error(error)[0] or WorkflowFailedError(workflow_id, *serde.load_error(error)[1:])
     return load(run, _codec(definition), output, f"key {key!r}", record)
+
+
+async def _outcome(hands: Hands, branch: Branch, workflow_id: str) -> tuple[str | None, str | None]:
+    """The output of a workflow, or the error that waiting for it gives: for the record, so also of a refused wait."""
+    try:
+        outcome = await hands.outcome(branch.run, workflow_id)
+    except ThreadLimitError as refused:
+        return None, serde.dump_error(refused)
+    failure = failure_of(workflow_id, outcome)
+    return outcome.output, None if failure is None else serde.dump_error(failure)
 
 
 def result_of(workflow_id: str, outcome: Ending | Outcome, definition: WorkflowDef | None) -> Any:

@@ -1,7 +1,8 @@
 """Takes queued work: as much as there are free slots, when told that there is some.
 
 One claimer a queue. It is woken by NOTIFY when something was enqueued and by its own runs when a slot comes free; it
-never takes more than it can run. The queue ``''`` is that of workflows that were started in a process which died.
+never takes more than it can run. The queue ``''`` is that of workflows that were started in a process which died. It
+has no concurrency: those that wait for others in it would keep them from being taken.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from dbosflow.definitions import Registry
 
 RECOVERY_QUEUE = ""
-RECOVERY_CONCURRENCY = 1000
 _CLAIM_LIMIT = 200
 
 logger = logging.getLogger("dbosflow.claimer")
@@ -40,7 +40,7 @@ class Claimer(Service):
     def __init__(
         self,
         queue: str,
-        concurrency: int,
+        concurrency: float,
         *,
         journal: Journal,
         lane: Lane,
@@ -73,7 +73,7 @@ class Claimer(Service):
         """Claims up to the free slots, and launches what it got."""
         if time.monotonic() - self._adopted_at > self._settings.safety_poll:
             await self._adopt()
-        limit = min(self._concurrency - len(self._running), _CLAIM_LIMIT)
+        limit = int(min(self._concurrency - len(self._running), _CLAIM_LIMIT))
         self._more = True
         if limit <= 0 or not self._lane.in_time:
             return False

@@ -266,7 +266,7 @@ class Core:
     def launch_child(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
         """Runs a child whose start was durable just now."""
         assert self._executor is not None
-        self._executor.runner.launch(workflow_id, definition, input_text)
+        self._executor.runner.launch(workflow_id, definition, input_text, is_child=True)
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
         """What stands under a child's id that was taken. Runs it if it is ours: a start whose answer was lost."""

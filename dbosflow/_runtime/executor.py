@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -11,7 +12,7 @@ import psycopg
 
 from dbosflow._runtime.branch import branch_tasks
 from dbosflow._runtime.canceller import Canceller
-from dbosflow._runtime.claimer import RECOVERY_CONCURRENCY, RECOVERY_QUEUE, Claimer
+from dbosflow._runtime.claimer import RECOVERY_QUEUE, Claimer
 from dbosflow._runtime.compactor import Compactor
 from dbosflow._runtime.entries import Start
 from dbosflow._runtime.journal import Announce, Journal
@@ -107,7 +108,7 @@ class Executor:
             for service in (self._reclaimer, self._canceller, *self._compactors):
                 service.open()
                 resources.push_async_callback(service.close)
-            await resources.enter_async_context(self.claiming({RECOVERY_QUEUE: RECOVERY_CONCURRENCY}))
+            await resources.enter_async_context(self.claiming({RECOVERY_QUEUE: math.inf}))
             self._resources = resources.pop_all()
         self._announce([WORKERS_TOPIC])
 
@@ -117,7 +118,7 @@ class Executor:
         await self._resources.aclose()
 
     @asynccontextmanager
-    async def claiming(self, queues: Mapping[str, int]) -> AsyncIterator[None]:
+    async def claiming(self, queues: Mapping[str, float]) -> AsyncIterator[None]:
         """Claims the work of these queues, each up to its concurrency, during the block."""
         async with AsyncExitStack() as resources:
             for queue, concurrency in queues.items():

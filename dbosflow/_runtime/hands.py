@@ -16,15 +16,16 @@ from dbosflow._runtime.conductor import GIVEN_UP
 from dbosflow._runtime.entries import Record
 from dbosflow._runtime.isolation import awaited, context_of, is_awaitable, outcome_of, run_in
 from dbosflow._runtime.threads import ThreadWaiter
+from dbosflow.errors import ThreadLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from concurrent.futures import Executor
 
     from dbosflow._runtime.entries import Ending
-    from dbosflow._runtime.family import Loans
     from dbosflow._runtime.run import Run
     from dbosflow._runtime.scope import Attempt
+    from dbosflow._runtime.thread_pool import ThreadPool
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import FunctionDef
 
@@ -75,8 +76,8 @@ class Hands(Protocol):
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
         """Waits for the end of another workflow."""
 
-    async def wait(self, run: Run, work: Coroutine[Any, Any, T]) -> T:
-        """Waits for work of the engine's that belongs on its loop."""
+    async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
+        """Waits for work of the engine's on its loop, which waits for the workflow ``awaits``, if for any."""
 
     async def pause(self, run: Run, seconds: float) -> None:
         """Waits, unless the run stops."""
@@ -149,7 +150,7 @@ class LoopHands:
         """Waits for the end of another workflow."""
         return await run.family.outcome(workflow_id, ended=True)
 
-    async def wait(self, run: Run, work: Coroutine[Any, Any, T]) -> T:  # noqa: ARG002 (the other colour's)
+    async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:  # noqa: ARG002 (the other colour's)
         """Waits for work of the engine's, here."""
         return await work
 
@@ -180,11 +181,11 @@ class LoopHands:
 
 
 class ThreadHands:
-    """Code on the thread of a sync workflow. Steps and children that it calls run on that thread, too."""
+    """Code on the thread of a sync workflow. Its steps run on that thread, too; while it waits for others, they run."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, loans: Loans) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: ThreadPool) -> None:
         self._loop = loop
-        self._loans = loans
+        self._threads = threads
 
     async def commit(self, run: Run, record: Record) -> None:
         """Buffers a record and waits until it is durable."""
@@ -221,25 +222,30 @@ class ThreadHands:
             return call.result()
 
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
-        """Waits for the end of another workflow. This thread runs its body meanwhile, if it is a sync one of ours."""
-        with self._loans.lent_to(workflow_id) as loan:
-            outcome = asyncio.run_coroutine_threadsafe(run.family.outcome(workflow_id, ended=True), self._loop)
-            outcome.add_done_callback(lambda _: loan.put(None))
-            with run.cancelling(outcome):
-                while (body := loan.get()) is not None:
-                    body()
-                return outcome.result()
+        """Waits for the end of another workflow; :class:`ThreadLimitError` if as many threads wait as may."""
+        return await self.wait(run, run.family.outcome(workflow_id, ended=True), awaits=workflow_id)
 
-    async def wait(self, run: Run, work: Coroutine[Any, Any, T]) -> T:
-        """Waits for work of the engine's on its loop."""
+    async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
+        """Waits for work of the engine's on its loop; if that ``awaits``, as :meth:`outcome` does."""
+        if awaits is None:
+            return self._wait(run, work)
+        try:
+            with self._threads.away(_named(run), awaits=awaits, at_the_limit="raise"):
+                return self._wait(run, work)
+        except ThreadLimitError:
+            work.close()  # it was never begun
+            raise
+
+    def _wait(self, run: Run, work: Coroutine[Any, Any, T]) -> T:
         done = asyncio.run_coroutine_threadsafe(work, self._loop)
         with run.cancelling(done):
             return done.result()
 
     async def pause(self, run: Run, seconds: float) -> None:
         """Waits; a run that stops wakes it."""
-        run.workplace.clock.wait(run.interrupted, seconds)
-        run.check_active()
+        with self._threads.away(_named(run), at_the_limit="stay"):
+            run.workplace.clock.wait(run.interrupted, seconds)
+            run.check_active()
 
     async def hold(self, run: Run) -> None:
         """Waits; a run that stops, or is cancelled, wakes it."""
@@ -257,6 +263,10 @@ class ThreadHands:
         durable = ThreadWaiter()
         run.mark(durable)
         durable.wait()
+
+
+def _named(run: Run) -> str:
+    return f"workflow {run.workflow_id!r}"
 
 
 async def _in_spite_of_cancellation(turn: asyncio.Future[None]) -> None:

@@ -70,7 +70,7 @@ async def for_each(
                 loop = Loop(branch, key, reading, handler, settings)
                 error = None
                 try:
-                    await hands.wait(run, loop.run())
+                    await hands.wait(run, loop.run(), awaits=reading.workflow_id)
                 except Exception as failure:  # noqa: BLE001 (the handler's or the stream's: the loop's outcome)
                     live, error = failure, serde.dump_error(failure)
                 output = json.dumps(loop.sums)

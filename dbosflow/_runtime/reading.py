@@ -34,7 +34,7 @@ async def next_page(hands: Hands, branch: Branch, reader: Reader) -> None:
                 output, error = None, None
                 with reader.back_if_given_up():
                     try:
-                        await hands.wait(run, reader.next_page())
+                        await hands.wait(run, reader.next_page(), awaits=reader.workflow_id)
                         output = json.dumps(asdict(reader.progress()))
                     except DbosflowError as failure:
                         error = serde.dump_error(failure)

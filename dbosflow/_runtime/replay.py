@@ -95,7 +95,7 @@ async def replay(
         runner.attach(cast("Journal", played))
         runner.when_launched = played.begin
         played.runner = runner
-        claimed = Claimed(workflow.id, workflow.name, "", workflow.epoch + 1, workflow.input, None, 0, False)
+        claimed = Claimed(workflow.id, workflow.name, "", workflow.epoch + 1, workflow.input, None, 0, False, False)
         try:
             await runner.resume([claimed])
             await played.finish(limit)

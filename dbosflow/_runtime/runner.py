@@ -20,7 +20,7 @@ from dbosflow._runtime.bodies import Bodies
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.hands import LoopHands, ThreadHands
 from dbosflow._runtime.run import Run
-from dbosflow._runtime.threads import Threads
+from dbosflow._runtime.thread_pool import ThreadPool
 from dbosflow._runtime.workplace import Workplace
 from dbosflow._store import step, workflow
 from dbosflow._store.notify import queue_topic
@@ -86,8 +86,11 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._runs: dict[str, Run] = {}
         # Two pools, so that steps never wait for workflows: a sync workflow owns its thread and runs its steps on it.
-        self._bodies = Bodies(settings.workflow_threads, self._settle)
-        self._step_threads = Threads(settings.step_threads, "dbosflow-step")
+        self._workflow_threads = ThreadPool(
+            settings.workflow_threads, "dbosflow-workflow", waiting_limit=settings.waiting_threads
+        )
+        self._step_threads = ThreadPool(settings.step_threads, "dbosflow-step")
+        self._bodies = Bodies(self._workflow_threads, self._settle)
         self._reloads: set[asyncio.Task[None]] = set()
         self._coming: set[str] = set()
         """Workflows that are owned, and whose history is being read."""
@@ -111,7 +114,7 @@ class Runner:
             self._settings,
             journal.submit,
             LoopHands(self._step_threads),
-            ThreadHands(self._loop, self._bodies.loans),
+            ThreadHands(self._loop, self._workflow_threads),
             self._family,
             self._watch,
             when_room_is_short,
@@ -126,11 +129,19 @@ class Runner:
 
     # -- begin -------------------------------------------------------------------------------------------------------
 
-    def launch(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> Run | None:
+    def launch(
+        self, workflow_id: str, definition: WorkflowDef, input_text: str, *, is_child: bool = False
+    ) -> Run | None:
         """Runs a workflow that this lane has just started; ``None`` if the engine closes, and it goes on elsewhere."""
         inputs = definition.inputs
         return self._launch(
-            workflow_id, definition, input_text, inputs=inputs, epoch=1, queue="", history=None, freed=None
+            *(workflow_id, definition, input_text),
+            inputs=inputs,
+            epoch=1,
+            queue="",
+            history=None,
+            freed=None,
+            is_child=is_child,
         )
 
     async def resume(self, claimed: Sequence[Claimed], freed: Callable[[str], None] = lambda _: None) -> None:
@@ -163,6 +174,7 @@ class Runner:
                 history=history,
                 freed=freed,
                 cancelled=one.cancel_requested,
+                is_child=one.is_child,
             )
         self._begin_anew(timeline, ids)
 
@@ -189,6 +201,7 @@ class Runner:
         history: History | None,
         freed: Callable[[str], None] | None,
         cancelled: bool = False,
+        is_child: bool = False,
     ) -> Run | None:
         if self._closing:  # nobody would stop it: it goes on elsewhere, once the lease is given up
             if freed is not None:
@@ -216,7 +229,7 @@ class Runner:
                 previous.freed = None  # the slot is that of the new pass, whenever the old one ends
             self._stop(previous, "the workflow was taken over by a newer pass")
         self._runs[workflow_id] = run
-        self._bodies.begin(run)
+        self._bodies.begin(run, is_child=is_child)
         return run
 
     # -- the end, as the journal tells it ----------------------------------------------------------------------------
@@ -355,7 +368,7 @@ class Runner:
                 task.cancel()
         for task in self._reloads:
             task.cancel()
-        self._bodies.close()
+        self._workflow_threads.shutdown()
         self._step_threads.shutdown()
 
     async def _hand_over(self, runs: list[Run], grace: float) -> None:

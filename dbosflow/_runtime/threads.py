@@ -1,71 +1,17 @@
-"""Threads: for sync code of the users', and for services that must not depend on the event loop.
-
-All of them are daemons. The standard library's pool joins its threads when the interpreter exits, so there one body
-that never returns would keep its process alive for ever; here a worker that has drained ends.
-"""
+"""What one thread tells another: that a wait is over, what a call came to; and services on threads of their own."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from concurrent.futures import Executor, Future
 from contextlib import suppress
-from functools import partial
-from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from concurrent.futures import Future
 
 T = TypeVar("T")
-
-_Call = tuple[Future[Any], "Callable[[], Any]"]
-
-
-class Threads(Executor):
-    """Up to ``limit`` daemon threads, made when there is work and none of them is idle."""
-
-    def __init__(self, limit: int, name: str) -> None:
-        self._limit = limit
-        self._name = name
-        self._made = 0
-        self._idle = threading.Semaphore(0)
-        self._calls: SimpleQueue[_Call | None] = SimpleQueue()
-        self._lock = threading.Lock()
-        self._closed = False
-
-    def submit(self, function: Callable[..., T], /, *args: Any, **kwargs: Any) -> Future[T]:
-        """Calls the function on one of the threads."""
-        future: Future[T] = Future()
-        with self._lock:
-            if self._closed:
-                msg = "these threads take no more work"
-                raise RuntimeError(msg)
-            self._calls.put((future, partial(function, *args, **kwargs)))
-            if not self._idle.acquire(blocking=False) and self._made < self._limit:
-                self._made += 1
-                threading.Thread(target=self._serve, name=f"{self._name}_{self._made}", daemon=True).start()
-        return future
-
-    def shutdown(self, wait: bool = False, *, cancel_futures: bool = True) -> None:  # noqa: ARG002, FBT001, FBT002 (as its base has it)
-        """Takes no more work, drops what has not begun, and ends each thread once its call returns; waits for none."""
-        with self._lock:
-            self._closed = True
-        while True:
-            try:
-                call = self._calls.get_nowait()
-            except Empty:
-                break
-            if call is not None:
-                call[0].cancel()
-        for _ in range(self._made):
-            self._calls.put(None)
-
-    def _serve(self) -> None:
-        while (call := self._calls.get()) is not None:
-            settle(*call)
-            del call  # an idle thread keeps no result alive
-            self._idle.release()
 
 
 class ThreadWaiter:

@@ -58,6 +58,7 @@ class Claimed:
     """The keys that outsiders may write, as the start declared them: a JSON array."""
     recoveries: int
     cancel_requested: bool
+    is_child: bool
 
     @property
     def inputs(self) -> tuple[str, ...]:

@@ -139,18 +139,6 @@ def test_parent_and_child_are_both_recovered_when_both_were_interrupted(database
 
 
 @workflow
-def deep(depth: int) -> int:
-    return 1 + deep(depth - 1) if depth else 0
-
-
-def test_sync_children_need_no_threads_of_the_pool(database_url: str) -> None:
-    """A thread that waits for a child is lent to it: many parents on few threads do not wait for ever."""
-    with Engine(database_url, workflow_threads=2) as engine:
-        handles = [engine.start(deep, 5) for _ in range(8)]
-        assert [handle.result(timeout=PATIENCE) for handle in handles] == [5] * 8
-
-
-@workflow
 async def naming_parent(child_id: str) -> int:
     handle = await async_child.options(workflow_id=child_id).start_async(3)
     return await handle.result_async()

@@ -11,10 +11,10 @@ from uuid import uuid4
 import pytest
 
 from dbosflow._runtime.branch import Strand
-from dbosflow._runtime.family import Loans
 from dbosflow._runtime.hands import LoopHands, ThreadHands
 from dbosflow._runtime.run import Run
 from dbosflow._runtime.scope import Entered
+from dbosflow._runtime.thread_pool import ThreadPool
 from dbosflow._runtime.watch import Watch
 from dbosflow._runtime.workplace import Workplace
 from dbosflow.config import Settings
@@ -89,7 +89,7 @@ def _run(commits: Any) -> Run:
 
     lane: Any = SimpleNamespace(id=uuid4(), in_time=True)
     nothing: Any = None
-    hands = LoopHands(nothing), ThreadHands(asyncio.get_running_loop(), Loans())
+    hands = LoopHands(nothing), ThreadHands(asyncio.get_running_loop(), ThreadPool(1, "test"))
     return Run(
         Workplace(lane, Settings(), submit, *hands, family=nothing, watch=Watch()),
         workflow_id="w",

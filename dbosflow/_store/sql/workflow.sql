@@ -36,7 +36,7 @@ SET status = 'running', worker_id = lease.id, epoch = w.epoch + 1, started_at = 
 FROM unnest(ARRAY(SELECT id FROM free)) AS taken (id), lease
 WHERE w.id = taken.id
 RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, to_json(w.input_streams)::text AS input_streams,
-          w.recoveries, w.cancel_requested_at IS NOT NULL AS cancel_requested;
+          w.recoveries, w.cancel_requested_at IS NOT NULL AS cancel_requested, w.parent_id IS NOT NULL AS is_child;
 
 -- name: unknown (workflows that wait in a queue and are not among these; asked now and then, when little else waits)
 SELECT DISTINCT waiting.name
@@ -111,7 +111,7 @@ UPDATE dbosflow.workflow SET epoch = epoch + 1
 WHERE worker_id = :worker_id AND NOT id = ANY(:known)
   AND (:queue::text IS NULL OR queue = :queue) AND (:workflow_id::text IS NULL OR id = :workflow_id)
 RETURNING id, name, queue, epoch, input::text AS input, to_json(input_streams)::text AS input_streams, recoveries,
-          cancel_requested_at IS NOT NULL AS cancel_requested;
+          cancel_requested_at IS NOT NULL AS cancel_requested, parent_id IS NOT NULL AS is_child;
 
 -- name: cancel (of one workflow by id, or of the children of one)
 -- A request, which the owner or the next one carries out: only the fence may write for a run. A workflow that never ran

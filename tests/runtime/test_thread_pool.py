@@ -1,0 +1,259 @@
+"""The pool of sync workflows: its limit is that of the threads that run, and those that wait have one of their own."""
+
+from __future__ import annotations
+
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+from unittest.mock import patch
+
+import pytest
+
+from dbosflow._runtime.thread_pool import ThreadPool
+from dbosflow.errors import ThreadLimitError
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from concurrent.futures import Future
+
+PATIENCE = 30.0
+
+
+@pytest.fixture
+def order() -> list[str]:
+    """What was done, in its order."""
+    return []
+
+
+class Pools:
+    """Makes pools that are closed when the test is over, whatever their threads wait for."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+
+    def __call__(self, limit: int, waiting_limit: int = 8) -> ThreadPool:
+        pool = ThreadPool(limit, "test-pool", waiting_limit=waiting_limit)
+        self._stack.callback(pool.shutdown)
+        return pool
+
+    def gate(self) -> threading.Event:
+        """An event that is set in the end."""
+        gate = threading.Event()
+        self._stack.callback(gate.set)
+        return gate
+
+
+@pytest.fixture
+def pools() -> Iterator[Pools]:
+    with ExitStack() as stack:
+        yield Pools(stack)
+    eventually(lambda: not [one for one in threading.enumerate() if one.name.startswith("test-pool")])
+
+
+class Waiter:
+    """A call that goes away, and comes back when it is let."""
+
+    def __init__(
+        self, pool: ThreadPool, gate: threading.Event, *, awaits: str | None = None, limit: str = "raise"
+    ) -> None:
+        self._pool, self._gate, self._awaits, self._limit = pool, gate, awaits, limit
+        self.is_away = threading.Event()
+
+    def __call__(self) -> str:
+        with self._pool.away("this call", awaits=self._awaits, at_the_limit=self._limit):
+            self.is_away.set()
+            assert self._gate.wait(PATIENCE)
+        return "back"
+
+
+def _busy(pool: ThreadPool, gate: threading.Event) -> Future[bool]:
+    """A call that runs until it is let go; it has begun."""
+    begun = threading.Event()
+
+    def call() -> bool:
+        begun.set()
+        return gate.wait(PATIENCE)
+
+    future = pool.submit(call)
+    assert begun.wait(PATIENCE)
+    return future
+
+
+def _noting(order: list[str], name: str) -> Callable[[], None]:
+    return lambda: order.append(name)
+
+
+def test_a_thread_that_waits_leaves_its_place_to_another_call(pools: Pools) -> None:
+    pool, gate = pools(1), pools.gate()
+    waiting = [pool.submit(Waiter(pool, gate)) for _ in range(5)]
+    assert pool.submit(lambda: "ran").result(PATIENCE) == "ran"
+    gate.set()
+    assert [one.result(PATIENCE) for one in waiting] == ["back"] * 5
+
+
+def test_no_more_calls_run_at_a_time_than_the_limit(pools: Pools) -> None:
+    """Also when many come back at once: each takes a place before it goes on."""
+    pool, gate, leave = pools(2), pools.gate(), pools.gate()
+    back: list[str] = []
+    waiter = Waiter(pool, gate)
+
+    def call() -> bool:
+        back.append(waiter())
+        return leave.wait(PATIENCE)
+
+    calls = [pool.begin(number, call, wanted=True) for number in range(8)]
+    eventually(lambda: pool._away == 8)
+    gate.set()
+    eventually(lambda: len(pool._returning) == 6)
+    assert len(back) == 2
+    leave.set()
+    assert all(one.result(PATIENCE) for one in calls)
+
+
+def test_who_comes_back_goes_before_what_is_queued(pools: Pools, order: list[str]) -> None:
+    pool, gate, busy = pools(1), pools.gate(), pools.gate()
+    waiter = Waiter(pool, gate)
+    returned = pool.submit(waiter)
+    returned.add_done_callback(lambda _: order.append("returned"))
+    assert waiter.is_away.wait(PATIENCE)
+    _busy(pool, busy)
+    queued = pool.submit(_noting(order, "queued"))
+    gate.set()
+    eventually(lambda: pool._returning)
+    busy.set()
+    queued.result(PATIENCE)
+    assert order == ["returned", "queued"]
+
+
+def test_what_is_wanted_goes_before_the_rest(pools: Pools, order: list[str]) -> None:
+    """A child, which its parent waits for somewhere; and what a thread is away for, however it was queued."""
+    pool, gate, busy = pools(1), pools.gate(), pools.gate()
+    _busy(pool, busy)
+    futures = [
+        pool.begin("root", _noting(order, "root"), wanted=False),
+        pool.begin("awaited", _noting(order, "awaited"), wanted=False),
+        pool.begin("child", _noting(order, "child"), wanted=True),
+    ]
+    waiter = Waiter(pool, gate, awaits="awaited")
+    futures.insert(0, pool.begin("parent", waiter, wanted=True))  # type: ignore[arg-type]
+    busy.set()
+    gate.set()
+    for one in futures:
+        one.result(PATIENCE)
+    assert order.index("root") == 2
+
+
+def test_at_the_limit_a_wait_for_another_raises_and_names_the_setting(pools: Pools) -> None:
+    pool, gate = pools(4, waiting_limit=2), pools.gate()
+    waiters = [Waiter(pool, gate) for _ in range(2)]
+    waiting = [pool.begin(number, one, wanted=True) for number, one in enumerate(waiters)]
+    assert all(one.is_away.wait(PATIENCE) for one in waiters)
+    refused = pool.begin("third", Waiter(pool, gate), wanted=True)
+    with pytest.raises(ThreadLimitError, match=r"this call cannot wait: 2 sync workflows .* `waiting_threads`"):
+        refused.result(PATIENCE)
+    gate.set()
+    assert [one.result(PATIENCE) for one in waiting] == ["back"] * 2
+
+
+def test_at_the_limit_a_wait_that_ends_by_itself_keeps_its_place(pools: Pools) -> None:
+    pool, gate = pools(2, waiting_limit=1), pools.gate()
+    first = Waiter(pool, gate)
+    pool.begin("first", first, wanted=True)
+    assert first.is_away.wait(PATIENCE)
+    second = Waiter(pool, gate, limit="stay")
+    staying = pool.begin("second", second, wanted=True)
+    assert second.is_away.wait(PATIENCE)
+    assert (pool._away, pool._free) == (1, 1)
+    gate.set()
+    assert staying.result(PATIENCE) == "back"
+
+
+def test_what_nobody_waits_for_does_not_use_the_last_room_to_wait(pools: Pools) -> None:
+    """Or a crowd of parents would be refused their waits, where now the rest of them begins a little later."""
+    pool, gate = pools(2, waiting_limit=8), pools.gate()
+    roots = [pool.submit(Waiter(pool, gate)) for _ in range(20)]
+    eventually(lambda: pool._away >= 6 and pool._free == 2)
+    assert pool._away < 8
+    assert pool.begin("child", lambda: "ran", wanted=True).result(PATIENCE) == "ran"
+    gate.set()
+    assert [one.result(PATIENCE) for one in roots] == ["back"] * 20
+
+
+def test_an_error_of_the_wait_goes_on_although_no_place_is_free(pools: Pools) -> None:
+    """A run that is stopped, or cancelled, must not wait for others that run long."""
+    pool, gate, busy = pools(1), pools.gate(), pools.gate()
+    away = threading.Event()
+
+    def call() -> None:
+        with pool.away("this call", at_the_limit="raise"):
+            away.set()
+            assert gate.wait(PATIENCE)
+            raise ZeroDivisionError
+
+    stopped = pool.submit(call)
+    assert away.wait(PATIENCE)
+    running = _busy(pool, busy)
+    gate.set()
+    with pytest.raises(ZeroDivisionError):
+        stopped.result(PATIENCE)
+    assert not running.done()
+    queued = pool.submit(lambda: "ran")
+    busy.set()
+    assert queued.result(PATIENCE) == "ran"
+    eventually(lambda: pool._free == 1)
+
+
+def test_threads_beyond_the_limit_end_when_they_have_nothing_to_do(pools: Pools) -> None:
+    pool, gate = pools(2), pools.gate()
+    waiting = [pool.submit(Waiter(pool, gate)) for _ in range(6)]
+    gate.set()
+    for one in waiting:
+        one.result(PATIENCE)
+    eventually(lambda: len([one for one in threading.enumerate() if one.name.startswith("test-pool")]) <= 2)
+
+
+def test_a_closed_pool_drops_what_has_not_begun_and_lets_the_rest_return(pools: Pools) -> None:
+    pool, gate, busy = pools(1), pools.gate(), pools.gate()
+    waiter = Waiter(pool, gate)
+    away = pool.submit(waiter)
+    assert waiter.is_away.wait(PATIENCE)
+    running = _busy(pool, busy)
+    queued = pool.submit(lambda: "ran")
+    pool.shutdown()
+    assert queued.cancelled()
+    gate.set()
+    assert away.result(PATIENCE) == "back"  # although the other one still runs
+    with pytest.raises(RuntimeError, match="no more work"):
+        pool.submit(lambda: None)
+    busy.set()
+    assert running.result(PATIENCE)
+
+
+def test_calls_that_no_thread_can_be_made_for_begin_when_one_comes_free(
+    pools: Pools, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Where the system makes no more threads."""
+    pool, busy = pools(3), pools.gate()
+    running = _busy(pool, busy)
+    with patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+        queued = [pool.submit(lambda: "ran") for _ in range(2)]
+    assert "the system starts no more threads (can't start new thread)" in caplog.text
+    busy.set()
+    assert running.result(PATIENCE)
+    assert [one.result(PATIENCE) for one in queued] == ["ran"] * 2
+
+
+def test_calls_that_no_thread_will_ever_take_are_refused(pools: Pools) -> None:
+    pool = pools(3)
+    with patch.object(threading.Thread, "start", side_effect=RuntimeError("can't start new thread")):
+        refused = pool.submit(lambda: "ran")
+    with pytest.raises(ThreadLimitError, match="starts no thread"):
+        refused.result(PATIENCE)
+    assert pool.submit(lambda: "ran").result(PATIENCE) == "ran"
+
+
+def test_a_thread_that_is_none_of_the_pool_has_no_place_to_give_up(pools: Pools) -> None:
+    pool = pools(1, waiting_limit=1)
+    with pool.away("this thread", at_the_limit="raise"):
+        assert (pool._away, pool._free) == (0, 1)
