@@ -34,6 +34,8 @@ _LONG_NUMBER = re.compile(rf"(?<![0-9])[0-9]{{{_LONGEST_INTEGER + 1}}}")
 _LONGEST_MESSAGE = 100_000
 _LONGEST_CAUSE = 1000
 _BRIEF = 200
+_SPACE = re.compile(r"\s*")
+_parse = json.JSONDecoder().raw_decode
 _FAITHFUL: dict[Any, tuple[type, ...]] = {kind: (kind,) for kind in (str, bool, int, float, type(None))}
 _FAITHFUL[Any] = tuple(_FAITHFUL)
 """Annotations and exact types whose values a round trip gives back as they are."""
@@ -202,6 +204,22 @@ def for_people(text: str) -> Any:
         return json.loads(text)
     except (ValueError, RecursionError):
         return text
+
+
+def items_of(text: str) -> list[str]:
+    """The items of a JSON array, each as it is written there. Raises ``ValueError`` where Python's parser gives up."""
+    items: list[str] = []
+    place = _SPACE.match(text, text.index("[") + 1).end()  # type: ignore[union-attr]  # it matches nothing, too
+    while not text.startswith("]", place):
+        try:
+            _, end = _parse(text, place)
+        except RecursionError as error:
+            msg = f"what is at {place} is nested too deeply"
+            raise ValueError(msg) from error
+        items.append(text[place:end])
+        end = _SPACE.match(text, end).end()  # type: ignore[union-attr]
+        place = _SPACE.match(text, end + text.startswith(",", end)).end()  # type: ignore[union-attr]
+    return items
 
 
 def brief(text: str) -> str:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dbosflow import serde
+from dbosflow._runtime.decoding import decoded
 from dbosflow._runtime.hub import UNSEEN
 from dbosflow._store.stream import ranges_of
 from dbosflow.errors import (
@@ -47,11 +48,12 @@ View = Literal["live", "committed", "raw"]
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One value with its offset, or the rollback of some that came before."""
+    """One value with its offset, or the rollback of some that came before, or that a value is not of the type."""
 
     value: Any
     offset: int
     rollback: Rollback | None = None
+    error: SerializationError | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ class Progress:
     """The offset after the last rollback that it knew of, which may lie far ahead."""
     start: int = 0
     """Where it began, if not at a given offset."""
+    unfit: str | None = None
+    """Why the value at the next offset is not of the reader's type, if it came to one that is not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,12 +122,21 @@ class Reader:
         self._known_rollbacks = 0
         self._ending: StreamOutcome | None = None
         self._end: tuple[FrameKind | None, str | None] = (None, None)
+        self._unfit: str | None = None
         self._known: WorkflowStatus | str | None = UNSEEN
 
     def take(self) -> Item | None:
-        """The next item of the page at hand, if there is one. Sets ``outcome`` or ``over`` once the last was taken."""
+        """The next item of the page at hand, if there is one. Sets ``outcome`` or ``over`` once the last was taken.
+
+        Raises:
+            SerializationError: the next value is not of the type. Those before it were handed out, however they are
+                stored, and this reader goes no further.
+        """
         if self._items:
-            item = self._items.popleft()
+            item = self._items[0]
+            if item.error is not None:
+                raise item.error.with_traceback(None)
+            self._items.popleft()
             self.offset = item.offset + 1
             return item
         self.outcome = self._ending
@@ -197,12 +210,12 @@ class Reader:
     def go_on_at(self, offset: int) -> None:
         """Goes on behind what a loop has done."""
         self._items.clear()
-        self._ending, self.outcome = None, None
+        self._ending, self.outcome, self._unfit = None, None, None
         self._start_at(offset)
 
     def progress(self) -> Progress:
         """How far it has read: what a workflow records instead of the values."""
-        return Progress(self._fetched, *self._end, self._known_rollbacks, self._given_from)
+        return Progress(self._fetched, *self._end, self._known_rollbacks, self._given_from, self._unfit)
 
     @contextmanager
     def back_if_given_up(self) -> Iterator[None]:
@@ -215,7 +228,11 @@ class Reader:
             raise
 
     async def repeat(self, progress: Progress) -> None:
-        """Reads again what an earlier run of the workflow around it has read, and not more."""
+        """Reads again what an earlier run of the workflow around it has read, and not more.
+
+        Raises:
+            SerializationError: the type that it reads with has changed, and takes one of the values no more.
+        """
         if not self._placed:
             self._start_at(progress.start)
         while self._fetched < progress.next:
@@ -224,6 +241,10 @@ class Reader:
                 msg = f"stream {self.key!r} of workflow {self.workflow_id!r} no longer holds what was read from it"
                 raise StreamError(self.workflow_id, self.key, msg)
             self._accept(page, progress)
+            if self._unfit is not None:
+                raise SerializationError(self._unfit)
+        if progress.unfit is not None:
+            self._go_no_further(progress.unfit)
         if progress.kind is not None:
             self._set_ending(progress.kind, progress.error)
 
@@ -241,6 +262,8 @@ class Reader:
                 break
             if block.kind is FrameKind.VALUES:
                 self._accept_values(block, until, rollbacks)
+                if self._unfit is not None:
+                    return
             elif block.kind is FrameKind.ROLLBACK:
                 if self._rollbacks.pop(block.offset, True):
                     self._items.append(Item(None, block.offset, _rollback(block)))
@@ -272,26 +295,23 @@ class Reader:
         first = max(self._fetched - block.offset, 0)
         if any(start <= block.offset + first < stop for ranges in rollbacks for start, stop in ranges):
             return  # a block is of one attempt: it is taken back as a whole
-        values = self._decode(block)
-        for position in range(first, block.count):
-            if block.offset + position < until:
-                self._items.append(Item(values[position], block.offset + position))
+        last = int(min(block.count, until - block.offset))
+        values, unfit = decoded(block.values or "[]", block.count, first, last, self._reading.codec)
+        offset = block.offset + first
+        self._items.extend([Item(value, place) for place, value in enumerate(values, offset)])
+        if unfit is not None:
+            self._fetched = offset + len(values)
+            where = f"stream {self.key!r} of workflow {self.workflow_id!r} cannot be read at offset {self._fetched}"
+            self._go_no_further(f"{where}: {unfit}")
+
+    def _go_no_further(self, why: str) -> None:
+        """What comes next is not of the type: whoever takes it hears of that."""
+        self._unfit = why
+        self._items.append(Item(None, self._fetched, error=SerializationError(why)))
 
     def _set_ending(self, kind: FrameKind, payload: str | None) -> None:
         self._end = (kind, payload)
         self._ending = self._outcome(kind, payload)
-
-    def _decode(self, block: Block) -> list[Any]:
-        text = block.values or "[]"
-        codec = self._reading.codec
-        values: Any = serde.for_people(text) if codec is None else codec.load(text)
-        if not isinstance(values, list) or len(values) != block.count:
-            msg = (
-                f"stream {self.key!r} of workflow {self.workflow_id!r} cannot be read at offset {block.offset}: "
-                f"the row there holds no {block.count} values"
-            )
-            raise SerializationError(msg)
-        return values
 
     def _outcome(self, kind: FrameKind, payload: str | None) -> StreamOutcome:
         if kind is FrameKind.COMPLETE:

@@ -13,13 +13,15 @@ from dbosflow import serde
 from dbosflow._runtime.entries import Record
 from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
 from dbosflow._runtime.reader import Progress
-from dbosflow.errors import DbosflowError, StreamError
+from dbosflow.errors import DbosflowError, SerializationError, StreamError
 from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
     from dbosflow._runtime.branch import Branch
     from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.reader import Reader
+    from dbosflow._runtime.run import Run
+    from dbosflow._store.step import Recorded
 
 _NAME = "read_stream"
 
@@ -44,11 +46,21 @@ async def next_page(hands: Hands, branch: Branch, reader: Reader) -> None:
                 if run.conductor is not None:
                     run.conductor.expect(key)
                 if error is None:  # before its turn: afterwards the branch would come later than it did live
-                    await hands.wait(run, reader.repeat(_progress(record.output or "{}")))
+                    await _repeat(hands, run, reader, record)
                 await hands.recall(run, key)
         if error is not None:
             failure_again, _, message = serde.load_error(error)
             raise failure_again or StreamError(reader.workflow_id, reader.key, message)
+
+
+async def _repeat(hands: Hands, run: Run, reader: Reader, record: Recorded) -> None:
+    try:
+        await hands.wait(run, reader.repeat(_progress(record.output or "{}")))
+    except SerializationError as unfit:
+        asked = (
+            f"reads stream {reader.key!r} of workflow {reader.workflow_id!r} at key {record.key!r} with another type"
+        )
+        raise run.disagree(asked, f"a page that it has taken ({unfit})", record) from unfit
 
 
 def _progress(text: str) -> Progress:
