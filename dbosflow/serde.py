@@ -1,44 +1,50 @@
 """JSON by annotations: what a function's types promise is what the database carries.
 
-The rule is *live equals replay*. A value goes on in the live run as what a replay would read back, so a codec has only
-one way out: through its own JSON text. What JSON cannot carry under the declared type is refused where it is made.
-No pickle; nothing is imported, and names from the database are looked up among classes already imported, without
-running any code.
+The rule is *live equals replay*, and *what comes back is what went in*. A value goes on in the live run as what a
+replay would read back, so a codec has only one way out: through its own JSON text. That text is read again where it is
+made, and what has come back otherwise than it was (see ``comparison``) is refused there, with what to write instead.
+No pickle, and no code from data: exceptions, the only classes that a row may name, have a module of their own
+(``failures``).
 """
 
 from __future__ import annotations
 
 import json
-import math
 import re
-import sys
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
+from collections.abc import Generator, Iterable, Iterator
+from enum import Enum
+from functools import lru_cache, partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
-from pydantic import ConfigDict, PydanticUserError, TypeAdapter, ValidationError
+from pydantic import BaseModel, PydanticUserError, SecretBytes, SecretStr, ValidationError
 from pydantic_core import PydanticSerializationError
 from typing_extensions import TypedDict
 
+from dbosflow.comparison import Absent, Comparison
 from dbosflow.errors import SerializationError
+from dbosflow.schemas import Schema
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dbosflow.comparison import Difference
+
 T = TypeVar("T")
 
-_LIKE_JSON = ConfigDict(ser_json_inf_nan="constants", ser_json_bytes="base64", val_json_bytes="base64")
 _DEPTH_HINT = "is nested too deeply"
 _LONGEST_INTEGER = 4300
 """Digits: what Python's and pydantic's parsers read, unless somebody lifts Python's own limit."""
 _LONG_NUMBER = re.compile(rf"(?<![0-9])[0-9]{{{_LONGEST_INTEGER + 1}}}")
-_LONGEST_MESSAGE = 100_000
-_LONGEST_CAUSE = 1000
 _BRIEF = 200
 _SPACE = re.compile(r"\s*")
 _parse = json.JSONDecoder().raw_decode
+_INPUT = re.compile(r"input_value=.*?, input_type=", re.DOTALL)
 _FAITHFUL: dict[Any, tuple[type, ...]] = {kind: (kind,) for kind in (str, bool, int, float, type(None))}
 _FAITHFUL[Any] = tuple(_FAITHFUL)
 """Annotations and exact types whose values a round trip gives back as they are."""
+_SCALARS = frozenset(_FAITHFUL[Any])
+_JSON_LIKE = (str, int, float, list, dict)
+_ITERATORS = (Iterator, Generator)
 
 
 def faithful_types(annotation: Any) -> tuple[type, ...]:
@@ -49,73 +55,125 @@ def faithful_types(annotation: Any) -> tuple[type, ...]:
 class Codec(Generic[T]):
     """Dumps and loads the values of one annotation. ``what`` names the place in errors: "result of step 'fetch'".
 
-    So does ``shown`` the type, where the annotation itself would say little.
+    So does ``shown`` the type, where the annotation itself would say little. The fields of models go by their names in
+    Python, whatever aliases they have, and without those that are only computed.
     """
 
-    __slots__ = ("_adapter", "_faithful", "_read", "_write", "shown", "what")
+    __slots__ = ("_collects", "_faithful", "_is_plain", "_iterates", "_read", "_schema", "_write", "shown", "what")
 
     def __init__(self, annotation: Any, what: str, *, shown: str | None = None) -> None:
         self.what = what
         self.shown = shown or (
             str(annotation) if get_args(annotation) else getattr(annotation, "__name__", str(annotation))
         )
+        self._is_plain = annotation is Any
+        origin = get_origin(annotation)
+        self._iterates = origin in _ITERATORS
+        self._collects = self._iterates or origin is Iterable
         self._faithful = faithful_types(annotation)
+        if self._collects:
+            annotation = list[get_args(annotation)[0]]  # type: ignore[misc]  # (made from what the user wrote)
         try:
-            self._adapter: TypeAdapter[T] = TypeAdapter(annotation, config=_LIKE_JSON)
-        except PydanticUserError as error:
-            if error.code != "type-adapter-config-unused":  # a model carries a config of its own
-                raise SerializationError(f"{what} has type {annotation!r}, which JSON cannot carry: {error}") from error
-            self._adapter = TypeAdapter(annotation)
-        self._write, self._read = self._adapter.serializer.to_json, self._adapter.validator.validate_json
+            self._schema = Schema(annotation)
+        except (PydanticUserError, NameError) as error:
+            reason = str(error).partition("\n")[0]
+            raise SerializationError(f"{what} has type {annotation!r}, which JSON cannot carry: {reason}") from error
+        self._write, self._read = self._schema.serializer.to_json, self._schema.validator.validate_json
 
     def dump(self, value: T, *, fits: bool | None = None) -> str:
-        """``value`` as JSON text that Postgres takes; :class:`SerializationError` if it does not fit the type.
+        """``value`` as JSON text that Postgres takes, and from which it comes back as it is.
 
-        The caller may know that it fits. Else pydantic checks it on the way, which takes most of the time.
+        The caller may know that it is of faithful types all through, and so does.
+
+        Raises:
+            SerializationError: it does not come back as it is; the message says what would.
         """
-        fits = type(value) in self._faithful if fits is None else fits
-        try:
-            text = (self._write(value) if fits else self._write(value, warnings="error")).decode()
-        except (PydanticSerializationError, UnicodeError, ValueError, RecursionError) as error:
-            return self._dump_slowly(value, error)
-        if "NaN" in text or "Infinity" in text or (len(text) > _LONGEST_INTEGER and _LONG_NUMBER.search(text)):
-            self._refuse_numbers(text)
-        # A model writes null for them.
-        if not fits and "null" in text and _not_finite(self._adapter.dump_python(value, warnings=False)):
-            raise self._no_json("NaN or an infinite number")
-        return text
+        if type(value) in self._faithful if fits is None else fits:
+            return self._dump_faithful(value)
+        return self._carry(value)[0]
 
     def load(self, text: str) -> T:
         """The value that ``text`` stands for under the annotation."""
-        try:
-            loaded: T = self._read(text)
-        except ValidationError as error:
-            if "\\ud" not in text.lower():  # pydantic's parser refuses lone surrogates, which Python strings may hold
-                raise self._unfit(error) from error
-        else:
-            return loaded
-        try:
-            return self._adapter.validate_python(json.loads(text))
-        except (ValueError, RecursionError) as error:  # pydantic's is one, too
-            raise self._unfit(error) from error
+        loaded: T = self._load(text)
+        return iter(loaded) if self._iterates else loaded  # type: ignore[call-overload]
 
     def round_trip(self, value: T) -> tuple[str, T]:
-        """The JSON of ``value``, and what a replay would make of it."""
-        fits = type(value) in self._faithful
-        text = self.dump(value, fits=fits)
-        return text, value if fits else self.load(text)
+        """The JSON of ``value``, and what a replay would make of it. As :meth:`dump`, it may refuse."""
+        if type(value) in self._faithful:
+            return self._dump_faithful(value), value
+        text, loaded = self._carry(value)
+        if loaded is _NOT_LOADED:
+            loaded = self._load(text)
+        return text, iter(loaded) if self._iterates else loaded
 
-    def _dump_slowly(self, value: T, error: Exception) -> str:
-        """For what only pydantic's UTF-8 writer refuses: lone surrogates travel as escapes."""
+    def written(self, value: T) -> str:
+        """``value`` as JSON for people, as near as that comes: nothing is read again."""
         try:
-            plain = self._adapter.dump_python(value, mode="json", warnings="error")
-            text = json.dumps(plain, allow_nan=False, separators=(",", ":"))
-        except (PydanticSerializationError, UnicodeError, ValueError, TypeError, RecursionError):
-            raise self._unfit(error) from error
-        return text
+            return self.dump(value)
+        except SerializationError:
+            return self._text(value)
 
-    def _refuse_numbers(self, text: str) -> None:
+    # -- there -------------------------------------------------------------------------------------------------------
+
+    def _dump_faithful(self, value: T) -> str:
+        """Text of what needs no look at what comes back."""
+        try:
+            text = self._write(value).decode()
+        except (PydanticSerializationError, UnicodeError, ValueError, RecursionError):
+            text = self._text(value)
+        self._check_numbers(text)
+        return self._escaped(value, text) if "\ufffd" in text else text
+
+    def _escaped(self, value: T, text: str) -> str:
+        """``text``, or its like with escapes where the value has lone surrogates in a name: they are replaced."""
+        return text if self._same(value, self._load(text))[0] is None else self._dump_slowly(value)
+
+    def _carry(self, value: Any) -> tuple[str, Any]:
+        """The text of a value that may not come back as it is, and what came back of it, if that was looked at."""
+        if self._is_plain and _is_json(value):
+            return self._dump_faithful(value), _NOT_LOADED
+        if self._collects and isinstance(value, Iterator):
+            value = list(value)
+        text = self._text(value)
+        self._check_numbers(text)
+        found: Difference | SerializationError | None
+        loaded: Any = None
+        try:
+            loaded = self._load(text)
+            found, is_sure = self._same(value, loaded)
+        except SerializationError as error:
+            found, is_sure = error, True
+        except RecursionError as error:
+            raise self._unfit(error) from error
+        if found is None and (is_sure or self._text(loaded) == text):
+            return text, loaded
+        if "\ufffd" in text and "\\ud" in (escaped := self._dump_slowly(value)).lower():
+            loaded = self._load(escaped)
+            if self._same(value, loaded)[0] is None:
+                return escaped, loaded
+        raise self._refusal(value, found)
+
+    def _text(self, value: T) -> str:
+        try:
+            return self._write(value, by_alias=False, round_trip=True, warnings=False).decode()
+        except (PydanticSerializationError, UnicodeError, ValueError, RecursionError):
+            return self._dump_slowly(value)
+
+    def _dump_slowly(self, value: T) -> str:
+        """For what pydantic's UTF-8 writer refuses, or replaces in names: lone surrogates travel as escapes."""
+        write = partial(self._schema.serializer.to_python, value, by_alias=False, round_trip=True, warnings=False)
+        try:
+            try:
+                return json.dumps(write(mode="python"), separators=(",", ":"))
+            except TypeError:  # there is more in it than text: pydantic knows how to write that, and may replace names
+                return json.dumps(write(mode="json"), separators=(",", ":"))
+        except (PydanticSerializationError, UnicodeError, ValueError, TypeError, RecursionError) as error:
+            raise self._unfit(error) from error
+
+    def _check_numbers(self, text: str) -> None:
         """Refuses what JSON has no number for, and integers that no parser would read again."""
+        if not ("NaN" in text or "Infinity" in text or (len(text) > _LONGEST_INTEGER and _LONG_NUMBER.search(text))):
+            return
 
         def refuse(constant: str) -> None:
             raise self._no_json(constant)
@@ -126,12 +184,116 @@ class Codec(Generic[T]):
 
         json.loads(text, parse_constant=refuse, parse_int=check)
 
+    # -- and back ----------------------------------------------------------------------------------------------------
+
+    def _load(self, text: str) -> Any:
+        try:
+            return self._read(text, by_alias=False, by_name=True)
+        except ValidationError as error:
+            if "\\ud" in text.lower():  # pydantic's parser refuses lone surrogates, which Python strings may hold
+                return self._load_slowly(text)
+            try:
+                return self._read(text, by_alias=True, by_name=True)  # of somebody who wrote the aliases
+            except ValidationError:
+                raise self._unfit(error) from error
+
+    def _load_slowly(self, text: str) -> Any:
+        try:
+            return self._schema.validator.validate_python(json.loads(text), by_alias=False, by_name=True)
+        except (ValueError, RecursionError) as error:  # pydantic's is one, too
+            raise self._unfit(error) from error
+
+    def _same(self, value: Any, loaded: Any) -> tuple[Difference | None, bool]:
+        comparison = Comparison(tuples=self._schema.is_open)
+        return comparison.difference(value, loaded), comparison.is_sure
+
+    # -- or not ------------------------------------------------------------------------------------------------------
+
+    def _refusal(self, value: T, found: Difference | SerializationError | None) -> SerializationError:
+        """Why ``value`` is not carried, without a word of what it holds: an error's text is for everybody."""
+        try:
+            self._write(value, by_alias=False, round_trip=True, warnings="error")
+        except (PydanticSerializationError, ValueError, RecursionError) as error:
+            return self._unfit(error)
+        if isinstance(found, SerializationError):
+            return found
+        if found is None:
+            return self._not_the_same("it would come back as another value", _TELL_MORE)
+        where = f" at {found.path}" if found.path else ""
+        return self._not_the_same(f"{_would_come_back(found)}{where}", _advice(found))
+
+    def _not_the_same(self, what: str, advice: str) -> SerializationError:
+        return SerializationError(
+            f"{self.what} cannot be carried as JSON under its type {self.shown}: {what}. {advice}"
+        )
+
     def _no_json(self, what: str) -> SerializationError:
         return SerializationError(f"{self.what} holds {what}, which JSON does not carry; use None, or a text")
 
     def _unfit(self, error: Exception) -> SerializationError:
-        reason = str(error).split("\n    For further information")[0] or _DEPTH_HINT
+        if isinstance(error, ValidationError):
+            places = error.errors(include_url=False, include_input=False, include_context=False)[:3]
+            reason = "; ".join(" ".join(filter(None, [".".join(map(str, one["loc"])), one["msg"]])) for one in places)
+        else:
+            reason = _INPUT.sub("input_type=", str(error)) or _DEPTH_HINT
         return SerializationError(f"{self.what} cannot be carried as JSON under its type {self.shown}: {reason}")
+
+
+_NOT_LOADED: Any = object()
+_TELL_MORE = "Declare its type by an annotation that says what it is, or return what JSON has a word for"
+
+
+def _is_json(value: Any) -> bool:
+    """Whether it is made of what JSON gives back as it is, types included."""
+    try:
+        return _is_made_of_json(value)
+    except RecursionError:
+        return False
+
+
+def _is_made_of_json(value: Any) -> bool:
+    kind = type(value)
+    if kind is list:
+        return all(type(one) in _SCALARS or _is_made_of_json(one) for one in value)
+    if kind is dict:
+        for name, one in value.items():
+            if type(name) is not str or (type(one) not in _SCALARS and not _is_made_of_json(one)):
+                return False
+        return True
+    return kind in _SCALARS
+
+
+def _would_come_back(found: Difference) -> str:
+    sent, back = type(found.sent).__qualname__, type(found.back).__qualname__
+    if isinstance(found.back, Absent):
+        return f"a {sent} would not come back"
+    return f"a {sent} would come back as {'another ' if sent == back else 'a '}{back}"
+
+
+def _advice(found: Difference) -> str:
+    """What to write instead."""
+    sent, back = found.sent, found.back
+    if isinstance(sent, SecretStr | SecretBytes):
+        return "A secret is written as asterisks: carry a reference to it, or declare a str to store it in clear"
+    if isinstance(sent, BaseModel) and isinstance(back, BaseModel):
+        return (
+            f"Annotate {type(sent).__name__} itself, or a union of the classes that it may be; classes that look alike "
+            'in JSON need a discriminator, as in Annotated[A | B, Field(discriminator="kind")]'
+        )
+    if isinstance(sent, dict) and isinstance(back, dict):
+        return "JSON has names that are text only: declare the keys, as in dict[int, str]"
+    if type(sent) is type(back) or Absent in {type(sent), type(back)}:
+        return (
+            "Is it excluded, not part of __init__, private, or changed by a validator? Then JSON has not all of it: "
+            "declare a field for it that is read and written"
+        )
+    if isinstance(sent, bytes | str) and isinstance(back, bytes | str):
+        return "In JSON both are text: put each into a model of its own, and declare a union with a discriminator"
+    return (
+        f"Declare what it is, as in an annotation `-> {type(sent).__name__}`, a field, or "
+        f'Stream[{type(sent).__name__}, None]("key"); members of a union that look alike need Annotated[..., '
+        'Field(discriminator="kind")]'
+    )
 
 
 def object_type(name: str, members: Mapping[str, Any]) -> Any:
@@ -144,55 +306,23 @@ plain: Codec[Any] = Codec(Any, "the value")
 """For what has no declared type: stream values, untyped readers."""
 
 
+def dump_undeclared(value: Any, what: str) -> str:
+    """A value that is written where nothing declares its type, for readers who do: as one of its class is carried."""
+    kind = type(value)
+    if kind in _SCALARS or kind is tuple or (issubclass(kind, _JSON_LIKE) and not issubclass(kind, Enum)):
+        return _undeclared(Any, what).dump(value)
+    declared: Any = kind
+    return _undeclared(declared, what).dump(value)
+
+
+@lru_cache(256)
+def _undeclared(annotation: Any, what: str) -> Codec[Any]:
+    return Codec(annotation, what)
+
+
 def size_of(text: str) -> int:
     """The size of ``text`` in UTF-8, as Postgres stores and sends it."""
     return len(text) if text.isascii() else len(text.encode())
-
-
-def dump_error(error: BaseException) -> str:
-    """An exception as JSON: its type, where that is defined, its message, and its arguments if JSON carries them.
-
-    A message of more than 100,000 characters is cut; then the exception cannot be rebuilt, only named.
-    """
-    kind, message = type(error), _message(error)
-    return _error_row(kind.__qualname__, kind.__module__, message, _faithful(_arguments(error)), _LONGEST_MESSAGE)
-
-
-def brief_error(text: str) -> str:
-    """An error as a stream's end carries it: a workflow may leave thousands open, so a long message is cut."""
-    if len(text) <= 2 * _LONGEST_CAUSE:
-        return text
-    row = json.loads(text)
-    return _error_row(row["type"], row["module"], row["message"], row["args"], _LONGEST_CAUSE)
-
-
-def _error_row(kind: str, module: str, message: str, args: list[Any] | None, longest: int) -> str:
-    if len(message) > longest:
-        message, args = f"{message[:longest]}... ({len(message) - longest} more characters)", None
-    text = json.dumps({"type": kind, "module": module, "message": message, "args": args})
-    if args is not None and len(text) > 16 * longest:  # a short message, and huge arguments
-        text = json.dumps({"type": kind, "module": module, "message": message, "args": None})
-    return text
-
-
-def load_error(text: str) -> tuple[BaseException | None, str, str]:
-    """The exception that ``text`` stands for, if it can be rebuilt; and in any case its type's name and its message.
-
-    Rebuilt means: the class is a subclass of ``Exception`` and already imported here, takes the recorded arguments, and
-    gives the recorded message. So whoever can write rows can have the constructors of such classes called.
-    """
-    row = for_people(text)
-    if not isinstance(row, dict):  # nothing of ours
-        row = {"message": text[:_LONGEST_MESSAGE]}
-    name, message, args = _word(row.get("type")), _word(row.get("message")), row.get("args")
-    kind = _imported(_word(row.get("module")), name)
-    if not (isinstance(kind, type) and issubclass(kind, Exception) and isinstance(args, list)):
-        return None, name, message
-    try:
-        error = kind(*args)
-    except Exception:  # noqa: BLE001 (a class of the user's, with a constructor of its own)
-        return None, name, message
-    return (error if type(error) is kind and _message(error) == message else None), name, message
 
 
 def for_people(text: str) -> Any:
@@ -225,65 +355,3 @@ def items_of(text: str) -> list[str]:
 def brief(text: str) -> str:
     """A JSON text, as much of it as fits a message."""
     return text if len(text) <= _BRIEF else f"{text[:_BRIEF]}... ({len(text) - _BRIEF} more characters)"
-
-
-def _word(value: object) -> str:
-    return value if isinstance(value, str) else str(value) if value is None else f"<{type(value).__name__}>"
-
-
-def _imported(module: str, name: str) -> Any:
-    """The class of this qualified name in a module that is imported; anything else, or ``None``, if it is no class.
-
-    Names from the database are looked up in dictionaries only: a module's own ``__getattr__``, or a class's, is code
-    that they could have run, and it may import.
-    """
-    found: Any = sys.modules.get(module)
-    for part in name.split("."):
-        if not isinstance(found, ModuleType | type):
-            return None
-        found = object.__getattribute__(found, "__dict__").get(part)
-    return found
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as broken:  # noqa: BLE001 (the user's own __str__)
-        return f"<no message: {type(broken).__name__} in __str__>"
-
-
-def _arguments(error: BaseException) -> list[Any]:
-    """What its class would be called with to make a copy: what it says itself, where that is more than ``args``."""
-    try:
-        kind, args = tuple(error.__reduce__())[:2]
-    except Exception:  # noqa: BLE001 (the user's own __reduce__)
-        return list(error.args)
-    return list(args if kind is type(error) else error.args)
-
-
-def _faithful(args: list[Any]) -> list[Any] | None:
-    """``args`` if JSON gives them back unchanged, types included."""
-    try:
-        back = json.loads(json.dumps(args, allow_nan=False))
-    except (TypeError, ValueError, RecursionError):
-        return None
-    return args if _same(args, back) else None
-
-
-def _not_finite(value: object) -> bool:
-    """Whether data of plain types holds NaN or an infinite number."""
-    if isinstance(value, float):
-        return not math.isfinite(value)
-    if isinstance(value, dict):
-        return any(map(_not_finite, value.values()))
-    return isinstance(value, list | tuple | set | frozenset) and any(map(_not_finite, value))
-
-
-def _same(a: object, b: object) -> bool:
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, list) and isinstance(b, list):
-        return len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    return a == b

@@ -23,6 +23,7 @@ from dbosflow.errors import (
     WorkflowConflictError,
     WorkflowFailedError,
 )
+from dbosflow.failures import dump_error, load_error
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ async def wait_for_result(hands: Hands, branch: Branch, workflow_id: str, defini
                 output, error = await _outcome(hands, branch, workflow_id)
                 await hands.commit(run, Record(key, _RESULT, child_id=workflow_id, output=output, error=error))
     if error is not None:
-        raise serde.load_error(error)[0] or WorkflowFailedError(workflow_id, *serde.load_error(error)[1:])
+        raise load_error(error)[0] or WorkflowFailedError(workflow_id, *load_error(error)[1:])
     return load(run, _codec(definition), output, f"key {key!r}", record)
 
 
@@ -143,9 +144,9 @@ async def _outcome(hands: Hands, branch: Branch, workflow_id: str) -> tuple[str 
     try:
         outcome = await hands.outcome(branch.run, workflow_id)
     except ThreadLimitError as refused:
-        return None, serde.dump_error(refused)
+        return None, dump_error(refused)
     failure = failure_of(workflow_id, outcome)
-    return outcome.output, None if failure is None else serde.dump_error(failure)
+    return outcome.output, None if failure is None else dump_error(failure)
 
 
 def result_of(workflow_id: str, outcome: Ending | Outcome, definition: WorkflowDef | None) -> Any:
@@ -166,7 +167,7 @@ def failure_of(workflow_id: str, outcome: Ending | Outcome) -> BaseException | N
         return None
     if outcome.status is WorkflowStatus.CANCELLED:
         return WorkflowCancelledError(workflow_id, f"workflow {workflow_id!r} was cancelled")
-    error, name, message = serde.load_error(outcome.error or "{}")
+    error, name, message = load_error(outcome.error or "{}")
     if outcome.status is WorkflowStatus.BLOCKED:
         return WorkflowBlockedError(workflow_id, f"workflow {workflow_id!r} is blocked: {message}")
     return error or WorkflowFailedError(workflow_id, name, message)

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dbosflow import serde
-from dbosflow._runtime.keys import GIVEN_UP
+from dbosflow._runtime.conductor import GIVEN_UP
 from dbosflow._runtime.undecided import RESUMED
+from dbosflow.failures import brief_error
 from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
@@ -124,7 +125,7 @@ class Frames:
     def end(self, ending: Ending) -> None:
         """Takes back what is undecided; then every stream that the workflow leaves open ends with it."""
         self._take_back(self.undecided.producers())
-        error = ending.error and serde.brief_error(ending.error)
+        error = ending.error and brief_error(ending.error)
         for key, stream in self._run.streams.by_key.items():
             if not stream.ended and key not in self.ended:
                 self._append(key, 1, ending.frame, error)

@@ -35,13 +35,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 
-from dbosflow import serde
 from dbosflow._runtime.batch import Batch, Slice, take_out
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.service import Service
 from dbosflow._store.batch import is_durable, write_batch
 from dbosflow._store.queries import is_refused
 from dbosflow.errors import DbosflowError, LeaseLostError, SerializationError
+from dbosflow.failures import dump_error
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
@@ -369,7 +369,7 @@ class Journal(Service):
 
     async def _end_refused(self, run: Run, error: Exception) -> None:
         """Ends a run whose data is refused: without the data, with the reason."""
-        ending = Ending(WorkflowStatus.FAILED, error=serde.dump_error(_unfit(error)))
+        ending = Ending(WorkflowStatus.FAILED, error=dump_error(_unfit(error)))
         run.stop("the database refused its data")
         await self._settle(Batch([Slice(run, [ending])], []))
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbosflow import serde
 from dbosflow._runtime.entries import Record
 from dbosflow.errors import StreamBackPressureError, StreamError, StreamFullError, StreamValueTooLargeError
+from dbosflow.failures import dump_error, load_error
 
 if TYPE_CHECKING:
     from dbosflow._store.step import History
@@ -75,7 +75,7 @@ class Limits:
         if record is None:
             return None
         self._seen[_place(key, producer, count)] = int(name.rpartition(".")[2]) + 1
-        error, _, message = serde.load_error(record.error or "{}")
+        error, _, message = load_error(record.error or "{}")
         return error if isinstance(error, StreamError) else StreamError(self._workflow_id, key, message)
 
     def record(self, key: str, producer: str, count: int, error: StreamError) -> Record:
@@ -83,7 +83,7 @@ class Limits:
         name = self._name(key, producer, count)
         place = _place(key, producer, count)
         self._seen[place] = self._seen.get(place, 0) + 1
-        return Record(name, REFUSED, error=serde.dump_error(error))
+        return Record(name, REFUSED, error=dump_error(error))
 
     def _name(self, key: str, producer: str, count: int) -> str:
         place = _place(key, producer, count)

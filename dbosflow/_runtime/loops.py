@@ -27,6 +27,7 @@ from dbosflow._runtime.operations import MayBeGivenUp, Operation, attempt_once, 
 from dbosflow._runtime.scope import Attempt, current_scope
 from dbosflow._store.step import Past
 from dbosflow.errors import DbosflowError
+from dbosflow.failures import brief_error, dump_error
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -72,7 +73,7 @@ async def for_each(
                 try:
                     await hands.wait(run, loop.run(), awaits=reading.workflow_id)
                 except Exception as failure:  # noqa: BLE001 (the handler's or the stream's: the loop's outcome)
-                    live, error = failure, serde.dump_error(failure)
+                    live, error = failure, dump_error(failure)
                 output = json.dumps(loop.sums)
                 await hands.commit(run, Record(key, "for_each", output=output, error=error))
         return key, json.loads(output or "{}"), None if error is None else failure_again(error, live)
@@ -87,6 +88,7 @@ class Loop:
         self._run = run
         self._key = key
         self._handler = handler
+        self._codec = reading.codec
         self._settings = settings
         self._past = past = run.history.loops.get(key) or Past()
         assert isinstance(reading.start, int)
@@ -241,7 +243,7 @@ class Loop:
         record.place = Place(self._key, offset, self._next)
         letter = None
         if error is not None and self._settings.on_error == "dead_letter":
-            value, brief = _values.dump(finished.value), serde.brief_error(record.error or "{}")
+            value, brief = self._written(finished.value), brief_error(record.error or "{}")
             text = f'{{"offset":{offset},"value":{value},"error":{brief}}}'
             letter = (dead_key(self._settings.name), text)
         durable = asyncio.get_running_loop().create_future()
@@ -251,6 +253,10 @@ class Loop:
         self._failed += error is not None
         self._done += error is None
         self._last = max(offset, self._last or 0)
+
+    def _written(self, value: Any) -> str:
+        """An item as JSON: it came out of JSON, so nothing of it is refused."""
+        return serde.plain.written(value) if self._codec is None else self._codec.written([value])[1:-1]
 
     def _is_durable(self, durable: asyncio.Future[None]) -> None:
         if not durable.cancelled():
@@ -278,6 +284,3 @@ class _Finished:
 def dead_key(name: str) -> str:
     """The stream that gets the dead letters of a loop."""
     return f"{name}.dead"
-
-
-_values: serde.Codec[Any] = serde.Codec(Any, "the value of a dead letter")

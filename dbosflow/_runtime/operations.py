@@ -10,12 +10,12 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from dbosflow import serde
+from dbosflow._runtime.conductor import GIVEN_UP, WOKEN
 from dbosflow._runtime.entries import Record
-from dbosflow._runtime.keys import GIVEN_UP, WOKEN
 from dbosflow._runtime.recorded_values import load
 from dbosflow._runtime.scope import Attempt
 from dbosflow.errors import StepFailedError
+from dbosflow.failures import dump_error, load_error
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,14 +54,10 @@ async def sleep(hands: Hands, branch: Branch, seconds: float) -> None:
                 remaining = delay - run.workplace.clock.ahead
             else:
                 await hands.recall(run, key)
-                if run.recorded(key + WOKEN) is not None:
-                    await hands.recall(run, key + WOKEN)
-                    return
-                if run.has_more(branch.path):  # it ended before the run had turns
-                    return
-                if run.conductor is not None:
-                    await hands.catch_up(run, key + WOKEN)
                 remaining = (record.remaining or 0.0) - run.age - run.workplace.clock.ahead
+            if run.recorded(key + WOKEN) is not None:
+                await hands.recall(run, key + WOKEN)
+                return
             if remaining > 0:
                 await hands.pause(run, remaining)
             if run.conductor is not None:  # when it ends is an outcome, too, where others go on meanwhile
@@ -80,16 +76,8 @@ class MayBeGivenUp:
         run = self._branch.run
         if run.draining is not None:
             await self._hands.hold(run)
-        if run.order is None:
-            return
-        if run.recorded(self._key + GIVEN_UP) is not None:
+        if run.history.records and run.recorded(self._key + GIVEN_UP) is not None:
             await self._hands.give_up(run, self._key)
-        elif run.recorded(self._key) is None:
-            try:
-                await self._hands.catch_up(run, self._key)
-            except asyncio.CancelledError:  # given up before it began is given up, and what fails here has no __aexit__
-                await self._hands.record_given_up(run, self._key)
-                raise
 
     async def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         if kind is not None and issubclass(kind, asyncio.CancelledError):
@@ -115,22 +103,16 @@ class Operation:
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         branch = self._branch
         self._owner.operating, branch.operation = False, None
-        branch.run.stirs()
+        branch.run.beat += 1
         if branch.run.stopping is not None and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise branch.run.stopping
 
 
 def recorded(branch: Branch, key: str, kind: str) -> Recorded | None:
     """The record of an operation that begins; what stands there instead is a contradiction."""
-    run = branch.run
-    record = run.recorded(key)
+    record = branch.run.recorded(key)
     if record is not None and record.kind != kind:
-        raise run.disagree(f"asks for a {kind} at key {key!r}", f"a {record.kind}", record)
-    if run.order is not None:
-        there = run.order.ask(branch.path, key)
-        if there is not None:
-            known = "" if record is not None else ", which is not on record"
-            raise run.disagree(f"asks for {key!r}{known}", f"{there!r} next", there)
+        raise branch.run.disagree(f"asks for a {kind} at key {key!r}", f"a {record.kind}", record)
     return record
 
 
@@ -182,7 +164,7 @@ async def attempt_once(
         if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
             raise
         failure = error
-        record.error = serde.dump_error(error)
+        record.error = dump_error(error)
     finally:
         attempt.closed = True
     record.elapsed = time.monotonic() - began
@@ -206,7 +188,7 @@ def _outcome(run: Run, record: Recorded, step: StepDef) -> Any:
 
 def failure_again(text: str, live: BaseException | None) -> Exception:
     """The exception of a failed step: live and replayed the same type and message, rebuilt from the record."""
-    error, name, message = serde.load_error(text)
+    error, name, message = load_error(text)
     failure = error if isinstance(error, Exception) else StepFailedError(name, message)
     return failure.with_traceback(live.__traceback__ if live else None)
 

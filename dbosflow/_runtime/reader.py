@@ -25,6 +25,7 @@ from dbosflow.errors import (
     WorkflowFailedError,
     WorkflowNotFoundError,
 )
+from dbosflow.failures import load_error
 from dbosflow.types import FrameKind, Rollback, StreamOutcome, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -322,13 +323,13 @@ class Reader:
         if kind is FrameKind.CANCELLED:
             msg = f"{where} ended because the workflow was cancelled"
             return StreamOutcome(kind, StreamCancelledError(self.workflow_id, self.key, msg))
-        cause, name, message = serde.load_error(payload or "{}")
+        cause, name, message = load_error(payload or "{}")
         failure = StreamFailedError(self.workflow_id, self.key, f"{where} ended with {name}: {message}")
         failure.__cause__ = cause or WorkflowFailedError(self.workflow_id, name, message)
         return StreamOutcome(kind, failure)
 
     def _blocked_message(self, error: str | None) -> str:
-        reason = serde.load_error(error or "{}")[2]
+        reason = load_error(error or "{}")[2]
         return f"workflow {self.workflow_id!r} is blocked: {reason}"
 
 

@@ -9,11 +9,11 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from dbosflow import serde
 from dbosflow._runtime.entries import Record
 from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
 from dbosflow._runtime.reader import Progress
 from dbosflow.errors import DbosflowError, SerializationError, StreamError
+from dbosflow.failures import dump_error, load_error
 from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
@@ -39,15 +39,17 @@ async def next_page(hands: Hands, branch: Branch, reader: Reader) -> None:
                         await hands.wait(run, reader.next_page(), awaits=reader.workflow_id)
                         output = json.dumps(asdict(reader.progress()))
                     except DbosflowError as failure:
-                        error = serde.dump_error(failure)
+                        error = dump_error(failure)
                     await hands.commit(run, Record(key, "read", output=output, error=error))
             else:
                 error = record.error
+                if run.conductor is not None:
+                    run.conductor.expect(key)
                 if error is None:  # before its turn: afterwards the branch would come later than it did live
                     await _repeat(hands, run, reader, record)
                 await hands.recall(run, key)
         if error is not None:
-            failure_again, _, message = serde.load_error(error)
+            failure_again, _, message = load_error(error)
             raise failure_again or StreamError(reader.workflow_id, reader.key, message)
 
 

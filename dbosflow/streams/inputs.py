@@ -14,7 +14,7 @@ from dbosflow._runtime.reading import next_page
 from dbosflow._runtime.scope import branch_around
 from dbosflow.config import check_identifier
 from dbosflow.errors import ConfigurationError, StreamInputError
-from dbosflow.serde import Codec
+from dbosflow.serde import dump_undeclared
 from dbosflow.streams.declared import Stream, key_of
 from dbosflow.streams.options import reading
 from dbosflow.streams.readers import StreamChannel, StreamReader
@@ -118,12 +118,9 @@ def reading_of_input(branch: Branch, stream: str | Stream[Any, Any], type_: Any,
 
 def input_text(stream: str | Stream[Any, Any], value: Any) -> str:
     """A value for an input as JSON; checked, if the stream has a type."""
-    return stream.dump(value) if isinstance(stream, Stream) else _values.dump(value)
+    return stream.dump(value) if isinstance(stream, Stream) else dump_undeclared(value, "a stream's value")
 
 
 def check_idempotency_key(idempotency_key: str | None) -> str | None:
     """The key, if it can be one."""
     return None if idempotency_key is None else check_identifier("idempotency key", idempotency_key)
-
-
-_values: Codec[Any] = Codec(Any, "a stream's value")

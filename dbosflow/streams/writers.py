@@ -12,6 +12,7 @@ from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.scope import Attempt, PlainCall
 from dbosflow.config import check_identifier
+from dbosflow.failures import dump_error
 from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
@@ -73,10 +74,7 @@ async def close_stream_async(key: str) -> None:
 def _checked(key: str, value: Any, what: str) -> tuple[Scope, str]:
     scope = writing.writer(what)
     check_identifier("stream key", key)
-    return scope, _values.dump(value)
-
-
-_values: serde.Codec[Any] = serde.Codec(Any, "a stream's value")
+    return scope, serde.dump_undeclared(value, "a stream's value")
 
 
 class StreamWriter(Generic[C, F]):
@@ -167,11 +165,11 @@ class StreamWriter(Generic[C, F]):
     def fail(self, error: BaseException) -> None:
         """Blocking twin of :meth:`fail_async`."""
         refuse_on_loop("await writer.fail_async(...)")
-        self._close(FrameKind.ERROR, serde.dump_error(error))
+        self._close(FrameKind.ERROR, dump_error(error))
 
     async def fail_async(self, error: BaseException) -> None:
         """Ends the stream with an error: readers get ``StreamFailedError`` with it as the cause."""
-        self._close(FrameKind.ERROR, serde.dump_error(error))
+        self._close(FrameKind.ERROR, dump_error(error))
 
     # -- how it stands -----------------------------------------------------------------------------------------------
 

@@ -250,7 +250,7 @@ def _dumped(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
     texts = []
     for name, value in [*enumerate(args), *kwargs.items()]:
         try:
-            text = serde.plain.dump(value)
+            text = serde.plain.written(value)
         except SerializationError:
             continue
         texts.append(text if isinstance(name, int) else f"{name}={text}")

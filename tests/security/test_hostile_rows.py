@@ -18,7 +18,7 @@ import pytest
 from dbosflow import Engine, step, workflow
 from dbosflow.cli import main
 from dbosflow.errors import DbosflowError, SerializationError, StepFailedError, StreamFailedError, WorkflowFailedError
-from dbosflow.serde import load_error
+from dbosflow.failures import load_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
