@@ -70,15 +70,16 @@ class Settings:
     """How often tails are re-read although LISTEN is healthy: it covers a lost hint."""
     fast_poll: float = 0.1
     """How often they are re-read while LISTEN is not healthy."""
-    patience: float = 1.0
-    """How long a replay holds outcomes back for a record that the code no longer asks for."""
+    replay_grace: float = 5.0
+    """How long a replay that stands still waits for an event, a lock or a queue, which a thread may yet stir: then code
+    and records disagree, and the workflow is parked as blocked. What leaves a trace, as a timer does, it waits for."""
     loop_factory: Callable[[], Any] | None = field(default=None, repr=False)
     """Makes the event loop that ``with`` hosts the engine on, ``uvloop.new_event_loop`` say; default: asyncio's own."""
     slow_callback: float = 0.1
     """From which hold-up of the event loop on the watchdog speaks."""
 
     def __post_init__(self) -> None:
-        for name in ("lease", "connect_timeout", "safety_poll", "fast_poll", "patience", "slow_callback"):
+        for name in ("lease", "connect_timeout", "safety_poll", "fast_poll", "replay_grace", "slow_callback"):
             if not getattr(self, name) > 0:
                 _refuse(name, getattr(self, name), "a number of seconds above 0")
         if not self.grace >= 0:

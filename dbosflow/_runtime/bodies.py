@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -22,7 +23,7 @@ from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.hands import carried
 from dbosflow._runtime.recorded_values import arguments
 from dbosflow._runtime.scope import current_scope
-from dbosflow.errors import ThreadLimitError
+from dbosflow.errors import NonDeterminismError, ThreadLimitError
 from dbosflow.failures import dump_error
 from dbosflow.types import WorkflowStatus
 
@@ -52,6 +53,7 @@ class Bodies:
         Where there are fewer threads than sync bodies, children go first: somebody waits for them.
         """
         if run.definition.is_async:
+            run.replay_begins()
             main = MainStrand(run, self)
             main.task = self._task(main, run)
         else:
@@ -94,12 +96,16 @@ class Bodies:
         ending = _ending(run, value, error)
         if run.stopping is None and (run.cancelled or run.conductor is not None):
             self._task(self._conclude(run, ending), run)
-        else:
-            self._end(run, ending)
+            return
+        if run.stopping is None:
+            with suppress(NonDeterminismError):  # it parks the workflow, whoever hears of it
+                run.check_all_asked("has ended")
+        self._end(run, ending)
 
     async def _conclude(self, run: Run, ending: Ending | None) -> None:
         """Ends what the body left running, then the run."""
         try:
+            await _catch_up(run)
             await _end_leftovers(run)
             if run.cancelled:
                 await run.family.cancel_children(run.workflow_id)
@@ -192,6 +198,23 @@ def _stop(run: Run, error: BaseException) -> None:
         run.stop("its task was ended")
         if not isinstance(error, asyncio.CancelledError | RunStopped):
             logger.error("workflow %s: its run ended in an unexpected way", run.workflow_id, exc_info=error)
+
+
+async def _catch_up(run: Run) -> None:
+    """Waits until all that is on record was handed on: a body that ends before has left something out."""
+    if run.order is None or run.cancelled:
+        return
+    if run.conductor is not None:
+        caught_up = run.conductor.over()
+
+        def cancelled() -> None:
+            if not caught_up.done():
+                caught_up.set_result(None)
+
+        run.when_cancelled(cancelled)
+        await caught_up
+    if not run.cancelled:
+        run.check_all_asked("has ended")
 
 
 async def _end_leftovers(run: Run) -> None:

@@ -122,7 +122,7 @@ class Strand(Coroutine[Any, Any, Any]):
         run = branch.run
         watch = run.workplace.watch
         if not self.operating:  # a step's body may work as it likes: its run is quiet all the while
-            run.beat += 1
+            run.stirs()
         if self.task is None:
             self.task = asyncio.current_task()
         self.waiting = None

@@ -4,8 +4,8 @@ Keys say *what* an operation returned; a program with queues, locks, events or a
 each record carries the ``turn`` (the run's own count of commits) and the ``seq`` in which the live run got it:
 
 - live, the outcomes of one commit go on together, in ``seq`` order, once the run is quiet;
-- on replay the same turns go on in the same order, each when the run is quiet; new outcomes queue behind them;
-- a record that nobody asks for (changed code) holds the rest up for ``patience`` seconds of quiet, then is passed over;
+- on replay the same turns go on in the same order, each when the run is quiet, and nothing new begins before they are
+  over; nothing is passed over: where nobody can ask for the next one any more, code and records disagree;
 - a branch that writes many stream values breathes now and then. That is no outcome, so it goes before all of them.
 
 Quiet is seen for several turns of the loop in a row: a gather of gathers passes a result up one turn at a time, and
@@ -17,11 +17,17 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
+from contextlib import contextmanager, suppress
 from contextvars import Context
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from dbosflow._runtime.keys import WOKEN, hands_on, shown
+from dbosflow._runtime.stalls import Awaited, awaited_by
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dbosflow._runtime.branch import RunStopped
     from dbosflow._runtime.entries import Record
     from dbosflow._runtime.run import Run
@@ -34,13 +40,8 @@ QUIET_ROUNDS = 8
 """Turns of the loop that a run must seem quiet for."""
 SPINNER_ROUNDS = 200
 """Turns after which a run that never gets quiet (a body that spins on ``sleep(0)``) is served all the same."""
-
-GIVEN_UP = "/given-up"
-"""Ends the key of the record that an operation was given up. No branch or step name can hold the slash."""
-WOKEN = "/woken"
-"""Ends the key of the record that a sleep is over, in a run with branches."""
-HANDED_ON = frozenset({"step", "sleep", "woken", "given_up", "child", "result", "read", "for_each"})
-"""The kinds of record that hand an outcome to the program; a failed attempt hands it nothing."""
+SAID_AFTER = 1.0
+"""Seconds after which it is said what a replay waits for that stands still."""
 
 
 class Conductor:
@@ -50,13 +51,19 @@ class Conductor:
         self._run = run
         self._turns = deque(_turns(run))
         self._asked: dict[str, asyncio.Future[None]] = {}
-        self._late: deque[str] = deque()
-        """Keys that were asked for after they had been passed over."""
-        self._expected: set[str] = set()
-        """Keys that are certain to be asked for: their operation has begun again, and will be given up again."""
+        self._parked = 0
+        """Operations that wait for a turn, for the last one, or to be given up: nothing else lets them go on."""
+        self._behind: list[asyncio.Future[None]] = []
+        """Those that wait until all turns are over."""
+        self._owed: dict[asyncio.Task[Any], asyncio.CancelledError] = {}
+        """The cancellations that were kept back."""
         self._fresh: deque[list[Record]] = deque()
         self._breathers: deque[asyncio.Future[bool]] = deque()
+        self.stands_still_for: str | None = None
+        """What a replay was seen to wait for last."""
         self._news = asyncio.Event()
+        self._say_at: float | None = asyncio.get_running_loop().time() + SAID_AFTER
+        """When to say what a replay waits for that stands still."""
         # In a context of its own: a task made in a branch's would be a branch.
         self._task: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(
             self._conduct(), name=f"dbosflow-turns-{run.workflow_id}", context=Context()
@@ -66,27 +73,62 @@ class Conductor:
 
     def recall(self, key: str) -> asyncio.Future[None]:
         """Asks for the record under ``key``; done when its turn has come."""
-        future = self._asked[key] = asyncio.get_running_loop().create_future()
-        if not any(key in turn for turn in self._turns):
-            self._late.append(key)
+        future = self._asked[key] = self._future()
         self._news.set()
         return future
 
-    def expect(self, key: str) -> None:
-        """Says that the record under ``key`` will be asked for, once what it stands for is at hand again."""
-        self._expected.add(key)
-        self._news.set()
+    def has(self, key: str) -> bool:
+        """Whether the turn of ``key`` is still to come."""
+        return any(key in turn for turn in self._turns)
 
-    def expect_given_up(self, key: str) -> None:
-        """Says that the operation of ``key`` has begun again: its being given up is waited for without impatience."""
-        self._expected.add(key + GIVEN_UP)
+    def give_up_again(self, key: str) -> None:
+        """Says that the operation of ``key`` is given up: an outcome of it that is on record is handed to nobody."""
         for turn in self._turns:
             turn[:] = [one for one in turn if one not in (key, key + WOKEN)]
         self._news.set()
 
+    def over(self) -> asyncio.Future[None]:
+        """Done when all that is on record was handed on."""
+        future = self._future()
+        if not self.is_replaying and not future.done():
+            future.set_result(None)
+        elif not future.done():
+            self._behind.append(future)
+            self._news.set()
+        return future
+
+    @contextmanager
+    def parked(self) -> Iterator[None]:
+        """In the block an operation waits for nothing but the conductor, or a cancellation."""
+        self._parked += 1
+        self._news.set()
+        try:
+            yield
+        finally:
+            self._parked -= 1
+
+    def owe(self, cancellation: asyncio.CancelledError) -> None:
+        """The running task was cancelled, and goes on with an outcome that is on record."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._owed[task] = cancellation
+
+    def pay(self) -> None:
+        """Raises the cancellation that the running task is owed, unless it was taken back meanwhile."""
+        task = asyncio.current_task()
+        owed = None if task is None else self._owed.pop(task, None)
+        if owed is not None and task is not None and task.cancelling():
+            raise owed
+
+    async def cancellation(self) -> NoReturn:
+        """Raises the cancellation that the running task is owed, or that it gets."""
+        self.pay()
+        await self._future()
+        raise AssertionError
+
     async def breathe(self) -> bool:
         """Lets the rest of the run go on until it is quiet, and waits for room in the run's buffer; whether it came."""
-        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        future: asyncio.Future[bool] = self._future()
         self._breathers.append(future)
         self._news.set()
         return await future
@@ -106,7 +148,7 @@ class Conductor:
     def stop(self, stopping: RunStopped) -> None:
         """Ends all waiting, since the run is over for this process."""
         self.finish()
-        waiting: list[asyncio.Future[Any]] = [*self._asked.values(), *self._breathers]
+        waiting: list[asyncio.Future[Any]] = [*self._asked.values(), *self._breathers, *self._behind]
         for future in waiting:
             if not future.done():
                 future.set_exception(stopping)
@@ -116,6 +158,13 @@ class Conductor:
         task, self._task = self._task, None  # how it ended refers to it, and would keep both for the garbage collector
         if task is not None:
             task.cancel()
+
+    def _future(self) -> asyncio.Future[Any]:
+        """A future of an operation: it fails at once where the run has stopped, since nobody would tell it any more."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._run.stopping is not None:
+            future.set_exception(self._run.stopping)
+        return future
 
     # -- the turns ---------------------------------------------------------------------------------------------------
 
@@ -135,45 +184,94 @@ class Conductor:
     def _ready(self) -> bool:
         while self._turns and not self._turns[0]:
             self._turns.popleft()
-        if self._breathers or self._late:
+        if self._breathers:
             return True
-        return all(key in self._asked for key in self._turns[0]) if self._turns else bool(self._fresh)
+        if self._turns:
+            return all(key in self._asked for key in self._turns[0])
+        return bool(self._behind or self._fresh)
 
     def _hand_on(self) -> None:
-        if self._late:
-            _tell(self._asked.pop(self._late.popleft()), None)
-        elif self._turns:
+        self._say_at = asyncio.get_running_loop().time() + SAID_AFTER
+        if self._turns:
             for key in self._turns.popleft():
                 _tell(self._asked.pop(key), None)
+        elif self._behind:
+            behind, self._behind = self._behind, []
+            for future in behind:
+                _tell(future, None)
         else:
             for record in self._fresh.popleft():
                 self._run.buffer.tell(record)
 
     async def _wait(self) -> None:
-        """Waits for news. On replay, what nobody asks for during ``patience`` seconds of quiet is passed over."""
-        missing = [key for key in self._turns[0] if key not in self._asked] if self._turns else []
-        held_up = bool(self._asked or self._fresh)
-        if not missing or not held_up or any(key in self._expected for key in missing):
+        """Waits for news; on replay, for as long as somebody may still ask for the turn that is next."""
+        if not self._turns:
+            self._run.replay_is_over()
             await self._news.wait()
             return
-        beat = self._run.beat
+        self._run.onlooker = self._news
         try:
-            async with asyncio.timeout(self._run.settings.patience):
-                await self._news.wait()
-        except TimeoutError:
-            if self._run.beat == beat:
-                self._pass_over(missing)
+            await self._look_on()
+        finally:
+            self._run.onlooker = None
 
-    def _pass_over(self, missing: list[str]) -> None:
-        logger.warning(
-            "workflow %s: its code no longer asks for %s, which it has on record; going on without",
-            self._run.workflow_id,
-            ", ".join(missing),
+    async def _look_on(self) -> None:
+        """Until there is news: whatever stirs in the run is."""
+        loop, run = asyncio.get_running_loop(), self._run
+        began = loop.time()
+        while True:
+            moment = loop.time()
+            await self._quiet(or_news=True)
+            if self._news.is_set():
+                return
+            why, look_at = self._waits_for(moment, began)
+            if why is None:
+                self._disagree()
+                return
+            self.stands_still_for = why
+            if self._say_at is not None and loop.time() >= self._say_at:
+                self._say_at = None
+                logger.warning("workflow %s: its replay waits for %s, which is on no record", run.workflow_id, why)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(_earliest(look_at, self._say_at)):
+                    await self._news.wait()
+
+    def _waits_for(self, moment: float, began: float) -> tuple[str | None, float | None]:
+        """What may still ask for the next turn (``None``: nothing can), and when to look again if there is no news.
+
+        Timers that were due by ``moment`` have fired meanwhile. The run has been quiet since ``began``.
+        """
+        run = self._run
+        if run.draining is not None or run.cancelled or run.stopping is not None:
+            return "its end", None
+        strands = run.strands
+        if sum(strand.operating for strand in strands) > self._parked:
+            return "an operation under way", None
+        if not all(strand.waits for strand in strands):
+            return "code that runs", None
+        due = None if run.timers is None else run.timers.last_after(moment)
+        if due is not None:
+            return "a plain timer", due
+        held = None
+        for strand in strands:
+            if not strand.operating:
+                awaited, said = awaited_by(strand)
+                said = f"{said}, in {_title(strand.branch.path)}"
+                if awaited is Awaited.OUTSIDE:
+                    return said, None
+                if awaited is Awaited.PRIMITIVE:
+                    held = said
+        until = began + run.settings.replay_grace
+        return (None, None) if held is None or asyncio.get_running_loop().time() >= until else (held, until)
+
+    def _disagree(self) -> None:
+        missing = [key for key in self._turns[0] if key not in self._asked]
+        self._run.disagree(
+            "can go no further, and has not asked for what comes next", ", ".join(map(shown, missing)), missing[0]
         )
-        self._turns[0] = [key for key in self._turns[0] if key not in missing]
 
-    async def _quiet(self) -> None:
-        """Waits until every branch waits and nothing has stirred for some turns of the loop."""
+    async def _quiet(self, *, or_news: bool = False) -> None:
+        """Waits until every branch waits and nothing has stirred for some turns of the loop; or for news till then."""
         run = self._run
         calm, beat = 0, run.beat
         for _ in range(SPINNER_ROUNDS):
@@ -186,15 +284,25 @@ class Conductor:
             else:
                 calm += 1
             await asyncio.sleep(0)
+            if or_news and self._news.is_set():
+                return
 
 
 def _turns(run: Run) -> list[list[str]]:
     """The recorded keys that are still to be handed on, turn by turn."""
     ahead = [
-        record for record in run.history.records.values() if record.kind in HANDED_ON and record.key not in run.recalled
+        record for record in run.history.records.values() if hands_on(record.kind) and record.key not in run.recalled
     ]
     ahead.sort(key=lambda record: (record.turn, record.seq))
     return [[record.key for record in turn] for _, turn in groupby(ahead, key=lambda record: record.turn)]
+
+
+def _title(path: str) -> str:
+    return f"branch {path!r}" if path else "the workflow's own branch"
+
+
+def _earliest(*moments: float | None) -> float | None:
+    return min((moment for moment in moments if moment is not None), default=None)
 
 
 def _tell(future: asyncio.Future[T], result: T) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dbosflow import serde
-from dbosflow._runtime.conductor import GIVEN_UP
+from dbosflow._runtime.keys import GIVEN_UP
 from dbosflow._runtime.undecided import RESUMED
 from dbosflow.failures import brief_error
 from dbosflow.types import FrameKind

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dbosflow._runtime.conductor import GIVEN_UP
-from dbosflow._runtime.entries import Record
+from dbosflow._runtime import cancellations
 from dbosflow._runtime.isolation import awaited, context_of, is_awaitable, outcome_of, run_in
+from dbosflow._runtime.keys import GIVEN_UP, shown
 from dbosflow._runtime.threads import ThreadWaiter
 from dbosflow.errors import ThreadLimitError
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
     from concurrent.futures import Executor
 
-    from dbosflow._runtime.entries import Ending
+    from dbosflow._runtime.entries import Ending, Record
     from dbosflow._runtime.run import Run
     from dbosflow._runtime.scope import Attempt
     from dbosflow._runtime.thread_pool import ThreadPool
@@ -61,6 +60,9 @@ class Hands(Protocol):
 
     async def recall(self, run: Run, key: str) -> None:
         """Waits until the turn of the record under ``key`` has come."""
+
+    async def catch_up(self, run: Run, key: str) -> None:
+        """Waits until all that is on record was handed on: the operation of ``key`` is new, and begins only then."""
 
     async def give_up(self, run: Run, key: str) -> None:
         """Waits to be given up, as the records say that the operation of ``key`` was."""
@@ -109,30 +111,28 @@ class LoopHands:
         if run.conductor is None:
             run.recall(key)
         else:
-            await run.conductor.recall(key)
+            with run.conductor.parked():
+                await cancellations.its_turn(run, run.conductor, key)
+
+    async def catch_up(self, run: Run, key: str) -> None:
+        """Waits for the last recorded turn; with one branch, what is left on record contradicts at once."""
+        conductor = run.conductor
+        if conductor is None:
+            run.check_all_asked(f"asks for {key!r}, which is not on record")
+            run.replay_is_over()
+            return
+        with conductor.parked():
+            await conductor.over()
+        conductor.pay()
 
     async def give_up(self, run: Run, key: str) -> None:
         """Waits for the cancellation that the live run got here, and then for its turn."""
-        run.recall(key)  # an outcome that came too late is handed to nobody
-        if run.conductor is not None:
-            run.conductor.expect_given_up(key)
-        try:
-            await asyncio.get_running_loop().create_future()
-        except asyncio.CancelledError:
-            run.check_active()
-            if run.conductor is None:
-                run.recall(key + GIVEN_UP)
-            else:
-                await _in_spite_of_cancellation(run.conductor.recall(key + GIVEN_UP))
-            raise
+        run.check_active()
+        await cancellations.given_up_again(run, key)
 
     async def record_given_up(self, run: Run, key: str) -> None:
         """Commits the record that an operation was given up; further cancellations wait for that."""
-        if run.ending or run.cancelled:  # its workflow is over: no replay will ask
-            return
-        waiter = asyncio.get_running_loop().create_future()
-        run.append(Record(key + GIVEN_UP, "given_up", waiter=waiter))
-        await _in_spite_of_cancellation(waiter)
+        await cancellations.record_given_up(run, key)
 
     async def call(
         self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -158,9 +158,18 @@ class LoopHands:
         """Sleeps; a run that stops cancels its tasks."""
         await run.workplace.clock.pause(seconds)
 
-    async def hold(self, run: Run) -> None:  # noqa: ARG002 (the other colour's)
-        """Waits; a run that stops, or is cancelled, cancels its tasks."""
-        await asyncio.get_running_loop().create_future()
+    async def hold(self, run: Run) -> None:
+        """Waits; a run that stops, or is cancelled, cancels its tasks.
+
+        A timer or a sibling that does it goes unheard: what the body made of that would be durable, and on no record.
+        """
+        while True:
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                if run.ending:
+                    raise
+                run.check_active()
 
     async def room(self, run: Run) -> bool:
         """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
@@ -197,10 +206,13 @@ class ThreadHands:
         """Nothing to wait for: a thread is the only branch of its run."""
         run.recall(key)
 
-    async def give_up(self, run: Run, key: str) -> None:  # noqa: ARG002 (the other colour's)
-        """Waits until the run stops: nothing gives up an operation of a thread."""
-        run.interrupted.wait()
-        run.check_active()
+    async def catch_up(self, run: Run, key: str) -> None:
+        """A thread is the only branch of its run: what is left on record contradicts."""
+        run.check_all_asked(f"asks for {key!r}, which is not on record")
+
+    async def give_up(self, run: Run, key: str) -> None:
+        """Nothing gives up an operation of a thread: it was of an async body."""
+        raise run.disagree(f"cannot give {key!r} up", shown(key + GIVEN_UP), key + GIVEN_UP)
 
     async def record_given_up(self, run: Run, key: str) -> None:
         """Nothing gives up an operation of a thread."""
@@ -267,14 +279,3 @@ class ThreadHands:
 
 def _named(run: Run) -> str:
     return f"workflow {run.workflow_id!r}"
-
-
-async def _in_spite_of_cancellation(turn: asyncio.Future[None]) -> None:
-    """Waits for a turn whose operation is cancelled already.
-
-    Live and on replay the same way: it takes as many turns of the loop, so within a turn of the run the order is one.
-    """
-    while not turn.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.shield(turn)
-    turn.result()

@@ -10,8 +10,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.conductor import GIVEN_UP, WOKEN
 from dbosflow._runtime.entries import Record
+from dbosflow._runtime.keys import GIVEN_UP, WOKEN
 from dbosflow._runtime.recorded_values import load
 from dbosflow._runtime.scope import Attempt
 from dbosflow.errors import StepFailedError
@@ -54,10 +54,14 @@ async def sleep(hands: Hands, branch: Branch, seconds: float) -> None:
                 remaining = delay - run.workplace.clock.ahead
             else:
                 await hands.recall(run, key)
+                if run.recorded(key + WOKEN) is not None:
+                    await hands.recall(run, key + WOKEN)
+                    return
+                if run.has_more(branch.path):  # it ended before the run had turns
+                    return
+                if run.conductor is not None:
+                    await hands.catch_up(run, key + WOKEN)
                 remaining = (record.remaining or 0.0) - run.age - run.workplace.clock.ahead
-            if run.recorded(key + WOKEN) is not None:
-                await hands.recall(run, key + WOKEN)
-                return
             if remaining > 0:
                 await hands.pause(run, remaining)
             if run.conductor is not None:  # when it ends is an outcome, too, where others go on meanwhile
@@ -76,8 +80,16 @@ class MayBeGivenUp:
         run = self._branch.run
         if run.draining is not None:
             await self._hands.hold(run)
-        if run.history.records and run.recorded(self._key + GIVEN_UP) is not None:
+        if run.order is None:
+            return
+        if run.recorded(self._key + GIVEN_UP) is not None:
             await self._hands.give_up(run, self._key)
+        elif run.recorded(self._key) is None:
+            try:
+                await self._hands.catch_up(run, self._key)
+            except asyncio.CancelledError:  # given up before it began is given up, and what fails here has no __aexit__
+                await self._hands.record_given_up(run, self._key)
+                raise
 
     async def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         if kind is not None and issubclass(kind, asyncio.CancelledError):
@@ -103,16 +115,22 @@ class Operation:
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         branch = self._branch
         self._owner.operating, branch.operation = False, None
-        branch.run.beat += 1
+        branch.run.stirs()
         if branch.run.stopping is not None and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise branch.run.stopping
 
 
 def recorded(branch: Branch, key: str, kind: str) -> Recorded | None:
     """The record of an operation that begins; what stands there instead is a contradiction."""
-    record = branch.run.recorded(key)
+    run = branch.run
+    record = run.recorded(key)
     if record is not None and record.kind != kind:
-        raise branch.run.disagree(f"asks for a {kind} at key {key!r}", f"a {record.kind}", record)
+        raise run.disagree(f"asks for a {kind} at key {key!r}", f"a {record.kind}", record)
+    if run.order is not None:
+        there = run.order.ask(branch.path, key)
+        if there is not None:
+            known = "" if record is not None else ", which is not on record"
+            raise run.disagree(f"asks for {key!r}{known}", f"{there!r} next", there)
     return record
 
 

@@ -43,8 +43,6 @@ async def next_page(hands: Hands, branch: Branch, reader: Reader) -> None:
                     await hands.commit(run, Record(key, "read", output=output, error=error))
             else:
                 error = record.error
-                if run.conductor is not None:
-                    run.conductor.expect(key)
                 if error is None:  # before its turn: afterwards the branch would come later than it did live
                     await _repeat(hands, run, reader, record)
                 await hands.recall(run, key)

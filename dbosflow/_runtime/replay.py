@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from dbosflow._runtime.branch import RunStopped, branch_tasks
-from dbosflow._runtime.conductor import GIVEN_UP
 from dbosflow._runtime.entries import Ending, Record, Values
+from dbosflow._runtime.keys import GIVEN_UP
 from dbosflow._runtime.runner import Runner
 from dbosflow._runtime.watch import Watch
 from dbosflow._store.workflow import Claimed
@@ -36,12 +36,9 @@ if TYPE_CHECKING:
     from dbosflow.config import Settings
     from dbosflow.definitions import FunctionDef, Registry, WorkflowDef
 
-_PATIENCE = 0.2
-"""Seconds of quiet after which a record that nobody asks for is passed over, and a halted replay is at its end."""
+_CALM = 0.2
+"""Seconds of quiet after which a halted replay is at its end."""
 _GLANCE = 0.02
-
-_OWN = frozenset({"step", "sleep", "child", "result", "read", "for_each"})
-"""The kinds of record that a body asks for by itself."""
 
 Source = tuple[str, str]
 """A stream key and a producer."""
@@ -55,8 +52,6 @@ class Replayed:
     """How the code ended; ``None`` if it has not."""
     unknown: list[str] = field(default_factory=list)
     """Keys of operations that the code asked for and that are not on record. Its branches halted there."""
-    unasked: list[str] = field(default_factory=list)
-    """Keys of records of the body's own branch that it did not ask for."""
     recalled: int = 0
     """How many records it asked for."""
     missing: dict[Source, int] = field(default_factory=dict)
@@ -67,6 +62,8 @@ class Replayed:
     """Stream values that it wrote otherwise than they are there: whose, which, what is there, what it wrote."""
     timed_out: bool = False
     """Whether it neither ended nor halted in the time that it had."""
+    waits_for: str | None = None
+    """What it was seen to wait for then, which is on no record."""
 
 
 async def replay(
@@ -86,7 +83,7 @@ async def replay(
         runner = Runner(
             pool=pool,
             lane=lane,
-            settings=replace(settings, patience=_PATIENCE),
+            settings=settings,
             registry=registry,
             watch=Watch(),
             family=_ReadOnly(core),
@@ -214,23 +211,19 @@ class _Played:
             now = time.monotonic()
             if beat != self._run.beat:
                 beat, calm_since = self._run.beat, now
-            if self.halted.is_set() and (self._is_over or now - calm_since > 2 * _PATIENCE):
+            if self.halted.is_set() and (self._is_over or now - calm_since > 2 * _CALM):
                 break
             if now > deadline:
                 self.replayed.timed_out = not self.halted.is_set()
+                conductor = self._run.conductor
+                self.replayed.waits_for = None if conductor is None else conductor.stands_still_for
                 break
         settled.cancel()
         self._sum_up()
 
     def _sum_up(self) -> None:
         run, replayed = self._run, self.replayed
-        records = run.history.records
         replayed.recalled = len(self._asked)
-        replayed.unasked = sorted(
-            key
-            for key, record in records.items()
-            if record.kind in _OWN and "/" not in key and "@" not in key and key not in self._asked
-        )
         if replayed.ending is not None and replayed.ending.status is not WorkflowStatus.BLOCKED:
             for (key, producer), count in run.history.produced.items():
                 left = count - self._streams.count(key, producer)

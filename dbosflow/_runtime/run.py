@@ -12,9 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.branch import Branch, RunStopped, Strand
 from dbosflow._runtime.buffer import Buffer
-from dbosflow._runtime.conductor import HANDED_ON, Conductor
+from dbosflow._runtime.conductor import Conductor
 from dbosflow._runtime.contradiction import contradiction
 from dbosflow._runtime.entries import Mark, Record
+from dbosflow._runtime.keys import hands_on
+from dbosflow._runtime.order import Order
+from dbosflow._runtime.plain_timers import PlainTimers
 from dbosflow._runtime.run_streams import RunStreams
 from dbosflow._runtime.scope import current_scope
 from dbosflow._store.step import NO_HISTORY
@@ -47,8 +50,9 @@ class Run:
     __slots__ = (
         *("_began", "_cancel_listeners", "_main", "_others", "_recalled", "_settlers", "_streams", "_to_recall"),
         *("beat", "bodies", "buffer", "calls", "cancelled", "conductor", "contradiction", "definition", "draining"),
-        *("ending", "epoch", "freed", "history", "input_text", "inputs", "interrupted", "is_over", "outcome", "queue"),
-        *("root", "seq", "stopping", "superseded", "task", "turn", "workflow_id", "workplace"),
+        *("ending", "epoch", "freed", "history", "input_text", "inputs", "interrupted", "is_over", "onlooker"),
+        *("order", "outcome", "queue", "root", "seq", "stopping", "superseded", "task", "timers", "turn"),
+        *("workflow_id", "workplace"),
     )
 
     def __init__(
@@ -70,6 +74,12 @@ class Run:
         """The stream keys that outsiders write, and this run never does."""
         self.history = past = history or NO_HISTORY
         self.seq, self.turn = past.next_place
+        self.order = Order(past) if past.records or past.loops else None
+        """What its branches have on record and were not asked for yet; ``None`` in a run without a past."""
+        self.timers: PlainTimers | None = None
+        """The plain timers that its code has set, while it replays."""
+        self.onlooker: asyncio.Event | None = None
+        """Set when anything stirs, while the conductor looks whether a replay still gets on."""
         self.root = Branch(self, "")
         self.task: asyncio.Task[None] | None = None
         """What drives its body, or ends what that left running; ``None`` when that is over."""
@@ -91,9 +101,8 @@ class Run:
         """Whether a new pass takes its place, from what the tables hold: then not even its end may be written."""
         self.contradiction: NonDeterminismError | None = None
         """Why the workflow is to be parked, whatever its body makes of the error."""
-        self.cancelled = False
+        self.cancelled = self.ending = False
         """Whether it is to be cancelled: then no operation begins, and none under way leaves a record."""
-        self.ending = False
         self.bodies = 0
         """Step bodies under way."""
         self.draining: Callable[[], None] | None = None
@@ -102,7 +111,7 @@ class Run:
         self.calls: tuple[Future[Any], ...] = ()
         """Bodies on the loop that the thread of this run waits for."""
         self._recalled: set[str] | None = None
-        self._to_recall = sum(record.kind in HANDED_ON for record in past.records.values()) if past.records else 0
+        self._to_recall = sum(hands_on(record.kind) for record in past.records.values()) if past.records else 0
         self._began = time.monotonic()
         self.buffer = Buffer(workplace.settings.buffer_bytes)
         """What it has for the journal."""
@@ -165,8 +174,19 @@ class Run:
     def enter_branch(self, branch: Branch) -> None:
         """Makes ``branch`` the scope of the calling context, and the run one that has branches."""
         current_scope.set(branch)
+        self.with_turns()
+
+    def with_turns(self) -> Conductor:
+        """Its conductor: from here on outcomes go on by turns."""
         if self.conductor is None:
             self.conductor = Conductor(self)
+        return self.conductor
+
+    def stirs(self) -> None:
+        """Its code goes on."""
+        self.beat += 1
+        if self.onlooker is not None:
+            self.onlooker.set()
 
     # -- what the body asks for, on its own thread -------------------------------------------------------------------
 
@@ -294,11 +314,14 @@ class Run:
         for task in self.tasks():
             task.cancel()
 
-    def disagree(self, asked: str, there: str, record: Recorded | None = None) -> NonDeterminismError:
+    def disagree(self, asked: str, there: str, record: Recorded | str | None = None) -> NonDeterminismError:
         """Ends this pass because code and records disagree: it writes nothing any more but that it is blocked.
 
-        Whatever becomes of the error, which is the caller's to raise. See ``contradiction`` for what it says.
+        Whatever becomes of the error, which is the caller's to raise. See ``contradiction`` for what it says; a record
+        may be given by its key, or by that of its operation.
         """
+        if isinstance(record, str):
+            record = self.recorded(record) or (None if self.order is None else self.order.record_of(record))
         error = contradiction(self.workflow_id, asked, there, record, read_before=self.age)
         if self.stopping is None:
             self.contradiction = error
@@ -383,6 +406,28 @@ class Run:
             return self.conductor.is_replaying
         return len(self.recalled) < self._to_recall
 
+    def has_more(self, path: str) -> bool:
+        """Whether the branch has anything on record that it has not asked for yet."""
+        return self.order is not None and self.order.next_of(path) is not None
+
+    def check_all_asked(self, does: str) -> None:
+        """Raises what parks the workflow, if anything on record was not asked for by a body that ``does`` this now."""
+        if self.order is not None and self.order.left:
+            there = self.order.first_left or ""
+            raise self.disagree(does, f"{there!r} behind that", there)
+
+    def replay_begins(self) -> None:
+        """Its body is about to begin, on the loop. One that stands still for long is looked after by a conductor."""
+        order = self.order
+        if order is not None:
+            self.timers = PlainTimers(lambda: self.with_turns() if self.active and order.left else None)
+
+    def replay_is_over(self) -> None:
+        """All that is on record was handed on: new things begin, and its timers are its own affair."""
+        timers, self.timers = self.timers, None
+        if timers is not None:
+            timers.close()
+
     @property
     def recalled(self) -> Collection[str]:
         """The keys of the records that were handed on again while the run had one branch."""
@@ -429,6 +474,7 @@ class Run:
         for settler in settlers:
             if not settler.done():
                 settler.set_result(outcome)
+        self.replay_is_over()
         if self.freed is not None:
             self.freed(self.workflow_id)
         # What refers to it in a circle would wait for the garbage collector.

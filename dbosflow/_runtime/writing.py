@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal, assert_never
 
 from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.entries import Record
-from dbosflow._runtime.operations import Operation, recorded
+from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
 from dbosflow._runtime.scope import Attempt, PlainCall, current_scope
 from dbosflow._runtime.undecided import RESUMED, Producer
 from dbosflow.errors import ConfigurationError, NotInWorkflowError
@@ -134,7 +134,7 @@ async def _breathe(branch: Branch, what: str) -> None:
         branch.had_room = await run.conductor.breathe()
     finally:
         owner.operating = False
-        run.beat += 1
+        run.stirs()
 
 
 async def flush(hands: Hands, scope: Scope) -> None:
@@ -145,14 +145,20 @@ async def flush(hands: Hands, scope: Scope) -> None:
     if isinstance(scope, PlainCall):
         return
     run = scope.run
-    if isinstance(scope, Attempt) or run.conductor is None:
+    if isinstance(scope, Attempt):
         await hands.durable(run)
         return
     with Operation(scope, "flush", "flush") as key:
-        if recorded(scope, key, "flush") is None:
-            await hands.commit(run, Record(key, "flush"))
-        else:
-            await hands.recall(run, key)
+        # Whether the run had turns by then may be timing: a library makes a task now and then, before the first branch.
+        if run.recorded(key) is None and (run.conductor is None or run.has_more(scope.path)):
+            await hands.durable(run)
+            return
+        record = recorded(scope, key, "flush")
+        async with MayBeGivenUp(hands, scope, key):
+            if record is None:
+                await hands.commit(run, Record(key, "flush"))
+            else:
+                await hands.recall(run, key)
 
 
 async def emitted(hands: Hands, scope: Scope, key: str) -> list[str]:

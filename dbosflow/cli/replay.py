@@ -39,10 +39,11 @@ before a deployment, with the histories of production.
 
 Each one is replayed in memory, against its records alone. No body of a step runs
 and nothing is written; what the body of a workflow does outside of steps, it does.
-For one that has ended, any difference counts: an operation of another kind, one
-that is not on record, a record that nobody asks for, another result or error,
-other, more or fewer values that the body writes to a stream. One that still runs
-need only agree as far as its records go. Ends with status 1 if something differs.
+What would park the workflow as blocked is found by the rule that a worker goes by,
+and said in the same words. For one that has ended, any difference counts: another
+result or error, an operation that is not on record, other, more or fewer values
+that the body writes to a stream. One that still runs need only agree as far as its
+records go. Ends with status 1 if something differs.
 
 Without ids, it takes the newest workflows that MODULE knows."""
 
@@ -156,19 +157,13 @@ def _differences(info: WorkflowInfo, replayed: Replayed, limit: float) -> list[s
         f"value {count} of {_shown(source)} is {_short(there)} on record, and the code writes {_short(written)}"
         for source, count, there, written in replayed.changed
     ]
-    if ending is None and replayed.unasked and replayed.unknown:
-        found.append(
-            f"the code asks for {replayed.unknown[0]!r}, which is not on record, before {_keys(replayed.unasked)}, "
-            "which it has not asked for"
-        )
-    elif ending is not None and replayed.unasked:
-        found.append(f"the code never asks for {_keys(replayed.unasked)}, on record")
     if replayed.timed_out:
-        return [*found, f"the code has not come to its end within {limit:g} s"]
+        waits = f": it waits for {replayed.waits_for}, which is on no record" if replayed.waits_for else ""
+        return [*found, f"the code has not come to its end within {limit:g} s{waits}"]
     if info.status not in _ENDED:
         return found
     if ending is None:
-        if replayed.unknown and not replayed.unasked:
+        if replayed.unknown:
             found.append(f"the code asks for {replayed.unknown[0]!r}, which is not on record")
         return found or ["the code does not end where it has ended"]
     return found + _of_ending(info, replayed)
@@ -205,10 +200,6 @@ def _shown(source: Source) -> str:
 
 def _short(value: Any) -> str:
     return console.summary(value)
-
-
-def _keys(keys: list[str]) -> str:
-    return ", ".join(map(repr, keys))
 
 
 def _say(checked: list[Checked]) -> None:

@@ -203,11 +203,11 @@ DIFFERENCES = {
     "unchanged": None,
     "on_thread": None,
     "fails": None,
-    "swapped": None,  # keys go by name: the order of two that are on record both makes no difference
+    "swapped": "its code asks for 'part#0', where its records hold 'ship#0' next",
     "waits": None,
-    "other_kind": "workflow 'other_kind' asked for a child where its records hold a step, at key 'ship#0'",
+    "other_kind": "its code asks for a child at key 'ship#0', where its records hold a step",
     "more_steps": "the code asks for 'charge#1', which is not on record",
-    "fewer_steps": "the code never asks for 'charge#1', on record",
+    "fewer_steps": "its code has ended, where its records hold 'charge#1' behind that",
     "other_result": "its result is 1 on record, and 42 with this code",
     "other_error": "it has failed with ValueError: one, and with this code it would fail with ValueError: two",
     "other_values": "value 1 of stream 'out' is 2 on record, and the code writes 20",
@@ -286,4 +286,4 @@ def test_changed_code_of_a_running_workflow_is_checked_as_far_as_its_records_go(
     write(shell, **{**BEFORE, "WAITS": "1)\n    await charge(5"})
     done = shell.run("replay", "app", "waits")
     assert done.status == 1
-    assert "asks for 'charge#1', which is not on record, before 'sleep#0'" in done.out
+    assert "asks for 'charge#1', which is not on record, where its records hold 'sleep#0' next" in done.out

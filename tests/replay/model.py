@@ -118,8 +118,8 @@ class Outcome:
     commits: list[Commit]
     """All that is durable, those of earlier runs included."""
     result: str
-    passed_over: list[str]
-    """What the log says of records that nobody asked for."""
+    said: list[str]
+    """What the log says of the replay."""
 
     @property
     def records(self) -> list[Recorded]:
@@ -215,8 +215,8 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
     runner.attach(owner)
     journal.owner = runner
     working = loop.create_task(journal.work())
-    passed_over: list[str] = []
-    listening = _Listening(passed_over)
+    said: list[str] = []
+    listening = _Listening(said)
     replay_log = logging.getLogger("dbosflow.replay")
     replay_log.addHandler(listening)
     try:
@@ -232,12 +232,12 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
         async with asyncio.timeout(LONGEST_RUN):
             ending = await runner.settled("w")
     except TimeoutError:
-        return Outcome(trace, [*before, *journal.commits], "HUNG", passed_over)
+        return Outcome(trace, [*before, *journal.commits], "HUNG", said)
     finally:
         replay_log.removeHandler(listening)
         working.cancel()
         tasks.close()
-    return Outcome(trace, [*before, *journal.commits], _result(ending), passed_over)
+    return Outcome(trace, [*before, *journal.commits], _result(ending), said)
 
 
 def history(commits: list[Commit]) -> History:

@@ -1,54 +1,239 @@
-"""A workflow whose code changed while it was under way: what its records say is kept, as far as the code still asks."""
+"""A workflow whose code changed while it was under way: what contradicts its records parks it, before anything runs."""
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow.config import Settings
-from tests.replay.model import execute
+from tests.replay.model import StepError, execute
 from tests.replay.tight_programs import REPLAYED
 
 if TYPE_CHECKING:
-    from tests.replay.model import Trace
+    from collections.abc import Awaitable, Callable
 
-PATIENCE = Settings().patience
+    from tests.replay.model import Outcome, Trace
+
+GRACE = 5.0
 
 
-def test_a_removed_step_holds_the_rest_up_for_the_patience_and_is_named() -> None:
-    """Its record might still be asked for, by a branch that is late; after a second of quiet that is unlikely."""
+def both(before: Callable[[Trace], Awaitable[Any]], after: Callable[[Trace], Awaitable[Any]]) -> Any:
+    """A program that does ``before`` in its first run, and ``after`` in each replay."""
 
     async def program(run: Trace) -> Any:
-        async def changed() -> None:
-            if run.seed < REPLAYED:
-                await run.step("removed", "", takes=0)
-            await run.step("kept", "", takes=0)
+        return await (after if run.seed >= REPLAYED else before)(run)
 
-        async def other() -> None:
-            await run.step("slow", "", takes=0.01)
+    return program
 
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        await asyncio.gather(changed(), other())
-        return clock() - began
 
+def steps(*names: str) -> Callable[[Trace], Awaitable[list[str]]]:
+    """Steps, one after the other."""
+
+    async def body(run: Trace) -> list[str]:
+        return [await run.step(name, "") for name in names]
+
+    return body
+
+
+def branches(*bodies: Callable[[Trace], Awaitable[Any]], **named: str) -> Callable[[Trace], Awaitable[Any]]:
+    """Branches beside each other, called ``branch#n``, or otherwise where ``named`` says so, and a step behind them."""
+
+    async def body(run: Trace) -> Any:
+        async def branch(number: int) -> Any:
+            return await bodies[number](run)
+
+        works = []
+        for number in range(len(bodies)):
+            work: Any = branch(number)
+            work.__qualname__ = named.get(f"n{number}", "branch")
+            works.append(work)
+        return [await asyncio.gather(*works), await run.step("end", "")]
+
+    return body
+
+
+OTHER = steps("beside", "alongside")
+
+CHANGES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "inserted": (("a", "b", "c"), ("a", "new", "b", "c")),
+    "inserted first": (("a", "b", "c"), ("new", "a", "b", "c")),
+    "removed": (("a", "b", "c"), ("a", "c")),
+    "removed first": (("a", "b", "c"), ("b", "c")),
+    "replaced": (("a", "b", "c"), ("a", "new", "c")),
+    "reordered": (("a", "b", "c"), ("b", "a", "c")),
+    "renamed": (("a", "b", "c"), ("a", "b2", "c")),
+    "one more of it": (("a", "b", "b", "c"), ("a", "b", "b", "b", "c")),
+    "one less of it": (("a", "b", "b", "c"), ("a", "b", "c")),
+}
+"""What a branch does before and after the change."""
+
+
+def seen_from(before: tuple[str, ...], after: tuple[str, ...]) -> int:
+    """How many operations must be on record for the change to contradict them."""
+    return next(number for number, (one, two) in enumerate(zip(before, after, strict=False)) if one != two) + 1
+
+
+def parked(run: Outcome, before: list[Any]) -> None:
+    """It is blocked, says what to do, and nothing has run or was written."""
+    assert run.result.startswith("blocked"), run.result
+    assert "dbosflow replay" in run.result
+    assert run.trace.bodies == []
+    assert run.commits[: len(before)] == before
+    assert all(not commit.records and not commit.blocks for commit in run.commits[len(before) :])
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("shape", ["one branch", "several branches"])
+def test_a_change_before_a_record_parks_the_workflow_wherever_it_crashed(change: str, shape: str) -> None:
+    """Crashed before that record, the new code is simply taken: there is nothing that it contradicts."""
+    before, after = CHANGES[change]
+    program = both(steps(*before), steps(*after))
+    if shape == "several branches":
+        program = both(branches(steps(*before), OTHER), branches(steps(*after), OTHER))
+    live = execute(program, seed=0)
+    for crash in range(1, len(live.commits)):
+        commits = live.commits[:crash]
+        keys = [record.key for commit in commits for record in commit.records]
+        own = [key for key in keys if shape == "one branch" or key.startswith("branch#0/")]
+        run = execute(program, seed=REPLAYED, commits=commits)
+        if len(own) >= seen_from(before, after):
+            parked(run, commits)
+        else:
+            assert run.result.startswith("succeeded"), (change, keys, run.result)
+
+
+@pytest.mark.parametrize("shape", ["one branch", "several branches"])
+def test_a_body_that_ends_before_its_records_do_is_parked(shape: str) -> None:
+    """What is left contradicts as much as another one in its place would."""
+    program = both(steps("a", "b"), steps("a"))
+    if shape == "several branches":
+        program = both(branches(steps("a", "b"), OTHER), branches(steps("a"), OTHER))
+    live = execute(program, seed=0)
+    parked(execute(program, seed=REPLAYED, commits=live.commits[:-1]), live.commits[:-1])
+
+
+def test_what_is_added_behind_all_records_is_no_contradiction() -> None:
+    """The new code goes on where the old one was."""
+    program = both(branches(steps("a"), OTHER), branches(steps("a", "new"), OTHER))
+    live = execute(program, seed=0)
+    crash = next(n for n, commit in enumerate(live.commits) if any("end" in one.key for one in commit.records))
+    run = execute(program, seed=REPLAYED, commits=live.commits[:crash])
+    assert run.result.startswith("succeeded")
+    assert [key for key, _ in run.trace.bodies] == ["branch#0/new#0", "end#0"]
+
+
+@pytest.mark.parametrize("name", ["renamed", "branch"])
+def test_a_renamed_branch_charges_nobody_twice(name: str) -> None:
+    """Under its new name nothing is on record. It begins nothing, since the old one's records wait for their turns."""
+    program = both(branches(steps("charge"), OTHER), branches(steps("charge"), OTHER, n0=name))
     live = execute(program, seed=0)
     run = execute(program, seed=REPLAYED, commits=live.commits[:-1])
-    assert run.trace.bodies == []
-    assert run.trace.swapped == []
-    assert float(run.result.removeprefix("succeeded: ")) == pytest.approx(PATIENCE, abs=0.1)
-    (said,) = run.passed_over
-    assert "no longer asks for changed#0/removed#0" in said
+    if name == "branch":
+        assert run.result == live.result
+    else:
+        parked(run, live.commits[:-1])
+        assert "'branch#0/charge#0'" in run.result
 
 
-def test_what_is_asked_for_after_it_was_passed_over_is_handed_on_all_the_same() -> None:
-    """Late is not never: the record still holds, and its step does not run again."""
+def test_a_renamed_branch_is_found_also_with_the_first_record_only() -> None:
+    """The earliest crash at which anything could be charged again."""
+    program = both(branches(steps("charge"), steps("b")), branches(steps("charge"), steps("b"), n0="x", n1="y"))
+    live = execute(program, seed=0)
+    parked(execute(program, seed=REPLAYED, commits=live.commits[:1]), live.commits[:1])
+
+
+def test_branches_that_are_gone_are_missed() -> None:
+    """With one branch left there are no turns; what is left on record contradicts the first thing that is new."""
+
+    async def one_branch(run: Trace) -> Any:
+        return await run.step("new", "")
+
+    program = both(branches(steps("a"), steps("b")), one_branch)
+    live = execute(program, seed=0)
+    parked(execute(program, seed=REPLAYED, commits=live.commits[:2]), live.commits[:2])
+
+
+def test_another_kind_of_operation_under_a_recorded_key_parks_the_workflow() -> None:
+    """It names what it found, and writes nothing of what the new code has written meanwhile."""
+
+    async def slept(run: Trace) -> None:
+        await run.write("must not be written")
+        await run.sleep(1)
+
+    live = execute(both(steps("sleep", "end"), slept), seed=0)
+    run = execute(both(steps("sleep", "end"), slept), seed=REPLAYED, commits=live.commits[:1])
+    parked(run, live.commits[:1])
+    assert "asks for a sleep at key 'sleep#0', where its records hold a step" in run.result
+    assert run.stream == []
+
+
+def test_an_outcome_that_nobody_gives_up_any_more_contradicts() -> None:
+    """The live run gave the step up; the new code has no timeout, so nothing will."""
+
+    async def before(run: Trace) -> Any:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await run.step("slow", "", takes=1)
+        return await run.step("end", "")
+
+    program = both(before, steps("slow", "end"))
+    live = execute(program, seed=0)
+    run = execute(program, seed=REPLAYED, commits=live.commits[:1])
+    parked(run, live.commits[:1])
+    assert "that 'slow#0' was given up" in run.result
+
+
+# -- standing still --------------------------------------------------------------------------------------------------
+
+
+def test_a_lock_or_event_that_a_thread_may_stir_is_waited_for_during_the_grace() -> None:
+    """Nothing else can: then it is a contradiction. What all wait for themselves is one at once."""
+    moments: list[float] = []
+
+    async def before(run: Trace) -> Any:
+        async def waits() -> str:
+            return await run.step("first", "")
+
+        return await asyncio.gather(waits(), OTHER(run))
+
+    async def after(run: Trace) -> Any:
+        event = asyncio.Event()
+
+        async def waits() -> str:
+            moments.append(asyncio.get_running_loop().time())
+            try:
+                await event.wait()
+            finally:
+                moments.append(asyncio.get_running_loop().time())
+            return await run.step("first", "")
+
+        return await asyncio.gather(waits(), OTHER(run))
+
+    program = both(before, after)
+    live = execute(program, seed=0)
+    parked(execute(program, seed=REPLAYED, commits=live.commits[:-1]), live.commits[:-1])
+    assert moments[1] - moments[0] == pytest.approx(GRACE, abs=0.1)
+
+
+@pytest.mark.parametrize("timer", ["sleep", "timeout", "call_later"])
+def test_a_plain_timer_is_waited_for_however_long_it_takes(timer: str) -> None:
+    """Who waits for it asks late, not never: the records hold, and it is said what for."""
 
     async def program(run: Trace) -> Any:
         async def late() -> str:
-            await asyncio.sleep(3 * PATIENCE if run.seed >= REPLAYED else 0)
+            seconds = 20.0 if run.seed >= REPLAYED else 0.0
+            if timer == "sleep":
+                await asyncio.sleep(seconds)
+            elif timer == "timeout":
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(asyncio.Event().wait(), seconds)
+            else:
+                event = asyncio.Event()
+                asyncio.get_running_loop().call_later(seconds, event.set)
+                await event.wait()
             return await run.step("late", "", takes=0)
 
         async def other() -> str:
@@ -59,70 +244,156 @@ def test_what_is_asked_for_after_it_was_passed_over_is_handed_on_all_the_same() 
 
     live = execute(program, seed=0)
     run = execute(program, seed=REPLAYED, commits=live.commits[:-1])
-    assert len(run.passed_over) == 1
-    assert run.trace.bodies == []
     assert run.result == live.result
+    assert run.trace.bodies == []
+    (said,) = run.said
+    assert "its replay waits for a plain timer" in said
 
 
-def test_an_inserted_step_runs_and_the_records_around_it_stand() -> None:
-    """It costs up to the patience in each replay: its outcome comes behind older ones of its own branch."""
+def test_an_outcome_from_outside_is_waited_for_however_long_it_takes() -> None:
+    """A future of unknown origin: nobody can say that it will not be done."""
 
     async def program(run: Trace) -> Any:
-        async def changed() -> list[str]:
-            before = await run.step("before", "", takes=0)
-            if run.seed >= REPLAYED:
-                before = await run.step("inserted", "", takes=0)
-            return [before, await run.step("after", "", takes=0)]
+        async def late() -> str:
+            loop = asyncio.get_running_loop()
+            outside = loop.create_future()
+            seconds = 20.0 if run.seed >= REPLAYED else 0.0
+            Context().run(loop.call_later, seconds, outside.set_result, None)  # by nobody of the workflow's
+            await outside
+            return await run.step("late", "", takes=0)
 
-        async def other() -> str:
-            return await run.step("other", "", takes=0.01)
-
-        return await asyncio.gather(changed(), other())
+        return await asyncio.gather(late(), OTHER(run))
 
     live = execute(program, seed=0)
     run = execute(program, seed=REPLAYED, commits=live.commits[:-1])
-    assert [key for key, _ in run.trace.bodies] == ["changed#0/inserted#0"]
-    assert run.trace.swapped == []
-    assert run.result == live.result.replace("before()", "inserted()")
-    again = execute(program, seed=REPLAYED, commits=run.commits[:-1])
-    assert again.result == run.result
-    assert again.trace.bodies == []
-    assert len(again.passed_over) == 1
+    assert run.result == live.result
+    assert run.trace.bodies == []
 
 
-@pytest.mark.parametrize("change", ["removed", "inserted"])
-def test_one_branch_waits_for_nothing_whatever_was_changed(change: str) -> None:
-    """With one branch there is one order, so there is nothing to hold up."""
+def test_timers_are_watched_only_while_a_run_replays() -> None:
+    """A wrapped ``call_at`` would cost every timer of the process."""
+    wrapped: list[bool] = []
 
     async def program(run: Trace) -> Any:
-        clock = asyncio.get_running_loop().time
-        began = clock()
-        await run.step("first", "", takes=0)
-        if (change == "inserted") == (run.seed >= REPLAYED):
-            await run.step(change, "", takes=0)
-        await run.step("last", "", takes=0)
-        return clock() - began
-
-    live = execute(program, seed=0, delay=0)
-    run = execute(program, seed=REPLAYED, commits=live.commits[:-1], delay=0)
-    assert run.result == "succeeded: 0.0"
-    assert [key for key, _ in run.trace.bodies] == (["inserted#0"] if change == "inserted" else [])
-
-
-def test_another_kind_of_operation_under_a_recorded_key_blocks_the_workflow() -> None:
-    """It writes nothing, names what it found, and can be resumed with the old code."""
-
-    async def program(run: Trace) -> Any:
-        if run.seed < REPLAYED:
-            await run.step("sleep", "")
-        else:
-            await run.write("must not be written")
-            await run.sleep(1)
-        return await run.step("end", "")
+        wrapped.append("call_at" in vars(asyncio.get_running_loop()))
+        outcomes = await OTHER(run)
+        wrapped.append("call_at" in vars(asyncio.get_running_loop()))
+        outcomes += await asyncio.gather(*(run.step(name, "") for name in "ab"))
+        wrapped.append("call_at" in vars(asyncio.get_running_loop()))
+        return outcomes
 
     live = execute(program, seed=0)
-    run = execute(program, seed=REPLAYED, commits=live.commits[:1])
-    assert run.result.startswith("blocked")
-    assert "asks for a sleep at key 'sleep#0', where its records hold a step" in run.result
-    assert run.records == live.records[:1]
-    assert run.stream == []
+    assert wrapped == [False, False, False]
+    execute(program, seed=REPLAYED, commits=live.commits[:1])
+    assert wrapped[3:] == [True, False, False]
+    execute(program, seed=REPLAYED, commits=live.commits[:2])
+    assert wrapped[6:] == [True, True, False]
+
+
+# -- records win over timers -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["timeout", "wait_for", "cancel"])
+def test_a_timer_that_is_faster_in_a_replay_does_not_undo_what_is_on_record(how: str) -> None:
+    """The live program went on with the outcome, and its branch has more on record: so it goes on with it again."""
+
+    async def program(run: Trace) -> Any:
+        async def first() -> str:
+            await asyncio.sleep(0.01)
+            return await run.step("first", "", takes=0)
+
+        async def second() -> list[str]:
+            limit = 0.001 if run.seed >= REPLAYED else 1.0
+            task = asyncio.current_task()
+            assert task is not None
+            if how == "cancel":
+                if run.seed >= REPLAYED:
+                    asyncio.get_running_loop().call_later(limit, task.cancel)
+                outcome = await run.step("second", "", takes=0.02)
+            elif how == "timeout":
+                async with asyncio.timeout(limit):
+                    outcome = await run.step("second", "", takes=0.02)
+            else:
+                outcome = await asyncio.wait_for(run.step("second", "", takes=0.02), limit)
+            return [outcome, await run.step("behind", "", takes=0)]
+
+        return await asyncio.gather(first(), second())
+
+    live = execute(program, seed=0)
+    run = execute(program, seed=REPLAYED, commits=live.commits[:-1])
+    assert run.result == live.result
+    assert run.trace.bodies == []
+
+
+def test_a_cancellation_that_was_kept_back_is_paid_at_the_next_new_operation() -> None:
+    """It is not lost: the program is still meant to end there, and no record says that it went on."""
+
+    async def program(run: Trace) -> Any:
+        async def first() -> str:
+            await asyncio.sleep(0.01)
+            return await run.step("first", "", takes=0)
+
+        async def second() -> list[str]:
+            if run.seed >= REPLAYED:
+                task = asyncio.current_task()
+                assert task is not None
+                asyncio.get_running_loop().call_later(0.001, task.cancel)
+            return [await run.step(name, "", takes=0.02) for name in ("second", "third", "new")]
+
+        return await asyncio.gather(first(), second(), return_exceptions=True)
+
+    live = execute(program, seed=0)
+    crash = next(n for n, commit in enumerate(live.commits) if any("third" in one.key for one in commit.records)) + 1
+    run = execute(program, seed=REPLAYED, commits=live.commits[:crash])
+    assert "CancelledError" in run.result
+    assert run.trace.bodies == []
+    assert "second#0/new#0/given-up" in {record.key for record in run.records}
+    again = execute(program, seed=0, commits=run.commits[:-1])
+    assert again.trace.bodies == []
+
+
+def test_timeouts_of_nothing_around_recorded_operations() -> None:
+    """``timeout(0)`` is no timer but a callback, and cancels what waits before it has begun."""
+
+    async def program(run: Trace) -> Any:
+        async def hurried(number: int) -> str:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(0):
+                    await run.step("hurried", str(number), takes=1)
+            return await run.step("fallback", str(number))
+
+        return await asyncio.gather(*(hurried(number) for number in range(3)))
+
+    live = execute(program, seed=0)
+    for crash in range(1, len(live.commits)):
+        run = execute(program, seed=REPLAYED, commits=live.commits[:crash])
+        assert run.result == live.result
+        again = execute(program, seed=REPLAYED, commits=run.commits[:-1])
+        assert again.result == live.result
+        assert again.trace.bodies == []
+
+
+def test_failed_attempts_are_no_turns_and_still_belong_to_their_branch() -> None:
+    """A step whose attempts are on record and whose outcome is not goes on behind all turns."""
+
+    async def program(run: Trace) -> Any:
+        async def flaky() -> str:
+            with suppress(StepError):
+                return await run.step("flaky", "", takes=0.001, fails=True, attempts=3)
+            return await run.step("gave up", "")
+
+        return await asyncio.gather(flaky(), OTHER(run))
+
+    live = execute(program, seed=0)
+    for crash in range(1, len(live.commits)):
+        run = execute(program, seed=REPLAYED, commits=live.commits[:crash])
+        assert run.result == live.result
+    attempted = next(n for n, one in enumerate(live.commits) if any("@" in record.key for record in one.records)) + 1
+
+    async def renamed(run: Trace) -> Any:
+        async def flaky() -> str:
+            return await run.step("other", "")
+
+        return await asyncio.gather(flaky(), OTHER(run))
+
+    parked(execute(renamed, seed=REPLAYED, commits=live.commits[:attempted]), live.commits[:attempted])

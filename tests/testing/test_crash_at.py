@@ -177,7 +177,9 @@ def test_code_that_contradicts_its_records_is_parked(engine: Engine) -> None:
 
     with (
         crash_at(engine, "w", "crashing_step#0", when="after"),
-        pytest.raises(WorkflowBlockedError, match="asked for a child where its records hold a step"),
+        pytest.raises(
+            WorkflowBlockedError, match="asks for a child at key 'crashing_step#0', where its records hold a step"
+        ),
     ):
         engine.run(changes.options(workflow_id="w"))
 

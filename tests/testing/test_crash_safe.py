@@ -220,8 +220,8 @@ CRASH = (
         ),
         (unsafe_aside, r"- result of workflow 'unsafe_aside':\n    undisturbed: 1\n    crashed:     [02]"),
         (unsafe_argument, r"- the arguments of step 'paid#0' of workflow 'unsafe_argument':\n    undisturbed: 0\.\d+"),
-        (unsafe_fewer, r"- records of workflow 'unsafe_fewer' that its replay never asked for: \['kept#2'\]"),
-        (unsafe_kind, r"asked for a sleep where its records hold a step, at key 'sleep#0'"),
+        (unsafe_fewer, r"its code has ended, where its records hold 'kept#2' behind that"),
+        (unsafe_kind, r"asks for a sleep at key 'sleep#0', where its records hold a step"),
     ],
     ids=lambda one: getattr(getattr(one, "definition", None), "name", ""),
 )
