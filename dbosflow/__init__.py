@@ -12,7 +12,7 @@
 """
 
 from dbosflow.config import VERSION as __version__  # noqa: N811 (the name that tools look for)
-from dbosflow.context import Current, current, get_logger
+from dbosflow.context import Current, branch, current, get_logger
 from dbosflow.engine import Engine
 from dbosflow.handles import WorkflowHandle
 from dbosflow.steps import run_step, run_step_async, step
@@ -50,6 +50,7 @@ __all__ = [
     "WorkflowInfo",
     "WorkflowStatus",
     "__version__",
+    "branch",
     "close_stream",
     "close_stream_async",
     "current",

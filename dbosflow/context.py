@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.branch import Branch
+from dbosflow._runtime.branch import Branch, named_region
+from dbosflow._runtime.keys import path_of
 from dbosflow._runtime.scope import Attempt, current_scope
+from dbosflow.config import check_identifier
 from dbosflow.errors import NotInWorkflowError
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Iterator, MutableMapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,8 @@ class Current:
     workflow_id: str
     step_key: str | None = None
     attempt: str | None = None
+    branch: str = ""
+    """The branch of the workflow, by its path as it stands in the keys of its records; empty for the workflow's own."""
 
     @property
     def idempotency_key(self) -> str:
@@ -41,6 +46,33 @@ def current() -> Current:
     return here
 
 
+@contextmanager
+def branch(name: str) -> Iterator[None]:
+    """Names what the calling task does durably in the block, and the tasks that it makes there.
+
+    The records of the block stand under ``name``, whoever made the task and whatever it is called: for libraries that
+    start tasks without naming them, where an upgrade would name them, and so the records, otherwise::
+
+        async def charge(call_id: str, amount: int) -> str:  # run by an agent's framework, several at a time
+            with branch(f"charge:{call_id}"):
+                return await payments.charge(amount)
+
+    The name has to be one that a replay gives again: an id that is on record, say, and no counter of the process. In a
+    step, and outside of workflows, it changes nothing.
+
+    Raises:
+        BranchError: the name was entered before in this workflow, or the caller is none of its branches.
+        ConfigurationError: it is no text of 1 to 512 characters.
+    """
+    check_identifier("branch name", name)
+    scope = current_scope()
+    if not isinstance(scope, Branch):
+        yield
+        return
+    with named_region(scope, name):
+        yield
+
+
 class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
     """A logger for workflows and steps: its records carry the ids, and a replay does not repeat them.
 
@@ -50,7 +82,7 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 (logging's own name)
         """Whether a record of this level is to be made here and now."""
-        scope = current_scope.get()
+        scope = current_scope()
         replaying = isinstance(scope, Branch) and scope.run.is_replaying
         return not replaying and super().isEnabledFor(level)
 
@@ -71,9 +103,9 @@ def get_logger(name: str) -> WorkflowLogger:
 
 
 def _current() -> Current | None:
-    scope = current_scope.get()
+    scope = current_scope()
     if isinstance(scope, Branch):
-        return Current(scope.run.workflow_id)
+        return Current(scope.run.workflow_id, branch=scope.path)
     if isinstance(scope, Attempt):
-        return Current(scope.run.workflow_id, scope.key, scope.name)
+        return Current(scope.run.workflow_id, scope.key, scope.name, path_of(scope.key))
     return None

@@ -314,7 +314,7 @@ class Engine(Lifecycle):
         return WorkflowHandle(self._host, self._core, workflow_id, spec.definition)
 
     def _running(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
-        if isinstance(current_scope.get(), Branch):  # the workflow that waits here has the result recorded
+        if isinstance(current_scope(), Branch):  # the workflow that waits here has the result recorded
             return self._run_inside(target, args, kwargs)
         spec = spec_of(target)
         return self._core.run(

@@ -48,7 +48,7 @@ class WorkflowHandle(Generic[T]):
 
     def result(self, timeout: float | None = None) -> T:
         """Blocking twin of :meth:`result_async`."""
-        scope = current_scope.get()
+        scope = current_scope()
         if isinstance(scope, Branch):
             refuse_on_loop("await handle.result_async()")
             found: T = drive(wait_for_result(scope.run.thread_hands, scope, self.workflow_id, self._definition))
@@ -67,7 +67,7 @@ class WorkflowHandle(Generic[T]):
             WorkflowNotFoundError: there is none of this id.
             WaitTimeoutError: it has not ended within ``timeout`` seconds; it goes on.
         """
-        scope = current_scope.get()
+        scope = current_scope()
         if isinstance(scope, Branch):
             found: T = await wait_for_result(scope.run.loop_hands, scope, self.workflow_id, self._definition)
             return found

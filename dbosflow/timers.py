@@ -17,7 +17,7 @@ from dbosflow.errors import ConfigurationError
 def sleep(duration: float | timedelta) -> None:
     """Blocking twin of :func:`sleep_async`, for sync workflows."""
     refuse_on_loop("await sleep_async(...)")
-    scope = current_scope.get()
+    scope = current_scope()
     if isinstance(scope, Branch):
         drive(operations.sleep(scope.run.thread_hands, scope, _seconds(duration)))
     else:
@@ -30,7 +30,7 @@ async def sleep_async(duration: float | timedelta) -> None:
     In a workflow the wake time is recorded when the sleep begins: a workflow that is recovered sleeps what is left of
     it, and never wakes early. Anywhere else it is a plain sleep.
     """
-    scope = current_scope.get()
+    scope = current_scope()
     if isinstance(scope, Branch):
         await operations.sleep(scope.run.loop_hands, scope, _seconds(duration))
     else:

@@ -22,7 +22,7 @@ from dbosflow._runtime.branch import RunStopped, Strand, ThreadOwner
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.hands import carried
 from dbosflow._runtime.recorded_values import arguments
-from dbosflow._runtime.scope import current_scope
+from dbosflow._runtime.scope import set_scope
 from dbosflow.errors import NonDeterminismError, ThreadLimitError
 from dbosflow.failures import dump_error
 from dbosflow.types import WorkflowStatus
@@ -72,7 +72,7 @@ class Bodies:
 
     async def _on_thread(self, run: Run, is_child: bool) -> None:  # noqa: FBT001 (of begin)
         def call() -> Any:
-            current_scope.set(run.root)
+            set_scope(run.root)
             run.root.owner = ThreadOwner()
             return _called(run)
 
@@ -148,7 +148,7 @@ class MainStrand(Strand):
         return super().throw(*error)
 
     def _begin(self) -> Any:
-        current_scope.set(self.branch)
+        set_scope(self.branch)
         self._coroutine = body = _called(self.branch.run)
         return body.send(None)
 

@@ -1,22 +1,29 @@
 """Branches: the tasks of an async workflow, named so that a replay finds the same names.
 
-A step is keyed by *branch path / name # occurrence*. The task factory names a branch **when it is created**: the
-coroutine's qualified name and how many of that name its parent had spawned. Creation is the parent's program order;
-first use would be timing. A :class:`Strand` wraps each coroutine and sees, by public means, what it awaits: that tells
-whose code is running (the owner check) and whether a run is *quiet*, each branch waiting for an operation or for
-something that has not happened.
+A step is keyed by *branch path / name # occurrence* (see ``keys``). The task factory wraps the coroutine of each task
+that a workflow's own code makes in a :class:`Strand`, which sees by public means what it awaits. That tells
+
+- **whose code is running**: the strand that its task resumes. A context variable would not do, for libraries copy them
+  from one task into another; it says no more than that code has to do with a workflow at all;
+- **its name**: the one given to its task, if a replay gives it again, else the coroutine's, and how many of that
+  name its parent has made. It is read when the task begins, before which no Python shows it: tasks begin in the order
+  in which they were made, which is their parent's program order. First use would be timing;
+- whether a run is *quiet*, each branch waiting for an operation or for something that has not happened.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 from collections.abc import Coroutine, Generator
 from contextlib import contextmanager
-from contextvars import ContextVar, copy_context
+from contextvars import ContextVar
+from types import CodeType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from dbosflow._runtime import keys
 from dbosflow._runtime.undecided import Producer
 from dbosflow.definitions import local_name
 from dbosflow.errors import BranchError
@@ -24,20 +31,27 @@ from dbosflow.errors import BranchError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextvars import Context
-    from types import CodeType, FrameType
+    from types import FrameType
 
     from dbosflow._runtime.run import Run
 
-_FRAMES_TO_ASYNCIO = 6
-"""How far above the task factory asyncio's own callers of ``create_task`` stand, at most."""
-
 SCOPE: ContextVar[object] = ContextVar("dbosflow_scope", default=None)
-"""Which durable thing the running code belongs to: see ``scope``, which says what there may be."""
+"""Which durable thing the running code has to do with: see ``scope``, which says what there may be."""
 
-_WAIT_FOR = asyncio.wait_for.__code__ if sys.version_info < (3, 12) else None
+_WAIT_FOR = asyncio.wait_for.__code__
 _AS_COMPLETED: set[CodeType] = {asyncio.as_completed.__code__}
 if sys.version_info >= (3, 13):
     _AS_COMPLETED.add(asyncio.tasks._AsCompletedIterator.__init__.__code__)  # type: ignore[attr-defined]  # noqa: SLF001 (where 3.13 makes the tasks)
+_PLUMBING: set[CodeType] = {
+    asyncio.create_task.__code__,
+    asyncio.ensure_future.__code__,
+    asyncio.tasks._ensure_future.__code__,  # type: ignore[attr-defined]  # noqa: SLF001 (what the one before is made of)
+    asyncio.BaseEventLoop.create_task.__code__,
+    *(code for code in asyncio.as_completed.__code__.co_consts if isinstance(code, CodeType)),  # its set, before 3.12
+}
+"""What stands between the task factory and the function of asyncio's, or of the author's, that wants a task."""
+_OTHER_FACTORIES = 2
+"""How many task factories of others may be chained above ours."""
 
 
 class RunStopped(BaseException):
@@ -56,6 +70,9 @@ class Owner(Protocol):
     def is_caller(self) -> bool:
         """Whether the calling code is this thread of control."""
 
+    def work_for(self, branch: Branch) -> None:
+        """Does what its code asks for in the name of ``branch`` from here on."""
+
 
 class ThreadOwner:
     """The thread of a sync workflow."""
@@ -68,27 +85,60 @@ class ThreadOwner:
         """Whether the calling code is this thread of control."""
         return threading.get_ident() == self._thread
 
+    def work_for(self, branch: Branch) -> None:
+        """Does what its code asks for in the name of ``branch`` from here on."""
+        SCOPE.set(branch)
+
+
+class _Running(threading.local):
+    """The strand whose code the calling thread is in."""
+
+    strand: Strand | None = None
+
+
+_running = _Running()
+
+
+def _forget() -> None:
+    """A process that a step forks (multiprocessing does) is not the one that owns the workflow: it is plain code."""
+    SCOPE.set(None)
+    _running.strand = None
+
+
+os.register_at_fork(after_in_child=_forget)
+
+
+def running_strand() -> Strand | None:
+    """The strand whose code is calling, whatever its context variables say; none in a callback or a foreign task."""
+    strand = _running.strand
+    # A task that begins within another's step, as eager ones do, is not that one.
+    return strand if strand is not None and strand.task is asyncio.current_task() else None
+
 
 class Strand(Coroutine[Any, Any, Any]):
     """A coroutine of a branch, watched while a task drives it. It is also its branch's owner while it runs."""
 
-    __slots__ = ("_asked", "_coroutine", "branch", "operating", "task", "waiting")
+    __slots__ = ("_asked", "_before", "_coroutine", "begun", "branch", "operating", "task", "waiting")
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], branch: Branch) -> None:
         self._coroutine = coroutine
         self.branch = branch
         self.operating = False
         self._asked = False
+        self._before: Owner | None = None
+        """The branch's owner before: only a task of ``asyncio.wait_for`` goes on in the name of the one that waits."""
+        self.begun = False
         self.task: asyncio.Task[Any] | None = None
         self.waiting: asyncio.Future[Any] | None = None
         branch.run.begin_strand(self)
 
     def is_caller(self) -> bool:
         """Whether the calling code is this thread of control."""
-        try:
-            return self.task is not None and asyncio.current_task() is self.task
-        except RuntimeError:  # a thread without a loop
-            return False
+        return running_strand() is self
+
+    def work_for(self, branch: Branch) -> None:
+        """Does what its code asks for in the name of ``branch`` from here on."""
+        self.branch = branch
 
     @property
     def waits(self) -> bool:
@@ -118,24 +168,33 @@ class Strand(Coroutine[Any, Any, Any]):
         self._coroutine.close()
 
     def _resume(self, resume: Callable[..., Any], *values: Any) -> Any:
-        branch = self.branch
-        run = branch.run
+        run = self.branch.run
         watch = run.workplace.watch
         if not self.operating:  # a step's body may work as it likes: its run is quiet all the while
             run.stirs()
-        if self.task is None:
-            self.task = asyncio.current_task()
+        if not self.begun:
+            self._enter()
         self.waiting = None
-        branch.owner = self
-        watch.running = branch
+        before, _running.strand = _running.strand, self
+        watch.running = self
         try:
             self.waiting = awaited = resume(*values)
         except BaseException:
             self._finish()
             raise
         finally:
-            watch.running = None
+            _running.strand = watch.running = before
         return awaited
+
+    def _enter(self) -> None:
+        self.begun = True
+        made, self.task = self.task, asyncio.current_task()
+        branch = self.branch
+        if branch.parent is not None:
+            # An eager task begins before anybody could have named it.
+            given = None if made is None else keys.given_name(made.get_name())
+            branch.begin(given or local_name(self._coroutine))  # type: ignore[arg-type]  # its type has one, if it has not
+        self._before, branch.owner = branch.owner, self
 
     def _finish(self) -> None:
         branch = self.branch
@@ -143,7 +202,7 @@ class Strand(Coroutine[Any, Any, Any]):
         # Its branch and its task refer to it, too: together they would stay until the garbage collector comes.
         self.task = None
         if branch.owner is self:
-            branch.owner = None
+            branch.owner, self._before = self._before, None
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self  # it has a generator's methods
@@ -185,11 +244,13 @@ _BODY = Producer("")
 class Branch:
     """One thread of control of a run, and the counters that make its keys."""
 
-    __slots__ = ("_counts", "had_room", "operation", "owner", "path", "producer", "run", "unbreathed")
+    __slots__ = ("_counts", "had_room", "operation", "owner", "parent", "path", "producer", "run", "unbreathed")
 
-    def __init__(self, run: Run, path: str) -> None:
+    def __init__(self, run: Run, path: str, parent: Branch | None = None) -> None:
         self.run = run
         self.path = path
+        self.parent = parent
+        """The branch that has made it, until it begins: only then it has its path."""
         self.producer = Producer(path) if path else _BODY
         self.owner: Owner | None = None
         self.operation: str | None = None
@@ -199,20 +260,32 @@ class Branch:
         self.had_room = True
         """Whether there was room for more when it breathed last, or has not been told otherwise since."""
         self._counts: dict[str, int] | None = None
-        """How many operations of each name there were, and under the name and a slash how many branches."""
+        """How many operations of each name there were; branches under the name and a slash, regions under two."""
 
     def key_of(self, name: str) -> str:
         """The key of the next operation of that name."""
-        occurrence = self._count(name)
-        return f"{self.path}/{name}#{occurrence}" if self.path else f"{name}#{occurrence}"
+        part = keys.segment(name)
+        occurrence = self.count(part)
+        return f"{self.path}/{part}#{occurrence}" if self.path else f"{part}#{occurrence}"
 
-    def child(self, coroutine: object) -> Branch:
-        """The branch that a new task of this one is."""
-        name = local_name(coroutine)  # type: ignore[arg-type]  # it has a qualified name, or its type has
-        count = self._count(f"{name}/")
-        return Branch(self.run, f"{self.path}/{name}#{count}" if self.path else f"{name}#{count}")
+    def begin(self, name: str) -> None:
+        """Takes its path: it is the next branch of that name that its parent has made."""
+        assert self.parent is not None
+        parent, self.parent = self.parent, None
+        part = keys.segment(name)
+        self.path = keys.below(parent.path, f"{part}#{parent.count(f'{part}/')}")
+        self.producer = Producer(self.path)
 
-    def _count(self, name: str) -> int:
+    def region(self, name: str) -> Branch:
+        """The branch of what stands under a name of its own, for which this one, the root, sees to it that it is."""
+        part = keys.segment(name)
+        if self.count(f"{part}//"):
+            msg = f"branch({name!r}) was entered before in workflow {self.run.workflow_id!r}: give each its own name"
+            raise BranchError(msg)
+        return Branch(self.run, part)
+
+    def count(self, name: str) -> int:
+        """How many of that there were, before this one."""
         if self._counts is None:
             self._counts = {}
         count = self._counts.get(name, 0)
@@ -227,20 +300,41 @@ class Branch:
         """The branch's owner, if it is the caller and free; else :class:`BranchError`, which names ``what``."""
         owner = self.owner
         if owner is None or not owner.is_caller():
-            where = f"branch {self.path!r}" if self.path else "the workflow's own branch"
-            msg = (
-                f"{what} was called from a callback, thread or task that only inherited the context of {where} of "
-                f"workflow {self.run.workflow_id!r}: its place in the order of the branch would be timing. Call it "
-                "from the workflow's own code or from a task made with asyncio.create_task; give a sync function to "
-                "`step.run_async(...)` instead of a thread"
-            )
-            raise BranchError(msg)
+            raise self._refusal(what)
         if owner.operating:
             msg = (
                 f"{what} was called while another operation of the same branch is under way; give it a task of its own"
             )
             raise BranchError(msg)
         return owner
+
+    def _refusal(self, what: object) -> BranchError:
+        strand = running_strand()
+        if strand is not None and strand.branch is self:
+            return BranchError(
+                f"{what} was called while a task that asyncio.wait_for has made for this branch is still at work: "
+                "asyncio.wait_for was cancelled twice; let it end first"
+            )
+        return BranchError(
+            f"{what} was called from a callback, thread or task that only inherited the context of workflow "
+            f"{self.run.workflow_id!r}: its place in the order of a branch would be timing. Call it from the "
+            "workflow's own code or from a task made with asyncio.create_task; give a sync function to "
+            "`step.run_async(...)` instead of a thread"
+        )
+
+
+@contextmanager
+def named_region(outer: Branch, name: str) -> Iterator[None]:
+    """In the block the caller, ``outer``, works under a branch of that name at the root of its run."""
+    outer.run.check_active()
+    owner = outer.check_owner(f"branch({name!r})")
+    inner = outer.run.root.region(name)
+    inner.owner = owner
+    owner.work_for(inner)
+    try:
+        yield
+    finally:
+        owner.work_for(outer)
 
 
 TaskFactory = Any  # typeshed's protocol differs between versions
@@ -266,30 +360,37 @@ class BranchTaskFactory:
         **options: Any,
     ) -> asyncio.Task[Any]:
         """Makes a task, as ``loop.create_task`` asks for it."""
-        scope = SCOPE.get() if context is None else context.get(SCOPE)
-        if isinstance(scope, Branch) and scope.run.active and scope.is_caller():
-            context = copy_context() if context is None else context.copy()
-            coro = self._strand(coro, scope, context)
+        maker = running_strand()
+        strand = None
+        if maker is not None and not maker.operating and maker.branch.run.active:
+            scope = SCOPE.get() if context is None else context.get(SCOPE)
+            if scope is not None:
+                coro = strand = _strand(coro, maker)
         if context is not None:
             options["context"] = context
         if self.previous is None:
-            return asyncio.Task(coro, loop=loop, **options)
-        task: asyncio.Task[Any] = self.previous(loop, coro, **options)
+            task = asyncio.Task(coro, loop=loop, **options)
+        else:
+            task = self.previous(loop, coro, **options)
+        if strand is not None and not strand.begun:
+            strand.task = task
         return task
 
-    def _strand(self, coro: Any, parent: Branch, context: Context) -> Strand:
-        if _made_by(_AS_COMPLETED):
-            coro.close()
-            msg = (
-                "asyncio.as_completed was given coroutines inside a workflow: it starts them in the order of a set, "
-                "which a replay cannot repeat. Give it tasks: [asyncio.create_task(c) for c in ...]"
-            )
-            raise BranchError(msg)
-        if _WAIT_FOR is not None and _made_by({_WAIT_FOR}):
-            return Strand(coro, parent)  # 3.12 runs it inline: keys survive a Python upgrade
-        branch = parent.child(coro)
-        context.run(parent.run.enter_branch, branch)
-        return Strand(coro, branch)
+
+def _strand(coro: Any, maker: Strand) -> Strand:
+    wanted_by = _who_wants_a_task()
+    if wanted_by in _AS_COMPLETED:
+        coro.close()
+        msg = (
+            "asyncio.as_completed was given coroutines inside a workflow: it starts them in the order of a set, "
+            "which a replay cannot repeat. Give it tasks: [asyncio.create_task(c) for c in ...]"
+        )
+        raise BranchError(msg)
+    if wanted_by is _WAIT_FOR:
+        return Strand(coro, maker.branch)  # before 3.12 for all that it waits for: keys survive a Python upgrade
+    run = maker.branch.run
+    run.with_turns()
+    return Strand(coro, Branch(run, "", maker.branch))
 
 
 @contextmanager
@@ -310,15 +411,19 @@ def branch_tasks(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
             loop.set_task_factory(factory.previous)
 
 
-def _made_by(codes: set[CodeType]) -> bool:
-    frame: FrameType | None = sys._getframe(2)  # noqa: SLF001 (who called create_task)
-    for _ in range(_FRAMES_TO_ASYNCIO):
-        if frame is None:
-            return False
-        if frame.f_code in codes:
-            return True
-        frame = frame.f_back
-    return False
+def _who_wants_a_task() -> CodeType | None:
+    """The code that asks for the task which the factory is about to make, asyncio's ways to ask for one aside."""
+    asking: FrameType | None = sys._getframe(3)  # noqa: SLF001 (who called the factory)
+    above = asking
+    for _ in range(_OTHER_FACTORIES):
+        if above is None or above.f_code in _PLUMBING:
+            break
+        above = above.f_back
+    if above is not None and above.f_code in _PLUMBING:
+        asking = above
+    while asking is not None and asking.f_code in _PLUMBING:
+        asking = asking.f_back
+    return None if asking is None else asking.f_code
 
 
 def _is_cancellation(error: object) -> bool:

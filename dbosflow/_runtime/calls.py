@@ -30,7 +30,7 @@ _warned: set[tuple[str, int]] = set()
 
 def call_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """A step called like the function that it is."""
-    scope = current_scope.get()
+    scope = current_scope()
     if not isinstance(scope, Branch):
         if scope is None:
             _warn_if_meant_durably(step)
@@ -42,7 +42,7 @@ def call_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 def run_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any], twin: str) -> Any:
     """A step of either colour, from sync code."""
     refuse_on_loop(twin)
-    scope = current_scope.get()
+    scope = current_scope()
     if isinstance(scope, Branch):
         return _blocking_step(scope, step, args, kwargs)
     return run_plainly(step, args, kwargs)
@@ -50,7 +50,7 @@ def run_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any], tw
 
 def run_step_async(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
     """A step of either colour, from async code."""
-    scope = current_scope.get()
+    scope = current_scope()
     if isinstance(scope, Branch):
         return _async_step(step, args, kwargs)
     return run_plainly_async(step, args, kwargs)
@@ -58,7 +58,7 @@ def run_step_async(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, An
 
 def call_workflow(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """A workflow called like the function that it is: inside a workflow it is a child, outside an engine just that."""
-    scope = current_scope.get()
+    scope = current_scope()
     if isinstance(scope, Branch):
         _check_colour(workflow)
         return run_child_async(workflow, args, kwargs) if workflow.is_async else run_child(workflow, args, kwargs, "")
@@ -69,7 +69,7 @@ def call_workflow(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[
 def run_child(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any], twin: str) -> Any:
     """A child of either colour, from sync code."""
     refuse_on_loop(twin)
-    scope = current_scope.get()
+    scope = current_scope()
     if isinstance(scope, Branch):
         hands = scope.run.thread_hands
         return drive(_child(hands, scope, workflow, args, kwargs))
@@ -105,7 +105,7 @@ async def start_child_async(
 
 
 async def _scoped_child(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    scope = current_scope.get()
+    scope = current_scope()
     if not isinstance(scope, Branch):
         return await run_plainly_async(workflow, args, kwargs)
     return await _child(scope.run.loop_hands, scope, workflow, args, kwargs)
@@ -119,7 +119,7 @@ async def _child(
 
 
 def _workflow_around(workflow: WorkflowDef) -> Branch:
-    scope = current_scope.get()
+    scope = current_scope()
     if isinstance(scope, Branch):
         return scope
     _check_no_attempt(workflow)
@@ -128,7 +128,7 @@ def _workflow_around(workflow: WorkflowDef) -> Branch:
 
 
 def _check_no_attempt(workflow: WorkflowDef) -> None:
-    if isinstance(current_scope.get(), Attempt):
+    if isinstance(current_scope(), Attempt):
         msg = f"{workflow} was called inside a step: a step that runs again would start it again"
         raise DefinitionError(msg)
 
@@ -146,7 +146,7 @@ def _check_colour(function: FunctionDef) -> None:
 
 def plain_call(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Calls the function itself. Outside a workflow its stream writes are validated and dropped."""
-    if current_scope.get() is not None:
+    if current_scope() is not None:
         return function.call(*args, **kwargs)
     if function.is_async:
         return _plain_async(function, args, kwargs)
@@ -185,7 +185,7 @@ def _named(operation: Coroutine[Any, Any, Any], function: FunctionDef) -> Corout
 
 
 async def _scoped_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    scope = current_scope.get()
+    scope = current_scope()
     if not isinstance(scope, Branch):  # carried out of the workflow, or into a step
         return await run_plainly_async(step, args, kwargs)
     return await operations.run_step(scope.run.loop_hands, scope, step, args, kwargs)

@@ -10,7 +10,7 @@ from contextvars import copy_context
 from types import coroutine
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.scope import current_scope
+from dbosflow._runtime.scope import set_scope
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def context_of(attempt: Attempt) -> Context:
     """A copy of the calling context, in which the code of ``attempt`` runs."""
     context = copy_context()
-    context.run(current_scope.set, attempt)
+    context.run(set_scope, attempt)
     return context
 
 

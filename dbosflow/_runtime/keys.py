@@ -1,9 +1,31 @@
-"""What keys and kinds of records tell a replay: which operation one is of, and whether it hands anything on."""
+"""The grammar of records' keys, of branches' paths, and of the ids that children get by their place; kinds of records.
+
+::
+
+    key      = [path "/"] name "#" n            the nth operation of that name in its branch
+             | key "/" offset                   an item of a loop
+             | key "@" epoch "." n              a failed attempt
+             | key "/given-up" | key "/woken"   what else is on record of an operation
+    path     = region | [region "/"] branch { "/" branch }
+    branch   = name "#" n                       the nth task of that name that its parent has made
+    region   = name                             ``with branch(name)``: at the root, and once in a run
+    child id = parent's id "/" key, with "+" for the key's own "/"
+
+What separates stands in no name: there it is written ``%`` and two hexadecimal digits for each byte, as in a URL, and
+so are ``%`` itself and what no text column takes. Two names never give one key, and two places never one child's id.
+What would be too long for an index is cut, and ends with ``~`` and the hash of the whole.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
+from functools import lru_cache
+
+from dbosflow.config import MAX_IDENTIFIER
+
 GIVEN_UP = "/given-up"
-"""Ends the key of the record that an operation was given up. No branch or step name can hold the slash."""
+"""Ends the key of the record that an operation was given up."""
 WOKEN = "/woken"
 """Ends the key of the record that a sleep is over, in a run with branches."""
 
@@ -11,6 +33,52 @@ _NO_OPERATION = frozenset({"refused", "patched"})
 """Kinds that show no operation of their branch."""
 _SILENT = _NO_OPERATION | {"attempt"}
 """Kinds that hand the program nothing, and so have no turn. Every other one does, also one that is added later."""
+
+_LONGEST_NAME = 256
+_LONGEST_PATH = 512
+"""In bytes: a key, with a workflow's id and a stream's key before it, has to fit an index, a third of a page."""
+_KEPT = 64
+"""Bytes that are left of what is too long."""
+
+_NOT_IN_NAMES = re.compile(r"[%/#@+~\x00-\x1f\x7f\ud800-\udfff]")
+
+_FUNCTION = re.compile(r"[^\W\d]\w*(?:\.(?:<locals>|<lambda>|[^\W\d]\w*))+")
+"""A function with its module, which anyio names a task after unless it is told another name."""
+_LONG_NUMBER = r"\d{3}|[0-9a-fA-F]{8}"
+_DRAWN = re.compile(rf"{_LONG_NUMBER}|(?:^|[\W_])\d")
+"""In names that a replay may not give again: asyncio's own, and those with a counter, an address or a UUID in them."""
+_DRAWN_IN_FUNCTION = re.compile(_LONG_NUMBER)
+
+
+@lru_cache(maxsize=4096)
+def segment(name: str) -> str:
+    """A name as a part of a key."""
+    return _shortened(_NOT_IN_NAMES.sub(_escaped, name), _LONGEST_NAME)
+
+
+def below(path: str, part: str) -> str:
+    """The path of a branch below that of ``path``."""
+    return _shortened(f"{path}/{part}", _LONGEST_PATH) if path else part
+
+
+def path_of(key: str) -> str:
+    """The path of the branch whose operation, or whose loop's item, has this key."""
+    path, _, last = key.rpartition("/")
+    return path if "#" in last else path.rpartition("/")[0]
+
+
+def child_id(parent_id: str, key: str) -> str:
+    """The id of the child that a workflow starts at ``key``."""
+    return _shortened(f"{parent_id}/{key.replace('/', '+')}", MAX_IDENTIFIER)
+
+
+@lru_cache(maxsize=4096)
+def given_name(task_name: str) -> str | None:
+    """What a task's branch is called after its name; ``None`` if a replay might give the task another one."""
+    if _FUNCTION.fullmatch(task_name):
+        name = task_name.rpartition(".")[2]
+        return None if _DRAWN_IN_FUNCTION.search(name) else name
+    return None if not task_name or _DRAWN.search(task_name) else task_name
 
 
 def hands_on(kind: str) -> bool:
@@ -30,14 +98,20 @@ def operation_of(key: str, kind: str = "") -> str:
     return key.removesuffix(GIVEN_UP).removesuffix(WOKEN)
 
 
-def path_of(key: str) -> str:
-    """The path of the branch whose operation has this key."""
-    return key.rpartition("/")[0]
-
-
 def shown(key: str) -> str:
     """A record's key, as a person reads it."""
     for suffix, what in ((GIVEN_UP, "was given up"), (WOKEN, "was over")):
         if key.endswith(suffix):
             return f"that {key.removesuffix(suffix)!r} {what}"
     return repr(key)
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return "".join(f"%{byte:02X}" for byte in found[0].encode("utf-8", "surrogatepass"))
+
+
+def _shortened(text: str, longest: int) -> str:
+    encoded = text.encode()
+    if len(encoded) <= longest:
+        return text
+    return f"{encoded[:_KEPT].decode(errors='ignore')}~{hashlib.sha256(encoded).hexdigest()}"

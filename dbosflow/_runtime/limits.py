@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbosflow._runtime.entries import Record
+from dbosflow._runtime.keys import segment
 from dbosflow.errors import StreamBackPressureError, StreamError, StreamFullError, StreamValueTooLargeError
 from dbosflow.failures import dump_error, load_error
 
@@ -91,4 +92,4 @@ class Limits:
 
 
 def _place(key: str, producer: str, count: int) -> str:
-    return f"{producer}/write_stream({key!r})@{count}"
+    return f"{producer}/write_stream({segment(key)})@{count}"

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from dbosflow import serde
 from dbosflow._runtime.entries import Place, Record
 from dbosflow._runtime.operations import MayBeGivenUp, Operation, attempt_once, failure_again, in_time, recorded
-from dbosflow._runtime.scope import Attempt, current_scope
+from dbosflow._runtime.scope import Attempt, set_scope
 from dbosflow._store.step import Past
 from dbosflow.errors import DbosflowError
 from dbosflow.failures import brief_error, dump_error
@@ -268,7 +268,7 @@ class Loop:
     def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task that is no branch of the workflow."""
         context = copy_context()
-        context.run(current_scope.set, None)
+        context.run(set_scope, None)
         return asyncio.get_running_loop().create_task(work, context=context)
 
 

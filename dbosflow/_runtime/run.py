@@ -19,7 +19,6 @@ from dbosflow._runtime.keys import hands_on
 from dbosflow._runtime.order import Order
 from dbosflow._runtime.plain_timers import PlainTimers
 from dbosflow._runtime.run_streams import RunStreams
-from dbosflow._runtime.scope import current_scope
 from dbosflow._store.step import NO_HISTORY
 from dbosflow.errors import LeaseLostError, WorkflowCancelledError
 
@@ -171,13 +170,8 @@ class Run:
         if self.ending:
             raise RunStopped(f"workflow {self.workflow_id!r} is no longer run here")
 
-    def enter_branch(self, branch: Branch) -> None:
-        """Makes ``branch`` the scope of the calling context, and the run one that has branches."""
-        current_scope.set(branch)
-        self.with_turns()
-
     def with_turns(self) -> Conductor:
-        """Its conductor: from here on outcomes go on by turns."""
+        """Its conductor: from here on, with its first branch at the latest, outcomes go on by turns."""
         if self.conductor is None:
             self.conductor = Conductor(self)
         return self.conductor

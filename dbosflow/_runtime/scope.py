@@ -1,16 +1,16 @@
 """Which durable thing the running code belongs to: a branch of a workflow, an attempt of a step, or a plain call.
 
-One context variable answers it. Tasks inherit it, and so do threads started by ``asyncio.to_thread`` and callbacks:
-having a scope is therefore no proof of owning it; a branch checks that for itself (see ``branch``).
+Code of an async workflow is told by the strand that its task resumes, whatever its context says: libraries copy context
+variables from one task into another. Anywhere else a context variable answers. Threads started by ``asyncio.to_thread``
+inherit it, and so do callbacks: it is no proof of being the branch; a branch checks that for itself (see ``branch``).
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from dbosflow._runtime.branch import SCOPE, Branch
+from dbosflow._runtime.branch import SCOPE, Branch, running_strand
 from dbosflow._runtime.undecided import Producer
 from dbosflow.errors import NotInWorkflowError
 
@@ -51,16 +51,25 @@ class PlainCall:
 
 Scope = Branch | Attempt | PlainCall
 
-current_scope: ContextVar[Scope | None] = cast("ContextVar[Scope | None]", SCOPE)
+_scope: ContextVar[Scope | None] = cast("ContextVar[Scope | None]", SCOPE)
 
 
-# A process that a step forks (multiprocessing does) is not the one that owns the workflow: there it is plain code.
-os.register_at_fork(after_in_child=lambda: current_scope.set(None))
+def current_scope() -> Scope | None:
+    """The scope of the calling code; ``None`` if it has nothing to do with any workflow."""
+    strand = running_strand()
+    if strand is not None and not strand.operating:
+        return strand.branch
+    return _scope.get()
+
+
+def set_scope(scope: Scope | None) -> None:
+    """Sets what the calling context says."""
+    _scope.set(scope)
 
 
 def branch_around(what: str, outside: str) -> Branch:
     """The branch that runs here, for ``what``, which reads inside a workflow; ``outside`` is the engine's method."""
-    scope = current_scope.get()
+    scope = current_scope()
     if isinstance(scope, Branch):
         return scope
     msg = f"{what} needs a workflow around it, whose body it is called in; anywhere else use engine.{outside}(...)"
@@ -76,7 +85,7 @@ class Entered:
         self._scope = scope
 
     def __enter__(self) -> None:
-        self._token = current_scope.set(self._scope)
+        self._token = _scope.set(self._scope)
 
     def __exit__(self, *_error: object) -> None:
-        current_scope.reset(self._token)
+        _scope.reset(self._token)

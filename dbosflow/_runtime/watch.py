@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.branch import Branch
+    from dbosflow._runtime.branch import Strand
 
 
 class Watch:
-    """The branch whose code the loop is running, if any."""
+    """The strand whose code the loop is running, if any."""
 
     __slots__ = ("running",)
 
     def __init__(self) -> None:
-        self.running: Branch | None = None
+        self.running: Strand | None = None

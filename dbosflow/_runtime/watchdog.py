@@ -57,9 +57,10 @@ class Watchdog(ThreadService):
                 logger.warning("%s held the event loop for %.2f s, at %s", culprit, lag, place)
 
     def _culprit(self) -> str:
-        branch = self._watch.running
-        if branch is None:
+        strand = self._watch.running
+        if strand is None:
             return "code that is no workflow's"
+        branch = strand.branch
         where = f"step {branch.operation!r}" if branch.operation else "the body"
         return f"workflow {branch.run.workflow_id!r} ({branch.run.definition.name}), {where},"
 

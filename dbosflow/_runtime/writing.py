@@ -31,7 +31,7 @@ OnRetry = Literal["rollback", "keep", "resume"]
 
 def writer(what: str) -> Scope:
     """Who writes here: the running branch or attempt, or a plain call, whose writes are dropped."""
-    scope = current_scope.get()
+    scope = current_scope()
     if scope is None:
         msg = f"{what} needs a workflow or step around it: there is no workflow whose stream this could be"
         raise NotInWorkflowError(msg)

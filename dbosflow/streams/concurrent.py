@@ -92,7 +92,7 @@ class _Calls(Generic[A, B]):
 
     def begin(self) -> None:
         """Begins to read, in the background where that may be."""
-        if not isinstance(current_scope.get(), Branch):
+        if not isinstance(current_scope(), Branch):
             self._feeder = asyncio.create_task(self._feed())
 
     async def next(self) -> asyncio.Future[B] | None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow import Engine, step, workflow, write_stream, write_stream_async
-from dbosflow.errors import BranchError
+from dbosflow import Engine, branch, current, step, workflow, write_stream, write_stream_async
+from dbosflow.errors import BranchError, ConfigurationError
 from tests.behaviour.tables import records
 
 if TYPE_CHECKING:
@@ -250,3 +250,83 @@ def test_tasks_that_nobody_waits_for_end_with_their_workflow(database_url: str, 
     assert engine.run(flow.options(workflow_id="w")) == "done"
     assert cancelled == [True]
     assert records(database_url, "w") == [("echoed#0", "step")]
+
+
+@step
+def where_on_thread() -> str:
+    return current().branch
+
+
+def test_a_region_restarts_the_keys_of_a_sync_workflow(database_url: str, engine: Engine) -> None:
+    """And of the streams that it writes: each region goes on where a replay finds it."""
+
+    @workflow
+    def flow() -> list[str]:
+        found = [current().branch, where_on_thread()]
+        with branch("order:17"):
+            write_stream("k", 1)
+            found += [current().branch, where_on_thread()]
+            with branch("inner"):
+                found.append(where_on_thread())
+            found.append(where_on_thread())
+        return [*found, where_on_thread()]
+
+    assert engine.run(flow.options(workflow_id="w")) == ["", "", "order:17", "order:17", "inner", "order:17", ""]
+    assert {key for key, _ in records(database_url, "w")} == {
+        "where_on_thread#0",
+        "where_on_thread#1",
+        "order:17/where_on_thread#0",
+        "order:17/where_on_thread#1",
+        "inner/where_on_thread#0",
+    }
+    assert [one.producers for one in engine.streams.list("w")] == [("order:17",)]
+
+
+def test_a_region_changes_nothing_in_a_step_or_outside_of_workflows(engine: Engine) -> None:
+    """So code that names what it does can be called from anywhere."""
+
+    @step
+    def twice() -> list[str]:
+        with branch("once"):
+            first = current().branch
+        with branch("once"):
+            return [first, current().branch]
+
+    @workflow
+    def flow() -> list[str]:
+        return twice()
+
+    assert engine.run(flow) == ["", ""]
+    with branch("once"):
+        assert echoed_on_thread(1) == 1
+
+
+@pytest.mark.parametrize("name", ["", "a\0b", "x" * 600, 7])
+def test_a_region_of_no_name_is_refused(name: Any) -> None:
+    with pytest.raises(ConfigurationError, match="branch name"), branch(name):
+        pass
+
+
+def test_a_region_ends_with_its_block_however_that_ends(database_url: str, engine: Engine) -> None:
+    """An exception leaves it, and so does a cancellation."""
+
+    async def hang() -> None:
+        with branch("hanging"):
+            await asyncio.sleep(60)
+
+    @workflow
+    async def flow() -> int:
+        try:
+            with branch("failing"):
+                await echoed(-1 // 0)
+        except ZeroDivisionError:
+            await echoed(1)
+        try:
+            async with asyncio.timeout(0.01):
+                await hang()
+        except TimeoutError:
+            await echoed(2)
+        return await echoed(3)
+
+    assert engine.run(flow.options(workflow_id="w")) == 3
+    assert {key for key, _ in records(database_url, "w")} == {"echoed#0", "echoed#1", "echoed#2"}

@@ -21,7 +21,6 @@ from dbosflow import (
     write_stream_async,
 )
 from dbosflow.errors import (
-    ConfigurationError,
     DefinitionError,
     NotInWorkflowError,
     SerializationError,
@@ -224,9 +223,6 @@ def test_a_name_is_taken_once() -> None:
 
         @workflow(name="taken by test_calls")
         def second() -> None: ...
-
-    with pytest.raises(ConfigurationError, match="'/' or '#'"):
-        step(name="a/b")(lambda: None)
 
 
 def test_inside_a_step_steps_are_plain_and_workflows_refused(database_url: str, engine: Engine) -> None:

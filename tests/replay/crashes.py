@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.replay.model import Outcome, execute
 from tests.replay.tight_programs import REPLAYED
@@ -15,9 +15,11 @@ DELAYS = (0, 0.0003, 0.0007)
 """Seconds of a commit; 0 is one turn of the loop: outcomes of two commits can meet in one cascade."""
 
 
-def replay(program: Program, before: list[Commit], *, seed: int, delay: float) -> tuple[Outcome, list[str]]:
+def replay(
+    program: Program, before: list[Commit], *, seed: int, delay: float, factory: Any = None
+) -> tuple[Outcome, list[str]]:
     """A replay from the history that ``before`` is, and what is wrong with it."""
-    run = execute(program, seed=seed + REPLAYED, commits=before, delay=delay)
+    run = execute(program, seed=seed + REPLAYED, commits=before, delay=delay, factory=factory)
     recorded = {record.key for commit in before for record in commit.records if record.kind == "step"}
     again = [key for key, _ in run.trace.bodies if key in recorded]
     wrong = {
@@ -30,9 +32,9 @@ def replay(program: Program, before: list[Commit], *, seed: int, delay: float) -
     return run, [f"{where}: {what}: {found}" for what, found in wrong.items() if found]
 
 
-def replay_to_the_end(program: Program, run: Outcome, *, seed: int, delay: float) -> list[str]:
+def replay_to_the_end(program: Program, run: Outcome, *, seed: int, delay: float, factory: Any = None) -> list[str]:
     """What is wrong with a replay of all that ``run`` recorded: it must run nothing and end alike."""
-    again, wrong = replay(program, run.commits[:-1], seed=seed, delay=delay)
+    again, wrong = replay(program, run.commits[:-1], seed=seed, delay=delay, factory=factory)
     if again.result != run.result:
         wrong.append(f"seed {seed}, {delay} s a commit: first {run.result}, then {again.result}")
     if again.trace.bodies:
@@ -40,12 +42,12 @@ def replay_to_the_end(program: Program, run: Outcome, *, seed: int, delay: float
     return wrong
 
 
-def crash_everywhere(program: Program, *, seed: int, delay: float) -> list[str]:
-    """Crashes after each commit."""
-    live, wrong = replay(program, [], seed=seed - REPLAYED, delay=delay)
+def crash_everywhere(program: Program, *, seed: int, delay: float, factory: Any = None) -> list[str]:
+    """Crashes after each commit, on loops with that task factory."""
+    live, wrong = replay(program, [], seed=seed - REPLAYED, delay=delay, factory=factory)
     for crash in range(1, len(live.commits)):
-        wrong += replay(program, live.commits[:crash], seed=seed, delay=delay)[1]
-    return wrong + replay_to_the_end(program, live, seed=seed, delay=delay)
+        wrong += replay(program, live.commits[:crash], seed=seed, delay=delay, factory=factory)[1]
+    return wrong + replay_to_the_end(program, live, seed=seed, delay=delay, factory=factory)
 
 
 def crash_twice(program: Program, *, seed: int) -> list[str]:

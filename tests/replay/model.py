@@ -81,7 +81,7 @@ class Trace:
         return value
 
     async def _body(self, outcome: str, takes: float | None, fails: Callable[[], bool]) -> str:
-        scope = current_scope.get()
+        scope = current_scope()
         assert isinstance(scope, Attempt)
         self.bodies.append((scope.key, outcome))
         takes = self.random.choice([0, 0.0005, 0.001, 0.002, 0.004]) if takes is None else takes
@@ -185,18 +185,26 @@ class MemoryJournal:
             self.owner.ended(part.run, part.ending)
 
 
-def execute(program: Program, *, seed: int, commits: list[Commit] | None = None, delay: float = 0.0007) -> Outcome:
-    """Runs ``program`` to its end, from the history that ``commits`` left."""
-    return virtual_time.run(_execute(program, seed, list(commits or []), delay))
+def execute(
+    program: Program,
+    *,
+    seed: int,
+    commits: list[Commit] | None = None,
+    delay: float = 0.0007,
+    factory: Any = None,
+) -> Outcome:
+    """Runs ``program`` to its end, from the history that ``commits`` left, on a loop with that task factory."""
+    return virtual_time.run(_execute(program, seed, list(commits or []), delay, factory))
 
 
-async def _execute(program: Program, seed: int, before: list[Commit], delay: float) -> Outcome:
+async def _execute(program: Program, seed: int, before: list[Commit], delay: float, factory: Any) -> Outcome:
     trace = Trace(seed)
 
     async def body() -> Any:
         return await program(trace)
 
     loop = asyncio.get_running_loop()
+    loop.set_task_factory(factory)
     tasks = ExitStack()
     tasks.enter_context(branch_tasks(loop))
     journal = MemoryJournal(delay)

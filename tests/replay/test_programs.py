@@ -33,7 +33,7 @@ def test_programs_do_not_depend_on_luck(program: Program) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
-def test_eager_tasks_replay_like_others(program: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eager_tasks_replay_like_others(program: Program) -> None:
     """A loop whose tasks begin at once is chained behind the engine's own task factory."""
     make: Any = getattr(asyncio, "eager_task_factory")  # noqa: B009 (3.11 has none)
     begun: list[object] = []
@@ -42,6 +42,5 @@ def test_eager_tasks_replay_like_others(program: Program, monkeypatch: pytest.Mo
         begun.append(coroutine)
         return make(loop, coroutine, **options)
 
-    monkeypatch.setattr("dbosflow._runtime.branch._plain_task", eager)
-    assert crash_everywhere(program, seed=1, delay=DELAYS[-1]) == []
+    assert crash_everywhere(program, seed=1, delay=DELAYS[-1], factory=eager) == []
     assert begun
