@@ -14,7 +14,7 @@ import os
 import subprocess
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -25,6 +25,7 @@ from psycopg import sql
 
 from dbosflow import Engine, step, workflow, write_stream_async
 from dbosflow._embedded import EmbeddedServer
+from dbosflow.errors import ConfigurationError
 from tests import pooler
 from tests.behaviour.tables import disorder
 from tests.chaos.pair import Pair
@@ -126,6 +127,30 @@ def check_no_prepared_statements(pooled: str, direct: str) -> None:
             assert connection.execute("SHOW enable_seqscan").fetchone() == ("on",)
 
 
+def check_settings(pooled: str, direct: str) -> None:
+    """Its sessions are those of their role: what is wrong with them is refused, and what the error says mends it."""
+    for setting, value in (("DateStyle", "German"), ("statement_timeout", "1min"), ("synchronous_commit", "off")):
+        with psycopg.connect(direct, autocommit=True) as connection:
+            name = sql.Identifier(connection.info.dbname)
+            connection.execute(sql.SQL("ALTER DATABASE {} SET {} = {}").format(name, sql.SQL(setting), value))
+    between = psycopg.conninfo.conninfo_to_dict(pooled)
+    admin = psycopg.conninfo.make_conninfo(pooled, dbname="pgbouncer")
+    with psycopg.connect(admin, autocommit=True, prepare_threshold=None) as connection:
+        connection.pgconn.exec_(f'RECONNECT "{between["dbname"]}"'.encode())
+        for _ in range(3):
+            with suppress(ConfigurationError), Engine(pooled, executes=False):
+                raise AssertionError
+        try:
+            Engine(pooled, executes=False).open()
+        except ConfigurationError as error:
+            mending = str(error).partition(" Run ")[2].partition(" Then have")[0]
+            assert all(setting in mending for setting in ("DateStyle", "statement_timeout", "synchronous_commit"))
+            with psycopg.connect(direct, autocommit=True) as mended:
+                mended.execute(mending.encode())
+        connection.pgconn.exec_(f'RECONNECT "{between["dbname"]}"'.encode())
+    check_polling(pooled, direct)
+
+
 @workflow
 async def counting_slowly(count: int) -> int:
     """The same with pauses."""
@@ -181,6 +206,7 @@ CHECKS: list[Callable[[str, str], None]] = [
     check_polling,
     check_listen_url,
     check_no_prepared_statements,
+    check_settings,
 ]
 
 

@@ -32,11 +32,12 @@ from dbosflow._runtime.replay import Replayed, replay
 from dbosflow._runtime.session import Session
 from dbosflow._runtime.signals import Signals
 from dbosflow._runtime.tables import Tables, not_found
+from dbosflow._sessions import POOL, READER, wanted
 from dbosflow._store import workflow
-from dbosflow._store.connect import PoolConnection, connect_async
+from dbosflow._store.connect import PoolConnection, check_session, connect_async
 from dbosflow._store.migrate import ensure_schema, named_errors
 from dbosflow._store.notify import CANCEL_TOPIC, hears, queue_topic, workflow_topic
-from dbosflow._store.queries import fetch_all
+from dbosflow._store.setup import Wish
 from dbosflow._store.workflow import Enqueued, Outcome
 from dbosflow.config import DEFAULT_QUEUE
 from dbosflow.errors import EngineClosedError, WorkflowConflictError
@@ -44,8 +45,6 @@ from dbosflow.types import Cancellation, WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-
-    from psycopg import AsyncConnection
 
     from dbosflow._runtime.entries import Ending
     from dbosflow._store.queries import Rows
@@ -95,7 +94,7 @@ class Core:
             self._signals = Signals()
             self._notifier = Notifier(self._url, self._settings)
             listener = Listener(self._url, self._settings, self._signals, self._is_own_hint)
-            reading = Session(self._url, self._settings, "session_reader")
+            reading = Session(self._url, self._settings, READER)
             resources.push_async_callback(reading.close)
             self._hub = Hub(reading, schema, self._signals, self.observer)
             self._outcomes = Outcomes(reading, schema, self._signals)
@@ -143,11 +142,15 @@ class Core:
         """
         settings = self._settings
         async with await connect_async(self._url, timeout=settings.connect_timeout, pooled=True) as listener:
-            if settings.pooled is not None:
-                return settings.pooled
-            async with await connect_async(self._url, timeout=settings.connect_timeout, pooled=True) as notifier:
-                if await hears(listener, notifier, settings.schema, patience=_PROBE_PATIENCE):
-                    return False
+            if settings.pooled is False:
+                return False
+            if settings.pooled is None:
+                async with await connect_async(self._url, timeout=settings.connect_timeout, pooled=True) as notifier:
+                    if await hears(listener, notifier, settings.schema, patience=_PROBE_PATIENCE):
+                        return False
+            await check_session(listener)
+            if settings.pooled:
+                return True
         if settings.listen_url is None:
             logger.warning(
                 "a NOTIFY does not reach a LISTEN: there seems to be a pooler in transaction mode. Polling each %s s "
@@ -166,19 +169,15 @@ class Core:
                 "autocommit": True,
                 # A pooler would run a prepared statement on a connection that does not know it.
                 "prepare_threshold": None if self._settings.pooled else _PREPARE_AFTER,
+                "wish": Wish(wanted(POOL, idle=self._settings.lease), is_own=not self._settings.pooled),
             },
             timeout=self._settings.connect_timeout,
-            configure=self._configure,
             open=False,
             name="dbosflow",
         )
         await pool.open()
         resources.push_async_callback(pool.close)
         return pool
-
-    async def _configure(self, connection: AsyncConnection[Any]) -> None:
-        if not self._settings.pooled:  # what is set behind a pooler is set for the next client
-            await fetch_all(connection, self._settings.schema, "batch", "session_pool")
 
     def announce(self, topics: Iterable[str], *, at_once: bool = True) -> None:
         """Wakes who waits for these topics: here directly, elsewhere by NOTIFY.

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from psycopg import conninfo
 
 from dbosflow._embedded import EmbeddedServer
-from dbosflow._store.connect import refuse_misplaced_secrets
+from dbosflow._store.urls import understood
 from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_DATA_DIR
 from dbosflow.errors import ConfigurationError
 
@@ -73,8 +73,7 @@ def find_database(
 def _shown(url: str) -> str:
     """The URL's parts without its password."""
     try:
-        refuse_misplaced_secrets(url)
-        parts = conninfo.conninfo_to_dict(url)
+        parts = conninfo.conninfo_to_dict(understood(url))
     except Exception:  # noqa: BLE001 (connecting says what is wrong with it)
         return "a URL that cannot be read"
     return " ".join(f"{name}={parts[name]}" for name in ("host", "port", "dbname", "user") if parts.get(name))

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import errors
 
 from dbosflow._runtime.identity import this_process
+from dbosflow._sessions import LANE, wanted
 from dbosflow._store import worker
 from dbosflow._store.connect import connect_async
 from dbosflow._store.queries import fetch_all
@@ -116,12 +117,12 @@ class Lane:
 
     async def _connect(self) -> AsyncConnection[Any]:
         connection = await connect_async(
-            self._url, timeout=self._settings.connect_timeout, pooled=bool(self._settings.pooled)
+            self._url,
+            timeout=self._settings.connect_timeout,
+            pooled=bool(self._settings.pooled),
+            settings=wanted(LANE, idle=self._settings.lease),
         )
         try:
-            if not self._settings.pooled:  # what is set behind a pooler is set for the next client
-                idle_limit = f"{self._settings.lease}s"
-                await fetch_all(connection, self._settings.schema, "batch", "session", idle_limit=idle_limit)
             await self._check_timeline(connection)
         except BaseException:
             await connection.close()

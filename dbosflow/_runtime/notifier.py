@@ -17,6 +17,7 @@ import psycopg
 
 from dbosflow._runtime.service import Service
 from dbosflow._runtime.session import Session
+from dbosflow._sessions import NOTIFIER
 from dbosflow._store.notify import answered, notify, notify_at_once
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ class Notifier(Service):
     def __init__(self, url: str, settings: Settings) -> None:
         super().__init__("notifier", interval=None)
         self._schema = settings.schema
-        self._session = Session(url, settings, "session_notifier")
+        self._session = Session(url, settings, NOTIFIER)
         self._topics: dict[str, None] = {}
         self._is_due = False
         """Whether what is queued is to go as soon as it can."""

@@ -6,26 +6,26 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+from dbosflow._sessions import wanted
 from dbosflow._store.connect import connect_async
-from dbosflow._store.queries import fetch_all
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Mapping
 
     from dbosflow._store.connection import Connection
     from dbosflow.config import Settings
 
 
 class Session:
-    """One connection, in autocommit, set up by the statement ``setup`` of ``sql/batch.sql``.
+    """One connection, in autocommit, with settings that are ``special`` to it (those of ``dbosflow._sessions``).
 
     Its user raises what the database raises, and asks again: the next ``turn()`` replaces what is broken.
     """
 
-    def __init__(self, url: str, settings: Settings, setup: str) -> None:
+    def __init__(self, url: str, settings: Settings, special: Mapping[str, str]) -> None:
         self._url = url
         self._settings = settings
-        self._setup = setup
+        self._special = special
         self._lock = asyncio.Lock()
         self._connection: Connection | None = None
 
@@ -59,12 +59,12 @@ class Session:
 
     async def _connect(self) -> Connection:
         settings = self._settings
-        connection = await connect_async(self._url, timeout=settings.connect_timeout, pooled=bool(settings.pooled))
-        try:
-            if not settings.pooled:  # what is set behind a pooler is set for the next client
-                connection.prepare_threshold = 0
-                await fetch_all(connection, settings.schema, "batch", self._setup)
-        except BaseException:
-            await connection.close()
-            raise
+        connection = await connect_async(
+            self._url,
+            timeout=settings.connect_timeout,
+            pooled=bool(settings.pooled),
+            settings=wanted(self._special, idle=settings.lease),
+        )
+        if not settings.pooled:  # what is prepared behind a pooler is prepared for the next client
+            connection.prepare_threshold = 0
         return connection

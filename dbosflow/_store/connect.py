@@ -9,29 +9,52 @@ they quote it.
 A URL may name several hosts, of which one is the primary (``target_session_attrs=read-write``). One that is silent, as
 the old primary may be after a failover, costs each attempt that begins with it two seconds, the least that libpq
 allows; a short lease is over by then. So the host that answered last is asked first.
+
+What a session is set to is decided in ``dbosflow._sessions``, for all of them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import math
 import random
 import re
+import threading
 import time
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn, Self
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import psycopg
 from psycopg import conninfo, pq
 
+from dbosflow._sessions import wanted
 from dbosflow._store.connection import Connection
+from dbosflow._store.setup import (
+    Wish,
+    check_pooled,
+    is_to_be_tried_anew,
+    parameters,
+    questions,
+    setting_up,
+)
+from dbosflow._store.statements import literal
+from dbosflow._store.urls import understood, unreadable
 from dbosflow.errors import ConfigurationError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from psycopg.rows import TupleRow
 
+    from dbosflow._store.setup import Questions
+
+logger = logging.getLogger("dbosflow.database")
+
 TIMEOUT = 30.0
+
+_SOON = 1.0
+"""Seconds after which somebody who looks at the log is told what is waited for."""
 
 _FIRST_PAUSE = 0.05
 _LONGEST_PAUSE = 1.0
@@ -70,6 +93,8 @@ _FINAL = re.compile(
     r"|permission denied for database"
     r"|no such (database|user)"  # PgBouncer's words
     r"|server does not support SSL"
+    r"|unsupported startup parameter|command-line options"  # PgBouncer's and RDS Proxy's, on options of the URL
+    r"|unrecognized configuration parameter|invalid value for parameter|invalid command-line argument"
     r"|invalid \w+ value|bad value for|could not match",  # libpq's and psycopg's words on a setting
 )
 
@@ -82,6 +107,8 @@ class _Target(NamedTuple):
     hosts: list[tuple[str, str]]
     """Host and port of each, in the order of the URL."""
     place: str
+    options: str
+    """The user's own, of the URL or of PGOPTIONS."""
 
     def reached(self, url: str, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
         """Remembers which host this is."""
@@ -94,42 +121,65 @@ class PoolConnection(Connection):
     """A connection of a pool, which connects by itself: to the same host, with the same settings as everybody else."""
 
     @classmethod
-    async def connect(cls, conninfo: str = "", **settings: Any) -> Self:
+    async def connect(cls, conninfo: str = "", *, wish: Wish | None = None, **given: Any) -> Self:  # type: ignore[override]
         """Connects once: the pool tries again."""
-        target = _target(conninfo)
+        target, wish = _target(conninfo), wish or Wish(wanted(), is_own=True)
         patience = _LONGEST_ATTEMPT if len(target.hosts) == 1 else _SHORTEST_ATTEMPT + 1
-        connection = await super().connect(target.url, **{"connect_timeout": patience, **target.settings, **settings})
+        ours = parameters(conninfo, wish, target.options)
+        try:
+            connection = await super().connect(
+                target.url, **{"connect_timeout": patience, **target.settings, **ours, **given}
+            )
+        except _FAILURES as error:
+            if is_to_be_tried_anew(conninfo, error):
+                return await cls.connect(conninfo, wish=wish, **given)
+            raise
+        await _set_up_async(connection, setting_up(conninfo, connection.info, wish))
         target.reached(conninfo, connection)
         return connection
 
 
 def connect(
-    url: str, *, timeout: float = TIMEOUT, pooled: bool = False, silence: float | None = None
+    url: str,
+    *,
+    timeout: float = TIMEOUT,
+    pooled: bool = False,
+    silence: float | None = None,
+    settings: Mapping[str, str] | None = None,
+    any_encoding: bool = False,
 ) -> psycopg.Connection[TupleRow]:
-    """A connection in autocommit mode, tried for up to ``timeout`` seconds; ``pooled`` ones prepare no statements.
+    """A connection in autocommit mode, tried for up to ``timeout`` seconds.
 
-    ``silence`` is after how many seconds it breaks if the peer acknowledges nothing of what was sent (where TCP and the
-    system can tell).
+    Args:
+        url: where to.
+        timeout: for all attempts.
+        pooled: nothing is prepared, or set, in a session that a pooler may hand on.
+        silence: after how many seconds it breaks if the peer acknowledges nothing of what was sent (where TCP and the
+            system can tell).
+        settings: of the session, by :func:`dbosflow._sessions.wanted`.
+        any_encoding: also to a database that cannot hold our texts.
 
     Raises:
-        ConfigurationError: the URL cannot be read, or the server refuses the user, the password or the database.
+        ConfigurationError: the URL cannot be read, or the server refuses the user, the password or the database, or
+            the database cannot hold every text.
         DatabaseUnavailableError: no connection within ``timeout``; the last failure is the ``__cause__``.
     """
-    target, deadline, failures = _target(url), time.monotonic() + timeout, 0
-    while True:
-        try:
-            settings = _attempt(target, deadline, pooled=pooled)
-            if silence is not None and "tcp_user_timeout" in settings:
-                settings["tcp_user_timeout"] = math.ceil(silence * 1000)
-            connection = psycopg.connect(target.url, autocommit=True, **settings)
-        except _FAILURES as error:
-            failures += 1
-            pause = _pause(error, target, timeout, deadline, failures)
-        else:
-            target.reached(url, connection)
-            return connection
-        time.sleep(pause)
-        target = _target(url)
+    wish = Wish(settings or wanted(), is_own=not pooled, any_encoding=any_encoding)
+    attempts = _Attempts(url, timeout, wish)
+    with _said_soon(attempts):
+        while True:
+            given = attempts.parameters()
+            if silence is not None and "tcp_user_timeout" in given:
+                given["tcp_user_timeout"] = math.ceil(silence * 1000)
+            try:
+                connection = psycopg.connect(attempts.target.url, autocommit=True, **given)
+                _set_up(connection, setting_up(url, connection.info, wish))
+            except _FAILURES as error:
+                pause = attempts.pause(error)
+            else:
+                attempts.reached(connection)
+                return connection
+            time.sleep(pause)
 
 
 async def connect_async(
@@ -137,37 +187,40 @@ async def connect_async(
     *,
     timeout: float = TIMEOUT,  # noqa: ASYNC109 - bounds all attempts; a cancel scope would lose the last failure
     pooled: bool = False,
+    settings: Mapping[str, str] | None = None,
 ) -> Connection:
     """Awaitable twin of :func:`connect`."""
-    target, deadline, failures = _target(url), time.monotonic() + timeout, 0
-    while True:
-        try:
-            connection = await Connection.connect(
-                target.url, autocommit=True, **_attempt(target, deadline, pooled=pooled)
-            )
-        except _FAILURES as error:
-            failures += 1
-            pause = _pause(error, target, timeout, deadline, failures)
-        else:
-            target.reached(url, connection)
-            return connection
-        await asyncio.sleep(pause)
-        target = _target(url)
+    wish = Wish(settings or wanted(), is_own=not pooled)
+    attempts = _Attempts(url, timeout, wish)
+    timer = asyncio.get_running_loop().call_later(_SOON, attempts.say)
+    try:
+        while True:
+            try:
+                connection = await Connection.connect(attempts.target.url, autocommit=True, **attempts.parameters())
+                await _set_up_async(connection, setting_up(url, connection.info, wish))
+            except _FAILURES as error:
+                pause = attempts.pause(error)
+            else:
+                attempts.reached(connection)
+                return connection
+            await asyncio.sleep(pause)
+    finally:
+        timer.cancel()
 
 
-def _target(url: str) -> _Target:
-    """Reads ``url``: a ``postgresql://`` URL or libpq's ``key=value`` form."""
-    refuse_misplaced_secrets(url)
+def _target(named: str) -> _Target:
+    """Reads a URL: a ``postgresql://`` URL, one of SQLAlchemy's, or libpq's ``key=value`` form."""
+    url = understood(named)
     try:
         given = conninfo.conninfo_to_dict(url)
     except psycopg.Error:
-        _unreadable()
+        unreadable()
     # As libpq itself would fill them in, from the environment or from what it was built with.
     known = {option.keyword.decode(): (option.val or b"").decode() for option in pq.Conninfo.get_defaults()}
     known |= {key: str(value) for key, value in given.items()}
     ports = known["port"].split(",")
     if not all(port.isdecimal() for port in ports if port):
-        _unreadable()
+        unreadable()
     hosts = (known["host"] or known["hostaddr"] or "local socket").split(",")
     ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
     places = list(zip(hosts, ports, strict=True))
@@ -176,9 +229,9 @@ def _target(url: str) -> _Target:
     settings: dict[str, Any] = {key: value for key, value in _DEFAULTS.items() if key not in given}
     if known["connect_timeout"]:
         settings["connect_timeout"] = known["connect_timeout"]
-    if known["target_session_attrs"] in _ONE_OF_THEM and (first := _answered.get(url)):
+    if known["target_session_attrs"] in _ONE_OF_THEM and (first := _answered.get(named)):
         url = conninfo.make_conninfo(url, **_from(first, known))
-    return _Target(url, settings, places, place)
+    return _Target(url, settings, places, place, known["options"])
 
 
 def _from(first: int, known: Mapping[str, str]) -> dict[str, str]:
@@ -187,53 +240,111 @@ def _from(first: int, known: Mapping[str, str]) -> dict[str, str]:
     return {name: ",".join(each[first:] + each[:first]) for name, each in lists.items() if len(each) > 1}
 
 
-def refuse_misplaced_secrets(url: str) -> None:
-    """Refuses a URL whose password holds a bare ``@`` or ``/``: its rest would be taken for a host or a database.
+class _Attempts:
+    """The attempts to connect, of one caller."""
+
+    def __init__(self, url: str, timeout: float, wish: Wish) -> None:
+        self.target = _target(url)
+        self._url = url
+        self._wish = wish
+        self._timeout = timeout
+        self._deadline = time.monotonic() + timeout
+        self._failures = 0
+        self._reason = "it has not answered yet"
+
+    def parameters(self) -> dict[str, Any]:
+        """What one attempt is given: each of the URL's hosts gets its share of the time that is left."""
+        target = self.target
+        share = math.ceil((self._deadline - time.monotonic()) / len(target.hosts))
+        allowed = min(max(share, _SHORTEST_ATTEMPT), _LONGEST_ATTEMPT)
+        # A pooler in transaction mode would run a prepared statement on a connection that does not know it.
+        prepared = {} if self._wish.is_own else {"prepare_threshold": None}
+        ours = parameters(self._url, self._wish, target.options)
+        return {"connect_timeout": allowed} | target.settings | prepared | ours
+
+    def reached(self, connection: psycopg.Connection[Any] | psycopg.AsyncConnection[Any]) -> None:
+        """One has succeeded."""
+        self.target.reached(self._url, connection)
+
+    def pause(self, error: psycopg.Error) -> float:
+        """How long to wait before the next attempt; raises where there is to be none."""
+        if is_to_be_tried_anew(self._url, error):
+            return 0.0
+        self._failures += 1
+        self._reason = cause = str(error).strip().partition("\n")[0]
+        if _FINAL.search(str(error)):
+            message = (
+                f"Postgres at {self.target.place} cannot be used with this database URL: {cause}. "
+                "Check the URL's user, password, database name and settings."
+            )
+            raise ConfigurationError(message) from error
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            message = (
+                f"no connection to Postgres at {self.target.place} within {self._timeout:g} s "
+                f"(attempt {self._failures}): {cause}. Is the server running, and can this machine reach it?"
+            )
+            raise DatabaseUnavailableError(message) from error
+        self.target = _target(self._url)  # another host may be asked first by now
+        # Halved at random: workers that lost the same server must not come back as one.
+        pause = min(_FIRST_PAUSE * 2.0 ** min(self._failures, 10), _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311 - no secret
+        return min(pause, left)
+
+    def say(self) -> None:
+        """Tells whoever looks at the log what is waited for."""
+        logger.warning(
+            "no connection to Postgres at %s yet: %s; trying for up to %g s",
+            self.target.place,
+            self._reason,
+            self._timeout,
+        )
+
+
+@contextmanager
+def _said_soon(attempts: _Attempts) -> Iterator[None]:
+    timer = threading.Timer(_SOON, attempts.say)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
+def _set_up(connection: psycopg.Connection[Any], setting: Questions) -> None:
+    """Asks and says it; a session that could not be set up is closed."""
+    try:
+        question, values = next(setting)
+        while True:
+            answer = connection.execute(literal(question), values, prepare=False).fetchall()
+            question, values = setting.send(answer)
+    except StopIteration:
+        pass
+    except BaseException:
+        connection.close()
+        raise
+
+
+async def _set_up_async(connection: Connection, setting: Questions) -> None:
+    """Awaitable twin of :func:`_set_up`."""
+    try:
+        question, values = next(setting)
+        while True:
+            cursor = await connection.execute(literal(question), values, prepare=False)
+            question, values = setting.send(await cursor.fetchall())
+    except StopIteration:
+        pass
+    except BaseException:
+        await connection.close()
+        raise
+
+
+async def check_session(connection: Connection) -> None:
+    """Refuses a pooler's sessions in which our statements would not do what they say.
 
     Raises:
-        ConfigurationError: which shows nothing of the URL.
+        ConfigurationError: which has the statements that mend it.
     """
-    if not url.startswith(("postgresql://", "postgres://")):
-        return
-    authority, _, path = url.partition("://")[2].partition("?")[0].partition("/")
-    if authority.count("@") > 1 or "@" in path:
-        _unreadable()
-
-
-def _unreadable() -> NoReturn:
-    message = (
-        "the database URL cannot be read (it is not shown here, since it may hold a password). "
-        "Write postgresql://user:password@host:port/database, with special characters of the password "
-        "percent-encoded, or libpq's key=value form."
-    )
-    raise ConfigurationError(message) from None
-
-
-def _attempt(target: _Target, deadline: float, *, pooled: bool) -> dict[str, Any]:
-    """The settings of one attempt: each of the URL's hosts gets its share of the time that is left."""
-    share = math.ceil((deadline - time.monotonic()) / len(target.hosts))
-    allowed = min(max(share, _SHORTEST_ATTEMPT), _LONGEST_ATTEMPT)
-    # A pooler in transaction mode would run a prepared statement on a connection that does not know it.
-    prepared = {"prepare_threshold": None} if pooled else {}
-    return {"connect_timeout": allowed} | target.settings | prepared
-
-
-def _pause(error: psycopg.Error, target: _Target, timeout: float, deadline: float, failures: int) -> float:
-    """How long to wait before the next attempt; raises where there is to be none."""
-    cause = str(error).strip().partition("\n")[0]
-    if _FINAL.search(str(error)):
-        message = (
-            f"Postgres at {target.place} cannot be used with this database URL: {cause}. "
-            "Check the URL's user, password, database name and settings."
-        )
-        raise ConfigurationError(message) from error
-    left = deadline - time.monotonic()
-    if left <= 0:
-        message = (
-            f"no connection to Postgres at {target.place} within {timeout:g} s (attempt {failures}): {cause}. "
-            "Is the server running, and can this machine reach it?"
-        )
-        raise DatabaseUnavailableError(message) from error
-    # Halved at random: workers that lost the same server must not come back as one.
-    pause = min(_FIRST_PAUSE * 2.0 ** min(failures, 10), _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311 - no secret
-    return min(pause, left)
+    question, values = questions()
+    cursor = await connection.execute(literal(question), values, prepare=False)
+    check_pooled(dict(await cursor.fetchall()), connection.info)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import errors
 
+from dbosflow._sessions import ASKED
 from dbosflow._store.queries import fetch_all
 
 if TYPE_CHECKING:
@@ -18,8 +19,14 @@ _TABLE = "doctor"
 
 
 async def server(connection: AsyncConnection[Any], schema: str) -> DictRow:
-    """The session's role, clock and settings; durations in seconds, 0 for none."""
+    """The session's role, place and clock; durations in seconds, 0 for none."""
     return (await fetch_all(connection, schema, _TABLE, "server"))[0]
+
+
+async def settings(connection: AsyncConnection[Any], schema: str) -> dict[str, str | None]:
+    """What is in force in the session, of all that matters; None for what this server does not know."""
+    rows = await fetch_all(connection, schema, "session", "settings", names=list(ASKED))
+    return {row["name"]: row["value"] for row in rows}
 
 
 async def connections(connection: AsyncConnection[Any], schema: str) -> DictRow:

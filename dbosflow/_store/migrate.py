@@ -15,8 +15,10 @@ as long as ``compatibility.oldest_code`` lets it: that is what a rolling deploy 
 from __future__ import annotations
 
 import io
+import logging
 import re
 import threading
+import time
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from alembic.runtime.migration import MigrationContext
     from sqlalchemy import Connection
 
+logger = logging.getLogger("dbosflow.database")
+
 # The newest revision. Revisions are four digits, each greater than the one before.
 HEAD = "0004"
 
@@ -46,6 +50,9 @@ _alembic_in_use = threading.Lock()
 
 
 GrantKind = Literal["worker", "client", "reader"]
+
+_PAUSE = 1.0
+"""Seconds between two attempts to lock tables, in which others get on."""
 
 _GRANTED = re.compile(r':"(role|schema)"')
 
@@ -68,17 +75,25 @@ def ensure_schema(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout:
 
 def migrate(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout: float = TIMEOUT) -> tuple[str | None, str]:
     """Like :func:`ensure_schema`; returns the revision before, which is None for an empty database, and after."""
-    with connect(url, timeout=timeout) as connection, named_errors(schema):
+    with connect(url, timeout=timeout, pooled=True) as connection, named_errors(schema):
         found = _read(connection, schema)
     if not _is_older(found, schema):
         return found.revision, found.revision
+    deadline = time.monotonic() + timeout
     with named_errors(schema):
-        return _migrate(url, schema, timeout)
+        while True:
+            try:
+                return _migrate(url, schema, timeout)
+            except errors.LockNotAvailable as error:
+                if time.monotonic() > deadline:
+                    raise _locked_out(schema) from error
+                logger.warning("%s; trying again", _locked_out(schema))
+                time.sleep(_PAUSE)
 
 
 def current_revision(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout: float = TIMEOUT) -> str | None:
     """The revision that ``schema`` is at; None where there is no schema."""
-    with connect(url, timeout=timeout) as connection, named_errors(schema):
+    with connect(url, timeout=timeout, pooled=True) as connection, named_errors(schema):
         return _read(connection, schema).revision or None
 
 
@@ -103,7 +118,7 @@ def grants_sql(role: str, kind: GrantKind, schema: str = statements.DEFAULT_SCHE
 
 def drop_schema(url: str, schema: str, *, timeout: float = TIMEOUT) -> None:
     """Drops ``schema`` with everything in it. For one that the caller has made."""
-    with connect(url, timeout=timeout) as connection, named_errors(schema):
+    with connect(url, timeout=timeout, pooled=True) as connection, named_errors(schema):
         connection.execute(statements.literal(f"DROP SCHEMA IF EXISTS {statements.quoted(schema)} CASCADE"))
 
 
@@ -114,6 +129,13 @@ def run_file(context: MigrationContext, path: Path) -> None:
         context.impl.static_output(text)
     elif context.connection is not None:
         context.connection.exec_driver_sql(text, execution_options={"no_parameters": True})
+
+
+def _locked_out(schema: str) -> DatabaseUnavailableError:
+    return DatabaseUnavailableError(
+        f"schema {schema!r} could not be migrated, and is as it was before: another session holds its tables "
+        "(a dump, or a long transaction), and workers would queue up behind the migration. Run it when that is over"
+    )
 
 
 def _read(connection: psycopg.Connection[Any], schema: str) -> _State:
@@ -160,7 +182,7 @@ def _transaction(url: str, timeout: float) -> Iterator[tuple[Connection, psycopg
     import sqlalchemy
 
     def connect_for_migration() -> psycopg.Connection[Any]:
-        connection = connect(url, timeout=timeout)
+        connection = connect(url, timeout=timeout, pooled=True)
         connection.autocommit = False
         # Whatever the role's defaults are: what is read after the lock has to be what is committed by then.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED

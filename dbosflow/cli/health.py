@@ -49,7 +49,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    with found_database(args) as url, connect(url, timeout=_PATIENCE) as connection:
+    with found_database(args) as url, connect(url, timeout=_PATIENCE, pooled=True) as connection:
         try:
             lanes = of_place(connection, args.schema, this_process(), args.pid)
         except errors.UndefinedTable:

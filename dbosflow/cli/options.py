@@ -43,7 +43,10 @@ def add_url(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     group.add_argument(
         "--database-url",
         metavar="URL",
-        help=f"postgresql://user:password@host/database, or libpq's key=value form (default: ${DATABASE_URL_VARIABLE})",
+        help=(
+            "postgresql://user:password@host/database, the same with a driver as SQLAlchemy has it, "
+            f"or libpq's key=value form (default: ${DATABASE_URL_VARIABLE})"
+        ),
     )
     return group
 

@@ -144,7 +144,9 @@ class Rig:
             for one in stubborn:
                 one.cancel()
         schema = self._settings.schema
-        async with await connect_async(self._url, timeout=self._settings.connect_timeout) as connection:
+        async with await connect_async(
+            self._url, timeout=self._settings.connect_timeout, pooled=bool(self._settings.pooled)
+        ) as connection:
             while lanes := [one for one in await worker.survey(connection, schema) if one.id == executor.lane.id]:
                 await worker.mark_dead(connection, schema, lanes, "vanished")
             rows = await workflow.requeue(connection, schema, max_recoveries=_ANY)

@@ -41,6 +41,10 @@ class Proxy:
     def sent(self, client: socket.socket, data: bytes) -> None:
         """Sees what a client sends, before it is handed on. Called by a thread of each client's own."""
 
+    def handed_on(self, data: bytes) -> bytes:
+        """What goes to the server of what a client sends."""
+        return data
+
     def _accept(self) -> None:
         with suppress(OSError):
             while True:
@@ -65,7 +69,7 @@ class Proxy:
                     break
                 if not answers:
                     self.sent(source, data)
-                target.sendall(data)
+                target.sendall(data if answers else self.handed_on(data))
         for end in (source, target):
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)

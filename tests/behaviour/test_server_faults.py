@@ -112,6 +112,22 @@ async def hears() -> list[Any]:
     return [item.value async for item in read_input_async("said") if not item.closed]
 
 
+def refuse_writes_of_earlier_sessions(connection: psycopg.Connection[Any]) -> None:
+    """From now on a session that is there already may only read, and is told so as a reader tells it."""
+    connection.execute("""
+        CREATE FUNCTION only_reads() RETURNS trigger LANGUAGE plpgsql AS $$
+        BEGIN
+            IF (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()) < TG_ARGV[0]::timestamptz THEN
+                RAISE EXCEPTION 'cannot execute this in a read-only transaction' USING ERRCODE = '25006';
+            END IF;
+            RETURN NULL;
+        END$$""")
+    ((now,),) = connection.execute("SELECT clock_timestamp()::text").fetchall()
+    for table in ("workflow", "step", "stream_block", "worker"):
+        create = f"CREATE TRIGGER only_reads BEFORE INSERT OR UPDATE ON dbosflow.{table}"
+        connection.execute(f"{create} FOR EACH STATEMENT EXECUTE FUNCTION only_reads('{now}')".encode())
+
+
 def test_sessions_that_may_only_read_are_left_for_others(database_url: str, server: Server) -> None:
     """As where the primary of a managed database becomes a reader, and keeps its connections: new ones may write.
 
@@ -129,9 +145,7 @@ def test_sessions_that_may_only_read_are_left_for_others(database_url: str, serv
         hearing = client.start(hears.options(workflow_id="hears", queue=QUEUE))
         client.write_stream("hears", "said", "before")
         eventually(lambda: len(noted()) > 20)
-        admin.execute("ALTER DATABASE dbosflow SET default_transaction_read_only = off")
-        admin.execute("ALTER SYSTEM SET default_transaction_read_only = on")
-        admin.execute("SELECT pg_reload_conf()")
+        refuse_writes_of_earlier_sessions(admin)
         client.write_stream("hears", "said", "after")
         client.close_stream("hears", "said")
         assert hearing.result(timeout=PATIENCE) == ["before", "after"]

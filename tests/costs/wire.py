@@ -20,19 +20,23 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator, Mapping
 
-_TABLES = ("batch", "notify", "retention", "schema_version", "step", "stream", "worker", "workflow")
+_TABLES = ("batch", "notify", "retention", "schema_version", "session", "step", "stream", "worker", "workflow")
 _PLACE = re.compile(r"\$\d+|%\(\w+\)s")
 _BATCH = "dbosflow_batch_"
 
 _ROLES = {
-    "batch.session": "lane",
-    "batch.session_pool": "pool",
-    "batch.session_notifier": "notifier",
-    "batch.session_reader": "reader",
+    "batch.timeline": "lane",
     "worker.renew": "leases",
     "LISTEN": "listener",
 }
 """What a connection is for, by the first statement that only those of its kind send."""
+
+_SET = [
+    ("reader", "plan_cache_mode=force_generic_plan"),  # as a lane's
+    ("pool", "enable_seqscan=off"),
+    ("notifier", "synchronous_commit=off"),
+]
+"""What a connection is for, by the first of these that its session begins with."""
 
 _TIMED = {"LISTEN", "worker.renew", "worker.survey"}
 """What the passing of time sends, however little there is to do."""
@@ -75,6 +79,8 @@ class Session:
                 return
             kind, body = chr(self._buffer[0]) if header else "", bytes(self._buffer[header + 4 : size])
             del self._buffer[:size]
+            if not self._begun:
+                self.role = next((role for role, setting in _SET if setting.encode() in body), self.role)
             self._begun = True
             yield from self._messages(kind, body, size)
 

@@ -15,13 +15,13 @@ from uuid import UUID, uuid4
 
 import psycopg
 
+from dbosflow._sessions import LANE, startup, wanted
 from dbosflow._store import step, worker, workflow
 from dbosflow._store.batch import BatchResult, BatchRows, write_batch
-from dbosflow._store.queries import fetch_all
 from dbosflow._store.worker import ProcessIdentity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Mapping
     from types import TracebackType
 
     from dbosflow._store.step import History
@@ -157,16 +157,18 @@ class Database:
     ) -> None:
         await self._resources.aclose()
 
-    async def connect(self, *, autocommit: bool = True) -> psycopg.AsyncConnection[Any]:
-        """A session. Without ``autocommit`` what it does is under way until it commits."""
-        connection = await psycopg.AsyncConnection.connect(self.url, autocommit=autocommit)
+    async def connect(self, *special: Mapping[str, str], autocommit: bool = True) -> psycopg.AsyncConnection[Any]:
+        """A session, set as the engine's. Without ``autocommit`` what it does is under way until it commits."""
+        settings = wanted(*special, idle=10.0 if LANE in special else None)
+        del settings["transaction_timeout"]  # only newer servers have it
+        parameters: dict[str, Any] = startup(settings)
+        connection = await psycopg.AsyncConnection.connect(self.url, autocommit=autocommit, **parameters)
         self._resources.push_async_callback(connection.close)
         return connection
 
     async def lane(self, worker_id: UUID | None = None) -> Lane:
         """A live lane; with ``worker_id`` another connection of that one."""
-        connection = await self.connect()
-        await fetch_all(connection, SCHEMA, "batch", "session", idle_limit="10s")
+        connection = await self.connect(LANE)
         if worker_id is not None:
             return Lane(worker_id, connection)
         lane = Lane(uuid4(), connection)

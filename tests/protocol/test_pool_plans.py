@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dbosflow._sessions import LANE as LANES_SESSION
+from dbosflow._sessions import POOL as POOLS_SESSION
 from dbosflow._store import statements
-from dbosflow._store.queries import fetch_all
 from tests.protocol.plans import CROWD, explain, populate, prepare
 from tests.protocol.schedules import NAME, SCHEMA, Database, on_a_database
 
@@ -240,12 +241,9 @@ class Planned:
         return self._worker_id if value is LANE else value
 
 
-async def planned(db: Database, worker_id: UUID, mode: str, setup: str | None, *cases: Case, **values: Any) -> Planned:
-    """A session with that mode of planning, set up by that statement, in which the cases are prepared."""
-    connection = await db.connect()
-    await connection.execute(f"SET plan_cache_mode = {mode}".encode())
-    if setup is not None:
-        await fetch_all(connection, SCHEMA, "batch", setup, **values)
+async def planned(db: Database, worker_id: UUID, mode: str, special: Mapping[str, str], *cases: Case) -> Planned:
+    """A session with that mode of planning and what is special to it, in which the cases are prepared."""
+    connection = await db.connect({"plan_cache_mode": mode}, special)
     found = Planned(connection, cases, worker_id)
     await found.prepare()
     return found
@@ -255,8 +253,8 @@ async def planned(db: Database, worker_id: UUID, mode: str, setup: str | None, *
 async def test_plans_that_were_made_while_the_tables_were_empty_scan_none(db: Database) -> None:
     """For all values, as an engine on a new database makes them, in the pool's sessions and in the lane's."""
     lane = await db.lane()
-    pool = await planned(db, lane.id, "force_generic_plan", "session_pool", *POOL, *LISTED_BY)
-    own = await planned(db, lane.id, "force_generic_plan", "session", *OF_THE_LANE, idle_limit="10s")
+    pool = await planned(db, lane.id, "force_generic_plan", POOLS_SESSION, *POOL, *LISTED_BY)
+    own = await planned(db, lane.id, "force_generic_plan", LANES_SESSION, *OF_THE_LANE)
     for session in (pool, own):
         await session.run()
     await crowded(db, lane.id)
@@ -269,10 +267,10 @@ async def test_plans_that_are_made_while_the_tables_are_full_scan_none(db: Datab
     """Whichever way the server has come to plan a prepared statement, before somebody analyzes the tables and after."""
     lane = await db.lane()
     await crowded(db, lane.id)
-    before = await planned(db, lane.id, mode, "session_pool", *POOL, *LISTED_BY, *OF_THE_LANE)
+    before = await planned(db, lane.id, mode, POOLS_SESSION, *POOL, *LISTED_BY, *OF_THE_LANE)
     assert await before.run() == []
     await db.rows("ANALYZE")
-    after = await planned(db, lane.id, mode, "session_pool", *POOL, *LISTED_BY, *OF_THE_LANE)
+    after = await planned(db, lane.id, mode, POOLS_SESSION, *POOL, *LISTED_BY, *OF_THE_LANE)
     assert await after.run() == []
 
 
@@ -281,5 +279,5 @@ async def test_a_session_that_a_pooler_lends_scans_no_table(db: Database) -> Non
     """There nothing can be set, and each statement is planned for its values. A listing by what few have may scan."""
     lane = await db.lane()
     await crowded(db, lane.id)
-    pooled = await planned(db, lane.id, "force_custom_plan", None, *POOL, *OF_THE_LANE)
+    pooled = await planned(db, lane.id, "force_custom_plan", {}, *POOL, *OF_THE_LANE)
     assert await pooled.run() == []

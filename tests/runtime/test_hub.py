@@ -13,6 +13,7 @@ from dbosflow import Engine
 from dbosflow._runtime.hub import UNSEEN, Hub, Outcomes
 from dbosflow._runtime.session import Session
 from dbosflow._runtime.signals import Signals
+from dbosflow._sessions import READER
 from dbosflow._store import stream, workflow
 from dbosflow._store.notify import stream_topic, workflow_topic
 from dbosflow.config import Settings
@@ -67,7 +68,7 @@ class Table:
 @asynccontextmanager
 async def laid(url: str) -> AsyncIterator[Table]:
     """A table with its hub."""
-    session = Session(url, Settings(), "session_reader")
+    session = Session(url, Settings(), READER)
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         signals = Signals()
         hub = Hub(session, "dbosflow", signals)

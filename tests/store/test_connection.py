@@ -146,6 +146,8 @@ def test_a_statement_is_cancelled_whose_answer_is_there(database_url: str, monke
             readable(self)
             asking.cancel()
 
+        async with await connect_async(database_url):
+            pass  # from here on the server is known: a new connection asks nothing, and its socket is not registered
         async with await connect_async(database_url) as connection:
             monkeypatch.setattr(Connection, "_readable", read_and_cancel)
             asking = asyncio.create_task(connection.execute("SELECT 1"))

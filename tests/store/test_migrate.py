@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 import subprocess
 import sys
@@ -18,7 +19,7 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from dbosflow._store import migrate
-from dbosflow.errors import SchemaError
+from dbosflow.errors import DatabaseUnavailableError, SchemaError
 from tests.store import catalog
 from tests.support import eventually, with_parameters
 
@@ -135,6 +136,7 @@ def test_a_current_schema_costs_one_query_and_no_alembic(database_url: str, monk
         tell(opener)
         assert [read(opener), read(opener)] == ["ready", "False"]
 
+    migrate.ensure_schema(database_url)  # a server that this process does not know is asked for its settings, too
     queries = []
     execute = psycopg.Connection.execute
 
@@ -334,6 +336,24 @@ def test_a_roles_timeouts_do_not_cut_the_wait_for_another_migration(empty_databa
         eventually(lambda: watcher.execute(WAITING, [0.3]).fetchall())
         under_way.rollback()
         assert opened.result() == (None, migrate.HEAD)
+
+
+def test_a_migration_that_cannot_lock_the_tables_holds_nobody_up(
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever comes after it would wait as long as it does; it gives way, says so, and comes again."""
+    older = io.StringIO()
+    migrate._upgrade("base:0003", older, schema="dbosflow", preamble='CREATE SCHEMA "dbosflow";')
+    execute(empty_database_url, older.getvalue())
+    with psycopg.connect(empty_database_url) as dump, ThreadPoolExecutor() as pool:
+        dump.execute("SELECT FROM dbosflow.stream_trim")
+        with pytest.raises(DatabaseUnavailableError, match="could not be migrated, and is as it was"):
+            migrate.migrate(empty_database_url, timeout=0)
+        opened = pool.submit(migrate.migrate, empty_database_url)
+        eventually(lambda: "another session holds its tables" in caplog.text)
+        execute(empty_database_url, "SELECT FROM dbosflow.stream_trim")
+        dump.rollback()
+        assert opened.result() == ("0003", migrate.HEAD)
 
 
 def test_who_waited_takes_what_the_other_migration_left(empty_database_url: str) -> None:

@@ -219,22 +219,3 @@ WHERE w.id = :workflow_id AND w.epoch = :epoch AND w.worker_id IS NULL;
 
 -- name: timeline (of the server's WAL: it changes with a failover)
 SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline;
-
--- name: session (of a lane's connection)
--- One plan for every size of batch, of index probes: plans made while a table is empty would scan it.
-SELECT set_config('synchronous_commit', 'on', false), set_config('statement_timeout', '0', false),
-       set_config('idle_in_transaction_session_timeout', :idle_limit::text, false),
-       set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
-       set_config('jit', 'off', false);
-
--- name: session_pool (enqueues and inputs are acknowledged over it)
--- A plan that was made while a table was empty stays for as long as nobody analyzes it: it scans no table.
-SELECT set_config('synchronous_commit', 'on', false), set_config('enable_seqscan', 'off', false),
-       set_config('jit', 'off', false);
-
--- name: session_notifier (hints need no flush)
-SELECT set_config('synchronous_commit', 'off', false);
-
--- name: session_reader (of the hub's fetches, which would take longer to plan than to run)
-SELECT set_config('plan_cache_mode', 'force_generic_plan', false), set_config('enable_seqscan', 'off', false),
-       set_config('jit', 'off', false);

@@ -1,14 +1,9 @@
 -- What `dbosflow doctor` asks. It reads, and needs no right that an engine does not need.
 
--- name: server (this session's place, its clock, and the settings that a role or a pooler can get wrong)
-SELECT current_user AS role, current_database() AS database,
+-- name: server (this session's place and its clock; the one setting for which the server's own is too patient)
+SELECT session_user AS role, current_database() AS database,
        extract(epoch FROM clock_timestamp())::double precision AS clock,
        pg_is_in_recovery() AS standby,
-       current_setting('default_transaction_read_only')::boolean AS read_only,
-       current_setting('synchronous_commit') AS synchronous_commit,
-       current_setting('synchronous_standby_names') <> '' AS synchronous_standbys,
-       (SELECT setting::double precision / 1000 FROM pg_catalog.pg_settings
-        WHERE name = 'statement_timeout') AS statement_timeout,
        (SELECT setting::double precision / 1000 FROM pg_catalog.pg_settings
         WHERE name = 'idle_in_transaction_session_timeout') AS idle_in_transaction_session_timeout;
 

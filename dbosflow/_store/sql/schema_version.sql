@@ -7,10 +7,16 @@ SELECT (SELECT max(version_num) FROM dbosflow.schema_version) AS revision,
 
 -- name: begin_migration
 -- One migration at a time in a database, whoever runs it. The lock goes with its transaction, also when its process is
--- killed, and also behind a pooler. A role's timeouts are meant for its queries, not for waiting here.
+-- killed, and also behind a pooler. A role's timeouts are meant for its queries, not for waiting here. But the locks of
+-- tables are waited for with everybody who works queueing up behind: not long, and whoever vanishes holds none.
+SET LOCAL search_path = pg_catalog;
 SET LOCAL statement_timeout = 0;
 SET LOCAL lock_timeout = 0;
+SET LOCAL default_table_access_method = heap;
+SELECT set_config(name, '0', true) FROM pg_settings WHERE name = 'transaction_timeout';
 SELECT pg_advisory_xact_lock(hashtextextended('dbosflow migrate', 0));
+SET LOCAL lock_timeout = '3s';
+SET LOCAL idle_in_transaction_session_timeout = '1min';
 
 -- name: find_schema
 -- CREATE SCHEMA IF NOT EXISTS asks for the right to create one even where it exists.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from dbosflow._sessions import mending, wrong
 from dbosflow._store.statements import quoted
 from dbosflow.cli.console import duration
 from dbosflow.cli.doctor.finding import Finding, Verdict, judged
@@ -25,8 +26,6 @@ CONNECTIONS = Settings().pool_size + 4
 """What an executing engine opens at most: its pool, the lane, its lease, LISTEN, NOTIFY."""
 
 _FULL = 0.8
-_SHORT_TIMEOUT = 10.0
-"""Seconds: a statement of ours that takes longer is in trouble anyhow."""
 
 
 def judge_connection(connection: AsyncConnection[Any]) -> Finding:
@@ -89,47 +88,31 @@ def judge_listen(delay: float | None, *, is_direct: bool, pooled: bool) -> Findi
     return Finding("listen", Verdict.WARNING, what, advice, facts)
 
 
-def judge_settings(server: Mapping[str, Any], *, pooled: bool) -> Finding:
-    """Settings of the server, database or role that cost promises. Behind a pooler an engine sets none itself."""
-    facts = {name: value for name, value in server.items() if name != "clock"} | {"pooled": pooled}
-    bad = Verdict.PROBLEM if pooled else Verdict.WARNING
-    alter = f"ALTER ROLE {quoted(server['role'])} SET"
+def judge_settings(server: Mapping[str, Any], settings: Mapping[str, str | None], *, pooled: bool) -> Finding:
+    """Settings that cost promises: of the server, and behind a pooler those of the role, which an engine goes by."""
+    facts = {**server, **settings, "pooled": pooled}
+    facts.pop("clock", None)
     complaints: list[Complaint] = []
     if server["standby"]:
         advice = "give the primary's URL, or several hosts with target_session_attrs=read-write"
         complaints.append((Verdict.PROBLEM, "this server is a standby: nothing can be written", advice))
-    elif server["read_only"]:
-        advice = f"{alter} default_transaction_read_only = off (and look at the URL's options)"
-        complaints.append((Verdict.PROBLEM, "transactions are read-only by default", advice))
-    commit = server["synchronous_commit"]
-    if commit == "off" or (commit == "local" and server["synchronous_standbys"]):
-        lost = "a crash of the server" if commit == "off" else "a failover"
-        complaints.append(
-            (
-                bad,
-                f"synchronous_commit is {commit}: {lost} loses what was acknowledged",
-                f"{alter} synchronous_commit = on",
-            )
-        )
-    limit = server["statement_timeout"]
-    if limit and (pooled or limit < _SHORT_TIMEOUT):
-        complaints.append(
-            (
-                Verdict.WARNING,
-                f"statement_timeout is {duration(limit)}: it ends reads and batches",
-                f"{alter} statement_timeout = 0",
-            )
-        )
-    if pooled and not server["idle_in_transaction_session_timeout"]:
+    if not pooled:
+        return judged("settings", complaints, "each session is set as it has to be, whatever its role's are", facts)
+    role, database = quoted(server["role"]), quoted(server["database"])
+    for name, what in wrong(settings).items():
+        statements = " ".join(mending([name], role, database))
+        complaints.append((Verdict.PROBLEM, what, f"{statements} Then have the pooler connect anew"))
+    if not server["idle_in_transaction_session_timeout"]:
         complaints.append(
             (
                 Verdict.WARNING,
                 "idle_in_transaction_session_timeout is not set: a worker that vanishes may keep its lock",
-                f"{alter} idle_in_transaction_session_timeout = '{Settings().lease:g}s'",
+                f"ALTER ROLE {role} SET idle_in_transaction_session_timeout = '{Settings().lease:g}s'",
             )
         )
-    fine = f"it can be written to, synchronous_commit is {commit}, and no time limit is in the way"
-    return judged("settings", complaints, fine, facts)
+    return judged(
+        "settings", complaints, "the role's are as sessions need them, and no time limit is in the way", facts
+    )
 
 
 def judge_limits(found: Mapping[str, Any]) -> Finding:

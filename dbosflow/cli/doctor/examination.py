@@ -77,7 +77,9 @@ class _Examination:
         return judge_listen(delay, is_direct=listen_url is not None, pooled=self._pooled)
 
     async def settings(self) -> Finding:
-        return judge_settings(await doctor.server(self._connection, self._schema), pooled=self._pooled)
+        server = await doctor.server(self._connection, self._schema)
+        settings = await doctor.settings(self._connection, self._schema)
+        return judge_settings(server, settings, pooled=self._pooled)
 
     async def limits(self) -> Finding:
         return judge_limits(await doctor.connections(self._connection, self._schema))
