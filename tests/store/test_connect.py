@@ -266,7 +266,12 @@ def test_a_pool_connects_as_everybody_else_does(database_url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        f"postgresql+psycopg://ann:{SECRET}@db/shop",
+        f"postgresql+psycopg://ann:x@{SECRET}@db/shop",
+        f"postgresql+asyncpg://ann:x/{SECRET}@db/shop",
+        f"postgresql+asyncpg://ann:x?{SECRET}=1@db/shop",
+        f"postgresql+asyncpg://ann:{SECRET}@127.0.0.1/shop?ssl=perhaps",
+        f"mysql://ann:{SECRET}@db/shop",
+        f"postgresql+{SECRET.upper()}-x://ann:{SECRET}@db/shop",
         f"postgresql://ann:x@{SECRET}@db/shop",
         f"postgresql://ann:x/{SECRET}@db/shop",
         f"postgresql://ann:1/{SECRET}@db/shop",
