@@ -23,7 +23,7 @@ from dbosflow.streams.resource import Streams
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Iterable
 
     from dbosflow._runtime.reader import Reading
     from dbosflow.definitions import WorkflowDef
@@ -313,11 +313,11 @@ class Engine(Lifecycle):
         )
         return WorkflowHandle(self._host, self._core, workflow_id, spec.definition)
 
-    def _running(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Coroutine[Any, Any, Any]:
+    async def _running(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if isinstance(current_scope(), Branch):  # the workflow that waits here has the result recorded
-            return self._run_inside(target, args, kwargs)
+            return await self._run_inside(target, args, kwargs)
         spec = spec_of(target)
-        return self._core.run(
+        return await self._core.run(
             spec.definition, args, kwargs, workflow_id=spec.workflow_id, queue=spec.queue, priority=spec.priority
         )
 

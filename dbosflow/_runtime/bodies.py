@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dbosflow._runtime.branch import RunStopped, Strand, ThreadOwner
 from dbosflow._runtime.entries import Ending
+from dbosflow._runtime.exits import is_signal
 from dbosflow._runtime.hands import carried
 from dbosflow._runtime.recorded_values import arguments
 from dbosflow._runtime.scope import set_scope
@@ -92,7 +93,7 @@ class Bodies:
     # -- how it came out ---------------------------------------------------------------------------------------------
 
     def over(self, run: Run, value: Any, error: BaseException | None) -> None:
-        """The body has returned a value, or raised an error: also one of who calls sys.exit(), which ends no engine."""
+        """The body has returned a value, or raised an error, whatever it is: also sys.exit() ends no engine."""
         ending = _ending(run, value, error)
         if run.stopping is None and (run.cancelled or run.conductor is not None):
             self._task(self._conclude(run, ending), run)
@@ -158,9 +159,14 @@ class MainStrand(Strand):
             return super()._resume(resume, *values)
         except StopIteration as done:
             self._bodies.over(run, done.value, None)
-        except BaseException as error:  # noqa: BLE001 (whatever it is, it is how the body came out)
+        except BaseException as error:
             self._bodies.over(run, None, error)
+            if is_signal(error):
+                raise
         raise StopIteration
+
+    def _exited(self, task: asyncio.Task[Any] | None, error: BaseException) -> Any:  # noqa: ARG002 (see Strand)
+        raise error  # it ends no task: the bodies are told
 
 
 _NOT_BEGUN = cast("Coroutine[Any, Any, Any]", None)
@@ -184,7 +190,7 @@ def _ending(run: Run, value: Any, error: BaseException | None) -> Ending | None:
             return Ending(WorkflowStatus.SUCCEEDED, output=run.definition.result.round_trip(value)[0])
         except BaseException as unfit:  # noqa: BLE001 (the code of a type of the user's may raise anything)
             error = unfit
-    if run.stopping is not None or isinstance(error, RunStopped | KeyboardInterrupt):
+    if run.stopping is not None or isinstance(error, RunStopped) or is_signal(error):
         _stop(run, error)
         return None
     if run.cancelled:
@@ -196,7 +202,7 @@ def _ending(run: Run, value: Any, error: BaseException | None) -> Ending | None:
 def _stop(run: Run, error: BaseException) -> None:
     if run.stopping is None:
         run.stop("its task was ended")
-        if not isinstance(error, asyncio.CancelledError | RunStopped):
+        if not isinstance(error, asyncio.CancelledError | RunStopped) and not is_signal(error):
             logger.error("workflow %s: its run ended in an unexpected way", run.workflow_id, exc_info=error)
 
 

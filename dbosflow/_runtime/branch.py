@@ -24,6 +24,7 @@ from types import CodeType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dbosflow._runtime import keys
+from dbosflow._runtime.exits import Contained, contained
 from dbosflow._runtime.undecided import Producer
 from dbosflow.definitions import local_name
 from dbosflow.errors import BranchError
@@ -179,12 +180,24 @@ class Strand(Coroutine[Any, Any, Any]):
         watch.running = self
         try:
             self.waiting = awaited = resume(*values)
-        except BaseException:
+        except (SystemExit, KeyboardInterrupt) as error:
+            task = self.task
             self._finish()
+            return self._exited(task, error)
+        except BaseException as error:
+            self._finish()
+            if run.stopping is not None and not isinstance(error, StopIteration):
+                # The branch was cancelled, whatever it made of that: else a group that is over before it, and asyncio
+                # where nobody awaits it, would complain of an error.
+                raise asyncio.CancelledError(str(run.stopping)) from None
             raise
         finally:
             _running.strand = watch.running = before
         return awaited
+
+    def _exited(self, task: asyncio.Task[Any] | None, error: BaseException) -> Any:
+        """Its code has raised what ends programs: it ends this task alone."""
+        return contained(task, error)
 
     def _enter(self) -> None:
         self.begun = True
@@ -360,12 +373,12 @@ class BranchTaskFactory:
         **options: Any,
     ) -> asyncio.Task[Any]:
         """Makes a task, as ``loop.create_task`` asks for it."""
-        maker = running_strand()
+        maker, scope = running_strand(), SCOPE.get() if context is None else context.get(SCOPE)
         strand = None
-        if maker is not None and not maker.operating and maker.branch.run.active:
-            scope = SCOPE.get() if context is None else context.get(SCOPE)
-            if scope is not None:
-                coro = strand = _strand(coro, maker)
+        if maker is not None and not maker.operating and maker.branch.run.active and scope is not None:
+            coro = strand = _strand(coro, maker)
+        elif hasattr(scope, "run"):  # in a step, or a branch that is over: the coroutine is the user's all the same
+            coro = Contained(coro)
         if context is not None:
             options["context"] = context
         if self.previous is None:

@@ -135,6 +135,11 @@ class Core:
         finally:
             await self.observer.close()
 
+    def loop_died(self) -> None:
+        """Nothing runs on its loop any more: threads that wait for it in workflows are told."""
+        if self._executor is not None:
+            self._executor.runner.stop_all("the engine's event loop has ended")
+
     async def _is_pooled(self) -> bool:
         """Connects, and finds out whether a pooler in transaction mode stands between.
 

@@ -44,11 +44,11 @@ def drive(operation: Coroutine[Any, Any, T]) -> T:
 
 
 def carried(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Calls ``function`` for a future, which cannot carry ``StopIteration``: it becomes what coroutines make of it."""
+    """Calls ``function`` for a future, which cannot carry what ends a generator: that becomes a ``RuntimeError``."""
     try:
         return function(*args, **kwargs)
-    except StopIteration as error:
-        msg = "function raised StopIteration"
+    except (StopIteration, GeneratorExit) as error:
+        msg = f"function raised {type(error).__name__}"
         raise RuntimeError(msg) from error
 
 

@@ -3,16 +3,22 @@
 Under ``async with`` the engine lives on the caller's loop and nothing hops. Under ``with`` it lives on a loop in a
 thread. Either way blocking calls work from any thread that has no running loop, and awaitable calls from any loop.
 Ctrl-C in a blocking call cancels what it waited for, *and waits* for that.
+
+A loop in a thread runs until the engine closes, whatever code on it raises. Should it end all the same, everybody who
+waits for something on it is told so at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import logging
 import os
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from dbosflow._runtime.exits import Contained
 from dbosflow.errors import BlockingCallError, EngineClosedError
 
 if TYPE_CHECKING:
@@ -20,6 +26,8 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+logger = logging.getLogger("dbosflow.engine")
 
 _LONGEST_START = 5.0
 
@@ -50,24 +58,34 @@ class Host:
         self._ready = threading.Event()
         self._failure: BaseException | None = None
         """Why there is no loop."""
+        self._stopping = False
+        self._calls: set[_Call[Any]] = set()
+        """What somebody on another thread or loop waits for."""
+        self.on_death: Callable[[], None] = lambda: None
+        """Hears that the loop has ended by itself: nothing will run on it any more."""
         self._process = _process.number
 
     def attach(self) -> None:
         """Lives on the running loop."""
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._failure = asyncio.get_running_loop(), None
         self._process = _process.number
 
     def start(self) -> None:
         """Lives on a new loop in a background thread."""
         self._process = _process.number
+        self._stopping, self._failure = False, None
         self._ready.clear()
-        self._thread = threading.Thread(target=self._serve, name="dbosflow-loop", daemon=True)
-        self._thread.start()
+        thread = self._thread = threading.Thread(target=self._serve, name="dbosflow-loop", daemon=True)
+        thread.start()
         self._ready.wait()
+        if self.is_dead:
+            self._thread = None
+            thread.join()
+            self._refuse()
+
+    def _refuse(self) -> None:
         failure, self._failure = self._failure, None
         if failure is not None:
-            self._thread.join()
-            self._thread = None
             raise failure
 
     def stop(self) -> None:
@@ -75,7 +93,9 @@ class Host:
         thread, self._thread = self._thread, None
         # Ctrl-C may have come before the thread said that it runs.
         if thread is not None and self._ready.wait(_LONGEST_START) and self._loop is not None:
-            self._loop.call_soon_threadsafe(self._loop.stop)
+            self._stopping = True
+            with suppress(RuntimeError):  # it has ended by itself
+                self._loop.call_soon_threadsafe(self._loop.stop)
             thread.join()
         self._loop = None
 
@@ -85,12 +105,19 @@ class Host:
         return self._loop is not None and self._process != _process.number
 
     @property
+    def is_dead(self) -> bool:
+        """Whether its loop has ended by itself."""
+        return self._failure is not None
+
+    @property
     def loop(self) -> asyncio.AbstractEventLoop:
         """The engine's loop."""
         loop = self._loop
         if self._process != _process.number and loop is not None:
             msg = "this engine was opened in a parent process and does not survive a fork; call open() in each process"
             raise EngineClosedError(msg)
+        if self._failure is not None:
+            raise _ended(self._failure)
         if loop is None or loop.is_closed():
             msg = (
                 "the engine is not open: use it in `with Engine(...)` or `async with Engine(...)`, or call open() first"
@@ -103,14 +130,17 @@ class Host:
         refuse_on_loop(twin)
         loop = self.loop
         call = _Call(lambda: function(*args, **kwargs))
+        self._calls.add(call)
         try:
-            loop.call_soon_threadsafe(call.begin)
+            self._send(loop, call.begin)
             return call.done.result()
         except BaseException:
             if not call.done.done():  # Ctrl-C, wherever it came: also before the loop knew of the call
-                loop.call_soon_threadsafe(call.abandon)
+                self._send(loop, call.abandon)
                 concurrent.futures.wait([call.done])
             raise
+        finally:
+            self._calls.discard(call)
 
     def bridge(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
         """What to await for ``coroutine`` to run on the engine's loop, from whichever loop this is."""
@@ -121,7 +151,27 @@ class Host:
             raise
         if asyncio.get_running_loop() is loop:
             return coroutine
-        return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(coroutine, loop))
+        return self._bridged(loop, coroutine)
+
+    async def _bridged(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+        call = _Call(lambda: coroutine)
+        self._calls.add(call)
+        try:
+            self._send(loop, call.begin)
+            return await asyncio.wrap_future(call.done)
+        except asyncio.CancelledError:
+            self._send(loop, call.abandon)
+            raise
+        finally:
+            self._calls.discard(call)
+            if not call.has_begun:
+                coroutine.close()
+
+    def _send(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+        try:
+            loop.call_soon_threadsafe(callback)
+        except RuntimeError as error:  # closed since it was looked at
+            raise _ended(self._failure or error) from None
 
     def _serve(self) -> None:
         # Not asyncio.Runner: that starts a thread when it closes, and at exit there are no new ones.
@@ -133,14 +183,42 @@ class Host:
             return
         loop.call_soon(self._ready.set)
         try:
-            loop.run_forever()
+            self._run(loop)
             loop.run_until_complete(_end_tasks())
+        except BaseException as error:  # noqa: BLE001 (nobody else hears of it)
+            self._died(error)
         finally:
-            loop.close()
+            with suppress(RuntimeError):
+                loop.close()
+            self._tell_dead()
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Runs the loop until it is asked to end by :meth:`stop`."""
+        while True:
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                # Of some callback, since this is not the main thread. What else was to be called is called next.
+                logger.error("code on the engine's event loop has raised %r; the engine goes on", error)  # noqa: TRY400 (it is nobody's here)
+            else:
+                if self._stopping:
+                    return
+                logger.error("code on the engine's event loop has stopped it; the engine goes on")
+
+    def _died(self, error: BaseException) -> None:
+        logger.critical("the engine's event loop has ended: its workflows go on elsewhere", exc_info=error)
+        self._failure = error
+        self._ready.set()
+        self.on_death()
+
+    def _tell_dead(self) -> None:
+        """Tells whoever waits for what will not come any more. The loop is closed: who comes now hears it there."""
+        for call in tuple(self._calls):
+            call.fail(_ended(self._failure))
 
 
 class _Call(Generic[T]):
-    """What a thread waits for on the engine's loop. Its methods run there, in order.
+    """What somebody on another thread or loop waits for. Its methods run on the engine's, in order.
 
     The coroutine is made there, too: Ctrl-C in the waiting thread cannot come between its making and its start.
     """
@@ -149,30 +227,58 @@ class _Call(Generic[T]):
         self.done: concurrent.futures.Future[T] = concurrent.futures.Future()
         self._function = function
         self._task: asyncio.Task[T] | None = None
+        self._abandoned = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its coroutine is some task's by now."""
+        return self._task is not None
 
     def begin(self) -> None:
         """Starts it."""
-        self._task = asyncio.get_running_loop().create_task(self._function())
-        self._task.add_done_callback(self._tell)
+        if self._abandoned:
+            return
+        try:
+            self._task = asyncio.get_running_loop().create_task(Contained(self._function()))
+        except BaseException as error:  # noqa: BLE001 (whoever waits is told)
+            self.fail(error)
+        else:
+            self._task.add_done_callback(self._tell)
 
     def abandon(self) -> None:
         """Ends it, begun or not."""
+        self._abandoned = True
         if self._task is None:
             self._cancelled()
         else:
             self._task.cancel()
 
+    def fail(self, error: BaseException) -> None:
+        """Tells that it has come to nothing."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
     def _tell(self, task: asyncio.Task[T]) -> None:
+        if self.done.done():
+            return
         if task.cancelled():
-            self._cancelled()
+            if self._abandoned:
+                self._cancelled()
+            else:
+                self.fail(_ended(None))
         elif (error := task.exception()) is not None:
             self.done.set_exception(error)
         else:
             self.done.set_result(task.result())
 
     def _cancelled(self) -> None:
-        self.done.cancel()
-        self.done.set_running_or_notify_cancel()
+        if self.done.cancel():
+            self.done.set_running_or_notify_cancel()
+
+
+def _ended(why: BaseException | None) -> EngineClosedError:
+    reason = "" if why is None else f": {type(why).__name__}: {why}"
+    return EngineClosedError(f"the engine's event loop has ended{reason}; its workflows go on elsewhere")
 
 
 async def _end_tasks() -> None:

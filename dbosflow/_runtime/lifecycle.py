@@ -52,6 +52,7 @@ class Lifecycle:
         try:
             self._host.start()
             core = self._new_core(database.url)
+            self._host.on_death = core.loop_died
             self._host.call("open_async", core.open)
         except BaseException:
             self._host.stop()
@@ -71,7 +72,8 @@ class Lifecycle:
         if core is None:
             return
         try:
-            self._host.call("close_async", core.close)
+            if not self._host.is_dead:  # then there is nothing left to close it on
+                self._host.call("close_async", core.close)
         finally:
             self._host.stop()
             self._leave_database()

@@ -23,7 +23,17 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from dbosflow import serde
 from dbosflow._runtime.entries import Place, Record
-from dbosflow._runtime.operations import MayBeGivenUp, Operation, attempt_once, failure_again, in_time, recorded
+from dbosflow._runtime.exits import Contained
+from dbosflow._runtime.operations import (
+    MayBeGivenUp,
+    Operation,
+    attempt_once,
+    failure_again,
+    in_time,
+    is_outcome,
+    recorded,
+    running_task,
+)
 from dbosflow._runtime.scope import Attempt, set_scope
 from dbosflow._store.step import Past
 from dbosflow.errors import DbosflowError
@@ -62,17 +72,19 @@ async def for_each(
     run = branch.run
     with Operation(branch, settings.name, f"for_each({settings.name!r})") as key:
         record = recorded(branch, key, "for_each")
-        live: Exception | None = None
+        live: BaseException | None = None
         async with MayBeGivenUp(hands, branch, key):
             if record is not None:
                 await hands.recall(run, key)
                 output, error = record.output, record.error
             else:
-                loop = Loop(branch, key, reading, handler, settings)
+                loop, task = Loop(branch, key, reading, handler, settings), running_task()
                 error = None
                 try:
                     await hands.wait(run, loop.run(), awaits=reading.workflow_id)
-                except Exception as failure:  # noqa: BLE001 (the handler's or the stream's: the loop's outcome)
+                except BaseException as failure:  # the handler's or the stream's: the loop's outcome
+                    if not is_outcome(failure, task):
+                        raise
                     live, error = failure, dump_error(failure)
                 output = json.dumps(loop.sums)
                 await hands.commit(run, Record(key, "for_each", output=output, error=error))
@@ -269,7 +281,7 @@ class Loop:
         """A task that is no branch of the workflow."""
         context = copy_context()
         context.run(set_scope, None)
-        return asyncio.get_running_loop().create_task(work, context=context)
+        return asyncio.get_running_loop().create_task(Contained(work), context=context)
 
 
 @dataclass(frozen=True, slots=True)

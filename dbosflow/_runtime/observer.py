@@ -167,6 +167,6 @@ class Observer:
             for hook in tuple(self._hooks.get(event.event, ())):
                 try:
                     hook(event)
-                except Exception:
+                except BaseException:  # this thread is for all observers
                     self._failed += 1
                     logger.exception("an observer of the event %r failed", event.event)

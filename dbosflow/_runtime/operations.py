@@ -10,7 +10,9 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._runtime.branch import RunStopped
 from dbosflow._runtime.entries import Record
+from dbosflow._runtime.exits import is_signal
 from dbosflow._runtime.keys import GIVEN_UP, WOKEN
 from dbosflow._runtime.recorded_values import load
 from dbosflow._runtime.scope import Attempt
@@ -171,15 +173,15 @@ async def attempt_once(
     hands: Hands, attempt: Attempt, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Record, Any, BaseException | None]:
     """Runs the body once: the record of its outcome, and its value or error."""
-    began = time.monotonic()
+    began, task = time.monotonic(), running_task()
     record = Record(attempt.key, "step", attempt=attempt.name)
     value: Any = None
     failure: BaseException | None = None
     try:
         returned = await hands.call(attempt, step, args, kwargs)
         record.output, value = step.result.round_trip(returned)
-    except (Exception, SystemExit, asyncio.CancelledError) as error:  # whatever the body raises is its outcome
-        if isinstance(error, asyncio.CancelledError) and _is_being_cancelled():
+    except BaseException as error:
+        if not is_outcome(error, task):
             raise
         failure = error
         record.error = dump_error(error)
@@ -189,13 +191,21 @@ async def attempt_once(
     return record, value, failure
 
 
-def _is_being_cancelled() -> bool:
-    """Whether somebody cancels the running task; else a ``CancelledError`` is the body's own, of a task inside it."""
-    try:
-        task = asyncio.current_task()
-    except RuntimeError:  # a thread
+def is_outcome(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Whether what a function, called in ``task``, has raised is how it came out, and not the end of this pass."""
+    if isinstance(error, RunStopped) or is_signal(error):
         return False
-    return task is not None and task.cancelling() > 0
+    if isinstance(error, asyncio.CancelledError):  # else it is the body's own, of a task inside it
+        return task is None or not task.cancelling()
+    return not isinstance(error, GeneratorExit) or running_task() is task  # else its coroutine is thrown away
+
+
+def running_task() -> asyncio.Task[Any] | None:
+    """The task that runs here; ``None`` on a thread of a sync workflow."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
 
 
 def _outcome(run: Run, record: Recorded, step: StepDef) -> Any:

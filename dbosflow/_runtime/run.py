@@ -15,6 +15,7 @@ from dbosflow._runtime.buffer import Buffer
 from dbosflow._runtime.conductor import Conductor
 from dbosflow._runtime.contradiction import contradiction
 from dbosflow._runtime.entries import Mark, Record
+from dbosflow._runtime.exits import is_signal
 from dbosflow._runtime.keys import hands_on
 from dbosflow._runtime.order import Order
 from dbosflow._runtime.plain_timers import PlainTimers
@@ -347,7 +348,9 @@ class Run:
         for tell in listeners:
             try:
                 tell()
-            except Exception:
+            except BaseException as error:
+                if is_signal(error):
+                    raise
                 logger.exception("workflow %s: a listener for its cancellation failed", self.workflow_id)
         for call in self.calls:
             call.cancel()

@@ -265,8 +265,12 @@ class Runner:
 
     def lane_lost(self) -> None:
         """Every run of the lane is owned elsewhere, or will be."""
+        self.stop_all("the lease of this worker is lost")
+
+    def stop_all(self, why: str) -> None:
+        """Stops every run."""
         for run in tuple(self._runs.values()):
-            self._stop(run, "the lease of this worker is lost")
+            self._stop(run, why)
 
     def moved(self, run: Run) -> None:
         """The tables are not what ``run`` remembers: it begins a new pass from its history."""

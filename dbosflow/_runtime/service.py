@@ -8,6 +8,7 @@ import logging
 import random
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._runtime.exits import is_signal
 from dbosflow.errors import EngineClosedError
 
 if TYPE_CHECKING:
@@ -60,14 +61,18 @@ class Service:
             self._woken.clear()
             try:
                 again = await self.work_once()
-            except Exception as error:  # noqa: BLE001 (a service outlives what it meets)
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:
+                if is_signal(error):
+                    raise
                 await self._failed(error)
                 continue
             self._failures = 0
             if not again:
                 await self._pause(self._interval)
 
-    async def _failed(self, error: Exception) -> None:
+    async def _failed(self, error: BaseException) -> None:
         self._failures += 1
         pause = min(FIRST_BACKOFF * 2 ** min(self._failures, 10), LONGEST_BACKOFF)
         level = logging.WARNING if self._failures < 5 else logging.ERROR  # noqa: PLR2004 (some seconds of trying)

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import sys
+import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,9 +16,10 @@ import pytest
 
 from dbosflow._runtime import host
 from dbosflow._runtime.host import Host
+from dbosflow.errors import EngineClosedError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 
@@ -80,3 +84,84 @@ def test_ctrl_c_leaves_nothing_behind_wherever_it_comes(running: Host) -> None:
             break
     assert n > 20
     assert running.call("answer_async", answer, 0) == 0
+
+
+def test_whoever_asks_is_told_what_its_call_could_not_begin_with(running: Host) -> None:
+    """What makes the coroutine may raise, too: a slip in its arguments must not be waited for."""
+
+    def broken() -> Any:
+        raise ValueError("no such thing")
+
+    with pytest.raises(ValueError, match="no such thing"):
+        running.call("answer_async", broken)
+
+
+def exits() -> None:
+    raise SystemExit(3)
+
+
+def stops() -> None:
+    asyncio.get_running_loop().stop()
+
+
+@pytest.mark.parametrize("ending", [exits, stops])
+def test_code_on_the_loop_cannot_end_it(
+    running: Host, caplog: pytest.LogCaptureFixture, ending: Callable[[], None]
+) -> None:
+    """In a callback of its own, say, where nobody awaits it. It is said, and all that waits goes on."""
+
+    async def waiting() -> str:
+        asyncio.get_running_loop().call_soon(ending)
+        await asyncio.sleep(0.01)
+        return "done"
+
+    assert running.call("answer_async", waiting) == "done"
+    assert running.call("answer_async", waiting) == "done"
+    assert [level for name, level, _ in caplog.record_tuples if name == "dbosflow.engine"] == [logging.ERROR] * 2
+
+
+class Mortal(asyncio.SelectorEventLoop):
+    """A loop that ends once its selector fails."""
+
+    def die(self) -> None:
+        def select(_timeout: float | None = None) -> Any:
+            raise OSError("the selector is gone")
+
+        self._selector.select = select  # type: ignore[attr-defined]
+
+
+def test_a_loop_that_ends_all_the_same_tells_whoever_waits(caplog: pytest.LogCaptureFixture) -> None:
+    """At once: blocking calls, awaits of other loops, threads of workflows, and who comes later."""
+    running, died = Host(Mortal), threading.Event()
+    running.on_death = died.set
+    running.start()
+
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    async def die() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, Mortal)
+        loop.call_later(0.05, loop.die)
+        await waits()
+
+    def call() -> BaseException:
+        with pytest.raises(EngineClosedError, match="the selector is gone") as caught:
+            running.call("wait_async", waits)
+        return caught.value
+
+    async def awaits() -> None:
+        with pytest.raises(EngineClosedError, match="the selector is gone"):
+            await running.bridge(waits())
+
+    with ThreadPoolExecutor(4) as pool:
+        told: list[Future[Any]] = [pool.submit(call), pool.submit(call), pool.submit(asyncio.run, awaits())]
+        with pytest.raises(EngineClosedError, match="the selector is gone"):
+            running.call("die_async", die)
+        for one in told:
+            one.result(timeout=10)
+    assert died.is_set()
+    assert "CRITICAL" in [record.levelname for record in caplog.records]
+    call()
+    asyncio.run(awaits())
+    running.stop()

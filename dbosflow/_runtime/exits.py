@@ -1,0 +1,117 @@
+"""What ends a whole program, raised in code that runs in an engine: Ctrl-C stays that, all else is an outcome.
+
+``sys.exit()`` in a library, or a ``KeyboardInterrupt`` that code raises by itself, ends the step or the workflow that
+it is raised in. asyncio hands both to whoever awaits their task, and then lets them out of the event loop all the same:
+that would end the engine, and with it everybody else's work. So a task that runs a user's code is made of a
+:class:`Contained` coroutine, which keeps the first half of that and leaves the second away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dis
+import signal
+import threading
+from collections.abc import Coroutine, Generator
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import CodeType
+
+_RAISE = dis.opmap["RAISE_VARARGS"]
+
+
+def is_signal(error: BaseException) -> bool:
+    """Whether a signal has raised ``error``, as Ctrl-C does: then it is meant for the program, and no outcome.
+
+    Signals arrive in the main thread only. Python's own handler leaves no frame, so the innermost one is wherever the
+    program was just then, and not at a ``raise``; a handler of asyncio's or of the user's is among the frames itself.
+    """
+    if not isinstance(error, KeyboardInterrupt | SystemExit):
+        return False
+    if threading.current_thread() is not threading.main_thread():
+        return False
+    places = _places(error)
+    if not {code for code, _ in places}.isdisjoint(_handlers()):
+        return True
+    if not places or isinstance(error, SystemExit) or signal.getsignal(signal.SIGINT) != signal.default_int_handler:
+        return False
+    code, at = places[-1]
+    return code.co_code[at] != _RAISE
+
+
+def _places(error: BaseException) -> list[tuple[CodeType, int]]:
+    """The code that it came through and at which instruction of that, the innermost last."""
+    found, entry = [], error.__traceback__
+    while entry is not None:
+        found.append((entry.tb_frame.f_code, entry.tb_lasti))
+        entry = entry.tb_next
+    return found
+
+
+def _handlers() -> set[CodeType]:
+    """The code of the signal handlers that are written in Python."""
+    found = set()
+    for number in signal.valid_signals():
+        handler: Any = signal.getsignal(number)
+        while isinstance(handler, partial):
+            handler = handler.func
+        code = getattr(handler, "__code__", None) or getattr(type(handler).__call__, "__code__", None)
+        if code is not None:
+            found.add(code)
+    return found
+
+
+def contained(task: asyncio.Task[Any] | None, error: BaseException) -> Any:
+    """Makes ``error`` the outcome of the running ``task``; what its coroutine is to yield then, never to be resumed.
+
+    Raises it if that cannot be, or if it is a signal's: then it ends the loop, as it is meant to.
+    """
+    if is_signal(error) or not isinstance(task, asyncio.Future) or task.done():
+        raise error
+    asyncio.Future.set_exception(task, error)  # what a task does, too, before it raises the error once more
+    return next(task.get_loop().create_future().__await__())
+
+
+class Contained(Coroutine[Any, Any, Any]):
+    """A coroutine that ends its task at most, and never the loop. To whoever looks at the task it is the other one."""
+
+    __slots__ = ("_coroutine",)
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+
+    def send(self, value: Any) -> Any:
+        """Resumes it."""
+        return self._resume(self._coroutine.send, value)
+
+    def throw(self, *error: Any) -> Any:
+        """Resumes it with an error."""
+        return self._resume(self._coroutine.throw, *error)
+
+    def close(self) -> None:
+        """Closes it."""
+        self._coroutine.close()
+
+    def _resume(self, resume: Callable[..., Any], *values: Any) -> Any:
+        try:
+            return resume(*values)
+        except (SystemExit, KeyboardInterrupt) as error:
+            return contained(asyncio.current_task(), error)
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        return self  # it has a generator's methods
+
+    def __iter__(self) -> Contained:
+        return self
+
+    def __next__(self) -> Any:
+        return self.send(None)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._coroutine, name)
+
+    def __repr__(self) -> str:
+        return repr(self._coroutine)

@@ -1,0 +1,122 @@
+"""Ctrl-C is told apart from code that raises the same by itself."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import signal
+import sys
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dbosflow._runtime.exits import Contained, is_signal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+
+def caught(raising: Callable[[], object]) -> BaseException:
+    try:
+        raising()
+    except BaseException as error:  # noqa: BLE001 (it is looked at)
+        return error
+    raise AssertionError
+
+
+def by_itself() -> None:
+    raise KeyboardInterrupt
+
+
+def in_a_pool() -> None:
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        pool.submit(by_itself).result()
+
+
+def on_a_loop() -> None:
+    async def main() -> None:
+        await asyncio.to_thread(by_itself)
+
+    loop = asyncio.new_event_loop()
+    try:
+        loop.run_until_complete(main())
+    finally:
+        loop.close()
+
+
+def again() -> None:
+    with contextlib.suppress(ValueError):
+        by_itself()
+
+
+@pytest.mark.parametrize("raising", [by_itself, in_a_pool, on_a_loop, again, sys.exit])
+def test_what_code_raises_by_itself_is_no_signal(raising: Callable[[], object]) -> None:
+    """Whichever way it came to the main thread."""
+    assert not is_signal(caught(raising))
+    assert not is_signal(ValueError())
+    assert not is_signal(KeyboardInterrupt())
+
+
+def passed_on() -> None:
+    """As a ``finally`` does it."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    finally:
+        asyncio.new_event_loop().close()
+
+
+def raising_handler(*_: object) -> None:
+    raise KeyboardInterrupt
+
+
+def exiting_handler(*_: object) -> None:
+    sys.exit(1)
+
+
+class Handler:
+    """One that is an object."""
+
+    def __call__(self, *_: object) -> None:
+        raise KeyboardInterrupt
+
+
+@contextlib.contextmanager
+def handling(handler: Any) -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [signal.default_int_handler, raising_handler, exiting_handler, partial(raising_handler, 1), Handler()],
+    ids=["Python's", "a function", "one that exits", "a partial", "an object"],
+)
+def test_a_signals_is_one(handler: Any) -> None:
+    """Python's own handler, asyncio's and any other; also where it came through a ``finally``."""
+    with handling(handler):
+        assert is_signal(caught(partial(signal.raise_signal, signal.SIGINT)))
+        assert is_signal(caught(passed_on))
+
+
+def test_a_contained_coroutine_ends_its_task_only() -> None:
+    """The task is over as it would be, and the loop goes on; its future is what others see."""
+
+    async def exiting() -> None:
+        await asyncio.sleep(0)
+        sys.exit(3)
+
+    async def main() -> str:
+        loop = asyncio.get_running_loop()
+        task: asyncio.Task[None] = loop.create_task(Contained(exiting()))
+        found = await asyncio.gather(task, return_exceptions=True)
+        assert repr(found) == "[SystemExit(3)]"
+        assert not task.cancelled()
+        assert not task.cancel()
+        return "went on"
+
+    assert asyncio.run(main()) == "went on"
