@@ -18,10 +18,19 @@ DEFAULT_DATA_DIR = Path(".dbosflow")
 DEFAULT_QUEUE = "default"
 
 LONGEST_SCHEMA = 50
-"""In characters: with a prefix and a part's name it is that of a NOTIFY channel, which Postgres would cut at 63."""
+"""In bytes: with a prefix and a part's name it is that of a NOTIFY channel, which Postgres would cut at 63."""
 
 MAX_IDENTIFIER = 512
-"""The longest workflow id, stream key or queue name, in characters."""
+"""The longest workflow id, stream key, queue or other name, in bytes of UTF-8. A few go into one entry of an index,
+which takes 2,704 bytes."""
+LARGEST_INTEGER = 2**31 - 1
+"""What a column of type ``integer`` holds at most."""
+LARGEST_OFFSET = 2**62
+"""The largest offset, or number of bytes: half of what a ``bigint`` holds, so that sums fit, too."""
+LARGEST_PART = 256 * 1024 * 1024
+"""The most bytes that go into one parameter of a statement: Postgres takes a message of up to 1 GB."""
+LONGEST_DURATION = 36525 * 24 * 3600.0
+"""In seconds, a hundred years: Python's timers and Postgres's intervals take it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,47 +89,72 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name in ("lease", "connect_timeout", "safety_poll", "fast_poll", "replay_grace", "slow_callback"):
-            if not getattr(self, name) > 0:
-                _refuse(name, getattr(self, name), "a number of seconds above 0")
-        if not self.grace >= 0:
-            _refuse("grace", self.grace, "a number of seconds, 0 or more")
-        for name in ("max_recoveries", "pool_size", "workflow_threads", "waiting_threads", "step_threads"):
-            if getattr(self, name) < 1:
-                _refuse(name, getattr(self, name), "a whole number of at least 1")
-        for name in ("batch_bytes", "block_values", "block_bytes", "buffer_bytes", "value_bytes"):
-            if getattr(self, name) < 1:
-                _refuse(name, getattr(self, name), "at least 1")
-        check_identifier("schema", self.schema, longest=LONGEST_SCHEMA)
-        self._check_limits()
-
-    def _check_limits(self) -> None:
-        for name in ("stream_values", "stream_bytes"):
-            limit = getattr(self, name)
-            if limit is not None and limit < 1:
-                _refuse(name, limit, "at least 1, or None for no limit")
+            check_seconds(f"setting {name}", getattr(self, name), above_zero=True)
+        check_seconds("setting grace", self.grace)
         for name in ("buffer_timeout", "compact_every"):
-            limit = getattr(self, name)
-            if limit is not None and not limit > 0:
-                _refuse(name, limit, "a number of seconds above 0, or None")
+            if getattr(self, name) is not None:
+                check_seconds(f"setting {name}", getattr(self, name), above_zero=True, or_none=True)
+        for names, most in _COUNTS.items():
+            for name in names:
+                check_whole(f"setting {name}", getattr(self, name), 1, most)
+        for name in ("stream_values", "stream_bytes"):
+            if getattr(self, name) is not None:
+                check_whole(f"setting {name}", getattr(self, name), 1, LARGEST_OFFSET, or_none=True)
+        check_identifier("schema", self.schema, longest=LONGEST_SCHEMA)
+
+
+_COUNTS = {
+    ("max_recoveries", "pool_size", "workflow_threads", "waiting_threads", "step_threads"): LARGEST_INTEGER,
+    ("block_values",): LARGEST_INTEGER,
+    ("batch_bytes", "block_bytes", "value_bytes"): LARGEST_PART,
+    ("buffer_bytes",): LARGEST_OFFSET,
+}
+"""The settings that count, and how far."""
 
 
 def check_identifier(what: str, value: object, *, longest: int = MAX_IDENTIFIER) -> str:
     """``value`` if it can name a ``what``; else a :class:`ConfigurationError` that says what can."""
-    if not isinstance(value, str) or not value or len(value) > longest or "\0" in value or not _encodes(value):
-        shown = repr(value) if len(repr(value)) < 80 else repr(value)[:77] + "..."  # noqa: PLR2004 (fits a line)
-        msg = f"{what} {shown} must be a text of 1 to {longest} characters without NUL or lone surrogates"
+    if not isinstance(value, str) or not value or _size(value) > longest or "\0" in value:
+        msg = f"{what} {_shown(value)} must be a text of 1 to {longest} bytes in UTF-8, without NUL or lone surrogates"
         raise ConfigurationError(msg)
     return value
 
 
-def _encodes(value: str) -> bool:
+def check_whole(what: str, value: object, least: int, most: int, *, or_none: bool = False) -> int:
+    """``value`` if it is a whole number in this range; else a :class:`ConfigurationError` that says so."""
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        msg = f"{what}={_shown(value)} must be a whole number from {least} to {most}{', or None' * or_none}"
+        raise ConfigurationError(msg)
+    return value
+
+
+def check_seconds(what: str, value: object, *, above_zero: bool = False, or_none: bool = False) -> float:
+    """``value`` if it is a duration that timers and the database take; else a :class:`ConfigurationError`."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not 0 <= value <= LONGEST_DURATION or (above_zero and not value):  # type: ignore[operator]  # a number
+        bounds = f"{'above 0' if above_zero else 'of 0 or more'}, up to {LONGEST_DURATION:.0f} (a hundred years)"
+        msg = f"{what}={_shown(value)} must be a number of seconds {bounds}{', or None' * or_none}"
+        raise ConfigurationError(msg)
+    return value  # type: ignore[return-value]  # a number
+
+
+def check_timeout(what: str, value: object) -> None:
+    """Refuses what is neither a duration nor ``None``."""
+    if value is not None:
+        check_seconds(what, value, or_none=True)
+
+
+def _size(text: str) -> float:
+    """In bytes of UTF-8; infinite if it has none."""
     try:
-        value.encode()
+        return len(text.encode())
     except UnicodeEncodeError:
-        return False
-    return True
+        return float("inf")
 
 
-def _refuse(name: str, value: object, wanted: str) -> None:
-    msg = f"setting {name}={value!r} must be {wanted}"
-    raise ConfigurationError(msg)
+def _shown(value: object) -> str:
+    try:
+        text = repr(value)
+    except ValueError:  # an integer of more digits than Python prints
+        text = "a number of thousands of digits"
+    return text if len(text) < 80 else f"{text[:77]}..."  # noqa: PLR2004 (fits a line)

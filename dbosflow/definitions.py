@@ -15,7 +15,7 @@ from functools import cached_property
 from types import MethodType
 from typing import Any, get_args, get_origin
 
-from dbosflow.config import check_identifier
+from dbosflow.config import LARGEST_INTEGER, check_identifier, check_seconds, check_whole
 from dbosflow.errors import ConfigurationError, DefinitionError, SerializationError
 from dbosflow.serde import Codec, brief, faithful_types, for_people, object_type
 
@@ -35,12 +35,13 @@ class RetryPolicy:
     retry_on: tuple[type[Exception], ...] = (Exception,)
 
     def __post_init__(self) -> None:
-        if self.max_attempts < 1:
-            _refuse_policy("max_attempts", self.max_attempts, "a whole number of at least 1")
-        if self.interval < 0 or self.max_interval < 0:
-            _refuse_policy("interval and max_interval", (self.interval, self.max_interval), "seconds, 0 or more")
-        if self.backoff < 1:
-            _refuse_policy("backoff", self.backoff, "a factor of at least 1")
+        check_whole("a step's max_attempts", self.max_attempts, 1, LARGEST_INTEGER)
+        check_seconds("a step's interval", self.interval)
+        check_seconds("a step's max_interval", self.max_interval)
+        factor: object = self.backoff
+        if not isinstance(factor, int | float) or isinstance(factor, bool) or not 1 <= factor < float("inf"):
+            msg = f"a step's backoff={factor!r} must be a factor of at least 1"
+            raise ConfigurationError(msg)
 
     def delay_after(self, failures: int) -> float:
         """Seconds to wait after so many failed attempts."""
@@ -286,8 +287,3 @@ def _home(function: Function) -> tuple[str | None, str | None]:
 
 def _where(function: Function) -> str:
     return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"
-
-
-def _refuse_policy(name: str, value: object, wanted: str) -> None:
-    msg = f"a step's {name}={value!r} must be {wanted}"
-    raise ConfigurationError(msg)

@@ -11,9 +11,8 @@ from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.lifecycle import Lifecycle
 from dbosflow._runtime.scope import current_scope
 from dbosflow._store.workflow import WorkflowFilter
-from dbosflow.config import DEFAULT_QUEUE, check_identifier
+from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_seconds, check_whole
 from dbosflow.definitions import registry
-from dbosflow.errors import ConfigurationError
 from dbosflow.handles import WorkflowHandle
 from dbosflow.streams import StreamChannel, StreamReader
 from dbosflow.streams.declared import key_of
@@ -117,10 +116,12 @@ class Engine(Lifecycle):
 
     def list_steps(self, workflow_id: str) -> list[StepInfo]:
         """Blocking twin of :meth:`list_steps_async`."""
+        check_identifier("workflow id", workflow_id)
         return self._host.call("list_steps_async", self._core.tables.steps, workflow_id)
 
     async def list_steps_async(self, workflow_id: str) -> list[StepInfo]:
         """A workflow's records, in the order they were made."""
+        check_identifier("workflow id", workflow_id)
         return await self._host.bridge(self._core.tables.steps(workflow_id))
 
     # -- streams -----------------------------------------------------------------------------------------------------
@@ -327,17 +328,9 @@ class Engine(Lifecycle):
 
 def _age(older_than: timedelta | float, batch: int) -> tuple[float, int]:
     seconds = older_than.total_seconds() if isinstance(older_than, timedelta) else older_than
-    if not 0 <= seconds < float("inf"):
-        msg = f"older_than={older_than!r} must be a timedelta, or a number of seconds, of 0 or more"
-        raise ConfigurationError(msg)
-    if batch < 1:
-        msg = f"batch={batch!r} must be at least 1"
-        raise ConfigurationError(msg)
-    return seconds, batch
+    return check_seconds("older_than", seconds), check_whole("batch", batch, 1, LARGEST_INTEGER)
 
 
 def _queues(queues: Iterable[str], concurrency: int) -> dict[str, int]:
-    if concurrency < 1:
-        msg = f"concurrency={concurrency!r} must be at least 1"
-        raise ConfigurationError(msg)
+    check_whole("concurrency", concurrency, 1, LARGEST_INTEGER)
     return {check_identifier("queue", queue): concurrency for queue in queues or (DEFAULT_QUEUE,)}

@@ -10,6 +10,7 @@ from dbosflow._runtime.children import result_of, wait_for_result
 from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.scope import current_scope
+from dbosflow.config import check_timeout
 from dbosflow.errors import WaitTimeoutError
 
 if TYPE_CHECKING:
@@ -74,6 +75,7 @@ class WorkflowHandle(Generic[T]):
         return await self._host.bridge(self._result(timeout))
 
     async def _result(self, timeout: float | None) -> T:  # noqa: ASYNC109 (a limit of the wait, in seconds)
+        check_timeout("timeout", timeout)
         try:
             if timeout is None:
                 outcome = await self._core.outcome(self.workflow_id)

@@ -11,7 +11,7 @@ from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.scope import current_scope
-from dbosflow.errors import ConfigurationError
+from dbosflow.config import check_seconds
 
 
 def sleep(duration: float | timedelta) -> None:
@@ -38,8 +38,5 @@ async def sleep_async(duration: float | timedelta) -> None:
 
 
 def _seconds(duration: float | timedelta) -> float:
-    seconds = duration.total_seconds() if isinstance(duration, timedelta) else float(duration)
-    if not 0 <= seconds < float("inf"):
-        msg = f"cannot sleep for {duration!r}; give seconds, 0 or more, or a timedelta"
-        raise ConfigurationError(msg)
-    return seconds
+    seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
+    return check_seconds("a sleep's duration", seconds)

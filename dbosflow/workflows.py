@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from dbosflow._runtime import calls
 from dbosflow._runtime.children import ChildOptions
-from dbosflow.config import check_identifier
+from dbosflow.config import LARGEST_INTEGER, check_identifier, check_whole
 from dbosflow.definitions import WorkflowDef, caller_locals, check_name, qualified_name, registry
 from dbosflow.errors import DefinitionError
 from dbosflow.streams.declared import key_of
@@ -96,6 +96,7 @@ class Workflow(Generic[P, R, T]):
             check_identifier("workflow id", workflow_id)
         if queue is not None:
             check_identifier("queue", queue)
+        check_whole("priority", priority, -LARGEST_INTEGER, LARGEST_INTEGER)
         return WorkflowSpec(self.definition, workflow_id, queue, priority)
 
     def __get__(self, instance: object, owner: type | None = None) -> Workflow[P, R, T]:

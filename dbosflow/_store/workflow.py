@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._store.queries import fetch_all, fetch_hot
+from dbosflow.config import LARGEST_INTEGER, check_identifier, check_whole
 from dbosflow.serde import for_people
 from dbosflow.types import WorkflowInfo, WorkflowStatus
 
@@ -84,6 +85,12 @@ class WorkflowFilter:
     name: str | None = None
     queue: str | None = None
     limit: int = 100
+
+    def __post_init__(self) -> None:
+        for what in ("name", "queue"):
+            if getattr(self, what):  # the queue of what was started in a process has no name
+                check_identifier(what, getattr(self, what))
+        check_whole("limit", self.limit, 0, LARGEST_INTEGER)
 
 
 async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[Enqueued]) -> set[str]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_DATA_DIR, Settings
+from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_DATA_DIR, LARGEST_INTEGER, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,12 +81,12 @@ def add_json(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
-def whole_number(smallest: int) -> Callable[[str], int]:
+def whole_number(smallest: int, largest: int = LARGEST_INTEGER) -> Callable[[str], int]:
     """An argument's type: a whole number from ``smallest`` on."""
 
     def parse(text: str) -> int:
-        if not text.isdecimal() or int(text) < smallest:
-            msg = f"{text!r} is no whole number of at least {smallest}"
+        if not re.fullmatch(r"\d{1,19}", text) or not smallest <= int(text) <= largest:
+            msg = f"{text!r} is no whole number of at least {smallest}, and at most {largest}"
             raise argparse.ArgumentTypeError(msg)
         return int(text)
 

@@ -11,6 +11,7 @@ from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client
 from dbosflow.cli.options import add_command, add_database, add_json, whole_number
+from dbosflow.config import LARGEST_OFFSET
 from dbosflow.errors import StreamError, StreamNotFoundError, StreamTimeoutError, WorkflowBlockedError
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def add_to(commands: Commands) -> None:
         help='begin at this offset (default: %(default)s), with what comes from now on ("tail"), or at the last N '
         "values (-N)",
     )
-    tail.add_argument("--until", type=whole_number(0), metavar="OFFSET", help="end before this offset")
+    tail.add_argument("--until", type=whole_number(0, LARGEST_OFFSET), metavar="OFFSET", help="end before this offset")
     tail.add_argument(
         "--view",
         choices=get_args(View),

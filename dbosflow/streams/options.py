@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal, TypedDict, get_args
 
 from dbosflow._runtime.reader import Reading, View
-from dbosflow.config import check_identifier
+from dbosflow.config import LARGEST_OFFSET, check_identifier, check_seconds, check_timeout, check_whole
 from dbosflow.errors import ConfigurationError
 from dbosflow.serde import Codec
 from dbosflow.types import Rollback
@@ -40,12 +40,12 @@ def reading(workflow_id: str, key: str, type_: Any, options: ReadOptions, final:
     start: Any = options.get("start", 0)
     until: Any = options.get("until")
     view = options.get("view", "live")
-    if start != "tail" and (not isinstance(start, int) or isinstance(start, bool)):
-        msg = f'start={start!r} must be an offset, "tail", or a negative number: so many values before the end'
-        raise ConfigurationError(msg)
-    if until is not None and (not isinstance(until, int) or until < 0):
-        msg = f"until={until!r} must be an offset, 0 or more: that of the first frame that is not read"
-        raise ConfigurationError(msg)
+    if start != "tail":
+        check_whole('start (an offset, "tail", or -n for the last n values)', start, -LARGEST_OFFSET, LARGEST_OFFSET)
+    if until is not None:
+        check_whole("until (the offset of the first frame that is not read)", until, 0, LARGEST_OFFSET, or_none=True)
+    check_timeout("timeout", options.get("timeout"))
+    check_seconds("wait_for", options.get("wait_for", 0.0))
     if view not in get_args(View):
         msg = f"view={view!r} must be one of {', '.join(map(repr, get_args(View)))}"
         raise ConfigurationError(msg)
