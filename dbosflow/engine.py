@@ -58,6 +58,8 @@ class Engine(Lifecycle):
     def start(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]: ...
     def start(self, target: Any, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
         """Blocking twin of :meth:`start_async`."""
+        if self._runs_caller:
+            return spec_of(target).start(*args, **kwargs)
         return self._host.call("start_async", self._start, target, args, kwargs)
 
     @overload
@@ -72,12 +74,15 @@ class Engine(Lifecycle):
         """Starts a workflow; returns when the start is durable.
 
         It runs in this process, or, with ``options(queue=...)`` or from a client, on a worker of that queue. The
-        workflow id is the idempotency key: an id that stands already gives the existing execution.
+        workflow id is the idempotency key: an id that stands already gives the existing execution. In the body of a
+        workflow of this engine it starts a child, as the workflow's own ``start_async`` does.
 
         Raises:
             SerializationError: the arguments are not JSON under their annotations.
             WorkflowConflictError: the id belongs to another workflow function.
         """
+        if self._runs_caller:
+            return await spec_of(target).start_async(*args, **kwargs)
         return await self._host.bridge(self._start(target, args, kwargs))
 
     @overload
@@ -86,15 +91,19 @@ class Engine(Lifecycle):
     def run(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     def run(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Blocking twin of :meth:`run_async`."""
-        return self._host.call("run_async", self._running, target, args, kwargs)
+        if self._runs_caller:
+            return spec_of(target).start(*args, **kwargs).result()
+        return self._host.call("run_async", self._run, target, args, kwargs)
 
     @overload
     async def run_async(self, target: Workflow[P, Any, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     @overload
     async def run_async(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     async def run_async(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Starts a workflow and waits for its result."""
-        return await self._host.bridge(self._running(target, args, kwargs))
+        """Starts a workflow and waits for its result; in the body of a workflow of this engine, as a child of it."""
+        if self._runs_caller:
+            return await (await spec_of(target).start_async(*args, **kwargs)).result_async()
+        return await self._host.bridge(self._run(target, args, kwargs))
 
     @overload
     def handle(self, workflow_id: str) -> WorkflowHandle[Any]: ...
@@ -314,16 +323,17 @@ class Engine(Lifecycle):
         )
         return WorkflowHandle(self._host, self._core, workflow_id, spec.definition)
 
-    async def _running(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        if isinstance(current_scope(), Branch):  # the workflow that waits here has the result recorded
-            return await self._run_inside(target, args, kwargs)
+    async def _run(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         spec = spec_of(target)
         return await self._core.run(
             spec.definition, args, kwargs, workflow_id=spec.workflow_id, queue=spec.queue, priority=spec.priority
         )
 
-    async def _run_inside(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return await (await self._start(target, args, kwargs)).result_async()
+    @property
+    def _runs_caller(self) -> bool:
+        """Whether the caller is the body of a workflow that this engine runs."""
+        scope = current_scope()
+        return isinstance(scope, Branch) and scope.run.family.is_of(self._core)
 
 
 def _age(older_than: timedelta | float, batch: int) -> tuple[float, int]:

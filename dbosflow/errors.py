@@ -12,6 +12,7 @@
     ├── BlockingCallError           a blocking call on a running event loop; names its awaitable twin
     ├── WrongColourError            a plain call of a sync function from async code, or the reverse
     ├── NotInWorkflowError          the call needs a workflow around it
+    ├── InWorkflowError             the call belongs in a step, or outside of workflows
     ├── BranchError                 durable work from something that is no branch of the workflow
     ├── SerializationError          a value that JSON cannot carry under its declared type
     ├── WorkflowError               what can be said of one workflow
@@ -85,6 +86,10 @@ class WrongColourError(DbosflowError):
 
 class NotInWorkflowError(DbosflowError):
     """The call only means something inside a workflow."""
+
+
+class InWorkflowError(DbosflowError):
+    """The call is none for a workflow's body, where a replay would get another answer: make it in a step."""
 
 
 class BranchError(DbosflowError):

@@ -3,23 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.children import result_of, wait_for_result
 from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
+from dbosflow._runtime.questions import Question, ask
 from dbosflow._runtime.scope import current_scope
 from dbosflow.config import check_timeout
 from dbosflow.errors import WaitTimeoutError
+from dbosflow.serde import Codec
+from dbosflow.types import Cancellation, WorkflowInfo, WorkflowStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
     from dbosflow._runtime.core import Core
+    from dbosflow._runtime.entries import Ending
+    from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.host import Host
+    from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
-    from dbosflow.types import Cancellation, WorkflowInfo, WorkflowStatus
 
 T = TypeVar("T")
+A = TypeVar("A")
+
+_STATUS: Question[WorkflowStatus] = Question("status", Codec(WorkflowStatus, "the status of a workflow"))
+_INFO: Question[WorkflowInfo] = Question("info", Codec(WorkflowInfo, "the record of a workflow"))
+_CANCEL: Question[Cancellation] = Question("cancel", Codec(Cancellation, "what came of a cancellation"))
 
 
 class WorkflowHandle(Generic[T]):
@@ -33,26 +45,32 @@ class WorkflowHandle(Generic[T]):
 
     def status(self) -> WorkflowStatus:
         """Blocking twin of :meth:`status_async`."""
-        return self._host.call("status_async", self._core.tables.status, self.workflow_id)
+        return self._ask(_STATUS, lambda: self._core.tables.status(self.workflow_id))
 
     async def status_async(self) -> WorkflowStatus:
-        """Where the workflow stands; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id."""
-        return await self._host.bridge(self._core.tables.status(self.workflow_id))
+        """Where the workflow stands; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id.
+
+        In a workflow's body the answer is put on record.
+        """
+        return await self._ask_async(_STATUS, lambda: self._core.tables.status(self.workflow_id))
 
     def info(self) -> WorkflowInfo:
         """Blocking twin of :meth:`info_async`."""
-        return self._host.call("info_async", self._core.tables.info, self.workflow_id)
+        return self._ask(_INFO, lambda: self._core.tables.info(self.workflow_id))
 
     async def info_async(self) -> WorkflowInfo:
-        """The workflow's record; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id."""
-        return await self._host.bridge(self._core.tables.info(self.workflow_id))
+        """The workflow's record; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id.
+
+        In a workflow's body the answer is put on record.
+        """
+        return await self._ask_async(_INFO, lambda: self._core.tables.info(self.workflow_id))
 
     def result(self, timeout: float | None = None) -> T:
         """Blocking twin of :meth:`result_async`."""
         scope = current_scope()
         if isinstance(scope, Branch):
             refuse_on_loop("await handle.result_async()")
-            found: T = drive(wait_for_result(scope.run.thread_hands, scope, self.workflow_id, self._definition))
+            found: T = drive(self._recorded(scope.run.thread_hands, scope))
             return found
         return self._host.call("result_async", self._result, timeout)
 
@@ -70,9 +88,17 @@ class WorkflowHandle(Generic[T]):
         """
         scope = current_scope()
         if isinstance(scope, Branch):
-            found: T = await wait_for_result(scope.run.loop_hands, scope, self.workflow_id, self._definition)
-            return found
+            return await self._recorded(scope.run.loop_hands, scope)
         return await self._host.bridge(self._result(timeout))
+
+    async def _recorded(self, hands: Hands, branch: Branch) -> T:
+        engine = None if branch.run.family.is_of(self._core) else self._elsewhere
+        result: T = await wait_for_result(hands, branch, self.workflow_id, self._definition, elsewhere=engine)
+        return result
+
+    async def _elsewhere(self) -> Outcome | Ending:
+        """How the workflow ended that another engine of this process knows under this id."""
+        return await self._host.reach(self._core.outcome(self.workflow_id, ended=True))
 
     async def _result(self, timeout: float | None) -> T:  # noqa: ASYNC109 (a limit of the wait, in seconds)
         check_timeout("timeout", timeout)
@@ -90,7 +116,7 @@ class WorkflowHandle(Generic[T]):
 
     def cancel(self) -> Cancellation:
         """Blocking twin of :meth:`cancel_async`."""
-        return self._host.call("cancel_async", self._core.cancel, self.workflow_id)
+        return self._ask(_CANCEL, lambda: self._core.cancel(self.workflow_id))
 
     async def cancel_async(self) -> Cancellation:
         """Asks for the workflow's cancellation, and its children's; says what came of that.
@@ -99,7 +125,23 @@ class WorkflowHandle(Generic[T]):
         the outcome of a step under way is refused. Cleanup code has the engine's ``grace``, but can do nothing durable.
         Then the workflow ends as ``cancelled``, and so do the streams that it left open.
         """
-        return await self._host.bridge(self._core.cancel(self.workflow_id))
+        return await self._ask_async(_CANCEL, lambda: self._core.cancel(self.workflow_id))
+
+    def _ask(self, question: Question[A], answer: Callable[[], Coroutine[Any, Any, A]]) -> A:
+        twin, scope = f"{question.kind}_async", current_scope()
+        if isinstance(scope, Branch):
+            refuse_on_loop(f"await handle.{twin}()")
+            return drive(ask(scope.run.thread_hands, scope, question, self.workflow_id, self._reached(answer)))
+        return self._host.call(twin, answer)
+
+    async def _ask_async(self, question: Question[A], answer: Callable[[], Coroutine[Any, Any, A]]) -> A:
+        scope = current_scope()
+        if isinstance(scope, Branch):
+            return await ask(scope.run.loop_hands, scope, question, self.workflow_id, self._reached(answer))
+        return await self._host.bridge(answer())
+
+    def _reached(self, answer: Callable[[], Coroutine[Any, Any, A]]) -> Callable[[], Awaitable[A]]:
+        return lambda: self._host.reach(answer())
 
     def __repr__(self) -> str:
         return f"<WorkflowHandle {self.workflow_id!r}>"

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime  # noqa: TC003 (some of these go on record: pydantic looks the types up)
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
-
-if TYPE_CHECKING:
-    from datetime import datetime
+from typing import Any, Generic, Literal, TypeVar
 
 T = TypeVar("T")
 

@@ -27,7 +27,7 @@ from dbosflow.failures import dump_error, load_error
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from dbosflow._runtime.branch import Branch
     from dbosflow._runtime.entries import Ending
@@ -119,8 +119,18 @@ async def _start(
     return is_new
 
 
-async def wait_for_result(hands: Hands, branch: Branch, workflow_id: str, definition: WorkflowDef | None) -> Any:
-    """The outcome of a workflow, recorded in the one that waits for it: its value, or its exception raised."""
+async def wait_for_result(
+    hands: Hands,
+    branch: Branch,
+    workflow_id: str,
+    definition: WorkflowDef | None,
+    *,
+    elsewhere: Callable[[], Coroutine[Any, Any, Ending | Outcome]] | None = None,
+) -> Any:
+    """The outcome of a workflow, recorded in the one that waits for it: its value, or its exception raised.
+
+    ``elsewhere`` waits for one that is not this engine's.
+    """
     run = branch.run
     with Operation(branch, _RESULT, f"the result of workflow {workflow_id!r}") as key:
         record = recorded(branch, key, _RESULT)
@@ -132,17 +142,25 @@ async def wait_for_result(hands: Hands, branch: Branch, workflow_id: str, defini
                     raise run.disagree(asked, f"that of workflow {record.child_id!r}", record)
                 output, error = record.output, record.error
             else:
-                output, error = await _outcome(hands, branch, workflow_id)
+                output, error = await _outcome(hands, branch, workflow_id, elsewhere)
                 await hands.commit(run, Record(key, _RESULT, child_id=workflow_id, output=output, error=error))
     if error is not None:
         raise load_error(error)[0] or WorkflowFailedError(workflow_id, *load_error(error)[1:])
     return load(run, _codec(definition), output, f"key {key!r}", record)
 
 
-async def _outcome(hands: Hands, branch: Branch, workflow_id: str) -> tuple[str | None, str | None]:
+async def _outcome(
+    hands: Hands,
+    branch: Branch,
+    workflow_id: str,
+    elsewhere: Callable[[], Coroutine[Any, Any, Ending | Outcome]] | None,
+) -> tuple[str | None, str | None]:
     """The output of a workflow, or the error that waiting for it gives: for the record, so also of a refused wait."""
     try:
-        outcome = await hands.outcome(branch.run, workflow_id)
+        if elsewhere is None:
+            outcome = await hands.outcome(branch.run, workflow_id)
+        else:
+            outcome = await hands.wait(branch.run, elsewhere(), awaits=workflow_id)
     except ThreadLimitError as refused:
         return None, dump_error(refused)
     failure = failure_of(workflow_id, outcome)

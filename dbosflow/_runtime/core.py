@@ -267,6 +267,10 @@ class Core:
             await self._executor.adopt(found)
         return not found.status.ended
 
+    def is_of(self, engine: object) -> bool:
+        """Whether it is this engine, and not another one in the process."""
+        return engine is self
+
     def launch_child(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
         """Runs a child whose start was durable just now."""
         assert self._executor is not None

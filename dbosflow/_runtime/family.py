@@ -18,6 +18,9 @@ class Family(Protocol):
     patient_tables: Tables
     """What is durable, asked until there is an answer: no workflow fails for want of a database."""
 
+    def is_of(self, engine: object) -> bool:
+        """Whether it is this engine, and not another one in the process."""
+
     def launch_child(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
         """Runs a child whose start was durable just now."""
 

@@ -18,8 +18,10 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
+from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.exits import Contained
-from dbosflow.errors import BlockingCallError, EngineClosedError
+from dbosflow._runtime.scope import current_scope
+from dbosflow.errors import BlockingCallError, EngineClosedError, InWorkflowError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -126,8 +128,12 @@ class Host:
         return loop
 
     def call(self, twin: str, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
-        """Blocks until ``function(...)`` is done on the engine's loop. On a running loop raises, and names ``twin``."""
+        """Blocks until ``function(...)`` is done on the engine's loop. On a running loop raises, and names ``twin``.
+
+        Raises in the body of a workflow, too, as :meth:`bridge` does.
+        """
         refuse_on_loop(twin)
+        _refuse_in_body()
         loop = self.loop
         call = _Call(lambda: function(*args, **kwargs))
         self._calls.add(call)
@@ -143,7 +149,21 @@ class Host:
             self._calls.discard(call)
 
     def bridge(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
-        """What to await for ``coroutine`` to run on the engine's loop, from whichever loop this is."""
+        """What to await for ``coroutine`` to run on the engine's loop, from whichever loop this is.
+
+        Raises:
+            InWorkflowError: the caller is the body of a workflow. What is not on record, a replay would not be given
+                again; what a body may ask its engine for does not come this way.
+        """
+        try:
+            _refuse_in_body()
+        except BaseException:
+            coroutine.close()
+            raise
+        return self.reach(coroutine)
+
+    def reach(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """:meth:`bridge` for what is on record."""
         try:
             loop = self.loop
         except BaseException:
@@ -289,6 +309,18 @@ async def _end_tasks() -> None:
     if tasks:
         await asyncio.wait(tasks)
     await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+def _refuse_in_body() -> None:
+    scope = current_scope()
+    if isinstance(scope, Branch):
+        msg = (
+            f"an engine was asked for something in the body of workflow {scope.run.workflow_id!r} that is not put on "
+            "record there: a replay would get another answer, or do it again. Ask in a step. In a body are: a "
+            "workflow's `start` and `run`, `engine.start` and `engine.run`, a handle's `result`, `status`, `info` and "
+            "`cancel`, and `read_stream` of the module dbosflow"
+        )
+        raise InWorkflowError(msg)
 
 
 def refuse_on_loop(twin: str) -> None:

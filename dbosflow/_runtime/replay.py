@@ -128,6 +128,10 @@ class _ReadOnly:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._core, name)
 
+    def is_of(self, engine: object) -> bool:
+        """Whether the replayed run is of this engine, or a handle of this run."""
+        return engine is self or self._core.is_of(engine)
+
     def launch_child(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
         """No start is ever written, so none is launched."""
 

@@ -1,0 +1,70 @@
+"""Questions of a body about workflows: the answer is put on record, so a replay is given the same one.
+
+What it says may have changed by then. One that also does something, as a cancellation, is asked again if its answer was
+not on record when the worker died.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from dbosflow._runtime.entries import Record
+from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
+from dbosflow.errors import DatabaseUnavailableError, DbosflowError, WorkflowError
+from dbosflow.failures import dump_error, load_error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dbosflow._runtime.branch import Branch
+    from dbosflow._runtime.hands import Hands
+    from dbosflow.serde import Codec
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Question(Generic[T]):
+    """What may be asked of a workflow."""
+
+    kind: str
+    """Names the operation, and is its record's kind."""
+    codec: Codec[T]
+    """Of the answer."""
+
+
+async def ask(
+    hands: Hands, branch: Branch, question: Question[T], workflow_id: str, answer: Callable[[], Awaitable[T]]
+) -> T:
+    """The answer to a question about a workflow, or the error that it was answered with; ``answer`` gives it anew."""
+    run, kind = branch.run, question.kind
+    what = f"the {kind} of workflow {workflow_id!r}"
+    with Operation(branch, kind, what) as key:
+        record = recorded(branch, key, kind)
+        async with MayBeGivenUp(hands, branch, key):
+            if record is not None:
+                await hands.recall(run, key)
+                if record.child_id != workflow_id:
+                    raise run.disagree(f"asks for {what} at key {key!r}", f"that of {record.child_id!r}", record)
+                output, error = record.output, record.error
+            else:
+                output, error = None, None
+                try:
+                    output = question.codec.dump(await hands.wait(run, _patiently(answer)))
+                except DbosflowError as refused:
+                    error = dump_error(refused)
+                await hands.commit(run, Record(key, kind, child_id=workflow_id, output=output, error=error))
+    if error is not None:
+        failure, _, message = load_error(error)
+        raise failure or WorkflowError(workflow_id, message)
+    return question.codec.load(output or "null")
+
+
+async def _patiently(answer: Callable[[], Awaitable[T]]) -> T:
+    """Asks until there is an answer: no workflow fails for want of a database. Each try takes its time already."""
+    while True:
+        try:
+            return await answer()
+        except DatabaseUnavailableError:
+            continue
