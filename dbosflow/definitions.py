@@ -1,4 +1,4 @@
-"""What the decorators know: a workflow's or step's function, its names, types and retry policy, and the registry.
+"""What the decorators know: a workflow's or step's function, its names and types, and the registry.
 
 Nothing here runs anything. Annotations are resolved at first use, so a function may name types defined after it.
 """
@@ -9,52 +9,30 @@ import inspect
 import json
 import sys
 import typing
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MethodType
 from typing import Any, get_args, get_origin
 
-from dbosflow.config import LARGEST_INTEGER, check_identifier, check_seconds, check_whole
-from dbosflow.errors import ConfigurationError, DefinitionError, SerializationError
+from dbosflow.config import check_identifier
+from dbosflow.errors import DefinitionError, SerializationError
+from dbosflow.functions import (
+    Function,
+    Site,
+    annotated,
+    class_name,
+    definer_of,
+    descendants,
+    is_async,
+    owner_of,
+    where,
+    wraps_async,
+)
+from dbosflow.retries import ONCE, RetryPolicy
 from dbosflow.serde import Codec, brief, faithful_types, for_people, object_type
 
-Function = Callable[..., Any]
-
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RetryPolicy:
-    """How often a step is tried, and how long it waits between. Durations are seconds."""
-
-    max_attempts: int = 1
-    interval: float = 1.0
-    backoff: float = 2.0
-    max_interval: float = 60.0
-    retry_on: tuple[type[Exception], ...] = (Exception,)
-
-    def __post_init__(self) -> None:
-        check_whole("a step's max_attempts", self.max_attempts, 1, LARGEST_INTEGER)
-        check_seconds("a step's interval", self.interval)
-        check_seconds("a step's max_interval", self.max_interval)
-        factor: object = self.backoff
-        if not isinstance(factor, int | float) or isinstance(factor, bool) or not 1 <= factor < float("inf"):
-            msg = f"a step's backoff={factor!r} must be a factor of at least 1"
-            raise ConfigurationError(msg)
-
-    def delay_after(self, failures: int) -> float:
-        """Seconds to wait after so many failed attempts."""
-        exponent = min(failures - 1, 1000)  # a float's range ends near 2**1023
-        try:
-            return min(self.interval * self.backoff**exponent, self.max_interval)
-        except OverflowError:
-            return self.max_interval
-
-    def allows_retry(self, failures: int, error: BaseException) -> bool:
-        """Whether another attempt follows after so many failures, the last of them ``error``."""
-        wrong_type = isinstance(error, SerializationError)  # a result that does not fit its type will not fit next time
-        return failures < self.max_attempts and isinstance(error, self.retry_on) and not wrong_type
 
 
 @dataclass(frozen=True)
@@ -64,38 +42,33 @@ class FunctionDef:
     function: Function
     name: str
     local_names: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    method: type | None = None
+    """``classmethod`` or ``staticmethod``, if that is what was decorated."""
 
     kind = "function"
 
     @cached_property
-    def call(self) -> Function:
-        """The function to call: a class method's is bound to its class."""
-        module = sys.modules.get(getattr(self.function, "__module__", None) or "")
-        owner_name, _, name = qualified_name(self.function).rpartition(".")
-        owner: Any = module
-        for part in owner_name.split("."):
-            owner = getattr(owner, part, None) if part else None
-        if isinstance(owner, type) and isinstance(inspect.getattr_static(owner, name, None), classmethod):
-            return MethodType(self.function, owner)
-        return self.function
-
-    @cached_property
     def is_async(self) -> bool:
         """Whether calling it gives an awaitable."""
-        call = inspect.unwrap(self.function)
-        return inspect.iscoroutinefunction(call) or inspect.iscoroutinefunction(getattr(call, "__call__", None))  # noqa: B004 (a callable object's own method)
+        return is_async(self.function)
+
+    @cached_property
+    def wraps_async(self) -> bool:
+        """Whether it is a sync function around an async one, so that only its call shows whether that is awaitable."""
+        return wraps_async(self.function)
 
     @cached_property
     def result(self) -> Codec[Any]:
         """How the result travels."""
         annotation = self._hints.get("return", Any)
-        if get_origin(annotation) in _AWAITABLES:
+        origin = get_origin(annotation)
+        if isinstance(origin, type) and issubclass(origin, Awaitable):
             annotation = get_args(annotation)[-1]
         return Codec(annotation, f"the result of {self}")
 
     @cached_property
     def _hints(self) -> Mapping[str, Any]:
-        function = inspect.unwrap(self.function)
+        function = annotated(self.function)
         if not hasattr(function, "__annotations__"):
             return {}
         try:
@@ -110,14 +83,11 @@ class FunctionDef:
         return f"{self.kind} {self.name!r}"
 
 
-_AWAITABLES = (Awaitable, typing.get_origin(typing.Coroutine[Any, Any, Any]))
-
-
 @dataclass(frozen=True)
 class StepDef(FunctionDef):
     """A step: its outcome is recorded, its arguments are not."""
 
-    retry: RetryPolicy = RetryPolicy()
+    retry: RetryPolicy = ONCE
 
     kind = "step"
 
@@ -131,8 +101,25 @@ class WorkflowDef(FunctionDef):
 
     kind = "workflow"
 
+    @cached_property
+    def is_async(self) -> bool:
+        """Whether its body runs on the loop: that of a function around an async one does."""
+        return is_async(self.function) or self.wraps_async
+
     def dump_input(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-        """The arguments of a call as JSON; ``TypeError`` if they do not fit the signature, as a plain call says it."""
+        """The arguments of a call as JSON; ``TypeError`` if they do not fit the signature, as a plain call says it.
+
+        Those of a class method begin with the class. It is on record if it is not the one that defines the method.
+        """
+        if self._class_parameter is None:
+            return self._dump(args, kwargs)
+        name = self._recorded_class(args[0] if args else None)
+        text = self._dump(args[1:], kwargs)
+        if name is None:
+            return text
+        return f"{{{json.dumps(self._class_parameter)}:{json.dumps(name)}{'' if text == '{}' else ','}{text[1:]}"
+
+    def _dump(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         plain = self._plain_parameters
         if plain is None or kwargs or len(args) != len(plain):
             return self._arguments.dump((dict(self.signature.bind(*args, **kwargs).arguments),))[1:-1]
@@ -148,7 +135,17 @@ class WorkflowDef(FunctionDef):
 
         Raises:
             SerializationError: they do not fit the signature; it says which of them, and what is recorded.
+            DefinitionError: it is a class method, and of a class that is not known here.
         """
+        if self._class_parameter is None:
+            return self._load(text)
+        values = for_people(text)
+        named = isinstance(values, dict) and self._class_parameter in values
+        receiver = self._class_named(values.pop(self._class_parameter) if named else None)
+        args, kwargs = self._load(json.dumps(values) if named else text)
+        return [receiver, *args], kwargs
+
+    def _load(self, text: str) -> tuple[list[Any], dict[str, Any]]:
         if not self._names_fit(text):
             raise self._misfit(text)
         try:
@@ -197,9 +194,42 @@ class WorkflowDef(FunctionDef):
         return SerializationError("; ".join(misfits) or f"arguments that do not fit: {brief(text)}")
 
     @cached_property
+    def _class_parameter(self) -> str | None:
+        """The name of the parameter for the class, if it is a class method."""
+        if self.method is not classmethod and owner_of(self.function) is None:
+            return None
+        return next(iter(inspect.signature(self.function).parameters))
+
+    def _recorded_class(self, kind: object) -> str | None:
+        """The name of the class that a class method was called on; ``None`` for the one that defines it."""
+        if not isinstance(kind, type) or (owner := definer_of(self.function, kind)) is None:
+            msg = f"{self} is a class method: name it as one of its class, with @workflow above @classmethod"
+            raise DefinitionError(msg)
+        if kind is owner:
+            return None
+        name = class_name(kind)
+        if self._class_named(name) is not kind:
+            msg = f"{self} is called on one of several classes that are named {name!r}: a recovery could take another"
+            raise DefinitionError(msg)
+        return name
+
+    def _class_named(self, name: object) -> type:
+        """The class that a record names; looked up among the known ones, for a row is no reason to import anything."""
+        owner = owner_of(self.function)
+        if owner is None:
+            msg = f"the class that {self} is a class method of is not there"
+            raise DefinitionError(msg)
+        known = [owner] if name is None else [one for one in descendants(owner) if class_name(one) == name]
+        if not known:
+            msg = f"no subclass of {class_name(owner)!r} is named {name!r} here: import the module that defines it"
+            raise DefinitionError(msg)
+        return known[-1]
+
+    @cached_property
     def signature(self) -> inspect.Signature:
         """What the function takes."""
-        return inspect.signature(self.call)
+        function = self.function if self._class_parameter is None else MethodType(self.function, object)
+        return inspect.signature(function)
 
     @cached_property
     def _required(self) -> frozenset[str]:
@@ -235,17 +265,19 @@ class Registry:
 
     def __init__(self) -> None:
         self._workflows: dict[str, WorkflowDef] = {}
+        self._sites: dict[str, Site] = {}
 
     def add(self, definition: WorkflowDef) -> None:
-        """Makes ``definition`` known. Another function under a taken name is an error; a reloaded one replaces."""
-        known = self._workflows.get(definition.name)
-        if known is not None and _home(known.function) != _home(definition.function):
+        """Makes ``definition`` known. Another function under its name is an error; one that is loaded anew replaces."""
+        site, known = Site(definition.function), self._sites.get(definition.name)
+        if known is not None and not known.gives_way_to(site):
+            both = f"{where(self._workflows[definition.name].function)} and {where(definition.function)}"
             msg = (
-                f"two functions are workflows under the name {definition.name!r}: {_where(known.function)} and "
-                f"{_where(definition.function)}; name one of them with @workflow(name=...)"
+                f"two functions are workflows under the name {definition.name!r}: {both}; "
+                "name one of them with @workflow(name=...)"
             )
             raise DefinitionError(msg)
-        self._workflows[definition.name] = definition
+        self._workflows[definition.name], self._sites[definition.name] = definition, site
 
     def get(self, name: str) -> WorkflowDef | None:
         """The workflow of that name, if this process knows it."""
@@ -264,26 +296,8 @@ def check_name(kind: str, name: object) -> str:
     return check_identifier(f"{kind} name", name)
 
 
-def qualified_name(function: Function) -> str:
-    """A workflow's default name."""
-    return str(getattr(function, "__qualname__", None) or type(function).__qualname__)
-
-
-def local_name(function: Function) -> str:
-    """A step's default name, and a branch's: qualified, without the functions that it was defined in."""
-    return qualified_name(function).rpartition("<locals>.")[2]
-
-
 def caller_locals(function: Function, depth: int) -> Mapping[str, Any]:
     """The names around a function defined inside another one, which its annotations may use."""
     if "<locals>" not in getattr(function, "__qualname__", ""):
         return {}
     return dict(sys._getframe(depth + 1).f_locals)  # noqa: SLF001 (what pydantic does for local types, too)
-
-
-def _home(function: Function) -> tuple[str | None, str | None]:
-    return getattr(function, "__module__", None), getattr(function, "__qualname__", None)
-
-
-def _where(function: Function) -> str:
-    return f"{getattr(function, '__module__', '?')}.{getattr(function, '__qualname__', function)}"

@@ -319,14 +319,20 @@ class Engine(Lifecycle):
     async def _start(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WorkflowHandle[Any]:
         spec = spec_of(target)
         workflow_id = await self._core.start(
-            spec.definition, args, kwargs, workflow_id=spec.workflow_id, queue=spec.queue, priority=spec.priority
+            *(spec.definition, spec.receiver + args, kwargs),
+            workflow_id=spec.workflow_id,
+            queue=spec.queue,
+            priority=spec.priority,
         )
         return WorkflowHandle(self._host, self._core, workflow_id, spec.definition)
 
     async def _run(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         spec = spec_of(target)
         return await self._core.run(
-            spec.definition, args, kwargs, workflow_id=spec.workflow_id, queue=spec.queue, priority=spec.priority
+            *(spec.definition, spec.receiver + args, kwargs),
+            workflow_id=spec.workflow_id,
+            queue=spec.queue,
+            priority=spec.priority,
         )
 
     @property

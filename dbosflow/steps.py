@@ -6,10 +6,13 @@ from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
 from dbosflow._runtime import calls
-from dbosflow.definitions import RetryPolicy, StepDef, caller_locals, check_name, local_name
+from dbosflow.definitions import StepDef, caller_locals, check_name
+from dbosflow.errors import DefinitionError
+from dbosflow.functions import check_decorated, check_no_generator, local_name, mark_async, reference_to, unbound
+from dbosflow.retries import RetryPolicy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine
+    from collections.abc import Awaitable, Callable, Coroutine, Sequence
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
@@ -29,6 +32,8 @@ class Step(Generic[P, R, T]):
         self.definition = definition
         self._receiver = receiver
         update_wrapper(self, definition.function, updated=())
+        if definition.is_async:
+            mark_async(self, definition.function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Runs the step; on replay gives what it gave."""
@@ -51,8 +56,16 @@ class Step(Generic[P, R, T]):
     @overload
     def __get__(self: Step[Concatenate[Any, Q], R, T], instance: object, owner: type) -> Step[Q, R, T]: ...
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """A step that is a method takes its instance along."""
-        return self if instance is None else Step(self.definition, (instance,))
+        """A step that is a method takes its instance along, or its class; one that is bound stays so."""
+        method = self.definition.method
+        if self._receiver or method is staticmethod:
+            return self
+        receiver = (owner or type(instance)) if method is classmethod else instance
+        return self if receiver is None else Step(self.definition, (receiver,))
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        """Pickled by reference, as the function that it stands for would be: by its name, or as a bound method."""
+        return reference_to(self, self._receiver)
 
     def __repr__(self) -> str:
         return f"<{self.definition}>"
@@ -86,7 +99,7 @@ def step(
     interval: float = 1.0,
     backoff: float = 2.0,
     max_interval: float = 60.0,
-    retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
+    retry_on: type[BaseException] | Sequence[type[BaseException]] = Exception,
 ) -> StepDecorator: ...
 def step(
     function: Callable[..., Any] | None = None,
@@ -97,20 +110,26 @@ def step(
     interval: float = 1.0,
     backoff: float = 2.0,
     max_interval: float = 60.0,
-    retry_on: type[Exception] | tuple[type[Exception], ...] = Exception,
+    retry_on: type[BaseException] | Sequence[type[BaseException]] = Exception,
 ) -> Any:
     """Makes a function a step: its body runs at least once, its outcome is recorded at most once, and never changes.
 
     Args:
-        function: sync or async; arguments may be anything, the result must be JSON under its annotation.
+        function: sync or async, or a method of any kind; arguments may be anything, the result must be JSON under its
+            annotation.
         name: in records; the function's own by default. Renaming a step makes running workflows run it again.
         max_attempts: how often the body is tried when it raises.
         interval: seconds before the second attempt; each further wait is ``backoff`` times as long.
         backoff: at least 1.
         max_interval: the longest wait, in seconds.
-        retry_on: which exceptions are worth another attempt.
+        retry_on: which exceptions are worth another attempt: a class, or several.
+
+    Raises:
+        DefinitionError: it is no function that could be a step: a class, a generator function, one that is decorated
+            already.
+        ConfigurationError: an option cannot be what it is.
     """
-    kinds = retry_on if isinstance(retry_on, tuple) else (retry_on,)
+    kinds = tuple(retry_on) if isinstance(retry_on, list | tuple | set | frozenset) else (retry_on,)
     retry = RetryPolicy(
         max_attempts=max_attempts, interval=interval, backoff=backoff, max_interval=max_interval, retry_on=kinds
     )
@@ -119,9 +138,11 @@ def step(
     return _make(function, name, retry)
 
 
-def _make(function: Callable[..., Any], name: str | None, retry: RetryPolicy) -> Step[..., Any, Any]:
+def _make(decorated: Any, name: str | None, retry: RetryPolicy) -> Step[..., Any, Any]:
+    function, method = unbound(decorated)
+    check_decorated("step", function)
     own_name = check_name("step", local_name(function) if name is None else name)
-    return Step(StepDef(function, own_name, caller_locals(function, depth=2), retry))
+    return Step(StepDef(function, own_name, caller_locals(function, depth=2), method, retry))
 
 
 @overload
@@ -129,9 +150,11 @@ def run_step(name: str, function: Callable[P, Awaitable[T]], /, *args: P.args, *
 @overload
 def run_step(name: str, function: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs) -> Result: ...
 def run_step(name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Blocking twin of :func:`run_step_async`."""
-    definition = StepDef(function, check_name("step", name))
-    return calls.run_step(definition, args, kwargs, "await run_step_async(...)")
+    """Runs any callable as a step, lambdas and library functions included, from sync code.
+
+    ``run_step("fetch", client.get, url)``; :func:`run_step_async` is its awaitable twin.
+    """
+    return calls.run_step(_ad_hoc(name, function), args, kwargs, "await run_step_async(...)")
 
 
 @overload
@@ -145,6 +168,16 @@ def run_step_async(
 def run_step_async(name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
     """Runs any callable as a step, lambdas and library functions included.
 
-    ``await run_step_async("fetch", client.get, url)``
+    ``await run_step_async("fetch", client.get, url)``. A sync one goes to the thread pool; what it gives is awaited, if
+    it can be: ``lambda: client.get(url)`` may be of an async client.
     """
-    return calls.run_step_async(StepDef(function, check_name("step", name)), args, kwargs)
+    return calls.run_step_async(_ad_hoc(name, function), args, kwargs)
+
+
+def _ad_hoc(name: str, function: Any) -> StepDef:
+    own_name = check_name("step", name)
+    if not callable(function):
+        msg = f"step {own_name!r} needs a function, and its arguments behind it; {function!r} is none"
+        raise DefinitionError(msg)
+    check_no_generator("step", function)
+    return StepDef(function, own_name)

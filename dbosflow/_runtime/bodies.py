@@ -16,15 +16,17 @@ import logging
 from contextlib import suppress
 from contextvars import Context, copy_context
 from functools import partial
+from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, cast
 
 from dbosflow._runtime.branch import RunStopped, Strand, ThreadOwner
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.exits import is_signal
 from dbosflow._runtime.hands import carried
+from dbosflow._runtime.isolation import awaited, is_awaitable
 from dbosflow._runtime.recorded_values import arguments
 from dbosflow._runtime.scope import set_scope
-from dbosflow.errors import NonDeterminismError, ThreadLimitError
+from dbosflow.errors import DefinitionError, NonDeterminismError, ThreadLimitError
 from dbosflow.failures import dump_error
 from dbosflow.types import WorkflowStatus
 
@@ -75,7 +77,7 @@ class Bodies:
         def call() -> Any:
             set_scope(run.root)
             run.root.owner = ThreadOwner()
-            return _called(run)
+            return _no_awaitable(run, _called(run))
 
         body = partial(copy_context().run, carried, call)
         value: Any = None
@@ -150,8 +152,9 @@ class MainStrand(Strand):
 
     def _begin(self) -> Any:
         set_scope(self.branch)
-        self._coroutine = body = _called(self.branch.run)
-        return body.send(None)
+        body = _called(self.branch.run)
+        self._coroutine = body if iscoroutine(body) else awaited(body)
+        return self._coroutine.send(None)
 
     def _resume(self, resume: Callable[..., Any], *values: Any) -> Any:
         run = self.branch.run
@@ -180,7 +183,17 @@ def _called(run: Run) -> Any:
     """What the workflow's function gives: of an async one its coroutine."""
     run.check_active()
     args, kwargs = arguments(run)
-    return run.definition.call(*args, **kwargs)
+    return run.definition.function(*args, **kwargs)
+
+
+def _no_awaitable(run: Run, value: Any) -> Any:
+    """What the body on a thread has given; nobody there can await it."""
+    if is_awaitable(value):
+        if iscoroutine(value):
+            value.close()
+        msg = f"{run.definition} is a sync function, and gave an awaitable, which nobody awaits: make it an async one"
+        raise DefinitionError(msg)
+    return value
 
 
 def _ending(run: Run, value: Any, error: BaseException | None) -> Ending | None:

@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 from dbosflow._runtime import keys
 from dbosflow._runtime.exits import Contained, contained
 from dbosflow._runtime.undecided import Producer
-from dbosflow.definitions import local_name
 from dbosflow.errors import BranchError
+from dbosflow.functions import local_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

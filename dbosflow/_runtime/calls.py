@@ -11,13 +11,14 @@ from dbosflow._runtime import children, operations
 from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.children import ChildOptions
 from dbosflow._runtime.hands import drive
-from dbosflow._runtime.host import refuse_on_loop
+from dbosflow._runtime.host import refuse_on_loop, some_engine_is_open
+from dbosflow._runtime.isolation import awaited, is_awaitable, outcome_of
 from dbosflow._runtime.runner import some_run_here
 from dbosflow._runtime.scope import Attempt, Entered, PlainCall, current_scope
 from dbosflow.errors import DefinitionError, NotInWorkflowError, WrongColourError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Awaitable, Coroutine, Mapping
     from types import CoroutineType
 
     from dbosflow._runtime.hands import Hands
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dbosflow.steps")
 
-_warned: set[tuple[str, int]] = set()
+_warned: set[tuple[str, str, int]] = set()
 
 
 def call_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
@@ -33,10 +34,10 @@ def call_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
     scope = current_scope()
     if not isinstance(scope, Branch):
         if scope is None:
-            _warn_if_meant_durably(step)
+            _warn_of_lost_context(step)
         return plain_call(step, args, kwargs)
-    _check_colour(step)
-    return _async_step(step, args, kwargs) if step.is_async else _blocking_step(scope, step, args, kwargs)
+    on_loop = _own_colour(step)
+    return _async_step(step, args, kwargs) if on_loop else _blocking_step(scope, step, args, kwargs)
 
 
 def run_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any], twin: str) -> Any:
@@ -60,9 +61,10 @@ def call_workflow(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[
     """A workflow called like the function that it is: inside a workflow it is a child, outside an engine just that."""
     scope = current_scope()
     if isinstance(scope, Branch):
-        _check_colour(workflow)
-        return run_child_async(workflow, args, kwargs) if workflow.is_async else run_child(workflow, args, kwargs, "")
+        on_loop = _own_colour(workflow)
+        return run_child_async(workflow, args, kwargs) if on_loop else run_child(workflow, args, kwargs, "")
     _check_no_attempt(workflow)
+    _warn_of_plain_call(workflow)
     return plain_call(workflow, args, kwargs)
 
 
@@ -74,6 +76,7 @@ def run_child(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str,
         hands = scope.run.thread_hands
         return drive(_child(hands, scope, workflow, args, kwargs))
     _check_no_attempt(workflow)
+    _warn_of_plain_call(workflow)
     return run_plainly(workflow, args, kwargs)
 
 
@@ -82,6 +85,7 @@ def run_child_async(
 ) -> Coroutine[Any, Any, Any]:
     """A child of either colour, from async code."""
     _check_no_attempt(workflow)
+    _warn_of_plain_call(workflow)
     return _named(_scoped_child(workflow, args, kwargs), workflow)
 
 
@@ -133,9 +137,14 @@ def _check_no_attempt(workflow: WorkflowDef) -> None:
         raise DefinitionError(msg)
 
 
-def _check_colour(function: FunctionDef) -> None:
-    if function.is_async == _on_loop():
-        return
+def _own_colour(function: FunctionDef) -> bool:
+    """Whether it is called as an async function; refuses the colour that it has not.
+
+    A sync function around an async one may have either: who calls it knows.
+    """
+    on_loop = _on_loop()
+    if function.is_async == on_loop or function.wraps_async:
+        return on_loop
     name = function.name
     if function.is_async:
         msg = f"{function} is an async function and was called from sync code; write `{name}.run(...)`"
@@ -147,30 +156,36 @@ def _check_colour(function: FunctionDef) -> None:
 def plain_call(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Calls the function itself. Outside a workflow its stream writes are validated and dropped."""
     if current_scope() is not None:
-        return function.call(*args, **kwargs)
+        return function.function(*args, **kwargs)
     if function.is_async:
         return _plain_async(function, args, kwargs)
     with Entered(PlainCall()):
-        return function.call(*args, **kwargs)
+        value = function.function(*args, **kwargs)
+    return _plainly_awaited(value) if is_awaitable(value) else value
 
 
 def run_plainly(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """A plain call of either colour, from sync code."""
-    if function.is_async:
-        return asyncio.run(plain_call(function, args, kwargs))
-    return plain_call(function, args, kwargs)
+    value = plain_call(function, args, kwargs)
+    return asyncio.run(awaited(value)) if is_awaitable(value) else value
 
 
 async def run_plainly_async(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """A plain call of either colour, from async code; a sync function goes to a thread."""
     if function.is_async:
         return await plain_call(function, args, kwargs)
-    return await asyncio.to_thread(plain_call, function, args, kwargs)
+    value = await asyncio.to_thread(plain_call, function, args, kwargs)
+    return await value if is_awaitable(value) else value
 
 
 async def _plain_async(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     with Entered(PlainCall()):
-        return await function.call(*args, **kwargs)
+        return await outcome_of(function.function, *args, **kwargs)
+
+
+async def _plainly_awaited(value: Awaitable[Any]) -> Any:
+    with Entered(PlainCall()):
+        return await value
 
 
 def _async_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
@@ -203,16 +218,30 @@ def _on_loop() -> bool:
     return True
 
 
-def _warn_if_meant_durably(step: StepDef) -> None:
-    """A step on a thread that lost its workflow's context is a plain call: said once for each place in the code."""
-    if not some_run_here():
-        return
-    frame = sys._getframe(3)  # noqa: SLF001 (who called the step)
-    place = (frame.f_code.co_filename, frame.f_lineno)
-    if place not in _warned:
-        _warned.add(place)
-        logger.warning(
+def _warn_of_lost_context(step: StepDef) -> None:
+    """A step on a thread that lost its workflow's context is a plain call."""
+    if some_run_here():
+        _warn_once(
+            step,
             "%s was called outside of any workflow, at %s:%d, while this process runs workflows: it is a plain call "
             "and leaves no record. If it belongs to a workflow, call it from the workflow's own code",
-            *(step, *place),
         )
+
+
+def _warn_of_plain_call(workflow: WorkflowDef) -> None:
+    """A workflow that is called like a function where it could run durably looks as if it did."""
+    if current_scope() is None and some_engine_is_open():
+        _warn_once(
+            workflow,
+            "%s was called like a function, at %s:%d: it runs at once, here, and leaves no record, though an engine is "
+            "open. To run it durably write engine.run(...) or engine.start(...)",
+        )
+
+
+def _warn_once(function: FunctionDef, message: str) -> None:
+    """Once for each place in the code that calls it."""
+    frame = sys._getframe(4)  # noqa: SLF001 (who called the step or workflow)
+    place = (function.name, frame.f_code.co_filename, frame.f_lineno)
+    if place not in _warned:
+        _warned.add(place)
+        logger.warning(message, function, *place[1:])

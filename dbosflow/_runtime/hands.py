@@ -140,9 +140,9 @@ class LoopHands:
         """Calls the user's function; a sync one in the pool for steps. An awaitable that it gives is awaited here."""
         context = context_of(attempt)
         if function.is_async:
-            return await run_in(context, outcome_of(function.call, *args, **kwargs))
+            return await run_in(context, outcome_of(function.function, *args, **kwargs))
         loop = asyncio.get_running_loop()
-        call = partial(context.run, carried, function.call, *args, **kwargs)
+        call = partial(context.run, carried, function.function, *args, **kwargs)
         value = await loop.run_in_executor(self._step_threads, call)
         return await run_in(context, awaited(value)) if is_awaitable(value) else value
 
@@ -223,9 +223,9 @@ class ThreadHands:
         """Calls the user's function here; an async one, and the rest of one that gives an awaitable, on the loop."""
         context = context_of(attempt)
         if function.is_async:
-            rest = outcome_of(function.call, *args, **kwargs)
+            rest = outcome_of(function.function, *args, **kwargs)
         else:
-            value = context.run(function.call, *args, **kwargs)
+            value = context.run(function.function, *args, **kwargs)
             if not is_awaitable(value):
                 return value
             rest = awaited(value)

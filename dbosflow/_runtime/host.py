@@ -15,6 +15,7 @@ import concurrent.futures
 import logging
 import os
 import threading
+import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
@@ -49,6 +50,14 @@ def _count_fork() -> None:
 
 os.register_at_fork(after_in_child=_count_fork)
 
+_hosts: weakref.WeakSet[Host] = weakref.WeakSet()
+
+
+def some_engine_is_open() -> bool:
+    """Whether an engine of this process is open, and none is there for a test."""
+    hosts = [host for host in tuple(_hosts) if host.is_open]
+    return bool(hosts) and not any(host.is_under_test for host in hosts)
+
 
 class Host:
     """The event loop of an open engine, and the ways to it."""
@@ -66,6 +75,9 @@ class Host:
         self.on_death: Callable[[], None] = lambda: None
         """Hears that the loop has ended by itself: nothing will run on it any more."""
         self._process = _process.number
+        self.is_under_test = False
+        """Whether a test has taken its engine over: there plain calls of workflows are what they seem."""
+        _hosts.add(self)
 
     def attach(self) -> None:
         """Lives on the running loop."""
@@ -100,6 +112,11 @@ class Host:
                 self._loop.call_soon_threadsafe(self._loop.stop)
             thread.join()
         self._loop = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a loop, in this process."""
+        return self._loop is not None and self._process == _process.number
 
     @property
     def is_forked(self) -> bool:

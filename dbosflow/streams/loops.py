@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MethodType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, get_args, overload
 
 from dbosflow._runtime import loops
@@ -11,8 +12,9 @@ from dbosflow._runtime.loops import OnError
 from dbosflow._runtime.recorded_values import load
 from dbosflow._runtime.scope import branch_around
 from dbosflow.config import check_identifier
-from dbosflow.definitions import FunctionDef, StepDef, check_name, local_name
+from dbosflow.definitions import FunctionDef, StepDef, check_name
 from dbosflow.errors import ConfigurationError
+from dbosflow.functions import check_no_generator, local_name
 from dbosflow.streams.arguments import check_count
 from dbosflow.streams.declared import Stream
 from dbosflow.streams.inputs import reading_of_input
@@ -127,7 +129,9 @@ def _handler(function: Any) -> StepDef:
         msg = f"for_each needs a function of one value, not {function!r}: the source comes first, then the function"
         raise ConfigurationError(msg)
     if isinstance(definition, StepDef):  # a method: its instance comes along
-        return StepDef(definition.call.__get__(function._receiver[0]), definition.name, retry=definition.retry)  # noqa: SLF001 (what a bound step is)
+        bound = MethodType(definition.function, function._receiver[0])  # noqa: SLF001 (what a bound step is)
+        return StepDef(bound, definition.name, definition.local_names, retry=definition.retry)
+    check_no_generator("step", function)
     return StepDef(function, check_name("step", local_name(function)))
 
 

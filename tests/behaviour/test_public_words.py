@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
-PUBLIC = {"dbosflow", "dbosflow.config", "dbosflow.errors", "dbosflow.types"}
+PUBLIC = {"dbosflow", "dbosflow.config", "dbosflow.errors", "dbosflow.testing", "dbosflow.types"}
 
 
 def imported(path: Path) -> set[str]:

@@ -27,7 +27,8 @@ from dbosflow._runtime.watch import Watch
 from dbosflow._store.batch import BatchRows
 from dbosflow._store.step import History, Recorded
 from dbosflow.config import Settings
-from dbosflow.definitions import Registry, RetryPolicy, StepDef, WorkflowDef
+from dbosflow.definitions import Registry, StepDef, WorkflowDef
+from dbosflow.retries import RetryPolicy
 from tests.replay import virtual_time
 
 if TYPE_CHECKING:
