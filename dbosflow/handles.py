@@ -114,18 +114,23 @@ class WorkflowHandle(Generic[T]):
         result: T = result_of(self.workflow_id, outcome, self._definition)
         return result
 
-    def cancel(self) -> Cancellation:
+    def cancel(self, *, children: bool = True) -> Cancellation:
         """Blocking twin of :meth:`cancel_async`."""
-        return self._ask(_CANCEL, lambda: self._core.cancel(self.workflow_id))
+        return self._ask(_CANCEL, lambda: self._core.cancel(self.workflow_id, children))
 
-    async def cancel_async(self) -> Cancellation:
-        """Asks for the workflow's cancellation, and its children's; says what came of that.
+    async def cancel_async(self, *, children: bool = True) -> Cancellation:
+        """Asks for the workflow's cancellation; says what came of that.
 
-        The owner hears at once. Async code gets ``CancelledError``; sync code an error at its next durable call, and
-        the outcome of a step under way is refused. Cleanup code has the engine's ``grace``, but can do nothing durable.
-        Then the workflow ends as ``cancelled``, and so do the streams that it left open.
+        That is final: unless the answer is ``"ended"``, the workflow does not succeed or fail any more. The owner hears
+        at once. Async code gets ``CancelledError``; sync code an error at its next durable call, and the outcome of a
+        step under way is refused. Cleanup code has the engine's ``grace``, but can do nothing durable. Then the
+        workflow ends as ``cancelled``, and so do the streams that it left open.
+
+        Args:
+            children: cancel what it has started, too, and what that has started in its turn; also what it is starting
+                just now. What a child that has ended had started stays as it is.
         """
-        return await self._ask_async(_CANCEL, lambda: self._core.cancel(self.workflow_id))
+        return await self._ask_async(_CANCEL, lambda: self._core.cancel(self.workflow_id, children))
 
     def _ask(self, question: Question[A], answer: Callable[[], Coroutine[Any, Any, A]]) -> A:
         twin, scope = f"{question.kind}_async", current_scope()

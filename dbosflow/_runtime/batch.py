@@ -67,6 +67,11 @@ class Slice:
         """The blocks that it appends."""
         return self.frames.blocks if self.frames is not None else ()
 
+    def without_end(self) -> Slice | None:
+        """What is left of it when its run does not end so; ``None`` if that is nothing."""
+        rest = [entry for entry in self.entries if entry is not self.ending]
+        return Slice(self.run, rest) if rest else None
+
     @property
     def closes_inputs(self) -> bool:
         """Whether it ends streams that outsiders write, who may be faster."""
@@ -77,6 +82,7 @@ class Slice:
         run = self.run
         workflow_id, epoch, turn = run.workflow_id, run.epoch, run.turn
         rows.runs.append((workflow_id, epoch))
+        rows.aware = rows.aware or run.cancelled
         for seq, record in enumerate(self.records, run.seq):
             if record.start is not None:
                 rows.starts.append(start_row(record.start))

@@ -111,11 +111,21 @@ class Bodies:
             await _catch_up(run)
             await _end_leftovers(run)
             if run.cancelled:
-                await run.family.cancel_children(run.workflow_id)
+                await self.cancel_children(run)
                 ending = Ending(WorkflowStatus.CANCELLED)
         except BaseException as stopped:  # noqa: BLE001 (a run that cannot be ended here goes on elsewhere)
             _stop(run, stopped)
         self._end(run, ending)
+
+    async def cancel_children(self, run: Run) -> None:
+        """Cancels the children of a cancelled run: also those whose starts are on their way now, and no more can begin.
+
+        Raises:
+            RunStopped: the run is over for this process; its next owner cancels them.
+        """
+        if run.stopping is None:
+            await run.loop_hands.durable(run)
+        await run.family.cancel_children(run.workflow_id)
 
     def _end(self, run: Run, ending: Ending | None) -> None:
         if run.stopping is None and ending is not None:

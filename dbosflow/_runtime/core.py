@@ -44,7 +44,7 @@ from dbosflow.errors import EngineClosedError, WorkflowConflictError
 from dbosflow.types import Cancellation, WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from dbosflow._runtime.entries import Ending
     from dbosflow._store.queries import Rows
@@ -283,23 +283,23 @@ class Core:
             await self._executor.adopt(found)
         return found
 
-    async def cancel(self, workflow_id: str) -> Cancellation:
-        """Asks for the cancellation of a workflow; what came of that so far."""
-        found = await self._cancel(self.tables, workflow_id)
-        if not found:
-            return Cancellation("ended", await self.tables.status(workflow_id))
+    async def cancel(self, workflow_id: str, children: bool = True) -> Cancellation:  # noqa: FBT001, FBT002 (by the host)
+        """Asks for the cancellation of a workflow, and of what it has started; what came of that so far."""
+        found = await self._cancel(self.tables, workflow.cancel, workflow_id, children)
         self._announce_cancels(found)
-        status = WorkflowStatus(found[0]["status"])
+        status = next((WorkflowStatus(row["status"]) for row in found if row["id"] == workflow_id), None)
+        if status is None:
+            return Cancellation("ended", await self.tables.status(workflow_id))
         return Cancellation("cancelled" if status.ended else "requested", status)
 
     async def cancel_children(self, workflow_id: str) -> None:
         """Asks for the cancellation of a workflow's children."""
-        self._announce_cancels(await self._cancel(self.patient_tables, None, workflow_id))
+        self._announce_cancels(await self._cancel(self.patient_tables, workflow.cancel_children, workflow_id))
 
-    async def _cancel(self, tables: Tables, *which: str | None) -> Rows:
+    async def _cancel(self, tables: Tables, statement: Callable[..., Awaitable[Rows]], *which: object) -> Rows:
         while True:
             try:
-                return await tables.ask(workflow.cancel, *which)
+                return await tables.ask(statement, *which)
             except psycopg.errors.UniqueViolation:
                 await asyncio.sleep(0)  # somebody wrote to an input of one that never ran: again, with what is there
 

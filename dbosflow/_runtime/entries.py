@@ -119,6 +119,11 @@ class Ending:
         return 200 + len(self.output or "") + len(self.error or "")
 
     @property
+    def yields_to_cancel(self) -> bool:
+        """Whether it is not written of a workflow that somebody has asked to cancel."""
+        return self.status is not WorkflowStatus.CANCELLED
+
+    @property
     def frame(self) -> FrameKind:
         """The terminal frame of the streams that it closes."""
         return _FRAMES[self.status]

@@ -83,7 +83,9 @@ class Executor:
         self.runner.attach(self.journal, observer.waits_for_room)
         self._leases = Leases(url, settings, self.lane, self._lease_is_over)
         self._reclaimer = Reclaimer(pool, settings, signals, announce, self._is_own_lane)
-        self._canceller = Canceller(pool, settings.schema, lane=self.lane, runner=self.runner, signals=signals)
+        self._canceller = Canceller(
+            pool, settings.schema, lane=self.lane, journal=self.journal, runner=self.runner, signals=signals
+        )
         self._watchdog = Watchdog(settings, watch)
         self._compactors: list[Compactor] = []
         if settings.compact_every is not None:

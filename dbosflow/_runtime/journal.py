@@ -15,11 +15,14 @@ What can become of a batch::
                 ├─ gate shut: no lease ─► every run of the lane stops; starts wait for the next lease
                 │             not mine ─► that run stops; the rest is sent again
                 │             moved ────► that run reloads; the rest is sent again
+                │             cancelled ► that run ends so instead; the rest is sent again
                 │             timeline ─► every run reloads (behind a pooler; else the lane's connection tells)
                 └─ refused for its data ─► slice by slice; the refused one ends its run with a typed error
 
 After a lost acknowledgement nothing is guessed: every slice leaves a row that only it can write, under a key fixed
 before it was sent, and that row tells. A late copy of a batch finds its keys taken or the gate shut.
+
+Each answer names the runs that somebody has asked to cancel, and they hear of it before they go on: see ``canceller``.
 """
 
 from __future__ import annotations
@@ -80,6 +83,12 @@ class JournalOwner(Protocol):
 
     def moved(self, run: Run) -> None:
         """The tables are not what ``run`` remembers: it must reload."""
+
+    def cancel_requested(self, run: Run) -> None:
+        """Somebody has asked to cancel the workflow of ``run``."""
+
+    def overtaken(self, run: Run) -> None:
+        """The end of ``run`` was not written, since a cancel came first."""
 
     def lane_lost(self) -> None:
         """Every run of the lane is owned elsewhere, or will be."""
@@ -282,7 +291,7 @@ class Journal(Service):
                     connection, batch.rows(), lane.id, self._settings.schema, lane.hidden_timeline
                 )
             except (psycopg.Error, UnicodeError, OverflowError, ValueError) as error:
-                if await self._lost_a_place(batch, error):
+                if await self._was_overtaken(batch, error):
                     continue
                 if is_refused(error):
                     await self._settle_refused(batch, error)
@@ -294,6 +303,7 @@ class Journal(Service):
             except (DbosflowError, OSError) as error:
                 await self._wait_for_database(batch, error)
                 continue
+            self._tell_cancelled(batch, result)
             if result.written or (batch.sent > 1 and await self._is_durable(batch)):
                 await self._written(batch, result.started)
                 return
@@ -308,11 +318,22 @@ class Journal(Service):
         await self._lane_lost(batch)
         return True
 
-    async def _lost_a_place(self, batch: Batch, error: Exception) -> bool:
-        """Whether an outside writer has taken the place that the end of an input was to have: it is sent again.
+    def _tell_cancelled(self, batch: Batch, result: BatchResult) -> None:
+        """Before anything is handed on: nothing begins that follows from it."""
+        if result.cancelled:
+            for part in batch.slices:
+                if part.run.workflow_id in result.cancelled:
+                    self._owner.cancel_requested(part.run)
 
-        The next snapshot sees what the writer wrote. Alone, since the runs of one statement share its fate.
+    async def _was_overtaken(self, batch: Batch, error: Exception) -> bool:
+        """Whether somebody came first in the instant of the statement, whose next snapshot sees that: it is sent again.
+
+        A cancel, where the run was to end otherwise (nothing else in a batch can divide by zero); or an outside writer,
+        who has taken the place that the end of an input was to have. That one is sent alone, since the runs of one
+        statement share its fate.
         """
+        if isinstance(error, psycopg.errors.DivisionByZero):
+            return True
         if not (isinstance(error, psycopg.errors.UniqueViolation) and batch.closes_inputs and len(batch.slices) == 1):
             return False
         return (
@@ -378,6 +399,7 @@ class Journal(Service):
         if result.timeline is not None and self._lane.is_new(result.timeline):
             return batch.without(batch.given_up())
         failed: set[Run] = set()
+        overtaken: list[Slice] = []
         for part in batch.slices:
             run = part.run
             if run.workflow_id not in result.mine:
@@ -386,7 +408,15 @@ class Journal(Service):
             elif run.workflow_id in result.moved:
                 failed.add(run)
                 self._owner.moved(run)
-        return batch.without(failed)
+            elif part.ending is not None and part.ending.yields_to_cancel and run.workflow_id in result.cancelled:
+                failed.add(run)
+                overtaken.append(part)
+        rest = batch.without(failed)
+        for part in overtaken:
+            if (others := part.without_end()) is not None:
+                rest.slices.append(others)
+            self._owner.overtaken(part.run)
+        return rest
 
     async def _lane_lost(self, batch: Batch) -> None:
         logger.warning("the lease of worker %s is lost; its runs go on elsewhere", self._lane.id)

@@ -337,10 +337,13 @@ class Run:
         finally:
             self.calls = tuple(other for other in self.calls if other is not call)
 
-    def cancel(self) -> None:
-        """Asks the body to end: async code gets ``CancelledError``, sync code an error at its next durable call."""
+    def cancel(self) -> bool:
+        """Asks the body to end: async code gets ``CancelledError``, sync code an error at its next durable call.
+
+        Whether it had to be asked; one that ends anyhow is not, and the statement that would end it sees the request.
+        """
         if self.cancelled or self.ending or self.stopping is not None:
-            return
+            return False
         with self.buffer.lock:
             self.cancelled = True
             listeners, self._cancel_listeners = self._cancel_listeners, ()
@@ -356,6 +359,7 @@ class Run:
             call.cancel()
         for task in self.tasks():
             task.cancel()
+        return True
 
     def _cancellation(self) -> BaseException:
         message = f"workflow {self.workflow_id!r} is cancelled"

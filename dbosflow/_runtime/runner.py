@@ -10,6 +10,7 @@ import asyncio
 import logging
 import os
 import weakref
+from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ import psycopg
 from psycopg_pool import PoolTimeout
 
 from dbosflow._runtime.bodies import Bodies
+from dbosflow._runtime.branch import RunStopped
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.hands import LoopHands, ThreadHands
 from dbosflow._runtime.run import Run
@@ -28,7 +30,7 @@ from dbosflow.errors import DbosflowError
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Coroutine, Iterable, Sequence
 
     from psycopg_pool import AsyncConnectionPool
 
@@ -91,7 +93,8 @@ class Runner:
         )
         self._step_threads = ThreadPool(settings.step_threads, "dbosflow-step")
         self._bodies = Bodies(self._workflow_threads, self._settle)
-        self._reloads: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        """What reloads runs, and ends cancelled ones."""
         self._coming: set[str] = set()
         """Workflows that are owned, and whose history is being read."""
         self._timelines = 0
@@ -240,23 +243,56 @@ class Runner:
             self.when_scattered(run.workflow_id)
         self._settle(run, ending)
 
-    def cancel(self, workflow_id: str) -> None:
-        """Carries a cancel request out: the body hears of it now, and has the grace to clean up."""
+    def cancel(self, workflow_id: str) -> bool:
+        """Carries a cancel request out: the body hears of it now, and has the grace to clean up.
+
+        Whether the workflow is known here.
+        """
+        coming = workflow_id in self._coming
+        if coming:
+            self._cancel_at_launch.add(workflow_id)
         run = self._runs.get(workflow_id)
-        if run is None:
-            if workflow_id in self._coming:
-                self._cancel_at_launch.add(workflow_id)
-        elif not run.cancelled:
-            logger.info("workflow %s is asked to end", workflow_id)
-            run.cancel()
+        if run is not None:
+            self.cancel_requested(run)
+        return coming or run is not None
+
+    def cancel_requested(self, run: Run) -> None:
+        """Somebody has asked to cancel the workflow of ``run``, which hears of it now."""
+        if run.cancel():
+            logger.info("workflow %s is asked to end", run.workflow_id)
             self._loop.call_later(self._settings.grace, self._cut_short, run)
 
     def _cut_short(self, run: Run) -> None:
         """Ends a cancelled run whose body does not end."""
-        if self._runs.get(run.workflow_id) is run and not run.ending and run.stopping is None:
+        if self._can_be_cut_short(run):
             logger.warning("workflow %s is cancelled; its body has not ended within the grace", run.workflow_id)
+            self._task(self._end_without_body(run), f"dbosflow-cut-{run.workflow_id}")
+
+    def _can_be_cut_short(self, run: Run) -> bool:
+        return self._runs.get(run.workflow_id) is run and not run.ending and run.stopping is None
+
+    async def _end_without_body(self, run: Run) -> None:
+        try:
+            await self._bodies.cancel_children(run)
+        except RunStopped:
+            return
+        if self._can_be_cut_short(run):
             run.stop("it was cancelled, and did not end within the grace")
             self._journal.finish(run, Ending(WorkflowStatus.CANCELLED))
+
+    def overtaken(self, run: Run) -> None:
+        """A cancel came before the end of ``run``, which then ends as cancelled."""
+        if self._runs.get(run.workflow_id) is run and not run.superseded:
+            logger.info("workflow %s is cancelled: that was asked for before its end was durable", run.workflow_id)
+            self._task(self._end_overtaken(run), f"dbosflow-overtaken-{run.workflow_id}")
+
+    async def _end_overtaken(self, run: Run) -> None:
+        run.cancelled = True
+        try:
+            await self._bodies.cancel_children(run)
+        except RunStopped:
+            return
+        self._journal.finish(run, Ending(WorkflowStatus.CANCELLED))
 
     def lost(self, run: Run) -> None:
         """``run`` is owned elsewhere."""
@@ -280,9 +316,13 @@ class Runner:
         self._coming.add(run.workflow_id)
         run.superseded = True
         self._stop(run, "the workflow reloads its history")
-        task = self._loop.create_task(self._reload(run, freed), name=f"dbosflow-reload-{run.workflow_id}")
-        self._reloads.add(task)
-        task.add_done_callback(self._reloads.discard)
+        self._task(self._reload(run, freed), f"dbosflow-reload-{run.workflow_id}")
+
+    def _task(self, work: Coroutine[Any, Any, None], name: str) -> None:
+        # In a context of its own: who causes this may be a workflow, whose branches are its own tasks only.
+        task = self._loop.create_task(work, name=name, context=Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     def _stop_soon(self, run: Run) -> None:
         self._loop.call_soon_threadsafe(self._stop, run, "the engine closes")
@@ -328,6 +368,7 @@ class Runner:
             queue=run.queue,
             history=history,
             freed=freed,
+            cancelled=run.cancelled,
         )
         self._begin_anew(timeline, [workflow_id])
 
@@ -370,7 +411,7 @@ class Runner:
                     "its task" if tasks[task].definition.is_async else "its thread",
                 )
                 task.cancel()
-        for task in self._reloads:
+        for task in self._tasks:
             task.cancel()
         self._workflow_threads.shutdown()
         self._step_threads.shutdown()

@@ -83,6 +83,8 @@ class BatchRows:
     blocks: list[tuple[Any, ...]] = field(default_factory=list)
     inputs: list[tuple[Any, ...]] = field(default_factory=list)
     ends: list[tuple[Any, ...]] = field(default_factory=list)
+    aware: bool = False
+    """Whether a run among them is being cancelled, and knows: it need not be told."""
 
     def shape(self) -> tuple[str, ...]:
         """The sections that this batch has rows for."""
@@ -124,6 +126,8 @@ class BatchResult:
     started: frozenset[str]
     mine: frozenset[str] = _NOBODY
     moved: frozenset[str] = _NOBODY
+    cancelled: frozenset[str] = _NOBODY
+    """The runs that somebody has asked to cancel, told whether the batch was written or not."""
     timeline: str | None = None
     """The server's, if one was told."""
 
@@ -206,7 +210,8 @@ async def write_batch(
     values: list[bytes | None] = [worker_id.bytes] if timeline is None else [worker_id.bytes, timeline.encode()]
     if rows.single:
         values += dump_values(forms.types, rows.values())
-        if forms.lone is not None and (await execute(connection, forms.lone, values, prepare=prepare)).command_tuples:
+        lone = None if rows.aware else forms.lone
+        if lone is not None and (await execute(connection, lone, values, prepare=prepare)).command_tuples:
             return BatchResult(leased=True, written=True, started=_all_started(rows))
         result = await execute(connection, forms.single, values, prepare=prepare)
     else:
@@ -221,6 +226,7 @@ async def write_batch(
         written=row[b"written"] == b"t",
         mine=_ids(row.get(b"mine")),
         moved=_ids(row.get(b"moved")),
+        cancelled=_ids(row.get(b"cancelled")),
         started=_all_started(rows) if started is None else _ids(started),
         timeline=None if timeline_found is None else timeline_found.decode(),
     )

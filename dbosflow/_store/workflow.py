@@ -177,10 +177,20 @@ async def requeue(connection: AsyncConnection[Any], schema: str, *, max_recoveri
 
 
 async def cancel(
-    connection: AsyncConnection[Any], schema: str, workflow_id: str | None, parent_id: str | None = None
+    connection: AsyncConnection[Any],
+    schema: str,
+    workflow_id: str,
+    children: bool = True,  # noqa: FBT001, FBT002 (what is asked of tables has a place)
 ) -> Rows:
-    """Asks for the cancellation of a workflow, or of one's children; rows of ``id, status, queue``."""
-    return await fetch_all(connection, schema, _TABLE, "cancel", workflow_id=workflow_id, parent_id=parent_id)
+    """Asks for the cancellation of a workflow, and of what it has started; rows of ``id, status, queue``."""
+    which = {"workflow_id": workflow_id, "parent_id": None, "children": children}
+    return await fetch_all(connection, schema, _TABLE, "cancel", **which)
+
+
+async def cancel_children(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> Rows:
+    """Asks for the cancellation of what a workflow has started, unless its own was asked for without; the same rows."""
+    which = {"workflow_id": None, "parent_id": workflow_id, "children": True}
+    return await fetch_all(connection, schema, _TABLE, "cancel", **which)
 
 
 async def cancel_requests(connection: AsyncConnection[Any], schema: str, worker_id: UUID) -> list[str]:

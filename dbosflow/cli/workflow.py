@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _LIMIT = 20
 
 _CANCEL = """\
-Ask for the cancellation of workflows, and of the children they have started.
+Ask for the cancellation of workflows, and of the children they have started
+(but for --no-children). That is final: none of them succeeds afterwards.
 
 One that nobody has begun ends here and now. Any other is ended by the worker
 that runs it, at once, or by the next one that takes it; what it leaves open ends
@@ -54,6 +55,7 @@ def add_to(commands: Commands) -> None:
 
     cancels = add_command(workflow_commands, "cancel", _cancel, help="cancel workflows", description=_CANCEL)
     cancels.add_argument("ids", nargs="+", metavar="ID", help="the id of a workflow")
+    cancels.add_argument("--no-children", action="store_true", help="leave the children they have started as they are")
     add_json(
         cancels,
         'an array with an object of "id", "outcome" ("cancelled", "requested", "ended" before, "unknown") and "status" '
@@ -94,7 +96,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _cancel(args: argparse.Namespace) -> int:
     with client(args) as engine:
-        answers = {workflow_id: _ask(engine, workflow_id, in_json=args.json) for workflow_id in args.ids}
+        answers = {workflow_id: _ask(engine, workflow_id, args) for workflow_id in args.ids}
     if args.json:
         unknown = {"outcome": "unknown", "status": None}
         say(
@@ -105,14 +107,14 @@ def _cancel(args: argparse.Namespace) -> int:
     return 0 if all(answers.values()) else 1
 
 
-def _ask(engine: Engine, workflow_id: str, *, in_json: bool) -> Cancellation | None:
+def _ask(engine: Engine, workflow_id: str, args: argparse.Namespace) -> Cancellation | None:
     """Cancels one, and says what came of it; ``None`` if there is none."""
     try:
-        answer = engine.handle(workflow_id).cancel()
+        answer = engine.handle(workflow_id).cancel(children=not args.no_children)
     except WorkflowNotFoundError as error:
-        console.complain_of(error, in_json=in_json)
+        console.complain_of(error, in_json=args.json)
         return None
-    if not in_json:
+    if not args.json:
         say(f"{console.visible(workflow_id)}: {_came_of(answer)}")
     return answer
 

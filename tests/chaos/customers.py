@@ -128,8 +128,13 @@ class Customers:
         began = time.monotonic()
         answer = await self._again(handle.cancel_async)
         await asyncio.wait({waiting})
-        if answer.outcome != "ended" and self.seen[handle.workflow_id][0] == "cancelled":
+        if answer.outcome == "ended":
+            return
+        if self.seen[handle.workflow_id][0] == "cancelled":
             self.cancel_times.add(time.monotonic() - began)
+        else:
+            how = self.seen[handle.workflow_id][0]
+            self.complaints.append(f"{handle.workflow_id} has {how}, though its cancel was answered {answer.outcome!r}")
 
     async def _again(self, call: Callable[[], Any]) -> Any:
         """Calls until it is answered: each of these calls may be repeated."""

@@ -122,7 +122,10 @@ class Workflows(Machine):
 
     @rule(number=lanes, one=ids, end=st.sampled_from([None, None, "succeeded", "failed", "cancelled", "blocked"]))
     def write(self, number: int, one: str, end: str | None) -> None:
-        """A record, and perhaps the end, as far as a lane believes that the run is its own."""
+        """A record, and perhaps the end, as far as a lane believes that the run is its own.
+
+        What is to be cancelled ends so or not at all, and each answer about a run of one's own tells of that.
+        """
         session = self.lanes[number]
         epoch, seq = session.beliefs.get(one, (1, 0))
         part = Slice(one, epoch).record(f"{session.name}.{epoch}.{seq}", seq=seq)
@@ -132,7 +135,11 @@ class Workflows(Machine):
         result = self.run(session.lane.send(session.last))
         row = self.model.get(one)
         mine = row is not None and row.owner == session.name and row.epoch == epoch
-        assert (result.leased, result.written) == (session.state == "live", session.state == "live" and mine)
+        asked = row is not None and row.cancel
+        may = not (asked and end in {"succeeded", "failed", "blocked"})
+        live = session.state == "live"
+        assert (result.leased, result.written) == (live, live and mine and may)
+        assert result.cancelled == ({one} if live and mine and asked else set())
         if result.written:
             assert row is not None
             row.records.append((f"{session.name}.{epoch}.{seq}", epoch))

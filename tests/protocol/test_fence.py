@@ -34,7 +34,7 @@ HELD = {
                     (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
                 VALUES ('w', 'out', 0, 1, 'values', '[1]', 3, '', 0, 0)""",
     "start": "INSERT INTO dbosflow.workflow (id, name, status, input) VALUES ('new', 'flow', 'queued', '{}')",
-    "end": "UPDATE dbosflow.workflow SET cancel_requested_at = now() WHERE id = 'w'",
+    "end": "UPDATE dbosflow.workflow SET priority = 1 WHERE id = 'w'",
 }
 """What somebody else does first to each row of :data:`ROWS`."""
 each_row = pytest.mark.parametrize("kind", ROWS)

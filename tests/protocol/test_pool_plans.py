@@ -132,14 +132,21 @@ POOL = (
     Case("workflow.show", {"workflow_id": "w5"}, 1, workflow=KEY),
     Case(
         "workflow.cancel",
-        {"workflow_id": "q5", "parent_id": None},
+        {"workflow_id": "q5", "parent_id": None, "children": True},
         5,
         workflow=KEY | {"workflow_parent"},
         stream_block=STREAMS,
     ),
     Case(
         "workflow.cancel",
-        {"workflow_id": None, "parent_id": "w50"},
+        {"workflow_id": "w50", "parent_id": None, "children": True},
+        100,
+        workflow=KEY | {"workflow_parent"},
+        stream_block=STREAMS,
+    ),
+    Case(
+        "workflow.cancel",
+        {"workflow_id": None, "parent_id": "w50", "children": True},
         100,
         workflow=KEY | {"workflow_parent"},
         stream_block=STREAMS,

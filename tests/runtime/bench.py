@@ -117,6 +117,16 @@ class Bench:
         self.heard.append(("moved", run.workflow_id))
         run.stop("moved")
 
+    def cancel_requested(self, run: Run) -> None:
+        """Somebody has asked to cancel it."""
+        if run.cancel():
+            self.heard.append(("cancel", run.workflow_id))
+
+    def overtaken(self, run: Run) -> None:
+        """A cancel came before its end."""
+        self.heard.append(("overtaken", run.workflow_id))
+        self.journal.finish(run, Ending(WorkflowStatus.CANCELLED))
+
     def lane_lost(self) -> None:
         """Every run is owned elsewhere."""
         self.heard.append("lane lost")

@@ -14,7 +14,7 @@ WITH lease AS MATERIALIZED (
 )
 -- [runs
 , mine AS MATERIALIZED (
-    SELECT w.id
+    SELECT w.id, w.cancel_requested_at IS NOT NULL AS cancelled
     FROM lease
     CROSS JOIN (
         SELECT unnest(:run_ids::text[]) AS id, unnest(:run_epochs::integer[]) AS epoch
@@ -53,6 +53,16 @@ WITH lease AS MATERIALIZED (
 -- ]
 -- [blocks
       AND NOT EXISTS (SELECT FROM moved)
+-- ]
+-- [ends
+-- What is to be cancelled ends as cancelled or not at all.
+      AND (NOT EXISTS (SELECT FROM mine WHERE cancelled)
+           OR NOT EXISTS (
+               SELECT FROM (
+                   SELECT unnest(:end_ids::text[]) AS id, unnest(:end_statuses::text[]) AS status
+               ) AS e
+               WHERE e.status <> 'cancelled' AND e.id = ANY(ARRAY(SELECT id FROM mine WHERE cancelled))
+           ))
 -- ]
 )
 -- [starts
@@ -142,6 +152,7 @@ WITH lease AS MATERIALIZED (
 )
 -- ]
 -- [ends
+-- A cancel that commits after this statement's snapshot is seen by the UPDATE alone, which then ends that row not.
 , ended AS (
     UPDATE dbosflow.workflow w
     SET status = e.status, output = e.output::json, error = e.error::json, worker_id = NULL, wake_at = NULL,
@@ -153,14 +164,22 @@ WITH lease AS MATERIALIZED (
     ) AS e
     CROSS JOIN gate
     WHERE w.id = e.id AND w.worker_id IS NOT DISTINCT FROM gate.id AND w.epoch = e.epoch
+      AND (w.cancel_requested_at IS NULL OR e.status = 'cancelled')
+    RETURNING w.id
 )
 -- ]
 SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS written
+-- [ends
+-- Then nothing may be written of the rest: the division by zero takes all back, and the whole is sent again.
+     , CASE WHEN EXISTS (SELECT FROM gate)
+            THEN 1 / ((SELECT count(*) FROM ended) = cardinality(:end_ids::text[]))::integer END AS whole
+-- ]
 -- [timeline
      , left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline
 -- ]
 -- [runs
      , CASE WHEN NOT EXISTS (SELECT FROM gate) THEN array_to_json(ARRAY(SELECT id FROM mine)) END AS mine
+     , (SELECT json_agg(id) FROM mine WHERE cancelled) AS cancelled
 -- ]
 -- [blocks
      , CASE WHEN NOT EXISTS (SELECT FROM gate) THEN array_to_json(ARRAY(SELECT workflow_id FROM moved)) END AS moved
@@ -172,12 +191,14 @@ SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS writte
 ;
 
 -- name: lone_gate (the gate of a batch of one row, as a part of the statement that writes it)
--- It says yes or no, as the number of rows written, and not why: then the whole batch is sent, and says.
+-- It says yes or no, as the number of rows written, and not why: then the whole batch is sent, and says. It is shut by a
+-- cancel that the run has not heard of, too, so that the answer tells it.
 SELECT lease.id
 FROM (SELECT id FROM dbosflow.worker WHERE id = :worker_id AND state = 'live' FOR KEY SHARE) AS lease
 -- [runs
 JOIN dbosflow.workflow mine
     ON mine.id = :run_ids::text AND mine.worker_id IS NOT DISTINCT FROM lease.id AND mine.epoch = :run_epochs::integer
+       AND mine.cancel_requested_at IS NULL
 -- ]
 -- [blocks
 LEFT JOIN LATERAL (

@@ -14,7 +14,7 @@ GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
     :"schema".stream_trim, :"schema".worker, :"schema".stream_value TO :"role";
 GRANT INSERT (id, name, status, queue, priority, input, input_streams) ON :"schema".workflow TO :"role";
-GRANT UPDATE (cancel_requested_at, status, ended_at, recoveries) ON :"schema".workflow TO :"role";
+GRANT UPDATE (cancel_requested_at, cancel_children, status, ended_at, recoveries) ON :"schema".workflow TO :"role";
 GRANT INSERT ON :"schema".stream_block TO :"role";
 
 -- name: reader (reads results, records and streams)

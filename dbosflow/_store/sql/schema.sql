@@ -25,12 +25,13 @@ CREATE TABLE dbosflow.workflow (
     attributes          json,
     deadline_at         timestamptz,
     wake_at             timestamptz,
-    cancel_requested_at timestamptz,
+    cancel_requested_at timestamptz,                       -- final: from then on it ends as cancelled or not at all
     recoveries          integer     NOT NULL DEFAULT 0,    -- reclaims from dead workers without a new record between
     recovered_seq       integer,                           -- the newest record's seq at the last reclaim
     created_at          timestamptz NOT NULL DEFAULT now(),
     started_at          timestamptz,
-    ended_at            timestamptz
+    ended_at            timestamptz,
+    cancel_children     boolean                            -- whether its cancel is for what it has started, too
 ) WITH (fillfactor = 80);
 
 -- What a claim scans, in its order.

@@ -113,15 +113,33 @@ WHERE worker_id = :worker_id AND NOT id = ANY(:known)
 RETURNING id, name, queue, epoch, input::text AS input, to_json(input_streams)::text AS input_streams, recoveries,
           cancel_requested_at IS NOT NULL AS cancel_requested, parent_id IS NOT NULL AS is_child;
 
--- name: cancel (of one workflow by id, or of the children of one)
+-- name: cancel (of one workflow by id, or of the children of one, unless its own was asked for without them)
 -- A request, which the owner or the next one carries out: only the fence may write for a run. A workflow that never ran
 -- has nobody to carry it out, so it ends here, with its inputs: if one of their writers is faster, the primary key says so,
--- and this is sent again. A blocked one is queued again, to get an owner.
-WITH asked AS MATERIALIZED (
-    SELECT id, input_streams, epoch = 0 AS never_ran
-    FROM dbosflow.workflow
-    WHERE (id = :workflow_id OR parent_id = :parent_id) AND status NOT IN ('succeeded', 'failed', 'cancelled')
-    ORDER BY id
+-- and this is sent again. A blocked one is queued again, to get an owner. With `children` the request is one for all that
+-- stands below, as far as no generation between has ended; a child whose start is on its way is its parent's to cancel.
+WITH RECURSIVE tree AS (
+    SELECT w.id
+    FROM dbosflow.workflow w
+    WHERE (w.id = :workflow_id::text OR w.parent_id = :parent_id::text)
+      AND w.status NOT IN ('succeeded', 'failed', 'cancelled')
+      AND (:parent_id::text IS NULL OR (
+          SELECT p.cancel_children IS NOT FALSE FROM dbosflow.workflow p WHERE p.id = :parent_id::text))
+    UNION
+    SELECT below.id
+    FROM tree
+    CROSS JOIN LATERAL (
+        SELECT c.id
+        FROM dbosflow.workflow c
+        WHERE c.parent_id = tree.id AND c.status NOT IN ('succeeded', 'failed', 'cancelled')
+        OFFSET 0 -- a probe of workflow_parent for each, never a join with the whole table
+    ) AS below
+    WHERE :children::boolean
+), asked AS MATERIALIZED (
+    SELECT w.id, w.input_streams, w.epoch = 0 AS never_ran
+    FROM dbosflow.workflow w
+    WHERE w.id = ANY(ARRAY(SELECT id FROM tree)) AND w.status NOT IN ('succeeded', 'failed', 'cancelled')
+    ORDER BY w.id
     FOR UPDATE
 ), closed AS (
     INSERT INTO dbosflow.stream_block (workflow_id, key, "offset", count, kind, bytes, producer, producer_seq, epoch)
@@ -140,6 +158,7 @@ WITH asked AS MATERIALIZED (
 )
 UPDATE dbosflow.workflow w
 SET cancel_requested_at = coalesce(w.cancel_requested_at, now()),
+    cancel_children = coalesce(w.cancel_children, false) OR :children::boolean,
     status = CASE WHEN a.never_ran THEN 'cancelled' WHEN w.status = 'blocked' THEN 'queued' ELSE w.status END,
     ended_at = CASE WHEN a.never_ran THEN now() END,
     recoveries = 0

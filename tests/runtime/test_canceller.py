@@ -1,0 +1,209 @@
+"""Cancel requests that reach a lane between two moments of a run's life: none is lost until somebody looks again."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+
+from dbosflow import Engine, sleep_async, workflow
+from dbosflow._store import step as step_store
+from dbosflow._store import workflow as store
+from dbosflow._store.notify import queue_topic
+from dbosflow.errors import WorkflowCancelledError
+from tests.runtime.bench import Bench, end, record, write
+from tests.runtime.patience import until
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+bodies: list[str] = []
+
+
+@workflow
+async def slumber() -> None:
+    bodies.append("slumber")
+    await sleep_async(3600)
+
+
+@asynccontextmanager
+async def quiet_engine(url: str) -> AsyncIterator[Engine]:
+    """One that hears by hints and answers alone, and that is asked by its own calls."""
+    bodies.clear()
+    async with Engine(url, safety_poll=3600, grace=1.0) as engine:
+        yield engine
+
+
+async def queued_again(url: str) -> None:
+    """A workflow that ran before, with a record."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as session:
+        await session.execute(
+            """INSERT INTO dbosflow.workflow (id, name, status, input, epoch)
+               VALUES ('w', 'slumber', 'queued', '{}', 1)"""
+        )
+
+
+class Gate:
+    """Holds one call up, after or before what it does."""
+
+    def __init__(self) -> None:
+        self.reached, self.open = asyncio.Event(), asyncio.Event()
+
+    async def passed(self) -> None:
+        """Waits until the gate is opened."""
+        self.reached.set()
+        await self.open.wait()
+
+
+async def ends_cancelled(engine: Engine, workflow_id: str = "w") -> None:
+    """It ends so, soon."""
+    with pytest.raises(WorkflowCancelledError):
+        await engine.handle(workflow_id).result_async(15)
+
+
+@pytest.mark.parametrize("place", ["the claim is durable", "the history is read"])
+def test_a_cancel_between_a_claim_and_its_launch_is_heard(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The hint comes while the lane owns the workflow and runs nothing of it yet."""
+
+    async def main() -> None:
+        gate = Gate()
+        claim, histories = store.claim, step_store.histories
+
+        async def held_claim(*args: Any, **options: Any) -> Any:
+            claimed = await claim(*args, **options)
+            if claimed:
+                await gate.passed()
+            return claimed
+
+        async def held_histories(*args: Any) -> Any:
+            await gate.passed()
+            return await histories(*args)
+
+        if place == "the claim is durable":
+            monkeypatch.setattr(store, "claim", held_claim)
+        else:
+            monkeypatch.setattr(step_store, "histories", held_histories)
+        async with quiet_engine(database_url) as engine:
+            await queued_again(database_url)
+            engine._core.announce([queue_topic("")])
+            await gate.reached.wait()
+            assert (await engine.handle("w").cancel_async()).outcome == "requested"
+            for _ in range(200):  # the hint is looked into
+                await asyncio.sleep(0)
+            gate.open.set()
+            await ends_cancelled(engine)
+        assert bodies == []
+
+    asyncio.run(main())
+
+
+def test_a_run_that_reloads_while_it_is_cancelled_stays_so(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new pass knows, also where the request came while its history was read."""
+
+    async def main() -> None:
+        gate, histories = Gate(), step_store.histories
+
+        async def held_histories(*args: Any) -> Any:
+            await gate.passed()
+            return await histories(*args)
+
+        async with quiet_engine(database_url) as engine:
+            await engine.start_async(slumber.options(workflow_id="w"))
+            await until(lambda: bodies == ["slumber"])
+            monkeypatch.setattr(step_store, "histories", held_histories)
+            executor = engine._core._executor
+            assert executor is not None
+            executor.runner.reload_all()
+            await gate.reached.wait()
+            assert (await engine.handle("w").cancel_async()).outcome == "requested"
+            for _ in range(200):
+                await asyncio.sleep(0)
+            gate.open.set()
+            await ends_cancelled(engine)
+        assert bodies == ["slumber"]
+
+    asyncio.run(main())
+
+
+def test_the_journal_tells_before_it_hands_on(database_url: str) -> None:
+    """In the order of what is heard: the cancel, then nothing that follows from the record."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            one, other = await bench.run("one"), await bench.run("other")
+            await bench.forget()
+            await bench.rows("UPDATE dbosflow.workflow SET cancel_requested_at = now() WHERE id = 'one'")
+            waiters = [record(one, "a"), record(other, "a")]
+            await waiters[1]
+            assert bench.heard == [("cancel", "one")]
+            assert one.cancelled
+            assert not other.cancelled
+            assert len(bench.sent) == 1
+            assert await bench.records() == ["one:a", "other:a"]
+
+    asyncio.run(main())
+
+
+def test_a_lone_record_asks_once_more_and_is_written(database_url: str) -> None:
+    """Its statement has no answer but that it wrote nothing; the next one of that run has one by itself."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            run = await bench.run("w")
+            await bench.forget()
+            await bench.rows("UPDATE dbosflow.workflow SET cancel_requested_at = now()")
+            write(run, "1")
+            await bench.journal.flush()
+            assert bench.heard == [("cancel", "w")]
+            assert await bench.rows("SELECT count FROM dbosflow.stream_block") == [(1,)]
+
+    asyncio.run(main())
+
+
+def test_an_end_that_a_cancel_overtakes_takes_nothing_else_with_it(database_url: str) -> None:
+    """The values before it are written, the others' ends too; the run ends as cancelled, and its stream with it."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            run, other = await bench.run("w"), await bench.run("other")
+            await bench.forget()
+            await bench.rows("UPDATE dbosflow.workflow SET cancel_requested_at = now() WHERE id = 'w'")
+            write(run, "1")
+            end(run)
+            end(other)
+            await bench.journal.flush()
+            assert ("ended", "other", "succeeded") in bench.heard
+            assert [one for one in bench.heard if one[1] == "w"] == [("overtaken", "w"), ("ended", "w", "cancelled")]
+            rows = await bench.rows('SELECT kind FROM dbosflow.stream_block ORDER BY "offset"')
+            assert rows == [("values",), ("cancelled",)]
+
+    asyncio.run(main())
+
+
+def test_a_cancel_in_the_instant_of_an_end_is_no_refusal_of_its_data(database_url: str) -> None:
+    """The statement takes all back, and is sent again."""
+
+    async def main() -> None:
+        async with Bench(database_url) as bench:
+            run = await bench.run("w")
+            await bench.forget()
+            holder = await psycopg.AsyncConnection.connect(database_url)
+            async with holder:
+                await holder.execute("SELECT FROM dbosflow.worker FOR UPDATE")
+                write(run, "1")
+                end(run)
+                query = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+                async with asyncio.timeout(15):
+                    while await bench.rows(query) == [(0,)]:
+                        pass
+                await bench.rows("UPDATE dbosflow.workflow SET cancel_requested_at = now()")
+                await holder.rollback()
+            await bench.journal.flush()
+            assert bench.heard == [("overtaken", "w"), ("ended", "w", "cancelled")]
+
+    asyncio.run(main())
