@@ -10,8 +10,8 @@ A cancel is a request in the workflow's row, since only the owner's fence may wr
 writes nothing; then the owner ends it as cancelled. So whoever is told "requested" knows how it ends.
 
 The owner is told by the hint, at once; by the answer of its next batch, before anything is handed on that the batch
-made durable; with its claim, where it is the next owner; by the safety poll, if it writes nothing and the hint was lost.
-So no step, child or loop item begins once any of these has come.
+made durable; with its claim, where it is the next owner; by the safety poll, if it writes nothing and the hint was
+lost. So no step, child or loop item begins once any of these has come.
 
 What can meet it, and what comes of that:
 
@@ -29,7 +29,8 @@ What can meet it, and what comes of that:
 - *a second cancel* changes nothing; but one with children makes it one with children.
 
 Children: the request is one for all that stands below, in one statement, as far as no generation between has ended.
-What begins below meanwhile is cancelled by its parent, which is asked itself. With ``children=False`` both are left out.
+What begins below meanwhile is cancelled by its parent, which is asked itself. With ``children=False`` both are left
+out.
 """
 
 from __future__ import annotations

@@ -333,7 +333,7 @@ class Journal(Service):
         statement share its fate.
         """
         if isinstance(error, psycopg.errors.DivisionByZero):
-            return True
+            return batch.sent < _MOST_LOST_PLACES
         if not (isinstance(error, psycopg.errors.UniqueViolation) and batch.closes_inputs and len(batch.slices) == 1):
             return False
         return (

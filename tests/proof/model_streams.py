@@ -98,7 +98,7 @@ class Streams(Machine):
         self.attempt: Attempt | None = None
         self.ended = self.pruned = False
         self.numbers = itertools.count()
-        self.engine = Engine(self.db.url, compact_every=None, grace=0.5, patience=0.2)
+        self.engine = Engine(self.db.url, compact_every=None, grace=0.5)
         self.run(self.engine.open_async())
         self.run(self.engine.start_async(puppet.options(workflow_id=self.name), self.name))
         self._settle()

@@ -37,6 +37,8 @@ async def _resend(lane: Lane, rows: BatchRows) -> str:
         result = await lane.send(rows)
     except psycopg.errors.UniqueViolation:
         return "conflict"
+    except psycopg.errors.DivisionByZero:  # the row that it would have ended was ended meanwhile
+        return "overtaken"
     if result.written:
         return "written"
     return "moved" if result.moved else "not mine"

@@ -97,7 +97,7 @@ def test_a_cancel_between_a_claim_and_its_launch_is_heard(
                 await asyncio.sleep(0)
             gate.open.set()
             await ends_cancelled(engine)
-        assert bodies == []
+        assert place != "the history is read" or bodies == []
 
     asyncio.run(main())
 
