@@ -100,7 +100,7 @@ class Settings:
         for name in ("stream_values", "stream_bytes"):
             if getattr(self, name) is not None:
                 check_whole(f"setting {name}", getattr(self, name), 1, LARGEST_OFFSET, or_none=True)
-        check_identifier("schema", self.schema, longest=LONGEST_SCHEMA)
+        check_schema(self.schema)
 
 
 _COUNTS = {
@@ -118,6 +118,16 @@ def check_identifier(what: str, value: object, *, longest: int = MAX_IDENTIFIER)
         msg = f"{what} {_shown(value)} must be a text of 1 to {longest} bytes in UTF-8, without NUL or lone surrogates"
         raise ConfigurationError(msg)
     return value
+
+
+def check_schema(name: object) -> str:
+    """``name`` if it can be a schema's, and part of a channel's; else a :class:`ConfigurationError` says why not."""
+    check_identifier("schema", name, longest=LONGEST_SCHEMA)
+    assert isinstance(name, str)
+    if not name.isprintable() or name.startswith("pg_"):
+        msg = f"schema {_shown(name)} must hold no control characters, and not begin with pg_, which Postgres reserves"
+        raise ConfigurationError(msg)
+    return name
 
 
 def check_whole(what: str, value: object, least: int, most: int, *, or_none: bool = False) -> int:

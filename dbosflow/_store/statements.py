@@ -3,6 +3,7 @@
 The files run as they are in psql: parameters are psql variables (``:name``), tables are written ``dbosflow.<table>``.
 Loading turns ``:name`` into psycopg's ``%(name)s`` and puts the configured schema, quoted, in the place of
 ``dbosflow.``; so the schema's name enters the SQL once, here, and never by way of a format string at run time.
+What is a literal, a quoted name or a comment in SQL is none of that, whatever it looks like.
 """
 
 from __future__ import annotations
@@ -15,15 +16,22 @@ from typing import TYPE_CHECKING, Any, LiteralString, cast
 from psycopg import sql
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 DEFAULT_SCHEMA = "dbosflow"
 
 _NAME = re.compile(r"^-- name: *(\w+)[^\n]*\n", re.MULTILINE)
-_COMMENT = re.compile(r"^\s*--.*\n?|\s+--.*$", re.MULTILINE)
-_PARAMETER = re.compile(r"(?<![:\w]):([a-z_]\w*)")
+_TOKEN = re.compile(
+    r"""
+      (?P<kept>'(?:[^']|'')*' | "(?:[^"]|"")*" | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
+    | (?P<comment>^[ \t]*--[^\n]*\n? | [ \t]*--[^\n]*)
+    | (?<![:\w]):(?P<parameter>[a-z_]\w*)
+    | \b(?P<schema>dbosflow)\.
+    """,
+    re.MULTILINE | re.DOTALL | re.VERBOSE,
+)
+"""What is looked for, in the order in which SQL itself would tell it apart. Our files hold no E'' and no /* */."""
 _PLACE = re.compile(r"%\((\w+)\)s|%%")
-_SCHEMA = re.compile(r"\bdbosflow\.")
 
 
 @cache
@@ -41,9 +49,17 @@ def load(table: str, schema: str = DEFAULT_SCHEMA) -> Mapping[str, str]:
 
 def prepare(text: str, schema: str) -> str:
     """One psql statement as psycopg takes it, in ``schema``."""
-    text = _PARAMETER.sub(r"%(\1)s", _COMMENT.sub("", text).replace("%", "%%"))
-    # The schema comes last: its name may hold what would be taken for a parameter.
-    return in_schema(text, schema, escape=lambda name: name.replace("%", "%%")).strip().rstrip(";")
+    name = quoted(schema).replace("%", "%%") if schema != DEFAULT_SCHEMA else schema
+
+    def ready(token: re.Match[str]) -> str:
+        if parameter := token["parameter"]:
+            return f"%({parameter})s"
+        if token["schema"]:
+            return f"{name}."
+        return "" if token["comment"] else token[0]
+
+    # Here and not afterwards: a parameter's own % stays single.
+    return _TOKEN.sub(ready, text.replace("%", "%%")).strip().rstrip(";")
 
 
 def numbered(text: str, names: Sequence[str]) -> str:
@@ -52,11 +68,12 @@ def numbered(text: str, names: Sequence[str]) -> str:
     return _PLACE.sub(lambda place: numbers[place[1]] if place[1] else "%", text)
 
 
-def in_schema(text: str, schema: str, escape: Callable[[str], str] = str) -> str:
+def in_schema(text: str, schema: str) -> str:
     """``text`` with every ``dbosflow.`` moved to ``schema``, safely quoted."""
     if schema == DEFAULT_SCHEMA:
         return text
-    return _SCHEMA.sub(lambda _: escape(quoted(schema)) + ".", text)
+    name = quoted(schema)
+    return _TOKEN.sub(lambda token: f"{name}." if token["schema"] else token[0], text)
 
 
 def quoted(identifier: str) -> str:

@@ -7,7 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_DATA_DIR, LARGEST_INTEGER, Settings
+from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_DATA_DIR, LARGEST_INTEGER, Settings, check_schema
+from dbosflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -67,9 +68,17 @@ def add_database(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--schema",
         metavar="NAME",
+        type=_schema,
         default=DEFAULT_SCHEMA,
         help="the schema of dbosflow's tables (default: %(default)s)",
     )
+
+
+def _schema(text: str) -> str:
+    try:
+        return check_schema(text)
+    except ConfigurationError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
 
 
 def add_json(parser: argparse.ArgumentParser, what: str) -> None:
