@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from dbosflow.errors import ConfigurationError
 
@@ -73,6 +73,8 @@ class Settings:
     """How many values may ever be written to one stream; ``None``: any number."""
     stream_bytes: int | None = None
     """How much may ever be written to one stream, as JSON; ``None``: any amount."""
+    on_changed_values: Literal["warn", "block"] = "warn"
+    """What becomes of a workflow whose replay writes other values to a stream than are on record."""
     compact_every: float | None = 60.0
     """How often this engine looks for streams of ended workflows to store in fewer, larger blocks; ``None``: never."""
     safety_poll: float = 7.0
@@ -101,6 +103,9 @@ class Settings:
             if getattr(self, name) is not None:
                 check_whole(f"setting {name}", getattr(self, name), 1, LARGEST_OFFSET, or_none=True)
         check_schema(self.schema)
+        if self.on_changed_values not in {"warn", "block"}:
+            msg = f'setting on_changed_values={self.on_changed_values!r} must be "warn" or "block"'
+            raise ConfigurationError(msg)
 
 
 _COUNTS = {

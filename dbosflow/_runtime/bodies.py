@@ -31,7 +31,8 @@ from dbosflow.failures import dump_error
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable, Coroutine, Iterable
+    from concurrent.futures import Future
 
     from dbosflow._runtime.run import Run
     from dbosflow._runtime.thread_pool import ThreadPool
@@ -97,6 +98,24 @@ class Bodies:
     def over(self, run: Run, value: Any, error: BaseException | None) -> None:
         """The body has returned a value, or raised an error, whatever it is: also sys.exit() ends no engine."""
         ending = _ending(run, value, error)
+        if run.history.checksums and ending is not None and run.stopping is None and not run.cancelled:
+            with suppress(NonDeterminismError):  # then the run has stopped
+                run.streams.check_all_repeated()
+        streams = run.written_streams
+        if streams is not None and streams.findings and (run.stopping is None or run.contradiction is not None):
+            self._task(self._end_when_told(run, ending, streams.findings), run)
+        else:
+            self._end_soon(run, ending)
+
+    async def _end_when_told(self, run: Run, ending: Ending | None, findings: Iterable[Future[None]]) -> None:
+        """Ends the run when all that is looked up about it is told."""
+        try:
+            await asyncio.gather(*map(asyncio.wrap_future, findings))
+        except BaseException as stopped:  # noqa: BLE001 (see below)
+            _stop(run, stopped)
+        self._end_soon(run, ending)
+
+    def _end_soon(self, run: Run, ending: Ending | None) -> None:
         if run.stopping is None and (run.cancelled or run.conductor is not None):
             self._task(self._conclude(run, ending), run)
             return

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dbosflow import serde
+from dbosflow._runtime.checksums import checksum
 from dbosflow._runtime.keys import GIVEN_UP
 from dbosflow._runtime.undecided import RESUMED
 from dbosflow.failures import brief_error
@@ -36,18 +37,22 @@ class Block:
     producer: str = ""
     producer_seq: int = 0
     attempt: str | None = None
+    checksum: int | None = None
+    """Of all values of its producer up to its last one, if that of those before it is known."""
 
 
 class Frames:
     """The frames that a slice appends to the streams of its run."""
 
-    __slots__ = ("_run", "blocks", "committed", "ended", "inputs", "reopened", "tails", "undecided")
+    __slots__ = ("_run", "blocks", "checksums", "committed", "ended", "inputs", "reopened", "tails", "undecided")
 
     def __init__(self, run: Run) -> None:
         self._run = run
         self.blocks: list[Block] = []
         self.tails: dict[str, int] = {}
         """The tail of each stream that it writes to, after it."""
+        self.checksums: dict[tuple[str, str], int] = {}
+        """Of what each producer has in a stream, after it."""
         self.committed: set[str] = set()
         """Streams whose values, written by an attempt, are committed by its records."""
         self.ended: set[str] = set()
@@ -58,18 +63,30 @@ class Frames:
 
     def values(self, entry: Values) -> None:
         """Gives values their place."""
-        text = f"[{','.join(entry.texts)}]"
+        text = ",".join(entry.texts)
         offset = self._append(
             entry.key,
             len(entry.texts),
             FrameKind.VALUES,
-            text,
+            f"[{text}]",
             producer=entry.producer,
             producer_seq=entry.producer_seq,
             attempt=entry.attempt,
+            checksum=self._checksum(entry, text),
         )
         if entry.attempt is not None:
             self.undecided.wrote(entry.producer, entry.key, offset, len(entry.texts))
+
+    def _checksum(self, entry: Values, text: str) -> int | None:
+        """That of all values of the producer up to these; unknown if older code has written some of them."""
+        place = (entry.key, entry.producer)
+        before = self.checksums.get(place)
+        if before is None:
+            before = self._run.streams.checksum(*place)
+            if before is None:
+                return None
+        self.checksums[place] = found = checksum(text, before)
+        return found
 
     def close(self, close: Close) -> None:
         """Ends a stream, or, where some of it may still be taken back, holds the end until that is decided."""
@@ -141,11 +158,12 @@ class Frames:
         producer: str = "",
         producer_seq: int = 0,
         attempt: str | None = None,
+        checksum: int | None = None,
     ) -> int:
         if kind.terminal:
             self.ended.add(key)
         offset = self.tails.get(key, self._run.streams.by_key[key].tail)
-        self.blocks.append(Block(key, offset, count, kind, values, producer, producer_seq, attempt))
+        self.blocks.append(Block(key, offset, count, kind, values, producer, producer_seq, attempt, checksum))
         self.tails[key] = offset + count
         return offset
 
@@ -159,11 +177,11 @@ class Frames:
             rows.blocks.append(
                 (
                     *(workflow_id, block.key, block.offset, block.count, block.kind, block.values, size),
-                    *(block.producer, block.producer_seq, block.attempt, epoch),
+                    *(block.producer, block.producer_seq, block.attempt, epoch, block.checksum),
                 )
             )
         for key, kind, error in self.inputs:
-            rows.inputs.append((workflow_id, key, kind, error, len(error or ""), epoch))
+            rows.inputs.append((workflow_id, key, kind, error, serde.size_of(error or ""), epoch))
 
     def acknowledged(self) -> None:
         """It is durable: what it assumed is so."""
@@ -176,6 +194,7 @@ class Frames:
         for key in self.reopened:
             streams.by_key[key].closed = False
         streams.undecided = self.undecided
+        streams.checksums.update(self.checksums)
 
     def touched(self) -> Iterable[str]:
         """The streams whose readers have news when it is durable."""

@@ -29,7 +29,7 @@ GIVEN_UP = "/given-up"
 WOKEN = "/woken"
 """Ends the key of the record that a sleep is over, in a run with branches."""
 
-_NO_OPERATION = frozenset({"refused", "patched"})
+_NO_OPERATION = frozenset({"refused", "patched", "changed"})
 """Kinds that show no operation of their branch."""
 _SILENT = _NO_OPERATION | {"attempt"}
 """Kinds that hand the program nothing, and so have no turn. Every other one does, also one that is added later."""

@@ -173,6 +173,7 @@ class _Played:
         run.workplace = replace(
             run.workplace,
             when_skipped=self._skipped,
+            when_changed=lambda *_: None,  # all of them are compared
             loop_hands=cast("Hands", _LoopHands(run.loop_hands, self)),
             thread_hands=cast("Hands", _ThreadHands(run.thread_hands, self)),
         )

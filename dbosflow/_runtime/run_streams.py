@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbosflow import serde
+from dbosflow._runtime.checksums import NOTHING, Repeated
 from dbosflow._runtime.entries import Close, TakeBack, Values
 from dbosflow._runtime.limits import Limits
 from dbosflow._runtime.undecided import Undecided
@@ -16,12 +17,16 @@ from dbosflow.errors import StreamClosedError, StreamInputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from concurrent.futures import Future
 
     from dbosflow._runtime.entries import Entry
     from dbosflow._runtime.run import Run
     from dbosflow._runtime.undecided import Producer
     from dbosflow.errors import StreamError
     from dbosflow.types import FrameKind
+
+_BODY = ""
+"""The producer that the workflow's own branch is."""
 
 
 class Stream:
@@ -45,7 +50,7 @@ class Stream:
 class RunStreams:
     """What one run writes to its streams. Filled by whichever thread runs its code, under the run's lock."""
 
-    __slots__ = ("_limits", "_run", "_written", "blocks", "by_key", "undecided")
+    __slots__ = ("_limits", "_repeated", "_run", "_written", "blocks", "by_key", "checksums", "findings", "undecided")
 
     def __init__(self, run: Run) -> None:
         history = run.history
@@ -61,46 +66,89 @@ class RunStreams:
         """How many blocks it has made durable."""
         self._limits = Limits(run.workflow_id, run.settings, history)
         self._written: dict[tuple[str, str], int] = {}
+        self.checksums: dict[tuple[str, str], int] = {}
+        """Of what each producer has made durable in this pass, and before."""
+        self.findings: tuple[Future[None], ...] = ()
+        """What is looked up of changed values, and goes on record, or into the run's error, before it ends."""
+        self._repeated: dict[tuple[str, str], Repeated] = {}
+        """What is written again and not yet compared with what is there."""
 
     def write(self, key: str, text: str, producer: Producer) -> None:
         """Buffers one value, unless the producer has it durable from an earlier run.
 
         The count comes before the check for closed: in a replay the close may be known before the writes that
-        preceded it are repeated. So it does before the limits, which what is durable has passed.
+        preceded it are repeated. So it does before the limits, which what is durable has passed. A refusal that is on
+        record comes first: the value that is durable at that count was written after it.
         """
-        run = self._run
-        size = serde.size_of(text) + 1
+        run, name = self._run, producer.name
         with run.buffer.lock:
             run.check_writable(producer.attempt)
             self._check_own(key)
-            name = producer.name
             count = self._written.get((key, name), 0)
-            if count < run.history.produced.get((key, name), 0):
-                self._written[key, name] = count + 1
-                run.workplace.when_skipped(run, key, name, count, text)
-                return
             if self._limits.any_recorded and (recorded := self._limits.recorded(key, name, count)) is not None:
                 raise recorded
-            stream = self._stream(key)
-            if stream.closed:
-                msg = f"stream {key!r} of workflow {run.workflow_id!r} is closed; nothing can be written after that"
-                raise StreamClosedError(run.workflow_id, key, msg)
-            refusal = self._limits.refusal(key, stream.values, stream.bytes, size - 1) if self._limited(size) else None
-            if refusal is not None:
-                self._refuse(key, producer, refusal)
-                raise refusal
-            self._written[key, name] = count + 1
-            stream.values += 1
-            stream.bytes += size
-            values = stream.open_values
-            if values is None or values.producer != name or self._full(values):
-                values = Values(key, name, count, producer.label)
-                stream.open_values = values
-                run.buffer.push(values)
-            values.texts.append(text)
-            values.size += size
-            run.buffer.size += size
-        run.workplace.submit(run)
+            durable = run.history.produced.get((key, name), 0)
+            if count >= durable:
+                self._append(key, text, producer, count)
+        if count >= durable:
+            run.workplace.submit(run)
+        else:
+            self._repeat(key, text, name, count, durable)
+
+    def _append(self, key: str, text: str, producer: Producer, count: int) -> None:
+        run, name, size = self._run, producer.name, serde.size_of(text) + 1
+        stream = self._stream(key)
+        if stream.closed:
+            msg = f"stream {key!r} of workflow {run.workflow_id!r} is closed; nothing can be written after that"
+            raise StreamClosedError(run.workflow_id, key, msg)
+        refusal = self._limits.refusal(key, stream.values, stream.bytes, size - 1) if self._limited(size) else None
+        if refusal is not None:
+            self._refuse(key, producer, refusal)
+            raise refusal
+        self._written[key, name] = count + 1
+        stream.values += 1
+        stream.bytes += size
+        values = stream.open_values
+        if values is None or values.producer != name or self._full(values):
+            values = Values(key, name, count, producer.label)
+            stream.open_values = values
+            run.buffer.push(values)
+        values.texts.append(text)
+        values.size += size
+        run.buffer.size += size
+
+    def _repeat(self, key: str, text: str, name: str, count: int, durable: int) -> None:
+        """Passes over a value that is durable, and compares what the producer has written with what it had before."""
+        run = self._run
+        self._written[key, name] = count + 1
+        run.workplace.when_skipped(run, key, name, count, text)
+        recorded = run.history.checksums.get((key, name))
+        if recorded is None:
+            return
+        repeated = self._repeated.get((key, name))
+        if repeated is None:
+            repeated = self._repeated[key, name] = Repeated(key, name)
+        repeated.add(text)
+        if count + 1 == durable:
+            del self._repeated[key, name]
+            if not repeated.agrees_to(durable, recorded):
+                run.workplace.when_changed(run, repeated)
+
+    def check_all_repeated(self) -> None:
+        """The body has ended: it has written again all that it has on record, or that has changed."""
+        run = self._run
+        for (key, name), recorded in run.history.checksums.items():
+            left = run.history.produced[key, name] - self.count(key, name)
+            if name == _BODY and recorded is not None and left > 0:
+                run.workplace.when_changed(run, self._repeated.pop((key, name), Repeated(key, name)))
+
+    def checksum(self, key: str, producer: str) -> int | None:
+        """Of what the producer has in the stream; ``None`` where older code has written some of it."""
+        place = (key, producer)
+        if place in self.checksums:
+            return self.checksums[place]
+        history = self._run.history
+        return history.checksums.get(place) if history.produced.get(place) else NOTHING
 
     def close(self, key: str, producer: Producer, kind: FrameKind, payload: str | None) -> None:
         """Buffers the end of a stream. Closing a closed stream does nothing."""

@@ -19,6 +19,7 @@ from psycopg_pool import PoolTimeout
 
 from dbosflow._runtime.bodies import Bodies
 from dbosflow._runtime.branch import RunStopped
+from dbosflow._runtime.changed_values import ChangedValues
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.hands import LoopHands, ThreadHands
 from dbosflow._runtime.run import Run
@@ -121,6 +122,7 @@ class Runner:
             self._family,
             self._watch,
             when_room_is_short,
+            when_changed=ChangedValues(self._loop).found,
         )
 
     def __len__(self) -> int:

@@ -10,6 +10,7 @@ from dbosflow._runtime.clock import CLOCK
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dbosflow._runtime.checksums import Repeated
     from dbosflow._runtime.clock import Clock
     from dbosflow._runtime.family import Family
     from dbosflow._runtime.hands import Hands
@@ -35,4 +36,6 @@ class Workplace:
     """Hears of a workflow whose writer waits for room."""
     when_skipped: Callable[[Run, str, str, int, str], None] = lambda *_: None
     """Hears of each value that a replay does not write again: stream key, producer, its count before, the value."""
+    when_changed: Callable[[Run, Repeated], None] = lambda *_: None
+    """Hears of what a replay has written again for a producer if that is not what stands there; may raise."""
     clock: Clock = CLOCK

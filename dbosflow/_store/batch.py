@@ -57,7 +57,7 @@ _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
         "tail": ("ids", "keys", "offsets"),
         "block": (
             *("ids", "keys", "offsets", "counts", "kinds", "values", "bytes", "producers", "producer_seqs"),
-            *("attempts", "epochs"),
+            *("attempts", "epochs", "checksums"),
         ),
     },
     "inputs": {"input": ("ids", "keys", "kinds", "values", "bytes", "epochs")},
@@ -253,7 +253,7 @@ async def is_durable(connection: AsyncConnection[Any], rows: BatchRows, worker_i
     elif rows.blocks:
         workflow_id, key, offset = rows.blocks[0][:3]
         name = "witness_block"
-        values = {"workflow_id": workflow_id, "key": key, "offset": offset, "epoch": rows.blocks[0][-1]}
+        values = {"workflow_id": workflow_id, "key": key, "offset": offset, "epoch": rows.blocks[0][-2]}
     elif rows.ends:
         workflow_id, epoch = rows.ends[0][:2]
         name, values = "witness_end", {"workflow_id": workflow_id, "epoch": epoch}

@@ -62,6 +62,8 @@ class History:
     """The failed attempts of each step, by its key, oldest first."""
     produced: dict[tuple[str, str], int] = field(default_factory=dict)
     """Durable values by stream key and producer."""
+    checksums: dict[tuple[str, str], int | None] = field(default_factory=dict)
+    """Of these values; ``None`` where older code has written some of them."""
     values: dict[str, int] = field(default_factory=dict)
     """Values ever written by stream key."""
     bytes: dict[str, int] = field(default_factory=dict)
@@ -138,6 +140,10 @@ def _add_producer(history: History, row: Any) -> None:
     history.produced[key, producer] = history.produced.get((key, producer), 0) + row.count
     history.values[key] = history.values.get(key, 0) + row.count
     history.bytes[key] = history.bytes.get(key, 0) + row.bytes
+    if row.count and row.part == "producer":
+        history.checksums[key, producer] = row.checksum
+    elif row.part == "trimmed":  # what stands only there if nothing else is left
+        history.checksums.setdefault((key, producer), row.checksum)
     if row.part == "producer":
         history.tails[key] = max(row.tail, history.tails.get(key, 0))
         if row.kind is not None:

@@ -232,6 +232,31 @@ async def emitted(
     return [row["values"] for row in rows]
 
 
+class Summed(NamedTuple):
+    """A block with the values of a producer from ``before``, by its own count, to before ``stop``."""
+
+    offset: int
+    before: int
+    stop: int
+    checksum: int | None
+    """Of all the values of the producer up to the block's last one."""
+
+
+async def checksums(
+    connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str, producer: str
+) -> list[Summed]:
+    """The blocks of a producer in order, without their values."""
+    which = {"workflow_id": workflow_id, "key": key, "producer": producer}
+    return [Summed(**row) for row in await fetch_all(connection, schema, _TABLE, "checksums", **which)]
+
+
+async def values_at(connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str, offset: int) -> str:
+    """The values of the block at an offset, as a JSON array; of one that is gone, none."""
+    which = {"workflow_id": workflow_id, "key": key, "offset": offset}
+    rows = await fetch_all(connection, schema, _TABLE, "values_at", **which)
+    return str(rows[0]["values"]) if rows else "[]"
+
+
 async def list_streams(
     connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str | None = None
 ) -> list[StreamInfo]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from dbosflow._runtime.changed_values import CHANGED
 from dbosflow._store.workflow import WorkflowFilter
 from dbosflow.cli import console
 from dbosflow.cli.console import say
@@ -91,6 +92,9 @@ def _show(args: argparse.Namespace) -> int:
     for title, text in (("steps", _steps(steps)), ("streams", _streams(streams))):
         say()
         say(text or f"no {title}")
+    if changed := [_changed(step.output) for step in steps if step.kind == CHANGED]:
+        say()
+        say("\n".join(changed))
     return 0
 
 
@@ -166,6 +170,18 @@ def _steps(steps: list[StepInfo]) -> str:
         for step in steps
     ]
     return console.table(("SEQ", "STEP", "KIND", "ATTEMPT", "TOOK", "OUTCOME"), rows)
+
+
+def _changed(row: Any) -> str:
+    """What a replay has written otherwise than it is on record."""
+    facts = row if isinstance(row, dict) else {}
+    by = f" of branch {facts['producer']!r}" if facts.get("producer") else ""
+    where = f"stream {facts.get('stream')!r}{by}"
+    if facts.get("place") is None:
+        return console.visible(f"changed: a replay wrote other values to {where} than those that were trimmed")
+    written = "nothing more" if facts.get("is_missing") else facts.get("written") or "another value"
+    there = f"value {facts['place']} of {where} is {facts.get('recorded')}"
+    return console.visible(f"changed: {there}, and a replay wrote {written}")
 
 
 def _streams(streams: list[StreamInfo]) -> str:

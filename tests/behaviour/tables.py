@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import zlib
 from typing import Any, LiteralString
 
 import psycopg
@@ -29,13 +30,33 @@ def disorder(url: str) -> list[str]:
     """What contradicts the promises of the tables, whatever happened before: nothing, if all is well.
 
     Offsets of a stream are dense from 0, or from where it was trimmed; only one terminal frame ends it, and nothing
-    follows that; a producer's counts are dense; ``seq`` is one count over a workflow's records, in which epochs and
-    turns never go back; an ended workflow belongs to nobody and has no open stream.
+    follows that; a producer's counts are dense, and its checksums those of its values; ``seq`` is one count over a
+    workflow's records, in which epochs and turns never go back; an ended workflow belongs to nobody and has no open
+    stream.
     """
     found: list[str] = []
     for name, query in _DISORDER.items():
         found += [f"{name}: {row}" for row in rows(url, query)]
+    return found + wrong_checksums(url)
+
+
+def wrong_checksums(url: str) -> list[str]:
+    """Blocks whose checksum is not that of all their producer's values so far, in streams that were not trimmed."""
+    sums: dict[tuple[str, ...], tuple[int, int]] = {}
+    found = []
+    for *producer, before, count, text, checksum in rows(url, _CHECKSUMS):
+        written, crc = sums.get(tuple(producer), (0, 0))
+        crc = zlib.crc32(f"{text[1:-1]},".encode(), crc)
+        sums[tuple(producer)] = (written + count, crc)
+        if checksum is not None and written == before and checksum % 2**32 != crc:
+            found.append(f"a wrong checksum: {producer}, {before}")
     return found
+
+
+_CHECKSUMS: LiteralString = """
+    SELECT workflow_id, key, producer, producer_seq, count, values::text, checksum
+    FROM dbosflow.stream_block WHERE kind = 'values' ORDER BY workflow_id, key, producer, "offset"
+"""
 
 
 _DISORDER: dict[str, LiteralString] = {

@@ -79,6 +79,8 @@ def test_no_reader_can_tell_a_compacted_stream(database_url: str, seed: int) -> 
         assert (after.state, after.committed, after.created_at) == (info.state, info.committed, info.created_at)
         assert after.blocks < info.blocks
         assert rows(database_url, 'SELECT key, value::text FROM dbosflow.stream_value ORDER BY "offset"') == stored
+        checksums = "SELECT count(checksum) = count(*) FROM dbosflow.stream_block WHERE kind = 'values'"
+        assert rows(database_url, checksums) == [(True,)]
         assert (
             rows(database_url, 'SELECT "offset" FROM dbosflow.stream_block WHERE bytes <> octet_length(values::text)')
             == []

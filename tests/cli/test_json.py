@@ -8,14 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow import Engine, step, workflow, write_stream
+from dbosflow import Engine, Stream, step, workflow, write_stream
 from dbosflow._store.migrate import HEAD
 from dbosflow.cli import console
 from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo
+from tests.behaviour.interruption import Interruption
 from tests.support import eventually
 
 if TYPE_CHECKING:
     from tests.cli.shell import Shell
+
+
+words = Stream[str, None]("words")
 
 
 @step
@@ -64,6 +68,28 @@ def test_a_listing_and_a_record_hold_what_the_engine_knows(shell: Shell, databas
     assert datetime.fromisoformat(shown["created_at"]) == info.created_at
     assert [(one["key"], one["output"], one.keys()) for one in steps] == [("shout#0", "É", field_names(StepInfo))]
     assert [(one["tail"], one["state"], one.keys()) for one in streams] == [(3, "complete", field_names(StreamInfo))]
+
+
+def test_a_record_shows_values_that_a_replay_wrote_otherwise(shell: Shell, database_url: str) -> None:
+    """With what is there and what was written, also as one of its steps."""
+    begun = Interruption()
+
+    async def body() -> None:
+        writer = words.writer()
+        await writer.write_async("after" if begun.over else "before")
+        await writer.flush_async()
+        await begun.point_async()
+
+    body.__qualname__ = "changing_a_word"
+    flow = workflow(body)
+    workflow_id = begun.first_pass(database_url, flow)
+    with Engine(database_url) as engine:
+        engine.handle(workflow_id, flow).result(timeout=30)
+    shown = shell.run("workflow", "show", workflow_id).out
+    assert """changed: value 0 of stream 'words' is "before", and a replay wrote "after\"""" in shown
+    (step,) = document(shell.run("workflow", "show", workflow_id, "--json").out)["steps"]
+    assert step["kind"] == "changed"
+    assert (step["output"]["recorded"], step["output"]["written"]) == ('"before"', '"after"')
 
 
 def test_nothing_found_is_an_empty_array(shell: Shell) -> None:

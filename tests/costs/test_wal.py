@@ -43,7 +43,7 @@ async def written_without_images(lane: Lane, rows: BatchRows) -> Plan:
     ("row", "records", "size"),
     [
         ("record", 2, 175),  # the row, and its place in the primary key
-        ("block", 2, 231),  # the same
+        ("block", 2, 235),  # the same, with four bytes of a checksum
         ("end", 3, 272),  # the row's new version, in the primary key and by its age; no owner any more
         ("start", 5, 391),  # the row and three indexes, and that one may wait for it (`ON CONFLICT`)
     ],

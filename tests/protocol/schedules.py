@@ -77,7 +77,7 @@ class Slice:
         """A block of a stream."""
         values = json.dumps(list(range(offset, offset + count))) if kind == "values" else None
         self.blocks.append(
-            (self.workflow_id, key, offset, count, kind, values, len(values or ""), "", offset, None, self.epoch)
+            (self.workflow_id, key, offset, count, kind, values, len(values or ""), "", offset, None, self.epoch, 1)
         )
         return self
 

@@ -149,7 +149,7 @@ async def test_a_long_stream_comes_in_pages_that_say_so(db: Database) -> None:
         many.values(offset)
     large, value = Slice("large"), json.dumps(["x" * (stream.PAGE_BYTES // 4)])
     for offset in range(10):
-        large.blocks.append(("large", "out", offset, 1, "values", value, len(value), "", offset, None, 1))
+        large.blocks.append(("large", "out", offset, 1, "values", value, len(value), "", offset, None, 1, None))
     await lane.write(many, large)
     for workflow_id, tail in (("many", stream.PAGE_BLOCKS + 10), ("large", 10)):
         offset, pages = 0, []
@@ -171,7 +171,7 @@ async def test_people_read_streams_in_psql_whatever_they_hold(db: Database) -> N
     await lane.start("w")
     values = r'[1,"\u0000","\ud800",null,{"a":[2]}]'
     part = Slice("w")
-    part.blocks.append(("w", "out", 0, 5, "values", values, len(values), "", 0, None, 1))
+    part.blocks.append(("w", "out", 0, 5, "values", values, len(values), "", 0, None, 1, None))
     assert (await lane.write(part.closed(5))).written
     found = await db.rows('SELECT "offset", value::text FROM dbosflow.stream_value ORDER BY "offset"')
     assert found == list(enumerate(["1", r'"\u0000"', r'"\ud800"', "null", '{"a":[2]}']))

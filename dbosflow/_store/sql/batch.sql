@@ -113,16 +113,17 @@ WITH lease AS MATERIALIZED (
 -- [blocks
 , appended AS (
     INSERT INTO dbosflow.stream_block
-        (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, attempt, epoch)
+        (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, attempt, epoch, checksum)
     SELECT b.workflow_id, b.key, b."offset", b.count, b.kind, b.values::json, b.bytes, b.producer, b.producer_seq,
-           b.attempt, b.epoch
+           b.attempt, b.epoch, b.checksum
     FROM (
         SELECT unnest(:block_ids::text[]) AS workflow_id, unnest(:block_keys::text[]) AS key,
                unnest(:block_offsets::bigint[]) AS "offset", unnest(:block_counts::integer[]) AS count,
                unnest(:block_kinds::text[]) AS kind, unnest(:block_values::text[]) AS values,
                unnest(:block_bytes::integer[]) AS bytes, unnest(:block_producers::text[]) AS producer,
                unnest(:block_producer_seqs::bigint[]) AS producer_seq,
-               unnest(:block_attempts::text[]) AS attempt, unnest(:block_epochs::integer[]) AS epoch
+               unnest(:block_attempts::text[]) AS attempt, unnest(:block_epochs::integer[]) AS epoch,
+               unnest(:block_checksums::integer[]) AS checksum
     ) AS b
     CROSS JOIN gate
 )

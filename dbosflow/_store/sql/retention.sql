@@ -48,16 +48,18 @@ WITH unseen AS MATERIALIZED (
     DELETE FROM dbosflow.stream_block b
     WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" = ANY(ARRAY(SELECT "offset" FROM old))
       AND b."offset" < (SELECT "offset" FROM kept)
-    RETURNING b.kind, b.producer, b.count, b.bytes, b.epoch, b."offset"
+    RETURNING b.kind, b.producer, b.count, b.bytes, b.epoch, b."offset", b.checksum
 )
-INSERT INTO dbosflow.stream_trim (workflow_id, key, producer, count, bytes, "offset")
-SELECT :workflow_id, :key, r.producer, sum(r.count), sum(r.bytes - 1), min(r."offset") FILTER (WHERE r.epoch = 0)
+INSERT INTO dbosflow.stream_trim (workflow_id, key, producer, count, bytes, "offset", checksum)
+SELECT :workflow_id, :key, r.producer, sum(r.count), sum(r.bytes - 1), min(r."offset") FILTER (WHERE r.epoch = 0),
+       (max(ARRAY[r."offset", r.checksum]))[2]
 FROM removed r
 WHERE r.kind = 'values'
 GROUP BY r.producer
 ORDER BY r.producer
 ON CONFLICT (workflow_id, key, producer)
-DO UPDATE SET count = dbosflow.stream_trim.count + excluded.count, bytes = dbosflow.stream_trim.bytes + excluded.bytes;
+DO UPDATE SET count = dbosflow.stream_trim.count + excluded.count, bytes = dbosflow.stream_trim.bytes + excluded.bytes,
+              checksum = excluded.checksum;
 
 -- name: first (the first offset that is still there)
 SELECT "offset" AS first FROM dbosflow.stream_block WHERE workflow_id = :workflow_id AND key = :key
@@ -96,11 +98,11 @@ SELECT id FROM dbosflow.workflow WHERE id = :workflow_id AND ended_at IS NOT NUL
 
 -- name: compact (a stretch of an ended workflow's stream; a later statement than claim_ended)
 -- Consecutive value blocks of one producer, attempt and epoch become one, up to about a size; one of half of it stays as it
--- is, so that none grows with each pass. What is merged is committed or taken back together, and their frames keep their offsets: in every view a reader sees the same, wherever it stands. Nothing else is
--- touched. Gives where the next stretch begins, NULL at the end. Index: the primary key.
+-- is, so that none grows with each pass. What is merged is committed or taken back together, and their frames keep their offsets: in every view a reader sees the same, wherever it stands. The checksum is
+-- that of the last of them, since it runs over all that came before. Nothing else is touched. Gives where the next stretch begins, NULL at the end. Index: the primary key.
 WITH stretch AS MATERIALIZED (
     SELECT b."offset", b.count, b.kind, b.values::text AS values, b.bytes, b.producer, b.producer_seq, b.attempt,
-           b.epoch, b.created_at
+           b.epoch, b.created_at, b.checksum
     FROM dbosflow.stream_block b
     WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" >= :start
     ORDER BY b."offset"
@@ -121,7 +123,7 @@ WITH stretch AS MATERIALIZED (
            '[' || string_agg(substr(p.values, 2, length(p.values) - 2), ',' ORDER BY p."offset") || ']' AS values,
            (sum(p.bytes) - count(*) + 1)::integer AS bytes, min(p.producer) AS producer,
            min(p.producer_seq) AS producer_seq, min(p.attempt) AS attempt, min(p.epoch) AS epoch,
-           min(p.created_at) AS created_at
+           min(p.created_at) AS created_at, (max(ARRAY[p."offset", p.checksum]))[2] AS checksum
     FROM placed p
     WHERE p.kind = 'values'
     GROUP BY p.run, p.part
@@ -134,9 +136,10 @@ WITH stretch AS MATERIALIZED (
     RETURNING b."offset"
 ), written AS (
     INSERT INTO dbosflow.stream_block
-        (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, attempt, epoch, created_at)
+        (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, attempt, epoch, created_at,
+         checksum)
     SELECT :workflow_id, :key, m."offset", m.count, 'values', m.values::json, m.bytes, m.producer, m.producer_seq,
-           m.attempt, m.epoch, m.created_at
+           m.attempt, m.epoch, m.created_at, m.checksum
     FROM merged m
     WHERE (SELECT count(*) FROM removed) > 0
 )

@@ -79,6 +79,7 @@ CREATE TABLE dbosflow.stream_block (
     attempt      text,                                     -- epoch.n of the step attempt that wrote it
     epoch        integer     NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT now(),
+    checksum     integer,                                  -- CRC-32 of all values of its producer up to its last one
     PRIMARY KEY (workflow_id, key, "offset")
 );
 -- What outsiders write to a workflow's inputs has epoch 0, which no owner has: each producer's block is there once. Their
@@ -96,6 +97,7 @@ CREATE TABLE dbosflow.stream_trim (
     count       bigint NOT NULL,                           -- of its values that are gone
     bytes       bigint NOT NULL,                           -- of their size, each value's and one more
     "offset"    bigint,                                    -- of an outsider's block; what the workflow wrote has none
+    checksum    integer,                                   -- of all values of the producer up to the last that is gone
     PRIMARY KEY (workflow_id, key, producer)
 ) WITH (fillfactor = 80);
 

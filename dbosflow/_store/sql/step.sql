@@ -13,16 +13,17 @@ WITH loop AS MATERIALIZED (
 SELECT 'record' AS part, workflow_id, key, kind, seq, turn, attempt, output::text AS output, error::text AS error,
        child_id, extract(epoch FROM wake_at - now())::double precision AS remaining,
        extract(epoch FROM now() - recorded_at)::double precision AS age, epoch,
-       NULL AS producer, NULL::bigint AS count, NULL::bigint AS bytes, NULL::bigint AS tail
+       NULL AS producer, NULL::bigint AS count, NULL::bigint AS bytes, NULL::bigint AS tail,
+       NULL::integer AS checksum
 FROM dbosflow.step
 WHERE workflow_id = ANY(:ids) AND loop_key IS NULL
 UNION ALL
 SELECT 'loop', workflow_id, loop_key, NULL, seq, turn, NULL, sums::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       next
+       next, NULL
 FROM loop
 UNION ALL
 SELECT 'item', s.workflow_id, s.key, s.kind, s.seq, s.turn, s.attempt, NULL, NULL, s.loop_key, NULL,
-       extract(epoch FROM now() - s.recorded_at)::double precision, s.epoch, NULL, NULL, NULL, s.loop_offset
+       extract(epoch FROM now() - s.recorded_at)::double precision, s.epoch, NULL, NULL, NULL, s.loop_offset, NULL
 FROM loop l
 JOIN dbosflow.step s ON s.workflow_id = l.workflow_id AND s.loop_key = l.loop_key
 WHERE s.workflow_id = ANY(:ids) AND s.loop_offset >= l.next
@@ -30,18 +31,19 @@ UNION ALL
 SELECT 'producer', workflow_id, key, max(kind) FILTER (WHERE kind IN ('complete', 'error', 'cancelled')),
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
        producer, coalesce(sum(count) FILTER (WHERE kind = 'values'), 0)::bigint,
-       coalesce(sum(bytes - 1) FILTER (WHERE kind = 'values'), 0)::bigint, max("offset" + count)
+       coalesce(sum(bytes - 1) FILTER (WHERE kind = 'values'), 0)::bigint, max("offset" + count),
+       ((max(ARRAY["offset", checksum]) FILTER (WHERE kind = 'values'))[2])::integer
 FROM dbosflow.stream_block
 WHERE workflow_id = ANY(:ids) AND epoch > 0             -- not what outsiders wrote
 GROUP BY workflow_id, key, producer
 UNION ALL
 SELECT 'trimmed', workflow_id, key, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, producer, count, bytes,
-       NULL
+       NULL, checksum
 FROM dbosflow.stream_trim
 WHERE workflow_id = ANY(:ids) AND "offset" IS NULL      -- not what outsiders wrote
 UNION ALL
 SELECT 'undecided', b.workflow_id, b.key, b.kind, NULL, NULL, b.attempt, NULL, NULL, NULL, NULL, NULL, NULL,
-       b.producer, b.count, NULL, b."offset"
+       b.producer, b.count, NULL, b."offset", NULL
 FROM dbosflow.stream_block b
 WHERE b.workflow_id = ANY(:ids) AND b.kind = 'values' AND b.attempt IS NOT NULL
   AND NOT EXISTS (

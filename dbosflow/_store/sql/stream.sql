@@ -53,6 +53,15 @@ SELECT values::text AS values FROM dbosflow.stream_block
 WHERE workflow_id = :workflow_id AND key = :key AND producer = :producer AND kind = 'values'
 ORDER BY "offset";
 
+-- name: checksums (of a producer's blocks, in order; the values are not touched)
+SELECT "offset", producer_seq AS before, producer_seq + count AS stop, checksum FROM dbosflow.stream_block
+WHERE workflow_id = :workflow_id AND key = :key AND producer = :producer AND kind = 'values'
+ORDER BY "offset";
+
+-- name: values_at (those of the block at an offset)
+SELECT values::text AS values FROM dbosflow.stream_block
+WHERE workflow_id = :workflow_id AND key = :key AND "offset" = :offset;
+
 -- name: list (of one key, or of all; the values are not touched. Index: the primary key, and step's for a block of an attempt)
 -- `committed` is where the first block begins that neither a record commits nor a rollback takes back.
 SELECT b.key, coalesce(max(b.kind) FILTER (WHERE b.kind IN ('complete', 'error', 'cancelled')), 'open') AS state,
