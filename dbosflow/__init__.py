@@ -14,6 +14,7 @@
 from dbosflow.config import VERSION as __version__  # noqa: N811 (the name that tools look for)
 from dbosflow.context import Current, branch, current, get_logger
 from dbosflow.engine import Engine
+from dbosflow.filters import WorkflowFilter
 from dbosflow.handles import WorkflowHandle
 from dbosflow.steps import run_step, run_step_async, step
 from dbosflow.streams import (
@@ -46,6 +47,7 @@ __all__ = [
     "StreamReader",
     "StreamValue",
     "StreamWriter",
+    "WorkflowFilter",
     "WorkflowHandle",
     "WorkflowInfo",
     "WorkflowStatus",

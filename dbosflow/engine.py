@@ -10,9 +10,9 @@ from dbosflow._runtime.core import Core
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.lifecycle import Lifecycle
 from dbosflow._runtime.scope import current_scope
-from dbosflow._store.workflow import WorkflowFilter
 from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_seconds, check_whole
 from dbosflow.definitions import registry
+from dbosflow.filters import WorkflowFilter, chosen
 from dbosflow.handles import WorkflowHandle
 from dbosflow.streams import StreamChannel, StreamReader
 from dbosflow.streams.declared import key_of
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dbosflow.definitions import WorkflowDef
     from dbosflow.streams.declared import Stream
     from dbosflow.streams.options import OnRollback, ReadOptions
-    from dbosflow.types import StepInfo, WorkflowInfo
+    from dbosflow.types import StepInfo, WorkflowInfo, WorkflowStatus
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,7 +57,11 @@ class Engine(Lifecycle):
     @overload
     def start(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]: ...
     def start(self, target: Any, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
-        """Blocking twin of :meth:`start_async`."""
+        """Starts a workflow; returns a handle when the start is durable, and does not wait for its end.
+
+        The workflow id is the idempotency key. See :meth:`start_async`, its awaitable twin, for where it runs, and for
+        what this raises.
+        """
         if self._runs_caller:
             return spec_of(target).start(*args, **kwargs)
         return self._host.call("start_async", self._start, target, args, kwargs)
@@ -90,7 +94,10 @@ class Engine(Lifecycle):
     @overload
     def run(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     def run(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Blocking twin of :meth:`run_async`."""
+        """Starts a workflow, waits for its end, and gives its result, or raises its error.
+
+        :meth:`start` and the handle's ``result`` in one. Its awaitable twin is :meth:`run_async`.
+        """
         if self._runs_caller:
             return spec_of(target).start(*args, **kwargs).result()
         return self._host.call("run_async", self._run, target, args, kwargs)
@@ -115,16 +122,45 @@ class Engine(Lifecycle):
         definition = None if target is None else spec_of(target).definition
         return WorkflowHandle(self._host, self._core, workflow_id, definition)
 
-    def list_workflows(self, which: WorkflowFilter | None = None) -> list[WorkflowInfo]:
-        """Blocking twin of :meth:`list_workflows_async`."""
-        return self._host.call("list_workflows_async", self._core.tables.workflows, which or WorkflowFilter())
+    def list_workflows(
+        self,
+        which: WorkflowFilter | None = None,
+        *,
+        status: WorkflowStatus | str | None = None,
+        name: str | None = None,
+        queue: str | None = None,
+        limit: int | None = None,
+    ) -> list[WorkflowInfo]:
+        """The workflows that fit all that is asked for, newest first: ``list_workflows(status="failed", limit=20)``.
 
-    async def list_workflows_async(self, which: WorkflowFilter | None = None) -> list[WorkflowInfo]:
-        """The workflows that fit the filter, newest first."""
-        return await self._host.bridge(self._core.tables.workflows(which or WorkflowFilter()))
+        See :meth:`list_workflows_async`, its awaitable twin.
+        """
+        found = self._core.tables.workflows
+        return self._host.call("list_workflows_async", found, chosen(which, status, name, queue, limit))
+
+    async def list_workflows_async(
+        self,
+        which: WorkflowFilter | None = None,
+        *,
+        status: WorkflowStatus | str | None = None,
+        name: str | None = None,
+        queue: str | None = None,
+        limit: int | None = None,
+    ) -> list[WorkflowInfo]:
+        """The workflows that fit all that is asked for, newest first.
+
+        Args:
+            which: all of it in one :class:`~dbosflow.WorkflowFilter`, instead of the words that follow.
+            status: where they stand.
+            name: of their function: qualified, or as ``@workflow(name=...)`` says.
+            queue: in which they wait, or were.
+            limit: at most so many (100).
+        """
+        which = chosen(which, status, name, queue, limit)
+        return await self._host.bridge(self._core.tables.workflows(which))
 
     def list_steps(self, workflow_id: str) -> list[StepInfo]:
-        """Blocking twin of :meth:`list_steps_async`."""
+        """A workflow's records, in the order they were made. Its awaitable twin is :meth:`list_steps_async`."""
         check_identifier("workflow id", workflow_id)
         return self._host.call("list_steps_async", self._core.tables.steps, workflow_id)
 
@@ -222,7 +258,10 @@ class Engine(Lifecycle):
     # -- retention ---------------------------------------------------------------------------------------------------
 
     def prune(self, *, older_than: timedelta | float, batch: int = 100) -> int:
-        """Blocking twin of :meth:`prune_async`."""
+        """Removes the workflows that ended longer ago, with their records and streams; gives how many.
+
+        ``older_than`` is in seconds, or a ``timedelta``. See :meth:`prune_async`, its awaitable twin.
+        """
         return self._host.call("prune_async", self._core.tables.prune, *_age(older_than, batch))
 
     async def prune_async(self, *, older_than: timedelta | float, batch: int = 100) -> int:
@@ -241,7 +280,10 @@ class Engine(Lifecycle):
     def write_stream(
         self, workflow_id: str, stream: str | Stream[V, Any], value: V, *, idempotency_key: str | None = None
     ) -> int:
-        """Blocking twin of :meth:`write_stream_async`."""
+        """Appends ``value`` to an input of a workflow, from outside; its offset. The value is durable then.
+
+        See :meth:`write_stream_async`, its awaitable twin, for the idempotency key, and for what this raises.
+        """
         return self._host.call("write_stream_async", self._write, workflow_id, stream, value, idempotency_key)
 
     async def write_stream_async(
@@ -269,7 +311,10 @@ class Engine(Lifecycle):
         return await self._host.bridge(self._write(workflow_id, stream, value, idempotency_key))
 
     def close_stream(self, workflow_id: str, stream: str | Stream[Any, Any]) -> None:
-        """Blocking twin of :meth:`close_stream_async`."""
+        """Ends an input of a workflow, from outside, as complete: its reader in the workflow comes to an end.
+
+        See :meth:`close_stream_async`, its awaitable twin.
+        """
         self._host.call("close_stream_async", self._close_input, workflow_id, stream)
 
     async def close_stream_async(self, workflow_id: str, stream: str | Stream[Any, Any]) -> None:
@@ -287,7 +332,10 @@ class Engine(Lifecycle):
     # -- workers -----------------------------------------------------------------------------------------------------
 
     def run_worker(self, *queues: str, concurrency: int = 50) -> None:
-        """Blocking twin of :meth:`run_worker_async`."""
+        """Runs the work of these queues (default: ``default``), each up to ``concurrency`` at once; blocks.
+
+        Until the engine closes. Its awaitable twin, :meth:`run_worker_async`, can be cancelled as well.
+        """
         self._host.call("run_worker_async", self._core.work, _queues(queues, concurrency))
 
     async def run_worker_async(self, *queues: str, concurrency: int = 50) -> None:

@@ -44,7 +44,10 @@ class WorkflowHandle(Generic[T]):
         self.workflow_id = workflow_id
 
     def status(self) -> WorkflowStatus:
-        """Blocking twin of :meth:`status_async`."""
+        """Where the workflow stands; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id.
+
+        Its awaitable twin is :meth:`status_async`.
+        """
         return self._ask(_STATUS, lambda: self._core.tables.status(self.workflow_id))
 
     async def status_async(self) -> WorkflowStatus:
@@ -55,7 +58,10 @@ class WorkflowHandle(Generic[T]):
         return await self._ask_async(_STATUS, lambda: self._core.tables.status(self.workflow_id))
 
     def info(self) -> WorkflowInfo:
-        """Blocking twin of :meth:`info_async`."""
+        """The workflow's record; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id.
+
+        Its awaitable twin is :meth:`info_async`.
+        """
         return self._ask(_INFO, lambda: self._core.tables.info(self.workflow_id))
 
     async def info_async(self) -> WorkflowInfo:
@@ -66,7 +72,10 @@ class WorkflowHandle(Generic[T]):
         return await self._ask_async(_INFO, lambda: self._core.tables.info(self.workflow_id))
 
     def result(self, timeout: float | None = None) -> T:
-        """Blocking twin of :meth:`result_async`."""
+        """Waits for the workflow's end, up to ``timeout`` seconds, and gives its result, or raises its error.
+
+        See :meth:`result_async`, its awaitable twin, for what it raises.
+        """
         scope = current_scope()
         if isinstance(scope, Branch):
             refuse_on_loop("await handle.result_async()")
@@ -115,7 +124,10 @@ class WorkflowHandle(Generic[T]):
         return result
 
     def cancel(self, *, children: bool = True) -> Cancellation:
-        """Blocking twin of :meth:`cancel_async`."""
+        """Asks for the workflow's cancellation, and its children's, unless told otherwise; says what came of that.
+
+        See :meth:`cancel_async`, its awaitable twin.
+        """
         return self._ask(_CANCEL, lambda: self._core.cancel(self.workflow_id, children))
 
     async def cancel_async(self, *, children: bool = True) -> Cancellation:

@@ -15,7 +15,10 @@ from dbosflow.config import check_seconds
 
 
 def sleep(duration: float | timedelta) -> None:
-    """Blocking twin of :func:`sleep_async`, for sync workflows."""
+    """Sleeps for ``duration`` (seconds or a ``timedelta``) in sync code: in a workflow across crashes and restarts.
+
+    See :func:`sleep_async`, its awaitable twin.
+    """
     refuse_on_loop("await sleep_async(...)")
     scope = current_scope()
     if isinstance(scope, Branch):

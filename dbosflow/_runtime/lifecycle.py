@@ -45,7 +45,7 @@ class Lifecycle:
         return engine
 
     def open(self) -> Self:
-        """Opens the engine on a loop in a thread of its own. Blocking twin of :meth:`open_async`."""
+        """Opens the engine on a loop in a thread of its own. Its awaitable twin is :meth:`open_async`."""
         refuse_on_loop("async with Engine(...)` or `await engine.open_async()")
         self._check_closed()
         database = self._find_database()
@@ -63,7 +63,9 @@ class Lifecycle:
         return self
 
     def close(self) -> None:
-        """Closes the engine. Blocking twin of :meth:`close_async`; closing a closed engine does nothing.
+        """Closes the engine: running steps finish for up to ``grace`` seconds, the rest goes on in other workers.
+
+        Closing a closed engine does nothing. Its awaitable twin is :meth:`close_async`.
 
         An engine that :meth:`open` opened and nobody closed is closed when the interpreter exits.
         """

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.reader import Reading
-    from dbosflow._store.workflow import Started, WorkflowFilter
+    from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
+    from dbosflow.filters import WorkflowFilter
     from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo, WorkflowStatus
 
 T = TypeVar("T")

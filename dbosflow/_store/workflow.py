@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._store.queries import fetch_all, fetch_hot
-from dbosflow.config import LARGEST_INTEGER, check_identifier, check_whole
 from dbosflow.serde import for_people
 from dbosflow.types import WorkflowInfo, WorkflowStatus
 
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from dbosflow._store.queries import Rows
+    from dbosflow.filters import WorkflowFilter
 
 _TABLE = "workflow"
 
@@ -75,22 +75,6 @@ class Outcome:
     status: WorkflowStatus
     output: str | None
     error: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class WorkflowFilter:
-    """Which workflows a listing shows, newest first."""
-
-    status: WorkflowStatus | None = None
-    name: str | None = None
-    queue: str | None = None
-    limit: int = 100
-
-    def __post_init__(self) -> None:
-        for what in ("name", "queue"):
-            if getattr(self, what):  # the queue of what was started in a process has no name
-                check_identifier(what, getattr(self, what))
-        check_whole("limit", self.limit, 0, LARGEST_INTEGER)
 
 
 async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[Enqueued]) -> set[str]:

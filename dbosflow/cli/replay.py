@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._store.workflow import WorkflowFilter
 from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client
@@ -18,6 +17,7 @@ from dbosflow.cli.options import add_command, add_database, add_json, whole_numb
 from dbosflow.cli.worker import load_workflows
 from dbosflow.definitions import registry
 from dbosflow.errors import WorkflowNotFoundError
+from dbosflow.filters import WorkflowFilter
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.changed_values import CHANGED
-from dbosflow._store.workflow import WorkflowFilter
 from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client
 from dbosflow.cli.options import add_command, add_database, add_json, whole_number
 from dbosflow.cli.stream import stream_table
 from dbosflow.errors import WorkflowNotFoundError
+from dbosflow.filters import WorkflowFilter
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:

@@ -52,7 +52,10 @@ def read_input(
     type: Any = None,  # noqa: A002 (the word of the public interface)
     **options: Unpack[InputOptions],
 ) -> StreamReader[Any]:
-    """Blocking twin of :func:`read_input_async`: an iterator over the values, for sync workflows."""
+    """The values of an input of the running workflow, for sync workflows: an iterator, each value once.
+
+    See :func:`read_input_async`, its awaitable twin.
+    """
     refuse_on_loop("read_input_async(...)")
     scope = branch_around("read_input", "read_stream")
     reader = scope.run.family.reader(reading_of_input(scope, stream, type, options))

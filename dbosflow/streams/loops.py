@@ -61,7 +61,11 @@ def for_each(
 @overload
 def for_each(source: Source[T], function: Callable[[T], R], **options: Unpack[LoopOptions]) -> Processed[R]: ...
 def for_each(source: Any, function: Callable[[Any], Any], **options: Unpack[LoopOptions]) -> Processed[Any]:
-    """Blocking twin of :func:`for_each_async`. The handlers run on the threads for steps, or on the event loop."""
+    """Inside a sync workflow: calls ``function`` with each value of a stream, until that ends, each as a step.
+
+    The handlers run on the threads for steps, or on the event loop. See :func:`for_each_async`, its awaitable twin, for
+    the arguments, and for what this raises.
+    """
     refuse_on_loop("await for_each_async(...)")
     scope = branch_around("for_each", "read_stream")
     return drive(_for_each(scope.run.thread_hands, scope, source, function, options))

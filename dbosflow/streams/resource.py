@@ -30,7 +30,10 @@ class Streams:
         self._core = core
 
     def list(self, workflow_id: str) -> Infos:
-        """Blocking twin of :meth:`list_async`."""
+        """The streams of a workflow by key: those that somebody has written to, or closed.
+
+        Its awaitable twin is :meth:`list_async`.
+        """
         return self._host.call("list_async", self._core.tables.streams, _workflow(workflow_id))
 
     async def list_async(self, workflow_id: str) -> Infos:
@@ -42,7 +45,10 @@ class Streams:
         return await self._host.bridge(self._core.tables.streams(_workflow(workflow_id)))
 
     def info(self, workflow_id: str, key: str) -> StreamInfo:
-        """Blocking twin of :meth:`info_async`."""
+        """How one stream stands: its state, how far it goes and how far it is committed, what it takes to store it.
+
+        See :meth:`info_async`, its awaitable twin.
+        """
         return self._host.call("info_async", self._core.tables.stream, _workflow(workflow_id), _key(key))
 
     async def info_async(self, workflow_id: str, key: str) -> StreamInfo:
@@ -55,7 +61,10 @@ class Streams:
         return await self._host.bridge(self._core.tables.stream(_workflow(workflow_id), _key(key)))
 
     def trim(self, workflow_id: str, key: str, *, before: int) -> int:
-        """Blocking twin of :meth:`trim_async`."""
+        """Removes what stands before the offset ``before``; gives the first offset that is there then.
+
+        See :meth:`trim_async`, its awaitable twin, for what stays.
+        """
         return self._host.call("trim_async", self._trim, workflow_id, key, before)
 
     async def trim_async(self, workflow_id: str, key: str, *, before: int) -> int:

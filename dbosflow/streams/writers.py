@@ -29,7 +29,11 @@ F = TypeVar("F")
 
 
 def write_stream(key: str, value: Any) -> None:
-    """Blocking twin of :func:`write_stream_async`, for sync workflows and steps."""
+    """Appends ``value`` to the stream ``key`` of the running workflow, in a sync workflow or step.
+
+    Returns when the value is buffered. See :func:`write_stream_async`, its awaitable twin, for when it is durable, and
+    for what this raises.
+    """
     refuse_on_loop("await write_stream_async(...)")
     scope, text = _checked(key, value, "write_stream")
     drive(writing.write_on_thread(scope, key, text, "write_stream"))
@@ -56,7 +60,10 @@ async def write_stream_async(key: str, value: Any) -> None:
 
 
 def close_stream(key: str) -> None:
-    """Blocking twin of :func:`close_stream_async`."""
+    """Ends the stream ``key`` of the running workflow as complete; readers are told at once.
+
+    See :func:`close_stream_async`, its awaitable twin.
+    """
     refuse_on_loop("await close_stream_async(...)")
     writing.close(writing.writer("close_stream"), check_identifier("stream key", key), "close_stream")
 
@@ -95,7 +102,7 @@ class StreamWriter(Generic[C, F]):
     # -- values ------------------------------------------------------------------------------------------------------
 
     def write(self, value: C) -> None:
-        """Blocking twin of :meth:`write_async`."""
+        """Appends a value of the stream's type: see :func:`write_stream`. Its awaitable twin is :meth:`write_async`."""
         refuse_on_loop("await writer.write_async(...)")
         drive(writing.write_on_thread(self._scope, self._key, self._chunks.dump(value), "a stream's writer"))
         self._dropped += isinstance(self._scope, PlainCall)
@@ -111,7 +118,7 @@ class StreamWriter(Generic[C, F]):
         self._dropped += isinstance(self._scope, PlainCall)
 
     def write_many(self, values: Iterable[C]) -> None:
-        """Blocking twin of :meth:`write_many_async`."""
+        """Appends each of the values as it comes. Its awaitable twin is :meth:`write_many_async`."""
         for value in values:
             self.write(value)
 
@@ -125,7 +132,7 @@ class StreamWriter(Generic[C, F]):
                 await self.write_async(value)
 
     def flush(self) -> None:
-        """Blocking twin of :meth:`flush_async`."""
+        """Waits until what was written is durable. Its awaitable twin is :meth:`flush_async`."""
         refuse_on_loop("await writer.flush_async()")
         if not isinstance(self._scope, PlainCall):
             drive(writing.flush(self._scope.run.thread_hands, self._scope))
@@ -136,7 +143,10 @@ class StreamWriter(Generic[C, F]):
             await writing.flush(self._scope.run.loop_hands, self._scope)
 
     def emitted(self) -> list[C]:
-        """Blocking twin of :meth:`emitted_async`."""
+        """What stands in the stream from this writer, also from earlier attempts with ``on_retry="resume"``.
+
+        See :meth:`emitted_async`, its awaitable twin.
+        """
         refuse_on_loop("await writer.emitted_async()")
         if isinstance(self._scope, PlainCall):
             return []
@@ -154,7 +164,7 @@ class StreamWriter(Generic[C, F]):
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self, final: F | None = None) -> None:
-        """Blocking twin of :meth:`close_async`."""
+        """Ends the stream as complete. Readers find ``final`` in their ``outcome``. Awaitable: :meth:`close_async`."""
         refuse_on_loop("await writer.close_async(...)")
         self._close(FrameKind.COMPLETE, None if final is None else self._final.dump(final))
 
@@ -163,7 +173,10 @@ class StreamWriter(Generic[C, F]):
         self._close(FrameKind.COMPLETE, None if final is None else self._final.dump(final))
 
     def fail(self, error: BaseException) -> None:
-        """Blocking twin of :meth:`fail_async`."""
+        """Ends the stream with an error: readers get ``StreamFailedError`` with it as the cause.
+
+        Its awaitable twin is :meth:`fail_async`.
+        """
         refuse_on_loop("await writer.fail_async(...)")
         self._close(FrameKind.ERROR, dump_error(error))
 

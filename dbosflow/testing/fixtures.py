@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from dbosflow._store.workflow import WorkflowFilter
 from dbosflow.engine import Engine
+from dbosflow.filters import WorkflowFilter
 from dbosflow.testing.clock import MovableClock
 from dbosflow.testing.server import fresh_database, shared_server
 from dbosflow.types import WorkflowStatus

@@ -53,7 +53,10 @@ def assert_crash_safe(
     workflow: Workflow[..., Any, Any] | WorkflowSpec[..., Any], /, *args: Any, engine: Engine, **kwargs: Any
 ) -> CrashReport: ...
 def assert_crash_safe(workflow: Any, /, *args: Any, engine: Any = None, **kwargs: Any) -> CrashReport:
-    """Blocking twin of :func:`assert_crash_safe_async`."""
+    """Runs a workflow undisturbed, then once for each crash that can meet it, and compares; gives a report.
+
+    See :func:`assert_crash_safe_async`, its awaitable twin.
+    """
     refuse_on_loop("await assert_crash_safe_async(...)")
     return asyncio.run(_assert_crash_safe(workflow, args, kwargs, engine))
 

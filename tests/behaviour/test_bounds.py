@@ -13,6 +13,7 @@ import pytest
 from dbosflow import (
     Engine,
     StreamValue,
+    WorkflowFilter,
     for_each_async,
     read_input_async,
     sleep,
@@ -22,7 +23,6 @@ from dbosflow import (
     write_stream,
     write_stream_async,
 )
-from dbosflow._store.workflow import WorkflowFilter
 from dbosflow.errors import ConfigurationError, StreamFullError
 from dbosflow.streams import Stream
 

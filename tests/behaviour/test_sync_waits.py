@@ -6,8 +6,7 @@ import threading
 
 import pytest
 
-from dbosflow import Engine, read_stream, sleep, step, workflow, write_stream
-from dbosflow._store.workflow import WorkflowFilter
+from dbosflow import Engine, WorkflowFilter, read_stream, sleep, step, workflow, write_stream
 from dbosflow.errors import ConfigurationError, ThreadLimitError
 from tests.support import eventually
 

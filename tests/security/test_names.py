@@ -10,9 +10,9 @@ import pytest
 
 from dbosflow import Engine, run_step, workflow, write_stream
 from dbosflow._store.notify import MAX_PAYLOAD, payloads, stream_topic, topics_of
-from dbosflow._store.workflow import WorkflowFilter
 from dbosflow.cli import main
 from dbosflow.errors import ConfigurationError
+from dbosflow.filters import WorkflowFilter
 
 if TYPE_CHECKING:
     from collections.abc import Callable
