@@ -47,7 +47,7 @@ class Slice:
                 self._framed().take_back_attempts(entry.step_key)
             elif isinstance(entry, Ending):
                 self.ending = entry
-        if self.ending is not None and self.ending.status.ended and (streams is not None or run.inputs):
+        if self.ending is not None and self.ending.ends_streams and (streams is not None or run.inputs):
             self._framed().end(self.ending)
 
     def _record(self, record: Record) -> None:

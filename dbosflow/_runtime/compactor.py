@@ -7,17 +7,21 @@ wait for nothing: a statement of theirs sees the blocks before or after, which s
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.service import Service
 from dbosflow._store import retention
+from dbosflow._store.queries import is_refused
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._store.retention import Place
+
+logger = logging.getLogger("dbosflow.compactor")
 
 LEAST = 4
 """A stream in which fewer blocks could join their neighbours is left as it is."""
@@ -45,16 +49,25 @@ class Compactor(Service):
     async def work_once(self) -> bool:
         """Compacts what has ended here, and goes on with the walk."""
         while self._ended:
-            await self._compact(self._ended[0])
+            await self._try(self._ended[0])
             self._ended.popleft()
         async with self._pool.connection() as connection:
             found = await retention.ended_after(connection, self._schema, self._place, _WALK)
         for place in found:
-            await self._compact(place[1])
+            await self._try(place[1])
             self._place = place
         if len(found) < _WALK:
             self._place = _BEGINNING
         return False
+
+    async def _try(self, workflow_id: str) -> None:
+        """Compacts what a workflow has left, unless the database refuses to: then it stays as it is."""
+        try:
+            await self._compact(workflow_id)
+        except Exception as error:
+            if not is_refused(error):
+                raise
+            logger.warning("the streams of workflow %s are not compacted: %s", workflow_id, error)
 
     async def _compact(self, workflow_id: str) -> None:
         async with self._pool.connection() as connection:

@@ -14,6 +14,7 @@ import os
 import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -53,6 +54,8 @@ if TYPE_CHECKING:
     from dbosflow.definitions import Registry, WorkflowDef
 
 _PROBE_PATIENCE = 1.0
+_MOST_LOST_PLACES = 1000
+"""How often the end of an input may lose its place to writers: then something else is wrong."""
 _PREPARE_AFTER = 3
 
 logger = logging.getLogger("dbosflow.engine")
@@ -297,11 +300,15 @@ class Core:
         self._announce_cancels(await self._cancel(self.patient_tables, workflow.cancel_children, workflow_id))
 
     async def _cancel(self, tables: Tables, statement: Callable[..., Awaitable[Rows]], *which: object) -> Rows:
-        while True:
+        for attempt in count(1):
             try:
                 return await tables.ask(statement, *which)
             except psycopg.errors.UniqueViolation:
-                await asyncio.sleep(0)  # somebody wrote to an input of one that never ran: again, with what is there
+                # Somebody wrote to an input of one that never ran: again, with what is there.
+                if attempt == _MOST_LOST_PLACES:
+                    raise
+                await asyncio.sleep(0)
+        raise AssertionError
 
     def _announce_cancels(self, rows: Rows) -> None:
         if rows:

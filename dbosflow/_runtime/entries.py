@@ -105,6 +105,11 @@ class Mark:
     size: int = 0
 
 
+MOST_REFUSALS = 3
+"""How often the end of a run is tried without what was refused: first all else, then without the ends of streams that
+nobody knows of yet, and at last the row of the workflow alone."""
+
+
 @dataclass(slots=True, eq=False)
 class Ending:
     """The end of a run: of its workflow, or of this pass of a workflow that is parked as blocked."""
@@ -112,6 +117,8 @@ class Ending:
     status: WorkflowStatus
     output: str | None = None
     error: str | None = None
+    refusals: int = 0
+    """How often the database has refused what the run was to write: then it leaves more and more out."""
 
     @property
     def size(self) -> int:
@@ -122,6 +129,11 @@ class Ending:
     def yields_to_cancel(self) -> bool:
         """Whether it is not written of a workflow that somebody has asked to cancel."""
         return self.status is not WorkflowStatus.CANCELLED
+
+    @property
+    def ends_streams(self) -> bool:
+        """Whether it closes what the workflow leaves open; a reader sees the end of the workflow anyhow."""
+        return self.status.ended and self.refusals < MOST_REFUSALS
 
     @property
     def frame(self) -> FrameKind:

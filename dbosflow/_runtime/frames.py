@@ -144,6 +144,8 @@ class Frames:
         self._take_back(self.undecided.producers())
         error = ending.error and brief_error(ending.error)
         for key, stream in self._run.streams.by_key.items():
+            if ending.refusals > 1 and not stream.tail:
+                continue  # its key may be what is refused
             if not stream.ended and key not in self.ended:
                 self._append(key, 1, ending.frame, error)
         self.inputs = [(key, ending.frame, error) for key in self._run.inputs]

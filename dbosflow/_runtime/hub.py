@@ -13,10 +13,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from dbosflow._runtime.service import Service, tell_closed
+from dbosflow._runtime.service import Service, is_final, tell_closed, tell_error
 from dbosflow._store import stream, workflow
 from dbosflow._store.notify import stream_topic, workflow_topic
 from dbosflow._store.stream import Page, Want
+from dbosflow.errors import StreamError, WorkflowError
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
@@ -133,9 +134,12 @@ class Hub(Service):
         try:
             async with self._session.turn() as connection:
                 pages = await stream.fetch(connection, self._schema, list(asks))
-        except BaseException:
-            self._due.update(due)
-            raise
+        except BaseException as error:
+            if not is_final(error):
+                self._due.update(due)
+                raise
+            await self._refused(asks, due, error)
+            return
         for (want, waiting), page in zip(asks.items(), pages, strict=True):
             self._learn(want, page)
             for ask in waiting:
@@ -143,6 +147,15 @@ class Hub(Service):
                     ask.future.set_result(page)
                     if self._observer is not None:
                         self._observer.read(want, page)
+
+    async def _refused(self, asks: dict[Want, list[_Ask]], due: dict[_Stream, None], error: BaseException) -> None:
+        """Asks one by one, so that nobody waits with whoever is refused; the one that is alone is told."""
+        for want, waiting in asks.items():
+            if len(asks) > 1:
+                await self._fetch({want: waiting}, due)
+                continue
+            msg = f"stream {want.key!r} of workflow {want.workflow_id!r} cannot be read from {want.offset}: {error}"
+            tell_error((ask.future for ask in waiting), error, StreamError(want.workflow_id, want.key, msg))
 
     def _learn(self, want: Want, page: Page) -> None:
         tail = self._tails.get((want.workflow_id, want.key, want.committed))
@@ -227,15 +240,26 @@ class Outcomes(Service):
         due, self._due = self._due, {}
         ids = [workflow_id for workflow_id in due if workflow_id in self._waiting]
         if ids:
-            try:
-                async with self._session.turn() as connection:
-                    found = await workflow.outcomes(connection, self._schema, ids)
-            except BaseException:
+            await self._look(ids, due)
+        return bool(self._due)
+
+    async def _look(self, ids: list[str], due: dict[str, None]) -> None:
+        try:
+            async with self._session.turn() as connection:
+                found = await workflow.outcomes(connection, self._schema, ids)
+        except BaseException as error:
+            if not is_final(error):
                 self._due.update(due)
                 raise
-            for workflow_id in ids:
-                self._tell(workflow_id, found.get(workflow_id))
-        return bool(self._due)
+            for workflow_id in ids:  # one by one, so that nobody waits with whoever is refused
+                if len(ids) > 1:
+                    await self._look([workflow_id], due)
+                else:
+                    msg = f"the outcome of workflow {workflow_id!r} cannot be read: {error}"
+                    tell_error(self._waiting.get(workflow_id, ()), error, WorkflowError(workflow_id, msg))
+            return
+        for workflow_id in ids:
+            self._tell(workflow_id, found.get(workflow_id))
 
     def _tell(self, workflow_id: str, outcome: Outcome | None) -> None:
         settled = outcome is None or outcome.status.ended

@@ -17,7 +17,8 @@ What can become of a batch::
                 │             moved ────► that run reloads; the rest is sent again
                 │             cancelled ► that run ends so instead; the rest is sent again
                 │             timeline ─► every run reloads (behind a pooler; else the lane's connection tells)
-                └─ refused for its data ─► slice by slice; the refused one ends its run with a typed error
+                └─ refused for its data ─► slice by slice; the refused one ends its run with a typed error, and if
+                              that is refused, too, for what its streams would end with: without that
 
 After a lost acknowledgement nothing is guessed: every slice leaves a row that only it can write, under a key fixed
 before it was sent, and that row tells. A late copy of a batch finds its keys taken or the gate shut.
@@ -39,7 +40,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psycopg
 
 from dbosflow._runtime.batch import Batch, Slice, take_out
-from dbosflow._runtime.entries import Ending
+from dbosflow._runtime.entries import MOST_REFUSALS, Ending
 from dbosflow._runtime.service import Service
 from dbosflow._store.batch import is_durable, write_batch
 from dbosflow._store.queries import is_refused
@@ -89,6 +90,9 @@ class JournalOwner(Protocol):
 
     def overtaken(self, run: Run) -> None:
         """The end of ``run`` was not written, since a cancel came first."""
+
+    def unwritable(self, run: Run) -> None:
+        """The database takes nothing of ``run``, not even its end."""
 
     def lane_lost(self) -> None:
         """Every run of the lane is owned elsewhere, or will be."""
@@ -290,7 +294,11 @@ class Journal(Service):
                 result = await write_batch(
                     connection, batch.rows(), lane.id, self._settings.schema, lane.hidden_timeline
                 )
-            except (psycopg.Error, UnicodeError, OverflowError, ValueError) as error:
+                known = result.written or (batch.sent > 1 and await self._is_durable(batch))
+            except (DbosflowError, OSError) as error:
+                await self._wait_for_database(batch, error)
+                continue
+            except Exception as error:  # noqa: BLE001 (the database's, the driver's, or of code that binds values)
                 if await self._was_overtaken(batch, error):
                     continue
                 if is_refused(error):
@@ -300,11 +308,8 @@ class Journal(Service):
                     await self._written(batch, frozenset())  # whether a start was the first is asked of its row
                     return
                 continue
-            except (DbosflowError, OSError) as error:
-                await self._wait_for_database(batch, error)
-                continue
             self._tell_cancelled(batch, result)
-            if result.written or (batch.sent > 1 and await self._is_durable(batch)):
+            if known:
                 await self._written(batch, result.started)
                 return
             if not result.leased:
@@ -337,9 +342,7 @@ class Journal(Service):
         if not (isinstance(error, psycopg.errors.UniqueViolation) and batch.closes_inputs and len(batch.slices) == 1):
             return False
         return (
-            batch.sent < _MOST_LOST_PLACES
-            and not batch.starts
-            and not (batch.sent > 1 and await self._is_durable(batch))
+            batch.sent < _MOST_LOST_PLACES and not batch.starts and not (batch.sent > 1 and await self._is_seen(batch))
         )
 
     async def _durable_after(self, batch: Batch, error: Exception) -> bool:
@@ -348,9 +351,18 @@ class Journal(Service):
         await self._back_off(batch.sent)
         while True:
             try:
-                return await self._is_durable(batch)
+                return await self._is_seen(batch)
             except (psycopg.Error, DbosflowError, OSError) as again:
                 await self._wait_for_database(batch, again)
+
+    async def _is_seen(self, batch: Batch) -> bool:
+        """Whether a witness says that it is durable. One that is refused says nothing: a batch may be sent again."""
+        try:
+            return await self._is_durable(batch)
+        except Exception as error:
+            if not is_refused(error):
+                raise
+            return False
 
     async def _is_durable(self, batch: Batch) -> bool:
         connection = await self._lane.connection()
@@ -367,7 +379,7 @@ class Journal(Service):
 
     async def _settle_refused(self, batch: Batch, error: Exception) -> None:
         """The database or the driver refuses something in the batch for its data."""
-        if batch.sent > 1 and isinstance(error, psycopg.errors.UniqueViolation) and await self._is_durable(batch):
+        if batch.sent > 1 and isinstance(error, psycopg.errors.UniqueViolation) and await self._is_seen(batch):
             self._acknowledge(batch, frozenset())
             self._hand_on()
             return
@@ -386,12 +398,27 @@ class Journal(Service):
             )
             self._owner.moved(run)
         else:
-            await self._end_refused(batch.slices[0].run, error)
+            await self._end_refused(batch.slices[0], error)
 
-    async def _end_refused(self, run: Run, error: Exception) -> None:
-        """Ends a run whose data is refused: without the data, with the reason."""
-        ending = Ending(WorkflowStatus.FAILED, error=dump_error(_unfit(error)))
+    async def _end_refused(self, part: Slice, error: Exception) -> None:
+        """Ends a run whose data is refused: without the data, with the reason. Each time with less that may be refused.
+
+        In the end nothing is left but the row of the workflow. Should even that be refused, it is let go of.
+        """
+        run, before = part.run, part.ending
+        refusals = 1 if before is None else before.refusals + 1
         run.stop("the database refused its data")
+        if refusals > MOST_REFUSALS:
+            logger.critical(
+                "workflow %s cannot be ended, and runs again with the next look for forgotten runs: %s",
+                *(run.workflow_id, _line(error)),
+            )
+            self._owner.unwritable(run)
+            return
+        if before is not None and not before.yields_to_cancel:
+            ending = Ending(before.status, refusals=refusals)
+        else:
+            ending = Ending(WorkflowStatus.FAILED, error=dump_error(_unfit(error)), refusals=refusals)
         await self._settle(Batch([Slice(run, [ending])], []))
 
     def _without_failed(self, batch: Batch, result: BatchResult) -> Batch:

@@ -15,19 +15,19 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg_pool import PoolTimeout
 
 from dbosflow._runtime.bodies import Bodies
 from dbosflow._runtime.branch import RunStopped
 from dbosflow._runtime.changed_values import ChangedValues
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.hands import LoopHands, ThreadHands
+from dbosflow._runtime.histories import Histories
 from dbosflow._runtime.run import Run
 from dbosflow._runtime.thread_pool import ThreadPool
 from dbosflow._runtime.workplace import Workplace
-from dbosflow._store import step, workflow
+from dbosflow._store import workflow
 from dbosflow._store.notify import queue_topic
-from dbosflow.errors import DbosflowError
+from dbosflow.errors import DbosflowError, NonDeterminismError
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dbosflow.runner")
 
-_HISTORY_RETRY = 0.5
 _LEFTOVER_GRACE = 1.0
 """Seconds that stopped bodies get to return when the engine closes."""
 
@@ -77,7 +76,6 @@ class Runner:
         family: Family,
         announce: Callable[[Iterable[str]], None],
     ) -> None:
-        self._pool = pool
         self._lane = lane
         self._settings = settings
         self._registry = registry
@@ -100,6 +98,7 @@ class Runner:
         """Workflows that are owned, and whose history is being read."""
         self._timelines = 0
         """How often the database turned out to be another one than it was."""
+        self._histories = Histories(pool, settings.schema)
         self._cancel_at_launch: set[str] = set()
         self._closing = False
         self._drained: list[Run] = []
@@ -155,7 +154,7 @@ class Runner:
         timeline = self._timelines
         self._coming |= ids
         try:
-            histories = await self._histories([one.id for one in claimed if one.epoch > 1])
+            histories = await self._histories.read([one.id for one in claimed if one.epoch > 1])
         finally:
             self._coming -= ids
         for one in claimed:
@@ -183,17 +182,6 @@ class Runner:
             )
         self._begin_anew(timeline, ids)
 
-    async def _histories(self, ids: list[str]) -> dict[str, History]:
-        """The histories of owned workflows. They are ours to run, so this is tried until it works."""
-        while ids and not self._closing:
-            try:
-                async with self._pool.connection() as connection:
-                    return await step.histories(connection, self._settings.schema, ids)
-            except (psycopg.Error, PoolTimeout, OSError) as error:
-                logger.warning("the histories of %d workflows could not be read: %s; trying again", len(ids), error)
-                await asyncio.sleep(_HISTORY_RETRY)
-        return {}
-
     def _launch(
         self,
         workflow_id: str,
@@ -203,7 +191,7 @@ class Runner:
         inputs: Iterable[str] = (),
         epoch: int,
         queue: str,
-        history: History | None,
+        history: History | Exception | None,
         freed: Callable[[str], None] | None,
         cancelled: bool = False,
         is_child: bool = False,
@@ -219,7 +207,7 @@ class Runner:
             input_text=input_text,
             epoch=epoch,
             queue=queue,
-            history=history,
+            history=None if isinstance(history, Exception) else history,
             inputs=inputs,
         )
         run.freed = freed
@@ -234,7 +222,13 @@ class Runner:
                 previous.freed = None  # the slot is that of the new pass, whenever the old one ends
             self._stop(previous, "the workflow was taken over by a newer pass")
         self._runs[workflow_id] = run
-        self._bodies.begin(run, is_child=is_child)
+        if isinstance(history, Exception):  # without its records it would begin anew
+            msg = f"its records cannot be read: {type(history).__name__}: {history}"
+            run.contradiction = NonDeterminismError(workflow_id, msg)
+            run.stop(msg)
+            self._bodies.over(run, None, history)
+        else:
+            self._bodies.begin(run, is_child=is_child)
         return run
 
     # -- the end, as the journal tells it ----------------------------------------------------------------------------
@@ -301,6 +295,10 @@ class Runner:
         logger.warning("workflow %s is owned by another worker now; it stops here", run.workflow_id)
         self._stop(run, "the workflow is owned by another worker")
 
+    def unwritable(self, run: Run) -> None:
+        """The database takes nothing of ``run``, not even its end."""
+        self._stop(run, "the database refuses its end")
+
     def lane_lost(self) -> None:
         """Every run of the lane is owned elsewhere, or will be."""
         self.stop_all("the lease of this worker is lost")
@@ -354,7 +352,7 @@ class Runner:
                 epoch = await workflow.renew_epoch(
                     connection, self._settings.schema, workflow_id=workflow_id, worker_id=self._lane.id, epoch=run.epoch
                 )
-            histories = await self._histories([workflow_id])
+            histories = await self._histories.read([workflow_id])
         finally:
             self._coming.discard(workflow_id)
         if epoch is None or self._closing:
@@ -392,6 +390,7 @@ class Runner:
         if self._closing:
             return
         self._closing = True
+        self._histories.close()
         self._drained = list(self._runs.values())
         for run in self._drained:
             run.drain(partial(self._stop_soon, run))

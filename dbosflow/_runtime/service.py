@@ -9,7 +9,8 @@ import random
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.exits import is_signal
-from dbosflow.errors import EngineClosedError
+from dbosflow._store.queries import is_refused
+from dbosflow.errors import DbosflowError, EngineClosedError, PermissionDeniedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -86,6 +87,19 @@ class Service:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds * random.uniform(0.75, 1.25)):  # noqa: S311 (jitter)
                 await self._woken.wait()
+
+
+def is_final(error: BaseException) -> bool:
+    """Whether a statement that failed so would fail again: it is refused for its data, or for want of rights."""
+    return isinstance(error, PermissionDeniedError) or is_refused(error)
+
+
+def tell_error(futures: Iterable[asyncio.Future[Any]], cause: BaseException, error: DbosflowError) -> None:
+    """Ends waits for what is refused: with ``error``, or with its ``cause`` if that speaks for itself."""
+    error.__cause__ = cause
+    for future in futures:
+        if not future.done():
+            future.set_exception(cause if isinstance(cause, DbosflowError) else error)
 
 
 def tell_closed(futures: Iterable[asyncio.Future[Any]]) -> None:

@@ -15,6 +15,7 @@ from psycopg_pool import PoolClosed, PoolTimeout
 
 from dbosflow._runtime.reader import truncated
 from dbosflow._store import retention, step, stream, workflow
+from dbosflow._store.queries import is_refused
 from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, StreamNotFoundError, WorkflowNotFoundError
 
 if TYPE_CHECKING:
@@ -68,6 +69,8 @@ class Tables:
                 msg = "the engine was closed before the database had answered"
                 raise EngineClosedError(msg) from error
             except psycopg.OperationalError as error:
+                if is_refused(error):
+                    raise
                 if self._patient:
                     logger.warning("the database does not answer: %s; asking again", error)
                 elif isinstance(error, PoolTimeout) or time.monotonic() > deadline:

@@ -7,6 +7,7 @@ Most go through a cursor of psycopg's. Hot ones go over the wire as they are: ea
 from __future__ import annotations
 
 import re
+import struct
 from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -115,10 +116,14 @@ _REFUSED_CLASSES = ("22", "23", "54")
 """SQLSTATE classes that speak of the data itself: sending it again would change nothing."""
 
 
-def is_refused(error: Exception) -> bool:
+_OF_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
+"""What code raises that binds parameters, or that reads an answer."""
+
+
+def is_refused(error: BaseException) -> bool:
     """Whether the database, or the driver, refuses a statement for its data; else it may be sent again."""
     if isinstance(error, psycopg.Error):
         if error.sqlstate is None:  # the driver's own: it could not bind a value
             return isinstance(error, psycopg.DataError | psycopg.ProgrammingError | psycopg.NotSupportedError)
         return error.sqlstate[:2] in _REFUSED_CLASSES
-    return isinstance(error, UnicodeError | OverflowError | ValueError)
+    return isinstance(error, _OF_VALUES)

@@ -154,12 +154,12 @@ def test_a_duration_that_is_none_is_refused(engine: Engine, duration: float | ti
 
     @workflow
     async def on_loop() -> None:
-        with pytest.raises(ConfigurationError, match="cannot sleep"):
+        with pytest.raises(ConfigurationError, match="a sleep's duration"):
             await sleep_async(duration)
 
     @workflow
     def on_thread() -> None:
-        with pytest.raises(ConfigurationError, match="cannot sleep"):
+        with pytest.raises(ConfigurationError, match="a sleep's duration"):
             sleep(duration)
 
     engine.run(on_loop)

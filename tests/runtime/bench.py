@@ -127,6 +127,10 @@ class Bench:
         self.heard.append(("overtaken", run.workflow_id))
         self.journal.finish(run, Ending(WorkflowStatus.CANCELLED))
 
+    def unwritable(self, run: Run) -> None:
+        """The database takes nothing of ``run``."""
+        self.heard.append(("unwritable", run.workflow_id))
+
     def lane_lost(self) -> None:
         """Every run is owned elsewhere."""
         self.heard.append("lane lost")
