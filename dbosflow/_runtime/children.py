@@ -3,19 +3,21 @@
 The child's id follows from the parent's id and the key of the operation, and its row is written by the statement that
 writes the parent's record of it: both are there, or neither. From then on the child is a workflow like any other, with
 streams, records and an owner of its own. What it gave is recorded in the parent, too, so that a replay does not ask.
+
+Ids are free, so somebody else's workflow may stand under the id that a child is to get. It is not taken for the child:
+the parent is parked, now and in each replay. With an id that the author gives, the workflow of that id is meant.
 """
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
+from dbosflow._runtime import keys
 from dbosflow._runtime.entries import Record, Start
 from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
 from dbosflow._runtime.recorded_values import load
-from dbosflow.config import MAX_IDENTIFIER
 from dbosflow.errors import (
     ThreadLimitError,
     WorkflowBlockedError,
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.branch import Branch
     from dbosflow._runtime.entries import Ending
     from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.run import Run
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
 
@@ -63,23 +66,40 @@ async def start_child(
         async with MayBeGivenUp(hands, branch, key):
             if record is not None:
                 await hands.recall(run, key)
-                child_id = str(record.child_id)
+                child_id, foreign = str(record.child_id), record.foreign
                 if options.workflow_id not in (None, child_id):
                     asked = f"starts child {options.workflow_id!r} at key {key!r}"
                     raise run.disagree(asked, f"child {child_id!r}", record)
             else:
-                child_id = options.workflow_id or _child_id(run.workflow_id, key)
+                child_id, foreign = options.workflow_id or keys.child_id(run.workflow_id, key), None
                 new = await _start(
                     hands, branch, definition, options, key=key, child_id=child_id, args=args, kwargs=kwargs
                 )
                 if new:
                     return child_id
-        if record is None or options.workflow_id is not None:  # only a given id can be another workflow's
+        if record is None:
             found = await hands.wait(run, run.family.find_child(child_id, definition))
-            if found is not None and found.name != definition.name:
-                msg = f"workflow id {child_id!r} belongs to workflow {found.name!r}, not to {definition.name!r}"
-                raise WorkflowConflictError(child_id, msg)
+            if found is not None and (found.parent_id, found.parent_key) != (run.workflow_id, key):
+                foreign = found.name
+        if foreign is not None:
+            _check_foreign(run, definition, options, key=key, child_id=child_id, foreign=foreign)
         return child_id
+
+
+def _check_foreign(
+    run: Run, definition: WorkflowDef, options: ChildOptions, *, key: str, child_id: str, foreign: str
+) -> None:
+    """Raises unless a workflow that was started by somebody else is meant: then it is the child."""
+    if options.workflow_id is None:
+        msg = (
+            f"workflow {run.workflow_id!r} starts a child at key {key!r}, and under the child's id, {child_id!r}, "
+            f"stands a workflow {foreign!r} which it has not started. It is parked as blocked. Give that one another "
+            "id, or the child one of its own: `child.options(workflow_id=...)`"
+        )
+        raise run.park(WorkflowConflictError(child_id, msg))
+    if foreign != definition.name:
+        msg = f"workflow id {child_id!r} belongs to workflow {foreign!r}, not to {definition.name!r}"
+        raise WorkflowConflictError(child_id, msg)
 
 
 async def _start(
@@ -189,11 +209,3 @@ def failure_of(workflow_id: str, outcome: Ending | Outcome) -> BaseException | N
     if outcome.status is WorkflowStatus.BLOCKED:
         return WorkflowBlockedError(workflow_id, f"workflow {workflow_id!r} is blocked: {message}")
     return error or WorkflowFailedError(workflow_id, name, message)
-
-
-def _child_id(parent_id: str, key: str) -> str:
-    """The id that a child has by its place. One that would be too long is shortened, the same each time."""
-    child_id = f"{parent_id}/{key}"
-    if len(child_id) <= MAX_IDENTIFIER:
-        return child_id
-    return f"{parent_id[:64]}~{hashlib.sha256(child_id.encode()).hexdigest()}"

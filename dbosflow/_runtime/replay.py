@@ -135,6 +135,10 @@ class _ReadOnly:
     def launch_child(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
         """No start is ever written, so none is launched."""
 
+    async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:  # noqa: ARG002 (see Family)
+        """What stands under a child's id. Nobody adopts it."""
+        return await self._core.patient_tables.started(workflow_id)
+
     async def cancel_children(self, workflow_id: str) -> None:
         """Nobody is cancelled."""
 

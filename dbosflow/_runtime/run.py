@@ -8,7 +8,7 @@ import threading
 import time
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from dbosflow._runtime.branch import Branch, RunStopped, Strand
 from dbosflow._runtime.buffer import Buffer
@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from dbosflow._store.step import History, Recorded
     from dbosflow.config import Settings
     from dbosflow.definitions import WorkflowDef
-    from dbosflow.errors import NonDeterminismError
+    from dbosflow.errors import NonDeterminismError, WorkflowError
 
+
+E = TypeVar("E", bound="WorkflowError")
 
 logger = logging.getLogger("dbosflow.run")
 
@@ -99,7 +101,7 @@ class Run:
         self.stopping: RunStopped | None = None
         self.superseded = False
         """Whether a new pass takes its place, from what the tables hold: then not even its end may be written."""
-        self.contradiction: NonDeterminismError | None = None
+        self.contradiction: WorkflowError | None = None
         """Why the workflow is to be parked, whatever its body makes of the error."""
         self.cancelled = self.ending = False
         """Whether it is to be cancelled: then no operation begins, and none under way leaves a record."""
@@ -317,11 +319,14 @@ class Run:
         """
         if isinstance(record, str):
             record = self.recorded(record) or (None if self.order is None else self.order.record_of(record))
-        error = contradiction(self.workflow_id, asked, there, record, read_before=self.age)
+        return self.park(contradiction(self.workflow_id, asked, there, record, read_before=self.age))
+
+    def park(self, why: E) -> E:
+        """Ends this pass: the workflow is parked as blocked, and its error is ``why``. See :meth:`disagree`."""
         if self.stopping is None:
-            self.contradiction = error
-            self.stop("its code and its records disagree")
-        return error
+            self.contradiction = why
+            self.stop("it is parked as blocked")
+        return why
 
     @contextmanager
     def cancelling(self, call: Future[Any]) -> Iterator[None]:

@@ -35,6 +35,8 @@ class Recorded(NamedTuple):
     """Seconds since it was recorded, by the same clock."""
     epoch: int = 0
     """That of the run that recorded it."""
+    foreign: str | None = None
+    """Of a child: the name of the workflow under its id, if that was started by somebody else."""
 
 
 @dataclass(slots=True)
@@ -165,6 +167,7 @@ def _recorded(row: Any) -> Recorded:
         *(row.key, row.kind, row.seq, row.turn, row.attempt, row.output, row.error, row.child_id, row.remaining),
         age=row.age,
         epoch=row.epoch,
+        foreign=row.producer,
     )
 
 

@@ -44,6 +44,9 @@ class Started:
     worker_id: UUID | None
     epoch: int
     input: str
+    parent_id: str | None
+    parent_key: str | None
+    """The key of its start among its parent's records."""
 
 
 @dataclass(frozen=True, slots=True)

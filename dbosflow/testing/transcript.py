@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow import serde
+from dbosflow._runtime.keys import child_id
 from dbosflow.errors import SerializationError
 from dbosflow.testing.points import operations, starts, values
 from dbosflow.testing.watching import Watch
@@ -96,8 +97,9 @@ class Transcript(Watch):
         """A batch is durable."""
         for start in starts(batch):
             if start.parent_id in self._names:
-                own = start.workflow_id.startswith(f"{start.parent_id}/") or "~" in start.workflow_id
-                name = f"{self._names[start.parent_id]}/{start.parent_key}" if own else start.workflow_id
+                parent_id, key = start.parent_id, str(start.parent_key)
+                own = start.workflow_id == child_id(parent_id, key)
+                name = f"{self._names[parent_id]}/{key}" if own else start.workflow_id
                 self._names.setdefault(start.workflow_id, name)
                 if start.queue and not start.owned:
                     self.on_queue(start.queue)

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from dbosflow import Engine, WorkflowHandle, WorkflowStatus, step, workflow, write_stream_async
-from dbosflow.errors import DefinitionError, NotInWorkflowError, WorkflowConflictError
+from dbosflow import Engine, WorkflowHandle, WorkflowStatus, branch, step, workflow, write_stream_async
+from dbosflow.errors import DefinitionError, NotInWorkflowError, WorkflowBlockedError, WorkflowConflictError
+from dbosflow.testing import crash_at
 from tests.behaviour.interruption import Interruption
 from tests.behaviour.ledger import note, noted
 from tests.behaviour.tables import records, rows
@@ -195,3 +196,107 @@ def test_a_workflow_cannot_be_called_inside_a_step(engine: Engine) -> None:
 def test_a_child_cannot_be_started_outside_of_a_workflow() -> None:
     with pytest.raises(NotInWorkflowError, match=r"engine\.start"):
         sync_child.start(1)
+
+
+@workflow
+async def tree(depth: int) -> int:
+    """How many nodes a tree has: two children side by side, then a third."""
+    if depth <= 0:
+        return 1
+    left, right = await asyncio.gather(tree(depth - 1), tree(depth - 2))
+    return 1 + left + right + await tree(depth - 3)
+
+
+@workflow
+def sync_tree(depth: int) -> int:
+    return 1 if depth <= 0 else 1 + sync_tree(depth - 1) + sync_tree(depth - 2)
+
+
+def test_each_place_gives_its_child_an_id_of_its_own(engine: Engine) -> None:
+    """A child's child and a child of a branch may stand under the same names, and are not the same."""
+    assert engine.run(tree.options(workflow_id="t"), 4) == 25
+    assert engine.run(sync_tree, 4) == 15
+    ids = [row.id for row in engine.list_workflows() if row.name == "tree"]
+    assert len(ids) == 25
+    assert {"t/tree#0+tree#0", "t/tree#0", "t/tree#1+tree#0/tree#0"} <= set(ids)
+
+
+@workflow
+async def leaf(text: str) -> str:
+    return text
+
+
+@workflow(name="x")
+async def named_like_a_branch() -> str:
+    return await leaf("of the child x")
+
+
+@workflow
+async def branching_parent() -> list[str]:
+    first = await asyncio.create_task(leaf("of the branch x"), name="x")
+    with branch("x"):
+        second = await leaf("of the region x")
+    return [first, second, await named_like_a_branch()]
+
+
+def test_a_branch_a_region_and_a_child_of_one_name_have_children_of_their_own(engine: Engine) -> None:
+    assert engine.run(branching_parent) == ["of the branch x", "of the region x", "of the child x"]
+
+
+@workflow(name="größer/als#eins")
+async def deep_async(depth: int) -> int:
+    if not depth:
+        return 0
+    (below,) = await asyncio.gather(deep_async(depth - 1))
+    return 1 + below
+
+
+def test_ids_of_deep_recursions_are_short_enough_for_an_index(engine: Engine) -> None:
+    """In bytes, whatever the names are made of; each is one of its own."""
+    assert engine.run(deep_async.options(workflow_id="ü" * 200), 30) == 30
+    ids = {row.id for row in engine.list_workflows()}
+    assert len(ids) == 31
+    assert max(len(one.encode()) for one in ids) <= 512
+
+
+@workflow
+def lone_parent(otherwise: int | None) -> int:
+    try:
+        return sync_child(1)
+    except WorkflowConflictError:
+        if otherwise is None:
+            raise
+        return otherwise
+
+
+@pytest.mark.parametrize("otherwise", [None, -1])
+@pytest.mark.parametrize("other", [sync_child, async_child])
+def test_another_workflow_under_a_childs_id_is_not_taken_for_it(
+    database_url: str, engine: Engine, other: Any, otherwise: int | None
+) -> None:
+    """The parent is parked, whatever it makes of the error, and a replay does not go on with what is not its own."""
+    engine.run(other.options(workflow_id="p/sync_child#0"), 5)
+    with crash_at(engine, "p", "sync_child#0", when="after") as crash:
+        with pytest.raises(WorkflowBlockedError, match="'p/sync_child#0', stands a workflow"):
+            engine.run(lone_parent.options(workflow_id="p"), otherwise)
+        assert crash.happened
+    with pytest.raises(WorkflowBlockedError):
+        engine.run(lone_parent.options(workflow_id="p"), otherwise)
+    assert records(database_url, "p") == [("sync_child#0", "child")]
+    assert noted() == [5]
+
+
+def test_another_workflow_under_a_childs_id_parks_the_parent_at_once(engine: Engine) -> None:
+    engine.run(sync_child.options(workflow_id="p/sync_child#0"), 5)
+    with pytest.raises(WorkflowBlockedError, match=r"`child\.options\(workflow_id=\.\.\.\)`"):
+        engine.run(lone_parent.options(workflow_id="p"), -1)
+    assert noted() == [5]
+
+
+def test_the_id_of_another_workflow_is_refused_in_a_replay_too(engine: Engine) -> None:
+    """A given id means the workflow of that id; the parent gets the same error in each pass."""
+    engine.run(sync_child.options(workflow_id="taken"), 1)
+    with crash_at(engine, "p", "async_child#0", when="after") as crash:
+        with pytest.raises(WorkflowConflictError, match="'taken' belongs to workflow 'sync_child'"):
+            engine.run(naming_parent.options(workflow_id="p"), "taken")
+        assert crash.happened

@@ -1,6 +1,7 @@
 -- name: history (all that the runs of these workflows need to replay: records, and what each producer has durable)
 -- Scans of the primary keys; the values of the blocks are not touched. The order of the undecided blocks is their own.
--- Of a loop come its sums, and of its items only those that its watermark does not supersede.
+-- Of a loop come its sums, and of its items only those that its watermark does not supersede. A child's record has in
+-- place of a producer the name of the workflow that stands under the child's id, if that is not the one it has started.
 WITH loop AS MATERIALIZED (
     SELECT workflow_id, loop_key, coalesce(max(loop_next), 0) AS next, max(seq) AS seq, max(turn) AS turn,
            json_build_object('done', count(*) FILTER (WHERE kind = 'step' AND error IS NULL),
@@ -13,8 +14,11 @@ WITH loop AS MATERIALIZED (
 SELECT 'record' AS part, workflow_id, key, kind, seq, turn, attempt, output::text AS output, error::text AS error,
        child_id, extract(epoch FROM wake_at - now())::double precision AS remaining,
        extract(epoch FROM now() - recorded_at)::double precision AS age, epoch,
-       NULL AS producer, NULL::bigint AS count, NULL::bigint AS bytes, NULL::bigint AS tail,
-       NULL::integer AS checksum
+       CASE WHEN kind = 'child' THEN (
+           SELECT w.name FROM dbosflow.workflow w
+           WHERE w.id = child_id AND (w.parent_id, w.parent_key) IS DISTINCT FROM (step.workflow_id, step.key)
+       ) END AS producer,
+       NULL::bigint AS count, NULL::bigint AS bytes, NULL::bigint AS tail, NULL::integer AS checksum
 FROM dbosflow.step
 WHERE workflow_id = ANY(:ids) AND loop_key IS NULL
 UNION ALL

@@ -11,7 +11,7 @@ ON CONFLICT (id) DO NOTHING
 RETURNING id;
 
 -- name: started (what stands under an id that could not be inserted; a later statement, so it sees the winner)
-SELECT id, name, status, worker_id, epoch, input::text AS input
+SELECT id, name, status, worker_id, epoch, input::text AS input, parent_id, parent_key
 FROM dbosflow.workflow WHERE id = ANY(:ids);
 
 -- name: claim
