@@ -105,7 +105,10 @@ class Frames:
         if record.kind == "attempt":
             self._take_back([record.key])
         elif record.kind == "given_up":
-            self._take_back(undecided.producers(record.key.removesuffix(GIVEN_UP)))
+            operation = record.key.removesuffix(GIVEN_UP)
+            self._take_back([*undecided.producers(operation), *undecided.items_of(operation)])
+        elif record.kind == "for_each":  # what is not on record of its items never will be
+            self._take_back(undecided.items_of(record.key))
         elif record.kind == "step":
             for producer in undecided.producers(record.key):
                 if record.error is None and producer.rpartition("@")[2] in {record.attempt, RESUMED}:

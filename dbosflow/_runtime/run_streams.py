@@ -32,7 +32,7 @@ _BODY = ""
 class Stream:
     """What the owner knows of one stream: its acknowledged tail, and whether anything may follow."""
 
-    __slots__ = ("bytes", "closed", "ended", "open_values", "tail", "values")
+    __slots__ = ("bytes", "closed", "closed_by_step", "ended", "open_values", "tail", "values")
 
     def __init__(self, tail: int = 0, *, closed: bool = False, values: int = 0, size: int = 0) -> None:
         self.tail = tail
@@ -42,6 +42,8 @@ class Stream:
         """Their size, each with the comma or bracket behind it."""
         self.closed = closed
         """Whether writes are refused."""
+        self.closed_by_step = False
+        """Whether that came from an attempt of this pass: a replay may come to it sooner, or later, or never."""
         self.ended = closed
         """Whether its terminal frame has its place."""
         self.open_values: Values | None = None
@@ -100,7 +102,10 @@ class RunStreams:
         stream = self._stream(key)
         if stream.closed:
             msg = f"stream {key!r} of workflow {run.workflow_id!r} is closed; nothing can be written after that"
-            raise StreamClosedError(run.workflow_id, key, msg)
+            error = StreamClosedError(run.workflow_id, key, msg)
+            if stream.closed_by_step:
+                self._refuse(key, producer, error)
+            raise error
         refusal = self._limits.refusal(key, stream.values, stream.bytes, size - 1) if self._limited(size) else None
         if refusal is not None:
             self._refuse(key, producer, refusal)
@@ -160,6 +165,7 @@ class RunStreams:
             if stream.closed:
                 return
             stream.closed = True
+            stream.closed_by_step = producer.attempt is not None
             stream.open_values = None
             name = producer.name
             run.buffer.push(Close(key, name, self._written.get((key, name), 0), producer.label, kind, payload))

@@ -76,6 +76,11 @@ class Undecided:
         """The producers with undecided writes, of one step or of all."""
         return [one for one in self._written if step_key is None or one.rpartition("@")[0] == step_key]
 
+    def items_of(self, loop_key: str) -> list[str]:
+        """The producers with undecided writes that are attempts of a loop's items."""
+        steps = {one: one.rpartition("@")[0].rpartition("/") for one in self._written}
+        return [one for one, (loop, _, offset) in steps.items() if loop == loop_key and offset.isdecimal()]
+
     def decide(self, producer: str) -> Iterator[tuple[str, Ranges]]:
         """Forgets a producer: the streams that it wrote to, and where."""
         yield from self._written.pop(producer, {}).items()

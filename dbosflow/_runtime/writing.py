@@ -7,7 +7,7 @@ values. In a run with branches the place of a breath must not depend on timing: 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Literal, assert_never
+from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.entries import Record
@@ -15,9 +15,12 @@ from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
 from dbosflow._runtime.scope import Attempt, PlainCall, current_scope
 from dbosflow._runtime.undecided import RESUMED, Producer
 from dbosflow.errors import ConfigurationError, NotInWorkflowError
+from dbosflow.serde import items_of
 from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
     from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.scope import Scope
 
@@ -142,30 +145,52 @@ async def flush(hands: Hands, scope: Scope) -> None:
 
     Among branches that is an outcome like any other: it is recorded, so that a replay goes on from it in the same turn.
     """
-    if isinstance(scope, PlainCall):
-        return
-    run = scope.run
     if isinstance(scope, Attempt):
-        await hands.durable(run)
-        return
-    with Operation(scope, "flush", "flush") as key:
-        # Whether the run had turns by then may be timing: a library makes a task now and then, before the first branch.
-        if run.recorded(key) is None and (run.conductor is None or run.has_more(scope.path)):
-            await hands.durable(run)
-            return
-        record = recorded(scope, key, "flush")
-        async with MayBeGivenUp(hands, scope, key):
-            if record is None:
-                await hands.commit(run, Record(key, "flush"))
-            else:
-                await hands.recall(run, key)
+        await hands.durable(scope.run)
+    elif isinstance(scope, Branch):
+        await _when_durable(hands, scope, "flush")
 
 
 async def emitted(hands: Hands, scope: Scope, key: str) -> list[str]:
-    """What the scope has in the stream, as JSON arrays: with ``resume``, also what earlier attempts wrote."""
+    """The values that the scope has in the stream, as JSON: with ``resume``, also those of earlier attempts.
+
+    No more of them than the scope has written by now: in a replay more of them may be durable.
+    """
     if isinstance(scope, PlainCall):
         return []
-    await flush(hands, scope)
+    run = scope.run
     producer = scope.producer if isinstance(scope, Branch) else scope.producer(key)
-    tables = scope.run.family.patient_tables
-    return await hands.wait(scope.run, tables.emitted(scope.run.workflow_id, key, producer.name))
+    count = run.streams.count(key, producer.name)
+
+    async def look() -> list[str]:
+        pages = await run.family.patient_tables.emitted(run.workflow_id, key, producer.name)
+        return [text for page in pages for text in items_of(page)][:count]
+
+    if isinstance(scope, Branch):
+        return await _when_durable(hands, scope, "emitted", look)
+    await hands.durable(run)
+    return await hands.wait(run, look())
+
+
+async def _when_durable(
+    hands: Hands, branch: Branch, name: str, look: Callable[[], Coroutine[Any, Any, list[str]]] | None = None
+) -> list[str]:
+    """What there is to see when all is durable that the run has buffered."""
+    run = branch.run
+    found: list[str] = []
+    with Operation(branch, name, name) as key:
+        # Whether the run had turns by then may be timing: a library makes a task now and then, before the first branch.
+        if run.recorded(key) is None and (run.conductor is None or run.has_more(branch.path)):
+            await hands.durable(run)
+            return found if look is None else await hands.wait(run, look())
+        record = recorded(branch, key, name)
+        async with MayBeGivenUp(hands, branch, key):
+            if look is not None:
+                if record is None:
+                    await hands.durable(run)
+                found = await hands.wait(run, look())  # before its turn: afterwards it would come later
+            if record is None:
+                await hands.commit(run, Record(key, name))
+            else:
+                await hands.recall(run, key)
+            return found

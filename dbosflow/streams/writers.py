@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -10,6 +9,7 @@ from dbosflow import serde
 from dbosflow._runtime import writing
 from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
+from dbosflow._runtime.recorded_values import load
 from dbosflow._runtime.scope import Attempt, PlainCall
 from dbosflow.config import check_identifier
 from dbosflow.failures import dump_error
@@ -155,7 +155,8 @@ class StreamWriter(Generic[C, F]):
     async def emitted_async(self) -> list[C]:
         """What stands in the stream from this writer: with ``on_retry="resume"``, also from earlier attempts.
 
-        Flushes first. A generator that was interrupted can so go on where it stopped.
+        Flushes first. A generator that was interrupted can so go on where it stopped. In a workflow's body it is what
+        the body has written by then, in a replay too.
         """
         if isinstance(self._scope, PlainCall):
             return []
@@ -234,4 +235,6 @@ class StreamWriter(Generic[C, F]):
         writing.close(self._scope, self._key, "a stream's writer", kind, payload)
 
     def _loaded(self, texts: list[str]) -> list[C]:
-        return [self._chunks.load(json.dumps(value)) for text in texts for value in json.loads(text)]
+        if isinstance(self._scope, PlainCall):
+            return []
+        return [load(self._scope.run, self._chunks, text, f"stream {self._key!r}") for text in texts]
