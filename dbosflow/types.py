@@ -165,10 +165,21 @@ class StepInfo:
     turn: int
     epoch: int
     attempt: str | None
+    """Its name: ``epoch.n``, which no other owner of the workflow can give."""
     output: Any
     error: dict[str, Any] | None
+    child_id: str | None
+    """The workflow that was started, or waited for."""
+    wake_at: datetime | None
+    """When a sleep ends."""
     started_at: datetime
     recorded_at: datetime
+    duration: float
+    """Seconds that it took. A sleep's is recorded when it begins: until it ended, or is to end."""
+    number: int | None = None
+    """Which attempt of its step it was, from 1 on, whoever ran it."""
+    attempts: int | None = None
+    """How many attempts its step took; ``None`` while it may take more."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ the parent is parked, now and in each replay. With an id that the author gives, 
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -162,8 +163,11 @@ async def wait_for_result(
                     raise run.disagree(asked, f"that of workflow {record.child_id!r}", record)
                 output, error = record.output, record.error
             else:
+                began = time.monotonic()
                 output, error = await _outcome(hands, branch, workflow_id, elsewhere)
-                await hands.commit(run, Record(key, _RESULT, child_id=workflow_id, output=output, error=error))
+                found = Record(key, _RESULT, child_id=workflow_id, output=output, error=error)
+                found.elapsed = time.monotonic() - began
+                await hands.commit(run, found)
     if error is not None:
         raise load_error(error)[0] or WorkflowFailedError(workflow_id, *load_error(error)[1:])
     return load(run, _codec(definition), output, f"key {key!r}", record)

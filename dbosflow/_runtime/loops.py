@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import OrderedDict
 from contextvars import copy_context
 from dataclasses import dataclass, replace
@@ -79,7 +80,7 @@ async def for_each(
                 output, error = record.output, record.error
             else:
                 loop, task = Loop(branch, key, reading, handler, settings), running_task()
-                error = None
+                error, began = None, time.monotonic()
                 try:
                     await hands.wait(run, loop.run(), awaits=reading.workflow_id)
                 except BaseException as failure:  # the handler's or the stream's: the loop's outcome
@@ -87,7 +88,8 @@ async def for_each(
                         raise
                     live, error = failure, dump_error(failure)
                 output = json.dumps(loop.sums)
-                await hands.commit(run, Record(key, "for_each", output=output, error=error))
+                elapsed = time.monotonic() - began
+                await hands.commit(run, Record(key, "for_each", output=output, error=error, elapsed=elapsed))
         return key, json.loads(output or "{}"), None if error is None else failure_again(error, live)
 
 

@@ -6,6 +6,7 @@ What is recorded is how far it read, not what: values never change, so a replay 
 from __future__ import annotations
 
 import json
+import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -33,14 +34,15 @@ async def next_page(hands: Hands, branch: Branch, reader: Reader) -> None:
         record = recorded(branch, key, "read")
         async with MayBeGivenUp(hands, branch, key):
             if record is None:
-                output, error = None, None
+                output, error, began = None, None, time.monotonic()
                 with reader.back_if_given_up():
                     try:
                         await hands.wait(run, reader.next_page(), awaits=reader.workflow_id)
                         output = json.dumps(asdict(reader.progress()))
                     except DbosflowError as failure:
                         error = dump_error(failure)
-                    await hands.commit(run, Record(key, "read", output=output, error=error))
+                    elapsed = time.monotonic() - began
+                    await hands.commit(run, Record(key, "read", output=output, error=error, elapsed=elapsed))
             else:
                 error = record.error
                 if error is None:  # before its turn: afterwards the branch would come later than it did live

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -180,4 +181,26 @@ async def collected(connection: AsyncConnection[Any], schema: str, workflow_id: 
 async def list_steps(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> list[StepInfo]:
     """A workflow's records in the order they were made."""
     rows = await fetch_all(connection, schema, _TABLE, "list", workflow_id=workflow_id)
-    return [StepInfo(**{**row, "output": parsed(row["output"]), "error": parsed_error(row["error"])}) for row in rows]
+    ended = {row["key"].rpartition("/")[0]: row["recorded_at"] for row in rows if row["kind"] in _ENDS_A_SLEEP}
+    tried = Counter(_step_key(row) for row in rows if row["attempt"])
+    done = {row["key"] for row in rows if row["kind"] == "step"}
+    numbers: Counter[str] = Counter()
+    infos = []
+    for row in rows:
+        key, shown = _step_key(row), {"output": parsed(row["output"]), "error": parsed_error(row["error"])}
+        until = ended.get(row["key"], row["wake_at"]) if row["wake_at"] else row["recorded_at"]
+        shown["duration"] = (until - row["started_at"]).total_seconds()
+        if row["attempt"]:
+            numbers[key] += 1
+            shown |= {"number": numbers[key], "attempts": tried[key] if key in done else None}
+        infos.append(StepInfo(**{**row, **shown}))
+    return infos
+
+
+_ENDS_A_SLEEP = ("woken", "given_up")
+
+
+def _step_key(row: dict[str, Any]) -> str:
+    """The key of the step that a record is of: its own, or that of a failed attempt without the attempt."""
+    key: str = row["key"]
+    return key.rpartition("@")[0] if row["kind"] == "attempt" else key

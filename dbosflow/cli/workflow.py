@@ -163,13 +163,32 @@ def _steps(steps: list[StepInfo]) -> str:
             str(step.seq),
             step.key,
             step.kind,
-            step.attempt or "-",
-            console.duration((step.recorded_at - step.started_at).total_seconds()),
-            console.error_line(step.error) if step.error else console.summary(step.output),
+            _attempt(step),
+            console.duration(step.duration),
+            _outcome(step),
         )
         for step in steps
     ]
     return console.table(("SEQ", "STEP", "KIND", "ATTEMPT", "TOOK", "OUTCOME"), rows)
+
+
+def _attempt(step: StepInfo) -> str:
+    """Which attempt of how many, as people count."""
+    if step.number is None:
+        return "-"
+    return f"{step.number} of {step.attempts}" if step.attempts is not None else str(step.number)
+
+
+def _outcome(step: StepInfo) -> str:
+    """What is on record of it, as much of it as fits a table."""
+    if step.error:
+        return console.error_line(step.error)
+    if step.wake_at is not None:
+        return f"until {console.moment(step.wake_at)}"
+    if step.child_id is not None and step.output is None:
+        return f"workflow {step.child_id}"
+    of = f" of {step.child_id}" if step.child_id is not None else ""
+    return f"{console.summary(step.output)}{of}"
 
 
 def _changed(row: Any) -> str:

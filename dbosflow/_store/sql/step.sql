@@ -59,7 +59,8 @@ WHERE b.workflow_id = ANY(:ids) AND b.kind = 'values' AND b.attempt IS NOT NULL
       WHERE r.workflow_id = b.workflow_id AND r.key = b.key AND r.kind = 'rollback' AND r.producer = b.producer);
 
 -- name: list (a workflow's records in the order they were made)
-SELECT key, kind, seq, turn, epoch, attempt, output::text AS output, error::text AS error, started_at, recorded_at
+SELECT key, kind, seq, turn, epoch, attempt, output::text AS output, error::text AS error, child_id, wake_at,
+       started_at, recorded_at
 FROM dbosflow.step WHERE workflow_id = :workflow_id
 ORDER BY turn, seq;
 
