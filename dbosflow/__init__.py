@@ -35,13 +35,14 @@ from dbosflow.streams import (
     write_stream_async,
 )
 from dbosflow.timers import sleep, sleep_async
-from dbosflow.types import Cancellation, WorkflowInfo, WorkflowStatus
+from dbosflow.types import Cancellation, Resumption, WorkflowInfo, WorkflowStatus
 from dbosflow.workflows import workflow
 
 __all__ = [
     "Cancellation",
     "Current",
     "Engine",
+    "Resumption",
     "Stream",
     "StreamChannel",
     "StreamReader",

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from dbosflow.definitions import WorkflowDef
     from dbosflow.streams.declared import Stream
     from dbosflow.streams.options import OnRollback, ReadOptions
-    from dbosflow.types import StepInfo, WorkflowInfo, WorkflowStatus
+    from dbosflow.types import Resumption, StepInfo, WorkflowInfo, WorkflowStatus
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -158,6 +158,25 @@ class Engine(Lifecycle):
         """
         which = chosen(which, status, name, queue, limit)
         return await self._host.bridge(self._core.tables.workflows(which))
+
+    def resume(self, workflow_id: str) -> Resumption:
+        """Lets a workflow go on that is parked as ``blocked``; says what came of that.
+
+        See :meth:`resume_async`, its awaitable twin.
+        """
+        return self._host.call("resume_async", self._core.resume, check_identifier("workflow id", workflow_id))
+
+    async def resume_async(self, workflow_id: str) -> Resumption:
+        """Lets a workflow go on that is parked as ``blocked``; says what came of that.
+
+        It goes back to its queue, and a worker that knows its function takes it at once and replays it: put the code
+        that its records follow from there first, or it is blocked again. Deaths of its workers are counted anew. A
+        workflow that is not blocked stays as it is.
+
+        Raises:
+            WorkflowNotFoundError: no workflow has this id.
+        """
+        return await self._host.bridge(self._core.resume(check_identifier("workflow id", workflow_id)))
 
     def list_steps(self, workflow_id: str) -> list[StepInfo]:
         """A workflow's records, in the order they were made. Its awaitable twin is :meth:`list_steps_async`."""

@@ -139,11 +139,11 @@ class WorkflowCancelledError(WorkflowError):
 
 
 class WorkflowBlockedError(WorkflowError):
-    """The workflow is parked as ``blocked``; the message says why, and that it can be resumed."""
+    """The workflow is parked as ``blocked``; the message says why. ``engine.resume`` lets it go on."""
 
 
 class NonDeterminismError(WorkflowError):
-    """The code asked for another operation than its records hold; names the key, what was expected and found."""
+    """The code does something else than its records hold: says what, what they hold since when, and the ways out."""
 
 
 class StepFailedError(DbosflowError):

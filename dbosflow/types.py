@@ -135,6 +135,18 @@ class Cancellation:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumption:
+    """What came of asking for a workflow to be resumed.
+
+    ``outcome`` is ``"resumed"`` (it was blocked, and waits for a worker now) or ``"unchanged"`` (it was not blocked: it
+    waits, runs or has ended, as ``status`` says).
+    """
+
+    outcome: Literal["resumed", "unchanged"]
+    status: WorkflowStatus
+
+
+@dataclass(frozen=True, slots=True)
 class WorkflowInfo:
     """The record of a workflow as Postgres holds it. Payloads are JSON as written; times are aware."""
 

@@ -27,7 +27,8 @@ def contradiction(
     msg = (
         f"workflow {workflow_id!r}: its code {asked}, where its records hold {there}{made}. So its code has changed "
         "since, or does not follow from its records. Nothing new has run, and a worker parks the workflow as blocked. "
-        "Put the code back that made these records; `dbosflow replay` tries code against them"
+        f"Put the code back that made these records (`dbosflow replay` tries code against them) and resume it: "
+        f"engine.resume({workflow_id!r}), or `dbosflow workflow resume`"
     )
     return NonDeterminismError(workflow_id, msg)
 

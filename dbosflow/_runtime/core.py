@@ -42,7 +42,7 @@ from dbosflow._store.setup import Wish
 from dbosflow._store.workflow import Enqueued, Outcome
 from dbosflow.config import DEFAULT_QUEUE
 from dbosflow.errors import EngineClosedError, WorkflowConflictError
-from dbosflow.types import Cancellation, WorkflowStatus
+from dbosflow.types import Cancellation, Resumption, WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -294,6 +294,17 @@ class Core:
         if status is None:
             return Cancellation("ended", await self.tables.status(workflow_id))
         return Cancellation("cancelled" if status.ended else "requested", status)
+
+    async def resume(self, workflow_id: str) -> Resumption:
+        """Returns a blocked workflow to its queue, and tells the workers that serve it."""
+        found = await self.tables.ask(workflow.resume, workflow_id)
+        if found is None:
+            raise not_found(workflow_id)
+        status, queue = found
+        if queue is None:
+            return Resumption("unchanged", WorkflowStatus(status))
+        self.announce([workflow_topic(workflow_id), queue_topic(queue)])
+        return Resumption("resumed", WorkflowStatus(status))
 
     async def cancel_children(self, workflow_id: str) -> None:
         """Asks for the cancellation of a workflow's children."""

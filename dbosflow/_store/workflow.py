@@ -180,6 +180,15 @@ async def cancel_children(connection: AsyncConnection[Any], schema: str, workflo
     return await fetch_all(connection, schema, _TABLE, "cancel", **which)
 
 
+async def resume(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> tuple[str, str | None] | None:
+    """Returns a blocked workflow to its queue: the status that it has then, and the queue if it was that.
+
+    ``None`` if there is no such workflow.
+    """
+    rows = await fetch_all(connection, schema, _TABLE, "resume", workflow_id=workflow_id)
+    return (rows[0]["status"], rows[0]["queue"]) if rows else None
+
+
 async def cancel_requests(connection: AsyncConnection[Any], schema: str, worker_id: UUID) -> list[str]:
     """The runs of a lane that somebody has asked to cancel."""
     rows = await fetch_all(connection, schema, _TABLE, "cancel_requests", worker_id=worker_id)

@@ -1,4 +1,4 @@
-"""``dbosflow workflow``: what runs, what ran, how far it came; and its cancellation."""
+"""``dbosflow workflow``: what runs, what ran, how far it came; its cancellation, and how it goes on."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from dbosflow.cli.options import add_command, add_database, add_json, whole_numb
 from dbosflow.cli.stream import stream_table
 from dbosflow.errors import WorkflowNotFoundError
 from dbosflow.filters import WorkflowFilter
-from dbosflow.types import WorkflowStatus
+from dbosflow.types import Resumption, WorkflowStatus
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Callable
 
     from dbosflow.cli.options import Commands
     from dbosflow.engine import Engine
     from dbosflow.types import Cancellation, StepInfo, StreamInfo, WorkflowInfo
+
+    Answer = Cancellation | Resumption
+    Ask = Callable[[Engine, str], Answer]
 
 _LIMIT = 20
 
@@ -32,10 +36,19 @@ that runs it, at once, or by the next one that takes it; what it leaves open end
 as cancelled with it. One that has ended stays as it is. Ends with status 1 if
 there is no workflow of an id; the others are cancelled all the same."""
 
+_RESUME = """\
+Let workflows go on that are parked as blocked.
+
+Each goes back to its queue, and a worker that knows its function takes it from
+there at once. One whose code and records disagree is blocked again, unless the
+workers have code that its records follow from: `dbosflow replay` tells. One that
+is not blocked stays as it is. Ends with status 1 if there is no workflow of an id;
+the others are resumed all the same."""
+
 
 def add_to(commands: Commands) -> None:
     """Adds the commands."""
-    group = commands.add_parser("workflow", help="list workflows, show or cancel one", description="Workflows.")
+    group = commands.add_parser("workflow", help="list workflows, show, cancel or resume one", description="Workflows.")
     workflow_commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     lists = add_command(workflow_commands, "list", _list, help="list workflows, newest first")
@@ -63,6 +76,14 @@ def add_to(commands: Commands) -> None:
         "for each id",
     )
     add_database(cancels)
+
+    resumes = add_command(workflow_commands, "resume", _resume, help="let blocked workflows go on", description=_RESUME)
+    resumes.add_argument("ids", nargs="+", metavar="ID", help="the id of a workflow")
+    add_json(
+        resumes,
+        'an array with an object of "id", "outcome" ("resumed", "unchanged", "unknown") and "status" for each id',
+    )
+    add_database(resumes)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -99,8 +120,17 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _cancel(args: argparse.Namespace) -> int:
+    children = not args.no_children
+    return _for_each_id(args, lambda engine, workflow_id: engine.handle(workflow_id).cancel(children=children))
+
+
+def _resume(args: argparse.Namespace) -> int:
+    return _for_each_id(args, lambda engine, workflow_id: engine.resume(workflow_id))
+
+
+def _for_each_id(args: argparse.Namespace, ask: Ask) -> int:
     with client(args) as engine:
-        answers = {workflow_id: _ask(engine, workflow_id, args) for workflow_id in args.ids}
+        answers = {workflow_id: _asked(engine, workflow_id, ask, args) for workflow_id in args.ids}
     if args.json:
         unknown = {"outcome": "unknown", "status": None}
         say(
@@ -111,10 +141,10 @@ def _cancel(args: argparse.Namespace) -> int:
     return 0 if all(answers.values()) else 1
 
 
-def _ask(engine: Engine, workflow_id: str, args: argparse.Namespace) -> Cancellation | None:
-    """Cancels one, and says what came of it; ``None`` if there is none."""
+def _asked(engine: Engine, workflow_id: str, ask: Ask, args: argparse.Namespace) -> Answer | None:
+    """Asks it of one, and says what came of that; ``None`` if there is none."""
     try:
-        answer = engine.handle(workflow_id).cancel(children=not args.no_children)
+        answer = ask(engine, workflow_id)
     except WorkflowNotFoundError as error:
         console.complain_of(error, in_json=args.json)
         return None
@@ -123,7 +153,11 @@ def _ask(engine: Engine, workflow_id: str, args: argparse.Namespace) -> Cancella
     return answer
 
 
-def _came_of(answer: Cancellation) -> str:
+def _came_of(answer: Answer) -> str:
+    if isinstance(answer, Resumption):
+        if answer.outcome == "unchanged":
+            return f"is not blocked: {answer.status}"
+        return "resumed; the next worker that knows its function takes it"
     if answer.outcome == "cancelled":
         return "cancelled; nobody had begun it"
     if answer.outcome == "ended":

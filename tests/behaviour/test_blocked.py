@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow import Engine, WorkflowStatus, sleep, sleep_async, step, workflow, write_stream, write_stream_async
-from dbosflow.errors import NonDeterminismError, WorkflowBlockedError
+from dbosflow import (
+    Engine,
+    Resumption,
+    WorkflowStatus,
+    sleep,
+    sleep_async,
+    step,
+    workflow,
+    write_stream,
+    write_stream_async,
+)
+from dbosflow.errors import ConfigurationError, NonDeterminismError, WorkflowBlockedError, WorkflowNotFoundError
 from tests.behaviour.interruption import Interruption
 from tests.behaviour.tables import disorder, records, rows, stored_values
+from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -202,6 +213,74 @@ def test_children_that_are_not_those_on_record_park_the_workflow(database_url: s
     workflow_id = interruption.first_pass(database_url, flow)
     with Engine(database_url) as engine, pytest.raises(WorkflowBlockedError, match=found):
         engine.handle(workflow_id, flow).result(timeout=PATIENCE)
+
+
+def test_a_resumed_workflow_goes_on_with_the_code_that_its_records_follow_from(
+    database_url: str, client: Engine
+) -> None:
+    """The worker is told at once. What its readers and waiters get then is as if nothing had been."""
+    interruption = Interruption()
+    broken = False
+
+    @workflow
+    async def flow() -> str:
+        await write_stream_async("k", "before")
+        await (plainly if broken else named_sleep)()
+        await interruption.point_async()
+        await write_stream_async("k", "after")
+        return "done"
+
+    workflow_id = interruption.first_pass(database_url, flow)
+    broken = True
+    with Engine(database_url) as engine:
+        handle = client.handle(workflow_id, flow)
+        with pytest.raises(WorkflowBlockedError):
+            handle.result(timeout=PATIENCE)
+        before = handle.info().epoch
+        assert client.resume(workflow_id) == Resumption("resumed", WorkflowStatus.QUEUED)
+        eventually(lambda: handle.info().epoch > before)
+        with pytest.raises(WorkflowBlockedError):  # the code is the same
+            handle.result(timeout=PATIENCE)
+        broken = False
+        assert asyncio.run(resumed(client, workflow_id)) == Resumption("resumed", WorkflowStatus.QUEUED)
+        assert engine.handle(workflow_id, flow).result(timeout=PATIENCE) == "done"
+        assert list(client.read_stream(workflow_id, "k")) == ["before", "after"]
+        assert client.resume(workflow_id) == Resumption("unchanged", WorkflowStatus.SUCCEEDED)
+        info = handle.info()
+        assert (info.error, info.recoveries) == (None, 0)
+    assert disorder(database_url) == []
+
+
+async def resumed(client: Engine, workflow_id: str) -> Resumption:
+    """By the awaitable twin."""
+    return await client.resume_async(workflow_id)
+
+
+def test_only_what_is_blocked_is_resumed(database_url: str, client: Engine) -> None:
+    """Of an id that nobody has it is an error; whatever else there is stays as it is."""
+    with pytest.raises(WorkflowNotFoundError, match="'nobody'"):
+        client.resume("nobody")
+    with pytest.raises(ConfigurationError, match="workflow id"):
+        client.resume("")
+    waiting = client.start(child.options(workflow_id="waiting", queue="served by nobody"))
+    assert client.resume("waiting") == Resumption("unchanged", WorkflowStatus.QUEUED)
+    waiting.cancel()
+    assert client.resume("waiting") == Resumption("unchanged", WorkflowStatus.CANCELLED)
+
+
+def test_who_kills_its_workers_has_all_its_recoveries_again_when_it_is_resumed(
+    database_url: str, client: Engine, execute: Callable[..., Any]
+) -> None:
+    """Parked for that, it has no record that contradicts; it goes on where it was."""
+    interruption, flow = change("plainly")
+    workflow_id = interruption.first_pass(database_url, flow)
+    execute(
+        "UPDATE dbosflow.workflow SET status = 'blocked', recoveries = 10, "
+        """error = '{"type": "WorkflowBlockedError", "message": "its workers died"}'"""
+    )
+    assert client.resume(workflow_id).outcome == "resumed"
+    info = client.handle(workflow_id).info()
+    assert (info.status, info.recoveries, info.error) == (WorkflowStatus.QUEUED, 0, None)
 
 
 def test_a_blocked_workflow_is_not_tried_again_and_again(database_url: str) -> None:

@@ -203,6 +203,28 @@ def test_a_cancellation_reaches_a_worker_at_once(shell: Shell) -> None:
     eventually(lambda: document(shell.run("workflow", "show", "w", "--json").out)["status"] == "cancelled")
 
 
+def test_resuming_says_what_became_of_each(shell: Shell, database_url: str, execute: Any) -> None:
+    """People and programs; an id that nobody has is status 1, and does not keep the others from it."""
+    with Engine(database_url, executes=False) as engine:
+        for name in ("blocked", "too", "waiting"):
+            engine.start(shouting.options(workflow_id=name), "é")
+    execute("UPDATE dbosflow.workflow SET epoch = 1, status = 'blocked' WHERE id IN ('blocked', 'too')")
+    done = shell.run("workflow", "resume", "blocked", "nobody", "waiting", "--json")
+    assert document(done.out) == [
+        {"id": "blocked", "outcome": "resumed", "status": "queued"},
+        {"id": "nobody", "outcome": "unknown", "status": None},
+        {"id": "waiting", "outcome": "unchanged", "status": "queued"},
+    ]
+    assert document(done.err)["error"]["type"] == "WorkflowNotFoundError"
+    assert done.status == 1
+    done = shell.run("workflow", "resume", "too", "blocked")
+    assert done.out.splitlines() == [
+        "too: resumed; the next worker that knows its function takes it",
+        "blocked: is not blocked: queued",
+    ]
+    assert (done.status, done.err) == (0, "")
+
+
 def test_what_is_no_record_is_refused() -> None:
     """A document never shows how Python prints something."""
     with pytest.raises(TypeError):

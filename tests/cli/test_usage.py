@@ -22,6 +22,7 @@ COMMANDS = [
     ("workflow", "list"),
     ("workflow", "show"),
     ("workflow", "cancel"),
+    ("workflow", "resume"),
     ("stream", "list"),
     ("stream", "info"),
     ("stream", "tail"),

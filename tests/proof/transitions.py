@@ -1,7 +1,7 @@
 """The transitions of a workflow, a lease and their streams, each as one session does it, on a small prepared world.
 
 In that world lane ``one`` owns workflow ``w``, which has an input, a stream and a record; ``q`` waits in the queue;
-lane ``gone`` is silent, and owns ``g``; ``e`` has ended, with a stream of small blocks.
+lane ``gone`` is silent, and owns ``g``; ``b`` is blocked; ``e`` has ended, with a stream of small blocks.
 """
 
 from __future__ import annotations
@@ -49,7 +49,8 @@ async def prepare(db: Database, lanes: tuple[UUID, UUID]) -> World:
     for offset in range(4):
         await one.write(Slice("e").values(offset))
     await one.write(Slice("e").closed(4).end())
-    await workflow.enqueue(db.admin, SCHEMA, [workflow.Enqueued("q", NAME, "", 0, "{}")])
+    await workflow.enqueue(db.admin, SCHEMA, [workflow.Enqueued(one, NAME, "", 0, "{}") for one in ("q", "b")])
+    await db.rows("UPDATE dbosflow.workflow SET status = 'blocked', epoch = 1, recoveries = 10 WHERE id = 'b'")
     await stream.append(db.admin, SCHEMA, [("w", "in", 1, "values", "[0]", 3, "k:0")])
     await db.rows("UPDATE dbosflow.worker SET renewed_at = renewed_at - interval '1 hour' WHERE id = %s", lanes[1])
     seen = [lease for lease in await worker.survey(db.admin, SCHEMA) if lease.id == lanes[1]]
@@ -97,6 +98,14 @@ async def _cancelled(session: Session, _: World, workflow_id: str = "w") -> Any:
 
 async def _cancelled_waiting(session: Session, _: World) -> Any:
     return await _cancelled(session, _, "q")
+
+
+async def _cancelled_blocked(session: Session, _: World) -> Any:
+    return await _cancelled(session, _, "b")
+
+
+async def _resumed(session: Session, _: World) -> Any:
+    return await workflow.resume(session, SCHEMA, "b")
 
 
 async def _released(session: Session, world: World) -> Any:
@@ -147,6 +156,8 @@ TRANSITIONS: dict[str, Callable[[psycopg.AsyncConnection[Any], World], Awaitable
     "end": _ended,
     "cancel": _cancelled,
     "cancel what waits": _cancelled_waiting,
+    "resume": _resumed,
+    "cancel what is blocked": _cancelled_blocked,
     "release": _released,
     "hand over": _handed_over,
     "renew": _renewed,

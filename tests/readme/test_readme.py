@@ -182,6 +182,7 @@ def test_the_readme_names_every_command() -> None:
         ("workflow", "list"),
         ("workflow", "show"),
         ("workflow", "cancel"),
+        ("workflow", "resume"),
         ("stream", "tail"),
         ("stream", "list"),
         ("stream", "info"),

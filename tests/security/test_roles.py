@@ -103,6 +103,7 @@ def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole) -> 
         unbegun = client.start(waits_for_role.options(queue="nobody-serves-it", workflow_id="unbegun"))
         assert unbegun.cancel().outcome == "cancelled"
         assert worker.run(child_of_role, 5) == 10
+        assert client.resume("all").outcome == "unchanged"
         worker.streams.trim("all", "out", before=1)
         with pytest.raises(WorkflowCancelledError):
             reader.handle("waiting").result(timeout=60)

@@ -9,12 +9,12 @@ GRANT SELECT, INSERT, DELETE ON :"schema".step TO :"role";
 GRANT SELECT, INSERT, UPDATE, DELETE
     ON :"schema".workflow, :"schema".stream_block, :"schema".stream_trim, :"schema".worker TO :"role";
 
--- name: client (starts workflows for workers, writes to their inputs, asks for cancellations, reads)
+-- name: client (starts workflows for workers, writes to their inputs, asks for cancellations, resumes, reads)
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
     :"schema".stream_trim, :"schema".worker, :"schema".stream_value TO :"role";
 GRANT INSERT (id, name, status, queue, priority, input, input_streams) ON :"schema".workflow TO :"role";
-GRANT UPDATE (cancel_requested_at, cancel_children, status, ended_at, recoveries) ON :"schema".workflow TO :"role";
+GRANT UPDATE (cancel_requested_at, cancel_children, status, ended_at, recoveries, error) ON :"schema".workflow TO :"role";
 GRANT INSERT ON :"schema".stream_block TO :"role";
 
 -- name: reader (reads results, records and streams)

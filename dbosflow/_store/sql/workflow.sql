@@ -166,5 +166,18 @@ FROM asked a
 WHERE w.id = a.id
 RETURNING w.id, w.status, w.queue;
 
+-- name: resume (a blocked workflow goes back to its queue, for whichever worker knows it; any other stays as it is)
+-- A blocked one has no owner, so whoever may do this may write. What was counted against it is forgotten.
+WITH found AS MATERIALIZED (
+    SELECT id, status FROM dbosflow.workflow WHERE id = :workflow_id FOR UPDATE
+), resumed AS (
+    UPDATE dbosflow.workflow w
+    SET status = 'queued', recoveries = 0, error = NULL
+    FROM found f
+    WHERE w.id = f.id AND f.status = 'blocked'
+    RETURNING w.id, w.status, w.queue
+)
+SELECT coalesce(r.status, f.status) AS status, r.queue FROM found f LEFT JOIN resumed r ON r.id = f.id;
+
 -- name: cancel_requests (among the runs of a lane; index: workflow_owned)
 SELECT id FROM dbosflow.workflow WHERE worker_id = :worker_id AND cancel_requested_at IS NOT NULL;
