@@ -34,7 +34,7 @@ from dbosflow.streams import (
     write_stream,
     write_stream_async,
 )
-from dbosflow.timers import sleep, sleep_async
+from dbosflow.timers import sleep, sleep_async, timeout, wait
 from dbosflow.types import Cancellation, Resumption, WorkflowInfo, WorkflowStatus
 from dbosflow.workflows import workflow
 
@@ -69,6 +69,8 @@ __all__ = [
     "sleep",
     "sleep_async",
     "step",
+    "timeout",
+    "wait",
     "workflow",
     "write_stream",
     "write_stream_async",

@@ -1,17 +1,27 @@
-"""Durable sleeps."""
+"""Durable timers: sleeps, and limits to how long a workflow's body waits."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from dbosflow._runtime import operations
+from dbosflow._runtime import operations, timeouts
 from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.scope import current_scope
 from dbosflow.config import check_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+
+F = TypeVar("F", bound="asyncio.Future[Any]")
+
+ReturnWhen = Literal["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"]
+"""What :func:`wait` waits for: the words of :mod:`asyncio`."""
 
 
 def sleep(duration: float | timedelta) -> None:
@@ -22,9 +32,9 @@ def sleep(duration: float | timedelta) -> None:
     refuse_on_loop("await sleep_async(...)")
     scope = current_scope()
     if isinstance(scope, Branch):
-        drive(operations.sleep(scope.run.thread_hands, scope, _seconds(duration)))
+        drive(operations.sleep(scope.run.thread_hands, scope, _seconds(duration, "a sleep's duration")))
     else:
-        time.sleep(_seconds(duration))
+        time.sleep(_seconds(duration, "a sleep's duration"))
 
 
 async def sleep_async(duration: float | timedelta) -> None:
@@ -35,11 +45,100 @@ async def sleep_async(duration: float | timedelta) -> None:
     """
     scope = current_scope()
     if isinstance(scope, Branch):
-        await operations.sleep(scope.run.loop_hands, scope, _seconds(duration))
+        await operations.sleep(scope.run.loop_hands, scope, _seconds(duration, "a sleep's duration"))
     else:
-        await asyncio.sleep(_seconds(duration))
+        await asyncio.sleep(_seconds(duration, "a sleep's duration"))
 
 
-def _seconds(duration: float | timedelta) -> float:
+class Timeout:
+    """What :func:`timeout` gives: an async context manager, to be entered once."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._expired = False
+        self._plain: asyncio.Timeout | None = None
+        self._deadline: timeouts.Deadline | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelling = 0
+
+    def expired(self) -> bool:
+        """Whether it has ended the block, or is about to."""
+        return self._expired if self._plain is None else self._plain.expired()
+
+    async def __aenter__(self) -> Self:
+        if self._task is not None or self._plain is not None:
+            msg = "a timeout is entered once; make another one with timeout(...)"
+            raise RuntimeError(msg)
+        scope = current_scope()
+        if not isinstance(scope, Branch):
+            self._plain = asyncio.timeout(self._seconds)
+            await self._plain.__aenter__()
+            return self
+        self._task = task = asyncio.current_task()
+        self._cancelling = 0 if task is None else task.cancelling()
+        self._deadline = await timeouts.begin(scope.run.loop_hands, scope, self._seconds, self._expire)
+        return self
+
+    def _expire(self) -> None:
+        self._expired = True
+        if self._task is not None:
+            self._task.cancel()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._plain is not None:
+            await self._plain.__aexit__(kind, error, traceback)
+            return
+        assert self._deadline is not None
+        self._deadline.end()
+        if self._expired and self._task is not None:
+            mine = self._task.uncancel() <= self._cancelling  # else somebody else cancels it, too
+            if mine and kind is not None and issubclass(kind, asyncio.CancelledError):
+                raise TimeoutError from error
+
+
+def timeout(duration: float | timedelta) -> Timeout:
+    """A limit to how long a block of a workflow's body may take, for ``async with``.
+
+    Like :func:`asyncio.timeout`: what the block waits for then is cancelled, and the block raises ``TimeoutError``. But
+    in a workflow it is durable. When it began is on record, so a workflow that is recovered has what is left of it; and
+    that it has expired is on record, in its order with the outcomes of steps. A replay takes the same way, however long
+    it takes. Anywhere else it is ``asyncio.timeout``.
+
+    Args:
+        duration: seconds, or a ``timedelta``.
+    """
+    return Timeout(_seconds(duration, "a timeout"))
+
+
+async def wait(
+    aws: Iterable[F],
+    *,
+    timeout: float | timedelta | None = None,  # noqa: ASYNC109 (as asyncio.wait has it)
+    return_when: ReturnWhen = "ALL_COMPLETED",
+) -> tuple[set[F], set[F]]:
+    """Waits for tasks, like :func:`asyncio.wait`: gives those that are done, and the others.
+
+    In a workflow ``timeout`` is durable, as :func:`timeout` is: whether it or a task was faster is on record. Nothing
+    is cancelled, and no ``TimeoutError`` raised.
+
+    Args:
+        aws: tasks or futures.
+        timeout: how long to wait, in seconds or as a ``timedelta``; ``None``: for as long as it takes.
+        return_when: ``asyncio.ALL_COMPLETED``, ``FIRST_COMPLETED`` or ``FIRST_EXCEPTION``.
+    """
+    awaited = set(aws)
+    if timeout is None or not awaited:
+        return await asyncio.wait(awaited, return_when=return_when)
+    try:
+        async with Timeout(_seconds(timeout, "a timeout")):
+            return await asyncio.wait(awaited, return_when=return_when)
+    except TimeoutError:
+        done = {one for one in awaited if one.done()}
+        return done, awaited - done
+
+
+def _seconds(duration: float | timedelta, what: str) -> float:
     seconds = duration.total_seconds() if isinstance(duration, timedelta) else duration
-    return check_seconds("a sleep's duration", seconds)
+    return check_seconds(what, seconds)

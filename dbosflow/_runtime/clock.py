@@ -15,8 +15,8 @@ class Clock:
     ahead = 0.0
     """Seconds that it was moved on by, ahead of the database's clock. What is on record as a wake time holds them."""
 
-    async def pause(self, seconds: float) -> None:
-        """Waits, on a loop."""
+    async def pause(self, seconds: float, *, skippable: bool = True) -> None:  # noqa: ARG002 (a test's looks at it)
+        """Waits, on a loop; not ``skippable`` where it is a limit, which nobody means to wait for."""
         await asyncio.sleep(seconds)
 
     def wait(self, interrupted: threading.Event, seconds: float) -> None:

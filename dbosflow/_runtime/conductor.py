@@ -83,8 +83,16 @@ class Conductor:
 
     def give_up_again(self, key: str) -> None:
         """Says that the operation of ``key`` is given up: an outcome of it that is on record is handed to nobody."""
+        self._drop(key, key + WOKEN)
+
+    def withdraw(self, key: str) -> None:
+        """Says that nobody asks for the record under ``key`` any more, whose turn has not come."""
+        self._asked.pop(key, None)
+        self._drop(key)
+
+    def _drop(self, *keys: str) -> None:
         for turn in self._turns:
-            turn[:] = [one for one in turn if one not in (key, key + WOKEN)]
+            turn[:] = [one for one in turn if one not in keys]
         self._news.set()
 
     def over(self) -> asyncio.Future[None]:
@@ -141,23 +149,38 @@ class Conductor:
     # -- what the run tells ------------------------------------------------------------------------------------------
 
     def committed(self, records: list[Record]) -> None:
-        """Queues the outcomes of one commit."""
+        """Queues the outcomes of one commit; once the turns are over, whoever is left hears at once."""
         self._fresh.append(records)
         self._news.set()
+        if self._task is None:
+            self._tell_fresh()
 
     def stop(self, stopping: RunStopped) -> None:
         """Ends all waiting, since the run is over for this process."""
-        self.finish()
-        waiting: list[asyncio.Future[Any]] = [*self._asked.values(), *self._breathers, *self._behind]
-        for future in waiting:
+        for future in self._waiting():
             if not future.done():
                 future.set_exception(stopping)
+        self._end_turns()
 
     def finish(self) -> None:
-        """Ends the turns, since the workflow has ended."""
+        """Ends the turns, since the workflow has ended. No branch that is left waits for one: it could never end."""
+        self._end_turns()
+        for future in self._waiting():
+            future.cancel()
+        self._tell_fresh()
+
+    def _waiting(self) -> list[asyncio.Future[Any]]:
+        return [*self._asked.values(), *self._breathers, *self._behind]
+
+    def _end_turns(self) -> None:
         task, self._task = self._task, None  # how it ended refers to it, and would keep both for the garbage collector
         if task is not None:
             task.cancel()
+
+    def _tell_fresh(self) -> None:
+        while self._fresh:
+            for record in self._fresh.popleft():
+                self._run.buffer.tell(record)
 
     def _future(self) -> asyncio.Future[Any]:
         """A future of an operation: it fails at once where the run has stopped, since nobody would tell it any more."""

@@ -26,7 +26,8 @@ def contradiction(
     made = "" if record is None else f", recorded {_moment(record.age + read_before)} in epoch {record.epoch}"
     msg = (
         f"workflow {workflow_id!r}: its code {asked}, where its records hold {there}{made}. So its code has changed "
-        "since, or does not follow from its records. Nothing new has run, and a worker parks the workflow as blocked. "
+        "since, or does not follow from its records (a plain timer starts anew in a replay; dbosflow.timeout and "
+        "dbosflow.wait are on record). Nothing new has run, and a worker parks the workflow as blocked. "
         f"Put the code back that made these records (`dbosflow replay` tries code against them) and resume it: "
         f"engine.resume({workflow_id!r}), or `dbosflow workflow resume`"
     )

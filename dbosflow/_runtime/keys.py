@@ -28,10 +28,12 @@ GIVEN_UP = "/given-up"
 """Ends the key of the record that an operation was given up."""
 WOKEN = "/woken"
 """Ends the key of the record that a sleep is over, in a run with branches."""
+EXPIRED = "/expired"
+"""Ends the key of the record that a durable timeout has expired."""
 
 _NO_OPERATION = frozenset({"refused", "patched", "changed"})
 """Kinds that show no operation of their branch."""
-_SILENT = _NO_OPERATION | {"attempt"}
+_SILENT = _NO_OPERATION | {"attempt", "timeout"}
 """Kinds that hand the program nothing, and so have no turn. Every other one does, also one that is added later."""
 
 _LONGEST_NAME = 256
@@ -95,12 +97,12 @@ def operation_of(key: str, kind: str = "") -> str:
     """The key of the operation that a record is of."""
     if kind == "attempt":
         return key.rpartition("@")[0]
-    return key.removesuffix(GIVEN_UP).removesuffix(WOKEN)
+    return key.removesuffix(GIVEN_UP).removesuffix(WOKEN).removesuffix(EXPIRED)
 
 
 def shown(key: str) -> str:
     """A record's key, as a person reads it."""
-    for suffix, what in ((GIVEN_UP, "was given up"), (WOKEN, "was over")):
+    for suffix, what in ((GIVEN_UP, "was given up"), (WOKEN, "was over"), (EXPIRED, "has expired")):
         if key.endswith(suffix):
             return f"that {key.removesuffix(suffix)!r} {what}"
     return repr(key)

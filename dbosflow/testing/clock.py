@@ -6,6 +6,7 @@ import asyncio
 import threading
 import time
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING
 
 from dbosflow._runtime.clock import Clock
@@ -58,14 +59,15 @@ class MovableClock(Clock):
         """How many sleep by it just now."""
         return len(self._sleepers)
 
-    async def pause(self, seconds: float) -> None:
-        """Waits, on a loop."""
+    async def pause(self, seconds: float, *, skippable: bool = True) -> None:
+        """Waits, on a loop. One that skips does not skip to the end of what is not ``skippable``: a durable timeout."""
         loop, moved = asyncio.get_running_loop(), asyncio.Event()
-        with self._sleeper(seconds, lambda: loop.call_soon_threadsafe(moved.set)) as end:
+        skips = self.skips and skippable
+        with self._sleeper(seconds, lambda: loop.call_soon_threadsafe(moved.set), skippable=skippable) as end:
             while (left := end - self.now()) > 0:
                 moved.clear()
                 try:
-                    async with asyncio.timeout(min(left, _QUIET) if self.skips else left):
+                    async with asyncio.timeout(min(left, _QUIET) if skips else left):
                         await moved.wait()
                 except TimeoutError:
                     self._skip_to(end)
@@ -77,7 +79,7 @@ class MovableClock(Clock):
                 self._skip_to(end)
 
     @contextmanager
-    def _sleeper(self, seconds: float, moved: Callable[[], object]) -> Iterator[float]:
+    def _sleeper(self, seconds: float, moved: Callable[[], object], *, skippable: bool = True) -> Iterator[float]:
         """Counts as a sleeper during the block; gives the end of the sleep."""
         name = object()
 
@@ -86,7 +88,7 @@ class MovableClock(Clock):
 
         with self._lock:
             end = self.now() + seconds
-            self._sleepers[name] = (end, tell)
+            self._sleepers[name] = (end if skippable else inf, tell)
         try:
             yield end
         finally:

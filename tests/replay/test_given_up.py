@@ -167,3 +167,23 @@ def test_branches_that_end_with_their_workflow_leave_no_record() -> None:
     live = execute(program, seed=0)
     assert live.result == "succeeded: false"
     assert [record.key for record in live.records] == ["work#0"]
+
+
+def test_a_task_that_is_cancelled_as_the_body_ends_ends_as_well() -> None:
+    """Its being given up is on its way to the database then; no turn will come any more, and it waits for none."""
+    ended: list[bool] = []
+
+    async def program(run: Trace) -> Any:
+        async def working() -> None:
+            try:
+                await run.step("slow", "", takes=30)
+            finally:
+                ended.append(True)
+
+        task = asyncio.create_task(working())
+        await run.step("first", "")
+        task.cancel()
+        return "done"
+
+    assert execute(program, seed=0).result == 'succeeded: "done"'
+    assert ended == [True]
