@@ -6,6 +6,7 @@ Only the server's own account and the users' enter the socket's directory, and P
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ from urllib.parse import quote
 import psycopg
 
 from dbosflow._embedded.account import own_account
+from dbosflow._embedded.directories import write_file
 from dbosflow._embedded.sockets import PORT
 
 if TYPE_CHECKING:
@@ -75,7 +77,11 @@ def postgres_command(installation: Installation, place: Place, socket_directory:
     """The command that serves the cluster in ``place``."""
     settings = {
         **_SETTINGS,
-        "unix_socket_directories": _quoted(socket_directory),
+        # Relative to the cluster, where Postgres runs. When it ends it removes its socket, by this name: where its
+        # directory was removed and made anew meanwhile, that must not be the socket of the server that is there now.
+        "unix_socket_directories": _quoted(Path(os.path.relpath(socket_directory, place.cluster)))
+        if socket_directory == place.socket
+        else _quoted(socket_directory),
         "hba_file": place.access,
         "ident_file": place.users,
     }
@@ -90,8 +96,8 @@ def write_access_rules(place: Place) -> None:
         place.users: f'{_ROLE} "{own_account().name}" {_ROLE}\n',
     }
     for path, text in rules.items():
-        path.write_text(text)
-        # For the server's account to read; there is nothing secret in them.
+        write_file(path, text)
+        # For the server's account to read, whatever the umask; there is nothing secret in them.
         path.chmod(0o644)
 
 
@@ -105,7 +111,7 @@ def read_state(place: Place) -> State | None:
     socket_line, status_line = 4, 7
     if len(lines) <= status_line:
         return None
-    return State(lines[status_line].strip() == "ready", Path(lines[socket_line]))
+    return State(lines[status_line].strip() == "ready", Path(os.path.normpath(place.cluster / lines[socket_line])))
 
 
 def has_database(state: State, timeout: float) -> bool:

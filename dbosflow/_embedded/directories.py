@@ -1,4 +1,7 @@
-"""Making directories that are exactly as open as they should be, whatever the umask; and never opening another's."""
+"""Making directories that are exactly as open as they should be, whatever the umask; and never opening another's.
+
+Files are written by name only where nobody else can have put a link of that name.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,27 @@ def make_temporary_directory() -> Path:
 def _let_through(directory: Path) -> Path:
     directory.chmod(0o711 if os.geteuid() == 0 else 0o700)
     return directory
+
+
+def write_file(path: Path, text: str, mode: int = 0o644) -> None:
+    """Write a file, made if it is missing. Raises :class:`OSError` where a link stands: its target may be anything."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+    with os.fdopen(os.open(path, flags, mode), "w") as file:
+        file.write(text)
+
+
+def check_own(path: Path) -> None:
+    """Refuse, by a :class:`ConfigurationError`, what belongs to another user, or where anybody may put files."""
+    status = path.lstat()
+    if status.st_uid != os.geteuid():
+        message = (
+            f"{path} belongs to user {status.st_uid}, and this process runs as user {os.geteuid()}:"
+            f" run it as that user, or name another data directory"
+        )
+        raise ConfigurationError(message)
+    if stat.S_ISDIR(status.st_mode) and status.st_mode & stat.S_IWOTH:
+        message = f"everybody may write to {path}: take that right away (chmod o-w), or name another data directory"
+        raise ConfigurationError(message)
 
 
 def make_private(path: Path, account: Account) -> Path:

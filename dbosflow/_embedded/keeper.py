@@ -127,11 +127,19 @@ class Keeper:
             code = EXIT_FAILED
         # After a failure somebody may still want to read the log.
         if code == 0 or _locked_within(0, self._users_lock):
-            for path in self._plan.discard:
-                _remove(Path(path))
+            for path in map(Path, self._plan.discard):
+                if self._is_here() or not path.is_relative_to(self._cluster.parent):
+                    _remove(path)
         # Before the process ends, and with it the users' lock: who gets that one must find this one free.
         os.close(self._keeper_lock)
         return code
+
+    def _is_here(self) -> bool:
+        """Whether the server's directory is the one that it was: not removed, and perhaps made anew for another one."""
+        try:
+            return os.path.samestat(os.fstat(self._keeper_lock), Path(self._plan.keeper_lock).stat())
+        except FileNotFoundError:
+            return False
 
     def _initialise(self) -> None:
         if self._cluster.exists():
@@ -168,6 +176,9 @@ class Keeper:
         with self._changing_server:
             if self._unused:
                 return None
+            if not self._is_here():
+                message = f"{self._cluster.parent} was removed"
+                raise RuntimeError(message)
             with self._cluster_locked() as lock:
                 pid = _pid_in(self._pid_file)
                 if pid and _serves(pid, self._cluster):

@@ -32,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from dbosflow._embedded.account import server_account
-from dbosflow._embedded.directories import make_directory, make_system_directory
+from dbosflow._embedded.directories import check_own, make_directory, make_system_directory, write_file
 from dbosflow._embedded.locks import FileLock
 from dbosflow.errors import ConfigurationError
 
@@ -59,13 +59,16 @@ class Place:
         """
         named = data_dir.resolve()
         try:
+            if data_dir.is_symlink():
+                check_own(data_dir)
             make_directory(named)
-            if not (named / ".gitignore").exists():
-                (named / ".gitignore").write_text("*\n")
+            check_own(named)
+            if not os.path.lexists(named / ".gitignore"):
+                write_file(named / ".gitignore", "*\n")
             root = named / (_recorded(named) or _decide(named, deadline))
             if root.parent == named:
                 make_directory(root)
-            _check_owner(root)
+            _check_root(root)
         except OSError as error:
             message = f"the data directory {named} cannot be used: {error}"
             raise ConfigurationError(message) from error
@@ -126,9 +129,9 @@ class Place:
 
 def _recorded(named: Path) -> str | None:
     record = named / "location"
-    if not record.exists():
+    if not os.path.lexists(record):
         return None
-    _check_owner(record)
+    check_own(record)
     text = record.read_text()
     # Without its line end it is still being written.
     return text.removesuffix("\n") if text.endswith("\n") else None
@@ -143,7 +146,7 @@ def _decide(named: Path, deadline: Deadline) -> str:
         location = _recorded(named)
         if location is None:
             location = _new_root(named)
-            (named / "location").write_text(f"{location}\n")
+            write_file(named / "location", f"{location}\n")
         return location
     finally:
         record.release()
@@ -156,23 +159,17 @@ def _new_root(named: Path) -> str:
     system = make_system_directory(SYSTEM_ROOT, account)
     root = Path(tempfile.mkdtemp(prefix="server-", dir=system))
     root.chmod(0o711)
-    (root / "data_dir").write_text(f"{named}\n")
+    write_file(root / "data_dir", f"{named}\n")
     _logger.warning("user %s cannot enter %s: the server's data goes to %s", account.name, named, root)
     return str(root)
 
 
-def _check_owner(path: Path) -> None:
+def _check_root(path: Path) -> None:
     try:
-        owner = path.lstat().st_uid
+        check_own(path)
     except FileNotFoundError:
         message = (
             f"the data of this server was in {path}, which is gone: bring it back,"
             f" or remove the data directory that points there to start afresh"
         )
         raise ConfigurationError(message) from None
-    if owner != os.geteuid():
-        message = (
-            f"{path} belongs to user {owner}, and this process runs as user {os.geteuid()}:"
-            f" run it as that user, or name another data directory"
-        )
-        raise ConfigurationError(message)

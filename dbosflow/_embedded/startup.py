@@ -159,4 +159,4 @@ def tail(place: Place, start: int = 0) -> str:
 def _open_log(path: Path) -> BinaryIO:
     if path.exists() and path.stat().st_size > _LOG_SIZE:
         path.replace(path.with_suffix(".log.1"))
-    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "ab")
+    return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "ab")

@@ -176,6 +176,69 @@ class TestFiles:
             EmbeddedServer.join(home.data_dir)
 
 
+class TestOthers:
+    """What others may have put where the data is to go."""
+
+    def test_a_directory_to_which_everybody_may_write_is_refused(self, empty_home: Home) -> None:
+        """Anybody could put a link there, or another server's socket."""
+        empty_home.data_dir.mkdir()
+        empty_home.data_dir.chmod(0o777)
+        with pytest.raises(ConfigurationError, match="everybody may write to"):
+            EmbeddedServer.join(empty_home.data_dir)
+        assert list(empty_home.data_dir.iterdir()) == []
+
+    @as_root
+    @pytest.mark.parametrize("put", ["directory", "link to a directory of ours"])
+    def test_a_directory_that_another_user_owns_is_refused(self, empty_home: Home, put: str) -> None:
+        """Whatever its rights, and by whatever name."""
+        nobody = Account.named("nobody")
+        target = empty_home.path / "target"
+        target.mkdir(0o700)
+        if put == "directory":
+            target.rename(empty_home.data_dir)
+        else:
+            empty_home.data_dir.symlink_to(target)
+        os.chown(empty_home.data_dir, nobody.uid, nobody.gid, follow_symlinks=False)
+        with pytest.raises(ConfigurationError, match=f"belongs to user {nobody.uid}"):
+            EmbeddedServer.join(empty_home.data_dir)
+        assert not target.exists() or list(target.iterdir()) == []
+
+    @pytest.mark.parametrize("name", ["location", "server"])
+    @as_root
+    def test_what_another_user_has_put_into_it_is_refused(self, empty_home: Home, name: str) -> None:
+        """A directory may have been open before."""
+        nobody = Account.named("nobody")
+        empty_home.data_dir.mkdir()
+        empty_home.data_dir.chmod(0o711)
+        (empty_home.data_dir / name).symlink_to(empty_home.path / "elsewhere")
+        os.chown(empty_home.data_dir / name, nobody.uid, nobody.gid, follow_symlinks=False)
+        with pytest.raises(ConfigurationError, match=f"belongs to user {nobody.uid}"):
+            EmbeddedServer.join(empty_home.data_dir)
+        assert not (empty_home.path / "elsewhere").exists()
+
+    @pytest.mark.parametrize("name", [".gitignore", "location", "server/server.log", "server/access.conf"])
+    def test_no_file_is_written_through_a_link(self, empty_home: Home, name: str) -> None:
+        """Not even through one of our own."""
+        link, target = empty_home.data_dir / name, empty_home.path / "target"
+        empty_home.data_dir.mkdir(0o711)
+        link.parent.mkdir(0o711, exist_ok=True)
+        link.symlink_to(target)
+        try:
+            with joined(empty_home.data_dir):
+                pass
+        except (ConfigurationError, OSError):
+            assert name != ".gitignore"  # that one is left as it is
+        assert not target.exists()
+
+    def test_a_link_of_our_own_to_the_data_is_followed(self, empty_home: Home) -> None:
+        """To another disk, say."""
+        (empty_home.path / "disk").mkdir(0o711)
+        empty_home.data_dir.symlink_to(empty_home.path / "disk")
+        with joined(empty_home.data_dir) as server:
+            assert query(server.url, "SELECT 1") == 1
+        assert (empty_home.path / "disk" / "server" / "data").is_dir()
+
+
 class TestBinaries:
     """Which Postgres it runs."""
 

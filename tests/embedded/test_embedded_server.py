@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import tempfile
 from contextlib import suppress
@@ -211,6 +212,35 @@ class TestEnds:
         pid_file.write_text(f"{bystander.pid}\n{home.root / 'data'}\n1\n5432\n/tmp\n\n  1 2\nready   \n")
         assert home.user().query("SELECT 1") == 1
         bystander.communicate()
+
+    def test_a_directory_that_is_removed_and_made_anew_has_a_server_of_its_own(self, home: Home) -> None:
+        """Though the one before still ends: neither takes the other's socket or data away."""
+        user = home.user()
+        user.query("SELECT 1")
+        (old,) = home.servers
+        os.kill(old, signal.SIGSTOP)  # it takes its time to end
+        user.leave()
+        shutil.rmtree(home.data_dir)
+        user = home.user()
+        user.query("CREATE TABLE news AS SELECT 'new' AS word")
+        os.kill(old, signal.SIGCONT)
+        eventually(lambda: old not in home.servers)
+        assert home.user().query("SELECT word FROM news") == "new"
+        assert user.query("SELECT word FROM news") == "new"
+
+    def test_the_keeper_of_a_removed_directory_leaves_the_new_one_alone(self, home: Home) -> None:
+        """Also if its own server ends while it has users: it starts none on files that are not its own."""
+        user = home.user()
+        user.query("SELECT 1")
+        (old,), (keeper,) = home.servers, home.keepers
+        shutil.rmtree(home.data_dir)
+        new = home.user()
+        new.query("CREATE TABLE news AS SELECT 'new' AS word")
+        os.kill(old, signal.SIGKILL)
+        eventually(lambda: keeper not in home.keepers)
+        assert new.query("SELECT word FROM news") == "new"
+        assert home.user().query("SELECT word FROM news") == "new"
+        user.kill()
 
     def test_the_next_server_waits_for_the_last_process_of_the_old_one(self, home: Home) -> None:
         """When keeper and postmaster are killed at once, its other processes may still have the data in their hands."""
