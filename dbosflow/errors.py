@@ -21,6 +21,7 @@
     │   ├── WorkflowFailedError     it failed, and its own exception cannot be rebuilt here
     │   ├── WorkflowCancelledError
     │   ├── WorkflowBlockedError    it is parked until somebody resumes it
+    │   ├── DeadlockError           it waits for itself, at once or through others
     │   └── NonDeterminismError     its code and its records disagree
     ├── StepFailedError             a step failed, and its own exception cannot be rebuilt here
     ├── ThreadLimitError            as many sync workflows wait as may
@@ -140,6 +141,13 @@ class WorkflowCancelledError(WorkflowError):
 
 class WorkflowBlockedError(WorkflowError):
     """The workflow is parked as ``blocked``; the message says why. ``engine.resume`` lets it go on."""
+
+
+class DeadlockError(WorkflowError):
+    """The workflow asked for a wait that cannot end: for its own result, or for one that waits for it.
+
+    It is recorded as what came of the wait, so that a replay goes the same way.
+    """
 
 
 class NonDeterminismError(WorkflowError):

@@ -83,7 +83,12 @@ class ThreadOwner:
         self._thread = threading.get_ident()
 
     def is_caller(self) -> bool:
-        """Whether the calling code is this thread of control."""
+        """Whether the calling code is this thread of control, and not on an event loop that it runs by itself."""
+        return self.is_here and asyncio._get_running_loop() is None  # noqa: SLF001 (get_running_loop raises)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the calling thread is that of the workflow."""
         return threading.get_ident() == self._thread
 
     def work_for(self, branch: Branch) -> None:
@@ -322,6 +327,12 @@ class Branch:
         return owner
 
     def _refusal(self, what: object) -> BranchError:
+        if isinstance(self.owner, ThreadOwner) and self.owner.is_here:
+            return BranchError(
+                f"{what} was called on an event loop that the sync workflow {self.run.workflow_id!r} runs by itself, "
+                "with asyncio.run, say: what happens there in which order, no replay can repeat. Make the workflow "
+                "async, call the step with `step.run(...)`, or put all of the loop's work into one step"
+            )
         strand = running_strand()
         if strand is not None and strand.branch is self:
             return BranchError(

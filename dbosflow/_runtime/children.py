@@ -19,7 +19,9 @@ from dbosflow._runtime import keys
 from dbosflow._runtime.entries import Record, Start
 from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
 from dbosflow._runtime.recorded_values import load
+from dbosflow._runtime.waits import Waiting
 from dbosflow.errors import (
+    DeadlockError,
     ThreadLimitError,
     WorkflowBlockedError,
     WorkflowCancelledError,
@@ -62,6 +64,9 @@ async def start_child(
 ) -> str:
     """Starts a child; its id. When this returns, the child and the parent's record of it are durable."""
     run = branch.run
+    if options.workflow_id == run.workflow_id:
+        msg = f"workflow {run.workflow_id!r} would start a child under its own id: give that another one, or none"
+        raise DeadlockError(run.workflow_id, msg)
     with Operation(branch, definition.name, str(definition)) as key:
         record = recorded(branch, key, "child")
         async with MayBeGivenUp(hands, branch, key):
@@ -182,10 +187,11 @@ async def _outcome(
     """The output of a workflow, or the error that waiting for it gives: for the record, so also of a refused wait."""
     try:
         if elsewhere is None:
-            outcome = await hands.outcome(branch.run, workflow_id)
+            with Waiting(branch.run.family.waits, branch.run.workflow_id, workflow_id):
+                outcome = await hands.outcome(branch.run, workflow_id)
         else:
             outcome = await hands.wait(branch.run, elsewhere(), awaits=workflow_id)
-    except ThreadLimitError as refused:
+    except (ThreadLimitError, DeadlockError) as refused:
         return None, dump_error(refused)
     failure = failure_of(workflow_id, outcome)
     return outcome.output, None if failure is None else dump_error(failure)

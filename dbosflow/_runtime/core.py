@@ -33,6 +33,7 @@ from dbosflow._runtime.replay import Replayed, replay
 from dbosflow._runtime.session import Session
 from dbosflow._runtime.signals import Signals
 from dbosflow._runtime.tables import Tables, not_found
+from dbosflow._runtime.waits import Waits
 from dbosflow._sessions import POOL, READER, wanted
 from dbosflow._store import workflow
 from dbosflow._store.connect import PoolConnection, check_session, connect_async
@@ -75,6 +76,7 @@ class Core:
         self._settings = settings
         self._registry = registry
         self._make_handle = make_handle
+        self.waits = Waits()
         self.observer = Observer()
         self._resources = AsyncExitStack()
         self._closing = asyncio.Event()

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.entries import Ending
     from dbosflow._runtime.reader import Reader, Reading
     from dbosflow._runtime.tables import Tables
+    from dbosflow._runtime.waits import Waits
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.definitions import WorkflowDef
 
@@ -17,6 +18,9 @@ class Family(Protocol):
 
     patient_tables: Tables
     """What is durable, asked until there is an answer: no workflow fails for want of a database."""
+
+    waits: Waits
+    """Which of its workflows wait for which."""
 
     def is_of(self, engine: object) -> bool:
         """Whether it is this engine, and not another one in the process."""

@@ -98,7 +98,13 @@ class LoopHands:
     """Code on the engine's event loop."""
 
     def __init__(self, step_threads: Executor) -> None:
+        self._loop = asyncio.get_running_loop()
         self._step_threads = step_threads
+
+    @property
+    def _is_here(self) -> bool:
+        """Whether it is called on the engine's loop; else on one that a sync step runs by itself."""
+        return asyncio.get_running_loop() is self._loop
 
     async def commit(self, run: Run, record: Record) -> None:
         """Buffers a record and waits until it is durable and its turn has come."""
@@ -152,6 +158,8 @@ class LoopHands:
 
     async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:  # noqa: ARG002 (the other colour's)
         """Waits for work of the engine's, here."""
+        if not self._is_here:
+            return await asyncio.to_thread(drive, run.thread_hands.wait(run, work))
         return await work
 
     async def pause(self, run: Run, seconds: float) -> None:
@@ -173,6 +181,8 @@ class LoopHands:
 
     async def room(self, run: Run) -> bool:
         """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
+        if not self._is_here:
+            return await asyncio.to_thread(drive, run.thread_hands.room(run))
         room = asyncio.Event()
         run.when_room(room.set)
         try:
@@ -184,6 +194,9 @@ class LoopHands:
 
     async def durable(self, run: Run) -> None:
         """Waits until all that the run has buffered is durable."""
+        if not self._is_here:
+            await asyncio.to_thread(drive, run.thread_hands.durable(run))
+            return
         durable = asyncio.get_running_loop().create_future()
         run.mark(durable)
         await durable

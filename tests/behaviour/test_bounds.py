@@ -12,6 +12,7 @@ import pytest
 
 from dbosflow import (
     Engine,
+    Stream,
     StreamValue,
     WorkflowFilter,
     for_each_async,
@@ -24,7 +25,6 @@ from dbosflow import (
     write_stream_async,
 )
 from dbosflow.errors import ConfigurationError, StreamFullError
-from dbosflow.streams import Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable

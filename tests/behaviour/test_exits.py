@@ -13,7 +13,6 @@ import pytest
 
 from dbosflow import Engine, WorkflowStatus, for_each, for_each_async, sleep_async, step, workflow
 from dbosflow.errors import StepFailedError
-from dbosflow.workflows import Workflow
 from tests.behaviour.interruption import Interruption
 from tests.support import eventually
 
@@ -147,7 +146,7 @@ def programs(kind: BaseException) -> dict[str, Any]:  # noqa: C901 (many small o
     def handler_on_thread() -> None:
         for_each("numbers", on_thread)
 
-    found: dict[str, Any] = {name: one for name, one in locals().items() if isinstance(one, Workflow)}
+    found: dict[str, Any] = {name: one for name, one in locals().items() if hasattr(one, "options")}
     return found
 
 
