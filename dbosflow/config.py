@@ -68,7 +68,7 @@ class Settings:
     buffer_timeout: float | None = None
     """How long a write waits for room in that buffer before it fails; ``None``: for as long as it takes."""
     value_bytes: int = 64 * 1024 * 1024
-    """The largest value of a stream, as JSON."""
+    """The largest value of a stream, as JSON. Of inputs, too: there the setting of the engine that writes holds."""
     stream_values: int | None = None
     """How many values may ever be written to one stream; ``None``: any number."""
     stream_bytes: int | None = None

@@ -324,6 +324,8 @@ class Engine(Lifecycle):
         Raises:
             StreamInputError: the workflow was not started with such an input.
             StreamClosedError: the workflow has ended, or the input was closed.
+            StreamValueTooLargeError, StreamFullError: it is above this engine's ``value_bytes``, or with it the input
+                would be above ``stream_values`` or ``stream_bytes``.
             WorkflowNotFoundError: no workflow has this id.
             SerializationError: the value is not of the stream's type, or JSON cannot carry it.
         """

@@ -322,7 +322,7 @@ def _undeclared(annotation: Any, what: str) -> Codec[Any]:
 
 def size_of(text: str) -> int:
     """The size of ``text`` in UTF-8, as Postgres stores and sends it."""
-    return len(text) if text.isascii() else len(text.encode())
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 def for_people(text: str) -> Any:

@@ -5,7 +5,8 @@
     write ──► block in memory ──► append ──► its offset: the writer hears, readers wake
                   ▲                 ├── another writer was faster ──► again, with the tail that it left
                   │                 ├── connection lost ──► again; what was committed all the same is found by its name
-                  └─────────────────┘
+                  └─────────────────┤
+                                    ├── above a limit ──► a typed error for what does not fit, and the rest again
                                     └── no such workflow, no input, ended ──► a typed error
 
 The values that are waiting go together: of one stream in the order in which they were written, as one block where
@@ -23,10 +24,12 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from dbosflow._runtime.limits import refusal, too_large
 from dbosflow._runtime.service import Service, tell_closed
 from dbosflow._store import stream
 from dbosflow._store.notify import stream_topic
 from dbosflow._store.queries import is_refused
+from dbosflow._store.stream import Seen
 from dbosflow.errors import (
     PermissionDeniedError,
     SerializationError,
@@ -34,6 +37,7 @@ from dbosflow.errors import (
     StreamInputError,
     WorkflowNotFoundError,
 )
+from dbosflow.serde import size_of
 from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
@@ -48,6 +52,8 @@ logger = logging.getLogger("dbosflow.appender")
 
 _FIRST_PAUSE = 0.001
 _LONGEST_PAUSE = 0.05
+
+_REMEMBERED = 10_000
 
 _Stream = tuple[str, str]
 
@@ -72,7 +78,27 @@ class _Block:
     def row(self, stream_of: _Stream) -> tuple[Any, ...]:
         """As the statement takes it."""
         values = f"[{','.join(self.texts)}]" if self.kind is FrameKind.VALUES else None
-        return (*stream_of, max(len(self.texts), 1), self.kind, values, len(values or ""), self.producer)
+        return (*stream_of, max(len(self.texts), 1), self.kind, values, size_of(values or ""), self.producer)
+
+    def admit(self, settings: Settings, stream_of: _Stream, seen: Seen) -> Seen:
+        """Refuses its values that do not fit behind what was seen; how much the stream has been written with the rest.
+
+        One with an idempotency key has one value, however many wait for it.
+        """
+        run, values, written = seen
+        waiting = [[one] for one in self.futures] if len(self.futures) == len(self.texts) else [self.futures]
+        fitting: list[tuple[str, list[asyncio.Future[int]]]] = []
+        for text, futures in zip(self.texts, waiting, strict=True):
+            size = size_of(text)
+            error = refusal(settings, stream_of, values, written, size)
+            if error is None:
+                fitting.append((text, futures))
+                values, written = values + 1, written + size + 1
+            else:
+                _tell_error(futures, error)
+        self.texts = [text for text, _ in fitting]
+        self.futures = [one for _, futures in fitting for one in futures]
+        return Seen(run, values, written)
 
 
 class Appender(Service):
@@ -86,25 +112,30 @@ class Appender(Service):
         self._settings = settings
         self._announce = announce
         self._pending: dict[_Stream, list[_Block]] = {}
+        self._seen: dict[_Stream, Seen] = {}
+        """How much has been written to streams of late, where that has a limit."""
         self._lost = 0
         """How often in a row other writers were faster everywhere."""
 
     async def append(self, workflow_id: str, key: str, text: str, idempotency_key: str | None) -> int:
         """The offset of a value; it is durable then."""
+        size = size_of(text)
+        if size > self._settings.value_bytes:
+            raise too_large(self._settings, (workflow_id, key), size)
         blocks = self._pending.setdefault((workflow_id, key), [])
         block = blocks[-1] if blocks else None
         if idempotency_key is not None:
             producer = f"k:{idempotency_key}"
             block = next((one for one in blocks if one.producer == producer), None)
             if block is None:
-                blocks.append(block := _Block(producer, open=False, texts=[text], size=len(text)))
+                blocks.append(block := _Block(producer, open=False, texts=[text], size=size))
             elif block.texts != [text]:
                 _warn_of_other_value(workflow_id, key, idempotency_key)
             return await self._written(block)
         if block is None or not block.open or self._is_full(block):
             blocks.append(block := _Block(f"w:{uuid.uuid4()}"))
         block.texts.append(text)
-        block.size += len(text)
+        block.size += size
         return await self._written(block)
 
     async def end(self, workflow_id: str, key: str) -> None:
@@ -137,7 +168,7 @@ class Appender(Service):
         except PermissionDeniedError as error:  # trying again would change nothing
             for stream_of, block in taken:
                 self._forget(stream_of, block)
-                _tell_error(block, error)
+                _tell_error(block.futures, error)
         except BaseException as error:
             if isinstance(error, psycopg.errors.UniqueViolation) or not (
                 isinstance(error, Exception) and is_refused(error)
@@ -173,23 +204,36 @@ class Appender(Service):
                     blocks[place : place + 1] = block.split()
                 else:
                     self._forget(stream_of, block)
-                    _tell_error(block, SerializationError(f"the database refused the value: {refused}"))
+                    _tell_error(block.futures, SerializationError(f"the database refused the value: {refused}"))
                 return
 
     async def _write(self, taken: list[tuple[_Stream, _Block]]) -> None:
         async with self._pool.connection() as connection:
             rows = [block.row(stream_of) for stream_of, block in taken]
-            found = await stream.append(connection, self._settings.schema, rows)
-        written = set()
+            found = await stream.append(
+                connection,
+                self._settings.schema,
+                rows,
+                max_values=self._settings.stream_values,
+                max_bytes=self._settings.stream_bytes,
+                seen=self._seen,
+            )
+        self._see(taken, found)
+        written: set[_Stream] = set()
+        fitting: dict[_Stream, Seen] = {}
         settled = False
         for (stream_of, block), result in zip(taken, found, strict=True):
             error = None if result.offset is not None else _error(stream_of, block, result)
+            if result.full and error is None and result.seen is not None:
+                settled = True
+                fitting[stream_of] = self._admit(stream_of, block, fitting.get(stream_of, result.seen))
+                continue
             if result.offset is None and error is None and not (block.kind.terminal and result.ended):
                 continue  # another writer was faster
             settled = True
             self._forget(stream_of, block)
             if error is not None:
-                _tell_error(block, error)
+                _tell_error(block.futures, error)
                 continue
             if result.differs:
                 _warn_of_other_value(*stream_of, block.producer.removeprefix("k:"))
@@ -201,6 +245,24 @@ class Appender(Service):
         if self._lost:  # the faster one has the field for a moment; an ending workflow, which does not wait, too
             pause = min(_FIRST_PAUSE * 2 ** min(self._lost, 10), _LONGEST_PAUSE)
             await asyncio.sleep(pause * random.random())  # noqa: S311 (jitter)
+
+    def _see(self, taken: Iterable[tuple[_Stream, _Block]], found: Iterable[Appended]) -> None:
+        """Remembers how much has been written to streams that have a limit."""
+        for (stream_of, _), result in zip(taken, found, strict=True):
+            if result.seen is not None:
+                self._seen.pop(stream_of, None)
+                self._seen[stream_of] = result.seen
+        while len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+
+    def _admit(self, stream_of: _Stream, block: _Block, seen: Seen) -> Seen:
+        """Of a block that would bring its stream above a limit only what fits is sent again."""
+        if block.kind.terminal:
+            return seen
+        seen = block.admit(self._settings, stream_of, seen)
+        if not block.texts:
+            self._forget(stream_of, block)
+        return seen
 
     def _forget(self, stream_of: _Stream, block: _Block) -> None:
         blocks = self._pending[stream_of]
@@ -243,7 +305,7 @@ def _tell(block: _Block, offset: int) -> None:
             future.set_result(offset + position * step)
 
 
-def _tell_error(block: _Block, error: Exception) -> None:
-    for future in block.futures:
+def _tell_error(futures: Iterable[asyncio.Future[int]], error: Exception) -> None:
+    for future in futures:
         if not future.done():
             future.set_exception(error)

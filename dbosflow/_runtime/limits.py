@@ -33,27 +33,7 @@ class Limits:
 
     def refusal(self, key: str, values: int, written: int, size: int) -> StreamError | None:
         """Why a value of ``size`` bytes cannot follow so many values and bytes; ``None`` if it can."""
-        settings = self._settings
-        where = f"stream {key!r} of workflow {self._workflow_id!r}"
-        if size > settings.value_bytes:
-            msg = (
-                f"a value of {size} bytes is too large for {where}: value_bytes is {settings.value_bytes}. Write it in "
-                "parts, or store it elsewhere and write where"
-            )
-            return StreamValueTooLargeError(self._workflow_id, key, msg)
-        if settings.stream_values is not None and values >= settings.stream_values:
-            msg = (
-                f"{where} is full: it has had {values} values, and stream_values is {settings.stream_values}. Go on in "
-                "another stream, or close it"
-            )
-            return StreamFullError(self._workflow_id, key, msg)
-        if settings.stream_bytes is not None and written + size > settings.stream_bytes:
-            msg = (
-                f"{where} is full: with this value of {size} bytes it would have had {written + size}, and "
-                f"stream_bytes is {settings.stream_bytes}. Go on in another stream, or close it"
-            )
-            return StreamFullError(self._workflow_id, key, msg)
-        return None
+        return refusal(self._settings, (self._workflow_id, key), values, written, size)
 
     def back_pressure(self, key: str) -> StreamError:
         """Why a write that has waited for room is over."""
@@ -93,3 +73,37 @@ class Limits:
 
 def _place(key: str, producer: str, count: int) -> str:
     return f"{producer}/write_stream({segment(key)})@{count}"
+
+
+def refusal(settings: Settings, stream_of: tuple[str, str], values: int, written: int, size: int) -> StreamError | None:
+    """Why a value of ``size`` bytes cannot follow so many values and bytes in a stream; ``None`` if it can.
+
+    ``written`` counts each value with one byte more.
+    """
+    workflow_id, key = stream_of
+    if size > settings.value_bytes:
+        return too_large(settings, stream_of, size)
+    where = f"stream {key!r} of workflow {workflow_id!r}"
+    if settings.stream_values is not None and values >= settings.stream_values:
+        msg = (
+            f"{where} is full: it has had {values} values, and stream_values is {settings.stream_values}. Go on in "
+            "another stream, or close it"
+        )
+        return StreamFullError(workflow_id, key, msg)
+    if settings.stream_bytes is not None and written + size > settings.stream_bytes:
+        msg = (
+            f"{where} is full: with this value of {size} bytes it would have had {written + size}, and "
+            f"stream_bytes is {settings.stream_bytes}. Go on in another stream, or close it"
+        )
+        return StreamFullError(workflow_id, key, msg)
+    return None
+
+
+def too_large(settings: Settings, stream_of: tuple[str, str], size: int) -> StreamError:
+    """Why no stream takes a value of ``size`` bytes."""
+    workflow_id, key = stream_of
+    msg = (
+        f"a value of {size} bytes is too large for stream {key!r} of workflow {workflow_id!r}: value_bytes is "
+        f"{settings.value_bytes}. Write it in parts, or store it elsewhere and write where"
+    )
+    return StreamValueTooLargeError(workflow_id, key, msg)

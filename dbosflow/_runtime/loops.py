@@ -263,7 +263,11 @@ class Loop:
         durable = asyncio.get_running_loop().create_future()
         self._not_durable += 1
         durable.add_done_callback(self._is_durable)
-        run.append_item(record, durable, letter)
+        try:
+            run.append_item(record, durable, letter)
+        except BaseException:  # the stream for dead letters is closed or full, or the run is over
+            durable.cancel()
+            raise
         self._failed += error is not None
         self._done += error is None
         self._last = max(offset, self._last or 0)

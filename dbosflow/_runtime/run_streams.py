@@ -178,6 +178,12 @@ class RunStreams:
         if self._stream(key).closed:
             msg = f"stream {key!r} of workflow {run.workflow_id!r}, for dead letters, is closed"
             raise StreamClosedError(run.workflow_id, key, msg)
+        stream, size = self._stream(key), serde.size_of(text) + 1
+        refusal = self._limits.refusal(key, stream.values, stream.bytes, size - 1) if self._limited(size) else None
+        if refusal is not None:
+            raise refusal
+        stream.values += 1
+        stream.bytes += size
         place = (key, producer)
         count = self._written.setdefault(place, run.history.produced.get(place, 0))
         self._written[place] = count + 1

@@ -14,7 +14,7 @@ from dbosflow.serde import for_people
 from dbosflow.types import FrameKind, StreamInfo, StreamState, WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from psycopg import AsyncConnection
 
@@ -194,30 +194,66 @@ class Appended:
     """Where it stands; with none of the above to blame, another writer was faster."""
     differs: bool
     """Whether the producer had written something else there before."""
+    full: bool
+    """Whether nothing of the stream's was written, because with all of it the stream would be above a limit."""
+    seen: Seen | None
+    """How much the stream had been written before, if that was added up."""
 
 
-async def append(connection: AsyncConnection[Any], schema: str, rows: Sequence[tuple[Any, ...]]) -> list[Appended]:
-    """Appends blocks to inputs: ``(workflow id, key, count, kind, values, bytes, producer)`` each."""
+class Seen(NamedTuple):
+    """How much had been written to an input when it was seen."""
+
+    run: str
+    """When its workflow was created: another one may have its id by now."""
+    values: int
+    bytes: int
+    """The size of the values, each with one byte more."""
+
+
+async def append(
+    connection: AsyncConnection[Any],
+    schema: str,
+    rows: Sequence[tuple[Any, ...]],
+    *,
+    max_values: int | None = None,
+    max_bytes: int | None = None,
+    seen: Mapping[tuple[str, str], Seen] | None = None,
+) -> list[Appended]:
+    """Appends blocks to inputs: ``(workflow id, key, count, kind, values, bytes, producer)`` each.
+
+    With ``max_bytes``, what was ``seen`` of a stream before need not be added up again.
+    """
     names = ("ids", "keys", "counts", "kinds", "values", "bytes", "producers")
-    arrays = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    values: dict[str, Any] = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    known = [(seen or {}).get(row[:2]) for row in rows]
+    values |= {
+        "known_runs": [one and one.run for one in known],
+        "known_offsets": [one and one.values for one in known],
+        "known_bytes": [one and one.bytes for one in known],
+        "max_values": max_values,
+        "max_bytes": max_bytes,
+    }
     with rights_named(schema):
-        found = await _append(connection, schema, arrays)
+        found = await _append(connection, schema, values)
     return [
         Appended(
             None if row["status"] is None else WorkflowStatus(row["status"]),
             tuple(row["input_streams"] or ()),
-            *(row["declared"], row["ended"], row["offset"], row["differs"]),
+            *(row["declared"], row["ended"], row["offset"], row["differs"], row["full"]),
+            None
+            if row["run"] is None or (max_values, max_bytes) == (None, None)
+            else Seen(row["run"], row["next"], row["bytes"] or 0),
         )
         for row in found
     ]
 
 
-async def _append(connection: AsyncConnection[Any], schema: str, arrays: dict[str, list[Any]]) -> Rows:
+async def _append(connection: AsyncConnection[Any], schema: str, values: dict[str, Any]) -> Rows:
     async with connection.cursor(row_factory=dict_row) as cursor:
         # Not prepared: a plan that was made while the table was empty would scan it.
         statement = statements.literal(statements.load(_TABLE, schema)["append"])
         try:
-            await cursor.execute(statement, arrays, prepare=False)
+            await cursor.execute(statement, values, prepare=False)
         except ReadOnlySqlTransaction:
             await connection.close()  # see `wire`
             raise

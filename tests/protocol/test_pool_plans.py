@@ -84,6 +84,11 @@ def appended(kind: str, *ids: str) -> dict[str, Any]:
         "values": [values] * count,
         "bytes": [3] * count,
         "producers": [f"w:new{number}" for number in range(count)],
+        "known_runs": [None] * count,
+        "known_offsets": [None] * count,
+        "known_bytes": [None] * count,
+        "max_values": None,
+        "max_bytes": None,
     }
 
 
@@ -100,6 +105,14 @@ POOL = (
         "stream.append",
         appended("values", *(f"q{n}" for n in range(1, 21))),
         400,
+        workflow=KEY,
+        stream_block=INPUTS,
+        stream_trim=TRIMS,
+    ),
+    Case(
+        "stream.append",
+        appended("values", "q5", "q5", "q6") | {"max_values": 1000, "max_bytes": 10000},
+        30,
         workflow=KEY,
         stream_block=INPUTS,
         stream_trim=TRIMS,

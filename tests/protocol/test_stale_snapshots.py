@@ -43,8 +43,8 @@ async def start(db: Database, lane: Lane) -> None:
     assert (await lane.send(rows)).started == {"w"}
 
 
-async def append(session: psycopg.AsyncConnection[Any], producer: str) -> int | None:
-    (answer,) = await stream.append(session, SCHEMA, [("w", "out", 1, "values", "[0]", 3, producer)])
+async def append(session: psycopg.AsyncConnection[Any], producer: str, **limits: Any) -> int | None:
+    (answer,) = await stream.append(session, SCHEMA, [("w", "out", 1, "values", "[0]", 3, producer)], **limits)
     return answer.offset
 
 
@@ -98,3 +98,28 @@ async def test_nothing_is_written_to_what_was_pruned(db: Database) -> None:
     assert await writing is None
     await soon(lambda: retention.prune(db.admin, SCHEMA, 0.0, 10), 1)
     assert await db.stored("w") == (set(), [])
+
+
+@pytest.mark.parametrize("limit", [{"max_values": 2}, {"max_bytes": 3}])
+@on_a_database
+async def test_writers_that_see_the_same_room_do_not_take_it_twice(db: Database, limit: dict[str, int]) -> None:
+    """There was room for the slow one when it looked; who was faster has its place, and then there is none."""
+    await start(db, await db.lane())
+    slow, quick = await db.connect(), await db.connect()
+    assert await append(quick, "k:first", **limit) == 0
+    async with held_up(db, slow, lambda: append(slow, "k:slow", **limit)) as writing:
+        assert await append(quick, "k:quick", **limit) == 1
+    assert await writing is None
+    assert await append(slow, "k:slow", **limit) is None
+    assert await db.stored("w") == (set(), [(0, 1, "values"), (1, 1, "values")])
+
+
+@on_a_database
+async def test_what_was_seen_of_another_workflow_is_not_added(db: Database) -> None:
+    """It was pruned, and its id is that of a new one."""
+    await start(db, await db.lane())
+    session = await db.connect()
+    assert await append(session, "k:first") == 0
+    seen = {("w", "out"): stream.Seen("another time", 1, 1000)}
+    assert await append(session, "k:second", max_bytes=3, seen=seen) == 1
+    assert await append(session, "k:third", max_bytes=4, seen=seen) is None

@@ -92,17 +92,23 @@ GROUP BY b.key ORDER BY b.key;
 -- have the place, and nobody who saw this tail can write behind it. Who was not let try again, with the new tail. For
 -- the same reason `known` is exact: a block of ours that it does not see has the first place taken, too. The end of a
 -- workflow takes a place in each of its inputs, so nothing gets in after it. `first` is sorted: no deadlock.
+-- What would bring a stream above a limit is not written either, and with it nothing of that stream: the writer is told how
+-- full it is, and sends what fits. All that was ever written counts. How many values that are the tail says, since inputs
+-- hold nothing else; how many bytes is added up, from where the writer has seen the stream last (`known`), unless that is
+-- trimmed by now or of another workflow of this id.
 -- Indexes: the primary keys, one probe a stream; stream_block_input and stream_trim's, one probe a block.
 WITH given AS MATERIALIZED (
     SELECT *
     FROM unnest(:ids::text[], :keys::text[], :counts::integer[], :kinds::text[], :values::text[], :bytes::integer[],
-                :producers::text[])
-         WITH ORDINALITY AS b (workflow_id, key, count, kind, values, bytes, producer, number)
+                :producers::text[], :known_runs::text[], :known_offsets::bigint[], :known_bytes::bigint[])
+         WITH ORDINALITY AS b (workflow_id, key, count, kind, values, bytes, producer, known_run, known_offset,
+                               known_bytes, number)
 ), place AS MATERIALIZED (
     SELECT s.workflow_id, s.key, w.status, w.input_streams, coalesce(tail.next, 0) AS next,
            s.key = ANY(w.input_streams) AS declared,
-           w.status IN ('succeeded', 'failed', 'cancelled') OR tail.kind IN ('complete', 'error', 'cancelled') AS ended
-    FROM (SELECT DISTINCT workflow_id, key FROM given) AS s
+           w.status IN ('succeeded', 'failed', 'cancelled') OR tail.kind IN ('complete', 'error', 'cancelled') AS ended,
+           w.created_at::text AS run, written.bytes
+    FROM (SELECT DISTINCT workflow_id, key, known_run, known_offset, known_bytes FROM given) AS s
     LEFT JOIN dbosflow.workflow w ON w.id = s.workflow_id
     LEFT JOIN LATERAL (
         SELECT b."offset" + b.count AS next, b.kind
@@ -111,6 +117,25 @@ WITH given AS MATERIALIZED (
         ORDER BY b."offset" DESC
         LIMIT 1
     ) AS tail ON true
+    LEFT JOIN LATERAL (
+        SELECT b."offset" AS first
+        FROM dbosflow.stream_block b
+        WHERE b.workflow_id = s.workflow_id AND b.key = s.key AND :max_bytes::bigint IS NOT NULL
+        ORDER BY b."offset"
+        LIMIT 1
+    ) AS head ON true
+    LEFT JOIN LATERAL (
+        SELECT s.known_run IS NOT DISTINCT FROM w.created_at::text AND s.known_offset > head.first AS goes_on
+    ) AS seen ON true
+    LEFT JOIN LATERAL (
+        SELECT coalesce(sum(b.bytes - 1) FILTER (WHERE b.kind = 'values'), 0)
+               + CASE WHEN seen.goes_on THEN s.known_bytes ELSE coalesce((
+                     SELECT sum(t.bytes) FROM dbosflow.stream_trim t
+                     WHERE t.workflow_id = s.workflow_id AND t.key = s.key), 0) END AS bytes
+        FROM dbosflow.stream_block b
+        WHERE b.workflow_id = s.workflow_id AND b.key = s.key
+          AND b."offset" >= CASE WHEN seen.goes_on THEN s.known_offset ELSE 0 END
+    ) AS written ON :max_bytes::bigint IS NOT NULL
 ), known AS MATERIALIZED (
     SELECT g.number, same."offset", same.values::text <> g.values AS differs
     FROM given g
@@ -126,16 +151,21 @@ WITH given AS MATERIALIZED (
          LIMIT 1)
     ) AS same
 ), fresh AS MATERIALIZED (
-    SELECT g.*, p.next + sum(g.count) OVER earlier - g.count AS "offset", row_number() OVER earlier AS position
+    SELECT g.*, p.next + sum(g.count) OVER earlier - g.count AS "offset", row_number() OVER earlier AS position,
+           count(*) FILTER (WHERE g.kind = 'values') OVER stream = 0
+           OR (p.next + sum(g.count) FILTER (WHERE g.kind = 'values') OVER stream <= :max_values::bigint) IS NOT FALSE
+              AND (p.bytes + sum(g.bytes - 1) FILTER (WHERE g.kind = 'values') OVER stream - 1 <= :max_bytes::bigint)
+                  IS NOT FALSE AS fits
     FROM given g
     JOIN place p ON p.workflow_id = g.workflow_id AND p.key = g.key
     WHERE p.declared AND p.ended IS NOT TRUE AND NOT EXISTS (SELECT FROM known k WHERE k.number = g.number)
-    WINDOW earlier AS (PARTITION BY g.workflow_id, g.key ORDER BY g.number)
+    WINDOW stream AS (PARTITION BY g.workflow_id, g.key),
+           earlier AS (PARTITION BY g.workflow_id, g.key ORDER BY g.number)
 ), first AS (
     INSERT INTO dbosflow.stream_block
         (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
     SELECT workflow_id, key, "offset", count, kind, values::json, bytes, producer, 0, 0
-    FROM fresh WHERE position = 1
+    FROM fresh WHERE position = 1 AND fits
     ORDER BY workflow_id, key
     ON CONFLICT DO NOTHING
     RETURNING workflow_id, key
@@ -148,7 +178,7 @@ WITH given AS MATERIALIZED (
 )
 SELECT p.status, p.input_streams, coalesce(p.declared, false) AS declared, coalesce(p.ended, false) AS ended,
        coalesce(k."offset", CASE WHEN first.key IS NOT NULL THEN f."offset" END)::bigint AS "offset",
-       coalesce(k.differs, false) AS differs
+       coalesce(k.differs, false) AS differs, f.fits IS FALSE AS "full", p.next, p.bytes::bigint AS bytes, p.run
 FROM given g
 JOIN place p ON p.workflow_id = g.workflow_id AND p.key = g.key
 LEFT JOIN known k ON k.number = g.number
