@@ -28,7 +28,8 @@ LARGEST_INTEGER = 2**31 - 1
 LARGEST_OFFSET = 2**62
 """The largest offset, or number of bytes: half of what a ``bigint`` holds, so that sums fit, too."""
 LARGEST_PART = 256 * 1024 * 1024
-"""The most bytes that go into one parameter of a statement: Postgres takes a message of up to 1 GB."""
+"""The most bytes of one payload. Postgres takes a message of up to 1 GB: at a larger one it closes the connection, and
+what was to be written would be sent again for ever."""
 LONGEST_DURATION = 36525 * 24 * 3600.0
 """In seconds, a hundred years: Python's timers and Postgres's intervals take it."""
 

@@ -21,6 +21,7 @@ from pydantic_core import PydanticSerializationError
 from typing_extensions import TypedDict
 
 from dbosflow.comparison import Absent, Comparison
+from dbosflow.config import LARGEST_PART
 from dbosflow.errors import SerializationError
 from dbosflow.schemas import Schema
 
@@ -121,7 +122,7 @@ class Codec(Generic[T]):
             text = self._write(value).decode()
         except (PydanticSerializationError, UnicodeError, ValueError, RecursionError):
             text = self._text(value)
-        self._check_numbers(text)
+        self._check(text)
         return self._escaped(value, text) if "\ufffd" in text else text
 
     def _escaped(self, value: T, text: str) -> str:
@@ -135,7 +136,7 @@ class Codec(Generic[T]):
         if self._collects and isinstance(value, Iterator):
             value = list(value)
         text = self._text(value)
-        self._check_numbers(text)
+        self._check(text)
         found: Difference | SerializationError | None
         loaded: Any = None
         try:
@@ -170,8 +171,14 @@ class Codec(Generic[T]):
         except (PydanticSerializationError, UnicodeError, ValueError, TypeError, RecursionError) as error:
             raise self._unfit(error) from error
 
-    def _check_numbers(self, text: str) -> None:
-        """Refuses what JSON has no number for, and integers that no parser would read again."""
+    def _check(self, text: str) -> None:
+        """Refuses what no statement takes, what JSON has no number for, and integers that no parser reads again."""
+        if len(text) > LARGEST_PART // 4 and (size := size_of(text)) > LARGEST_PART:
+            msg = (
+                f"{self.what} takes {size} bytes as JSON, and a statement takes {LARGEST_PART}: store it "
+                "elsewhere, and pass on where"
+            )
+            raise SerializationError(msg)
         if not ("NaN" in text or "Infinity" in text or (len(text) > _LONGEST_INTEGER and _LONG_NUMBER.search(text))):
             return
 

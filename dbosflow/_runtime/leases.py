@@ -11,12 +11,9 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
 from dbosflow._runtime.threads import ThreadService
 from dbosflow._store import worker
 from dbosflow._store.connect import connect
-from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -50,7 +47,7 @@ class Leases(ThreadService):
             pause = self._settings.lease / _RENEWALS_A_LEASE
             try:
                 self._renew()
-            except (psycopg.Error, DbosflowError, OSError) as error:
+            except Exception as error:  # noqa: BLE001 (without this thread every lease would be lost)
                 logger.warning("the lease of worker %s was not renewed: %s; trying again", self._lane.id, error)
                 self._disconnect()
                 pause = _RETRY

@@ -24,7 +24,7 @@ from dbosflow import (
     write_stream,
     write_stream_async,
 )
-from dbosflow.errors import ConfigurationError, StreamFullError
+from dbosflow.errors import ConfigurationError, SerializationError, StreamFullError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -192,3 +192,26 @@ def test_a_reader_beyond_all_offsets_concerns_nobody_else(engine: Engine) -> Non
         values = engine.read_stream(handle.workflow_id, "k", start=start).read_all()[0]
         assert values == ([] if start > 0 else [0, 1, 2])
     assert isinstance(engine.read_stream(handle.workflow_id, "k", until=2**62).read(), StreamValue)
+
+
+def test_a_payload_that_no_statement_takes_is_refused_where_it_is_made(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server would close the connection, and everybody of the lane wait while it is sent again and again."""
+    monkeypatch.setattr("dbosflow.serde.LARGEST_PART", 1000)
+    large = "ä" * 500
+
+    @step
+    async def giving() -> str:
+        return large
+
+    @workflow
+    async def flow(value: str) -> str:
+        with pytest.raises(SerializationError, match=r"the result of step .* takes 1002 bytes"):
+            await giving()
+        return value + "ä" * 500
+
+    with pytest.raises(SerializationError, match=r"the arguments of workflow .* bytes as JSON"):
+        engine.start(flow, large)
+    with pytest.raises(SerializationError, match=r"the result of workflow .* takes 1002 bytes"):
+        engine.start(flow, "").result(timeout=PATIENCE)

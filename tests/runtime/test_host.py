@@ -105,10 +105,13 @@ def stops() -> None:
 
 
 @pytest.mark.parametrize("ending", [exits, stops])
+@pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
 def test_code_on_the_loop_cannot_end_it(
-    running: Host, caplog: pytest.LogCaptureFixture, ending: Callable[[], None]
+    caplog: pytest.LogCaptureFixture, ending: Callable[[], None], loops: str
 ) -> None:
     """In a callback of its own, say, where nobody awaits it. It is said, and all that waits goes on."""
+    running = Host(pytest.importorskip(loops).new_event_loop)
+    running.start()
 
     async def waiting() -> str:
         asyncio.get_running_loop().call_soon(ending)
@@ -117,6 +120,7 @@ def test_code_on_the_loop_cannot_end_it(
 
     assert running.call("answer_async", waiting) == "done"
     assert running.call("answer_async", waiting) == "done"
+    running.stop()
     assert [level for name, level, _ in caplog.record_tuples if name == "dbosflow.engine"] == [logging.ERROR] * 2
 
 

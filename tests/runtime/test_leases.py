@@ -14,6 +14,7 @@ from dbosflow import Engine, step, workflow
 from dbosflow._runtime import lane as lane_module
 from dbosflow._runtime.lane import Lane
 from dbosflow._runtime.leases import Leases
+from dbosflow._store import worker
 from dbosflow._store.queries import fetch_all
 from dbosflow.config import Settings
 from dbosflow.errors import PermissionDeniedError
@@ -171,3 +172,25 @@ def test_code_that_holds_the_loop_up_does_not_cost_the_lease(database_url: str) 
         handle.result(20)
         info = handle.info()
         assert (info.epoch, info.recoveries) == (1, 0)
+
+
+def test_whatever_a_renewal_meets_the_thread_goes_on(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without it every lease of the process would be lost, one after the other, and nobody would say why."""
+    renew, failures = worker.renew, 2
+
+    def fail(*args: Any) -> Any:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise TypeError("not of the database's")
+        return renew(*args)
+
+    monkeypatch.setattr(worker, "renew", fail)
+
+    def look(lane: Lane, _: list[None]) -> None:
+        before = renewed_at(database_url)
+        eventually(lambda: renewed_at(database_url) != before)
+        assert failures < 0
+        assert lane.in_time
+
+    with_leases(database_url, look)
