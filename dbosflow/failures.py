@@ -1,66 +1,251 @@
-"""Exceptions as JSON, and back."""
+"""Exceptions as JSON, and back: of the class that they were, so that an ``except`` takes the same path both times.
+
+An exception is rebuilt without its constructor: it is made and initialized by the class of Python's own that it derives
+from, and given its attributes. So no code of an author's runs because a row says so, and
+an exception whose constructor wants other arguments than it hands on is rebuilt all the same. Whether it can be is
+found out where the record is made, and stands in it: live and replayed, the same exception or the same stand-in is
+raised.
+"""
 
 from __future__ import annotations
 
+import base64
 import json
 import sys
-from types import ModuleType
-from typing import Any
+from types import MemberDescriptorType, ModuleType
+from typing import Any, NamedTuple, cast
 
+from dbosflow.errors import StepFailedError
 from dbosflow.serde import for_people
+from dbosflow.tracebacks import LONGEST, text_of
 
 _LONGEST_MESSAGE = 100_000
 _LONGEST_CAUSE = 1000
+_LONGEST_ATTRIBUTE = 10_000
+_LONGEST_NOTES = 8000
+_DEEPEST_GROUP = 10
+_MARKS = frozenset({"$tuple", "$bytes", "$dict"})
+_KEPT: dict[type, tuple[str, ...]] = {ImportError: ("name", "path"), AttributeError: ("name",), NameError: ("name",)}
+"""What classes of Python's own keep beside their arguments."""
+
+
+class Failure(NamedTuple):
+    """What a record says of an exception."""
+
+    exception: BaseException | None
+    """The exception itself; ``None`` if the record cannot be made one again, here or anywhere."""
+    type: str
+    message: str
+    missing: str | None = None
+    """The class that is needed and is not here, although whoever wrote the record had it."""
+    notes: tuple[str, ...] = ()
+
+    def noted(self, stand_in: BaseException) -> BaseException:
+        """``stand_in`` with what the record has to say besides."""
+        for note in self.notes:
+            stand_in.add_note(note)
+        return stand_in
+
+
+class _MissingError(Exception):
+    """A class that the record needs is not here."""
+
+
+class _UnfaithfulError(Exception):
+    """JSON does not carry it, or gives something else back."""
+
+
+# -- there -----------------------------------------------------------------------------------------------------------
 
 
 def dump_error(error: BaseException) -> str:
-    """An exception as JSON: its type, where that is defined, its message, and its arguments if JSON carries them.
+    """An exception as JSON: its class, message, arguments, attributes, notes, and the text of its traceback.
 
     A message of more than 100,000 characters is cut; then the exception cannot be rebuilt, only named.
     """
-    kind, message = type(error), _message(error)
-    return _error_row(kind.__qualname__, kind.__module__, message, _faithful(_arguments(error)), _LONGEST_MESSAGE)
+    return json.dumps(_row(error, _LONGEST_MESSAGE, LONGEST, 0))
 
 
 def brief_error(text: str) -> str:
-    """An error as a stream's end carries it: a workflow may leave thousands open, so a long message is cut."""
-    if len(text) <= 2 * _LONGEST_CAUSE:
-        return text
-    row = json.loads(text)
-    return _error_row(row["type"], row["module"], row["message"], row["args"], _LONGEST_CAUSE)
+    """An error as a stream's end carries it: a workflow may leave thousands open, so its traceback is left out."""
+    row = {name: value for name, value in json.loads(text).items() if name not in {"traceback", "notes"}}
+    named = _named(row["type"], row["module"], row["message"], _LONGEST_CAUSE)
+    brief = json.dumps(row)
+    if named["message"] != row["message"] or len(brief) > 16 * _LONGEST_CAUSE:
+        brief = json.dumps({**named, "args": None})
+    return brief
 
 
-def _error_row(kind: str, module: str, message: str, args: list[Any] | None, longest: int) -> str:
+def _row(error: BaseException, longest: int, traceback: int, depth: int) -> dict[str, Any]:
+    kind, message = type(error), _message(error)
+    row = _named(kind.__qualname__, kind.__module__, message, longest)
+    row["args"] = None
+    if row["message"] == message:
+        whole = row | _state(error, longest, traceback, depth)
+        if len(json.dumps(whole)) <= 16 * longest and _comes_back(error, whole):
+            row = whole
+    if notes := _notes(getattr(error, "__notes__", None)):
+        row["notes"] = notes
+    if (text := text_of(error, traceback)) is not None:
+        row["traceback"] = text
+    return row
+
+
+def _named(kind: str, module: str, message: str, longest: int) -> dict[str, Any]:
     if len(message) > longest:
-        message, args = f"{message[:longest]}... ({len(message) - longest} more characters)", None
-    text = json.dumps({"type": kind, "module": module, "message": message, "args": args})
-    if args is not None and len(text) > 16 * longest:  # a short message, and huge arguments
-        text = json.dumps({"type": kind, "module": module, "message": message, "args": None})
-    return text
+        message = f"{message[:longest]}... ({len(message) - longest} more characters)"
+    return {"type": kind, "module": module, "message": message}
 
 
-def load_error(text: str) -> tuple[BaseException | None, str, str]:
+def _state(error: BaseException, longest: int, traceback: int, depth: int) -> dict[str, Any]:
+    """What it is made of; empty if JSON cannot carry its arguments."""
+    state: dict[str, Any] = {}
+    try:
+        if isinstance(error, BaseExceptionGroup):
+            if depth == _DEEPEST_GROUP:
+                return {}
+            state["args"] = [error.message]
+            share = traceback // max(len(error.exceptions), 1)
+            state["parts"] = [_row(part, longest, share, depth + 1) for part in error.exceptions]
+        else:
+            state["args"] = [_encoded(one) for one in _arguments(error)]
+    except (_UnfaithfulError, RecursionError):
+        return {}
+    attributes, left_out = {}, []
+    for name, value in _attributes(error).items():
+        try:
+            attributes[name] = _encoded(value)
+            if len(json.dumps(attributes[name])) <= _LONGEST_ATTRIBUTE:
+                continue
+            del attributes[name]
+        except (_UnfaithfulError, RecursionError):
+            pass
+        left_out.append(name)
+    if attributes:
+        state["attributes"] = attributes
+    if left_out:
+        state["left_out"] = left_out
+    return state
+
+
+def _comes_back(error: BaseException, row: dict[str, Any]) -> bool:
+    """Whether the record makes the same exception again: class, message and arguments."""
+    if row["args"] is None:
+        return False
+    try:
+        back = _rebuilt(json.loads(json.dumps(row)))
+    except Exception:  # noqa: BLE001 (whatever it is, it is no way back)
+        return False
+    if isinstance(error, BaseExceptionGroup):  # one of base exceptions may come back as one of exceptions
+        return _message(back) == _message(error)
+    return type(back) is type(error) and _message(back) == _message(error) and _same(back.args, error.args)
+
+
+def _arguments(error: BaseException) -> tuple[Any, ...]:
+    """What its built-in class is initialized with: ``args``, and what such a class keeps of them elsewhere."""
+    reduced = _built_in(type(error)).__reduce__(error)
+    return cast("tuple[Any, ...]", reduced[1]) if isinstance(reduced, tuple) else error.args
+
+
+def _attributes(error: BaseException) -> dict[str, Any]:
+    found = {name: value for name, value in vars(error).items() if not name.startswith("__")}
+    for name, slot in _slots(type(error)).items():
+        try:
+            value = slot.__get__(error)
+        except AttributeError:  # not set
+            continue
+        if value is not None:
+            found[name] = value
+    return found
+
+
+def _notes(notes: object) -> list[str]:
+    """The first ones, as many as there is room for."""
+    kept, room = [], _LONGEST_NOTES
+    for note in notes if isinstance(notes, list | tuple) else ():
+        if isinstance(note, str) and room > 0:
+            kept.append(note if len(note) <= room else f"{note[:room]}...")
+            room -= len(note)
+    return kept
+
+
+# -- and back --------------------------------------------------------------------------------------------------------
+
+
+def load_error(text: str) -> Failure:
     """The exception that ``text`` stands for, if it can be rebuilt; and in any case its type's name and its message.
 
-    Rebuilt means: the class is a subclass of ``Exception`` and already imported here, takes the recorded arguments, and
-    gives the recorded message. So whoever can write rows can have the constructors of such classes called.
+    Its class is looked up among those that are imported already. One that is not here is named, if the record says that
+    it was there once: whoever replays must not take another one for it.
     """
-    row = for_people(text)
+    return _loaded(for_people(text), text)
+
+
+def _loaded(row: Any, text: str = "") -> Failure:
     if not isinstance(row, dict):  # nothing of ours
         row = {"message": text[:_LONGEST_MESSAGE]}
-    name, message, args = _word(row.get("type")), _word(row.get("message")), row.get("args")
-    kind = _imported(_word(row.get("module")), name)
-    if not (isinstance(kind, type) and issubclass(kind, Exception) and isinstance(args, list)):
-        return None, name, message
+    name, message, notes = _word(row.get("type")), _word(row.get("message")), _said(row)
     try:
-        error = kind(*args)
-    except Exception:  # noqa: BLE001 (a class of the user's, with a constructor of its own)
-        return None, name, message
-    return (error if type(error) is kind and _message(error) == message else None), name, message
+        error = _rebuilt(row)
+    except _MissingError as missing:
+        return Failure(None, name, message, str(missing), notes)
+    except Exception:  # noqa: BLE001 (a record that somebody else wrote)
+        return Failure(None, name, message, None, notes)
+    for note in notes:
+        error.add_note(note)
+    return Failure(error, name, message, None, notes)
 
 
-def _word(value: object) -> str:
-    return value if isinstance(value, str) else str(value) if value is None else f"<{type(value).__name__}>"
+def _said(row: dict[str, Any]) -> tuple[str, ...]:
+    """The notes of a rebuilt exception."""
+    notes = _notes(row.get("notes"))
+    left_out = [name for name in _list(row.get("left_out")) if isinstance(name, str)]
+    if left_out:
+        notes.append(f"Attributes that its record cannot hold are left out: {', '.join(left_out)}")
+    if isinstance(row.get("traceback"), str):
+        notes.append(f"Recorded traceback (most recent call last):\n{row['traceback'][: 2 * LONGEST]}")
+    return tuple(notes)
+
+
+def _rebuilt(row: dict[str, Any]) -> BaseException:
+    """The exception of a record. Raises if there is none."""
+    module, name = _word(row.get("module")), _word(row.get("type"))
+    if not isinstance(row.get("args"), list):
+        raise _UnfaithfulError
+    kind = _imported(module, name)
+    if kind is None:
+        where = f"a module {module!r} that is imported" if module not in sys.modules else f"module {module!r}"
+        raise _MissingError(f"no class {name!r} in {where}")
+    if not (isinstance(kind, type) and issubclass(kind, BaseException)):
+        raise _UnfaithfulError
+    base: Any = _built_in(kind)
+    args = [_decoded(one) for one in row["args"]]
+    if issubclass(kind, BaseExceptionGroup):
+        parts = [_part(part) for part in _list(row.get("parts"))]
+        error: BaseException = base.__new__(kind, *args, parts)
+    else:
+        error = base.__new__(kind, *args)
+        base.__init__(error, *args)
+    _set_attributes(error, row.get("attributes"))
+    return error
+
+
+def _part(row: Any) -> BaseException:
+    """One of a group's exceptions; what stands for it, if it cannot be rebuilt."""
+    failure = _loaded(row)
+    if failure.missing is not None:
+        raise _MissingError(failure.missing)
+    return failure.exception or failure.noted(StepFailedError(failure.type, failure.message))
+
+
+def _set_attributes(error: BaseException, attributes: object) -> None:
+    """Sets what the record has of them, past whatever code there is for setting them."""
+    slots = _slots(type(error))
+    for name, value in (attributes if isinstance(attributes, dict) else {}).items():
+        if name in slots:
+            slots[name].__set__(error, _decoded(value))
+        elif not name.startswith("__"):
+            error.__dict__[name] = _decoded(value)
 
 
 def _imported(module: str, name: str) -> Any:
@@ -77,36 +262,80 @@ def _imported(module: str, name: str) -> Any:
     return found
 
 
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception as broken:  # noqa: BLE001 (the user's own __str__)
-        return f"<no message: {type(broken).__name__} in __str__>"
+def _built_in(kind: type) -> type[BaseException]:
+    """The class of Python's own that an exception's class derives from."""
+    return next(one for one in kind.__mro__ if issubclass(one, BaseException) and one.__module__ == "builtins")
 
 
-def _arguments(error: BaseException) -> list[Any]:
-    """What its class would be called with to make a copy: what it says itself, where that is more than ``args``."""
-    try:
-        kind, args = tuple(error.__reduce__())[:2]
-    except Exception:  # noqa: BLE001 (the user's own __reduce__)
-        return list(error.args)
-    return list(args if kind is type(error) else error.args)
+def _slots(kind: type) -> dict[str, MemberDescriptorType]:
+    return {
+        name: slot
+        for one in kind.__mro__
+        for name, slot in vars(one).items()
+        if isinstance(slot, MemberDescriptorType)
+        if one.__module__ != "builtins" or name in _KEPT.get(one, ())
+    }
 
 
-def _faithful(args: list[Any]) -> list[Any] | None:
-    """``args`` if JSON gives them back unchanged, types included."""
-    try:
-        back = json.loads(json.dumps(args, allow_nan=False))
-    except (TypeError, ValueError, RecursionError):
-        return None
-    return args if _same(args, back) else None
+# -- values of any kind ----------------------------------------------------------------------------------------------
+
+
+def _encoded(value: Any) -> Any:
+    """A value as JSON that gives it back as it is; tuples and bytes, which JSON has not, as objects of one name."""
+    kind = type(value)
+    if value is None or kind in {str, bool, int} or (kind is float and value - value == 0):
+        return value
+    if kind is list:
+        return [_encoded(one) for one in value]
+    if kind is tuple:
+        return {"$tuple": [_encoded(one) for one in value]}
+    if kind is bytes:
+        return {"$bytes": base64.b64encode(value).decode()}
+    if kind is dict and all(type(name) is str for name in value):
+        encoded = {name: _encoded(one) for name, one in value.items()}
+        return {"$dict": encoded} if _mark(value) else encoded
+    raise _UnfaithfulError
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_decoded(one) for one in value]
+    if not isinstance(value, dict):
+        return value
+    mark = _mark(value)
+    if mark == "$tuple":
+        return tuple(map(_decoded, value[mark]))
+    if mark == "$bytes":
+        return base64.b64decode(value[mark])
+    return {name: _decoded(one) for name, one in (value[mark] if mark else value).items()}
+
+
+def _mark(value: dict[str, Any]) -> str | None:
+    """The name that says what an object stands for, where that is no dictionary, or one that looks like none."""
+    name = next(iter(value)) if len(value) == 1 else None
+    return name if name in _MARKS else None
 
 
 def _same(a: object, b: object) -> bool:
     if type(a) is not type(b):
         return False
-    if isinstance(a, list) and isinstance(b, list):
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return len(a) == len(b) and all(map(_same, a, b))
     if isinstance(a, dict) and isinstance(b, dict):
         return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
     return a == b
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else str(value) if value is None else f"<{type(value).__name__}>"
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception as broken:  # noqa: BLE001 (the user's own __str__)
+        return f"<no message: {type(broken).__name__} in __str__>"

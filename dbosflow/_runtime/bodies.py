@@ -28,6 +28,7 @@ from dbosflow._runtime.recorded_values import arguments
 from dbosflow._runtime.scope import set_scope
 from dbosflow.errors import DefinitionError, NonDeterminismError, ThreadLimitError
 from dbosflow.failures import dump_error
+from dbosflow.tracebacks import summary, text_with_notes
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def _ending(run: Run, value: Any, error: BaseException | None) -> Ending | None:
         return None
     if run.cancelled:
         return Ending(WorkflowStatus.CANCELLED)
-    logger.info("workflow %s failed with %s: %s", run.workflow_id, type(error).__name__, error)
+    logger.error("workflow %s failed: %s\n%s", run.workflow_id, summary(error), text_with_notes(error))
     return Ending(WorkflowStatus.FAILED, error=dump_error(error))
 
 

@@ -18,7 +18,7 @@ from dbosflow import serde
 from dbosflow._runtime import keys
 from dbosflow._runtime.entries import Record, Start
 from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
-from dbosflow._runtime.recorded_values import load
+from dbosflow._runtime.recorded_values import failure, load
 from dbosflow._runtime.waits import Waiting
 from dbosflow.errors import (
     DeadlockError,
@@ -174,7 +174,8 @@ async def wait_for_result(
                 found.elapsed = time.monotonic() - began
                 await hands.commit(run, found)
     if error is not None:
-        raise load_error(error)[0] or WorkflowFailedError(workflow_id, *load_error(error)[1:])
+        failed = failure(run, error, f"key {key!r}", record)
+        raise failed.exception or failed.noted(WorkflowFailedError(workflow_id, failed.type, failed.message))
     return load(run, _codec(definition), output, f"key {key!r}", record)
 
 
@@ -215,7 +216,9 @@ def failure_of(workflow_id: str, outcome: Ending | Outcome) -> BaseException | N
         return None
     if outcome.status is WorkflowStatus.CANCELLED:
         return WorkflowCancelledError(workflow_id, f"workflow {workflow_id!r} was cancelled")
-    error, name, message = load_error(outcome.error or "{}")
+    found = load_error(outcome.error or "{}")
     if outcome.status is WorkflowStatus.BLOCKED:
-        return WorkflowBlockedError(workflow_id, f"workflow {workflow_id!r} is blocked: {message}")
-    return error or WorkflowFailedError(workflow_id, name, message)
+        return WorkflowBlockedError(workflow_id, f"workflow {workflow_id!r} is blocked: {found.message}")
+    if isinstance(found.exception, Exception):  # what ends its process is not to end that of who waits for it
+        return found.exception
+    return found.noted(WorkflowFailedError(workflow_id, found.type, found.message))

@@ -56,8 +56,9 @@ class Limits:
         if record is None:
             return None
         self._seen[_place(key, producer, count)] = int(name.rpartition(".")[2]) + 1
-        error, _, message = load_error(record.error or "{}")
-        return error if isinstance(error, StreamError) else StreamError(self._workflow_id, key, message)
+        found = load_error(record.error or "{}")
+        error = found.exception
+        return error if isinstance(error, StreamError) else StreamError(self._workflow_id, key, found.message)
 
     def record(self, key: str, producer: str, count: int, error: StreamError) -> Record:
         """The record of a refusal of the producer's write after ``count``."""

@@ -34,6 +34,7 @@ from dbosflow._runtime.operations import (
     is_outcome,
     recorded,
     running_task,
+    tell_of_failure,
 )
 from dbosflow._runtime.scope import Attempt, set_scope
 from dbosflow._store.step import Past
@@ -68,7 +69,7 @@ class Settings:
 
 async def for_each(
     hands: Hands, branch: Branch, reading: Reading, handler: StepDef, settings: Settings
-) -> tuple[str, dict[str, Any], Exception | None]:
+) -> tuple[str, dict[str, Any], BaseException | None]:
     """The loop's key, what it has done, and what ended it early: its record's, or those of running it now."""
     run = branch.run
     with Operation(branch, settings.name, f"for_each({settings.name!r})") as key:
@@ -90,7 +91,8 @@ async def for_each(
                 output = json.dumps(loop.sums)
                 elapsed = time.monotonic() - began
                 await hands.commit(run, Record(key, "for_each", output=output, error=error, elapsed=elapsed))
-        return key, json.loads(output or "{}"), None if error is None else failure_again(error, live)
+        failed = None if error is None else failure_again(run, error, f"key {key!r}", record, live=live)
+        return key, json.loads(output or "{}"), failed
 
 
 class Loop:
@@ -208,7 +210,10 @@ class Loop:
             try:
                 record, _, error = await attempt_once(run.loop_hands, attempt, self._handler, (value,), {})
                 failures += error is not None
-                if error is None or not retry.allows_retry(failures, error):
+                again = error is not None and retry.allows_retry(failures, error)
+                if error is not None:
+                    tell_of_failure(run, key, self._handler, failures, error, again=again)
+                if not again:
                     ended = True
                     self._finish(offset, _Finished(record, error, value))
                     return
@@ -252,7 +257,7 @@ class Loop:
         self._room.set()
         if error is not None and self._settings.on_error == "raise":
             run.body_ended()
-            self._fail(failure_again(record.error or "{}", error))
+            self._fail(failure_again(run, record.error or "{}", f"key {record.key!r}", live=error))
             return
         record.place = Place(self._key, offset, self._next)
         letter = None

@@ -7,6 +7,7 @@ done for real, its outcome committed, and only then does the program go on past 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +15,11 @@ from dbosflow._runtime.branch import RunStopped
 from dbosflow._runtime.entries import Record
 from dbosflow._runtime.exits import is_signal
 from dbosflow._runtime.keys import GIVEN_UP, WOKEN
-from dbosflow._runtime.recorded_values import load
+from dbosflow._runtime.recorded_values import failure, load
 from dbosflow._runtime.scope import Attempt
 from dbosflow.errors import StepFailedError
-from dbosflow.failures import dump_error, load_error
+from dbosflow.failures import dump_error
+from dbosflow.tracebacks import summary
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from dbosflow._runtime.run import Run
     from dbosflow._store.step import Recorded
     from dbosflow.definitions import StepDef
+
+logger = logging.getLogger("dbosflow.steps")
 
 _LATE_LEASE_PAUSE = 0.05
 
@@ -161,7 +165,9 @@ async def _attempts(
         if error is None:
             return value
         if not again:
-            raise failure_again(record.error or "", error)
+            tell_of_failure(run, key, step, failures, error, again=False)
+            raise failure_again(run, record.error or "", f"key {key!r}", live=error)
+        tell_of_failure(run, key, step, failures, error)
         # Durable before the next attempt begins, or a crash in that one would forget that this one has failed.
         failed_record = Record(attempt.record_key, "attempt", error=record.error, attempt=attempt.name)
         failed_record.elapsed = record.elapsed
@@ -191,6 +197,17 @@ async def attempt_once(
     return record, value, failure
 
 
+def tell_of_failure(
+    run: Run, key: str, step: StepDef, failures: int, error: BaseException, *, again: bool = True
+) -> None:
+    """Warns of an attempt that has failed: which it was, and when the next one comes."""
+    after = f"next in {step.retry.delay_after(failures):g} s" if again else "no other follows"
+    logger.warning(
+        *("step %s of workflow %s failed, attempt %d of %d, %s: %s", key, run.workflow_id),
+        *(failures, step.retry.max_attempts, after, summary(error)),
+    )
+
+
 def is_outcome(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
     """Whether what a function, called in ``task``, has raised is how it came out, and not the end of this pass."""
     if isinstance(error, RunStopped) or is_signal(error):
@@ -210,15 +227,22 @@ def running_task() -> asyncio.Task[Any] | None:
 
 def _outcome(run: Run, record: Recorded, step: StepDef) -> Any:
     if record.error is not None:
-        raise failure_again(record.error, None)
+        raise failure_again(run, record.error, f"key {record.key!r}", record)
     return load(run, step.result, record.output, f"key {record.key!r}", record)
 
 
-def failure_again(text: str, live: BaseException | None) -> Exception:
-    """The exception of a failed step: live and replayed the same type and message, rebuilt from the record."""
-    error, name, message = load_error(text)
-    failure = error if isinstance(error, Exception) else StepFailedError(name, message)
-    return failure.with_traceback(live.__traceback__ if live else None)
+def failure_again(
+    run: Run, text: str, where: str, record: Recorded | None = None, *, live: BaseException | None = None
+) -> BaseException:
+    """The exception of a failed step, rebuilt from its record: live and replayed the same, or the same stand-in.
+
+    A cancellation that a body raises by itself is never raised again: for its caller it would be one of its own.
+    """
+    found = failure(run, text, where, record)
+    error = found.exception
+    if error is None or isinstance(error, asyncio.CancelledError | GeneratorExit):
+        error = found.noted(StepFailedError(found.type, found.message))
+    return error.with_traceback(live.__traceback__ if live else None)
 
 
 async def in_time(hands: Hands, branch: Branch) -> None:

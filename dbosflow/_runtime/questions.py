@@ -56,8 +56,8 @@ async def ask(
                     error = dump_error(refused)
                 await hands.commit(run, Record(key, kind, child_id=workflow_id, output=output, error=error))
     if error is not None:
-        failure, _, message = load_error(error)
-        raise failure or WorkflowError(workflow_id, message)
+        found = load_error(error)
+        raise found.exception or WorkflowError(workflow_id, found.message)
     return question.codec.load(output or "null")
 
 

@@ -323,13 +323,14 @@ class Reader:
         if kind is FrameKind.CANCELLED:
             msg = f"{where} ended because the workflow was cancelled"
             return StreamOutcome(kind, StreamCancelledError(self.workflow_id, self.key, msg))
-        cause, name, message = load_error(payload or "{}")
+        found = load_error(payload or "{}")
+        name, message = found.type, found.message
         failure = StreamFailedError(self.workflow_id, self.key, f"{where} ended with {name}: {message}")
-        failure.__cause__ = cause or WorkflowFailedError(self.workflow_id, name, message)
+        failure.__cause__ = found.exception or WorkflowFailedError(self.workflow_id, name, message)
         return StreamOutcome(kind, failure)
 
     def _blocked_message(self, error: str | None) -> str:
-        reason = load_error(error or "{}")[2]
+        reason = load_error(error or "{}").message
         return f"workflow {self.workflow_id!r} is blocked: {reason}"
 
 

@@ -49,8 +49,8 @@ async def next_page(hands: Hands, branch: Branch, reader: Reader) -> None:
                     await _repeat(hands, run, reader, record)
                 await hands.recall(run, key)
         if error is not None:
-            failure_again, _, message = load_error(error)
-            raise failure_again or StreamError(reader.workflow_id, reader.key, message)
+            found = load_error(error)
+            raise found.exception or StreamError(reader.workflow_id, reader.key, found.message)
 
 
 async def _repeat(hands: Hands, run: Run, reader: Reader, record: Recorded) -> None:

@@ -12,11 +12,14 @@ from __future__ import annotations
 from inspect import Signature
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from dbosflow.failures import load_error
 from dbosflow.serde import brief
+from dbosflow.tracebacks import printable
 
 if TYPE_CHECKING:
     from dbosflow._runtime.run import Run
     from dbosflow._store.step import Recorded
+    from dbosflow.failures import Failure
     from dbosflow.serde import Codec
 
 T = TypeVar("T")
@@ -29,6 +32,15 @@ def load(run: Run, codec: Codec[T], text: str | None, where: str, record: Record
     except Exception as unfit:  # the code of a type of the user's may raise anything
         asked = f"takes {codec.what} at {where} for {codec.shown}"
         raise run.disagree(asked, f"{brief(text or 'null')} ({_reason(unfit)})", record) from unfit
+
+
+def failure(run: Run, text: str, where: str, record: Recorded | None = None) -> Failure:
+    """A recorded exception. Raises, and blocks the workflow, if its class is not here: it would be another error."""
+    found = load_error(text)
+    if found.missing is None:
+        return found
+    asked = f"has {found.missing}, for the error at {where} (import it where the workflow is defined)"
+    raise run.disagree(asked, printable(f"{found.type}: {brief(found.message)}"), record)
 
 
 def arguments(run: Run) -> tuple[list[Any], dict[str, Any]]:

@@ -72,12 +72,13 @@ def test_a_workflow_that_ends_well_completes_its_streams_in_the_same_transaction
 def test_a_workflow_that_fails_ends_its_streams_with_its_error_in_the_same_transaction(
     database_url: str, engine: Engine
 ) -> None:
-    """The cause is the workflow's own exception."""
+    """The cause is the workflow's own exception, without its traceback: a workflow may leave thousands open."""
     with pytest.raises(SoldOutError):
         engine.run(ending_badly.options(workflow_id="w"))
     assert terminal_frames(database_url) == {"a": ("error", 2, True)}
     query = (
-        "SELECT w.error::text = b.values::text FROM dbosflow.workflow w, dbosflow.stream_block b WHERE b.kind = 'error'"
+        "SELECT w.error::jsonb - 'traceback' = b.values::jsonb FROM dbosflow.workflow w, dbosflow.stream_block b "
+        "WHERE b.kind = 'error'"
     )
     assert rows(database_url, query) == [(True,)]
 

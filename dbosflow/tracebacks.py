@@ -1,0 +1,86 @@
+"""The text of a traceback, for a record: short, the author's own code first, and never the value of a variable."""
+
+from __future__ import annotations
+
+import linecache
+import sysconfig
+import traceback
+from pathlib import Path
+from typing import NamedTuple
+
+LONGEST = 6000
+"""Characters of a traceback in a record, causes included."""
+_OURS = str(Path(__file__).parent)
+_LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
+_FRAMES = 16
+"""Of the author's code: the innermost ones."""
+_LIBRARY_FRAMES = 8
+_LONGEST_LINE = 300
+_LONGEST_CHAIN = 5
+
+
+class _Frame(NamedTuple):
+    file: str
+    line: int
+    function: str
+
+    @property
+    def is_library(self) -> bool:
+        return self.file.startswith((*_LIBRARIES, "<frozen"))
+
+
+def text_of(error: BaseException, longest: int) -> str | None:
+    """Where ``error`` was raised, then its causes, in at most so many characters; ``None`` if nothing is known."""
+    parts, seen, one = [_frames(error)], {id(error)}, _cause(error)
+    while one is not None and id(one[1]) not in seen and len(seen) < _LONGEST_CHAIN:
+        how, cause = one
+        seen.add(id(cause))
+        parts.append(f"{how}: {summary(cause)}\n{_frames(cause)}")
+        one = _cause(cause)
+    text = printable("".join(parts).rstrip())
+    return (text if len(text) <= longest else f"{text[:longest]}...") or None
+
+
+def text_with_notes(error: BaseException) -> str:
+    """The same for a log, where nothing else shows what was noted: a replayed step's traceback is a note."""
+    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
+    return printable("\n".join([text_of(error, LONGEST) or "", *notes]).strip()[: 2 * LONGEST])
+
+
+def summary(error: BaseException) -> str:
+    """An exception on one line."""
+    text = "".join(traceback.format_exception_only(type(error), error)).strip()
+    line = printable(" ".join(text.split()))
+    return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
+
+
+def printable(text: str) -> str:
+    """``text`` with what a log or a terminal does not take, or would obey, written out."""
+    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
+
+
+def _cause(error: BaseException) -> tuple[str, BaseException] | None:
+    if error.__cause__ is not None:
+        return "caused by", error.__cause__
+    if error.__context__ is not None and not error.__suppress_context__:
+        return "while handling", error.__context__
+    return None
+
+
+def _frames(error: BaseException) -> str:
+    frames = [
+        _Frame(frame.f_code.co_filename, line, frame.f_code.co_qualname)
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if not frame.f_code.co_filename.startswith(_OURS)
+    ]
+    own = [place for place, frame in enumerate(frames) if not frame.is_library][-_FRAMES:]
+    others = [place for place, frame in enumerate(frames) if frame.is_library]
+    others = others[-(_LIBRARY_FRAMES if own else _FRAMES) :]
+    kept = sorted(own + others)
+    lines = [f"({len(frames) - len(kept)} more frames)"] if len(frames) > len(kept) else []
+    for place in kept:
+        frame = frames[place]
+        lines.append(f'File "{frame.file}", line {frame.line}, in {frame.function}')
+        if source := linecache.getline(frame.file, frame.line).strip():
+            lines.append(f"  {source[:_LONGEST_LINE]}")
+    return "".join(f"{line}\n" for line in lines)
