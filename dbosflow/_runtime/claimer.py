@@ -12,6 +12,7 @@ import math
 import time
 from typing import TYPE_CHECKING
 
+from dbosflow._runtime.quarantine import SUSPECTED
 from dbosflow._runtime.service import Service
 from dbosflow._store import workflow
 from dbosflow._store.notify import queue_topic
@@ -19,6 +20,7 @@ from dbosflow._store.notify import queue_topic
 if TYPE_CHECKING:
     from dbosflow._runtime.journal import Journal
     from dbosflow._runtime.lane import Lane
+    from dbosflow._runtime.quarantine import Quarantine
     from dbosflow._runtime.runner import Runner
     from dbosflow._runtime.signals import Signals
     from dbosflow._store.workflow import Claimed
@@ -44,6 +46,7 @@ class Claimer(Service):
         *,
         journal: Journal,
         lane: Lane,
+        quarantine: Quarantine,
         runner: Runner,
         registry: Registry,
         signals: Signals,
@@ -54,6 +57,7 @@ class Claimer(Service):
         self._concurrency = concurrency
         self._journal = journal
         self._lane = lane
+        self._quarantine = quarantine
         self._runner = runner
         self._registry = registry
         self._settings = settings
@@ -63,10 +67,12 @@ class Claimer(Service):
         self._adopted_at = time.monotonic()
         self._missed_at = -math.inf
         self._unsubscribe = signals.subscribe(queue_topic(queue), self.wake)
+        self._leave_quarantine = quarantine.when_free(self.wake)
 
     async def close(self) -> None:
         """Claims no more."""
         self._unsubscribe()
+        self._leave_quarantine()
         await super().close()
 
     async def work_once(self) -> bool:
@@ -75,7 +81,7 @@ class Claimer(Service):
             await self._adopt()
         limit = int(min(self._concurrency - len(self._running), _CLAIM_LIMIT))
         self._more = True
-        if limit <= 0 or not self._lane.in_time:
+        if limit <= 0 or not self._lane.in_time or self._quarantine.is_taken:
             return False
         claimed = await self._claim(limit)
         await self._launch(claimed)
@@ -134,6 +140,9 @@ class Claimer(Service):
     async def _launch(self, claimed: list[Claimed]) -> None:
         self._running.update(one.id for one in claimed)
         await self._runner.resume(claimed, self._freed)
+        for one in claimed:
+            if one.recoveries >= SUSPECTED and not self._quarantine.is_taken:
+                self._quarantine.enter(one, self._runner.run_of)
 
     def _freed(self, workflow_id: str) -> None:
         self._running.discard(workflow_id)

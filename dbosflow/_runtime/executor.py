@@ -18,6 +18,7 @@ from dbosflow._runtime.entries import Start
 from dbosflow._runtime.journal import Announce, Journal
 from dbosflow._runtime.lane import Lane
 from dbosflow._runtime.leases import Leases
+from dbosflow._runtime.quarantine import Quarantine
 from dbosflow._runtime.reclaimer import Reclaimer
 from dbosflow._runtime.runner import Runner
 from dbosflow._runtime.watch import Watch
@@ -86,6 +87,7 @@ class Executor:
         self._canceller = Canceller(
             pool, settings.schema, lane=self.lane, journal=self.journal, runner=self.runner, signals=signals
         )
+        self._quarantine = Quarantine(pool, settings, self.lane)
         self._watchdog = Watchdog(settings, watch)
         self._compactors: list[Compactor] = []
         if settings.compact_every is not None:
@@ -110,6 +112,7 @@ class Executor:
             for service in (self._reclaimer, self._canceller, *self._compactors):
                 service.open()
                 resources.push_async_callback(service.close)
+            resources.push_async_callback(self._quarantine.close)
             await resources.enter_async_context(self.claiming({RECOVERY_QUEUE: math.inf}))
             self._resources = resources.pop_all()
         self._announce([WORKERS_TOPIC])
@@ -129,6 +132,7 @@ class Executor:
                     concurrency,
                     journal=self.journal,
                     lane=self.lane,
+                    quarantine=self._quarantine,
                     runner=self.runner,
                     registry=self._registry,
                     signals=self._signals,

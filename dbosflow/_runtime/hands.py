@@ -154,17 +154,27 @@ class LoopHands:
 
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
         """Waits for the end of another workflow."""
-        return await run.family.outcome(workflow_id, ended=True)
+        return await self.wait(run, run.family.outcome(workflow_id, ended=True), awaits=workflow_id)
 
-    async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:  # noqa: ARG002 (the other colour's)
+    async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
         """Waits for work of the engine's, here."""
         if not self._is_here:
             return await asyncio.to_thread(drive, run.thread_hands.wait(run, work))
-        return await work
+        if awaits is None:
+            return await work
+        run.waits += 1
+        try:
+            return await work
+        finally:
+            run.waits -= 1
 
     async def pause(self, run: Run, seconds: float) -> None:
         """Sleeps; a run that stops cancels its tasks."""
-        await run.workplace.clock.pause(seconds)
+        run.waits += 1
+        try:
+            await run.workplace.clock.pause(seconds)
+        finally:
+            run.waits -= 1
 
     async def hold(self, run: Run) -> None:
         """Waits; a run that stops, or is cancelled, cancels its tasks.
@@ -256,7 +266,7 @@ class ThreadHands:
             return self._wait(run, work)
         try:
             with self._threads.away(_named(run), awaits=awaits, at_the_limit="raise"):
-                return self._wait(run, work)
+                return self._wait_durably(run, work)
         except ThreadLimitError:
             work.close()  # it was never begun
             raise
@@ -266,11 +276,22 @@ class ThreadHands:
         with run.cancelling(done):
             return done.result()
 
+    def _wait_durably(self, run: Run, work: Coroutine[Any, Any, T]) -> T:
+        run.waits += 1
+        try:
+            return self._wait(run, work)
+        finally:
+            run.waits -= 1
+
     async def pause(self, run: Run, seconds: float) -> None:
         """Waits; a run that stops wakes it."""
-        with self._threads.away(_named(run), at_the_limit="stay"):
-            run.workplace.clock.wait(run.interrupted, seconds)
-            run.check_active()
+        run.waits += 1
+        try:
+            with self._threads.away(_named(run), at_the_limit="stay"):
+                run.workplace.clock.wait(run.interrupted, seconds)
+                run.check_active()
+        finally:
+            run.waits -= 1
 
     async def hold(self, run: Run) -> None:
         """Waits; a run that stops, or is cancelled, wakes it."""

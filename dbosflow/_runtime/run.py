@@ -54,7 +54,7 @@ class Run:
         *("beat", "bodies", "buffer", "calls", "cancelled", "conductor", "contradiction", "definition", "draining"),
         *("ending", "epoch", "freed", "history", "input_text", "inputs", "interrupted", "is_over", "onlooker"),
         *("order", "outcome", "queue", "root", "seq", "stopping", "superseded", "task", "timers", "turn"),
-        *("workflow_id", "workplace"),
+        *("waits", "workflow_id", "workplace"),
     )
 
     def __init__(
@@ -105,8 +105,8 @@ class Run:
         """Why the workflow is to be parked, whatever its body makes of the error."""
         self.cancelled = self.ending = False
         """Whether it is to be cancelled: then no operation begins, and none under way leaves a record."""
-        self.bodies = 0
-        """Step bodies under way."""
+        self.bodies = self.waits = 0
+        """Step bodies under way; operations that wait for a time, for another workflow, or for a stream."""
         self.draining: Callable[[], None] | None = None
         self.interrupted = _NOBODY_WAITS if definition.is_async else threading.Event()
         """Wakes what a thread of this run waits for: it has stopped, or is to be cancelled."""

@@ -212,6 +212,14 @@ class RunStreams:
             if isinstance(entry, Values) and (stream := self.by_key[entry.key]).open_values is entry:
                 stream.open_values = None
 
+    def new_values_of_body(self) -> int:
+        """How many values the run's own code, and not a step's, has written that no earlier run had."""
+        produced = self._run.history.produced
+        with self._run.buffer.lock:
+            return sum(
+                max(count - produced.get(place, 0), 0) for place, count in self._written.items() if "@" not in place[1]
+            )
+
     def count(self, key: str, producer: str) -> int:
         """How many values the producer has written to the stream in this pass."""
         return self._written.get((key, producer), 0)

@@ -131,6 +131,10 @@ class Runner:
         """The ids of the workflows that run here, or are about to."""
         return [*self._runs, *self._coming]
 
+    def run_of(self, workflow_id: str) -> Run | None:
+        """The run of a workflow, if it has one here."""
+        return self._runs.get(workflow_id)
+
     # -- begin -------------------------------------------------------------------------------------------------------
 
     def launch(

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.database")
 
 # The newest revision. Revisions are four digits, each greater than the one before.
-HEAD = "0006"
+HEAD = "0007"
 
 # What `compatibility.oldest_code` is compared with. A migration that older code cannot live with raises that number,
 # and the release that can raises this one.

@@ -95,6 +95,14 @@ async def release(connection: AsyncConnection[Any], schema: str, worker_id: UUID
     await fetch_all(connection, schema, _TABLE, "release", id=worker_id)
 
 
+async def end_quarantine(
+    connection: AsyncConnection[Any], schema: str, worker_id: UUID, workflow_id: str, *, acquitted: bool
+) -> None:
+    """The lane's death accuses that workflow alone no more; an acquitted one is suspected of nothing."""
+    which = {"id": worker_id, "workflow_id": workflow_id, "acquitted": acquitted}
+    await fetch_all(connection, schema, _TABLE, "end_quarantine", **which)
+
+
 async def survey(connection: AsyncConnection[Any], schema: str) -> list[Lease]:
     """Every live lane."""
     rows = await fetch_all(connection, schema, _TABLE, "survey")

@@ -13,6 +13,7 @@ import psycopg
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
+from dbosflow._runtime.quarantine import SUSPECTED
 from dbosflow._store import worker, workflow
 from tests.proof.machine import Bench, Machine
 from tests.protocol.schedules import NAME, SCHEMA, Lane, Slice, batch
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 IDS = [f"w{number}" for number in range(5)]
 LANES = range(3)
-MAX_RECOVERIES = 3
+MAX_RECOVERIES = 5
 
 lanes = st.sampled_from(LANES)
 ids = st.sampled_from(IDS)
@@ -57,6 +58,8 @@ class Session:
     lane: Lane
     state: str = "live"
     why: str | None = None
+    suspect: str | None = None
+    """Whom it has in quarantine."""
     beliefs: dict[str, tuple[int, int]] = field(default_factory=dict)
     """The epoch of each run that it took once, and how many records it thinks there are."""
     last: BatchRows | None = None
@@ -107,10 +110,17 @@ class Workflows(Machine):
 
     @rule(number=lanes, limit=st.integers(1, 3))
     def claim(self, number: int, limit: int) -> None:
-        """The oldest first; by a living lane only."""
+        """The oldest first; by a living lane only. A suspect is claimed alone, by a lane that has none."""
         session = self.lanes[number]
-        queued = sorted((row.created, one) for one, row in self.model.items() if row.status == "queued")
-        expected = [one for _, one in queued[:limit]] if session.state == "live" else []
+        queued = [(row, one) for one, row in self.model.items() if row.status == "queued"]
+        free = sorted((row.created, one) for row, one in queued if row.recoveries < SUSPECTED)
+        suspects = sorted((row.recoveries, row.created, one) for row, one in queued if row.recoveries >= SUSPECTED)
+        expected = [one for _, one in free[:limit]]
+        if session.state != "live" or session.suspect is not None:
+            expected = []
+        elif suspects:
+            session.suspect = suspects[0][-1]
+            expected = [session.suspect]
         claimed = {one.id: one for one in self.run(session.lane.claim(limit))}
         assert claimed.keys() == set(expected)
         for one in expected:
@@ -146,6 +156,19 @@ class Workflows(Machine):
             session.beliefs[one] = epoch, seq + 1
             if end is not None:
                 row.status, row.owner = end, None
+
+    @rule(number=lanes, acquitted=st.booleans())
+    def end_quarantine(self, number: int, *, acquitted: bool) -> None:
+        """A lane has seen enough of its suspect; what it believes of one that is elsewhere changes nothing there."""
+        session = self.lanes[number]
+        if session.suspect is None:
+            return
+        found = worker.end_quarantine(self.db.admin, SCHEMA, session.lane.id, session.suspect, acquitted=acquitted)
+        self.run(found)
+        row = self.model[session.suspect]
+        if acquitted and row.owner == session.name:
+            row.recoveries = 0
+        session.suspect = None
 
     @precondition(lambda self: any(session.last for session in self.lanes))
     @rule(number=lanes)
@@ -206,9 +229,10 @@ class Workflows(Machine):
             if row.owner is None or self.named[row.owner].state == "live":
                 continue
             seq = len(row.records) - 1 if row.records else None
-            if self.named[row.owner].why == "released":
+            owner = self.named[row.owner]
+            if owner.why == "released":
                 row.recoveries = 0
-            else:
+            elif owner.suspect in {None, one}:
                 row.recoveries = row.recoveries + 1 if row.recovered_seq == seq else 1
             row.recovered_seq = seq
             row.owner, row.epoch = None, row.epoch + 1

@@ -178,7 +178,7 @@ async def test_a_claim_reads_the_queue_in_its_order(db: Database) -> None:
     await populate(db, worker_id=lane.id)
     await db.rows("UPDATE dbosflow.workflow SET status = 'queued', worker_id = NULL WHERE status = 'running'")
     plan = await explain(lane.connection, "claim", [values[name] for name in names])
-    assert plan.access("workflow") == {"workflow_queued", "workflow_pkey"}
+    assert plan.access("workflow") == {"workflow_queued", "workflow_suspected", "workflow_pkey"}
     assert plan.work <= 10
 
 
@@ -192,7 +192,7 @@ async def test_a_claim_from_a_table_of_nothing_but_queued_workflows_reads_what_i
     names = await prepare(lane.connection, "claim", statements.load("workflow", SCHEMA)["claim"])
     values = {"worker_id": lane.id, "queue": "", "names": [NAME], "limit": 10}
     plan = await explain(lane.connection, "claim", [values[name] for name in names])
-    assert plan.access("workflow") == {"workflow_queued", "workflow_pkey"}
+    assert plan.access("workflow") == {"workflow_queued", "workflow_suspected", "workflow_pkey"}
     assert plan.work <= 10
 
 

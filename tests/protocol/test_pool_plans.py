@@ -165,7 +165,7 @@ POOL = (
         stream_block=STREAMS,
     ),
     Case("workflow.resume", {"workflow_id": "w5"}, 1, workflow=KEY),
-    Case("workflow.requeue", {"max_recoveries": 10}, DEAD + 1, workflow=KEY | {"workflow_owned"}),
+    Case("workflow.requeue", {"max_recoveries": 10}, DEAD + 1, workflow=KEY | {"workflow_owned"}, stream_block=STREAMS),
     Case("worker.orphans", {}, DEAD + 1, workflow=frozenset({"workflow_owned"})),
     Case("workflow.cancel_requests", {"worker_id": LANE}, OWNED, workflow=frozenset({"workflow_owned"})),
     Case("workflow.list", listed(), 101, workflow=BY_AGE),

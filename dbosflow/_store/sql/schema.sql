@@ -26,7 +26,7 @@ CREATE TABLE dbosflow.workflow (
     deadline_at         timestamptz,
     wake_at             timestamptz,
     cancel_requested_at timestamptz,                       -- final: from then on it ends as cancelled or not at all
-    recoveries          integer     NOT NULL DEFAULT 0,    -- reclaims from dead workers without a new record between
+    recoveries          integer     NOT NULL DEFAULT 0,    -- deaths of its workers in a row that count against it
     recovered_seq       integer,                           -- the newest record's seq at the last reclaim
     created_at          timestamptz NOT NULL DEFAULT now(),
     started_at          timestamptz,
@@ -36,6 +36,9 @@ CREATE TABLE dbosflow.workflow (
 
 -- What a claim scans, in its order.
 CREATE INDEX workflow_queued ON dbosflow.workflow (queue, priority, created_at, id) WHERE status = 'queued';
+-- The queued ones that are suspected of killing their workers, which are claimed alone. Few or none.
+CREATE INDEX workflow_suspected ON dbosflow.workflow (queue, recoveries, created_at, id)
+    WHERE status = 'queued' AND recoveries >= 3;
 -- What a reclaim scans.
 CREATE INDEX workflow_owned ON dbosflow.workflow (worker_id) WHERE worker_id IS NOT NULL;
 -- What a listing scans.
@@ -115,7 +118,8 @@ CREATE TABLE dbosflow.worker (
     pid_namespace      text,                               -- pids compare only within it
     pid                integer          NOT NULL,
     process_started_at text,                               -- kernel's start time of the process, in its own unit
-    version            text             NOT NULL
+    version            text             NOT NULL,
+    suspect            text                                -- the workflow that it runs alone: its death accuses no other
 ) WITH (fillfactor = 10);
 
 -- The oldest code that may use this schema. Code that is older refuses to open it.

@@ -10,6 +10,13 @@ UPDATE dbosflow.worker SET renewed_at = now() WHERE id = ANY(:ids) AND state = '
 UPDATE dbosflow.worker SET state = 'dead', ended_at = now(), ended_because = 'released'
 WHERE id = (SELECT id FROM dbosflow.worker WHERE id = :id AND state = 'live' FOR UPDATE);
 
+-- name: end_quarantine (of the run that the lane had claimed alone; by the lane itself)
+WITH freed AS (
+    UPDATE dbosflow.worker SET suspect = NULL WHERE id = :id AND suspect = :workflow_id::text
+)
+UPDATE dbosflow.workflow SET recoveries = 0
+WHERE id = :workflow_id::text AND worker_id = :id AND :acquitted::boolean;
+
 -- name: survey (every live lane, and what the guards of an expiry need)
 SELECT k.id, k.renewed_at, k.lease, k.host, k.boot_id, k.pid_namespace, k.pid, k.process_started_at,
        extract(epoch FROM now() - k.renewed_at)::double precision AS silent,

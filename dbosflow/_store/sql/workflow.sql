@@ -17,23 +17,35 @@ FROM dbosflow.workflow WHERE id = ANY(:ids);
 -- name: claim
 -- Locks: the lane's row FOR KEY SHARE (a dead lane claims nothing), the claimed rows. Indexes: workflow_queued and the
 -- primary key. Planned for any limit, `free` would pass for a tenth of the queue, worth reading the whole table for; an
--- array passes for a few.
+-- array passes for a few. A suspect (see dbosflow/_runtime/quarantine.py) is claimed alone, by a lane that has none.
 -- It waits for its flush, as every other commit does: a claim that a crash of the server forgot would give its epoch away
 -- twice, and no row would tell any more which owner has written it.
 WITH lease AS MATERIALIZED (
-    SELECT id FROM dbosflow.worker WHERE id = :worker_id::uuid AND state = 'live' FOR KEY SHARE
+    SELECT id FROM dbosflow.worker WHERE id = :worker_id::uuid AND state = 'live' AND suspect IS NULL FOR KEY SHARE
+), suspect AS MATERIALIZED (
+    SELECT w.id
+    FROM dbosflow.workflow w
+    WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.queue = :queue::text AND w.name = ANY(:names::text[])
+      AND EXISTS (SELECT FROM lease)
+    ORDER BY w.queue, w.recoveries, w.created_at, w.id
+    LIMIT least(:limit::integer, 1)
+    FOR UPDATE SKIP LOCKED
+), accused AS (
+    UPDATE dbosflow.worker k SET suspect = s.id
+    FROM suspect s
+    WHERE k.id = :worker_id::uuid
 ), free AS MATERIALIZED (
     SELECT w.id
     FROM dbosflow.workflow w
     WHERE w.status = 'queued' AND w.queue = :queue::text AND w.name = ANY(:names::text[])
-      AND EXISTS (SELECT FROM lease)
+      AND w.recoveries < 3 AND EXISTS (SELECT FROM lease) AND NOT EXISTS (SELECT FROM suspect)
     ORDER BY w.queue, w.priority, w.created_at, w.id
     LIMIT :limit::integer
     FOR UPDATE SKIP LOCKED
 )
 UPDATE dbosflow.workflow w
 SET status = 'running', worker_id = lease.id, epoch = w.epoch + 1, started_at = coalesce(w.started_at, now())
-FROM unnest(ARRAY(SELECT id FROM free)) AS taken (id), lease
+FROM unnest(ARRAY(SELECT id FROM free) || ARRAY(SELECT id FROM suspect)) AS taken (id), lease
 WHERE w.id = taken.id
 RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, to_json(w.input_streams)::text AS input_streams,
           w.recoveries, w.cancel_requested_at IS NOT NULL AS cancel_requested, w.parent_id IS NOT NULL AS is_child;
@@ -59,22 +71,32 @@ WHERE w.id = r.id AND w.worker_id IS NOT DISTINCT FROM :worker_id::uuid AND w.ep
 RETURNING w.queue;
 
 -- name: requeue (the runs of dead lanes; a statement after the death, so that it sees all they claimed)
--- Level-triggered: it asks for every dead lane's runs, whoever marked the lane. Index: workflow_owned, by an array: joined
--- with the dead lanes, a table that nobody has analyzed yet would be read as a whole.
+-- Whom a death counts against, dbosflow/_runtime/quarantine.py says. Level-triggered: it asks for every dead lane's runs,
+-- whoever marked the lane. Index: workflow_owned, by an array: joined with the dead lanes, a table that nobody has analyzed
+-- yet would be read as a whole.
 WITH orphan AS MATERIALIZED (
-    SELECT w.id, w.recoveries, w.recovered_seq,
-           (SELECT k.ended_because FROM dbosflow.worker k WHERE k.id = w.worker_id) AS ended_because,
-           (SELECT max(s.seq) FROM dbosflow.step s WHERE s.workflow_id = w.id) AS seq
+    SELECT w.id, w.worker_id, w.recoveries, w.recovered_seq, w.epoch
     FROM dbosflow.workflow w
     WHERE w.worker_id = ANY(ARRAY(SELECT k.id FROM dbosflow.worker k WHERE k.state = 'dead'))
     ORDER BY w.id
     FOR UPDATE OF w SKIP LOCKED
-), counted AS MATERIALIZED (
-    SELECT o.id, o.seq, CASE
-        WHEN o.ended_because = 'released' THEN 0
-        WHEN o.recovered_seq IS NOT DISTINCT FROM o.seq THEN o.recoveries + 1
-        ELSE 1 END AS recoveries
+), found AS MATERIALIZED (
+    SELECT o.*,
+           (SELECT k.ended_because FROM dbosflow.worker k WHERE k.id = o.worker_id) AS ended_because,
+           (SELECT k.suspect FROM dbosflow.worker k WHERE k.id = o.worker_id) AS suspect,
+           (SELECT max(s.seq) FROM dbosflow.step s WHERE s.workflow_id = o.id) AS seq
     FROM orphan o
+), counted AS MATERIALIZED (
+    SELECT f.id, f.seq, CASE
+        WHEN f.ended_because = 'released' THEN 0
+        WHEN f.suspect <> f.id THEN f.recoveries
+        WHEN f.recovered_seq IS DISTINCT FROM f.seq THEN 1
+        WHEN (
+            SELECT true FROM dbosflow.stream_block b  -- no EXISTS, which would hash the whole table
+            WHERE b.workflow_id = f.id AND b.epoch = f.epoch AND b.kind = 'values' AND b.attempt IS NULL
+            LIMIT 1) THEN 1
+        ELSE f.recoveries + 1 END AS recoveries
+    FROM found f
 )
 UPDATE dbosflow.workflow w
 SET worker_id = NULL, epoch = w.epoch + 1, recoveries = c.recoveries, recovered_seq = c.seq,
@@ -82,8 +104,9 @@ SET worker_id = NULL, epoch = w.epoch + 1, recoveries = c.recoveries, recovered_
     error = CASE WHEN c.recoveries >= :max_recoveries THEN json_build_object(
         'type', 'WorkflowBlockedError', 'module', 'dbosflow.errors', 'args', NULL, 'message',
         'its workers died ' || c.recoveries || ' times in a row without a new record') END
-FROM counted c
-WHERE w.id = c.id AND w.id = ANY(ARRAY(SELECT id FROM counted))
+FROM unnest(ARRAY(SELECT id FROM counted), ARRAY(SELECT recoveries FROM counted), ARRAY(SELECT seq FROM counted))
+     AS c (id, recoveries, seq)
+WHERE w.id = c.id
 RETURNING w.id, w.queue, w.status;
 
 -- name: outcomes (what waiters ask for)

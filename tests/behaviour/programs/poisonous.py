@@ -1,0 +1,50 @@
+"""Workflows of which some kill their worker, as a segmentation fault or the OOM killer does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+from dbosflow import sleep_async, step, workflow, write_stream_async
+from tests.behaviour.ledger import note
+
+
+@step
+async def deadly(value: bool) -> None:  # noqa: FBT001 (a workflow's argument)
+    """Writes a value, which its next attempt writes again, or none; then it is the end of its process."""
+    note("death")
+    if value:
+        await write_stream_async("k", "last words")
+        await asyncio.sleep(0.05)  # it may well be durable by then
+    os._exit(9)
+
+
+@workflow
+async def poison(*, value_in_step: bool = False, value: bool = False, sleep: bool = False) -> None:
+    """Kills its worker; perhaps after what is progress the first time only."""
+    if value:
+        await write_stream_async("k", "first words")
+        await asyncio.sleep(0.05)
+    if sleep:
+        await sleep_async(0.1)
+    await deadly(value_in_step)
+
+
+@workflow
+async def sleeper(seconds: float) -> str:
+    """Two branches that sleep."""
+    await asyncio.gather(sleep_async(seconds), sleep_async(seconds))
+    return "woken"
+
+
+@step
+async def counted(number: int) -> int:
+    """A moment's work."""
+    await asyncio.sleep(0.01)
+    return number
+
+
+@workflow
+async def worker_bee(number: int) -> int:
+    """Short work."""
+    return await counted(number)
