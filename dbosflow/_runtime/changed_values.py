@@ -28,6 +28,7 @@ from dbosflow.errors import DbosflowError
 if TYPE_CHECKING:
     from dbosflow._runtime.checksums import Repeated
     from dbosflow._runtime.run import Run
+    from dbosflow.errors import NonDeterminismError
 
 logger = logging.getLogger("dbosflow.replay")
 
@@ -61,20 +62,21 @@ class ChangedValues:
         error = None
         if run.settings.on_changed_values == "block":
             error = run.disagree(f"writes other values to {_stream(repeated)}", "others")
-        telling = self._tell(run, repeated)
+        telling = self._tell(run, repeated, error)
         streams = run.streams
         streams.findings = (*streams.findings, Context().run(asyncio.run_coroutine_threadsafe, telling, self._loop))
         if error is not None:
             raise error
 
-    async def _tell(self, run: Run, repeated: Repeated) -> None:
+    async def _tell(self, run: Run, repeated: Repeated, error: NonDeterminismError | None) -> None:
         try:
             found = await _first_difference(run, repeated)
         except DbosflowError:  # the engine closes
             found = _Difference()
         code, there = _told(repeated, found)
-        if run.settings.on_changed_values == "block":
-            run.contradiction = contradiction(run.workflow_id, code, there, read_before=run.age)
+        if error is not None:
+            if run.contradiction is error:  # and not stopped before for another reason
+                run.contradiction = contradiction(run.workflow_id, code, there, read_before=run.age)
             return
         logger.warning(
             "workflow %s: its code %s, where its records hold %s, which stays. Either the code has changed, or its "

@@ -38,7 +38,7 @@ from dbosflow._runtime.operations import (
 )
 from dbosflow._runtime.scope import Attempt, set_scope
 from dbosflow._store.step import Past
-from dbosflow.errors import DbosflowError
+from dbosflow.errors import DbosflowError, SerializationError
 from dbosflow.failures import brief_error, dump_error
 
 if TYPE_CHECKING:
@@ -149,13 +149,25 @@ class Loop:
                         await self._reader.next_page()
                 elif item.rollback is None:
                     await self._begin(item.offset, item.value)
-        except DbosflowError:
+        except DbosflowError as error:
             await self._all_done()
+            if isinstance(error, SerializationError):
+                self._check_new(error)
             raise
         await self._all_done()
         outcome = self._reader.outcome
         if outcome is not None and outcome.error is not None:
             raise outcome.error
+
+    def _check_new(self, unfit: SerializationError) -> None:
+        """Blocks the workflow if the next item was handled before, and so was of the type that it was read with then.
+
+        A new one that is not of the type may be whatever somebody has written: it ends the loop with that error.
+        """
+        offset = self._reader.offset
+        if offset in self._past.finished or offset in self._past.failures:
+            asked = f"takes item {offset} of loop {self._key!r} for another type"
+            raise self._run.disagree(asked, f"that it was handled ({unfit})") from unfit
 
     async def _all_done(self) -> None:
         while self._tasks:

@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow import Engine, for_each, read_input, read_stream, read_stream_async, workflow, write_stream
+from dbosflow import (
+    Engine,
+    for_each,
+    for_each_async,
+    read_input,
+    read_input_async,
+    read_stream,
+    read_stream_async,
+    step,
+    workflow,
+    write_stream,
+)
 from dbosflow.errors import SerializationError, WorkflowBlockedError
 from tests.behaviour.interruption import Interruption
 from tests.behaviour.tables import rows
@@ -177,3 +188,38 @@ def test_a_value_that_never_was_of_the_type_is_refused_again(database_url: str) 
     assert result[:3] == [0, 1, 2]
     assert "at offset 3" in result[3]
     assert seen == [result, result]
+
+
+@pytest.mark.parametrize("how", ["has failed", "is done"])
+def test_an_item_that_was_handled_and_no_longer_fits_blocks_the_workflow(
+    database_url: str, client: Engine, how: str
+) -> None:
+    """It was of the type when its handler got it: so it is the code that has changed."""
+    begun = Interruption()
+    done: list[Any] = []
+
+    @step(max_attempts=9, interval=0)
+    async def handler(value: Any) -> None:
+        done.append(value)
+        if value == "one" and how == "has failed" and done.count(value) == 1:
+            raise ValueError
+        if value == (0 if how == "is done" else "one"):
+            await begun.point_async()
+
+    async def body() -> int:
+        kind: Any = int if begun.over else Any
+        items = read_input_async("in", type=kind, until=2)
+        processed = await for_each_async(items, handler, concurrency=2, ordered=False)
+        return int(processed.count)
+
+    body.__qualname__ = f"handling_what_{how}"
+    flow = workflow(inputs=["in"])(body)
+    with Engine(database_url, grace=0) as engine:
+        workflow_id = engine.start(flow).workflow_id
+        for value in (0, "one"):
+            client.write_stream(workflow_id, "in", value)
+        assert begun.reached()
+        assert eventually(lambda: len(engine.list_steps(workflow_id)) > 0)
+    begun.let_through()
+    with Engine(database_url) as engine, pytest.raises(WorkflowBlockedError, match="item 1 of loop 'handler#0'"):
+        engine.handle(workflow_id, flow).result(timeout=PATIENCE)
