@@ -46,11 +46,12 @@ if sys.version_info >= (3, 13):
 _PLUMBING: set[CodeType] = {
     asyncio.create_task.__code__,
     asyncio.ensure_future.__code__,
-    asyncio.tasks._ensure_future.__code__,  # type: ignore[attr-defined]  # noqa: SLF001 (what the one before is made of)
     asyncio.BaseEventLoop.create_task.__code__,
     *(code for code in asyncio.as_completed.__code__.co_consts if isinstance(code, CodeType)),  # its set, before 3.12
 }
 """What stands between the task factory and the function of asyncio's, or of the author's, that wants a task."""
+if sys.version_info < (3, 12):
+    _PLUMBING.add(asyncio.tasks._ensure_future.__code__)  # type: ignore[attr-defined]  # noqa: SLF001 (what ensure_future calls there)
 _OTHER_FACTORIES = 2
 """How many task factories of others may be chained above ours."""
 
