@@ -47,8 +47,11 @@ _NOT_IN_NAMES = re.compile(r"[%/#@+~\x00-\x1f\x7f\ud800-\udfff]")
 _FUNCTION = re.compile(r"[^\W\d]\w*(?:\.(?:<locals>|<lambda>|[^\W\d]\w*))+")
 """A function with its module, which anyio names a task after unless it is told another name."""
 _LONG_NUMBER = r"\d{3}|[0-9a-fA-F]{8}"
-_DRAWN = re.compile(rf"{_LONG_NUMBER}|(?:^|[\W_])\d")
-"""In names that a replay may not give again: asyncio's own, and those with a counter, an address or a UUID in them."""
+_DRAWN = re.compile(rf"{_LONG_NUMBER}|(?:^|[\W_])\d|^None$")
+"""In names that a replay may not give again: asyncio's own, and those with a counter, an address or a UUID in them.
+
+``None`` is what Python 3.13 calls a task of a factory that was given no name.
+"""
 _DRAWN_IN_FUNCTION = re.compile(_LONG_NUMBER)
 
 

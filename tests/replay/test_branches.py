@@ -244,6 +244,7 @@ def test_a_factory_that_wraps_coroutines_hides_no_branch() -> None:
         ("shop.orders.<lambda>", "<lambda>#0"),
         # what a replay may not give again:
         (None, "child#0"),
+        ("None", "child#0"),
         ("Task-7", "child#0"),
         ("job-3", "child#0"),
         ("job_3", "child#0"),
