@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.database")
 
 # The newest revision. Revisions are four digits, each greater than the one before.
-HEAD = "0007"
+HEAD = "0008"
+
+# From here on keys have the form that `_runtime/keys.py` gives them.
+_KEYS = "0008"
 
 # What `compatibility.oldest_code` is compared with. A migration that older code cannot live with raises that number,
 # and the release that can raises this one.
@@ -167,6 +170,8 @@ def _migrate(url: str, schema: str, timeout: float) -> tuple[str | None, str]:
         found = _read(driver, schema)
         if not _is_older(found, schema):  # somebody else was faster
             return found.revision or None, found.revision
+        if found.revision and found.revision < _KEYS:
+            _tell_of_unfinished(driver, schema)
         _create_schema(driver, schema)
         _upgrade(HEAD, schema=schema, connection=connection)
         return found.revision or None, HEAD
@@ -200,6 +205,20 @@ def _transaction(url: str, timeout: float) -> Iterator[tuple[Connection, psycopg
             yield connection, cast("psycopg.Connection[Any]", connection.connection.driver_connection)
     except sqlalchemy.exc.DBAPIError as error:
         raise error.orig or error from error
+
+
+def _tell_of_unfinished(connection: psycopg.Connection[Any], schema: str) -> None:
+    """Says which workflows may find none of their records, since today's code gives them other keys."""
+    rows = connection.execute(statements.literal(_statement("unfinished", schema))).fetchall()
+    if rows:
+        logger.warning(
+            "schema %r has %d unfinished workflows whose records were made under keys of an earlier form: %s. Those "
+            "without tasks go on. One that finds other keys than its code makes is parked as blocked, and never runs "
+            "anything twice; `dbosflow replay` tells which",
+            schema,
+            sum(count for _, count in rows),
+            ", ".join(f"{count} of {name!r}" for name, count in rows),
+        )
 
 
 def _create_schema(connection: psycopg.Connection[Any], schema: str) -> None:

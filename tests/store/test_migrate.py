@@ -209,6 +209,38 @@ def test_an_older_schema_is_brought_forward(database_url: str, next_release: Pat
         assert connection.execute("SELECT id, colour FROM dbosflow.workflow").fetchall() == [("w", "red")]
 
 
+def test_a_migration_that_changes_keys_says_whose_records_may_not_be_found(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By workflow, of those alone that have records and have not ended; another migration says nothing."""
+    workflows = [
+        ("a", "order", "running"),
+        ("b", "order", "blocked"),
+        ("c", "report", "queued"),
+        ("d", "x", "succeeded"),
+    ]
+    for number, (key, name, status) in enumerate([*workflows, ("e", "fresh", "queued")]):
+        execute(
+            database_url,
+            f"INSERT INTO dbosflow.workflow (id, name, status, input) VALUES ('{key}', '{name}', '{status}', '{{}}')",
+        )
+        if number < len(workflows):
+            columns = "workflow_id, key, kind, epoch, seq, turn, started_at"
+            execute(
+                database_url, f"INSERT INTO dbosflow.step ({columns}) VALUES ('{key}', 'x#0', 'step', 1, 0, 0, now())"
+            )
+    execute(database_url, "UPDATE dbosflow.schema_version SET version_num = '0007'")
+    assert migrate.migrate(database_url) == ("0007", HEAD)
+    (said,) = [record.getMessage() for record in caplog.records if "unfinished" in record.getMessage()]
+    assert "has 3 unfinished workflows" in said
+    assert "2 of 'order', 1 of 'report'." in said
+    caplog.clear()
+    execute(database_url, "UPDATE dbosflow.workflow SET status = 'cancelled'")
+    execute(database_url, "UPDATE dbosflow.schema_version SET version_num = '0007'")
+    assert migrate.migrate(database_url) == ("0007", HEAD)
+    assert "unfinished" not in caplog.text
+
+
 def test_the_printed_sql_continues_an_older_schema(database_url: str, next_release: Path) -> None:
     """The script holds what is missing, and asks for no right to create a schema that is there."""
     next_release.write_text("ALTER TABLE dbosflow.workflow ADD COLUMN colour text;", "utf-8")

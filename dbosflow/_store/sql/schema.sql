@@ -67,6 +67,7 @@ CREATE TABLE dbosflow.step (
     loop_next   bigint,                                    -- every item before this offset is done
     PRIMARY KEY (workflow_id, key)
 );
+COMMENT ON COLUMN dbosflow.step.key IS 'branch path / name # occurrence; what separates is %-escaped in names';
 
 -- Append-only. A block is a run of consecutive frames of one stream by one producer; a control frame is a block of its own.
 CREATE TABLE dbosflow.stream_block (

@@ -21,3 +21,11 @@ SET LOCAL idle_in_transaction_session_timeout = '1min';
 -- name: find_schema
 -- CREATE SCHEMA IF NOT EXISTS asks for the right to create one even where it exists.
 SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = :schema);
+
+-- name: unfinished (workflows with records that have not ended, by name)
+SELECT w.name, count(*) AS count
+FROM dbosflow.workflow w
+WHERE w.status NOT IN ('succeeded', 'failed', 'cancelled')
+  AND EXISTS (SELECT FROM dbosflow.step s WHERE s.workflow_id = w.id)
+GROUP BY w.name
+ORDER BY w.name;
