@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dbosflow._runtime.branch import Branch
-from dbosflow._runtime.children import result_of, wait_for_result
+from dbosflow._runtime.children import as_result, result_of, wait_for_result
 from dbosflow._runtime.hands import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.questions import Question, ask
@@ -62,14 +62,16 @@ class WorkflowHandle(Generic[T]):
 
         Its awaitable twin is :meth:`info_async`.
         """
-        return self._ask(_INFO, lambda: self._core.tables.info(self.workflow_id))
+        return as_result(self._ask(_INFO, lambda: self._core.tables.info(self.workflow_id)), self._definition)
 
     async def info_async(self) -> WorkflowInfo:
         """The workflow's record; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id.
 
-        In a workflow's body the answer is put on record.
+        Its ``output`` and ``error`` are what :meth:`result_async` gives and raises. In a workflow's body the answer is
+        put on record.
         """
-        return await self._ask_async(_INFO, lambda: self._core.tables.info(self.workflow_id))
+        info = await self._ask_async(_INFO, lambda: self._core.tables.info(self.workflow_id))
+        return as_result(info, self._definition)
 
     def result(self, timeout: float | None = None) -> T:
         """Waits for the workflow's end, up to ``timeout`` seconds, and gives its result, or raises its error.

@@ -157,7 +157,9 @@ class WorkflowInfo:
     priority: int
     input: Any
     output: Any
-    error: dict[str, Any] | None
+    """From a handle that knows the function: what ``result()`` gives. Else JSON."""
+    error: Any
+    """From a handle: the exception that ``result()`` raises. In a listing: its record, a dict with its type."""
     epoch: int
     worker_id: str | None
     parent_id: str | None

@@ -10,13 +10,15 @@ the parent is parked, now and in each replay. With an id that the author gives, 
 
 from __future__ import annotations
 
+import json
 import time
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
 from dbosflow._runtime import keys
-from dbosflow._runtime.entries import Record, Start
+from dbosflow._runtime.entries import Ending, Record, Start
 from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
 from dbosflow._runtime.recorded_values import failure, load
 from dbosflow._runtime.waits import Waiting
@@ -35,11 +37,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from dbosflow._runtime.branch import Branch
-    from dbosflow._runtime.entries import Ending
     from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.run import Run
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
+    from dbosflow.types import WorkflowInfo
 
 _RESULT = "result"
 
@@ -204,6 +206,17 @@ def result_of(workflow_id: str, outcome: Ending | Outcome, definition: WorkflowD
     if failure is not None:
         raise failure
     return _codec(definition).load(outcome.output or "null")
+
+
+def as_result(info: WorkflowInfo, definition: WorkflowDef | None) -> WorkflowInfo:
+    """A workflow's record with its output and error as waiting for it gives them; JSON that does not fit stays that."""
+    output, error = info.output, info.error
+    with suppress(Exception):  # today's type may be another one, and its code raise anything
+        if error is not None:
+            error = failure_of(info.id, Ending(info.status, error=json.dumps(error)))
+        elif info.status is WorkflowStatus.SUCCEEDED:
+            output = _codec(definition).load(json.dumps(output))
+    return replace(info, output=output, error=error)
 
 
 def _codec(definition: WorkflowDef | None) -> serde.Codec[Any]:

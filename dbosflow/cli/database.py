@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from dbosflow.types import WorkflowInfo
+
 
 def embedded_directory(args: argparse.Namespace) -> Path | None:
     """The data directory of the embedded server if the command line asks for it.
@@ -70,3 +72,9 @@ def client(args: argparse.Namespace) -> Iterator[Engine]:
             raise SchemaError(msg)
         with Engine(url, schema=args.schema, executes=False) as engine:
             yield engine
+
+
+def record_of(engine: Engine, workflow_id: str) -> WorkflowInfo:
+    """A workflow's record as JSON; a handle would make exceptions and values of it."""
+    core = engine.handle(workflow_id)._core  # noqa: SLF001 (which nobody else asks for)
+    return engine._host.call("info_async", core.tables.info, workflow_id)  # noqa: SLF001

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow.cli import console
 from dbosflow.cli.console import say
-from dbosflow.cli.database import client
+from dbosflow.cli.database import client, record_of
 from dbosflow.cli.options import add_command, add_database, add_json, whole_number
 from dbosflow.cli.worker import load_workflows
 from dbosflow.definitions import registry
@@ -123,7 +123,7 @@ def _quiet(*, verbose: bool) -> Iterator[None]:
 
 def _info(engine: Engine, workflow_id: str) -> WorkflowInfo | str:
     try:
-        return engine.handle(workflow_id).info()
+        return record_of(engine, workflow_id)
     except WorkflowNotFoundError:
         return workflow_id
 

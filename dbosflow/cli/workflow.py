@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._runtime.changed_values import CHANGED
 from dbosflow.cli import console
 from dbosflow.cli.console import say
-from dbosflow.cli.database import client
+from dbosflow.cli.database import client, record_of
 from dbosflow.cli.options import add_command, add_database, add_json, whole_number
 from dbosflow.cli.stream import stream_table
 from dbosflow.errors import WorkflowNotFoundError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     Ask = Callable[[Engine, str], Answer]
 
 _LIMIT = 20
+_TRACEBACKS = 3
 
 _CANCEL = """\
 Ask for the cancellation of workflows, and of the children they have started
@@ -103,7 +104,7 @@ def _list(args: argparse.Namespace) -> int:
 
 def _show(args: argparse.Namespace) -> int:
     with client(args) as engine:
-        info = engine.handle(args.id).info()
+        info = record_of(engine, args.id)
         steps = engine.list_steps(args.id)
         streams = engine.streams.list(args.id)
     if args.json:
@@ -113,6 +114,9 @@ def _show(args: argparse.Namespace) -> int:
     for title, text in (("steps", _steps(steps)), ("streams", _streams(streams))):
         say()
         say(text or f"no {title}")
+    if failed := _tracebacks(info, steps):
+        say()
+        say(failed)
     if changed := [_changed(step.output) for step in steps if step.kind == CHANGED]:
         say()
         say("\n".join(changed))
@@ -223,6 +227,19 @@ def _outcome(step: StepInfo) -> str:
         return f"workflow {step.child_id}"
     of = f" of {step.child_id}" if step.child_id is not None else ""
     return f"{console.summary(step.output)}{of}"
+
+
+def _tracebacks(info: WorkflowInfo, steps: list[StepInfo]) -> str:
+    """Where the workflow failed, and its last failed records."""
+    failed = [(f"{step.kind} {step.key}", step.error) for step in steps if step.error][-_TRACEBACKS:]
+    if info.error:
+        failed.append((f"workflow {info.id}", info.error))
+    return "\n\n".join(
+        f"traceback of {console.visible(what)}: {console.visible(console.error_line(error))}\n"
+        + "\n".join(f"  {console.visible(line)}" for line in error["traceback"].splitlines())
+        for what, error in failed
+        if isinstance(error.get("traceback"), str)
+    )
 
 
 def _changed(row: Any) -> str:

@@ -249,6 +249,9 @@ def test_a_handle_types_the_result_if_it_knows_the_function(engine: Engine, clie
     workflow_id = engine.start(birthday).workflow_id
     assert client.handle(workflow_id, birthday).result(timeout=PATIENCE) == date(2000, 1, 1)
     assert client.handle(workflow_id).result(timeout=PATIENCE) == "2000-01-01"
+    assert client.handle(workflow_id, birthday).info().output == date(2000, 1, 1)
+    assert client.handle(workflow_id).info().output == "2000-01-01"
+    assert [one.output for one in client.list_workflows()] == ["2000-01-01"]
 
 
 def test_a_record_that_code_no_longer_fits_blocks_the_workflow_with_a_reason(database_url: str) -> None:

@@ -42,6 +42,17 @@ def breaking_off() -> None:
     raise ValueError(message)
 
 
+@step
+def jam() -> None:
+    message = "out of\npaper"
+    raise ValueError(message)
+
+
+@workflow
+def jamming() -> None:
+    jam()
+
+
 def field_names(record: type) -> set[str]:
     return set(record.__dataclass_fields__)  # type: ignore[attr-defined]
 
@@ -68,6 +79,20 @@ def test_a_listing_and_a_record_hold_what_the_engine_knows(shell: Shell, databas
     assert datetime.fromisoformat(shown["created_at"]) == info.created_at
     assert [(one["key"], one["output"], one.keys()) for one in steps] == [("shout#0", "É", field_names(StepInfo))]
     assert [(one["tail"], one["state"], one.keys()) for one in streams] == [(3, "complete", field_names(StreamInfo))]
+
+
+def test_a_record_shows_where_it_failed(shell: Shell, database_url: str) -> None:
+    """The workflow and its steps: for people line by line, and in each error's record."""
+    with Engine(database_url) as engine, pytest.raises(ValueError, match="paper"):
+        engine.run(jamming.options(workflow_id="w"))
+    text = shell.run("workflow", "show", "w").out
+    assert "traceback of step jam#0: ValueError: out of\\npaper" in text
+    assert "traceback of workflow w: ValueError: out of\\npaper" in text
+    assert text.count("    raise ValueError(message)\n") == 2
+    shown = document(shell.run("workflow", "show", "w", "--json").out)
+    for error in (shown["error"], shown["steps"][0]["error"]):
+        assert (error["type"], error["message"]) == ("ValueError", "out of\npaper")
+        assert "raise ValueError(message)" in error["traceback"]
 
 
 def test_a_record_shows_values_that_a_replay_wrote_otherwise(shell: Shell, database_url: str) -> None:

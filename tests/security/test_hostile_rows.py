@@ -180,7 +180,7 @@ def read_all_of(engine: Engine, workflow_id: str) -> None:
         handle.result(timeout=30)
     info = handle.info()
     assert info.status == "failed"
-    assert info.error is None or isinstance(info.error, dict)
+    assert info.error is None or isinstance(info.error, WorkflowFailedError)
     assert [one.key for one in engine.list_steps(workflow_id)] == ["one#0"]
     assert [one.key for one in engine.streams.list(workflow_id)] == ["back", "ended", "out"]
     for key in ("out", "ended", "back"):
