@@ -12,7 +12,7 @@
 """
 
 from dbosflow.config import VERSION as __version__  # noqa: N811 (the name that tools look for)
-from dbosflow.context import Current, branch, current, get_logger
+from dbosflow.context import Current, branch, current, get_logger, patched
 from dbosflow.engine import Engine
 from dbosflow.filters import WorkflowFilter
 from dbosflow.handles import WorkflowHandle
@@ -60,6 +60,7 @@ __all__ = [
     "for_each",
     "for_each_async",
     "get_logger",
+    "patched",
     "read_input",
     "read_input_async",
     "read_stream",

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._runtime import patches
 from dbosflow._runtime.branch import Branch, named_region
 from dbosflow._runtime.keys import path_of
 from dbosflow._runtime.scope import Attempt, current_scope
@@ -71,6 +72,25 @@ def branch(name: str) -> Iterator[None]:
         return
     with named_region(scope, name):
         yield
+
+
+def patched(name: str) -> bool:
+    """Whether the calling code is to take its new path, where the code of workflows under way was changed.
+
+    False as long as the records of the run are those of the old code: it takes the path that it took, and the new one
+    from the first call on that stands behind them. What was taken stays so in every replay. Each branch, and each
+    call in a loop, is asked for itself. Costs a row where it is true, and no wait.
+
+    Once no workflow of the old code is left, the call and the old path can be removed: the record contradicts nothing.
+    In a step, and outside of workflows, it is true.
+
+    Raises:
+        BranchError: the caller is no branch of its workflow.
+        ConfigurationError: the name is no text of 1 to 512 characters.
+    """
+    check_identifier("patch name", name)
+    scope = current_scope()
+    return patches.patched(scope, name) if isinstance(scope, Branch) else True
 
 
 class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):

@@ -287,6 +287,12 @@ class Branch:
         occurrence = self.count(part)
         return f"{self.path}/{part}#{occurrence}" if self.path else f"{part}#{occurrence}"
 
+    def patch_key(self, name: str) -> str:
+        """The key of the next call of ``patched`` with that name."""
+        part = keys.segment(name)
+        key = f"{part}#{self.count(part + keys.PATCHED)}{keys.PATCHED}"
+        return f"{self.path}/{key}" if self.path else key
+
     def begin(self, name: str) -> None:
         """Takes its path: it is the next branch of that name that its parent has made."""
         assert self.parent is not None

@@ -28,8 +28,9 @@ def contradiction(
         f"workflow {workflow_id!r}: its code {asked}, where its records hold {there}{made}. So its code has changed "
         "since, or does not follow from its records (a plain timer starts anew in a replay; dbosflow.timeout and "
         "dbosflow.wait are on record). Nothing new has run, and a worker parks the workflow as blocked. "
-        f"Put the code back that made these records (`dbosflow replay` tries code against them) and resume it: "
-        f"engine.resume({workflow_id!r}), or `dbosflow workflow resume`"
+        "Put the code back that made these records, or keep its path beside the new one, with "
+        'if patched("name"), and resume the workflow: '
+        f"engine.resume({workflow_id!r}), or `dbosflow workflow resume`. `dbosflow replay` tries code against records"
     )
     return NonDeterminismError(workflow_id, msg)
 

@@ -6,6 +6,7 @@
              | key "/" offset                   an item of a loop
              | key "@" epoch "." n              a failed attempt
              | key "/given-up" | key "/woken"   what else is on record of an operation
+             | [path "/"] name "#" n "/patched" that the nth call of patched(name) took new code
     path     = region | [region "/"] branch { "/" branch }
     branch   = name "#" n                       the nth task of that name that its parent has made
     region   = name                             ``with branch(name)``: at the root, and once in a run
@@ -30,6 +31,8 @@ WOKEN = "/woken"
 """Ends the key of the record that a sleep is over, in a run with branches."""
 EXPIRED = "/expired"
 """Ends the key of the record that a durable timeout has expired."""
+PATCHED = "/patched"
+"""Ends the key of the record that new code was taken."""
 
 _NO_OPERATION = frozenset({"refused", "patched", "changed"})
 """Kinds that show no operation of their branch."""

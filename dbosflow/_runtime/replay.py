@@ -176,6 +176,7 @@ class _Played:
             stream.closed = stream.ended = False
         run.workplace = replace(
             run.workplace,
+            has_ended=self._is_over,
             when_skipped=self._skipped,
             when_changed=lambda *_: None,  # all of them are compared
             loop_hands=cast("Hands", _LoopHands(run.loop_hands, self)),

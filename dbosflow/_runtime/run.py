@@ -414,7 +414,11 @@ class Run:
 
     def has_more(self, path: str) -> bool:
         """Whether the branch has anything on record that it has not asked for yet."""
-        return self.order is not None and self.order.next_of(path) is not None
+        return self.next_of(path) is not None
+
+    def next_of(self, path: str) -> str | None:
+        """The next operation that the branch has on record."""
+        return None if self.order is None else self.order.next_of(path)
 
     def check_all_asked(self, does: str) -> None:
         """Raises what parks the workflow, if anything on record was not asked for by a body that ``does`` this now."""

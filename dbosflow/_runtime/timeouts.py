@@ -12,13 +12,14 @@ and starts anew.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING
 
 from dbosflow._runtime.branch import RunStopped
 from dbosflow._runtime.entries import Record
 from dbosflow._runtime.keys import EXPIRED
-from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
+from dbosflow._runtime.operations import Operation, recorded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,39 +27,55 @@ if TYPE_CHECKING:
     from dbosflow._runtime.branch import Branch
     from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.run import Run
+    from dbosflow._store.step import Recorded
 
 
 async def begin(hands: Hands, branch: Branch, seconds: float, expire: Callable[[], None]) -> Deadline:
-    """Begins one, which calls ``expire`` on the loop in the turn of its expiry. A replay has what is left of it."""
+    """Begins one, which calls ``expire`` on the loop in the turn of its expiry. A replay has what is left of it.
+
+    The caller goes on at once, live and on replay: what has no turn must not wait. So where others' turns are still to
+    come, its beginning is put on record behind them. If the branch has other records next, it never was: the block was
+    over by then, and so it will be again.
+    """
     run = branch.run
     with Operation(branch, "timeout", "timeout") as key:
-        record = recorded(branch, key, "timeout")
+        if run.draining is not None:
+            await hands.hold(run)
         run.with_turns()  # who is faster is an order of outcomes, also in a run with one branch
-        async with MayBeGivenUp(hands, branch, key):
-            ahead = run.workplace.clock.ahead
-            if record is None:
-                run.append(Record(key, "timeout", delay=seconds + ahead))
-                remaining = seconds
-            else:
-                remaining = (record.remaining or 0.0) - run.age - ahead
-    return Deadline(run, key, max(remaining, 0.0), expire)
+        ahead = run.next_of(branch.path)
+        record = recorded(branch, key, "timeout") if ahead in (None, key) or run.recorded(key) is not None else None
+        return Deadline(run, key, seconds, expire, record, never=record is None and ahead is not None)
 
 
 class Deadline:
     """One that has begun."""
 
-    __slots__ = ("_expire", "_key", "_over", "_run", "_task")
+    __slots__ = ("_expire", "_key", "_over", "_run", "_seconds", "_task")
 
-    def __init__(self, run: Run, key: str, remaining: float, expire: Callable[[], None]) -> None:
-        self._run, self._key = run, key + EXPIRED
+    def __init__(
+        self,
+        run: Run,
+        key: str,
+        seconds: float,
+        expire: Callable[[], None],
+        record: Recorded | None,
+        *,
+        never: bool,
+    ) -> None:
+        self._run, self._key, self._seconds = run, key, seconds
         self._expire = expire
-        self._over = False
+        self._over = never
         self._task: asyncio.Task[None] | None = None
-        if run.recorded(self._key) is not None:
-            run.with_turns().recall(self._key).add_done_callback(self._told)
-        else:  # in a context of its own: it is no branch
-            loop = asyncio.get_running_loop()
-            self._task = asyncio.Task(self._run_out(remaining), loop=loop, context=Context())
+        if run.recorded(key + EXPIRED) is not None:
+            run.with_turns().recall(key + EXPIRED).add_done_callback(self._told)
+        elif record is not None:
+            self._run_down((record.remaining or 0.0) - run.age - run.workplace.clock.ahead)
+        elif not never:
+            caught_up = run.with_turns().over()
+            if caught_up.done():
+                self._put_on_record(caught_up)
+            else:
+                caught_up.add_done_callback(self._put_on_record)
 
     def end(self) -> None:
         """The body has come to the end of what it is for: an expiry whose turn has not come is of no use any more."""
@@ -66,18 +83,29 @@ class Deadline:
         if self._task is not None:
             self._task.cancel()
         elif self._run.conductor is not None:
-            self._run.conductor.withdraw(self._key)
+            self._run.conductor.withdraw(self._key + EXPIRED)
 
-    async def _run_out(self, remaining: float) -> None:
+    def _put_on_record(self, caught_up: asyncio.Future[None]) -> None:
         run = self._run
-        try:
+        if caught_up.cancelled() or caught_up.exception() is not None or self._over:
+            return
+        with suppress(RunStopped, asyncio.CancelledError):  # its body hears of that by itself
+            run.append(Record(self._key, "timeout", delay=self._seconds + run.workplace.clock.ahead))
+            self._run_down(self._seconds)
+
+    def _run_down(self, remaining: float) -> None:
+        # In a context of its own: it is no branch.
+        loop = asyncio.get_running_loop()
+        self._task = asyncio.Task(self._expire_after(max(remaining, 0.0)), loop=loop, context=Context())
+
+    async def _expire_after(self, remaining: float) -> None:
+        run = self._run
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with suppress(RunStopped):  # as above
             await run.workplace.clock.pause(remaining, skippable=False)
             await run.with_turns().over()
-            waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            run.append(Record(self._key, "expired", waiter=waiter))
-        except RunStopped:
-            return  # its body hears of that by itself
-        waiter.add_done_callback(self._told)
+            run.append(Record(self._key + EXPIRED, "expired", waiter=waiter))
+            waiter.add_done_callback(self._told)
 
     def _told(self, turn: asyncio.Future[None]) -> None:
         stopped = turn.cancelled() or turn.exception() is not None

@@ -38,4 +38,6 @@ class Workplace:
     """Hears of each value that a replay does not write again: stream key, producer, its count before, the value."""
     when_changed: Callable[[Run, Repeated], None] = lambda *_: None
     """Hears of what a replay has written again for a producer if that is not what stands there; may raise."""
+    has_ended: bool = False
+    """Whether its runs are replays of workflows that have ended: nothing new is on record of them."""
     clock: Clock = CLOCK

@@ -180,7 +180,8 @@ async def _when_durable(
     found: list[str] = []
     with Operation(branch, name, name) as key:
         # Whether the run had turns by then may be timing: a library makes a task now and then, before the first branch.
-        if run.recorded(key) is None and (run.conductor is None or run.has_more(branch.path)):
+        ahead = run.next_of(branch.path)
+        if ahead != key and (run.conductor is None or ahead is not None):
             await hands.durable(run)
             return found if look is None else await hands.wait(run, look())
         record = recorded(branch, key, name)

@@ -50,6 +50,19 @@ def crash_everywhere(program: Program, *, seed: int, delay: float, factory: Any 
     return wrong + replay_to_the_end(program, live, seed=seed, delay=delay, factory=factory)
 
 
+def change_after_a_crash(before: Program, after: Program, *, seed: int) -> list[str]:
+    """Crashes at a random moment, goes on with changed code, crashes once more: in which ways that is wrong."""
+    chance = random.Random(seed)
+    delay = chance.choice(DELAYS)
+    live = execute(before, seed=seed, delay=delay)
+    crash = chance.randint(1, len(live.commits) - 1)
+    run, wrong = replay(after, live.commits[:crash], seed=seed, delay=delay)
+    wrong += replay_to_the_end(after, run, seed=seed, delay=delay)
+    again = chance.randint(crash, len(run.commits) - 1)
+    run, found = replay(after, run.commits[:again], seed=seed + 1, delay=delay)
+    return wrong + found + replay_to_the_end(after, run, seed=seed, delay=delay)
+
+
 def crash_twice(program: Program, *, seed: int) -> list[str]:
     """Crashes at a random moment, and then once more, in the run that went on from there."""
     chance = random.Random(seed)

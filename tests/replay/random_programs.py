@@ -14,6 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from dbosflow import patched, timeout
 from tests.replay.model import Program, StepError, Trace
 
 if TYPE_CHECKING:
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 NEVER = 30.0
 """Seconds of virtual time that no program takes."""
 
-_LEAVES = ("step", "step", "step", "fail", "flaky", "log", "zero", "lock", "put", "get", "write", "write_many", "sleep")
+_LEAVES = (
+    *("step", "step", "step", "fail", "flaky", "log", "zero", "lock", "put", "get"),
+    *("write", "write_many", "flush", "sleep"),
+)
 _MEETINGS = ("each", "first", "set_aside")
 _NESTS = ("spawn", "gather", "wait_for", "waiter")
 
 # A timer that fires while a cancellation is on its way is a race that asyncio itself leaves open: a program has either.
-_WITH_TIMERS = (*_LEAVES, *_MEETINGS, "slow"), (*_NESTS, "group")
+_WITH_TIMERS = (*_LEAVES, *_MEETINGS, "slow"), (*_NESTS, "group", "limited", "limited")
 _WITH_CANCELLATIONS = (*_LEAVES, *_MEETINGS, "cancel", "cancel", "drop_loser"), (*_NESTS, "shield", "failing_group")
 
 
@@ -55,14 +59,14 @@ def plan(generator: random.Random, kinds: tuple[tuple[str, ...], tuple[str, ...]
     return tuple(lines)
 
 
-def program(seed: int) -> Program:
-    """The program of that seed."""
+def program(seed: int, *, changed: bool = False) -> Program:
+    """The program of that seed; one that is ``changed`` does more where :func:`dbosflow.patched` lets it."""
     generator = random.Random(seed)
     kinds = generator.choice((_WITH_TIMERS, _WITH_CANCELLATIONS))
     branches = [plan(generator, kinds) for _ in range(generator.randint(2, 3))]
 
     async def run(trace: Trace) -> Any:
-        return await _Interpreter(trace).run(branches)
+        return await _Interpreter(trace, changed).run(branches)
 
     return run
 
@@ -72,6 +76,7 @@ class _Interpreter:
     """Runs a plan. Everything it holds is shared by its branches."""
 
     trace: Trace
+    changed: bool = False
     log: list[str] = field(default_factory=list)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     queue: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
@@ -102,6 +107,9 @@ class _Interpreter:
         for position, line in enumerate(lines):
             act: Callable[[str, Operation], Awaitable[None]] = getattr(self, f"_{line.kind}")
             await act(f"{name}.{position}", line)
+            if self.changed and (position + line.number) % 2 and patched("more"):
+                await self.trace.step("more", f"{name}.{position}@{self.seen}")
+                self.log.append(f"{name}.{position} did more")
 
     # -- lines without branches --------------------------------------------------------------------------------------
 
@@ -152,6 +160,10 @@ class _Interpreter:
     async def _sleep(self, name: str, line: Operation) -> None:
         await self.trace.sleep(0.001 * line.number)
         self.log.append(f"{name} slept")
+
+    async def _flush(self, name: str, line: Operation) -> None:
+        await self.trace.flush()
+        self.log.append(f"{name} flushed")
 
     async def _slow(self, name: str, line: Operation) -> None:
         """A step that is too slow for its timeout."""
@@ -227,6 +239,14 @@ class _Interpreter:
 
     async def _wait_for(self, name: str, line: Operation) -> None:
         await asyncio.wait_for(self.branch(line.bodies[0], name), NEVER)
+
+    async def _limited(self, name: str, line: Operation) -> None:
+        """A durable timeout that may be faster or not, as the first run has it."""
+        try:
+            async with timeout(0.001 * line.number):
+                await self.branch(line.bodies[0], name)
+        except TimeoutError:
+            self.log.append(f"{name} took too long")
 
     async def _shield(self, name: str, line: Operation) -> None:
         """A branch that goes on when its parent is given up."""
