@@ -120,7 +120,7 @@ def one_after_the_other_on_thread() -> None:
 
 
 @workflow
-async def side_by_side() -> None:
+async def two_at_once() -> None:
     async def branch(first: int) -> None:
         for number in range(first, first + 30, 10):
             await numbered(number)
@@ -144,7 +144,7 @@ def test_no_step_begins_after_the_answer_that_tells(quiet: Engine, flow: Any) ->
 
 
 def test_no_branch_begins_another_step(quiet: Engine) -> None:
-    quiet.start(side_by_side.options(workflow_id="w"))
+    quiet.start(two_at_once.options(workflow_id="w"))
     ends_cancelled(quiet, "w")
     assert set(noted()) <= {1, 2, 12}, "2 may have been quicker than 1, and 12 have begun with it"
 
@@ -176,15 +176,15 @@ def asks_for_parent(workflow_id: str) -> None:
 
 
 @workflow
-async def leaf() -> None:
-    note("leaf")
+async def leaf_below() -> None:
+    note("leaf_below")
     await sleep_async(3600)
 
 
 @workflow
 async def starts_afterwards() -> None:
     await asks_for_parent.run_async(current().workflow_id)
-    await leaf.start_async()
+    await leaf_below.start_async()
 
 
 def test_no_child_starts_after_the_answer_that_tells(quiet: Engine, database_url: str) -> None:
@@ -199,7 +199,7 @@ def test_no_child_starts_after_the_answer_that_tells(quiet: Engine, database_url
 @workflow
 async def ends_well() -> str:
     await write_stream_async("open", 1)
-    await leaf.start_async()
+    await leaf_below.start_async()
     ask_silently("w")
     return "a result"
 
@@ -207,7 +207,7 @@ async def ends_well() -> str:
 @workflow
 def ends_well_on_thread() -> str:
     write_stream("open", 1)
-    leaf.start()
+    leaf_below.start()
     ask_silently("w")
     return "a result"
 
@@ -215,7 +215,7 @@ def ends_well_on_thread() -> str:
 @workflow
 async def ends_badly() -> str:
     await write_stream_async("open", 1)
-    await leaf.start_async()
+    await leaf_below.start_async()
     ask_silently("w")
     raise ValueError
 
@@ -223,7 +223,7 @@ async def ends_badly() -> str:
 @workflow
 async def leaves_a_branch() -> str:
     await write_stream_async("open", 1)
-    forgotten.append(asyncio.create_task(leaf.start_async()))
+    forgotten.append(asyncio.create_task(leaf_below.start_async()))
     await sleep_async(0)
     ask_silently("w")
     return "a result"
@@ -279,13 +279,13 @@ def test_a_body_that_contradicts_its_records_is_cancelled_and_not_parked(quiet: 
 
 @workflow
 async def starts_many(count: int) -> None:
-    await asyncio.gather(*(leaf.start_async() for _ in range(count)))
+    await asyncio.gather(*(leaf_below.start_async() for _ in range(count)))
     await sleep_async(3600)
 
 
 @workflow
 async def starts_many_queued(count: int) -> None:
-    await asyncio.gather(*(leaf.options(queue="nobody").start_async() for _ in range(count)))
+    await asyncio.gather(*(leaf_below.options(queue="nobody").start_async() for _ in range(count)))
     await sleep_async(3600)
 
 
@@ -327,14 +327,14 @@ def blocks() -> None:
 
 
 @workflow
-def busy() -> None:
-    leaf.start()
+def busy_branches() -> None:
+    leaf_below.start()
     blocks()
 
 
 @workflow
 async def deaf() -> None:
-    await leaf.start_async()
+    await leaf_below.start_async()
     note("blocks")
     while True:
         try:
@@ -343,7 +343,7 @@ async def deaf() -> None:
             note("deaf")
 
 
-@pytest.mark.parametrize("flow", [busy, deaf])
+@pytest.mark.parametrize("flow", [busy_branches, deaf])
 def test_children_of_a_body_that_outlives_the_grace_are_cancelled(quiet: Engine, database_url: str, flow: Any) -> None:
     handle = quiet.start(flow.options(workflow_id="w"))
     eventually(lambda: "blocks" in noted())
@@ -352,11 +352,11 @@ def test_children_of_a_body_that_outlives_the_grace_are_cancelled(quiet: Engine,
     assert standing(database_url, "w") == []
 
 
-@pytest.mark.parametrize("flow", [starts_many, busy])
+@pytest.mark.parametrize("flow", [starts_many, busy_branches])
 def test_children_may_be_left(quiet: Engine, database_url: str, flow: Any) -> None:
     """By the request, and by the owner that carries it out: with a body that ends, and one that does not."""
     handle = quiet.start(flow.options(workflow_id="w"), *([3] if flow is starts_many else []))
-    eventually(lambda: "leaf" in noted() and ("blocks" in noted() or noted().count("leaf") == 3))
+    eventually(lambda: "leaf_below" in noted() and ("blocks" in noted() or noted().count("leaf_below") == 3))
     handle.cancel(children=False)
     ends_cancelled(quiet, "w")
     assert {status for _, status in standing(database_url, "w")} == {"running"}
@@ -385,7 +385,7 @@ def test_a_parked_workflow_is_ended_by_the_next_owner(quiet: Engine, database_ur
     with psycopg.connect(database_url) as session:
         session.execute(
             """INSERT INTO dbosflow.workflow (id, name, status, input, epoch, recoveries)
-               VALUES ('w', 'leaf', 'blocked', '{}', 4, 10)"""
+               VALUES ('w', 'leaf_below', 'blocked', '{}', 4, 10)"""
         )
     assert quiet.handle("w").cancel().outcome == "requested"
     ends_cancelled(quiet, "w")
@@ -394,7 +394,7 @@ def test_a_parked_workflow_is_ended_by_the_next_owner(quiet: Engine, database_ur
 
 @workflow
 async def waits_in_a_step() -> None:
-    await leaf.start_async()
+    await leaf_below.start_async()
     await held_step()
 
 

@@ -87,7 +87,7 @@ def parent_of_a_hanging_child() -> None:
 
 
 @workflow
-def quick() -> str:
+def quick_one() -> str:
     return "done"
 
 
@@ -98,7 +98,7 @@ def test_a_child_that_hangs_holds_nobody_else(database_url: str) -> None:
     with Engine(database_url, workflow_threads=2, grace=0.5) as engine:
         parent = engine.start(parent_of_a_hanging_child)
         assert hung.wait(PATIENCE)
-        assert [engine.run(quick) for _ in range(3)] == ["done"] * 3
+        assert [engine.run(quick_one) for _ in range(3)] == ["done"] * 3
         parent.cancel()
         eventually(lambda: parent.status().ended)
         hangs.set()
@@ -113,7 +113,7 @@ def meet() -> None:
 
 
 @workflow
-def sleeper() -> None:
+def waker() -> None:
     sleep(0.05)
     meet()  # all three at once, so each sleep has given its place up
 
@@ -129,12 +129,12 @@ def test_a_sleep_is_no_running_workflow(database_url: str) -> None:
     with Engine(database_url, workflow_threads=1, grace=0) as engine:
         for _ in range(20):
             engine.start(napper, 3600.0)
-        assert engine.run(quick) == "done"
+        assert engine.run(quick_one) == "done"
 
 
 def test_who_wakes_waits_for_a_place(database_url: str) -> None:
     with Engine(database_url, workflow_threads=3) as engine:
-        handles = [engine.start(sleeper) for _ in range(9)]
+        handles = [engine.start(waker) for _ in range(9)]
         for handle in handles:
             handle.result(timeout=PATIENCE)
 

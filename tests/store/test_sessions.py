@@ -254,7 +254,7 @@ def greet(name: str) -> str:
 
 
 @workflow
-def greeting(name: str) -> str:
+def greeting_in_a_session(name: str) -> str:
     """One of them."""
     return greet(name)
 
@@ -262,7 +262,7 @@ def greeting(name: str) -> str:
 def test_an_engine_works_where_everything_is_set_against_it(hostile_url: str) -> None:
     """Direct, and behind a pooler in session mode; also the second half, which reads what is on record."""
     with Engine(hostile_url) as engine:
-        engine.run(greeting.options(workflow_id="one"), "é")
+        engine.run(greeting_in_a_session.options(workflow_id="one"), "é")
     with closing(Refusing(hostile_url)) as between, Engine(between.url, executes=False) as engine:
         assert engine.list_steps("one")[0].output == "héllo 😀 é"
         assert engine.handle("one").info().created_at.year > 2000

@@ -1,0 +1,31 @@
+"""``python -m tests.oracle --programs 1000``: random programs with crashes, against the same as plain functions."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from dbosflow import Engine
+from tests.oracle.trial import attempt
+
+
+def main() -> int:
+    """Tries programs, and says what is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.oracle", description=__doc__)
+    parser.add_argument("--programs", type=int, default=100, help="how many (default: 100)")
+    parser.add_argument("--first", type=int, default=0, help="the seed of the first (default: 0)")
+    parser.add_argument("--url", help="a Postgres (default: an embedded one of its own)")
+    options = parser.parse_args()
+    began, wrong = time.monotonic(), 0
+    with Engine(options.url, grace=0) if options.url else Engine.ephemeral(grace=0) as engine:
+        for seed in range(options.first, options.first + options.programs):
+            for one in attempt(engine, seed):
+                wrong += 1
+                print(one, flush=True)
+    print(f"{options.programs} programs, {wrong} differences, {time.monotonic() - began:.0f} s")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,133 @@
+"""What a plan comes to, as plain functions have it: no engine, no tasks, no database. The oracle."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tests.oracle.plans import Plan
+
+Streams = dict[str, list[int]]
+
+
+@dataclass
+class Expected:
+    """What there is when a program has ended."""
+
+    result: list[Any] = field(default_factory=list)
+    streams: list[Streams] = field(default_factory=list)
+    """Of each workflow that ran, by key."""
+
+
+def doubled(number: int) -> int:
+    """What a step makes of a number."""
+    return 2 * number
+
+
+def written(number: int) -> list[int]:
+    """What a line writes to a stream."""
+    return list(range(number))
+
+
+def evaluate(plan: Plan) -> Expected:
+    """Carries a plan out."""
+    expected = Expected()
+    expected.result, _ = _workflow(plan, expected)
+    return expected
+
+
+def _workflow(plan: Plan, expected: Expected) -> tuple[list[Any], Streams]:
+    streams: Streams = {}
+    expected.streams.append(streams)
+    return _Branch(expected, streams, "").run(plan), streams
+
+
+class _Branch:
+    """One line of control. Each method is what a kind of line comes to."""
+
+    def __init__(self, expected: Expected, streams: Streams, name: str) -> None:
+        self._expected, self._streams, self._name = expected, streams, name
+        self._key = f"own{name}"
+        self._closed = False
+
+    def run(self, plan: Plan) -> list[Any]:
+        """What the lines come to, one after the other."""
+        return [getattr(self, kind)(number, *more, place=place) for place, (kind, number, *more) in enumerate(plan)]
+
+    # -- lines without lines of their own ----------------------------------------------------------------------------
+
+    def step(self, number: int, **_: Any) -> int:
+        return doubled(number)
+
+    flaky = step
+
+    def failing(self, number: int, **_: Any) -> str:
+        return f"ValueError: {number}"
+
+    def sleep(self, _number: int, **_: Any) -> str:
+        return "slept"
+
+    def late(self, _number: int, **_: Any) -> str:
+        return "too late"
+
+    def scoped(self, _number: int, **_: Any) -> str:
+        return "the body's"
+
+    def write(self, number: int, **_: Any) -> str:
+        return self._append([number])
+
+    def many(self, number: int, **_: Any) -> str:
+        return self._append(written(30 * number))
+
+    def _append(self, values: list[int]) -> str:
+        if self._closed:
+            return "refused"
+        self._streams.setdefault(self._key, []).extend(values)
+        return "written"
+
+    def flush(self, _number: int, **_: Any) -> str:
+        return "flushed"
+
+    def emitted(self, _number: int, **_: Any) -> list[int]:
+        return list(self._streams.get(self._key, []))
+
+    def close(self, _number: int, **_: Any) -> str:
+        self._closed = True
+        self._streams.setdefault(self._key, [])
+        return "closed"
+
+    def in_step(self, number: int, *, place: int) -> int:
+        self._streams[f"step{self._name}.{place}"] = written(number)
+        return number
+
+    # -- children ----------------------------------------------------------------------------------------------------
+
+    def call(self, _number: int, _async: bool, plan: Plan, **_: Any) -> list[Any]:  # noqa: FBT001
+        return _workflow(plan, self._expected)[0]
+
+    other_colour = by_id = engine = call
+
+    def start(self, _number: int, _async: bool, plan: Plan, **_: Any) -> list[Any]:  # noqa: FBT001
+        return [_workflow(plan, self._expected)[0], "succeeded", "ended"]
+
+    def read(self, _number: int, _async: bool, plan: Plan, **_: Any) -> list[int]:  # noqa: FBT001
+        return _workflow(plan, self._expected)[1].get("own", [])
+
+    def each(self, _number: int, _async: bool, plan: Plan, **_: Any) -> int:  # noqa: FBT001
+        return len(_workflow(plan, self._expected)[1].get("own", []))
+
+    def failing_child(self, number: int, _async: bool, plan: Plan, **_: Any) -> str:  # noqa: FBT001
+        _workflow(plan, self._expected)
+        return f"LookupError: {number}"
+
+    # -- branches ----------------------------------------------------------------------------------------------------
+
+    def gather(self, _number: int, plans: list[Plan], *, place: int) -> list[list[Any]]:
+        names = [f"{self._name}.{place}.{one}" for one in range(len(plans))]
+        return [_Branch(self._expected, self._streams, name).run(plan) for name, plan in zip(names, plans, strict=True)]
+
+    group = in_time = shield = race = gather
+
+    def children(self, _number: int, plans: list[Plan], **_: Any) -> list[list[Any]]:
+        return [_workflow(plan, self._expected)[0] for plan in plans]

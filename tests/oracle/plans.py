@@ -1,0 +1,50 @@
+"""Plans: random programs whose outcome follows from the plan alone, whatever is under way at what time.
+
+A plan is lines, a line is a list, so it travels as JSON: it is the argument of the workflow that carries it out. Each
+branch writes to streams of its own, and nothing that races is looked at before all of it is over.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+Line = list[Any]
+Plan = list[Line]
+
+LEAVES = (
+    *("step", "step", "flaky", "failing", "sleep", "late", "scoped"),
+    *("write", "write", "many", "flush", "emitted", "close", "in_step"),
+)
+"""Lines without lines of their own. Each has a number."""
+CHILDREN = ("call", "call", "other_colour", "start", "by_id", "engine", "read", "each", "failing_child")
+"""Lines with a plan for a child workflow."""
+BRANCHES = ("gather", "group", "in_time", "shield", "race", "children", "children")
+"""Lines of async plans, with plans for branches, or for children that are branches."""
+
+DEEPEST = 2
+
+
+def plan(seed: int) -> tuple[bool, Plan]:
+    """Whether the program of this seed is async, and its plan."""
+    chance = random.Random(seed)
+    is_async = chance.random() < 0.7
+    return is_async, _lines(chance, is_async, depth=0, most=6)
+
+
+def _lines(chance: random.Random, is_async: bool, *, depth: int, most: int = 3) -> Plan:  # noqa: FBT001
+    kinds: tuple[str, ...] = LEAVES
+    if depth < DEEPEST:
+        kinds = (*LEAVES, *CHILDREN, *((*BRANCHES, *BRANCHES) if is_async else ()))
+    return [_line(chance, chance.choice(kinds), is_async, depth) for _ in range(chance.randint(1, most))]
+
+
+def _line(chance: random.Random, kind: str, is_async: bool, depth: int) -> Line:  # noqa: FBT001
+    number = chance.randint(1, 5)
+    if kind in CHILDREN:
+        colours = {"call": is_async, "failing_child": is_async, "other_colour": not is_async}
+        of_async = colours.get(kind, chance.random() < 0.5)
+        return [kind, number, of_async, _lines(chance, of_async, depth=depth + 1)]
+    if kind in BRANCHES:
+        return [kind, number, [_lines(chance, True, depth=depth + 1) for _ in range(chance.randint(1, 3))]]
+    return [kind, number]

@@ -1,0 +1,332 @@
+"""The workflows that carry plans out, with what authors of workflows are given: one of each colour."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+from dbosflow import (
+    Engine,
+    Stream,
+    for_each,
+    for_each_async,
+    read_stream,
+    read_stream_async,
+    sleep,
+    sleep_async,
+    step,
+    workflow,
+    write_stream,
+)
+from dbosflow.errors import StreamClosedError
+from tests.oracle.expected import doubled, written
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Iterator
+
+NEVER = 60.0
+"""Seconds that nothing here takes."""
+
+ENGINE: list[Engine] = []
+"""The engine of the programs, as a global of theirs."""
+
+_chance = random.Random(0)
+"""How long steps take, and which attempts fail: that comes out otherwise each time."""
+_whose: ContextVar[str] = ContextVar("whose", default="the body's")
+
+
+@step
+def double(number: int) -> int:
+    return doubled(number)
+
+
+@step
+async def double_async(number: int) -> int:
+    await asyncio.sleep(_chance.choice([0, 0, 0.001, 0.003]))
+    return doubled(number)
+
+
+@step(max_attempts=20, interval=0.001)
+def flaky(number: int) -> int:
+    if _chance.random() < 0.4:
+        raise OSError
+    return doubled(number)
+
+
+@step
+def fail(number: int) -> None:
+    raise ValueError(number)
+
+
+@step
+def set_scope() -> None:
+    _whose.set("the step's")
+
+
+@step(max_attempts=20, interval=0.001)
+def write_in_step(key: str, number: int) -> int:
+    for value in written(number):
+        write_stream(key, value)
+        if _chance.random() < 0.1:
+            raise OSError
+    return number
+
+
+@workflow
+def carry_out(plan: list[Any], fails: int | None = None) -> list[Any]:
+    """A sync workflow that carries a plan out."""
+    result = _Sync().run(plan)
+    if fails is not None:
+        raise LookupError(fails)
+    return result
+
+
+@workflow
+async def carry_out_async(plan: list[Any], fails: int | None = None) -> list[Any]:
+    """An async one."""
+    result = await _Async("").run(plan)
+    if fails is not None:
+        raise LookupError(fails)
+    return result
+
+
+class _Sync:
+    """The body of a sync workflow. Each method carries out a kind of line."""
+
+    def __init__(self) -> None:
+        self._stream: Stream[int, Any] = Stream("own")
+
+    def run(self, plan: list[Any]) -> list[Any]:
+        """What the lines come to, one after the other."""
+        return [getattr(self, kind)(number, *more, place=place) for place, (kind, number, *more) in enumerate(plan)]
+
+    def step(self, number: int, **_: Any) -> int:
+        return double(number)
+
+    def flaky(self, number: int, **_: Any) -> int:
+        return flaky(number)
+
+    def failing(self, number: int, **_: Any) -> str:
+        try:
+            fail(number)
+        except ValueError as error:
+            return f"ValueError: {error}"
+        return "no error"
+
+    def sleep(self, number: int, **_: Any) -> str:
+        sleep(0.001 * number)
+        return "slept"
+
+    def late(self, number: int, **_: Any) -> str:
+        sleep(0.001 * number)  # nothing ends what a thread does
+        return "too late"
+
+    def scoped(self, _number: int, **_: Any) -> str:
+        set_scope()
+        return _whose.get()
+
+    def write(self, number: int, **_: Any) -> str:
+        return self._append([number])
+
+    def many(self, number: int, **_: Any) -> str:
+        return self._append(written(30 * number))
+
+    def _append(self, values: list[int]) -> str:
+        try:
+            self._stream.writer().write_many(values)
+        except StreamClosedError:
+            return "refused"
+        return "written"
+
+    def flush(self, _number: int, **_: Any) -> str:
+        self._stream.writer().flush()
+        return "flushed"
+
+    def emitted(self, _number: int, **_: Any) -> list[int]:
+        return self._stream.writer().emitted()
+
+    def close(self, _number: int, **_: Any) -> str:
+        self._stream.writer().close()
+        return "closed"
+
+    def in_step(self, number: int, *, place: int) -> int:
+        return write_in_step(f"step.{place}", number)
+
+    def call(self, _number: int, _async: bool, plan: Any, **_: Any) -> list[Any]:  # noqa: FBT001
+        return carry_out(plan)
+
+    def other_colour(self, _number: int, _async: bool, plan: Any, **_: Any) -> list[Any]:  # noqa: FBT001
+        return carry_out_async.run(plan)
+
+    def _child(self, of_async: bool) -> Any:  # noqa: FBT001
+        return carry_out_async if of_async else carry_out
+
+    def start(self, _number: int, of_async: bool, plan: Any, **_: Any) -> list[Any]:  # noqa: FBT001
+        handle = self._child(of_async).start(plan)
+        return [handle.result(), str(handle.status()), handle.cancel().outcome]
+
+    def by_id(self, _number: int, of_async: bool, plan: Any, **_: Any) -> list[Any]:  # noqa: FBT001
+        handle = self._child(of_async).start(plan)
+        info = handle.info()
+        result: list[Any] = ENGINE[0].handle(info.id, self._child(of_async)).result()
+        return result
+
+    def engine(self, _number: int, of_async: bool, plan: Any, **_: Any) -> list[Any]:  # noqa: FBT001
+        result: list[Any] = ENGINE[0].run(self._child(of_async), plan)
+        return result
+
+    def read(self, _number: int, of_async: bool, plan: Any, **_: Any) -> list[int]:  # noqa: FBT001
+        return list(read_stream(self._child(of_async).start(plan).workflow_id, "own"))
+
+    def each(self, _number: int, of_async: bool, plan: Any, **_: Any) -> int:  # noqa: FBT001
+        return for_each(read_stream(self._child(of_async).start(plan).workflow_id, "own"), double).count
+
+    def failing_child(self, number: int, _async: bool, plan: Any, **_: Any) -> str:  # noqa: FBT001
+        try:
+            carry_out(plan, number)
+        except LookupError as error:
+            return f"LookupError: {error}"
+        return "no error"
+
+
+class _Async:
+    """A branch of an async workflow. Each method carries out a kind of line."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+        self._stream: Stream[int, Any] = Stream(f"own{name}")
+
+    async def run(self, plan: list[Any]) -> list[Any]:
+        """What the lines come to, one after the other."""
+        return [
+            await getattr(self, kind)(number, *more, place=place) for place, (kind, number, *more) in enumerate(plan)
+        ]
+
+    async def step(self, number: int, **_: Any) -> int:
+        return await double_async(number)
+
+    async def flaky(self, number: int, **_: Any) -> int:
+        return await flaky.run_async(number)
+
+    async def failing(self, number: int, **_: Any) -> str:
+        try:
+            await fail.run_async(number)
+        except ValueError as error:
+            return f"ValueError: {error}"
+        return "no error"
+
+    async def sleep(self, number: int, **_: Any) -> str:
+        await sleep_async(0.001 * number)
+        return "slept"
+
+    async def late(self, number: int, **_: Any) -> str:
+        try:
+            async with asyncio.timeout(0.001 * number):
+                await sleep_async(NEVER)
+        except TimeoutError:
+            return "too late"
+        return "in time"
+
+    async def scoped(self, _number: int, **_: Any) -> str:
+        await set_scope.run_async()
+        return _whose.get()
+
+    async def write(self, number: int, **_: Any) -> str:
+        return await self._append([number])
+
+    async def many(self, number: int, **_: Any) -> str:
+        return await self._append(written(30 * number))
+
+    async def _append(self, values: list[int]) -> str:
+        try:
+            await self._stream.writer().write_many_async(values)
+        except StreamClosedError:
+            return "refused"
+        return "written"
+
+    async def flush(self, _number: int, **_: Any) -> str:
+        await self._stream.writer().flush_async()
+        return "flushed"
+
+    async def emitted(self, _number: int, **_: Any) -> list[int]:
+        return await self._stream.writer().emitted_async()
+
+    async def close(self, _number: int, **_: Any) -> str:
+        await self._stream.writer().close_async()
+        return "closed"
+
+    async def in_step(self, number: int, *, place: int) -> int:
+        return await write_in_step.run_async(f"step{self._name}.{place}", number)
+
+    # -- children ----------------------------------------------------------------------------------------------------
+
+    async def call(self, _number: int, _async: bool, plan: Any, **_: Any) -> list[Any]:  # noqa: FBT001
+        return await carry_out_async(plan)
+
+    async def other_colour(self, _number: int, _async: bool, plan: Any, **_: Any) -> list[Any]:  # noqa: FBT001
+        return await carry_out.run_async(plan)
+
+    def _child(self, of_async: bool) -> Any:  # noqa: FBT001
+        return carry_out_async if of_async else carry_out
+
+    async def start(self, _number: int, of_async: bool, plan: Any, **_: Any) -> list[Any]:  # noqa: FBT001
+        handle = await self._child(of_async).start_async(plan)
+        result = await handle.result_async()
+        return [result, str(await handle.status_async()), (await handle.cancel_async()).outcome]
+
+    async def by_id(self, _number: int, of_async: bool, plan: Any, **_: Any) -> list[Any]:  # noqa: FBT001
+        handle = await self._child(of_async).start_async(plan)
+        info = await handle.info_async()
+        result: list[Any] = await ENGINE[0].handle(info.id, self._child(of_async)).result_async()
+        return result
+
+    async def engine(self, _number: int, of_async: bool, plan: Any, **_: Any) -> list[Any]:  # noqa: FBT001
+        result: list[Any] = await ENGINE[0].run_async(self._child(of_async), plan)
+        return result
+
+    async def read(self, _number: int, of_async: bool, plan: Any, **_: Any) -> list[int]:  # noqa: FBT001
+        handle = await self._child(of_async).start_async(plan)
+        return [item.value async for item in read_stream_async(handle.workflow_id, "own") if not item.closed]
+
+    async def each(self, _number: int, of_async: bool, plan: Any, **_: Any) -> int:  # noqa: FBT001
+        handle = await self._child(of_async).start_async(plan)
+        return (await for_each_async(read_stream_async(handle.workflow_id, "own"), double)).count
+
+    async def failing_child(self, number: int, _async: bool, plan: Any, **_: Any) -> str:  # noqa: FBT001
+        try:
+            await carry_out_async(plan, number)
+        except LookupError as error:
+            return f"LookupError: {error}"
+        return "no error"
+
+    # -- branches ----------------------------------------------------------------------------------------------------
+
+    def _branches(self, plans: list[Any], place: int) -> Iterator[Coroutine[Any, Any, list[Any]]]:
+        return (_Async(f"{self._name}.{place}.{one}").run(plan) for one, plan in enumerate(plans))
+
+    async def gather(self, _number: int, plans: list[Any], *, place: int) -> list[Any]:
+        return list(await asyncio.gather(*self._branches(plans, place)))
+
+    async def group(self, _number: int, plans: list[Any], *, place: int) -> list[Any]:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one) for one in self._branches(plans, place)]
+        return [task.result() for task in tasks]
+
+    async def in_time(self, _number: int, plans: list[Any], *, place: int) -> list[Any]:
+        async with asyncio.timeout(NEVER):
+            return [await asyncio.wait_for(one, NEVER) for one in self._branches(plans, place)]
+
+    async def shield(self, _number: int, plans: list[Any], *, place: int) -> list[Any]:
+        return [await asyncio.shield(one) for one in self._branches(plans, place)]
+
+    async def race(self, _number: int, plans: list[Any], *, place: int) -> list[Any]:
+        """Who wins is timing, and nobody looks."""
+        tasks = [asyncio.create_task(one) for one in self._branches(plans, place)]
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return [await task for task in tasks]
+
+    async def children(self, _number: int, plans: list[Any], **_: Any) -> list[Any]:
+        """Recursion: a branch has the name of the workflow that it calls, as the child has in its parent."""
+        return list(await asyncio.gather(*(carry_out_async(plan) for plan in plans)))

@@ -1,0 +1,21 @@
+"""Random programs come to what the same programs come to as plain functions, undisturbed and with crashes.
+
+A sweep compares a crash with an undisturbed run, so it does not see what is wrong in both. This does.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from dbosflow import Engine
+from tests.oracle.trial import attempt
+
+PROGRAMS = 24
+PARTS = 4
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_random_programs_are_what_they_are_as_plain_functions(database_url: str, part: int) -> None:
+    with Engine(database_url, grace=0) as engine:
+        for seed in range(part, PROGRAMS, PARTS):
+            assert attempt(engine, seed) == []

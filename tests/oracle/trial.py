@@ -1,0 +1,102 @@
+"""Carries a plan out on an engine, undisturbed and with crashes, and says what is otherwise than the oracle has it."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from dbosflow import WorkflowStatus
+from dbosflow.testing.points import CrashPoint, Operation
+from dbosflow.testing.rig import Trap, rig_of
+from tests.oracle import programs
+from tests.oracle.expected import Expected, evaluate
+from tests.oracle.plans import plan
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dbosflow import Engine
+    from dbosflow._runtime.batch import Batch
+
+LONGEST = 60.0
+"""Seconds that one execution may take."""
+
+
+class CrashAtBatch(Trap):
+    """A crash at the batch of that number, whatever is in it: before it is sent, or once it is durable."""
+
+    def __init__(self, number: int, *, after: bool) -> None:
+        super().__init__(CrashPoint(Operation("", ""), "after" if after else "before"))
+        self.number = number
+        self.seen = 0
+
+    def springs(self, batch: Batch, *, written: bool) -> bool:
+        """Whether this is the moment."""
+        if written != (self.point.when == "after"):
+            return False
+        self.seen += 1
+        self.sprung = self.sprung or self.seen == self.number
+        return self.seen == self.number
+
+    def __str__(self) -> str:
+        return f"a crash {self.point.when} batch {self.number}"
+
+
+def attempt(engine: Engine, seed: int, *, crashes: int = 2) -> list[str]:
+    """What is wrong with the program of a seed: undisturbed, and twice with crashes at random batches."""
+    is_async, lines = plan(seed)
+    expected, chance = evaluate(lines), random.Random(seed)
+    counting = CrashAtBatch(0, after=True)
+    wrong = _execute(engine, is_async, lines, expected, [counting])
+    for _ in range(2):
+        numbers = sorted(chance.randint(1, max(counting.seen, 1)) for _ in range(crashes))
+        traps = [CrashAtBatch(number, after=chance.random() < 0.5) for number in numbers]
+        wrong += _execute(engine, is_async, lines, expected, traps)
+    return [f"program {seed}, {one}" for one in wrong]
+
+
+def _execute(
+    engine: Engine,
+    is_async: bool,  # noqa: FBT001 (one of two functions)
+    lines: list[Any],
+    expected: Expected,
+    traps: list[CrashAtBatch],
+) -> list[str]:
+    programs.ENGINE[:] = [engine]
+    body = programs.carry_out_async if is_async else programs.carry_out
+    where = " and ".join(str(trap) for trap in traps if trap.number) or "undisturbed"
+    with ExitStack() as set_up:
+        for trap in traps:
+            set_up.enter_context(rig_of(engine).trap(trap))
+        handle = engine.start(body.options(workflow_id=uuid4().hex), lines)
+        try:
+            result: Any = handle.result(timeout=LONGEST)
+        except Exception as error:  # noqa: BLE001 (any is a finding)
+            return [f"{where}: {type(error).__name__}: {error}"]
+    wrong = [] if result == expected.result else [f"{where}: gave {result}, not {expected.result}"]
+    wrong += [f"{where}: {one}" for one in _compare(engine, expected)]
+    engine.prune(older_than=0)
+    return wrong
+
+
+def _compare(engine: Engine, expected: Expected) -> Iterator[str]:
+    found = engine.list_workflows(limit=1000)
+    try:  # a child that was only read from may take a little longer
+        eventually(lambda: all(engine.handle(one.id).status().ended for one in found))
+    except AssertionError:
+        yield f"it has ended, and there still are {engine.list_workflows(status=WorkflowStatus.RUNNING)}"
+        return
+    if len(found) != len(expected.streams):
+        yield f"there are {len(found)} workflows, not {len(expected.streams)}"
+    there: Counter[tuple[str, tuple[int, ...]]] = Counter()
+    for one in found:
+        for stream in engine.streams.list(one.id):
+            values, _ = engine.read_stream(one.id, stream.key, view="committed").read_all()
+            there[stream.key, tuple(values)] += 1
+    wanted = Counter((key, tuple(values)) for streams in expected.streams for key, values in streams.items())
+    if there != wanted:
+        yield f"its streams hold {there - wanted}, and should hold {wanted - there}"
