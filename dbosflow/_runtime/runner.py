@@ -357,6 +357,9 @@ class Runner:
                     connection, self._settings.schema, workflow_id=workflow_id, worker_id=self._lane.id, epoch=run.epoch
                 )
             histories = await self._histories.read([workflow_id])
+        except (psycopg.Error, DbosflowError, OSError) as error:
+            logger.warning("workflow %s begins its new pass a little later: %s", workflow_id, error)  # by the claimer
+            epoch, histories = None, {}
         finally:
             self._coming.discard(workflow_id)
         if epoch is None or self._closing:

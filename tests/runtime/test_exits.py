@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dbosflow._runtime.exits import Contained, is_signal
+from dbosflow._runtime.operations import is_outcome, running_task
+from dbosflow._runtime.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,3 +122,39 @@ def test_a_contained_coroutine_ends_its_task_only() -> None:
         return "went on"
 
     assert asyncio.run(main()) == "went on"
+
+
+def test_a_coroutine_that_is_thrown_away_has_no_outcome() -> None:
+    """Whoever closes it raises ``GeneratorExit`` in it, as its own code may: only that one is in its own task."""
+
+    async def main() -> tuple[bool, bool, bool]:
+        own = running_task()
+        other = asyncio.create_task(asyncio.sleep(0))
+        await other
+        return tuple(is_outcome(GeneratorExit(), task) for task in (own, other, None))  # type: ignore[return-value]
+
+    assert asyncio.run(main()) == (True, False, False)
+    assert is_outcome(GeneratorExit(), None)
+
+
+def test_a_service_outlives_what_it_meets() -> None:
+    """Whatever that is: a service that ended would be missed by everybody, and by nobody at once."""
+    met: list[BaseException] = [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), ValueError()]
+
+    class Meeting(Service):
+        async def work_once(self) -> bool:
+            if met:
+                raise met.pop()
+            done.set()
+            return False
+
+    done = asyncio.Event()
+
+    async def main() -> None:
+        service = Meeting("meeting", interval=None)
+        service.open()
+        async with asyncio.timeout(10):
+            await done.wait()
+        await service.close()
+
+    asyncio.run(main())

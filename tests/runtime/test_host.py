@@ -169,3 +169,25 @@ def test_a_loop_that_ends_all_the_same_tells_whoever_waits(caplog: pytest.LogCap
     call()
     asyncio.run(awaits())
     running.stop()
+
+
+def test_a_loop_of_the_programs_that_is_over_tells_whoever_waits() -> None:
+    """Its program has ended without closing the engine: threads that wait hear it, and so does who comes later."""
+    running, begun = Host(), threading.Event()
+
+    async def waits() -> None:
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def main() -> Future[Any]:
+        running.attach()
+        waiting = pool.submit(running.call, "wait_async", waits)
+        await asyncio.to_thread(begun.wait, 10)
+        return waiting
+
+    with ThreadPoolExecutor(2) as pool:
+        waiting = asyncio.run(main())
+        with pytest.raises(EngineClosedError, match="loop has ended"):
+            waiting.result(timeout=10)
+        with pytest.raises(EngineClosedError):
+            running.call("wait_async", waits)

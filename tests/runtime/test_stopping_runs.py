@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -12,6 +13,7 @@ from dbosflow import Engine, for_each_async, step, workflow, write_stream_async
 from dbosflow._runtime import journal as journal_module
 from dbosflow._runtime.tables import Tables
 from dbosflow._store import step as step_store
+from dbosflow._store import workflow as workflow_store
 from dbosflow._store.batch import write_batch
 from dbosflow._store.notify import queue_topic
 from dbosflow.errors import SerializationError
@@ -373,3 +375,41 @@ def test_closing_lets_a_step_finish_and_starts_nothing_after_it(database_url: st
         assert bodies == ["wait", "refund"]
 
     asyncio.run(main())
+
+
+def test_a_reload_that_the_database_has_no_answer_for_comes_later(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The claimer finds that nobody runs the workflow; nothing is left of the one that failed, and nobody complains."""
+    renew, failures = workflow_store.renew_epoch, 1
+
+    async def fail(*args: Any, **which: Any) -> Any:
+        nonlocal failures
+        failures -= 1
+        if failures >= 0:
+            raise psycopg.OperationalError("lost")
+        return await renew(*args, **which)
+
+    async def main() -> None:
+        global began, go_on, bodies, let_go
+        began, go_on, bodies, let_go = asyncio.Queue(), asyncio.Event(), [], []
+        async with asyncio.timeout(60), Engine(database_url, safety_poll=0.2) as engine:
+            handle = await engine.start_async(reloaded_later.options(workflow_id="w"), 7)
+            assert await began.get() == 7
+            core: Any = engine._open_core
+            runner = core.executor.runner
+            monkeypatch.setattr(workflow_store, "renew_epoch", fail)
+            runner.moved(runner._runs["w"])
+            assert await began.get() == 7
+            go_on.set()
+            assert await handle.result_async(30) == 7
+            assert failures == 0
+
+    asyncio.run(main())
+    gc.collect()
+    assert [text for name, _, text in caplog.record_tuples if name == "asyncio"] == []
+
+
+@workflow
+async def reloaded_later(value: int) -> int:
+    return await wait(value)
