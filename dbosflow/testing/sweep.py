@@ -11,17 +11,18 @@ from uuid import uuid4
 
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow.engine import Engine
-from dbosflow.testing.clock import MovableClock
 from dbosflow.testing.points import START, WHEN, CrashPoint
 from dbosflow.testing.rig import Trap, bridged, core_of, rig_of
 from dbosflow.testing.server import fresh_database
 from dbosflow.testing.transcript import Memory, Transcript, differences
+from dbosflow.testing.undisturbed import Progress, Undisturbed, skipping
 from dbosflow.workflows import spec_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from dbosflow.testing.transcript import Ended
+    from dbosflow.testing.undisturbed import Errors
     from dbosflow.workflows import Workflow, WorkflowSpec
 
 P = ParamSpec("P")
@@ -38,6 +39,8 @@ class CrashReport:
     """What the workflow and its children make durable, in the order of the undisturbed run."""
     points: int
     """How many crashes there were, each followed by a takeover and a comparison."""
+    outcome: str
+    """How the undisturbed run ended, in words: ``gave 3``, or ``failed with ValueError: no``."""
     missed: tuple[str, ...]
     """Crash points that a later execution did not come by, since it took another, equally good way."""
     not_compared: tuple[str, ...]
@@ -50,15 +53,26 @@ def assert_crash_safe(
 ) -> CrashReport: ...
 @overload
 def assert_crash_safe(
-    workflow: Workflow[..., Any, Any] | WorkflowSpec[..., Any], /, *args: Any, engine: Engine, **kwargs: Any
+    workflow: Workflow[..., Any, Any] | WorkflowSpec[..., Any],
+    /,
+    *args: Any,
+    engine: Engine,
+    expects: Errors | None = None,
+    **kwargs: Any,
 ) -> CrashReport: ...
-def assert_crash_safe(workflow: Any, /, *args: Any, engine: Any = None, **kwargs: Any) -> CrashReport:
+@overload
+def assert_crash_safe(
+    workflow: Workflow[..., Any, Any] | WorkflowSpec[..., Any], /, *args: Any, expects: Errors, **kwargs: Any
+) -> CrashReport: ...
+def assert_crash_safe(
+    workflow: Any, /, *args: Any, engine: Any = None, expects: Any = None, **kwargs: Any
+) -> CrashReport:
     """Runs a workflow undisturbed, then once for each crash that can meet it, and compares; gives a report.
 
     See :func:`assert_crash_safe_async`, its awaitable twin.
     """
     refuse_on_loop("await assert_crash_safe_async(...)")
-    return asyncio.run(_assert_crash_safe(workflow, args, kwargs, engine))
+    return asyncio.run(_assert_crash_safe(workflow, args, kwargs, engine, expects))
 
 
 @overload
@@ -67,9 +81,20 @@ async def assert_crash_safe_async(
 ) -> CrashReport: ...
 @overload
 async def assert_crash_safe_async(
-    workflow: Workflow[..., Any, Any] | WorkflowSpec[..., Any], /, *args: Any, engine: Engine, **kwargs: Any
+    workflow: Workflow[..., Any, Any] | WorkflowSpec[..., Any],
+    /,
+    *args: Any,
+    engine: Engine,
+    expects: Errors | None = None,
+    **kwargs: Any,
 ) -> CrashReport: ...
-async def assert_crash_safe_async(workflow: Any, /, *args: Any, engine: Any = None, **kwargs: Any) -> CrashReport:
+@overload
+async def assert_crash_safe_async(
+    workflow: Workflow[..., Any, Any] | WorkflowSpec[..., Any], /, *args: Any, expects: Errors, **kwargs: Any
+) -> CrashReport: ...
+async def assert_crash_safe_async(
+    workflow: Any, /, *args: Any, engine: Any = None, expects: Any = None, **kwargs: Any
+) -> CrashReport:
     """Runs a workflow undisturbed, then once for each crash that can meet it, and compares.
 
     A crash comes at each of its durable operations and its children's: before the statement that carries it is sent,
@@ -85,27 +110,29 @@ async def assert_crash_safe_async(workflow: Any, /, *args: Any, engine: Any = No
     Args:
         workflow: the workflow, or its ``options(...)``, of which the workflow id is not used.
         args: its arguments.
-        engine: an open engine that executes. By default one on a fresh database of an embedded server, whose clock
-            skips sleeps and the pauses between attempts, and which serves the queues of the workflow's children. A
-            crash ends all that runs on the engine.
-        kwargs: its arguments by name; one named ``engine`` must go by position.
+        engine: an open engine that executes. By default one on a fresh database of an embedded server, which serves the
+            queues of the workflow's children. A crash ends all that runs on the engine, and its clock skips durable
+            sleeps and the pauses between attempts meanwhile.
+        expects: the exceptions, one class or several, with one of which the workflow is to fail.
+        kwargs: its arguments by name; those named ``engine`` and ``expects`` must go by position.
 
     Returns:
-        How many crashes there were, and at what.
+        How many crashes there were, and at what; and how the undisturbed run ended.
 
     Raises:
-        AssertionError: something differs; it names the operation, the kind of crash, and both values.
+        AssertionError: something differs; it names the operation, the kind of crash, and both values. Or the
+            undisturbed run failed, and ``expects`` does not say so.
     """
-    return await _assert_crash_safe(workflow, args, kwargs, engine)
+    return await _assert_crash_safe(workflow, args, kwargs, engine, expects)
 
 
 async def _assert_crash_safe(
-    workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any], engine: Engine | None
+    workflow: Any, args: tuple[Any, ...], kwargs: dict[str, Any], engine: Engine | None, expects: Errors | None
 ) -> CrashReport:
     if engine is not None:
-        return await _Sweep(engine, spec_of(workflow), args, kwargs, is_own=False).run()
+        return await _Sweep(engine, spec_of(workflow), args, kwargs, is_own=False).run(expects)
     async with _own_engine() as own:
-        return await _Sweep(own, spec_of(workflow), args, kwargs, is_own=True).run()
+        return await _Sweep(own, spec_of(workflow), args, kwargs, is_own=True).run(expects)
 
 
 @asynccontextmanager
@@ -114,7 +141,6 @@ async def _own_engine() -> AsyncIterator[Engine]:
     with contextlib.ExitStack() as resources:
         url = await asyncio.to_thread(resources.enter_context, fresh_database())
         async with Engine(url, grace=0.0, compact_every=None) as engine:
-            MovableClock(skips=True).install(engine)
             yield engine
 
 
@@ -139,22 +165,29 @@ class _Sweep:
         self._is_own = is_own
         self._memory = Memory()
         self._served: dict[str, asyncio.Task[None]] = {}
+        self._undisturbed: Undisturbed | None = None
+        self._progress = Progress(spec)
 
-    async def run(self) -> CrashReport:
+    async def run(self, expects: Errors | None) -> CrashReport:
         """Runs it undisturbed, twice, and then with each crash."""
         try:
-            return await self._run()
+            with skipping(self._rig):
+                return await self._run(expects)
         finally:
+            self._progress.over()
             for task in self._served.values():
                 task.cancel()
             await asyncio.gather(*self._served.values(), return_exceptions=True)
 
-    async def _run(self) -> CrashReport:
+    async def _run(self, expects: Errors | None) -> CrashReport:
         what = f"workflow {self._spec.definition.name!r}"
         transcript, first = await self._execute(None)
         if blocked := [f"{name!r}: {ended.error}" for name, ended in first.items() if ended.status == "blocked"]:
             msg = f"{what} is parked as blocked without any crash: {'; '.join(blocked)}"
             raise AssertionError(msg)
+        outcome = self._undisturbed
+        assert outcome is not None
+        outcome.check(expects)
         again, second = await self._execute(None)
         found = differences(first, second)
         restless = {place for place in found if place[1] is not None and place[1].is_step}
@@ -162,7 +195,9 @@ class _Sweep:
         points = [CrashPoint(operation, when) for operation in transcript.operations for when in WHEN]
         points = [point for point in points if point.operation.key != START or point.when == "after"]
         missed: list[str] = []
-        for point in points:
+        self._progress.begun(outcome, len(points))
+        for number, point in enumerate(points, 1):
+            self._progress.crash(number, len(points), point)
             trap = Trap(point)
             transcript, ended = await self._execute(trap)
             if not trap.sprung:
@@ -175,6 +210,7 @@ class _Sweep:
         return CrashReport(
             operations=tuple(dict.fromkeys(str(point.operation) for point in points)),
             points=len(points) - len(missed),
+            outcome=str(outcome),
             missed=tuple(missed),
             not_compared=tuple(
                 f"{source.key!r} of workflow {name!r}" for name, source in restless if source is not None
@@ -196,6 +232,8 @@ class _Sweep:
                 async with asyncio.timeout(PATIENCE):
                     await self._engine.start_async(spec, *self._args, **self._kwargs)
                     ended = await bridged(self._engine, transcript.ended(self._core))
+                    if self._undisturbed is None:
+                        self._undisturbed = await self._outcome(workflow_id)
             except TimeoutError:
                 where = "undisturbed" if trap is None else f"with {trap.point}"
                 msg = f"workflow {self._spec.definition.name!r}, {where}, has not ended within {PATIENCE:g} s"
@@ -203,6 +241,15 @@ class _Sweep:
         if self._is_own:  # ids that the workflow chose for its children are free again
             await self._engine.prune_async(older_than=0)
         return transcript, ended
+
+    async def _outcome(self, workflow_id: str) -> Undisturbed:
+        what = f"workflow {self._spec.definition.name!r}"
+        try:
+            return Undisturbed(what, await self._engine.handle(workflow_id).result_async(), None)
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return Undisturbed(what, None, error)
 
     def _serve(self, queue: str) -> None:
         """Runs the work of a queue that a child was given to. Called on the engine's loop."""

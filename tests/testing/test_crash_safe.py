@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
+import logging
 import random
 import re
+import sys
 import time
 from typing import Any
 
 import pytest
 
-from dbosflow import Engine, current, run_step_async, sleep_async, step, workflow, write_stream_async
-from dbosflow.testing import CrashReport, assert_crash_safe, assert_crash_safe_async
+from dbosflow import Engine, current, run_step_async, sleep, sleep_async, step, workflow, write_stream_async
+from dbosflow.testing import CrashReport, MovableClock, assert_crash_safe, assert_crash_safe_async
 from dbosflow.testing.sweep import _Sweep
 from tests.support import eventually
 from tests.testing import safe_programs as safe
@@ -38,7 +41,6 @@ attempts: dict[str, int] = {}
         (safe.kit_sleeps, (), 11),
         (safe.kit_gives_up, (), 7),
         (safe.kit_cancels, (), 9),
-        (safe.kit_fails, (1,), 7),
     ],
     ids=lambda one: getattr(getattr(one, "definition", None), "name", None),
 )
@@ -61,9 +63,60 @@ def test_the_report_names_every_durable_operation() -> None:
             "the end of workflow 'kit_child'",
         ),
         points=7,
+        outcome="gave 2",
         missed=(),
         not_compared=(),
     )
+
+
+def test_a_workflow_that_fails_undisturbed_passes_only_where_that_is_expected() -> None:
+    """It fails the same with each crash, which shows little of a workflow that was to succeed."""
+    with pytest.raises(AssertionError, match=r"'kit_fails' failed with FlakyError: no 2.*expects=FlakyError") as caught:
+        assert_crash_safe(safe.kit_fails, 1)
+    assert isinstance(caught.value.__cause__, safe.FlakyError)
+    for expected in (safe.FlakyError, (KeyError, Exception)):
+        report = assert_crash_safe(safe.kit_fails, 1, expects=expected)
+        assert (report.points, report.outcome) == (7, "failed with FlakyError: no 2")
+    with pytest.raises(AssertionError, match=r"was to fail with KeyError; .*it failed with FlakyError"):
+        assert_crash_safe(safe.kit_fails, 1, expects=KeyError)
+    with pytest.raises(AssertionError, match=r"'kit_child' was to fail with KeyError; .*it gave 2"):
+        assert_crash_safe(safe.kit_child, 1, expects=KeyError)
+
+
+@workflow
+def sleeps_long(seconds: int) -> str:
+    sleep(seconds)
+    return "rested"
+
+
+def test_nobody_waits_for_a_sleep_on_any_engine(engine: Engine, database_url: str) -> None:
+    """On one whose clock a test moves, one without, and its own; afterwards the clocks are what they were."""
+    clock = MovableClock()
+    clock.install(engine)
+    assert assert_crash_safe(sleeps_long, 86400, engine=engine).outcome == 'gave "rested"'
+    assert not clock.skips
+    with Engine(database_url, grace=0.0) as other:
+        assert_crash_safe(sleeps_long, 86400, engine=other)
+        handle = other.start(sleeps_long, 86400)
+        eventually(lambda: other.list_steps(handle.workflow_id))
+        assert handle.status() == "running"
+        handle.cancel()
+    assert_crash_safe(sleeps_long, 86400)
+
+
+def test_it_says_how_far_it_is(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the log, and on a terminal in one line, which is gone in the end."""
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True  # type: ignore[method-assign]
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with caplog.at_level(logging.INFO, "dbosflow.testing"):
+        assert_crash_safe(safe.kit_child, 1)
+    said = [text for text in caplog.messages if "'kit_child'" in text and "crash" in text]
+    assert said[0] == "workflow 'kit_child' gave 2; now with 7 crashes, one at a time"
+    assert said[1].startswith("workflow 'kit_child', crash 1 of 7: a crash after the start")
+    assert len(said) == 8
+    shown = terminal.getvalue().split("\r\x1b[K")
+    assert shown == ["", *[f"kit_child: crash {number} of 7" for number in range(1, 8)], ""]
 
 
 def test_it_works_on_a_given_engine_and_leaves_its_other_workflows_alone(engine: Engine) -> None:

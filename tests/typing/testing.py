@@ -26,6 +26,9 @@ def blocking(engine: Engine) -> None:
     assert_type(assert_crash_safe(async_flow, 1), CrashReport)
     assert_type(assert_crash_safe(sync_flow.options(priority=1), 1), CrashReport)
     assert_type(assert_crash_safe(sync_flow, 1, engine=engine), CrashReport)
+    assert_type(assert_crash_safe(sync_flow, 1, expects=ValueError), CrashReport)
+    assert_type(assert_crash_safe(sync_flow, 1, engine=engine, expects=(KeyError, OSError)), CrashReport)
+    assert_crash_safe(sync_flow, 1, expects="no class")  # type: ignore[call-arg]
     assert_crash_safe(sync_flow, "not an int")  # type: ignore[call-overload]
     assert_crash_safe(sync_flow)  # type: ignore[call-overload]
     assert_crash_safe(sync_flow, 1, engine="no engine")  # type: ignore[call-arg]
