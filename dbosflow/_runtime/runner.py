@@ -226,6 +226,7 @@ class Runner:
                 previous.freed = None  # the slot is that of the new pass, whenever the old one ends
             self._stop(previous, "the workflow was taken over by a newer pass")
         self._runs[workflow_id] = run
+        _tell(run, "begins at epoch %d", epoch)
         if isinstance(history, Exception):  # without its records it would begin anew
             msg = f"its records cannot be read: {type(history).__name__}: {history}"
             run.contradiction = NonDeterminismError(workflow_id, msg)
@@ -239,6 +240,7 @@ class Runner:
 
     def ended(self, run: Run, ending: Ending) -> None:
         """The end of ``run`` is durable."""
+        _tell(run, "is %s after %.3f s", ending.status, run.age)
         if ending.status.ended and run.blocks >= SCATTERED and self.when_scattered is not None:
             self.when_scattered(run.workflow_id)
         self._settle(run, ending)
@@ -447,3 +449,10 @@ class Runner:
             logger.warning("%d workflows are handed over a little later: %s", len(runs), error)  # with the lane
         else:
             self._announce(map(queue_topic, queues))
+
+
+def _tell(run: Run, what: str, *values: object) -> None:
+    """Says in the log what becomes of a run."""
+    if logger.isEnabledFor(logging.DEBUG):
+        ids = {"workflow_id": run.workflow_id, "workflow_name": run.definition.name}
+        logger.debug(f"workflow %s (%s) {what}", *ids.values(), *values, extra=ids)  # noqa: G004 (only the constant part)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import psycopg
 
-from dbosflow.cli import console, demo, doctor, health, migrate, prune, replay, stream, worker, workflow
+from dbosflow.cli import console, demo, doctor, health, logs, migrate, prune, replay, stream, worker, workflow
 from dbosflow.config import VERSION
 from dbosflow.errors import DbosflowError
 
@@ -36,8 +36,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status."""
     parser = _parser()
     args = parser.parse_args(arguments)
-    _set_up_logging(
-        verbose=args.verbose, is_service=args.command == "worker", is_one_of_many=getattr(args, "supervised", False)
+    logs.set_up(
+        verbose=args.verbose,
+        is_service=args.command == "worker",
+        is_one_of_many=getattr(args, "supervised", False),
+        in_json=getattr(args, "log_format", "text") == "json",
     )
     console.prepare()
     in_json = getattr(args, "json", False)
@@ -88,14 +91,3 @@ def _parser() -> argparse.ArgumentParser:
     for command in (demo, worker, migrate, workflow, stream, replay, prune, health, doctor):
         command.add_to(commands)
     return parser
-
-
-def _set_up_logging(*, verbose: bool, is_service: bool, is_one_of_many: bool) -> None:
-    level = logging.INFO if verbose or is_service else logging.WARNING
-    who = "[%(process)d] " if is_one_of_many else ""
-    form = f"%(asctime)s {who}%(levelname)-7s %(name)s: %(message)s"
-    logging.basicConfig(stream=sys.stderr, level=level, format=form, datefmt="%H:%M:%S")
-    # alembic tells how it does what the migration's own line says.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
-    if verbose:
-        logging.getLogger("dbosflow").setLevel(logging.DEBUG)

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import json
 import logging
-import sys
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client, record_of
+from dbosflow.cli.modules import load_workflows
 from dbosflow.cli.options import add_command, add_database, add_json, whole_number
-from dbosflow.cli.worker import load_workflows
 from dbosflow.definitions import registry
 from dbosflow.errors import WorkflowNotFoundError
 from dbosflow.filters import WorkflowFilter
@@ -95,7 +93,6 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    sys.path.insert(0, str(Path.cwd()))
     load_workflows(args.module)
     with client(args) as engine, _quiet(verbose=args.verbose):
         chosen = [_info(engine, one) for one in args.ids] if args.ids else _newest(engine, args)

@@ -5,17 +5,14 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import importlib
 import logging
 import os
 import signal
-import sys
-import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from dbosflow.cli import console
 from dbosflow.cli.database import check_has_url, embedded_directory
+from dbosflow.cli.modules import MODULE_HELP, load_workflows
 from dbosflow.cli.options import add_command, add_database, whole_number
 from dbosflow.cli.program import dbosflow_command, tell_at_eof
 from dbosflow.cli.supervisor import HOPELESS, Supervisor
@@ -23,11 +20,10 @@ from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_QUEUE, Settings
 from dbosflow.definitions import registry
 from dbosflow.engine import Engine
 from dbosflow.errors import ConfigurationError, SchemaError
-from dbosflow.workflows import Workflow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
+    from pathlib import Path
 
     from dbosflow.cli.options import Commands
 
@@ -40,8 +36,8 @@ Run the workflows of these modules: those that wait in the queues, and those
 that a dead worker left behind. Start as many workers as you like, on as many
 machines as you like; they need nothing but the database in common.
 
-Modules are looked for in the current directory first. SIGTERM or Ctrl-C lets
-running steps finish for up to {Settings().grace:g} s and hands the workflows over; a second
+Modules are looked for in the current directory first, and in its src. SIGTERM or
+Ctrl-C lets running steps finish for up to {Settings().grace:g} s and hands the workflows over; a second
 one quits at once.
 
 With --processes it is a supervisor of so many worker processes: it passes
@@ -52,9 +48,7 @@ it is one, too, which also reaps orphans; then it ends when its worker does."""
 def add_to(commands: Commands) -> None:
     """Adds the command."""
     parser = add_command(commands, "worker", _run, help="run the workflows of some modules", description=_DESCRIPTION)
-    parser.add_argument(
-        "modules", nargs="+", metavar="MODULE", help="a module that defines or imports workflows, like myapp.workflows"
-    )
+    parser.add_argument("modules", nargs="+", metavar="MODULE", help=MODULE_HELP)
     parser.add_argument(
         "--queue",
         action="append",
@@ -79,6 +73,12 @@ def add_to(commands: Commands) -> None:
         "--uvloop",
         action="store_true",
         help="run on uvloop, a faster event loop; it comes with the extra: pip install 'dbosflow[uvloop]'",
+    )
+    parser.add_argument(
+        "--log-format",
+        choices=("text", "json"),
+        default="text",
+        help="write the log as lines for people, or as a JSON object a line (default: %(default)s)",
     )
     # For a parent that may be killed: its end of the pipe closes with it.
     parser.add_argument("--until-eof", action="store_true", help="stop, too, when standard input ends")
@@ -112,6 +112,7 @@ def _command(args: argparse.Namespace) -> list[str]:
     options += ["--embedded"] if args.embedded else []
     options += [f"--data-dir={args.data_dir}"] if args.data_dir is not None else []
     options += ["--uvloop"] if args.uvloop else []
+    options += [f"--log-format={args.log_format}"]
     options += ["--verbose"] if args.verbose else []
     return [*dbosflow_command(), "worker", *options, *args.modules]
 
@@ -127,9 +128,7 @@ def _run_supervised(args: argparse.Namespace, directory: Path | None) -> int:
 
 
 def _work(args: argparse.Namespace, directory: Path | None) -> int:
-    sys.path.insert(0, str(Path.cwd()))
-    for name in args.modules:
-        load_workflows(name)
+    load_workflows(*args.modules)
     engine = Engine(args.database_url or None, data_dir=directory, schema=args.schema)
     worker = _Worker(engine, args.queues or [DEFAULT_QUEUE], args.concurrency)
     gc.freeze()  # what modules have made lives as long as the process: the collector need not look at it
@@ -145,49 +144,6 @@ def _new_uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
         raise ConfigurationError(msg) from None
     found: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
     return found
-
-
-def load_workflows(name: str) -> None:
-    """Imports a module; refuses one that brings no workflow."""
-    known = set(registry.names())
-    module = _imported(name)
-    if not (set(registry.names()) - known or _has_workflow(module)):
-        where = f" ({module.__file__})" if module.__file__ else ""
-        msg = f"module {name!r}{where} has no workflow: decorate a function with @workflow, or name another module"
-        raise ConfigurationError(msg)
-
-
-def _imported(name: str) -> ModuleType:
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
-            raise ConfigurationError(_why_not(name, error)) from error
-        msg = f"there is no module {name!r}, neither in {Path.cwd()} nor among the installed packages{_advice(name)}"
-        raise ConfigurationError(msg) from None
-    except (Exception, SystemExit) as error:
-        raise ConfigurationError(_why_not(name, error)) from error
-
-
-def _advice(name: str) -> str:
-    path = Path(name)
-    if path.is_absolute() or (path.suffix != ".py" and os.sep not in name):
-        return ""
-    return f"; name a module as in an import statement, like {'.'.join(path.with_suffix('').parts)!r}"
-
-
-def _why_not(name: str, error: BaseException) -> str:
-    """What went wrong in somebody's module, and where in it."""
-    last = traceback.extract_tb(error.__traceback__)[-1]
-    where = "" if last.filename.startswith("<") else f" ({last.filename}, line {last.lineno})"
-    return f"module {name!r} cannot be imported: {type(error).__name__}: {error}{where}; -v shows all of it"
-
-
-def _has_workflow(module: ModuleType) -> bool:
-    if any(isinstance(value, Workflow) for value in vars(module).values()):
-        return True
-    definitions = (registry.get(name) for name in registry.names())
-    return any(one is not None and one.function.__module__ == module.__name__ for one in definitions)
 
 
 class _Worker:

@@ -104,7 +104,8 @@ def test_a_forgotten_url_is_an_error_and_no_empty_database(bare_shell: Shell, co
     [
         ("missing", "there is no module 'missing'"),
         ("package.missing", "there is no module 'package.missing'"),
-        ("sub/app.py", "name a module as in an import statement, like 'sub.app'"),
+        ("sub/app.py", "there is no file"),
+        ("./my-flows.py", "cannot be imported as 'my-flows', which is no module name"),
         ("needy", "'needy' cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
         ("broken", "'broken' cannot be imported: ZeroDivisionError: division by zero ("),
         ("garbled", "'garbled' cannot be imported: SyntaxError"),
@@ -115,9 +116,17 @@ def test_a_forgotten_url_is_an_error_and_no_empty_database(bare_shell: Shell, co
 def test_a_wrong_module_is_told_in_one_line(bare_shell: Shell, module: str, said: str) -> None:
     """Each way in which a module can be wrong has its own message, and none is a traceback."""
     bare_shell.use("postgresql://127.0.0.1:1/nothing-is-asked-of-the-database-before")
-    sources = {"needy": "import nowhere", "broken": "1 / 0", "garbled": "def", "leaving": "exit(0)", "empty": ""}
+    sources = {
+        "needy": "import nowhere",
+        "broken": "1 / 0",
+        "garbled": "def",
+        "leaving": "exit(0)",
+        "empty": "",
+    }
     for name, text in sources.items():
         bare_shell.write(f"{name}.py", text)
+    if module.startswith("./"):
+        bare_shell.write(module, "")
     (bare_shell.directory / "package").mkdir()
     done = bare_shell.run("worker", module)
     (line,) = done.err.splitlines()

@@ -1,0 +1,93 @@
+"""The modules of the users' that commands import: by name, or by the path of a file."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import traceback
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from dbosflow.definitions import registry
+from dbosflow.errors import ConfigurationError
+from dbosflow.workflows import Workflow
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+MODULE_HELP = "a module that defines or imports workflows, like myapp.workflows, or its file, like ./workflows.py"
+
+
+def load_workflows(*names: str) -> None:
+    """Imports modules; refuses one that brings no workflow.
+
+    They are looked for in the current directory first, and in its ``src``, where there is one.
+    """
+    here = Path.cwd()
+    sys.path[:0] = [str(path) for path in (here, here / "src") if path.is_dir()]
+    for name in names:
+        _load(name)
+
+
+def _load(name: str) -> None:
+    known = set(registry.names())
+    module = _of_file(Path(name)) if _is_path(name) else _imported(name)
+    if not (set(registry.names()) - known or _has_workflow(module)):
+        where = f" ({module.__file__})" if module.__file__ else ""
+        msg = f"module {name!r}{where} has no workflow: decorate a function with @workflow, or name another module"
+        raise ConfigurationError(msg)
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith(".py") or os.sep in name
+
+
+def _of_file(path: Path) -> ModuleType:
+    """The module of a file or of a package's directory, under the name that it has for those who import it."""
+    path = path.absolute()
+    if not path.exists():
+        msg = f"there is no file {str(path)!r}: give the path of a module, or its name, like 'myapp.workflows'"
+        raise ConfigurationError(msg)
+    parts = [] if path.stem == "__init__" else [path.stem if path.suffix == ".py" else path.name]
+    root = path.parent
+    while (root / "__init__.py").is_file():
+        parts.insert(0, root.name)
+        root = root.parent
+    name = ".".join(parts)
+    if not all(part.isidentifier() for part in parts):
+        msg = f"{str(path)!r} cannot be imported as {name!r}, which is no module name: name the file like a variable"
+        raise ConfigurationError(msg)
+    sys.path.insert(0, str(root))
+    module = _imported(name)
+    found = Path(module.__file__ or (module.__path__[0] if hasattr(module, "__path__") else "")).resolve()
+    if path.resolve() not in {found, found.parent}:
+        msg = f"{str(path)!r} is module {name!r}, and there is another one of that name ({found}): rename the file"
+        raise ConfigurationError(msg)
+    return module
+
+
+def _imported(name: str) -> ModuleType:
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{name}.".startswith(f"{error.name}."):
+            raise ConfigurationError(_why_not(name, error)) from error
+        msg = f"there is no module {name!r}, neither in {Path.cwd()} nor among the installed packages"
+        raise ConfigurationError(msg) from None
+    except (Exception, SystemExit) as error:
+        raise ConfigurationError(_why_not(name, error)) from error
+
+
+def _why_not(name: str, error: BaseException) -> str:
+    """What went wrong in somebody's module, and where in it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    where = "" if last.filename.startswith("<") else f" ({last.filename}, line {last.lineno})"
+    return f"module {name!r} cannot be imported: {type(error).__name__}: {error}{where}; -v shows all of it"
+
+
+def _has_workflow(module: ModuleType) -> bool:
+    if any(isinstance(value, Workflow) for value in vars(module).values()):
+        return True
+    definitions = (registry.get(name) for name in registry.names())
+    return any(one is not None and one.function.__module__ == module.__name__ for one in definitions)
