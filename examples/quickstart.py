@@ -21,9 +21,16 @@ def report(topic: str, sentences: int) -> int:
     return words
 
 
-if __name__ == "__main__":
+def main() -> None:
     with Engine() as engine:
         handle = engine.start(report.options(workflow_id="report-1"), "durable execution", sentences=8)
         for word in engine.read_stream(handle.workflow_id, "words"):
             print(word, end="\n" if word.endswith(".") else " ", flush=True)
         print(handle.result(), "words")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except KeyboardInterrupt:
+        print("\nStopped. Start it again, and it goes on.")

@@ -62,10 +62,11 @@ class Script:
         assert self.process.stdout
         return iter(self.process.stdout)
 
-    def kill(self, number: signal.Signals) -> None:
-        """Ends it with a signal."""
+    def kill(self, number: signal.Signals) -> str:
+        """Ends it with a signal; what it has said of that, and of anything else."""
         self.process.send_signal(number)
-        self.process.communicate(timeout=PATIENCE)
+        out, err = self.process.communicate(timeout=PATIENCE)
+        return out + err
 
     def end(self) -> str:
         """What it has printed by its end, which must be a good one."""
@@ -94,7 +95,10 @@ def test_the_quickstart_goes_on_after_it_was_killed(database_url: str, home: Pat
     with Engine(database_url, executes=False) as engine:
         made = {step.key: step.recorded_at for step in engine.list_steps("report-1")}
         assert len(made) >= 3
-        first.kill(number)
+        said = first.kill(number)
+        if number is signal.SIGINT:  # in words, and not of the library's inside
+            assert said.splitlines()[-1] == "Stopped. Start it again, and it goes on."
+            assert "Traceback" not in said
         assert Script(script, database_url, home).end() == REPORT
         steps = {step.key: step.recorded_at for step in engine.list_steps("report-1")}
     assert len(steps) == 8

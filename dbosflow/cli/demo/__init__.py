@@ -42,7 +42,11 @@ def add_to(commands: Commands) -> None:
     """Adds the command."""
     parser = add_command(commands, "demo", _run, help="watch a workflow survive its worker", description=_DESCRIPTION)
     parser.add_argument(
-        "file", nargs="?", type=Path, metavar="FILE", help="a text file (default: one that comes with Python)"
+        "file",
+        nargs="?",
+        type=Path,
+        metavar="FILE",
+        help="a text file (default: the beginning of one that comes with Python)",
     )
     parser.add_argument(
         "--pace",
@@ -72,19 +76,21 @@ def _run(args: argparse.Namespace) -> int:
     from dbosflow.cli.demo.page import Page
     from dbosflow.cli.demo.show import Script, Show
     from dbosflow.cli.demo.stage import stage
-    from dbosflow.cli.demo.text import default_file, read_pieces
+    from dbosflow.cli.demo.text import SHOWN, default_file, read_pieces
 
     if args.data_dir is not None and not args.keep:
         args.parser.error("--data-dir says where --keep leaves the embedded server: give --keep, too")
     path = args.file or default_file()
-    count = sum(map(len, read_pieces(path)))
+    most = None if args.file else SHOWN
+    count = sum(map(len, read_pieces(path, most)))
     pace = args.pace or max(count / _SECONDS, min(_SLOWEST, count / _SHORTEST))
     page = Page()
-    page.line(f"A workflow streams {path.name}, {count:,} words; its worker will be killed on the way.")
+    streamed = f"{count:,} words of {path.name}" if most else f"{path.name}, {count:,} words"
+    page.line(f"A workflow streams {streamed}; its worker will be killed on the way.")
     page.blank()
     with stage(args) as found:
         page.faint(f"database  {found.what}")
-        show = Show(found, Script(path, pace, args.kill_at, args.seed, args.verbose), page)
+        show = Show(found, Script(path, most, pace, args.kill_at, args.seed, args.verbose), page)
         passed = run_to_the_end(show.play())
         page.blank()
         page.line(_VERDICTS[passed])

@@ -38,6 +38,7 @@ class Script:
     """What is to be played."""
 
     path: Path
+    most: int | None
     words_per_second: float
     kill_at: float | None
     seed: int | None
@@ -63,7 +64,7 @@ class Show:
         self._stage = stage
         self._script = script
         self._page = page
-        self._pieces = read_pieces(script.path)
+        self._pieces = read_pieces(script.path, script.most)
         self._expected = [word for piece in self._pieces for word in piece]
         self._paragraph_ends = _ends(script.path)
         self._seen = _Seen()
@@ -106,7 +107,7 @@ class Show:
     async def _stream(self, engine: Engine) -> None:
         path = str(self._script.path.resolve())
         spec = words.options(workflow_id=self.workflow_id, queue=self.workflow_id)
-        await engine.start_async(spec, path, self._script.words_per_second)
+        await engine.start_async(spec, path, self._script.most, self._script.words_per_second)
         self._page.faint(f"workflow  {self.workflow_id}, about to stream {path}")
         self._page.blank()
         await _beside(self._read_words(engine), self._watch_owner(engine), self._kill_owner())

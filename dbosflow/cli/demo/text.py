@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import sys
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from dbosflow.errors import ConfigurationError
 
 FEWEST_WORDS = 12
+SHOWN = 600
+"""How many words of a text that nobody has chosen are streamed: what is said of it should not scroll away for long."""
 
 _LONGEST_PIECE = 40
 _FEWEST_PIECES = 12
@@ -27,8 +29,10 @@ def default_file() -> Path:
     return next(path for path in candidates if path == Path(__file__) or _is_readable(path))
 
 
-def read_pieces(path: str | Path) -> list[list[str]]:
-    """The words of a file by paragraph. A long paragraph is cut, so that words come evenly.
+def read_pieces(path: str | Path, most: int | None = None) -> list[list[str]]:
+    """The words of a file by paragraph: of its first paragraphs, as far as ``most`` words go.
+
+    A long paragraph is cut, so that words come evenly.
 
     Raises:
         ConfigurationError: the file cannot be read, or is too short to be interrupted.
@@ -43,7 +47,9 @@ def read_pieces(path: str | Path) -> list[list[str]]:
         msg = f"{path} has {count} words; the demo needs {FEWEST_WORDS} to be interrupted on the way"
         raise ConfigurationError(msg)
     longest = min(_LONGEST_PIECE, count // _FEWEST_PIECES)
-    return [piece for paragraph in paragraphs(text) for piece in _cut(paragraph, longest)]
+    pieces = [piece for paragraph in paragraphs(text) for piece in _cut(paragraph, longest)]
+    upto = accumulate(map(len, pieces), initial=0)
+    return [piece for piece, before in zip(pieces, upto, strict=False) if most is None or before < most]
 
 
 def paragraphs(text: str) -> list[list[str]]:

@@ -10,9 +10,9 @@ from dbosflow.cli.demo.text import read_pieces
 
 
 @step
-async def read(path: str) -> list[list[str]]:
+async def read(path: str, most: int | None) -> list[list[str]]:
     """The file's words, a paragraph at a time. Recorded: a worker that takes over needs no file."""
-    return read_pieces(path)
+    return read_pieces(path, most)
 
 
 @step
@@ -24,10 +24,10 @@ async def recite(paragraph: list[str], words_per_second: float) -> list[str]:
 
 
 @workflow(name="demo.words")
-async def words(path: str, words_per_second: float) -> int:
+async def words(path: str, most: int | None, words_per_second: float) -> int:
     """Streams a file's words; how many there were."""
     count = 0
-    for paragraph in await read(path):
+    for paragraph in await read(path, most):
         for word in await recite(paragraph, words_per_second):
             await write_stream_async("words", word)
             count += 1
