@@ -101,6 +101,8 @@ class Comparison:
     def _of_moments(self, sent: Any, back: Any) -> Difference | None:
         """The same moment at the same offset; which zone it was taken in, JSON does not say."""
         offset = sent.utcoffset()
+        if offset is not None and offset == back.utcoffset() and sent == back:
+            return None
         same = (
             sent.replace(tzinfo=None) == back.replace(tzinfo=None)
             and offset == back.utcoffset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import random
 import typing
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -232,6 +233,13 @@ class Array:
 Arrayed = Annotated[Array, PlainValidator(lambda values: Array(*values)), PlainSerializer(lambda a: a.values)]
 Truncated = Annotated[Array, PlainValidator(lambda values: Array(*values)), PlainSerializer(lambda a: a.values[:1])]
 
+Dice = Annotated[
+    random.Random,
+    PlainValidator(lambda _: random.Random(0)),
+    PlainSerializer(lambda dice: dice.getstate()[1][1]),
+]
+"""Neither an equality nor an attribute tells two of them apart."""
+
 
 @dataclass
 class Point:
@@ -451,6 +459,13 @@ REFUSED: dict[str, tuple[Any, Callable[[], Any], str]] = {
         lambda: 1,
         "changed by a validator",
     ),
+    "a validator that breaks": (
+        Annotated[int, BeforeValidator(lambda n: {}[n])],
+        lambda: 1,
+        "cannot be carried",
+    ),
+    "another type, with a text of ours": (int, lambda: "hunter2, input_type=x, input_type=hunter2", "Expected `int`"),
+    "what shows no difference": (Dice, lambda: random.Random(1), "another value"),
     "arrays cut short": (Truncated, lambda: Array(1, 2), "would come back"),
     "extra that is no JSON": (Open, lambda: Open.model_validate({"a": 1, "b": AT}), "at .b"),
     "names that collide": (Any, lambda: {1: "a", "1": "b"}, "declare the keys"),
