@@ -276,14 +276,14 @@ class Engine(Lifecycle):
 
     # -- retention ---------------------------------------------------------------------------------------------------
 
-    def prune(self, *, older_than: timedelta | float, batch: int = 100) -> int:
+    def prune(self, *, older_than: timedelta | float, batch: int = 100, dry_run: bool = False) -> int:
         """Removes the workflows that ended longer ago, with their records and streams; gives how many.
 
         ``older_than`` is in seconds, or a ``timedelta``. See :meth:`prune_async`, its awaitable twin.
         """
-        return self._host.call("prune_async", self._core.tables.prune, *_age(older_than, batch))
+        return self._host.call("prune_async", self._core.tables.prune, *_age(older_than, batch), dry_run)
 
-    async def prune_async(self, *, older_than: timedelta | float, batch: int = 100) -> int:
+    async def prune_async(self, *, older_than: timedelta | float, batch: int = 100, dry_run: bool = False) -> int:
         """Removes the workflows that ended longer ago, with their records and streams; gives how many.
 
         Each transaction takes up to ``batch`` of them, oldest first. One whose parent still runs stays; so does one
@@ -293,8 +293,9 @@ class Engine(Lifecycle):
         Args:
             older_than: how long ago it ended, in seconds or as a ``timedelta``.
             batch: how many go at a time.
+            dry_run: nothing is removed; gives how many would go now.
         """
-        return await self._host.bridge(self._core.tables.prune(*_age(older_than, batch)))
+        return await self._host.bridge(self._core.tables.prune(*_age(older_than, batch), dry_run))
 
     def write_stream(
         self, workflow_id: str, stream: str | Stream[V, Any], value: V, *, idempotency_key: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -34,6 +35,7 @@ class Lifecycle:
         self._host = Host(self._settings.loop_factory)
         self._open_core: Core | None = None
         self._database: Database | None = None
+        self._opening, self._opening_async = threading.Lock(), asyncio.Lock()
         self._inherited: object = None
         """What a parent process opened, kept from being collected: its connections and its loop are in use there."""
 
@@ -45,9 +47,19 @@ class Lifecycle:
         return engine
 
     def open(self) -> Self:
-        """Opens the engine on a loop in a thread of its own. Its awaitable twin is :meth:`open_async`."""
+        """Opens the engine on a loop in a thread of its own; one that is open already stays as it is.
+
+        Its awaitable twin is :meth:`open_async`. However often it was opened, the first :meth:`close` closes it.
+        """
+        if self._is_open():
+            return self
         refuse_on_loop("async with Engine(...)` or `await engine.open_async()")
-        self._check_closed()
+        with self._opening:
+            if not self._is_open():
+                self._open()
+        return self
+
+    def _open(self) -> None:
         database = self._find_database()
         try:
             self._host.start()
@@ -60,7 +72,6 @@ class Lifecycle:
             raise
         self._open_core, self._database = core, database
         atexit.register(self.close)
-        return self
 
     def close(self) -> None:
         """Closes the engine: running steps finish for up to ``grace`` seconds, the rest goes on in other workers.
@@ -84,9 +95,14 @@ class Lifecycle:
         """Opens the engine on the running loop.
 
         Migrates the schema if need be, resumes what was interrupted in other processes, and from then on takes part in
-        recovering theirs.
+        recovering theirs. One that is open already stays as it is, on the loop where it is.
         """
-        self._check_closed()
+        async with self._opening_async:
+            if not self._is_open():
+                await self._open_async()
+        return self
+
+    async def _open_async(self) -> None:
         database = await self._find_database_async()
         self._host.attach()
         core = self._new_core(database.url)
@@ -97,7 +113,6 @@ class Lifecycle:
             await asyncio.to_thread(database.close)
             raise
         self._open_core, self._database = core, database
-        return self
 
     async def close_async(self) -> None:
         """Closes the engine: running steps finish for up to ``grace`` seconds, the rest goes on in other workers."""
@@ -175,12 +190,11 @@ class Lifecycle:
         if self._host.is_forked:
             self._inherited = (self._host, self._open_core, self._database)
             self._host, self._open_core, self._database = Host(self._settings.loop_factory), None, None
+            self._opening, self._opening_async = threading.Lock(), asyncio.Lock()  # whoever held them is not here
 
-    def _check_closed(self) -> None:
+    def _is_open(self) -> bool:
         self._leave_to_parent()
-        if self._open_core is not None:
-            msg = "the engine is open already"
-            raise ConfigurationError(msg)
+        return self._open_core is not None
 
 
 def _leave(finding: asyncio.Task[Database]) -> None:

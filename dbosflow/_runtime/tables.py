@@ -159,8 +159,10 @@ class Tables:
             await self.stream(workflow_id, key)  # raises
         return first or 0
 
-    async def prune(self, age: float, batch: int) -> int:
+    async def prune(self, age: float, batch: int, dry_run: bool) -> int:  # noqa: FBT001 (handed on by position)
         """Removes the workflows that ended more than ``age`` seconds ago, so many a transaction; how many."""
+        if dry_run:
+            return await self.ask(retention.prunable, age)
         pruned = 0
         while True:
             found = await self.ask(retention.prune, age, batch)

@@ -20,9 +20,7 @@ import logging
 import math
 import random
 import re
-import threading
 import time
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import psycopg
@@ -37,13 +35,14 @@ from dbosflow._store.setup import (
     parameters,
     questions,
     setting_up,
+    wrong_encoding,
 )
 from dbosflow._store.statements import literal
 from dbosflow._store.urls import understood, unreadable
 from dbosflow.errors import ConfigurationError, DatabaseUnavailableError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from psycopg.rows import TupleRow
 
@@ -99,6 +98,10 @@ _FINAL = re.compile(
 )
 
 
+_INCONVERTIBLE = re.compile(r"conversion between UTF8 and (\w+) is not supported")
+"""What a server says where our texts cannot even be sent in its database's encoding."""
+
+
 class _Target(NamedTuple):
     """Where a URL leads: what psycopg is given, and how messages call it."""
 
@@ -107,6 +110,7 @@ class _Target(NamedTuple):
     hosts: list[tuple[str, str]]
     """Host and port of each, in the order of the URL."""
     place: str
+    database: str
     options: str
     """The user's own, of the URL or of PGOPTIONS."""
 
@@ -166,20 +170,19 @@ def connect(
     """
     wish = Wish(settings or wanted(), is_own=not pooled, any_encoding=any_encoding)
     attempts = _Attempts(url, timeout, wish)
-    with _said_soon(attempts):
-        while True:
-            given = attempts.parameters()
-            if silence is not None and "tcp_user_timeout" in given:
-                given["tcp_user_timeout"] = math.ceil(silence * 1000)
-            try:
-                connection = psycopg.connect(attempts.target.url, autocommit=True, **given)
-                _set_up(connection, setting_up(url, connection.info, wish))
-            except _FAILURES as error:
-                pause = attempts.pause(error)
-            else:
-                attempts.reached(connection)
-                return connection
-            time.sleep(pause)
+    while True:
+        given = attempts.parameters(brief=True)
+        if silence is not None and "tcp_user_timeout" in given:
+            given["tcp_user_timeout"] = math.ceil(silence * 1000)
+        try:
+            connection = psycopg.connect(attempts.target.url, autocommit=True, **given)
+            _set_up(connection, setting_up(url, connection.info, wish))
+        except _FAILURES as error:
+            pause = attempts.pause(error)
+        else:
+            attempts.reached(connection)
+            return connection
+        time.sleep(pause)
 
 
 async def connect_async(
@@ -225,13 +228,14 @@ def _target(named: str) -> _Target:
     ports = ports if len(ports) == len(hosts) else ports[:1] * len(hosts)
     places = list(zip(hosts, ports, strict=True))
     where = ", ".join(f"{host}:{port}" for host, port in places)
-    place = f"{where}, database {known['dbname'] or known['user']!r}, user {known['user']!r}"
+    database = known["dbname"] or known["user"]
+    place = f"{where}, database {database!r}, user {known['user']!r}"
     settings: dict[str, Any] = {key: value for key, value in _DEFAULTS.items() if key not in given}
     if known["connect_timeout"]:
         settings["connect_timeout"] = known["connect_timeout"]
     if known["target_session_attrs"] in _ONE_OF_THEM and (first := _answered.get(named)):
         url = conninfo.make_conninfo(url, **_from(first, known))
-    return _Target(url, settings, places, place, known["options"])
+    return _Target(url, settings, places, place, database, known["options"])
 
 
 def _from(first: int, known: Mapping[str, str]) -> dict[str, str]:
@@ -250,13 +254,19 @@ class _Attempts:
         self._timeout = timeout
         self._deadline = time.monotonic() + timeout
         self._failures = 0
+        self._is_said = False
         self._reason = "it has not answered yet"
 
-    def parameters(self) -> dict[str, Any]:
-        """What one attempt is given: each of the URL's hosts gets its share of the time that is left."""
+    def parameters(self, *, brief: bool = False) -> dict[str, Any]:
+        """What one attempt is given: each of the URL's hosts gets its share of the time that is left.
+
+        ``brief``: the first one takes as little as it can.
+        """
         target = self.target
         share = math.ceil((self._deadline - time.monotonic()) / len(target.hosts))
-        allowed = min(max(share, _SHORTEST_ATTEMPT), _LONGEST_ATTEMPT)
+        # Of a server that stays silent there is to be a word before long, which a thread that waits cannot say.
+        longest = _LONGEST_ATTEMPT if self._failures or not brief else _SHORTEST_ATTEMPT
+        allowed = min(max(share, _SHORTEST_ATTEMPT), longest)
         # A pooler in transaction mode would run a prepared statement on a connection that does not know it.
         prepared = {} if self._wish.is_own else {"prepare_threshold": None}
         ours = parameters(self._url, self._wish, target.options)
@@ -272,6 +282,8 @@ class _Attempts:
             return 0.0
         self._failures += 1
         self._reason = cause = str(error).strip().partition("\n")[0]
+        if unlike := _INCONVERTIBLE.search(str(error)):
+            raise wrong_encoding(unlike[1], self.target.database) from error
         if _FINAL.search(str(error)):
             message = (
                 f"Postgres at {self.target.place} cannot be used with this database URL: {cause}. "
@@ -288,27 +300,22 @@ class _Attempts:
         self.target = _target(self._url)  # another host may be asked first by now
         # Halved at random: workers that lost the same server must not come back as one.
         pause = min(_FIRST_PAUSE * 2.0 ** min(self._failures, 10), _LONGEST_PAUSE) * random.uniform(0.5, 1)  # noqa: S311 - no secret
-        return min(pause, left)
+        pause = min(pause, left)
+        if self._timeout - left + pause >= _SOON:  # a thread that sleeps cannot say it later
+            self.say()
+        return pause
 
     def say(self) -> None:
-        """Tells whoever looks at the log what is waited for."""
+        """Tells whoever looks at the log what is waited for, once."""
+        if self._is_said:
+            return
+        self._is_said = True
         logger.warning(
             "no connection to Postgres at %s yet: %s; trying for up to %g s",
             self.target.place,
             self._reason,
             self._timeout,
         )
-
-
-@contextmanager
-def _said_soon(attempts: _Attempts) -> Iterator[None]:
-    timer = threading.Timer(_SOON, attempts.say)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _set_up(connection: psycopg.Connection[Any], setting: Questions) -> None:

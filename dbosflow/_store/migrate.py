@@ -234,13 +234,29 @@ def _statement(name: str, schema: str = statements.DEFAULT_SCHEMA) -> str:
 
 def _upgrade(revisions: str, output: io.StringIO | None = None, **attributes: object) -> None:
     """Runs alembic, or has it print to ``output``; ``attributes`` are what the environment script reads."""
+    with _alembic_in_use, _quiet():
+        _run_alembic(revisions, output, attributes)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """What alembic tells of itself is not for whoever opened an engine: how it works, and which plugins it has."""
+    log = logging.getLogger("alembic")
+    level = log.level
+    log.setLevel(max(level, logging.WARNING))
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+
+
+def _run_alembic(revisions: str, output: io.StringIO | None, attributes: dict[str, object]) -> None:
     from alembic import command
     from alembic.config import Config
 
     config = Config(output_buffer=output, attributes=attributes)
     config.set_main_option("script_location", str(_scripts()).replace("%", "%%"))
-    with _alembic_in_use:
-        command.upgrade(config, revisions, sql=output is not None)
+    command.upgrade(config, revisions, sql=output is not None)
 
 
 def _scripts() -> Path:

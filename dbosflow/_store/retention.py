@@ -43,6 +43,11 @@ async def prune(connection: AsyncConnection[Any], schema: str, age: float, batch
     return len(await fetch_all(connection, schema, _TABLE, "prune", age=age, batch=batch))
 
 
+async def prunable(connection: AsyncConnection[Any], schema: str, age: float) -> int:
+    """How many :func:`prune` would remove."""
+    return int((await fetch_all(connection, schema, _TABLE, "prunable", age=age))[0]["workflows"])
+
+
 async def scattered(
     connection: AsyncConnection[Any], schema: str, workflow_id: str, least: int, max_bytes: int
 ) -> list[str]:

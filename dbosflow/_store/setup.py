@@ -92,8 +92,8 @@ def setting_up(url: str, info: ConnectionInfo, wish: Wish) -> Questions:
         found = dict(rows)
         encoding = found["server_encoding"]
         way = _ways[url] = _learned(way, found, wish)
-    if not wish.any_encoding:
-        _check_encoding(encoding, info)
+    if not wish.any_encoding and encoding not in {_sessions.ENCODING, None}:
+        raise wrong_encoding(str(encoding), info.dbname)
     if not wish.is_own:
         return
     due = _sessions.differing(wish.settings, found)
@@ -110,15 +110,13 @@ def _learned(way: _Way, found: Mapping[str, str | None], wish: Wish) -> _Way:
     return _Way(way.takes_options and not dropped, missing, known=True)
 
 
-def _check_encoding(encoding: str | None, info: ConnectionInfo) -> None:
-    if encoding in {_sessions.ENCODING, None}:
-        return
-    message = (
-        f"database {info.dbname!r} has the encoding {encoding}, which cannot hold every text: dbosflow needs UTF8. "
+def wrong_encoding(encoding: str, database: str) -> ConfigurationError:
+    """The refusal of a database that cannot hold our texts."""
+    return ConfigurationError(
+        f"database {database!r} has the encoding {encoding}, which cannot hold every text: dbosflow needs UTF8. "
         "A database keeps the encoding that it was made with, so make another one: "
         "CREATE DATABASE name ENCODING 'UTF8' TEMPLATE template0"
     )
-    raise ConfigurationError(message)
 
 
 def questions() -> tuple[str, dict[str, list[str]]]:

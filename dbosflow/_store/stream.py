@@ -296,8 +296,10 @@ async def values_at(connection: AsyncConnection[Any], schema: str, workflow_id: 
 async def list_streams(
     connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str | None = None
 ) -> list[StreamInfo]:
-    """The streams of a workflow by key, or only the one of this key."""
+    """The streams of a workflow by key, whatever the collation, or only the one of this key."""
     rows = await fetch_all(connection, schema, _TABLE, "list", workflow_id=workflow_id, key=key)
-    return [
-        StreamInfo(**{**row, "state": StreamState(row["state"]), "producers": tuple(row["producers"])}) for row in rows
-    ]
+    found = (
+        StreamInfo(**{**row, "state": StreamState(row["state"]), "producers": tuple(sorted(row["producers"]))})
+        for row in rows
+    )
+    return sorted(found, key=lambda stream: stream.key)

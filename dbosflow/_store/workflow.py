@@ -208,11 +208,11 @@ async def show(connection: AsyncConnection[Any], schema: str, workflow_id: str) 
 
 
 async def list_workflows(connection: AsyncConnection[Any], schema: str, which: WorkflowFilter) -> list[WorkflowInfo]:
-    """The records of the workflows that fit, newest first."""
+    """The records of the workflows that fit, newest first; those of one instant by id, whatever the collation."""
     rows = await fetch_all(
         connection, schema, _TABLE, "list", status=which.status, name=which.name, queue=which.queue, limit=which.limit
     )
-    return [_info(row) for row in rows]
+    return sorted(map(_info, rows), key=lambda info: (info.created_at, info.id), reverse=True)
 
 
 def _info(row: dict[str, Any]) -> WorkflowInfo:

@@ -45,8 +45,15 @@ def check_has_url(args: argparse.Namespace) -> None:
 
 
 @contextmanager
-def found_database(args: argparse.Namespace) -> Iterator[str]:
-    """The URL of the command's database, for the time of the block."""
+def found_database(args: argparse.Namespace, *, looks: bool) -> Iterator[str]:
+    """The URL of the command's database, for the time of the block.
+
+    A command that only ``looks`` needs no option to find the embedded server in its usual place, after a worker or a
+    program that used it. One that changes something asks: whoever forgot the URL must not change another database.
+    """
+    nothing_said = not (args.embedded or args.database_url or os.environ.get(DATABASE_URL_VARIABLE))
+    if looks and nothing_said and args.data_dir is None and DEFAULT_DATA_DIR.is_dir():
+        args.embedded = True
     directory = embedded_directory(args)
     database = find_database(args.database_url or None, data_dir=directory, embedded=directory is not None)
     with closing(database):
@@ -54,16 +61,12 @@ def found_database(args: argparse.Namespace) -> Iterator[str]:
 
 
 @contextmanager
-def client(args: argparse.Namespace) -> Iterator[Engine]:
-    """An engine that runs nothing, to look at what is there.
+def client(args: argparse.Namespace, *, looks: bool = True) -> Iterator[Engine]:
+    """An engine that runs nothing, to look at what is there, or to ask for changes.
 
-    It makes no schema: looking at the wrong database is an error, not an empty list. After a worker or a program that
-    used the embedded server in its usual place, it needs no option to look into it.
+    It makes no schema: looking at the wrong database is an error, not an empty list.
     """
-    nothing_said = not (args.embedded or args.database_url or os.environ.get(DATABASE_URL_VARIABLE))
-    if nothing_said and args.data_dir is None and DEFAULT_DATA_DIR.is_dir():
-        args.embedded = True
-    with found_database(args) as url:
+    with found_database(args, looks=looks) as url:
         if current_revision(url, args.schema) is None:
             msg = (
                 f"this database has no dbosflow schema {args.schema!r}: is it the right one? "

@@ -1,7 +1,7 @@
 """``dbosflow health``: whether a worker of this machine or container is alive, for whoever restarts it if not.
 
-A command of its own: behind ``dbosflow worker``, ``health`` would be a module. It opens no engine: one connection, one
-query. A worker says of itself that it is alive by renewing its lease, so its row is what is looked at.
+A command of its own: behind ``dbosflow worker``, ``health`` would be a module. It opens no engine: one connection, two
+queries. A worker says of itself that it is alive by renewing its lease, so its row is what is looked at.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Say whether a worker, or a program with an open engine, is alive on this machine
 (in a container: in this container): its process runs and has renewed its lease,
 by the database's clock. Status 0 if so, else 1, and one line says why.
 
-Made for container health checks: one connection, one query. While the database
+Made for container health checks: one connection, two queries. While the database
 is away it fails, since nobody can renew a lease then."""
 
 
@@ -49,7 +49,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    with found_database(args) as url, connect(url, timeout=_PATIENCE, pooled=True) as connection:
+    with found_database(args, looks=True) as url, connect(url, timeout=_PATIENCE, pooled=True) as connection:
         try:
             lanes = of_place(connection, args.schema, this_process(), args.pid)
         except errors.UndefinedTable:

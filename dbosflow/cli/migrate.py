@@ -51,7 +51,7 @@ def add_to(commands: Commands) -> None:
 def _run(args: argparse.Namespace) -> int:
     if args.grants:
         return _print_grants(args)
-    with found_database(args) as url:
+    with found_database(args, looks=args.sql) as url:
         if args.sql:
             return _print_sql(url, args.schema, in_json=args.json)
         before, after = migrate(url, args.schema)

@@ -36,7 +36,8 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--batch", type=whole_number(1), default=_BATCH, metavar="N", help="so many at a time (default: %(default)s)"
     )
-    add_json(parser, 'an object with "pruned", the number of workflows that are gone')
+    parser.add_argument("--dry-run", action="store_true", help="remove nothing; say how many would go")
+    add_json(parser, 'an object with "pruned", the number of workflows that are gone; with --dry-run "prunable"')
     add_database(parser)
 
 
@@ -49,7 +50,10 @@ def _age(text: str) -> int:
 
 
 def _run(args: argparse.Namespace) -> int:
-    with client(args) as engine:
-        pruned = engine.prune(older_than=args.older_than, batch=args.batch)
-    say(console.document({"pruned": pruned}) if args.json else f"{pruned} workflows pruned")
+    with client(args, looks=args.dry_run) as engine:
+        count = engine.prune(older_than=args.older_than, batch=args.batch, dry_run=args.dry_run)
+    if args.json:
+        say(console.document({"prunable" if args.dry_run else "pruned": count}))
+    else:
+        say(f"{count} workflows would be pruned" if args.dry_run else f"{count} workflows pruned")
     return 0

@@ -133,7 +133,7 @@ def _resume(args: argparse.Namespace) -> int:
 
 
 def _for_each_id(args: argparse.Namespace, ask: Ask) -> int:
-    with client(args) as engine:
+    with client(args, looks=False) as engine:
         answers = {workflow_id: _asked(engine, workflow_id, ask, args) for workflow_id in args.ids}
     if args.json:
         unknown = {"outcome": "unknown", "status": None}

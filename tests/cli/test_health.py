@@ -118,5 +118,6 @@ def test_a_database_without_the_schema_or_out_of_reach_is_told(bare_shell: Shell
     assert (done.status, done.out) == (1, "")
     assert "no dbosflow schema" in done.err
     done = bare_shell.run("health", "--database-url", "postgresql://me:secret@127.0.0.1:1/x")
-    assert (done.status, done.out, len(done.err.splitlines())) == (1, "", 1)
+    assert (done.status, done.out) == (1, "")
+    assert done.err.splitlines()[-1].startswith("dbosflow: no connection to Postgres at 127.0.0.1:1")
     assert "secret" not in done.err

@@ -37,11 +37,20 @@ def test_the_sql_that_it_prints_does_the_same(bare_shell: Shell, empty_database_
 
 
 def test_the_embedded_server_is_used_when_it_is_asked_for(bare_shell: Shell) -> None:
-    """And only looking at it afterwards, from the same directory, needs no option."""
+    """And only looking at it afterwards, from the same directory, needs no option; changing something does."""
     assert bare_shell.run("migrate", "--embedded").status == 0
     listing = bare_shell.run("workflow", "list")
     assert listing.status == 0
     assert "there are no such workflows" in listing.err
+    prune = ("prune", "--older-than", "1d")
+    for looking in (("doctor",), ("migrate", "--sql"), (*prune, "--dry-run")):
+        assert bare_shell.run(*looking).status == 0
+    assert "of host" in bare_shell.run("health").out  # it was asked
+    for changing in (("migrate",), prune, ("workflow", "cancel", "x"), ("workflow", "resume", "x"), ("worker", "app")):
+        refused = bare_shell.run(*changing)
+        assert (refused.status, refused.out) == (1, "")
+        assert "ask for an embedded server: --embedded" in refused.err
+    assert bare_shell.run(*prune, "--embedded").out == "0 workflows pruned\n"
     elsewhere: Path = bare_shell.directory / "elsewhere"
     assert bare_shell.run("migrate", "--embedded", "--data-dir", str(elsewhere)).status == 0
     assert elsewhere.is_dir()

@@ -22,4 +22,7 @@ def test_it_says_how_many_are_gone(shell: Shell, database_url: str) -> None:
         for _ in range(3):
             engine.run(prunable)
     assert shell.run("prune", "--older-than", "1d").out == "0 workflows pruned\n"
+    assert shell.run("prune", "--older-than", "1d", "--dry-run").out == "0 workflows would be pruned\n"
+    for _ in range(2):  # it removes nothing
+        assert json.loads(shell.run("prune", "--older-than", "0s", "--dry-run", "--json").out) == {"prunable": 3}
     assert json.loads(shell.run("prune", "--older-than", "0s", "--batch", "2", "--json").out) == {"pruned": 3}

@@ -109,7 +109,10 @@ def test_an_unreachable_database_is_told_in_one_line(bare_shell: Shell) -> None:
         "workflow", "list", "--database-url", "postgresql://me:secret@127.0.0.1:1/x?connect_timeout=2"
     )
     assert done.status == 1
-    assert len(done.err.splitlines()) == 1
+    meanwhile, error = done.err.splitlines()
+    assert "WARNING" in meanwhile
+    assert "127.0.0.1:1, database 'x', user 'me' yet: " in meanwhile
+    assert error.startswith("dbosflow: no connection to Postgres at 127.0.0.1:1")
     assert "secret" not in done.err
 
 

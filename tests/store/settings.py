@@ -1,6 +1,27 @@
-"""Settings that a user may change and that change no outcome of our statements. New servers bring new ones: decide."""
+"""Settings that a user may change: those that would hurt us, and those that change no outcome of our statements."""
 
 from __future__ import annotations
+
+HOSTILE = {
+    "client_encoding": "LATIN1",
+    "DateStyle": "German",
+    "IntervalStyle": "iso_8601",
+    "TimeZone": "Asia/Kolkata",
+    "extra_float_digits": "-14",
+    "bytea_output": "escape",
+    "standard_conforming_strings": "off",
+    "array_nulls": "off",
+    "search_path": "public, pg_catalog",
+    "row_security": "on",
+    "exit_on_error": "on",
+    "statement_timeout": "1min",
+    "lock_timeout": "1min",
+    "idle_session_timeout": "1min",
+    "default_transaction_isolation": "serializable",
+    "default_transaction_read_only": "on",
+    "synchronous_commit": "off",
+}
+"""A value for each that we set, by which something would break; not of `transaction_timeout`, which not all have."""
 
 PLANS = """
     constraint_exclusion cpu_index_tuple_cost cpu_operator_cost cpu_tuple_cost cursor_tuple_fraction
@@ -45,3 +66,4 @@ ELSEWHERE = """
 """
 """Of the running transaction alone, of serializable ones alone, or of a peer that is gone; an order that none asked."""
 DECIDED = frozenset(f"{PLANS} {STORAGE} {SAID} {UNUSED} {ELSEWHERE}".split())
+"""New servers bring new ones, which a test finds: decide."""

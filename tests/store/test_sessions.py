@@ -23,34 +23,15 @@ from dbosflow._sessions import _EVERY, LANE, NOTIFIER, POOL, READER, differing, 
 from dbosflow._store import migrate
 from dbosflow._store.connect import PoolConnection, connect, connect_async
 from dbosflow.errors import ConfigurationError
+from tests.costs.wire import wire
 from tests.pretending import WORDS, Dropping, Refusing
-from tests.store.settings import DECIDED
+from tests.store.settings import DECIDED, HOSTILE
 from tests.support import with_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     Execute = Callable[..., list[tuple[Any, ...]]]
-
-HOSTILE = {
-    "client_encoding": "LATIN1",
-    "DateStyle": "German",
-    "IntervalStyle": "iso_8601",
-    "TimeZone": "Asia/Kolkata",
-    "extra_float_digits": "-14",
-    "bytea_output": "escape",
-    "standard_conforming_strings": "off",
-    "array_nulls": "off",
-    "search_path": "public, pg_catalog",
-    "row_security": "on",
-    "exit_on_error": "on",
-    "statement_timeout": "1min",
-    "lock_timeout": "1min",
-    "idle_session_timeout": "1min",
-    "default_transaction_isolation": "serializable",
-    "default_transaction_read_only": "on",
-    "synchronous_commit": "off",
-}
 
 
 def settings_of(connection: psycopg.Connection[Any], names: set[str]) -> dict[str, str]:
@@ -158,6 +139,20 @@ def test_the_urls_own_options_hold_for_all_that_we_do_not_decide(
     assert ask(with_parameters(database_url, options="-c work_mem=77MB \\"), {"work_mem"}) == {"work_mem": "77MB"}
     monkeypatch.setenv("PGOPTIONS", "--work-mem=78MB")
     assert ask(database_url, {"work_mem"}) == {"work_mem": "78MB"}
+
+
+@pytest.mark.parametrize("options", ["", "-c statement_timeout=1min -c work_mem=77MB"])
+def test_a_session_costs_no_round_trip(hostile_url: str, options: str) -> None:
+    """But for the first of a process with a server: what it is to be stands in its first message, behind the user's."""
+    with wire(with_parameters(hostile_url, options=options)) as line:
+        for expected in (["session.settings"], [], []):
+            place = len(line.messages)
+            connect(line.url, pooled=True).close()
+            said = [one.statement for one in line.messages[place:] if one.kind == "execute"]
+            assert said == expected
+        connect(line.url).close()
+        assert line.sessions[-1].role == "other"
+        assert [one.statement for one in line.messages if one.kind == "execute"] == ["session.settings"]
 
 
 @pytest.mark.parametrize("words", WORDS)

@@ -93,6 +93,15 @@ WITH old AS MATERIALIZED (
 DELETE FROM dbosflow.workflow WHERE id = ANY(ARRAY(SELECT id FROM old))
 RETURNING id;
 
+-- name: prunable (how many prune would take, by the same conditions; index: workflow_created)
+SELECT count(*) AS workflows
+FROM dbosflow.workflow w
+WHERE w.created_at < now() - :age * interval '1 second' AND w.ended_at < now() - :age * interval '1 second'
+  AND coalesce((SELECT p.ended_at IS NOT NULL FROM dbosflow.workflow p WHERE p.id = w.parent_id), true)
+  AND (w.input_streams IS NULL OR w.ended_at < now() - interval '1 day'
+       OR age(w.xmin) > coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
+                                  WHERE datname = current_database() AND pid <> pg_backend_pid()), -1));
+
 -- name: claim_ended (the row of an ended workflow, held for a compaction: whoever comes second goes elsewhere)
 SELECT id FROM dbosflow.workflow WHERE id = :workflow_id AND ended_at IS NOT NULL FOR UPDATE SKIP LOCKED;
 

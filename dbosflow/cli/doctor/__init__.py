@@ -50,7 +50,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    with found_database(args) as url:
+    with found_database(args, looks=True) as url:
         findings = asyncio.run(examine(url, args.schema, listen_url=args.listen_url))
     problems = sum(one.verdict is Verdict.PROBLEM for one in findings)
     if args.json:
