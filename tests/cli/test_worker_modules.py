@@ -79,3 +79,46 @@ def test_modules_are_named_or_given_as_files_and_their_runs_are_logged_as_json(s
     assert (own["message"], own["workflow_id"]) == ("in the body", runs[0]["workflow_id"])
     failed = [line["message"] for line in lines if line.get("workflow_id") == "failing"]
     assert any("is failed after" in message for message in failed)
+
+
+CATCHING = """
+import os
+import sys
+from dbosflow import Engine, sleep, step, workflow
+
+class Declined(Exception):
+    pass
+
+@step
+def charge() -> None:
+    raise Declined("no money")
+
+@workflow
+def order() -> str:
+    try:
+        charge()
+    except Declined as error:
+        sleep(0.1)
+        if os.environ.get("DIES"):
+            os._exit(9)
+        return f"declined: {error}"
+    return "paid"
+"""
+RUNNING = """
+import sys
+from flows import order
+from dbosflow import Engine
+
+with Engine() as engine:
+    engine.start(order.options(workflow_id="order")).result(timeout=30)
+"""
+
+
+def test_an_exception_of_an_imported_module_is_the_same_class_in_another_process(shell: Shell) -> None:
+    """The recipe: a script imports its workflows, and a worker is given their file."""
+    write(shell, "flows.py", CATCHING)
+    write(shell, "dying.py", "import os\nos.environ['DIES'] = '1'\n" + RUNNING)
+    assert shell.python("dying.py").end().status == 9
+    start_worker(shell, "./flows.py")
+    write(shell, "look.py", "from dbosflow import *\nprint(Engine(executes=False).open().handle('order').result(30))")
+    assert shell.python("look.py").end().out == "declined: no money\n"
