@@ -352,6 +352,30 @@ def test_children_of_a_body_that_outlives_the_grace_are_cancelled(quiet: Engine,
     assert standing(database_url, "w") == []
 
 
+@workflow
+async def deaf_while_it_starts() -> None:
+    forgotten.append(asyncio.create_task(leaf_below.start_async()))
+    while True:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            note("deaf")
+
+
+def test_starts_on_the_wire_of_a_body_that_outlives_the_grace_are_cancelled(
+    quiet: Engine, database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The grace is over before they are durable: the end waits for them, too."""
+    with no_record_gets_through(database_url):
+        handle = quiet.start(deaf_while_it_starts.options(workflow_id="w"))
+        eventually(lambda: on_the_wire(database_url))
+        handle.cancel()
+        eventually(lambda: "has not ended within the grace" in caplog.text)
+    ends_cancelled(quiet, "w")
+    assert rows(database_url, "SELECT count(*) FROM dbosflow.workflow WHERE parent_id = 'w'") == [(1,)]
+    assert standing(database_url, "w") == []
+
+
 @pytest.mark.parametrize("flow", [starts_many, busy_branches])
 def test_children_may_be_left(quiet: Engine, database_url: str, flow: Any) -> None:
     """By the request, and by the owner that carries it out: with a body that ends, and one that does not."""

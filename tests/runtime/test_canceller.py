@@ -29,6 +29,23 @@ async def slumber() -> None:
     await sleep_async(3600)
 
 
+@workflow
+async def mute() -> None:
+    """Writes nothing, so no answer tells it anything."""
+    bodies.append("mute")
+    await asyncio.Event().wait()
+
+
+@workflow
+async def cleans_up_slowly() -> None:
+    bodies.append("begins")
+    try:
+        await asyncio.Event().wait()
+    except asyncio.CancelledError:
+        bodies.append("cleans up")
+        await asyncio.Event().wait()
+
+
 @asynccontextmanager
 async def quiet_engine(url: str) -> AsyncIterator[Engine]:
     """One that hears by hints and answers alone, and that is asked by its own calls."""
@@ -42,7 +59,7 @@ async def queued_again(url: str) -> None:
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as session:
         await session.execute(
             """INSERT INTO dbosflow.workflow (id, name, status, input, epoch)
-               VALUES ('w', 'slumber', 'queued', '{}', 1)"""
+               VALUES ('w', 'mute', 'queued', '{}', 1)"""
         )
 
 
@@ -64,9 +81,10 @@ async def ends_cancelled(engine: Engine, workflow_id: str = "w") -> None:
         await engine.handle(workflow_id).result_async(15)
 
 
+@pytest.mark.parametrize("alone", [True, False])
 @pytest.mark.parametrize("place", ["the claim is durable", "the history is read"])
 def test_a_cancel_between_a_claim_and_its_launch_is_heard(
-    database_url: str, monkeypatch: pytest.MonkeyPatch, place: str
+    database_url: str, monkeypatch: pytest.MonkeyPatch, place: str, *, alone: bool
 ) -> None:
     """The hint comes while the lane owns the workflow and runs nothing of it yet."""
 
@@ -89,6 +107,9 @@ def test_a_cancel_between_a_claim_and_its_launch_is_heard(
         else:
             monkeypatch.setattr(step_store, "histories", held_histories)
         async with quiet_engine(database_url) as engine:
+            if not alone:
+                await engine.start_async(mute)
+                await until(lambda: bodies.pop() if bodies else None)
             await queued_again(database_url)
             engine._core.announce([queue_topic("")])
             await gate.reached.wait()
@@ -126,6 +147,24 @@ def test_a_run_that_reloads_while_it_is_cancelled_stays_so(database_url: str, mo
             gate.open.set()
             await ends_cancelled(engine)
         assert bodies == ["slumber"]
+
+    asyncio.run(main())
+
+
+def test_a_run_that_reloads_in_its_cleanup_stays_cancelled(database_url: str) -> None:
+    """The new pass begins nothing: what the body made of the cancel is on no record."""
+
+    async def main() -> None:
+        async with quiet_engine(database_url) as engine:
+            await engine.start_async(cleans_up_slowly.options(workflow_id="w"))
+            await until(lambda: bodies == ["begins"])
+            await engine.handle("w").cancel_async()
+            await until(lambda: bodies == ["begins", "cleans up"])
+            executor = engine._core._executor
+            assert executor is not None
+            executor.runner.reload_all()
+            await ends_cancelled(engine)
+        assert bodies == ["begins", "cleans up"]
 
     asyncio.run(main())
 

@@ -98,6 +98,16 @@ async def in_a_plain_thread_beside_a_sleep() -> None:
     await asyncio.gather(sleep_async(3600), asyncio.to_thread(let_go.wait, PATIENCE))
 
 
+async def held_item(value: int) -> None:
+    """An item that takes its time."""
+    await asyncio.to_thread(let_go.wait, PATIENCE)
+
+
+@workflow(inputs=["in"])
+async def in_an_item() -> None:
+    await for_each_async("in", held_item)
+
+
 @workflow
 async def other() -> str:
     bodies.append("other")
@@ -109,7 +119,8 @@ def suspect(url: str, name: str, workflow_id: str = "suspect", recoveries: int =
     with psycopg.connect(url) as session:
         session.execute(
             """INSERT INTO dbosflow.workflow (id, name, status, input, epoch, recoveries, input_streams)
-               VALUES (%s, %s, 'queued', '{}', 1, %s, CASE WHEN %s = 'loops' THEN '{in}'::text[] END)""",
+               VALUES (%s, %s, 'queued', '{}', 1, %s,
+                       CASE WHEN %s IN ('loops', 'in_an_item') THEN '{in}'::text[] END)""",
             (workflow_id, name, recoveries, name),
         )
 
@@ -180,7 +191,7 @@ def test_what_gets_further_or_waits_is_acquitted(database_url: str, flow: Any) -
         run(database_url, test)
 
 
-@pytest.mark.parametrize("flow", [in_a_step, in_a_step_beside_a_sleep, in_a_plain_thread_beside_a_sleep])
+@pytest.mark.parametrize("flow", [in_a_step, in_an_item, in_a_step_beside_a_sleep, in_a_plain_thread_beside_a_sleep])
 def test_what_works_is_not_acquitted_and_nothing_else_is_claimed(database_url: str, flow: Any) -> None:
     """Though a branch of it sleeps; in-process starts go on as ever."""
 
@@ -199,7 +210,10 @@ def test_what_works_is_not_acquitted_and_nothing_else_is_claimed(database_url: s
         working.cancel()
 
     suspect(database_url, name_of(flow))
-    if flow is not in_a_step:  # the sleeps are on record, so they are no progress
+    if flow is in_an_item:
+        with Engine(database_url, executes=False) as client:
+            client.write_stream("suspect", "in", 1)
+    elif flow is not in_a_step:  # the sleeps are on record, so they are no progress
         with psycopg.connect(database_url) as session:
             session.execute(
                 """INSERT INTO dbosflow.step (workflow_id, key, kind, epoch, seq, turn, wake_at, started_at)
