@@ -390,13 +390,13 @@ def test_children_may_be_left(quiet: Engine, database_url: str, flow: Any) -> No
 
 
 @workflow
-def sleeps_on_thread() -> None:
+def sleeps_on_a_thread_below() -> None:
     note("asleep")
     sleep(3600)
 
 
 def test_two_cancels_are_one(quiet: Engine, database_url: str) -> None:
-    handle = quiet.start(sleeps_on_thread.options(workflow_id="w"))
+    handle = quiet.start(sleeps_on_a_thread_below.options(workflow_id="w"))
     eventually(lambda: "asleep" in noted())
     answers = [handle.cancel() for _ in range(2)]
     assert answers[0].outcome == "requested"

@@ -83,7 +83,7 @@ async def writes_and_waits() -> None:
 
 
 @workflow
-async def in_a_step() -> None:
+async def in_a_held_step() -> None:
     await held()
     await asyncio.to_thread(let_go.wait, PATIENCE)
 
@@ -191,7 +191,9 @@ def test_what_gets_further_or_waits_is_acquitted(database_url: str, flow: Any) -
         run(database_url, test)
 
 
-@pytest.mark.parametrize("flow", [in_a_step, in_an_item, in_a_step_beside_a_sleep, in_a_plain_thread_beside_a_sleep])
+@pytest.mark.parametrize(
+    "flow", [in_a_held_step, in_an_item, in_a_step_beside_a_sleep, in_a_plain_thread_beside_a_sleep]
+)
 def test_what_works_is_not_acquitted_and_nothing_else_is_claimed(database_url: str, flow: Any) -> None:
     """Though a branch of it sleeps; in-process starts go on as ever."""
 
@@ -213,7 +215,7 @@ def test_what_works_is_not_acquitted_and_nothing_else_is_claimed(database_url: s
     if flow is in_an_item:
         with Engine(database_url, executes=False) as client:
             client.write_stream("suspect", "in", 1)
-    elif flow is not in_a_step:  # the sleeps are on record, so they are no progress
+    elif flow is not in_a_held_step:  # the sleeps are on record, so they are no progress
         with psycopg.connect(database_url) as session:
             session.execute(
                 """INSERT INTO dbosflow.step (workflow_id, key, kind, epoch, seq, turn, wake_at, started_at)
@@ -234,7 +236,7 @@ def test_a_quarantine_ends(database_url: str) -> None:
         assert deaths(database_url) == SUSPECTED + 1
         assert await engine.handle("second", other).result_async(PATIENCE) == "done"
 
-    suspect(database_url, "in_a_step", recoveries=SUSPECTED + 1)
+    suspect(database_url, "in_a_held_step", recoveries=SUSPECTED + 1)
     suspect(database_url, "other", "second", recoveries=SUSPECTED + 2)
     run(database_url, test, lease=0.5)
 
@@ -245,5 +247,5 @@ def test_a_suspect_that_is_cancelled_or_ends_leaves_the_quarantine(database_url:
         await engine.handle("suspect").cancel_async()
         await until(lambda: in_quarantine(database_url) is None)
 
-    suspect(database_url, "in_a_step")
+    suspect(database_url, "in_a_held_step")
     run(database_url, test)
