@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import psycopg
@@ -17,6 +17,7 @@ import psycopg
 from dbosflow._embedded.account import own_account
 from dbosflow._embedded.directories import write_file
 from dbosflow._embedded.sockets import PORT
+from dbosflow._sessions import startup, wanted
 
 if TYPE_CHECKING:
     from dbosflow._embedded.installations import Installation
@@ -129,7 +130,10 @@ def create_database(state: State, timeout: float) -> None:
 
 
 def _connect(state: State, timeout: float) -> psycopg.Connection:
-    return psycopg.connect(state.url(_MAINTENANCE_DATABASE), connect_timeout=max(2, round(timeout)), autocommit=True)
+    settings = wanted()
+    del settings["transaction_timeout"]  # which not every Postgres has, and no statement here takes long
+    parameters: dict[str, Any] = {"connect_timeout": max(2, round(timeout)), **startup(settings)}
+    return psycopg.connect(state.url(_MAINTENANCE_DATABASE), autocommit=True, **parameters)
 
 
 def _quoted(path: Path) -> str:

@@ -176,6 +176,16 @@ class TestFiles:
             EmbeddedServer.join(home.data_dir)
 
 
+class TestEnvironment:
+    """What variables say to whoever connects to a server."""
+
+    def test_its_database_is_made_whatever_they_say(self, empty_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+        """They are meant for another server."""
+        monkeypatch.setenv("PGOPTIONS", "-c default_transaction_read_only=on")
+        with joined(empty_home.data_dir) as server:
+            assert query(server.url, "SELECT 1") == 1
+
+
 class TestOthers:
     """What others may have put where the data is to go."""
 
