@@ -83,16 +83,8 @@ class Conductor:
 
     def give_up_again(self, key: str) -> None:
         """Says that the operation of ``key`` is given up: an outcome of it that is on record is handed to nobody."""
-        self._drop(key, key + WOKEN)
-
-    def withdraw(self, key: str) -> None:
-        """Says that nobody asks for the record under ``key`` any more, whose turn has not come."""
-        self._asked.pop(key, None)
-        self._drop(key)
-
-    def _drop(self, *keys: str) -> None:
         for turn in self._turns:
-            turn[:] = [one for one in turn if one not in keys]
+            turn[:] = [one for one in turn if one not in (key, key + WOKEN)]
         self._news.set()
 
     def over(self) -> asyncio.Future[None]:

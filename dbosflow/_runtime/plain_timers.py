@@ -2,24 +2,42 @@
 
 While one is pending a replay waits for it, since what comes then may ask for what is on record. A loop's timers are
 watched only while some run on it replays: a ``call_at`` that is wrapped for good would cost each timer of the process.
+One that is pending around an operation is told of: who of the two was faster is on no record.
 """
 
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary, WeakSet
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from dbosflow._runtime.branch import SCOPE, Branch, Strand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbosflow._runtime.run import Run
 
+logger = logging.getLogger("dbosflow.replay")
+
+_ASYNCIO = str(Path(asyncio.__file__).parent)
 _WRAPPED = ("call_at", "call_later")
 _LATE = 1.0
 """Seconds after which a replay with one branch is looked after like one with several."""
+
+
+class _Place(NamedTuple):
+    """Where a timer was set: in the code, and by which branch of its run; ``None`` where a callback has set it."""
+
+    file: str
+    line: int
+    path: str | None
+
+
+_told: set[tuple[str, int]] = set()
+"""The places in the code that were told of: each once in a process."""
 
 
 class PlainTimers:
@@ -30,7 +48,7 @@ class PlainTimers:
     def __init__(self, late: Callable[[], object]) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._late = loop.call_later(_LATE, late)
-        self._handles: WeakSet[asyncio.TimerHandle] = WeakSet()
+        self._handles: WeakKeyDictionary[asyncio.TimerHandle, _Place] = WeakKeyDictionary()
         self._watch: _LoopWatch | None = _watches.setdefault(loop, _LoopWatch())
         self._watch.enter(loop)
 
@@ -41,9 +59,24 @@ class PlainTimers:
         if watch is not None:
             watch.leave(self._loop)
 
-    def add(self, handle: asyncio.TimerHandle) -> None:
+    def add(self, handle: asyncio.TimerHandle, place: _Place) -> None:
         """Code of the run has set this one."""
-        self._handles.add(handle)
+        self._handles[handle] = place
+
+    def tell_of_those_around(self, branch: Branch, key: str) -> None:
+        """Warns of timers that may cut the operation of ``key`` short, which begins: once for each place in code."""
+        now = self._loop.time()
+        for handle, place in list(self._handles.items()):
+            if handle.cancelled() or handle.when() <= now or place.path is None or place[:2] in _told:
+                continue
+            if place.path in ("", branch.path) or branch.path.startswith(f"{place.path}/"):
+                _told.add(place[:2])
+                logger.warning(
+                    "workflow %s: a plain timer, set at %s:%d, is pending around %r. It leaves no record, and starts "
+                    "anew in a replay, which may then take another way than the run before and be blocked: use "
+                    "dbosflow.timeout or dbosflow.wait",
+                    *(branch.run.workflow_id, *place[:2], key),
+                )
 
     def last_after(self, moment: float) -> float | None:
         """When the last one is due that is pending and due after ``moment``, by the loop's clock; ``None``: none is."""
@@ -79,19 +112,21 @@ _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopWatch] = WeakKeyDict
 def _noting(method: Callable[..., asyncio.TimerHandle]) -> Callable[..., asyncio.TimerHandle]:
     def noting(*args: Any, **options: Any) -> asyncio.TimerHandle:
         handle = method(*args, **options)
-        run = _run_of_caller()
-        if run is not None and run.timers is not None:
-            run.timers.add(handle)
+        scope = SCOPE.get()
+        if isinstance(scope, Branch) and scope.run.timers is not None:
+            task = asyncio.current_task()
+            strand = task.get_coro() if task is not None else None
+            path = strand.branch.path if isinstance(strand, Strand) else None
+            if path is None or not strand.operating:  # type: ignore[union-attr]  # else it is the engine's
+                scope.run.timers.add(handle, _Place(*_caller(), path))
         return handle
 
     return noting
 
 
-def _run_of_caller() -> Run | None:
-    """The run whose body, or a callback of whose body, is running: not an operation of it, which is the engine's."""
-    scope = SCOPE.get()
-    if not isinstance(scope, Branch):
-        return None
-    task = asyncio.current_task()
-    strand = task.get_coro() if task is not None else None
-    return None if isinstance(strand, Strand) and strand.operating else scope.run
+def _caller() -> tuple[str, int]:
+    """Where in the code outside of asyncio a timer is set."""
+    frame = sys._getframe(2)  # noqa: SLF001 (who called the loop)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_ASYNCIO, __file__)):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno

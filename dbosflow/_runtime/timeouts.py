@@ -78,12 +78,10 @@ class Deadline:
                 caught_up.add_done_callback(self._put_on_record)
 
     def end(self) -> None:
-        """The body has come to the end of what it is for: an expiry whose turn has not come is of no use any more."""
+        """The body has come to the end of what it is for: nobody hears of an expiry whose turn has not come."""
         self._over = True
         if self._task is not None:
             self._task.cancel()
-        elif self._run.conductor is not None:
-            self._run.conductor.withdraw(self._key + EXPIRED)
 
     def _put_on_record(self, caught_up: asyncio.Future[None]) -> None:
         run = self._run

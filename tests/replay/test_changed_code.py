@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dbosflow._runtime import plain_timers
 from tests.replay.model import StepError, execute
 from tests.replay.tight_programs import REPLAYED
 
@@ -113,6 +114,28 @@ def test_a_body_that_ends_before_its_records_do_is_parked(shape: str) -> None:
         program = both(branches(steps("a", "b"), OTHER), branches(steps("a"), OTHER))
     live = execute(program, seed=0)
     parked(execute(program, seed=REPLAYED, commits=live.commits[:-1]), live.commits[:-1])
+
+
+def test_the_end_of_the_body_waits_for_the_last_turn() -> None:
+    """Also where nothing comes behind the record that nobody asks for."""
+
+    async def before(run: Trace) -> Any:
+        async def longer() -> list[str]:
+            return [await run.step(name, "", takes=0.01) for name in ("a", "b")]
+
+        return await asyncio.gather(longer(), run.step("beside", "", takes=0))
+
+    async def after(run: Trace) -> Any:
+        async def longer() -> list[str]:
+            return [await run.step("a", "", takes=0.01)]
+
+        return await asyncio.gather(longer(), run.step("beside", "", takes=0))
+
+    program = both(before, after)
+    live = execute(program, seed=0)
+    run = execute(program, seed=REPLAYED, commits=live.commits[:-1])
+    parked(run, live.commits[:-1])
+    assert "'longer#0/b#0'" in run.result
 
 
 def test_what_is_added_behind_all_records_is_no_contradiction() -> None:
@@ -270,6 +293,42 @@ def test_an_outcome_from_outside_is_waited_for_however_long_it_takes() -> None:
     assert run.trace.bodies == []
 
 
+@pytest.mark.parametrize("where", ["around a step", "around tasks", "beside"])
+def test_a_plain_timer_around_an_operation_is_told_of(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a replay, with its place in the code, and once: who of them is faster is on no record."""
+    monkeypatch.setattr(plain_timers, "_told", set())
+
+    async def program(run: Trace) -> Any:
+        async def one(number: int) -> str:
+            return await run.step("work", str(number))
+
+        if where == "around a step":
+            async with asyncio.timeout(100):
+                first = await one(0)
+        elif where == "around tasks":
+            done, _ = await asyncio.wait([asyncio.create_task(one(0))], timeout=100)
+            first = done.pop().result()
+        else:
+
+            async def beside() -> None:
+                await asyncio.sleep(0.0001)
+
+            first, _ = await asyncio.gather(one(0), beside())
+        return [first, await run.step("end", "")]
+
+    live = execute(program, seed=0)
+    assert live.said == []
+    first, second = [execute(program, seed=REPLAYED, commits=live.commits[:-1]) for _ in range(2)]
+    assert first.result == second.result == live.result
+    assert second.said == []
+    if where == "beside":
+        assert first.said == []
+    else:
+        (said,) = first.said
+        assert f"{__file__}:" in said
+        assert "use dbosflow.timeout or dbosflow.wait" in said
+
+
 def test_timers_are_watched_only_while_a_run_replays() -> None:
     """A wrapped ``call_at`` would cost every timer of the process."""
     wrapped: list[bool] = []
@@ -397,3 +456,66 @@ def test_failed_attempts_are_no_turns_and_still_belong_to_their_branch() -> None
         return await asyncio.gather(flaky(), OTHER(run))
 
     parked(execute(renamed, seed=REPLAYED, commits=live.commits[:attempted]), live.commits[:attempted])
+
+
+@pytest.mark.parametrize("stray", ["live only", "replay only"])
+@pytest.mark.parametrize("kind", ["sleep", "flush"])
+def test_a_task_that_a_library_makes_now_and_then_changes_no_keys(kind: str, stray: str) -> None:
+    """With it the run has turns: then a sleep leaves one record more, and a flush its only one."""
+
+    async def program(run: Trace) -> Any:
+        if (stray == "live only") == (run.seed < REPLAYED):
+            await asyncio.create_task(asyncio.sleep(0))
+        first = await run.step("first", "")
+        if kind == "sleep":
+            await run.sleep(0.001)
+        else:
+            await run.write("value")
+            await run.flush()
+        return [first, await run.step("last", ""), await asyncio.gather(run.step("end", ""))]
+
+    live = execute(program, seed=0)
+    for crash in range(1, len(live.commits)):
+        run = execute(program, seed=REPLAYED, commits=live.commits[:crash])
+        assert run.result == live.result, crash
+        again = execute(program, seed=0, commits=run.commits[:-1])
+        assert (again.result, again.trace.bodies) == (live.result, [])
+
+
+def test_a_flush_that_was_given_up_is_asked_for_again() -> None:
+    """That is all that is on record of it, if it waited for turns when it was cancelled, and had not begun."""
+
+    async def program(run: Trace) -> Any:
+        async def flushing() -> None:
+            await run.step("first", "", takes=0)
+            if run.seed >= REPLAYED:
+                await run.flush()
+
+        async def cancelling() -> None:
+            await run.step("second", "", takes=0.02)
+            task.cancel()
+
+        task = asyncio.create_task(flushing())
+        await asyncio.gather(task, cancelling(), return_exceptions=True)
+        return [task.cancelled(), await run.step("end", "")]
+
+    live = execute(program, seed=0, delay=0.01)
+    run = execute(program, seed=REPLAYED, commits=live.commits[:2], delay=0.01)
+    assert "flushing#0/flush#0" not in {record.key for record in run.records}
+    assert "flushing#0/flush#0/given-up" in {record.key for record in run.records}
+    again = execute(program, seed=REPLAYED, commits=run.commits[:-1], delay=0.01)
+    assert again.result == run.result == 'succeeded: [true,"end()"]'
+
+
+@pytest.mark.parametrize("colour", ["one branch", "several branches"])
+def test_a_replay_that_stands_still_is_parked_with_any_number_of_branches(colour: str) -> None:
+    """With one there is no conductor; one is made when it takes its time."""
+
+    async def after(run: Trace) -> Any:
+        await asyncio.Event().wait()
+
+    program = both(steps("a", "b"), after)
+    if colour == "several branches":
+        program = both(branches(steps("a"), OTHER), branches(after, OTHER))
+    live = execute(program, seed=0)
+    parked(execute(program, seed=REPLAYED, commits=live.commits[:-1]), live.commits[:-1])

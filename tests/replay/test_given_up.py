@@ -5,6 +5,10 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
+from dbosflow._runtime.branch import Branch, RunStopped
+from dbosflow._runtime.scope import current_scope
 from tests.replay.crashes import crash_everywhere
 from tests.replay.model import execute
 from tests.replay.tight_programs import REPLAYED
@@ -187,3 +191,63 @@ def test_a_task_that_is_cancelled_as_the_body_ends_ends_as_well() -> None:
 
     assert execute(program, seed=0).result == 'succeeded: "done"'
     assert ended == [True]
+
+
+@pytest.mark.parametrize("turns", [False, True])
+def test_what_a_closing_engine_holds_is_not_given_up_by_a_timer(turns: bool) -> None:  # noqa: FBT001 (a case)
+    """The program would go on with it, and write what follows: durably, and from nothing that is on record."""
+
+    async def program(run: Trace) -> Any:
+        scope = current_scope()
+        assert isinstance(scope, Branch)
+        if turns:
+            await asyncio.gather(run.step("first", ""))
+        scope.run.draining = lambda: None
+        asyncio.get_running_loop().call_later(0.05, scope.run.stop, "the engine closes")
+        try:
+            async with asyncio.timeout(0.01):
+                await run.step("held", "")
+        except TimeoutError:
+            await run.write("never")
+        return await run.step("end", "")
+
+    held = execute(program, seed=0)
+    assert held.result == "STOPPED"
+    assert held.stream == []
+    assert len(held.records) == turns
+
+
+@pytest.mark.parametrize("recorded", [0, 1])
+def test_a_wait_that_begins_after_the_run_has_stopped_ends_at_once(recorded: int) -> None:
+    """Nobody would tell it any more: a ``finally`` of the body's must not keep its task for ever."""
+    seen: list[BaseException] = []
+
+    async def program(run: Trace) -> Any:
+        scope = current_scope()
+        assert isinstance(scope, Branch)
+
+        async def branch() -> None:
+            try:
+                await run.step("work", "", takes=1)
+            finally:
+                for what in (run.step("cleanup", ""), run.flush(), run.sleep(1)):
+                    try:
+                        await what
+                    except BaseException as error:  # noqa: BLE001 (what this is about)
+                        seen.append(error)
+
+        task = asyncio.create_task(branch())
+        first = await run.step("first", "")
+        if run.seed < REPLAYED or recorded == 0:
+            asyncio.get_running_loop().call_later(0.01, scope.run.stop, "the lease is lost")
+        else:
+            scope.run.stop("the lease is lost")
+        await task
+        return first
+
+    stopped = execute(program, seed=0)
+    assert stopped.result == "STOPPED"
+    if recorded:
+        seen.clear()
+        assert execute(program, seed=REPLAYED, commits=stopped.commits).result == "STOPPED"
+    assert [type(error) for error in seen] == [RunStopped] * 3
