@@ -15,13 +15,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pydantic
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from dbosflow import Engine, WorkflowStatus, step, workflow
 from dbosflow.errors import StepFailedError, WorkflowBlockedError, WorkflowFailedError, WorkflowNotFoundError
-from dbosflow.failures import dump_error, load_error
-from dbosflow.tracebacks import summary
 from tests.behaviour.interruption import Interruption
 
 if TYPE_CHECKING:
@@ -306,15 +302,6 @@ def test_a_failed_step_that_nobody_catches_fails_the_workflow(engine: Engine) ->
         engine.run(flow)
 
 
-def test_no_constructor_is_called_from_a_record(database_url: str) -> None:
-    """Whoever can write rows could call it."""
-    text = dump_error(StatefulError("nails", retryable=True))
-    MADE.clear()
-    found = load_error(text).exception
-    assert isinstance(found, StatefulError)
-    assert (found.retryable, MADE) == (True, [])
-
-
 def test_what_an_exception_holds_that_json_cannot_is_left_out_live_and_replayed(database_url: str) -> None:
     """Its class is kept, and a note says what is not."""
     passes: list[tuple[Any, ...]] = []
@@ -461,74 +448,3 @@ def test_a_traceback_is_in_the_record_the_log_and_the_callers_exception(
     assert "step out_of_stock#0 of workflow w failed, attempt 1 of 2, next in 0.01 s: " in warned[0]
     assert "attempt 2 of 2, no other follows: " in warned[1]
     assert "OutOfStockError: no screws" in warned[0]
-
-
-def _deep(level: int) -> None:
-    if level:
-        _deep(level - 1)
-    json.loads("{" + "x" * 100_000)
-
-
-def _many() -> None:
-    with pytest.raises(ValueError, match="property name") as deep:
-        _deep(500)
-    group = ExceptionGroup("all", [deep.value, ValueError("y" * 50_000)] * 20)
-    raise group from deep.value
-
-
-def test_a_traceback_has_its_limit() -> None:
-    """Whatever is deep or long in it, the record of a failure stays small; the author's own lines stay."""
-    with pytest.raises(ExceptionGroup) as raised:
-        _many()
-    for error in (raised.value.exceptions[0], raised.value):
-        row = json.loads(dump_error(error))
-        assert "in _deep" in row["traceback"]
-        assert "raise group from deep.value" in row["traceback"] or error is not raised.value
-        said = [row["traceback"], *(part.get("traceback", "") for part in row.get("parts", []))]
-        assert sum(map(len, said)) < 12_500
-
-
-def test_what_is_logged_of_an_exception_is_text_on_its_own_lines() -> None:
-    """No terminal obeys it, and no handler fails at it."""
-    error = ValueError("red \x1b[31m, lone \ud800, and\nanother line")
-    assert summary(error) == "ValueError: red \\x1b[31m, lone \\ud800, and another line"
-
-
-def test_notes_of_an_exception_are_kept_and_an_old_record_has_none() -> None:
-    """With the first 8,000 characters of them."""
-    error = ValueError("x")
-    error.add_note("while reading page 3")
-    error.add_note("n" * 20_000)
-    back = load_error(dump_error(error)).exception
-    assert back is not None
-    assert back.__notes__[0] == "while reading page 3"
-    assert len(back.__notes__[1]) < 8_100
-    old = load_error('{"type": "ValueError", "module": "builtins", "message": "x", "args": ["x"]}')
-    assert repr(old.exception) == "ValueError('x')"
-    assert old.notes == ()
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.lists(
-        st.recursive(
-            st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
-            lambda inner: st.lists(inner) | st.tuples(inner) | st.dictionaries(st.text() | st.just("$tuple"), inner),
-            max_leaves=5,
-        ),
-        max_size=3,
-    ),
-    st.sampled_from([ValueError, KeyError, OutOfStockError, LookupError]),
-)
-def test_an_exception_of_any_arguments_comes_back_or_is_named(args: list[Any], kind: type[Exception]) -> None:
-    """Never with other arguments, nor as another class."""
-    error = kind(*args)
-    error.state = args  # type: ignore[attr-defined]
-    found = load_error(dump_error(error))
-    assert found.type == kind.__qualname__
-    if found.exception is not None:
-        assert type(found.exception) is kind
-        assert repr(found.exception.args) == repr(error.args)
-        assert repr(vars(found.exception).get("state", args)) == repr(args)
-    else:
-        assert any("nan" in repr(one) or "inf" in repr(one) for one in args)

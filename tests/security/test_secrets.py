@@ -73,7 +73,7 @@ def _nothing_is_told(
 ) -> Iterator[None]:
     """All that is logged or printed during a test, at any level, is without the password."""
     monkeypatch.delenv(DATABASE_URL_VARIABLE, raising=False)
-    monkeypatch.setattr("dbosflow.cli.entry._set_up_logging", lambda **_: None)
+    monkeypatch.setattr("dbosflow.cli.logs.set_up", lambda **_: None)
     with caplog.at_level(logging.DEBUG):
         yield
     shown = capsys.readouterr()
