@@ -1,7 +1,8 @@
 """Runs the tests on each supported Python that is here: ``python -m tests.pythons [3.12 3.13] [-- PYTEST ARGUMENTS]``.
 
-Each in a fresh environment. Interpreters are looked for on the path, as ``python3.12``, and among pyenv's. Not a part
-of ``.ci/run``: it takes that long as many times as there are versions.
+Each in a fresh environment. Interpreters are looked for on the path, as ``python3.12``, and among pyenv's. It takes as
+long as the tests do, as many times as there are versions: run it before each release. ``.ci/run`` runs a ``--sample``:
+on one other Python than its own, if one is here, the tests of what differs most between versions, which is tasks.
 """
 
 from __future__ import annotations
@@ -12,9 +13,16 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
 ROOT = Path(__file__).parent.parent
+SAMPLE = ("tests/replay/test_branches.py", "tests/replay/test_single_branch.py", "tests/replay/test_given_up.py")
+SAMPLE_NEEDS = ("hypothesis", "pytest", "pytest-timeout", "pytest-xdist")
+"""Of the extra ``dev``: all of it would take longer to install than the sample takes."""
 
 
 def found(version: str) -> str | None:
@@ -28,18 +36,31 @@ def found(version: str) -> str | None:
     return None
 
 
-def run(python: str, version: str, arguments: list[str]) -> bool:
-    """Whether the tests pass on this interpreter."""
+def run(python: str, version: str, arguments: list[str], packages: Sequence[str] = (f"{ROOT}[dev]",)) -> bool:
+    """Whether the tests pass on this interpreter, in an environment with the first package as it is here."""
     with tempfile.TemporaryDirectory(prefix="dbosflow-python-") as directory:
         print(f"==> Python {version}: {python}", flush=True)
         subprocess.run([python, "-m", "venv", directory], check=True)
         within = Path(directory) / "bin" / "python"
-        subprocess.run([within, "-m", "pip", "install", "-qq", "-e", f"{ROOT}[dev]"], check=True)
+        subprocess.run([within, "-m", "pip", "install", "-qq", "-e", *packages], check=True)
         return subprocess.run([within, "-m", "pytest", *arguments], cwd=ROOT, check=False).returncode == 0
+
+
+def sample() -> int:
+    """Runs a part of the tests on the newest other Python that is here."""
+    own = "{}.{}".format(*sys.version_info)
+    for version in reversed(SUPPORTED):
+        python = None if version == own else found(version)
+        if python is not None:
+            return 0 if run(python, version, ["-q", *SAMPLE], (f"{ROOT}[embedded]", *SAMPLE_NEEDS)) else 1
+    print(f"==> no other Python than {own} is here: no sample of the tests on one")
+    return 0
 
 
 def main() -> int:
     """Runs the versions named on the command line, or all that are here."""
+    if sys.argv[1:] == ["--sample"]:
+        return sample()
     given, _, arguments = " ".join(sys.argv[1:]).partition("--")
     interpreters = {version: found(version) for version in given.split() or SUPPORTED}
     passed = {
