@@ -2,9 +2,9 @@
 
 A replay is faster than the live run was where operations are on record, and slower where a turn has to come. So a
 cancellation may reach an operation before the turn of its outcome, although the live program went on with that outcome:
-the branch has more on record behind it. Then it is kept back, and *owed*: paid at the next operation that was given up,
-or that is new, if the task is still meant to be cancelled by then. The cancellation of the workflow, and the end of a
-run, are never kept back.
+there is more on record behind it, of its own branch, or of one that waited for it. Then it is kept back, and *owed*:
+paid at the next operation that was given up, or that is new, if the task is still meant to be cancelled by then. The
+cancellation of the workflow, and the end of a run, are never kept back.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ async def its_turn(run: Run, conductor: Conductor, key: str) -> None:
         try:
             await turn
         except asyncio.CancelledError as cancellation:
-            if not turn.cancelled() or not _may_be_kept_back(run, key):
+            if not turn.cancelled() or not _may_be_kept_back(run, conductor, key):
                 raise
             conductor.owe(cancellation)
             if not conductor.has(key):
@@ -40,10 +40,10 @@ async def its_turn(run: Run, conductor: Conductor, key: str) -> None:
             return
 
 
-def _may_be_kept_back(run: Run, key: str) -> bool:
+def _may_be_kept_back(run: Run, conductor: Conductor, key: str) -> bool:
     if run.cancelled or run.ending or run.stopping is not None:
         return False
-    return run.has_more(path_of(operation_of(key)))
+    return run.has_more(path_of(operation_of(key))) or not conductor.is_last(key)
 
 
 async def given_up_again(run: Run, key: str) -> None:

@@ -81,6 +81,10 @@ class Conductor:
         """Whether the turn of ``key`` is still to come."""
         return any(key in turn for turn in self._turns)
 
+    def is_last(self, key: str) -> bool:
+        """Whether no turn is to come after that of ``key``."""
+        return not self._turns or key in self._turns[-1]
+
     def give_up_again(self, key: str) -> None:
         """Says that the operation of ``key`` is given up: an outcome of it that is on record is handed to nobody."""
         for turn in self._turns:

@@ -251,3 +251,28 @@ def test_a_wait_that_begins_after_the_run_has_stopped_ends_at_once(recorded: int
         seen.clear()
         assert execute(program, seed=REPLAYED, commits=stopped.commits).result == "STOPPED"
     assert [type(error) for error in seen] == [RunStopped] * 3
+
+
+def test_a_timer_does_not_win_over_an_outcome_that_others_have_gone_on_from() -> None:
+    """Not even over the last one of its branch: its parent has more on record, which came after it."""
+
+    async def in_time(run: Trace) -> str:
+        await run.step("first", "", takes=0.01)  # a replay is past it at once, and has its timer running
+        try:
+            async with asyncio.timeout(0.005):
+                return await run.step("quick", "", takes=0.004)
+        except TimeoutError:
+            return "too late"
+
+    async def busy(run: Trace) -> None:
+        await asyncio.sleep(0.012)
+        await run.step("busy", "", takes=0)
+
+    async def both(run: Trace) -> str:
+        found, _ = await asyncio.gather(in_time(run), busy(run))
+        return await run.step("after", found, takes=0.001)
+
+    async def program(run: Trace) -> Any:
+        return await asyncio.gather(both(run), run.step("aside", "", takes=0.1))
+
+    assert crash_everywhere(program, seed=0, delay=DELAY) == []
