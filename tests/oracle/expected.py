@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 
 Streams = dict[str, list[int]]
 
+INPUT = "in"
+"""The stream that each workflow has for what is written to it from outside."""
+
 
 @dataclass
 class Expected:
@@ -38,7 +41,7 @@ def evaluate(plan: Plan) -> Expected:
 
 
 def _workflow(plan: Plan, expected: Expected) -> tuple[list[Any], Streams]:
-    streams: Streams = {}
+    streams: Streams = {INPUT: []}
     expected.streams.append(streams)
     return _Branch(expected, streams, "").run(plan), streams
 
@@ -60,7 +63,7 @@ class _Branch:
     def step(self, number: int, **_: Any) -> int:
         return doubled(number)
 
-    flaky = step
+    flaky = close_call = durable_close_call = changed = step
 
     def failing(self, number: int, **_: Any) -> str:
         return f"ValueError: {number}"
@@ -70,6 +73,14 @@ class _Branch:
 
     def late(self, _number: int, **_: Any) -> str:
         return "too late"
+
+    deadline = late
+
+    def inputs(self, number: int, **_: Any) -> list[int]:
+        if self._name or self._streams[INPUT]:
+            return []
+        self._streams[INPUT] = written(number)
+        return written(number)
 
     def scoped(self, _number: int, **_: Any) -> str:
         return "the body's"
@@ -127,7 +138,7 @@ class _Branch:
         names = [f"{self._name}.{place}.{one}" for one in range(len(plans))]
         return [_Branch(self._expected, self._streams, name).run(plan) for name, plan in zip(names, plans, strict=True)]
 
-    group = in_time = shield = race = gather
+    group = in_time = shield = race = waited = region = gather
 
     def children(self, _number: int, plans: list[Plan], **_: Any) -> list[list[Any]]:
         return [_workflow(plan, self._expected)[0] for plan in plans]

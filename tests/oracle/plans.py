@@ -14,12 +14,14 @@ Plan = list[Line]
 
 LEAVES = (
     *("step", "step", "flaky", "failing", "sleep", "late", "scoped"),
-    *("write", "write", "many", "flush", "emitted", "close", "in_step"),
+    *("write", "write", "many", "flush", "emitted", "close", "in_step", "inputs", "changed"),
 )
 """Lines without lines of their own. Each has a number."""
+TIMERS = ("close_call", "durable_close_call", "deadline")
+"""Such lines of async plans. Whether a timer or a step is faster is chance, and comes to the same."""
 CHILDREN = ("call", "call", "other_colour", "start", "by_id", "engine", "read", "each", "failing_child")
 """Lines with a plan for a child workflow."""
-BRANCHES = ("gather", "group", "in_time", "shield", "race", "children", "children")
+BRANCHES = ("gather", "group", "in_time", "shield", "race", "waited", "region", "children", "children")
 """Lines of async plans, with plans for branches, or for children that are branches."""
 
 DEEPEST = 2
@@ -33,9 +35,9 @@ def plan(seed: int) -> tuple[bool, Plan]:
 
 
 def _lines(chance: random.Random, is_async: bool, *, depth: int, most: int = 3) -> Plan:  # noqa: FBT001
-    kinds: tuple[str, ...] = LEAVES
+    kinds: tuple[str, ...] = (*LEAVES, *TIMERS) if is_async else LEAVES
     if depth < DEEPEST:
-        kinds = (*LEAVES, *CHILDREN, *((*BRANCHES, *BRANCHES) if is_async else ()))
+        kinds = (*kinds, *CHILDREN, *((*BRANCHES, *BRANCHES) if is_async else ()))
     return [_line(chance, chance.choice(kinds), is_async, depth) for _ in range(chance.randint(1, most))]
 
 

@@ -10,18 +10,25 @@ from typing import TYPE_CHECKING, Any
 from dbosflow import (
     Engine,
     Stream,
+    branch,
+    current,
     for_each,
     for_each_async,
+    patched,
+    read_input,
+    read_input_async,
     read_stream,
     read_stream_async,
     sleep,
     sleep_async,
     step,
+    timeout,
+    wait,
     workflow,
     write_stream,
 )
 from dbosflow.errors import StreamClosedError
-from tests.oracle.expected import doubled, written
+from tests.oracle.expected import INPUT, doubled, written
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -74,7 +81,13 @@ def write_in_step(key: str, number: int) -> int:
     return number
 
 
-@workflow
+@step
+def write_inputs(number: int) -> None:
+    for value in written(number):
+        ENGINE[0].write_stream(current().workflow_id, INPUT, value, idempotency_key=str(value))
+
+
+@workflow(inputs=[INPUT])
 def carry_out(plan: list[Any], fails: int | None = None) -> list[Any]:
     """A sync workflow that carries a plan out."""
     result = _Sync().run(plan)
@@ -83,7 +96,7 @@ def carry_out(plan: list[Any], fails: int | None = None) -> list[Any]:
     return result
 
 
-@workflow
+@workflow(inputs=[INPUT])
 async def carry_out_async(plan: list[Any], fails: int | None = None) -> list[Any]:
     """An async one."""
     result = await _Async("").run(plan)
@@ -97,6 +110,7 @@ class _Sync:
 
     def __init__(self) -> None:
         self._stream: Stream[int, Any] = Stream("own")
+        self._has_read = False
 
     def run(self, plan: list[Any]) -> list[Any]:
         """What the lines come to, one after the other."""
@@ -126,6 +140,18 @@ class _Sync:
     def scoped(self, _number: int, **_: Any) -> str:
         set_scope()
         return _whose.get()
+
+    def changed(self, number: int, **_: Any) -> int:
+        if patched("number"):
+            double(number)
+        return double(number)
+
+    def inputs(self, number: int, **_: Any) -> list[int]:
+        if self._has_read:
+            return []
+        self._has_read = True
+        write_inputs(number)
+        return list(read_input(INPUT, until=number))
 
     def write(self, number: int, **_: Any) -> str:
         return self._append([number])
@@ -197,6 +223,7 @@ class _Async:
     def __init__(self, name: str) -> None:
         self._name = name
         self._stream: Stream[int, Any] = Stream(f"own{name}")
+        self._has_read = bool(name)
 
     async def run(self, plan: list[Any]) -> list[Any]:
         """What the lines come to, one after the other."""
@@ -232,6 +259,40 @@ class _Async:
     async def scoped(self, _number: int, **_: Any) -> str:
         await set_scope.run_async()
         return _whose.get()
+
+    async def deadline(self, number: int, **_: Any) -> str:
+        try:
+            async with timeout(0.001 * number):
+                await sleep_async(NEVER)
+        except TimeoutError:
+            return "too late"
+        return "in time"
+
+    async def close_call(self, number: int, **_: Any) -> int:
+        try:
+            async with asyncio.timeout(0.001 * number):
+                return await double_async(number)
+        except TimeoutError:
+            return await double_async(number)
+
+    async def durable_close_call(self, number: int, **_: Any) -> int:
+        try:
+            async with timeout(0.001 * number):
+                return await double_async(number)
+        except TimeoutError:
+            return await double_async(number)
+
+    async def changed(self, number: int, **_: Any) -> int:
+        if patched("number"):
+            await double_async(number)
+        return await double_async(number)
+
+    async def inputs(self, number: int, **_: Any) -> list[int]:
+        if self._has_read:
+            return []
+        self._has_read = True
+        await write_inputs.run_async(number)
+        return [item.value async for item in read_input_async(INPUT, until=number) if not item.closed]
 
     async def write(self, number: int, **_: Any) -> str:
         return await self._append([number])
@@ -326,6 +387,19 @@ class _Async:
         tasks = [asyncio.create_task(one) for one in self._branches(plans, place)]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return [await task for task in tasks]
+
+    async def waited(self, number: int, plans: list[Any], *, place: int) -> list[Any]:
+        """Who is done within the time is timing, and nobody looks."""
+        tasks = [asyncio.create_task(one) for one in self._branches(plans, place)]
+        await wait(tasks, timeout=0.001 * number)
+        return [await task for task in tasks]
+
+    async def region(self, _number: int, plans: list[Any], *, place: int) -> list[Any]:
+        results = []
+        for one, body in enumerate(self._branches(plans, place)):
+            with branch(f"region{self._name}.{place}.{one}"):
+                results.append(await body)
+        return results
 
     async def children(self, _number: int, plans: list[Any], **_: Any) -> list[Any]:
         """Recursion: a branch has the name of the workflow that it calls, as the child has in its parent."""

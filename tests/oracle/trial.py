@@ -8,7 +8,6 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from dbosflow import WorkflowStatus
 from dbosflow.testing.points import CrashPoint, Operation
 from dbosflow.testing.rig import Trap, rig_of
 from tests.oracle import programs
@@ -72,23 +71,24 @@ def _execute(
     with ExitStack() as set_up:
         for trap in traps:
             set_up.enter_context(rig_of(engine).trap(trap))
-        handle = engine.start(body.options(workflow_id=uuid4().hex), lines)
+        root = uuid4().hex
+        handle = engine.start(body.options(workflow_id=root), lines)
         try:
             result: Any = handle.result(timeout=LONGEST)
         except Exception as error:  # noqa: BLE001 (any is a finding)
             return [f"{where}: {type(error).__name__}: {error}"]
     wrong = [] if result == expected.result else [f"{where}: gave {result}, not {expected.result}"]
-    wrong += [f"{where}: {one}" for one in _compare(engine, expected)]
+    wrong += [f"{where}: {one}" for one in _compare(engine, root, expected)]
     engine.prune(older_than=0)
     return wrong
 
 
-def _compare(engine: Engine, expected: Expected) -> Iterator[str]:
-    found = engine.list_workflows(limit=1000)
+def _compare(engine: Engine, root: str, expected: Expected) -> Iterator[str]:
+    found = [one for one in engine.list_workflows(limit=1000) if one.id.startswith(root)]
     try:  # a child that was only read from may take a little longer
         eventually(lambda: all(engine.handle(one.id).status().ended for one in found))
     except AssertionError:
-        yield f"it has ended, and there still are {engine.list_workflows(status=WorkflowStatus.RUNNING)}"
+        yield f"it has ended, and not {[one.id for one in found if not engine.handle(one.id).status().ended]}"
         return
     if len(found) != len(expected.streams):
         yield f"there are {len(found)} workflows, not {len(expected.streams)}"
