@@ -115,8 +115,9 @@ class Operation:
         branch.run.check_active()
         owner = self._owner = branch.check_owner(self._what)
         key = branch.key_of(self._name)
-        if branch.run.timers is not None:
-            branch.run.timers.tell_of_those_around(branch, key)
+        timers = branch.run.timers
+        if timers is not None and timers.any:
+            timers.tell_of_those_around(branch, key)
         owner.operating, branch.operation = True, key
         return key
 

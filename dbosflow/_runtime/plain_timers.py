@@ -43,11 +43,13 @@ _told: set[tuple[str, int]] = set()
 class PlainTimers:
     """The plain timers of one run, from here on until :meth:`close`. Calls ``late`` if that takes its time."""
 
-    __slots__ = ("_handles", "_late", "_loop", "_watch")
+    __slots__ = ("_handles", "_late", "_loop", "_watch", "any")
 
     def __init__(self, late: Callable[[], object]) -> None:
         self._loop = loop = asyncio.get_running_loop()
         self._late = loop.call_later(_LATE, late)
+        self.any = False
+        """Whether there were any: most code sets none."""
         self._handles: WeakKeyDictionary[asyncio.TimerHandle, _Place] = WeakKeyDictionary()
         self._watch: _LoopWatch | None = _watches.setdefault(loop, _LoopWatch())
         self._watch.enter(loop)
@@ -62,6 +64,7 @@ class PlainTimers:
     def add(self, handle: asyncio.TimerHandle, place: _Place) -> None:
         """Code of the run has set this one."""
         self._handles[handle] = place
+        self.any = True
 
     def tell_of_those_around(self, branch: Branch, key: str) -> None:
         """Warns of timers that may cut the operation of ``key`` short, which begins: once for each place in code."""
