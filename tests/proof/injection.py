@@ -58,9 +58,12 @@ class Injection:
     def install(self) -> None:
         """From now on everything that this process makes durable passes here."""
         self._wrap(journal, "write_batch", lambda connection, rows, *_: of_batch(rows))
-        self._wrap(stream, "append", lambda connection, schema, rows: of_append(rows))
+        self._wrap(stream, "append", lambda connection, schema, rows, **_: of_append(rows))
         self._wrap(workflow, "enqueue", lambda connection, schema, rows: (Point("start", r.workflow_id) for r in rows))
-        self._wrap(workflow, "cancel", lambda connection, schema, one, parent=None: _cancelled(one, parent))
+        self._wrap(workflow, "cancel", lambda connection, schema, one, *_: [Point("cancel", one)])
+        self._wrap(
+            workflow, "cancel_children", lambda connection, schema, parent: [Point("cancel", parent, "children")]
+        )
         self._wrap(workflow, "release", lambda connection, schema, worker, runs: (Point("release", r[0]) for r in runs))
         self._wrap(workflow, "claim", self._claimed)
         self._wrap(workflow, "requeue", self._requeued)
@@ -94,10 +97,6 @@ class Injection:
     def _note(self, *lines: list[Any]) -> None:
         if lines:
             os.write(self._log, "".join(json.dumps(line) + "\n" for line in lines).encode())
-
-
-def _cancelled(workflow_id: str | None, parent_id: str | None) -> list[Point]:
-    return [Point("cancel", workflow_id or f"{parent_id}", "" if workflow_id else "children")]
 
 
 async def _spring(how: How, connection: AsyncConnection[Any], send: Callable[[], Awaitable[Any]]) -> Any:

@@ -298,7 +298,7 @@ class Client:
             raise
         except Exception:  # noqa: BLE001 (whatever it ended with)
             info = await handle.info_async()
-            message = info.error["message"] if info.error else None
+            message = None if info.error is None else str(info.error)
             self._note("told", [workflow_id, info.status, message])
         else:
             self._note("told", [workflow_id, "succeeded", result])
