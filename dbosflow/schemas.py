@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 import types
 import typing
-from functools import reduce
+from functools import cache, reduce
 from operator import or_
 from typing import Annotated, Any, get_args, get_origin
 
@@ -20,6 +20,7 @@ from pydantic_core import SchemaSerializer, SchemaValidator
 _SETTINGS = {"ser_json_bytes": "base64", "val_json_bytes": "base64", "ser_json_inf_nan": "constants"}
 """Bytes need not be UTF-8; what is no number is written as what it is, so that it is seen and refused."""
 _WITH_SETTINGS = frozenset({"model", "dataclass", "typed-dict"})
+_PLAIN = (Any, str, bool, int, float, None, type(None))
 _NO_SCHEMAS = frozenset({"metadata", "default", "expected", "config"})
 """Keys of a schema under which stands anything but schemas."""
 
@@ -39,6 +40,16 @@ class Schema:
         self.is_open = "any" in kinds
         self.serializer: SchemaSerializer = _built(SchemaSerializer, ours)
         self.validator: SchemaValidator = _built(SchemaValidator, ours)
+
+
+@cache
+def _of_plain(annotation: Any) -> Schema:
+    return Schema(annotation)
+
+
+def schema_of(annotation: Any) -> Schema:
+    """The schema of an annotation; of a plain one the same each time, since ``run_step`` asks at each call."""
+    return _of_plain(annotation) if any(annotation is plain for plain in _PLAIN) else Schema(annotation)
 
 
 def _built(what: Any, schema: Any) -> Any:

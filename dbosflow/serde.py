@@ -23,7 +23,7 @@ from typing_extensions import TypedDict
 from dbosflow.comparison import Absent, Comparison
 from dbosflow.config import LARGEST_PART
 from dbosflow.errors import SerializationError
-from dbosflow.schemas import Schema
+from dbosflow.schemas import schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -75,7 +75,7 @@ class Codec(Generic[T]):
         if self._collects:
             annotation = list[get_args(annotation)[0]]  # type: ignore[misc]  # (made from what the user wrote)
         try:
-            self._schema = Schema(annotation)
+            self._schema = schema_of(annotation)
         except (PydanticUserError, NameError) as error:
             reason = str(error).partition("\n")[0]
             raise SerializationError(f"{what} has type {annotation!r}, which JSON cannot carry: {reason}") from error
