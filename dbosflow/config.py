@@ -136,10 +136,14 @@ def check_schema(name: object) -> str:
     return name
 
 
-def check_whole(what: str, value: object, least: int, most: int, *, or_none: bool = False) -> int:
-    """``value`` if it is a whole number in this range; else a :class:`ConfigurationError` that says so."""
+def check_whole(what: str, value: object, least: int, most: int, *, or_none: bool = False, or_else: str = "") -> int:
+    """``value`` if it is a whole number in this range; else a :class:`ConfigurationError` that says so.
+
+    ``or_else`` says what else there may be.
+    """
     if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-        msg = f"{what}={_shown(value)} must be a whole number from {least} to {most}{', or None' * or_none}"
+        or_else = "None" if or_none else or_else
+        msg = f"{what}={_shown(value)} must be a whole number from {least} to {most}{or_else and f', or {or_else}'}"
         raise ConfigurationError(msg)
     return value
 

@@ -41,9 +41,9 @@ def reading(workflow_id: str, key: str, type_: Any, options: ReadOptions, final:
     until: Any = options.get("until")
     view = options.get("view", "live")
     if start != "tail":
-        check_whole('start (an offset, "tail", or -n for the last n values)', start, -LARGEST_OFFSET, LARGEST_OFFSET)
+        check_whole("start", start, -LARGEST_OFFSET, LARGEST_OFFSET, or_else='"tail"')
     if until is not None:
-        check_whole("until (the offset of the first frame that is not read)", until, 0, LARGEST_OFFSET, or_none=True)
+        check_whole("until", until, 0, LARGEST_OFFSET, or_none=True)
     check_timeout("timeout", options.get("timeout"))
     check_seconds("wait_for", options.get("wait_for", 0.0))
     if view not in get_args(View):
