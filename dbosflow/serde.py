@@ -17,7 +17,7 @@ from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, PydanticUserError, SecretBytes, SecretStr, ValidationError
-from pydantic_core import PydanticSerializationError
+from pydantic_core import PydanticSerializationError, from_json
 from typing_extensions import TypedDict
 
 from dbosflow.comparison import Absent, Comparison
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _DEPTH_HINT = "is nested too deeply"
+_DEEPEST = 199
+"""Lists and dictionaries in one another: pydantic's parser takes 200, and a block of stream values is one more."""
 _LONGEST_INTEGER = 4300
 """Digits: what Python's and pydantic's parsers read, unless somebody lifts Python's own limit."""
 _LONG_NUMBER = re.compile(rf"(?<![0-9])[0-9]{{{_LONGEST_INTEGER + 1}}}")
@@ -139,6 +141,8 @@ class Codec(Generic[T]):
         text = self._text(value)
         if len(text) > _LONGEST_INTEGER or "NaN" in text or "Infinity" in text:
             self._check(text)
+        if text.count("[") + text.count("{") > _DEEPEST and _is_too_deep(text):
+            raise SerializationError(f"{self.what} has lists and dictionaries to a depth of more than {_DEEPEST}")
         found: Difference | SerializationError | None
         loaded: Any = None
         try:
@@ -252,24 +256,27 @@ _NOT_LOADED: Any = object()
 _TELL_MORE = "Declare its type by an annotation that says what it is, or return what JSON has a word for"
 
 
-def _is_json(value: Any) -> bool:
-    """Whether it is made of what JSON gives back as it is, types included."""
-    try:
-        return _is_made_of_json(value)
-    except RecursionError:
-        return False
-
-
-def _is_made_of_json(value: Any) -> bool:
+def _is_json(value: Any, room: int = _DEEPEST) -> bool:
+    """Whether it is made of what JSON gives back as it is, types included, in no more than ``room`` levels."""
     kind = type(value)
     if kind is list:
-        return all(type(one) in _SCALARS or _is_made_of_json(one) for one in value)
+        return room > 0 and all(type(one) in _SCALARS or _is_json(one, room - 1) for one in value)
     if kind is dict:
         for name, one in value.items():
-            if type(name) is not str or (type(one) not in _SCALARS and not _is_made_of_json(one)):
+            if type(name) is not str or (type(one) not in _SCALARS and not _is_json(one, room - 1)):
                 return False
-        return True
+        return room > 0
     return kind in _SCALARS
+
+
+def _is_too_deep(text: str) -> bool:
+    """Whether pydantic's parser gives up on it within a list: at a depth that no caller's stack has a say in."""
+    without_surrogates = text.replace("\\ud", "\\u0")  # of which it refuses those that are alone
+    try:
+        from_json(f"[{without_surrogates}]", cache_strings=False)
+    except ValueError as error:
+        return "recursion limit" in str(error)
+    return False
 
 
 def _would_come_back(found: Difference) -> str:

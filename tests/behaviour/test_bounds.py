@@ -198,8 +198,8 @@ def test_a_payload_that_no_statement_takes_is_refused_where_it_is_made(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server would close the connection, and everybody of the lane wait while it is sent again and again."""
-    monkeypatch.setattr("dbosflow.serde.LARGEST_PART", 1000)
-    large = "ä" * 500
+    monkeypatch.setattr("dbosflow.serde.LARGEST_PART", 10_000)
+    large = "ä" * 5000
 
     @step
     async def giving() -> str:
@@ -207,11 +207,11 @@ def test_a_payload_that_no_statement_takes_is_refused_where_it_is_made(
 
     @workflow
     async def flow(value: str) -> str:
-        with pytest.raises(SerializationError, match=r"the result of step .* takes 1002 bytes"):
+        with pytest.raises(SerializationError, match=r"the result of step .* takes 10002 bytes"):
             await giving()
-        return value + "ä" * 500
+        return value + large
 
     with pytest.raises(SerializationError, match=r"the arguments of workflow .* bytes as JSON"):
         engine.start(flow, large)
-    with pytest.raises(SerializationError, match=r"the result of workflow .* takes 1002 bytes"):
+    with pytest.raises(SerializationError, match=r"the result of workflow .* takes 10002 bytes"):
         engine.start(flow, "").result(timeout=PATIENCE)

@@ -113,15 +113,16 @@ def handling() -> int:
 
 
 def test_a_loop_handles_what_comes_before_a_value_that_is_not_of_its_type(database_url: str) -> None:
-    """Though all of them have come in one block."""
+    """Though all of them have come in one block: they are written on one loop, the client's own."""
     handled.clear()
-    with Engine(database_url) as engine, Engine(database_url, executes=False) as client:
 
-        async def main() -> None:
+    async def main() -> None:
+        async with Engine(database_url, executes=False) as client:
+            await client.start_async(handling.options(workflow_id="w", queue="later"))
             await asyncio.gather(*(client.write_stream_async("w", "in", value) for value in (0, 1, "two", 3)))
 
-        client.start(handling.options(workflow_id="w", queue="later"))
-        asyncio.run(main())
+    asyncio.run(main())
+    with Engine(database_url) as engine:
         assert rows(database_url, "SELECT count FROM dbosflow.stream_block") == [(4,)]
         with working(engine, "later"):
             assert engine.handle("w").result(PATIENCE) == 2

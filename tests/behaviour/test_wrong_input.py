@@ -16,7 +16,7 @@ import psycopg
 import pytest
 from pydantic import BaseModel
 
-from dbosflow import Engine, WorkflowStatus, step, workflow, write_stream_async
+from dbosflow import Engine, Stream, WorkflowStatus, step, workflow, write_stream_async
 from dbosflow.errors import (
     ConfigurationError,
     DatabaseUnavailableError,
@@ -107,6 +107,12 @@ class Row(BaseModel):
     price: float | None = None
 
 
+class Rows(BaseModel):
+    """Models inside of one."""
+
+    rows: list[Row]
+
+
 def test_arguments_that_do_not_fit_start_nothing(database_url: str, engine: Engine, client: Engine) -> None:
     """The caller hears it, whoever that is: of a start, an enqueue, a child."""
 
@@ -162,9 +168,13 @@ def test_arguments_of_another_shape_are_refused_as_a_call_does_it(
     assert engine.list_workflows() == []
 
 
-_DEEP: Any = []
-for _ in range(300):
-    _DEEP = [_DEEP]
+def nested(depth: int, name: str | None = None) -> Any:
+    """So many lists in one another, or dictionaries with this name."""
+    value: Any = 1
+    for _ in range(depth):
+        value = [value] if name is None else {name: value}
+    return value
+
 
 FAITHFUL: dict[str, Any] = {
     "NUL": "a\0b",
@@ -179,12 +189,18 @@ FAITHFUL: dict[str, Any] = {
 REFUSED: dict[str, tuple[Any, str]] = {
     "NaN": (math.nan, "NaN"),
     "infinite": ({"a": [1, -math.inf]}, "-Infinity"),
-    "a model's NaN": (Row(price=math.nan), "NaN or an infinite number"),
-    "a model's infinity, inside": ({"rows": [Row(price=1.0), Row(price=math.inf)]}, "NaN or an infinite number"),
+    "a model's infinity, inside": (
+        {"rows": [Row(price=1.0), Row(price=math.inf)]},
+        "(holds Infinity|a Row would come back as a dict)",
+    ),
     "5,000 digits": (10**5000, "more than 4300 digits"),
     "5,000 digits, inside": ({"a": [-(10**5000)]}, "more than 4300 digits"),
     "an object": (object(), "object"),
-    "too deep": (_DEEP, "depth"),
+    "too deep": (nested(300), "depth of more than 199"),
+    "far too deep": (nested(100_000), "depth"),
+    "just too deep": (nested(200), "depth of more than 199"),
+    "dictionaries, too deep": (nested(900, "a"), "depth of more than 199"),
+    "lone surrogates, too deep": (nested(300, "\ud800"), "depth of more than 199"),
 }
 
 
@@ -226,7 +242,7 @@ def test_what_json_cannot_carry_is_refused_in_every_place(engine: Engine, which:
             return value
         with pytest.raises(SerializationError, match=f"a stream's value .*{found}"):
             await write_stream_async("k", value)
-        with pytest.raises(SerializationError, match="the result of step 'give'"):
+        with pytest.raises(SerializationError, match=f"the result of step 'give' .*{found}"):
             await step(give)()
         return None
 
@@ -236,31 +252,93 @@ def test_what_json_cannot_carry_is_refused_in_every_place(engine: Engine, which:
         engine.start(passing, value)
     assert engine.run(flow, caught=True) is None
     handle = engine.start(flow, caught=False)
-    with pytest.raises(SerializationError, match="the result of workflow"):
+    with pytest.raises(SerializationError, match=f"the result of workflow .*{found}"):
         handle.result(timeout=PATIENCE)
     assert handle.status() is WorkflowStatus.FAILED
 
 
+@pytest.mark.parametrize("value", [Row(price=math.nan), Rows(rows=[Row(price=1.0), Row(price=math.inf)])])
+def test_a_models_field_that_is_no_number_is_refused_in_every_place(engine: Engine, value: Row | Rows) -> None:
+    """As NaN or Infinity wherever its class is said, which an undeclared stream does by its value; else as a model."""
+    found = "holds (NaN|Infinity), which JSON does not carry"
+
+    @step
+    async def give() -> Row | Rows:
+        return value
+
+    @workflow
+    async def taking(value: Row | Rows) -> None: ...
+
+    @workflow
+    async def flow(*, caught: bool) -> Row | Rows | None:
+        if not caught:
+            return value
+        for write in (write_stream_async("k", value), Stream[Row | Rows, None]("d").writer().write_async(value)):
+            with pytest.raises(SerializationError, match=f"value .*{found}"):
+                await write
+        with pytest.raises(SerializationError, match=f"the result of step .*{found}"):
+            await give()
+        return None
+
+    with pytest.raises(SerializationError, match=f"the arguments of workflow .*{found}"):
+        engine.start(taking, value)
+    with pytest.raises(SerializationError, match=r"the arguments of workflow 'passing' .*would come back as a dict"):
+        engine.start(passing, value)
+    assert engine.run(flow, caught=True) is None
+    with pytest.raises(SerializationError, match=f"the result of workflow .*{found}"):
+        engine.run(flow, caught=False)
+
+
+def test_what_is_just_not_too_deep_is_read_by_everybody(engine: Engine) -> None:
+    """Whether they say a type or not, and beside other values."""
+    values = [nested(199), 1, nested(199, "a")]
+
+    @workflow
+    async def flow(which: int) -> Any:
+        for value in values:
+            await write_stream_async("k", value)
+        return values[which]
+
+    for which, value in enumerate(values):
+        handle = engine.start(flow, which)
+        assert handle.result(timeout=PATIENCE) == value
+        for options in ({}, {"type": Any}, {"type": int | list[Any] | dict[str, Any]}):
+            assert engine.read_stream(handle.workflow_id, "k", **options).read_all() == (values, True)
+    assert engine.run(passing, nested(197)) == nested(197)
+    with pytest.raises(SerializationError, match=r"the arguments of workflow 'passing' .* depth"):
+        engine.start(passing, nested(198))
+
+
 def test_bytes_and_moments_keep_their_types_where_they_are_declared(engine: Engine) -> None:
-    """Untyped they are JSON texts, in the live run as on replay."""
+    """By a stream, or, for a reader that says it, by being the value itself. In an undeclared list they are refused."""
+    pairs = Stream[tuple[bytes, datetime], None]("pairs")
 
     @workflow
     async def typed(raw: bytes, at: datetime) -> tuple[bytes, datetime]:
-        await write_stream_async("k", [raw, at])
+        await pairs.writer().write_async((raw, at))
+        await write_stream_async("raw", raw)
+        await write_stream_async("at", at)
+        for inside in ([raw], {"at": at}, (raw, at)):
+            with pytest.raises(
+                SerializationError, match=r"a stream's value .* a (bytes|datetime) would come back as a str"
+            ):
+                await write_stream_async("k", inside)
         return raw, at
 
     raw, at = bytes(range(256)), datetime(2024, 2, 29, 1, 2, 3, 456789, tzinfo=UTC)
     handle = engine.start(typed, raw, at)
     assert handle.result(timeout=PATIENCE) == (raw, at)
-    reader = engine.read_stream(handle.workflow_id, "k", type=tuple[bytes, datetime])
-    assert reader.read_all() == ([(raw, at)], True)
+    for key, kind, value in (("pairs", tuple[bytes, datetime], (raw, at)), ("raw", bytes, raw), ("at", datetime, at)):
+        reader: Any = engine.read_stream(handle.workflow_id, key, type=kind)
+        assert reader.read_all() == ([value], True)
+    assert [one.key for one in engine.streams.list(handle.workflow_id)] == ["at", "pairs", "raw"]
 
 
 # -- errors ----------------------------------------------------------------------------------------------------------
 
 
 class CrowdedError(Exception):
-    """Its attributes are no JSON, and its message is as long as one likes."""
+    """Its message is as long as one likes, and its record cannot hold one of its attributes."""
 
     def __init__(self, length: int) -> None:
         super().__init__("e" * length)
@@ -269,8 +347,9 @@ class CrowdedError(Exception):
 
 @pytest.mark.parametrize("length", [50_000, 5_000_000])
 def test_an_error_with_a_huge_message_ends_its_workflow_all_the_same(engine: Engine, length: int) -> None:
-    """Thousands of open streams carry its beginning each; up to 100,000 characters ``result`` has it whole."""
-    kinds: list[str] = []
+    """Thousands of open streams carry its beginning each; up to 100,000 characters it stays itself, and whole."""
+    whole = length < 100_000
+    caught_in_body: list[BaseException] = []
 
     @step
     async def failing() -> None:
@@ -282,19 +361,26 @@ def test_an_error_with_a_huge_message_ends_its_workflow_all_the_same(engine: Eng
             await write_stream_async(f"s{number}", number)
         try:
             await failing()
-        except StepFailedError as error:
-            kinds.append(error.error_type)
+        except (CrowdedError, StepFailedError) as error:
+            caught_in_body.append(error)
             raise
 
     handle = engine.start(flow)
-    with pytest.raises(StepFailedError if length < 100_000 else WorkflowFailedError) as caught:
+    with pytest.raises(CrowdedError if whole else WorkflowFailedError) as caught:
         handle.result(timeout=PATIENCE)
-    assert kinds == ["CrowdedError"]
+    (first,) = caught_in_body
+    if whole:
+        assert type(first) is CrowdedError
+        assert str(first) == str(caught.value) == "e" * length
+        assert not hasattr(caught.value, "connection")
+    else:
+        assert isinstance(first, StepFailedError)
+        assert first.error_type == "CrowdedError"
     assert "e" * 50_000 in str(caught.value)
     assert len(str(caught.value)) < 110_000
     reader = engine.read_stream(handle.workflow_id, "s1999")
     assert next(reader) == 1999
-    with pytest.raises(StreamFailedError, match="StepFailedError: CrowdedError: eee") as ended:
+    with pytest.raises(StreamFailedError, match=rf"{'' if whole else 'StepFailedError: '}CrowdedError: eee") as ended:
         next(reader)
     assert len(str(ended.value)) < 2000
     assert isinstance(ended.value.__cause__, WorkflowFailedError)
