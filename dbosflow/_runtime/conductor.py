@@ -61,6 +61,8 @@ class Conductor:
         self._breathers: deque[asyncio.Future[bool]] = deque()
         self.stands_still_for: str | None = None
         """What a replay was seen to wait for last."""
+        self._spins = False
+        """Whether it was said that the code never comes to rest."""
         self._news = asyncio.Event()
         self._say_at: float | None = asyncio.get_running_loop().time() + SAID_AFTER
         """When to say what a replay waits for that stands still."""
@@ -276,7 +278,7 @@ class Conductor:
             if not strand.operating:
                 awaited, said = awaited_by(strand)
                 said = f"{said}, in {_title(strand.branch.path)}"
-                if awaited is Awaited.OUTSIDE:
+                if awaited in (Awaited.OUTSIDE, Awaited.NOTHING):
                     return said, None
                 if awaited is Awaited.PRIMITIVE:
                     held = said
@@ -305,6 +307,16 @@ class Conductor:
             await asyncio.sleep(0)
             if or_news and self._news.is_set():
                 return
+        self._say_that_it_spins()
+
+    def _say_that_it_spins(self) -> None:
+        if self.is_replaying and not self._spins:
+            self._spins = True
+            logger.warning(
+                "workflow %s: its code goes round in the event loop, as with asyncio.sleep(0), and its replay hands "
+                "outcomes on in the middle of that, maybe not where the run before got them; wait for what you need",
+                self._run.workflow_id,
+            )
 
 
 def _turns(run: Run) -> list[list[str]]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from dbosflow import serde
 from dbosflow._runtime.checksums import NOTHING, Repeated
 from dbosflow._runtime.entries import Close, TakeBack, Values
+from dbosflow._runtime.keys import shown
 from dbosflow._runtime.limits import Limits
 from dbosflow._runtime.undecided import Undecided
 from dbosflow.errors import StreamClosedError, StreamInputError
@@ -90,14 +91,16 @@ class RunStreams:
             if self._limits.any_recorded and (recorded := self._limits.recorded(key, name, count)) is not None:
                 raise recorded
             durable = run.history.produced.get((key, name), 0)
-            if count >= durable:
-                self._append(key, text, producer, count)
+            too_early = self._append(key, text, producer, count) if count >= durable else None
+        if too_early is not None:
+            raise run.disagree(f"writes another value to stream {key!r}", shown(too_early), too_early)
         if count >= durable:
             run.workplace.submit(run)
         else:
             self._repeat(key, text, name, count, durable)
 
-    def _append(self, key: str, text: str, producer: Producer, count: int) -> None:
+    def _append(self, key: str, text: str, producer: Producer, count: int) -> str | None:
+        """Buffers a new value. Does not, and says what is next on record, if it comes too early for a new one."""
         run, name, size = self._run, producer.name, serde.size_of(text) + 1
         stream = self._stream(key)
         if stream.closed:
@@ -110,6 +113,8 @@ class RunStreams:
         if refusal is not None:
             self._refuse(key, producer, refusal)
             raise refusal
+        if (ahead := self._ahead_of(producer)) is not None:
+            return ahead
         self._written[key, name] = count + 1
         stream.values += 1
         stream.bytes += size
@@ -121,6 +126,14 @@ class RunStreams:
         values.texts.append(text)
         values.size += size
         run.buffer.size += size
+        return None
+
+    def _ahead_of(self, producer: Producer) -> str | None:
+        """The operation that a branch has next on record: what it did in a stream before that is durable, too.
+
+        So what is new there comes of other code. Written, it would be in the way of the old code once that is put back.
+        """
+        return None if self._run.order is None or producer.attempt is not None else self._run.next_of(producer.name)
 
     def _repeat(self, key: str, text: str, name: str, count: int, durable: int) -> None:
         """Passes over a value that is durable, and compares what the producer has written with what it had before."""
@@ -164,11 +177,15 @@ class RunStreams:
             stream = self._stream(key)
             if stream.closed:
                 return
-            stream.closed = True
-            stream.closed_by_step = producer.attempt is not None
-            stream.open_values = None
-            name = producer.name
-            run.buffer.push(Close(key, name, self._written.get((key, name), 0), producer.label, kind, payload))
+            too_early = self._ahead_of(producer)
+            if too_early is None:
+                stream.closed = True
+                stream.closed_by_step = producer.attempt is not None
+                stream.open_values = None
+                name = producer.name
+                run.buffer.push(Close(key, name, self._written.get((key, name), 0), producer.label, kind, payload))
+        if too_early is not None:
+            raise run.disagree(f"closes stream {key!r}", shown(too_early), too_early)
         run.workplace.submit(run)
 
     def letter(self, key: str, text: str, producer: str) -> Values:

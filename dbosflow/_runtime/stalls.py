@@ -38,6 +38,8 @@ class Awaited(Enum):
     """One of its own strands lets it go on, or a thread, which cannot be seen."""
     OUTSIDE = "the outside"
     """A thread, I/O, a future of unknown origin."""
+    NOTHING = "nothing more"
+    """All of it has happened, and the strand is told in one of the loop's next turns."""
 
 
 def awaited_by(strand: Strand) -> tuple[Awaited, str]:
@@ -45,10 +47,10 @@ def awaited_by(strand: Strand) -> tuple[Awaited, str]:
     run = strand.branch.run
     future = strand.waiting
     if isinstance(future, asyncio.Task):
-        return (Awaited.OWN, "a task") if _are_own([future], run) else (Awaited.OUTSIDE, f"task {future.get_name()!r}")
+        return _whose([future], run), f"task {future.get_name()!r}"
     children = getattr(future, "_children", None)  # of a gather
     if children is not None:
-        return (Awaited.OWN, "a gather") if _are_own(children, run) else (Awaited.OUTSIDE, "a gather of other futures")
+        return _whose(children, run), "a gather"
     code, frame = _innermost(strand)
     if code is None or frame is None:
         return Awaited.OUTSIDE, "a future"
@@ -58,7 +60,7 @@ def awaited_by(strand: Strand) -> tuple[Awaited, str]:
         return Awaited.OUTSIDE, said
     if file in _PRIMITIVES:
         return Awaited.PRIMITIVE, said
-    return (Awaited.OWN if _are_own(_named_in(code, file, frame), run) else Awaited.OUTSIDE), said
+    return _whose(_named_in(code, file, frame), run), said
 
 
 def _named_in(code: CodeType, file: str, frame: FrameType) -> Iterable[Any]:
@@ -72,8 +74,11 @@ def _named_in(code: CodeType, file: str, frame: FrameType) -> Iterable[Any]:
     return unknown
 
 
-def _are_own(futures: Iterable[Any], run: Run) -> bool:
-    return all(_is_own(future, run) for future in futures)
+def _whose(futures: Iterable[Any], run: Run) -> Awaited:
+    futures = list(futures)
+    if all(isinstance(future, asyncio.Future) and future.done() for future in futures):
+        return Awaited.NOTHING
+    return Awaited.OWN if all(_is_own(future, run) for future in futures) else Awaited.OUTSIDE
 
 
 def _is_own(future: Any, run: Run) -> bool:

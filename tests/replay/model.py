@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from dbosflow import Stream, sleep_async, write_stream_async
+from dbosflow import Stream, close_stream_async, sleep_async, write_stream_async
 from dbosflow._runtime.batch import Slice
 from dbosflow._runtime.branch import branch_tasks
 from dbosflow._runtime.calls import run_step_async
@@ -100,6 +100,10 @@ class Trace:
         """A stream write."""
         self.written.append(value)
         await write_stream_async(STREAM, value)
+
+    async def close(self) -> None:
+        """The end of the stream."""
+        await close_stream_async(STREAM)
 
     async def flush(self) -> None:
         """Waits until what was written is durable."""

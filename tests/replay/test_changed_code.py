@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dbosflow._runtime import plain_timers
+from dbosflow.errors import StreamClosedError
+from tests.replay.crashes import crash_everywhere
 from tests.replay.model import StepError, execute
 from tests.replay.tight_programs import REPLAYED
 
@@ -180,17 +182,72 @@ def test_branches_that_are_gone_are_missed() -> None:
 
 
 def test_another_kind_of_operation_under_a_recorded_key_parks_the_workflow() -> None:
-    """It names what it found, and writes nothing of what the new code has written meanwhile."""
+    """It names what it found."""
 
     async def slept(run: Trace) -> None:
-        await run.write("must not be written")
         await run.sleep(1)
 
     live = execute(both(steps("sleep", "end"), slept), seed=0)
     run = execute(both(steps("sleep", "end"), slept), seed=REPLAYED, commits=live.commits[:1])
     parked(run, live.commits[:1])
     assert "asks for a sleep at key 'sleep#0', where its records hold a step" in run.result
-    assert run.stream == []
+
+
+@pytest.mark.parametrize("beside", [False, True], ids=["one branch", "several branches"])
+@pytest.mark.parametrize("does", ["writes another value to", "closes"])
+def test_what_is_new_in_a_stream_before_recorded_operations_parks_the_workflow(does: str, *, beside: bool) -> None:
+    """And is not written: it would be in the way of the old code once that is put back."""
+
+    async def old(run: Trace) -> None:
+        await run.write("old")
+        await run.step("a", "")
+        await run.step("b", "")
+
+    async def new(run: Trace) -> None:
+        await run.write("old")
+        if does == "closes":
+            await run.close()
+        else:
+            await run.write("new")
+        await run.step("a", "")
+
+    program = both(branches(old, OTHER), branches(new, OTHER)) if beside else both(old, new)
+    live = execute(program, seed=0)
+    recorded = [any(record.key.endswith("a#0") for record in commit.records) for commit in live.commits]
+    for crash in range(recorded.index(True) + 1, len(live.commits)):
+        run = execute(program, seed=REPLAYED, commits=live.commits[:crash])
+        parked(run, live.commits[:crash])
+        assert f"{does} stream 'out'" in run.result
+        assert run.stream == ["old"]
+
+
+def test_a_write_that_was_refused_may_come_before_recorded_operations() -> None:
+    """It was refused because of what the program had done, and is on no record."""
+
+    async def program(run: Trace) -> Any:
+        await run.write("old")
+        await run.close()
+        with suppress(StreamClosedError):
+            await run.write("too late")
+        return [await run.step("a", ""), await run.step("b", "")]
+
+    live = execute(program, seed=0)
+    for crash in range(1, len(live.commits)):
+        assert execute(program, seed=REPLAYED, commits=live.commits[:crash]).result == live.result
+
+
+def test_futures_that_are_all_done_are_about_to_be_told() -> None:
+    """A chain of gathers hands a result up one turn of the loop at a time, however long it is."""
+
+    async def program(run: Trace) -> Any:
+        chain: Any = asyncio.gather(asyncio.create_task(run.step("a", "")))
+        for _ in range(length):
+            chain = asyncio.gather(chain)
+        await chain
+        return [await run.step("b", ""), await run.step("c", "")]
+
+    for length in range(16):
+        assert crash_everywhere(program, seed=0, delay=0.0007) == [], length
 
 
 def test_an_outcome_that_nobody_gives_up_any_more_contradicts() -> None:
