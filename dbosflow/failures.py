@@ -17,13 +17,15 @@ from typing import Any, NamedTuple, cast
 
 from dbosflow.errors import StepFailedError
 from dbosflow.serde import for_people
-from dbosflow.tracebacks import LONGEST, text_of
+from dbosflow.tracebacks import LONGEST, add_note, notes_of, state_of, text_of
 
 _LONGEST_MESSAGE = 100_000
 _LONGEST_CAUSE = 1000
 _LONGEST_ATTRIBUTE = 10_000
 _LONGEST_NOTES = 8000
 _DEEPEST_GROUP = 10
+_LARGEST_INTEGER = 10_000
+"""In bits: Python reads and writes integers of 4,300 digits."""
 _MARKS = frozenset({"$tuple", "$bytes", "$dict"})
 _KEPT: dict[type, tuple[str, ...]] = {ImportError: ("name", "path"), AttributeError: ("name",), NameError: ("name",)}
 """What classes of Python's own keep beside their arguments."""
@@ -43,7 +45,7 @@ class Failure(NamedTuple):
     def noted(self, stand_in: BaseException) -> BaseException:
         """``stand_in`` with what the record has to say besides."""
         for note in self.notes:
-            stand_in.add_note(note)
+            add_note(stand_in, note)
         return stand_in
 
 
@@ -81,10 +83,13 @@ def _row(error: BaseException, longest: int, traceback: int, depth: int) -> dict
     row = _named(kind.__qualname__, kind.__module__, message, longest)
     row["args"] = None
     if row["message"] == message:
-        whole = row | _state(error, longest, traceback, depth)
-        if len(json.dumps(whole)) <= 16 * longest and _comes_back(error, whole):
-            row = whole
-    if notes := _notes(getattr(error, "__notes__", None)):
+        try:
+            whole = row | _state(error, longest, traceback, depth)
+            if len(json.dumps(whole)) <= 16 * longest and _comes_back(error, whole):
+                row = whole
+        except Exception:  # noqa: BLE001, S110 (the code of its class, or of what it holds: then it is only named)
+            pass
+    if notes := _notes(notes_of(error)):
         row["notes"] = notes
     if (text := text_of(error, traceback)) is not None:
         row["traceback"] = text
@@ -148,7 +153,8 @@ def _arguments(error: BaseException) -> tuple[Any, ...]:
 
 
 def _attributes(error: BaseException) -> dict[str, Any]:
-    found = {name: value for name, value in vars(error).items() if not name.startswith("__")}
+    state = state_of(error)
+    found = {name: value for name, value in state.items() if isinstance(name, str) and not name.startswith("__")}
     for name, slot in _slots(type(error)).items():
         try:
             value = slot.__get__(error)
@@ -192,7 +198,7 @@ def _loaded(row: Any, text: str = "") -> Failure:
     except Exception:  # noqa: BLE001 (a record that somebody else wrote)
         return Failure(None, name, message, None, notes)
     for note in notes:
-        error.add_note(note)
+        add_note(error, note)
     return Failure(error, name, message, None, notes)
 
 
@@ -245,7 +251,7 @@ def _set_attributes(error: BaseException, attributes: object) -> None:
         if name in slots:
             slots[name].__set__(error, _decoded(value))
         elif not name.startswith("__"):
-            error.__dict__[name] = _decoded(value)
+            state_of(error)[name] = _decoded(value)
 
 
 def _imported(module: str, name: str) -> Any:
@@ -283,7 +289,9 @@ def _slots(kind: type) -> dict[str, MemberDescriptorType]:
 def _encoded(value: Any) -> Any:
     """A value as JSON that gives it back as it is; tuples and bytes, which JSON has not, as objects of one name."""
     kind = type(value)
-    if value is None or kind in {str, bool, int} or (kind is float and value - value == 0):
+    if value is None or kind in {str, bool} or (kind is float and value - value == 0):
+        return value
+    if kind is int and value.bit_length() <= _LARGEST_INTEGER:
         return value
     if kind is list:
         return [_encoded(one) for one in value]
@@ -337,5 +345,5 @@ def _word(value: object) -> str:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except Exception as broken:  # noqa: BLE001 (the user's own __str__)
+    except (Exception, SystemExit) as broken:  # noqa: BLE001 (the user's own __str__)
         return f"<no message: {type(broken).__name__} in __str__>"

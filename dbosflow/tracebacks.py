@@ -6,7 +6,7 @@ import linecache
 import sysconfig
 import traceback
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 LONGEST = 6000
 """Characters of a traceback in a record, causes included."""
@@ -17,6 +17,7 @@ _FRAMES = 16
 _LIBRARY_FRAMES = 8
 _LONGEST_LINE = 300
 _LONGEST_CHAIN = 5
+_STATE: Any = vars(BaseException)["__dict__"]
 
 
 class _Frame(NamedTuple):
@@ -43,13 +44,33 @@ def text_of(error: BaseException, longest: int) -> str | None:
 
 def text_with_notes(error: BaseException) -> str:
     """The same for a log, where nothing else shows what was noted: a replayed step's traceback is a note."""
-    notes = [note for note in getattr(error, "__notes__", ()) if isinstance(note, str)]
+    notes = [note for note in notes_of(error) if isinstance(note, str)]
     return printable("\n".join([text_of(error, LONGEST) or "", *notes]).strip()[: 2 * LONGEST])
+
+
+def state_of(error: BaseException) -> dict[Any, Any]:
+    """The attributes of an exception, past whatever code of its class there is for getting and setting them."""
+    state: dict[Any, Any] = _STATE.__get__(error)
+    return state
+
+
+def notes_of(error: BaseException) -> list[Any]:
+    """The notes of an exception."""
+    notes = state_of(error).get("__notes__")
+    return notes if isinstance(notes, list) else []
+
+
+def add_note(error: BaseException, note: str) -> None:
+    """What ``error.add_note`` does, which a class may have no room for."""
+    state_of(error)["__notes__"] = [*notes_of(error), note]
 
 
 def summary(error: BaseException) -> str:
     """An exception on one line."""
-    text = "".join(traceback.format_exception_only(type(error), error)).strip()
+    try:
+        text = "".join(traceback.format_exception_only(type(error), error)).strip()
+    except Exception:  # noqa: BLE001 (the code of its class)
+        text = type(error).__name__
     line = printable(" ".join(text.split()))
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
 

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import dataclass
+from email.message import Message
 from typing import Any
+from urllib.error import HTTPError
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dbosflow.failures import dump_error, load_error
-from dbosflow.tracebacks import summary
+from dbosflow.tracebacks import summary, text_with_notes
 from tests.behaviour.test_failures import MADE, OutOfStockError, StatefulError
 
 
@@ -107,3 +110,82 @@ def test_an_exception_of_any_arguments_comes_back_or_is_named(args: list[Any], k
         assert repr(vars(found.exception).get("state", args)) == repr(args)
     else:
         assert any("nan" in repr(one) or "inf" in repr(one) for one in args)
+
+
+class GuardedError(Exception):
+    """Lets nobody look at what it has not, nor set anything."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise TypeError(name)
+
+
+class ClosedError(Exception):
+    """Its arguments are not to be had."""
+
+    @property
+    def args(self) -> Any:
+        raise OSError
+
+    @args.setter
+    def args(self, value: Any) -> None:
+        raise OSError
+
+
+class SpeechlessError(Exception):
+    """Has no text, and ends the program that asks for it."""
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+@dataclass(frozen=True)
+class FrozenError(Exception):
+    """Takes no attribute, so no note."""
+
+    code: int
+
+
+def _with_a_key_that_is_no_text() -> Exception:
+    error = ValueError("odd")
+    error.__dict__[1] = 2  # type: ignore[index]
+    return error
+
+
+HOSTILE: dict[str, BaseException] = {
+    "an integer of too many digits": ValueError(10**5000),
+    "as an attribute": StatefulError("nails", retryable=10**5000),  # type: ignore[arg-type]
+    "lets nobody look": GuardedError("guarded"),
+    "has no arguments": ClosedError(),
+    "cannot be told": SpeechlessError(),
+    "a frozen dataclass": FrozenError(402),
+    "a key that is no text": _with_a_key_that_is_no_text(),
+    "a response of urllib's": HTTPError("http://localhost", 404, "Not Found", Message(), None),
+}
+
+
+@pytest.mark.parametrize("error", HOSTILE.values(), ids=HOSTILE)
+def test_whatever_an_exception_does_it_is_recorded(error: BaseException) -> None:
+    """A failure that could not be put on record would end no workflow, and no attempt."""
+    failure = load_error(dump_error(error))
+    assert failure.type == type(error).__qualname__
+    assert failure.exception is None or type(failure.exception) is type(error)
+    assert summary(error)
+    assert text_with_notes(error) is not None
+
+
+@pytest.mark.parametrize("what", ["lets nobody look", "a frozen dataclass", "a response of urllib's"])
+def test_an_exception_that_takes_no_note_keeps_its_class_and_is_noted(what: str) -> None:
+    """Not by the code of its class, which may raise something else instead."""
+    (found,) = [load_error(dump_error(raised)).exception for raised in [_raised(HOSTILE[what])]]
+    assert type(found) is type(HOSTILE[what])
+    assert "Recorded traceback" in "".join(vars(found)["__notes__"])
+
+
+def _raised(error: BaseException) -> BaseException:
+    try:
+        raise error
+    except type(error) as raised:
+        return raised
