@@ -121,10 +121,11 @@ def test_it_says_how_far_it_is(caplog: pytest.LogCaptureFixture, monkeypatch: py
 
 
 def test_it_works_on_a_given_engine_and_leaves_its_other_workflows_alone(engine: Engine) -> None:
-    """They are taken over with it, and go on."""
+    """They are taken over with it, and go on; none of so many deaths is held against them."""
     other = engine.start(safe.kit_waits)
     assert assert_crash_safe(safe.kit_branches, 3, engine=engine).points > 10
     eventually(lambda: other.status() == "running")
+    assert other.info().recoveries == 0
     other.cancel()
 
 
