@@ -211,7 +211,7 @@ DIFFERENCES = {
     "other_result": "its result is 1 on record, and 42 with this code",
     "other_error": "it has failed with ValueError: one, and with this code it would fail with ValueError: two",
     "other_values": "value 1 of stream 'out' is 2 on record, and the code writes 20",
-    "more_values": "the code writes 2 values more to stream 'out' than are on record",
+    "more_values": "writes another value to stream 'out', where its records hold 'charge#0'",
     "fewer_values": "the code writes 2 values less to stream 'out' than are on record",
     "hangs": "the code has not come to its end within 1 s",
 }

@@ -69,4 +69,4 @@ def test_a_model_sees_what_a_broken_statement_does(
     broken = {**good, name: good[name].replace(part, instead)}
     monkeypatch.setattr(statements, "load", lambda of, schema="dbosflow": broken if of == table else load(of, schema))
     with pytest.raises(Exception):  # noqa: B017, PT011 (an assertion, a deadline, or what the database refuses)
-        check(MODELS[model], database_url, examples=40, steps=STEPS, shrinks=False)
+        check(MODELS[model], database_url, examples=250, steps=STEPS, shrinks=False)  # most take ten

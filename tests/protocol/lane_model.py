@@ -120,6 +120,14 @@ class LaneModel:
         starts = tuple(f"w{self._ledger.ended + self._chance.randint(0, 3)}" for _ in range(len(self._runs) < 4))
         return batch(*slices, starts=starts)
 
+    @staticmethod
+    async def _send_once_more_if_taken_back(lane: Lane, rows: BatchRows) -> BatchResult:
+        """A row that it would have ended was taken meanwhile: as a whole it was taken back, and is told so now."""
+        try:
+            return await lane.send(rows)
+        except psycopg.errors.DivisionByZero:
+            return await lane.send(rows)
+
     async def _send(self, lane: Lane, rows: BatchRows) -> BatchResult | None:
         """What the statement says; ``None``: it was found durable after a lost acknowledgement."""
         self._sent.append((lane, rows))
@@ -131,7 +139,7 @@ class LaneModel:
         else:
             lane_again = False
         try:
-            result = await lane.send(rows)
+            result = await self._send_once_more_if_taken_back(lane, rows)
         except psycopg.errors.UniqueViolation:
             if not await is_durable(lane.connection, rows, lane.id, SCHEMA):
                 self._ledger.impossible.append(f"a foreign row: {rows.records[0][:4]}")

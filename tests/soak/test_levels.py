@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import mmap
 import os
 import random
 import socket
@@ -48,8 +49,10 @@ class Leaking:
         resources.callback(self._over.set)
 
     def memory(self) -> None:
-        """A megabyte."""
-        self._kept.append(b"x" * 1_000_000)
+        """A megabyte, from the system: the process may have more than enough that it has freed."""
+        block = mmap.mmap(-1, 1_000_000)
+        block.write(b"x" * 1_000_000)
+        self._kept.append(block)
 
     def blocks(self) -> None:
         """Many small things."""
