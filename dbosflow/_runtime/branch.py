@@ -176,7 +176,7 @@ class Strand(Coroutine[Any, Any, Any]):
 
     def _resume(self, resume: Callable[..., Any], *values: Any) -> Any:
         run = self.branch.run
-        watch = run.workplace.watch
+        watch = run.environment.watch
         if not self.operating:  # a step's body may work as it likes: its run is quiet all the while
             run.stirs()
         if not self.begun:

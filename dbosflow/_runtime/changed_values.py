@@ -125,7 +125,7 @@ def _keep(run: Run, repeated: Repeated, found: _Difference) -> None:
         if run.stopping is not None or run.cancelled or run.ending:
             return
         run.buffer.push(record)
-    run.workplace.submit(run)
+    run.environment.submit(run)
 
 
 def _key(repeated: Repeated) -> str:

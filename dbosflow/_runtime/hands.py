@@ -172,7 +172,7 @@ class LoopHands:
         """Sleeps; a run that stops cancels its tasks."""
         run.waits += 1
         try:
-            await run.workplace.clock.pause(seconds)
+            await run.environment.clock.pause(seconds)
         finally:
             run.waits -= 1
 
@@ -288,7 +288,7 @@ class ThreadHands:
         run.waits += 1
         try:
             with self._threads.away(_named(run), at_the_limit="stay"):
-                run.workplace.clock.wait(run.interrupted, seconds)
+                run.environment.clock.wait(run.interrupted, seconds)
                 run.check_active()
         finally:
             run.waits -= 1

@@ -55,9 +55,9 @@ async def sleep(hands: Hands, branch: Branch, seconds: float) -> None:
         record = recorded(branch, key, "sleep")
         async with MayBeGivenUp(hands, branch, key):
             if record is None:
-                delay = seconds + run.workplace.clock.ahead
+                delay = seconds + run.environment.clock.ahead
                 await hands.commit(run, Record(key, "sleep", delay=delay))
-                remaining = delay - run.workplace.clock.ahead
+                remaining = delay - run.environment.clock.ahead
             else:
                 await hands.recall(run, key)
                 if run.recorded(key + WOKEN) is not None:
@@ -67,7 +67,7 @@ async def sleep(hands: Hands, branch: Branch, seconds: float) -> None:
                     return
                 if run.conductor is not None:
                     await hands.catch_up(run, key + WOKEN)
-                remaining = (record.remaining or 0.0) - run.age - run.workplace.clock.ahead
+                remaining = (record.remaining or 0.0) - run.age - run.environment.clock.ahead
             if remaining > 0:
                 await hands.pause(run, remaining)
             if run.conductor is not None:  # when it ends is an outcome, too, where others go on meanwhile
@@ -250,7 +250,7 @@ def failure_again(
 
 async def in_time(hands: Hands, branch: Branch) -> None:
     """Waits while the lane is past its own deadline: then somebody else may own the run already."""
-    while not branch.run.workplace.lane.in_time:
+    while not branch.run.environment.lane.in_time:
         await hands.pause(branch.run, _LATE_LEASE_PAUSE)
     if branch.run.draining is not None:
         await hands.hold(branch.run)

@@ -174,8 +174,8 @@ class _Played:
         self._run, self._streams = run, run.streams  # a run that has ended lets go of them
         for stream in self._streams.by_key.values():  # closed by what the code is to do again
             stream.closed = stream.ended = False
-        run.workplace = replace(
-            run.workplace,
+        run.environment = replace(
+            run.environment,
             has_ended=self._is_over,
             when_skipped=self._skipped,
             when_changed=lambda *_: None,  # all of them are compared

@@ -28,10 +28,10 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from dbosflow._runtime.entries import Ending, Entry, Waiter
+    from dbosflow._runtime.environment import RunEnvironment
     from dbosflow._runtime.family import Family
     from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.scope import Attempt
-    from dbosflow._runtime.workplace import Workplace
     from dbosflow._store.step import History, Recorded
     from dbosflow.config import Settings
     from dbosflow.definitions import WorkflowDef
@@ -52,14 +52,14 @@ class Run:
     __slots__ = (
         *("_began", "_cancel_listeners", "_main", "_others", "_recalled", "_settlers", "_streams", "_to_recall"),
         *("beat", "bodies", "buffer", "calls", "cancelled", "conductor", "contradiction", "definition", "draining"),
-        *("ending", "epoch", "freed", "history", "input_text", "inputs", "interrupted", "is_over", "onlooker"),
-        *("order", "outcome", "queue", "root", "seq", "stopping", "superseded", "task", "timers", "turn"),
-        *("waits", "workflow_id", "workplace"),
+        *("ending", "environment", "epoch", "freed", "history", "input_text", "inputs", "interrupted", "is_over"),
+        *("onlooker", "order", "outcome", "queue", "root", "seq", "stopping", "superseded", "task", "timers", "turn"),
+        *("waits", "workflow_id"),
     )
 
     def __init__(
         self,
-        workplace: Workplace,
+        environment: RunEnvironment,
         *,
         workflow_id: str,
         definition: WorkflowDef,
@@ -69,7 +69,7 @@ class Run:
         history: History | None = None,
         inputs: Iterable[str] = (),
     ) -> None:
-        self.workplace = workplace
+        self.environment = environment
         self.workflow_id, self.epoch, self.queue = workflow_id, epoch, queue
         self.definition, self.input_text = definition, input_text
         self.inputs: Collection[str] = tuple(inputs)
@@ -115,7 +115,7 @@ class Run:
         self._recalled: set[str] | None = None
         self._to_recall = sum(hands_on(record.kind) for record in past.records.values()) if past.records else 0
         self._began = time.monotonic()
-        self.buffer = Buffer(workplace.settings.buffer_bytes)
+        self.buffer = Buffer(environment.settings.buffer_bytes)
         """What it has for the journal."""
         self._cancel_listeners: tuple[Callable[[], object], ...] = ()
         self._streams = RunStreams(self) if past.tails or past.undecided else None
@@ -123,22 +123,22 @@ class Run:
     @property
     def settings(self) -> Settings:
         """The engine's settings."""
-        return self.workplace.settings
+        return self.environment.settings
 
     @property
     def loop_hands(self) -> Hands:
         """How its code on the loop waits."""
-        return self.workplace.loop_hands
+        return self.environment.loop_hands
 
     @property
     def thread_hands(self) -> Hands:
         """How its code on a thread waits."""
-        return self.workplace.thread_hands
+        return self.environment.thread_hands
 
     @property
     def family(self) -> Family:
         """The engine, as it looks from inside a workflow."""
-        return self.workplace.family
+        return self.environment.family
 
     @property
     def streams(self) -> RunStreams:
@@ -197,7 +197,7 @@ class Run:
             if record.waiter is not None:
                 self.buffer.expect(record.waiter)
             self.buffer.push(record)
-        self.workplace.submit(self)
+        self.environment.submit(self)
 
     def append_item(self, record: Record, durable: Waiter, letter: tuple[str, str] | None = None) -> None:
         """Buffers the record of a loop's item, and a value for a stream in the same statement.
@@ -212,7 +212,7 @@ class Run:
             self.buffer.expect(durable)
             self.buffer.push(record)
             self.buffer.push(Mark(durable))
-        self.workplace.submit(self)
+        self.environment.submit(self)
 
     def begin_attempt(self, step_key: str) -> None:
         """Takes back what earlier attempts of a step wrote to streams, if no record has decided that."""
@@ -229,7 +229,7 @@ class Run:
                 return
             self.buffer.expect(waiter)
             self.buffer.push(Mark(waiter))
-        self.workplace.submit(self)
+        self.environment.submit(self)
 
     def when_cancelled(self, tell: Callable[[], object]) -> None:
         """Calls ``tell`` (from the loop's thread) when the workflow is asked to end, or now if it was."""
@@ -248,7 +248,7 @@ class Run:
         if not waits:
             tell()
         else:
-            self.workplace.when_room_is_short(self.workflow_id)
+            self.environment.when_room_is_short(self.workflow_id)
 
     def check_writable(self, attempt: Attempt | None) -> None:
         """Raises when nothing can be written any more: by anybody, or by an attempt that is over."""
@@ -268,7 +268,7 @@ class Run:
         with self.buffer.lock:
             self.ending = True
             self.buffer.push(ending)
-        self.workplace.submit(self)
+        self.environment.submit(self)
 
     def take(self, limit: int) -> tuple[Sequence[Entry], bool]:
         """Takes pending entries in order, about ``limit`` bytes; and whether any are left."""

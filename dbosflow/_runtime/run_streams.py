@@ -95,7 +95,7 @@ class RunStreams:
         if too_early is not None:
             raise run.disagree(f"writes another value to stream {key!r}", shown(too_early), too_early)
         if count >= durable:
-            run.workplace.submit(run)
+            run.environment.submit(run)
         else:
             self._repeat(key, text, name, count, durable)
 
@@ -139,7 +139,7 @@ class RunStreams:
         """Passes over a value that is durable, and compares what the producer has written with what it had before."""
         run = self._run
         self._written[key, name] = count + 1
-        run.workplace.when_skipped(run, key, name, count, text)
+        run.environment.when_skipped(run, key, name, count, text)
         recorded = run.history.checksums.get((key, name))
         if recorded is None:
             return
@@ -150,7 +150,7 @@ class RunStreams:
         if count + 1 == durable:
             del self._repeated[key, name]
             if not repeated.agrees_to(durable, recorded):
-                run.workplace.when_changed(run, repeated)
+                run.environment.when_changed(run, repeated)
 
     def check_all_repeated(self) -> None:
         """The body has ended: it has written again all that it has on record, or that has changed."""
@@ -158,7 +158,7 @@ class RunStreams:
         for (key, name), recorded in run.history.checksums.items():
             left = run.history.produced[key, name] - self.count(key, name)
             if name == _BODY and recorded is not None and left > 0:
-                run.workplace.when_changed(run, self._repeated.pop((key, name), Repeated(key, name)))
+                run.environment.when_changed(run, self._repeated.pop((key, name), Repeated(key, name)))
 
     def checksum(self, key: str, producer: str) -> int | None:
         """Of what the producer has in the stream; ``None`` where older code has written some of it."""
@@ -186,7 +186,7 @@ class RunStreams:
                 run.buffer.push(Close(key, name, self._written.get((key, name), 0), producer.label, kind, payload))
         if too_early is not None:
             raise run.disagree(f"closes stream {key!r}", shown(too_early), too_early)
-        run.workplace.submit(run)
+        run.environment.submit(run)
 
     def letter(self, key: str, text: str, producer: str) -> Values:
         """A value that travels with the record of an item which it is the dead letter of. The caller holds the lock."""
@@ -221,7 +221,7 @@ class RunStreams:
             if not self.undecided.producers(step_key) or run.stopping is not None:
                 return
             run.buffer.push(TakeBack(step_key))
-        run.workplace.submit(run)
+        run.environment.submit(run)
 
     def taken(self, entries: Iterable[Entry]) -> None:
         """A batch has taken these: what comes next for the streams of their values begins other blocks."""

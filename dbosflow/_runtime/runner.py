@@ -20,11 +20,11 @@ from dbosflow._runtime.bodies import Bodies
 from dbosflow._runtime.branch import RunStopped
 from dbosflow._runtime.changed_values import ChangedValues
 from dbosflow._runtime.entries import Ending
+from dbosflow._runtime.environment import RunEnvironment
 from dbosflow._runtime.hands import LoopHands, ThreadHands
 from dbosflow._runtime.histories import Histories
 from dbosflow._runtime.run import Run
 from dbosflow._runtime.thread_pool import ThreadPool
-from dbosflow._runtime.workplace import Workplace
 from dbosflow._store import workflow
 from dbosflow._store.notify import queue_topic
 from dbosflow.errors import DbosflowError, NonDeterminismError
@@ -83,7 +83,7 @@ class Runner:
         self._family = family
         self._announce = announce
         self._journal: Journal
-        self._workplace: Workplace
+        self._environment: RunEnvironment
         self._loop = asyncio.get_running_loop()
         self._runs: dict[str, Run] = {}
         # Two pools, so that steps never wait for workflows: a sync workflow owns its thread and runs its steps on it.
@@ -112,7 +112,7 @@ class Runner:
     def attach(self, journal: Journal, when_room_is_short: Callable[[str], None] = lambda _: None) -> None:
         """Says where its runs write, and who hears of those that wait for room."""
         self._journal = journal
-        self._workplace = Workplace(
+        self._environment = RunEnvironment(
             self._lane,
             self._settings,
             journal.submit,
@@ -205,7 +205,7 @@ class Runner:
                 freed(workflow_id)
             return None
         run = Run(
-            self._workplace,
+            self._environment,
             workflow_id=workflow_id,
             definition=definition,
             input_text=input_text,

@@ -69,7 +69,7 @@ class Deadline:
         if run.recorded(key + EXPIRED) is not None:
             run.with_turns().recall(key + EXPIRED).add_done_callback(self._told)
         elif record is not None:
-            self._run_down((record.remaining or 0.0) - run.age - run.workplace.clock.ahead)
+            self._run_down((record.remaining or 0.0) - run.age - run.environment.clock.ahead)
         elif not never:
             caught_up = run.with_turns().over()
             if caught_up.done():
@@ -88,7 +88,7 @@ class Deadline:
         if caught_up.cancelled() or caught_up.exception() is not None or self._over:
             return
         with suppress(RunStopped, asyncio.CancelledError):  # its body hears of that by itself
-            run.append(Record(self._key, "timeout", delay=self._seconds + run.workplace.clock.ahead))
+            run.append(Record(self._key, "timeout", delay=self._seconds + run.environment.clock.ahead))
             self._run_down(self._seconds)
 
     def _run_down(self, remaining: float) -> None:
@@ -100,7 +100,7 @@ class Deadline:
         run = self._run
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with suppress(RunStopped):  # as above
-            await run.workplace.clock.pause(remaining, skippable=False)
+            await run.environment.clock.pause(remaining, skippable=False)
             await run.with_turns().over()
             run.append(Record(self._key + EXPIRED, "expired", waiter=waiter))
             waiter.add_done_callback(self._told)

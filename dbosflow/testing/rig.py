@@ -113,7 +113,7 @@ class Rig:
     def launched(self, run: Run) -> None:
         """The engine's runner tells of a new run."""
         if self.clock is not None:
-            run.workplace = replace(run.workplace, clock=self.clock)
+            run.environment = replace(run.environment, clock=self.clock)
         for listener in tuple(self._listeners):
             listener.launched(run)
 

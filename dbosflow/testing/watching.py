@@ -31,8 +31,8 @@ class Watch(Protocol):
 
     def watch(self, run: Run) -> None:
         """Watches a run, whose body has not begun."""
-        run.workplace = replace(
-            run.workplace,
+        run.environment = replace(
+            run.environment,
             when_skipped=self.skipped,
             loop_hands=cast("Hands", _WatchedHands(run.loop_hands, self)),
             thread_hands=cast("Hands", _WatchedHands(run.thread_hands, self)),

@@ -11,12 +11,12 @@ from uuid import uuid4
 import pytest
 
 from dbosflow._runtime.branch import Strand
+from dbosflow._runtime.environment import RunEnvironment
 from dbosflow._runtime.hands import LoopHands, ThreadHands
 from dbosflow._runtime.run import Run
 from dbosflow._runtime.scope import Entered
 from dbosflow._runtime.thread_pool import ThreadPool
 from dbosflow._runtime.watch import Watch
-from dbosflow._runtime.workplace import Workplace
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef
 from tests.replay.model import Trace, execute, history
@@ -91,7 +91,7 @@ def _run(commits: Any) -> Run:
     nothing: Any = None
     hands = LoopHands(nothing), ThreadHands(asyncio.get_running_loop(), ThreadPool(1, "test"))
     return Run(
-        Workplace(lane, Settings(), submit, *hands, family=nothing, watch=Watch()),
+        RunEnvironment(lane, Settings(), submit, *hands, family=nothing, watch=Watch()),
         workflow_id="w",
         definition=WorkflowDef(loop_of_steps, "program"),
         input_text="{}",

@@ -1,4 +1,4 @@
-"""What all runs of a lane work with."""
+"""What all runs of a lane share."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Workplace:
-    """What all runs of a lane work with."""
+class RunEnvironment:
+    """What all runs of a lane share."""
 
     lane: Lane
     settings: Settings
     submit: Callable[[Run], None]
-    """Says to the journal that a run has pending entries."""
+    """Tells the journal that a run has pending entries."""
     loop_hands: Hands
     thread_hands: Hands
     family: Family
