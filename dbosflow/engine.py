@@ -409,7 +409,7 @@ class Engine(Lifecycle):
     def _runs_caller(self) -> bool:
         """Whether the caller is the body of a workflow that this engine runs."""
         scope = current_scope()
-        return isinstance(scope, Branch) and scope.run.family.is_of(self._core)
+        return isinstance(scope, Branch) and scope.run.engine.is_of(self._core)
 
 
 def _age(older_than: timedelta | float, batch: int) -> tuple[float, int]:

@@ -103,7 +103,7 @@ class WorkflowHandle(Generic[T]):
         return await self._host.bridge(self._result(timeout))
 
     async def _recorded(self, hands: Hands, branch: Branch) -> T:
-        engine = None if branch.run.family.is_of(self._core) else self._elsewhere
+        engine = None if branch.run.engine.is_of(self._core) else self._elsewhere
         result: T = await wait_for_result(hands, branch, self.workflow_id, self._definition, elsewhere=engine)
         return result
 

@@ -145,7 +145,7 @@ class Bodies:
         """
         if run.stopping is None:
             await run.loop_hands.durable(run)
-        await run.family.cancel_children(run.workflow_id)
+        await run.engine.cancel_children(run.workflow_id)
 
     def _end(self, run: Run, ending: Ending | None) -> None:
         if run.stopping is None and ending is not None:

@@ -96,7 +96,7 @@ def start_child(
     refuse_on_loop(twin)
     scope = _workflow_around(workflow)
     child_id = drive(children.start_child(scope.run.thread_hands, scope, workflow, options, args=args, kwargs=kwargs))
-    return scope.run.family.handle(child_id, workflow)
+    return scope.run.engine.handle(child_id, workflow)
 
 
 async def start_child_async(
@@ -105,7 +105,7 @@ async def start_child_async(
     """A child that is not waited for, from async code; its handle."""
     scope = _workflow_around(workflow)
     child_id = await children.start_child(scope.run.loop_hands, scope, workflow, options, args=args, kwargs=kwargs)
-    return scope.run.family.handle(child_id, workflow)
+    return scope.run.engine.handle(child_id, workflow)
 
 
 async def _scoped_child(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

@@ -86,7 +86,7 @@ async def start_child(
                 if new:
                     return child_id
         if record is None:
-            found = await hands.wait(run, run.family.find_child(child_id, definition))
+            found = await hands.wait(run, run.engine.find_child(child_id, definition))
             if found is not None and (found.parent_id, found.parent_key) != (run.workflow_id, key):
                 foreign = found.name
         if foreign is not None:
@@ -129,7 +129,7 @@ async def _start(
         nonlocal is_new
         is_new = result is True
         if is_new and options.queue is None:
-            run.family.launch_child(child_id, definition, input_text)
+            run.engine.launch_child(child_id, definition, input_text)
 
     start = Start(
         child_id,
@@ -190,7 +190,7 @@ async def _outcome(
     """The output of a workflow, or the error that waiting for it gives: for the record, so also of a refused wait."""
     try:
         if elsewhere is None:
-            with Waiting(branch.run.family.waits, branch.run.workflow_id, workflow_id):
+            with Waiting(branch.run.engine.waits, branch.run.workflow_id, workflow_id):
                 outcome = await hands.outcome(branch.run, workflow_id)
         else:
             outcome = await hands.wait(branch.run, elsewhere(), awaits=workflow_id)

@@ -117,7 +117,7 @@ class Core:
                     pool=self._pool,
                     signals=self._signals,
                     announce=self.announce,
-                    family=self,
+                    engine=self,
                     observer=self.observer,
                 )
                 resources.push_async_callback(executor.close)

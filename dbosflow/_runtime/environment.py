@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.checksums import Repeated
     from dbosflow._runtime.clock import Clock
-    from dbosflow._runtime.family import Family
+    from dbosflow._runtime.engine_port import EnginePort
     from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.run import Run
@@ -30,7 +30,7 @@ class RunEnvironment:
     """Tells the journal that a run has pending entries."""
     loop_hands: Hands
     thread_hands: Hands
-    family: Family
+    engine: EnginePort
     watch: Watch
     when_room_is_short: Callable[[str], None] = lambda _: None
     """Hears of a workflow whose writer waits for room."""

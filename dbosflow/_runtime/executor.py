@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
     from psycopg_pool import AsyncConnectionPool
 
+    from dbosflow._runtime.engine_port import EnginePort
     from dbosflow._runtime.entries import Ending
-    from dbosflow._runtime.family import Family
     from dbosflow._runtime.observer import Observer
     from dbosflow._runtime.signals import Signals
     from dbosflow._store.workflow import Started
@@ -61,7 +61,7 @@ class Executor:
         pool: AsyncConnectionPool[Any],
         signals: Signals,
         announce: Announce,
-        family: Family,
+        engine: EnginePort,
         observer: Observer,
     ) -> None:
         self._settings = settings
@@ -77,7 +77,7 @@ class Executor:
             settings=settings,
             registry=registry,
             watch=watch,
-            family=family,
+            engine=engine,
             announce=announce,
         )
         self.journal = Journal(self.lane, settings, self.runner, announce, observer)

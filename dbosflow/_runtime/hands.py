@@ -154,7 +154,7 @@ class LoopHands:
 
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
         """Waits for the end of another workflow."""
-        return await self.wait(run, run.family.outcome(workflow_id, ended=True), awaits=workflow_id)
+        return await self.wait(run, run.engine.outcome(workflow_id, ended=True), awaits=workflow_id)
 
     async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
         """Waits for work of the engine's, here."""
@@ -258,7 +258,7 @@ class ThreadHands:
 
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
         """Waits for the end of another workflow; :class:`ThreadLimitError` if as many threads wait as may."""
-        return await self.wait(run, run.family.outcome(workflow_id, ended=True), awaits=workflow_id)
+        return await self.wait(run, run.engine.outcome(workflow_id, ended=True), awaits=workflow_id)
 
     async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
         """Waits for work of the engine's on its loop; if that ``awaits``, as :meth:`outcome` does."""

@@ -109,7 +109,7 @@ class Loop:
         self._past = past = run.history.loops.get(key) or Past()
         assert isinstance(reading.start, int)
         self._next = max(reading.start, past.next)
-        self._reader: Reader = run.family.reader(replace(reading, start=self._next))
+        self._reader: Reader = run.engine.reader(replace(reading, start=self._next))
         self._done, self._failed, self._last = past.done, past.failed, past.last
         self._begun: OrderedDict[int, _Finished | bool] = OrderedDict()
         """From the watermark on, in the order of the stream: whether it is done, or finished and not on record yet."""

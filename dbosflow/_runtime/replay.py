@@ -86,7 +86,7 @@ async def replay(
             settings=settings,
             registry=registry,
             watch=Watch(),
-            family=_ReadOnly(core),
+            engine=_ReadOnly(core),
             announce=lambda _: None,
         )
         runner.attach(cast("Journal", played))
@@ -135,7 +135,7 @@ class _ReadOnly:
     def launch_child(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
         """No start is ever written, so none is launched."""
 
-    async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:  # noqa: ARG002 (see Family)
+    async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:  # noqa: ARG002 (see EnginePort)
         """What stands under a child's id. Nobody adopts it."""
         return await self._core.patient_tables.started(workflow_id)
 

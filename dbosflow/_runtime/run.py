@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
+    from dbosflow._runtime.engine_port import EnginePort
     from dbosflow._runtime.entries import Ending, Entry, Waiter
     from dbosflow._runtime.environment import RunEnvironment
-    from dbosflow._runtime.family import Family
     from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.scope import Attempt
     from dbosflow._store.step import History, Recorded
@@ -136,9 +136,9 @@ class Run:
         return self.environment.thread_hands
 
     @property
-    def family(self) -> Family:
+    def engine(self) -> EnginePort:
         """The engine, as it looks from inside a workflow."""
-        return self.environment.family
+        return self.environment.engine
 
     @property
     def streams(self) -> RunStreams:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from psycopg_pool import AsyncConnectionPool
 
-    from dbosflow._runtime.family import Family
+    from dbosflow._runtime.engine_port import EnginePort
     from dbosflow._runtime.journal import Journal
     from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.watch import Watch
@@ -73,14 +73,14 @@ class Runner:
         settings: Settings,
         registry: Registry,
         watch: Watch,
-        family: Family,
+        engine: EnginePort,
         announce: Callable[[Iterable[str]], None],
     ) -> None:
         self._lane = lane
         self._settings = settings
         self._registry = registry
         self._watch = watch
-        self._family = family
+        self._engine = engine
         self._announce = announce
         self._journal: Journal
         self._environment: RunEnvironment
@@ -118,7 +118,7 @@ class Runner:
             journal.submit,
             LoopHands(self._step_threads),
             ThreadHands(self._loop, self._workflow_threads),
-            self._family,
+            self._engine,
             self._watch,
             when_room_is_short,
             when_changed=ChangedValues(self._loop).found,

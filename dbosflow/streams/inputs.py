@@ -58,7 +58,7 @@ def read_input(
     """
     refuse_on_loop("read_input_async(...)")
     scope = branch_around("read_input", "read_stream")
-    reader = scope.run.family.reader(reading_of_input(scope, stream, type, options))
+    reader = scope.run.engine.reader(reading_of_input(scope, stream, type, options))
     return StreamReader(reader, lambda: drive(next_page(scope.run.thread_hands, scope, reader)))
 
 
@@ -91,7 +91,7 @@ def read_input_async(
         NotInWorkflowError: no workflow's body is running here.
     """
     scope = branch_around("read_input_async", "read_stream_async")
-    reader = scope.run.family.reader(reading_of_input(scope, stream, type, options))
+    reader = scope.run.engine.reader(reading_of_input(scope, stream, type, options))
     return StreamChannel(reader, lambda: next_page(scope.run.loop_hands, scope, reader))
 
 

@@ -33,7 +33,7 @@ def read_stream(
     """Inside a sync workflow: reads another workflow's stream. Like ``engine.read_stream``; a replay reads the same."""
     refuse_on_loop("read_stream_async(...)")
     scope = branch_around("read_stream", "read_stream")
-    reader = scope.run.family.reader(reading(workflow_id, key, type, options))
+    reader = scope.run.engine.reader(reading(workflow_id, key, type, options))
     return StreamReader(reader, lambda: drive(next_page(scope.run.thread_hands, scope, reader)), on_rollback)
 
 
@@ -52,5 +52,5 @@ def read_stream_async(
 ) -> StreamChannel[Any]:
     """Inside an async workflow: a channel of another workflow's stream. A replay reads the same pages."""
     scope = branch_around("read_stream_async", "read_stream_async")
-    reader = scope.run.family.reader(reading(workflow_id, key, type, options))
+    reader = scope.run.engine.reader(reading(workflow_id, key, type, options))
     return StreamChannel(reader, lambda: next_page(scope.run.loop_hands, scope, reader))

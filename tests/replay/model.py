@@ -225,7 +225,7 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
         settings=Settings(),
         registry=Registry(),
         watch=Watch(),
-        family=nothing,
+        engine=nothing,
         announce=nothing,
     )
     owner: Any = journal

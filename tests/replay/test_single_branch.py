@@ -91,7 +91,7 @@ def _run(commits: Any) -> Run:
     nothing: Any = None
     hands = LoopHands(nothing), ThreadHands(asyncio.get_running_loop(), ThreadPool(1, "test"))
     return Run(
-        RunEnvironment(lane, Settings(), submit, *hands, family=nothing, watch=Watch()),
+        RunEnvironment(lane, Settings(), submit, *hands, engine=nothing, watch=Watch()),
         workflow_id="w",
         definition=WorkflowDef(loop_of_steps, "program"),
         input_text="{}",

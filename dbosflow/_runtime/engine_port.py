@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dbosflow.definitions import WorkflowDef
 
 
-class Family(Protocol):
+class EnginePort(Protocol):
     """The engine, as its runs see it."""
 
     patient_tables: Tables
