@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.journal import Journal
     from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.runner import Runner
-    from dbosflow._runtime.signals import Signals
+    from dbosflow._runtime.wakeups import Wakeups
 
 
 class Canceller(Service):
@@ -61,7 +61,7 @@ class Canceller(Service):
         lane: Lane,
         journal: Journal,
         runner: Runner,
-        signals: Signals,
+        wakeups: Wakeups,
     ) -> None:
         super().__init__("canceller", interval=None)
         self._pool = pool
@@ -69,7 +69,7 @@ class Canceller(Service):
         self._lane = lane
         self._journal = journal
         self._runner = runner
-        self._unsubscribe = signals.subscribe(CANCEL_TOPIC, self.wake)
+        self._unsubscribe = wakeups.subscribe(CANCEL_TOPIC, self.wake)
 
     async def close(self) -> None:
         """Hears no more."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.quarantine import Quarantine
     from dbosflow._runtime.runner import Runner
-    from dbosflow._runtime.signals import Signals
+    from dbosflow._runtime.wakeups import Wakeups
     from dbosflow._store.workflow import Claimed
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry
@@ -49,7 +49,7 @@ class Claimer(Service):
         quarantine: Quarantine,
         runner: Runner,
         registry: Registry,
-        signals: Signals,
+        wakeups: Wakeups,
         settings: Settings,
     ) -> None:
         super().__init__(f"claimer {queue!r}", interval=settings.safety_poll)
@@ -66,7 +66,7 @@ class Claimer(Service):
         """Whether work may wait that there was no slot for: else a free slot is nothing to look for work for."""
         self._adopted_at = time.monotonic()
         self._missed_at = -math.inf
-        self._unsubscribe = signals.subscribe(queue_topic(queue), self.wake)
+        self._unsubscribe = wakeups.subscribe(queue_topic(queue), self.wake)
         self._leave_quarantine = quarantine.when_free(self.wake)
 
     async def close(self) -> None:

@@ -2,7 +2,7 @@
 
 ::
 
-    every engine       pool · signals ◄─ listener, safety poll · hub, outcomes · enqueuer, appender · notifier
+    every engine       pool · wakeups ◄─ listener, safety poll · hub, outcomes · enqueuer, appender · notifier
     an executing one   lane ◄─ leases (thread) · journal · runner · reclaimer · claimers · watchdog (thread)
 """
 
@@ -31,9 +31,9 @@ from dbosflow._runtime.observer import Observer
 from dbosflow._runtime.reader import Reader, Reading
 from dbosflow._runtime.replay import Replayed, replay
 from dbosflow._runtime.session import Session
-from dbosflow._runtime.signals import Signals
 from dbosflow._runtime.tables import Tables, not_found
 from dbosflow._runtime.waits import Waits
+from dbosflow._runtime.wakeups import Wakeups
 from dbosflow._sessions import POOL, READER, wanted
 from dbosflow._store import workflow
 from dbosflow._store.connect import PoolConnection, check_session, connect_async
@@ -96,17 +96,17 @@ class Core:
             self._pool = await self._open_pool(resources)
             self.tables = Tables(self._pool, self._settings)
             self.patient_tables = Tables(self._pool, self._settings, patient=True)
-            self._signals = Signals()
+            self._wakeups = Wakeups()
             self._notifier = Notifier(self._url, self._settings)
-            listener = Listener(self._url, self._settings, self._signals, self._is_own_hint)
+            listener = Listener(self._url, self._settings, self._wakeups, self._is_own_hint)
             reading = Session(self._url, self._settings, READER)
             resources.push_async_callback(reading.close)
-            self._hub = Hub(reading, schema, self._signals, self.observer)
-            self._outcomes = Outcomes(reading, schema, self._signals)
+            self._hub = Hub(reading, schema, self._wakeups, self.observer)
+            self._outcomes = Outcomes(reading, schema, self._wakeups)
             self._enqueuer = Enqueuer(self._pool, schema)
             self._appender = Appender(self._pool, self._settings, self.announce)
             services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer, self._appender)
-            for service in (*services, SafetyPoll(self._settings, self._signals, listener)):
+            for service in (*services, SafetyPoll(self._settings, self._wakeups, listener)):
                 service.open()
                 resources.push_async_callback(service.close)
             if self._settings.executes:
@@ -115,7 +115,7 @@ class Core:
                     self._settings,
                     registry=self._registry,
                     pool=self._pool,
-                    signals=self._signals,
+                    wakeups=self._wakeups,
                     announce=self.announce,
                     engine=self,
                     observer=self.observer,
@@ -196,7 +196,7 @@ class Core:
         """
         topics = list(topics)
         self._notifier.send(topics, at_once=at_once)
-        self._signals.wake(topics)
+        self._wakeups.wake(topics)
 
     def _is_own_hint(self, backend_pid: int) -> bool:
         return backend_pid == self._notifier.backend_pid

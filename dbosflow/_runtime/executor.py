@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.engine_port import EnginePort
     from dbosflow._runtime.entries import Ending
     from dbosflow._runtime.observer import Observer
-    from dbosflow._runtime.signals import Signals
+    from dbosflow._runtime.wakeups import Wakeups
     from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry, WorkflowDef
@@ -59,14 +59,14 @@ class Executor:
         *,
         registry: Registry,
         pool: AsyncConnectionPool[Any],
-        signals: Signals,
+        wakeups: Wakeups,
         announce: Announce,
         engine: EnginePort,
         observer: Observer,
     ) -> None:
         self._settings = settings
         self._registry = registry
-        self._signals = signals
+        self._wakeups = wakeups
         self._announce = announce
         self._loop = asyncio.get_running_loop()
         watch = Watch()
@@ -83,9 +83,9 @@ class Executor:
         self.journal = Journal(self.lane, settings, self.runner, announce, observer)
         self.runner.attach(self.journal, observer.waits_for_room)
         self._leases = Leases(url, settings, self.lane, self._lease_is_over)
-        self._reclaimer = Reclaimer(pool, settings, signals, announce, self._is_own_lane)
+        self._reclaimer = Reclaimer(pool, settings, wakeups, announce, self._is_own_lane)
         self._canceller = Canceller(
-            pool, settings.schema, lane=self.lane, journal=self.journal, runner=self.runner, signals=signals
+            pool, settings.schema, lane=self.lane, journal=self.journal, runner=self.runner, wakeups=wakeups
         )
         self._quarantine = Quarantine(pool, settings, self.lane)
         self._watchdog = Watchdog(settings, watch)
@@ -135,7 +135,7 @@ class Executor:
                     quarantine=self._quarantine,
                     runner=self.runner,
                     registry=self._registry,
-                    signals=self._signals,
+                    wakeups=self._wakeups,
                     settings=self._settings,
                 )
                 claimer.open()

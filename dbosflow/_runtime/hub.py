@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.observer import Observer
     from dbosflow._runtime.session import Session
-    from dbosflow._runtime.signals import Signals
+    from dbosflow._runtime.wakeups import Wakeups
     from dbosflow._store.workflow import Outcome
 
 UNSEEN = "unseen"
@@ -74,12 +74,12 @@ class _Tail:
 class Hub(Service):
     """The readers' queries of one process."""
 
-    def __init__(self, session: Session, schema: str, signals: Signals, observer: Observer | None = None) -> None:
+    def __init__(self, session: Session, schema: str, wakeups: Wakeups, observer: Observer | None = None) -> None:
         super().__init__("hub", interval=None)
         self._observer = observer
         self._session = session
         self._schema = schema
-        self._signals = signals
+        self._wakeups = wakeups
         self._tails: dict[_Stream, _Tail] = {}
         self._due: dict[_Stream, None] = {}
         self._next_look: asyncio.TimerHandle | None = None
@@ -177,7 +177,7 @@ class Hub(Service):
                 self.wake()
 
         for topic in (stream_topic(*stream_of[:2]), workflow_topic(stream_of[0])):
-            tail.unsubscribe.append(self._signals.subscribe(topic, news))
+            tail.unsubscribe.append(self._wakeups.subscribe(topic, news))
         if self._next_look is None:
             self._look_later()
         return tail
@@ -202,11 +202,11 @@ class Hub(Service):
 class Outcomes(Service):
     """Waits for workflows of any process: one query for all that have news."""
 
-    def __init__(self, session: Session, schema: str, signals: Signals) -> None:
+    def __init__(self, session: Session, schema: str, wakeups: Wakeups) -> None:
         super().__init__("outcomes", interval=None)
         self._session = session
         self._schema = schema
-        self._signals = signals
+        self._wakeups = wakeups
         self._waiting: dict[str, dict[asyncio.Future[Outcome | None], bool]] = {}
         self._due: dict[str, None] = {}
 
@@ -218,7 +218,7 @@ class Outcomes(Service):
             self._due[workflow_id] = None
             self.wake()
 
-        unsubscribe = self._signals.subscribe(workflow_topic(workflow_id), news)
+        unsubscribe = self._wakeups.subscribe(workflow_topic(workflow_id), news)
         waiting = self._waiting.setdefault(workflow_id, {})
         waiting[future] = ended
         news()

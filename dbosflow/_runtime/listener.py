@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from psycopg import Notify
 
-    from dbosflow._runtime.signals import Signals
+    from dbosflow._runtime.wakeups import Wakeups
     from dbosflow._store.connection import Connection
     from dbosflow.config import Settings
 
@@ -32,13 +32,13 @@ _KEEPALIVE = 5.0
 class Listener(Service):
     """The LISTEN connection, where there can be one. ``healthy`` is an event that is set while it works."""
 
-    def __init__(self, url: str, settings: Settings, signals: Signals, is_own: Callable[[int], bool]) -> None:
+    def __init__(self, url: str, settings: Settings, wakeups: Wakeups, is_own: Callable[[int], bool]) -> None:
         # A session that a pooler hands on would go on listening, and tell whoever gets it next: there only polls work.
         self._listens = settings.listen_url is not None or not settings.pooled
         super().__init__("listener", interval=_KEEPALIVE if self._listens else None)
         self._url = settings.listen_url or url
         self._settings = settings
-        self._signals = signals
+        self._wakeups = wakeups
         self._is_own = is_own
         self._connection: Connection | None = None
         self._parts: frozenset[str] = frozenset()
@@ -46,7 +46,7 @@ class Listener(Service):
         self._tried_at = 0.0
         self.healthy = asyncio.Event()
         self.on_unhealthy: Callable[[], None] = lambda: None
-        signals.when_wanted = self.wake
+        wakeups.when_wanted = self.wake
 
     async def work_once(self) -> bool:
         """Listens to what somebody wants to hear of. A lost connection is an error, and another one follows."""
@@ -75,7 +75,7 @@ class Listener(Service):
         await listen(connection, self._settings.schema, self._parts)
         self._tried_at = time.monotonic()
         self.healthy.set()
-        self._signals.wake_all()
+        self._wakeups.wake_all()
 
     async def _go_on(self, connection: Connection) -> None:
         schema, wanted = self._settings.schema, self._wanted()
@@ -84,7 +84,7 @@ class Listener(Service):
             await listen(connection, schema, new)
             self._parts |= new
             for part in new:
-                self._signals.wake_part(part)
+                self._wakeups.wake_part(part)
         elif not connection.broken and time.monotonic() - self._tried_at < _KEEPALIVE / 2:
             return
         elif unwanted:
@@ -95,11 +95,11 @@ class Listener(Service):
         self._tried_at = time.monotonic()
 
     def _wanted(self) -> frozenset[str]:
-        return self._signals.parts | {EVERYBODYS}
+        return self._wakeups.parts | {EVERYBODYS}
 
     def _heard(self, notification: Notify) -> None:
         if not self._is_own(notification.pid):  # this process was woken directly
-            self._signals.wake(topics_of(notification.payload))
+            self._wakeups.wake(topics_of(notification.payload))
 
     async def _end(self) -> None:
         connection, self._connection = self._connection, None
@@ -112,10 +112,10 @@ class Listener(Service):
 class SafetyPoll(Service):
     """Wakes every subscriber now and then, in case a hint was lost."""
 
-    def __init__(self, settings: Settings, signals: Signals, listener: Listener) -> None:
+    def __init__(self, settings: Settings, wakeups: Wakeups, listener: Listener) -> None:
         super().__init__("safety-poll", interval=settings.fast_poll)
         self._settings = settings
-        self._signals = signals
+        self._wakeups = wakeups
         self._listener = listener
         listener.on_unhealthy = self.wake
 
@@ -123,5 +123,5 @@ class SafetyPoll(Service):
         """Wakes all; the pause until the next time depends on LISTEN."""
         healthy = self._listener.healthy.is_set()
         self._interval = self._settings.safety_poll if healthy else self._settings.fast_poll
-        self._signals.wake_all()
+        self._wakeups.wake_all()
         return False

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from psycopg_pool import AsyncConnectionPool
 
-    from dbosflow._runtime.signals import Signals
+    from dbosflow._runtime.wakeups import Wakeups
     from dbosflow._store.worker import Lease
     from dbosflow.config import Settings
 
@@ -57,7 +57,7 @@ class Reclaimer(Service):
         self,
         pool: AsyncConnectionPool[Any],
         settings: Settings,
-        signals: Signals,
+        wakeups: Wakeups,
         announce: Callable[[Iterable[str]], None],
         is_own: Callable[[UUID], bool],
     ) -> None:
@@ -66,7 +66,7 @@ class Reclaimer(Service):
         self._settings = settings
         self._announce = announce
         self._is_own = is_own
-        self._unsubscribe = signals.subscribe(WORKERS_TOPIC, self.wake)
+        self._unsubscribe = wakeups.subscribe(WORKERS_TOPIC, self.wake)
         self._guard = _ClockGuard(settings.lease / 2)
         self._watched: dict[UUID, tuple[datetime, float]] = {}
         self._processes = _ProcessWatch(self.wake)

@@ -202,7 +202,7 @@ def test_what_work_leaves_behind_in_a_process_is_seen(
                 await engine.run_async(shape, 2, 0.0)
             await until(lambda: not found_in(engine))  # a topic goes a little later
 
-            unsubscribe = engine._core._signals.subscribe("wsomebody", lambda: None)
+            unsubscribe = engine._core._wakeups.subscribe("wsomebody", lambda: None)
             assert sees(engine, "listens for ['wsomebody']")
             unsubscribe()
 

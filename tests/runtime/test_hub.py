@@ -12,7 +12,7 @@ import pytest
 from dbosflow import Engine
 from dbosflow._runtime.hub import UNSEEN, Hub, Outcomes
 from dbosflow._runtime.session import Session
-from dbosflow._runtime.signals import Signals
+from dbosflow._runtime.wakeups import Wakeups
 from dbosflow._sessions import READER
 from dbosflow._store import stream, workflow
 from dbosflow._store.notify import stream_topic, workflow_topic
@@ -30,9 +30,9 @@ READERS = 200
 class Table:
     """Streams that are written by hand, and a hub that is woken by hand."""
 
-    def __init__(self, hub: Hub, signals: Signals, connection: psycopg.AsyncConnection[Any]) -> None:
+    def __init__(self, hub: Hub, wakeups: Wakeups, connection: psycopg.AsyncConnection[Any]) -> None:
         self.hub = hub
-        self.signals = signals
+        self.wakeups = wakeups
         self._connection = connection
         self._tails: dict[str, int] = {}
 
@@ -49,7 +49,7 @@ class Table:
                     (workflow_id, offset),
                 )
         if wake:
-            self.signals.wake([stream_topic(workflow_id, "out") for workflow_id in workflow_ids])
+            self.wakeups.wake([stream_topic(workflow_id, "out") for workflow_id in workflow_ids])
 
     async def status(self, workflow_id: str, status: str) -> None:
         """The workflow of a stream."""
@@ -58,7 +58,7 @@ class Table:
                ON CONFLICT (id) DO UPDATE SET status = excluded.status""",
             (workflow_id, status),
         )
-        self.signals.wake([workflow_topic(workflow_id)])
+        self.wakeups.wake([workflow_topic(workflow_id)])
 
     async def read(self, workflow_id: str, offset: int, known: Any = UNSEEN) -> Page:
         """One page."""
@@ -70,11 +70,11 @@ async def laid(url: str) -> AsyncIterator[Table]:
     """A table with its hub."""
     session = Session(url, Settings(), READER)
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
-        signals = Signals()
-        hub = Hub(session, "dbosflow", signals)
+        wakeups = Wakeups()
+        hub = Hub(session, "dbosflow", wakeups)
         hub.open()
         try:
-            yield Table(hub, signals, connection)
+            yield Table(hub, wakeups, connection)
         finally:
             await hub.close()
             await session.close()
@@ -146,7 +146,7 @@ def test_a_wake_up_during_a_query_is_not_lost(database_url: str, monkeypatch: py
             monkeypatch.setattr(stream, "fetch", slowly)
             reading = asyncio.create_task(table.read("w", 0, "running"))
             await settle()
-            table.signals.wake([stream_topic("w", "out")])  # a false alarm
+            table.wakeups.wake([stream_topic("w", "out")])  # a false alarm
             await answered.wait()
             await table.write("w")
             go_on.set()
@@ -232,11 +232,11 @@ def test_readers_that_are_dropped_leave_nothing_behind(database_url: str) -> Non
             await table.read("w", 0)
             reading = [asyncio.create_task(table.read(f"w{number % 5}", 0, "running")) for number in range(READERS)]
             await settle()
-            assert table.signals._subscribers
+            assert table.wakeups._subscribers
             for task in reading:
                 task.cancel()
             await asyncio.gather(*reading, return_exceptions=True)
-            await until(lambda: not (table.signals._subscribers or table.hub._tails))
+            await until(lambda: not (table.wakeups._subscribers or table.hub._tails))
             queries = table.hub.queries
             await table.write("w", "w0")
             await settle()
@@ -250,7 +250,7 @@ def test_waiters_for_results_share_queries_and_leave_nothing_behind(database_url
 
     async def main() -> None:
         async with laid(database_url) as table:
-            outcomes = Outcomes(table.hub._session, "dbosflow", table.signals)
+            outcomes = Outcomes(table.hub._session, "dbosflow", table.wakeups)
             outcomes.open()
             asked = 0
             find = workflow.outcomes
@@ -272,7 +272,7 @@ def test_waiters_for_results_share_queries_and_leave_nothing_behind(database_url
                     assert {outcome.status for outcome in await asyncio.gather(*waiting) if outcome} == {"succeeded"}
             assert asked <= 6
             assert await outcomes.settled("never") is None
-            assert not table.signals._subscribers
+            assert not table.wakeups._subscribers
             await outcomes.close()
 
     asyncio.run(main())
@@ -348,7 +348,7 @@ def test_a_reader_on_its_way_to_the_next_page_is_not_forgotten(database_url: str
             assert [*hub._tails.values()] == [tail]
             look(hub)
             assert hub._tails == {}
-            assert table.signals._subscribers == {}
+            assert table.wakeups._subscribers == {}
             assert hub._next_look is None
 
     asyncio.run(main())

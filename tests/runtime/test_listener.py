@@ -11,7 +11,7 @@ from dbosflow import Engine, workflow, write_stream_async
 from dbosflow._runtime import listener as listener_module
 from dbosflow._runtime.listener import Listener, SafetyPoll
 from dbosflow._runtime.notifier import Notifier
-from dbosflow._runtime.signals import Signals
+from dbosflow._runtime.wakeups import Wakeups
 from dbosflow._store.connect import connect_async
 from dbosflow._store.notify import DEATH_TOPIC, notify, part_of, queue_topic, stream_topic, topics_of, unlisten
 from dbosflow._store.notify import listen as listen_to
@@ -42,9 +42,9 @@ def test_a_listener_heals_and_wakes_everybody_once_it_listens_again(database_url
     """What was committed in between was notified to nobody."""
 
     async def main() -> None:
-        signals, woken = Signals(), asyncio.Event()
-        signals.subscribe("some topic", woken.set)
-        listener = Listener(database_url, Settings(), signals, lambda pid: False)
+        wakeups, woken = Wakeups(), asyncio.Event()
+        wakeups.subscribe("some topic", woken.set)
+        listener = Listener(database_url, Settings(), wakeups, lambda pid: False)
         listener.open()
         async with asyncio.timeout(15):
             for _ in range(3):
@@ -63,9 +63,9 @@ def test_a_process_hears_of_what_it_waits_for_and_not_of_all_that_others_do(data
     """Many that are idle cost those at work nothing but a signal: their own loops sleep on."""
 
     async def main() -> None:
-        signals, heard, busy = Signals(), asyncio.Queue[str](), stream_topic("busy", "out")
-        signals.subscribe(queue_topic("mine"), lambda: heard.put_nowait("mine"))
-        listener = Listener(database_url, Settings(), signals, lambda pid: False)
+        wakeups, heard, busy = Wakeups(), asyncio.Queue[str](), stream_topic("busy", "out")
+        wakeups.subscribe(queue_topic("mine"), lambda: heard.put_nowait("mine"))
+        listener = Listener(database_url, Settings(), wakeups, lambda pid: False)
         listener.open()
         async with await connect_async(database_url) as connection, asyncio.timeout(15):
             assert await heard.get() == "mine"  # as each time that a connection begins to listen
@@ -76,7 +76,7 @@ def test_a_process_hears_of_what_it_waits_for_and_not_of_all_that_others_do(data
             await notify(connection, "dbosflow", [queue_topic("mine")])
             assert await heard.get() == "mine"
             assert told == [queue_topic("mine")]
-            unsubscribe = signals.subscribe(busy, lambda: heard.put_nowait("busy"))
+            unsubscribe = wakeups.subscribe(busy, lambda: heard.put_nowait("busy"))
             assert await heard.get() == "busy"  # what was committed before it was listened to is read now
             await notify(connection, "dbosflow", [busy])
             assert await heard.get() == "busy"
@@ -102,14 +102,14 @@ def test_who_comes_back_to_a_part_that_is_just_left_hears_of_it(
     monkeypatch.setattr(listener_module, "unlisten", slowly)
 
     async def main() -> None:
-        signals, heard = Signals(), asyncio.Queue[str]()
-        unsubscribe = signals.subscribe(topic, lambda: heard.put_nowait("before"))
+        wakeups, heard = Wakeups(), asyncio.Queue[str]()
+        unsubscribe = wakeups.subscribe(topic, lambda: heard.put_nowait("before"))
 
         def come_back() -> None:
-            signals.subscribe(topic, lambda: heard.put_nowait("again"))
+            wakeups.subscribe(topic, lambda: heard.put_nowait("again"))
 
         coming_back.append(come_back)
-        listener = Listener(database_url, Settings(), signals, lambda pid: False)
+        listener = Listener(database_url, Settings(), wakeups, lambda pid: False)
         listener.open()
         async with await connect_async(database_url) as connection, asyncio.timeout(15):
             assert await heard.get() == "before"
@@ -214,15 +214,15 @@ def test_polls_are_fast_while_listening_does_not_work_and_slow_while_it_does(
 
     async def main() -> None:
         nonlocal working
-        settings, signals, woken = Settings(fast_poll=0.01, safety_poll=1000.0), Signals(), 0
+        settings, wakeups, woken = Settings(fast_poll=0.01, safety_poll=1000.0), Wakeups(), 0
 
         def wake() -> None:
             nonlocal woken
             woken += 1
 
-        signals.subscribe("some topic", wake)
-        listener = Listener(database_url, settings, signals, lambda pid: False)
-        poll = SafetyPoll(settings, signals, listener)
+        wakeups.subscribe("some topic", wake)
+        listener = Listener(database_url, settings, wakeups, lambda pid: False)
+        poll = SafetyPoll(settings, wakeups, listener)
         listener.open()
         poll.open()
         await until(lambda: woken > 20)

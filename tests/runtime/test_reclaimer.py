@@ -14,7 +14,7 @@ from psycopg_pool import AsyncConnectionPool
 from dbosflow._runtime import reclaimer as reclaimer_module
 from dbosflow._runtime.identity import this_process
 from dbosflow._runtime.reclaimer import Reclaimer
-from dbosflow._runtime.signals import Signals
+from dbosflow._runtime.wakeups import Wakeups
 from dbosflow._store import worker, workflow
 from dbosflow.config import Settings
 from tests.runtime.played_world import LEASE, NoConnection, World
@@ -46,7 +46,7 @@ def in_the(world: World, schedule: Callable[[World], Any]) -> None:
     async def main() -> None:
         pool: Any = NoConnection()
         world.reclaimer = Reclaimer(
-            pool, Settings(lease=LEASE), Signals(), lambda topics: None, lambda worker_id: False
+            pool, Settings(lease=LEASE), Wakeups(), lambda topics: None, lambda worker_id: False
         )
         try:
             await schedule(world)
@@ -279,7 +279,7 @@ def test_runs_go_back_in_a_statement_after_the_death(database_url: str, monkeypa
                        VALUES ('w', 'flow', 'running', '{}', 1, %s, 'q')""",
                     (worker_id,),
                 )
-            reclaimer = Reclaimer(pool, Settings(), Signals(), announced.extend, lambda worker_id: False)
+            reclaimer = Reclaimer(pool, Settings(), Wakeups(), announced.extend, lambda worker_id: False)
             await reclaimer.work_once()
             await reclaimer.close()
         assert seen == ["dead"]

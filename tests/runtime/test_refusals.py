@@ -22,8 +22,8 @@ from dbosflow._runtime.enqueuer import Enqueuer
 from dbosflow._runtime.histories import Histories
 from dbosflow._runtime.hub import Hub, Outcomes
 from dbosflow._runtime.session import Session
-from dbosflow._runtime.signals import Signals
 from dbosflow._runtime.tables import Tables
+from dbosflow._runtime.wakeups import Wakeups
 from dbosflow._sessions import READER
 from dbosflow._store import retention, step, stream
 from dbosflow._store import workflow as store
@@ -86,8 +86,8 @@ def test_readers_and_waiters(database_url: str, error: Exception, monkeypatch: p
     monkeypatch.setattr(store, "outcomes", refusing(store.outcomes, error, names_bad))
 
     async def main() -> None:
-        session, signals = Session(database_url, Settings(), READER), Signals()
-        hub, outcomes = Hub(session, "dbosflow", signals), Outcomes(session, "dbosflow", signals)
+        session, wakeups = Session(database_url, Settings(), READER), Wakeups()
+        hub, outcomes = Hub(session, "dbosflow", wakeups), Outcomes(session, "dbosflow", wakeups)
         asked = [hub.read(one, "k", 0, "unseen") for one in ("a", BAD, "b", BAD)]
         asked += [outcomes.settled(one) for one in ("a", BAD, "b")]  # type: ignore[misc]
         told = asyncio.ensure_future(in_time(*asked))
@@ -112,7 +112,7 @@ def test_readers_without_rights(database_url: str, monkeypatch: pytest.MonkeyPat
 
     async def main() -> None:
         session = Session(database_url, Settings(), READER)
-        hub = Hub(session, "dbosflow", Signals())
+        hub = Hub(session, "dbosflow", Wakeups())
         hub.open()
         assert await in_time(hub.read("a", "k", 0, "unseen"), hub.read("b", "k", 0, "unseen")) == [error, error]
         await hub.close()

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
 
-class Signals:
+class Wakeups:
     """Topics and their subscribers. Used on the loop's thread only."""
 
     def __init__(self) -> None:
