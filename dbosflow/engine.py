@@ -135,7 +135,7 @@ class Engine(Lifecycle):
 
         See :meth:`list_workflows_async`, its awaitable twin.
         """
-        found = self._core.tables.workflows
+        found = self._core.repository.workflows
         return self._host.call("list_workflows_async", found, chosen(which, status, name, queue, limit))
 
     async def list_workflows_async(
@@ -157,7 +157,7 @@ class Engine(Lifecycle):
             limit: at most so many (100).
         """
         which = chosen(which, status, name, queue, limit)
-        return await self._host.bridge(self._core.tables.workflows(which))
+        return await self._host.bridge(self._core.repository.workflows(which))
 
     def resume(self, workflow_id: str) -> Resumption:
         """Lets a workflow go on that is parked as ``blocked``; says what came of that.
@@ -181,12 +181,12 @@ class Engine(Lifecycle):
     def list_steps(self, workflow_id: str) -> list[StepInfo]:
         """A workflow's records, in the order they were made. Its awaitable twin is :meth:`list_steps_async`."""
         check_identifier("workflow id", workflow_id)
-        return self._host.call("list_steps_async", self._core.tables.steps, workflow_id)
+        return self._host.call("list_steps_async", self._core.repository.steps, workflow_id)
 
     async def list_steps_async(self, workflow_id: str) -> list[StepInfo]:
         """A workflow's records, in the order they were made."""
         check_identifier("workflow id", workflow_id)
-        return await self._host.bridge(self._core.tables.steps(workflow_id))
+        return await self._host.bridge(self._core.repository.steps(workflow_id))
 
     # -- streams -----------------------------------------------------------------------------------------------------
 
@@ -281,7 +281,7 @@ class Engine(Lifecycle):
 
         ``older_than`` is in seconds, or a ``timedelta``. See :meth:`prune_async`, its awaitable twin.
         """
-        return self._host.call("prune_async", self._core.tables.prune, *_age(older_than, batch), dry_run)
+        return self._host.call("prune_async", self._core.repository.prune, *_age(older_than, batch), dry_run)
 
     async def prune_async(self, *, older_than: timedelta | float, batch: int = 100, dry_run: bool = False) -> int:
         """Removes the workflows that ended longer ago, with their records and streams; gives how many.
@@ -295,7 +295,7 @@ class Engine(Lifecycle):
             batch: how many go at a time.
             dry_run: nothing is removed; gives how many would go now.
         """
-        return await self._host.bridge(self._core.tables.prune(*_age(older_than, batch), dry_run))
+        return await self._host.bridge(self._core.repository.prune(*_age(older_than, batch), dry_run))
 
     def write_stream(
         self, workflow_id: str, stream: str | Stream[V, Any], value: V, *, idempotency_key: str | None = None

@@ -48,21 +48,21 @@ class WorkflowHandle(Generic[T]):
 
         Its awaitable twin is :meth:`status_async`.
         """
-        return self._ask(_STATUS, lambda: self._core.tables.status(self.workflow_id))
+        return self._ask(_STATUS, lambda: self._core.repository.status(self.workflow_id))
 
     async def status_async(self) -> WorkflowStatus:
         """Where the workflow stands; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id.
 
         In a workflow's body the answer is put on record.
         """
-        return await self._ask_async(_STATUS, lambda: self._core.tables.status(self.workflow_id))
+        return await self._ask_async(_STATUS, lambda: self._core.repository.status(self.workflow_id))
 
     def info(self) -> WorkflowInfo:
         """The workflow's record; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id.
 
         Its awaitable twin is :meth:`info_async`.
         """
-        return as_result(self._ask(_INFO, lambda: self._core.tables.info(self.workflow_id)), self._definition)
+        return as_result(self._ask(_INFO, lambda: self._core.repository.info(self.workflow_id)), self._definition)
 
     async def info_async(self) -> WorkflowInfo:
         """The workflow's record; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id.
@@ -70,7 +70,7 @@ class WorkflowHandle(Generic[T]):
         Its ``output`` and ``error`` are what :meth:`result_async` gives and raises. In a workflow's body the answer is
         put on record.
         """
-        info = await self._ask_async(_INFO, lambda: self._core.tables.info(self.workflow_id))
+        info = await self._ask_async(_INFO, lambda: self._core.repository.info(self.workflow_id))
         return as_result(info, self._definition)
 
     def result(self, timeout: float | None = None) -> T:

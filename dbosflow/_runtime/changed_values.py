@@ -88,7 +88,7 @@ class ChangedValues:
 
 async def _first_difference(run: Run, repeated: Repeated) -> _Difference:
     """Looks for it with the checksums of the blocks; of the values, one block's are read."""
-    ask, source = run.engine.patient_tables.ask, (run.workflow_id, repeated.key, repeated.producer)
+    ask, source = run.engine.patient_repository.ask, (run.workflow_id, repeated.key, repeated.producer)
     durable = run.history.produced[repeated.key, repeated.producer]
     for block in await ask(stream.checksums, *source):
         if block.before >= durable:

@@ -30,8 +30,8 @@ from dbosflow._runtime.notifier import Notifier
 from dbosflow._runtime.observer import Observer
 from dbosflow._runtime.reader import Reader, Reading
 from dbosflow._runtime.replay import Replayed, replay
+from dbosflow._runtime.repository import Repository, not_found
 from dbosflow._runtime.session import Session
-from dbosflow._runtime.tables import Tables, not_found
 from dbosflow._runtime.waits import Waits
 from dbosflow._runtime.wakeups import Wakeups
 from dbosflow._sessions import POOL, READER, wanted
@@ -94,8 +94,8 @@ class Core:
             self._settings = replace(self._settings, pooled=await self._is_pooled())
             await asyncio.to_thread(ensure_schema, self._url, schema, timeout=self._settings.connect_timeout)
             self._pool = await self._open_pool(resources)
-            self.tables = Tables(self._pool, self._settings)
-            self.patient_tables = Tables(self._pool, self._settings, patient=True)
+            self.repository = Repository(self._pool, self._settings)
+            self.patient_repository = Repository(self._pool, self._settings, patient=True)
             self._wakeups = Wakeups()
             self._notifier = Notifier(self._url, self._settings)
             listener = Listener(self._url, self._settings, self._wakeups, self._is_own_hint)
@@ -256,7 +256,7 @@ class Core:
 
     async def _is_open(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> bool:
         """The id was taken: by the same workflow (fine), with other arguments (a warning), or by another one."""
-        found = await self.tables.started(workflow_id)
+        found = await self.repository.started(workflow_id)
         if found is None:
             return False  # pruned meanwhile
         if found.name != definition.name:
@@ -283,23 +283,23 @@ class Core:
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
         """What stands under a child's id that was taken. Runs it if it is ours: a start whose answer was lost."""
-        found = await self.patient_tables.started(workflow_id)
+        found = await self.patient_repository.started(workflow_id)
         if found is not None and found.name == definition.name and self._executor is not None:
             await self._executor.adopt(found)
         return found
 
     async def cancel(self, workflow_id: str, children: bool = True) -> Cancellation:  # noqa: FBT001, FBT002 (by the host)
         """Asks for the cancellation of a workflow, and of what it has started; what came of that so far."""
-        found = await self._cancel(self.tables, workflow.cancel, workflow_id, children)
+        found = await self._cancel(self.repository, workflow.cancel, workflow_id, children)
         self._announce_cancels(found)
         status = next((WorkflowStatus(row["status"]) for row in found if row["id"] == workflow_id), None)
         if status is None:
-            return Cancellation("ended", await self.tables.status(workflow_id))
+            return Cancellation("ended", await self.repository.status(workflow_id))
         return Cancellation("cancelled" if status.ended else "requested", status)
 
     async def resume(self, workflow_id: str) -> Resumption:
         """Returns a blocked workflow to its queue, and tells the workers that serve it."""
-        found = await self.tables.ask(workflow.resume, workflow_id)
+        found = await self.repository.ask(workflow.resume, workflow_id)
         if found is None:
             raise not_found(workflow_id)
         status, queue = found
@@ -310,12 +310,12 @@ class Core:
 
     async def cancel_children(self, workflow_id: str) -> None:
         """Asks for the cancellation of a workflow's children."""
-        self._announce_cancels(await self._cancel(self.patient_tables, workflow.cancel_children, workflow_id))
+        self._announce_cancels(await self._cancel(self.patient_repository, workflow.cancel_children, workflow_id))
 
-    async def _cancel(self, tables: Tables, statement: Callable[..., Awaitable[Rows]], *which: object) -> Rows:
+    async def _cancel(self, repository: Repository, statement: Callable[..., Awaitable[Rows]], *which: object) -> Rows:
         for attempt in count(1):
             try:
-                return await tables.ask(statement, *which)
+                return await repository.ask(statement, *which)
             except psycopg.errors.UniqueViolation:
                 # Somebody wrote to an input of one that never ran: again, with what is there.
                 if attempt == _MOST_LOST_PLACES:
@@ -347,7 +347,7 @@ class Core:
 
     def reader(self, reading: Reading) -> Reader:
         """A reader of one stream. Does no I/O by itself."""
-        return Reader(self._hub, self.patient_tables, reading)
+        return Reader(self._hub, self.patient_repository, reading)
 
     async def append(self, workflow_id: str, key: str, text: str, idempotency_key: str | None) -> int:
         """Writes to an input of a workflow; the value's offset."""
@@ -361,7 +361,7 @@ class Core:
 
     async def replay(self, workflow_id: str, limit: float) -> Replayed:
         """Replays a workflow with today's code, in memory."""
-        found = await self.tables.started(workflow_id)
+        found = await self.repository.started(workflow_id)
         if found is None:
             raise not_found(workflow_id)
         return await replay(self, self._pool, self._settings, self._registry, found, limit=limit)

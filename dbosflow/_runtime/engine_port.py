@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from dbosflow._runtime.entries import Ending
     from dbosflow._runtime.reader import Reader, Reading
-    from dbosflow._runtime.tables import Tables
+    from dbosflow._runtime.repository import Repository
     from dbosflow._runtime.waits import Waits
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.definitions import WorkflowDef
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class EnginePort(Protocol):
     """The engine, as its runs see it."""
 
-    patient_tables: Tables
+    patient_repository: Repository
     """What is durable, asked until there is an answer: no workflow fails for want of a database."""
 
     waits: Waits

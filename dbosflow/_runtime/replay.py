@@ -104,10 +104,10 @@ async def replay(
 async def _values(core: Core, workflow_id: str) -> dict[Source, list[Any]]:
     """What the workflow's body has in its streams, as far as it has not been trimmed."""
     found: dict[Source, list[Any]] = {}
-    for stream in await core.tables.streams(workflow_id):
+    for stream in await core.repository.streams(workflow_id):
         for producer in stream.producers:
             if "@" not in producer and stream.first == 0:
-                pages = await core.tables.emitted(workflow_id, stream.key, producer)
+                pages = await core.repository.emitted(workflow_id, stream.key, producer)
                 found[stream.key, producer] = [value for page in pages for value in json.loads(page)]
     return found
 
@@ -137,14 +137,14 @@ class _ReadOnly:
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:  # noqa: ARG002 (see EnginePort)
         """What stands under a child's id. Nobody adopts it."""
-        return await self._core.patient_tables.started(workflow_id)
+        return await self._core.patient_repository.started(workflow_id)
 
     async def cancel_children(self, workflow_id: str) -> None:
         """Nobody is cancelled."""
 
     async def cancel(self, workflow_id: str) -> Cancellation:
         """Nobody is: a body that asks for it is told that it was asked for."""
-        return Cancellation("requested", await self._core.tables.status(workflow_id))
+        return Cancellation("requested", await self._core.repository.status(workflow_id))
 
     def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
         """A handle that goes through here."""

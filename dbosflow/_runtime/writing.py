@@ -163,7 +163,7 @@ async def emitted(hands: Hands, scope: Scope, key: str) -> list[str]:
     count = run.streams.count(key, producer.name)
 
     async def look() -> list[str]:
-        pages = await run.engine.patient_tables.emitted(run.workflow_id, key, producer.name)
+        pages = await run.engine.patient_repository.emitted(run.workflow_id, key, producer.name)
         return [text for page in pages for text in items_of(page)][:count]
 
     if isinstance(scope, Branch):

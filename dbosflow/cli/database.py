@@ -80,4 +80,4 @@ def client(args: argparse.Namespace, *, looks: bool = True) -> Iterator[Engine]:
 def record_of(engine: Engine, workflow_id: str) -> WorkflowInfo:
     """A workflow's record as JSON; a handle would make exceptions and values of it."""
     core = engine.handle(workflow_id)._core  # noqa: SLF001 (which nobody else asks for)
-    return engine._host.call("info_async", core.tables.info, workflow_id)  # noqa: SLF001
+    return engine._host.call("info_async", core.repository.info, workflow_id)  # noqa: SLF001

@@ -117,7 +117,7 @@ async def _for_each(
     texts: list[str] = []
     if options.get("collect", False):
         run = branch.run
-        texts = await hands.wait(run, run.engine.patient_tables.collected(run.workflow_id, key))
+        texts = await hands.wait(run, run.engine.patient_repository.collected(run.workflow_id, key))
     results = [load(branch.run, handler.result, text, f"key {key!r}") for text in texts]
     return Processed(sums["count"], sums["failed"], sums["last"], results)
 

@@ -34,7 +34,7 @@ class Streams:
 
         Its awaitable twin is :meth:`list_async`.
         """
-        return self._host.call("list_async", self._core.tables.streams, _workflow(workflow_id))
+        return self._host.call("list_async", self._core.repository.streams, _workflow(workflow_id))
 
     async def list_async(self, workflow_id: str) -> Infos:
         """The streams of a workflow by key: those that somebody has written to, or closed.
@@ -42,14 +42,14 @@ class Streams:
         Raises:
             WorkflowNotFoundError: there is no such workflow.
         """
-        return await self._host.bridge(self._core.tables.streams(_workflow(workflow_id)))
+        return await self._host.bridge(self._core.repository.streams(_workflow(workflow_id)))
 
     def info(self, workflow_id: str, key: str) -> StreamInfo:
         """How one stream stands: its state, how far it goes and how far it is committed, what it takes to store it.
 
         See :meth:`info_async`, its awaitable twin.
         """
-        return self._host.call("info_async", self._core.tables.stream, _workflow(workflow_id), _key(key))
+        return self._host.call("info_async", self._core.repository.stream, _workflow(workflow_id), _key(key))
 
     async def info_async(self, workflow_id: str, key: str) -> StreamInfo:
         """How one stream stands: its state, how far it goes and how far it is committed, what it takes to store it.
@@ -58,7 +58,7 @@ class Streams:
             StreamNotFoundError: nobody has written to it.
             WorkflowNotFoundError: there is no such workflow.
         """
-        return await self._host.bridge(self._core.tables.stream(_workflow(workflow_id), _key(key)))
+        return await self._host.bridge(self._core.repository.stream(_workflow(workflow_id), _key(key)))
 
     def trim(self, workflow_id: str, key: str, *, before: int) -> int:
         """Removes what stands before the offset ``before``; gives the first offset that is there then.
@@ -111,7 +111,7 @@ class Streams:
         if not isinstance(before, int) or isinstance(before, bool) or before < 0:
             msg = f"before={before!r} must be an offset, 0 or more: that of the first frame that stays"
             raise ConfigurationError(msg)
-        return await self._core.tables.trim(_workflow(workflow_id), _key(key), min(before, _LARGEST))
+        return await self._core.repository.trim(_workflow(workflow_id), _key(key), min(before, _LARGEST))
 
 
 def _workflow(workflow_id: str) -> str:

@@ -155,15 +155,15 @@ class Transcript(Watch):
         return found
 
     async def _ended(self, core: Core, workflow_id: str) -> Ended:
-        info = await core.tables.info(workflow_id)
+        info = await core.repository.info(workflow_id)
         error: Any = info.error
         text = None if error is None else f"{error.get('type')}: {error.get('message')}"
         ended = Ended(str(info.status), self._masked(json.dumps(info.output)), text and self._masked(text))
-        steps = await core.tables.steps(workflow_id)
-        for stream in await core.tables.streams(workflow_id):
+        steps = await core.repository.steps(workflow_id)
+        for stream in await core.repository.streams(workflow_id):
             ended.states[stream.key] = str(stream.state)
             for source, producer in _committed(stream, steps):
-                pages = await core.tables.emitted(workflow_id, stream.key, producer)
+                pages = await core.repository.emitted(workflow_id, stream.key, producer)
                 found = [self._masked(json.dumps(value)) for page in pages for value in json.loads(page)]
                 ended.values.setdefault(source, []).extend(found)
         return ended

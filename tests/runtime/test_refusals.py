@@ -21,8 +21,8 @@ from dbosflow._runtime.compactor import Compactor
 from dbosflow._runtime.enqueuer import Enqueuer
 from dbosflow._runtime.histories import Histories
 from dbosflow._runtime.hub import Hub, Outcomes
+from dbosflow._runtime.repository import Repository
 from dbosflow._runtime.session import Session
-from dbosflow._runtime.tables import Tables
 from dbosflow._runtime.wakeups import Wakeups
 from dbosflow._sessions import READER
 from dbosflow._store import retention, step, stream
@@ -161,8 +161,8 @@ def test_questions_to_the_tables(database_url: str, error: Exception) -> None:
     async def main() -> None:
         async with pool_of(database_url) as pool:
             for patient in (False, True):
-                tables = Tables(pool, Settings(connect_timeout=600.0), patient=patient)
-                assert await in_time(tables.ask(refuse)) == [error]
+                repository = Repository(pool, Settings(connect_timeout=600.0), patient=patient)
+                assert await in_time(repository.ask(refuse)) == [error]
 
     asyncio.run(main())
 

@@ -11,7 +11,7 @@ import pytest
 
 from dbosflow import Engine, for_each_async, step, workflow, write_stream_async
 from dbosflow._runtime import journal as journal_module
-from dbosflow._runtime.tables import Tables
+from dbosflow._runtime.repository import Repository
 from dbosflow._store import step as step_store
 from dbosflow._store import workflow as workflow_store
 from dbosflow._store.batch import write_batch
@@ -154,12 +154,12 @@ def test_a_run_that_waits_for_a_connection_when_it_stops_takes_none_with_it(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pool would give it one that nobody gives back."""
-    collected = Tables.collected
+    collected = Repository.collected
     requests: list[int] = []
 
-    async def ask(tables: Tables, *what: str) -> list[str]:
-        requests.append(queued(tables._pool))
-        return await collected(tables, *what)
+    async def ask(repository: Repository, *what: str) -> list[str]:
+        requests.append(queued(repository._pool))
+        return await collected(repository, *what)
 
     def queued(pool: AsyncConnectionPool[Any]) -> int:
         return pool.get_stats().get("requests_queued", 0)
@@ -169,7 +169,7 @@ def test_a_run_that_waits_for_a_connection_when_it_stops_takes_none_with_it(
             runner, pool = executor_of(engine).runner, engine._core._pool
             handle = await engine.start_async(waits_for_a_connection.options(workflow_id="w"))
             run = runner._runs["w"]
-            monkeypatch.setattr(Tables, "collected", ask)
+            monkeypatch.setattr(Repository, "collected", ask)
             async with pool.connection():
                 await client.write_stream_async("w", "work", 1)
                 await client.close_stream_async("w", "work")

@@ -1,4 +1,4 @@
-"""What the tables say of workflows, steps and streams, asked over the pool; and what is removed from them."""
+"""Queries for workflows, steps and streams over the pool, each repeated when its connection breaks; and pruning."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ _PAUSE = 0.1
 logger = logging.getLogger("dbosflow.engine")
 
 
-class Tables:
-    """The tables of one schema. Each answer is one statement's, and waits for nothing that runs.
+class Repository:
+    """Queries for what is stored in one schema. Each is one statement, and waits for no batch.
 
-    A connection that broke is replaced, and the question repeated: for ``connect_timeout``, or, of ``patient`` ones, as
-    long as it takes.
+    When a connection breaks, the query is repeated on another one: for ``connect_timeout``, or, if ``patient``, as long
+    as it takes.
     """
 
     def __init__(self, pool: AsyncConnectionPool[Any], settings: Settings, *, patient: bool = False) -> None:
