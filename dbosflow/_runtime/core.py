@@ -2,7 +2,7 @@
 
 ::
 
-    every engine       pool · wakeups ◄─ listener, safety poll · hub, outcomes · enqueuer, appender · notifier
+    every engine       pool · wakeups ◄─ listener, safety poll · hub, outcomes · enqueuer, input writer · notifier
     an executing one   lane ◄─ leases (thread) · journal · runner · reclaimer · claimers · watchdog (thread)
 """
 
@@ -20,11 +20,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg_pool import AsyncConnectionPool
 
-from dbosflow._runtime.appender import Appender
 from dbosflow._runtime.children import result_of
 from dbosflow._runtime.enqueuer import Enqueuer
 from dbosflow._runtime.executor import Executor
 from dbosflow._runtime.hub import Hub, Outcomes
+from dbosflow._runtime.input_writer import InputWriter
 from dbosflow._runtime.listener import Listener, SafetyPoll
 from dbosflow._runtime.notifier import Notifier
 from dbosflow._runtime.observer import Observer
@@ -104,8 +104,8 @@ class Core:
             self._hub = Hub(reading, schema, self._wakeups, self.observer)
             self._outcomes = Outcomes(reading, schema, self._wakeups)
             self._enqueuer = Enqueuer(self._pool, schema)
-            self._appender = Appender(self._pool, self._settings, self.announce)
-            services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer, self._appender)
+            self._input_writer = InputWriter(self._pool, self._settings, self.announce)
+            services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer, self._input_writer)
             for service in (*services, SafetyPoll(self._settings, self._wakeups, listener)):
                 service.open()
                 resources.push_async_callback(service.close)
@@ -351,11 +351,11 @@ class Core:
 
     async def append(self, workflow_id: str, key: str, text: str, idempotency_key: str | None) -> int:
         """Writes to an input of a workflow; the value's offset."""
-        return await self._appender.append(workflow_id, key, text, idempotency_key)
+        return await self._input_writer.append(workflow_id, key, text, idempotency_key)
 
     async def end_input(self, workflow_id: str, key: str) -> None:
         """Ends an input of a workflow."""
-        await self._appender.end(workflow_id, key)
+        await self._input_writer.end(workflow_id, key)
 
     # -- replays -----------------------------------------------------------------------------------------------------
 

@@ -15,12 +15,12 @@ from psycopg_pool import AsyncConnectionPool
 
 from dbosflow import Engine, WorkflowStatus, workflow
 from dbosflow._runtime import journal as journal_module
-from dbosflow._runtime.appender import Appender
 from dbosflow._runtime.branch import RunStopped
 from dbosflow._runtime.compactor import Compactor
 from dbosflow._runtime.enqueuer import Enqueuer
 from dbosflow._runtime.histories import Histories
 from dbosflow._runtime.hub import Hub, Outcomes
+from dbosflow._runtime.input_writer import InputWriter
 from dbosflow._runtime.repository import Repository
 from dbosflow._runtime.session import Session
 from dbosflow._runtime.wakeups import Wakeups
@@ -130,7 +130,7 @@ def test_enqueues_and_inputs(database_url: str, error: Exception, monkeypatch: p
 
     async def main() -> None:
         async with pool_of(database_url) as pool:
-            enqueuer, appender = Enqueuer(pool, "dbosflow"), Appender(pool, Settings(), lambda _: None)
+            enqueuer, input_writer = Enqueuer(pool, "dbosflow"), InputWriter(pool, Settings(), lambda _: None)
             asked = [enqueuer.enqueue(Enqueued(one, "flow", "q", 0, "{}", ("i",))) for one in ("a", BAD, "b")]
             told = asyncio.ensure_future(in_time(*asked))
             await asyncio.sleep(0)
@@ -138,14 +138,14 @@ def test_enqueues_and_inputs(database_url: str, error: Exception, monkeypatch: p
             first, second, third = await told
             assert (first, third) == (True, True)
             assert isinstance(second, SerializationError)
-            values = [appender.append("a", "i", f'"{value}"', None) for value in ("x", BAD, "y")]
+            values = [input_writer.append("a", "i", f'"{value}"', None) for value in ("x", BAD, "y")]
             told = asyncio.ensure_future(in_time(*values))
             await asyncio.sleep(0)
-            appender.open()
+            input_writer.open()
             first, second, third = await told
             assert (first, third) == (0, 1)
             assert isinstance(second, SerializationError)
-            for service in (enqueuer, appender):
+            for service in (enqueuer, input_writer):
                 await service.close()
 
     asyncio.run(main())

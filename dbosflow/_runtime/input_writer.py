@@ -101,7 +101,7 @@ class _Block:
         return Seen(run, values, written)
 
 
-class Appender(Service):
+class InputWriter(Service):
     """The group commit of writes to inputs."""
 
     def __init__(

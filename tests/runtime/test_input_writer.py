@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from psycopg_pool import AsyncConnectionPool
 
-from dbosflow._runtime.appender import Appender
+from dbosflow._runtime.input_writer import InputWriter
 from dbosflow._store import workflow
 from dbosflow._store.workflow import Enqueued
 from dbosflow.config import Settings
@@ -23,16 +23,16 @@ def test_one_bad_value_is_told_to_whoever_wrote_it(database_url: str, bad: str) 
         async with AsyncConnectionPool(database_url, min_size=1, kwargs={"autocommit": True}) as pool:
             async with pool.connection() as connection:
                 await workflow.enqueue(connection, "dbosflow", [Enqueued("w", "flow", "q", 0, "{}", ("chat",))])
-            appender = Appender(pool, Settings(), lambda _: None)
+            input_writer = InputWriter(pool, Settings(), lambda _: None)
             written = asyncio.gather(
-                *(appender.append("w", "chat", text, None) for text in ("1", bad, "2", "3")), return_exceptions=True
+                *(input_writer.append("w", "chat", text, None) for text in ("1", bad, "2", "3")), return_exceptions=True
             )
-            appender.open()
+            input_writer.open()
             try:
                 async with asyncio.timeout(20):
                     return await written
             finally:
-                await appender.close()
+                await input_writer.close()
 
     first, second, *others = asyncio.run(main())
     assert isinstance(second, SerializationError)
