@@ -6,7 +6,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from dbosflow._runtime.branch import Branch
-from dbosflow._runtime.core import Core
+from dbosflow._runtime.core import EngineCore
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.lifecycle import Lifecycle
 from dbosflow._runtime.scope import current_scope
@@ -369,11 +369,11 @@ class Engine(Lifecycle):
 
     # -- inside ------------------------------------------------------------------------------------------------------
 
-    def _new_core(self, url: str) -> Core:
+    def _new_core(self, url: str) -> EngineCore:
         def make_handle(workflow_id: str, definition: WorkflowDef | None) -> WorkflowHandle[Any]:
             return WorkflowHandle(self._host, core, workflow_id, definition)
 
-        core = Core(url, self._settings, registry, make_handle)
+        core = EngineCore(url, self._settings, registry, make_handle)
         return core
 
     async def _write(

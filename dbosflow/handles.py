@@ -19,7 +19,7 @@ from dbosflow.types import Cancellation, WorkflowInfo, WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from dbosflow._runtime.core import Core
+    from dbosflow._runtime.core import EngineCore
     from dbosflow._runtime.entries import Ending
     from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.host import Host
@@ -37,7 +37,7 @@ _CANCEL: Question[Cancellation] = Question("cancel", Codec(Cancellation, "what c
 class WorkflowHandle(Generic[T]):
     """One workflow, by its id."""
 
-    def __init__(self, host: Host, core: Core, workflow_id: str, definition: WorkflowDef | None) -> None:
+    def __init__(self, host: Host, core: EngineCore, workflow_id: str, definition: WorkflowDef | None) -> None:
         self._host = host
         self._core = core
         self._definition = definition

@@ -62,7 +62,7 @@ _PREPARE_AFTER = 3
 logger = logging.getLogger("dbosflow.engine")
 
 
-class Core:
+class EngineCore:
     """Everything of an open engine that lives on its loop."""
 
     def __init__(

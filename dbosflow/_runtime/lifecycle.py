@@ -16,7 +16,7 @@ from dbosflow.errors import ConfigurationError, EngineClosedError
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from dbosflow._runtime.core import Core
+    from dbosflow._runtime.core import EngineCore
 
 
 class Lifecycle:
@@ -33,7 +33,7 @@ class Lifecycle:
         self._data_dir = None if data_dir is None else Path(data_dir)
         self._ephemeral = False
         self._host = Host(self._settings.loop_factory)
-        self._open_core: Core | None = None
+        self._open_core: EngineCore | None = None
         self._database: Database | None = None
         self._opening, self._opening_async = threading.Lock(), asyncio.Lock()
         self._inherited: object = None
@@ -149,12 +149,12 @@ class Lifecycle:
             raise EngineClosedError(msg)
         return self._database.url
 
-    def _new_core(self, url: str) -> Core:
+    def _new_core(self, url: str) -> EngineCore:
         """What lives on the loop, not open yet."""
         raise NotImplementedError
 
     @property
-    def _core(self) -> Core:
+    def _core(self) -> EngineCore:
         core = self._open_core
         self._host.loop  # noqa: B018 (raises, and says how to open the engine)
         if core is None:
@@ -178,7 +178,7 @@ class Lifecycle:
         if database is not None:
             database.close()
 
-    def _taken_core(self) -> Core | None:
+    def _taken_core(self) -> EngineCore | None:
         """What to close, once."""
         atexit.unregister(self.close)
         self._leave_to_parent()

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from psycopg_pool import AsyncConnectionPool
 
-    from dbosflow._runtime.core import Core
+    from dbosflow._runtime.core import EngineCore
     from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.journal import Journal
     from dbosflow._runtime.lane import Lane
@@ -67,7 +67,7 @@ class Replayed:
 
 
 async def replay(
-    core: Core,
+    core: EngineCore,
     pool: AsyncConnectionPool[Any],
     settings: Settings,
     registry: Registry,
@@ -101,7 +101,7 @@ async def replay(
     return played.replayed
 
 
-async def _values(core: Core, workflow_id: str) -> dict[Source, list[Any]]:
+async def _values(core: EngineCore, workflow_id: str) -> dict[Source, list[Any]]:
     """What the workflow's body has in its streams, as far as it has not been trimmed."""
     found: dict[Source, list[Any]] = {}
     for stream in await core.repository.streams(workflow_id):
@@ -122,7 +122,7 @@ class _NoLane:
 class _ReadOnly:
     """The engine as a replayed run sees it: it looks things up, and changes nothing."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: EngineCore) -> None:
         self._core = core
 
     def __getattr__(self, name: str) -> Any:

@@ -12,7 +12,7 @@ from dbosflow.errors import ConfigurationError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbosflow._runtime.core import Core
+    from dbosflow._runtime.core import EngineCore
     from dbosflow._runtime.host import Host
     from dbosflow.types import StreamEvent, StreamEventKind, StreamInfo, StreamStats
 
@@ -25,7 +25,7 @@ _LARGEST = 2**62
 class Streams:
     """The streams of an open engine's database. Made by the engine: ``engine.streams``."""
 
-    def __init__(self, host: Host, core: Core) -> None:
+    def __init__(self, host: Host, core: EngineCore) -> None:
         self._host = host
         self._core = core
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.batch import Batch
     from dbosflow._runtime.clock import Clock
-    from dbosflow._runtime.core import Core
+    from dbosflow._runtime.core import EngineCore
     from dbosflow._runtime.run import Run
     from dbosflow.engine import Engine
     from dbosflow.testing.points import CrashPoint
@@ -162,7 +162,7 @@ def rig_of(engine: Engine) -> Rig:
     return rig
 
 
-def core_of(engine: Engine) -> Core:
+def core_of(engine: Engine) -> EngineCore:
     """The engine's inner half."""
     return engine._core  # noqa: SLF001 (see above)
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from dbosflow._runtime.batch import Batch
-    from dbosflow._runtime.core import Core
+    from dbosflow._runtime.core import EngineCore
     from dbosflow._runtime.run import Run
     from dbosflow.definitions import FunctionDef
     from dbosflow.testing.points import Operation
@@ -142,7 +142,7 @@ class Transcript(Watch):
 
     # -- how it ended ------------------------------------------------------------------------------------------------
 
-    async def ended(self, core: Core) -> dict[str, Ended]:
+    async def ended(self, core: EngineCore) -> dict[str, Ended]:
         """Waits until all of it has ended, or is parked; how each one did, by its name."""
         found: dict[str, Ended] = {}
         while left := [workflow_id for workflow_id, name in self._names.items() if name not in found]:
@@ -154,7 +154,7 @@ class Transcript(Watch):
                 self.differences.append(f"records of workflow {name!r} that its replay never asked for: {left}")
         return found
 
-    async def _ended(self, core: Core, workflow_id: str) -> Ended:
+    async def _ended(self, core: EngineCore, workflow_id: str) -> Ended:
         info = await core.repository.info(workflow_id)
         error: Any = info.error
         text = None if error is None else f"{error.get('type')}: {error.get('message')}"
