@@ -224,7 +224,7 @@ class Engine(Lifecycle):
             workflow_id: the writer; it may be in any process, long ended, or (see ``wait_for``) not started yet.
             key: the stream's name within the workflow.
             type: what the values are; plain JSON by default.
-            on_rollback: what to do when values that were handed out are taken back, because the attempt of the step
+            on_rollback: what to do when values that were handed out are rolled back, because the attempt of the step
                 that wrote them failed: ``"raise"`` :class:`~dbosflow.errors.StreamRolledBackError`, ``"ignore"`` it,
                 or call a function with the :class:`~dbosflow.types.Rollback`.
             options: ``start``, ``until``, ``view``, ``timeout`` and ``wait_for``, as

@@ -34,7 +34,7 @@
         ├── StreamFullError         the stream has had as many values, or bytes, as it may
         ├── StreamBackPressureError     no room for a value in time: the database does not keep up
         ├── StreamInputError        a write from outside to what is no input, or from inside to one
-        ├── StreamRolledBackError   values that were read are taken back; reading can go on
+        ├── StreamRolledBackError   values that were read are rolled back; reading can go on
         ├── StreamTruncatedError    what was to be read is trimmed; names the first offset there is
         ├── StreamTimeoutError      no news within the reader's timeout; reading can go on
         ├── StreamFailedError       the stream ended with its workflow's error

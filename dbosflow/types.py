@@ -97,7 +97,7 @@ class StreamValue(Generic[T]):
     """One item of a stream channel.
 
     A value has ``closed`` false and no ``error``. The last item has ``closed`` true, no value, and ``error`` where the
-    stream did not end well. An item with a ``rollback`` has no value: it takes back values that this reader was given
+    stream did not end well. An item with a ``rollback`` has no value: it rolls back values that this reader was given
     before. ``offset`` is the item's own; reading resumes at ``offset + 1``.
     """
 
@@ -207,9 +207,9 @@ class StreamInfo:
     tail: int
     """The offset after its last frame: where the next one goes."""
     committed: int
-    """The offset that a committed view can read up to now: what follows may still be taken back."""
+    """The offset that a committed view can read up to now: what follows may still be rolled back."""
     values: int
-    """How many values are there, those that were taken back included."""
+    """How many values are there, those that were rolled back included."""
     bytes: int
     blocks: int
     """The rows that hold it."""

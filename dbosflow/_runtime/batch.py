@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.entries import Close, Ending, Record, TakeBack, Values
+from dbosflow._runtime.entries import AttemptRollback, Close, Ending, Record, Values
 from dbosflow._runtime.frames import Frames
 from dbosflow._store.batch import BatchRows
 from dbosflow._store.notify import queue_topic, stream_topic, workflow_topic
@@ -34,7 +34,7 @@ class Slice:
         self.records: list[Record] = []
         self.ending: Ending | None = None
         streams = run.written_streams
-        self.frames: Frames | None = Frames(run) if streams is not None and streams.undecided else None
+        self.frames: Frames | None = Frames(run) if streams is not None and streams.uncommitted else None
         """What it makes of the run's streams; most records have nothing to do with any."""
         for entry in entries:
             if isinstance(entry, Record):
@@ -43,8 +43,8 @@ class Slice:
                 self._framed().values(entry)
             elif isinstance(entry, Close):
                 self._framed().close(entry)
-            elif isinstance(entry, TakeBack):
-                self._framed().take_back_attempts(entry.step_key)
+            elif isinstance(entry, AttemptRollback):
+                self._framed().roll_back_attempts(entry.step_key)
             elif isinstance(entry, Ending):
                 self.ending = entry
         if self.ending is not None and self.ending.ends_streams and (streams is not None or run.inputs):
@@ -53,7 +53,7 @@ class Slice:
     def _record(self, record: Record) -> None:
         self.records.append(record)
         if self.frames is not None:
-            self.frames.decide(record)
+            self.frames.commit_or_roll_back(record)
         if record.letter is not None:
             self._framed().values(record.letter)
 

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from dbosflow._runtime import keys
 from dbosflow._runtime.exits import Contained, contained
-from dbosflow._runtime.undecided import Producer
+from dbosflow._runtime.uncommitted import Producer
 from dbosflow.errors import BranchError
 from dbosflow.functions import local_name
 

@@ -17,7 +17,7 @@ What can meet it, and what comes of that:
 
 - *an end in the same instant*: the row has one order. The end was first: ``cancel`` waits for it, and answers "ended".
   The cancel was first: the end is not written. If it commits between the snapshot and the row, all of the statement is
-  taken back, and it is sent again.
+  rolled back, and it is sent again.
 - *a batch on the wire* is written, or not, as ever. Children whose starts are in it are there before the parent asks
   for the cancellation of its children, since that waits until what the run has appended is durable.
 - *a claim, a start or a reload on its way*: the lane owns the workflow and does not run it yet. Such a request is kept

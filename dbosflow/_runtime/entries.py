@@ -90,8 +90,8 @@ class Close:
 
 
 @dataclass(slots=True, eq=False)
-class TakeBack:
-    """Before a new attempt of a step: what is undecided of earlier ones, which no record has decided, is taken back."""
+class AttemptRollback:
+    """Before a new attempt of a step: the uncommitted values of earlier ones are rolled back."""
 
     step_key: str
     size: int = 200
@@ -147,7 +147,7 @@ _FRAMES = {
     WorkflowStatus.CANCELLED: FrameKind.CANCELLED,
 }
 
-Entry = Record | Values | Close | TakeBack | Mark | Ending
+Entry = Record | Values | Close | AttemptRollback | Mark | Ending
 
 
 @dataclass(slots=True, eq=False)

@@ -1,7 +1,7 @@
 """What one slice of a batch makes of its run's streams: blocks with their offsets, rollbacks, ends.
 
 Offsets come from the last *acknowledged* tail, so a block starts where its writer has seen the stream end. All of it
-works on a copy of what is undecided, and becomes the run's when it is acknowledged.
+works on a copy of what is uncommitted, which becomes the run's when the slice is acknowledged.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dbosflow import serde
 from dbosflow._runtime.checksums import checksum
 from dbosflow._runtime.keys import GIVEN_UP
-from dbosflow._runtime.undecided import RESUMED
+from dbosflow._runtime.uncommitted import RESUMED
 from dbosflow.failures import brief_error
 from dbosflow.types import FrameKind
 
@@ -44,7 +44,7 @@ class Block:
 class Frames:
     """The frames that a slice appends to the streams of its run."""
 
-    __slots__ = ("_run", "blocks", "checksums", "committed", "ended", "inputs", "reopened", "tails", "undecided")
+    __slots__ = ("_run", "blocks", "checksums", "committed", "ended", "inputs", "reopened", "tails", "uncommitted")
 
     def __init__(self, run: Run) -> None:
         self._run = run
@@ -59,7 +59,7 @@ class Frames:
         self.inputs: list[tuple[str, FrameKind, str | None]] = []
         """The inputs that end with the workflow, at offsets that only the statement can know."""
         self.reopened: set[str] = set()
-        self.undecided = run.streams.undecided.copy()
+        self.uncommitted = run.streams.uncommitted.copy()
 
     def values(self, entry: Values) -> None:
         """Gives values their place."""
@@ -75,7 +75,7 @@ class Frames:
             checksum=self._checksum(entry, text),
         )
         if entry.attempt is not None:
-            self.undecided.wrote(entry.producer, entry.key, offset, len(entry.texts))
+            self.uncommitted.wrote(entry.producer, entry.key, offset, len(entry.texts))
 
     def _checksum(self, entry: Values, text: str) -> int | None:
         """That of all values of the producer up to these; unknown if older code has written some of them."""
@@ -89,62 +89,62 @@ class Frames:
         return found
 
     def close(self, close: Close) -> None:
-        """Ends a stream, or, where some of it may still be taken back, holds the end until that is decided."""
+        """Ends a stream; if some of it is uncommitted, holds the end until that is committed or rolled back."""
         if close.attempt is not None:
-            self.undecided.wrote(close.producer, close.key, 0, 0)
-        if self.undecided.holds(close.key):
-            self.undecided.held_closes[close.key] = close
+            self.uncommitted.wrote(close.producer, close.key, 0, 0)
+        if self.uncommitted.holds(close.key):
+            self.uncommitted.held_closes[close.key] = close
         else:
             self._append_close(close)
 
-    def decide(self, record: Record) -> None:
-        """What the record says of attempts: committed by the success that names them, else taken back."""
-        undecided = self.undecided
-        if not undecided:
+    def commit_or_roll_back(self, record: Record) -> None:
+        """Commits the attempts that the record names as successful, and rolls back those that it ends otherwise."""
+        uncommitted = self.uncommitted
+        if not uncommitted:
             return
         if record.kind == "attempt":
-            self._take_back([record.key])
+            self._roll_back([record.key])
         elif record.kind == "given_up":
             operation = record.key.removesuffix(GIVEN_UP)
-            self._take_back([*undecided.producers(operation), *undecided.items_of(operation)])
+            self._roll_back([*uncommitted.producers(operation), *uncommitted.items_of(operation)])
         elif record.kind == "for_each":  # what is not on record of its items never will be
-            self._take_back(undecided.items_of(record.key))
+            self._roll_back(uncommitted.items_of(record.key))
         elif record.kind == "step":
-            for producer in undecided.producers(record.key):
+            for producer in uncommitted.producers(record.key):
                 if record.error is None and producer.rpartition("@")[2] in {record.attempt, RESUMED}:
-                    for key, _ in undecided.decide(producer):
+                    for key, _ in uncommitted.pop(producer):
                         self.committed.add(key)
                         self._release_close(key)
                 else:
-                    self._take_back([producer])
+                    self._roll_back([producer])
 
-    def take_back_attempts(self, step_key: str) -> None:
-        """Before a new attempt of a step: takes back what is undecided of earlier ones."""
-        self._take_back(one for one in self.undecided.producers(step_key) if not _is_resumed(one))
+    def roll_back_attempts(self, step_key: str) -> None:
+        """Before a new attempt of a step: rolls back the uncommitted values of earlier ones."""
+        self._roll_back(one for one in self.uncommitted.producers(step_key) if not _is_resumed(one))
 
-    def _take_back(self, producers: Iterable[str]) -> None:
+    def _roll_back(self, producers: Iterable[str]) -> None:
         for producer in producers:
             attempt = producer.rpartition("@")[2]
-            for key, ranges in self.undecided.decide(producer):
+            for key, ranges in self.uncommitted.pop(producer):
                 if ranges:
                     text = json.dumps(ranges)
                     self._append(key, 1, FrameKind.ROLLBACK, text, producer=producer, attempt=attempt)
-                held = self.undecided.held_closes.get(key)
+                held = self.uncommitted.held_closes.get(key)
                 if held is not None and held.attempt is not None and held.producer == producer:
-                    del self.undecided.held_closes[key]
+                    del self.uncommitted.held_closes[key]
                     self.reopened.add(key)
                 self._release_close(key)
 
     def _release_close(self, key: str) -> None:
-        if key in self.undecided.held_closes and not self.undecided.holds(key):
-            self._append_close(self.undecided.held_closes.pop(key))
+        if key in self.uncommitted.held_closes and not self.uncommitted.holds(key):
+            self._append_close(self.uncommitted.held_closes.pop(key))
 
     def _append_close(self, close: Close) -> None:
         self._append(close.key, 1, close.kind, close.payload, producer=close.producer, producer_seq=close.producer_seq)
 
     def end(self, ending: Ending) -> None:
-        """Takes back what is undecided; then every stream that the workflow leaves open ends with it."""
-        self._take_back(self.undecided.producers())
+        """Rolls back what is uncommitted; then every stream that the workflow leaves open ends with it."""
+        self._roll_back(self.uncommitted.producers())
         error = ending.error and brief_error(ending.error)
         for key, stream in self._run.streams.by_key.items():
             if ending.refusals > 1 and not stream.tail:
@@ -198,7 +198,7 @@ class Frames:
             streams.by_key[key].ended = True
         for key in self.reopened:
             streams.by_key[key].closed = False
-        streams.undecided = self.undecided
+        streams.uncommitted = self.uncommitted
         streams.checksums.update(self.checksums)
 
     def touched(self) -> Iterable[str]:

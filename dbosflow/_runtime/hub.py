@@ -91,7 +91,7 @@ class Hub(Service):
     ) -> Page:
         """The next page at ``offset``: waits for frames there, or for a workflow status other than ``known``.
 
-        With ``committed``, for frames that can no longer be taken back.
+        With ``committed``, for frames that can no longer be rolled back.
         """
         stream_of = (workflow_id, key, committed)
         tail = self._tails.get(stream_of) or self._follow(stream_of)

@@ -44,7 +44,7 @@ _OUTCOMES = {
 
 
 View = Literal["live", "committed", "raw"]
-"""What a reader sees: values at once, and what takes some of them back; only values that stay; or every frame."""
+"""What a reader sees: values at once, and the rollbacks of some of them; only values that stay; or every frame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Reader:
     ``offset`` is the first one that has not been handed out. When ``outcome`` is set, nothing more will come; when
     ``over`` is, nothing more is wanted.
 
-    A rollback takes back what lies before it. What a reader had not been given by the time it learned of that, it never
+    A rollback frame covers values before it. What a reader had not been given by the time it learned of that, it never
     gets; what it had been given, it is told of when it comes to the rollback. Who resumes at an offset counts as having
     been given what is before.
     """
@@ -119,7 +119,7 @@ class Reader:
         self._fetched = self.offset
         self._given_from = 0
         self._rollbacks: dict[int, bool] = {}
-        """The rollbacks that it knows of and has not come to: whether they take back something that it was given."""
+        """The rollbacks that it knows of and has not come to: whether they cover values that it was given."""
         self._known_rollbacks = 0
         self._ending: StreamOutcome | None = None
         self._end: tuple[FrameKind | None, str | None] = (None, None)
@@ -279,7 +279,7 @@ class Reader:
 
     @property
     def hides(self) -> bool:
-        """Whether what is taken back is never shown to who has not seen it."""
+        """Whether values that are rolled back are hidden from a reader that has not seen them."""
         return self._reading.view != "raw"
 
     def _learn(self, page: Page, known: float) -> None:
@@ -295,7 +295,7 @@ class Reader:
             return
         first = max(self._fetched - block.offset, 0)
         if any(start <= block.offset + first < stop for ranges in rollbacks for start, stop in ranges):
-            return  # a block is of one attempt: it is taken back as a whole
+            return  # a block is of one attempt: it is rolled back as a whole
         last = int(min(block.count, until - block.offset))
         values, unfit = decoded(block.values or "[]", block.count, first, last, self._reading.codec)
         offset = block.offset + first

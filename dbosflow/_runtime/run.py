@@ -118,7 +118,7 @@ class Run:
         self.buffer = Buffer(environment.settings.buffer_bytes)
         """What it has for the journal."""
         self._cancel_listeners: tuple[Callable[[], object], ...] = ()
-        self._streams = RunStreams(self) if past.tails or past.undecided else None
+        self._streams = RunStreams(self) if past.tails or past.uncommitted else None
 
     @property
     def settings(self) -> Settings:
@@ -215,7 +215,7 @@ class Run:
         self.environment.submit(self)
 
     def begin_attempt(self, step_key: str) -> None:
-        """Takes back what earlier attempts of a step wrote to streams, if no record has decided that."""
+        """Rolls back what earlier attempts of a step wrote to streams, as far as it is uncommitted."""
         if self._streams is not None:
             self._streams.begin_attempt(step_key)
 

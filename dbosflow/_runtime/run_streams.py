@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 from dbosflow import serde
 from dbosflow._runtime.checksums import NOTHING, Repeated
-from dbosflow._runtime.entries import Close, TakeBack, Values
+from dbosflow._runtime.entries import AttemptRollback, Close, Values
 from dbosflow._runtime.keys import shown
 from dbosflow._runtime.limits import Limits
-from dbosflow._runtime.undecided import Undecided
+from dbosflow._runtime.uncommitted import Uncommitted
 from dbosflow.errors import StreamClosedError, StreamInputError
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.entries import Entry
     from dbosflow._runtime.run import Run
-    from dbosflow._runtime.undecided import Producer
+    from dbosflow._runtime.uncommitted import Producer
     from dbosflow.errors import StreamError
     from dbosflow.types import FrameKind
 
@@ -38,7 +38,7 @@ class Stream:
     def __init__(self, tail: int = 0, *, closed: bool = False, values: int = 0, size: int = 0) -> None:
         self.tail = tail
         self.values = values
-        """How many values were ever written to it, buffered ones and those that were taken back included."""
+        """How many values were ever written to it, buffered ones and those that were rolled back included."""
         self.bytes = size
         """Their size, each with the comma or bracket behind it."""
         self.closed = closed
@@ -53,7 +53,7 @@ class Stream:
 class RunStreams:
     """What one run writes to its streams. Filled by whichever thread runs its code, under the run's lock."""
 
-    __slots__ = ("_limits", "_repeated", "_run", "_written", "blocks", "by_key", "checksums", "findings", "undecided")
+    __slots__ = ("_limits", "_repeated", "_run", "_written", "blocks", "by_key", "checksums", "findings", "uncommitted")
 
     def __init__(self, run: Run) -> None:
         history = run.history
@@ -64,7 +64,7 @@ class RunStreams:
             )
             for key, tail in history.tails.items()
         }
-        self.undecided = Undecided(history.undecided)
+        self.uncommitted = Uncommitted(history.uncommitted)
         self.blocks = 0
         """How many blocks it has made durable."""
         self._limits = Limits(run.workflow_id, run.settings, history)
@@ -213,14 +213,14 @@ class RunStreams:
             self._written.setdefault((key, producer), run.history.produced.get((key, producer), 0))
 
     def begin_attempt(self, step_key: str) -> None:
-        """Takes back what earlier attempts wrote that no record has decided: their owner died in them."""
-        if not self.undecided:
+        """Rolls back the uncommitted values of earlier attempts: their owner died in them."""
+        if not self.uncommitted:
             return
         run = self._run
         with run.buffer.lock:
-            if not self.undecided.producers(step_key) or run.stopping is not None:
+            if not self.uncommitted.producers(step_key) or run.stopping is not None:
                 return
-            run.buffer.push(TakeBack(step_key))
+            run.buffer.push(AttemptRollback(step_key))
         run.environment.submit(run)
 
     def taken(self, entries: Iterable[Entry]) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from dbosflow._runtime.branch import SCOPE, Branch, running_strand
-from dbosflow._runtime.undecided import Producer
+from dbosflow._runtime.uncommitted import Producer
 from dbosflow.errors import NotInWorkflowError
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Attempt:
         return f"{self.key}@{self.name}"
 
     def producer(self, key: str) -> Producer:
-        """Who it is in the stream ``key``: one that is taken back if the attempt fails, unless a writer said more."""
+        """The producer of its values in the stream ``key``: rolled back if it fails, unless a writer said more."""
         producer = self.producers.get(key)
         if producer is None:
             producer = self.producers[key] = Producer(self.record_key, self.name, self)

@@ -13,7 +13,7 @@ from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.entries import Record
 from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
 from dbosflow._runtime.scope import Attempt, PlainCall, current_scope
-from dbosflow._runtime.undecided import RESUMED, Producer
+from dbosflow._runtime.uncommitted import RESUMED, Producer
 from dbosflow.errors import ConfigurationError, NotInWorkflowError
 from dbosflow.serde import items_of
 from dbosflow.types import FrameKind
@@ -45,7 +45,7 @@ def set_on_retry(scope: Scope, key: str, on_retry: OnRetry) -> None:
     """Says what becomes of what an attempt writes to a stream; one answer for each stream."""
     if not isinstance(scope, Attempt):
         if on_retry != "rollback" and isinstance(scope, Branch):
-            msg = f"on_retry={on_retry!r} is for steps: what a workflow's body writes is never taken back"
+            msg = f"on_retry={on_retry!r} is for steps: what a workflow's body writes is never rolled back"
             raise ConfigurationError(msg)
         return
     if on_retry == "rollback":

@@ -77,8 +77,8 @@ class History:
     """The loops by their keys."""
     last_seq: int = -1
     last_turn: int = -1
-    undecided: list[tuple[str, str, int, int]] = field(default_factory=list)
-    """What attempts wrote that no record has decided: producer, stream key, offset and count of each block."""
+    uncommitted: list[tuple[str, str, int, int]] = field(default_factory=list)
+    """What attempts wrote that is uncommitted: producer, stream key, offset and count of each block."""
 
     @property
     def next_place(self) -> tuple[int, int]:
@@ -104,7 +104,7 @@ async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence
             history.last_turn = max(history.last_turn, row.turn)
         _PARTS[row.part](history, row)
     for history in found.values():
-        history.undecided.sort()
+        history.uncommitted.sort()
         failures: list[dict[Any, list[Recorded]]] = [history.failures]
         failures += (past.failures for past in history.loops.values())
         for attempts in (attempts for steps in failures for attempts in steps.values()):
@@ -133,8 +133,8 @@ def _add_item(history: History, row: Any) -> None:
         past.failures.setdefault(row.tail, []).append(_recorded(row))
 
 
-def _add_undecided(history: History, row: Any) -> None:
-    history.undecided.append((row.producer, row.key, row.tail, row.count))
+def _add_uncommitted(history: History, row: Any) -> None:
+    history.uncommitted.append((row.producer, row.key, row.tail, row.count))
 
 
 def _add_producer(history: History, row: Any) -> None:
@@ -157,7 +157,7 @@ _PARTS = {
     "record": _add_record,
     "loop": _add_loop,
     "item": _add_item,
-    "undecided": _add_undecided,
+    "uncommitted": _add_uncommitted,
     "producer": _add_producer,
     "trimmed": _add_producer,
 }

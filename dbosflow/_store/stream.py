@@ -35,7 +35,7 @@ class Want(NamedTuple):
     key: str
     offset: int
     committed: bool = False
-    """Whether it may see only what can no longer be taken back."""
+    """Whether it may see only what can no longer be rolled back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +70,7 @@ class Page:
     truncated: int | None = None
     """The first offset that is still there, where that is behind the reader's."""
     rollbacks: tuple[tuple[int, Ranges], ...] = ()
-    """All rollbacks from the reader's offset on, also behind the page: the offset of each, and what it takes back."""
+    """All rollbacks from the reader's offset on, also behind the page: the offset of each, and the ranges it covers."""
 
 
 async def fetch(connection: AsyncConnection[Any], schema: str, wants: Sequence[Want]) -> list[Page]:

@@ -66,7 +66,7 @@ def add_to(commands: Commands) -> None:
         "--view",
         choices=get_args(View),
         default="live",
-        help="values at once, and what takes some back; only values that stay; or every frame (default: %(default)s)",
+        help="values at once, and the rollbacks of some; only values that stay; or every frame (default: %(default)s)",
     )
     tail.add_argument(
         "--follow",
@@ -190,16 +190,16 @@ def _items(reader: StreamReader[Any]) -> Iterator[StreamValue[Any]]:
 
 def _print_text(item: StreamValue[Any]) -> None:
     if item.rollback is not None:
-        sys.stderr.write(f"{_taken_back(item.rollback)}\n")
+        sys.stderr.write(f"{_rolled_back(item.rollback)}\n")
     elif not item.closed:
         say(console.as_text(item.value) if isinstance(item.value, str) else console.as_json(item.value))
 
 
-def _taken_back(rollback: Rollback) -> str:
+def _rolled_back(rollback: Rollback) -> str:
     """A rollback on a line of its own, on stderr: on stdout it would look like a value."""
     offsets = ", ".join(f"{first} to {stop - 1}" for first, stop in rollback.ranges)
     return (
-        f"<< taken back: offsets {offsets}; attempt {rollback.attempt} of step {console.visible(rollback.step_key)} "
+        f"<< rolled back: offsets {offsets}; attempt {rollback.attempt} of step {console.visible(rollback.step_key)} "
         "did not succeed"
     )
 

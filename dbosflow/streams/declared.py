@@ -36,9 +36,9 @@ class Stream(Generic[C, F]):
         """A writer for the running workflow or step.
 
         Args:
-            on_retry: in a step, what becomes of what an attempt wrote if it does not succeed. ``"rollback"``: it is
-                taken back, and the next attempt writes anew. ``"keep"``: it counts at once and stays. ``"resume"``: the
-                next attempt goes on behind it (see :meth:`StreamWriter.emitted`), and it is taken back if the step
+            on_retry: in a step, what becomes of what an attempt wrote if it does not succeed. ``"rollback"``: it
+                is rolled back, and the next attempt writes anew. ``"keep"``: it counts at once and stays. ``"resume"``:
+                the next attempt goes on behind it (see :meth:`StreamWriter.emitted`), and it is rolled back if the step
                 fails for good.
         """
         return StreamWriter(self.key, on_retry, self._chunks, self._final)

@@ -83,7 +83,7 @@ async def for_each_async(source: Any, function: Callable[[Any], Any], **options:
     """Inside a workflow: calls ``function`` with each value of a stream, until that ends, each as a step.
 
     An item's outcome is recorded once, like any step's; a workflow that is recovered goes on with the first item that
-    is not done, and runs again only those that were under way. Values that an attempt of a step may still take back are
+    is not done, and runs again only those that were under way. Uncommitted values, of a step's attempt under way, are
     waited for. Neither the memory nor what a recovery reads grows with the stream: each record carries the offset
     before which all is done, and supersedes what is below. To the workflow the loop is one operation.
 

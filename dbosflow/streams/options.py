@@ -12,7 +12,7 @@ from dbosflow.serde import Codec
 from dbosflow.types import Rollback
 
 OnRollback = Literal["raise", "ignore"] | Callable[[Rollback], object]
-"""What a plain iterator of values does about values that are taken back."""
+"""What a plain iterator of values does about values that are rolled back."""
 
 
 class ReadOptions(TypedDict, total=False):
@@ -23,7 +23,7 @@ class ReadOptions(TypedDict, total=False):
     until: int | None
     """The offset to end before; none by default."""
     view: View
-    """``"live"`` (default): values at once, and what takes some back. ``"committed"``: only values that stay, never
+    """``"live"`` (default): values at once, and the rollbacks of some. ``"committed"``: only values that stay, never
     ahead of an attempt in flight. ``"raw"``: every frame, for audit."""
     timeout: float | None
     """Seconds without news after which ``StreamTimeoutError`` is raised; reading can go on after that."""

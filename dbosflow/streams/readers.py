@@ -91,7 +91,7 @@ class StreamReader(_Following, Iterator[T], Generic[T]):
                 return
 
     def read_all(self) -> tuple[list[T], bool]:
-        """The values from here to the end, without those that are taken back, and whether the stream is closed.
+        """The values from here to the end, without those that are rolled back, and whether the stream is closed.
 
         With ``view="raw"`` all of them. Waits for the end. How it ended is in :attr:`outcome`, nothing is raised for
         it. ``closed`` is false only when the workflow is blocked (then more may come when it is resumed), or where
@@ -137,7 +137,7 @@ class StreamReader(_Following, Iterator[T], Generic[T]):
 class StreamChannel(_Following, AsyncIterator[StreamValue[T]], Generic[T]):
     """An async iterator over the items of a stream, live.
 
-    The last item has ``closed`` set, and ``error`` if the stream ended badly. An item with a ``rollback`` takes back
+    The last item has ``closed`` set, and ``error`` if the stream ended badly. An item with a ``rollback`` rolls back
     values that were handed out before.
 
     Where the workflow is blocked, the last item has an ``error`` and is not ``closed``.

@@ -99,7 +99,7 @@ class AsyncValues(Transformed[T_co], AsyncIterator[T_co]):
 class ChannelValues(AsyncIterator[T]):
     """The values of a channel: an item's ``error`` is raised behind the last value, its ``closed`` is the end.
 
-    Values that are taken back are an error, too, as for a blocking reader; a committed view has none.
+    Values that are rolled back are an error, too, as for a blocking reader; a committed view has none.
 
     What kinds of items there are is known here and nowhere else among the transformers.
     """

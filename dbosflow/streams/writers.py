@@ -44,7 +44,7 @@ async def write_stream_async(key: str, value: Any) -> None:
 
     Returns when the value is buffered; it is durable with or before the workflow's next record, and at once when
     nothing else is under way. From a workflow's body each value is written exactly once, whatever crashes. From a step
-    it is live at once, and taken back if the attempt does not succeed. Waits before that while more than the engine's
+    it is live at once, and rolled back if the attempt does not succeed. Waits before that while more than the engine's
     ``buffer_bytes`` are not durable. Where it raises, nothing was written, and a replay raises the same.
 
     Raises:

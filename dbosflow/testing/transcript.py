@@ -41,7 +41,7 @@ _OUTSIDERS = ("k:", "w:")
 
 @dataclass(slots=True)
 class Ended:
-    """How a workflow ended, and what its streams hold that can no longer be taken back."""
+    """How a workflow ended, and what its streams hold that can no longer be rolled back."""
 
     status: str
     result: str | None

@@ -83,7 +83,7 @@ _DISORDER: dict[str, LiteralString] = {
             SELECT *, lag(epoch) OVER stream AS before FROM dbosflow.stream_block
             WINDOW stream AS (PARTITION BY workflow_id, key ORDER BY "offset")) AS block
         WHERE epoch < before""",
-    "what an attempt wrote, undecided though its workflow has ended": """
+    "what an attempt wrote, uncommitted though its workflow has ended": """
         SELECT b.workflow_id, b.key, b.producer
         FROM dbosflow.stream_block b JOIN dbosflow.workflow w ON w.id = b.workflow_id
         WHERE w.status IN ('succeeded', 'failed', 'cancelled') AND b.kind = 'values' AND b.attempt IS NOT NULL

@@ -108,7 +108,7 @@ async def fills_by_step() -> str:
 
 
 def test_a_step_fails_with_the_limit(database_url: str) -> None:
-    """What its attempt wrote before is taken back."""
+    """What its attempt wrote before is rolled back."""
     with Engine(database_url, stream_values=2) as engine:
         assert engine.start(fills_by_step.options(workflow_id="w")).result(PATIENCE) == "full"
         assert engine.read_stream("w", "k").read_all() == ([], True)

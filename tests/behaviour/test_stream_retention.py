@@ -40,7 +40,7 @@ async def wait_at_the_gate(which: str) -> None:
 
 @step
 async def write_and_wait(which: str) -> None:
-    await write_stream_async("k", "undecided")
+    await write_stream_async("k", "uncommitted")
     await gates[which].passed()
 
 
@@ -56,7 +56,7 @@ async def ten_then_wait() -> str:
 
 
 @workflow
-async def undecided_then_more() -> None:
+async def uncommitted_then_more() -> None:
     """A value of the body, one of an attempt under way; then another of the body."""
     await write_stream_async("k", "first")
     await write_and_wait("w")
@@ -115,10 +115,10 @@ def test_blocks_go_as_a_whole_and_the_newest_stays(database_url: str) -> None:
         assert reader.read_all() == ([], True)
 
 
-def test_what_is_undecided_stays(database_url: str) -> None:
-    """With all behind it; once it is decided it may go."""
+def test_what_is_uncommitted_stays(database_url: str) -> None:
+    """With all behind it; once it is committed it may go."""
     with Engine(database_url, **ONE_A_BLOCK) as engine:
-        engine.start(undecided_then_more.options(workflow_id="w"))
+        engine.start(uncommitted_then_more.options(workflow_id="w"))
         read(engine, 2)
         assert engine.streams.trim("w", "k", before=100) == 1
         gates["w"].open()

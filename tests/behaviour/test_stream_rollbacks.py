@@ -1,4 +1,4 @@
-"""What a step writes is live at once; what an attempt wrote that did not succeed is taken back, never deleted."""
+"""What a step writes is live at once; what an attempt wrote that did not succeed is rolled back, never deleted."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ BOTH = pytest.mark.parametrize("flow", [retried, retried_on_thread], ids=["async
 
 
 @BOTH
-def test_a_failed_attempt_is_taken_back(engine: Engine, database_url: str, flow: Any) -> None:
+def test_a_failed_attempt_is_rolled_back(engine: Engine, database_url: str, flow: Any) -> None:
     """Five values, a failure, eight values: late and committed readers see eight, and raw all of it."""
     engine.start(flow.options(workflow_id="w")).result(PATIENCE)
     eight = list(range(8))
@@ -128,7 +128,7 @@ async def retried_when_let() -> None:
 
 
 def test_a_reader_that_was_there_is_told(engine: Engine, gate: Gate) -> None:
-    """Live it sees five values, what takes them back, and eight; committed nothing before the step has succeeded."""
+    """Live it sees five values, the rollback of them, and eight; committed nothing before the step has succeeded."""
     gates["gate"] = gate
     engine.start(retried_when_let.options(workflow_id="w"))
     live, committed = engine.read_stream("w", "k"), engine.read_stream("w", "k", view="committed", timeout=PATIENCE)
@@ -196,7 +196,7 @@ def test_a_range_is_read_alone(engine: Engine) -> None:
     assert (reader.offset, reader.closed, reader.read().closed) == (9, False, False)
 
 
-# -- attempts that no owner could decide -------------------------------------------------------------------------------
+# -- attempts whose owner died in them ---------------------------------------------------------------------------------
 
 interruptions: dict[str, Interruption] = {}
 
@@ -217,7 +217,7 @@ async def interrupted(count: int) -> str:
     return "done"
 
 
-def test_the_next_owner_takes_back_what_the_last_one_left(database_url: str) -> None:
+def test_the_next_owner_rolls_back_what_the_last_one_left(database_url: str) -> None:
     """A crashed attempt is not retried, it is interrupted: its values go all the same, and the body's stay."""
     interruptions["here"] = Interruption()
     with Engine(database_url, grace=0.0) as engine:
@@ -276,7 +276,7 @@ async def gives_up() -> None:
     await write_stream_async("k", "given up")
 
 
-def test_a_step_that_is_given_up_is_taken_back(engine: Engine, gate: Gate, database_url: str) -> None:
+def test_a_step_that_is_given_up_is_rolled_back(engine: Engine, gate: Gate, database_url: str) -> None:
     """With the record that says so."""
     gates["gate"], gates["told"] = gate, type(gate)()
     engine.start(gives_up.options(workflow_id="w"))
@@ -289,7 +289,7 @@ def test_a_step_that_is_given_up_is_taken_back(engine: Engine, gate: Gate, datab
     assert disorder(database_url) == []
 
 
-def test_the_end_of_the_workflow_takes_back_what_is_undecided(engine: Engine, gate: Gate, database_url: str) -> None:
+def test_the_end_of_the_workflow_rolls_back_what_is_uncommitted(engine: Engine, gate: Gate, database_url: str) -> None:
     """A cancelled workflow's step has no outcome: its values go before the terminal frame."""
     gates["gate"], gates["told"] = gate, type(gate)()
     engine.start(gives_up.options(workflow_id="w"))
@@ -319,7 +319,7 @@ async def two_halves() -> None:
     await asyncio.gather(half("a"), half("b"))
 
 
-def test_only_the_attempt_that_failed_is_taken_back(engine: Engine, database_url: str) -> None:
+def test_only_the_attempt_that_failed_is_rolled_back(engine: Engine, database_url: str) -> None:
     """Two steps write one stream in turns: the rollback names several ranges, and the other step's values stay."""
     engine.start(two_halves.options(workflow_id="w")).result(PATIENCE)
     values, _ = engine.read_stream("w", "k").read_all()
@@ -374,7 +374,7 @@ async def writing_once(gate: str) -> None:
         raise FlakyError
 
 
-def test_a_close_waits_until_what_is_before_it_is_decided(engine: Engine, gate: Gate, database_url: str) -> None:
+def test_a_close_waits_until_what_is_before_it_is_settled(engine: Engine, gate: Gate, database_url: str) -> None:
     """Nothing can follow a terminal frame, and a rollback may have to."""
     gates["gate"], gates["told"] = gate, type(gate)()
     engine.start(closes_meanwhile.options(workflow_id="w"))
@@ -462,7 +462,7 @@ async def resumes_in_vain() -> None:
     await resuming_in_vain()
 
 
-def test_what_was_resumed_in_vain_is_taken_back_once(engine: Engine, database_url: str) -> None:
+def test_what_was_resumed_in_vain_is_rolled_back_once(engine: Engine, database_url: str) -> None:
     """When the step fails for good."""
     with pytest.raises(FlakyError):
         engine.start(resumes_in_vain.options(workflow_id="w")).result(PATIENCE)
@@ -471,7 +471,7 @@ def test_what_was_resumed_in_vain_is_taken_back_once(engine: Engine, database_ur
 
 
 def test_one_attempt_writes_a_stream_in_one_way(engine: Engine) -> None:
-    """And a body's values are never taken back, so there is nothing to say of them."""
+    """And a body's values are never rolled back, so there is nothing to say of them."""
 
     @step
     async def changing() -> None:
@@ -511,8 +511,8 @@ async def reads_what_is_retried() -> list[str]:
     return found
 
 
-def test_a_replay_reads_what_was_taken_back_meanwhile(database_url: str, gate: Gate) -> None:
-    """It saw the values before they were taken back, so it sees them again, though a late reader does not."""
+def test_a_replay_reads_what_was_rolled_back_meanwhile(database_url: str, gate: Gate) -> None:
+    """It saw the values before they were rolled back, so it sees them again, though a late reader does not."""
     gates["gate"], interruptions["here"] = gate, Interruption()
     five_read.clear()
     with Engine(database_url) as writing:

@@ -29,7 +29,7 @@ class Expected:
     by_attempts: dict[str, dict[str, int]] = field(default_factory=dict)
     """Streams that steps write: by key and producer, how many values each attempt writes."""
     kept: set[str] = field(default_factory=set)
-    """Streams of which nothing is ever taken back."""
+    """Streams of which nothing is ever rolled back."""
     in_vain: set[str] = field(default_factory=set)
     """Those of these producers that need not have succeeded."""
     letters: dict[str, list[tuple[int, str, str]]] = field(default_factory=dict)

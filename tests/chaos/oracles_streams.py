@@ -56,7 +56,7 @@ def _check_frames(story: Story, key: str, wanted: Expected) -> Iterator[str]:
     if len(ends) != 1 or last["kind"] not in causes:
         yield f"stream {key!r} ends with {ends}, last with {last['kind']}; it should be one of {causes}"
     if key in wanted.kept and any(block["kind"] == "rollback" for block in blocks):
-        yield f"values of stream {key!r} were taken back, which were to be kept"
+        yield f"values of stream {key!r} were rolled back, which were to be kept"
     if last["kind"] == "complete" and key in wanted.finals and last["values"] != wanted.finals[key]:
         yield f"stream {key!r} is closed with {last['values']}, and should be with {wanted.finals[key]}"
 
@@ -140,7 +140,7 @@ def check_reading(
 ) -> Iterator[str]:
     """A reader saw exactly what its view shows, from each offset that it began at, up to the end.
 
-    A live one that went away may have kept what was taken back after that; it has missed nothing that counts. One that
+    A live one that went away may have kept what was rolled back after that; it has missed nothing that counts. One that
     would have come to what is trimmed was told so; one whose workflow is ``pruned`` may have been told that.
     """
     key, view = reading["key"], reading["view"]
@@ -169,7 +169,7 @@ def check_reading(
 
 
 def _gone(story: Story, key: str, wanted: Expected | None) -> list[list[Any]]:
-    """What was trimmed from a stream that only one producer has written to, and nobody taken anything back of."""
+    """What was trimmed from a stream that only one producer has written to, and of which nothing was rolled back."""
     streams = wanted.streams.get(key, {}) if wanted else {}
     if len(streams) != 1:
         return []

@@ -108,8 +108,8 @@ from tests.chaos.planting import WRITTEN, found, outside, plant
         pytest.param(
             """UPDATE dbosflow.stream_block SET kind = 'rollback'
                WHERE workflow_id = 'resuming' AND key = 'typed' AND "offset" = 0""",
-            "'typed' were taken back",
-            id="what was to be kept is taken back",
+            "'typed' were rolled back",
+            id="what was to be kept is rolled back",
         ),
         pytest.param(
             """UPDATE dbosflow.stream_block SET values = '7'

@@ -40,7 +40,7 @@ def print_and_wait() -> None:
 
 @workflow
 def printing() -> None:
-    """A value of the body, one that is taken back, its second try; then one that is not decided until it is let."""
+    """A value of the body, one that is rolled back, its second try; then one that is uncommitted until it is let."""
     write_stream("words", "title")
     print_twice()
     print_and_wait()
@@ -121,7 +121,7 @@ def test_a_rollback_is_a_line_of_its_own(shell: Shell, ended: Engine) -> None:
     """On stderr among lines, so that stdout has nothing but values; in JSON an item."""
     done = shell.run("stream", "tail", "w", "words", "--view", "raw")
     assert done.out.splitlines() == ["title", "smudge", "clean", "wet"]
-    assert done.err == "<< taken back: offsets 1 to 1; attempt 1.1 of step print_twice#0 did not succeed\n"
+    assert done.err == "<< rolled back: offsets 1 to 1; attempt 1.1 of step print_twice#0 did not succeed\n"
     found = items(shell.run("stream", "tail", "w", "words", "--view", "raw", "--json").out)
     assert [item["rollback"] for item in found] == [
         *(None, None),
@@ -131,8 +131,8 @@ def test_a_rollback_is_a_line_of_its_own(shell: Shell, ended: Engine) -> None:
     assert [item["closed"] for item in found] == [False] * 5 + [True]
 
 
-def test_a_reader_that_saw_values_is_told_that_they_are_taken_back(shell: Shell, ended: Engine) -> None:
+def test_a_reader_that_saw_values_is_told_that_they_are_rolled_back(shell: Shell, ended: Engine) -> None:
     """Also when it resumes behind them; it is no error."""
     done = shell.run("stream", "tail", "w", "words", "--from", "2")
     assert (done.status, done.out) == (0, "clean\nwet\n")
-    assert done.err.startswith("<< taken back: offsets 1 to 1;")
+    assert done.err.startswith("<< rolled back: offsets 1 to 1;")

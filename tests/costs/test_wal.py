@@ -29,7 +29,7 @@ ROWS_OF: dict[str, Callable[[], BatchRows]] = {
 
 
 async def written_without_images(lane: Lane, rows: BatchRows) -> Plan:
-    """The plan of a run, taken back, that met no page for the first time since a checkpoint: its image is not ours."""
+    """The plan of a run, rolled back, that met no page for the first time since a checkpoint: its image is not ours."""
     names = await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA))
     values = {"worker_id": lane.id, **dict(zip(parameters(rows.shape()), rows.arrays(), strict=True))}
     for _ in range(TRIES):

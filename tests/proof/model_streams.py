@@ -80,10 +80,10 @@ class Expected:
 
     def frontier(self) -> int:
         """Where a committed view ends for now."""
-        undecided = (
+        uncommitted = (
             place for place, frame in enumerate(self.frames) if frame.attempt and frame.attempt.state == "open"
         )
-        return next(undecided, self.tail)
+        return next(uncommitted, self.tail)
 
 
 class Streams(Machine):
@@ -156,17 +156,17 @@ class Streams(Machine):
     @precondition(lambda self: self.attempt is not None)
     @rule(succeeds=st.booleans())
     def end_an_attempt(self, succeeds: bool) -> None:  # noqa: FBT001 (a drawn value)
-        """Its values are committed, or taken back and another one begins."""
+        """Its values are committed, or rolled back and another one begins."""
         attempt = self.attempt
         assert attempt is not None
         if succeeds:
             attempt.state, self.attempt = "committed", None
         elif attempt.mode != "resume":
-            self._take_back(attempt)
+            self._roll_back(attempt)
         self.orders[attempt.branch].tell("succeed" if succeeds else "fail")
         self._settle()
 
-    def _take_back(self, attempt: Attempt) -> None:
+    def _roll_back(self, attempt: Attempt) -> None:
         """By a frame in each stream that it wrote to; the next attempt begins."""
         for stream in self.streams.values():
             if any(frame.attempt is attempt for frame in stream.frames):
@@ -177,7 +177,7 @@ class Streams(Machine):
     @precondition(lambda self: not self.ended)
     @rule(branch=branches, key=keys)
     def close(self, branch: int, key: str) -> None:
-        """By a branch, at any time that no attempt may still take something of it back."""
+        """By a branch, at any time when nothing in it is uncommitted."""
         stream = self.streams[key]
         if stream.closed or (self.attempt is not None):
             return
@@ -189,12 +189,12 @@ class Streams(Machine):
     @precondition(lambda self: not self.ended)
     @rule()
     def lose_the_owner(self) -> None:
-        """Its lease is taken away; another pass replays, and what an attempt had written is taken back."""
+        """Its lease is taken away; another pass replays, and what an attempt had written is rolled back."""
         for orders in self.orders:
             orders.read = -1
         self.run(lose_the_lease(self.db, self.engine))
         if self.attempt is not None and self.attempt.mode != "resume":
-            self._take_back(self.attempt)
+            self._roll_back(self.attempt)
         self._settle()
 
     @precondition(lambda self: not self.ended and self.attempt is None)
@@ -214,7 +214,7 @@ class Streams(Machine):
     @precondition(lambda self: not self.pruned)
     @rule(key=keys, before=st.integers(0, 20))
     def trim(self, key: str, before: int) -> None:
-        """Whole blocks before the offset go; never what is undecided, and never the last."""
+        """Whole blocks before the offset go; never what is uncommitted, and never the last."""
         stream = self.streams[key]
         if not stream.frames:
             return

@@ -104,7 +104,7 @@ async def swept_and_resumed(count: int) -> int:
 
 @step
 async def swept_too_late() -> None:
-    """Writes something that is taken back, since it is given up."""
+    """Writes something that is rolled back, since it is given up."""
     says("begin")
     await write_stream_async("late", "never")
     await asyncio.sleep(FOR_EVER)

@@ -50,7 +50,7 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
     "a death that passes batches": ("leases", "worker", "mark_dead", "FOR UPDATE OF k SKIP LOCKED", ""),
     "a death of who spoke up": ("leases", "worker", "mark_dead", "AND k.renewed_at = seen.renewed_at", ""),
     "a renewal of the dead": ("leases", "worker", "renew", "AND state = 'live'", ""),
-    "a trim of what is undecided": ("streams", "retention", "trim", "least(", "coalesce("),
+    "a trim of what is uncommitted": ("streams", "retention", "trim", "least(", "coalesce("),
     "a reader of the next block": ("streams", "stream", "fetch", 'held."offset" <= r.start', 'held."offset" > r.start'),
     "the youngest first": ("queue", "workflow", "claim", "w.created_at, w.id", "w.created_at DESC, w.id"),
     "no limit": ("queue", "workflow", "claim", "LIMIT %(limit)s::integer", ""),

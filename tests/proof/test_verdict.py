@@ -111,7 +111,7 @@ PLANTED: dict[str, tuple[LiteralString, str]] = {
     ),
     "a rollback that is gone": (
         "DELETE FROM dbosflow.stream_block WHERE workflow_id = 'r1.retries' AND kind = 'rollback'",
-        "undecided though its workflow has ended",
+        "uncommitted though its workflow has ended",
     ),
     "a rollback of the wrong values": (
         "UPDATE dbosflow.stream_block SET values = '[[0, 1]]' WHERE workflow_id = 'r1.retries' AND kind = 'rollback'",

@@ -121,8 +121,8 @@ class LaneModel:
         return batch(*slices, starts=starts)
 
     @staticmethod
-    async def _send_once_more_if_taken_back(lane: Lane, rows: BatchRows) -> BatchResult:
-        """A row that it would have ended was taken meanwhile: as a whole it was taken back, and is told so now."""
+    async def _send_once_more_if_rolled_back(lane: Lane, rows: BatchRows) -> BatchResult:
+        """A row that it would have ended was taken meanwhile: as a whole it was rolled back, and is told so now."""
         try:
             return await lane.send(rows)
         except psycopg.errors.DivisionByZero:
@@ -139,7 +139,7 @@ class LaneModel:
         else:
             lane_again = False
         try:
-            result = await self._send_once_more_if_taken_back(lane, rows)
+            result = await self._send_once_more_if_rolled_back(lane, rows)
         except psycopg.errors.UniqueViolation:
             if not await is_durable(lane.connection, rows, lane.id, SCHEMA):
                 self._ledger.impossible.append(f"a foreign row: {rows.records[0][:4]}")

@@ -96,7 +96,7 @@ async def prepare(connection: AsyncConnection[Any], name: str, statement: str) -
 
 
 async def explain(connection: AsyncConnection[Any], name: str, values: list[Any]) -> Plan:
-    """Runs a prepared statement, and takes it back."""
+    """Runs a prepared statement, and rolls it back."""
     given = sql.SQL(", ").join(sql.Literal([*one] if isinstance(one, tuple) else one) for one in values)
     execute = sql.SQL("EXPLAIN (ANALYZE, BUFFERS, WAL, FORMAT JSON) EXECUTE {} {}").format(
         sql.Identifier(f"hot_{name}"), sql.SQL("({})").format(given) if values else sql.SQL("")

@@ -72,7 +72,7 @@ async def test_a_cancel_in_the_same_instant_as_an_end_comes_first(db: Database, 
     await held.commit()
     try:
         result = await ending
-    except psycopg.errors.DivisionByZero:  # all taken back: sent again, it sees the cancel
+    except psycopg.errors.DivisionByZero:  # all rolled back: sent again, it sees the cancel
         result = await lane.write(Slice("w").end(status))
     assert (result.written, result.cancelled) == (False, ONE)
     assert (await db.workflow("w"))[0] == "running"
@@ -165,7 +165,7 @@ async def test_an_owner_that_was_not_asked_cancels_the_children_of_what_it_ends(
 
 @on_a_database
 async def test_a_cancel_outlives_the_owner(db: Database) -> None:
-    """Each later one is told with its claim, and the request is not taken back by a second one."""
+    """Each later one is told with its claim, and the request is not withdrawn by a second one."""
     lane = await (await db.lane()).start("w")
     await cancel(db, "w")
     (at,) = await db.rows("SELECT cancel_requested_at FROM dbosflow.workflow")

@@ -180,7 +180,7 @@ OF_THE_LANE = (
     Case(
         "workflow.adopt",
         {"worker_id": LANE, "queue": "", "workflow_id": None, "known": MANY},
-        OWNED + 1,  # what the case before took back may stand in the index
+        OWNED + 1,  # what the case before rolled back may stand in the index
         workflow=frozenset({"workflow_owned"}),
     ),
     Case("worker.renew", {"ids": [LANE]}, 1),
@@ -249,7 +249,7 @@ class Planned:
             self._parameters.append(await prepare(self._connection, str(number), case.text()))
 
     async def run(self) -> list[str]:
-        """Runs them all, each taken back; what is to be said against their plans."""
+        """Runs them all, each rolled back; what is to be said against their plans."""
         complaints = []
         for number, case in enumerate(self._cases):
             values = [self._value(case.values[name]) for name in self._parameters[number]]

@@ -234,7 +234,7 @@ def test_an_end_that_a_cancel_overtakes_takes_nothing_else_with_it(database_url:
 
 
 def test_a_cancel_in_the_instant_of_an_end_is_no_refusal_of_its_data(database_url: str) -> None:
-    """The statement takes all back, and is sent again."""
+    """The statement rolls all back, and is sent again."""
 
     async def main() -> None:
         async with Bench(database_url) as bench:

@@ -46,7 +46,7 @@ async def drawn() -> str:
 
 @step(max_attempts=3, interval=600)
 async def flaky() -> str:
-    """Fails twice, and takes back what it had written."""
+    """Fails twice, and rolls back what it had written."""
     place = (current().workflow_id, current().step_key or "")
     tries[place] = tries.get(place, 0) + 1
     for token in ("a", "b", "c"):
@@ -122,7 +122,7 @@ async def kit_children(number: int) -> list[int]:
 
 @workflow
 async def kit_streams() -> str:
-    """Attempts that are taken back, and attempts that go on."""
+    """Attempts that are rolled back, and attempts that go on."""
     await write_stream_async("tokens", "first")
     found = await flaky()
     await write_stream_async("tokens", "last")

@@ -171,7 +171,7 @@ WITH lease AS MATERIALIZED (
 -- ]
 SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS written
 -- [ends
--- Then nothing may be written of the rest: the division by zero takes all back, and the whole is sent again.
+-- Then nothing may be written of the rest: the division by zero rolls all back, and the whole is sent again.
      , CASE WHEN EXISTS (SELECT FROM gate)
             THEN 1 / ((SELECT count(*) FROM ended) = cardinality(:end_ids::text[]))::integer END AS whole
 -- ]

@@ -5,7 +5,7 @@ SELECT id FROM dbosflow.workflow WHERE id = :workflow_id FOR KEY SHARE;
 
 -- name: trim (a later statement than hold, so that it sees what a compaction has made)
 -- Whole blocks from the beginning on, so offsets stay dense. The newest block stays, which holds the tail, or the end; so
--- does all from the first block on that neither a record commits nor a rollback takes back. Index: the primary key.
+-- does all from the first block on that neither a record commits nor a rollback covers. Index: the primary key.
 -- So does what outsiders wrote, all and everywhere, until no statement is under way whose snapshot may be older: one that
 -- appends at the tail it saw finds by the block in that place that others were faster. (Vacuum waits for the same, so
 -- nothing would be gained.) `unseen` is read after this statement's own snapshot was taken, in which the blocks are. Ids
@@ -107,7 +107,7 @@ SELECT id FROM dbosflow.workflow WHERE id = :workflow_id AND ended_at IS NOT NUL
 
 -- name: compact (a stretch of an ended workflow's stream; a later statement than claim_ended)
 -- Consecutive value blocks of one producer, attempt and epoch become one, up to about a size; one of half of it stays as it
--- is, so that none grows with each pass. What is merged is committed or taken back together, and their frames keep their offsets: in every view a reader sees the same, wherever it stands. The checksum is
+-- is, so that none grows with each pass. What is merged is committed or rolled back together, and their frames keep their offsets: in every view a reader sees the same, wherever it stands. The checksum is
 -- that of the last of them, since it runs over all that came before. Nothing else is touched. Gives where the next stretch begins, NULL at the end. Index: the primary key.
 WITH stretch AS MATERIALIZED (
     SELECT b."offset", b.count, b.kind, b.values::text AS values, b.bytes, b.producer, b.producer_seq, b.attempt,

@@ -1,5 +1,5 @@
 -- name: history (all that the runs of these workflows need to replay: records, and what each producer has durable)
--- Scans of the primary keys; the values of the blocks are not touched. The order of the undecided blocks is their own.
+-- Scans of the primary keys; the values of the blocks are not touched. Uncommitted blocks have an order of their own.
 -- Of a loop come its sums, and of its items only those that its watermark does not supersede. A child's record has in
 -- place of a producer the name of the workflow that stands under the child's id, if that is not the one it has started.
 WITH loop AS MATERIALIZED (
@@ -46,7 +46,7 @@ SELECT 'trimmed', workflow_id, key, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NU
 FROM dbosflow.stream_trim
 WHERE workflow_id = ANY(:ids) AND "offset" IS NULL      -- not what outsiders wrote
 UNION ALL
-SELECT 'undecided', b.workflow_id, b.key, b.kind, NULL, NULL, b.attempt, NULL, NULL, NULL, NULL, NULL, NULL,
+SELECT 'uncommitted', b.workflow_id, b.key, b.kind, NULL, NULL, b.attempt, NULL, NULL, NULL, NULL, NULL, NULL,
        b.producer, b.count, NULL, b."offset", NULL
 FROM dbosflow.stream_block b
 WHERE b.workflow_id = ANY(:ids) AND b.kind = 'values' AND b.attempt IS NOT NULL

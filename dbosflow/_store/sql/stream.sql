@@ -1,7 +1,7 @@
 -- name: fetch (what readers at these offsets have not seen, with each owner's status, all in one snapshot)
 -- Begins with the block that holds the offset, not with the next one. With it come all rollbacks from there on, however
--- far ahead, so that nobody is shown what is taken back already; and for a committed view, which blocks are decided.
--- Indexes: the primary keys, a probe and a short range a stream, a probe a decided block; stream_block_rollback.
+-- far ahead, so that nobody is shown what is rolled back already; and for a committed view, which blocks are committed.
+-- Indexes: the primary keys, a probe and a short range a stream, a probe a block of an attempt; stream_block_rollback.
 WITH wanted AS MATERIALIZED (
     SELECT * FROM unnest(:ids::text[], :keys::text[], :starts::bigint[], :committed::boolean[]) WITH ORDINALITY
         AS r (workflow_id, key, start, committed, number)
@@ -63,10 +63,10 @@ SELECT values::text AS values FROM dbosflow.stream_block
 WHERE workflow_id = :workflow_id AND key = :key AND "offset" = :offset;
 
 -- name: list (of one key, or of all; the values are not touched. Index: the primary key, and step's for a block of an attempt)
--- `committed` is where the first block begins that neither a record commits nor a rollback takes back.
+-- `committed` is where the first block begins that neither a record commits nor a rollback covers.
 SELECT b.key, coalesce(max(b.kind) FILTER (WHERE b.kind IN ('complete', 'error', 'cancelled')), 'open') AS state,
        min(b."offset") AS first, max(b."offset" + b.count) AS tail,
-       coalesce(min(b."offset") FILTER (WHERE b.undecided), max(b."offset" + b.count)) AS committed,
+       coalesce(min(b."offset") FILTER (WHERE b.uncommitted), max(b."offset" + b.count)) AS committed,
        coalesce(sum(b.count) FILTER (WHERE b.kind = 'values'), 0)::bigint AS values, sum(b.bytes)::bigint AS bytes,
        count(*) AS blocks,
        coalesce(array_agg(DISTINCT b.producer ORDER BY b.producer) FILTER (WHERE b.kind = 'values'), '{}') AS producers,
@@ -81,7 +81,7 @@ FROM (
            AND NOT EXISTS (
                SELECT FROM dbosflow.stream_block r
                WHERE r.workflow_id = a.workflow_id AND r.key = a.key AND r.kind = 'rollback'
-                 AND r.producer = a.producer) AS undecided
+                 AND r.producer = a.producer) AS uncommitted
     FROM dbosflow.stream_block a
     WHERE a.workflow_id = :workflow_id AND (:key::text IS NULL OR a.key = :key)
 ) AS b

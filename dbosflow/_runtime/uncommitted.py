@@ -1,8 +1,8 @@
-"""What attempts of steps have written to streams and may still be taken back.
+"""What attempts of steps have written to streams and may still be rolled back.
 
 Values of an attempt are live at once. They are *committed* by the record of the step's success that names the attempt,
-and *taken back* by an appended ``rollback`` frame, which names the offset ranges, in the transaction that records the
-failure, gives the step up, begins the next attempt, or ends the workflow. Until then they are undecided.
+and *rolled back* by an appended ``rollback`` frame, which names the offset ranges, in the transaction that records the
+failure, gives the step up, begins the next attempt, or ends the workflow. Until then they are *uncommitted*.
 """
 
 from __future__ import annotations
@@ -30,24 +30,24 @@ class Producer:
     name: str
     """The branch's path; of a step its key, ``@`` and the attempt."""
     label: str | None = None
-    """The attempt that its values are taken back with: ``epoch.n``, or ``*`` for all; ``None`` if they never are."""
+    """The attempt whose failure rolls its values back: ``epoch.n``, or ``*`` for all; ``None`` if nothing does."""
     attempt: Attempt | None = None
     """The attempt that must be under way."""
 
 
-class Undecided:
-    """The undecided writes of one run, by producer and stream key, with the offsets that they were given."""
+class Uncommitted:
+    """The uncommitted writes of one run, by producer and stream key, with the offsets that they were given."""
 
     def __init__(self, written: Iterable[tuple[str, str, int, int]] = ()) -> None:
         self._written: dict[str, dict[str, Ranges]] = {}
         self.held_closes: dict[str, Close] = {}
-        """Ends of streams that wait until what attempts wrote to them is decided."""
+        """Ends of streams that wait until what attempts wrote to them is committed or rolled back."""
         for producer, key, offset, count in written:
             self.wrote(producer, key, offset, count)
 
-    def copy(self) -> Undecided:
+    def copy(self) -> Uncommitted:
         """A copy to go on with."""
-        copied = Undecided()
+        copied = Uncommitted()
         if self._written:
             copied._written = {
                 producer: {key: list(ranges) for key, ranges in keys.items()}
@@ -69,18 +69,18 @@ class Undecided:
             ranges.append((offset, offset + count))
 
     def holds(self, key: str) -> bool:
-        """Whether something in the stream ``key`` is undecided."""
+        """Whether the stream ``key`` has uncommitted values."""
         return any(key in keys for keys in self._written.values())
 
     def producers(self, step_key: str | None = None) -> list[str]:
-        """The producers with undecided writes, of one step or of all."""
+        """The producers with uncommitted writes, of one step or of all."""
         return [one for one in self._written if step_key is None or one.rpartition("@")[0] == step_key]
 
     def items_of(self, loop_key: str) -> list[str]:
-        """The producers with undecided writes that are attempts of a loop's items."""
+        """The producers with uncommitted writes that are attempts of a loop's items."""
         steps = {one: one.rpartition("@")[0].rpartition("/") for one in self._written}
         return [one for one, (loop, _, offset) in steps.items() if loop == loop_key and offset.isdecimal()]
 
-    def decide(self, producer: str) -> Iterator[tuple[str, Ranges]]:
+    def pop(self, producer: str) -> Iterator[tuple[str, Ranges]]:
         """Forgets a producer: the streams that it wrote to, and where."""
         yield from self._written.pop(producer, {}).items()
