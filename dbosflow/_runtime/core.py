@@ -3,7 +3,7 @@
 ::
 
     every engine       pool · wakeups ◄─ listener, safety poll · hub, outcomes · enqueuer, input writer · notifier
-    an executing one   lane ◄─ leases (thread) · journal · runner · reclaimer · claimers · watchdog (thread)
+    an executing one   lane ◄─ renewer (thread) · journal · runner · reclaimer · claimers · watchdog (thread)
 """
 
 from __future__ import annotations

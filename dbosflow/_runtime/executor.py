@@ -1,4 +1,4 @@
-"""What an executing engine has besides a client's services: a lane with its runs, leases, reclaimer, claimers."""
+"""What an executing engine has besides a client's services: a lane with its runs, renewer, reclaimer, claimers."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from dbosflow._runtime.compactor import Compactor
 from dbosflow._runtime.entries import Start
 from dbosflow._runtime.journal import Announce, Journal
 from dbosflow._runtime.lane import Lane
-from dbosflow._runtime.leases import Leases
 from dbosflow._runtime.quarantine import Quarantine
 from dbosflow._runtime.reclaimer import Reclaimer
+from dbosflow._runtime.renewer import LeaseRenewer
 from dbosflow._runtime.runner import Runner
 from dbosflow._runtime.watch import Watch
 from dbosflow._runtime.watchdog import Watchdog
@@ -82,7 +82,7 @@ class Executor:
         )
         self.journal = Journal(self.lane, settings, self.runner, announce, observer)
         self.runner.attach(self.journal, observer.waits_for_room)
-        self._leases = Leases(url, settings, self.lane, self._lease_is_over)
+        self._renewer = LeaseRenewer(url, settings, self.lane, self._lease_is_over)
         self._reclaimer = Reclaimer(pool, settings, wakeups, announce, self._is_own_lane)
         self._canceller = Canceller(
             pool, settings.schema, lane=self.lane, journal=self.journal, runner=self.runner, wakeups=wakeups
@@ -103,7 +103,7 @@ class Executor:
             async with self.lane.lock:
                 await self.lane.open()
             resources.enter_context(branch_tasks(self._loop))
-            for thread in (self._leases, self._watchdog):
+            for thread in (self._renewer, self._watchdog):
                 thread.open()
                 resources.push_async_callback(thread.close)
             self.journal.open()

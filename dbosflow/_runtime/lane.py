@@ -2,7 +2,7 @@
 
 ::
 
-    register ──► live ──renewed by the leases' thread──► live
+    register ──► live ──renewed on the renewer's thread──► live
                   │
                   ├── release (its own, after its last batch) ──► dead
                   └── reclaimed by a peer (FOR UPDATE: waits for no batch, and no batch begins after it) ──► dead
@@ -73,7 +73,7 @@ class Lane:
         return True
 
     def renewed(self, sent_at: float) -> None:
-        """Its row was renewed by a statement sent at ``sent_at`` (monotonic). Called by the leases' thread."""
+        """Its row was renewed by a statement sent at ``sent_at`` (monotonic). Called on the renewer's thread."""
         self.deadline = sent_at + self._settings.lease
 
     async def open(self) -> None:

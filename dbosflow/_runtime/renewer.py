@@ -1,4 +1,4 @@
-"""Renews the lease of a process's lane: on a thread of its own, with a connection of its own.
+"""The renewer keeps the lease of an engine's lane: on a thread of its own, with a connection of its own.
 
 So Python code that blocks the event loop cannot cost a lease; only C code that holds the interpreter's lock past the
 lease can, and then the fence keeps the data whole. A lane whose row is no longer live is not revived here: the journal
@@ -29,8 +29,8 @@ _RENEWALS_A_LEASE = 5
 _RETRY = 0.2
 
 
-class Leases(ThreadService):
-    """The thread that renews."""
+class LeaseRenewer(ThreadService):
+    """The thread that renews a lease."""
 
     def __init__(self, url: str, settings: Settings, lane: Lane, on_over: Callable[[], None]) -> None:
         super().__init__("leases")
@@ -41,7 +41,7 @@ class Leases(ThreadService):
         self._connection: Connection[Any] | None = None
 
     def run(self) -> None:
-        """Renews."""
+        """Renews until the engine closes."""
         pause = self._settings.lease / _RENEWALS_A_LEASE
         while self.goes_on(pause):
             pause = self._settings.lease / _RENEWALS_A_LEASE

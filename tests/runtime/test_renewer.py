@@ -13,7 +13,7 @@ from psycopg import errors
 from dbosflow import Engine, step, workflow
 from dbosflow._runtime import lane as lane_module
 from dbosflow._runtime.lane import Lane
-from dbosflow._runtime.leases import Leases
+from dbosflow._runtime.renewer import LeaseRenewer
 from dbosflow._store import worker
 from dbosflow._store.queries import fetch_all
 from dbosflow.config import Settings
@@ -33,7 +33,7 @@ def renewed_at(url: str) -> Any:
         return connection.execute("SELECT renewed_at, state FROM dbosflow.worker").fetchone()
 
 
-def with_leases(url: str, look: Callable[[Lane, list[None]], None]) -> None:
+def with_renewer(url: str, look: Callable[[Lane, list[None]], None]) -> None:
     """A lane that is renewed, and what is told when it is over."""
 
     async def main() -> None:
@@ -42,12 +42,12 @@ def with_leases(url: str, look: Callable[[Lane, list[None]], None]) -> None:
         async with lane.lock:
             await lane.open()
         over: list[None] = []
-        leases = Leases(url, settings, lane, lambda: over.append(None))
-        leases.open()
+        renewer = LeaseRenewer(url, settings, lane, lambda: over.append(None))
+        renewer.open()
         try:
             await asyncio.to_thread(look, lane, over)
         finally:
-            await leases.close()
+            await renewer.close()
             await lane.disconnect()
 
     asyncio.run(main())
@@ -64,7 +64,7 @@ def test_a_lease_is_renewed_over_a_new_connection_when_the_old_one_is_cut(databa
             eventually(lambda: lane.in_time)
         assert over == []
 
-    with_leases(database_url, look)
+    with_renewer(database_url, look)
 
 
 def test_a_connection_that_falls_silent_is_given_up_while_the_lease_lasts(database_url: str) -> None:
@@ -72,11 +72,11 @@ def test_a_connection_that_falls_silent_is_given_up_while_the_lease_lasts(databa
 
     async def main() -> None:
         lane: Any = Lane(database_url, Settings(lease=8.0), on_new_timeline=lambda: None)
-        leases = Leases(database_url, Settings(lease=8.0), lane, lambda: None)
-        leases._renew()
-        assert leases._connection is not None
-        assert leases._connection.info.get_parameters()["tcp_user_timeout"] == "4000"
-        leases._disconnect()
+        renewer = LeaseRenewer(database_url, Settings(lease=8.0), lane, lambda: None)
+        renewer._renew()
+        assert renewer._connection is not None
+        assert renewer._connection.info.get_parameters()["tcp_user_timeout"] == "4000"
+        renewer._disconnect()
 
     asyncio.run(main())
 
@@ -92,7 +92,7 @@ def test_a_lease_that_is_over_is_told_and_not_revived(database_url: str) -> None
         eventually(lambda: over)
         assert renewed_at(database_url) == before
 
-    with_leases(database_url, look)
+    with_renewer(database_url, look)
 
 
 def test_a_renewal_counts_from_when_it_was_sent(database_url: str) -> None:
@@ -193,4 +193,4 @@ def test_whatever_a_renewal_meets_the_thread_goes_on(database_url: str, monkeypa
         assert failures < 0
         assert lane.in_time
 
-    with_leases(database_url, look)
+    with_renewer(database_url, look)
