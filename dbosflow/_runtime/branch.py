@@ -176,14 +176,14 @@ class Strand(Coroutine[Any, Any, Any]):
 
     def _resume(self, resume: Callable[..., Any], *values: Any) -> Any:
         run = self.branch.run
-        watch = run.environment.watch
+        running_code = run.environment.running_code
         if not self.operating:  # a step's body may work as it likes: its run is quiet all the while
             run.stirs()
         if not self.begun:
             self._enter()
         self.waiting = None
         before, _running.strand = _running.strand, self
-        watch.running = self
+        running_code.current = self
         try:
             self.waiting = awaited = resume(*values)
         except (SystemExit, KeyboardInterrupt) as error:
@@ -198,7 +198,7 @@ class Strand(Coroutine[Any, Any, Any]):
                 raise asyncio.CancelledError(str(run.stopping)) from None
             raise
         finally:
-            _running.strand = watch.running = before
+            _running.strand = running_code.current = before
         return awaited
 
     def _exited(self, task: asyncio.Task[Any] | None, error: BaseException) -> Any:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.run import Run
-    from dbosflow._runtime.watch import Watch
+    from dbosflow._runtime.watchdog import RunningCode
     from dbosflow.config import Settings
 
 
@@ -31,7 +31,7 @@ class RunEnvironment:
     loop_hands: Hands
     thread_hands: Hands
     engine: EnginePort
-    watch: Watch
+    running_code: RunningCode
     when_room_is_short: Callable[[str], None] = lambda _: None
     """Hears of a workflow whose writer waits for room."""
     when_skipped: Callable[[Run, str, str, int, str], None] = lambda *_: None

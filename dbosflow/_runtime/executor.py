@@ -21,8 +21,7 @@ from dbosflow._runtime.quarantine import Quarantine
 from dbosflow._runtime.reclaimer import Reclaimer
 from dbosflow._runtime.renewer import LeaseRenewer
 from dbosflow._runtime.runner import Runner
-from dbosflow._runtime.watch import Watch
-from dbosflow._runtime.watchdog import Watchdog
+from dbosflow._runtime.watchdog import RunningCode, Watchdog
 from dbosflow._store import workflow
 from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
 from dbosflow.errors import DbosflowError
@@ -69,14 +68,14 @@ class Executor:
         self._wakeups = wakeups
         self._announce = announce
         self._loop = asyncio.get_running_loop()
-        watch = Watch()
+        running_code = RunningCode()
         self.lane = Lane(url, settings, on_new_timeline=self._reload_all)
         self.runner = Runner(
             pool=pool,
             lane=self.lane,
             settings=settings,
             registry=registry,
-            watch=watch,
+            running_code=running_code,
             engine=engine,
             announce=announce,
         )
@@ -88,7 +87,7 @@ class Executor:
             pool, settings.schema, lane=self.lane, journal=self.journal, runner=self.runner, wakeups=wakeups
         )
         self._quarantine = Quarantine(pool, settings, self.lane)
-        self._watchdog = Watchdog(settings, watch)
+        self._watchdog = Watchdog(settings, running_code)
         self._compactors: list[Compactor] = []
         if settings.compact_every is not None:
             compactor = Compactor(pool, settings.schema, settings.compact_every)

@@ -17,7 +17,7 @@ from dbosflow._runtime.branch import RunStopped, branch_tasks
 from dbosflow._runtime.entries import Ending, Record, Values
 from dbosflow._runtime.keys import GIVEN_UP
 from dbosflow._runtime.runner import Runner
-from dbosflow._runtime.watch import Watch
+from dbosflow._runtime.watchdog import RunningCode
 from dbosflow._store.workflow import Claimed
 from dbosflow.types import Cancellation, WorkflowStatus
 
@@ -85,7 +85,7 @@ async def replay(
             lane=lane,
             settings=settings,
             registry=registry,
-            watch=Watch(),
+            running_code=RunningCode(),
             engine=_ReadOnly(core),
             announce=lambda _: None,
         )

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.engine_port import EnginePort
     from dbosflow._runtime.journal import Journal
     from dbosflow._runtime.lane import Lane
-    from dbosflow._runtime.watch import Watch
+    from dbosflow._runtime.watchdog import RunningCode
     from dbosflow._store.step import History
     from dbosflow._store.workflow import Claimed
     from dbosflow.config import Settings
@@ -72,14 +72,14 @@ class Runner:
         lane: Lane,
         settings: Settings,
         registry: Registry,
-        watch: Watch,
+        running_code: RunningCode,
         engine: EnginePort,
         announce: Callable[[Iterable[str]], None],
     ) -> None:
         self._lane = lane
         self._settings = settings
         self._registry = registry
-        self._watch = watch
+        self._running_code = running_code
         self._engine = engine
         self._announce = announce
         self._journal: Journal
@@ -119,7 +119,7 @@ class Runner:
             LoopHands(self._step_threads),
             ThreadHands(self._loop, self._workflow_threads),
             self._engine,
-            self._watch,
+            self._running_code,
             when_room_is_short,
             when_changed=ChangedValues(self._loop).found,
         )

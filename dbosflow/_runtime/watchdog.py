@@ -1,8 +1,8 @@
 """Names the workflow and step whose Python code holds the event loop up.
 
-A thread asks the loop for a sign of life. Is there none within ``slow_callback`` seconds, it looks, while it is still
-happening, at what the loop is running: which branch's strand, in which operation, and at which line of code. The lease
-is safe all the while: it is renewed on a thread of its own.
+A thread asks the loop for a sign of life. If none comes within ``slow_callback`` seconds, the thread looks at what the
+loop is running at that moment: which branch's strand, in which operation, and at which line of code. The lease is safe
+all the while: it is renewed on a thread of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._runtime.threads import ThreadService
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.watch import Watch
+    from dbosflow._runtime.branch import Strand
     from dbosflow.config import Settings
 
 logger = logging.getLogger("dbosflow.watchdog")
@@ -27,13 +27,23 @@ _FRAMES_SHOWN = 3
 _LOOK_AGAIN = 1.0
 
 
+class RunningCode:
+    """Which code the loop runs just now: every strand writes it, the watchdog's thread reads it."""
+
+    __slots__ = ("current",)
+
+    def __init__(self) -> None:
+        self.current: Strand | None = None
+        """``None`` while the loop runs code that is no workflow's."""
+
+
 class Watchdog(ThreadService):
     """The thread that watches one loop."""
 
-    def __init__(self, settings: Settings, watch: Watch) -> None:
+    def __init__(self, settings: Settings, running_code: RunningCode) -> None:
         super().__init__("watchdog")
         self._limit = settings.slow_callback
-        self._watch = watch
+        self._running_code = running_code
         self._loop_thread = threading.get_ident()
         self._alive = threading.Event()
 
@@ -57,7 +67,7 @@ class Watchdog(ThreadService):
                 logger.warning("%s held the event loop for %.2f s, at %s", culprit, lag, place)
 
     def _culprit(self) -> str:
-        strand = self._watch.running
+        strand = self._running_code.current
         if strand is None:
             return "code that is no workflow's"
         branch = strand.branch

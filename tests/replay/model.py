@@ -23,7 +23,7 @@ from dbosflow._runtime.branch import branch_tasks
 from dbosflow._runtime.calls import run_step_async
 from dbosflow._runtime.runner import Runner
 from dbosflow._runtime.scope import Attempt, current_scope
-from dbosflow._runtime.watch import Watch
+from dbosflow._runtime.watchdog import RunningCode
 from dbosflow._store.batch import BatchRows
 from dbosflow._store.step import History, Recorded
 from dbosflow.config import Settings
@@ -224,7 +224,7 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
         lane=lane,
         settings=Settings(),
         registry=Registry(),
-        watch=Watch(),
+        running_code=RunningCode(),
         engine=nothing,
         announce=nothing,
     )

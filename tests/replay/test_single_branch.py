@@ -16,7 +16,7 @@ from dbosflow._runtime.hands import LoopHands, ThreadHands
 from dbosflow._runtime.run import Run
 from dbosflow._runtime.scope import Entered
 from dbosflow._runtime.thread_pool import ThreadPool
-from dbosflow._runtime.watch import Watch
+from dbosflow._runtime.watchdog import RunningCode
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef
 from tests.replay.model import Trace, execute, history
@@ -91,7 +91,7 @@ def _run(commits: Any) -> Run:
     nothing: Any = None
     hands = LoopHands(nothing), ThreadHands(asyncio.get_running_loop(), ThreadPool(1, "test"))
     return Run(
-        RunEnvironment(lane, Settings(), submit, *hands, engine=nothing, watch=Watch()),
+        RunEnvironment(lane, Settings(), submit, *hands, engine=nothing, running_code=RunningCode()),
         workflow_id="w",
         definition=WorkflowDef(loop_of_steps, "program"),
         input_text="{}",

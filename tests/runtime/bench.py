@@ -16,7 +16,7 @@ from dbosflow._runtime.environment import RunEnvironment
 from dbosflow._runtime.journal import Journal
 from dbosflow._runtime.lane import Lane
 from dbosflow._runtime.run import Run
-from dbosflow._runtime.watch import Watch
+from dbosflow._runtime.watchdog import RunningCode
 from dbosflow._store.batch import BatchResult, BatchRows, write_batch
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef
@@ -149,7 +149,9 @@ class Bench:
         """A run of a workflow that was started here."""
         assert await self.start(workflow_id) is True
         nothing: Any = None
-        environment = RunEnvironment(self.lane, self.settings, self.journal.submit, nothing, nothing, nothing, Watch())
+        environment = RunEnvironment(
+            self.lane, self.settings, self.journal.submit, nothing, nothing, nothing, RunningCode()
+        )
         definition = WorkflowDef(lambda: None, "flow")
         run = Run(environment, workflow_id=workflow_id, definition=definition, input_text="{}", epoch=1, queue="")
         self.runs.append(run)

@@ -17,8 +17,7 @@ import pytest
 from dbosflow import Engine, step, workflow, write_stream_async
 from dbosflow._runtime.database import find_database
 from dbosflow._runtime.service import Service
-from dbosflow._runtime.watch import Watch
-from dbosflow._runtime.watchdog import Watchdog
+from dbosflow._runtime.watchdog import RunningCode, Watchdog
 from dbosflow.config import Settings
 from tests.runtime.sessions import sessions
 from tests.support import eventually
@@ -180,7 +179,7 @@ def test_a_watchdog_whose_loop_ends_while_it_asks_ends_too() -> None:
         eventually(lambda: not watchdog._alive.is_set())
 
     async def main() -> None:
-        watchdogs.append(Watchdog(Settings(slow_callback=0.01), Watch()))
+        watchdogs.append(Watchdog(Settings(slow_callback=0.01), RunningCode()))
         task = asyncio.current_task()
         assert task is not None
         task.add_done_callback(hold_the_loop)
