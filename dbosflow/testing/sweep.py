@@ -223,11 +223,11 @@ class _Sweep:
         transcript = Transcript(workflow_id, self._spec.definition.name, self._memory)
         transcript.on_queue = self._serve
         spec = replace(self._spec, workflow_id=workflow_id)
-        with contextlib.ExitStack() as watching:
-            watching.enter_context(self._rig.listening(transcript))
+        with contextlib.ExitStack() as hooks:
+            hooks.enter_context(self._rig.listening(transcript))
             if trap is not None:
                 trap.name_of = transcript.name_of
-                watching.enter_context(self._rig.trap(trap))
+                hooks.enter_context(self._rig.trap(trap))
             try:
                 async with asyncio.timeout(PATIENCE):
                     await self._engine.start_async(spec, *self._args, **self._kwargs)

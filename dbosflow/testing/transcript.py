@@ -10,7 +10,7 @@ from dbosflow import serde
 from dbosflow._runtime.keys import child_id
 from dbosflow.errors import SerializationError
 from dbosflow.testing.points import operations, starts, values
-from dbosflow.testing.watching import Watch
+from dbosflow.testing.recording import Recorder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -64,7 +64,7 @@ class Memory:
     arguments: dict[Place, tuple[str, ...]] = field(default_factory=dict)
 
 
-class Transcript(Watch):
+class Transcript(Recorder):
     """One execution as its engine tells of it."""
 
     def __init__(self, workflow_id: str, name: str, memory: Memory) -> None:
@@ -88,7 +88,7 @@ class Transcript(Watch):
     def launched(self, run: Run) -> None:
         """A run is about to begin."""
         if run.workflow_id in self._names:
-            self.watch(run)
+            self.attach(run)
             self._unasked[self.name_of(run.workflow_id)] = {
                 record.key for record in run.history.records.values() if is_asked_for(record.key, record.kind)
             }

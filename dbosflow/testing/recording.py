@@ -1,4 +1,4 @@
-"""How a test looks over a run's shoulder: what its body asks for, what its steps are given, and what they give."""
+"""Records what a run does: what its body asks for, what its steps are given, and what they return."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from dbosflow.definitions import FunctionDef
 
 
-class Watch(Protocol):
-    """Who watches runs."""
+class Recorder(Protocol):
+    """What records the runs that it is attached to."""
 
     def skipped(self, run: Run, key: str, producer: str, count: int, text: str) -> None:
         """A replay came by a stream value that is durable."""
@@ -29,37 +29,37 @@ class Watch(Protocol):
     def returned(self, run: Run, key: str, function: FunctionDef, value: Any) -> Any:
         """The body of the step ``key`` has returned ``value``: what its caller gets."""
 
-    def watch(self, run: Run) -> None:
-        """Watches a run, whose body has not begun."""
+    def attach(self, run: Run) -> None:
+        """Records a run whose body has not begun."""
         run.environment = replace(
             run.environment,
             when_skipped=self.skipped,
-            loop_hands=cast("Hands", _WatchedHands(run.loop_hands, self)),
-            thread_hands=cast("Hands", _WatchedHands(run.thread_hands, self)),
+            loop_hands=cast("Hands", _RecordingHands(run.loop_hands, self)),
+            thread_hands=cast("Hands", _RecordingHands(run.thread_hands, self)),
         )
 
 
-class _WatchedHands:
-    """Hands that tell what they do."""
+class _RecordingHands:
+    """Hands that report to a recorder what they do."""
 
-    def __init__(self, hands: Hands, watch: Watch) -> None:
+    def __init__(self, hands: Hands, recorder: Recorder) -> None:
         self._hands = hands
-        self._watch = watch
+        self._recorder = recorder
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._hands, name)
 
     async def recall(self, run: Run, key: str) -> None:
-        self._watch.recalled(run, key)
+        self._recorder.recalled(run, key)
         await self._hands.recall(run, key)
 
     async def give_up(self, run: Run, key: str) -> None:
-        self._watch.recalled(run, key)
+        self._recorder.recalled(run, key)
         await self._hands.give_up(run, key)
 
     async def call(
         self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        self._watch.called(attempt.run, attempt.key, args, kwargs)
+        self._recorder.called(attempt.run, attempt.key, args, kwargs)
         returned = await self._hands.call(attempt, function, args, kwargs)
-        return self._watch.returned(attempt.run, attempt.key, function, returned)
+        return self._recorder.returned(attempt.run, attempt.key, function, returned)
