@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.children import as_result, result_of, wait_for_result
-from dbosflow._runtime.hands import drive
+from dbosflow._runtime.drivers import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.questions import Question, ask
 from dbosflow._runtime.scope import current_scope
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from dbosflow._runtime.core import EngineCore
+    from dbosflow._runtime.drivers import Driver
     from dbosflow._runtime.entries import Ending
-    from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.host import Host
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
@@ -81,7 +81,7 @@ class WorkflowHandle(Generic[T]):
         scope = current_scope()
         if isinstance(scope, Branch):
             refuse_on_loop("await handle.result_async()")
-            found: T = drive(self._recorded(scope.run.thread_hands, scope))
+            found: T = drive(self._recorded(scope.run.thread_driver, scope))
             return found
         return self._host.call("result_async", self._result, timeout)
 
@@ -99,12 +99,12 @@ class WorkflowHandle(Generic[T]):
         """
         scope = current_scope()
         if isinstance(scope, Branch):
-            return await self._recorded(scope.run.loop_hands, scope)
+            return await self._recorded(scope.run.loop_driver, scope)
         return await self._host.bridge(self._result(timeout))
 
-    async def _recorded(self, hands: Hands, branch: Branch) -> T:
+    async def _recorded(self, driver: Driver, branch: Branch) -> T:
         engine = None if branch.run.engine.is_of(self._core) else self._elsewhere
-        result: T = await wait_for_result(hands, branch, self.workflow_id, self._definition, elsewhere=engine)
+        result: T = await wait_for_result(driver, branch, self.workflow_id, self._definition, elsewhere=engine)
         return result
 
     async def _elsewhere(self) -> Outcome | Ending:
@@ -150,13 +150,13 @@ class WorkflowHandle(Generic[T]):
         twin, scope = f"{question.kind}_async", current_scope()
         if isinstance(scope, Branch):
             refuse_on_loop(f"await handle.{twin}()")
-            return drive(ask(scope.run.thread_hands, scope, question, self.workflow_id, self._reached(answer)))
+            return drive(ask(scope.run.thread_driver, scope, question, self.workflow_id, self._reached(answer)))
         return self._host.call(twin, answer)
 
     async def _ask_async(self, question: Question[A], answer: Callable[[], Coroutine[Any, Any, A]]) -> A:
         scope = current_scope()
         if isinstance(scope, Branch):
-            return await ask(scope.run.loop_hands, scope, question, self.workflow_id, self._reached(answer))
+            return await ask(scope.run.loop_driver, scope, question, self.workflow_id, self._reached(answer))
         return await self._host.bridge(answer())
 
     def _reached(self, answer: Callable[[], Coroutine[Any, Any, A]]) -> Callable[[], Awaitable[A]]:

@@ -20,9 +20,9 @@ from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, cast
 
 from dbosflow._runtime.branch import RunStopped, Strand, ThreadOwner
+from dbosflow._runtime.drivers import carried
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.exits import is_signal
-from dbosflow._runtime.hands import carried
 from dbosflow._runtime.isolation import awaited, is_awaitable
 from dbosflow._runtime.recorded_values import arguments
 from dbosflow._runtime.scope import set_scope
@@ -144,7 +144,7 @@ class Bodies:
             RunStopped: the run is over for this process; its next owner cancels them.
         """
         if run.stopping is None:
-            await run.loop_hands.durable(run)
+            await run.loop_driver.durable(run)
         await run.engine.cancel_children(run.workflow_id)
 
     def _end(self, run: Run, ending: Ending | None) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 from dbosflow._runtime import children, operations
 from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.children import ChildOptions
-from dbosflow._runtime.hands import drive
+from dbosflow._runtime.drivers import drive
 from dbosflow._runtime.host import refuse_on_loop, some_engine_is_open
 from dbosflow._runtime.isolation import awaited, is_awaitable, outcome_of
 from dbosflow._runtime.runner import some_run_here
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Coroutine, Mapping
     from types import CoroutineType
 
-    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.drivers import Driver
     from dbosflow.definitions import FunctionDef, StepDef, WorkflowDef
 
 logger = logging.getLogger("dbosflow.steps")
@@ -73,8 +73,8 @@ def run_child(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str,
     refuse_on_loop(twin)
     scope = current_scope()
     if isinstance(scope, Branch):
-        hands = scope.run.thread_hands
-        return drive(_child(hands, scope, workflow, args, kwargs))
+        driver = scope.run.thread_driver
+        return drive(_child(driver, scope, workflow, args, kwargs))
     _check_no_attempt(workflow)
     _warn_of_plain_call(workflow)
     return run_plainly(workflow, args, kwargs)
@@ -95,7 +95,7 @@ def start_child(
     """A child that is not waited for, from sync code; its handle."""
     refuse_on_loop(twin)
     scope = _workflow_around(workflow)
-    child_id = drive(children.start_child(scope.run.thread_hands, scope, workflow, options, args=args, kwargs=kwargs))
+    child_id = drive(children.start_child(scope.run.thread_driver, scope, workflow, options, args=args, kwargs=kwargs))
     return scope.run.engine.handle(child_id, workflow)
 
 
@@ -104,7 +104,7 @@ async def start_child_async(
 ) -> Any:
     """A child that is not waited for, from async code; its handle."""
     scope = _workflow_around(workflow)
-    child_id = await children.start_child(scope.run.loop_hands, scope, workflow, options, args=args, kwargs=kwargs)
+    child_id = await children.start_child(scope.run.loop_driver, scope, workflow, options, args=args, kwargs=kwargs)
     return scope.run.engine.handle(child_id, workflow)
 
 
@@ -112,14 +112,14 @@ async def _scoped_child(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Ma
     scope = current_scope()
     if not isinstance(scope, Branch):
         return await run_plainly_async(workflow, args, kwargs)
-    return await _child(scope.run.loop_hands, scope, workflow, args, kwargs)
+    return await _child(scope.run.loop_driver, scope, workflow, args, kwargs)
 
 
 async def _child(
-    hands: Hands, branch: Branch, workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    driver: Driver, branch: Branch, workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
-    child_id = await children.start_child(hands, branch, workflow, ChildOptions(), args=args, kwargs=kwargs)
-    return await children.wait_for_result(hands, branch, child_id, workflow)
+    child_id = await children.start_child(driver, branch, workflow, ChildOptions(), args=args, kwargs=kwargs)
+    return await children.wait_for_result(driver, branch, child_id, workflow)
 
 
 def _workflow_around(workflow: WorkflowDef) -> Branch:
@@ -203,11 +203,11 @@ async def _scoped_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str
     scope = current_scope()
     if not isinstance(scope, Branch):  # carried out of the workflow, or into a step
         return await run_plainly_async(step, args, kwargs)
-    return await operations.run_step(scope.run.loop_hands, scope, step, args, kwargs)
+    return await operations.run_step(scope.run.loop_driver, scope, step, args, kwargs)
 
 
 def _blocking_step(scope: Branch, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    return drive(operations.run_step(scope.run.thread_hands, scope, step, args, kwargs))
+    return drive(operations.run_step(scope.run.thread_driver, scope, step, args, kwargs))
 
 
 def _on_loop() -> bool:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from dbosflow._runtime.branch import Branch
-    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.drivers import Driver
     from dbosflow._runtime.run import Run
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
@@ -56,7 +56,7 @@ class ChildOptions:
 
 
 async def start_child(
-    hands: Hands,
+    driver: Driver,
     branch: Branch,
     definition: WorkflowDef,
     options: ChildOptions,
@@ -71,9 +71,9 @@ async def start_child(
         raise DeadlockError(run.workflow_id, msg)
     with Operation(branch, definition.name, str(definition)) as key:
         record = recorded(branch, key, "child")
-        async with MayBeGivenUp(hands, branch, key):
+        async with MayBeGivenUp(driver, branch, key):
             if record is not None:
-                await hands.recall(run, key)
+                await driver.recall(run, key)
                 child_id, foreign = str(record.child_id), record.foreign
                 if options.workflow_id not in (None, child_id):
                     asked = f"starts child {options.workflow_id!r} at key {key!r}"
@@ -81,12 +81,12 @@ async def start_child(
             else:
                 child_id, foreign = options.workflow_id or keys.child_id(run.workflow_id, key), None
                 new = await _start(
-                    hands, branch, definition, options, key=key, child_id=child_id, args=args, kwargs=kwargs
+                    driver, branch, definition, options, key=key, child_id=child_id, args=args, kwargs=kwargs
                 )
                 if new:
                     return child_id
         if record is None:
-            found = await hands.wait(run, run.engine.find_child(child_id, definition))
+            found = await driver.wait(run, run.engine.find_child(child_id, definition))
             if found is not None and (found.parent_id, found.parent_key) != (run.workflow_id, key):
                 foreign = found.name
         if foreign is not None:
@@ -111,7 +111,7 @@ def _check_foreign(
 
 
 async def _start(
-    hands: Hands,
+    driver: Driver,
     branch: Branch,
     definition: WorkflowDef,
     options: ChildOptions,
@@ -143,12 +143,12 @@ async def _start(
         parent_key=key,
         inputs=definition.inputs,
     )
-    await hands.commit(run, Record(key, "child", child_id=child_id, start=start))
+    await driver.commit(run, Record(key, "child", child_id=child_id, start=start))
     return is_new
 
 
 async def wait_for_result(
-    hands: Hands,
+    driver: Driver,
     branch: Branch,
     workflow_id: str,
     definition: WorkflowDef | None,
@@ -162,19 +162,19 @@ async def wait_for_result(
     run = branch.run
     with Operation(branch, _RESULT, f"the result of workflow {workflow_id!r}") as key:
         record = recorded(branch, key, _RESULT)
-        async with MayBeGivenUp(hands, branch, key):
+        async with MayBeGivenUp(driver, branch, key):
             if record is not None:
-                await hands.recall(run, key)
+                await driver.recall(run, key)
                 if record.child_id != workflow_id:
                     asked = f"asks for the result of workflow {workflow_id!r} at key {key!r}"
                     raise run.disagree(asked, f"that of workflow {record.child_id!r}", record)
                 output, error = record.output, record.error
             else:
                 began = time.monotonic()
-                output, error = await _outcome(hands, branch, workflow_id, elsewhere)
+                output, error = await _outcome(driver, branch, workflow_id, elsewhere)
                 found = Record(key, _RESULT, child_id=workflow_id, output=output, error=error)
                 found.elapsed = time.monotonic() - began
-                await hands.commit(run, found)
+                await driver.commit(run, found)
     if error is not None:
         failed = failure(run, error, f"key {key!r}", record)
         raise failed.exception or failed.noted(WorkflowFailedError(workflow_id, failed.type, failed.message))
@@ -182,7 +182,7 @@ async def wait_for_result(
 
 
 async def _outcome(
-    hands: Hands,
+    driver: Driver,
     branch: Branch,
     workflow_id: str,
     elsewhere: Callable[[], Coroutine[Any, Any, Ending | Outcome]] | None,
@@ -191,9 +191,9 @@ async def _outcome(
     try:
         if elsewhere is None:
             with Waiting(branch.run.engine.waits, branch.run.workflow_id, workflow_id):
-                outcome = await hands.outcome(branch.run, workflow_id)
+                outcome = await driver.outcome(branch.run, workflow_id)
         else:
-            outcome = await hands.wait(branch.run, elsewhere(), awaits=workflow_id)
+            outcome = await driver.wait(branch.run, elsewhere(), awaits=workflow_id)
     except (ThreadLimitError, DeadlockError) as refused:
         return None, dump_error(refused)
     failure = failure_of(workflow_id, outcome)

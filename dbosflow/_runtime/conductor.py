@@ -197,7 +197,7 @@ class Conductor:
                 continue
             await self._quiet()
             if self._breathers:
-                room = await self._run.loop_hands.room(self._run)
+                room = await self._run.loop_driver.room(self._run)
                 _tell(self._breathers.popleft(), room)
             else:
                 self._hand_on()

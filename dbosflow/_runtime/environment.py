@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.checksums import Repeated
     from dbosflow._runtime.clock import Clock
+    from dbosflow._runtime.drivers import Driver
     from dbosflow._runtime.engine_port import EnginePort
-    from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.run import Run
     from dbosflow._runtime.watchdog import RunningCode
@@ -28,8 +28,8 @@ class RunEnvironment:
     settings: Settings
     submit: Callable[[Run], None]
     """Tells the journal that a run has pending entries."""
-    loop_hands: Hands
-    thread_hands: Hands
+    loop_driver: Driver
+    thread_driver: Driver
     engine: EnginePort
     running_code: RunningCode
     when_room_is_short: Callable[[str], None] = lambda _: None

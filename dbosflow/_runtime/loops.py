@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from dbosflow._runtime.branch import Branch
-    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.drivers import Driver
     from dbosflow._runtime.reader import Reader, Reading
     from dbosflow.definitions import StepDef
 
@@ -68,29 +68,29 @@ class Settings:
 
 
 async def for_each(
-    hands: Hands, branch: Branch, reading: Reading, handler: StepDef, settings: Settings
+    driver: Driver, branch: Branch, reading: Reading, handler: StepDef, settings: Settings
 ) -> tuple[str, dict[str, Any], BaseException | None]:
     """The loop's key, what it has done, and what ended it early: its record's, or those of running it now."""
     run = branch.run
     with Operation(branch, settings.name, f"for_each({settings.name!r})") as key:
         record = recorded(branch, key, "for_each")
         live: BaseException | None = None
-        async with MayBeGivenUp(hands, branch, key):
+        async with MayBeGivenUp(driver, branch, key):
             if record is not None:
-                await hands.recall(run, key)
+                await driver.recall(run, key)
                 output, error = record.output, record.error
             else:
                 loop, task = Loop(branch, key, reading, handler, settings), running_task()
                 error, began = None, time.monotonic()
                 try:
-                    await hands.wait(run, loop.run(), awaits=reading.workflow_id)
+                    await driver.wait(run, loop.run(), awaits=reading.workflow_id)
                 except BaseException as failure:  # the handler's or the stream's: the loop's outcome
                     if not is_outcome(failure, task):
                         raise
                     live, error = failure, dump_error(failure)
                 output = json.dumps(loop.sums)
                 elapsed = time.monotonic() - began
-                await hands.commit(run, Record(key, "for_each", output=output, error=error, elapsed=elapsed))
+                await driver.commit(run, Record(key, "for_each", output=output, error=error, elapsed=elapsed))
         failed = None if error is None else failure_again(run, error, f"key {key!r}", record, live=live)
         return key, json.loads(output or "{}"), failed
 
@@ -215,12 +215,12 @@ class Loop:
         while True:
             number += 1
             attempt = Attempt(run, key, f"{run.epoch}.{number}")
-            await in_time(run.loop_hands, self._branch)
+            await in_time(run.loop_driver, self._branch)
             run.begin_attempt(key)
             run.body_begins()
             ended = False
             try:
-                record, _, error = await attempt_once(run.loop_hands, attempt, self._handler, (value,), {})
+                record, _, error = await attempt_once(run.loop_driver, attempt, self._handler, (value,), {})
                 failures += error is not None
                 again = error is not None and retry.allows_retry(failures, error)
                 if error is not None:

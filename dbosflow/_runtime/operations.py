@@ -1,7 +1,7 @@
-"""What a workflow's body can do durably: steps and sleeps. Each is written once, for both colours (see ``hands``).
+"""What a workflow's body can do durably: steps and sleeps. Each is written once, for either colour (see ``drivers``).
 
-An operation begins with its key. Is there a record under it, the record is handed on again; is there none, the work is
-done for real, its outcome committed, and only then does the program go on past it.
+An operation begins with its key. If there is a record under that key, the record is replayed. If there is none, the
+work is done for real and its outcome committed, and only then does the program go on past it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dbosflow._runtime.branch import Branch
-    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.drivers import Driver
     from dbosflow._runtime.run import Run
     from dbosflow._store.step import Recorded
     from dbosflow.definitions import StepDef
@@ -36,70 +36,70 @@ _LATE_LEASE_PAUSE = 0.05
 
 
 async def run_step(
-    hands: Hands, branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    driver: Driver, branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
     """The outcome of a step: its record's, or that of running it now."""
     with Operation(branch, step.name, step) as key:
         record = recorded(branch, key, "step")
-        async with MayBeGivenUp(hands, branch, key):
+        async with MayBeGivenUp(driver, branch, key):
             if record is None:
-                return await _attempts(hands, branch, key, step=step, args=args, kwargs=kwargs)
-            await hands.recall(branch.run, key)
+                return await _attempts(driver, branch, key, step=step, args=args, kwargs=kwargs)
+            await driver.recall(branch.run, key)
             return _outcome(branch.run, record, step)
 
 
-async def sleep(hands: Hands, branch: Branch, seconds: float) -> None:
+async def sleep(driver: Driver, branch: Branch, seconds: float) -> None:
     """Sleeps until a wake time that is on record: a restart does not begin the sleep anew, and never ends it early."""
     run = branch.run
     with Operation(branch, "sleep", "sleep") as key:
         record = recorded(branch, key, "sleep")
-        async with MayBeGivenUp(hands, branch, key):
+        async with MayBeGivenUp(driver, branch, key):
             if record is None:
                 delay = seconds + run.environment.clock.ahead
-                await hands.commit(run, Record(key, "sleep", delay=delay))
+                await driver.commit(run, Record(key, "sleep", delay=delay))
                 remaining = delay - run.environment.clock.ahead
             else:
-                await hands.recall(run, key)
+                await driver.recall(run, key)
                 if run.recorded(key + WOKEN) is not None:
-                    await hands.recall(run, key + WOKEN)
+                    await driver.recall(run, key + WOKEN)
                     return
                 if run.has_more(branch.path):  # it ended before the run had turns
                     return
                 if run.conductor is not None:
-                    await hands.catch_up(run, key + WOKEN)
+                    await driver.catch_up(run, key + WOKEN)
                 remaining = (record.remaining or 0.0) - run.age - run.environment.clock.ahead
             if remaining > 0:
-                await hands.pause(run, remaining)
+                await driver.pause(run, remaining)
             if run.conductor is not None:  # when it ends is an outcome, too, where others go on meanwhile
-                await hands.commit(run, Record(key + WOKEN, "woken"))
+                await driver.commit(run, Record(key + WOKEN, "woken"))
 
 
 class MayBeGivenUp:
     """Around an operation's work: a program that gives it up goes on when that is on record, and on replay again."""
 
-    __slots__ = ("_branch", "_hands", "_key")
+    __slots__ = ("_branch", "_driver", "_key")
 
-    def __init__(self, hands: Hands, branch: Branch, key: str) -> None:
-        self._hands, self._branch, self._key = hands, branch, key
+    def __init__(self, driver: Driver, branch: Branch, key: str) -> None:
+        self._driver, self._branch, self._key = driver, branch, key
 
     async def __aenter__(self) -> None:
         run = self._branch.run
         if run.draining is not None:
-            await self._hands.hold(run)
+            await self._driver.hold(run)
         if run.order is None:
             return
         if run.recorded(self._key + GIVEN_UP) is not None:
-            await self._hands.give_up(run, self._key)
+            await self._driver.give_up(run, self._key)
         elif run.recorded(self._key) is None:
             try:
-                await self._hands.catch_up(run, self._key)
+                await self._driver.catch_up(run, self._key)
             except asyncio.CancelledError:  # given up before it began is given up, and what fails here has no __aexit__
-                await self._hands.record_given_up(run, self._key)
+                await self._driver.record_given_up(run, self._key)
                 raise
 
     async def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         if kind is not None and issubclass(kind, asyncio.CancelledError):
-            await self._hands.record_given_up(self._branch.run, self._key)
+            await self._driver.record_given_up(self._branch.run, self._key)
 
 
 class Operation:
@@ -144,25 +144,25 @@ def recorded(branch: Branch, key: str, kind: str) -> Recorded | None:
 
 
 async def _attempts(
-    hands: Hands, branch: Branch, key: str, *, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    driver: Driver, branch: Branch, key: str, *, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
     run = branch.run
     failed = run.history.failures.get(key, [])
     failures, number = len(failed), 0
     if failed:
-        await hands.pause(run, step.retry.delay_after(failures) - failed[-1].age - run.age)
+        await driver.pause(run, step.retry.delay_after(failures) - failed[-1].age - run.age)
     while True:
         number += 1
         attempt = Attempt(run, key, f"{run.epoch}.{number}")
-        await in_time(hands, branch)
+        await in_time(driver, branch)
         run.begin_attempt(key)
         run.body_begins()
         try:
-            record, value, error = await attempt_once(hands, attempt, step, args, kwargs)
+            record, value, error = await attempt_once(driver, attempt, step, args, kwargs)
             failures += error is not None
             again = error is not None and step.retry.allows_retry(failures, error)
             if not again:
-                await hands.commit(run, record)
+                await driver.commit(run, record)
         finally:
             run.body_ended()
         if error is None:
@@ -174,12 +174,12 @@ async def _attempts(
         # Durable before the next attempt begins, or a crash in that one would forget that this one has failed.
         failed_record = Record(attempt.record_key, "attempt", error=record.error, attempt=attempt.name)
         failed_record.elapsed = record.elapsed
-        await hands.commit(run, failed_record)
-        await hands.pause(run, step.retry.delay_after(failures))
+        await driver.commit(run, failed_record)
+        await driver.pause(run, step.retry.delay_after(failures))
 
 
 async def attempt_once(
-    hands: Hands, attempt: Attempt, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    driver: Driver, attempt: Attempt, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Record, Any, BaseException | None]:
     """Runs the body once: the record of its outcome, and its value or error."""
     began, task = time.monotonic(), running_task()
@@ -187,7 +187,7 @@ async def attempt_once(
     value: Any = None
     failure: BaseException | None = None
     try:
-        returned = await hands.call(attempt, step, args, kwargs)
+        returned = await driver.call(attempt, step, args, kwargs)
         record.output, value = step.result.round_trip(returned)
     except BaseException as error:
         if not is_outcome(error, task):
@@ -248,10 +248,10 @@ def failure_again(
     return error.with_traceback(live.__traceback__ if live else None)
 
 
-async def in_time(hands: Hands, branch: Branch) -> None:
+async def in_time(driver: Driver, branch: Branch) -> None:
     """Waits while the lane is past its own deadline: then somebody else may own the run already."""
     while not branch.run.environment.lane.in_time:
-        await hands.pause(branch.run, _LATE_LEASE_PAUSE)
+        await driver.pause(branch.run, _LATE_LEASE_PAUSE)
     if branch.run.draining is not None:
-        await hands.hold(branch.run)
+        await driver.hold(branch.run)
     branch.run.check_active()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dbosflow._runtime.branch import Branch
-    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.drivers import Driver
     from dbosflow.serde import Codec
 
 T = TypeVar("T")
@@ -35,26 +35,26 @@ class Question(Generic[T]):
 
 
 async def ask(
-    hands: Hands, branch: Branch, question: Question[T], workflow_id: str, answer: Callable[[], Awaitable[T]]
+    driver: Driver, branch: Branch, question: Question[T], workflow_id: str, answer: Callable[[], Awaitable[T]]
 ) -> T:
     """The answer to a question about a workflow, or the error that it was answered with; ``answer`` gives it anew."""
     run, kind = branch.run, question.kind
     what = f"the {kind} of workflow {workflow_id!r}"
     with Operation(branch, kind, what) as key:
         record = recorded(branch, key, kind)
-        async with MayBeGivenUp(hands, branch, key):
+        async with MayBeGivenUp(driver, branch, key):
             if record is not None:
-                await hands.recall(run, key)
+                await driver.recall(run, key)
                 if record.child_id != workflow_id:
                     raise run.disagree(f"asks for {what} at key {key!r}", f"that of {record.child_id!r}", record)
                 output, error = record.output, record.error
             else:
                 output, error = None, None
                 try:
-                    output = question.codec.dump(await hands.wait(run, _patiently(answer)))
+                    output = question.codec.dump(await driver.wait(run, _patiently(answer)))
                 except DbosflowError as refused:
                     error = dump_error(refused)
-                await hands.commit(run, Record(key, kind, child_id=workflow_id, output=output, error=error))
+                await driver.commit(run, Record(key, kind, child_id=workflow_id, output=output, error=error))
     if error is not None:
         found = load_error(error)
         raise found.exception or WorkflowError(workflow_id, found.message)

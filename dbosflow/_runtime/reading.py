@@ -19,7 +19,7 @@ from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
     from dbosflow._runtime.branch import Branch
-    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.drivers import Driver
     from dbosflow._runtime.reader import Reader
     from dbosflow._runtime.run import Run
     from dbosflow._store.step import Recorded
@@ -27,35 +27,35 @@ if TYPE_CHECKING:
 _NAME = "read_stream"
 
 
-async def next_page(hands: Hands, branch: Branch, reader: Reader) -> None:
+async def next_page(driver: Driver, branch: Branch, reader: Reader) -> None:
     """The reader's next page: as far as an earlier run got with it, or as far as there is something now."""
     run = branch.run
     with Operation(branch, _NAME, f"read_stream({reader.workflow_id!r}, {reader.key!r})") as key:
         record = recorded(branch, key, "read")
-        async with MayBeGivenUp(hands, branch, key):
+        async with MayBeGivenUp(driver, branch, key):
             if record is None:
                 output, error, began = None, None, time.monotonic()
                 with reader.back_if_given_up():
                     try:
-                        await hands.wait(run, reader.next_page(), awaits=reader.workflow_id)
+                        await driver.wait(run, reader.next_page(), awaits=reader.workflow_id)
                         output = json.dumps(asdict(reader.progress()))
                     except DbosflowError as failure:
                         error = dump_error(failure)
                     elapsed = time.monotonic() - began
-                    await hands.commit(run, Record(key, "read", output=output, error=error, elapsed=elapsed))
+                    await driver.commit(run, Record(key, "read", output=output, error=error, elapsed=elapsed))
             else:
                 error = record.error
                 if error is None:  # before its turn: afterwards the branch would come later than it did live
-                    await _repeat(hands, run, reader, record)
-                await hands.recall(run, key)
+                    await _repeat(driver, run, reader, record)
+                await driver.recall(run, key)
         if error is not None:
             found = load_error(error)
             raise found.exception or StreamError(reader.workflow_id, reader.key, found.message)
 
 
-async def _repeat(hands: Hands, run: Run, reader: Reader, record: Recorded) -> None:
+async def _repeat(driver: Driver, run: Run, reader: Reader, record: Recorded) -> None:
     try:
-        await hands.wait(run, reader.repeat(_progress(record.output or "{}")))
+        await driver.wait(run, reader.repeat(_progress(record.output or "{}")))
     except SerializationError as unfit:
         asked = (
             f"reads stream {reader.key!r} of workflow {reader.workflow_id!r} at key {record.key!r} with another type"

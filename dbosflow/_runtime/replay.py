@@ -1,7 +1,8 @@
 """A replay in memory: today's code against a recorded history. It writes nothing, and runs no step's body.
 
-The runner, the branches and their turns are those of any run. Played are the journal, which keeps what it is handed and
-writes none of it, and the hands: an operation that is on record returns as ever, and one that is not halts its branch.
+The runner, the branches and their turns are those of any run. Two parts are replaced: the journal, which keeps what it
+is given and writes none of it, and the driver. An operation that is on record returns as ever; one that is not halts
+its branch.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.core import EngineCore
-    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.drivers import Driver
     from dbosflow._runtime.journal import Journal
     from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.run import Run
@@ -179,8 +180,8 @@ class _Played:
             has_ended=self._is_over,
             when_skipped=self._skipped,
             when_changed=lambda *_: None,  # all of them are compared
-            loop_hands=cast("Hands", _LoopHands(run.loop_hands, self)),
-            thread_hands=cast("Hands", _ThreadHands(run.thread_hands, self)),
+            loop_driver=cast("Driver", _LoopDriver(run.loop_driver, self)),
+            thread_driver=cast("Driver", _ThreadDriver(run.thread_driver, self)),
         )
 
     def submit(self, run: Run) -> None:
@@ -241,15 +242,15 @@ class _Played:
                     replayed.missing[key, producer] = left
 
 
-class _PlayedHands:
-    """Hands that do nothing anew."""
+class _PlayedDriver:
+    """A driver that does nothing anew."""
 
-    def __init__(self, hands: Hands, played: _Played) -> None:
-        self._hands = hands
+    def __init__(self, driver: Driver, played: _Played) -> None:
+        self._driver = driver
         self._played = played
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._hands, name)
+        return getattr(self._driver, name)
 
     async def halt(self) -> NoReturn:
         """Goes no further."""
@@ -257,11 +258,11 @@ class _PlayedHands:
 
     async def recall(self, run: Run, key: str) -> None:
         self._played.asked(key)
-        await self._hands.recall(run, key)
+        await self._driver.recall(run, key)
 
     async def give_up(self, run: Run, key: str) -> None:
         self._played.asked(key)
-        await self._hands.give_up(run, key)
+        await self._driver.give_up(run, key)
 
     async def record_given_up(self, run: Run, key: str) -> None:
         """Not written: what was given up is not on record, and its key is noted already."""
@@ -269,46 +270,46 @@ class _PlayedHands:
             self._played.unknown(key + GIVEN_UP)
             await self.halt()
 
-    async def commit(self, run: Run, record: Record) -> None:  # noqa: ARG002 (see Hands)
+    async def commit(self, run: Run, record: Record) -> None:  # noqa: ARG002 (see Driver)
         self._played.unknown(record.key)
         await self.halt()
 
     async def call(
         self,
         attempt: Attempt,
-        function: FunctionDef,  # noqa: ARG002 (see Hands)
+        function: FunctionDef,  # noqa: ARG002 (see Driver)
         args: tuple[Any, ...],  # noqa: ARG002
         kwargs: Mapping[str, Any],  # noqa: ARG002
     ) -> Any:
         self._played.unknown(attempt.key)
         await self.halt()
 
-    async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:  # noqa: ARG002 (see Hands)
+    async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:  # noqa: ARG002 (see Driver)
         self._played.unknown(f"the result of workflow {workflow_id!r}")
         await self.halt()
 
-    async def pause(self, run: Run, seconds: float) -> None:  # noqa: ARG002 (see Hands)
+    async def pause(self, run: Run, seconds: float) -> None:  # noqa: ARG002 (see Driver)
         if seconds > 0:  # it still sleeps: there the records end
             self._played.halted.set()
             await self.halt()
 
-    async def hold(self, run: Run) -> None:  # noqa: ARG002 (see Hands)
+    async def hold(self, run: Run) -> None:  # noqa: ARG002 (see Driver)
         await self.halt()
 
-    async def room(self, run: Run) -> bool:  # noqa: ARG002 (see Hands)
+    async def room(self, run: Run) -> bool:  # noqa: ARG002 (see Driver)
         return True
 
     async def durable(self, run: Run) -> None:
         """What it has written is, or never will be."""
 
 
-class _LoopHands(_PlayedHands):
+class _LoopDriver(_PlayedDriver):
     async def halt(self) -> NoReturn:
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 
 
-class _ThreadHands(_PlayedHands):
+class _ThreadDriver(_PlayedDriver):
     async def halt(self) -> NoReturn:
         self._played.halted.set()
         msg = "the records end here"

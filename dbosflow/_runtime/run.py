@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from concurrent.futures import Future
 
+    from dbosflow._runtime.drivers import Driver
     from dbosflow._runtime.engine_port import EnginePort
     from dbosflow._runtime.entries import Ending, Entry, Waiter
     from dbosflow._runtime.environment import RunEnvironment
-    from dbosflow._runtime.hands import Hands
     from dbosflow._runtime.scope import Attempt
     from dbosflow._store.step import History, Recorded
     from dbosflow.config import Settings
@@ -126,14 +126,14 @@ class Run:
         return self.environment.settings
 
     @property
-    def loop_hands(self) -> Hands:
+    def loop_driver(self) -> Driver:
         """How its code on the loop waits."""
-        return self.environment.loop_hands
+        return self.environment.loop_driver
 
     @property
-    def thread_hands(self) -> Hands:
+    def thread_driver(self) -> Driver:
         """How its code on a thread waits."""
-        return self.environment.thread_hands
+        return self.environment.thread_driver
 
     @property
     def engine(self) -> EnginePort:

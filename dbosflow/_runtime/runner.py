@@ -19,9 +19,9 @@ import psycopg
 from dbosflow._runtime.bodies import Bodies
 from dbosflow._runtime.branch import RunStopped
 from dbosflow._runtime.changed_values import ChangedValues
+from dbosflow._runtime.drivers import LoopDriver, ThreadDriver
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.environment import RunEnvironment
-from dbosflow._runtime.hands import LoopHands, ThreadHands
 from dbosflow._runtime.histories import Histories
 from dbosflow._runtime.run import Run
 from dbosflow._runtime.thread_pool import ThreadPool
@@ -116,8 +116,8 @@ class Runner:
             self._lane,
             self._settings,
             journal.submit,
-            LoopHands(self._step_threads),
-            ThreadHands(self._loop, self._workflow_threads),
+            LoopDriver(self._step_threads),
+            ThreadDriver(self._loop, self._workflow_threads),
             self._engine,
             self._running_code,
             when_room_is_short,

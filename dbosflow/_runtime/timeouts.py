@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dbosflow._runtime.branch import Branch
-    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.drivers import Driver
     from dbosflow._runtime.run import Run
     from dbosflow._store.step import Recorded
 
 
-async def begin(hands: Hands, branch: Branch, seconds: float, expire: Callable[[], None]) -> Deadline:
+async def begin(driver: Driver, branch: Branch, seconds: float, expire: Callable[[], None]) -> Deadline:
     """Begins one, which calls ``expire`` on the loop in the turn of its expiry. A replay has what is left of it.
 
     The caller goes on at once, live and on replay: what has no turn must not wait. So where others' turns are still to
@@ -40,7 +40,7 @@ async def begin(hands: Hands, branch: Branch, seconds: float, expire: Callable[[
     run = branch.run
     with Operation(branch, "timeout", "timeout") as key:
         if run.draining is not None:
-            await hands.hold(run)
+            await driver.hold(run)
         run.with_turns()  # who is faster is an order of outcomes, also in a run with one branch
         ahead = run.next_of(branch.path)
         record = recorded(branch, key, "timeout") if ahead in (None, key) or run.recorded(key) is not None else None

@@ -21,7 +21,7 @@ from dbosflow.types import FrameKind
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
-    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.drivers import Driver
     from dbosflow._runtime.scope import Scope
 
 _BREATH = 64
@@ -77,7 +77,7 @@ async def write_on_loop(scope: Scope, key: str, text: str, what: str) -> None:
             await _breathe(scope, what)
     elif isinstance(scope, Attempt):
         run, producer = scope.run, scope.producer(key)
-        if run.streams.needs_room(key, producer) and not await run.loop_hands.room(run):
+        if run.streams.needs_room(key, producer) and not await run.loop_driver.room(run):
             run.streams.refuse_for_room(key, producer)
         run.streams.write(key, text, producer)
 
@@ -93,7 +93,7 @@ async def write_on_thread(scope: Scope, key: str, text: str, what: str) -> None:
         producer = scope.producer
     else:
         producer = scope.producer(key)
-    if run.streams.needs_room(key, producer) and not await run.thread_hands.room(run):
+    if run.streams.needs_room(key, producer) and not await run.thread_driver.room(run):
         run.streams.refuse_for_room(key, producer)
     run.streams.write(key, text, producer)
 
@@ -120,7 +120,7 @@ async def _room_for(branch: Branch) -> bool:
     """Whether there is room for the branch's next value. Among branches it has waited for that when it breathed."""
     run = branch.run
     if run.conductor is None:
-        return await run.loop_hands.room(run)
+        return await run.loop_driver.room(run)
     had_room, branch.had_room = branch.had_room, True
     return had_room
 
@@ -140,18 +140,18 @@ async def _breathe(branch: Branch, what: str) -> None:
         run.stirs()
 
 
-async def flush(hands: Hands, scope: Scope) -> None:
+async def flush(driver: Driver, scope: Scope) -> None:
     """Waits until all that the run has buffered is durable.
 
     Among branches that is an outcome like any other: it is recorded, so that a replay goes on from it in the same turn.
     """
     if isinstance(scope, Attempt):
-        await hands.durable(scope.run)
+        await driver.durable(scope.run)
     elif isinstance(scope, Branch):
-        await _when_durable(hands, scope, "flush")
+        await _when_durable(driver, scope, "flush")
 
 
-async def emitted(hands: Hands, scope: Scope, key: str) -> list[str]:
+async def emitted(driver: Driver, scope: Scope, key: str) -> list[str]:
     """The values that the scope has in the stream, as JSON: with ``resume``, also those of earlier attempts.
 
     No more of them than the scope has written by now: in a replay more of them may be durable.
@@ -167,13 +167,13 @@ async def emitted(hands: Hands, scope: Scope, key: str) -> list[str]:
         return [text for page in pages for text in items_of(page)][:count]
 
     if isinstance(scope, Branch):
-        return await _when_durable(hands, scope, "emitted", look)
-    await hands.durable(run)
-    return await hands.wait(run, look())
+        return await _when_durable(driver, scope, "emitted", look)
+    await driver.durable(run)
+    return await driver.wait(run, look())
 
 
 async def _when_durable(
-    hands: Hands, branch: Branch, name: str, look: Callable[[], Coroutine[Any, Any, list[str]]] | None = None
+    driver: Driver, branch: Branch, name: str, look: Callable[[], Coroutine[Any, Any, list[str]]] | None = None
 ) -> list[str]:
     """What there is to see when all is durable that the run has buffered."""
     run = branch.run
@@ -182,16 +182,16 @@ async def _when_durable(
         # Whether the run had turns by then may be timing: a library makes a task now and then, before the first branch.
         ahead = run.next_of(branch.path)
         if ahead != key and (run.conductor is None or ahead is not None):
-            await hands.durable(run)
-            return found if look is None else await hands.wait(run, look())
+            await driver.durable(run)
+            return found if look is None else await driver.wait(run, look())
         record = recorded(branch, key, name)
-        async with MayBeGivenUp(hands, branch, key):
+        async with MayBeGivenUp(driver, branch, key):
             if look is not None:
                 if record is None:
-                    await hands.durable(run)
-                found = await hands.wait(run, look())  # before its turn: afterwards it would come later
+                    await driver.durable(run)
+                found = await driver.wait(run, look())  # before its turn: afterwards it would come later
             if record is None:
-                await hands.commit(run, Record(key, name))
+                await driver.commit(run, Record(key, name))
             else:
-                await hands.recall(run, key)
+                await driver.recall(run, key)
             return found

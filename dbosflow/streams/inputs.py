@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast, overload
 
-from dbosflow._runtime.hands import drive
+from dbosflow._runtime.drivers import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.reading import next_page
 from dbosflow._runtime.scope import branch_around
@@ -59,7 +59,7 @@ def read_input(
     refuse_on_loop("read_input_async(...)")
     scope = branch_around("read_input", "read_stream")
     reader = scope.run.engine.reader(reading_of_input(scope, stream, type, options))
-    return StreamReader(reader, lambda: drive(next_page(scope.run.thread_hands, scope, reader)))
+    return StreamReader(reader, lambda: drive(next_page(scope.run.thread_driver, scope, reader)))
 
 
 @overload
@@ -92,7 +92,7 @@ def read_input_async(
     """
     scope = branch_around("read_input_async", "read_stream_async")
     reader = scope.run.engine.reader(reading_of_input(scope, stream, type, options))
-    return StreamChannel(reader, lambda: next_page(scope.run.loop_hands, scope, reader))
+    return StreamChannel(reader, lambda: next_page(scope.run.loop_driver, scope, reader))
 
 
 def reading_of_input(branch: Branch, stream: str | Stream[Any, Any], type_: Any, options: InputOptions) -> Reading:

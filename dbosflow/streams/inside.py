@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, Unpack, overload
 
-from dbosflow._runtime.hands import drive
+from dbosflow._runtime.drivers import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.reading import next_page
 from dbosflow._runtime.scope import branch_around
@@ -34,7 +34,7 @@ def read_stream(
     refuse_on_loop("read_stream_async(...)")
     scope = branch_around("read_stream", "read_stream")
     reader = scope.run.engine.reader(reading(workflow_id, key, type, options))
-    return StreamReader(reader, lambda: drive(next_page(scope.run.thread_hands, scope, reader)), on_rollback)
+    return StreamReader(reader, lambda: drive(next_page(scope.run.thread_driver, scope, reader)), on_rollback)
 
 
 @overload
@@ -53,4 +53,4 @@ def read_stream_async(
     """Inside an async workflow: a channel of another workflow's stream. A replay reads the same pages."""
     scope = branch_around("read_stream_async", "read_stream_async")
     reader = scope.run.engine.reader(reading(workflow_id, key, type, options))
-    return StreamChannel(reader, lambda: next_page(scope.run.loop_hands, scope, reader))
+    return StreamChannel(reader, lambda: next_page(scope.run.loop_driver, scope, reader))

@@ -6,7 +6,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, get_args, overload
 
 from dbosflow._runtime import loops
-from dbosflow._runtime.hands import drive
+from dbosflow._runtime.drivers import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.loops import OnError
 from dbosflow._runtime.recorded_values import load
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dbosflow._runtime.branch import Branch
-    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.drivers import Driver
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -68,7 +68,7 @@ def for_each(source: Any, function: Callable[[Any], Any], **options: Unpack[Loop
     """
     refuse_on_loop("await for_each_async(...)")
     scope = branch_around("for_each", "read_stream")
-    return drive(_for_each(scope.run.thread_hands, scope, source, function, options))
+    return drive(_for_each(scope.run.thread_driver, scope, source, function, options))
 
 
 @overload
@@ -99,17 +99,17 @@ async def for_each_async(source: Any, function: Callable[[Any], Any], **options:
         Exception: the handler's, where ``on_error`` is ``"raise"``.
     """
     scope = branch_around("for_each_async", "read_stream_async")
-    return await _for_each(scope.run.loop_hands, scope, source, function, options)
+    return await _for_each(scope.run.loop_driver, scope, source, function, options)
 
 
 async def _for_each(
-    hands: Hands, branch: Branch, source: Any, function: Callable[[Any], Any], options: LoopOptions
+    driver: Driver, branch: Branch, source: Any, function: Callable[[Any], Any], options: LoopOptions
 ) -> Processed[Any]:
     handler = _handler(function)
     settings = _settings(options, handler)
     reader = reader_of(source)
     reading = reading_of_input(branch, source, None, {}) if reader is None else reader.for_loop
-    key, sums, error = await loops.for_each(hands, branch, reading, handler, settings)
+    key, sums, error = await loops.for_each(driver, branch, reading, handler, settings)
     if reader is not None:
         reader.go_on_at(sums["next"])
     if error is not None:
@@ -117,7 +117,7 @@ async def _for_each(
     texts: list[str] = []
     if options.get("collect", False):
         run = branch.run
-        texts = await hands.wait(run, run.engine.patient_repository.collected(run.workflow_id, key))
+        texts = await driver.wait(run, run.engine.patient_repository.collected(run.workflow_id, key))
     results = [load(branch.run, handler.result, text, f"key {key!r}") for text in texts]
     return Processed(sums["count"], sums["failed"], sums["last"], results)
 

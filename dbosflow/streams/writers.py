@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dbosflow import serde
 from dbosflow._runtime import writing
-from dbosflow._runtime.hands import drive
+from dbosflow._runtime.drivers import drive
 from dbosflow._runtime.host import refuse_on_loop
 from dbosflow._runtime.recorded_values import load
 from dbosflow._runtime.scope import Attempt, PlainCall
@@ -135,12 +135,12 @@ class StreamWriter(Generic[C, F]):
         """Waits until what was written is durable. Its awaitable twin is :meth:`flush_async`."""
         refuse_on_loop("await writer.flush_async()")
         if not isinstance(self._scope, PlainCall):
-            drive(writing.flush(self._scope.run.thread_hands, self._scope))
+            drive(writing.flush(self._scope.run.thread_driver, self._scope))
 
     async def flush_async(self) -> None:
         """Waits until what was written is durable."""
         if not isinstance(self._scope, PlainCall):
-            await writing.flush(self._scope.run.loop_hands, self._scope)
+            await writing.flush(self._scope.run.loop_driver, self._scope)
 
     def emitted(self) -> list[C]:
         """What stands in the stream from this writer, also from earlier attempts with ``on_retry="resume"``.
@@ -150,7 +150,7 @@ class StreamWriter(Generic[C, F]):
         refuse_on_loop("await writer.emitted_async()")
         if isinstance(self._scope, PlainCall):
             return []
-        return self._loaded(drive(writing.emitted(self._scope.run.thread_hands, self._scope, self._key)))
+        return self._loaded(drive(writing.emitted(self._scope.run.thread_driver, self._scope, self._key)))
 
     async def emitted_async(self) -> list[C]:
         """What stands in the stream from this writer: with ``on_retry="resume"``, also from earlier attempts.
@@ -160,7 +160,7 @@ class StreamWriter(Generic[C, F]):
         """
         if isinstance(self._scope, PlainCall):
             return []
-        return self._loaded(await writing.emitted(self._scope.run.loop_hands, self._scope, self._key))
+        return self._loaded(await writing.emitted(self._scope.run.loop_driver, self._scope, self._key))
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

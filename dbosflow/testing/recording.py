@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dbosflow._runtime.hands import Hands
+    from dbosflow._runtime.drivers import Driver
     from dbosflow._runtime.run import Run
     from dbosflow._runtime.scope import Attempt
     from dbosflow.definitions import FunctionDef
@@ -34,32 +34,32 @@ class Recorder(Protocol):
         run.environment = replace(
             run.environment,
             when_skipped=self.skipped,
-            loop_hands=cast("Hands", _RecordingHands(run.loop_hands, self)),
-            thread_hands=cast("Hands", _RecordingHands(run.thread_hands, self)),
+            loop_driver=cast("Driver", _RecordingHands(run.loop_driver, self)),
+            thread_driver=cast("Driver", _RecordingHands(run.thread_driver, self)),
         )
 
 
 class _RecordingHands:
     """Hands that report to a recorder what they do."""
 
-    def __init__(self, hands: Hands, recorder: Recorder) -> None:
-        self._hands = hands
+    def __init__(self, driver: Driver, recorder: Recorder) -> None:
+        self._driver = driver
         self._recorder = recorder
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._hands, name)
+        return getattr(self._driver, name)
 
     async def recall(self, run: Run, key: str) -> None:
         self._recorder.recalled(run, key)
-        await self._hands.recall(run, key)
+        await self._driver.recall(run, key)
 
     async def give_up(self, run: Run, key: str) -> None:
         self._recorder.recalled(run, key)
-        await self._hands.give_up(run, key)
+        await self._driver.give_up(run, key)
 
     async def call(
         self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         self._recorder.called(attempt.run, attempt.key, args, kwargs)
-        returned = await self._hands.call(attempt, function, args, kwargs)
+        returned = await self._driver.call(attempt, function, args, kwargs)
         return self._recorder.returned(attempt.run, attempt.key, function, returned)

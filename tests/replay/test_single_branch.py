@@ -11,8 +11,8 @@ from uuid import uuid4
 import pytest
 
 from dbosflow._runtime.branch import Strand
+from dbosflow._runtime.drivers import LoopDriver, ThreadDriver
 from dbosflow._runtime.environment import RunEnvironment
-from dbosflow._runtime.hands import LoopHands, ThreadHands
 from dbosflow._runtime.run import Run
 from dbosflow._runtime.scope import Entered
 from dbosflow._runtime.thread_pool import ThreadPool
@@ -89,9 +89,9 @@ def _run(commits: Any) -> Run:
 
     lane: Any = SimpleNamespace(id=uuid4(), in_time=True)
     nothing: Any = None
-    hands = LoopHands(nothing), ThreadHands(asyncio.get_running_loop(), ThreadPool(1, "test"))
+    drivers = LoopDriver(nothing), ThreadDriver(asyncio.get_running_loop(), ThreadPool(1, "test"))
     return Run(
-        RunEnvironment(lane, Settings(), submit, *hands, engine=nothing, running_code=RunningCode()),
+        RunEnvironment(lane, Settings(), submit, *drivers, engine=nothing, running_code=RunningCode()),
         workflow_id="w",
         definition=WorkflowDef(loop_of_steps, "program"),
         input_text="{}",

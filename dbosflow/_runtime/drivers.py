@@ -1,7 +1,7 @@
-"""The two colours of running code: on the event loop, or on a sync workflow's own thread.
+"""Drivers run the operations of a workflow: on the event loop, or on the thread of a sync workflow.
 
-An operation is written once, as a coroutine over :class:`Hands`. On the loop its waits are awaits. On a thread every
-wait blocks inside and the coroutine never suspends, so :func:`drive` runs it to its end with a single ``send``.
+An operation is written once, as a coroutine that waits by a :class:`Driver`. That of the loop awaits. That of a thread
+blocks, so the coroutine never suspends, and :func:`drive` runs it to its end with a single ``send``.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ def carried(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         raise RuntimeError(msg) from error
 
 
-class Hands(Protocol):
-    """How running code of one colour waits, and how it calls a function of the user's."""
+class Driver(Protocol):
+    """How an operation waits, and how it calls a function of the user's, in sync or in async code."""
 
     async def commit(self, run: Run, record: Record) -> None:
         """Buffers a record and waits until it is durable and its turn has come."""
@@ -94,7 +94,7 @@ class Hands(Protocol):
         """Waits until all that the run has buffered is durable."""
 
 
-class LoopHands:
+class LoopDriver:
     """Code on the engine's event loop."""
 
     def __init__(self, step_threads: Executor) -> None:
@@ -159,7 +159,7 @@ class LoopHands:
     async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
         """Waits for work of the engine's, here."""
         if not self._is_here:
-            return await asyncio.to_thread(drive, run.thread_hands.wait(run, work))
+            return await asyncio.to_thread(drive, run.thread_driver.wait(run, work))
         if awaits is None:
             return await work
         run.waits += 1
@@ -192,7 +192,7 @@ class LoopHands:
     async def room(self, run: Run) -> bool:
         """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
         if not self._is_here:
-            return await asyncio.to_thread(drive, run.thread_hands.room(run))
+            return await asyncio.to_thread(drive, run.thread_driver.room(run))
         room = asyncio.Event()
         run.when_room(room.set)
         try:
@@ -205,14 +205,14 @@ class LoopHands:
     async def durable(self, run: Run) -> None:
         """Waits until all that the run has buffered is durable."""
         if not self._is_here:
-            await asyncio.to_thread(drive, run.thread_hands.durable(run))
+            await asyncio.to_thread(drive, run.thread_driver.durable(run))
             return
         durable = asyncio.get_running_loop().create_future()
         run.mark(durable)
         await durable
 
 
-class ThreadHands:
+class ThreadDriver:
     """Code on the thread of a sync workflow. Its steps run on that thread, too; while it waits for others, they run."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: ThreadPool) -> None:
