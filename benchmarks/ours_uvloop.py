@@ -1,4 +1,4 @@
-"""dbosflow on uvloop, measured in turn with what :mod:`benchmarks.ours` is on asyncio's own loop.
+"""dbosflow on uvloop, measured in turn with what ``benchmarks.ours`` is on asyncio's own loop.
 
 Its readers, clients and workers in other processes are on uvloop too.
 """

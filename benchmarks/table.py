@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CONTENDERS = ("ours", "peer", "limit", "absurd", "tasks", "ours_uvloop")
-"""In the order of the tables' columns; each is a module that :mod:`benchmarks.measure` imports."""
+"""In the order of the tables' columns; each is a module that ``benchmarks.measure`` imports."""
 
 MAIN = ("ours", "peer", "limit")
 """Those of the main table, which has the targets."""

@@ -1,14 +1,14 @@
 """dbosflow: durable workflows and durable streams for Python, on nothing but Postgres.
 
-::
-
-    floor 6  cli testing                                      edges: nobody imports them
-    floor 5  engine                                           the composition root and facade
-    floor 4  workflows steps streams timers handles context   what authors call
-    floor 3  _runtime                                         all the asyncio
-    floor 2  _store _embedded                                 all the SQL; a server for whoever has none
-    floor 1  config serde definitions                         settings; JSON by annotations; what decorators know
-    floor 0  errors types                                     words
+```text
+floor 6  cli testing                                      edges: nobody imports them
+floor 5  engine                                           the composition root and facade
+floor 4  workflows steps streams timers handles context   what authors call
+floor 3  _runtime                                         all the asyncio
+floor 2  _store _embedded                                 all the SQL; a server for whoever has none
+floor 1  config serde definitions                         settings; JSON by annotations; what decorators know
+floor 0  errors types                                     words
+```
 """
 
 from dbosflow.config import VERSION as __version__  # noqa: N811 (the name that tools look for)

@@ -2,14 +2,16 @@
 
 Our statements mean what they mean under these settings only: times are read as ISO, floats with all their digits, texts
 as UTF-8; a commit is flushed; nothing but the engine ends a statement or a session; names are those of ``pg_catalog``.
-They get there in one of three ways (``_store.connect`` takes them)::
+They get there in one of three ways (``_store.connect`` takes them):
 
-    by the startup packet   `options`, behind those of the URL or of PGOPTIONS: these hold for all that is not decided
-                            here. It costs no round trip
-    by one statement        where the way to the server takes no options, and the session is ours all the same; and
-                            for what PGDATESTYLE or PGTZ have overridden
-    by the role             behind a pooler in transaction mode, where nothing that is set stays ours: what is in force
-                            is read when an engine opens, and what is wrong is refused
+```text
+by the startup packet   `options`, behind those of the URL or of PGOPTIONS: these hold for all that is not decided
+                        here. It costs no round trip
+by one statement        where the way to the server takes no options, and the session is ours all the same; and
+                        for what PGDATESTYLE or PGTZ have overridden
+by the role             behind a pooler in transaction mode, where nothing that is set stays ours: what is in force
+                        is read when an engine opens, and what is wrong is refused
+```
 """
 
 from __future__ import annotations

@@ -187,7 +187,7 @@ def _is_equal(sent: Any, back: Any) -> bool:
 
 
 def _is_generated(equality: Any) -> bool:
-    """Whether :mod:`dataclasses` has made it."""
+    """Whether ``dataclasses`` has made it."""
     return getattr(getattr(equality, "__code__", None), "co_filename", "") == "<string>"
 
 

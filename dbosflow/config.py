@@ -58,7 +58,7 @@ class Settings:
     """Sync workflows that run at a time in this process; those that wait do not count."""
     waiting_threads: int = 2048
     """Sync workflows that wait at a time in this process: each keeps a thread. Beyond it a wait for another workflow
-    raises :class:`~dbosflow.errors.ThreadLimitError`, and a sleep counts as running."""
+    raises ``ThreadLimitError``, and a sleep counts as running."""
     step_threads: int = 32
     """Sync steps of async workflows that run at a time in this process."""
     batch_bytes: int = 4 * 1024 * 1024
@@ -119,7 +119,7 @@ _COUNTS = {
 
 
 def check_identifier(what: str, value: object, *, longest: int = MAX_IDENTIFIER) -> str:
-    """``value`` if it can name a ``what``; else a :class:`ConfigurationError` that says what can."""
+    """``value`` if it can name a ``what``; else a ``ConfigurationError`` that says what can."""
     if not isinstance(value, str) or not value or _size(value) > longest or "\0" in value:
         msg = f"{what} {_shown(value)} must be a text of 1 to {longest} bytes in UTF-8, without NUL or lone surrogates"
         raise ConfigurationError(msg)
@@ -127,7 +127,7 @@ def check_identifier(what: str, value: object, *, longest: int = MAX_IDENTIFIER)
 
 
 def check_schema(name: object) -> str:
-    """``name`` if it can be a schema's, and part of a channel's; else a :class:`ConfigurationError` says why not."""
+    """``name`` if it can be a schema's, and part of a channel's; else a ``ConfigurationError`` says why not."""
     check_identifier("schema", name, longest=LONGEST_SCHEMA)
     assert isinstance(name, str)
     if not name.isprintable() or name.startswith("pg_"):
@@ -137,7 +137,7 @@ def check_schema(name: object) -> str:
 
 
 def check_whole(what: str, value: object, least: int, most: int, *, or_none: bool = False, or_else: str = "") -> int:
-    """``value`` if it is a whole number in this range; else a :class:`ConfigurationError` that says so.
+    """``value`` if it is a whole number in this range; else a ``ConfigurationError`` that says so.
 
     ``or_else`` says what else there may be.
     """
@@ -149,7 +149,7 @@ def check_whole(what: str, value: object, least: int, most: int, *, or_none: boo
 
 
 def check_seconds(what: str, value: object, *, above_zero: bool = False, or_none: bool = False) -> float:
-    """``value`` if it is a duration that timers and the database take; else a :class:`ConfigurationError`."""
+    """``value`` if it is a duration that timers and the database take; else a ``ConfigurationError``."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= LONGEST_DURATION or (above_zero and not value):  # type: ignore[operator]  # a number
         bounds = f"{'above 0' if above_zero else 'of 0 or more'}, up to {LONGEST_DURATION:.0f} (a hundred years)"

@@ -1,4 +1,4 @@
-"""What code can know of where it runs: :func:`current`, and a logger that says it too."""
+"""What code can know of where it runs: ``current``, and a logger that says it too."""
 
 from __future__ import annotations
 
@@ -52,11 +52,13 @@ def branch(name: str) -> Iterator[None]:
     """Names what the calling task does durably in the block, and the tasks that it makes there.
 
     The records of the block stand under ``name``, whoever made the task and whatever it is called: for libraries that
-    start tasks without naming them, where an upgrade would name them, and so the records, otherwise::
+    start tasks without naming them, where an upgrade would name them, and so the records, otherwise:
 
-        async def charge(call_id: str, amount: int) -> str:  # run by an agent's framework, several at a time
-            with branch(f"charge:{call_id}"):
-                return await payments.charge(amount)
+    ```python
+    async def charge(call_id: str, amount: int) -> str:  # run by an agent's framework, several at a time
+        with branch(f"charge:{call_id}"):
+            return await payments.charge(amount)
+    ```
 
     The name has to be one that a replay gives again: an id that is on record, say, and no counter of the process. In a
     step, and outside of workflows, it changes nothing.

@@ -261,7 +261,7 @@ class WorkflowDef(FunctionDef):
 
 
 class Registry:
-    """The workflows that this process knows, by name. The decorators fill the one that :data:`registry` is."""
+    """The workflows that this process knows, by name. The decorators fill the one that ``registry`` is."""
 
     def __init__(self) -> None:
         self._workflows: dict[str, WorkflowDef] = {}

@@ -47,7 +47,7 @@ class Engine(Lifecycle):
         url: a ``postgresql://`` URL or a libpq connection string.
         executes: whether workflows run in this process; ``False`` makes a client, whose starts are enqueued.
         data_dir: where an embedded server keeps its data.
-        settings: see :class:`~dbosflow.config.Settings`: ``lease=10.0``, ``schema="dbosflow"`` and the like.
+        settings: see ``Settings``: ``lease=10.0``, ``schema="dbosflow"`` and the like.
     """
 
     # -- workflows ---------------------------------------------------------------------------------------------------
@@ -59,7 +59,7 @@ class Engine(Lifecycle):
     def start(self, target: Any, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
         """Starts a workflow; returns a handle when the start is durable, and does not wait for its end.
 
-        The workflow id is the idempotency key. See :meth:`start_async`, its awaitable twin, for where it runs, and for
+        The workflow id is the idempotency key. See ``start_async``, its awaitable twin, for where it runs, and for
         what this raises.
         """
         if self._runs_caller:
@@ -96,7 +96,7 @@ class Engine(Lifecycle):
     def run(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Starts a workflow, waits for its end, and gives its result, or raises its error.
 
-        :meth:`start` and the handle's ``result`` in one. Its awaitable twin is :meth:`run_async`.
+        ``start`` and the handle's ``result`` in one. Its awaitable twin is ``run_async``.
         """
         if self._runs_caller:
             return spec_of(target).start(*args, **kwargs).result()
@@ -133,7 +133,7 @@ class Engine(Lifecycle):
     ) -> list[WorkflowInfo]:
         """The workflows that fit all that is asked for, newest first: ``list_workflows(status="failed", limit=20)``.
 
-        See :meth:`list_workflows_async`, its awaitable twin.
+        See ``list_workflows_async``, its awaitable twin.
         """
         found = self._core.repository.workflows
         return self._host.call("list_workflows_async", found, chosen(which, status, name, queue, limit))
@@ -150,7 +150,7 @@ class Engine(Lifecycle):
         """The workflows that fit all that is asked for, newest first.
 
         Args:
-            which: all of it in one :class:`~dbosflow.WorkflowFilter`, instead of the words that follow.
+            which: all of it in one ``WorkflowFilter``, instead of the words that follow.
             status: where they stand.
             name: of their function: qualified, or as ``@workflow(name=...)`` says.
             queue: in which they wait, or were.
@@ -162,7 +162,7 @@ class Engine(Lifecycle):
     def resume(self, workflow_id: str) -> Resumption:
         """Lets a workflow go on that is parked as ``blocked``; says what came of that.
 
-        See :meth:`resume_async`, its awaitable twin.
+        See ``resume_async``, its awaitable twin.
         """
         return self._host.call("resume_async", self._core.resume, check_identifier("workflow id", workflow_id))
 
@@ -179,7 +179,7 @@ class Engine(Lifecycle):
         return await self._host.bridge(self._core.resume(check_identifier("workflow id", workflow_id)))
 
     def list_steps(self, workflow_id: str) -> list[StepInfo]:
-        """A workflow's records, in the order they were made. Its awaitable twin is :meth:`list_steps_async`."""
+        """A workflow's records, in the order they were made. Its awaitable twin is ``list_steps_async``."""
         check_identifier("workflow id", workflow_id)
         return self._host.call("list_steps_async", self._core.repository.steps, workflow_id)
 
@@ -225,10 +225,10 @@ class Engine(Lifecycle):
             key: the stream's name within the workflow.
             type: what the values are; plain JSON by default.
             on_rollback: what to do when values that were handed out are rolled back, because the attempt of the step
-                that wrote them failed: ``"raise"`` :class:`~dbosflow.errors.StreamRolledBackError`, ``"ignore"`` it,
-                or call a function with the :class:`~dbosflow.types.Rollback`.
+                that wrote them failed: ``"raise"`` ``StreamRolledBackError``, ``"ignore"`` it,
+                or call a function with the ``Rollback``.
             options: ``start``, ``until``, ``view``, ``timeout`` and ``wait_for``, as
-                :class:`~dbosflow.streams.ReadOptions` explains them.
+                ``ReadOptions`` explains them.
         """
         refuse_on_loop("read_stream_async")
         return self._reader(reading(workflow_id, key, type, options), on_rollback, "read_stream_async")
@@ -247,7 +247,7 @@ class Engine(Lifecycle):
         type: Any = None,  # noqa: A002 (the word of the public interface)
         **options: Unpack[ReadOptions],
     ) -> StreamChannel[Any]:
-        """A channel of :class:`~dbosflow.StreamValue`, the last one ``closed``. See :meth:`read_stream`."""
+        """A channel of ``StreamValue``, the last one ``closed``. See ``read_stream``."""
         return self._channel(reading(workflow_id, key, type, options))
 
     def read(
@@ -258,12 +258,12 @@ class Engine(Lifecycle):
         on_rollback: OnRollback = "raise",
         **options: Unpack[ReadOptions],
     ) -> StreamReader[V]:
-        """:meth:`read_stream` of a declared stream: its values are typed, and so is the final payload."""
+        """``read_stream`` of a declared stream: its values are typed, and so is the final payload."""
         refuse_on_loop("read_async")
         return self._reader(stream.reading(workflow_id, options), on_rollback, "read_async")
 
     def read_async(self, stream: Stream[V, F], workflow_id: str, **options: Unpack[ReadOptions]) -> StreamChannel[V]:
-        """:meth:`read_stream_async` of a declared stream: its values are typed, and so is the final payload."""
+        """``read_stream_async`` of a declared stream: its values are typed, and so is the final payload."""
         return self._channel(stream.reading(workflow_id, options))
 
     def _reader(self, what: Reading, on_rollback: OnRollback, twin: str) -> StreamReader[Any]:
@@ -279,7 +279,7 @@ class Engine(Lifecycle):
     def prune(self, *, older_than: timedelta | float, batch: int = 100, dry_run: bool = False) -> int:
         """Removes the workflows that ended longer ago, with their records and streams; gives how many.
 
-        ``older_than`` is in seconds, or a ``timedelta``. See :meth:`prune_async`, its awaitable twin.
+        ``older_than`` is in seconds, or a ``timedelta``. See ``prune_async``, its awaitable twin.
         """
         return self._host.call("prune_async", self._core.repository.prune, *_age(older_than, batch), dry_run)
 
@@ -302,7 +302,7 @@ class Engine(Lifecycle):
     ) -> int:
         """Appends ``value`` to an input of a workflow, from outside; its offset. The value is durable then.
 
-        See :meth:`write_stream_async`, its awaitable twin, for the idempotency key, and for what this raises.
+        See ``write_stream_async``, its awaitable twin, for the idempotency key, and for what this raises.
         """
         return self._host.call("write_stream_async", self._write, workflow_id, stream, value, idempotency_key)
 
@@ -317,7 +317,7 @@ class Engine(Lifecycle):
         Args:
             workflow_id: the workflow that reads it.
             stream: a key that the workflow declares, ``@workflow(inputs=["chat"])``, or such a
-                :class:`~dbosflow.Stream`, whose type the value then has.
+                ``Stream``, whose type the value then has.
             value: JSON under its type.
             idempotency_key: the same key again in this input writes nothing, and gives the offset that its first value
                 has. For a writer that may crash, and begin again, between the write and the answer.
@@ -335,7 +335,7 @@ class Engine(Lifecycle):
     def close_stream(self, workflow_id: str, stream: str | Stream[Any, Any]) -> None:
         """Ends an input of a workflow, from outside, as complete: its reader in the workflow comes to an end.
 
-        See :meth:`close_stream_async`, its awaitable twin.
+        See ``close_stream_async``, its awaitable twin.
         """
         self._host.call("close_stream_async", self._close_input, workflow_id, stream)
 
@@ -356,7 +356,7 @@ class Engine(Lifecycle):
     def run_worker(self, *queues: str, concurrency: int = 50) -> None:
         """Runs the work of these queues (default: ``default``), each up to ``concurrency`` at once; blocks.
 
-        Until the engine closes. Its awaitable twin, :meth:`run_worker_async`, can be cancelled as well.
+        Until the engine closes. Its awaitable twin, ``run_worker_async``, can be cancelled as well.
         """
         self._host.call("run_worker_async", self._core.work, _queues(queues, concurrency))
 

@@ -1,44 +1,44 @@
 """Every error that dbosflow raises, each class one fact that a caller can act on.
 
-::
-
-    DbosflowError
-    ├── ConfigurationError          a setting is wrong or missing
-    ├── DefinitionError             a decorated function cannot be used the way it is written
-    ├── DatabaseUnavailableError    no connection within the time allowed
-    ├── SchemaError                 the database's schema and this code do not fit
-    ├── PermissionDeniedError       the database role may not do what was asked
-    ├── EngineClosedError           the engine is not open (any more)
-    ├── BlockingCallError           a blocking call on a running event loop; names its awaitable twin
-    ├── WrongColourError            a plain call of a sync function from async code, or the reverse
-    ├── NotInWorkflowError          the call needs a workflow around it
-    ├── InWorkflowError             the call belongs in a step, or outside of workflows
-    ├── BranchError                 durable work from something that is no branch of the workflow
-    ├── SerializationError          a value that JSON cannot carry under its declared type
-    ├── WorkflowError               what can be said of one workflow
-    │   ├── WorkflowNotFoundError
-    │   ├── WorkflowConflictError   the id belongs to another workflow function
-    │   ├── WorkflowFailedError     it failed, and its own exception cannot be rebuilt here
-    │   ├── WorkflowCancelledError
-    │   ├── WorkflowBlockedError    it is parked until somebody resumes it
-    │   ├── DeadlockError           it waits for itself, at once or through others
-    │   └── NonDeterminismError     its code and its records disagree
-    ├── StepFailedError             a step failed, and its own exception cannot be rebuilt here
-    ├── ThreadLimitError            as many sync workflows wait as may
-    ├── WaitTimeoutError            only the wait ended; what was waited for goes on
-    ├── LeaseLostError              this process no longer owns what it tried to write
-    └── StreamError
-        ├── StreamNotFoundError     nobody has written to a stream of this key
-        ├── StreamClosedError       a write after the close
-        ├── StreamValueTooLargeError    a value above the limit for one
-        ├── StreamFullError         the stream has had as many values, or bytes, as it may
-        ├── StreamBackPressureError     no room for a value in time: the database does not keep up
-        ├── StreamInputError        a write from outside to what is no input, or from inside to one
-        ├── StreamRolledBackError   values that were read are rolled back; reading can go on
-        ├── StreamTruncatedError    what was to be read is trimmed; names the first offset there is
-        ├── StreamTimeoutError      no news within the reader's timeout; reading can go on
-        ├── StreamFailedError       the stream ended with its workflow's error
-        └── StreamCancelledError    the stream ended with its workflow's cancellation
+```text
+DbosflowError
+├── ConfigurationError          a setting is wrong or missing
+├── DefinitionError             a decorated function cannot be used the way it is written
+├── DatabaseUnavailableError    no connection within the time allowed
+├── SchemaError                 the database's schema and this code do not fit
+├── PermissionDeniedError       the database role may not do what was asked
+├── EngineClosedError           the engine is not open (any more)
+├── BlockingCallError           a blocking call on a running event loop; names its awaitable twin
+├── WrongColourError            a plain call of a sync function from async code, or the reverse
+├── NotInWorkflowError          the call needs a workflow around it
+├── InWorkflowError             the call belongs in a step, or outside of workflows
+├── BranchError                 durable work from something that is no branch of the workflow
+├── SerializationError          a value that JSON cannot carry under its declared type
+├── WorkflowError               what can be said of one workflow
+│   ├── WorkflowNotFoundError
+│   ├── WorkflowConflictError   the id belongs to another workflow function
+│   ├── WorkflowFailedError     it failed, and its own exception cannot be rebuilt here
+│   ├── WorkflowCancelledError
+│   ├── WorkflowBlockedError    it is parked until somebody resumes it
+│   ├── DeadlockError           it waits for itself, at once or through others
+│   └── NonDeterminismError     its code and its records disagree
+├── StepFailedError             a step failed, and its own exception cannot be rebuilt here
+├── ThreadLimitError            as many sync workflows wait as may
+├── WaitTimeoutError            only the wait ended; what was waited for goes on
+├── LeaseLostError              this process no longer owns what it tried to write
+└── StreamError
+    ├── StreamNotFoundError     nobody has written to a stream of this key
+    ├── StreamClosedError       a write after the close
+    ├── StreamValueTooLargeError    a value above the limit for one
+    ├── StreamFullError         the stream has had as many values, or bytes, as it may
+    ├── StreamBackPressureError     no room for a value in time: the database does not keep up
+    ├── StreamInputError        a write from outside to what is no input, or from inside to one
+    ├── StreamRolledBackError   values that were read are rolled back; reading can go on
+    ├── StreamTruncatedError    what was to be read is trimmed; names the first offset there is
+    ├── StreamTimeoutError      no news within the reader's timeout; reading can go on
+    ├── StreamFailedError       the stream ended with its workflow's error
+    └── StreamCancelledError    the stream ended with its workflow's cancellation
+```
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class SerializationError(DbosflowError):
 
 
 class WorkflowError(DbosflowError):
-    """What can be said of one workflow; :attr:`workflow_id` tells which."""
+    """What can be said of one workflow; ``workflow_id`` tells which."""
 
     def __init__(self, workflow_id: str, message: str) -> None:
         super().__init__(workflow_id, message)
@@ -182,7 +182,7 @@ class LeaseLostError(DbosflowError):
 
 
 class StreamError(DbosflowError):
-    """What can be said of one stream; :attr:`workflow_id` and :attr:`key` tell which."""
+    """What can be said of one stream; ``workflow_id`` and ``key`` tell which."""
 
     def __init__(self, workflow_id: str, key: str, message: str) -> None:
         super().__init__(workflow_id, key, message)
@@ -224,7 +224,7 @@ class StreamInputError(StreamError):
 class StreamRolledBackError(StreamError):
     """A step's attempt failed: values of it that were read no longer count. The reader stays usable.
 
-    :attr:`rollback` says which offsets. Read with ``on_rollback=``, or with ``view="committed"``, which is never ahead
+    ``rollback`` says which offsets. Read with ``on_rollback=``, or with ``view="committed"``, which is never ahead
     of an attempt in flight.
     """
 
@@ -235,7 +235,7 @@ class StreamRolledBackError(StreamError):
 
 
 class StreamTruncatedError(StreamError):
-    """What was to be read is gone: the stream was trimmed. Reading can begin at :attr:`first_available`."""
+    """What was to be read is gone: the stream was trimmed. Reading can begin at ``first_available``."""
 
     def __init__(self, workflow_id: str, key: str, message: str, first_available: int) -> None:
         super().__init__(workflow_id, key, message)

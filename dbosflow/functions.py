@@ -76,7 +76,7 @@ def wraps_async(function: Function) -> bool:
 
 
 def mark_async(face: Any, function: Function) -> None:
-    """Has :mod:`inspect`, and so all who ask it, take the object ``face`` for the coroutine function ``function``."""
+    """Has ``inspect``, and so all who ask it, take the object ``face`` for the coroutine function ``function``."""
     if hasattr(inspect, "markcoroutinefunction"):
         inspect.markcoroutinefunction(face)
         return

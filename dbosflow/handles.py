@@ -44,30 +44,30 @@ class WorkflowHandle(Generic[T]):
         self.workflow_id = workflow_id
 
     def status(self) -> WorkflowStatus:
-        """Where the workflow stands; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id.
+        """Where the workflow stands; ``WorkflowNotFoundError`` if there is none of this id.
 
-        Its awaitable twin is :meth:`status_async`.
+        Its awaitable twin is ``status_async``.
         """
         return self._ask(_STATUS, lambda: self._core.repository.status(self.workflow_id))
 
     async def status_async(self) -> WorkflowStatus:
-        """Where the workflow stands; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id.
+        """Where the workflow stands; ``WorkflowNotFoundError`` if there is none of this id.
 
         In a workflow's body the answer is put on record.
         """
         return await self._ask_async(_STATUS, lambda: self._core.repository.status(self.workflow_id))
 
     def info(self) -> WorkflowInfo:
-        """The workflow's record; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id.
+        """The workflow's record; ``WorkflowNotFoundError`` if there is none of this id.
 
-        Its awaitable twin is :meth:`info_async`.
+        Its awaitable twin is ``info_async``.
         """
         return as_result(self._ask(_INFO, lambda: self._core.repository.info(self.workflow_id)), self._definition)
 
     async def info_async(self) -> WorkflowInfo:
-        """The workflow's record; :class:`~dbosflow.errors.WorkflowNotFoundError` if there is none of this id.
+        """The workflow's record; ``WorkflowNotFoundError`` if there is none of this id.
 
-        Its ``output`` and ``error`` are what :meth:`result_async` gives and raises. In a workflow's body the answer is
+        Its ``output`` and ``error`` are what ``result_async`` gives and raises. In a workflow's body the answer is
         put on record.
         """
         info = await self._ask_async(_INFO, lambda: self._core.repository.info(self.workflow_id))
@@ -76,7 +76,7 @@ class WorkflowHandle(Generic[T]):
     def result(self, timeout: float | None = None) -> T:
         """Waits for the workflow's end, up to ``timeout`` seconds, and gives its result, or raises its error.
 
-        See :meth:`result_async`, its awaitable twin, for what it raises.
+        See ``result_async``, its awaitable twin, for what it raises.
         """
         scope = current_scope()
         if isinstance(scope, Branch):
@@ -128,7 +128,7 @@ class WorkflowHandle(Generic[T]):
     def cancel(self, *, children: bool = True) -> Cancellation:
         """Asks for the workflow's cancellation, and its children's, unless told otherwise; says what came of that.
 
-        See :meth:`cancel_async`, its awaitable twin.
+        See ``cancel_async``, its awaitable twin.
         """
         return self._ask(_CANCEL, lambda: self._core.cancel(self.workflow_id, children))
 

@@ -101,7 +101,7 @@ class Codec(Generic[T]):
         return iter(loaded) if self._iterates else loaded  # type: ignore[call-overload]
 
     def round_trip(self, value: T) -> tuple[str, T]:
-        """The JSON of ``value``, and what a replay would make of it. As :meth:`dump`, it may refuse."""
+        """The JSON of ``value``, and what a replay would make of it. As ``dump``, it may refuse."""
         if type(value) in self._faithful:
             return self._dump_faithful(value), value
         text, loaded = self._carry(value)
@@ -313,7 +313,7 @@ def _advice(found: Difference) -> str:
 
 
 def object_type(name: str, members: Mapping[str, Any]) -> Any:
-    """The type of JSON objects with these members, each optional, for a :class:`Codec`."""
+    """The type of JSON objects with these members, each optional, for a ``Codec``."""
     make: Any = TypedDict
     return make(name, members, total=False)
 

@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 class Step(Generic[P, R, T]):
     """A decorated function. Called in a workflow it is a durable operation; anywhere else a plain call.
 
-    In a workflow of its own colour it is called like the function that it is. :meth:`run` and :meth:`run_async` are for
+    In a workflow of its own colour it is called like the function that it is. ``run`` and ``run_async`` are for
     the other colour.
     """
 
@@ -152,7 +152,7 @@ def run_step(name: str, function: Callable[P, Result], /, *args: P.args, **kwarg
 def run_step(name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     """Runs any callable as a step, lambdas and library functions included, from sync code.
 
-    ``run_step("fetch", client.get, url)``; :func:`run_step_async` is its awaitable twin.
+    ``run_step("fetch", client.get, url)``; ``run_step_async`` is its awaitable twin.
     """
     return calls.run_step(_ad_hoc(name, function), args, kwargs, "await run_step_async(...)")
 

@@ -21,13 +21,13 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="asyncio.Future[Any]")
 
 ReturnWhen = Literal["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"]
-"""What :func:`wait` waits for: the words of :mod:`asyncio`."""
+"""What ``wait`` waits for: the words of ``asyncio``."""
 
 
 def sleep(duration: float | timedelta) -> None:
     """Sleeps for ``duration`` (seconds or a ``timedelta``) in sync code: in a workflow across crashes and restarts.
 
-    See :func:`sleep_async`, its awaitable twin.
+    See ``sleep_async``, its awaitable twin.
     """
     refuse_on_loop("await sleep_async(...)")
     scope = current_scope()
@@ -51,7 +51,7 @@ async def sleep_async(duration: float | timedelta) -> None:
 
 
 class Timeout:
-    """What :func:`timeout` gives: an async context manager, to be entered once."""
+    """What ``timeout`` gives: an async context manager, to be entered once."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -101,7 +101,7 @@ class Timeout:
 def timeout(duration: float | timedelta) -> Timeout:
     """A limit to how long a block of a workflow's body may take, for ``async with``.
 
-    Like :func:`asyncio.timeout`: what the block waits for then is cancelled, and the block raises ``TimeoutError``. But
+    Like ``asyncio.timeout``: what the block waits for then is cancelled, and the block raises ``TimeoutError``. But
     in a workflow it is durable. When it began is on record, so a workflow that is recovered has what is left of it; and
     that it has expired is on record, in its order with the outcomes of steps. A replay takes the same way, however long
     it takes. Anywhere else it is ``asyncio.timeout``.
@@ -118,9 +118,9 @@ async def wait(
     timeout: float | timedelta | None = None,  # noqa: ASYNC109 (as asyncio.wait has it)
     return_when: ReturnWhen = "ALL_COMPLETED",
 ) -> tuple[set[F], set[F]]:
-    """Waits for tasks, like :func:`asyncio.wait`: gives those that are done, and the others.
+    """Waits for tasks, like ``asyncio.wait``: gives those that are done, and the others.
 
-    In a workflow ``timeout`` is durable, as :func:`timeout` is: whether it or a task was faster is on record. Nothing
+    In a workflow ``timeout`` is durable, as ``timeout`` is: whether it or a task was faster is on record. Nothing
     is cancelled, and no ``TimeoutError`` raised.
 
     Args:

@@ -13,12 +13,12 @@ T = TypeVar("T")
 class WorkflowStatus(StrEnum):
     """Where a workflow stands.
 
-    ::
-
-        queued ──claim──► running ──► succeeded | failed | cancelled      (final)
-          ▲                  │
-          ├── lease lost ────┤
-          └── resume ◄── blocked       its code and records disagree, or it kills its owners
+    ```text
+    queued ──claim──► running ──► succeeded | failed | cancelled      (final)
+      ▲                  │
+      ├── lease lost ────┤
+      └── resume ◄── blocked       its code and records disagree, or it kills its owners
+    ```
     """
 
     QUEUED = "queued"

@@ -185,7 +185,7 @@ def workflow(
         function: sync or async, or a static or class method; arguments and result must be JSON under their annotations.
         name: in records; the function's qualified name by default. It must be unique among the process's workflows.
         inputs: the streams, or their keys, that are written from outside, with ``engine.write_stream``, and read in the
-            body with :func:`~dbosflow.read_input`. They end with the workflow. A start keeps what was declared then.
+            body with ``read_input``. They end with the workflow. A start keeps what was declared then.
 
     Raises:
         DefinitionError: it is no function that could be a workflow: a class, a generator function, one that is

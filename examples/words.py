@@ -1,10 +1,10 @@
 """A workflow for a worker: two steps, two streams.
 
-::
+```text
+dbosflow worker examples.words --queue default
 
-    dbosflow worker examples.words --queue default
-
-    python -m examples.words "Any text will do."
+python -m examples.words "Any text will do."
+```
 """
 
 import asyncio

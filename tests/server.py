@@ -31,7 +31,7 @@ class Server:
         self._pid_file = Path(directory) / "postmaster.pid"
 
     def restart(self, how: signal.Signals) -> None:
-        """Has it shut down (:data:`FAST`: sessions are ended; :data:`IMMEDIATE`: as by a crash), and come back."""
+        """Has it shut down (``FAST``: sessions are ended; ``IMMEDIATE``: as by a crash), and come back."""
         before = self._pid()
         os.kill(before, how)
         eventually(lambda: self._pid() not in {0, before} and self._answers())

@@ -50,7 +50,7 @@ class Account:
         return bool(status.st_mode & stat.S_IXOTH)
 
     def run(self, command: list[str]) -> str:
-        """The output of a short ``command`` run as this account; raises :class:`OSError` when it cannot be run."""
+        """The output of a short ``command`` run as this account; raises ``OSError`` when it cannot be run."""
         done = subprocess.run(  # noqa: S603  the commands are Postgres programs that we looked up, without a shell
             command,
             check=False,
@@ -71,7 +71,7 @@ class Account:
 def server_account(cluster: Path) -> Account:
     """The account for the server whose data is, or will be, in ``cluster``.
 
-    Raises :class:`ConfigurationError` when there is none, or when the data belongs to somebody else.
+    Raises ``ConfigurationError`` when there is none, or when the data belongs to somebody else.
     """
     candidates = _candidates()
     try:

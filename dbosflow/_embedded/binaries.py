@@ -36,7 +36,7 @@ class _Binaries:
 def find_binaries(account: Account, cluster: Path, bin_dir: Path | None, deadline: Deadline) -> Installation:
     """The installation with which ``account`` serves ``cluster``: of its version if it exists, else the newest.
 
-    ``bin_dir`` names the only one to consider. Raises :class:`ConfigurationError` when there is none; the message says
+    ``bin_dir`` names the only one to consider. Raises ``ConfigurationError`` when there is none; the message says
     what to do.
     """
     major = cluster_major(cluster)

@@ -116,7 +116,7 @@ def read_state(place: Place) -> State | None:
 
 
 def has_database(state: State, timeout: float) -> bool:
-    """Whether the server holds our database. Raises :class:`psycopg.OperationalError` when it does not answer."""
+    """Whether the server holds our database. Raises ``psycopg.OperationalError`` when it does not answer."""
     with _connect(state, timeout) as connection:
         row = connection.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
     return row is not None

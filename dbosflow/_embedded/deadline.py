@@ -26,7 +26,7 @@ class Deadline:
         return max(0.0, self._at - time.monotonic())
 
     def pause(self) -> None:
-        """Wait a little before the next look, a bit longer each time; raises :class:`TimeIsUpError` at the end."""
+        """Wait a little before the next look, a bit longer each time; raises ``TimeIsUpError`` at the end."""
         if not self.remaining:
             raise TimeIsUpError
         time.sleep(min(self._pause, self.remaining))

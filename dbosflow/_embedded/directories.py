@@ -38,14 +38,14 @@ def _let_through(directory: Path) -> Path:
 
 
 def write_file(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file, made if it is missing. Raises :class:`OSError` where a link stands: its target may be anything."""
+    """Write a file, made if it is missing. Raises ``OSError`` where a link stands: its target may be anything."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, mode), "w") as file:
         file.write(text)
 
 
 def check_own(path: Path) -> None:
-    """Refuse, by a :class:`ConfigurationError`, what belongs to another user, or where anybody may put files."""
+    """Refuse, by a ``ConfigurationError``, what belongs to another user, or where anybody may put files."""
     status = path.lstat()
     if status.st_uid != os.geteuid():
         message = (
@@ -78,7 +78,7 @@ def is_private(path: Path, account: Account) -> bool:
 def make_system_directory(path: Path, account: Account) -> Path:
     """Make ``path``, unless it is there, for what root keeps for ``account``.
 
-    Raises :class:`ConfigurationError` when others could write to it, or the account cannot enter it.
+    Raises ``ConfigurationError`` when others could write to it, or the account cannot enter it.
     """
     make_directory(path)
     resolved = Path(os.path.realpath(path))

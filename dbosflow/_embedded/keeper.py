@@ -3,19 +3,19 @@
 Users hold ``users.lock`` shared. The keeper asks for it alone, and sleeps until the kernel gives it, which is when the
 last user has left or died, by whatever signal. While it holds it, newcomers wait; when it ends, they start another.
 
-::
+```text
+              keeper.lock taken              cluster.lock taken            users.lock taken
+(no keeper) ───────────────────▶ claiming ───────────────────▶ serving ───────────────────▶ stopping ──▶ (no keeper)
+     ▲                           old socket                    Postgres     no user left    fast, then
+     │                           removed                       started,                     immediate
+     │                                                         restarted
+     └──── killed: the kernel tells Postgres to shut down, whose processes hold cluster.lock until they end;
+           the next keeper waits for it
 
-                  keeper.lock taken              cluster.lock taken            users.lock taken
-    (no keeper) ───────────────────▶ claiming ───────────────────▶ serving ───────────────────▶ stopping ──▶ (no keeper)
-         ▲                           old socket                    Postgres     no user left    fast, then
-         │                           removed                       started,                     immediate
-         │                                                         restarted
-         └──── killed: the kernel tells Postgres to shut down, whose processes hold cluster.lock until they end;
-               the next keeper waits for it
-
-    a user:  users.lock shared ──▶ answers? ──▶ joined ──▶ lock released, or dead
-                                      │ no                      (the keeper may only stop now)
-                                      └▶ start.lock ──▶ keeper.lock free? start a keeper ──▶ wait until it answers
+a user:  users.lock shared ──▶ answers? ──▶ joined ──▶ lock released, or dead
+                                  │ no                      (the keeper may only stop now)
+                                  └▶ start.lock ──▶ keeper.lock free? start a keeper ──▶ wait until it answers
+```
 
 It runs as a file of its own and imports nothing of this package: it starts in a few milliseconds, stays small, and does
 not care what happens to the installation it came from.
@@ -98,7 +98,7 @@ class Keeper:
     """Runs Postgres until nobody uses it."""
 
     def __init__(self, plan: Plan) -> None:
-        """Nothing happens before :meth:`claim`."""
+        """Nothing happens before ``claim``."""
         self._plan = plan
         self._cluster = Path(plan.cluster)
         self._pid_file = self._cluster / "postmaster.pid"

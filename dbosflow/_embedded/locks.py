@@ -21,7 +21,7 @@ class FileLock:
     """A lock on a file. Each object opens the file anew, so two of one process exclude each other as well."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is opened before :meth:`try_acquire`."""
+        """Nothing is opened before ``try_acquire``."""
         self._path = path
         self._fd: int | None = None
 
@@ -33,7 +33,7 @@ class FileLock:
     def try_acquire(self, *, shared: bool = False) -> bool:
         """Take the lock, alone or with other ``shared`` holders, if that needs no waiting.
 
-        Raises :class:`FileNotFoundError` when the file's directory does not exist.
+        Raises ``FileNotFoundError`` when the file's directory does not exist.
         """
         # The guard keeps forks away until the hook below knows of the descriptor.
         with _guard:

@@ -1,20 +1,20 @@
 """Which directory holds what.
 
-::
-
-    DATA_DIR/               what the user named
-      .gitignore            "*"
-      location              where the root is: "server", or another directory's path
-      server/               the root: all the rest; belongs to whoever joins the server
-        users.lock          every user holds it shared; the keeper takes it when they are gone
-        start.lock          held by the one user who is starting the server
-        keeper.lock         held by the keeper as long as it lives
-        cluster.lock        held by all processes of Postgres
-        server.log          what the keeper and Postgres have to say
-        access.conf         who may connect: pg_hba.conf
-        users.conf          and under which name: pg_ident.conf
-        socket              a private directory, or a link to one where this path is too long for a socket
-        data/               the Postgres cluster; belongs to the server's account
+```text
+DATA_DIR/               what the user named
+  .gitignore            "*"
+  location              where the root is: "server", or another directory's path
+  server/               the root: all the rest; belongs to whoever joins the server
+    users.lock          every user holds it shared; the keeper takes it when they are gone
+    start.lock          held by the one user who is starting the server
+    keeper.lock         held by the keeper as long as it lives
+    cluster.lock        held by all processes of Postgres
+    server.log          what the keeper and Postgres have to say
+    access.conf         who may connect: pg_hba.conf
+    users.conf          and under which name: pg_ident.conf
+    socket              a private directory, or a link to one where this path is too long for a socket
+    data/               the Postgres cluster; belongs to the server's account
+```
 
 The root is elsewhere when the server's account cannot enter DATA_DIR. That is so for root, whose home, with the project
 in it, is closed to everybody else; then the root is a new directory in ``/var/lib/dbosflow``. All locks are in the
@@ -55,7 +55,7 @@ class Place:
     def of(cls, data_dir: Path, deadline: Deadline) -> Self:
         """The place that ``data_dir`` names; its directories are made if they are missing.
 
-        Raises :class:`ConfigurationError` when they cannot be, or belong to somebody else.
+        Raises ``ConfigurationError`` when they cannot be, or belong to somebody else.
         """
         named = data_dir.resolve()
         try:

@@ -37,7 +37,7 @@ _logger = logging.getLogger("dbosflow.embedded")
 def relocate(installation: Installation, account: Account, deadline: Deadline) -> Installation:
     """The installation, copied to where ``account`` can run it, unless that was done before.
 
-    Raises :class:`ConfigurationError` or :class:`OSError` when it cannot be.
+    Raises ``ConfigurationError`` or ``OSError`` when it cannot be.
     """
     if not installation.parts:
         message = f"the user cannot enter {installation.bin_dir}"

@@ -1,6 +1,6 @@
 """Joining and leaving an embedded server: what the rest of dbosflow sees.
 
-To be a user is to hold ``users.lock`` shared, from before the first look at the server to :meth:`EmbeddedServer.leave`,
+To be a user is to hold ``users.lock`` shared, from before the first look at the server to ``EmbeddedServer.leave``,
 or to the end of the process. All else follows from that; ``keeper`` draws it.
 """
 
@@ -36,7 +36,7 @@ class EmbeddedServer:
     """
 
     def __init__(self, state: State, membership: FileLock) -> None:
-        """For :meth:`join` and :meth:`ephemeral`."""
+        """For ``join`` and ``ephemeral``."""
         self._state = state
         self._membership = membership
 
@@ -53,8 +53,8 @@ class EmbeddedServer:
         ``timeout`` is in seconds. ``bin_dir`` names a directory with Postgres programs to use instead of looking for
         some; it does not matter when the server runs already.
 
-        Raises :class:`ConfigurationError` when there is no Postgres to run or the directory cannot be used, and
-        :class:`DatabaseUnavailableError`, with the end of the server's log, when it does not start in time.
+        Raises ``ConfigurationError`` when there is no Postgres to run or the directory cannot be used, and
+        ``DatabaseUnavailableError``, with the end of the server's log, when it does not start in time.
         """
         return cls._join(data_dir, timeout, bin_dir, ephemeral=False)
 

@@ -48,7 +48,7 @@ class Startup:
     """
 
     def __init__(self, place: Place, deadline: Deadline, *, bin_dir: Path | None, ephemeral: bool) -> None:
-        """Nothing happens before :meth:`wait`."""
+        """Nothing happens before ``wait``."""
         self._place = place
         self._deadline = deadline
         self._bin_dir = bin_dir
@@ -59,7 +59,7 @@ class Startup:
     def wait(self) -> State:
         """The state of the server, once it answers. The caller holds ``users.lock``, so it stays.
 
-        Raises :class:`ConfigurationError` or :class:`DatabaseUnavailableError` when it cannot be started.
+        Raises ``ConfigurationError`` or ``DatabaseUnavailableError`` when it cannot be started.
         """
         turn = FileLock(self._place.start_lock)
         try:

@@ -18,12 +18,12 @@ class EmbeddedServer:
 
     @classmethod
     def join(cls, data_dir: Path, *, timeout: float = 60.0, bin_dir: Path | None = None) -> Self:
-        """Raise :class:`ConfigurationError`."""
+        """Raise ``ConfigurationError``."""
         _refuse(data_dir, timeout, bin_dir)
 
     @classmethod
     def ephemeral(cls, *, timeout: float = 60.0, bin_dir: Path | None = None) -> AbstractContextManager[Self]:
-        """Raise :class:`ConfigurationError`."""
+        """Raise ``ConfigurationError``."""
         _refuse(timeout, bin_dir)
 
     def leave(self) -> None:

@@ -193,7 +193,7 @@ class Batch:
         return [Batch([part], []) for part in self.slices] + [Batch([], [start]) for start in self.starts]
 
     def split_off_inputs(self) -> Sequence[Batch]:
-        """Each slice that ends inputs by itself, and the rest together; if there are none of them, as :meth:`split`."""
+        """Each slice that ends inputs by itself, and the rest together; if there are none of them, as ``split``."""
         closing = {part.run for part in self.slices if part.closes_inputs}
         rest = self.without(closing)
         if not closing or rest.empty:

@@ -1,12 +1,12 @@
 """Drives the bodies of workflows: async ones on the loop, sync ones on threads.
 
-::
-
-    body ──► returned ──► succeeded ─┐
-         ──► raised ────► failed ────┤ with all that it left running ended, one entry in the journal
-         ──► asked to end ► cancelled ┘
-         ──► contradicts its records ► blocked
-         ──► stopped: lease lost, engine closing, reload: nothing is written
+```text
+body ──► returned ──► succeeded ─┐
+     ──► raised ────► failed ────┤ with all that it left running ended, one entry in the journal
+     ──► asked to end ► cancelled ┘
+     ──► contradicts its records ► blocked
+     ──► stopped: lease lost, engine closing, reload: nothing is written
+```
 """
 
 from __future__ import annotations

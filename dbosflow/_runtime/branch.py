@@ -1,7 +1,7 @@
 """Branches: the tasks of an async workflow, named so that a replay finds the same names.
 
 A step is keyed by *branch path / name # occurrence* (see ``keys``). The task factory wraps the coroutine of each task
-that a workflow's own code makes in a :class:`Strand`, which sees by public means what it awaits. That tells
+that a workflow's own code makes in a ``Strand``, which sees by public means what it awaits. That tells
 
 - **whose code is running**: the strand that its task resumes. A context variable would not do, for libraries copy them
   from one task into another; it says no more than that code has to do with a workflow at all;
@@ -157,10 +157,10 @@ class Strand(Coroutine[Any, Any, Any]):
         return self._resume(self._coroutine.send, value)
 
     def throw(self, *error: Any) -> Any:
-        """Resumes the coroutine with an error; a cancellation of a stopped run arrives as :class:`RunStopped`.
+        """Resumes the coroutine with an error; a cancellation of a stopped run arrives as ``RunStopped``.
 
         But within an operation the first one arrives as it is: a step may hold what a library lets go of when it is
-        cancelled, and only then, such as a turn in a pool. Out of the operation comes :class:`RunStopped` all the same.
+        cancelled, and only then, such as a turn in a pool. Out of the operation comes ``RunStopped`` all the same.
         """
         stop = self.branch.run.stopping
         if stop is not None and _is_cancellation(error[0]):
@@ -322,7 +322,7 @@ class Branch:
         return self.owner is not None and self.owner.is_caller()
 
     def check_owner(self, what: object) -> Owner:
-        """The branch's owner, if it is the caller and free; else :class:`BranchError`, which names ``what``."""
+        """The branch's owner, if it is the caller and free; else ``BranchError``, which names ``what``."""
         owner = self.owner
         if owner is None or not owner.is_caller():
             raise self._refusal(what)

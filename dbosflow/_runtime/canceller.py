@@ -1,10 +1,12 @@
 """Hears that a run of this lane is to be cancelled, and has the runner carry it out.
 
-A cancel is a request in the workflow's row, since only the owner's fence may write for a run::
+A cancel is a request in the workflow's row, since only the owner's fence may write for a run:
 
-    running ──cancel()──► requested ──told──► delivered ──► its children asked ──► ended: cancelled
-                              │  the body hears of it, and nothing that it asks for begins any more
-                              └── never ran: cancelled in the same statement
+```text
+running ──cancel()──► requested ──told──► delivered ──► its children asked ──► ended: cancelled
+                          │  the body hears of it, and nothing that it asks for begins any more
+                          └── never ran: cancelled in the same statement
+```
 
 *Requested* is final: the statement that would end the workflow as succeeded, failed or blocked reads that row, and
 writes nothing; then the owner ends it as cancelled. So whoever is told "requested" knows how it ends.

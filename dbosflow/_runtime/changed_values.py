@@ -4,10 +4,10 @@ What is on record stays, so readers see nothing of it. It may be harmless, as a 
 progress is; or the code has changed, and no program has ever written what the stream now holds. Which one it is nobody
 can tell from here. So it is a warning, and blocks the workflow only if the engine was told so.
 
-::
-
-    a producer has passed its last durable value, or the body has ended before ──► other checksum
-        ──► blocked at once, if so told ──► the first value that differs ──► log, and a record │ the error of the block
+```text
+a producer has passed its last durable value, or the body has ended before ──► other checksum
+    ──► blocked at once, if so told ──► the first value that differs ──► log, and a record │ the error of the block
+```
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The engine's inner half: its services, opened and closed in order, and the coroutines behind its facade.
 
-::
-
-    every engine       pool · wakeups ◄─ listener, safety poll · hub, outcomes · enqueuer, input writer · notifier
-    an executing one   lane ◄─ renewer (thread) · journal · runner · reclaimer · claimers · watchdog (thread)
+```text
+every engine       pool · wakeups ◄─ listener, safety poll · hub, outcomes · enqueuer, input writer · notifier
+an executing one   lane ◄─ renewer (thread) · journal · runner · reclaimer · claimers · watchdog (thread)
+```
 """
 
 from __future__ import annotations

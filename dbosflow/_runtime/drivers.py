@@ -1,7 +1,7 @@
 """Drivers run the operations of a workflow: on the event loop, or on the thread of a sync workflow.
 
-An operation is written once, as a coroutine that waits by a :class:`Driver`. That of the loop awaits. That of a thread
-blocks, so the coroutine never suspends, and :func:`drive` runs it to its end with a single ``send``.
+An operation is written once, as a coroutine that waits by a ``Driver``. That of the loop awaits. That of a thread
+blocks, so the coroutine never suspends, and ``drive`` runs it to its end with a single ``send``.
 """
 
 from __future__ import annotations
@@ -257,11 +257,11 @@ class ThreadDriver:
             return call.result()
 
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
-        """Waits for the end of another workflow; :class:`ThreadLimitError` if as many threads wait as may."""
+        """Waits for the end of another workflow; ``ThreadLimitError`` if as many threads wait as may."""
         return await self.wait(run, run.engine.outcome(workflow_id, ended=True), awaits=workflow_id)
 
     async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
-        """Waits for work of the engine's on its loop; if that ``awaits``, as :meth:`outcome` does."""
+        """Waits for work of the engine's on its loop; if that ``awaits``, as ``outcome`` does."""
         if awaits is None:
             return self._wait(run, work)
         try:

@@ -3,7 +3,7 @@
 ``sys.exit()`` in a library, or a ``KeyboardInterrupt`` that code raises by itself, ends the step or the workflow that
 it is raised in. asyncio hands both to whoever awaits their task, and then lets them out of the event loop all the same:
 that would end the engine, and with it everybody else's work. So a task that runs a user's code is made of a
-:class:`Contained` coroutine, which keeps the first half of that and leaves the second away.
+``Contained`` coroutine, which keeps the first half of that and leaves the second away.
 """
 
 from __future__ import annotations

@@ -147,7 +147,7 @@ class Host:
     def call(self, twin: str, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Blocks until ``function(...)`` is done on the engine's loop. On a running loop raises, and names ``twin``.
 
-        Raises in the body of a workflow, too, as :meth:`bridge` does.
+        Raises in the body of a workflow, too, as ``bridge`` does.
         """
         refuse_on_loop(twin)
         _refuse_in_body()
@@ -180,7 +180,7 @@ class Host:
         return self.reach(coroutine)
 
     def reach(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
-        """:meth:`bridge` for what is on record."""
+        """``bridge`` for what is on record."""
         try:
             loop = self.loop
         except BaseException:
@@ -230,7 +230,7 @@ class Host:
             self._tell_dead()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Runs the loop until it is asked to end by :meth:`stop`."""
+        """Runs the loop until it is asked to end by ``stop``."""
         while True:
             try:
                 loop.run_forever()

@@ -1,13 +1,13 @@
 """Appends what outsiders write to inputs: many values in one statement, on a connection of the pool. Needs no lease.
 
-::
-
-    write ──► block in memory ──► append ──► its offset: the writer hears, readers wake
-                  ▲                 ├── another writer was faster ──► again, with the tail that it left
-                  │                 ├── connection lost ──► again; what was committed all the same is found by its name
-                  └─────────────────┤
-                                    ├── above a limit ──► a typed error for what does not fit, and the rest again
-                                    └── no such workflow, no input, ended ──► a typed error
+```text
+write ──► block in memory ──► append ──► its offset: the writer hears, readers wake
+              ▲                 ├── another writer was faster ──► again, with the tail that it left
+              │                 ├── connection lost ──► again; what was committed all the same is found by its name
+              └─────────────────┤
+                                ├── above a limit ──► a typed error for what does not fit, and the rest again
+                                └── no such workflow, no input, ended ──► a typed error
+```
 
 The values that are waiting go together: of one stream in the order in which they were written, as one block where
 they can be. A block has a producer of its own, the idempotency key or a unique id, and stands at most once under it.

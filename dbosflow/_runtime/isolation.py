@@ -28,7 +28,7 @@ def context_of(attempt: Attempt) -> Context:
 
 
 def is_awaitable(value: object) -> bool:
-    """Whether ``value`` can be awaited; in a fifth of the time that :func:`inspect.isawaitable` takes."""
+    """Whether ``value`` can be awaited; in a fifth of the time that ``inspect.isawaitable`` takes."""
     return hasattr(type(value), "__await__") or (type(value) is GeneratorType and isawaitable(value))
 
 

@@ -6,19 +6,21 @@ batch gathers, so a lone step pays one commit and no artificial delay, and a tho
 What a large batch sets free goes on while the next one is under way, so that neither the server nor the loop waits for
 the other.
 
-What can become of a batch::
+What can become of a batch:
 
-    gather ──► send ──► written ──────────────────────────► acknowledge: wake readers, notify, hand on
-                │  ▲
-                │  └─ connection lost, overload, read-only ── witness: there? ─► acknowledge
-                │        (the same batch again)                  not there ─► send
-                ├─ gate shut: no lease ─► every run of the lane stops; starts wait for the next lease
-                │             not mine ─► that run stops; the rest is sent again
-                │             moved ────► that run reloads; the rest is sent again
-                │             cancelled ► that run ends so instead; the rest is sent again
-                │             timeline ─► every run reloads (behind a pooler; else the lane's connection tells)
-                └─ refused for its data ─► slice by slice; the refused one ends its run with a typed error, and if
-                              that is refused, too, for what its streams would end with: without that
+```text
+gather ──► send ──► written ──────────────────────────► acknowledge: wake readers, notify, hand on
+            │  ▲
+            │  └─ connection lost, overload, read-only ── witness: there? ─► acknowledge
+            │        (the same batch again)                  not there ─► send
+            ├─ gate shut: no lease ─► every run of the lane stops; starts wait for the next lease
+            │             not mine ─► that run stops; the rest is sent again
+            │             moved ────► that run reloads; the rest is sent again
+            │             cancelled ► that run ends so instead; the rest is sent again
+            │             timeline ─► every run reloads (behind a pooler; else the lane's connection tells)
+            └─ refused for its data ─► slice by slice; the refused one ends its run with a typed error, and if
+                          that is refused, too, for what its streams would end with: without that
+```
 
 After a lost acknowledgement nothing is guessed: every slice leaves a row that only it can write, under a key fixed
 before it was sent, and that row tells. A late copy of a batch finds its keys taken or the gate shut.

@@ -1,16 +1,16 @@
 """The grammar of records' keys, of branches' paths, and of the ids that children get by their place; kinds of records.
 
-::
-
-    key      = [path "/"] name "#" n            the nth operation of that name in its branch
-             | key "/" offset                   an item of a loop
-             | key "@" epoch "." n              a failed attempt
-             | key "/given-up" | key "/woken"   what else is on record of an operation
-             | [path "/"] name "#" n "/patched" that the nth call of patched(name) took new code
-    path     = region | [region "/"] branch { "/" branch }
-    branch   = name "#" n                       the nth task of that name that its parent has made
-    region   = name                             ``with branch(name)``: at the root, and once in a run
-    child id = parent's id "/" key, with "+" for the key's own "/"
+```text
+key      = [path "/"] name "#" n            the nth operation of that name in its branch
+         | key "/" offset                   an item of a loop
+         | key "@" epoch "." n              a failed attempt
+         | key "/given-up" | key "/woken"   what else is on record of an operation
+         | [path "/"] name "#" n "/patched" that the nth call of patched(name) took new code
+path     = region | [region "/"] branch { "/" branch }
+branch   = name "#" n                       the nth task of that name that its parent has made
+region   = name                             ``with branch(name)``: at the root, and once in a run
+child id = parent's id "/" key, with "+" for the key's own "/"
+```
 
 What separates stands in no name: there it is written ``%`` and two hexadecimal digits for each byte, as in a URL, and
 so are ``%`` itself and what no text column takes. Two names never give one key, and two places never one child's id.

@@ -1,11 +1,11 @@
 """A lane: one connection and one row of ``worker``. Runs belong to a lane; its row is the fence of all they write.
 
-::
-
-    register ──► live ──renewed on the renewer's thread──► live
-                  │
-                  ├── release (its own, after its last batch) ──► dead
-                  └── reclaimed by a peer (FOR UPDATE: waits for no batch, and no batch begins after it) ──► dead
+```text
+register ──► live ──renewed on the renewer's thread──► live
+              │
+              ├── release (its own, after its last batch) ──► dead
+              └── reclaimed by a peer (FOR UPDATE: waits for no batch, and no batch begins after it) ──► dead
+```
 
 A lane that finds its row dead is *renewed as another one*: a fresh id, a fresh row, no runs.
 """

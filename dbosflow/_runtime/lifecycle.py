@@ -49,7 +49,7 @@ class Lifecycle:
     def open(self) -> Self:
         """Opens the engine on a loop in a thread of its own; one that is open already stays as it is.
 
-        Its awaitable twin is :meth:`open_async`. However often it was opened, the first :meth:`close` closes it.
+        Its awaitable twin is ``open_async``. However often it was opened, the first ``close`` closes it.
         """
         if self._is_open():
             return self
@@ -76,9 +76,9 @@ class Lifecycle:
     def close(self) -> None:
         """Closes the engine: running steps finish for up to ``grace`` seconds, the rest goes on in other workers.
 
-        Closing a closed engine does nothing. Its awaitable twin is :meth:`close_async`.
+        Closing a closed engine does nothing. Its awaitable twin is ``close_async``.
 
-        An engine that :meth:`open` opened and nobody closed is closed when the interpreter exits.
+        An engine that ``open`` opened and nobody closed is closed when the interpreter exits.
         """
         refuse_on_loop("close_async")
         core = self._taken_core()

@@ -3,10 +3,10 @@
 The program hears of the loop only when that is over, so nothing in between has to be replayed: what is read is not on
 record, and a run that goes on begins where the records say that all is done.
 
-::
-
-    page ──► item ──► attempts of the handler ──► its record, which carries the watermark ──► durable: room for another
-                          └── failed for good ──► raise: the loop ends │ skip │ dead letter, in the record's statement
+```text
+page ──► item ──► attempts of the handler ──► its record, which carries the watermark ──► durable: room for another
+                      └── failed for good ──► raise: the loop ends │ skip │ dead letter, in the record's statement
+```
 
 The *watermark* is the offset before which every item is done. A record that carries a greater one supersedes all below
 it: a history holds the items from there on, never more than are begun at a time; so does the memory.

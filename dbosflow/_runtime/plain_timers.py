@@ -41,7 +41,7 @@ _told: set[tuple[str, int]] = set()
 
 
 class PlainTimers:
-    """The plain timers of one run, from here on until :meth:`close`. Calls ``late`` if that takes its time."""
+    """The plain timers of one run, from here on until ``close``. Calls ``late`` if that takes its time."""
 
     __slots__ = ("_handles", "_late", "_loop", "_watch", "any")
 

@@ -3,16 +3,18 @@
 A worker that dies takes all its runs along, and nobody sees which of them did it (a segmentation fault, the OOM
 killer). So a death counts against every run that has not got further since its claim: no new record, and no stream
 value of its body; what a step had written is no sign, since the next attempt writes it again. From the third such death
-in a row on the run is a *suspect*::
+in a row on the run is a *suspect*:
 
-    queued ──claim──► running ──worker dies──► queued, recoveries + 1     (got further: recoveries = 1)
-                                                 │ recoveries >= SUSPECTED
-                                                 ▼
-               a suspect: claimed only by a lane that has none in quarantine, and alone
-                 ├── gets further, or only waits ──► acquitted: recoveries = 0
-                 ├── ends
-                 ├── neither within its time ──► out of quarantine, not acquitted: as every other run
-                 └── its worker dies ──► recoveries + 1, and of this run only; ``max_recoveries`` of them park it
+```text
+queued ──claim──► running ──worker dies──► queued, recoveries + 1     (got further: recoveries = 1)
+                                             │ recoveries >= SUSPECTED
+                                             ▼
+           a suspect: claimed only by a lane that has none in quarantine, and alone
+             ├── gets further, or only waits ──► acquitted: recoveries = 0
+             ├── ends
+             ├── neither within its time ──► out of quarantine, not acquitted: as every other run
+             └── its worker dies ──► recoveries + 1, and of this run only; ``max_recoveries`` of them park it
+```
 
 A lane with a run in quarantine claims nothing else, in no queue; what it ran before goes on. Its row names the run, so
 that who finds it dead knows whom to accuse: the count of all others stays as it is. Of several suspects the one with

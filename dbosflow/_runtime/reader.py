@@ -95,7 +95,7 @@ class Places(Protocol):
 
 
 class Reader:
-    """Reads one stream. Lives on the engine's loop; :meth:`next_page` is the only wait.
+    """Reads one stream. Lives on the engine's loop; ``next_page`` is the only wait.
 
     ``offset`` is the first one that has not been handed out. When ``outcome`` is set, nothing more will come; when
     ``over`` is, nothing more is wanted.

@@ -151,7 +151,7 @@ class Run:
 
     @property
     def written_streams(self) -> RunStreams | None:
-        """:attr:`streams`, if it has written to any, in this pass or before."""
+        """``streams``, if it has written to any, in this pass or before."""
         return self._streams
 
     @property
@@ -165,7 +165,7 @@ class Run:
         return not self.ending and self.stopping is None
 
     def check_active(self) -> None:
-        """Raises :class:`RunStopped` when no operation may begin any more."""
+        """Raises ``RunStopped`` when no operation may begin any more."""
         if self.stopping is not None:
             raise self.stopping
         if self.cancelled:
@@ -297,7 +297,7 @@ class Run:
                 self.buffer.tell(record)
 
     def stop(self, why: str) -> None:
-        """Ends this pass: operations under way and all that would begin raise :class:`RunStopped`."""
+        """Ends this pass: operations under way and all that would begin raise ``RunStopped``."""
         if self.stopping is not None:
             return
         with self.buffer.lock:
@@ -322,7 +322,7 @@ class Run:
         return self.park(contradiction(self.workflow_id, asked, there, record, read_before=self.age))
 
     def park(self, why: E) -> E:
-        """Ends this pass: the workflow is parked as blocked, and its error is ``why``. See :meth:`disagree`."""
+        """Ends this pass: the workflow is parked as blocked, and its error is ``why``. See ``disagree``."""
         if self.stopping is None:
             self.contradiction = why
             self.stop("it is parked as blocked")
@@ -330,7 +330,7 @@ class Run:
 
     @contextmanager
     def cancelling(self, call: Future[Any]) -> Iterator[None]:
-        """Cancels ``call``, which the block waits for, when the run stops; then it raises :class:`RunStopped`."""
+        """Cancels ``call``, which the block waits for, when the run stops; then it raises ``RunStopped``."""
         self.calls = (*self.calls, call)
         try:
             if self.stopping is not None:

@@ -28,7 +28,7 @@ class Service:
     """Runs ``work_once`` again and again: when woken, and at the latest after ``interval`` seconds, jittered.
 
     ``work_once`` returns whether it is worth doing again at once. An exception is logged and tried again with a growing
-    pause: a service ends only by :meth:`close`.
+    pause: a service ends only by ``close``.
     """
 
     def __init__(self, name: str, *, interval: float | None) -> None:

@@ -4,12 +4,12 @@ A sync workflow owns a thread from its beginning to its end, also while it waits
 thread to count, as many parents as there are threads would leave none for the children that they wait for. So it does
 not: it is *away*, other calls run in its place, and it takes a place again before its code goes on.
 
-::
-
-    queued ──► running ──► returned
-                │    ▲
-                ▼    │ before anything that is queued
-               away ─┘
+```text
+queued ──► running ──► returned
+            │    ▲
+            ▼    │ before anything that is queued
+           away ─┘
+```
 
 Threads that are away have a limit of their own. What runs next when a place is free: threads that come back, then calls
 that are wanted (a child's, or one that a thread is away for), then all others, and those only while there is room for
@@ -79,7 +79,7 @@ class ThreadPool(Executor):
     def begin(self, key: Hashable, call: Callable[[], T], *, wanted: bool) -> Future[T]:
         """Makes the call on one of the threads, before others if it is ``wanted``, or a thread is away for ``key``.
 
-        The future gets a :class:`ThreadLimitError` if the system starts no thread for it and none runs that could.
+        The future gets a ``ThreadLimitError`` if the system starts no thread for it and none runs that could.
         """
         future: Future[T] = Future()
         with self._lock:

@@ -78,7 +78,7 @@ class ThreadService:
         self._thread.join()
 
     def run(self) -> None:
-        """What it does as long as :meth:`goes_on`."""
+        """What it does as long as ``goes_on``."""
         raise NotImplementedError
 
     def goes_on(self, pause: float) -> bool:

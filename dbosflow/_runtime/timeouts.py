@@ -1,9 +1,9 @@
 """Durable deadlines of a workflow's body: when one begins is on record, and its expiry is an outcome with a turn.
 
-::
-
-    begun (on record, nobody waits for that) ──► due ──► expiry on record ──► its turn ──► the body hears of it
-                 └── ended by the body, whatever comes after
+```text
+begun (on record, nobody waits for that) ──► due ──► expiry on record ──► its turn ──► the body hears of it
+             └── ended by the body, whatever comes after
+```
 
 So whether it or a step was faster is what the records say, however fast a replay is. A timer of asyncio's leaves none,
 and starts anew.

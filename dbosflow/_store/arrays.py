@@ -40,7 +40,7 @@ class ArrayType:
     """An item by itself."""
 
     def dump(self, items: Sequence[Any]) -> bytes:
-        """The array; what the type cannot hold raises :class:`OverflowError`, or :class:`UnicodeError`."""
+        """The array; what the type cannot hold raises ``OverflowError``, or ``UnicodeError``."""
         if not items:
             return pack(">iii", 0, 0, self.item_oid)
         item, holds_null = self.item, None in items
@@ -52,7 +52,7 @@ class ArrayType:
 
 
 def dump_values(types: Iterable[ArrayType], values: Iterable[Any]) -> list[bytes | None]:
-    """One value for each type, as a parameter of the items' type; raises as :meth:`ArrayType.dump`."""
+    """One value for each type, as a parameter of the items' type; raises as ``ArrayType.dump``."""
     try:
         return [None if value is None else one.value(value) for one, value in zip(types, values, strict=True)]
     except struct.error as error:

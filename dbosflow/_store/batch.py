@@ -91,13 +91,13 @@ class BatchRows:
         return tuple([name for name in _COLUMNS if getattr(self, name)])
 
     def arrays(self) -> Iterator[tuple[Any, ...]]:
-        """The columns of its rows, in the order of :func:`parameters`."""
+        """The columns of its rows, in the order of ``parameters``."""
         for section in self.shape():
             for row in _COLUMNS[section]:
                 yield from zip(*getattr(self, f"{row}s"), strict=True)
 
     def values(self) -> list[Any]:
-        """The only row of each section, its values in the order of :func:`parameters`."""
+        """The only row of each section, its values in the order of ``parameters``."""
         return [value for rows in self._in_order() for row in rows for value in row]
 
     @property
@@ -106,7 +106,7 @@ class BatchRows:
         return max(map(len, self._in_order())) == 1
 
     def _in_order(self) -> tuple[Sequence[tuple[Any, ...]], ...]:
-        """All rows, as :func:`parameters` has them."""
+        """All rows, as ``parameters`` has them."""
         return self.runs, self.starts, self.records, self.tails, self.blocks, self.inputs, self.ends
 
 

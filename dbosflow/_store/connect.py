@@ -160,7 +160,7 @@ def connect(
         pooled: nothing is prepared, or set, in a session that a pooler may hand on.
         silence: after how many seconds it breaks if the peer acknowledges nothing of what was sent (where TCP and the
             system can tell).
-        settings: of the session, by :func:`dbosflow._sessions.wanted`.
+        settings: of the session, by ``dbosflow._sessions.wanted``.
         any_encoding: also to a database that cannot hold our texts.
 
     Raises:
@@ -192,7 +192,7 @@ async def connect_async(
     pooled: bool = False,
     settings: Mapping[str, str] | None = None,
 ) -> Connection:
-    """Awaitable twin of :func:`connect`."""
+    """Awaitable twin of ``connect``."""
     wish = Wish(settings or wanted(), is_own=not pooled)
     attempts = _Attempts(url, timeout, wish)
     timer = asyncio.get_running_loop().call_later(_SOON, attempts.say)
@@ -333,7 +333,7 @@ def _set_up(connection: psycopg.Connection[Any], setting: Questions) -> None:
 
 
 async def _set_up_async(connection: Connection, setting: Questions) -> None:
-    """Awaitable twin of :func:`_set_up`."""
+    """Awaitable twin of ``_set_up``."""
     try:
         question, values = next(setting)
         while True:

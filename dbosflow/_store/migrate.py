@@ -1,10 +1,12 @@
 """Brings a database's schema to this code, and refuses to work with one that this code cannot serve.
 
-Every engine calls :func:`ensure_schema` when it opens, so many processes may meet at an empty database::
+Every engine calls ``ensure_schema`` when it opens, so many processes may meet at an empty database:
 
-    read revision ──── newest, or newer and compatible ───────────────────────────► go on
-         │
-         └─ none, or older ──► BEGIN ─► advisory lock ─► read again ─► migrate ─► COMMIT
+```text
+read revision ──── newest, or newer and compatible ───────────────────────────► go on
+     │
+     └─ none, or older ──► BEGIN ─► advisory lock ─► read again ─► migrate ─► COMMIT
+```
 
 The first line is the usual way and costs one query; alembic, whose import takes longer than everything else of an
 engine's start, is loaded only on the second. One transaction carries all pending migrations: a schema is never half
@@ -77,7 +79,7 @@ def ensure_schema(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout:
 
 
 def migrate(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout: float = TIMEOUT) -> tuple[str | None, str]:
-    """Like :func:`ensure_schema`; returns the revision before, which is None for an empty database, and after."""
+    """Like ``ensure_schema``; returns the revision before, which is None for an empty database, and after."""
     with connect(url, timeout=timeout, pooled=True) as connection, named_errors(schema):
         found = _read(connection, schema)
     if not _is_older(found, schema):
@@ -101,7 +103,7 @@ def current_revision(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeo
 
 
 def migration_sql(schema: str = statements.DEFAULT_SCHEMA, since: str | None = None) -> str:
-    """What :func:`migrate` would run on a schema at revision ``since`` (None: on an empty database), for psql."""
+    """What ``migrate`` would run on a schema at revision ``since`` (None: on an empty database), for psql."""
     if since is not None and since >= HEAD:
         return ""
     preamble = _statement("begin_migration")

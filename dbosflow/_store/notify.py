@@ -107,12 +107,12 @@ async def _send(connection: AsyncConnection[Any], schema: str, rows: Sequence[tu
 
 
 def notify_at_once(connection: AsyncConnection[Any], schema: str, topics: Iterable[str]) -> bool:
-    """Puts hints on the wire before it returns; whether it could. Then :func:`answered` is to be awaited."""
+    """Puts hints on the wire before it returns; whether it could. Then ``answered`` is to be awaited."""
     return _prepares(connection) and send(connection, _notify(schema), _values(_rows(schema, topics)))
 
 
 async def answered(connection: AsyncConnection[Any]) -> None:
-    """Waits until the server has taken what :func:`notify_at_once` sent."""
+    """Waits until the server has taken what ``notify_at_once`` sent."""
     await answer(connection)
 
 

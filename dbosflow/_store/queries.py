@@ -43,7 +43,7 @@ async def fetch_all(connection: AsyncConnection[Any], schema: str, table: str, n
 async def fetch_named(
     connection: AsyncConnection[Any], schema: str, table: str, name: str, /, **values: Any
 ) -> list[Any]:
-    """:func:`fetch_all` for many rows: named tuples, which take a third of the time."""
+    """``fetch_all`` for many rows: named tuples, which take a third of the time."""
     return await _fetch(connection, schema, (table, name), values, namedtuple_row)
 
 

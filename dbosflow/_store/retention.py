@@ -44,7 +44,7 @@ async def prune(connection: AsyncConnection[Any], schema: str, age: float, batch
 
 
 async def prunable(connection: AsyncConnection[Any], schema: str, age: float) -> int:
-    """How many :func:`prune` would remove."""
+    """How many ``prune`` would remove."""
     return int((await fetch_all(connection, schema, _TABLE, "prunable", age=age))[0]["workflows"])
 
 

@@ -1,4 +1,4 @@
-"""Hot statements over libpq itself, by psycopg's :mod:`psycopg.pq`.
+"""Hot statements over libpq itself, by psycopg's ``psycopg.pq``.
 
 A cursor of psycopg's looks for the type of each parameter, for the statement's name and for a loader of each result, at
 each execution: for a batch of one record about as long as Postgres takes for it. Here all of that is known beforehand.
@@ -59,7 +59,7 @@ async def execute(
 
 
 def send(connection: AsyncConnection[Any], statement: Statement, values: Sequence[bytes | None]) -> bool:
-    """Puts a statement on the wire before it returns, and then :func:`answer` is to be awaited.
+    """Puts a statement on the wire before it returns, and then ``answer`` is to be awaited.
 
     ``False`` if it is not prepared yet, and nothing was sent.
     """

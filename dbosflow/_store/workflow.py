@@ -66,7 +66,7 @@ class Claimed:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """:attr:`input_streams`, each."""
+        """``input_streams``, each."""
         return tuple(json.loads(self.input_streams)) if self.input_streams else ()
 
 

@@ -28,7 +28,7 @@ def set_up(*, verbose: bool, is_service: bool, is_one_of_many: bool, in_json: bo
 class JsonFormatter(logging.Formatter):
     """A record as a JSON object on one line: its time in UTC, where it comes from, and what its code has added to it.
 
-    A workflow's own records carry ``workflow_id``, ``step_key`` and ``attempt``: see :func:`dbosflow.get_logger`.
+    A workflow's own records carry ``workflow_id``, ``step_key`` and ``attempt``: see ``dbosflow.get_logger``.
     """
 
     def format(self, record: logging.LogRecord) -> str:

@@ -216,7 +216,7 @@ def _print_row(
     error: BaseException | None = None,
     rollback: Rollback | None = None,
 ) -> None:
-    """One item as :class:`~dbosflow.StreamValue` has it."""
+    """One item as ``StreamValue`` has it."""
     described = error and console.described(error)
     row = {"offset": offset, "value": value, "closed": closed, "error": described, "rollback": rollback}
     say(console.document(row))

@@ -1,10 +1,10 @@
 """Keeps worker processes running: ``dbosflow worker --processes N``, and what process 1 of a container is.
 
-::
-
-    start ──► runs ──ends by itself──► pause ──► start          one that keeps failing pauses longer
-                │
-                └── SIGTERM, Ctrl-C: it gets SIGTERM, and is waited for      a second signal: SIGKILL
+```text
+start ──► runs ──ends by itself──► pause ──► start          one that keeps failing pauses longer
+            │
+            └── SIGTERM, Ctrl-C: it gets SIGTERM, and is waited for      a second signal: SIGKILL
+```
 
 Processes are started afresh, never forked. Each holds one end of a pipe, and stops when the other end closes: so none
 outlives its supervisor, also when that is killed. Whatever else becomes a child of this process, as every orphan of a

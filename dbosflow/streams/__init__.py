@@ -2,10 +2,10 @@
 
 A stream is named by its workflow and a key. Its values have the offsets 0, 1, 2 ... and never change; a reader that
 keeps the offset of its last value resumes behind it, in any process, during the workflow or long after it. The end of
-a stream is no value: it comes with the workflow's end, or with :func:`close_stream`.
+a stream is no value: it comes with the workflow's end, or with ``close_stream``.
 
 What is read can be transformed on its way, from either reader or any other iterable: see
-:mod:`dbosflow.streams.transforms`.
+``dbosflow.streams.transforms``.
 """
 
 from dbosflow.streams import stages

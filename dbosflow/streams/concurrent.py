@@ -1,8 +1,8 @@
 """Calls of an async function over the values of a source, several at a time.
 
-::
-
-    source ──pull──► under way: at most ``concurrency`` ──ready──► consumer
+```text
+source ──pull──► under way: at most ``concurrency`` ──ready──► consumer
+```
 
 A value takes a place before it is pulled, and gives it back when the consumer asks for the result behind its own. So
 nothing runs ahead of a consumer by more than ``concurrency - 1`` values, and what waits is bounded.

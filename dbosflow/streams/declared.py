@@ -38,7 +38,7 @@ class Stream(Generic[C, F]):
         Args:
             on_retry: in a step, what becomes of what an attempt wrote if it does not succeed. ``"rollback"``: it
                 is rolled back, and the next attempt writes anew. ``"keep"``: it counts at once and stays. ``"resume"``:
-                the next attempt goes on behind it (see :meth:`StreamWriter.emitted`), and it is rolled back if the step
+                the next attempt goes on behind it (see ``StreamWriter.emitted``), and it is rolled back if the step
                 fails for good.
         """
         return StreamWriter(self.key, on_retry, self._chunks, self._final)

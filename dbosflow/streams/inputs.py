@@ -54,7 +54,7 @@ def read_input(
 ) -> StreamReader[Any]:
     """The values of an input of the running workflow, for sync workflows: an iterator, each value once.
 
-    See :func:`read_input_async`, its awaitable twin.
+    See ``read_input_async``, its awaitable twin.
     """
     refuse_on_loop("read_input_async(...)")
     scope = branch_around("read_input", "read_stream")
@@ -82,9 +82,9 @@ def read_input_async(
     The channel's last item, ``closed``, comes when somebody ends the input with ``engine.close_stream``.
 
     Args:
-        stream: the input's key, or the declared :class:`~dbosflow.Stream`, which gives the values its type.
+        stream: the input's key, or the declared ``Stream``, which gives the values its type.
         type: what the values of a key are; plain JSON by default.
-        options: ``start``, ``until`` and ``timeout``, as :class:`InputOptions` explains them.
+        options: ``start``, ``until`` and ``timeout``, as ``InputOptions`` explains them.
 
     Raises:
         StreamInputError: the running workflow was not started with such an input.

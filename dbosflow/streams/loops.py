@@ -63,7 +63,7 @@ def for_each(source: Source[T], function: Callable[[T], R], **options: Unpack[Lo
 def for_each(source: Any, function: Callable[[Any], Any], **options: Unpack[LoopOptions]) -> Processed[Any]:
     """Inside a sync workflow: calls ``function`` with each value of a stream, until that ends, each as a step.
 
-    The handlers run on the threads for steps, or on the event loop. See :func:`for_each_async`, its awaitable twin, for
+    The handlers run on the threads for steps, or on the event loop. See ``for_each_async``, its awaitable twin, for
     the arguments, and for what this raises.
     """
     refuse_on_loop("await for_each_async(...)")
@@ -88,10 +88,10 @@ async def for_each_async(source: Any, function: Callable[[Any], Any], **options:
     before which all is done, and supersedes what is below. To the workflow the loop is one operation.
 
     Args:
-        source: the key of an input, a declared :class:`~dbosflow.Stream` that is one, or what :func:`read_input` or
-            :func:`read_stream` gave (its options hold; it goes on behind the last item that is done).
+        source: the key of an input, a declared ``Stream`` that is one, or what ``read_input`` or
+            ``read_stream`` gave (its options hold; it goes on behind the last item that is done).
         function: a step, with its retries, or any function of one value, sync or async.
-        options: see :class:`LoopOptions`.
+        options: see ``LoopOptions``.
 
     Raises:
         StreamTimeoutError: no news within the ``timeout`` of the source.

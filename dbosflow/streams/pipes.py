@@ -28,7 +28,7 @@ Stage: TypeAlias = Callable[[Transformed[A]], Transformed[B]]
 """From values of ``A`` to values of ``B``, in the colour that they come in."""
 
 AsyncStage: TypeAlias = Callable[[AsyncValues[A]], Transformed[B]]
-"""The same over async values only. Every :data:`Stage` is one."""
+"""The same over async values only. Every ``Stage`` is one."""
 
 
 @overload
@@ -204,7 +204,7 @@ def pipe(
 def pipe(source: Any, *given: Any) -> Any:
     """``source`` through each of the stages in turn: ``pipe(reader, stages.map(str.strip), stages.chunk(10))``.
 
-    A stage is one of :mod:`dbosflow.streams.stages`, or a function that is made of them. Types are followed through
+    A stage is one of ``dbosflow.streams.stages``, or a function that is made of them. Types are followed through
     eight stages. Where one is async, so must the source be: ``pipe(map_async(reader, fn), ...)`` makes it so.
     """
     for stage in given:

@@ -43,10 +43,10 @@ class _Following:
 class StreamReader(_Following, Iterator[T], Generic[T]):
     """A blocking iterator over the values of a stream, live: it waits for each next one until the stream ends.
 
-    After the last value of a stream that ended badly it raises :class:`~dbosflow.errors.StreamFailedError` (the
-    workflow's exception is its cause) or :class:`~dbosflow.errors.StreamCancelledError`. A
-    :class:`~dbosflow.errors.StreamTimeoutError` or :class:`~dbosflow.errors.WorkflowBlockedError` leaves it usable, and
-    so does :class:`~dbosflow.errors.StreamRolledBackError`, which ``on_rollback`` replaces: values that were handed out
+    After the last value of a stream that ended badly it raises ``StreamFailedError`` (the
+    workflow's exception is its cause) or ``StreamCancelledError``. A
+    ``StreamTimeoutError`` or ``WorkflowBlockedError`` leaves it usable, and
+    so does ``StreamRolledBackError``, which ``on_rollback`` replaces: values that were handed out
     no longer count, because the attempt of the step that wrote them failed.
     """
 
@@ -93,7 +93,7 @@ class StreamReader(_Following, Iterator[T], Generic[T]):
     def read_all(self) -> tuple[list[T], bool]:
         """The values from here to the end, without those that are rolled back, and whether the stream is closed.
 
-        With ``view="raw"`` all of them. Waits for the end. How it ended is in :attr:`outcome`, nothing is raised for
+        With ``view="raw"`` all of them. Waits for the end. How it ended is in ``outcome``, nothing is raised for
         it. ``closed`` is false only when the workflow is blocked (then more may come when it is resumed), or where
         ``until`` came before the end.
         """

@@ -32,7 +32,7 @@ class Streams:
     def list(self, workflow_id: str) -> Infos:
         """The streams of a workflow by key: those that somebody has written to, or closed.
 
-        Its awaitable twin is :meth:`list_async`.
+        Its awaitable twin is ``list_async``.
         """
         return self._host.call("list_async", self._core.repository.streams, _workflow(workflow_id))
 
@@ -47,7 +47,7 @@ class Streams:
     def info(self, workflow_id: str, key: str) -> StreamInfo:
         """How one stream stands: its state, how far it goes and how far it is committed, what it takes to store it.
 
-        See :meth:`info_async`, its awaitable twin.
+        See ``info_async``, its awaitable twin.
         """
         return self._host.call("info_async", self._core.repository.stream, _workflow(workflow_id), _key(key))
 
@@ -63,7 +63,7 @@ class Streams:
     def trim(self, workflow_id: str, key: str, *, before: int) -> int:
         """Removes what stands before the offset ``before``; gives the first offset that is there then.
 
-        See :meth:`trim_async`, its awaitable twin, for what stays.
+        See ``trim_async``, its awaitable twin, for what stays.
         """
         return self._host.call("trim_async", self._trim, workflow_id, key, before)
 
@@ -73,7 +73,7 @@ class Streams:
         It may be lower: blocks go as a whole, and what an attempt under way has written stays, with all behind it; so
         does the newest block, the end, and of an input what a statement or snapshot that is open in the database began
         too early to see. Offsets never change. A reader of what is gone gets
-        :class:`~dbosflow.errors.StreamTruncatedError`. The workflow itself goes on, and can be replayed, as before, but
+        ``StreamTruncatedError``. The workflow itself goes on, and can be replayed, as before, but
         for an input whose values its body reads one by one: a replay reads those again. A loop reads nothing again that
         is done. The idempotency keys of values that are gone are still known.
 
@@ -91,7 +91,7 @@ class Streams:
 
         Args:
             event: ``"created"``, ``"write"``, ``"rollback"``, ``"close"``, ``"error"``, ``"back-pressure"`` or
-                ``"read"``, as :class:`~dbosflow.types.StreamEvent` explains them.
+                ``"read"``, as ``StreamEvent`` explains them.
             fn: a plain function.
         """
         if event not in EVENTS:

@@ -1,6 +1,6 @@
 """Transformers of streams: the source comes first, what comes out has its colour.
 
-A source is a :class:`~dbosflow.streams.StreamReader`, a :class:`~dbosflow.streams.StreamChannel` (its *values*, not its
+A source is a ``StreamReader``, a ``StreamChannel`` (its *values*, not its
 items) or any iterable or async iterable. A sync source gives a sync iterator, an async source an async one. For all:
 
 - **Lazy.** Nothing is read before a value is asked for, and no more than it takes.
@@ -8,9 +8,9 @@ items) or any iterable or async iterable. A sync source gives a sync iterator, a
   comes behind the values before it; an error of a function comes in the place of its value. Either ends the iteration.
 - **Closed.** The source belongs to the transformer, which closes it at the end, at an error or a cancellation, and when
   it is closed itself. To go on behind the last value that was read, read the stream again from the reader's ``offset``.
-- **Arguments are checked at the call**: a :class:`~dbosflow.errors.ConfigurationError` says what to write instead.
+- **Arguments are checked at the call**: a ``ConfigurationError`` says what to write instead.
 
-Where :mod:`itertools` and :mod:`functools` do the same over a sync source, they do it here (``islice``, ``reduce``).
+Where ``itertools`` and ``functools`` do the same over a sync source, they do it here (``islice``, ``reduce``).
 Not ``map``, ``filter``, ``takewhile`` and ``dropwhile``: a ``StopIteration`` that a function lets out ends them without
 a word. The standard library has none of them for async iterators.
 """
@@ -107,7 +107,7 @@ def flat_map_async(
 def flat_map_async(
     source: Any, fn: Callable[[T], Awaitable[Iterable[R]]], *, concurrency: int = 1, ordered: bool = True
 ) -> Any:
-    """The values of each iterable that the async function ``fn`` returns. Otherwise like :func:`map_async`."""
+    """The values of each iterable that the async function ``fn`` returns. Otherwise like ``map_async``."""
     return stages.flat_map_async(fn, concurrency=concurrency, ordered=ordered)(source)
 
 

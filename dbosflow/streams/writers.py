@@ -31,7 +31,7 @@ F = TypeVar("F")
 def write_stream(key: str, value: Any) -> None:
     """Appends ``value`` to the stream ``key`` of the running workflow, in a sync workflow or step.
 
-    Returns when the value is buffered. See :func:`write_stream_async`, its awaitable twin, for when it is durable, and
+    Returns when the value is buffered. See ``write_stream_async``, its awaitable twin, for when it is durable, and
     for what this raises.
     """
     refuse_on_loop("await write_stream_async(...)")
@@ -62,7 +62,7 @@ async def write_stream_async(key: str, value: Any) -> None:
 def close_stream(key: str) -> None:
     """Ends the stream ``key`` of the running workflow as complete; readers are told at once.
 
-    See :func:`close_stream_async`, its awaitable twin.
+    See ``close_stream_async``, its awaitable twin.
     """
     refuse_on_loop("await close_stream_async(...)")
     writing.close(writing.writer("close_stream"), check_identifier("stream key", key), "close_stream")
@@ -85,7 +85,7 @@ def _checked(key: str, value: Any, what: str) -> tuple[Scope, str]:
 
 
 class StreamWriter(Generic[C, F]):
-    """Writes to one stream, for the branch or step that made it. Made by :meth:`Stream.writer`.
+    """Writes to one stream, for the branch or step that made it. Made by ``Stream.writer``.
 
     As a context manager it closes the stream at the end of the block. An exception that leaves the block ends the
     stream with that error; in a step it leaves the stream alone, because another attempt may follow.
@@ -102,13 +102,13 @@ class StreamWriter(Generic[C, F]):
     # -- values ------------------------------------------------------------------------------------------------------
 
     def write(self, value: C) -> None:
-        """Appends a value of the stream's type: see :func:`write_stream`. Its awaitable twin is :meth:`write_async`."""
+        """Appends a value of the stream's type: see ``write_stream``. Its awaitable twin is ``write_async``."""
         refuse_on_loop("await writer.write_async(...)")
         drive(writing.write_on_thread(self._scope, self._key, self._chunks.dump(value), "a stream's writer"))
         self._dropped += isinstance(self._scope, PlainCall)
 
     async def write_async(self, value: C) -> None:
-        """Appends a value: see :func:`write_stream_async`.
+        """Appends a value: see ``write_stream_async``.
 
         Raises:
             SerializationError: the value is not of the stream's type, or JSON cannot carry it.
@@ -118,7 +118,7 @@ class StreamWriter(Generic[C, F]):
         self._dropped += isinstance(self._scope, PlainCall)
 
     def write_many(self, values: Iterable[C]) -> None:
-        """Appends each of the values as it comes. Its awaitable twin is :meth:`write_many_async`."""
+        """Appends each of the values as it comes. Its awaitable twin is ``write_many_async``."""
         for value in values:
             self.write(value)
 
@@ -132,7 +132,7 @@ class StreamWriter(Generic[C, F]):
                 await self.write_async(value)
 
     def flush(self) -> None:
-        """Waits until what was written is durable. Its awaitable twin is :meth:`flush_async`."""
+        """Waits until what was written is durable. Its awaitable twin is ``flush_async``."""
         refuse_on_loop("await writer.flush_async()")
         if not isinstance(self._scope, PlainCall):
             drive(writing.flush(self._scope.run.thread_driver, self._scope))
@@ -145,7 +145,7 @@ class StreamWriter(Generic[C, F]):
     def emitted(self) -> list[C]:
         """What stands in the stream from this writer, also from earlier attempts with ``on_retry="resume"``.
 
-        See :meth:`emitted_async`, its awaitable twin.
+        See ``emitted_async``, its awaitable twin.
         """
         refuse_on_loop("await writer.emitted_async()")
         if isinstance(self._scope, PlainCall):
@@ -165,18 +165,18 @@ class StreamWriter(Generic[C, F]):
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self, final: F | None = None) -> None:
-        """Ends the stream as complete. Readers find ``final`` in their ``outcome``. Awaitable: :meth:`close_async`."""
+        """Ends the stream as complete. Readers find ``final`` in their ``outcome``. Awaitable: ``close_async``."""
         refuse_on_loop("await writer.close_async(...)")
         self._close(FrameKind.COMPLETE, None if final is None else self._final.dump(final))
 
     async def close_async(self, final: F | None = None) -> None:
-        """Ends the stream as complete. Readers find ``final`` in their ``outcome``. See :func:`close_stream_async`."""
+        """Ends the stream as complete. Readers find ``final`` in their ``outcome``. See ``close_stream_async``."""
         self._close(FrameKind.COMPLETE, None if final is None else self._final.dump(final))
 
     def fail(self, error: BaseException) -> None:
         """Ends the stream with an error: readers get ``StreamFailedError`` with it as the cause.
 
-        Its awaitable twin is :meth:`fail_async`.
+        Its awaitable twin is ``fail_async``.
         """
         refuse_on_loop("await writer.fail_async(...)")
         self._close(FrameKind.ERROR, dump_error(error))

@@ -1,7 +1,7 @@
 """For the tests of those who write workflows: crashes, time, and an engine of a test's own.
 
-- :func:`assert_crash_safe` runs a workflow with a crash at each of its durable operations, and compares;
-- :func:`crash_at` crashes an engine at one named place;
+- ``assert_crash_safe`` runs a workflow with a crash at each of its durable operations, and compares;
+- ``crash_at`` crashes an engine at one named place;
 - ``dbosflow.testing.fixtures`` holds pytest fixtures: ``pytest_plugins = ["dbosflow.testing.fixtures"]``.
 """
 

@@ -25,7 +25,7 @@ _GLANCE = 0.01
 
 
 class MovableClock(Clock):
-    """A clock that goes as fast as any other, and that a test moves on: :meth:`advance`.
+    """A clock that goes as fast as any other, and that a test moves on: ``advance``.
 
     A durable sleep, or a pause between two attempts, whose end has come by this clock is over at once; none ever ends
     before. What a wake time on record says holds for a new owner of the workflow, too, if it has the same clock. Plain

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Crash:
-    """A crash that :func:`crash_at` has prepared."""
+    """A crash that ``crash_at`` has prepared."""
 
     def __init__(self, trap: Trap) -> None:
         self._trap = trap

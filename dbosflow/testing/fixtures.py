@@ -1,8 +1,10 @@
 """Pytest fixtures.
 
-A project that wants them says so, in its top ``conftest.py``::
+A project that wants them says so, in its top ``conftest.py``:
 
-    pytest_plugins = ["dbosflow.testing.fixtures"]
+```text
+pytest_plugins = ["dbosflow.testing.fixtures"]
+```
 
 ============================  ========  =================================================================
 ``dbosflow_server``           session   the URL of a server for tests; override it to name one of yours

@@ -33,7 +33,7 @@ class Operation:
 
     workflow_id: str
     key: str
-    """A record's key, or :data:`START`, or :data:`END`, or a stream's key."""
+    """A record's key, or ``START``, or ``END``, or a stream's key."""
     producer: str | None = None
     """Of a stream value: who wrote it."""
     number: int | None = None

@@ -29,7 +29,7 @@ _templates: dict[str, str] = {}
 
 
 def shared_server() -> str:
-    """The URL of a server for tests: the one that :data:`SERVER_VARIABLE` names, or an embedded one.
+    """The URL of a server for tests: the one that ``SERVER_VARIABLE`` names, or an embedded one.
 
     The embedded one runs from the first call to the end of the process, and then is no more.
     """
@@ -49,7 +49,7 @@ def fresh_database(server: str | None = None) -> Iterator[str]:
     """The URL of a new, migrated database, which is gone after the block.
 
     Args:
-        server: a server where the role may create databases; by default the one that :func:`shared_server` starts.
+        server: a server where the role may create databases; by default the one that ``shared_server`` starts.
     """
     server = server or shared_server()
     name = f"dbosflow_test_{uuid4().hex}"

@@ -33,7 +33,7 @@ PATIENCE = 60.0
 
 @dataclass(frozen=True, slots=True)
 class CrashReport:
-    """What :func:`assert_crash_safe` has tried."""
+    """What ``assert_crash_safe`` has tried."""
 
     operations: tuple[str, ...]
     """What the workflow and its children make durable, in the order of the undisturbed run."""
@@ -69,7 +69,7 @@ def assert_crash_safe(
 ) -> CrashReport:
     """Runs a workflow undisturbed, then once for each crash that can meet it, and compares; gives a report.
 
-    See :func:`assert_crash_safe_async`, its awaitable twin.
+    See ``assert_crash_safe_async``, its awaitable twin.
     """
     refuse_on_loop("await assert_crash_safe_async(...)")
     return asyncio.run(_assert_crash_safe(workflow, args, kwargs, engine, expects))

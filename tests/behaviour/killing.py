@@ -1,8 +1,8 @@
 """A workflow whose workers are killed again and again, and a reader in another process that never notices.
 
-::
-
-    python -m tests.behaviour.killing --steps 1000 --values 10000 --kills 10
+```text
+python -m tests.behaviour.killing --steps 1000 --values 10000 --kills 10
+```
 
 Two workers serve one queue; a workflow runs on one of them. At random moments its owner is killed (SIGKILL) and another
 worker hired. At the end everything is compared: the result, one record for each step, offsets without a gap with the

@@ -18,7 +18,7 @@ CLOCK_VARIABLE = "DBOSFLOW_TEST_LEDGER_CLOCK"
 
 
 class Entry(NamedTuple):
-    """One line: what happened, in which process, and when by :func:`now`."""
+    """One line: what happened, in which process, and when by ``now``."""
 
     what: Any
     pid: int

@@ -1,8 +1,8 @@
 """The whole of P1, P2, P3, P5 and P7 in one run, as big as CI can afford; the full size is one command away.
 
-::
-
-    python -m tests.behaviour.killing --steps 1000 --values 10000 --kills 10
+```text
+python -m tests.behaviour.killing --steps 1000 --values 10000 --kills 10
+```
 
 ``DBOSFLOW_TEST_KILLING=1000,10000,10`` makes the test that size.
 """

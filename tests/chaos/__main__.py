@@ -1,8 +1,8 @@
 """Chaos: many workflows of every kind, while workers, database and network fail again and again.
 
-::
-
-    python -m tests.chaos --seed 1 --minutes 10 [--pgbouncer | --standby | --skew]
+```text
+python -m tests.chaos --seed 1 --minutes 10 [--pgbouncer | --standby | --skew]
+```
 
 The seed gives the plan of faults, which is printed first, and the workflows; a run with the same seed strikes at the
 same moments. At the end every workflow, stream, timer, reader, lease, session and process is checked. The exit status

@@ -62,7 +62,7 @@ class Customers:
         self.asked.discard(workflow_id)
 
     async def keep(self, count: int) -> None:
-        """Keeps ``count`` in flight until :meth:`finish`, and returns when the last has ended."""
+        """Keeps ``count`` in flight until ``finish``, and returns when the last has ended."""
         async with asyncio.TaskGroup() as group:
             for _ in range(count):
                 group.create_task(self._serve())

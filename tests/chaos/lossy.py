@@ -1,8 +1,8 @@
 """Failover to an asynchronous standby, which has lost what was acknowledged: what is left must be whole all the same.
 
-::
-
-    python -m tests.chaos.lossy --rounds 10
+```text
+python -m tests.chaos.lossy --rounds 10
+```
 
 While the standby is away, workers go on; then the primary dies, and the standby is promoted. What the workers remember
 is ahead of the tables now, and must not be mixed with them: each run begins anew from what the tables hold. What the

@@ -154,7 +154,7 @@ class Postgres:
         return True
 
     def stop(self, how: str) -> None:
-        """Stops it in one of the ways of :data:`STOPS`; returns when it is gone."""
+        """Stops it in one of the ways of ``STOPS``; returns when it is gone."""
         assert self._process
         self._process.send_signal(STOPS[how])
         self.forget()

@@ -1,8 +1,8 @@
 """All of chaos in a few seconds: the command works, each kind of fault strikes, and nothing is wrong afterwards.
 
-::
-
-    python -m tests.chaos --seed 1 --minutes 10
+```text
+python -m tests.chaos --seed 1 --minutes 10
+```
 
 is the run that proves something.
 """

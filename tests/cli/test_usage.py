@@ -80,7 +80,7 @@ def test_a_wrong_command_line_is_status_2(
 
 
 def test_the_installed_command_is_this_one() -> None:
-    """The script that an installation makes is ``dbosflow``, and leads to :func:`main`."""
+    """The script that an installation makes is ``dbosflow``, and leads to ``main``."""
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text("utf-8"))["project"]
     module, _, name = project["scripts"]["dbosflow"].partition(":")
     assert getattr(importlib.import_module(module), name) is main

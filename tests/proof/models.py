@@ -1,8 +1,8 @@
 """The models at length.
 
-::
-
-    python -m tests.proof.models --examples 500 [--steps 60] [--seed 7] [--model queue]
+```text
+python -m tests.proof.models --examples 500 [--steps 60] [--seed 7] [--model queue]
+```
 
 Each model does random things to the real thing and to a plain Python object, and compares. Hypothesis shrinks what it
 finds to the shortest sequence of rules that shows it. The exit status is 1 if there is a difference.

@@ -1,8 +1,8 @@
 """The crash-point sweep: each scenario once for each durable record and each thing that can go wrong at it.
 
-::
-
-    python -m tests.proof.sweep [--scenario S] [--how H] [--sample N] [--seed 1] [--workers 2] [--deaths 2]
+```text
+python -m tests.proof.sweep [--scenario S] [--how H] [--sample N] [--seed 1] [--workers 2] [--deaths 2]
+```
 
 An undisturbed run of a scenario lists its points. Then for each: a process runs the scenario and dies there, before the
 statement that carries the record is sent, with the statement on the wire, or after its commit; or only the connection

@@ -36,7 +36,7 @@ HELD = {
     "start": "INSERT INTO dbosflow.workflow (id, name, status, input) VALUES ('new', 'flow', 'queued', '{}')",
     "end": "UPDATE dbosflow.workflow SET priority = 1 WHERE id = 'w'",
 }
-"""What somebody else does first to each row of :data:`ROWS`."""
+"""What somebody else does first to each row of ``ROWS``."""
 each_row = pytest.mark.parametrize("kind", ROWS)
 each_slice = pytest.mark.parametrize("part", SLICES.values(), ids=SLICES)
 

@@ -60,7 +60,7 @@ def plan(generator: random.Random, kinds: tuple[tuple[str, ...], tuple[str, ...]
 
 
 def program(seed: int, *, changed: bool = False) -> Program:
-    """The program of that seed; one that is ``changed`` does more where :func:`dbosflow.patched` lets it."""
+    """The program of that seed; one that is ``changed`` does more where ``dbosflow.patched`` lets it."""
     generator = random.Random(seed)
     kinds = generator.choice((_WITH_TIMERS, _WITH_CANCELLATIONS))
     branches = [plan(generator, kinds) for _ in range(generator.randint(2, 3))]

@@ -42,6 +42,6 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
 
 def run(main: Coroutine[Any, Any, T]) -> T:
-    """``asyncio.run`` on virtual time; :class:`StuckError` where the program hangs."""
+    """``asyncio.run`` on virtual time; ``StuckError`` where the program hangs."""
     with asyncio.Runner(loop_factory=VirtualTimeLoop) as runner:
         return runner.run(main)

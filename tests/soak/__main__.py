@@ -1,8 +1,8 @@
 """Soak: mixed work under random faults for as long as asked, and nothing may grow.
 
-::
-
-    python -m tests.soak --seed 1 --minutes 60
+```text
+python -m tests.soak --seed 1 --minutes 60
+```
 
 It is a chaos run (see ``tests.chaos``) whose last worker is never killed, only frozen and cut off. The levels of each
 process, of the server, its tables and the latencies are measured, drawn, and judged: after a warm-up they must stay

@@ -1,8 +1,8 @@
 """All of a soak in a few seconds: the command works, and nothing is wrong afterwards. Too short to judge levels by.
 
-::
-
-    python -m tests.soak --seed 1 --minutes 60
+```text
+python -m tests.soak --seed 1 --minutes 60
+```
 
 is the run that proves something.
 """

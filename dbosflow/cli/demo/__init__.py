@@ -1,10 +1,10 @@
 """``dbosflow demo``: a workflow streams a file, its worker is killed, and nothing is lost and nothing comes twice.
 
-::
-
-    show        the performance          workers     its two worker processes
-    workflow    what they run            stage       the database it plays in
-    text        what it streams          comparison  what the table claims         page   what people see
+```text
+show        the performance          workers     its two worker processes
+workflow    what they run            stage       the database it plays in
+text        what it streams          comparison  what the table claims         page   what people see
+```
 """
 
 from __future__ import annotations

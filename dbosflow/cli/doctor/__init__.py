@@ -1,9 +1,9 @@
 """``dbosflow doctor``: is this database fit for dbosflow, and is everything well with its workers? It changes nothing.
 
-::
-
-    examination   asks, in order        database   judges the server, the session, the way to it
-    finding       what a check found    work       judges the schema, the workers, what waits for them
+```text
+examination   asks, in order        database   judges the server, the session, the way to it
+finding       what a check found    work       judges the schema, the workers, what waits for them
+```
 """
 
 from __future__ import annotations
