@@ -117,7 +117,7 @@ class Bodies:
         self._end_soon(run, ending)
 
     def _end_soon(self, run: Run, ending: Ending | None) -> None:
-        if run.stopping is None and (run.cancelled or run.conductor is not None):
+        if run.stopping is None and (run.cancelled or run.sequencer is not None):
             self._task(self._conclude(run, ending), run)
             return
         if run.stopping is None:
@@ -250,11 +250,11 @@ def _stop(run: Run, error: BaseException) -> None:
 
 
 async def _catch_up(run: Run) -> None:
-    """Waits until all that is on record was handed on: a body that ends before has left something out."""
+    """Waits until all that is on record was delivered: a body that ends before has left something out."""
     if run.order is None or run.cancelled:
         return
-    if run.conductor is not None:
-        caught_up = run.conductor.over()
+    if run.sequencer is not None:
+        caught_up = run.sequencer.caught_up()
 
         def cancelled() -> None:
             if not caught_up.done():
@@ -269,8 +269,8 @@ async def _catch_up(run: Run) -> None:
 async def _end_leftovers(run: Run) -> None:
     """Branches that nobody waited for end with their workflow, as tasks do with their loop."""
     run.ending = True
-    if run.conductor is not None:
-        run.conductor.finish()
+    if run.sequencer is not None:
+        run.sequencer.finish()
     tasks = run.tasks()
     for task in tasks:
         task.cancel()

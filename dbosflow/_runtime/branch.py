@@ -420,7 +420,7 @@ def _strand(coro: Any, maker: Strand) -> Strand:
     if wanted_by is _WAIT_FOR:
         return Strand(coro, maker.branch)  # before 3.12 for all that it waits for: keys survive a Python upgrade
     run = maker.branch.run
-    run.with_turns()
+    run.ensure_sequencer()
     return Strand(coro, Branch(run, "", maker.branch))
 
 

@@ -84,7 +84,7 @@ class Buffer:
             tell()
 
     def tell(self, entry: Record | Mark) -> None:
-        """Hands one durable outcome to who waits for it."""
+        """Delivers one durable outcome to whoever waits for it."""
         waiter = entry.waiter
         if waiter is not None:
             if self._waiters is not None:

@@ -17,47 +17,47 @@ from dbosflow._runtime.entries import Record
 from dbosflow._runtime.keys import GIVEN_UP, operation_of, path_of
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.conductor import Conductor
     from dbosflow._runtime.run import Run
+    from dbosflow._runtime.sequencer import Sequencer
 
 
-async def its_turn(run: Run, conductor: Conductor, key: str) -> None:
+async def its_turn(run: Run, sequencer: Sequencer, key: str) -> None:
     """Waits for the turn of the record under ``key``.
 
     In as many turns of the loop as a commit: the order within a turn of the run is that in which its tasks wake.
     """
     while True:
-        turn = conductor.recall(key)
+        turn = sequencer.turn_of(key)
         try:
             await turn
         except asyncio.CancelledError as cancellation:
-            if not turn.cancelled() or not _may_be_kept_back(run, conductor, key):
+            if not turn.cancelled() or not _may_be_kept_back(run, sequencer, key):
                 raise
-            conductor.owe(cancellation)
-            if not conductor.has(key):
+            sequencer.owe(cancellation)
+            if not sequencer.has(key):
                 return  # its turn came in the same moment
         else:
             return
 
 
-def _may_be_kept_back(run: Run, conductor: Conductor, key: str) -> bool:
+def _may_be_kept_back(run: Run, sequencer: Sequencer, key: str) -> bool:
     if run.cancelled or run.ending or run.stopping is not None:
         return False
-    return run.has_more(path_of(operation_of(key))) or not conductor.is_last(key)
+    return run.has_more(path_of(operation_of(key))) or not sequencer.is_last(key)
 
 
 async def given_up_again(run: Run, key: str) -> None:
     """Waits for the cancellation that the live run got at this operation, and then for its turn: raises it."""
-    conductor = run.with_turns()
-    conductor.give_up_again(key)
+    sequencer = run.ensure_sequencer()
+    sequencer.give_up_again(key)
     try:
-        with conductor.parked():
-            await conductor.cancellation()
+        with sequencer.parked():
+            await sequencer.cancellation()
     except asyncio.CancelledError:
         if run.ending:
             raise
         run.check_active()
-        await in_spite_of_cancellation(conductor.recall(key + GIVEN_UP))
+        await in_spite_of_cancellation(sequencer.turn_of(key + GIVEN_UP))
         raise
 
 
@@ -70,11 +70,11 @@ async def record_given_up(run: Run, key: str) -> None:
         return
     if run.stopping is not None:
         raise run.stopping
-    conductor = run.with_turns()
-    if conductor.is_replaying:
-        conductor.give_up_again(key)  # an outcome on record, whose turn had not come, is handed to nobody
-        with conductor.parked():
-            await in_spite_of_cancellation(conductor.over())
+    sequencer = run.ensure_sequencer()
+    if sequencer.is_replaying:
+        sequencer.give_up_again(key)  # an outcome on record, whose turn had not come, is delivered to nobody
+        with sequencer.parked():
+            await in_spite_of_cancellation(sequencer.caught_up())
         if _is_over(run):
             return
     waiter = asyncio.get_running_loop().create_future()

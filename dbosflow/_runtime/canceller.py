@@ -11,7 +11,7 @@ running ──cancel()──► requested ──told──► delivered ──�
 *Requested* is final: the statement that would end the workflow as succeeded, failed or blocked reads that row, and
 writes nothing; then the owner ends it as cancelled. So whoever is told "requested" knows how it ends.
 
-The owner is told by the hint, at once; by the answer of its next batch, before anything is handed on that the batch
+The owner is told by the hint, at once; by the answer of its next batch, before anything is delivered that the batch
 made durable; with its claim, where it is the next owner; by the safety poll, if it writes nothing and the hint was
 lost. So no step, child or loop item begins once any of these has come.
 

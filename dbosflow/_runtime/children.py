@@ -73,7 +73,7 @@ async def start_child(
         record = recorded(branch, key, "child")
         async with MayBeGivenUp(driver, branch, key):
             if record is not None:
-                await driver.recall(run, key)
+                await driver.turn_of(run, key)
                 child_id, foreign = str(record.child_id), record.foreign
                 if options.workflow_id not in (None, child_id):
                     asked = f"starts child {options.workflow_id!r} at key {key!r}"
@@ -164,7 +164,7 @@ async def wait_for_result(
         record = recorded(branch, key, _RESULT)
         async with MayBeGivenUp(driver, branch, key):
             if record is not None:
-                await driver.recall(run, key)
+                await driver.turn_of(run, key)
                 if record.child_id != workflow_id:
                     asked = f"asks for the result of workflow {workflow_id!r} at key {key!r}"
                     raise run.disagree(asked, f"that of workflow {record.child_id!r}", record)

@@ -58,11 +58,11 @@ class Driver(Protocol):
     async def commit(self, run: Run, record: Record) -> None:
         """Buffers a record and waits until it is durable and its turn has come."""
 
-    async def recall(self, run: Run, key: str) -> None:
+    async def turn_of(self, run: Run, key: str) -> None:
         """Waits until the turn of the record under ``key`` has come."""
 
     async def catch_up(self, run: Run, key: str) -> None:
-        """Waits until all that is on record was handed on: the operation of ``key`` is new, and begins only then."""
+        """Waits until all that is on record was delivered: the operation of ``key`` is new, and begins only then."""
 
     async def give_up(self, run: Run, key: str) -> None:
         """Waits to be given up, as the records say that the operation of ``key`` was."""
@@ -112,24 +112,24 @@ class LoopDriver:
         run.append(record)
         await record.waiter
 
-    async def recall(self, run: Run, key: str) -> None:
+    async def turn_of(self, run: Run, key: str) -> None:
         """Waits until the turn of the record under ``key`` has come: at once in a run with one branch."""
-        if run.conductor is None:
-            run.recall(key)
+        if run.sequencer is None:
+            run.note_replayed(key)
         else:
-            with run.conductor.parked():
-                await cancellations.its_turn(run, run.conductor, key)
+            with run.sequencer.parked():
+                await cancellations.its_turn(run, run.sequencer, key)
 
     async def catch_up(self, run: Run, key: str) -> None:
         """Waits for the last recorded turn; with one branch, what is left on record contradicts at once."""
-        conductor = run.conductor
-        if conductor is None:
+        sequencer = run.sequencer
+        if sequencer is None:
             run.check_all_asked(f"asks for {key!r}, which is not on record")
             run.replay_is_over()
             return
-        with conductor.parked():
-            await conductor.over()
-        conductor.pay()
+        with sequencer.parked():
+            await sequencer.caught_up()
+        sequencer.pay()
 
     async def give_up(self, run: Run, key: str) -> None:
         """Waits for the cancellation that the live run got here, and then for its turn."""
@@ -225,9 +225,9 @@ class ThreadDriver:
         run.append(record)
         waiter.wait()
 
-    async def recall(self, run: Run, key: str) -> None:
+    async def turn_of(self, run: Run, key: str) -> None:
         """Nothing to wait for: a thread is the only branch of its run."""
-        run.recall(key)
+        run.note_replayed(key)
 
     async def catch_up(self, run: Run, key: str) -> None:
         """A thread is the only branch of its run: what is left on record contradicts."""

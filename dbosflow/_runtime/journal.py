@@ -9,7 +9,7 @@ the other.
 What can become of a batch:
 
 ```text
-gather ──► send ──► written ──────────────────────────► acknowledge: wake readers, notify, hand on
+gather ──► send ──► written ──────────────────────────► acknowledge: wake readers, notify, deliver
             │  ▲
             │  └─ connection lost, overload, read-only ── witness: there? ─► acknowledge
             │        (the same batch again)                  not there ─► send
@@ -70,7 +70,7 @@ _MOST_SLICES = 200
 _LEAST_STARTS = 50
 """How many of them may be starts, however much is written by what runs."""
 _MANY = 32
-"""Runs and starts in a batch from which on handing it on is worth doing while the next one is under way."""
+"""Runs and starts in a batch for which it is worth delivering while the next one is under way."""
 _MOST_LOST_PLACES = 1000
 """How often the end of an input may lose its place to writers before its run reloads: then something else is wrong."""
 
@@ -140,7 +140,7 @@ class Journal(Service):
         self._last: list[tuple[Run, Ending]] = []
         self._under_way: Batch | None = None
         self._durable: deque[tuple[Slice | Start, set[str]]] = deque()
-        """What is durable and has yet to be handed on, each with the ids that its statement inserted."""
+        """What is durable and has yet to be delivered, each with the ids that its statement inserted."""
         self._lease_is_over = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -188,10 +188,10 @@ class Journal(Service):
     async def lane(self) -> AsyncIterator[Any]:
         """The lane's connection, between two batches: for claims, which the fence covers, too.
 
-        What is durable is handed on by then: a workflow of the lane that nobody runs would be taken for a lost one.
+        What is durable is delivered by then: a workflow of the lane that nobody runs would be taken for a lost one.
         """
         async with self._lane.lock:
-            self._hand_on()
+            self._deliver()
             yield await self._lane.connection()
 
     # -- the loop ----------------------------------------------------------------------------------------------------
@@ -206,13 +206,13 @@ class Journal(Service):
         batch = self._under_way or self._gather()
         if batch.empty:
             if self._durable:
-                self._hand_on()
+                self._deliver()
                 return True
             self._idle.set()
             return False
         self._under_way = batch
         if self._durable:
-            self._loop.call_soon(self._hand_on)  # when the batch is on the wire, or has to wait for something
+            self._loop.call_soon(self._deliver)  # when the batch is on the wire, or has to wait for something
         async with self._lane.lock:
             if self.tripwire is None or not await self._dies(self.tripwire, batch, written=False):
                 await self._settle(batch)
@@ -221,19 +221,19 @@ class Journal(Service):
         return True
 
     async def _go_on(self) -> None:
-        """Hands a small batch on now, a large one when the next is on its way; half of it if nothing else is pending.
+        """Delivers a small batch now, a large one when the next is on its way; half of it if nothing else is pending.
 
         The other half then goes on while that is under way which the first appends.
         """
         others = bool(self._submitted or self._starts)
         if len(self._durable) < _MANY:
-            self._hand_on()
+            self._deliver()
         elif not others:
-            self._hand_on(len(self._durable) // 2)
+            self._deliver(len(self._durable) // 2)
         if not others:
             await asyncio.sleep(0)  # what was set free goes on first, and what it appends is gathered at once
 
-    def _hand_on(self, most: int | None = None) -> None:
+    def _deliver(self, most: int | None = None) -> None:
         """Runs go on from what is durable, children begin, and who waits for a start hears of it."""
         for _ in range(len(self._durable) if most is None else most):
             part, started = self._durable.popleft()
@@ -326,7 +326,7 @@ class Journal(Service):
         return True
 
     def _tell_cancelled(self, batch: Batch, result: BatchResult) -> None:
-        """Before anything is handed on: nothing begins that follows from it."""
+        """Before anything is delivered: nothing begins that follows from it."""
         if result.cancelled:
             for part in batch.slices:
                 if part.run.workflow_id in result.cancelled:
@@ -383,13 +383,13 @@ class Journal(Service):
         """The database or the driver refuses something in the batch for its data."""
         if batch.sent > 1 and isinstance(error, psycopg.errors.UniqueViolation) and await self._is_seen(batch):
             self._acknowledge(batch, frozenset())
-            self._hand_on()
+            self._deliver()
             return
         parts = batch.split_off_inputs() if isinstance(error, psycopg.errors.UniqueViolation) else batch.split()
         if len(parts) > 1:
             for part in parts:
                 await self._settle(part)
-                self._hand_on()
+                self._deliver()
             return
         if batch.starts:
             batch.starts[0].decided(_unfit(error))
@@ -449,7 +449,7 @@ class Journal(Service):
 
     async def _lane_lost(self, batch: Batch) -> None:
         logger.warning("the lease of worker %s is lost; its runs go on elsewhere", self._lane.id)
-        self._hand_on()
+        self._deliver()
         self._owner.lane_lost()
         self._starts.extendleft(reversed(batch.starts))
         self._under_way = None
@@ -481,7 +481,7 @@ class Journal(Service):
 
     def give_up(self) -> None:
         """Ends what could not be written when the journal closes: starts hear of it."""
-        self._hand_on()
+        self._deliver()
         for start in (*(self._under_way.starts if self._under_way else ()), *self._starts):
             start.decided(LeaseLostError("the engine closed before the start was durable"))
         self._starts.clear()

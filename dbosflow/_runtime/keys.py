@@ -37,7 +37,7 @@ PATCHED = "/patched"
 _NO_OPERATION = frozenset({"refused", "patched", "changed"})
 """Kinds that show no operation of their branch."""
 _SILENT = _NO_OPERATION | {"attempt", "timeout"}
-"""Kinds that hand the program nothing, and so have no turn. Every other one does, also one that is added later."""
+"""Kinds that deliver nothing to the program, and so have no turn. Any other kind has one, also one added later."""
 
 _LONGEST_NAME = 256
 _LONGEST_PATH = 512
@@ -89,8 +89,8 @@ def given_name(task_name: str) -> str | None:
     return None if not task_name or _DRAWN.search(task_name) else task_name
 
 
-def hands_on(kind: str) -> bool:
-    """Whether a record of this kind hands an outcome to the program, in a turn that a replay repeats."""
+def is_delivered(kind: str) -> bool:
+    """Whether a record of this kind delivers an outcome to the program, in a turn that a replay repeats."""
     return kind not in _SILENT
 
 

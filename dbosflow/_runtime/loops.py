@@ -77,7 +77,7 @@ async def for_each(
         live: BaseException | None = None
         async with MayBeGivenUp(driver, branch, key):
             if record is not None:
-                await driver.recall(run, key)
+                await driver.turn_of(run, key)
                 output, error = record.output, record.error
             else:
                 loop, task = Loop(branch, key, reading, handler, settings), running_task()

@@ -44,7 +44,7 @@ async def run_step(
         async with MayBeGivenUp(driver, branch, key):
             if record is None:
                 return await _attempts(driver, branch, key, step=step, args=args, kwargs=kwargs)
-            await driver.recall(branch.run, key)
+            await driver.turn_of(branch.run, key)
             return _outcome(branch.run, record, step)
 
 
@@ -59,18 +59,18 @@ async def sleep(driver: Driver, branch: Branch, seconds: float) -> None:
                 await driver.commit(run, Record(key, "sleep", delay=delay))
                 remaining = delay - run.environment.clock.ahead
             else:
-                await driver.recall(run, key)
+                await driver.turn_of(run, key)
                 if run.recorded(key + WOKEN) is not None:
-                    await driver.recall(run, key + WOKEN)
+                    await driver.turn_of(run, key + WOKEN)
                     return
                 if run.has_more(branch.path):  # it ended before the run had turns
                     return
-                if run.conductor is not None:
+                if run.sequencer is not None:
                     await driver.catch_up(run, key + WOKEN)
                 remaining = (record.remaining or 0.0) - run.age - run.environment.clock.ahead
             if remaining > 0:
                 await driver.pause(run, remaining)
-            if run.conductor is not None:  # when it ends is an outcome, too, where others go on meanwhile
+            if run.sequencer is not None:  # when it ends is an outcome, too, where others go on meanwhile
                 await driver.commit(run, Record(key + WOKEN, "woken"))
 
 

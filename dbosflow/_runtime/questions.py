@@ -44,7 +44,7 @@ async def ask(
         record = recorded(branch, key, kind)
         async with MayBeGivenUp(driver, branch, key):
             if record is not None:
-                await driver.recall(run, key)
+                await driver.turn_of(run, key)
                 if record.child_id != workflow_id:
                     raise run.disagree(f"asks for {what} at key {key!r}", f"that of {record.child_id!r}", record)
                 output, error = record.output, record.error

@@ -47,7 +47,7 @@ async def next_page(driver: Driver, branch: Branch, reader: Reader) -> None:
                 error = record.error
                 if error is None:  # before its turn: afterwards the branch would come later than it did live
                     await _repeat(driver, run, reader, record)
-                await driver.recall(run, key)
+                await driver.turn_of(run, key)
         if error is not None:
             found = load_error(error)
             raise found.exception or StreamError(reader.workflow_id, reader.key, found.message)

@@ -1,6 +1,6 @@
 """What is on record, as today's annotations take it.
 
-What an earlier run recorded has fitted the types of its code: a live run hands on nothing else. So what does not load
+What an earlier run recorded has fitted the types of its code: a live run delivers nothing else. So what does not load
 was recorded by other code, and that never fails a workflow: it contradicts, and the workflow is parked as blocked.
 
 The arguments of a start are judged alike, though a start may come from code that never fitted: the two look the same

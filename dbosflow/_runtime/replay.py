@@ -53,7 +53,7 @@ class Replayed:
     """How the code ended; ``None`` if it has not."""
     unknown: list[str] = field(default_factory=list)
     """Keys of operations that the code asked for and that are not on record. Its branches halted there."""
-    recalled: int = 0
+    records: int = 0
     """How many records it asked for."""
     missing: dict[Source, int] = field(default_factory=dict)
     """How many of its stream values are there that the code has not written."""
@@ -226,15 +226,15 @@ class _Played:
                 break
             if now > deadline:
                 self.replayed.timed_out = not self.halted.is_set()
-                conductor = self._run.conductor
-                self.replayed.waits_for = None if conductor is None else conductor.stands_still_for
+                sequencer = self._run.sequencer
+                self.replayed.waits_for = None if sequencer is None else sequencer.stands_still_for
                 break
         settled.cancel()
         self._sum_up()
 
     def _sum_up(self) -> None:
         run, replayed = self._run, self.replayed
-        replayed.recalled = len(self._asked)
+        replayed.records = len(self._asked)
         if replayed.ending is not None and replayed.ending.status is not WorkflowStatus.BLOCKED:
             for (key, producer), count in run.history.produced.items():
                 left = count - self._streams.count(key, producer)
@@ -256,9 +256,9 @@ class _PlayedDriver:
         """Goes no further."""
         raise NotImplementedError
 
-    async def recall(self, run: Run, key: str) -> None:
+    async def turn_of(self, run: Run, key: str) -> None:
         self._played.asked(key)
-        await self._driver.recall(run, key)
+        await self._driver.turn_of(run, key)
 
     async def give_up(self, run: Run, key: str) -> None:
         self._played.asked(key)

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from dbosflow._runtime.branch import Branch, RunStopped, Strand
 from dbosflow._runtime.buffer import Buffer
-from dbosflow._runtime.conductor import Conductor
 from dbosflow._runtime.contradiction import contradiction
 from dbosflow._runtime.entries import Mark, Record
 from dbosflow._runtime.exits import is_signal
-from dbosflow._runtime.keys import hands_on
+from dbosflow._runtime.keys import is_delivered
 from dbosflow._runtime.order import Order
 from dbosflow._runtime.plain_timers import PlainTimers
 from dbosflow._runtime.run_streams import RunStreams
+from dbosflow._runtime.sequencer import Sequencer
 from dbosflow._store.step import NO_HISTORY
 from dbosflow.errors import LeaseLostError, WorkflowCancelledError
 
@@ -50,11 +50,11 @@ class Run:
     """One owner's pass over one workflow."""
 
     __slots__ = (
-        *("_began", "_cancel_listeners", "_main", "_others", "_recalled", "_settlers", "_streams", "_to_recall"),
-        *("beat", "bodies", "buffer", "calls", "cancelled", "conductor", "contradiction", "definition", "draining"),
+        *("_began", "_cancel_listeners", "_main", "_others", "_replayed", "_settlers", "_streams", "_to_replay"),
+        *("beat", "bodies", "buffer", "calls", "cancelled", "contradiction", "definition", "draining"),
         *("ending", "environment", "epoch", "freed", "history", "input_text", "inputs", "interrupted", "is_over"),
-        *("onlooker", "order", "outcome", "queue", "root", "seq", "stopping", "superseded", "task", "timers", "turn"),
-        *("waits", "workflow_id"),
+        *("onlooker", "order", "outcome", "queue", "root", "seq", "sequencer", "stopping", "superseded", "task"),
+        *("timers", "turn", "waits", "workflow_id"),
     )
 
     def __init__(
@@ -81,7 +81,7 @@ class Run:
         self.timers: PlainTimers | None = None
         """The plain timers that its code has set, while it replays."""
         self.onlooker: asyncio.Event | None = None
-        """Set when anything stirs, while the conductor looks whether a replay still gets on."""
+        """Set when anything stirs, while the sequencer looks whether a replay still gets on."""
         self.root = Branch(self, "")
         self.task: asyncio.Task[None] | None = None
         """What drives its body, or ends what that left running; ``None`` when that is over."""
@@ -96,8 +96,8 @@ class Run:
         self._others: set[Strand] | None = None
         self.beat = 0
         """Counts the resumptions of its strands."""
-        self.conductor: Conductor | None = None
-        """Hands on outcomes by turns; made with the first branch, since a run with one needs none."""
+        self.sequencer: Sequencer | None = None
+        """Delivers outcomes by turns. It is made with the first branch, since a run with one branch needs none."""
         self.stopping: RunStopped | None = None
         self.superseded = False
         """Whether a new pass takes its place, from what the tables hold: then not even its end may be written."""
@@ -112,8 +112,8 @@ class Run:
         """Wakes what a thread of this run waits for: it has stopped, or is to be cancelled."""
         self.calls: tuple[Future[Any], ...] = ()
         """Bodies on the loop that the thread of this run waits for."""
-        self._recalled: set[str] | None = None
-        self._to_recall = sum(hands_on(record.kind) for record in past.records.values()) if past.records else 0
+        self._replayed: set[str] | None = None
+        self._to_replay = sum(is_delivered(record.kind) for record in past.records.values()) if past.records else 0
         self._began = time.monotonic()
         self.buffer = Buffer(environment.settings.buffer_bytes)
         """What it has for the journal."""
@@ -173,11 +173,11 @@ class Run:
         if self.ending:
             raise RunStopped(f"workflow {self.workflow_id!r} is no longer run here")
 
-    def with_turns(self) -> Conductor:
-        """Its conductor: from here on, with its first branch at the latest, outcomes go on by turns."""
-        if self.conductor is None:
-            self.conductor = Conductor(self)
-        return self.conductor
+    def ensure_sequencer(self) -> Sequencer:
+        """Its sequencer, which is made if there is none. From here on outcomes are delivered by turns."""
+        if self.sequencer is None:
+            self.sequencer = Sequencer(self)
+        return self.sequencer
 
     def stirs(self) -> None:
         """Its code goes on."""
@@ -279,7 +279,7 @@ class Run:
         return taken, more
 
     def committed(self, entries: Sequence[Entry]) -> None:
-        """Frees the room of durable entries and hands on the outcomes among them."""
+        """Frees the room of durable entries and delivers the outcomes among them."""
         self.buffer.free(sum([entry.size for entry in entries]))
         told: list[Record] = []
         for entry in entries:
@@ -290,8 +290,8 @@ class Run:
                 self.buffer.tell(entry)
         if not told:
             return
-        if self.conductor is not None:
-            self.conductor.committed(told)
+        if self.sequencer is not None:
+            self.sequencer.committed(told)
         else:
             for record in told:
                 self.buffer.tell(record)
@@ -304,8 +304,8 @@ class Run:
             self.stopping = stopping = RunStopped(why)
         self.interrupted.set()
         self.buffer.drop(stopping)
-        if self.conductor is not None:
-            self.conductor.stop(stopping)
+        if self.sequencer is not None:
+            self.sequencer.stop(stopping)
         for call in self.calls:
             call.cancel()
         for task in self.tasks():
@@ -407,10 +407,10 @@ class Run:
 
     @property
     def is_replaying(self) -> bool:
-        """Whether it is still handed what an earlier run has recorded."""
-        if self.conductor is not None:
-            return self.conductor.is_replaying
-        return len(self.recalled) < self._to_recall
+        """Whether records of an earlier run are still to be delivered to it."""
+        if self.sequencer is not None:
+            return self.sequencer.is_replaying
+        return len(self.replayed) < self._to_replay
 
     def has_more(self, path: str) -> bool:
         """Whether the branch has anything on record that it has not asked for yet."""
@@ -427,27 +427,27 @@ class Run:
             raise self.disagree(does, f"{there!r} behind that", there)
 
     def replay_begins(self) -> None:
-        """Its body is about to begin, on the loop. One that stands still for long is looked after by a conductor."""
+        """Its body is about to begin, on the loop. One that stands still for long is looked after by a sequencer."""
         order = self.order
         if order is not None:
-            self.timers = PlainTimers(lambda: self.with_turns() if self.active and order.left else None)
+            self.timers = PlainTimers(lambda: self.ensure_sequencer() if self.active and order.left else None)
 
     def replay_is_over(self) -> None:
-        """All that is on record was handed on: new things begin, and its timers are its own affair."""
+        """All that is on record was delivered: new operations begin, and plain timers are no longer watched."""
         timers, self.timers = self.timers, None
         if timers is not None:
             timers.close()
 
     @property
-    def recalled(self) -> Collection[str]:
-        """The keys of the records that were handed on again while the run had one branch."""
-        return self._recalled or ()
+    def replayed(self) -> Collection[str]:
+        """The keys of the records that were replayed while the run had one branch."""
+        return self._replayed or ()
 
-    def recall(self, key: str) -> None:
-        """Hands on the record under ``key`` again, while the run has one branch."""
-        if self._recalled is None:
-            self._recalled = set()
-        self._recalled.add(key)
+    def note_replayed(self, key: str) -> None:
+        """Notes that the record under ``key`` is replayed, while the run has one branch."""
+        if self._replayed is None:
+            self._replayed = set()
+        self._replayed.add(key)
 
     # -- what drives it ----------------------------------------------------------------------------------------------
 
@@ -491,7 +491,7 @@ class Run:
         if outcome is not None:
             self._streams = None
         if self.task is None or self.task.done():
-            self.task = self.conductor = None
+            self.task = self.sequencer = None
             del self.root
 
     @property

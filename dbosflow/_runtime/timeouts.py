@@ -41,7 +41,7 @@ async def begin(driver: Driver, branch: Branch, seconds: float, expire: Callable
     with Operation(branch, "timeout", "timeout") as key:
         if run.draining is not None:
             await driver.hold(run)
-        run.with_turns()  # who is faster is an order of outcomes, also in a run with one branch
+        run.ensure_sequencer()  # who is faster is an order of outcomes, also in a run with one branch
         ahead = run.next_of(branch.path)
         record = recorded(branch, key, "timeout") if ahead in (None, key) or run.recorded(key) is not None else None
         return Deadline(run, key, seconds, expire, record, never=record is None and ahead is not None)
@@ -67,11 +67,11 @@ class Deadline:
         self._over = never
         self._task: asyncio.Task[None] | None = None
         if run.recorded(key + EXPIRED) is not None:
-            run.with_turns().recall(key + EXPIRED).add_done_callback(self._told)
+            run.ensure_sequencer().turn_of(key + EXPIRED).add_done_callback(self._told)
         elif record is not None:
             self._run_down((record.remaining or 0.0) - run.age - run.environment.clock.ahead)
         elif not never:
-            caught_up = run.with_turns().over()
+            caught_up = run.ensure_sequencer().caught_up()
             if caught_up.done():
                 self._put_on_record(caught_up)
             else:
@@ -101,7 +101,7 @@ class Deadline:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         with suppress(RunStopped):  # as above
             await run.environment.clock.pause(remaining, skippable=False)
-            await run.with_turns().over()
+            await run.ensure_sequencer().caught_up()
             run.append(Record(self._key + EXPIRED, "expired", waiter=waiter))
             waiter.add_done_callback(self._told)
 

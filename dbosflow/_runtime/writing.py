@@ -119,7 +119,7 @@ def written(scope: Scope, key: str) -> int:
 async def _room_for(branch: Branch) -> bool:
     """Whether there is room for the branch's next value. Among branches it has waited for that when it breathed."""
     run = branch.run
-    if run.conductor is None:
+    if run.sequencer is None:
         return await run.loop_driver.room(run)
     had_room, branch.had_room = branch.had_room, True
     return had_room
@@ -128,13 +128,13 @@ async def _room_for(branch: Branch) -> bool:
 async def _breathe(branch: Branch, what: str) -> None:
     """Lets the loop, or the other branches, go on."""
     run = branch.run
-    if run.conductor is None:
+    if run.sequencer is None:
         await asyncio.sleep(0)
         return
     owner = branch.check_owner(what)
     owner.operating = True
     try:
-        branch.had_room = await run.conductor.breathe()
+        branch.had_room = await run.sequencer.breathe()
     finally:
         owner.operating = False
         run.stirs()
@@ -181,7 +181,7 @@ async def _when_durable(
     with Operation(branch, name, name) as key:
         # Whether the run had turns by then may be timing: a library makes a task now and then, before the first branch.
         ahead = run.next_of(branch.path)
-        if ahead != key and (run.conductor is None or ahead is not None):
+        if ahead != key and (run.sequencer is None or ahead is not None):
             await driver.durable(run)
             return found if look is None else await driver.wait(run, look())
         record = recorded(branch, key, name)
@@ -193,5 +193,5 @@ async def _when_durable(
             if record is None:
                 await driver.commit(run, Record(key, name))
             else:
-                await driver.recall(run, key)
+                await driver.turn_of(run, key)
             return found

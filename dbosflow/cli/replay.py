@@ -143,7 +143,7 @@ def _check(engine: Engine, info: WorkflowInfo | str, limit: float) -> Checked:
         return Checked(info.id, info.name, str(info.status), 0, [f"the code knows no workflow {info.name!r}"])
     core = engine._core  # noqa: SLF001 (a replay is no part of the public interface)
     replayed = engine._host.call("replay", core.replay, info.id, limit)  # noqa: SLF001
-    return Checked(info.id, info.name, str(info.status), replayed.recalled, _differences(info, replayed, limit))
+    return Checked(info.id, info.name, str(info.status), replayed.records, _differences(info, replayed, limit))
 
 
 def _differences(info: WorkflowInfo, replayed: Replayed, limit: float) -> list[str]:

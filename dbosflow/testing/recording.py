@@ -20,7 +20,7 @@ class Recorder(Protocol):
     def skipped(self, run: Run, key: str, producer: str, count: int, text: str) -> None:
         """A replay came by a stream value that is durable."""
 
-    def recalled(self, run: Run, key: str) -> None:
+    def replayed(self, run: Run, key: str) -> None:
         """The body asked for a record that is there."""
 
     def called(self, run: Run, key: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -49,12 +49,12 @@ class _RecordingHands:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._driver, name)
 
-    async def recall(self, run: Run, key: str) -> None:
-        self._recorder.recalled(run, key)
-        await self._driver.recall(run, key)
+    async def turn_of(self, run: Run, key: str) -> None:
+        self._recorder.replayed(run, key)
+        await self._driver.turn_of(run, key)
 
     async def give_up(self, run: Run, key: str) -> None:
-        self._recorder.recalled(run, key)
+        self._recorder.replayed(run, key)
         await self._driver.give_up(run, key)
 
     async def call(

@@ -118,7 +118,7 @@ class Transcript(Recorder):
             where = f"value {count} of stream {key!r} of workflow {self.name_of(run.workflow_id)!r}"
             self.differences.append(shown(where, durable, text, first="on record", then="replayed"))
 
-    def recalled(self, run: Run, key: str) -> None:
+    def replayed(self, run: Run, key: str) -> None:
         """A replay asked for a record."""
         self._unasked.get(self.name_of(run.workflow_id), set()).discard(key)
 

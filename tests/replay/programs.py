@@ -1,6 +1,6 @@
 """Ordinary asyncio programs, each with a way of its own to depend on the order in which outcomes arrive.
 
-Each found a hole in an earlier design: keys by first use, by count, outcomes handed on one by one, or not when quiet.
+Each found a hole in an earlier design: keys by first use, by count, outcomes delivered one by one, or not when quiet.
 """
 
 from __future__ import annotations

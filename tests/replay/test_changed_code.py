@@ -566,7 +566,7 @@ def test_a_flush_that_was_given_up_is_asked_for_again() -> None:
 
 @pytest.mark.parametrize("colour", ["one branch", "several branches"])
 def test_a_replay_that_stands_still_is_parked_with_any_number_of_branches(colour: str) -> None:
-    """With one there is no conductor; one is made when it takes its time."""
+    """With one there is no sequencer; one is made when it takes its time."""
 
     async def after(run: Trace) -> Any:
         await asyncio.Event().wait()

@@ -48,7 +48,7 @@ def test_a_replay_of_one_branch_never_suspends() -> None:
             suspensions = sum(1 for _ in _until_done(strand))
         assert trace.bodies == []
         assert trace.swapped == []
-        assert run.conductor is None
+        assert run.sequencer is None
         return suspensions
 
     assert asyncio.run(drive()) == STEPS // 64

@@ -178,7 +178,7 @@ def test_a_run_that_reloads_in_its_cleanup_stays_cancelled(database_url: str) ->
     asyncio.run(main())
 
 
-def test_the_journal_tells_before_it_hands_on(database_url: str) -> None:
+def test_the_journal_tells_before_it_delivers(database_url: str) -> None:
     """In the order of what is heard: the cancel, then nothing that follows from the record."""
 
     async def main() -> None:

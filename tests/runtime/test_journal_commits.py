@@ -126,7 +126,7 @@ def test_what_was_written_before_a_record_is_durable_with_it_or_before(database_
     asyncio.run(main())
 
 
-def test_a_large_batch_is_handed_on_while_the_next_is_under_way(database_url: str) -> None:
+def test_a_large_batch_is_delivered_while_the_next_is_under_way(database_url: str) -> None:
     """Not before the next is sent, and not only after it."""
 
     async def main() -> None:
@@ -175,7 +175,7 @@ def test_one_half_of_a_large_batch_goes_on_while_what_the_other_appended_is_unde
     asyncio.run(main())
 
 
-def test_what_a_run_writes_goes_after_what_is_durable_and_not_handed_on(database_url: str) -> None:
+def test_what_a_run_writes_goes_after_what_is_durable_and_not_delivered(database_url: str) -> None:
     """Its numbers are given by then."""
 
     async def main() -> None:
@@ -199,7 +199,7 @@ def test_what_a_run_writes_goes_after_what_is_durable_and_not_handed_on(database
     asyncio.run(main())
 
 
-def test_who_has_the_lane_finds_everything_handed_on_that_is_durable(database_url: str) -> None:
+def test_who_has_the_lane_finds_everything_delivered_that_is_durable(database_url: str) -> None:
     """Or a claim would take a start that is durable, and about to be run, for one that nobody runs."""
 
     async def main() -> None:

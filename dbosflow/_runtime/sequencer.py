@@ -1,15 +1,15 @@
-"""Hands the outcomes of a run with branches on by turns: live and on replay in one order, each when the run is quiet.
+"""Delivers the outcomes of a run with branches by turns: in one order live and on replay, each when the run is quiet.
 
 Keys say *what* an operation returned; a program with queues, locks, events or a shared list depends on *when*, too. So
 each record carries the ``turn`` (the run's own count of commits) and the ``seq`` in which the live run got it:
 
-- live, the outcomes of one commit go on together, in ``seq`` order, once the run is quiet;
-- on replay the same turns go on in the same order, each when the run is quiet, and nothing new begins before they are
-  over; nothing is passed over: where nobody can ask for the next one any more, code and records disagree;
+- a live run gets the outcomes of one commit together, in ``seq`` order, once it is quiet;
+- a replay gets the same turns in the same order, each once it is quiet, and nothing new begins before they are over.
+  No turn is passed over: if nothing can ask for the next one any more, code and records disagree;
 - a branch that writes many stream values breathes now and then. That is no outcome, so it goes before all of them.
 
-Quiet is seen for several turns of the loop in a row: a gather of gathers passes a result up one turn at a time, and
-while it does, everybody seems to wait.
+A run counts as quiet when it has seemed so for several turns of the loop in a row. A gather of gathers passes a result
+up one turn at a time, and meanwhile every branch seems to wait.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from contextvars import Context
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from dbosflow._runtime.keys import WOKEN, hands_on, shown
+from dbosflow._runtime.keys import WOKEN, is_delivered, shown
 from dbosflow._runtime.stalls import Awaited, awaited_by
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ SAID_AFTER = 1.0
 """Seconds after which it is said what a replay waits for that stands still."""
 
 
-class Conductor:
+class Sequencer:
     """The turns of one run."""
 
     def __init__(self, run: Run) -> None:
@@ -68,13 +68,13 @@ class Conductor:
         """When to say what a replay waits for that stands still."""
         # In a context of its own: a task made in a branch's would be a branch.
         self._task: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(
-            self._conduct(), name=f"dbosflow-turns-{run.workflow_id}", context=Context()
+            self._deliver_turns(), name=f"dbosflow-turns-{run.workflow_id}", context=Context()
         )
 
     # -- what operations ask for -------------------------------------------------------------------------------------
 
-    def recall(self, key: str) -> asyncio.Future[None]:
-        """Asks for the record under ``key``; done when its turn has come."""
+    def turn_of(self, key: str) -> asyncio.Future[None]:
+        """Asks for the turn of the record under ``key``: done when it has come."""
         future = self._asked[key] = self._future()
         self._news.set()
         return future
@@ -88,13 +88,13 @@ class Conductor:
         return not self._turns or key in self._turns[-1]
 
     def give_up_again(self, key: str) -> None:
-        """Says that the operation of ``key`` is given up: an outcome of it that is on record is handed to nobody."""
+        """Says that the operation of ``key`` is given up: an outcome of it that is on record is delivered to nobody."""
         for turn in self._turns:
             turn[:] = [one for one in turn if one not in (key, key + WOKEN)]
         self._news.set()
 
-    def over(self) -> asyncio.Future[None]:
-        """Done when all that is on record was handed on."""
+    def caught_up(self) -> asyncio.Future[None]:
+        """Done when all that is on record was delivered."""
         future = self._future()
         if not self.is_replaying and not future.done():
             future.set_result(None)
@@ -105,7 +105,7 @@ class Conductor:
 
     @contextmanager
     def parked(self) -> Iterator[None]:
-        """In the block an operation waits for nothing but the conductor, or a cancellation."""
+        """In the block an operation waits for nothing but the sequencer, or a cancellation."""
         self._parked += 1
         self._news.set()
         try:
@@ -141,7 +141,7 @@ class Conductor:
 
     @property
     def is_replaying(self) -> bool:
-        """Whether recorded outcomes are still to be handed on."""
+        """Whether recorded outcomes are still to be delivered."""
         return any(self._turns)
 
     # -- what the run tells ------------------------------------------------------------------------------------------
@@ -189,7 +189,7 @@ class Conductor:
 
     # -- the turns ---------------------------------------------------------------------------------------------------
 
-    async def _conduct(self) -> None:
+    async def _deliver_turns(self) -> None:
         while True:
             self._news.clear()
             if not self._ready():
@@ -200,7 +200,7 @@ class Conductor:
                 room = await self._run.loop_driver.room(self._run)
                 _tell(self._breathers.popleft(), room)
             else:
-                self._hand_on()
+                self._deliver()
 
     def _ready(self) -> bool:
         while self._turns and not self._turns[0]:
@@ -211,7 +211,7 @@ class Conductor:
             return all(key in self._asked for key in self._turns[0])
         return bool(self._behind or self._fresh)
 
-    def _hand_on(self) -> None:
+    def _deliver(self) -> None:
         self._say_at = asyncio.get_running_loop().time() + SAID_AFTER
         if self._turns:
             for key in self._turns.popleft():
@@ -320,9 +320,11 @@ class Conductor:
 
 
 def _turns(run: Run) -> list[list[str]]:
-    """The recorded keys that are still to be handed on, turn by turn."""
+    """The recorded keys that are still to be delivered, turn by turn."""
     ahead = [
-        record for record in run.history.records.values() if hands_on(record.kind) and record.key not in run.recalled
+        record
+        for record in run.history.records.values()
+        if is_delivered(record.kind) and record.key not in run.replayed
     ]
     ahead.sort(key=lambda record: (record.turn, record.seq))
     return [[record.key for record in turn] for _, turn in groupby(ahead, key=lambda record: record.turn)]
