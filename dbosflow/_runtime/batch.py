@@ -18,7 +18,7 @@ from dbosflow._store.workflow import keys_text
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dbosflow._runtime.entries import Entry, Place, Start
+    from dbosflow._runtime.entries import Entry, LoopItem, Start
     from dbosflow._runtime.frames import Block
     from dbosflow._runtime.run import Run
 
@@ -54,8 +54,8 @@ class Slice:
         self.records.append(record)
         if self.frames is not None:
             self.frames.commit_or_roll_back(record)
-        if record.letter is not None:
-            self._framed().values(record.letter)
+        if record.dead_letter is not None:
+            self._framed().values(record.dead_letter)
 
     def _framed(self) -> Frames:
         if self.frames is None:
@@ -90,7 +90,7 @@ class Slice:
                 (
                     *(workflow_id, record.key, record.kind, epoch, seq, turn, record.attempt),
                     *(record.output, record.error, record.child_id, record.delay, record.elapsed),
-                    *(_NOWHERE if record.place is None else _placed(record.place)),
+                    *(_NO_ITEM if record.loop_item is None else _item_columns(record.loop_item)),
                 )
             )
         if self.frames is not None:
@@ -146,11 +146,11 @@ def start_row(start: Start) -> tuple[Any, ...]:
     )
 
 
-_NOWHERE = (None, None, None)
+_NO_ITEM = (None, None, None)
 
 
-def _placed(place: Place) -> tuple[str, int, int | None]:
-    return place.loop, place.offset, place.next
+def _item_columns(item: LoopItem) -> tuple[str, int, int | None]:
+    return item.loop, item.offset, item.next
 
 
 @dataclass(slots=True, eq=False)

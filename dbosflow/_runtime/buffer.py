@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dbosflow._runtime.entries import Entry, Mark, Record, Waiter
+    from dbosflow._runtime.entries import Barrier, Entry, Record, Waiter
 
 
 class Buffer:
@@ -83,7 +83,7 @@ class Buffer:
         for tell in room:
             tell()
 
-    def tell(self, entry: Record | Mark) -> None:
+    def tell(self, entry: Record | Barrier) -> None:
         """Delivers one durable outcome to whoever waits for it."""
         waiter = entry.waiter
         if waiter is not None:

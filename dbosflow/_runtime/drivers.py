@@ -208,7 +208,7 @@ class LoopDriver:
             await asyncio.to_thread(drive, run.thread_driver.durable(run))
             return
         durable = asyncio.get_running_loop().create_future()
-        run.mark(durable)
+        run.add_barrier(durable)
         await durable
 
 
@@ -307,7 +307,7 @@ class ThreadDriver:
     async def durable(self, run: Run) -> None:
         """Waits until all that the run has buffered is durable."""
         durable = ThreadWaiter()
-        run.mark(durable)
+        run.add_barrier(durable)
         durable.wait()
 
 

@@ -40,10 +40,10 @@ class Record:
     waiter: Waiter | None = None
     start: Start | None = None
     """The child that starts in the same statement."""
-    place: Place | None = None
-    """Of which item of a loop it is the record."""
-    letter: Values | None = None
-    """A stream value that is written in the same statement."""
+    loop_item: LoopItem | None = None
+    """The item of a loop whose record it is."""
+    dead_letter: Values | None = None
+    """A value for the stream of dead letters, written in the same statement."""
 
     @property
     def size(self) -> int:
@@ -52,8 +52,8 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """An item of a loop: the loop's key, the item's offset, and the offset before which every item is done."""
+class LoopItem:
+    """An item of a `for_each` loop: the loop's key, the item's offset, and the one before which every item is done."""
 
     loop: str
     offset: int
@@ -98,8 +98,8 @@ class AttemptRollback:
 
 
 @dataclass(slots=True, eq=False)
-class Mark:
-    """No row: tells when all that was buffered before it is durable."""
+class Barrier:
+    """Writes no row: its waiter is notified when all that was buffered before it is durable."""
 
     waiter: Waiter
     size: int = 0
@@ -147,7 +147,7 @@ _FRAMES = {
     WorkflowStatus.CANCELLED: FrameKind.CANCELLED,
 }
 
-Entry = Record | Values | Close | AttemptRollback | Mark | Ending
+Entry = Record | Values | Close | AttemptRollback | Barrier | Ending
 
 
 @dataclass(slots=True, eq=False)

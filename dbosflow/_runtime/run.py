@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from dbosflow._runtime.branch import Branch, RunStopped, Strand
 from dbosflow._runtime.buffer import Buffer
 from dbosflow._runtime.contradiction import contradiction
-from dbosflow._runtime.entries import Mark, Record
+from dbosflow._runtime.entries import Barrier, Record
 from dbosflow._runtime.exits import is_signal
 from dbosflow._runtime.keys import is_delivered
 from dbosflow._runtime.order import Order
@@ -199,19 +199,21 @@ class Run:
             self.buffer.push(record)
         self.environment.submit(self)
 
-    def append_item(self, record: Record, durable: Waiter, letter: tuple[str, str] | None = None) -> None:
-        """Buffers the record of a loop's item, and a value for a stream in the same statement.
+    def append_item(self, record: Record, durable: Waiter, dead_letter: tuple[str, str] | None = None) -> None:
+        """Buffers the record of a loop's item, with its dead letter, if there is one, in the same statement.
 
-        ``durable`` hears when it is: no turn has to come for it, since the program hears of the loop only.
+        ``durable`` is notified at the commit: it waits for no turn, since the program sees only the loop's outcome.
         """
-        streams = self.streams if letter is not None else None
+        streams = self.streams if dead_letter is not None else None
         with self.buffer.lock:
             self.check_writable(None)
-            if letter is not None and streams is not None:
-                record.letter = streams.letter(*letter, producer=record.place.loop if record.place else "")
+            if dead_letter is not None and streams is not None:
+                record.dead_letter = streams.dead_letter(
+                    *dead_letter, producer=record.loop_item.loop if record.loop_item else ""
+                )
             self.buffer.expect(durable)
             self.buffer.push(record)
-            self.buffer.push(Mark(durable))
+            self.buffer.push(Barrier(durable))
         self.environment.submit(self)
 
     def begin_attempt(self, step_key: str) -> None:
@@ -219,8 +221,8 @@ class Run:
         if self._streams is not None:
             self._streams.begin_attempt(step_key)
 
-    def mark(self, waiter: Waiter) -> None:
-        """Tells ``waiter`` when all that is buffered now is durable."""
+    def add_barrier(self, waiter: Waiter) -> None:
+        """Notifies ``waiter`` when all that is buffered now is durable."""
         with self.buffer.lock:
             if self.stopping is not None:
                 raise self.stopping
@@ -228,7 +230,7 @@ class Run:
                 waiter.set_result(None)
                 return
             self.buffer.expect(waiter)
-            self.buffer.push(Mark(waiter))
+            self.buffer.push(Barrier(waiter))
         self.environment.submit(self)
 
     def when_cancelled(self, tell: Callable[[], object]) -> None:
@@ -286,7 +288,7 @@ class Run:
             if isinstance(entry, Record):
                 if entry.waiter is not None:
                     told.append(entry)
-            elif isinstance(entry, Mark):
+            elif isinstance(entry, Barrier):
                 self.buffer.tell(entry)
         if not told:
             return

@@ -188,8 +188,8 @@ class RunStreams:
             raise run.disagree(f"closes stream {key!r}", shown(too_early), too_early)
         run.environment.submit(run)
 
-    def letter(self, key: str, text: str, producer: str) -> Values:
-        """A value that travels with the record of an item which it is the dead letter of. The caller holds the lock."""
+    def dead_letter(self, key: str, text: str, producer: str) -> Values:
+        """The dead letter of an item, to be written with the item's record. The caller holds the lock."""
         run = self._run
         self._check_own(key)
         if self._stream(key).closed:

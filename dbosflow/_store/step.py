@@ -41,8 +41,8 @@ class Recorded(NamedTuple):
 
 
 @dataclass(slots=True)
-class Past:
-    """What is on record of a loop: sums, and the items that its watermark, ``next``, does not supersede."""
+class LoopHistory:
+    """What is on record of a loop: its totals, and the items that its watermark, ``next``, does not supersede."""
 
     next: int = 0
     """Every item before this offset is done."""
@@ -73,8 +73,8 @@ class History:
     """Their size by stream key: of each as JSON, and one more."""
     tails: dict[str, int] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
-    loops: dict[str, Past] = field(default_factory=dict)
-    """The loops by their keys."""
+    loops: dict[str, LoopHistory] = field(default_factory=dict)
+    """The histories of `for_each` loops, by the loops' keys."""
     last_seq: int = -1
     last_turn: int = -1
     uncommitted: list[tuple[str, str, int, int]] = field(default_factory=list)
@@ -106,7 +106,7 @@ async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence
     for history in found.values():
         history.uncommitted.sort()
         failures: list[dict[Any, list[Recorded]]] = [history.failures]
-        failures += (past.failures for past in history.loops.values())
+        failures += (loop.failures for loop in history.loops.values())
         for attempts in (attempts for steps in failures for attempts in steps.values()):
             attempts.sort(key=lambda record: record.seq)
     return found
@@ -120,17 +120,17 @@ def _add_record(history: History, row: Any) -> None:
 
 
 def _add_loop(history: History, row: Any) -> None:
-    past = history.loops.setdefault(row.key, Past())
-    past.next = row.tail
-    past.done, past.failed, past.last = json.loads(row.output).values()
+    loop = history.loops.setdefault(row.key, LoopHistory())
+    loop.next = row.tail
+    loop.done, loop.failed, loop.last = json.loads(row.output).values()
 
 
 def _add_item(history: History, row: Any) -> None:
-    past = history.loops.setdefault(row.child_id, Past())
+    loop = history.loops.setdefault(row.child_id, LoopHistory())
     if row.kind == "step":
-        past.finished.add(row.tail)
+        loop.finished.add(row.tail)
     else:
-        past.failures.setdefault(row.tail, []).append(_recorded(row))
+        loop.failures.setdefault(row.tail, []).append(_recorded(row))
 
 
 def _add_uncommitted(history: History, row: Any) -> None:

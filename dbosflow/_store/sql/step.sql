@@ -1,12 +1,12 @@
 -- name: history (all that the runs of these workflows need to replay: records, and what each producer has durable)
 -- Scans of the primary keys; the values of the blocks are not touched. Uncommitted blocks have an order of their own.
--- Of a loop come its sums, and of its items only those that its watermark does not supersede. A child's record has in
+-- Of a loop come its totals, and of its items only those that its watermark does not supersede. A child's record has in
 -- place of a producer the name of the workflow that stands under the child's id, if that is not the one it has started.
 WITH loop AS MATERIALIZED (
     SELECT workflow_id, loop_key, coalesce(max(loop_next), 0) AS next, max(seq) AS seq, max(turn) AS turn,
            json_build_object('done', count(*) FILTER (WHERE kind = 'step' AND error IS NULL),
                              'failed', count(*) FILTER (WHERE kind = 'step' AND error IS NOT NULL),
-                             'last', max(loop_offset) FILTER (WHERE kind = 'step')) AS sums
+                             'last', max(loop_offset) FILTER (WHERE kind = 'step')) AS totals
     FROM dbosflow.step
     WHERE workflow_id = ANY(:ids) AND loop_key IS NOT NULL
     GROUP BY workflow_id, loop_key
@@ -22,8 +22,8 @@ SELECT 'record' AS part, workflow_id, key, kind, seq, turn, attempt, output::tex
 FROM dbosflow.step
 WHERE workflow_id = ANY(:ids) AND loop_key IS NULL
 UNION ALL
-SELECT 'loop', workflow_id, loop_key, NULL, seq, turn, NULL, sums::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       next, NULL
+SELECT 'loop', workflow_id, loop_key, NULL, seq, turn, NULL, totals::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       NULL, next, NULL
 FROM loop
 UNION ALL
 SELECT 'item', s.workflow_id, s.key, s.kind, s.seq, s.turn, s.attempt, NULL, NULL, s.loop_key, NULL,

@@ -1,14 +1,13 @@
-"""Durable loops: a handler for each value of a stream, which a crash neither repeats nor skips."""
+"""Durable `for_each` loops: a handler for each value of a stream, which a crash neither repeats nor skips."""
 
 from __future__ import annotations
 
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, get_args, overload
 
-from dbosflow._runtime import loops
 from dbosflow._runtime.drivers import drive
+from dbosflow._runtime.for_each import ForEachSettings, OnError, dead_letter_key, run_for_each
 from dbosflow._runtime.host import refuse_on_loop
-from dbosflow._runtime.loops import OnError
 from dbosflow._runtime.recorded_values import load
 from dbosflow._runtime.scope import branch_around
 from dbosflow.config import check_identifier
@@ -31,11 +30,11 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Source = str | Stream[T, Any] | StreamReader[T] | StreamChannel[T]
-"""What a loop goes over: an input of the workflow, or a reader of any stream."""
+"""What a loop iterates over: an input of the workflow, or a reader of any stream."""
 
 
 class LoopOptions(TypedDict, total=False):
-    """How a loop goes, and what it gives."""
+    """The options of a `for_each` loop."""
 
     concurrency: int
     """How many handlers run at a time (1)."""
@@ -109,9 +108,9 @@ async def _for_each(
     settings = _settings(options, handler)
     reader = reader_of(source)
     reading = reading_of_input(branch, source, None, {}) if reader is None else reader.for_loop
-    key, sums, error = await loops.for_each(driver, branch, reading, handler, settings)
+    key, totals, error = await run_for_each(driver, branch, reading, handler, settings)
     if reader is not None:
-        reader.go_on_at(sums["next"])
+        reader.go_on_at(totals["next"])
     if error is not None:
         raise error
     texts: list[str] = []
@@ -119,7 +118,7 @@ async def _for_each(
         run = branch.run
         texts = await driver.wait(run, run.engine.patient_repository.collected(run.workflow_id, key))
     results = [load(branch.run, handler.result, text, f"key {key!r}") for text in texts]
-    return Processed(sums["count"], sums["failed"], sums["last"], results)
+    return Processed(totals["count"], totals["failed"], totals["last"], results)
 
 
 def _handler(function: Any) -> StepDef:
@@ -139,7 +138,7 @@ def _handler(function: Any) -> StepDef:
     return StepDef(function, check_name("step", local_name(function)))
 
 
-def _settings(options: LoopOptions, handler: StepDef) -> loops.Settings:
+def _settings(options: LoopOptions, handler: StepDef) -> ForEachSettings:
     unknown = options.keys() - LoopOptions.__annotations__.keys()
     if unknown:
         msg = f"there is no option {min(unknown)!r}; these are: {', '.join(LoopOptions.__annotations__)}"
@@ -152,5 +151,5 @@ def _settings(options: LoopOptions, handler: StepDef) -> loops.Settings:
         msg = f"on_error={on_error!r} must be one of {', '.join(map(repr, get_args(OnError)))}"
         raise ConfigurationError(msg)
     name = check_name("loop", options.get("name") or handler.name)
-    check_identifier("stream key", loops.dead_key(name))
-    return loops.Settings(name, concurrency, options.get("ordered", True), every, on_error)
+    check_identifier("stream key", dead_letter_key(name))
+    return ForEachSettings(name, concurrency, options.get("ordered", True), every, on_error)

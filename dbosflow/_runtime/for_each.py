@@ -1,6 +1,6 @@
-"""Durable loops over a stream: a handler runs as a step for each item, and the loop is one operation of its branch.
+"""Durable `for_each` loops: a step for each item of a stream, and the loop is one operation of its branch.
 
-The program hears of the loop only when that is over, so nothing in between has to be replayed: what is read is not on
+The program sees only the outcome of the whole loop, so nothing in between has to be replayed: what is read is not on
 record, and a run that goes on begins where the records say that all is done.
 
 ```text
@@ -23,7 +23,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dbosflow import serde
-from dbosflow._runtime.entries import Place, Record
+from dbosflow._runtime.entries import LoopItem, Record
 from dbosflow._runtime.exits import Contained
 from dbosflow._runtime.operations import (
     MayBeGivenUp,
@@ -37,7 +37,7 @@ from dbosflow._runtime.operations import (
     tell_of_failure,
 )
 from dbosflow._runtime.scope import Attempt, set_scope
-from dbosflow._store.step import Past
+from dbosflow._store.step import LoopHistory
 from dbosflow.errors import DbosflowError, SerializationError
 from dbosflow.failures import brief_error, dump_error
 
@@ -57,8 +57,8 @@ _AHEAD = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
-    """How a loop goes."""
+class ForEachSettings:
+    """The options of one loop, checked."""
 
     name: str
     concurrency: int = 1
@@ -67,10 +67,10 @@ class Settings:
     on_error: OnError = "raise"
 
 
-async def for_each(
-    driver: Driver, branch: Branch, reading: Reading, handler: StepDef, settings: Settings
+async def run_for_each(
+    driver: Driver, branch: Branch, reading: Reading, handler: StepDef, settings: ForEachSettings
 ) -> tuple[str, dict[str, Any], BaseException | None]:
-    """The loop's key, what it has done, and what ended it early: its record's, or those of running it now."""
+    """Runs the loop, or takes its outcome from its record: the loop's key, its totals, and what ended it early."""
     run = branch.run
     with Operation(branch, settings.name, f"for_each({settings.name!r})") as key:
         record = recorded(branch, key, "for_each")
@@ -80,7 +80,7 @@ async def for_each(
                 await driver.turn_of(run, key)
                 output, error = record.output, record.error
             else:
-                loop, task = Loop(branch, key, reading, handler, settings), running_task()
+                loop, task = ForEach(branch, key, reading, handler, settings), running_task()
                 error, began = None, time.monotonic()
                 try:
                     await driver.wait(run, loop.run(), awaits=reading.workflow_id)
@@ -88,17 +88,17 @@ async def for_each(
                     if not is_outcome(failure, task):
                         raise
                     live, error = failure, dump_error(failure)
-                output = json.dumps(loop.sums)
+                output = json.dumps(loop.totals)
                 elapsed = time.monotonic() - began
                 await driver.commit(run, Record(key, "for_each", output=output, error=error, elapsed=elapsed))
         failed = None if error is None else failure_again(run, error, f"key {key!r}", record, live=live)
         return key, json.loads(output or "{}"), failed
 
 
-class Loop:
-    """One pass over a stream, from the watermark on. Lives on the engine's loop."""
+class ForEach:
+    """One pass over a stream, from the watermark on. Lives on the engine's event loop."""
 
-    def __init__(self, branch: Branch, key: str, reading: Reading, handler: StepDef, settings: Settings) -> None:
+    def __init__(self, branch: Branch, key: str, reading: Reading, handler: StepDef, settings: ForEachSettings) -> None:
         run = branch.run
         self._branch = branch
         self._run = run
@@ -106,13 +106,13 @@ class Loop:
         self._handler = handler
         self._codec = reading.codec
         self._settings = settings
-        self._past = past = run.history.loops.get(key) or Past()
+        self._history = history = run.history.loops.get(key) or LoopHistory()
         assert isinstance(reading.start, int)
-        self._next = max(reading.start, past.next)
+        self._next = max(reading.start, history.next)
         self._reader: Reader = run.engine.reader(replace(reading, start=self._next))
-        self._done, self._failed, self._last = past.done, past.failed, past.last
+        self._done, self._failed, self._last = history.done, history.failed, history.last
         self._begun: OrderedDict[int, _Finished | bool] = OrderedDict()
-        """From the watermark on, in the order of the stream: whether it is done, or finished and not on record yet."""
+        """From the watermark on, in the order of the stream: whether each is done, or finished and not on record."""
         self._under_way = 0
         self._not_durable = 0
         self._room = asyncio.Event()
@@ -120,8 +120,8 @@ class Loop:
         self._failure: asyncio.Future[None]
 
     @property
-    def sums(self) -> dict[str, Any]:
-        """What it has done."""
+    def totals(self) -> dict[str, Any]:
+        """How many items it has handled, how many failed, and where it is."""
         return {"count": self._done, "failed": self._failed, "last": self._last, "next": self._next}
 
     async def run(self) -> None:
@@ -165,7 +165,7 @@ class Loop:
         A new one that is not of the type may be whatever somebody has written: it ends the loop with that error.
         """
         offset = self._reader.offset
-        if offset in self._past.finished or offset in self._past.failures:
+        if offset in self._history.finished or offset in self._history.failures:
             asked = f"takes item {offset} of loop {self._key!r} for another type"
             raise self._run.disagree(asked, f"that it was handled ({unfit})") from unfit
 
@@ -174,8 +174,8 @@ class Loop:
             await asyncio.wait(set(self._tasks))
 
     async def _begin(self, offset: int, value: Any) -> None:
-        if offset in self._past.finished:
-            self._past.finished.discard(offset)
+        if offset in self._history.finished:
+            self._history.finished.discard(offset)
             self._begun[offset] = True
             self._settle()
             return
@@ -208,7 +208,7 @@ class Loop:
     async def _handle(self, offset: int, value: Any) -> None:
         run, retry = self._run, self._handler.retry
         key = f"{self._key}/{offset}"
-        past = self._past.failures.pop(offset, [])
+        past = self._history.failures.pop(offset, [])
         failures, number = len(past), 0
         if past:
             await asyncio.sleep(max(retry.delay_after(failures) - past[-1].age - run.age, 0))
@@ -230,7 +230,7 @@ class Loop:
                     self._finish(offset, _Finished(record, error, value))
                     return
                 failed = Record(attempt.record_key, "attempt", error=record.error, attempt=attempt.name)
-                failed.elapsed, failed.place = record.elapsed, Place(self._key, offset)
+                failed.elapsed, failed.loop_item = record.elapsed, LoopItem(self._key, offset)
                 durable = asyncio.get_running_loop().create_future()
                 run.append_item(failed, durable)
                 await durable
@@ -248,7 +248,7 @@ class Loop:
         self._settle()
 
     def _settle(self) -> None:
-        """Puts on record what may be, and raises the watermark over what is."""
+        """Records the outcomes that may be recorded now, and raises the watermark over them."""
         while self._begun and not self._failure.done():
             offset, state = next(iter(self._begun.items()))
             if state is False:
@@ -271,17 +271,17 @@ class Loop:
             run.body_ended()
             self._fail(failure_again(run, record.error or "{}", f"key {record.key!r}", live=error))
             return
-        record.place = Place(self._key, offset, self._next)
-        letter = None
+        record.loop_item = LoopItem(self._key, offset, self._next)
+        dead_letter = None
         if error is not None and self._settings.on_error == "dead_letter":
             value, brief = self._written(finished.value), brief_error(record.error or "{}")
             text = f'{{"offset":{offset},"value":{value},"error":{brief}}}'
-            letter = (dead_key(self._settings.name), text)
+            dead_letter = (dead_letter_key(self._settings.name), text)
         durable = asyncio.get_running_loop().create_future()
         self._not_durable += 1
         durable.add_done_callback(self._is_durable)
         try:
-            run.append_item(record, durable, letter)
+            run.append_item(record, durable, dead_letter)
         except BaseException:  # the stream for dead letters is closed or full, or the run is over
             durable.cancel()
             raise
@@ -309,13 +309,13 @@ class Loop:
 
 @dataclass(frozen=True, slots=True)
 class _Finished:
-    """An item whose handler is over."""
+    """An item whose handler has returned or failed for good."""
 
     record: Record
     error: BaseException | None
     value: Any
 
 
-def dead_key(name: str) -> str:
-    """The stream that gets the dead letters of a loop."""
+def dead_letter_key(name: str) -> str:
+    """The key of the stream that gets the dead letters of a loop."""
     return f"{name}.dead"
