@@ -25,10 +25,11 @@ from psycopg import sql
 from psycopg.conninfo import conninfo_to_dict
 
 from dbosflow._store.migrate import ensure_schema
+from tests.protocol.schedules import Database
 from tests.support import with_parameters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from _pytest.terminal import TerminalReporter
 
@@ -161,3 +162,10 @@ def execute(database_url: str) -> Callable[..., list[tuple[Any, ...]]]:
             return cursor.fetchall() if cursor.description else []
 
     return run
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[Database]:
+    """The test's database, and the sessions in it that a schedule tells what to do."""
+    async with Database(database_url) as database:
+        yield database

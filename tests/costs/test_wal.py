@@ -8,7 +8,7 @@ import pytest
 
 from dbosflow._store.batch import batch_statement, parameters
 from tests.protocol.plans import explain, prepare
-from tests.protocol.schedules import SCHEMA, Database, Slice, batch, on_a_database
+from tests.protocol.schedules import SCHEMA, Database, Slice, batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +48,6 @@ async def written_without_images(lane: Lane, rows: BatchRows) -> Plan:
         ("start", 5, 391),  # the row and three indexes, and that one may wait for it (`ON CONFLICT`)
     ],
 )
-@on_a_database
 async def test_a_row_costs_its_own_bytes_and_its_indexes(db: Database, row: str, records: int, size: int) -> None:
     """A quarter more for pages that split; half as many bytes more, since versions of Postgres differ a little."""
     lane = await db.lane()

@@ -15,7 +15,7 @@ import psycopg
 import pytest
 
 from tests.proof.transitions import QUICK, TRANSITIONS, prepare, state
-from tests.protocol.schedules import PATIENCE, Database, on_a_database
+from tests.protocol.schedules import PATIENCE, Database
 
 if TYPE_CHECKING:
     from tests.proof.transitions import World
@@ -77,7 +77,6 @@ SKIPS = {"claim", "reclaim", "requeue", "compact", "prune", "append", "close an 
 
 
 @pytest.mark.parametrize("one", TRANSITIONS)
-@on_a_database
 async def test_two_transitions_at_once_are_as_one_after_the_other(db: Database, one: str) -> None:
     """With each other one; committed and rolled back."""
     wrong = []

@@ -6,11 +6,10 @@ A schedule never sleeps to let something happen: it looks, with a deadline, whet
 from __future__ import annotations
 
 import asyncio
-import inspect
 import json
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Self
+from typing import TYPE_CHECKING, Any, Self
 from uuid import UUID, uuid4
 
 import psycopg
@@ -21,36 +20,17 @@ from dbosflow._store.batch import BatchResult, BatchRows, write_batch
 from dbosflow._store.worker import ProcessIdentity
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Mapping
     from types import TracebackType
 
     from dbosflow._store.step import History
     from dbosflow._store.workflow import Claimed
-
-P = ParamSpec("P")
 
 SCHEMA = "dbosflow"
 NAME = "flow"
 ELSEWHERE = ProcessIdentity("elsewhere", None, None, 1, None)
 PATIENCE = 10.0
 """Seconds in which what must happen does."""
-
-
-def on_a_database(schedule: Callable[Concatenate[Database, P], Coroutine[Any, Any, None]]) -> Callable[..., None]:
-    """Makes ``schedule`` a test: with a database and an event loop of its own."""
-    parameters = list(inspect.signature(schedule).parameters.values())[1:]
-
-    def test(database_url: str, **arguments: Any) -> None:
-        async def main() -> None:
-            async with Database(database_url) as database:
-                await schedule(database, **arguments)  # type: ignore[call-arg]
-
-        asyncio.run(main())
-
-    test.__doc__, test.__module__ = schedule.__doc__, schedule.__module__
-    url = inspect.Parameter("database_url", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    test.__signature__ = inspect.Signature([url, *parameters])  # type: ignore[attr-defined]
-    return test
 
 
 @dataclass

@@ -5,12 +5,11 @@ from __future__ import annotations
 import psycopg
 import pytest
 
-from tests.protocol.schedules import Database, Slice, batch, on_a_database
+from tests.protocol.schedules import Database, Slice, batch
 
 pytestmark = pytest.mark.usefixtures("all_forms")
 
 
-@on_a_database
 async def test_a_start_and_a_record_of_it_do_not_travel_together(db: Database) -> None:
     """The record's check cannot see the row that the same statement inserts: nothing is written, and it says so."""
     lane = await db.lane()
@@ -22,7 +21,6 @@ async def test_a_start_and_a_record_of_it_do_not_travel_together(db: Database) -
     assert (await lane.write(Slice("w").record("a"))).written
 
 
-@on_a_database
 async def test_a_batch_that_ends_a_run_twice_is_not_written(db: Database) -> None:
     """Of two updates of one row one is lost, and Postgres does not say which: so a batch has one slice of a run."""
     lane = await db.lane()
@@ -33,7 +31,6 @@ async def test_a_batch_that_ends_a_run_twice_is_not_written(db: Database) -> Non
 
 
 @pytest.mark.parametrize("row_of", ["record", "block"])
-@on_a_database
 async def test_a_row_twice_in_a_batch_writes_nothing_at_all(db: Database, row_of: str) -> None:
     """No part of the statement forgives a conflict, so none applies half a slice."""
     lane = await db.lane()
@@ -59,7 +56,6 @@ async def test_a_row_twice_in_a_batch_writes_nothing_at_all(db: Database, row_of
     ],
     ids=["NaN", "cut off", "NUL", "surrogate", "too deep"],
 )
-@on_a_database
 async def test_a_value_that_is_refused_takes_everybodys_batch_along(
     db: Database, bad: str, error: type[Exception]
 ) -> None:
@@ -73,7 +69,6 @@ async def test_a_value_that_is_refused_takes_everybodys_batch_along(
 
 
 @pytest.mark.parametrize("good", ['"\\u0000"', '"\\ud800"', '{"a": 1, "a": 2}', "1e400", "[" * 500 + "]" * 500])
-@on_a_database
 async def test_any_text_that_is_json_is_carried_as_it_is(db: Database, good: str) -> None:
     """A ``json`` column keeps escapes, doubles and order; ``jsonb`` would refuse or change these."""
     lane = await db.lane()
@@ -83,7 +78,6 @@ async def test_any_text_that_is_json_is_carried_as_it_is(db: Database, good: str
     assert await db.rows("SELECT output::text FROM dbosflow.workflow") == [(good,)]
 
 
-@on_a_database
 async def test_a_foreign_row_under_a_key_of_ours_is_no_lost_lease(db: Database) -> None:
     """It raises instead: nothing is applied, the terminal frame included, and the run is still ours."""
     lane = await db.lane()
@@ -97,7 +91,6 @@ async def test_a_foreign_row_under_a_key_of_ours_is_no_lost_lease(db: Database) 
     assert (await lane.write(Slice("w").record("b", seq=1))).written
 
 
-@on_a_database
 async def test_each_shape_of_a_batch_asks_for_its_own_rows_only(db: Database) -> None:
     """A lone step names no stream, no start, no end: it is as cheap as it can be."""
     lane = await db.lane()

@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from dbosflow._store import workflow
-from tests.protocol.schedules import SCHEMA, Slice, batch, on_a_database
+from tests.protocol.schedules import SCHEMA, Slice, batch
 
 if TYPE_CHECKING:
     from tests.protocol.schedules import Database
@@ -44,7 +44,6 @@ async def family(db: Database, **parents: str | None) -> None:
 
 @forms
 @otherwise
-@on_a_database
 async def test_no_other_end_is_written_once_a_cancel_stands(db: Database, status: str) -> None:
     """Nor anything that comes with it, and the answer says why; its end as cancelled is written."""
     lane = await (await db.lane()).start("w", "other")
@@ -61,7 +60,6 @@ async def test_no_other_end_is_written_once_a_cancel_stands(db: Database, status
 
 @forms
 @otherwise
-@on_a_database
 async def test_a_cancel_in_the_same_instant_as_an_end_comes_first(db: Database, status: str) -> None:
     """It commits after the statement has taken its snapshot, and before that has reached the row."""
     lane = await (await db.lane()).start("w")
@@ -78,7 +76,6 @@ async def test_a_cancel_in_the_same_instant_as_an_end_comes_first(db: Database, 
     assert (await db.workflow("w"))[0] == "running"
 
 
-@on_a_database
 async def test_nothing_is_written_of_a_batch_whose_end_a_cancel_overtakes(db: Database) -> None:
     """Not even of other runs: it is whole or not at all."""
     lane = await (await db.lane()).start("w", "other")
@@ -97,7 +94,6 @@ async def test_nothing_is_written_of_a_batch_whose_end_a_cancel_overtakes(db: Da
     assert (result.written, result.cancelled) == (False, ONE)
 
 
-@on_a_database
 async def test_a_cancel_that_comes_after_an_end_under_way_finds_it_ended(db: Database) -> None:
     """It waits for the row, and asks for nothing."""
     lane = await (await db.lane()).start("w")
@@ -113,7 +109,6 @@ async def test_a_cancel_that_comes_after_an_end_under_way_finds_it_ended(db: Dat
 
 
 @forms
-@on_a_database
 async def test_the_answer_of_each_batch_tells_of_cancels(db: Database) -> None:
     """Whatever it writes; and a run that knows costs no second statement."""
     lane = await (await db.lane()).start("w", "other")
@@ -127,7 +122,6 @@ async def test_the_answer_of_each_batch_tells_of_cancels(db: Database) -> None:
     assert (await lane.write(Slice("other").record("c"))).cancelled == set()
 
 
-@on_a_database
 async def test_a_cancel_is_one_of_all_that_stands_below(db: Database) -> None:
     """As far as no generation between has ended: what that left running was meant to outlive it."""
     await family(db, top=None, a="top", b="top", aa="a", aaa="aa", bb="b", other=None)
@@ -135,7 +129,6 @@ async def test_a_cancel_is_one_of_all_that_stands_below(db: Database) -> None:
     assert set(await cancel(db, "top")) == await asked(db) == {"top", "a", "aa", "aaa"}
 
 
-@on_a_database
 async def test_a_child_that_nobody_has_begun_ends_with_the_request(db: Database) -> None:
     """At any depth; what has begun has an owner who ends it."""
     await family(db, top=None, a="top", aa="a")
@@ -143,7 +136,6 @@ async def test_a_child_that_nobody_has_begun_ends_with_the_request(db: Database)
     assert await cancel(db, "top") == {"top": "running", "a": "running", "aa": "cancelled"}
 
 
-@on_a_database
 async def test_the_children_may_be_left_as_they_are(db: Database) -> None:
     """Also by the owner, when it ends the parent; unless somebody asks for them, too, before or after."""
     await family(db, p=None, c="p", q=None, d="q")
@@ -156,14 +148,12 @@ async def test_the_children_may_be_left_as_they_are(db: Database) -> None:
     assert {row["id"] for row in await workflow.cancel_children(db.admin, SCHEMA, "q")} == {"d", "later"}
 
 
-@on_a_database
 async def test_an_owner_that_was_not_asked_cancels_the_children_of_what_it_ends(db: Database) -> None:
     """What was asked for by code of before has no word on them: they are cancelled."""
     await family(db, p=None, c="p")
     assert {row["id"] for row in await workflow.cancel_children(db.admin, SCHEMA, "p")} == {"c"}
 
 
-@on_a_database
 async def test_a_cancel_outlives_the_owner(db: Database) -> None:
     """Each later one is told with its claim, and the request is not withdrawn by a second one."""
     lane = await (await db.lane()).start("w")

@@ -14,7 +14,7 @@ import pytest
 
 from dbosflow._store import worker
 from dbosflow._store.batch import write_batch
-from tests.protocol.schedules import ROWS, SCHEMA, Database, Slice, batch, on_a_database
+from tests.protocol.schedules import ROWS, SCHEMA, Database, Slice, batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,7 +42,6 @@ each_slice = pytest.mark.parametrize("part", SLICES.values(), ids=SLICES)
 
 
 @each_slice
-@on_a_database
 async def test_a_batch_for_another_timeline_is_not_written(db: Database, part: Callable[[int], Slice]) -> None:
     """Behind a pooler, where no connection breaks when a standby takes over that lacks the last commits."""
     lane = await (await db.lane()).start("w")
@@ -55,7 +54,6 @@ async def test_a_batch_for_another_timeline_is_not_written(db: Database, part: C
 
 
 @each_slice
-@on_a_database
 async def test_a_lane_with_a_batch_under_way_does_not_die(db: Database, part: Callable[[int], Slice]) -> None:
     """It has its snapshot and waits for something: a death then would let it commit behind the new owner's back."""
     old, new = await db.lane(), await db.lane()
@@ -82,7 +80,6 @@ async def test_a_lane_with_a_batch_under_way_does_not_die(db: Database, part: Ca
 
 
 @each_slice
-@on_a_database
 async def test_a_dead_lane_writes_nothing(db: Database, part: Callable[[int], Slice]) -> None:
     """Neither before its run has a new owner nor after that."""
     old, new = await db.lane(), await db.lane()
@@ -98,7 +95,6 @@ async def test_a_dead_lane_writes_nothing(db: Database, part: Callable[[int], Sl
     assert await db.workflow("w") == ("running", new.id, 3)
 
 
-@on_a_database
 async def test_a_dead_lane_starts_and_claims_nothing(db: Database) -> None:
     """Such a run would belong to a lane that nobody ever reclaims again."""
     old, new = await db.lane(), await db.lane()
@@ -114,7 +110,6 @@ async def test_a_dead_lane_starts_and_claims_nothing(db: Database) -> None:
     assert (await db.workflow("queued"))[0] == "queued"
 
 
-@on_a_database
 async def test_a_renewal_does_not_wait_for_a_batch_and_a_death_is_no_plain_update(db: Database) -> None:
     """An update of no key column passes ``FOR KEY SHARE``: good for renewals, and why death is ``FOR UPDATE``."""
     lane = await db.lane()
@@ -136,7 +131,6 @@ async def test_a_renewal_does_not_wait_for_a_batch_and_a_death_is_no_plain_updat
     assert (await writing).written
 
 
-@on_a_database
 async def test_a_release_waits_for_a_batch_that_lost_its_connection(db: Database) -> None:
     """The engine has given it up, the server has not: released at once, the lane's runs would lose that record."""
     lane = await db.lane()
@@ -156,7 +150,6 @@ async def test_a_release_waits_for_a_batch_that_lost_its_connection(db: Database
 
 
 @each_row
-@on_a_database
 async def test_a_row_under_way_keeps_its_lane_alive(db: Database, kind: str) -> None:
     """Alone in its batch, and waiting for what somebody else does to it; an end also sees that done, and is written."""
     lane = await db.lane()
@@ -178,7 +171,6 @@ async def test_a_row_under_way_keeps_its_lane_alive(db: Database, kind: str) -> 
 
 
 @each_row
-@on_a_database
 async def test_a_batch_waits_for_a_death_in_progress_and_then_writes_nothing(db: Database, kind: str) -> None:
     """It wakes to find no lease; and where the death is called off, it goes on."""
     lane = await db.lane()
@@ -197,7 +189,6 @@ async def test_a_batch_waits_for_a_death_in_progress_and_then_writes_nothing(db:
         await db.rows("UPDATE dbosflow.worker SET state = 'live'")
 
 
-@on_a_database
 async def test_a_lane_that_was_renewed_meanwhile_does_not_die(db: Database) -> None:
     """What the reclaimer saw is no longer so."""
     lane = await db.lane()
@@ -213,7 +204,6 @@ async def test_a_lane_that_was_renewed_meanwhile_does_not_die(db: Database) -> N
 
 
 @each_slice
-@on_a_database
 async def test_an_ended_run_is_nobodys(db: Database, part: Callable[[int], Slice]) -> None:
     """Its lane lives and its epoch stands, but it has no owner any more: no record follows an end."""
     lane = await db.lane()
@@ -226,7 +216,6 @@ async def test_an_ended_run_is_nobodys(db: Database, part: Callable[[int], Slice
     assert await db.workflow("w") == ("succeeded", None, 1)
 
 
-@on_a_database
 async def test_an_epoch_alone_is_no_owner(db: Database) -> None:
     """After a failover that lost a claim, two lanes can hold a run at the same epoch; the row names one of them."""
     one, other = await db.lane(), await db.lane()
@@ -236,7 +225,6 @@ async def test_an_epoch_alone_is_no_owner(db: Database) -> None:
     assert (await one.write(Slice("w", 1).record("a"))).written
 
 
-@on_a_database
 async def test_a_batch_is_written_whole_or_not_at_all(db: Database) -> None:
     """One run that is not mine, or one stream that moved, and nobody's rows are in; without it the rest goes."""
     lane, other = await db.lane(), await db.lane()
@@ -262,7 +250,6 @@ async def test_a_batch_is_written_whole_or_not_at_all(db: Database) -> None:
     assert (await db.stored("a"))[1] == [(0, 1, "values"), (1, 1, "values")]
 
 
-@on_a_database
 async def test_a_lane_that_never_was_has_no_lease(db: Database) -> None:
     """An unknown id is refused like a dead one."""
     lane = await db.lane(uuid4())

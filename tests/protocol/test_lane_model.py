@@ -13,7 +13,7 @@ import pytest
 
 from dbosflow._store import worker
 from tests.protocol.lane_model import LaneModel, Ledger
-from tests.protocol.schedules import SCHEMA, Database, on_a_database
+from tests.protocol.schedules import SCHEMA, Database
 
 SECONDS = float(os.environ.get("DBOSFLOW_TEST_MODEL_SECONDS", "8"))
 SEED = int(os.environ.get("DBOSFLOW_TEST_MODEL_SEED", str(random.randrange(10**6))))
@@ -51,7 +51,6 @@ INVARIANTS = {
 
 
 @pytest.mark.timeout(SECONDS + 60)
-@on_a_database
 async def test_the_protocol_holds_under_false_deaths_and_lost_answers(db: Database) -> None:
     """No record lost or doubled, none of a stale owner, and nothing that the lanes were told is untrue."""
     chance = random.Random(SEED)

@@ -10,7 +10,7 @@ import pytest
 
 from dbosflow._store import workflow
 from dbosflow._store.batch import is_durable
-from tests.protocol.schedules import SCHEMA, Database, Slice, batch, on_a_database
+from tests.protocol.schedules import SCHEMA, Database, Slice, batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,7 +45,6 @@ async def _resend(lane: Lane, rows: BatchRows) -> str:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@on_a_database
 async def test_the_witness_tells_whether_a_batch_is_there_whatever_it_holds(db: Database, shape: str) -> None:
     """Before it, no; after it, yes; a copy changes nothing, at once and after later batches."""
     lane = await db.lane()
@@ -66,7 +65,6 @@ async def test_the_witness_tells_whether_a_batch_is_there_whatever_it_holds(db: 
     assert await is_durable(lane.connection, rows, lane.id, SCHEMA)
 
 
-@on_a_database
 async def test_a_copy_is_answered_in_another_shape_by_each_content(db: Database) -> None:
     """Which is why the answer to a copy is no way to tell whether the first one is there."""
     lane = await db.lane()
@@ -83,7 +81,6 @@ async def test_a_copy_is_answered_in_another_shape_by_each_content(db: Database)
     assert len(set(answers.values())) == 3
 
 
-@on_a_database
 async def test_another_batch_is_no_witness(db: Database) -> None:
     """A row of the same key by another epoch, or a block at another offset, is somebody else's."""
     lane, new = await db.lane(), await db.lane()
@@ -103,7 +100,6 @@ async def test_another_batch_is_no_witness(db: Database) -> None:
         assert not await is_durable(new.connection, rows, new.id, SCHEMA)
 
 
-@on_a_database
 async def test_a_start_needs_no_witness(db: Database) -> None:
     """Sent again it does nothing; the row says whose it is."""
     lane, other = await db.lane(), await db.lane()
@@ -120,7 +116,6 @@ async def test_a_start_needs_no_witness(db: Database) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-@on_a_database
 async def test_of_copies_in_flight_at_once_one_is_written(db: Database, shape: str) -> None:
     """The first is still under way in an orphaned backend when the others arrive: rows once, as the witness says."""
     lane = await db.lane()

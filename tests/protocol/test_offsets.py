@@ -13,7 +13,7 @@ import pytest
 from dbosflow._store import stream
 from dbosflow._store.stream import Want
 from dbosflow.types import FrameKind, WorkflowStatus
-from tests.protocol.schedules import SCHEMA, Database, Slice, on_a_database
+from tests.protocol.schedules import SCHEMA, Database, Slice
 
 if TYPE_CHECKING:
     from tests.protocol.schedules import Lane
@@ -28,7 +28,6 @@ BLOCKS = 300
     [(5, 10, "values"), (20, 5, "values"), (3, 1, "complete"), (0, 10, "values"), (11, 1, "complete")],
     ids=["overlap", "gap", "terminal inside", "again", "terminal behind"],
 )
-@on_a_database
 async def test_a_block_that_does_not_start_at_the_tail_is_refused(
     db: Database, offset: int, count: int, kind: str
 ) -> None:
@@ -44,7 +43,6 @@ async def test_a_block_that_does_not_start_at_the_tail_is_refused(
 
 
 @pytest.mark.parametrize("terminal", ["complete", "error", "cancelled"])
-@on_a_database
 async def test_nothing_follows_a_terminal_frame(db: Database, terminal: str) -> None:
     """Neither at its offset, nor behind it, nor another end; other streams of the run go on."""
     lane = await db.lane()
@@ -56,7 +54,6 @@ async def test_nothing_follows_a_terminal_frame(db: Database, terminal: str) -> 
     assert (await lane.write(Slice("w").values(0, key="other"))).written
 
 
-@on_a_database
 async def test_a_memory_ahead_of_the_table_is_refused(db: Database) -> None:
     """A failover lost the last acknowledged commit: a block at the remembered tail would leave a gap for ever."""
     lane = await db.lane()
@@ -68,7 +65,6 @@ async def test_a_memory_ahead_of_the_table_is_refused(db: Database) -> None:
     assert (await db.history("w")).tails == {"out": 40}
 
 
-@on_a_database
 async def test_writers_with_wrong_beliefs_leave_neither_gap_nor_overlap(db: Database) -> None:
     """Four sessions of a lane at once, each with a tail in mind that is stale, or off by some."""
     lane = await db.lane()
@@ -108,7 +104,6 @@ async def _append_wildly(lane: Lane, seed: int) -> int:
 
 
 @pytest.mark.parametrize("start", [0, 57, 99, 100, 103, 105, 106, 1000])
-@on_a_database
 async def test_a_reader_begins_in_the_block_that_holds_its_offset(db: Database, start: int) -> None:
     """Not with the next one: a reader that resumes at 57 would miss all up to 99."""
     lane = await db.lane()
@@ -121,7 +116,6 @@ async def test_a_reader_begins_in_the_block_that_holds_its_offset(db: Database, 
     assert (page.status, page.complete) == (WorkflowStatus.RUNNING, True)
 
 
-@on_a_database
 async def test_one_fetch_serves_readers_at_many_places_in_one_snapshot(db: Database) -> None:
     """Each gets its own page and its workflow's status, in the order asked; an unknown workflow has none."""
     lane = await db.lane()
@@ -139,7 +133,6 @@ async def test_one_fetch_serves_readers_at_many_places_in_one_snapshot(db: Datab
     ]
 
 
-@on_a_database
 async def test_a_long_stream_comes_in_pages_that_say_so(db: Database) -> None:
     """Bounded by blocks and by bytes; together the pages are the stream."""
     lane = await db.lane()
@@ -164,7 +157,6 @@ async def test_a_long_stream_comes_in_pages_that_say_so(db: Database) -> None:
         assert pages == ([stream.PAGE_BLOCKS, 10] if workflow_id == "many" else [4, 4, 2])
 
 
-@on_a_database
 async def test_people_read_streams_in_psql_whatever_they_hold(db: Database) -> None:
     """The view hands values out as ``json``: a text or ``jsonb`` would refuse what a column of ``json`` keeps."""
     lane = await db.lane()

@@ -14,7 +14,7 @@ from psycopg import IsolationLevel
 from dbosflow._store import statements
 from dbosflow._store.batch import batch_statement, lone_statement, parameters
 from tests.protocol.plans import explain, populate, prepare
-from tests.protocol.schedules import NAME, ROWS, SCHEMA, Database, Slice, batch, on_a_database
+from tests.protocol.schedules import NAME, ROWS, SCHEMA, Database, Slice, batch
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -39,7 +39,6 @@ def bound(worker_id: UUID, rows: BatchRows) -> Mapping[str, Any]:
     return {"worker_id": worker_id, **dict(zip(parameters(rows.shape()), rows.arrays(), strict=True))}
 
 
-@on_a_database
 async def test_a_batch_costs_a_few_index_probes_a_row(db: Database) -> None:
     """Also with a plan that was made while the tables were empty: no table is scanned, nothing is joined row by row."""
     lane = await db.lane()
@@ -57,7 +56,6 @@ async def test_a_batch_costs_a_few_index_probes_a_row(db: Database) -> None:
     assert plan.work <= 2 * SIZE
 
 
-@on_a_database
 async def test_a_snapshot_that_somebody_holds_makes_no_batch_dearer(db: Database) -> None:
     """No dead row of the workflows before can be removed, and none is walked over: all are found by their keys."""
     lane = await db.lane()
@@ -81,7 +79,6 @@ async def test_a_snapshot_that_somebody_holds_makes_no_batch_dearer(db: Database
     assert during <= before + 20, "one more level of each index"
 
 
-@on_a_database
 async def test_a_batch_is_never_joined_with_all_that_its_lane_runs(db: Database) -> None:
     """With a plan that was made while the lane ran one workflow, and the index of what it owns was the shortest way."""
     lane = await db.lane()
@@ -100,7 +97,6 @@ async def test_a_batch_is_never_joined_with_all_that_its_lane_runs(db: Database)
     assert plan.work <= 2 * SIZE
 
 
-@on_a_database
 async def test_a_lanes_session_is_set_for_its_plans_and_its_promises(db: Database) -> None:
     """Whatever the role's defaults are: plans of index probes for every size, commits that are flushed, no timeouts."""
     lane = await db.lane()
@@ -118,7 +114,6 @@ async def test_a_lanes_session_is_set_for_its_plans_and_its_promises(db: Databas
 
 
 @pytest.mark.parametrize("size", [1, 10])
-@on_a_database
 async def test_a_small_batch_reads_only_its_own_rows(db: Database, size: int) -> None:
     """The same plan serves the lone step."""
     lane = await db.lane()
@@ -131,7 +126,6 @@ async def test_a_small_batch_reads_only_its_own_rows(db: Database, size: int) ->
     assert plan.access("workflow") == {"workflow_pkey"}
 
 
-@on_a_database
 async def test_a_batch_of_one_row_unnests_nothing(db: Database) -> None:
     """The lone step, value, start or end is a few index probes, and no node that arrays need is set to work."""
     lane = await db.lane()
@@ -149,7 +143,6 @@ async def test_a_batch_of_one_row_unnests_nothing(db: Database) -> None:
 
 
 @pytest.mark.parametrize("kind", ROWS)
-@on_a_database
 async def test_a_row_alone_is_one_insert_behind_index_probes(db: Database, kind: str) -> None:
     """No part that another waits for, and the fence is a probe of each of its tables."""
     lane = await db.lane()
@@ -168,7 +161,6 @@ async def test_a_row_alone_is_one_insert_behind_index_probes(db: Database, kind:
     assert plan.work <= 1
 
 
-@on_a_database
 async def test_a_claim_reads_the_queue_in_its_order(db: Database) -> None:
     """Through its index, and no further than it takes: a long queue costs no more than a short one."""
     lane = await db.lane()
@@ -182,7 +174,6 @@ async def test_a_claim_reads_the_queue_in_its_order(db: Database) -> None:
     assert plan.work <= 10
 
 
-@on_a_database
 async def test_a_claim_from_a_table_of_nothing_but_queued_workflows_reads_what_it_takes(db: Database) -> None:
     """Planned for any limit, it could expect a tenth of the queue, and read the whole table for that."""
     lane = await db.lane()
@@ -197,7 +188,6 @@ async def test_a_claim_from_a_table_of_nothing_but_queued_workflows_reads_what_i
 
 
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
-@on_a_database
 async def test_a_fetch_probes_the_primary_key_for_each_reader(db: Database, mode: str) -> None:
     """With a session's usual settings, whichever plan psycopg's prepared statement has come to."""
     await populate(db, worker_id=None)
@@ -219,7 +209,6 @@ async def test_a_fetch_probes_the_primary_key_for_each_reader(db: Database, mode
     assert plan.work <= 4 * readers
 
 
-@on_a_database
 async def test_a_requeue_finds_the_runs_of_dead_lanes_by_their_owner(db: Database) -> None:
     """It runs at each survey, so it looks at what is owned at most: never at what has ended."""
     living, dead = await db.lane(), await db.lane()
@@ -237,7 +226,6 @@ async def test_a_requeue_finds_the_runs_of_dead_lanes_by_their_owner(db: Databas
     assert plan.work <= owned + 2
 
 
-@on_a_database
 async def test_a_history_is_read_by_the_primary_keys(db: Database) -> None:
     """A new owner's load is as long as the workflow, not as the table."""
     lane = await db.lane()

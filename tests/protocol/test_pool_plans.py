@@ -17,7 +17,7 @@ from dbosflow._sessions import LANE as LANES_SESSION
 from dbosflow._sessions import POOL as POOLS_SESSION
 from dbosflow._store import statements
 from tests.protocol.plans import CROWD, explain, populate, prepare
-from tests.protocol.schedules import NAME, SCHEMA, Database, on_a_database
+from tests.protocol.schedules import NAME, SCHEMA, Database
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -270,7 +270,6 @@ async def planned(db: Database, worker_id: UUID, mode: str, special: Mapping[str
     return found
 
 
-@on_a_database
 async def test_plans_that_were_made_while_the_tables_were_empty_scan_none(db: Database) -> None:
     """For all values, as an engine on a new database makes them, in the pool's sessions and in the lane's."""
     lane = await db.lane()
@@ -283,7 +282,6 @@ async def test_plans_that_were_made_while_the_tables_were_empty_scan_none(db: Da
 
 
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
-@on_a_database
 async def test_plans_that_are_made_while_the_tables_are_full_scan_none(db: Database, mode: str) -> None:
     """Whichever way the server has come to plan a prepared statement, before somebody analyzes the tables and after."""
     lane = await db.lane()
@@ -295,7 +293,6 @@ async def test_plans_that_are_made_while_the_tables_are_full_scan_none(db: Datab
     assert await after.run() == []
 
 
-@on_a_database
 async def test_a_session_that_a_pooler_lends_scans_no_table(db: Database) -> None:
     """There nothing can be set, and each statement is planned for its values. A listing by what few have may scan."""
     lane = await db.lane()

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from dbosflow._store import retention, stream
-from tests.protocol.schedules import PATIENCE, SCHEMA, Database, Slice, batch, on_a_database
+from tests.protocol.schedules import PATIENCE, SCHEMA, Database, Slice, batch
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -55,7 +55,6 @@ async def soon(call: Callable[[], Awaitable[Any]], wanted: int) -> None:
             pass
 
 
-@on_a_database
 async def test_a_slow_writer_finds_its_place_taken_though_it_was_trimmed(db: Database) -> None:
     """Two others were faster, and the first block may go: it stays, since only by it the slow one sees that."""
     await start(db, await db.lane())
@@ -69,7 +68,6 @@ async def test_a_slow_writer_finds_its_place_taken_though_it_was_trimmed(db: Dat
     assert await db.stored("w") == (set(), [(1, 1, "values"), (2, 1, "values")])
 
 
-@on_a_database
 async def test_an_input_does_not_end_in_the_middle(db: Database) -> None:
     """The end of the workflow stands behind all that was written, though the tail that it saw was trimmed."""
     lane, quick = await db.lane(), await db.connect()
@@ -85,7 +83,6 @@ async def test_an_input_does_not_end_in_the_middle(db: Database) -> None:
     assert (await db.stored("w"))[1] == [(0, 1, "values"), (1, 1, "values"), (2, 1, "complete")]
 
 
-@on_a_database
 async def test_nothing_is_written_to_what_was_pruned(db: Database) -> None:
     """The workflow ends and is old enough, and a writer saw it running: it stays until that is refused."""
     lane, slow = await db.lane(), await db.connect()
@@ -101,7 +98,6 @@ async def test_nothing_is_written_to_what_was_pruned(db: Database) -> None:
 
 
 @pytest.mark.parametrize("limit", [{"max_values": 2}, {"max_bytes": 3}])
-@on_a_database
 async def test_writers_that_see_the_same_room_do_not_take_it_twice(db: Database, limit: dict[str, int]) -> None:
     """There was room for the slow one when it looked; who was faster has its place, and then there is none."""
     await start(db, await db.lane())
@@ -114,7 +110,6 @@ async def test_writers_that_see_the_same_room_do_not_take_it_twice(db: Database,
     assert await db.stored("w") == (set(), [(0, 1, "values"), (1, 1, "values")])
 
 
-@on_a_database
 async def test_what_was_seen_of_another_workflow_is_not_added(db: Database) -> None:
     """It was pruned, and its id is that of a new one."""
     await start(db, await db.lane())

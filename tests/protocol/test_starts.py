@@ -8,7 +8,7 @@ import pytest
 
 from dbosflow._store import workflow
 from dbosflow._store.workflow import Enqueued
-from tests.protocol.schedules import NAME, SCHEMA, Database, Lane, Slice, on_a_database
+from tests.protocol.schedules import NAME, SCHEMA, Database, Lane, Slice
 
 pytestmark = pytest.mark.usefixtures("all_forms")
 
@@ -17,7 +17,6 @@ MIDDLE = "d"
 
 
 @pytest.mark.parametrize("way", ["start", "enqueue"])
-@on_a_database
 async def test_two_processes_that_name_the_same_ids_in_opposite_order_do_not_deadlock(db: Database, way: str) -> None:
     """Each statement inserts in the order of the ids, so whoever is behind waits at the first of them."""
     one, other = await db.lane(), await db.lane()
@@ -39,7 +38,6 @@ async def test_two_processes_that_name_the_same_ids_in_opposite_order_do_not_dea
     assert await forwards == set()
 
 
-@on_a_database
 async def test_the_loser_of_a_race_sees_the_winner_in_a_later_statement(db: Database) -> None:
     """Its own statement sees neither its row nor the other's: that began before the winner's commit."""
     one, other = await db.lane(), await db.lane()
@@ -55,7 +53,6 @@ async def test_the_loser_of_a_race_sees_the_winner_in_a_later_statement(db: Data
     assert {each: row.worker_id for each, row in found.items()} == {"w": one.id, "v": other.id}
 
 
-@on_a_database
 async def test_an_id_twice_in_one_statement_is_started_once(db: Database) -> None:
     """The second of the two conflicts with the first like with any other row."""
     lane = await db.lane()
@@ -65,7 +62,6 @@ async def test_an_id_twice_in_one_statement_is_started_once(db: Database) -> Non
     assert len(await db.rows("SELECT 1 FROM dbosflow.workflow")) == 2
 
 
-@on_a_database
 async def test_an_ended_workflow_is_not_started_again(db: Database) -> None:
     """Nor is one that waits in a queue, or runs elsewhere: its row stands as it is."""
     lane = await db.lane()
@@ -77,7 +73,6 @@ async def test_an_ended_workflow_is_not_started_again(db: Database) -> None:
     assert await db.rows("SELECT * FROM dbosflow.workflow") == before
 
 
-@on_a_database
 async def test_a_queued_workflow_is_claimed_once_in_the_order_of_its_queue(db: Database) -> None:
     """Claimers skip what another has under way; lower priority numbers first, then the older ones."""
     one, other = await db.lane(), await db.lane()
@@ -94,7 +89,6 @@ async def test_a_queued_workflow_is_claimed_once_in_the_order_of_its_queue(db: D
     assert (await db.workflow("unknown"))[0] == "queued"
 
 
-@on_a_database
 async def test_a_claim_whose_answer_was_lost_is_found_by_its_lane(db: Database) -> None:
     """The row names the lane: what it owns and does not know, it adopts, in a new epoch each time."""
     lane, other = await db.lane(), await db.lane()
@@ -109,7 +103,6 @@ async def test_a_claim_whose_answer_was_lost_is_found_by_its_lane(db: Database) 
     assert await workflow.adopt(other.connection, SCHEMA, worker_id=other.id, queue="", known=[]) == []
 
 
-@on_a_database
 async def test_an_owner_begins_a_new_pass_only_of_its_own_run(db: Database) -> None:
     """And only once from each epoch: an answer that was lost shows as an epoch that is gone."""
     lane, other = await db.lane(), await db.lane()
@@ -119,7 +112,6 @@ async def test_an_owner_begins_a_new_pass_only_of_its_own_run(db: Database) -> N
     assert await workflow.renew_epoch(lane.connection, SCHEMA, workflow_id="w", worker_id=lane.id, epoch=1) is None
 
 
-@on_a_database
 async def test_a_claim_waits_for_its_flush(db: Database) -> None:
     """One that a crash forgot would give its epoch away twice: a witness could not tell its owners' rows apart."""
     lane = await db.lane()
@@ -131,7 +123,6 @@ async def test_a_claim_waits_for_its_flush(db: Database) -> None:
     await lane.connection.execute("COMMIT")
 
 
-@on_a_database
 async def test_a_claim_that_the_server_has_forgotten_leaves_the_workflow_to_the_next(db: Database) -> None:
     """A server that flushes nothing may lose it in a crash: then its owner writes nothing, at the same epoch."""
     old, new = await db.lane(), await db.lane()

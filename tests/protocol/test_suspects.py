@@ -8,7 +8,7 @@ import pytest
 
 from dbosflow._runtime.quarantine import SUSPECTED
 from dbosflow._store import worker
-from tests.protocol.schedules import NAME, SCHEMA, Slice, on_a_database
+from tests.protocol.schedules import NAME, SCHEMA, Slice
 
 if TYPE_CHECKING:
     from tests.protocol.schedules import Database, Lane
@@ -42,7 +42,6 @@ async def dies(db: Database, lane: Lane) -> dict[str, int]:
     return await deaths(db)
 
 
-@on_a_database
 async def test_a_suspect_is_claimed_alone(db: Database) -> None:
     """However much else waits, and before it; and the lane claims nothing more while it is in quarantine."""
     await queue(db, old=0, suspect=SUSPECTED, second=SUSPECTED, fresh=SUSPECTED - 1)
@@ -53,13 +52,11 @@ async def test_a_suspect_is_claimed_alone(db: Database) -> None:
     assert await claimed(third) == {"old", "fresh"}
 
 
-@on_a_database
 async def test_a_lane_without_a_free_slot_claims_no_suspect(db: Database) -> None:
     await queue(db, suspect=SUSPECTED)
     assert await claimed(await db.lane(), 0) == set()
 
 
-@on_a_database
 async def test_the_suspect_with_the_fewest_deaths_goes_first(db: Database) -> None:
     """So that many innocent ones share what they cannot help."""
     await queue(db, guilty=8, older=5, younger=5, least=4)
@@ -67,7 +64,6 @@ async def test_the_suspect_with_the_fewest_deaths_goes_first(db: Database) -> No
     assert order == [{"least"}, {"older"}, {"younger"}, {"guilty"}]
 
 
-@on_a_database
 async def test_a_death_accuses_the_suspect_and_no_other(db: Database) -> None:
     """Neither what ran there before, nor what began there since."""
     await queue(db, before=0)
@@ -79,7 +75,6 @@ async def test_a_death_accuses_the_suspect_and_no_other(db: Database) -> None:
     assert await dies(db, lane) == {"before": 0, "started": 0, "later": 0, "suspect": SUSPECTED + 1}
 
 
-@on_a_database
 async def test_without_a_suspect_a_death_accuses_all_that_got_no_further(db: Database) -> None:
     lane = await (await db.lane()).start("still", "record", "value", "attempt")
     assert await dies(db, lane) == {"still": 1, "record": 1, "value": 1, "attempt": 1}
@@ -91,7 +86,6 @@ async def test_without_a_suspect_a_death_accuses_all_that_got_no_further(db: Dat
     assert await dies(db, lane) == {"still": 2, "record": 1, "value": 1, "attempt": 2}
 
 
-@on_a_database
 async def test_a_value_of_an_earlier_claim_is_no_progress(db: Database) -> None:
     """A run that writes a value and then kills its worker writes none in its next pass: it is there."""
     lane = await (await db.lane()).start("w")
@@ -104,7 +98,6 @@ async def test_a_value_of_an_earlier_claim_is_no_progress(db: Database) -> None:
 
 
 @pytest.mark.parametrize("acquitted", [True, False])
-@on_a_database
 async def test_a_lane_whose_quarantine_is_over_claims_again(db: Database, acquitted: bool) -> None:  # noqa: FBT001 (a case)
     """And its death accuses as every other: what was acquitted begins anew."""
     await queue(db, suspect=SUSPECTED, other=0)
@@ -116,7 +109,6 @@ async def test_a_lane_whose_quarantine_is_over_claims_again(db: Database, acquit
     assert await dies(db, lane) == {"suspect": 1 if acquitted else SUSPECTED + 1, "other": 1}
 
 
-@on_a_database
 async def test_a_late_word_of_an_old_owner_acquits_nobody(db: Database) -> None:
     """Another lane has it by then."""
     await queue(db, suspect=SUSPECTED)
@@ -130,7 +122,6 @@ async def test_a_late_word_of_an_old_owner_acquits_nobody(db: Database) -> None:
     assert await claimed(other) == set()
 
 
-@on_a_database
 async def test_two_that_kill_are_both_parked_and_a_third_that_does_not_is_not(db: Database) -> None:
     """By lanes that come one after the other, each of which dies as soon as it has one of the two."""
     await queue(db, one=0, innocent=0, two=0)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from psycopg import IsolationLevel
 
 from dbosflow._store import worker, workflow
-from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, on_a_database
+from tests.protocol.schedules import NAME, SCHEMA, Database, Slice
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -21,7 +21,6 @@ TAKEOVERS = 40
 LARGE = f'"{os.urandom(400_000).hex()}"'
 
 
-@on_a_database
 async def test_a_takeover_at_any_moment_loads_every_record_there_will_be(db: Database) -> None:
     """A busy owner with large records, a death at random: nothing is committed behind the new owner's back."""
     new = await db.lane()
@@ -54,7 +53,6 @@ async def _write_until_lost(lane: Lane, workflow_id: str) -> int:
         written += 1
 
 
-@on_a_database
 async def test_a_claim_under_way_keeps_its_lane_alive(db: Database) -> None:
     """A death that came between its snapshot and its commit would leave the run with a dead owner."""
     old, new = await db.lane(), await db.lane()
@@ -69,7 +67,6 @@ async def test_a_claim_under_way_keeps_its_lane_alive(db: Database) -> None:
     assert [(one.id, one.epoch) for one in await new.claim()] == [("w", 3)]
 
 
-@on_a_database
 async def test_a_requeue_with_the_deaths_own_snapshot_misses_a_claim_and_a_later_one_mends_it(db: Database) -> None:
     """Why death is two statements, and why the second asks for the runs of every dead lane."""
     old = await db.lane()
@@ -85,7 +82,6 @@ async def test_a_requeue_with_the_deaths_own_snapshot_misses_a_claim_and_a_later
     assert await db.requeue() == {"w": "queued"}
 
 
-@on_a_database
 async def test_two_reclaimers_return_a_run_once(db: Database) -> None:
     """The second one skips what the first has under way, and finds nothing after it."""
     lane = await db.lane()
@@ -101,7 +97,6 @@ async def test_two_reclaimers_return_a_run_once(db: Database) -> None:
     assert await db.rows("SELECT recoveries FROM dbosflow.workflow") == [(1,), (1,)]
 
 
-@on_a_database
 async def test_a_workflow_that_kills_its_owners_is_parked(db: Database) -> None:
     """After so many deaths in a row without a new record; it keeps what it has, and says why."""
     for number in range(1, 4):
@@ -122,7 +117,6 @@ async def test_a_workflow_that_kills_its_owners_is_parked(db: Database) -> None:
     assert (await db.stored("w"))[0] == {"a"}
 
 
-@on_a_database
 async def test_a_new_record_makes_the_count_begin_anew(db: Database) -> None:
     """A workflow that gets on is not the one that kills its owners."""
     for number in range(6):
@@ -137,7 +131,6 @@ async def test_a_new_record_makes_the_count_begin_anew(db: Database) -> None:
         assert await db.requeue(max_recoveries=2) == {"w": "queued"}
 
 
-@on_a_database
 async def test_a_released_lane_counts_for_nothing(db: Database) -> None:
     """Deploys are no crashes, and forgive those before them: ten in a row park nobody."""
     for number in range(8):
@@ -154,7 +147,6 @@ async def test_a_released_lane_counts_for_nothing(db: Database) -> None:
         assert await db.requeue(max_recoveries=2) == {"w": "queued"}
 
 
-@on_a_database
 async def test_a_lane_is_forgotten_only_when_it_owns_nothing(db: Database) -> None:
     """Its row is what a requeue finds its runs by."""
     lane, idle = await db.lane(), await db.lane()

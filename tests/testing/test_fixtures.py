@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from tests.testing.project import run_pytest
+from tests.testing.project import WITH_ASYNCIO, run_pytest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -132,6 +132,48 @@ def test_a_project_that_asks_for_the_fixtures_gets_them(tmp_path: Path) -> None:
     done = run_pytest(tmp_path)
     assert done.returncode == 0, done.stdout
     assert "9 passed" in done.stdout
+    assert done.stderr == ""
+
+
+def test_async_tests_of_pytest_asyncio_get_them_too(tmp_path: Path) -> None:
+    """The engine on its thread is awaited from the test's loop; an engine of the test's own lives on that."""
+    tmp_path.joinpath("conftest.py").write_text(CONFTEST, "utf-8")
+    tmp_path.joinpath("test_project.py").write_text(
+        """
+import asyncio
+
+from dbosflow import Engine, sleep_async, workflow
+
+
+@workflow
+async def naps() -> str:
+    await sleep_async(3600)
+    return "awake"
+
+
+async def wakes(engine, clock):
+    handle = await engine.start_async(naps)
+    while not clock.sleepers:
+        await asyncio.sleep(0.01)
+    clock.advance(3600)
+    return await handle.result_async(20)
+
+
+async def test_the_engine_of_the_fixture(engine, clock, drain):
+    assert await wakes(engine, clock) == "awake"
+    await asyncio.to_thread(drain)
+
+
+async def test_an_engine_of_its_own(dbosflow_database, clock):
+    async with Engine(dbosflow_database) as engine:
+        clock.install(engine)
+        assert await wakes(engine, clock) == "awake"
+""",
+        "utf-8",
+    )
+    done = run_pytest(tmp_path, *WITH_ASYNCIO)
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout
     assert done.stderr == ""
 
 
