@@ -106,7 +106,7 @@ class Slice:
             run.turn += 1
         for record in self.records:
             if record.start is not None:
-                record.start.decided(take_out(started, record.start.workflow_id))
+                record.start.on_decided(take_out(started, record.start.workflow_id))
         if self.frames is not None:
             self.frames.acknowledged()
         run.committed(self.entries)

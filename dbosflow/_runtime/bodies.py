@@ -45,12 +45,12 @@ _LEFTOVER_GRACE = 1.0
 
 
 class Bodies:
-    """The bodies of one runner's runs. ``stopped`` hears of those that came out with nothing to write."""
+    """The bodies of one runner's runs. ``on_stopped`` is called with each that ended with nothing to write."""
 
-    def __init__(self, threads: ThreadPool, stopped: Callable[[Run], None]) -> None:
+    def __init__(self, threads: ThreadPool, on_stopped: Callable[[Run], None]) -> None:
         self._loop = asyncio.get_running_loop()
         self._threads = threads
-        self._stopped = stopped
+        self._on_stopped = on_stopped
 
     def begin(self, run: Run, *, is_child: bool) -> None:
         """Begins the body of ``run``, which is told its task. How it comes out goes to the journal.
@@ -154,7 +154,7 @@ class Bodies:
             logger.error("workflow %s is parked as blocked: %s", run.workflow_id, run.contradiction)
             run.end(Ending(WorkflowStatus.BLOCKED, error=dump_error(run.contradiction)))
         else:
-            self._stopped(run)
+            self._on_stopped(run)
 
 
 class MainStrand(Strand):

@@ -54,9 +54,9 @@ class Buffer:
         """Whether it may take more before some of it is durable."""
         return self.size < self._limit
 
-    def expect_room(self, tell: Callable[[], None]) -> None:
-        """Calls ``tell`` once there is room, or the run has stopped. The caller holds the lock."""
-        self._room = (*self._room, tell)
+    def expect_room(self, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` once there is room, or the run has stopped. The caller holds the lock."""
+        self._room = (*self._room, callback)
 
     # -- emptied, on the loop's thread -------------------------------------------------------------------------------
 
@@ -80,8 +80,8 @@ class Buffer:
             if not self._room or not self.has_room:
                 return
             room, self._room = self._room, ()
-        for tell in room:
-            tell()
+        for callback in room:
+            callback()
 
     def tell(self, entry: Record | Barrier) -> None:
         """Delivers one durable outcome to whoever waits for it."""
@@ -98,8 +98,8 @@ class Buffer:
             self._entries = None
             waiters, self._waiters = self._waiters, None
             room, self._room = self._room, ()
-        for tell in room:
-            tell()
+        for callback in room:
+            callback()
         for waiter in waiters or ():
             if not waiter.done():
                 waiter.set_exception(stopping)

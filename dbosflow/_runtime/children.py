@@ -125,7 +125,7 @@ async def _start(
     input_text = definition.dump_input(args, dict(kwargs))
     is_new = False
 
-    def decided(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+    def on_decided(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
         nonlocal is_new
         is_new = result is True
         if is_new and options.queue is None:
@@ -137,7 +137,7 @@ async def _start(
         input_text,
         options.queue or "",
         options.priority,
-        decided,
+        on_decided,
         owned=options.queue is None,
         parent_id=run.workflow_id,
         parent_key=key,

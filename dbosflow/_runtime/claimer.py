@@ -139,12 +139,12 @@ class Claimer(Service):
 
     async def _launch(self, claimed: list[Claimed]) -> None:
         self._running.update(one.id for one in claimed)
-        await self._runner.resume(claimed, self._freed)
+        await self._runner.resume(claimed, self._on_slot_freed)
         for one in claimed:
             if one.recoveries >= SUSPECTED and not self._quarantine.is_taken:
                 self._quarantine.enter(one, self._runner.run_of)
 
-    def _freed(self, workflow_id: str) -> None:
+    def _on_slot_freed(self, workflow_id: str) -> None:
         self._running.discard(workflow_id)
         if self._more:
             self.wake()

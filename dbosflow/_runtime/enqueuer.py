@@ -57,7 +57,7 @@ class Enqueuer(Service):
             self._put_back(pending)
             raise
         for workflow_id, (_, futures) in pending.items():
-            _tell(futures, is_new=workflow_id in new)
+            _set_results(futures, is_new=workflow_id in new)
         return bool(self._pending)
 
     async def _one_by_one(self, pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]]) -> None:
@@ -75,7 +75,7 @@ class Enqueuer(Service):
                     if not future.done():
                         future.set_exception(SerializationError(f"the database refused the arguments: {refused}"))
             else:
-                _tell(futures, is_new=workflow_id in new)
+                _set_results(futures, is_new=workflow_id in new)
             del rest[workflow_id]
 
     def _put_back(self, pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]]) -> None:
@@ -85,7 +85,7 @@ class Enqueuer(Service):
         self._pending = pending
 
 
-def _tell(futures: list[asyncio.Future[bool]], *, is_new: bool) -> None:
+def _set_results(futures: list[asyncio.Future[bool]], *, is_new: bool) -> None:
     for first, future in enumerate(futures):
         if not future.done():
             future.set_result(is_new and first == 0)

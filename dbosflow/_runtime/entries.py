@@ -152,7 +152,7 @@ Entry = Record | Values | Close | AttemptRollback | Barrier | Ending
 
 @dataclass(slots=True, eq=False)
 class Start:
-    """A workflow to be started. ``decided`` hears whether the row is new, or why it could not be.
+    """A workflow to be started. ``on_decided`` is called with whether the row is new, or why it could not be.
 
     ``owned`` ones run in this process; others wait in their queue.
     """
@@ -162,7 +162,7 @@ class Start:
     input: str
     queue: str
     priority: int
-    decided: Callable[[bool | BaseException], None]
+    on_decided: Callable[[bool | BaseException], None]
     owned: bool = True
     parent_id: str | None = None
     parent_key: str | None = None

@@ -32,12 +32,12 @@ class RunEnvironment:
     thread_driver: Driver
     engine: EnginePort
     running_code: RunningCode
-    when_room_is_short: Callable[[str], None] = lambda _: None
-    """Hears of a workflow whose writer waits for room."""
-    when_skipped: Callable[[Run, str, str, int, str], None] = lambda *_: None
-    """Hears of each value that a replay does not write again: stream key, producer, its count before, the value."""
-    when_changed: Callable[[Run, Repeated], None] = lambda *_: None
-    """Hears of what a replay has written again for a producer if that is not what stands there; may raise."""
+    on_back_pressure: Callable[[str], None] = lambda _: None
+    """Called with the id of a workflow whose writer waits for room."""
+    on_skipped: Callable[[Run, str, str, int, str], None] = lambda *_: None
+    """Called for each value that a replay does not write again: stream key, producer, its count before, the value."""
+    on_changed: Callable[[Run, Repeated], None] = lambda *_: None
+    """Called when what a replay has written again for a producer is not what is on record; may raise."""
     has_ended: bool = False
     """Whether its runs are replays of workflows that have ended: nothing new is on record of them."""
     clock: Clock = CLOCK

@@ -92,7 +92,7 @@ class Executor:
         if settings.compact_every is not None:
             compactor = Compactor(pool, settings.schema, settings.compact_every)
             self._compactors.append(compactor)
-            self.runner.when_scattered = compactor.ended
+            self.runner.on_scattered = compactor.ended
         self._resources = AsyncExitStack()
 
     async def open(self) -> None:
@@ -253,12 +253,12 @@ class _Decision:
             run.when_settled(self._settled)
             return
         if self._started is not None:
-            _tell(self._started, result)
+            _set_result(self._started, result)
         if self._settled is not None:
-            _tell(self._settled, result if isinstance(result, BaseException) else None)
+            _set_result(self._settled, result if isinstance(result, BaseException) else None)
 
 
-def _tell(future: asyncio.Future[T], result: T | BaseException) -> None:
+def _set_result(future: asyncio.Future[T], result: T | BaseException) -> None:
     if future.done():
         return
     if isinstance(result, BaseException):

@@ -280,7 +280,7 @@ class _Call(Generic[T]):
         except BaseException as error:  # noqa: BLE001 (whoever waits is told)
             self.fail(error)
         else:
-            self._task.add_done_callback(self._tell)
+            self._task.add_done_callback(self._on_done)
 
     def abandon(self) -> None:
         """Ends it, begun or not."""
@@ -295,7 +295,7 @@ class _Call(Generic[T]):
         if not self.done.done():
             self.done.set_exception(error)
 
-    def _tell(self, task: asyncio.Task[T]) -> None:
+    def _on_done(self, task: asyncio.Task[T]) -> None:
         if self.done.done():
             return
         if task.cancelled():

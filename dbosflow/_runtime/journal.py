@@ -76,7 +76,7 @@ _MOST_LOST_PLACES = 1000
 
 
 class JournalOwner(Protocol):
-    """Who hears what the journal finds out about its runs."""
+    """What the journal calls when it finds something out about its runs."""
 
     def ended(self, run: Run, ending: Ending) -> None:
         """The end of ``run`` is durable."""
@@ -238,7 +238,7 @@ class Journal(Service):
         for _ in range(len(self._durable) if most is None else most):
             part, started = self._durable.popleft()
             if not isinstance(part, Slice):
-                part.decided(take_out(started, part.workflow_id))
+                part.on_decided(take_out(started, part.workflow_id))
                 continue
             part.acknowledged(started)
             if part.ending is not None:
@@ -392,7 +392,7 @@ class Journal(Service):
                 self._deliver()
             return
         if batch.starts:
-            batch.starts[0].decided(_unfit(error))
+            batch.starts[0].on_decided(_unfit(error))
         elif isinstance(error, psycopg.errors.UniqueViolation):
             run = batch.slices[0].run
             logger.error(
@@ -483,7 +483,7 @@ class Journal(Service):
         """Ends what could not be written when the journal closes: starts hear of it."""
         self._deliver()
         for start in (*(self._under_way.starts if self._under_way else ()), *self._starts):
-            start.decided(LeaseLostError("the engine closed before the start was durable"))
+            start.on_decided(LeaseLostError("the engine closed before the start was durable"))
         self._starts.clear()
 
 

@@ -46,7 +46,7 @@ class Listener(Service):
         self._tried_at = 0.0
         self.healthy = asyncio.Event()
         self.on_unhealthy: Callable[[], None] = lambda: None
-        wakeups.when_wanted = self.wake
+        wakeups.on_wanted = self.wake
 
     async def work_once(self) -> bool:
         """Listens to what somebody wants to hear of. A lost connection is an error, and another one follows."""
@@ -70,7 +70,7 @@ class Listener(Service):
     async def _begin(self) -> None:
         connection = self._connection = await connect_async(self._url, timeout=self._settings.connect_timeout)
         connection.add_notify_handler(self._heard)
-        connection.when_lost = self.wake
+        connection.on_lost = self.wake
         self._parts = self._wanted()
         await listen(connection, self._settings.schema, self._parts)
         self._tried_at = time.monotonic()

@@ -52,19 +52,19 @@ class Observer:
 
     # -- who wants to know -------------------------------------------------------------------------------------------
 
-    def on(self, event: StreamEventKind, tell: Callable[[StreamEvent], object]) -> Callable[[], None]:
-        """Calls ``tell`` at each event of a kind, from a thread; what is returned ends that."""
+    def on(self, event: StreamEventKind, callback: Callable[[StreamEvent], object]) -> Callable[[], None]:
+        """Calls ``callback`` at each event of a kind, from a thread; what is returned ends that."""
         with self._lock:
             hooks = self._hooks.setdefault(event, [])
-            hooks.append(tell)
+            hooks.append(callback)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="dbosflow-observer", daemon=True)
                 self._thread.start()
 
         def end() -> None:
             with self._lock:
-                if tell in hooks:
-                    hooks.remove(tell)
+                if callback in hooks:
+                    hooks.remove(callback)
 
         return end
 

@@ -84,7 +84,7 @@ class MayBeGivenUp:
 
     async def __aenter__(self) -> None:
         run = self._branch.run
-        if run.draining is not None:
+        if run.is_draining:
             await self._driver.hold(run)
         if run.order is None:
             return
@@ -252,6 +252,6 @@ async def in_time(driver: Driver, branch: Branch) -> None:
     """Waits while the lane is past its own deadline: then somebody else may own the run already."""
     while not branch.run.environment.lane.in_time:
         await driver.pause(branch.run, _LATE_LEASE_PAUSE)
-    if branch.run.draining is not None:
+    if branch.run.is_draining:
         await driver.hold(branch.run)
     branch.run.check_active()

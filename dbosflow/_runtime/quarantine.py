@@ -71,19 +71,19 @@ class Quarantine:
         self._settings = settings
         self._lane = lane
         self._task: asyncio.Task[None] | None = None
-        self._listeners: tuple[Callable[[], None], ...] = ()
+        self._callbacks: tuple[Callable[[], None], ...] = ()
 
     @property
     def is_taken(self) -> bool:
         """Whether the lane may claim nothing else."""
         return self._task is not None
 
-    def when_free(self, tell: Callable[[], None]) -> Callable[[], None]:
-        """Calls ``tell`` each time that the lane may claim again, until what this returns is called."""
-        self._listeners = (*self._listeners, tell)
+    def when_free(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Calls ``callback`` each time that the lane may claim again, until what this returns is called."""
+        self._callbacks = (*self._callbacks, callback)
 
         def leave() -> None:
-            self._listeners = tuple(other for other in self._listeners if other is not tell)
+            self._callbacks = tuple(other for other in self._callbacks if other is not callback)
 
         return leave
 
@@ -119,8 +119,8 @@ class Quarantine:
                 await asyncio.sleep(_RETRY * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
         logger.info("workflow %s is out of quarantine: %s", workflow_id, "acquitted" if acquitted else "not acquitted")
         self._task = None
-        for tell in self._listeners:
-            tell()
+        for callback in self._callbacks:
+            callback()
 
 
 async def _is_acquitted(run: Run, longest: float) -> bool:

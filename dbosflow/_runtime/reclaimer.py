@@ -99,7 +99,7 @@ class Reclaimer(Service):
             self._guard.reset()
             raise
         self._processes.follow(lease for lease in others if lease.id not in marked)
-        self._tell(marked, requeued)
+        self._announce_deaths(marked, requeued)
         if len(vanished) + len(expired) > len(marked):
             await asyncio.sleep(_BUSY_PAUSE)
             return True
@@ -122,7 +122,7 @@ class Reclaimer(Service):
             self._forgotten_at = time.monotonic()
             await worker.forget(connection, self._settings.schema)
 
-    def _tell(self, marked: set[UUID], requeued: list[dict[str, Any]]) -> None:
+    def _announce_deaths(self, marked: set[UUID], requeued: list[dict[str, Any]]) -> None:
         if marked:
             logger.warning("%d worker(s) are dead; %d of their workflows go on", len(marked), len(requeued))
         topics = [queue_topic(queue) for queue in {row["queue"] for row in requeued}]
@@ -177,8 +177,8 @@ class _ClockGuard:
 class _ProcessWatch:
     """Hears at once that a process on this host has ended, where the system has pidfds (Linux)."""
 
-    def __init__(self, tell: Callable[[], None]) -> None:
-        self._tell = tell
+    def __init__(self, on_ended: Callable[[], None]) -> None:
+        self._on_ended = on_ended
         self._loop = asyncio.get_running_loop()
         self._descriptors: dict[UUID, int] = {}
 
@@ -205,7 +205,7 @@ class _ProcessWatch:
         try:
             descriptor = os.pidfd_open(lease.process.pid)
         except OSError:
-            self._tell()  # gone already: look again
+            self._on_ended()  # gone already: look again
             return
         self._descriptors[lease.id] = descriptor
         try:
@@ -215,7 +215,7 @@ class _ProcessWatch:
 
     def _ended(self, worker_id: UUID) -> None:
         self._drop(worker_id)
-        self._tell()
+        self._on_ended()
 
     def _drop(self, worker_id: UUID) -> None:
         descriptor = self._descriptors.pop(worker_id, None)

@@ -32,12 +32,12 @@ _RETRY = 0.2
 class LeaseRenewer(ThreadService):
     """The thread that renews a lease."""
 
-    def __init__(self, url: str, settings: Settings, lane: Lane, on_over: Callable[[], None]) -> None:
+    def __init__(self, url: str, settings: Settings, lane: Lane, on_lease_over: Callable[[], None]) -> None:
         super().__init__("leases")
         self._url = url
         self._settings = settings
         self._lane = lane
-        self._on_over = on_over
+        self._on_lease_over = on_lease_over
         self._connection: Connection[Any] | None = None
 
     def run(self) -> None:
@@ -69,7 +69,7 @@ class LeaseRenewer(ThreadService):
             if worker_id == lane.id:
                 lane.renewed(sent_at)
         elif worker_id == lane.id:
-            self._on_over()
+            self._on_lease_over()
 
     def _disconnect(self) -> None:
         connection, self._connection = self._connection, None

@@ -91,7 +91,7 @@ async def replay(
             announce=lambda _: None,
         )
         runner.attach(cast("Journal", played))
-        runner.when_launched = played.begin
+        runner.on_launched = played.begin
         played.runner = runner
         claimed = Claimed(workflow.id, workflow.name, "", workflow.epoch + 1, workflow.input, None, 0, False, False)
         try:
@@ -178,8 +178,8 @@ class _Played:
         run.environment = replace(
             run.environment,
             has_ended=self._is_over,
-            when_skipped=self._skipped,
-            when_changed=lambda *_: None,  # all of them are compared
+            on_skipped=self._skipped,
+            on_changed=lambda *_: None,  # all of them are compared
             loop_driver=cast("Driver", _LoopDriver(run.loop_driver, self)),
             thread_driver=cast("Driver", _ThreadDriver(run.thread_driver, self)),
         )

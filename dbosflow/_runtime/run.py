@@ -50,9 +50,9 @@ class Run:
     """One owner's pass over one workflow."""
 
     __slots__ = (
-        *("_began", "_cancel_listeners", "_main", "_others", "_replayed", "_settlers", "_streams", "_to_replay"),
-        *("beat", "bodies", "buffer", "calls", "cancelled", "contradiction", "definition", "draining"),
-        *("ending", "environment", "epoch", "freed", "history", "input_text", "inputs", "interrupted", "is_over"),
+        *("_began", "_cancel_callbacks", "_main", "_others", "_replayed", "_streams", "_to_replay", "_waiters"),
+        *("beat", "bodies", "buffer", "calls", "cancelled", "contradiction", "definition", "ending", "environment"),
+        *("epoch", "history", "input_text", "inputs", "interrupted", "is_over", "on_drained", "on_slot_freed"),
         *("onlooker", "order", "outcome", "queue", "root", "seq", "sequencer", "stopping", "superseded", "task"),
         *("timers", "turn", "waits", "workflow_id"),
     )
@@ -85,13 +85,13 @@ class Run:
         self.root = Branch(self, "")
         self.task: asyncio.Task[None] | None = None
         """What drives its body, or ends what that left running; ``None`` when that is over."""
-        self.freed: Callable[[str], None] | None = None
-        """Hears that it is over, and has given its slot up."""
+        self.on_slot_freed: Callable[[str], None] | None = None
+        """Called once the run is over and its slot is free."""
         self.is_over = False
         """Whether it has come to its end, or stopped for good: then ``outcome`` says which."""
         self.outcome: Ending | None = None
         """Its durable end; ``None`` if it goes on elsewhere."""
-        self._settlers: tuple[asyncio.Future[Ending | None], ...] = ()
+        self._waiters: tuple[asyncio.Future[Ending | None], ...] = ()
         self._main: Strand | None = None
         self._others: set[Strand] | None = None
         self.beat = 0
@@ -107,7 +107,8 @@ class Run:
         """Whether it is to be cancelled: then no operation begins, and none under way leaves a record."""
         self.bodies = self.waits = 0
         """Step bodies under way; operations that wait for a time, for another workflow, or for a stream."""
-        self.draining: Callable[[], None] | None = None
+        # Set while the engine closes: called once no step body is under way.
+        self.on_drained: Callable[[], None] | None = None
         self.interrupted = _NOBODY_WAITS if definition.is_async else threading.Event()
         """Wakes what a thread of this run waits for: it has stopped, or is to be cancelled."""
         self.calls: tuple[Future[Any], ...] = ()
@@ -117,7 +118,7 @@ class Run:
         self._began = time.monotonic()
         self.buffer = Buffer(environment.settings.buffer_bytes)
         """What it has for the journal."""
-        self._cancel_listeners: tuple[Callable[[], object], ...] = ()
+        self._cancel_callbacks: tuple[Callable[[], object], ...] = ()
         self._streams = RunStreams(self) if past.tails or past.uncommitted else None
 
     @property
@@ -233,24 +234,24 @@ class Run:
             self.buffer.push(Barrier(waiter))
         self.environment.submit(self)
 
-    def when_cancelled(self, tell: Callable[[], object]) -> None:
-        """Calls ``tell`` (from the loop's thread) when the workflow is asked to end, or now if it was."""
+    def when_cancelled(self, callback: Callable[[], object]) -> None:
+        """Calls ``callback`` (from the loop's thread) when the workflow is asked to end, or now if it was."""
         with self.buffer.lock:
             if not self.cancelled:
-                self._cancel_listeners = (*self._cancel_listeners, tell)
+                self._cancel_callbacks = (*self._cancel_callbacks, callback)
                 return
-        tell()
+        callback()
 
-    def when_room(self, tell: Callable[[], None]) -> None:
-        """Calls ``tell`` (from the loop's thread) once there is room, or the run has stopped."""
+    def when_room(self, callback: Callable[[], None]) -> None:
+        """Calls ``callback`` (from the loop's thread) once there is room, or the run has stopped."""
         with self.buffer.lock:
             waits = not self.buffer.has_room and self.stopping is None
             if waits:
-                self.buffer.expect_room(tell)
+                self.buffer.expect_room(callback)
         if not waits:
-            tell()
+            callback()
         else:
-            self.environment.when_room_is_short(self.workflow_id)
+            self.environment.on_back_pressure(self.workflow_id)
 
     def check_writable(self, attempt: Attempt | None) -> None:
         """Raises when nothing can be written any more: by anybody, or by an attempt that is over."""
@@ -353,11 +354,11 @@ class Run:
             return False
         with self.buffer.lock:
             self.cancelled = True
-            listeners, self._cancel_listeners = self._cancel_listeners, ()
+            callbacks, self._cancel_callbacks = self._cancel_callbacks, ()
         self.interrupted.set()
-        for tell in listeners:
+        for callback in callbacks:
             try:
-                tell()
+                callback()
             except BaseException as error:
                 if is_signal(error):
                     raise
@@ -374,16 +375,21 @@ class Run:
             return asyncio.CancelledError(message)
         return WorkflowCancelledError(self.workflow_id, message)
 
-    def drain(self, drained: Callable[[], None]) -> None:
-        """Holds what would begin; calls ``drained`` once no step body is under way. A run at its end just ends.
+    def drain(self, on_drained: Callable[[], None]) -> None:
+        """Holds what would begin; calls ``on_drained`` once no step body is under way. A run at its end just ends.
 
         Held, not refused: what a body made of a refusal while other branches go on would be durable.
         """
         with self.buffer.lock:
-            self.draining = drained
+            self.on_drained = on_drained
             idle = self.bodies == 0 and not self.ending
         if idle:
-            drained()
+            on_drained()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether what would begin is held."""
+        return self.on_drained is not None
 
     def body_begins(self) -> None:
         """A step body is about to run."""
@@ -394,9 +400,9 @@ class Run:
         """A step body has ended and its outcome is durable, or is not going to be."""
         with self.buffer.lock:
             self.bodies -= 1
-            drained = self.draining if self.bodies == 0 and not self.ending else None
-        if drained is not None:
-            drained()
+            on_drained = self.on_drained if self.bodies == 0 and not self.ending else None
+        if on_drained is not None:
+            on_drained()
 
     @property
     def age(self) -> float:
@@ -482,13 +488,13 @@ class Run:
         if self.is_over:
             return
         self.is_over, self.outcome = True, outcome
-        settlers, self._settlers = self._settlers, ()
-        for settler in settlers:
-            if not settler.done():
-                settler.set_result(outcome)
+        waiters, self._waiters = self._waiters, ()
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(outcome)
         self.replay_is_over()
-        if self.freed is not None:
-            self.freed(self.workflow_id)
+        if self.on_slot_freed is not None:
+            self.on_slot_freed(self.workflow_id)
         # What refers to it in a circle would wait for the garbage collector.
         if outcome is not None:
             self._streams = None
@@ -499,23 +505,23 @@ class Run:
     @property
     def is_awaited(self) -> bool:
         """Whether somebody in this process waits until it is over."""
-        return bool(self._settlers)
+        return bool(self._waiters)
 
     async def settled(self) -> Ending | None:
         """Waits until it is over: its durable end, or ``None`` if it goes on elsewhere."""
-        settler = self.when_settled(asyncio.get_running_loop().create_future())
+        waiter = self.when_settled(asyncio.get_running_loop().create_future())
         try:
-            return await settler
+            return await waiter
         finally:
-            self._settlers = tuple(other for other in self._settlers if other is not settler)
+            self._waiters = tuple(other for other in self._waiters if other is not waiter)
 
-    def when_settled(self, settler: asyncio.Future[Ending | None]) -> asyncio.Future[Ending | None]:
-        """The future, which is told how the run came out once it is over."""
+    def when_settled(self, waiter: asyncio.Future[Ending | None]) -> asyncio.Future[Ending | None]:
+        """Gives ``waiter`` back, whose result is the run's outcome once it is over."""
         if self.is_over:
-            settler.set_result(self.outcome)
+            waiter.set_result(self.outcome)
         else:
-            self._settlers = (*self._settlers, settler)
-        return settler
+            self._waiters = (*self._waiters, waiter)
+        return waiter
 
     def recorded(self, key: str) -> Recorded | None:
         """The record under ``key``, if there is one."""

@@ -139,7 +139,7 @@ class RunStreams:
         """Passes over a value that is durable, and compares what the producer has written with what it had before."""
         run = self._run
         self._written[key, name] = count + 1
-        run.environment.when_skipped(run, key, name, count, text)
+        run.environment.on_skipped(run, key, name, count, text)
         recorded = run.history.checksums.get((key, name))
         if recorded is None:
             return
@@ -150,7 +150,7 @@ class RunStreams:
         if count + 1 == durable:
             del self._repeated[key, name]
             if not repeated.agrees_to(durable, recorded):
-                run.environment.when_changed(run, repeated)
+                run.environment.on_changed(run, repeated)
 
     def check_all_repeated(self) -> None:
         """The body has ended: it has written again all that it has on record, or that has changed."""
@@ -158,7 +158,7 @@ class RunStreams:
         for (key, name), recorded in run.history.checksums.items():
             left = run.history.produced[key, name] - self.count(key, name)
             if name == _BODY and recorded is not None and left > 0:
-                run.environment.when_changed(run, self._repeated.pop((key, name), Repeated(key, name)))
+                run.environment.on_changed(run, self._repeated.pop((key, name), Repeated(key, name)))
 
     def checksum(self, key: str, producer: str) -> int | None:
         """Of what the producer has in the stream; ``None`` where older code has written some of it."""

@@ -103,14 +103,14 @@ class Runner:
         self._closing = False
         self._drained: list[Run] = []
         """What ran here when the closing began."""
-        self.when_scattered: Callable[[str], None] | None = None
-        """Hears of workflows that ended and left many blocks."""
-        self.when_launched: Callable[[Run], None] | None = None
-        """Hears of each run before its body begins."""
+        self.on_scattered: Callable[[str], None] | None = None
+        """Called with the id of each workflow that ended and left many blocks."""
+        self.on_launched: Callable[[Run], None] | None = None
+        """Called with each run before its body begins."""
         _runners.add(self)
 
-    def attach(self, journal: Journal, when_room_is_short: Callable[[str], None] = lambda _: None) -> None:
-        """Says where its runs write, and who hears of those that wait for room."""
+    def attach(self, journal: Journal, on_back_pressure: Callable[[str], None] = lambda _: None) -> None:
+        """Sets the journal of its runs; ``on_back_pressure`` is called with the id of each that waits for room."""
         self._journal = journal
         self._environment = RunEnvironment(
             self._lane,
@@ -120,8 +120,8 @@ class Runner:
             ThreadDriver(self._loop, self._workflow_threads),
             self._engine,
             self._running_code,
-            when_room_is_short,
-            when_changed=ChangedValues(self._loop).found,
+            on_back_pressure,
+            on_changed=ChangedValues(self._loop).found,
         )
 
     def __len__(self) -> int:
@@ -148,11 +148,11 @@ class Runner:
             epoch=1,
             queue="",
             history=None,
-            freed=None,
+            on_slot_freed=None,
             is_child=is_child,
         )
 
-    async def resume(self, claimed: Sequence[Claimed], freed: Callable[[str], None] = lambda _: None) -> None:
+    async def resume(self, claimed: Sequence[Claimed], on_slot_freed: Callable[[str], None] = lambda _: None) -> None:
         """Runs what this lane has claimed, each from its history."""
         ids = {one.id for one in claimed}
         timeline = self._timelines
@@ -165,11 +165,11 @@ class Runner:
             definition = self._registry.get(one.name)
             running = self._runs.get(one.id)
             if running is not None and running.epoch >= one.epoch:  # a crash of a server without fsync forgot its claim
-                if running.freed is None and not running.superseded:
-                    running.freed = freed
+                if running.on_slot_freed is None and not running.superseded:
+                    running.on_slot_freed = on_slot_freed
                 continue
             if definition is None or self._closing:
-                freed(one.id)
+                on_slot_freed(one.id)
                 continue
             history = histories.get(one.id)
             self._launch(
@@ -180,7 +180,7 @@ class Runner:
                 epoch=one.epoch,
                 queue=one.queue,
                 history=history,
-                freed=freed,
+                on_slot_freed=on_slot_freed,
                 cancelled=one.cancel_requested,
                 is_child=one.is_child,
             )
@@ -196,13 +196,13 @@ class Runner:
         epoch: int,
         queue: str,
         history: History | Exception | None,
-        freed: Callable[[str], None] | None,
+        on_slot_freed: Callable[[str], None] | None,
         cancelled: bool = False,
         is_child: bool = False,
     ) -> Run | None:
         if self._closing:  # nobody would stop it: it goes on elsewhere, once the lease is given up
-            if freed is not None:
-                freed(workflow_id)
+            if on_slot_freed is not None:
+                on_slot_freed(workflow_id)
             return None
         run = Run(
             self._environment,
@@ -214,19 +214,19 @@ class Runner:
             history=None if isinstance(history, Exception) else history,
             inputs=inputs,
         )
-        run.freed = freed
+        run.on_slot_freed = on_slot_freed
         if cancelled or workflow_id in self._cancel_at_launch:
             self._cancel_at_launch.discard(workflow_id)
             run.cancelled = True
-        if self.when_launched is not None:
-            self.when_launched(run)
+        if self.on_launched is not None:
+            self.on_launched(run)
         previous = self._runs.get(workflow_id)
         if previous is not None:  # an older pass that has not noticed yet
-            if run.freed is not None:
-                previous.freed = None  # the slot is that of the new pass, whenever the old one ends
+            if run.on_slot_freed is not None:
+                previous.on_slot_freed = None  # the slot is that of the new pass, whenever the old one ends
             self._stop(previous, "the workflow was taken over by a newer pass")
         self._runs[workflow_id] = run
-        _tell(run, "begins at epoch %d", epoch)
+        _log(run, "begins at epoch %d", epoch)
         if isinstance(history, Exception):  # without its records it would begin anew
             msg = f"its records cannot be read: {type(history).__name__}: {history}"
             run.contradiction = NonDeterminismError(workflow_id, msg)
@@ -240,9 +240,9 @@ class Runner:
 
     def ended(self, run: Run, ending: Ending) -> None:
         """The end of ``run`` is durable."""
-        _tell(run, "is %s after %.3f s", ending.status, run.age)
-        if ending.status.ended and run.blocks >= SCATTERED and self.when_scattered is not None:
-            self.when_scattered(run.workflow_id)
+        _log(run, "is %s after %.3f s", ending.status, run.age)
+        if ending.status.ended and run.blocks >= SCATTERED and self.on_scattered is not None:
+            self.on_scattered(run.workflow_id)
         self._settle(run, ending)
 
     def cancel(self, workflow_id: str) -> bool:
@@ -318,11 +318,11 @@ class Runner:
         """The tables are not what ``run`` remembers: it begins a new pass from its history."""
         if self._runs.get(run.workflow_id) is not run or run.workflow_id in self._coming:
             return
-        freed, run.freed = run.freed, None  # the new pass keeps the slot
+        on_slot_freed, run.on_slot_freed = run.on_slot_freed, None  # the new pass keeps the slot
         self._coming.add(run.workflow_id)
         run.superseded = True
         self._stop(run, "the workflow reloads its history")
-        self._task(self._reload(run, freed), f"dbosflow-reload-{run.workflow_id}")
+        self._task(self._reload(run, on_slot_freed), f"dbosflow-reload-{run.workflow_id}")
 
     def _task(self, work: Coroutine[Any, Any, None], name: str) -> None:
         # In a context of its own: who causes this may be a workflow, whose branches are its own tasks only.
@@ -351,7 +351,7 @@ class Runner:
             for run in [self._runs[one] for one in ids if one in self._runs]:
                 self.moved(run)
 
-    async def _reload(self, run: Run, freed: Callable[[str], None] | None) -> None:
+    async def _reload(self, run: Run, on_slot_freed: Callable[[str], None] | None) -> None:
         workflow_id, timeline = run.workflow_id, self._timelines
         try:
             async with self._journal.lane() as connection:
@@ -365,8 +365,8 @@ class Runner:
         finally:
             self._coming.discard(workflow_id)
         if epoch is None or self._closing:
-            if freed is not None:
-                freed(workflow_id)
+            if on_slot_freed is not None:
+                on_slot_freed(workflow_id)
             return
         logger.warning("workflow %s begins a new pass at epoch %d", workflow_id, epoch)
         history = histories[workflow_id]
@@ -376,7 +376,7 @@ class Runner:
             epoch=epoch,
             queue=run.queue,
             history=history,
-            freed=freed,
+            on_slot_freed=on_slot_freed,
             cancelled=run.cancelled,
         )
         self._begin_anew(timeline, [workflow_id])
@@ -451,7 +451,7 @@ class Runner:
             self._announce(map(queue_topic, queues))
 
 
-def _tell(run: Run, what: str, *values: object) -> None:
+def _log(run: Run, what: str, *values: object) -> None:
     """Says in the log what becomes of a run."""
     if logger.isEnabledFor(logging.DEBUG):
         ids = {"workflow_id": run.workflow_id, "workflow_name": run.definition.name}

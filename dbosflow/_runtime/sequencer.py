@@ -263,7 +263,7 @@ class Sequencer:
         Timers that were due by ``moment`` have fired meanwhile. The run has been quiet since ``began``.
         """
         run = self._run
-        if run.draining is not None or run.cancelled or run.stopping is not None:
+        if run.is_draining or run.cancelled or run.stopping is not None:
             return "its end", None
         strands = run.strands
         if sum(strand.operating for strand in strands) > self._parked:

@@ -39,7 +39,7 @@ async def begin(driver: Driver, branch: Branch, seconds: float, expire: Callable
     """
     run = branch.run
     with Operation(branch, "timeout", "timeout") as key:
-        if run.draining is not None:
+        if run.is_draining:
             await driver.hold(run)
         run.ensure_sequencer()  # who is faster is an order of outcomes, also in a run with one branch
         ahead = run.next_of(branch.path)

@@ -20,20 +20,20 @@ class Wakeups:
     def __init__(self) -> None:
         self._subscribers: dict[str, list[Callable[[], None]]] = {}
         self._parts: dict[str, dict[str, None]] = {}
-        self.when_wanted: Callable[[], None] = lambda: None
-        """Is called when somebody wants to hear of a part of the topics that nobody wanted to hear of before."""
+        self.on_wanted: Callable[[], None] = lambda: None
+        """Called when a part of the topics gets its first subscriber."""
 
-    def subscribe(self, topic: str, tell: Callable[[], None]) -> Callable[[], None]:
-        """Calls ``tell`` at each wake-up of ``topic``; gives what ends that."""
+    def subscribe(self, topic: str, callback: Callable[[], None]) -> Callable[[], None]:
+        """Calls ``callback`` at each wake-up of ``topic``; gives what ends that."""
         subscribers = self._subscribers.get(topic)
         if subscribers is None:
             subscribers = self._subscribers[topic] = []
             self._want(topic)
-        subscribers.append(tell)
+        subscribers.append(callback)
 
         def unsubscribe() -> None:
-            if tell in subscribers:
-                subscribers.remove(tell)
+            if callback in subscribers:
+                subscribers.remove(callback)
             if not subscribers and self._subscribers.get(topic) is subscribers:
                 del self._subscribers[topic]
                 self._leave(topic)
@@ -51,8 +51,8 @@ class Wakeups:
             if topic == DEATH_TOPIC:
                 self.wake_all()
                 return
-            for tell in tuple(self._subscribers.get(topic, ())):
-                tell()
+            for callback in tuple(self._subscribers.get(topic, ())):
+                callback()
 
     def wake_part(self, part: str) -> None:
         """Calls everybody who wants to hear of a topic in this part."""
@@ -61,15 +61,15 @@ class Wakeups:
     def wake_all(self) -> None:
         """Calls everybody."""
         for subscribers in tuple(self._subscribers.values()):
-            for tell in tuple(subscribers):
-                tell()
+            for callback in tuple(subscribers):
+                callback()
 
     def _want(self, topic: str) -> None:
         part = part_of(topic)
         topics = self._parts.get(part)
         if topics is None:
             self._parts[part] = {topic: None}
-            self.when_wanted()
+            self.on_wanted()
         else:
             topics[topic] = None
 

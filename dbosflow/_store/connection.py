@@ -39,7 +39,7 @@ class Connection(AsyncConnection[TupleRow]):
     """A duplicate of libpq's descriptor. That one libpq closes when it finds the connection broken, whoever asked, and
     its number may be another connection's before the loop has heard of it."""
     _waiting: asyncio.Future[Ready] | None = None
-    when_lost: Callable[[], None] | None = None
+    on_lost: Callable[[], None] | None = None
     """Is called when the connection turns out to be broken while nobody uses it."""
 
     async def wait(self, gen: PQGen[RV], interval: float = _CHECK_EVERY, timeout: float | None = None) -> RV:  # noqa: ASYNC109 (as its base has it)
@@ -102,8 +102,8 @@ class Connection(AsyncConnection[TupleRow]):
         if self._waiting is not None:
             if lost or not link.is_busy():
                 _tell(self._waiting, Ready.R)
-        elif lost and self.when_lost is not None:
-            self.when_lost()
+        elif lost and self.on_lost is not None:
+            self.on_lost()
         elif link.notify_handler is not None:
             while (notification := link.notifies()) is not None:
                 link.notify_handler(notification)

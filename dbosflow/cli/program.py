@@ -23,8 +23,8 @@ def dbosflow_command() -> list[str]:
     return [*python, "-m", "dbosflow"]
 
 
-def tell_at_eof(loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> None:
-    """Calls ``tell`` on the loop when standard input ends.
+def watch_eof(loop: asyncio.AbstractEventLoop, on_eof: Callable[[], None]) -> None:
+    """Calls ``on_eof`` on the loop when standard input ends.
 
     It ends with whoever holds its other end, however that ends: a parent cannot forget it, even when it is killed.
     """
@@ -34,6 +34,6 @@ def tell_at_eof(loop: asyncio.AbstractEventLoop, tell: Callable[[], None]) -> No
         while os.read(0, 4096):
             pass
         with contextlib.suppress(RuntimeError):  # the loop is closed: stopped already
-            loop.call_soon_threadsafe(tell)
+            loop.call_soon_threadsafe(on_eof)
 
     threading.Thread(target=read_to_the_end, name="dbosflow-stdin", daemon=True).start()

@@ -24,7 +24,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from dbosflow.cli.program import tell_at_eof
+from dbosflow.cli.program import watch_eof
 from dbosflow.config import Settings
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Supervisor:
             loop.add_signal_handler(number, self._on_signal, number)
         loop.add_signal_handler(signal.SIGCHLD, self._look)
         if until_eof:
-            tell_at_eof(loop, self._on_eof)
+            watch_eof(loop, self._on_eof)
         try:
             for _ in range(self._count):
                 self._start(0)

@@ -14,7 +14,7 @@ from dbosflow.cli import console
 from dbosflow.cli.database import check_has_url, embedded_directory
 from dbosflow.cli.modules import MODULE_HELP, load_workflows
 from dbosflow.cli.options import add_command, add_database, whole_number
-from dbosflow.cli.program import dbosflow_command, tell_at_eof
+from dbosflow.cli.program import dbosflow_command, watch_eof
 from dbosflow.cli.supervisor import HOPELESS, Supervisor
 from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_QUEUE, Settings
 from dbosflow.definitions import registry
@@ -164,7 +164,7 @@ class _Worker:
             loop.add_signal_handler(number, self._on_signal, number)
         self._task = loop.create_task(self._serve())
         if until_eof:
-            tell_at_eof(loop, self._on_eof)
+            watch_eof(loop, self._on_eof)
         try:
             await self._task
         except asyncio.CancelledError:

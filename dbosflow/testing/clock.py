@@ -83,12 +83,12 @@ class MovableClock(Clock):
         """Counts as a sleeper during the block; gives the end of the sleep."""
         name = object()
 
-        def tell() -> None:
+        def wake() -> None:
             moved()
 
         with self._lock:
             end = self.now() + seconds
-            self._sleepers[name] = (end if skippable else inf, tell)
+            self._sleepers[name] = (end if skippable else inf, wake)
         try:
             yield end
         finally:
@@ -103,5 +103,5 @@ class MovableClock(Clock):
 
     def _move(self, seconds: float) -> None:
         self.ahead += seconds
-        for _, tell in self._sleepers.values():
-            tell()
+        for _, wake in self._sleepers.values():
+            wake()

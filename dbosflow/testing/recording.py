@@ -33,7 +33,7 @@ class Recorder(Protocol):
         """Records a run whose body has not begun."""
         run.environment = replace(
             run.environment,
-            when_skipped=self.skipped,
+            on_skipped=self.skipped,
             loop_driver=cast("Driver", _RecordingHands(run.loop_driver, self)),
             thread_driver=cast("Driver", _RecordingHands(run.thread_driver, self)),
         )

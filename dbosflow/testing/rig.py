@@ -158,7 +158,7 @@ def rig_of(engine: Engine) -> Rig:
     if not isinstance(rig, Rig):
         rig = executor.journal.tripwire = Rig(engine)
         engine._host.is_under_test = True  # noqa: SLF001 (see above)
-        executor.runner.when_launched = rig.launched
+        executor.runner.on_launched = rig.launched
     return rig
 
 

@@ -77,7 +77,7 @@ class Transcript(Recorder):
         self.differences: list[str] = []
         """What a body did otherwise than before, in this execution or in the first one."""
         self.on_queue: Callable[[str], None] = lambda _: None
-        """Hears of queues that a child was given to."""
+        """Called with each queue that a child was started on."""
 
     def name_of(self, workflow_id: str) -> str:
         """The name of a workflow of this execution. Another one's is its id."""

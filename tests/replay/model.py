@@ -244,7 +244,7 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
             epoch=2 if before else 1,
             queue="",
             history=history(before),
-            freed=None,
+            on_slot_freed=None,
         )
         async with asyncio.timeout(LONGEST_RUN):
             ending = await runner.settled("w")

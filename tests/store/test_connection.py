@@ -32,7 +32,7 @@ def test_a_session_that_ends_while_nobody_uses_it_is_noticed(database_url: str) 
     async def main() -> None:
         lost = asyncio.Event()
         connection = await connect_async(database_url)
-        connection.when_lost = lost.set
+        connection.on_lost = lost.set
         pid = connection.info.backend_pid
         await connection.execute("SELECT 1")
         await asyncio.to_thread(cut, database_url, f"pid = {pid}")
