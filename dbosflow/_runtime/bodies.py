@@ -19,7 +19,7 @@ from functools import partial
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, cast
 
-from dbosflow._runtime.branch import RunStopped, Strand, ThreadOwner
+from dbosflow._runtime.branch import BranchCoroutine, RunStopped, ThreadOwner
 from dbosflow._runtime.drivers import carried
 from dbosflow._runtime.entries import Ending
 from dbosflow._runtime.exits import is_signal
@@ -59,7 +59,7 @@ class Bodies:
         """
         if run.definition.is_async:
             run.replay_begins()
-            main = MainStrand(run, self)
+            main = BodyCoroutine(run, self)
             main.task = self._task(main, run)
         else:
             self._task(self._on_thread(run, is_child), run)
@@ -157,7 +157,7 @@ class Bodies:
             self._on_stopped(run)
 
 
-class MainStrand(Strand):
+class BodyCoroutine(BranchCoroutine):
     """The body of an async workflow, called when its task begins, in the context of that.
 
     The task itself ends well, however the body comes out: that is told to the ``bodies``.
@@ -198,7 +198,7 @@ class MainStrand(Strand):
                 raise
         raise StopIteration
 
-    def _exited(self, task: asyncio.Task[Any] | None, error: BaseException) -> Any:  # noqa: ARG002 (see Strand)
+    def _exited(self, task: asyncio.Task[Any] | None, error: BaseException) -> Any:  # noqa: ARG002 (see BranchCoroutine)
         raise error  # it ends no task: the bodies are told
 
 

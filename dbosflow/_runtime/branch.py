@@ -1,10 +1,10 @@
 """Branches: the tasks of an async workflow, named so that a replay finds the same names.
 
 A step is keyed by *branch path / name # occurrence* (see ``keys``). The task factory wraps the coroutine of each task
-that a workflow's own code makes in a ``Strand``, which sees by public means what it awaits. That tells
+that a workflow's own code makes in a ``BranchCoroutine``, which sees by public means what it awaits. That tells
 
-- **whose code is running**: the strand that its task resumes. A context variable would not do, for libraries copy them
-  from one task into another; it says no more than that code has to do with a workflow at all;
+- **whose code is running**: the coroutine that its task resumes. A context variable would not do, since libraries copy
+  them from one task into another; it says no more than that code has to do with a workflow at all;
 - **its name**: the one given to its task, if a replay gives it again, else the coroutine's, and how many of that
   name its parent has made. It is read when the task begins, before which no Python shows it: tasks begin in the order
   in which they were made, which is their parent's program order. First use would be timing;
@@ -98,9 +98,9 @@ class ThreadOwner:
 
 
 class _Running(threading.local):
-    """The strand whose code the calling thread is in."""
+    """The coroutine whose code the calling thread is in."""
 
-    strand: Strand | None = None
+    coroutine: BranchCoroutine | None = None
 
 
 _running = _Running()
@@ -109,20 +109,20 @@ _running = _Running()
 def _forget() -> None:
     """A process that a step forks (multiprocessing does) is not the one that owns the workflow: it is plain code."""
     SCOPE.set(None)
-    _running.strand = None
+    _running.coroutine = None
 
 
 os.register_at_fork(after_in_child=_forget)
 
 
-def running_strand() -> Strand | None:
-    """The strand whose code is calling, whatever its context variables say; none in a callback or a foreign task."""
-    strand = _running.strand
+def running_coroutine() -> BranchCoroutine | None:
+    """The coroutine whose code is calling, whatever its context variables say; none in a callback or a foreign task."""
+    coroutine = _running.coroutine
     # A task that begins within another's step, as eager ones do, is not that one.
-    return strand if strand is not None and strand.task is asyncio.current_task() else None
+    return coroutine if coroutine is not None and coroutine.task is asyncio.current_task() else None
 
 
-class Strand(Coroutine[Any, Any, Any]):
+class BranchCoroutine(Coroutine[Any, Any, Any]):
     """A coroutine of a branch, watched while a task drives it. It is also its branch's owner while it runs."""
 
     __slots__ = ("_asked", "_before", "_coroutine", "begun", "branch", "operating", "task", "waiting")
@@ -137,11 +137,11 @@ class Strand(Coroutine[Any, Any, Any]):
         self.begun = False
         self.task: asyncio.Task[Any] | None = None
         self.waiting: asyncio.Future[Any] | None = None
-        branch.run.begin_strand(self)
+        branch.run.begin_coroutine(self)
 
     def is_caller(self) -> bool:
         """Whether the calling code is this thread of control."""
-        return running_strand() is self
+        return running_coroutine() is self
 
     def work_for(self, branch: Branch) -> None:
         """Does what its code asks for in the name of ``branch`` from here on."""
@@ -182,7 +182,7 @@ class Strand(Coroutine[Any, Any, Any]):
         if not self.begun:
             self._enter()
         self.waiting = None
-        before, _running.strand = _running.strand, self
+        before, _running.coroutine = _running.coroutine, self
         running_code.current = self
         try:
             self.waiting = awaited = resume(*values)
@@ -198,7 +198,7 @@ class Strand(Coroutine[Any, Any, Any]):
                 raise asyncio.CancelledError(str(run.stopping)) from None
             raise
         finally:
-            _running.strand = running_code.current = before
+            _running.coroutine = running_code.current = before
         return awaited
 
     def _exited(self, task: asyncio.Task[Any] | None, error: BaseException) -> Any:
@@ -217,7 +217,7 @@ class Strand(Coroutine[Any, Any, Any]):
 
     def _finish(self) -> None:
         branch = self.branch
-        branch.run.end_strand(self)
+        branch.run.end_coroutine(self)
         # Its branch and its task refer to it, too: together they would stay until the garbage collector comes.
         self.task = None
         if branch.owner is self:
@@ -226,7 +226,7 @@ class Strand(Coroutine[Any, Any, Any]):
     def __await__(self) -> Generator[Any, Any, Any]:
         return self  # it has a generator's methods
 
-    def __iter__(self) -> Strand:
+    def __iter__(self) -> BranchCoroutine:
         return self
 
     def __next__(self) -> Any:
@@ -340,8 +340,8 @@ class Branch:
                 "with asyncio.run, say: what happens there in which order, no replay can repeat. Make the workflow "
                 "async, call the step with `step.run(...)`, or put all of the loop's work into one step"
             )
-        strand = running_strand()
-        if strand is not None and strand.branch is self:
+        coroutine = running_coroutine()
+        if coroutine is not None and coroutine.branch is self:
             return BranchError(
                 f"{what} was called while a task that asyncio.wait_for has made for this branch is still at work: "
                 "asyncio.wait_for was cancelled twice; let it end first"
@@ -391,10 +391,10 @@ class BranchTaskFactory:
         **options: Any,
     ) -> asyncio.Task[Any]:
         """Makes a task, as ``loop.create_task`` asks for it."""
-        maker, scope = running_strand(), SCOPE.get() if context is None else context.get(SCOPE)
-        strand = None
+        maker, scope = running_coroutine(), SCOPE.get() if context is None else context.get(SCOPE)
+        wrapped = None
         if maker is not None and not maker.operating and maker.branch.run.active and scope is not None:
-            coro = strand = _strand(coro, maker)
+            coro = wrapped = _wrapped(coro, maker)
         elif hasattr(scope, "run"):  # in a step, or a branch that is over: the coroutine is the user's all the same
             coro = Contained(coro)
         if context is not None:
@@ -403,12 +403,12 @@ class BranchTaskFactory:
             task = asyncio.Task(coro, loop=loop, **options)
         else:
             task = self.previous(loop, coro, **options)
-        if strand is not None and not strand.begun:
-            strand.task = task
+        if wrapped is not None and not wrapped.begun:
+            wrapped.task = task
         return task
 
 
-def _strand(coro: Any, maker: Strand) -> Strand:
+def _wrapped(coro: Any, maker: BranchCoroutine) -> BranchCoroutine:
     wanted_by = _who_wants_a_task()
     if wanted_by in _AS_COMPLETED:
         coro.close()
@@ -418,10 +418,11 @@ def _strand(coro: Any, maker: Strand) -> Strand:
         )
         raise BranchError(msg)
     if wanted_by is _WAIT_FOR:
-        return Strand(coro, maker.branch)  # before 3.12 for all that it waits for: keys survive a Python upgrade
+        # Before 3.12 for all that it waits for: keys survive a Python upgrade.
+        return BranchCoroutine(coro, maker.branch)
     run = maker.branch.run
     run.ensure_sequencer()
-    return Strand(coro, Branch(run, "", maker.branch))
+    return BranchCoroutine(coro, Branch(run, "", maker.branch))
 
 
 @contextmanager

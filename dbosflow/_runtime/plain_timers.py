@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from dbosflow._runtime.branch import SCOPE, Branch, Strand
+from dbosflow._runtime.branch import SCOPE, Branch, BranchCoroutine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,9 +118,9 @@ def _noting(method: Callable[..., asyncio.TimerHandle]) -> Callable[..., asyncio
         scope = SCOPE.get()
         if isinstance(scope, Branch) and scope.run.timers is not None:
             task = asyncio.current_task()
-            strand = task.get_coro() if task is not None else None
-            path = strand.branch.path if isinstance(strand, Strand) else None
-            if path is None or not strand.operating:  # type: ignore[union-attr]  # else it is the engine's
+            coroutine = task.get_coro() if task is not None else None
+            path = coroutine.branch.path if isinstance(coroutine, BranchCoroutine) else None
+            if path is None or not coroutine.operating:  # type: ignore[union-attr]  # else it is the engine's
                 scope.run.timers.add(handle, _Place(*_caller(), path))
         return handle
 

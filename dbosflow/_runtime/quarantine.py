@@ -152,7 +152,8 @@ def only_waits(run: Run) -> bool:
         return False
     if not run.definition.is_async:
         return run.root.owner is not None and run.root.owner.operating
-    strands = run.strands
-    return sum(strand.operating for strand in strands) == run.waits and all(
-        strand.operating or (strand.waits and awaited_by(strand)[0] is not Awaited.OUTSIDE) for strand in strands
+    coroutines = run.coroutines
+    return sum(coroutine.operating for coroutine in coroutines) == run.waits and all(
+        coroutine.operating or (coroutine.waits and awaited_by(coroutine)[0] is not Awaited.OUTSIDE)
+        for coroutine in coroutines
     )

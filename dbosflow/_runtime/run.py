@@ -10,7 +10,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dbosflow._runtime.branch import Branch, RunStopped, Strand
+from dbosflow._runtime.branch import Branch, BranchCoroutine, RunStopped
 from dbosflow._runtime.buffer import Buffer
 from dbosflow._runtime.contradiction import contradiction
 from dbosflow._runtime.entries import Barrier, Record
@@ -92,10 +92,10 @@ class Run:
         self.outcome: Ending | None = None
         """Its durable end; ``None`` if it goes on elsewhere."""
         self._waiters: tuple[asyncio.Future[Ending | None], ...] = ()
-        self._main: Strand | None = None
-        self._others: set[Strand] | None = None
+        self._main: BranchCoroutine | None = None
+        self._others: set[BranchCoroutine] | None = None
         self.beat = 0
-        """Counts the resumptions of its strands."""
+        """Counts the resumptions of its coroutines."""
         self.sequencer: Sequencer | None = None
         """Delivers outcomes by turns. It is made with the first branch, since a run with one branch needs none."""
         self.stopping: RunStopped | None = None
@@ -411,7 +411,9 @@ class Run:
 
     def tasks(self) -> set[asyncio.Task[Any]]:
         """The tasks of its branches."""
-        return {strand.task for strand in self.strands if strand.task is not None and not strand.task.done()}
+        return {
+            coroutine.task for coroutine in self.coroutines if coroutine.task is not None and not coroutine.task.done()
+        }
 
     @property
     def is_replaying(self) -> bool:
@@ -460,26 +462,26 @@ class Run:
     # -- what drives it ----------------------------------------------------------------------------------------------
 
     @property
-    def strands(self) -> Collection[Strand]:
+    def coroutines(self) -> Collection[BranchCoroutine]:
         """Its coroutines: the body's, and those of its other branches."""
         main = () if self._main is None else (self._main,)
         return (*main, *self._others) if self._others else main
 
-    def begin_strand(self, strand: Strand) -> None:
+    def begin_coroutine(self, coroutine: BranchCoroutine) -> None:
         """One more coroutine of its code begins. Most runs have one."""
         if self._main is None:
-            self._main = strand
+            self._main = coroutine
         elif self._others is None:
-            self._others = {strand}
+            self._others = {coroutine}
         else:
-            self._others.add(strand)
+            self._others.add(coroutine)
 
-    def end_strand(self, strand: Strand) -> None:
+    def end_coroutine(self, coroutine: BranchCoroutine) -> None:
         """One of its coroutines has ended."""
-        if strand is self._main:
+        if coroutine is self._main:
             self._main = None
         elif self._others is not None:
-            self._others.discard(strand)
+            self._others.discard(coroutine)
 
     # -- how it came out ---------------------------------------------------------------------------------------------
 

@@ -1,7 +1,7 @@
 """Which durable thing the running code belongs to: a branch of a workflow, an attempt of a step, or a plain call.
 
-Code of an async workflow is told by the strand that its task resumes, whatever its context says: libraries copy context
-variables from one task into another. Anywhere else a context variable answers. Threads started by ``asyncio.to_thread``
+Code of an async workflow is known by the coroutine that its task resumes, whatever its context says: libraries copy
+context variables from one task into another. Elsewhere a context variable tells. Threads of ``asyncio.to_thread``
 inherit it, and so do callbacks: it is no proof of being the branch; a branch checks that for itself (see ``branch``).
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
-from dbosflow._runtime.branch import SCOPE, Branch, running_strand
+from dbosflow._runtime.branch import SCOPE, Branch, running_coroutine
 from dbosflow._runtime.uncommitted import Producer
 from dbosflow.errors import NotInWorkflowError
 
@@ -56,9 +56,9 @@ _scope: ContextVar[Scope | None] = cast("ContextVar[Scope | None]", SCOPE)
 
 def current_scope() -> Scope | None:
     """The scope of the calling code; ``None`` if it has nothing to do with any workflow."""
-    strand = running_strand()
-    if strand is not None and not strand.operating:
-        return strand.branch
+    coroutine = running_coroutine()
+    if coroutine is not None and not coroutine.operating:
+        return coroutine.branch
     return _scope.get()
 
 

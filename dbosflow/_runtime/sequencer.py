@@ -265,19 +265,19 @@ class Sequencer:
         run = self._run
         if run.is_draining or run.cancelled or run.stopping is not None:
             return "its end", None
-        strands = run.strands
-        if sum(strand.operating for strand in strands) > self._parked:
+        coroutines = run.coroutines
+        if sum(coroutine.operating for coroutine in coroutines) > self._parked:
             return "an operation under way", None
-        if not all(strand.waits for strand in strands):
+        if not all(coroutine.waits for coroutine in coroutines):
             return "code that runs", None
         due = None if run.timers is None else run.timers.last_after(moment)
         if due is not None:
             return "a plain timer", due
         held = None
-        for strand in strands:
-            if not strand.operating:
-                awaited, said = awaited_by(strand)
-                said = f"{said}, in {_title(strand.branch.path)}"
+        for coroutine in coroutines:
+            if not coroutine.operating:
+                awaited, said = awaited_by(coroutine)
+                said = f"{said}, in {_title(coroutine.branch.path)}"
                 if awaited in (Awaited.OUTSIDE, Awaited.NOTHING):
                     return said, None
                 if awaited is Awaited.PRIMITIVE:
@@ -298,7 +298,7 @@ class Sequencer:
         for _ in range(SPINNER_ROUNDS):
             if beat != run.beat:
                 calm, beat = 0, run.beat
-            if calm in (0, QUIET_ROUNDS) and not all(strand.waits for strand in run.strands):
+            if calm in (0, QUIET_ROUNDS) and not all(coroutine.waits for coroutine in run.coroutines):
                 calm = 0
             elif calm == QUIET_ROUNDS:
                 return

@@ -1,4 +1,4 @@
-"""Whether a replay can still get on: what a strand waits for, as far as public words and asyncio's own frames tell.
+"""Whether a replay can still get on: what a coroutine waits for, as far as public words and asyncio's own frames tell.
 
 A replay stands still where everything is quiet and nobody has asked for what is next on record. Either something will
 happen that is not on record (a timer, an answer from outside), and then the code goes on and asks; or nothing will, and
@@ -13,7 +13,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.branch import Strand
+from dbosflow._runtime.branch import BranchCoroutine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -30,28 +30,28 @@ _DEEPEST = 200
 
 
 class Awaited(Enum):
-    """What a strand waits for."""
+    """What a coroutine waits for."""
 
-    OWN = "strands of its own run"
+    OWN = "coroutines of its own run"
     """They are looked at as well; by itself it does nothing."""
     PRIMITIVE = "a lock, an event or a queue"
-    """One of its own strands lets it go on, or a thread, which cannot be seen."""
+    """One of the run's own coroutines lets it go on, or a thread, which cannot be seen."""
     OUTSIDE = "the outside"
     """A thread, I/O, a future of unknown origin."""
     NOTHING = "nothing more"
-    """All of it has happened, and the strand is told in one of the loop's next turns."""
+    """All of it has happened, and the coroutine is resumed in one of the loop's next turns."""
 
 
-def awaited_by(strand: Strand) -> tuple[Awaited, str]:
-    """What a suspended strand that is in no operation waits for, and how to call that."""
-    run = strand.branch.run
-    future = strand.waiting
+def awaited_by(coroutine: BranchCoroutine) -> tuple[Awaited, str]:
+    """What a suspended coroutine that is in no operation waits for, and how to call that."""
+    run = coroutine.branch.run
+    future = coroutine.waiting
     if isinstance(future, asyncio.Task):
         return _whose([future], run), f"task {future.get_name()!r}"
     children = getattr(future, "_children", None)  # of a gather
     if children is not None:
         return _whose(children, run), "a gather"
-    code, frame = _innermost(strand)
+    code, frame = _innermost(coroutine)
     if code is None or frame is None:
         return Awaited.OUTSIDE, "a future"
     place, file = os.path.split(code.co_filename)
@@ -83,15 +83,15 @@ def _whose(futures: Iterable[Any], run: Run) -> Awaited:
 
 def _is_own(future: Any, run: Run) -> bool:
     if isinstance(future, asyncio.Task):
-        strand = future.get_coro()
-        if isinstance(strand, Strand):
-            return strand.branch.run is run
+        coroutine = future.get_coro()
+        if isinstance(coroutine, BranchCoroutine):
+            return coroutine.branch.run is run
     return isinstance(future, asyncio.Future) and future.done()
 
 
-def _innermost(strand: Strand) -> tuple[CodeType | None, FrameType | None]:
+def _innermost(coroutine: BranchCoroutine) -> tuple[CodeType | None, FrameType | None]:
     """The code and the frame that wait in the end; none where something stands between that says nothing of itself."""
-    at: Any = strand
+    at: Any = coroutine
     for _ in range(_DEEPEST):
         following = getattr(at, "cr_await", None) or getattr(at, "gi_yieldfrom", None)
         if following is None or isinstance(following, asyncio.Future) or type(following).__name__ == "FutureIter":

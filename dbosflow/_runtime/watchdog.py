@@ -1,8 +1,8 @@
 """Names the workflow and step whose Python code holds the event loop up.
 
 A thread asks the loop for a sign of life. If none comes within ``slow_callback`` seconds, the thread looks at what the
-loop is running at that moment: which branch's strand, in which operation, and at which line of code. The lease is safe
-all the while: it is renewed on a thread of its own.
+loop is running at that moment: which branch's coroutine, in which operation, and at which line of code. The lease is
+safe all the while: it is renewed on a thread of its own.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._runtime.threads import ThreadService
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.branch import Strand
+    from dbosflow._runtime.branch import BranchCoroutine
     from dbosflow.config import Settings
 
 logger = logging.getLogger("dbosflow.watchdog")
@@ -28,12 +28,12 @@ _LOOK_AGAIN = 1.0
 
 
 class RunningCode:
-    """Which code the loop runs just now: every strand writes it, the watchdog's thread reads it."""
+    """Which code the loop runs just now: every coroutine writes it, the watchdog's thread reads it."""
 
     __slots__ = ("current",)
 
     def __init__(self) -> None:
-        self.current: Strand | None = None
+        self.current: BranchCoroutine | None = None
         """``None`` while the loop runs code that is no workflow's."""
 
 
@@ -67,10 +67,10 @@ class Watchdog(ThreadService):
                 logger.warning("%s held the event loop for %.2f s, at %s", culprit, lag, place)
 
     def _culprit(self) -> str:
-        strand = self._running_code.current
-        if strand is None:
+        coroutine = self._running_code.current
+        if coroutine is None:
             return "code that is no workflow's"
-        branch = strand.branch
+        branch = coroutine.branch
         where = f"step {branch.operation!r}" if branch.operation else "the body"
         return f"workflow {branch.run.workflow_id!r} ({branch.run.definition.name}), {where},"
 

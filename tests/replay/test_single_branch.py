@@ -10,7 +10,7 @@ from uuid import uuid4
 
 import pytest
 
-from dbosflow._runtime.branch import Strand
+from dbosflow._runtime.branch import BranchCoroutine
 from dbosflow._runtime.drivers import LoopDriver, ThreadDriver
 from dbosflow._runtime.environment import RunEnvironment
 from dbosflow._runtime.run import Run
@@ -44,8 +44,8 @@ def test_a_replay_of_one_branch_never_suspends() -> None:
         run = _run(live.commits[:-1])
         trace = Trace(0)
         with Entered(run.root):
-            strand = Strand(loop_of_steps(trace), run.root)
-            suspensions = sum(1 for _ in _until_done(strand))
+            coroutine = BranchCoroutine(loop_of_steps(trace), run.root)
+            suspensions = sum(1 for _ in _until_done(coroutine))
         assert trace.bodies == []
         assert trace.swapped == []
         assert run.sequencer is None
@@ -68,16 +68,16 @@ def test_recorded_steps_and_sleeps_do_not_suspend_at_all() -> None:
     async def drive() -> None:
         run = _run(live.commits[:-1])
         with Entered(run.root), pytest.raises(StopIteration, match="done"):
-            Strand(program(Trace(0)), run.root).send(None)
+            BranchCoroutine(program(Trace(0)), run.root).send(None)
 
     asyncio.run(drive())
 
 
-def _until_done(strand: Strand) -> Iterator[None]:
+def _until_done(coroutine: BranchCoroutine) -> Iterator[None]:
     """Once for each suspension."""
     with suppress(StopIteration):
         while True:
-            strand.send(None)
+            coroutine.send(None)
             yield
 
 

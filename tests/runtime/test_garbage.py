@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dbosflow import Engine, step, workflow, write_stream, write_stream_async
-from dbosflow._runtime.branch import Branch, Strand
+from dbosflow._runtime.branch import Branch, BranchCoroutine
 from dbosflow._runtime.run import Run
 from tests.support import eventually
 
@@ -72,7 +72,7 @@ def no_collection() -> Iterator[None]:
 
 
 def found() -> list[object]:
-    return [one for one in gc.get_objects() if isinstance(one, Run | Branch | Strand)]
+    return [one for one in gc.get_objects() if isinstance(one, Run | Branch | BranchCoroutine)]
 
 
 @pytest.mark.parametrize(
