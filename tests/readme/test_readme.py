@@ -24,16 +24,18 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 README = ROOT.joinpath("README.md").read_text("utf-8")
+CONTRIBUTING = ROOT.joinpath("CONTRIBUTING.md").read_text("utf-8")
+COMMAND_LINE = ROOT.joinpath("docs", "command-line.md").read_text("utf-8")
 PATIENCE = 60.0
 
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-def blocks(language: str) -> list[str]:
-    return [text for name, text in _BLOCK.findall(README) if name == language]
+def blocks(language: str, page: str = README) -> list[str]:
+    return [text for name, text in _BLOCK.findall(page) if name == language]
 
 
-QUICKSTART, ASYNCHRONOUS, RESUMING, TESTING, CHILDREN, CRASHES, ENQUEUEING = blocks("python")
+QUICKSTART, ASYNCHRONOUS, RESUMING, TESTING, CRASHES, ENQUEUEING = blocks("python")
 
 
 @pytest.fixture
@@ -105,13 +107,6 @@ def test_the_quickstart_goes_on_after_it_was_killed(database_url: str, home: Pat
     assert steps | made == steps
 
 
-def test_children_give_their_results_to_their_parent(database_url: str, home: Path) -> None:
-    """Each with an idempotency key of its own."""
-    printed: list[str] = ast.literal_eval(run(CHILDREN, database_url, home))
-    assert [text.partition(" charged under ")[0] for text in printed] == ["7", "1", "2"]
-    assert len({text.partition(" charged under ")[2] for text in printed}) == 3
-
-
 def test_the_quickstarts_workflow_is_crash_safe(home: Path) -> None:
     """On an engine of the check's own: it is given no database."""
     run(CRASHES, "", home)
@@ -161,7 +156,9 @@ def test_a_workflow_is_enqueued_as_shown(database_url: str, home: Path) -> None:
 
 
 def commands() -> list[list[str]]:
-    lines = [line for block in blocks("console") for line in block.splitlines()]
+    lines = [
+        line for page in (README, COMMAND_LINE) for block in blocks("console", page) for line in block.splitlines()
+    ]
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith("dbosflow ")]
 
 
@@ -177,7 +174,7 @@ def test_the_commands_exist_as_they_are_written(
     assert named <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
 
 
-def test_the_readme_names_every_command() -> None:
+def test_the_page_of_the_command_line_names_every_command() -> None:
     named = {tuple(words[:2]) if words[0] in {"workflow", "stream"} else (words[0],) for words in commands()}
     assert named == {
         ("demo",),
@@ -199,7 +196,9 @@ def test_the_readme_names_every_command() -> None:
 
 def test_the_two_commands_for_newcomers_need_nothing_installed() -> None:
     """Each is one line that makes its own environment from the checkout, with extras that there are."""
-    lines = [line for block in blocks("console") for line in block.splitlines() if line.startswith("python3 ")]
+    pages = (README, CONTRIBUTING)
+    lines = [line for page in pages for block in blocks("console", page) for line in block.splitlines()]
+    lines = [line for line in lines if line.startswith("python3 ")]
     assert len(lines) == 2
     for line in lines:
         assert line.startswith("python3 -m venv .venv && .venv/bin/pip install -q -e ")
@@ -209,7 +208,7 @@ def test_the_two_commands_for_newcomers_need_nothing_installed() -> None:
 
 
 def test_the_links_lead_somewhere() -> None:
-    targets = re.findall(r"\]\(([^)#:]+)\)", README)
+    targets = [target for page in (README, CONTRIBUTING) for target in re.findall(r"\]\(([^)#:]+)[^)]*\)", page)]
     assert targets
     assert [target for target in targets if not (ROOT / target).exists()] == []
 
@@ -218,5 +217,5 @@ def test_the_map_shows_every_room() -> None:
     """A module or package that is added to the house is added to the map."""
     house = Path(dbosflow.__file__).parent
     rooms = {path.stem for path in house.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
-    shown = set(re.findall(r"\(dbosflow/(\w+)(?:\.py)?\)", README))
+    shown = set(re.findall(r"\(dbosflow/(\w+)(?:\.py)?\)", CONTRIBUTING))
     assert rooms - {"__init__", "__main__"} == shown
