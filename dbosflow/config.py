@@ -83,7 +83,7 @@ class Settings:
     fast_poll: float = 0.1
     """How often they are re-read while LISTEN is not healthy."""
     replay_grace: float = 5.0
-    """How long a replay that stands still waits for an event, a lock or a queue, which a thread may yet stir: then code
+    """How long a stalled replay waits for an event, a lock or a queue, on which a thread may yet act: then code
     and records disagree, and the workflow is parked as blocked. What leaves a trace, as a timer does, it waits for."""
     loop_factory: Callable[[], Any] | None = field(default=None, repr=False)
     """Makes the event loop that ``with`` hosts the engine on, ``uvloop.new_event_loop`` say; default: asyncio's own."""

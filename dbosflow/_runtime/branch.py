@@ -178,7 +178,7 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
         run = self.branch.run
         running_code = run.environment.running_code
         if not self.operating:  # a step's body may work as it likes: its run is quiet all the while
-            run.stirs()
+            run.note_resumption()
         if not self.begun:
             self._enter()
         self.waiting = None

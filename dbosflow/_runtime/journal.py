@@ -160,23 +160,23 @@ class Journal(Service):
     def start(self, start: Start) -> None:
         """Appends the start of a workflow in this process."""
         self._starts.append(start)
-        self._stir()
+        self._wake_for_work()
 
     def finish(self, run: Run, ending: Ending) -> None:
         """Writes the end of a run that was stopped for good, and nothing else of it."""
         self._last.append((run, ending))
-        self._stir()
+        self._wake_for_work()
 
     def lease_is_over(self) -> None:
         """The lane's row is dead, as a renewal found. An idle lane has no batch to find it out by."""
         self._lease_is_over = True
-        self._stir()
+        self._wake_for_work()
 
     def _add(self, run: Run) -> None:
         self._submitted.append(run)
-        self._stir()
+        self._wake_for_work()
 
-    def _stir(self) -> None:
+    def _wake_for_work(self) -> None:
         self._idle.clear()
         self.wake()
 

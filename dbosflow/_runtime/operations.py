@@ -124,7 +124,7 @@ class Operation:
     def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         branch = self._branch
         self._owner.operating, branch.operation = False, None
-        branch.run.stirs()
+        branch.run.note_resumption()
         if branch.run.stopping is not None and kind is not None and issubclass(kind, asyncio.CancelledError):
             raise branch.run.stopping
 

@@ -127,14 +127,14 @@ async def _is_acquitted(run: Run, longest: float) -> bool:
     """Whether the run gets further, or only waits, before it is over, or ``longest`` seconds are."""
     loop = asyncio.get_running_loop()
     until, seq = loop.time() + longest, run.history.next_place[0]
-    beat, calm_since = -1, 0.0
+    resumptions, calm_since = -1, 0.0
     while not run.is_over and loop.time() < until:
         if run.seq > seq or (_own_values(run) and not run.buffer.size):
             return True
         if not only_waits(run):
-            beat = -1
-        elif run.beat != beat:
-            beat, calm_since = run.beat, loop.time()
+            resumptions = -1
+        elif run.resumptions != resumptions:
+            resumptions, calm_since = run.resumptions, loop.time()
         elif loop.time() - calm_since >= _CALM:
             return True
         await asyncio.sleep(_GLANCE)

@@ -216,12 +216,12 @@ class _Played:
         """Waits until the code has ended, or can go no further."""
         deadline = time.monotonic() + limit
         settled = asyncio.ensure_future(self.runner.settled(self._run.workflow_id))
-        beat, calm_since = -1, time.monotonic()
+        resumptions, calm_since = -1, time.monotonic()
         while not settled.done():
             await asyncio.wait([settled], timeout=_GLANCE)
             now = time.monotonic()
-            if beat != self._run.beat:
-                beat, calm_since = self._run.beat, now
+            if resumptions != self._run.resumptions:
+                resumptions, calm_since = self._run.resumptions, now
             if self.halted.is_set() and (self._is_over or now - calm_since > 2 * _CALM):
                 break
             if now > deadline:

@@ -51,10 +51,10 @@ class Run:
 
     __slots__ = (
         *("_began", "_cancel_callbacks", "_main", "_others", "_replayed", "_streams", "_to_replay", "_waiters"),
-        *("beat", "bodies", "buffer", "calls", "cancelled", "contradiction", "definition", "ending", "environment"),
-        *("epoch", "history", "input_text", "inputs", "interrupted", "is_over", "on_drained", "on_slot_freed"),
-        *("onlooker", "order", "outcome", "queue", "root", "seq", "sequencer", "stopping", "superseded", "task"),
-        *("timers", "turn", "waits", "workflow_id"),
+        *("bodies", "buffer", "calls", "cancelled", "contradiction", "definition", "ending", "environment", "epoch"),
+        *("history", "input_text", "inputs", "interrupted", "is_over", "on_drained", "on_slot_freed", "order"),
+        *("outcome", "queue", "resumption_event", "resumptions", "root", "seq", "sequencer", "stopping", "superseded"),
+        *("task", "timers", "turn", "waits", "workflow_id"),
     )
 
     def __init__(
@@ -80,8 +80,8 @@ class Run:
         """What its branches have on record and were not asked for yet; ``None`` in a run without a past."""
         self.timers: PlainTimers | None = None
         """The plain timers that its code has set, while it replays."""
-        self.onlooker: asyncio.Event | None = None
-        """Set when anything stirs, while the sequencer looks whether a replay still gets on."""
+        self.resumption_event: asyncio.Event | None = None
+        """Set when code of the run is resumed, while the sequencer watches whether its replay still gets on."""
         self.root = Branch(self, "")
         self.task: asyncio.Task[None] | None = None
         """What drives its body, or ends what that left running; ``None`` when that is over."""
@@ -94,7 +94,7 @@ class Run:
         self._waiters: tuple[asyncio.Future[Ending | None], ...] = ()
         self._main: BranchCoroutine | None = None
         self._others: set[BranchCoroutine] | None = None
-        self.beat = 0
+        self.resumptions = 0
         """Counts the resumptions of its coroutines."""
         self.sequencer: Sequencer | None = None
         """Delivers outcomes by turns. It is made with the first branch, since a run with one branch needs none."""
@@ -180,11 +180,11 @@ class Run:
             self.sequencer = Sequencer(self)
         return self.sequencer
 
-    def stirs(self) -> None:
-        """Its code goes on."""
-        self.beat += 1
-        if self.onlooker is not None:
-            self.onlooker.set()
+    def note_resumption(self) -> None:
+        """Its code is resumed."""
+        self.resumptions += 1
+        if self.resumption_event is not None:
+            self.resumption_event.set()
 
     # -- what the body asks for, on its own thread -------------------------------------------------------------------
 

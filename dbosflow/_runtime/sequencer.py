@@ -230,14 +230,14 @@ class Sequencer:
             self._run.replay_is_over()
             await self._news.wait()
             return
-        self._run.onlooker = self._news
+        self._run.resumption_event = self._news
         try:
-            await self._look_on()
+            await self._watch_replay()
         finally:
-            self._run.onlooker = None
+            self._run.resumption_event = None
 
-    async def _look_on(self) -> None:
-        """Until there is news: whatever stirs in the run is."""
+    async def _watch_replay(self) -> None:
+        """Returns when there is news, such as any resumption in the run, or when nothing can come any more."""
         loop, run = asyncio.get_running_loop(), self._run
         began = loop.time()
         while True:
@@ -292,12 +292,12 @@ class Sequencer:
         )
 
     async def _quiet(self, *, or_news: bool = False) -> None:
-        """Waits until every branch waits and nothing has stirred for some turns of the loop; or for news till then."""
+        """Waits until every branch waits and none was resumed for some turns of the loop; or until there is news."""
         run = self._run
-        calm, beat = 0, run.beat
+        calm, resumptions = 0, run.resumptions
         for _ in range(SPINNER_ROUNDS):
-            if beat != run.beat:
-                calm, beat = 0, run.beat
+            if resumptions != run.resumptions:
+                calm, resumptions = 0, run.resumptions
             if calm in (0, QUIET_ROUNDS) and not all(coroutine.waits for coroutine in run.coroutines):
                 calm = 0
             elif calm == QUIET_ROUNDS:

@@ -137,7 +137,7 @@ async def _breathe(branch: Branch, what: str) -> None:
         branch.had_room = await run.sequencer.breathe()
     finally:
         owner.operating = False
-        run.stirs()
+        run.note_resumption()
 
 
 async def flush(driver: Driver, scope: Scope) -> None:

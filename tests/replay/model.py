@@ -156,20 +156,20 @@ class MemoryJournal:
         self.owner: Runner
         self._delay = delay
         self._pending: list[Run] = []
-        self._stirred = asyncio.Event()
+        self._submitted = asyncio.Event()
 
     def submit(self, run: Run) -> None:
         """Says that ``run`` has pending entries."""
         if not run.buffer.submitted:
             run.buffer.submitted = True
             self._pending.append(run)
-            self._stirred.set()
+            self._submitted.set()
 
     async def work(self) -> None:
         """Commits for ever."""
         while True:
-            await self._stirred.wait()
-            self._stirred.clear()
+            await self._submitted.wait()
+            self._submitted.clear()
             runs, self._pending = self._pending, []
             for run in runs:
                 entries, _ = run.take(1 << 30)
