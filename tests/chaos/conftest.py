@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def url(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A database in which one workflow of most shapes has run, and all is well."""
+    """A database in which most workloads have run once, and all is well."""
     monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
     run_all(database_url)
     return database_url

@@ -12,8 +12,8 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos.plan import LEASE
-from tests.chaos.workload import CHILDREN, QUEUE
-from tests.chaos.workload_narrow import NARROW, NARROW_LIMIT
+from tests.chaos.workloads.basic import CHILDREN, QUEUE
+from tests.chaos.workloads.limited_queue import LIMITED_QUEUE, QUEUE_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ DRAIN_LIMIT = 45.0
 _SETTINGS: dict[str, Any] = {"lease": LEASE, "grace": 2.0, "compact_every": 2.0}
 _SMALLEST_POOL = {"pool_size": 1}
 """Of the first worker: all that goes over the pool has to wait for its turn."""
-_QUEUES = {QUEUE: 100, CHILDREN: 100, NARROW: NARROW_LIMIT}
+_QUEUES = {QUEUE: 100, CHILDREN: 100, LIMITED_QUEUE: QUEUE_LIMIT}
 _KEPT = 100
 """Of what a place remembers of its processes, so many: the last ones."""
 

@@ -1,4 +1,4 @@
-"""How many workflows of the narrow queue are inside their bodies at once, in each process and at every instant."""
+"""How many workflows of the limited queue are inside their bodies at once, in each process and at every instant."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Keeps so many workflows in flight: starts them, waits for them, and does to each what its job says."""
+"""Keeps so many workflows in flight: starts them, waits for them, and does to each what its operation says."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow.errors import DbosflowError, WorkflowCancelledError, WorkflowNotFoundError
 from tests.chaos.report import Spread
-from tests.chaos.shapes import SHAPES
+from tests.chaos.workloads.registry import WORKLOADS
 from tests.chaos.writing import MAY_BE_TRIED_AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dbosflow import Engine, WorkflowHandle
-    from tests.chaos.jobs import Job
+    from tests.chaos.generator import Operation
     from tests.chaos.outsiders import Outsiders
     from tests.chaos.trimming import Trimmer
 
@@ -30,11 +30,11 @@ class Customers:
     """The outside world, by way of one client."""
 
     engine: Engine
-    jobs: Iterator[Job]
-    read: Callable[[Job], None]
+    operations: Iterator[Operation]
+    read: Callable[[Operation], None]
     outsiders: Outsiders
     trimmer: Trimmer
-    acknowledged: dict[str, Job] = field(default_factory=dict)
+    acknowledged: dict[str, Operation] = field(default_factory=dict)
     seen: dict[str, tuple[str, Any]] = field(default_factory=dict)
     """What each caller was told: the status, and the result or the error's message."""
     asked: set[str] = field(default_factory=set)
@@ -73,32 +73,34 @@ class Customers:
 
     async def _serve(self) -> None:
         while not self.over:
-            job = next(self.jobs)
-            await self.follow(job)
+            operation = next(self.operations)
+            await self.follow(operation)
 
-    async def follow(self, job: Job) -> None:
+    async def follow(self, operation: Operation) -> None:
         """Starts a workflow, and does all that there is to do about it until it has ended."""
-        await self._follow(job)
-        self.settled[job.workflow_id] = time.monotonic()
+        await self._follow(operation)
+        self.settled[operation.workflow_id] = time.monotonic()
 
-    async def _follow(self, job: Job) -> None:
-        if job.reading not in {None, "late"}:
-            self.read(job)
-        target = SHAPES[job.shape].options(workflow_id=job.workflow_id, queue=job.queue)
-        starters = (self._again(lambda: self.engine.start_async(target, *job.args)) for _ in range(job.starters))
+    async def _follow(self, operation: Operation) -> None:
+        if operation.reading not in {None, "late"}:
+            self.read(operation)
+        target = WORKLOADS[operation.workload].options(workflow_id=operation.workflow_id, queue=operation.queue)
+        starters = (
+            self._again(lambda: self.engine.start_async(target, *operation.args)) for _ in range(operation.starters)
+        )
         handle: WorkflowHandle[Any] = (await asyncio.gather(*starters))[0]
-        self.acknowledged[job.workflow_id] = job
+        self.acknowledged[operation.workflow_id] = operation
         self.started += 1
         async with asyncio.TaskGroup() as group:
             waiting = group.create_task(self._wait(handle))
-            if job.cancel_after is not None:
-                group.create_task(self._cancel(handle, job.cancel_after, waiting))
-            if job.input is not None:
-                group.create_task(self._write(job))
-            if job.trims is not None:
-                group.create_task(self.trimmer.trim(self.engine, job, waiting))
-        if job.reading == "late":
-            self.read(job)
+            if operation.cancel_after is not None:
+                group.create_task(self._cancel(handle, operation.cancel_after, waiting))
+            if operation.input is not None:
+                group.create_task(self._write(operation))
+            if operation.trims is not None:
+                group.create_task(self.trimmer.trim(self.engine, operation, waiting))
+        if operation.reading == "late":
+            self.read(operation)
 
     async def _wait(self, handle: WorkflowHandle[Any]) -> None:
         try:
@@ -113,12 +115,12 @@ class Customers:
         self.seen[handle.workflow_id] = seen
         self.done += 1
 
-    async def _write(self, job: Job) -> None:
+    async def _write(self, operation: Operation) -> None:
         """Has the input written; then ends it, which concerns nobody if the workflow has ended before."""
-        assert job.input is not None
-        key = job.input
-        await self.outsiders.write(self.engine, job)
-        await self._again(lambda: self.engine.close_stream_async(job.workflow_id, key))
+        assert operation.input is not None
+        key = operation.input
+        await self.outsiders.write(self.engine, operation)
+        await self._again(lambda: self.engine.close_stream_async(operation.workflow_id, key))
 
     async def _cancel(self, handle: WorkflowHandle[Any], after: float, waiting: asyncio.Task[None]) -> None:
         await asyncio.wait({waiting}, timeout=after)

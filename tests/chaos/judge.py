@@ -23,15 +23,15 @@ from tests.chaos.oracles_workers import Deaths
 from tests.chaos.stories import root_of, stories
 from tests.chaos.strikes import troubles
 from tests.chaos.witness import takeovers
-from tests.chaos.workload_narrow import NARROW_LIMIT
+from tests.chaos.workloads.limited_queue import QUEUE_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from tests.chaos.checkers.model import Expected
     from tests.chaos.crew import Frozen, Place
     from tests.chaos.customers import Customers
-    from tests.chaos.expectations import Expected
     from tests.chaos.outsiders import Written
     from tests.chaos.readers import Readers
     from tests.chaos.report import Report
@@ -88,7 +88,7 @@ class Judge:
         self._sitting = threading.Lock()
         self._looked_at = 0.0
         self._disorder: set[str] = set()
-        self._crowd = Crowd(NARROW_LIMIT, ())
+        self._crowd = Crowd(QUEUE_LIMIT, ())
         self._chronicle = Chronicle(self._crowd.follow)
 
     def sit(self) -> None:

@@ -27,10 +27,10 @@ from dbosflow import Engine
 from tests.behaviour import ledger
 from tests.behaviour.tables import disorder, rows
 from tests.chaos import oracles
+from tests.chaos.checkers.model import expected
 from tests.chaos.crew import Place
 from tests.chaos.customers import Customers
-from tests.chaos.expectations import expected
-from tests.chaos.jobs import jobs
+from tests.chaos.generator import operations
 from tests.chaos.oracles_streams import check_streams
 from tests.chaos.outsiders import Outsiders
 from tests.chaos.pair import Pair
@@ -43,7 +43,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tests.chaos.jobs import Job
+    from tests.chaos.generator import Operation
 
 _WORKERS = 2
 _PATIENCE = 60.0
@@ -88,7 +88,7 @@ async def run(pair: Pair, rounds: int, *, seed: int = 1, workflows: int = 40, la
         places = [Place(number, pair.url, terms) for number in range(_WORKERS)]
         resources.callback(_close, places)
         await asyncio.to_thread(eventually, lambda: all(place.ready for place in places), timeout=_PATIENCE)
-        customers = Customers(client, _jobs(seed), lambda job: None, Outsiders((), terms), Trimmer())
+        customers = Customers(client, _operations(seed), lambda operation: None, Outsiders((), terms), Trimmer())
         keeping = asyncio.create_task(customers.keep(workflows))
         for _ in range(rounds):
             await asyncio.to_thread(_fail_over, pair, lag, losses)
@@ -107,9 +107,13 @@ def _close(places: Sequence[Place]) -> None:
         place.process.close()
 
 
-def _jobs(seed: int) -> Iterator[Job]:
+def _operations(seed: int) -> Iterator[Operation]:
     """Those that need nobody from outside: a cancellation, a write or a trim would be lost as well."""
-    return (job for job in jobs(seed) if job.cancel_after is None and job.input is None and job.trims is None)
+    return (
+        operation
+        for operation in operations(seed)
+        if operation.cancel_after is None and operation.input is None and operation.trims is None
+    )
 
 
 def _fail_over(pair: Pair, lag: float, losses: Losses) -> None:

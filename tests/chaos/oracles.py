@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from tests.chaos.expectations import Expected, expected
+from tests.chaos.checkers.model import Expected, expected
 from tests.chaos.oracles_inputs import check_input, check_loop
 from tests.chaos.oracles_streams import CAUSES, check_streams, check_trim
 from tests.chaos.oracles_workers import check_wakes

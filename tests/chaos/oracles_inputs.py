@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.chaos.expectations import Expected
+    from tests.chaos.checkers.model import Expected
     from tests.chaos.outsiders import Written
     from tests.chaos.stories import Story
 

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from dbosflow import Engine
-    from tests.chaos.jobs import Job, Writing
+    from tests.chaos.generator import Operation, Writing
     from tests.chaos.processes import Terms
 
 
@@ -41,7 +41,7 @@ class Written:
 class _Task:
     """Something that a writer process is to do."""
 
-    job: Job
+    operation: Operation
     told: dict[str, Any]
     done: asyncio.Future[None]
 
@@ -58,10 +58,10 @@ class Outsiders(Staff):
         self._locks = [asyncio.Lock() for _ in urls]
         self._tasks: list[dict[int, _Task]] = [{} for _ in urls]
 
-    async def write(self, engine: Engine, job: Job) -> None:
+    async def write(self, engine: Engine, operation: Operation) -> None:
         """Has everything written to a workflow's input that is to be; returns when it is."""
-        self.written[job.workflow_id] = Written()
-        await asyncio.gather(*(self._write(engine, job, writing) for writing in job.writings))
+        self.written[operation.workflow_id] = Written()
+        await asyncio.gather(*(self._write(engine, operation, writing) for writing in operation.writings))
 
     async def kill(self, place: int) -> None:
         """SIGKILL, and a successor that is told again what is not done."""
@@ -79,24 +79,28 @@ class Outsiders(Staff):
         if task is None:
             return  # what a killed process said last its successor, which was told to do it again, need not say
         if "answers" in said:
-            self._answered(task.job, said["answers"])
+            self._answered(task.operation, said["answers"])
             return
         del self._tasks[place][said["task"]]
         if said["error"] is not None:
-            self._terms.complain(f"{task.job.workflow_id}: a writer ended with {said['error']}")
+            self._terms.complain(f"{task.operation.workflow_id}: a writer ended with {said['error']}")
         if not task.done.done():
             task.done.set_result(None)
 
-    async def _write(self, engine: Engine, job: Job, writing: Writing) -> None:
-        told = asdict(writing) | {"id": job.workflow_id, "key": job.input, "keyed": writing.place is not None}
-        if writing.place is None:
-            await write(engine, told, lambda answers: self._answered(job, answers))
+    async def _write(self, engine: Engine, operation: Operation, writing: Writing) -> None:
+        told = asdict(writing) | {
+            "id": operation.workflow_id,
+            "key": operation.input,
+            "keyed": writing.process is not None,
+        }
+        if writing.process is None:
+            await write(engine, told, lambda answers: self._answered(operation, answers))
             return
-        task = _Task(job, told | {"task": next(self._numbers)}, self._loop.create_future())
-        self._tasks[writing.place][task.told["task"]] = task
-        self.processes[writing.place].tell(**task.told)
+        task = _Task(operation, told | {"task": next(self._numbers)}, self._loop.create_future())
+        self._tasks[writing.process][task.told["task"]] = task
+        self.processes[writing.process].tell(**task.told)
         await task.done
 
-    def _answered(self, job: Job, answers: Sequence[Sequence[Any]]) -> None:
+    def _answered(self, operation: Operation, answers: Sequence[Sequence[Any]]) -> None:
         self.acknowledged += len(answers)
-        self.written[job.workflow_id].hear(answers)
+        self.written[operation.workflow_id].hear(answers)

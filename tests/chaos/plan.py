@@ -1,7 +1,7 @@
 """Which faults strike when and whom: all of it from one seed.
 
-The same seed gives the same faults at the same moments and, see ``jobs``, the same workflows in the same order. What
-they meet in each other is timing, and no two runs agree on that.
+The same seed gives the same faults at the same moments and, see ``generator``, the same operations in the same order.
+What they meet in each other is timing, and no two runs agree on that.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import psycopg
 from dbosflow import Engine
 from tests.chaos import oracles
 from tests.chaos.outsiders import Written
-from tests.chaos.shapes import SHAPES
 from tests.chaos.stories import stories
-from tests.chaos.workload import QUEUE
+from tests.chaos.workloads.basic import QUEUE
+from tests.chaos.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:
     from tests.chaos.stories import Story
@@ -25,12 +25,12 @@ RUNS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "retrying": ("retrying", (1, 3, 0.0)),
     "resuming": ("resuming", (1, 3, 0.0)),
     "failing": ("failing", (3, 0.0)),
-    "narrow": ("narrow", (2, 0.0)),
+    "limited": ("limited", (2, 0.0)),
     "listening": ("listening", (-1, 0.0)),
     "looping": ("looping", (2, True, "dead_letter", 1)),
     "raising": ("looping", (1, True, "raise", 1)),
 }
-"""By id: the shape and the arguments."""
+"""By id: the workload and the arguments."""
 
 WRITTEN = {
     "listening": ("chat", ["a 0", "b 0", "a 1", "b 1"]),
@@ -44,8 +44,8 @@ def run_all(url: str) -> None:
     """Runs all of them."""
     with Engine(url, executes=False) as client:
         handles = [
-            client.start(SHAPES[shape].options(workflow_id=workflow_id, queue=QUEUE), *args)
-            for workflow_id, (shape, args) in RUNS.items()
+            client.start(WORKLOADS[workload].options(workflow_id=workflow_id, queue=QUEUE), *args)
+            for workflow_id, (workload, args) in RUNS.items()
         ]
         for workflow_id, (key, values) in WRITTEN.items():  # before they run, so that none is refused
             for value in values:

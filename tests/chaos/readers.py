@@ -12,7 +12,7 @@ from tests.chaos.staff import Staff
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tests.chaos.jobs import Job
+    from tests.chaos.generator import Operation
     from tests.chaos.processes import Terms
 
 
@@ -26,10 +26,10 @@ class Readers(Staff):
         self._owed: Counter[str] = Counter()
         self._lock = threading.Lock()
 
-    def read(self, job: Job) -> None:
-        """Has the stream of a job read, in the way that it says."""
-        self._expect(job.workflow_id)
-        self._random.choice(self.processes).tell(id=job.workflow_id, key=job.key, mode=job.reading)
+    def read(self, operation: Operation) -> None:
+        """Has the stream of an operation read, in the way that it says."""
+        self._expect(operation.workflow_id)
+        self._random.choice(self.processes).tell(id=operation.workflow_id, key=operation.key, mode=operation.reading)
 
     def read_slowly(self, workflow_id: str, key: str) -> None:
         """Has a stream read a few values a second. Callable from any thread."""

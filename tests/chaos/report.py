@@ -60,7 +60,7 @@ class Report:
     trims: int = 0
     pruned: int = 0
     crowd: int = 0
-    """The most workflows of the narrow queue that were ever inside one process."""
+    """The most workflows of the limited queue that were ever inside one process."""
     faults: Counter[str] = field(default_factory=Counter)
     running_again: dict[str, Spread] = field(default_factory=lambda: defaultdict(Spread))
     written_again: dict[str, Spread] = field(default_factory=lambda: defaultdict(Spread))
@@ -79,7 +79,7 @@ class Report:
             f"{self.seconds:.0f} s; {self.acknowledged} workflows started and acknowledged",
             f"at the end: {_counts(self.workflows)}; {self.records} records, {self.frames} stream values",
             f"written to inputs: {self.written}; handled by loops: {self.items}",
-            f"the most of a narrow queue in a process at once: {self.crowd}",
+            f"the most workflows of the limited queue in a process at once: {self.crowd}",
             f"removed meanwhile: {self.pruned} workflows, and the beginnings of streams {self.trims} times",
             f"faults: {sum(self.faults.values())}: {_counts(self.faults)}",
             f"streams read: {_counts(self.readings)}; told that the beginning is gone: {self.truncated}",

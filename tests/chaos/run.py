@@ -18,7 +18,7 @@ from tests.chaos.burdens import Burdens
 from tests.chaos.closing import CLIENT, Closing
 from tests.chaos.company import Company
 from tests.chaos.customers import Customers
-from tests.chaos.jobs import jobs
+from tests.chaos.generator import operations
 from tests.chaos.judge import Judge
 from tests.chaos.oracles_workers import Span
 from tests.chaos.processes import Terms
@@ -123,7 +123,9 @@ class ChaosRun:
     def _prepare(self, ways: Sequence[Way]) -> None:
         """Those who live in this process, and look at the database or ask it for something."""
         looking, company = self.postgres.url("looking"), self.company
-        self.customers = Customers(self.client, jobs(self._seed), company.readers.read, company.outsiders, Trimmer())
+        self.customers = Customers(
+            self.client, operations(self._seed), company.readers.read, company.outsiders, Trimmer()
+        )
         self.burdens = Burdens(looking, self._seed)
         self.strikes = Strikes(
             self.topology,

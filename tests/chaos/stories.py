@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from psycopg.rows import dict_row
 
+from tests.chaos.checkers.model import Records
 from tests.chaos.chronicle import Chronicle
-from tests.chaos.expectations import Records
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

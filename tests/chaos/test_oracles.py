@@ -12,12 +12,12 @@ import pytest
 from dbosflow import Engine
 from tests.behaviour import ledger
 from tests.behaviour.tables import disorder
-from tests.chaos import jobs, oracles, plan
+from tests.chaos import generator, oracles, plan
 from tests.chaos.crew import Frozen
 from tests.chaos.oracles_streams import check_reading
 from tests.chaos.planting import found, plant, story_of
-from tests.chaos.shapes import SHAPES
 from tests.chaos.witness import Witness
+from tests.chaos.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:
     from tests.chaos.stories import Story
@@ -178,11 +178,11 @@ def test_a_reader_that_saw_something_else_is_seen(url: str, fault: str) -> None:
 
 def retried(url: str) -> tuple[Story, str]:
     """A workflow and a stream of it that holds what an attempt wrote in vain. Chance decides which."""
-    shape: Any = SHAPES["retrying"]
+    workload: Any = WORKLOADS["retrying"]
     with Engine(url) as engine:
         for number in range(100):
             workflow_id = f"retried-{number}"
-            engine.start(shape.options(workflow_id=workflow_id), 3, 3, 0.0).result()
+            engine.start(workload.options(workflow_id=workflow_id), 3, 3, 0.0).result()
             story = story_of(url, workflow_id)
             for key in story.keys():  # noqa: SIM118 (it is no dictionary)
                 if story.values(key) != story.values(key, committed=True):
@@ -239,4 +239,4 @@ def test_one_seed_is_one_plan() -> None:
     first, again, other = (plan.faults(seed, 600.0, workers=3, proxies=3) for seed in (1, 1, 2))
     assert first == again != other
     assert {fault.kind for fault in first} == {*plan.KINDS}
-    assert jobs.job(1, 5) == jobs.job(1, 5) != jobs.job(2, 5)
+    assert generator.operation(1, 5) == generator.operation(1, 5) != generator.operation(2, 5)

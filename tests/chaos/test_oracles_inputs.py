@@ -119,9 +119,9 @@ from tests.chaos.planting import WRITTEN, found, outside, plant
         ),
         pytest.param(
             """UPDATE dbosflow.stream_block SET values = '[["body", 0]]'
-               WHERE workflow_id = 'narrow' AND key = 'values' AND kind = 'values'""",
+               WHERE workflow_id = 'limited' AND key = 'values' AND kind = 'values'""",
             "stream 'values'",
-            id="a lost value of a narrow queue",
+            id="a lost value of a limited queue",
         ),
     ],
 )

@@ -17,8 +17,8 @@ from tests.behaviour import ledger
 from tests.chaos import oracles_workers, pooled
 from tests.chaos.inventory import check_inventory, inventory, own_pool
 from tests.chaos.oracles_workers import Deaths, Pace, Span, Trouble
-from tests.chaos.shapes import SHAPES
 from tests.chaos.stories import stories
+from tests.chaos.workloads.registry import WORKLOADS
 from tests.runtime.patience import until
 
 if TYPE_CHECKING:
@@ -106,8 +106,8 @@ def slept(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
     with Engine(database_url) as engine:
         for name in ("sequence", "sequence_on_thread"):
-            shape: Any = SHAPES[name]
-            engine.run(shape.options(workflow_id=name), 9, 0.01)
+            workload: Any = WORKLOADS[name]
+            engine.run(workload.options(workflow_id=name), 9, 0.01)
     return database_url
 
 
@@ -197,9 +197,9 @@ def test_what_work_leaves_behind_in_a_process_is_seen(
     async def main() -> None:
         loop = asyncio.get_running_loop()
         async with Engine(database_url, pool_size=1) as engine:
-            shape: Any = SHAPES["failing"]
+            workload: Any = WORKLOADS["failing"]
             with pytest.raises(ValueError, match="that was all"):
-                await engine.run_async(shape, 2, 0.0)
+                await engine.run_async(workload, 2, 0.0)
             await until(lambda: not found_in(engine))  # a topic goes a little later
 
             unsubscribe = engine._core._wakeups.subscribe("wsomebody", lambda: None)

@@ -21,7 +21,7 @@ from typing import Any
 
 import psycopg
 
-import tests.chaos.shapes  # noqa: F401 (what it runs)
+import tests.chaos.workloads.registry  # noqa: F401 (what it runs)
 from dbosflow import Engine
 from tests.behaviour import ledger
 from tests.chaos import faked_time

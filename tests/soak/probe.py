@@ -8,7 +8,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from dbosflow.errors import DbosflowError
-from tests.chaos.jobs import Job
+from tests.chaos.generator import Operation
 
 if TYPE_CHECKING:
     from dbosflow import Engine
@@ -50,7 +50,7 @@ class Probe:
         began = time.monotonic()
         reading = asyncio.create_task(self._read(workflow_id))
         try:
-            await self._customers.follow(Job(workflow_id, "probing", (_VALUES,), None, "values", None, 1))
+            await self._customers.follow(Operation(workflow_id, "probing", (_VALUES,), None, "values", None, 1))
             self._seconds["start to end"].append(time.monotonic() - began)
             await reading
         finally:

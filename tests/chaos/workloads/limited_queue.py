@@ -1,4 +1,4 @@
-"""The workflows of a queue of which each worker process runs only so many at once: they say when they are inside."""
+"""The workloads of a queue of which each worker process runs only so many at once: they say when they are inside."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 from dbosflow import current, workflow, write_stream, write_stream_async
 from tests.behaviour.ledger import note
-from tests.chaos.workload import drawn, drawn_on_thread
+from tests.chaos.workloads.basic import drawn, drawn_on_thread
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-NARROW = "narrow"
-NARROW_LIMIT = 3
+LIMITED_QUEUE = "limited"
+QUEUE_LIMIT = 3
 """How many workflows of that queue a worker process runs at once."""
 
 
@@ -29,7 +29,7 @@ def _inside() -> Iterator[None]:
 
 
 @workflow
-async def narrow(size: int, pause: float) -> list[int]:
+async def limited(size: int, pause: float) -> list[int]:
     """A few steps."""
     draws: list[int] = []
     with _inside():
@@ -40,7 +40,7 @@ async def narrow(size: int, pause: float) -> list[int]:
 
 
 @workflow
-def narrow_on_thread(size: int, pause: float) -> list[int]:
+def limited_on_thread(size: int, pause: float) -> list[int]:
     """The same on a thread."""
     draws: list[int] = []
     with _inside():

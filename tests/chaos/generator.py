@@ -1,4 +1,4 @@
-"""Which workflows a run starts, and what is done to each of them: all of it from one seed."""
+"""The generator: which workflows the clients start, and what they do to each of them, all of it from one seed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from itertools import count
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos.plan import WRITERS
-from tests.chaos.workload import QUEUE
-from tests.chaos.workload_narrow import NARROW
+from tests.chaos.workloads.basic import QUEUE
+from tests.chaos.workloads.limited_queue import LIMITED_QUEUE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Writing:
-    """What one outsider writes to an input of a workflow: the values ``<writer> 0``, ``<writer> 1`` ..."""
+    """What one writer writes to an input of a workflow: the values ``<writer> 0``, ``<writer> 1`` ..."""
 
     writer: str
     count: int
@@ -25,16 +25,16 @@ class Writing:
     """So many writes are under way at a time."""
     pause: float
     """Seconds between the one lot and the next."""
-    place: int | None
+    process: int | None
     """Which writer process does it, with idempotency keys; ``None``: a task of the client, without."""
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """One workflow to start: its shape and arguments, when to cancel it, and how one of its streams is read."""
+class Operation:
+    """What clients do to one workflow: how to start and to cancel it, what to write to it, which stream to read."""
 
     workflow_id: str
-    shape: str
+    workload: str
     args: tuple[Any, ...]
     cancel_after: float | None
     key: str
@@ -44,38 +44,38 @@ class Job:
     """So many start it at once, under the one id."""
     queue: str = QUEUE
     input: str | None = None
-    """The stream that outsiders write to."""
+    """The stream that writers write to."""
     writings: tuple[Writing, ...] = ()
     trims: str | None = None
     """The stream whose beginning is removed while the workflow runs: its ``key``, or the ``input`` of a loop."""
 
 
-def jobs(seed: int) -> Iterator[Job]:
-    """The workflows of a run, without end."""
+def operations(seed: int) -> Iterator[Operation]:
+    """The operations of a run, without end."""
     for number in count():
-        yield job(seed, number)
+        yield operation(seed, number)
 
 
-def job(seed: int, number: int) -> Job:
+def operation(seed: int, number: int) -> Operation:
     """One of them."""
-    draw = random.Random(f"job {seed} {number}")
-    shape, args, key = _shape(draw)
-    for_ever = shape.startswith("dozing")
+    draw = random.Random(f"job {seed} {number}")  # another word would be other workflows for an old seed
+    workload, args, key = _workload(draw)
+    for_ever = workload.startswith("dozing")
     cancelled = for_ever or draw.random() < 0.07
     reading = draw.choice(["throughout", "reconnecting", "late", None, None])
-    taken = _INPUTS.get(shape)
-    return Job(
+    taken = _INPUTS.get(workload)
+    return Operation(
         workflow_id=f"c{number:06}",
-        shape=shape,
+        workload=workload,
         args=args,
         cancel_after=draw.uniform(0.0, 3.0) if cancelled else None,
         key=key,
         reading=reading,
         starters=draw.choice([1, 1, 1, 1, 3]),
-        queue=NARROW if shape.startswith("narrow") else QUEUE,
+        queue=LIMITED_QUEUE if workload.startswith("limited") else QUEUE,
         input=taken,
         writings=tuple(_writings(draw)) if taken else (),
-        trims=_trims(draw, shape, key, reading),
+        trims=_trims(draw, workload, key, reading),
     )
 
 
@@ -91,27 +91,27 @@ def _writings(draw: random.Random) -> Iterator[Writing]:
             count=draw.randint(1, 25),
             wide=draw.randint(1, 8),
             pause=draw.choice([0.0, 0.05, 0.3]),
-            place=draw.choice([*range(WRITERS), None]),
+            process=draw.choice([*range(WRITERS), None]),
         )
 
 
-def _trims(draw: random.Random, shape: str, key: str, reading: str | None) -> str | None:
-    if draw.random() > _TRIMMED.get(shape, 0.0):
+def _trims(draw: random.Random, workload: str, key: str, reading: str | None) -> str | None:
+    if draw.random() > _TRIMMED.get(workload, 0.0):
         return None
-    if shape.startswith("looping"):
-        return _INPUTS[shape]
-    if shape == "retrying" and reading is not None:  # which of its attempts wrote what is gone, nobody could tell
+    if workload.startswith("looping"):
+        return _INPUTS[workload]
+    if workload == "retrying" and reading is not None:  # which of its attempts wrote what is gone, nobody could tell
         return None
     return key
 
 
-def _shape(draw: random.Random) -> tuple[str, tuple[Any, ...], str]:
+def _workload(draw: random.Random) -> tuple[str, tuple[Any, ...], str]:
     pause = draw.choice([0.0, 0.02, 0.1])
     sequence = (draw.randint(3, 15), pause)
     retrying = (draw.randint(1, 4), draw.randint(1, 20), pause / 3)
     listening = (draw.choice([-1, -1, 10]), pause / 10)
     looping = (draw.randint(1, 4), *draw.choice(_LOOPS), draw.randint(1, 3))
-    shapes: dict[str, tuple[float, tuple[Any, ...], str]] = {
+    workloads: dict[str, tuple[float, tuple[Any, ...], str]] = {
         "sequence": (4, sequence, draw.choice(["values", "rare"])),
         "sequence_on_thread": (4, sequence, draw.choice(["values", "rare"])),
         "branching": (4, (draw.randint(2, 5), draw.randint(2, 4), pause), draw.choice(["shared", "own 1"])),
@@ -125,14 +125,14 @@ def _shape(draw: random.Random) -> tuple[str, tuple[Any, ...], str]:
         "listening_on_thread": (2, listening, draw.choice(["chat", "heard"])),
         "looping": (3, looping, "effects"),
         "looping_on_thread": (2, looping, "effects"),
-        "narrow": (3, (draw.randint(1, 3), pause), "values"),
-        "narrow_on_thread": (2, (draw.randint(1, 3), pause), "values"),
+        "limited": (3, (draw.randint(1, 3), pause), "values"),
+        "limited_on_thread": (2, (draw.randint(1, 3), pause), "values"),
         "failing": (2, sequence, "values"),
         "dozing": (1, (draw.choice(["asleep", "in a step"]),), "values"),
         "dozing_on_thread": (1, (draw.choice(["asleep", "in a step"]),), "values"),
     }
-    shape = draw.choices([*shapes], weights=[weight for weight, *_ in shapes.values()])[0]
-    return shape, *shapes[shape][1:]
+    workload = draw.choices([*workloads], weights=[weight for weight, *_ in workloads.values()])[0]
+    return workload, *workloads[workload][1:]
 
 
 _LOOPS = [(True, "raise"), *((ordered, to) for ordered in (True, False) for to in ("skip", "dead_letter"))]

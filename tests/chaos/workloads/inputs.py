@@ -1,4 +1,4 @@
-"""The workflows that read what outsiders write to them, one by one or in a durable loop."""
+"""The workloads that read what writers write to them, one by one or in a durable loop."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from dbosflow import (
     write_stream,
     write_stream_async,
 )
-from tests.chaos.workload import drawn, drawn_on_thread, may_fail, retrying, says
+from tests.chaos.workloads.basic import drawn, drawn_on_thread, may_fail, retrying, says
 
 OnError = Literal["raise", "skip", "dead_letter"]
 

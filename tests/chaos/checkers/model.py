@@ -1,4 +1,4 @@
-"""What a workflow of the workload must have come to, from its arguments and its records alone.
+"""The model: what a workflow must have come to, from its arguments and its records alone.
 
 What a step drew only its record can tell; all else follows from the arguments. Where a record is missing (the workflow
 was cancelled), a stream is expected as far as the records reach.
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from tests.chaos.workload_inputs import BAD, TOKENS
+from tests.chaos.workloads.inputs import BAD, TOKENS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -53,12 +53,12 @@ class Records:
     child_ids: Mapping[str, str]
     """The children, by the key of their start."""
     inputs: Mapping[str, list[str]] = field(default_factory=dict)
-    """What outsiders wrote to it, whether or not that was trimmed later."""
+    """What writers wrote to it, whether or not that was trimmed later."""
 
 
-def expected(shape: str, arguments: Mapping[str, Any], records: Records) -> Expected:
+def expected(workload: str, arguments: Mapping[str, Any], records: Records) -> Expected:
     """What must have come of a workflow that ran to its end."""
-    return _SHAPES[shape](Expected(), records, **arguments)
+    return _MODELS[workload](Expected(), records, **arguments)
 
 
 def _sequence(found: Expected, records: Records, size: int, pause: float) -> Expected:
@@ -180,7 +180,7 @@ def _following(found: Expected, records: Records, size: int, tokens: int, pause:
     return found
 
 
-def _narrow(found: Expected, records: Records, size: int, pause: float) -> Expected:
+def _limited(found: Expected, records: Records, size: int, pause: float) -> Expected:
     for number in range(size):
         found.write("values", "body", number)
     found.result = [records.draws.get(number) for number in range(size)]
@@ -193,7 +193,7 @@ def _dozing(found: Expected, records: Records, where: str) -> Expected:
     return found
 
 
-_SHAPES: dict[str, Callable[..., Expected]] = {
+_MODELS: dict[str, Callable[..., Expected]] = {
     "probing": _probing,
     "sequence": _sequence,
     "sequence_on_thread": _sequence,
@@ -208,8 +208,8 @@ _SHAPES: dict[str, Callable[..., Expected]] = {
     "looping": _looping,
     "looping_on_thread": _looping,
     "following": _following,
-    "narrow": _narrow,
-    "narrow_on_thread": _narrow,
+    "limited": _limited,
+    "limited_on_thread": _limited,
     "failing": _failing,
     "dozing": _dozing,
     "dozing_on_thread": _dozing,

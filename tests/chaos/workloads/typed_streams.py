@@ -1,4 +1,4 @@
-"""The workflows that write streams of a type, and steps that keep what a failed attempt wrote, or go on behind it."""
+"""The workloads with streams of a type, and steps that keep what a failed attempt wrote, or go on behind it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 from typing import NamedTuple
 
 from dbosflow import Stream, current, step, workflow
-from tests.chaos.workload import may_fail, says
+from tests.chaos.workloads.basic import may_fail, says
 
 
 class Token(NamedTuple):

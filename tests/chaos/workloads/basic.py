@@ -1,4 +1,4 @@
-"""The workflows of a chaos run: of every kind, small, many. What each must give, ``expectations`` says.
+"""The workloads of steps, streams, branches, children and errors. What each must give, ``checkers.model`` says.
 
 Each pass over a body and each execution of a step body leaves lines in the ledger. A stream value is a list that
 begins with its producer, so that every producer's order can be told from every other's.

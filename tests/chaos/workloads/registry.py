@@ -1,0 +1,32 @@
+"""The workloads of a run: its workflows, by name."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.chaos.workloads import basic, inputs, limited_queue, typed_streams
+
+WORKLOADS: dict[str, Any] = {
+    each.definition.name: each
+    for each in (
+        basic.probing,
+        basic.sequence,
+        basic.sequence_on_thread,
+        basic.branching,
+        basic.retrying,
+        basic.family,
+        basic.family_on_thread,
+        basic.failing,
+        basic.dozing,
+        basic.dozing_on_thread,
+        typed_streams.resuming,
+        typed_streams.resuming_on_thread,
+        inputs.listening,
+        inputs.listening_on_thread,
+        inputs.looping,
+        inputs.looping_on_thread,
+        inputs.following,
+        limited_queue.limited,
+        limited_queue.limited_on_thread,
+    )
+}
