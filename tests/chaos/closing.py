@@ -38,8 +38,8 @@ class Closing:
         """Checks what the living hold, stops them, and checks that nothing is left."""
         company, report = self._company, self._report
         live = {place.name: oracles.SESSIONS_A_WORKER for place in company.places}
-        outside = [CLIENT, *(name for staff in company.staff for name in staff.names)]
-        await self._sessions_settle(live | dict.fromkeys(outside, _SESSIONS_A_CLIENT))
+        clients = [CLIENT, *(name for staff in company.staff for name in staff.names)]
+        await self._sessions_settle(live | dict.fromkeys(clients, _SESSIONS_A_CLIENT))
         if report.drain is not None:
             await self._look_at_leftovers()
         for place in company.places:

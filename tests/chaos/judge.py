@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, LiteralString
 from dbosflow.types import WorkflowStatus
 from tests.behaviour.tables import disorder, rows
 from tests.chaos import oracles
-from tests.chaos.chronicle import Chronicle
 from tests.chaos.crowd import Crowd
+from tests.chaos.history.ledger_reader import LedgerReader
+from tests.chaos.history.run_history import RunHistory
+from tests.chaos.history.takeovers import takeovers
+from tests.chaos.history.workflow_history import histories, root_of
 from tests.chaos.oracles_streams import PRUNED, check_reading
 from tests.chaos.oracles_workers import Deaths
-from tests.chaos.stories import root_of, stories
 from tests.chaos.strikes import troubles
-from tests.chaos.witness import takeovers
 from tests.chaos.workloads.limited_queue import QUEUE_LIMIT
 
 if TYPE_CHECKING:
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
     from tests.chaos.checkers.model import Expected
     from tests.chaos.crew import Frozen, Place
     from tests.chaos.customers import Customers
-    from tests.chaos.outsiders import Written
+    from tests.chaos.history.run_history import WriteHistory
+    from tests.chaos.history.workflow_history import WorkflowHistory
     from tests.chaos.readers import Readers
     from tests.chaos.report import Report
-    from tests.chaos.stories import Story
     from tests.chaos.strikes import Strikes
     from tests.chaos.witness import Witness
 
@@ -81,7 +82,7 @@ class Judge:
         self._strikes = strikes
         self._witness = witness
         self._places = places
-        self.slowly_read: dict[str, tuple[Story, Expected]] = {}
+        self.slowly_read: dict[str, tuple[WorkflowHistory, Expected]] = {}
         """What readers of judged workflows are to see."""
         self._passed_over = 0
         self._is_over = False
@@ -89,7 +90,7 @@ class Judge:
         self._looked_at = 0.0
         self._disorder: set[str] = set()
         self._crowd = Crowd(QUEUE_LIMIT, ())
-        self._chronicle = Chronicle(self._crowd.follow)
+        self._ledger = LedgerReader(self._crowd.follow)
 
     def sit(self) -> None:
         """Judges the families that have settled."""
@@ -103,7 +104,7 @@ class Judge:
 
     def _sit(self) -> None:
         self._read_on()
-        self._chronicle.rotate()
+        self._ledger.rotate()
         now = time.monotonic()
         settled = [
             workflow_id
@@ -111,7 +112,7 @@ class Judge:
             if now - at > SETTLING and not self._readers.owe(workflow_id)
         ]
         for root_id, family in self._families(settled[:_FAMILIES]):
-            if all(WorkflowStatus(story.row["status"]).ended for story in family):
+            if all(WorkflowStatus(history.row["status"]).ended for history in family):
                 self._judge_family(root_id, family)
         self._judge_slow_readers()
         if now - self._looked_at > _LOOKED_EVERY:
@@ -139,71 +140,71 @@ class Judge:
 
     # -- workflows ---------------------------------------------------------------------------------------------------
 
-    def _families(self, roots: Sequence[str] | None) -> Iterator[tuple[str, list[Story]]]:
-        found = sorted(stories(self._url, self._chronicle, roots=roots), key=lambda story: story.root_id)
-        for root_id, family in groupby(found, key=lambda story: story.root_id):
+    def _families(self, roots: Sequence[str] | None) -> Iterator[tuple[str, list[WorkflowHistory]]]:
+        found = sorted(histories(self._url, self._ledger, roots=roots), key=lambda history: history.root_id)
+        for root_id, family in groupby(found, key=lambda history: history.root_id):
             yield root_id, [*family]
 
-    def _judge_family(self, root_id: str, family: list[Story]) -> None:
+    def _judge_family(self, root_id: str, family: list[WorkflowHistory]) -> None:
         customers, report = self._customers, self._report
         readings = self._readers.take(root_id)
-        outside = oracles.Outside(
+        run_history = RunHistory(
             customers.asked, self._frozen(), customers.outsiders.written, customers.trimmer.trimmed
         )
-        for story in family:
-            wanted = oracles.expected_of(story, outside)
-            wrong = [*oracles.check_workflow(story, wanted, outside)]
-            if story.workflow_id == root_id:
+        for history in family:
+            wanted = oracles.expected_of(history, run_history)
+            wrong = [*oracles.check_workflow(history, wanted, run_history)]
+            if history.workflow_id == root_id:
                 for reading in readings:
                     report.readings[str(reading["mode"])] += 1
                     report.truncated += len(reading["truncated"])
-                    wrong += check_reading(reading, story, wanted)
-                wrong += oracles.check_told(story, customers.seen.get(root_id))
-                self._have_read_slowly(story, wanted)
+                    wrong += check_reading(reading, history, wanted)
+                wrong += oracles.check_told(history, customers.seen.get(root_id))
+                self._have_read_slowly(history, wanted)
             if wrong:
-                report.violations += [f"{story.workflow_id} ({story.row['name']}): {what}" for what in wrong]
-                self._keep(story, wrong, customers.outsiders.written.get(story.workflow_id))
-            self._count(story)
+                report.violations += [f"{history.workflow_id} ({history.row['name']}): {what}" for what in wrong]
+                self._keep(history, wrong, customers.outsiders.written.get(history.workflow_id))
+            self._count(history)
         self.judged[root_id] = time.time()
-        for story in family:
-            self._chronicle.forget(story.workflow_id)
+        for history in family:
+            self._ledger.forget(history.workflow_id)
         customers.forget(root_id)
 
-    def _keep(self, story: Story, wrong: list[str], written: Written | None) -> None:
+    def _keep(self, history: WorkflowHistory, wrong: list[str], written: WriteHistory | None) -> None:
         """What is known of a workflow with which something is wrong: its rows are removed soon."""
-        path = self._evidence / f"{story.workflow_id.replace('/', ' ')}.evidence"
-        path.write_text(pformat([wrong, vars(story), written], width=160))
+        path = self._evidence / f"{history.workflow_id.replace('/', ' ')}.evidence"
+        path.write_text(pformat([wrong, vars(history), written], width=160))
 
-    def _count(self, story: Story) -> None:
+    def _count(self, history: WorkflowHistory) -> None:
         report = self._report
-        report.workflows[story.row["status"]] += 1
-        report.records += len(story.steps)
-        self.recorded.update(int(step["recorded_at"]) for step in story.steps)
-        report.items += sum(step["loop_key"] is not None and step["kind"] == "step" for step in story.steps)
-        report.frames += sum(block["count"] for block in story.blocks if block["kind"] == "values")
-        for kind, running, written in takeovers(self._strikes.hits, story):
+        report.workflows[history.row["status"]] += 1
+        report.records += len(history.steps)
+        self.recorded.update(int(step["recorded_at"]) for step in history.steps)
+        report.items += sum(step["loop_key"] is not None and step["kind"] == "step" for step in history.steps)
+        report.frames += sum(block["count"] for block in history.blocks if block["kind"] == "values")
+        for kind, running, written in takeovers(self._strikes.hits, history):
             report.running_again[kind].add(running)
             report.written_again[kind].add(written)
 
     # -- readers of what is removed ----------------------------------------------------------------------------------
 
-    def _have_read_slowly(self, story: Story, wanted: Expected) -> None:
+    def _have_read_slowly(self, history: WorkflowHistory, wanted: Expected) -> None:
         """Has a stream read by somebody who will not have come to its end when the workflow is removed."""
-        keys = [key for key in story.keys() if len(story.values(key)) in _LONG_ENOUGH]  # noqa: SIM118 (it is no dictionary)
+        keys = [key for key in history.keys() if len(history.values(key)) in _LONG_ENOUGH]  # noqa: SIM118 (it is no dictionary)
         self._passed_over += 1
         if not self._is_over and keys and self._passed_over >= _READ_SLOWLY and len(self.slowly_read) < _SLOW_READERS:
             self._passed_over = 0
-            self.slowly_read[story.workflow_id] = story, wanted
-            self._readers.read_slowly(story.workflow_id, keys[0])
+            self.slowly_read[history.workflow_id] = history, wanted
+            self._readers.read_slowly(history.workflow_id, keys[0])
 
     def _judge_slow_readers(self) -> None:
         for workflow_id in [one for one in self.slowly_read if not self._readers.owe(one)]:
-            story, wanted = self.slowly_read.pop(workflow_id)
+            history, wanted = self.slowly_read.pop(workflow_id)
             for reading in self._readers.take(workflow_id):
                 removed = reading["end"] == PRUNED
                 self._report.readings["slow, to the end" if not removed else "slow, until it was removed"] += 1
-                wrong = check_reading(reading, story, wanted, pruned=True)
-                self._report.violations += [f"{workflow_id} ({story.row['name']}): {what}" for what in wrong]
+                wrong = check_reading(reading, history, wanted, pruned=True)
+                self._report.violations += [f"{workflow_id} ({history.row['name']}): {what}" for what in wrong]
 
     # -- everything at once ------------------------------------------------------------------------------------------
 
@@ -232,11 +233,11 @@ class Judge:
     def _read_on(self) -> None:
         """Reads the ledger; whatever was judged is over."""
         self._crowd.frozen = frozen = self._frozen()
-        self._chronicle.read_on()
+        self._ledger.read_on()
         self._report.crowd = self._crowd.largest
         self._report.violations += self._crowd.complaints
         self._crowd.complaints.clear()
-        for workflow_id, line in self._chronicle.late(self.judged):
+        for workflow_id, line in self._ledger.late(self.judged):
             if line.what == "begin" and not oracles.was_frozen(line.pid, line.at, line.at, frozen):
                 late = line.at - self.judged[root_of(workflow_id)]
                 self._report.violations.append(

@@ -31,12 +31,12 @@ from tests.chaos.checkers.model import expected
 from tests.chaos.crew import Place
 from tests.chaos.customers import Customers
 from tests.chaos.generator import operations
+from tests.chaos.history.workflow_history import histories
 from tests.chaos.oracles_streams import check_streams
 from tests.chaos.outsiders import Outsiders
 from tests.chaos.pair import Pair
 from tests.chaos.processes import Equipment, Terms
 from tests.chaos.report import Spread
-from tests.chaos.stories import stories
 from tests.chaos.trimming import Trimmer
 from tests.support import eventually
 
@@ -108,7 +108,7 @@ def _close(places: Sequence[Place]) -> None:
 
 
 def _operations(seed: int) -> Iterator[Operation]:
-    """Those that need nobody from outside: a cancellation, a write or a trim would be lost as well."""
+    """Those that need no other client: a cancellation, a write or a trim would be lost as well."""
     return (
         operation
         for operation in operations(seed)
@@ -141,11 +141,11 @@ def _count(pair: Pair) -> int:
 
 def _judge(pair: Pair, customers: Customers, losses: Losses) -> None:
     url = pair.url("looking")
-    found = {story.workflow_id: story for story in stories(url)}
-    for workflow_id, story in found.items():
-        wanted = expected(story.row["name"], story.row["input"], story.records())
-        wrong = [*oracles.check_end(story, wanted, may_be_cancelled=False), *check_streams(story, wanted)]
-        losses.violations += [f"{workflow_id} ({story.row['name']}): {what}" for what in wrong]
+    found = {history.workflow_id: history for history in histories(url)}
+    for workflow_id, history in found.items():
+        wanted = expected(history.row["name"], history.row["input"], history.records())
+        wrong = [*oracles.check_end(history, wanted, may_be_cancelled=False), *check_streams(history, wanted)]
+        losses.violations += [f"{workflow_id} ({history.row['name']}): {what}" for what in wrong]
     losses.violations += disorder(url)
     losses.violations += [f"a row of an epoch that its workflow never had: {row}" for row in rows(url, _UNKNOWN_EPOCHS)]
     losses.violations += oracles.check_lanes(url)

@@ -8,7 +8,6 @@ have done; those in ``oracles_workers`` what each worker should have.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +19,11 @@ from tests.chaos.oracles_streams import CAUSES, check_streams, check_trim
 from tests.chaos.oracles_workers import check_wakes
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from tests.chaos.crew import Frozen
-    from tests.chaos.outsiders import Written
-    from tests.chaos.stories import Story
-    from tests.chaos.trimming import Trimmed
+    from tests.chaos.history.run_history import RunHistory
+    from tests.chaos.history.workflow_history import WorkflowHistory
 
 THAWING = 1.0
 """Seconds in which a thawed process may still do what it was about to when it was frozen: nobody can prevent that."""
@@ -33,41 +31,30 @@ SESSIONS_A_WORKER = 9
 """A lane, a lease, LISTEN, NOTIFY, the hub, and a pool of four."""
 
 
-@dataclass(frozen=True)
-class Outside:
-    """What was done to workflows from outside, and what of that its doers were told."""
-
-    cancelled: Collection[str] = ()
-    """Those that somebody asked to cancel."""
-    frozen: Iterable[Frozen] = ()
-    written: Mapping[str, Written] = field(default_factory=dict)
-    trimmed: Mapping[str, Trimmed] = field(default_factory=dict)
-
-
-def expected_of(story: Story, outside: Outside) -> Expected:
+def expected_of(history: WorkflowHistory, run_history: RunHistory) -> Expected:
     """What must have come of a workflow that ran to its end."""
-    written = outside.written.get(story.workflow_id)
+    written = run_history.written.get(history.workflow_id)
     acknowledged = {offset: value for value, offset in written.offsets.items()} if written else {}
-    return expected(story.row["name"], story.row["input"], story.records(acknowledged))
+    return expected(history.row["name"], history.row["input"], history.records(acknowledged))
 
 
-def check_workflow(story: Story, wanted: Expected, outside: Outside) -> Iterator[str]:
+def check_workflow(history: WorkflowHistory, wanted: Expected, run_history: RunHistory) -> Iterator[str]:
     """Everything that concerns one workflow."""
-    yield from check_end(story, wanted, may_be_cancelled=story.root_id in outside.cancelled)
-    yield from check_streams(story, wanted)
-    yield from check_executions(story, outside.frozen)
-    yield from check_wakes(story)
-    yield from check_loop(story, wanted)
-    if (written := outside.written.get(story.workflow_id)) is not None:
-        for key in story.row["input_streams"]:
-            yield from check_input(story, key, written)
-    if (trimmed := outside.trimmed.get(story.workflow_id)) is not None:
-        yield from check_trim(story, trimmed)
+    yield from check_end(history, wanted, may_be_cancelled=history.root_id in run_history.cancelled)
+    yield from check_streams(history, wanted)
+    yield from check_executions(history, run_history.frozen)
+    yield from check_wakes(history)
+    yield from check_loop(history, wanted)
+    if (written := run_history.written.get(history.workflow_id)) is not None:
+        for key in history.row["input_streams"]:
+            yield from check_input(history, key, written)
+    if (trimmed := run_history.trimmed.get(history.workflow_id)) is not None:
+        yield from check_trim(history, trimmed)
 
 
-def check_end(story: Story, wanted: Expected, *, may_be_cancelled: bool) -> Iterator[str]:
+def check_end(history: WorkflowHistory, wanted: Expected, *, may_be_cancelled: bool) -> Iterator[str]:
     """It ended once, as it must, with the right result, and belongs to nobody."""
-    row = story.row
+    row = history.row
     status, error = row["status"], (row["error"] or {}).get("message")
     if status not in CAUSES:
         yield f"it has not ended: {status}, epoch {row['epoch']}, {error}"
@@ -79,16 +66,18 @@ def check_end(story: Story, wanted: Expected, *, may_be_cancelled: bool) -> Iter
         yield f"its result is {row['output']}, and should be {wanted.result}"
     if status == "failed" and error != wanted.error:
         yield f"its error is {error!r}, and should be {wanted.error!r}"
-    numbers = [step["output"][0] for step in story.steps if step["kind"] == "step" and isinstance(step["output"], list)]
+    numbers = [
+        step["output"][0] for step in history.steps if step["kind"] == "step" and isinstance(step["output"], list)
+    ]
     if len(numbers) != len(set(numbers)):
         yield f"a step is on record twice: {sorted(numbers)}"
 
 
-def check_executions(story: Story, frozen: Iterable[Frozen]) -> Iterator[str]:
+def check_executions(history: WorkflowHistory, frozen: Iterable[Frozen]) -> Iterator[str]:
     """No attempt of a step ran twice, none began once the step was on record, and what is on record ran."""
     begun: dict[tuple[str | None, str | None], int] = defaultdict(int)
-    recorded_at = {step["key"]: step["recorded_at"] for step in story.steps if step["kind"] == "step"}
-    for line in story.lines:
+    recorded_at = {step["key"]: step["recorded_at"] for step in history.steps if step["kind"] == "step"}
+    for line in history.lines:
         if line.what != "begin":
             continue
         begun[line.key, line.attempt] += 1
@@ -98,7 +87,7 @@ def check_executions(story: Story, frozen: Iterable[Frozen]) -> Iterator[str]:
     for (key, attempt), times in begun.items():
         if times > 1:
             yield f"attempt {attempt} of step {key!r} ran {times} times"
-    for step in story.steps:
+    for step in history.steps:
         if step["kind"] == "step" and (step["key"], step["attempt"]) not in begun:
             yield f"step {step['key']!r} is on record by attempt {step['attempt']}, which never ran"
 
@@ -108,9 +97,9 @@ def was_frozen(pid: int, recorded_at: float, began_at: float, frozen: Iterable[F
     return any(one.pid == pid and one.since < recorded_at and began_at < one.until + THAWING for one in frozen)
 
 
-def check_told(story: Story, told: tuple[str, Any] | None) -> Iterator[str]:
+def check_told(history: WorkflowHistory, told: tuple[str, Any] | None) -> Iterator[str]:
     """What a caller was told is what the table says."""
-    row = story.row
+    row = history.row
     stands = (row["status"], row["output"] if row["error"] is None else row["error"]["message"])
     if told is not None and told != stands:
         yield f"its caller was told {told}, and the table says {stands}"

@@ -16,7 +16,7 @@ from psycopg.rows import namedtuple_row
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from tests.chaos.stories import Story
+    from tests.chaos.history.workflow_history import WorkflowHistory
 
 WOKE = "woke"
 """What a workflow notes when a sleep of its body is over."""
@@ -87,10 +87,10 @@ def _check_death(dead: Any, troubles: Sequence[Trouble], gone: bool) -> Iterator
         )
 
 
-def check_wakes(story: Story) -> Iterator[str]:
+def check_wakes(history: WorkflowHistory) -> Iterator[str]:
     """No sleep was over before the time that is on record for it."""
-    wake_at = {step["key"]: step["wake_at"] for step in story.steps if step["kind"] == "sleep"}
-    for line in story.lines:
+    wake_at = {step["key"]: step["wake_at"] for step in history.steps if step["kind"] == "sleep"}
+    for line in history.lines:
         if line.what != WOKE:
             continue
         due = wake_at.get(line.key)

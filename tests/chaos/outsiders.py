@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from tests.chaos.history.run_history import WriteHistory
 from tests.chaos.staff import Staff
 from tests.chaos.writing import write
 
@@ -17,24 +18,6 @@ if TYPE_CHECKING:
     from dbosflow import Engine
     from tests.chaos.generator import Operation, Writing
     from tests.chaos.processes import Terms
-
-
-@dataclass
-class Written:
-    """What outsiders heard of their writes to one input."""
-
-    offsets: dict[str, int] = field(default_factory=dict)
-    """Where each value is that was acknowledged."""
-    refused: set[str] = field(default_factory=set)
-    complaints: list[str] = field(default_factory=list)
-
-    def hear(self, answers: Sequence[Sequence[Any]]) -> None:
-        """Takes in what a writer was answered, for each value its offset or ``None``."""
-        for value, offset in answers:
-            if offset is None:
-                self.refused.add(value)
-            elif self.offsets.setdefault(value, offset) != offset:
-                self.complaints.append(f"{value!r} was acknowledged at {self.offsets[value]}, then at {offset}")
 
 
 @dataclass
@@ -51,7 +34,7 @@ class Outsiders(Staff):
 
     def __init__(self, urls: Sequence[Callable[[str], str]], terms: Terms) -> None:
         super().__init__("writer", urls, terms)
-        self.written: dict[str, Written] = {}
+        self.written: dict[str, WriteHistory] = {}
         self.acknowledged = 0
         """Answers that came, also of the writes that were repeated."""
         self._numbers = count()
@@ -60,7 +43,7 @@ class Outsiders(Staff):
 
     async def write(self, engine: Engine, operation: Operation) -> None:
         """Has everything written to a workflow's input that is to be; returns when it is."""
-        self.written[operation.workflow_id] = Written()
+        self.written[operation.workflow_id] = WriteHistory()
         await asyncio.gather(*(self._write(engine, operation, writing) for writing in operation.writings))
 
     async def kill(self, place: int) -> None:
@@ -103,4 +86,4 @@ class Outsiders(Staff):
 
     def _answered(self, operation: Operation, answers: Sequence[Sequence[Any]]) -> None:
         self.acknowledged += len(answers)
-        self.written[operation.workflow_id].hear(answers)
+        self.written[operation.workflow_id].add(answers)

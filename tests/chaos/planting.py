@@ -10,13 +10,13 @@ import psycopg
 
 from dbosflow import Engine
 from tests.chaos import oracles
-from tests.chaos.outsiders import Written
-from tests.chaos.stories import stories
+from tests.chaos.history.run_history import RunHistory, WriteHistory
+from tests.chaos.history.workflow_history import histories
 from tests.chaos.workloads.basic import QUEUE
 from tests.chaos.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:
-    from tests.chaos.stories import Story
+    from tests.chaos.history.workflow_history import WorkflowHistory
 
 RUNS: dict[str, tuple[str, tuple[Any, ...]]] = {
     "sequence": ("sequence", (5, 0.0)),
@@ -58,13 +58,13 @@ def run_all(url: str) -> None:
                     handle.result()
 
 
-def outside() -> oracles.Outside:
+def run_history() -> RunHistory:
     """What outsiders were told."""
     written = {
-        workflow_id: Written({value: offset for offset, value in enumerate(values)})
+        workflow_id: WriteHistory({value: offset for offset, value in enumerate(values)})
         for workflow_id, (_, values) in WRITTEN.items()
     }
-    return oracles.Outside(written=written)
+    return RunHistory(written=written)
 
 
 def plant(url: str, statement: LiteralString) -> None:
@@ -73,16 +73,16 @@ def plant(url: str, statement: LiteralString) -> None:
         assert connection.execute(statement).rowcount > 0
 
 
-def found(url: str, known: oracles.Outside | None = None) -> list[str]:
+def found(url: str, known: RunHistory | None = None) -> list[str]:
     """All that is wrong with the workflows."""
-    known = known or outside()
+    known = known or run_history()
     return [
         what
-        for story in stories(url)
-        for what in oracles.check_workflow(story, oracles.expected_of(story, known), known)
+        for history in histories(url)
+        for what in oracles.check_workflow(history, oracles.expected_of(history, known), known)
     ]
 
 
-def story_of(url: str, workflow_id: str) -> Story:
+def history_of(url: str, workflow_id: str) -> WorkflowHistory:
     """One of the workflows."""
-    return next(story for story in stories(url) if story.workflow_id == workflow_id)
+    return next(history for history in histories(url) if history.workflow_id == workflow_id)

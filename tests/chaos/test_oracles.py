@@ -15,12 +15,12 @@ from tests.behaviour.tables import disorder
 from tests.chaos import generator, oracles, plan
 from tests.chaos.crew import Frozen
 from tests.chaos.oracles_streams import check_reading
-from tests.chaos.planting import found, plant, story_of
+from tests.chaos.planting import found, history_of, plant
 from tests.chaos.witness import Witness
 from tests.chaos.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:
-    from tests.chaos.stories import Story
+    from tests.chaos.history.workflow_history import WorkflowHistory
 
 
 def test_nothing_is_wrong_with_what_went_well(url: str) -> None:
@@ -146,19 +146,19 @@ def test_a_body_that_ran_although_its_step_was_on_record_is_seen(url: str) -> No
     ledger.note(["begin", "sequence", "drawn#0", "2.1"])
     assert any("after its record" in what for what in found(url))
     frozen = [Frozen(os.getpid(), since=0.0, until=time.time())]
-    assert [*oracles.check_executions(story_of(url, "sequence"), frozen)] == []
+    assert [*oracles.check_executions(history_of(url, "sequence"), frozen)] == []
 
 
 def test_an_attempt_that_ran_twice_is_seen(url: str) -> None:
-    attempt = next(line.attempt for line in story_of(url, "sequence").lines if line.key == "drawn#0")
+    attempt = next(line.attempt for line in history_of(url, "sequence").lines if line.key == "drawn#0")
     ledger.note(["begin", "sequence", "drawn#0", attempt])
     assert any("ran 2 times" in what for what in found(url))
 
 
 @pytest.mark.parametrize("fault", ["none", "gap", "double", "end", "cause", "other start"])
 def test_a_reader_that_saw_something_else_is_seen(url: str, fault: str) -> None:
-    story = story_of(url, "sequence")
-    values = [[offset, value] for offset, value in story.values("values")]
+    history = history_of(url, "sequence")
+    values = [[offset, value] for offset, value in history.values("values")]
     end: list[Any] = [True, None]
     start = 0
     match fault:
@@ -173,41 +173,41 @@ def test_a_reader_that_saw_something_else_is_seen(url: str, fault: str) -> None:
         case "other start":
             start = 1
     reading = {"key": "values", "mode": "late", "view": "live", "sittings": [[start, values]], "end": end}
-    assert bool([*check_reading(reading, story)]) == (fault != "none")
+    assert bool([*check_reading(reading, history)]) == (fault != "none")
 
 
-def retried(url: str) -> tuple[Story, str]:
+def retried(url: str) -> tuple[WorkflowHistory, str]:
     """A workflow and a stream of it that holds what an attempt wrote in vain. Chance decides which."""
     workload: Any = WORKLOADS["retrying"]
     with Engine(url) as engine:
         for number in range(100):
             workflow_id = f"retried-{number}"
             engine.start(workload.options(workflow_id=workflow_id), 3, 3, 0.0).result()
-            story = story_of(url, workflow_id)
-            for key in story.keys():  # noqa: SIM118 (it is no dictionary)
-                if story.values(key) != story.values(key, committed=True):
-                    return story, key
+            history = history_of(url, workflow_id)
+            for key in history.keys():  # noqa: SIM118 (it is no dictionary)
+                if history.values(key) != history.values(key, committed=True):
+                    return history, key
     raise AssertionError
 
 
 @pytest.mark.parametrize("view", ["live", "committed", "raw"])
 def test_a_reader_that_saw_what_another_view_shows_is_seen(url: str, view: str) -> None:
     """Values of an attempt that failed are for the raw view, and may stay with a live reader that went away."""
-    story, key = retried(url)
-    everything = [list(one) for one in story.values(key)]
-    committed = [list(one) for one in story.values(key, committed=True)]
+    history, key = retried(url)
+    everything = [list(one) for one in history.values(key)]
+    committed = [list(one) for one in history.values(key, committed=True)]
     reading = {"key": key, "mode": "late", "view": view, "sittings": [[0, everything]], "end": [True, None]}
-    assert bool([*check_reading(reading, story)]) == (view != "raw")
+    assert bool([*check_reading(reading, history)]) == (view != "raw")
     reading["sittings"] = [[0, committed]]
-    assert bool([*check_reading(reading, story)]) == (view == "raw")
+    assert bool([*check_reading(reading, history)]) == (view == "raw")
     reading["sittings"] = [[0, everything], [0, everything if view == "raw" else committed]]
-    assert bool([*check_reading(reading, story)]) == (view == "committed")
+    assert bool([*check_reading(reading, history)]) == (view == "committed")
 
 
 def test_a_caller_that_was_told_something_else_is_seen(url: str) -> None:
-    story = story_of(url, "sequence")
-    assert [*oracles.check_told(story, ("succeeded", story.row["output"]))] == []
-    assert [*oracles.check_told(story, ("succeeded", []))] != []
+    history = history_of(url, "sequence")
+    assert [*oracles.check_told(history, ("succeeded", history.row["output"]))] == []
+    assert [*oracles.check_told(history, ("succeeded", []))] != []
 
 
 def test_an_end_that_changes_is_seen(url: str) -> None:

@@ -6,9 +6,8 @@ from typing import LiteralString
 
 import pytest
 
-from tests.chaos import oracles
-from tests.chaos.outsiders import Written
-from tests.chaos.planting import WRITTEN, found, outside, plant
+from tests.chaos.history.run_history import RunHistory, WriteHistory
+from tests.chaos.planting import WRITTEN, found, plant, run_history
 
 
 @pytest.mark.parametrize(
@@ -134,16 +133,16 @@ def test_a_planted_fault_is_seen(url: str, statement: LiteralString, expected: s
 def test_a_value_that_was_refused_and_is_there_is_seen(url: str) -> None:
     offsets = {value: offset for offset, value in enumerate(WRITTEN["listening"][1])}
     del offsets["b 1"]
-    known = oracles.Outside(written={**outside().written, "listening": Written(offsets, refused={"b 1"})})
+    known = RunHistory(written={**run_history().written, "listening": WriteHistory(offsets, refused={"b 1"})})
     assert found(url, known) == ["input 'chat': 'b 1' was refused, and is there"]
 
 
 def test_a_write_that_was_acknowledged_at_two_places_is_seen(url: str) -> None:
-    written = Written()
-    written.hear([["a 0", 3], ["a 1", None]])
-    written.hear([["a 0", 3]])
-    assert written.complaints == []
-    written.hear([["a 0", 4]])
-    assert written.complaints == ["'a 0' was acknowledged at 3, then at 4"]
-    known = oracles.Outside(written={**outside().written, "listening": written})
+    written = WriteHistory()
+    written.add([["a 0", 3], ["a 1", None]])
+    written.add([["a 0", 3]])
+    assert written.violations == []
+    written.add([["a 0", 4]])
+    assert written.violations == ["'a 0' was acknowledged at 3, then at 4"]
+    known = RunHistory(written={**run_history().written, "listening": written})
     assert any("then at 4" in what for what in found(url, known))

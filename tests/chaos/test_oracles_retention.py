@@ -12,12 +12,12 @@ from dbosflow import Engine
 from tests.behaviour import ledger
 from tests.behaviour.tables import disorder
 from tests.chaos import oracles
-from tests.chaos.chronicle import Chronicle, Line
 from tests.chaos.crew import Frozen
 from tests.chaos.crowd import Crowd
+from tests.chaos.history.ledger_reader import LedgerReader, Line
+from tests.chaos.history.run_history import RunHistory, TrimHistory
 from tests.chaos.oracles_streams import PRUNED, check_reading
-from tests.chaos.planting import found, outside, plant, story_of
-from tests.chaos.trimming import Trimmed
+from tests.chaos.planting import found, history_of, plant, run_history
 from tests.chaos.witness import Witness
 from tests.support import eventually
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 PID = os.getpid()
 
 
-def trims(first: int, asked: int) -> oracles.Outside:
+def trims(first: int, asked: int) -> RunHistory:
     """What is known of the trimmed input."""
-    return oracles.Outside(written=outside().written, trimmed={"looping": Trimmed("work", first, asked)})
+    return RunHistory(written=run_history().written, trimmed={"looping": TrimHistory("work", first, asked)})
 
 
 def test_nothing_is_wrong_with_what_was_trimmed(url: str) -> None:
@@ -80,12 +80,12 @@ def test_a_stream_that_lacks_more_than_was_trimmed_is_seen(url: str) -> None:
 @pytest.mark.parametrize("fault", ["none", "skip", "early", "late"])
 def test_a_reader_that_was_not_told_what_is_gone_is_seen(url: str, fault: str) -> None:
     """It may not go on behind the gap as if nothing was; nor be told of a gap that is not there."""
-    known = outside()
+    known = run_history()
     with Engine(url, executes=False) as engine:
-        whole = [[offset, value] for offset, value in story_of(url, "sequence").values("values")]
+        whole = [[offset, value] for offset, value in history_of(url, "sequence").values("values")]
         gone = engine.streams.trim("sequence", "values", before=5)
     assert gone == 5
-    story = story_of(url, "sequence")
+    history = history_of(url, "sequence")
     sittings: list[Any] = [[0, whole[: gone - 1]], [gone, whole[gone:]]]
     truncated = [[0, gone]]
     match fault:
@@ -97,19 +97,19 @@ def test_a_reader_that_was_not_told_what_is_gone_is_seen(url: str, fault: str) -
         case "late":
             truncated = [[0, gone + 1]]
     reading = {"key": "values", "mode": "late", "view": "live", "sittings": sittings, "truncated": truncated}
-    wrong = [*check_reading(reading | {"end": [True, None]}, story, oracles.expected_of(story, known))]
+    wrong = [*check_reading(reading | {"end": [True, None]}, history, oracles.expected_of(history, known))]
     assert bool(wrong) == (fault != "none"), wrong
 
 
 def test_a_reader_whose_workflow_is_there_may_not_be_told_that_it_is_gone(url: str) -> None:
     """One whose workflow is removed may; but what it saw before has no gap."""
-    story = story_of(url, "sequence")
-    whole = [[offset, value] for offset, value in story.values("values")]
+    history = history_of(url, "sequence")
+    whole = [[offset, value] for offset, value in history.values("values")]
     reading = {"key": "values", "mode": "slow", "view": "live", "sittings": [[0, whole[:3]]], "end": PRUNED}
-    assert [*check_reading(reading, story)] != []
-    assert [*check_reading(reading, story, pruned=True)] == []
+    assert [*check_reading(reading, history)] != []
+    assert [*check_reading(reading, history, pruned=True)] == []
     reading["sittings"] = [[0, [whole[0], whole[2]]]]
-    assert [*check_reading(reading, story, pruned=True)] != []
+    assert [*check_reading(reading, history, pruned=True)] != []
 
 
 def test_a_workflow_that_is_gone_and_was_not_to_be_removed_is_seen(url: str) -> None:
@@ -159,17 +159,17 @@ def test_what_was_inside_when_its_process_was_frozen_does_not_count_when_it_thaw
 def test_no_line_of_the_ledger_is_lost_when_a_new_file_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor one that somebody writes to the old file afterwards; and what was judged may be forgotten."""
     monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
-    monkeypatch.setattr("tests.chaos.chronicle.ROTATED_BYTES", 0)
-    chronicle = Chronicle()
+    monkeypatch.setattr("tests.chaos.history.ledger_reader.ROTATED_BYTES", 0)
+    reader = LedgerReader()
     ledger.note(["pass", "w", None, None])
     with (tmp_path / "ledger").open("a") as opened_before:
-        chronicle.read_on()
-        chronicle.rotate()
+        reader.read_on()
+        reader.rotate()
         ledger.note(["begin", "w", "s#0", "1.1"])
         opened_before.write(f'[["begin", "w/child", "s#1", "1.1"], {PID}, {time.time()}]\n')
-    chronicle.read_on()
-    assert [line.what for line in chronicle.of("w")] == ["pass", "begin"]
-    chronicle.forget("w")
-    assert chronicle.late({"x"}) == []
-    assert [line.key for _, line in chronicle.late({"w"})] == ["s#1"]
-    assert chronicle.of("w/child") == ()
+    reader.read_on()
+    assert [line.what for line in reader.of("w")] == ["pass", "begin"]
+    reader.forget("w")
+    assert reader.late({"x"}) == []
+    assert [line.key for _, line in reader.late({"w"})] == ["s#1"]
+    assert reader.of("w/child") == ()

@@ -15,9 +15,9 @@ import pytest
 from dbosflow import Engine
 from tests.behaviour import ledger
 from tests.chaos import oracles_workers, pooled
+from tests.chaos.history.workflow_history import histories
 from tests.chaos.inventory import check_inventory, inventory, own_pool
 from tests.chaos.oracles_workers import Deaths, Pace, Span, Trouble
-from tests.chaos.stories import stories
 from tests.chaos.workloads.registry import WORKLOADS
 from tests.runtime.patience import until
 
@@ -113,7 +113,9 @@ def slept(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def wakes(url: str) -> list[str]:
     """What is wrong with how they woke."""
-    return [f"{story.workflow_id}: {what}" for story in stories(url) for what in oracles_workers.check_wakes(story)]
+    return [
+        f"{history.workflow_id}: {what}" for history in histories(url) for what in oracles_workers.check_wakes(history)
+    ]
 
 
 def test_sleeps_that_were_slept_are_right(slept: str) -> None:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dbosflow.errors import StreamNotFoundError
+from tests.chaos.history.run_history import TrimHistory
 from tests.chaos.writing import MAY_BE_TRIED_AGAIN
 
 if TYPE_CHECKING:
@@ -18,28 +19,17 @@ _LONGEST_PAUSE = 0.6
 
 
 @dataclass
-class Trimmed:
-    """What is known of the trims of one stream."""
-
-    key: str
-    first: int = 0
-    """What stands at the beginning at least: the latest answer."""
-    asked: int = 0
-    """The furthest that anybody asked for."""
-
-
-@dataclass
 class Trimmer:
     """Trims what an operation says, as far as it may be: of a loop's input only what the loop will not read again."""
 
-    trimmed: dict[str, Trimmed] = field(default_factory=dict)
+    trimmed: dict[str, TrimHistory] = field(default_factory=dict)
     count: int = 0
 
     async def trim(self, engine: Engine, operation: Operation, running: asyncio.Task[None]) -> None:
         """Trims at random moments until the workflow has ended, and once more then."""
         assert operation.trims is not None
         key = operation.trims
-        found = self.trimmed[operation.workflow_id] = Trimmed(key)
+        found = self.trimmed[operation.workflow_id] = TrimHistory(key)
         over = False
         while not over:
             await asyncio.wait({running}, timeout=random.uniform(0.0, _LONGEST_PAUSE))

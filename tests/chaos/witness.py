@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
+from tests.chaos.history.workflow_history import root_of
 from tests.chaos.oracles_workers import Span
-from tests.chaos.stories import root_of
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterator, Sequence
+    from collections.abc import Container
 
 _PAUSE = 1.0
 _SLOW = 1.0
@@ -95,20 +95,3 @@ class Witness:
         if before != now:
             self._ends.pop(workflow_id, None)  # it is said once
             self.complaints.append(f"{workflow_id} had ended as {before}, and later stands as {now}")
-
-
-def takeovers(hits: Sequence[Any], story: Any) -> Iterator[tuple[str, float, float]]:
-    """For each loss of this workflow's owner: why, seconds until its next pass elsewhere, and until its next row."""
-    row = story.row
-    rows = [(step["epoch"], step["recorded_at"]) for step in story.steps]
-    rows += [(block["epoch"], block["created_at"]) for block in story.blocks]
-    if row["ended_at"] is not None:
-        rows.append((row["epoch"], row["ended_at"]))
-    for hit in hits:
-        epoch = hit.owned.get(story.workflow_id)
-        if epoch is None:
-            continue
-        passes = [line.at for line in story.lines if line.what == "pass" and line.at > hit.at and line.pid != hit.pid]
-        written = [at for of, at in rows if of > epoch and at > hit.at]
-        if passes and written:
-            yield hit.kind, min(passes) - hit.at, min(written) - hit.at

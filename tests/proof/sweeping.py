@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 
 from tests.behaviour import ledger
-from tests.chaos.stories import stories
+from tests.chaos.history.workflow_history import histories
 from tests.chaos.witness import Witness
 from tests.proof.injection import Trap
 from tests.proof.lives import said, scenario_life
@@ -96,11 +96,11 @@ class Sweep:
         lines = [line for line in said(self._directory / "points") if line[0] != "sprung"]
         points = sorted({Point(*line).of_any_run() for line in lines})
         self.tally.violations += [f"{name}: {what}" for what in unnamed(self._url, (Point(*line) for line in lines))]
-        found = [*stories(self._url)]
+        found = [*histories(self._url)]
         streams = [
-            (story.workflow_id.partition(".")[2], key, story.values(key)[-1][0] // 2 if story.values(key) else 0)
-            for story in found
-            for key in story.keys()  # noqa: SIM118 (it is no dictionary)
+            (history.workflow_id.partition(".")[2], key, history.values(key)[-1][0] // 2 if history.values(key) else 0)
+            for history in found
+            for key in history.keys()  # noqa: SIM118 (it is no dictionary)
         ]
         return Undisturbed(points, outcome(found), streams)
 

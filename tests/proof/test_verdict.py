@@ -10,7 +10,7 @@ import pytest
 
 from dbosflow import Engine
 from tests.behaviour import ledger
-from tests.chaos.stories import stories
+from tests.chaos.history.workflow_history import histories
 from tests.proof import verdict
 from tests.proof.points import Point, stored
 from tests.proof.scenarios import SCENARIOS, Client
@@ -48,7 +48,7 @@ def found(url: str, right: verdict.Outcome, **heard: Any) -> list[str]:
 
 def right(url: str) -> verdict.Outcome:
     """What came of it."""
-    return verdict.outcome(stories(url))
+    return verdict.outcome(histories(url))
 
 
 def test_nothing_is_wrong_with_what_went_well(url: str) -> None:
@@ -198,9 +198,9 @@ def test_what_a_client_was_told_and_does_not_stand_is_seen(url: str) -> None:
 
 def seen_of(url: str) -> Iterator[dict[str, Any]]:
     """What readers of one stream see in each view, and some that saw something else."""
-    story = next(story for story in stories(url) if story.workflow_id == "r1.retries")
+    history = next(history for history in histories(url) if history.workflow_id == "r1.retries")
     for view in ("live", "committed", "raw"):
-        values = [[offset, value] for offset, value in story.values("tokens", committed=view != "raw")]
+        values = [[offset, value] for offset, value in history.values("tokens", committed=view != "raw")]
         yield {"id": "r1.retries", "key": "tokens", "view": view, "mode": "late", "end": [True, None], "seen": values}
 
 

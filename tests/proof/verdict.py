@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 from tests.behaviour.tables import disorder, rows
 from tests.chaos import oracles
+from tests.chaos.history.workflow_history import histories
 from tests.chaos.oracles_streams import check_reading
-from tests.chaos.stories import stories
 from tests.proof.observer import NAME as OBSERVER
 from tests.proof.points import Point, stored
 from tests.support import eventually
@@ -20,7 +20,7 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from tests.chaos.stories import Story
+    from tests.chaos.history.workflow_history import WorkflowHistory
 
 PATIENCE = 5.0
 """Seconds in which sessions of processes that have ended must be gone."""
@@ -66,31 +66,31 @@ def wrong_rows(url: str) -> list[str]:
     return [f"{name}: {row}" for name, query in _WRONG.items() for row in rows(url, query)] + disorder(url)
 
 
-def outcome(found: Iterable[Story]) -> Outcome:
+def outcome(found: Iterable[WorkflowHistory]) -> Outcome:
     """What came of the workflows."""
-    return {_named(story): _of_workflow(story) for story in found}
+    return {_named(history): _of_workflow(history) for history in found}
 
 
-def _named(story: Story) -> str:
-    return story.workflow_id.partition(".")[2]
+def _named(history: WorkflowHistory) -> str:
+    return history.workflow_id.partition(".")[2]
 
 
-def _of_workflow(story: Story) -> Outcome:
-    row = story.row
+def _of_workflow(history: WorkflowHistory) -> Outcome:
+    row = history.row
     return {
         "end": [row["name"], row["status"], row["output"], _message(row["error"])],
         "records": {
             step["key"]: [step["kind"], step["output"], _message(step["error"])]
-            for step in story.steps
+            for step in history.steps
             if step["kind"] in _SAME_IN_EVERY_RUN
         },
-        "streams": {key: _of_stream(story, key) for key in story.keys()},  # noqa: SIM118 (it is no dictionary)
+        "streams": {key: _of_stream(history, key) for key in history.keys()},  # noqa: SIM118 (it is no dictionary)
     }
 
 
-def _of_stream(story: Story, key: str) -> Outcome:
-    blocks = [block for block in story.blocks if block["key"] == key]
-    places = {offset for offset, _ in story.values(key, committed=True)}
+def _of_stream(history: WorkflowHistory, key: str) -> Outcome:
+    blocks = [block for block in history.blocks if block["key"] == key]
+    places = {offset for offset, _ in history.values(key, committed=True)}
     by_producer: dict[str, list[Any]] = defaultdict(list)
     for block in blocks:
         if block["kind"] == "values" and block["offset"] in places:
@@ -130,10 +130,10 @@ def violations(
 ) -> Iterator[str]:
     """All that is wrong after a run. ``told`` is what clients heard of ends: id, status, result or message."""
     yield from wrong_rows(url)
-    found = {story.workflow_id: story for story in stories(url)}
+    found = {history.workflow_id: history for history in histories(url)}
     yield from differences(outcome(found.values()), right)
-    for workflow_id, story in found.items():
-        yield from (f"{workflow_id}: {what}" for what in oracles.check_executions(story, ()))
+    for workflow_id, history in found.items():
+        yield from (f"{workflow_id}: {what}" for what in oracles.check_executions(history, ()))
     yield from unkept(found, acknowledged, told)
     for reading in readings:
         if "error" in reading:
@@ -143,18 +143,18 @@ def violations(
 
 
 def unkept(
-    found: Mapping[str, Story], acknowledged: Iterable[str], told: Iterable[tuple[str, str, Any]]
+    found: Mapping[str, WorkflowHistory], acknowledged: Iterable[str], told: Iterable[tuple[str, str, Any]]
 ) -> Iterator[str]:
     """What a client was told and does not stand."""
     for workflow_id in acknowledged:
         if workflow_id not in found:
             yield f"the start of {workflow_id} was acknowledged, and it is not there"
     for workflow_id, *heard in told:
-        story = found.get(workflow_id)
-        if story is None:
+        history = found.get(workflow_id)
+        if history is None:
             yield f"a client was told of the end of {workflow_id}, which is not there"
         else:
-            yield from oracles.check_told(story, (heard[0], heard[1]))
+            yield from oracles.check_told(history, (heard[0], heard[1]))
 
 
 def left_over(url: str, *, observers: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""What there is to know of each workflow afterwards: its rows, and its lines in the ledger."""
+"""The history of each workflow: its rows in the database, and its lines in the ledger."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import psycopg
 from psycopg.rows import dict_row
 
 from tests.chaos.checkers.model import Records
-from tests.chaos.chronicle import Chronicle
+from tests.chaos.history.ledger_reader import LedgerReader
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from tests.chaos.chronicle import Line
+    from tests.chaos.history.ledger_reader import Line
 
 _CHUNK = 500
 
@@ -24,12 +24,12 @@ _COLUMNS: LiteralString = """
     id, name, status, input, output, error, epoch, worker_id::text AS worker_id, parent_id, input_streams,
     extract(epoch FROM ended_at)::double precision AS ended_at"""
 _WORKFLOWS: LiteralString = f"SELECT {_COLUMNS} FROM dbosflow.workflow ORDER BY id"
-_FAMILIES: LiteralString = f"""
-    WITH RECURSIVE family AS (
+_TREES: LiteralString = f"""
+    WITH RECURSIVE tree AS (
         SELECT id FROM dbosflow.workflow WHERE id = ANY(%s)
         UNION ALL
-        SELECT w.id FROM dbosflow.workflow w JOIN family f ON w.parent_id = f.id)
-    SELECT {_COLUMNS} FROM dbosflow.workflow JOIN family USING (id) ORDER BY id"""
+        SELECT w.id FROM dbosflow.workflow w JOIN tree t ON w.parent_id = t.id)
+    SELECT {_COLUMNS} FROM dbosflow.workflow JOIN tree USING (id) ORDER BY id"""
 _STEPS: LiteralString = """
     SELECT workflow_id, key, kind, epoch, seq, attempt, output, error, child_id, loop_key, loop_offset, loop_next,
            extract(epoch FROM recorded_at)::double precision AS recorded_at,
@@ -44,8 +44,8 @@ _TRIMS: LiteralString = """
 
 
 @dataclass
-class Story:
-    """One workflow, when all is over."""
+class WorkflowHistory:
+    """All that was seen of one workflow, when it is over."""
 
     row: dict[str, Any]
     steps: list[dict[str, Any]] = field(default_factory=list)
@@ -61,7 +61,7 @@ class Story:
 
     @property
     def root_id(self) -> str:
-        """The id of the workflow that was started from outside: its own, or that of its first ancestor."""
+        """The id of the workflow that a client started: its own, or that of its first ancestor."""
         return root_of(self.workflow_id)
 
     def keys(self) -> list[str]:
@@ -98,7 +98,7 @@ class Story:
         return [kind for kind in kinds if kind not in {"values", "rollback"}]
 
     def records(self, acknowledged: dict[int, str] | None = None) -> Records:
-        """What its expectation depends on; ``acknowledged``: what outsiders wrote, by offset, trimmed or not."""
+        """What the model depends on; ``acknowledged``: what writers were acknowledged, by offset, trimmed or not."""
         outputs = [step["output"] for step in self.steps if step["kind"] == "step"]
         inputs = {key: dict(self.values(key)) | (acknowledged or {}) for key in self.row["input_streams"] or ()}
         return Records(
@@ -120,29 +120,31 @@ def _dense(values: dict[int, Any]) -> list[Any]:
     return [values[offset] for _, offset in offsets]
 
 
-def stories(url: str, chronicle: Chronicle | None = None, *, roots: Sequence[str] | None = None) -> Iterator[Story]:
-    """Every workflow of the database, or the families of some; a few hundred at a time are in memory."""
-    if chronicle is None:
-        chronicle = Chronicle()
-        chronicle.read_on()
+def histories(
+    url: str, reader: LedgerReader | None = None, *, roots: Sequence[str] | None = None
+) -> Iterator[WorkflowHistory]:
+    """Of every workflow in the database, or of the trees of some roots; a few hundred at a time are in memory."""
+    if reader is None:
+        reader = LedgerReader()
+        reader.read_on()
     with psycopg.connect(url, autocommit=True, application_name="looking", row_factory=dict_row) as connection:
         if roots is None:
             rows = connection.execute(_WORKFLOWS).fetchall()
         else:
-            rows = connection.execute(_FAMILIES, ([*roots],)).fetchall()
+            rows = connection.execute(_TREES, ([*roots],)).fetchall()
         children: dict[str, dict[str, Any]] = defaultdict(dict)
         for row in rows:
             if row["parent_id"] is not None:
                 gave = row["output"] if row["error"] is None else row["error"]["message"]
                 children[row["parent_id"]][row["id"]] = gave
         for first in range(0, len(rows), _CHUNK):
-            chunk = {row["id"]: Story(row) for row in rows[first : first + _CHUNK]}
+            chunk = {row["id"]: WorkflowHistory(row) for row in rows[first : first + _CHUNK]}
             with connection.transaction():
                 connection.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
                 for query, name in ((_STEPS, "steps"), (_BLOCKS, "blocks"), (_TRIMS, "trims")):
                     for found in connection.execute(query, ([*chunk],)):
                         getattr(chunk[found["workflow_id"]], name).append(found)
-            for story in chunk.values():
-                story.lines = chronicle.of(story.workflow_id)
-                story.children = children.get(story.workflow_id, {})
-                yield story
+            for history in chunk.values():
+                history.lines = reader.of(history.workflow_id)
+                history.children = children.get(history.workflow_id, {})
+                yield history

@@ -1,4 +1,4 @@
-"""The ledger of a run, read as it grows: what is kept of it is what nobody has judged yet.
+"""Reads the ledger of a run as it grows, and keeps what nobody has checked yet.
 
 The file is renamed now and then, and a new one begins. Whoever had opened it before may still write its line into the
 old one, at the latest when it was frozen meanwhile; so that is read on for a while, and then removed.
@@ -58,7 +58,7 @@ class _File:
         return self._read > ROTATED_BYTES
 
 
-class Chronicle:
+class LedgerReader:
     """The lines so far, by workflow. ``follow`` is told each of them, in the order they were written in a process."""
 
     def __init__(self, follow: Callable[[str, Line], None] | None = None) -> None:
@@ -101,6 +101,6 @@ class Chronicle:
         self._lines.pop(workflow_id, None)
 
     def late(self, roots: Container[str]) -> list[tuple[str, Line]]:
-        """What was written of families since they were judged and forgotten; it is forgotten, too, now."""
+        """What was written of these trees of workflows after they were forgotten; it is forgotten now, too."""
         late = [one for one in self._lines if one.partition("/")[0] in roots]
         return [(one, line) for one in late for line in self._lines.pop(one)]
