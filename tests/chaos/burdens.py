@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg import IsolationLevel
 
-from tests.chaos.oracles_workers import Span
+from tests.chaos.checkers.workers import Span
 
 if TYPE_CHECKING:
     from collections.abc import Callable

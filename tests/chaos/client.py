@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow import Engine
 from tests.chaos import faked_time
-from tests.chaos.inventory import check_inventory, inventory
+from tests.chaos.checkers.inventory import check_inventory, inventory
 from tests.chaos.telling import orders, say, tell_levels
 from tests.chaos.writing import MAY_BE_TRIED_AGAIN
 

@@ -1,4 +1,4 @@
-"""A database for the tests of the oracles."""
+"""A database for the tests of the checkers."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.behaviour import ledger
-from tests.chaos.planting import run_all
+from tests.chaos.corruption import run_all
 
 if TYPE_CHECKING:
     from pathlib import Path

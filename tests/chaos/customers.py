@@ -56,7 +56,7 @@ class Customers:
         return self.started - self.done
 
     def forget(self, workflow_id: str) -> None:
-        """What is judged needs no memory."""
+        """What is checked needs no memory."""
         for known in (self.acknowledged, self.seen, self.settled, self.outsiders.written, self.trimmer.trimmed):
             known.pop(workflow_id, None)
         self.asked.discard(workflow_id)

@@ -26,13 +26,14 @@ from typing import TYPE_CHECKING, Any
 from dbosflow import Engine
 from tests.behaviour import ledger
 from tests.behaviour.tables import disorder, rows
-from tests.chaos import oracles
 from tests.chaos.checkers.model import expected
+from tests.chaos.checkers.sessions import check_leases
+from tests.chaos.checkers.streams import check_streams
+from tests.chaos.checkers.workflows import check_end
 from tests.chaos.crew import Place
 from tests.chaos.customers import Customers
 from tests.chaos.generator import operations
 from tests.chaos.history.workflow_history import histories
-from tests.chaos.oracles_streams import check_streams
 from tests.chaos.outsiders import Outsiders
 from tests.chaos.pair import Pair
 from tests.chaos.processes import Equipment, Terms
@@ -144,11 +145,11 @@ def _judge(pair: Pair, customers: Customers, losses: Losses) -> None:
     found = {history.workflow_id: history for history in histories(url)}
     for workflow_id, history in found.items():
         wanted = expected(history.row["name"], history.row["input"], history.records())
-        wrong = [*oracles.check_end(history, wanted, may_be_cancelled=False), *check_streams(history, wanted)]
+        wrong = [*check_end(history, wanted, may_be_cancelled=False), *check_streams(history, wanted)]
         losses.violations += [f"{workflow_id} ({history.row['name']}): {what}" for what in wrong]
     losses.violations += disorder(url)
     losses.violations += [f"a row of an epoch that its workflow never had: {row}" for row in rows(url, _UNKNOWN_EPOCHS)]
-    losses.violations += oracles.check_lanes(url)
+    losses.violations += check_leases(url)
     losses.acknowledged = len(customers.acknowledged)
     losses.forgotten = len(customers.acknowledged.keys() - found.keys())
     losses.ended = len(found)

@@ -1,4 +1,4 @@
-"""Removes what has ended long ago and is judged, as it goes, so that tables stay level; slow readers meet it."""
+"""Removes what has ended long ago and is checked, as it goes, so that tables stay level; slow readers meet it."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _UNJUDGED: LiteralString = """
 
 
 class Pruner:
-    """Prunes by age, as users do; the age is one at which everything is judged."""
+    """Prunes by age, as users do; the age is one at which everything is checked."""
 
-    def __init__(self, engine: Engine, url: str, judged: Callable[[], Collection[str]]) -> None:
+    def __init__(self, engine: Engine, url: str, checked: Callable[[], Collection[str]]) -> None:
         self.count = 0
         """Workflows that were removed, as far as that was acknowledged."""
         self._engine = engine
         self._url = url
-        self._judged = judged
+        self._checked = checked
 
     async def watch(self) -> None:
         """Prunes now and then, until it is cancelled."""
@@ -49,7 +49,7 @@ class Pruner:
                 continue  # it is down: part of the plan
 
     def _oldest_unjudged(self) -> float:
-        """How long ago the first workflow ended that nobody has judged."""
+        """How long ago the first workflow ended that nobody has checked."""
         with psycopg.connect(self._url, autocommit=True, application_name="looking", connect_timeout=2) as connection:
-            row = connection.execute(_UNJUDGED, ([*self._judged()],)).fetchone()
+            row = connection.execute(_UNJUDGED, ([*self._checked()],)).fetchone()
         return (row[0] or 0.0) if row else 0.0

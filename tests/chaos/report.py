@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.chaos.oracles_workers import Pace
+    from tests.chaos.checkers.workers import Pace
 
 _SHOWN = 40
 _KEPT = 2000
@@ -59,7 +59,7 @@ class Report:
     """Readers that were told that what they came to is gone."""
     trims: int = 0
     pruned: int = 0
-    crowd: int = 0
+    queue_peak: int = 0
     """The most workflows of the limited queue that were ever inside one process."""
     faults: Counter[str] = field(default_factory=Counter)
     running_again: dict[str, Spread] = field(default_factory=lambda: defaultdict(Spread))
@@ -79,7 +79,7 @@ class Report:
             f"{self.seconds:.0f} s; {self.acknowledged} workflows started and acknowledged",
             f"at the end: {_counts(self.workflows)}; {self.records} records, {self.frames} stream values",
             f"written to inputs: {self.written}; handled by loops: {self.items}",
-            f"the most workflows of the limited queue in a process at once: {self.crowd}",
+            f"the most workflows of the limited queue in a process at once: {self.queue_peak}",
             f"removed meanwhile: {self.pruned} workflows, and the beginnings of streams {self.trims} times",
             f"faults: {sum(self.faults.values())}: {_counts(self.faults)}",
             f"streams read: {_counts(self.readings)}; told that the beginning is gone: {self.truncated}",

@@ -1,4 +1,4 @@
-"""One chaos run: brings everybody on, lets the faults strike, drains, and has every oracle look."""
+"""One chaos run: starts every process, lets the faults strike, drains, and has every checker look."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ import psycopg
 
 from dbosflow import Engine
 from tests.behaviour import ledger
-from tests.chaos import oracles_workers, plan
+from tests.chaos import plan
 from tests.chaos.burdens import Burdens
-from tests.chaos.closing import CLIENT, Closing
+from tests.chaos.checkers.checker import Checker
+from tests.chaos.checkers.final_states import FinalStateMonitor
+from tests.chaos.checkers.workers import Span, check_pace, pace
 from tests.chaos.company import Company
 from tests.chaos.customers import Customers
 from tests.chaos.generator import operations
-from tests.chaos.judge import Judge
-from tests.chaos.oracles_workers import Span
 from tests.chaos.processes import Terms
 from tests.chaos.pruning import Pruner
 from tests.chaos.report import Report
+from tests.chaos.shutdown import CLIENT, Shutdown
 from tests.chaos.strikes import Strikes
 from tests.chaos.topology import Topology
 from tests.chaos.trimming import Trimmer
-from tests.chaos.witness import Witness
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from tests.chaos.topology import Way
 
 _OPENING_LIMIT = 60.0
-_JUDGED_EVERY = 2.0
+_CHECKED_EVERY = 2.0
 
 
 class ChaosRun:
@@ -53,8 +53,8 @@ class ChaosRun:
     customers: Customers
     burdens: Burdens
     strikes: Strikes
-    witness: Witness
-    judge: Judge
+    final_states: FinalStateMonitor
+    checker: Checker
     pruner: Pruner
 
     def __init__(
@@ -115,8 +115,8 @@ class ChaosRun:
             await asyncio.to_thread(eventually, self.company.is_ready, timeout=_OPENING_LIMIT)
             self._prepare(ways)
             await self._strike_and_drain()
-            await Closing(self.topology, self.company, self.client, self.report).stop(self.strikes)
-            await asyncio.to_thread(self._judge_last)
+            await Shutdown(self.topology, self.company, self.client, self.report).stop(self.strikes)
+            await asyncio.to_thread(self._check_last)
         self.report.seconds = time.monotonic() - began
         return self.report
 
@@ -135,28 +135,28 @@ class ChaosRun:
             burdens=self.burdens,
             seed=self._seed,
         )
-        self.witness = Witness(looking)
-        self.judge = Judge(
+        self.final_states = FinalStateMonitor(looking)
+        self.checker = Checker(
             looking,
             self.report,
             evidence=self.directory,
             customers=self.customers,
             readers=company.readers,
             strikes=self.strikes,
-            witness=self.witness,
+            final_states=self.final_states,
             places=company.places,
         )
-        self.pruner = Pruner(self.client, looking, lambda: [*self.judge.judged])
+        self.pruner = Pruner(self.client, looking, lambda: [*self.checker.checked])
 
     # -- its course --------------------------------------------------------------------------------------------------
 
     def background(self) -> list[Coroutine[Any, Any, None]]:
         """What goes on all the time."""
         return [
-            self.witness.watch(),
+            self.final_states.watch(),
             self._look_after_workers(),
             self._summarize(),
-            self._judge_on(),
+            self._check_on(),
             self.pruner.watch(),
         ]
 
@@ -197,7 +197,7 @@ class ChaosRun:
         self.report.drain = time.monotonic() - began
 
     def _missing(self) -> list[str]:
-        return [one for one in self.company.readers.missing() if one not in self.judge.slowly_read]
+        return [one for one in self.company.readers.missing() if one not in self.checker.slowly_read]
 
     async def _look_after_workers(self) -> None:
         while True:
@@ -207,11 +207,11 @@ class ChaosRun:
                         await asyncio.to_thread(place.look_after)
             await asyncio.sleep(0.2)
 
-    async def _judge_on(self) -> None:
+    async def _check_on(self) -> None:
         while True:
-            await asyncio.sleep(_JUDGED_EVERY)
+            await asyncio.sleep(_CHECKED_EVERY)
             try:
-                await asyncio.to_thread(self.judge.sit)
+                await asyncio.to_thread(self.checker.check)
             except psycopg.OperationalError:  # the database is down: part of the plan
                 continue
 
@@ -230,11 +230,11 @@ class ChaosRun:
         faults = ", ".join(f"{count} {kind}" for kind, count in sorted(strikes.counts.items()))
         return (
             f"{time.monotonic() - self._began:6.0f} s: {customers.done} done, {customers.in_flight} in flight,"
-            f" {strikes.lost} lost their owner, {self.report.workflows.total()} judged, {self.pruner.count} removed,"
+            f" {strikes.lost} lost their owner, {self.report.workflows.total()} checked, {self.pruner.count} removed,"
             f" {len(self.report.violations)} violations; faults: {faults or 'none'}"
         )
 
-    def _judge_last(self) -> None:
+    def _check_last(self) -> None:
         report, customers = self.report, self.customers
         report.acknowledged = customers.started
         report.faults = self.strikes.counts
@@ -245,11 +245,11 @@ class ChaosRun:
         report.pruned = self.pruner.count
         report.worker_drains = self.strikes.drains
         report.failed_opens = sum(place.failed_opens for place in self.company.places)
-        report.samples = self.witness.samples
-        self.judge.sit_last()
+        report.samples = self.final_states.samples
+        self.checker.check_last()
         report.violations += customers.complaints
-        report.pace = oracles_workers.pace(self.judge.recorded, self.burdens.snapshots, self._at_work)
-        report.violations += oracles_workers.check_pace(report.pace)
+        report.pace = pace(self.checker.recorded, self.burdens.snapshots, self._at_work)
+        report.violations += check_pace(report.pace)
         report.figures = [*self.burdens.figures(), *self.topology.figures()]
 
 

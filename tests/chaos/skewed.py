@@ -1,6 +1,6 @@
 """The wall clocks of workers and readers are wrong by hours, each in its own way, and jump while they work.
 
-The database's clock is right, and so is that of the run itself, by which all is judged.
+The database's clock is right, and so is that of the run itself, by which all is checked.
 """
 
 from __future__ import annotations

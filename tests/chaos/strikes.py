@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from tests.chaos.oracles_workers import Span, Trouble
+from tests.chaos.checkers.workers import Disruption, Span
 from tests.chaos.plan import OF_WORKERS, PROXY_KINDS
 from tests.chaos.report import Spread
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.chaos.burdens import Burdens
+    from tests.chaos.checkers.final_states import FinalStateMonitor
     from tests.chaos.crew import Place
     from tests.chaos.outsiders import Outsiders
     from tests.chaos.plan import Fault
     from tests.chaos.topology import Topology, Way
-    from tests.chaos.witness import Witness
 
 _OWNED = """
     SELECT w.id, w.epoch FROM dbosflow.workflow w JOIN dbosflow.worker k ON k.id = w.worker_id
@@ -74,7 +74,7 @@ class Strikes:
     ) -> None:
         self.counts: Counter[str] = Counter()
         self.hits: list[Hit] = []
-        """The last ones: whoever judges them forgets the oldest."""
+        """The last ones: the checker forgets the oldest."""
         self.lost = 0
         """How often a workflow lost its owner."""
         self.drains = Spread()
@@ -164,17 +164,17 @@ class Strikes:
             return connection.execute(query, parameters).fetchall()
 
 
-def troubles(strikes: Strikes, witness: Witness, places: Sequence[Place]) -> list[Trouble]:
+def disruptions(strikes: Strikes, final_states: FinalStateMonitor, places: Sequence[Place]) -> list[Disruption]:
     """All that may have kept a worker from renewing its lease."""
-    found = [Trouble(None, span) for span in [*witness.slow]]
+    found = [Disruption(None, span) for span in [*final_states.slow]]
     for place in places:
-        found += [Trouble(one.pid, Span(one.since, one.until)) for one in (*place.frozen, *place.stalled)]
+        found += [Disruption(one.pid, Span(one.since, one.until)) for one in (*place.frozen, *place.stalled)]
     for struck in [*strikes.struck]:
         kind, span = struck.fault.kind, Span(struck.since, struck.until + _SETTLING)
         if kind in _HARMLESS:
             continue
         if kind not in PROXY_KINDS:
-            found.append(Trouble(None, span))
+            found.append(Disruption(None, span))
         elif struck.fault.target < len(places):
-            found += [Trouble(pid, span) for pid in [*places[struck.fault.target].pids]]
+            found += [Disruption(pid, span) for pid in [*places[struck.fault.target].pids]]
     return found

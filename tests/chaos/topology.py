@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from tests.chaos import oracles, plan
-from tests.chaos.oracles_workers import check_listeners
+from tests.chaos import plan
+from tests.chaos.checkers.sessions import check_listeners, check_sessions
 from tests.chaos.postgres import Postgres
 from tests.chaos.processes import Equipment
 from tests.chaos.proxy import Proxy
@@ -100,7 +100,7 @@ class Topology:
     def wrong_sessions(self, live: Mapping[str, int]) -> list[str]:
         """What is wrong with the server's sessions, where each of the ``live`` programs may have so many."""
         url = self.server.url("looking")
-        return oracles.check_sessions(url, live) + check_listeners(url)
+        return check_sessions(url, live) + check_listeners(url)
 
     def figures(self) -> list[str]:
         """What there is to tell about its own faults."""

@@ -25,8 +25,8 @@ import tests.chaos.workloads.registry  # noqa: F401 (what it runs)
 from dbosflow import Engine
 from tests.behaviour import ledger
 from tests.chaos import faked_time
-from tests.chaos.crowd import HIRED
-from tests.chaos.inventory import inventory, own_pool
+from tests.chaos.checkers.inventory import inventory, own_pool
+from tests.chaos.checkers.queue_limit import STARTED
 from tests.chaos.telling import orders, say, tell_levels
 
 THREADS_LIMIT = 5.0
@@ -43,7 +43,7 @@ async def main(options: dict[str, Any]) -> list[str]:
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, told.set)
-    ledger.note([HIRED, "", None, None])
+    ledger.note([STARTED, "", None, None])
     threading.Thread(target=watch_for_stalls, name="chaos-stalls", daemon=True).start()
     async with Engine(options["url"], **options["settings"]) as engine:
         working = {

@@ -1,7 +1,7 @@
 """A reader process that stays connected while the workers die: what it saw is compared with what the tables hold.
 
 It is told, in lines of JSON, to follow streams from now on, to read them anew, and to say what it saw. A reading has
-the form that the oracles of a chaos run take.
+the form that the checkers of a chaos run take.
 """
 
 from __future__ import annotations

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import psycopg
 
 from tests.behaviour import ledger
+from tests.chaos.checkers.final_states import FinalStateMonitor
 from tests.chaos.history.workflow_history import histories
-from tests.chaos.witness import Witness
 from tests.proof.injection import Trap
 from tests.proof.lives import said, scenario_life
 from tests.proof.observer import Observer
@@ -109,8 +109,8 @@ class Sweep:
         began = time.monotonic()
         streams = [(f"{run}.{workflow_id}", key, middle) for workflow_id, key, middle in right.streams]
         observer.follow(streams)
-        witness = Witness(self._url)
-        found = self._lives(name, run, traps, witness)
+        final_states = FinalStateMonitor(self._url)
+        found = self._lives(name, run, traps, final_states)
         found += violations(
             self._url,
             right.outcome,
@@ -118,7 +118,7 @@ class Sweep:
             told=said(self._directory / "told"),
             readings=observer.readings(streams),
         )
-        found += witness.compare()
+        found += final_states.compare()
         found += left_over(self._url, observers=1)
         title = f"{name}: {', then '.join(map(str, traps))}"
         self.tally.tried[traps[0].how] += 1
@@ -130,12 +130,12 @@ class Sweep:
             self.tally.violations += [f"{title}: {what}" for what in found]
             print(f"{title}\n" + "\n".join(found) + f"\n{self._log()}", file=sys.stderr, flush=True)
 
-    def _lives(self, name: str, run: str, traps: list[Trap], witness: Witness) -> list[str]:
+    def _lives(self, name: str, run: str, traps: list[Trap], final_states: FinalStateMonitor) -> list[str]:
         """One process after the other, each with its trap, until one comes to the end; what is wrong with them."""
         for number in range(len(traps) + 1):
             trap = traps[number].within(run) if number < len(traps) else None
             status = scenario_life(self._url, self._directory, name, run, trap).end()
-            witness.sample()
+            final_states.sample()
             if status == 0:
                 return []
             if status != -signal.SIGKILL:

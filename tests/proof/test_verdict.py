@@ -1,4 +1,4 @@
-"""The oracles of a sweep see what they are there for: each planted violation is reported, and nothing else ever is."""
+"""The checkers of a sweep report each violation that is planted in the tables, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """What must hold after a run that was disturbed at one point: the same came of it as of an undisturbed one.
 
-The oracles of the behaviour and the chaos tests look at order, epochs, executions and readers; here is what only a
+The checkers of the behaviour and the chaos tests look at order, epochs, executions and readers; here is what only a
 comparison with an undisturbed run can tell, and what a client was told on the way.
 """
 
@@ -10,9 +10,10 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any, LiteralString
 
 from tests.behaviour.tables import disorder, rows
-from tests.chaos import oracles
+from tests.chaos.checkers.sessions import SESSIONS_A_WORKER, check_leases, check_sessions
+from tests.chaos.checkers.streams import check_reading
+from tests.chaos.checkers.workflows import check_executions, check_outcome
 from tests.chaos.history.workflow_history import histories
-from tests.chaos.oracles_streams import check_reading
 from tests.proof.observer import NAME as OBSERVER
 from tests.proof.points import Point, stored
 from tests.support import eventually
@@ -133,7 +134,7 @@ def violations(
     found = {history.workflow_id: history for history in histories(url)}
     yield from differences(outcome(found.values()), right)
     for workflow_id, history in found.items():
-        yield from (f"{workflow_id}: {what}" for what in oracles.check_executions(history, ()))
+        yield from (f"{workflow_id}: {what}" for what in check_executions(history, ()))
     yield from unkept(found, acknowledged, told)
     for reading in readings:
         if "error" in reading:
@@ -154,15 +155,15 @@ def unkept(
         if history is None:
             yield f"a client was told of the end of {workflow_id}, which is not there"
         else:
-            yield from oracles.check_told(history, (heard[0], heard[1]))
+            yield from check_outcome(history, (heard[0], heard[1]))
 
 
 def left_over(url: str, *, observers: int) -> list[str]:
     """Sessions, leases and owned workflows that stay when all processes have ended; some take a moment to go."""
-    may = {OBSERVER: oracles.SESSIONS_A_WORKER * observers}
+    may = {OBSERVER: SESSIONS_A_WORKER * observers}
 
     def found() -> list[str]:
-        return [*oracles.check_sessions(url, may), *oracles.check_lanes(url)]
+        return [*check_sessions(url, may), *check_leases(url)]
 
     try:
         eventually(lambda: not found(), timeout=PATIENCE)

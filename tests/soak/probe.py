@@ -62,7 +62,7 @@ class Probe:
                 if not item.closed:
                     self._seconds["stream latency"].append(time.time() - item.value[2] / 1e6)
         except DbosflowError:
-            return  # its judge says what is wrong
+            return  # the checker says what is wrong
 
     def _tell(self, at: float) -> None:
         for what, seconds in self._seconds.items():

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
-from tests.chaos.closing import CLIENT
 from tests.chaos.run import ChaosRun, finish
+from tests.chaos.shutdown import CLIENT
 from tests.soak import chart, judging
 from tests.soak.probe import PERCENTILES, Probe
 from tests.soak.sampling import Member, Sampler, own_levels
@@ -68,7 +68,7 @@ class Soak(ChaosRun):
 
         return (
             f"{time.monotonic() - self._began:6.0f} s: {customers.done} done, {customers.in_flight} in flight,"
-            f" {self.strikes.counts.total()} faults, {self.report.workflows.total()} judged,"
+            f" {self.strikes.counts.total()} faults, {self.report.workflows.total()} checked,"
             f" {self.pruner.count} removed, {len(self.report.violations)} violations; {steady}:"
             f" {last('memory', steady) / 1e6:.0f} MB, {last('threads', steady):.0f} threads,"
             f" {last('descriptors', steady):.0f} descriptors, {last('tasks', steady):.0f} tasks,"
@@ -106,7 +106,7 @@ class Soak(ChaosRun):
     async def _age_workers(self, url: str) -> None:
         def age() -> None:
             with psycopg.connect(url, autocommit=True, application_name="looking", connect_timeout=2) as connection:
-                connection.execute(_AGE, ([*self.judge.deaths.judged],))
+                connection.execute(_AGE, ([*self.checker.deaths.checked],))
 
         while True:
             await asyncio.sleep(_AGED_EVERY)

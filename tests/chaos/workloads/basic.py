@@ -24,7 +24,7 @@ from dbosflow import (
     write_stream_async,
 )
 from tests.behaviour.ledger import note
-from tests.chaos.oracles_workers import WOKE
+from tests.chaos.checkers.workers import WOKE
 
 QUEUE = "chaos"
 CHILDREN = "children"

@@ -6,8 +6,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from tests.chaos import oracles
-from tests.chaos.inventory import check_inventory, inventory
+from tests.chaos.checkers.inventory import check_inventory, inventory
+from tests.chaos.checkers.sessions import SESSIONS_A_WORKER, check_leases
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +25,7 @@ _LIMIT = 15.0
 """Seconds after which a session that was cut off is noticed by the server, and everything is let go of."""
 
 
-class Closing:
+class Shutdown:
     """Stops everybody, and says in the report what was wrong with it."""
 
     def __init__(self, topology: Topology, company: Company, client: Engine, report: Report) -> None:
@@ -37,7 +37,7 @@ class Closing:
     async def stop(self, strikes: Strikes) -> None:
         """Checks what the living hold, stops them, and checks that nothing is left."""
         company, report = self._company, self._report
-        live = {place.name: oracles.SESSIONS_A_WORKER for place in company.places}
+        live = {place.name: SESSIONS_A_WORKER for place in company.places}
         clients = [CLIENT, *(name for staff in company.staff for name in staff.names)]
         await self._sessions_settle(live | dict.fromkeys(clients, _SESSIONS_A_CLIENT))
         if report.drain is not None:
@@ -50,7 +50,7 @@ class Closing:
         report.violations += [f"{place.name}: processes are left" for place in company.places if place.leftover()]
         await self._sessions_settle({CLIENT: _SESSIONS_A_CLIENT})
         if report.drain is not None:
-            report.violations += await asyncio.to_thread(oracles.check_lanes, self._topology.server.url("looking"))
+            report.violations += await asyncio.to_thread(check_leases, self._topology.server.url("looking"))
 
     async def _look_at_leftovers(self) -> None:
         """Nobody holds on to anything once all work is done; what was let go of last takes a moment."""

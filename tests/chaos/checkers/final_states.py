@@ -1,4 +1,4 @@
-"""Looks at the database throughout a run: an end, once there, never changes; nobody idles in a transaction."""
+"""Checks final states throughout a run: an end, once there, never changes; and no session idles in a transaction."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
+from tests.chaos.checkers.workers import Span
 from tests.chaos.history.workflow_history import root_of
-from tests.chaos.oracles_workers import Span
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -31,14 +31,14 @@ _IDLE: LiteralString = """
     WHERE state LIKE 'idle in transaction%' AND now() - state_change > interval '10 seconds'"""
 
 
-class Witness:
+class FinalStateMonitor:
     """Takes samples on a connection of its own, whatever happens to that."""
 
     def __init__(self, url: str) -> None:
         self.samples = 0
         self.slow: deque[Span] = deque(maxlen=_KEPT)
         """When a look took so long that leases may have waited for the server, too; the last times."""
-        self.complaints: list[str] = []
+        self.violations: list[str] = []
         self._url = url
         self._ends: dict[str, tuple[Any, ...]] = {}
         self._since = "-infinity"
@@ -67,8 +67,8 @@ class Witness:
                     del self._ends[workflow_id]
                 else:
                     self._compare(workflow_id, end, now)
-            complaints, self.complaints = self.complaints, []
-        return complaints
+            violations, self.violations = self.violations, []
+        return violations
 
     def sample(self) -> None:
         """Takes one. None is taken while ends are compared: it would remember what is removed just then."""
@@ -79,7 +79,7 @@ class Witness:
                 self.slow.append(Span(since, time.time()))
             self._since = now
             self.samples += 1
-            self.complaints += [
+            self.violations += [
                 f"session {pid} of {name} has been idle in a transaction for {age}" for name, pid, age in idle
             ]
             for workflow_id, *end in ends:
@@ -94,4 +94,4 @@ class Witness:
     def _compare(self, workflow_id: str, before: tuple[Any, ...], now: tuple[Any, ...] | None) -> None:
         if before != now:
             self._ends.pop(workflow_id, None)  # it is said once
-            self.complaints.append(f"{workflow_id} had ended as {before}, and later stands as {now}")
+            self.violations.append(f"{workflow_id} had ended as {before}, and later stands as {now}")

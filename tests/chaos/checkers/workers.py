@@ -1,4 +1,4 @@
-"""What must hold of workers, their timers and their pace, whatever struck them. Each oracle says what is wrong.
+"""Checks workers: none is taken for dead that lives, no sleep ends early, and work goes on at a pace.
 
 Times are compared by the database's clock and by the clock of the machine that the run is on, never by the wall clock
 of a worker, which may be wrong by hours.
@@ -32,10 +32,6 @@ _DEATHS: LiteralString = """
            extract(epoch FROM renewed_at)::double precision AS renewed_at,
            extract(epoch FROM ended_at)::double precision AS ended_at
     FROM dbosflow.worker WHERE state = 'dead' ORDER BY ended_at"""
-_LISTENERS: LiteralString = """
-    SELECT application_name, count(*) FROM pg_stat_activity
-    WHERE datname = current_database() AND query ILIKE 'LISTEN%' AND application_name LIKE 'chaos-%'
-    GROUP BY 1 HAVING count(*) > 1"""
 
 
 class Span(NamedTuple):
@@ -50,36 +46,38 @@ class Span(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Trouble:
+class Disruption:
     """What may have kept leases from being renewed: that of one process, or everybody's (``None``)."""
 
     pid: int | None
     span: Span
 
 
-class Deaths:
-    """Looks at each death once: whoever was taken for dead was dead, or could not renew."""
+class DeathChecker:
+    """Checks each death once: whoever was taken for dead was dead, or could not renew."""
 
     def __init__(self, url: str) -> None:
-        self.judged: set[str] = set()
+        self.checked: set[str] = set()
         """The leases that nobody will ask for any more."""
         self._url = url
 
-    def look(self, troubles: Sequence[Trouble], ended: Mapping[int, float], *, until: float = inf) -> Iterator[str]:
-        """Judges the deaths up to that time. ``ended``: since when a process may be gone."""
+    def check(
+        self, disruptions: Sequence[Disruption], ended: Mapping[int, float], *, until: float = inf
+    ) -> Iterator[str]:
+        """Checks the deaths up to that time. ``ended``: since when a process may be gone."""
         dead = _rows(self._url, _DEATHS)
-        self.judged &= {one.id for one in dead}
+        self.checked &= {one.id for one in dead}
         for one in dead:
-            if one.id not in self.judged and one.ended_at <= until:
-                self.judged.add(one.id)
-                yield from _check_death(one, troubles, ended.get(one.pid, inf) <= one.ended_at)
+            if one.id not in self.checked and one.ended_at <= until:
+                self.checked.add(one.id)
+                yield from _check_death(one, disruptions, ended.get(one.pid, inf) <= one.ended_at)
 
 
-def _check_death(dead: Any, troubles: Sequence[Trouble], gone: bool) -> Iterator[str]:  # noqa: FBT001 (one caller)
+def _check_death(dead: Any, disruptions: Sequence[Disruption], gone: bool) -> Iterator[str]:  # noqa: FBT001 (one caller)
     if dead.because == "vanished" and not gone:
         yield f"worker process {dead.pid} was taken for vanished, and lived"
     silent = Span(dead.renewed_at, dead.ended_at)
-    excused = any(one.pid in {None, dead.pid} and one.span.meets(silent) for one in troubles)
+    excused = any(one.pid in {None, dead.pid} and one.span.meets(silent) for one in disruptions)
     if dead.because == "expired" and not (gone or excused):
         yield (
             f"worker process {dead.pid} was taken for dead {dead.ended_at - dead.renewed_at:.1f} s after its last"
@@ -98,11 +96,6 @@ def check_wakes(history: WorkflowHistory) -> Iterator[str]:
             yield f"it woke from {line.key}, which is not on record"
         elif line.at < due - _CLOCK_ERROR:
             yield f"it woke from {line.key} {due - line.at:.3f} s early"
-
-
-def check_listeners(url: str) -> list[str]:
-    """No program listens over more than one session."""
-    return [f"{name} listens over {count} sessions" for name, count in _rows(url, _LISTENERS)]
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""The oracles of inputs, of loops, and of typed streams see what they are there for."""
+"""The checkers of inputs, loops and typed streams report each corruption of the database, and nothing else."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import LiteralString
 
 import pytest
 
+from tests.chaos.corruption import WRITTEN, corrupt, run_history, violations
 from tests.chaos.history.run_history import RunHistory, WriteHistory
-from tests.chaos.planting import WRITTEN, found, plant, run_history
 
 
 @pytest.mark.parametrize(
@@ -124,20 +124,20 @@ from tests.chaos.planting import WRITTEN, found, plant, run_history
         ),
     ],
 )
-def test_a_planted_fault_is_seen(url: str, statement: LiteralString, expected: str) -> None:
-    assert found(url) == []
-    plant(url, statement)
-    assert any(expected in what for what in found(url)), found(url)
+def test_a_corrupted_input_or_loop_is_reported(url: str, statement: LiteralString, expected: str) -> None:
+    assert violations(url) == []
+    corrupt(url, statement)
+    assert any(expected in what for what in violations(url)), violations(url)
 
 
-def test_a_value_that_was_refused_and_is_there_is_seen(url: str) -> None:
+def test_a_value_that_was_refused_and_is_there_is_reported(url: str) -> None:
     offsets = {value: offset for offset, value in enumerate(WRITTEN["listening"][1])}
     del offsets["b 1"]
     known = RunHistory(written={**run_history().written, "listening": WriteHistory(offsets, refused={"b 1"})})
-    assert found(url, known) == ["input 'chat': 'b 1' was refused, and is there"]
+    assert violations(url, known) == ["input 'chat': 'b 1' was refused, and is there"]
 
 
-def test_a_write_that_was_acknowledged_at_two_places_is_seen(url: str) -> None:
+def test_a_write_that_was_acknowledged_at_two_places_is_reported(url: str) -> None:
     written = WriteHistory()
     written.add([["a 0", 3], ["a 1", None]])
     written.add([["a 0", 3]])
@@ -145,4 +145,4 @@ def test_a_write_that_was_acknowledged_at_two_places_is_seen(url: str) -> None:
     written.add([["a 0", 4]])
     assert written.violations == ["'a 0' was acknowledged at 3, then at 4"]
     known = RunHistory(written={**run_history().written, "listening": written})
-    assert any("then at 4" in what for what in found(url, known))
+    assert any("then at 4" in what for what in violations(url, known))

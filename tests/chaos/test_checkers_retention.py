@@ -1,4 +1,4 @@
-"""The oracles of what is trimmed, removed and judged meanwhile, and of a queue's limit, see what they are there for."""
+"""The checkers of trimmed streams, removed workflows, a queue's limit and the ledger report just what is wrong."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import pytest
 from dbosflow import Engine
 from tests.behaviour import ledger
 from tests.behaviour.tables import disorder
-from tests.chaos import oracles
+from tests.chaos.checkers.final_states import FinalStateMonitor
+from tests.chaos.checkers.queue_limit import QueueLimitChecker
+from tests.chaos.checkers.streams import PRUNED, check_reading
+from tests.chaos.checkers.workflows import expected_of
+from tests.chaos.corruption import corrupt, history_of, run_history, violations
 from tests.chaos.crew import Frozen
-from tests.chaos.crowd import Crowd
 from tests.chaos.history.ledger_reader import LedgerReader, Line
 from tests.chaos.history.run_history import RunHistory, TrimHistory
-from tests.chaos.oracles_streams import PRUNED, check_reading
-from tests.chaos.planting import found, history_of, plant, run_history
-from tests.chaos.witness import Witness
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -32,53 +32,55 @@ def trims(first: int, asked: int) -> RunHistory:
     return RunHistory(written=run_history().written, trimmed={"looping": TrimHistory("work", first, asked)})
 
 
-def test_nothing_is_wrong_with_what_was_trimmed(url: str) -> None:
+def test_a_trim_as_asked_for_is_not_reported(url: str) -> None:
     with Engine(url, executes=False) as engine:
         eventually(lambda: engine.streams.trim("looping", "work", before=3) == 3)
         for key in ("values", "rare"):
             engine.streams.trim("sequence", key, before=5)
             engine.streams.trim("retrying", "tokens", before=2)
-    assert found(url, trims(3, 3)) == []
+    assert violations(url, trims(3, 3)) == []
     assert disorder(url) == []
 
 
 @pytest.mark.parametrize(("first", "asked"), [(4, 4), (1, 2)], ids=["less than was said", "more than was asked for"])
-def test_another_beginning_is_seen(url: str, first: int, asked: int) -> None:
+def test_a_trimmed_stream_with_another_beginning_is_reported(url: str, first: int, asked: int) -> None:
     with Engine(url, executes=False) as engine:
         eventually(lambda: engine.streams.trim("looping", "work", before=3) == 3)
-    assert any("begins at 3" in what for what in found(url, trims(first, asked)))
+    assert any("begins at 3" in what for what in violations(url, trims(first, asked)))
 
 
-def test_a_beginning_that_nobody_trimmed_away_is_seen(url: str) -> None:
+def test_a_stream_whose_beginning_is_gone_untrimmed_is_reported(url: str) -> None:
     """By those who look at all rows, too; and so is one that lacks more than was trimmed."""
     with Engine(url, executes=False) as engine:
         eventually(lambda: engine.streams.trim("looping", "work", before=1) == 1)
-    plant(
+    corrupt(
         url, """DELETE FROM dbosflow.stream_block WHERE workflow_id = 'listening' AND key = 'chat' AND "offset" = 0"""
     )
-    assert any("'chat' goes on at 1 after 0" in what for what in found(url))
+    assert any("'chat' goes on at 1 after 0" in what for what in violations(url))
     assert any("a gap or an overlap" in what and "listening" in what for what in disorder(url))
     assert not any("'looping'" in what for what in disorder(url))
-    plant(url, "UPDATE dbosflow.stream_trim SET count = 2 WHERE workflow_id = 'looping'")
+    corrupt(url, "UPDATE dbosflow.stream_trim SET count = 2 WHERE workflow_id = 'looping'")
     assert any("a gap or an overlap" in what and "looping" in what for what in disorder(url))
 
 
-def test_a_stream_that_lacks_more_than_was_trimmed_is_seen(url: str) -> None:
+def test_a_stream_that_lacks_more_than_was_trimmed_is_reported(url: str) -> None:
     """A body's, and a step's."""
     with Engine(url, executes=False) as engine:
         assert engine.streams.trim("sequence", "values", before=2) == 2
         assert engine.streams.trim("resuming", "kept", before=1) == 1
-    plant(
+    corrupt(
         url, """DELETE FROM dbosflow.stream_block WHERE key = 'values' AND workflow_id = 'sequence' AND "offset" = 2"""
     )
-    plant(url, """DELETE FROM dbosflow.stream_block WHERE key = 'kept' AND workflow_id = 'resuming' AND "offset" = 1""")
-    wrong = found(url)
+    corrupt(
+        url, """DELETE FROM dbosflow.stream_block WHERE key = 'kept' AND workflow_id = 'resuming' AND "offset" = 1"""
+    )
+    wrong = violations(url)
     assert "stream 'values' lacks 3 values at its beginning, and 2 were trimmed" in wrong
     assert any(what.startswith("stream 'kept', 'step 2'") for what in wrong)
 
 
 @pytest.mark.parametrize("fault", ["none", "skip", "early", "late"])
-def test_a_reader_that_was_not_told_what_is_gone_is_seen(url: str, fault: str) -> None:
+def test_a_reader_that_was_not_told_what_is_gone_is_reported(url: str, fault: str) -> None:
     """It may not go on behind the gap as if nothing was; nor be told of a gap that is not there."""
     known = run_history()
     with Engine(url, executes=False) as engine:
@@ -97,7 +99,7 @@ def test_a_reader_that_was_not_told_what_is_gone_is_seen(url: str, fault: str) -
         case "late":
             truncated = [[0, gone + 1]]
     reading = {"key": "values", "mode": "late", "view": "live", "sittings": sittings, "truncated": truncated}
-    wrong = [*check_reading(reading | {"end": [True, None]}, history, oracles.expected_of(history, known))]
+    wrong = [*check_reading(reading | {"end": [True, None]}, history, expected_of(history, known))]
     assert bool(wrong) == (fault != "none"), wrong
 
 
@@ -112,52 +114,52 @@ def test_a_reader_whose_workflow_is_there_may_not_be_told_that_it_is_gone(url: s
     assert [*check_reading(reading, history, pruned=True)] != []
 
 
-def test_a_workflow_that_is_gone_and_was_not_to_be_removed_is_seen(url: str) -> None:
-    witness = Witness(url)
-    witness.sample()
+def test_a_workflow_that_is_gone_and_was_not_to_be_removed_is_reported(url: str) -> None:
+    final_states = FinalStateMonitor(url)
+    final_states.sample()
     with Engine(url, executes=False) as engine:
         assert engine.prune(older_than=0) > 2
-    wrong = witness.compare(removed={"sequence", "looping"})
+    wrong = final_states.compare(removed={"sequence", "looping"})
     assert {what.split()[0] for what in wrong} >= {"branching", "listening"}
     assert not {"sequence", "looping"} & {what.split()[0] for what in wrong}
-    assert witness.compare(removed={"sequence", "looping"}) == []  # each is said once
+    assert final_states.compare(removed={"sequence", "looping"}) == []  # each is said once
 
 
 # -- a queue's limit ---------------------------------------------------------------------------------------------------
 
 
-def crowded(frozen: list[Frozen], *lines: tuple[str, str, float]) -> list[str]:
-    """What the oracle of a limit of 2 says of what one process noted."""
-    crowd = Crowd(2, frozen)
+def over_limit(frozen: list[Frozen], *lines: tuple[str, str, float]) -> list[str]:
+    """The violations of a limit of 2, by what one process noted."""
+    checker = QueueLimitChecker(2, frozen)
     for what, workflow_id, at in lines:
-        crowd.follow(workflow_id, Line(what, None, None, PID, at))
-    return crowd.complaints
+        checker.follow(workflow_id, Line(what, None, None, PID, at))
+    return checker.violations
 
 
-def test_one_more_than_the_limit_is_seen() -> None:
+def test_one_more_workflow_than_the_queue_limit_is_reported() -> None:
     """At the very moment; those who left, those of a process of the same id before, and a second pass do not count."""
     three = [("enter", name, float(at)) for at, name in enumerate("abc")]
-    assert "ran 3 workflows of a queue of 2 at once: ['a', 'b', 'c']" in crowded([], *three)[0]
-    assert crowded([], *three[:2], ("leave", "a", 2.0), ("enter", "c", 2.0)) == []
-    assert crowded([], *three[:2], ("hired", "", 2.0), ("enter", "c", 2.0)) == []
-    assert crowded([], *three[:2], ("enter", "a", 2.0)) == []
-    assert crowded([], *three[:2], ("enter", "a", 2.0), ("leave", "a", 2.0), ("enter", "c", 3.0)) != []
+    assert "ran 3 workflows of a queue of 2 at once: ['a', 'b', 'c']" in over_limit([], *three)[0]
+    assert over_limit([], *three[:2], ("leave", "a", 2.0), ("enter", "c", 2.0)) == []
+    assert over_limit([], *three[:2], ("started", "", 2.0), ("enter", "c", 2.0)) == []
+    assert over_limit([], *three[:2], ("enter", "a", 2.0)) == []
+    assert over_limit([], *three[:2], ("enter", "a", 2.0), ("leave", "a", 2.0), ("enter", "c", 3.0)) != []
 
 
-def test_what_was_inside_when_its_process_was_frozen_does_not_count_when_it_thaws() -> None:
+def test_a_body_from_before_a_freeze_does_not_count_against_the_queue_limit() -> None:
     """What entered afterwards does; so does everything in a process that was not frozen."""
     lines = [("enter", "a", 1.0), ("enter", "b", 1.0), ("enter", "c", 9.0), ("enter", "d", 9.0)]
-    assert crowded([Frozen(PID, since=2.0, until=8.0)], *lines) == []
-    assert crowded([Frozen(PID + 1, since=2.0, until=8.0)], *lines) != []
-    assert crowded([Frozen(PID, since=2.0, until=8.0)], *lines, ("enter", "e", 9.0)) != []
-    assert crowded([Frozen(PID, since=2.0, until=9.5)], *lines) != []
+    assert over_limit([Frozen(PID, since=2.0, until=8.0)], *lines) == []
+    assert over_limit([Frozen(PID + 1, since=2.0, until=8.0)], *lines) != []
+    assert over_limit([Frozen(PID, since=2.0, until=8.0)], *lines, ("enter", "e", 9.0)) != []
+    assert over_limit([Frozen(PID, since=2.0, until=9.5)], *lines) != []
 
 
 # -- the ledger --------------------------------------------------------------------------------------------------------
 
 
 def test_no_line_of_the_ledger_is_lost_when_a_new_file_begins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor one that somebody writes to the old file afterwards; and what was judged may be forgotten."""
+    """Nor one that somebody writes to the old file afterwards; and what was checked may be forgotten."""
     monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
     monkeypatch.setattr("tests.chaos.history.ledger_reader.ROTATED_BYTES", 0)
     reader = LedgerReader()

@@ -1,4 +1,4 @@
-"""How many workflows of the limited queue are inside their bodies at once, in each process and at every instant."""
+"""Checks the limit of a queue: no process is ever inside more bodies of it at once than it allows, at any instant."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from tests.chaos.history.ledger_reader import Line
 
 
-HIRED = "hired"
+STARTED = "started"
 """What a worker process notes when it begins."""
 
 
 @dataclass
-class Crowd:
+class QueueLimitChecker:
     """Follows the ledger: who enters and leaves a body, and which process begins.
 
     A body notes that it enters after it has begun and that it leaves before it has ended, so what is counted here was
@@ -29,16 +29,16 @@ class Crowd:
 
     limit: int
     frozen: Sequence[Frozen]
-    largest: int = 0
+    peak: int = 0
     """The most that were ever inside one process: a limit that was never reached was not tested."""
-    complaints: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
     _inside: dict[int, list[tuple[str, float]]] = field(default_factory=lambda: defaultdict(list))
     """By process: each body, and since when."""
 
     def follow(self, workflow_id: str, line: Line) -> None:
         """One line."""
         inside = self._inside[line.pid]
-        if line.what == HIRED:  # a process, which may have the id of one that was killed
+        if line.what == STARTED:  # a process, which may have the id of one that was killed
             inside.clear()
         elif line.what == "enter":
             inside.append((workflow_id, line.at))
@@ -52,8 +52,8 @@ class Crowd:
         thawed = [one for one in self.frozen if one.pid == line.pid and one.until <= line.at]
         since = max((one.since for one in thawed), default=0.0)
         inside = {workflow_id for workflow_id, at in self._inside[line.pid] if at >= since}
-        self.largest = max(self.largest, len(inside))
+        self.peak = max(self.peak, len(inside))
         if len(inside) > self.limit:
-            self.complaints.append(
+            self.violations.append(
                 f"process {line.pid} ran {len(inside)} workflows of a queue of {self.limit} at once: {sorted(inside)}"
             )

@@ -1,4 +1,4 @@
-"""What a process with an open engine holds: threads, tasks, connections, subscriptions. Looked at from inside."""
+"""Checks what a process with an open engine holds: once work is done, no thread, task, connection or topic of it."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Judges workflows while the run goes on: each family once nobody has anything to do with it any more, then forgets it.
+"""The checker of a run: checks each tree of workflows once no client has anything to do with it, then forgets it.
 
-So memory does not grow with the run, and what is judged may be removed from the database.
+So memory does not grow with the run, and what is checked may be removed from the database.
 """
 
 from __future__ import annotations
@@ -15,21 +15,22 @@ from typing import TYPE_CHECKING, LiteralString
 
 from dbosflow.types import WorkflowStatus
 from tests.behaviour.tables import disorder, rows
-from tests.chaos import oracles
-from tests.chaos.crowd import Crowd
+from tests.chaos.checkers.queue_limit import QueueLimitChecker
+from tests.chaos.checkers.streams import PRUNED, check_reading
+from tests.chaos.checkers.workers import DeathChecker
+from tests.chaos.checkers.workflows import check_outcome, check_workflow, expected_of, was_frozen
 from tests.chaos.history.ledger_reader import LedgerReader
 from tests.chaos.history.run_history import RunHistory
 from tests.chaos.history.takeovers import takeovers
 from tests.chaos.history.workflow_history import histories, root_of
-from tests.chaos.oracles_streams import PRUNED, check_reading
-from tests.chaos.oracles_workers import Deaths
-from tests.chaos.strikes import troubles
+from tests.chaos.strikes import disruptions
 from tests.chaos.workloads.limited_queue import QUEUE_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from tests.chaos.checkers.final_states import FinalStateMonitor
     from tests.chaos.checkers.model import Expected
     from tests.chaos.crew import Frozen, Place
     from tests.chaos.customers import Customers
@@ -38,24 +39,23 @@ if TYPE_CHECKING:
     from tests.chaos.readers import Readers
     from tests.chaos.report import Report
     from tests.chaos.strikes import Strikes
-    from tests.chaos.witness import Witness
 
 SETTLING = 10.0
 """Seconds after its end in which a process that was frozen may still do something for a workflow that it lost."""
-_FAMILIES = 1000
-"""So many are judged at a time at most."""
+_TREES = 1000
+"""So many are checked at a time at most."""
 _READ_SLOWLY = 10
-"""At most one in so many of those that are judged is read until it is removed."""
+"""At most one in so many of those that are checked is read until it is removed."""
 _LONG_ENOUGH = range(40, 80)
 """Values of a stream that such a reader is busy with for a while."""
 _SLOW_READERS = 20
-_LOOKED_EVERY = 15.0
+_TABLES_EVERY = 15.0
 _HITS = 300
 _ROOTS: LiteralString = "SELECT DISTINCT split_part(id, '/', 1) FROM dbosflow.workflow"
 
 
-class Judge:
-    """The oracles of a run, and what they have to go by."""
+class Checker:
+    """All checkers of a run, with the histories that they need."""
 
     def __init__(
         self,
@@ -66,43 +66,43 @@ class Judge:
         customers: Customers,
         readers: Readers,
         strikes: Strikes,
-        witness: Witness,
+        final_states: FinalStateMonitor,
         places: Sequence[Place],
     ) -> None:
-        self.judged: dict[str, float] = {}
-        """The roots of the families that are judged and may still be in the database, and when they were."""
-        self.deaths = Deaths(url)
+        self.checked: dict[str, float] = {}
+        """The roots of the trees that are checked and may still be in the database, and when they were."""
+        self.deaths = DeathChecker(url)
         self.recorded: Counter[int] = Counter()
-        """How many records of those that are judged were made in each second."""
+        """How many records of those that are checked were made in each second."""
         self._url = url
         self._report = report
         self._evidence = evidence
         self._customers = customers
         self._readers = readers
         self._strikes = strikes
-        self._witness = witness
+        self._final_states = final_states
         self._places = places
         self.slowly_read: dict[str, tuple[WorkflowHistory, Expected]] = {}
-        """What readers of judged workflows are to see."""
+        """What readers of checked workflows are to see."""
         self._passed_over = 0
         self._is_over = False
-        self._sitting = threading.Lock()
-        self._looked_at = 0.0
+        self._lock = threading.Lock()
+        self._tables_at = 0.0
         self._disorder: set[str] = set()
-        self._crowd = Crowd(QUEUE_LIMIT, ())
-        self._ledger = LedgerReader(self._crowd.follow)
+        self._limit = QueueLimitChecker(QUEUE_LIMIT, ())
+        self._ledger = LedgerReader(self._limit.follow)
 
-    def sit(self) -> None:
-        """Judges the families that have settled."""
-        with self._sitting:
-            self._sit()
+    def check(self) -> None:
+        """Checks the trees that have settled."""
+        with self._lock:
+            self._check()
 
-    def sit_last(self) -> None:
-        """Judges whatever is left, when everybody has stopped."""
-        with self._sitting:
-            self._sit_last()
+    def check_last(self) -> None:
+        """Checks whatever is left, when every process has stopped."""
+        with self._lock:
+            self._check_last()
 
-    def _sit(self) -> None:
+    def _check(self) -> None:
         self._read_on()
         self._ledger.rotate()
         now = time.monotonic()
@@ -111,62 +111,62 @@ class Judge:
             for workflow_id, at in [*self._customers.settled.items()]
             if now - at > SETTLING and not self._readers.owe(workflow_id)
         ]
-        for root_id, family in self._families(settled[:_FAMILIES]):
-            if all(WorkflowStatus(history.row["status"]).ended for history in family):
-                self._judge_family(root_id, family)
-        self._judge_slow_readers()
-        if now - self._looked_at > _LOOKED_EVERY:
-            self._look_at_tables()
-            self._looked_at = now
-        self._compare_ends()
-        self._look_at_deaths(until=time.time() - SETTLING)
+        for root_id, tree in self._trees(settled[:_TREES]):
+            if all(WorkflowStatus(history.row["status"]).ended for history in tree):
+                self._check_tree(root_id, tree)
+        self._check_slow_readers()
+        if now - self._tables_at > _TABLES_EVERY:
+            self._check_tables()
+            self._tables_at = now
+        self._check_final_states()
+        self._check_deaths(until=time.time() - SETTLING)
         del self._strikes.hits[:-_HITS]
 
-    def _sit_last(self) -> None:
+    def _check_last(self) -> None:
         self._read_on()
-        self._judge_slow_readers()
-        self._look_at_tables()
-        self._compare_ends()
-        self._look_at_deaths()
+        self._check_slow_readers()
+        self._check_tables()
+        self._check_final_states()
+        self._check_deaths()
         self._is_over = True
         acknowledged = {*self._customers.acknowledged}
-        for root_id, family in self._families(None):
-            if root_id not in self.judged:
-                self._judge_family(root_id, family)
+        for root_id, tree in self._trees(None):
+            if root_id not in self.checked:
+                self._check_tree(root_id, tree)
         self._report.violations += [
-            f"{one} was acknowledged, and is not there" for one in acknowledged - self.judged.keys()
+            f"{one} was acknowledged, and is not there" for one in acknowledged - self.checked.keys()
         ]
         self._report.violations += [f"{one}: its slow reader has not ended" for one in self.slowly_read]
 
     # -- workflows ---------------------------------------------------------------------------------------------------
 
-    def _families(self, roots: Sequence[str] | None) -> Iterator[tuple[str, list[WorkflowHistory]]]:
+    def _trees(self, roots: Sequence[str] | None) -> Iterator[tuple[str, list[WorkflowHistory]]]:
         found = sorted(histories(self._url, self._ledger, roots=roots), key=lambda history: history.root_id)
-        for root_id, family in groupby(found, key=lambda history: history.root_id):
-            yield root_id, [*family]
+        for root_id, tree in groupby(found, key=lambda history: history.root_id):
+            yield root_id, [*tree]
 
-    def _judge_family(self, root_id: str, family: list[WorkflowHistory]) -> None:
+    def _check_tree(self, root_id: str, tree: list[WorkflowHistory]) -> None:
         customers, report = self._customers, self._report
         readings = self._readers.take(root_id)
         run_history = RunHistory(
             customers.asked, self._frozen(), customers.outsiders.written, customers.trimmer.trimmed
         )
-        for history in family:
-            wanted = oracles.expected_of(history, run_history)
-            wrong = [*oracles.check_workflow(history, wanted, run_history)]
+        for history in tree:
+            wanted = expected_of(history, run_history)
+            wrong = [*check_workflow(history, wanted, run_history)]
             if history.workflow_id == root_id:
                 for reading in readings:
                     report.readings[str(reading["mode"])] += 1
                     report.truncated += len(reading["truncated"])
                     wrong += check_reading(reading, history, wanted)
-                wrong += oracles.check_told(history, customers.seen.get(root_id))
+                wrong += check_outcome(history, customers.seen.get(root_id))
                 self._have_read_slowly(history, wanted)
             if wrong:
                 report.violations += [f"{history.workflow_id} ({history.row['name']}): {what}" for what in wrong]
                 self._keep(history, wrong, customers.outsiders.written.get(history.workflow_id))
             self._count(history)
-        self.judged[root_id] = time.time()
-        for history in family:
+        self.checked[root_id] = time.time()
+        for history in tree:
             self._ledger.forget(history.workflow_id)
         customers.forget(root_id)
 
@@ -197,7 +197,7 @@ class Judge:
             self.slowly_read[history.workflow_id] = history, wanted
             self._readers.read_slowly(history.workflow_id, keys[0])
 
-    def _judge_slow_readers(self) -> None:
+    def _check_slow_readers(self) -> None:
         for workflow_id in [one for one in self.slowly_read if not self._readers.owe(one)]:
             history, wanted = self.slowly_read.pop(workflow_id)
             for reading in self._readers.take(workflow_id):
@@ -208,38 +208,38 @@ class Judge:
 
     # -- everything at once ------------------------------------------------------------------------------------------
 
-    def _look_at_tables(self) -> None:
+    def _check_tables(self) -> None:
         """What holds of all rows at any moment."""
         found = {*disorder(self._url)} - self._disorder
         self._disorder |= found
         self._report.violations += sorted(found)
 
-    def _compare_ends(self) -> None:
-        """No end has changed, and nothing is gone that was not judged."""
+    def _check_final_states(self) -> None:
+        """No end has changed, and nothing is gone that was not checked."""
         there = {root_id for (root_id,) in rows(self._url, _ROOTS)}  # before the comparison: it forgets what is not
-        self._report.violations += self._witness.compare(removed=self.judged)
-        for root_id in self.judged.keys() - there:
-            del self.judged[root_id]
+        self._report.violations += self._final_states.compare(removed=self.checked)
+        for root_id in self.checked.keys() - there:
+            del self.checked[root_id]
 
-    def _look_at_deaths(self, *, until: float = inf) -> None:
+    def _check_deaths(self, *, until: float = inf) -> None:
         """Of those that died up to then, all that may excuse it is known by now."""
         ended = {pid: at for place in self._places for pid, at in place.ended.copy().items()}
-        excuses = troubles(self._strikes, self._witness, self._places)
-        self._report.violations += self.deaths.look(excuses, ended, until=until)
+        known = disruptions(self._strikes, self._final_states, self._places)
+        self._report.violations += self.deaths.check(known, ended, until=until)
 
     def _frozen(self) -> list[Frozen]:
         return [one for place in self._places for one in place.frozen.copy()]
 
     def _read_on(self) -> None:
-        """Reads the ledger; whatever was judged is over."""
-        self._crowd.frozen = frozen = self._frozen()
+        """Reads the ledger; whatever was checked is over."""
+        self._limit.frozen = frozen = self._frozen()
         self._ledger.read_on()
-        self._report.crowd = self._crowd.largest
-        self._report.violations += self._crowd.complaints
-        self._crowd.complaints.clear()
-        for workflow_id, line in self._ledger.late(self.judged):
-            if line.what == "begin" and not oracles.was_frozen(line.pid, line.at, line.at, frozen):
-                late = line.at - self.judged[root_of(workflow_id)]
+        self._report.queue_peak = self._limit.peak
+        self._report.violations += self._limit.violations
+        self._limit.violations.clear()
+        for workflow_id, line in self._ledger.late(self.checked):
+            if line.what == "begin" and not was_frozen(line.pid, line.at, line.at, frozen):
+                late = line.at - self.checked[root_of(workflow_id)]
                 self._report.violations.append(
-                    f"{workflow_id}: step {line.key!r} began in {line.pid} {late:.3f} s after it was judged"
+                    f"{workflow_id}: step {line.key!r} began in {line.pid} {late:.3f} s after it was checked"
                 )

@@ -1,4 +1,4 @@
-"""The oracles of workers, timers and pace see what they are there for: each planted fault is reported, nothing else."""
+"""The checkers of workers, timers, sessions and pace report each corruption, and nothing else."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ import pytest
 
 from dbosflow import Engine
 from tests.behaviour import ledger
-from tests.chaos import oracles_workers, pooled
+from tests.chaos import pooled
+from tests.chaos.checkers.inventory import check_inventory, inventory, own_pool
+from tests.chaos.checkers.sessions import check_listeners
+from tests.chaos.checkers.workers import WOKE, DeathChecker, Disruption, Pace, Span, check_pace, check_wakes, pace
 from tests.chaos.history.workflow_history import histories
-from tests.chaos.inventory import check_inventory, inventory, own_pool
-from tests.chaos.oracles_workers import Deaths, Pace, Span, Trouble
 from tests.chaos.workloads.registry import WORKLOADS
 from tests.runtime.patience import until
 
@@ -31,7 +32,7 @@ SILENT: LiteralString = """
     VALUES (%s, 'dead', 2.5, to_timestamp(1000), to_timestamp(1004), %s, 'here', %s, '0')"""
 
 
-def plant(url: str, statement: LiteralString, *values: object) -> None:
+def corrupt(url: str, statement: LiteralString, *values: object) -> None:
     """Changes what the database holds, as only a fault could."""
     with psycopg.connect(url, autocommit=True) as connection:
         assert connection.execute(statement, values).rowcount > 0
@@ -41,60 +42,60 @@ def plant(url: str, statement: LiteralString, *values: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("troubles", "ended"),
+    ("disruptions", "ended"),
     [
-        ([Trouble(PID, Span(1001, 1002))], {}),
-        ([Trouble(None, Span(990, 1000.5))], {}),
+        ([Disruption(PID, Span(1001, 1002))], {}),
+        ([Disruption(None, Span(990, 1000.5))], {}),
         ([], {PID: 1003.0}),
     ],
     ids=["its process was frozen", "the server was away", "its process had ended"],
 )
-def test_a_death_with_a_cause_is_none_of_ours(
-    database_url: str, troubles: list[Trouble], ended: dict[int, float]
+def test_a_death_with_a_cause_is_not_reported(
+    database_url: str, disruptions: list[Disruption], ended: dict[int, float]
 ) -> None:
-    plant(database_url, SILENT, uuid4(), "expired", PID)
-    assert [*Deaths(database_url).look(troubles, ended)] == []
+    corrupt(database_url, SILENT, uuid4(), "expired", PID)
+    assert [*DeathChecker(database_url).check(disruptions, ended)] == []
 
 
 @pytest.mark.parametrize(
-    ("troubles", "ended"),
+    ("disruptions", "ended"),
     [
         ([], {}),
-        ([Trouble(PID + 1, Span(1001, 1002))], {}),
-        ([Trouble(PID, Span(900, 999)), Trouble(None, Span(1005, 1010))], {PID: 1010.0}),
+        ([Disruption(PID + 1, Span(1001, 1002))], {}),
+        ([Disruption(PID, Span(900, 999)), Disruption(None, Span(1005, 1010))], {PID: 1010.0}),
     ],
     ids=["none", "another's", "of another time"],
 )
-def test_a_worker_that_was_taken_for_dead_without_a_cause_is_seen(
-    database_url: str, troubles: list[Trouble], ended: dict[int, float]
+def test_a_worker_that_was_taken_for_dead_without_a_cause_is_reported(
+    database_url: str, disruptions: list[Disruption], ended: dict[int, float]
 ) -> None:
-    plant(database_url, SILENT, uuid4(), "expired", PID)
-    (found,) = Deaths(database_url).look(troubles, ended)
+    corrupt(database_url, SILENT, uuid4(), "expired", PID)
+    (found,) = DeathChecker(database_url).check(disruptions, ended)
     assert "4.0 s after its last renewal" in found
 
 
-def test_a_living_process_that_was_taken_for_vanished_is_seen(database_url: str) -> None:
+def test_a_living_process_that_was_taken_for_vanished_is_reported(database_url: str) -> None:
     """Whatever struck it: a process is there, or it is not."""
-    plant(database_url, SILENT, uuid4(), "vanished", PID)
-    everything = [Trouble(None, Span(0, 2000))]
-    assert [*Deaths(database_url).look(everything, {PID: 1001.0})] == []
-    (found,) = Deaths(database_url).look(everything, {})
+    corrupt(database_url, SILENT, uuid4(), "vanished", PID)
+    everything = [Disruption(None, Span(0, 2000))]
+    assert [*DeathChecker(database_url).check(everything, {PID: 1001.0})] == []
+    (found,) = DeathChecker(database_url).check(everything, {})
     assert "lived" in found
 
 
-def test_a_death_is_judged_once_and_forgotten_with_its_row(database_url: str) -> None:
+def test_a_death_is_checked_once_and_forgotten_with_its_row(database_url: str) -> None:
     """Not before all that may excuse it is known."""
     lease = uuid4()
-    plant(database_url, SILENT, lease, "expired", PID)
-    deaths = Deaths(database_url)
-    assert [*deaths.look([], {}, until=1003.0)] == []
-    assert deaths.judged == set()
-    assert len([*deaths.look([], {}, until=1004.0)]) == 1
-    assert [*deaths.look([], {})] == []
-    assert deaths.judged == {str(lease)}
-    plant(database_url, "DELETE FROM dbosflow.worker")
-    assert [*deaths.look([], {})] == []
-    assert deaths.judged == set()
+    corrupt(database_url, SILENT, lease, "expired", PID)
+    deaths = DeathChecker(database_url)
+    assert [*deaths.check([], {}, until=1003.0)] == []
+    assert deaths.checked == set()
+    assert len([*deaths.check([], {}, until=1004.0)]) == 1
+    assert [*deaths.check([], {})] == []
+    assert deaths.checked == {str(lease)}
+    corrupt(database_url, "DELETE FROM dbosflow.worker")
+    assert [*deaths.check([], {})] == []
+    assert deaths.checked == set()
 
 
 # -- timers ----------------------------------------------------------------------------------------------------------
@@ -113,27 +114,27 @@ def slept(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def wakes(url: str) -> list[str]:
     """What is wrong with how they woke."""
-    return [
-        f"{history.workflow_id}: {what}" for history in histories(url) for what in oracles_workers.check_wakes(history)
-    ]
+    return [f"{history.workflow_id}: {what}" for history in histories(url) for what in check_wakes(history)]
 
 
-def test_sleeps_that_were_slept_are_right(slept: str) -> None:
-    assert len([what for what, *_ in ledger.noted() if what == oracles_workers.WOKE]) == 4
+def test_a_sleep_that_was_long_enough_is_not_reported(slept: str) -> None:
+    assert len([what for what, *_ in ledger.noted() if what == WOKE]) == 4
     assert wakes(slept) == []
 
 
-def test_a_sleep_that_was_over_early_is_seen(slept: str) -> None:
-    plant(slept, "UPDATE dbosflow.step SET wake_at = wake_at + interval '1 second' WHERE key = 'sleep#1' AND epoch = 1")
+def test_a_sleep_that_was_over_early_is_reported(slept: str) -> None:
+    corrupt(
+        slept, "UPDATE dbosflow.step SET wake_at = wake_at + interval '1 second' WHERE key = 'sleep#1' AND epoch = 1"
+    )
     assert [what.partition(" woke from ")[2].split()[0] for what in wakes(slept)] == ["sleep#1"] * 2
 
 
-def test_a_sleep_that_is_not_on_record_is_seen(slept: str) -> None:
-    plant(slept, "DELETE FROM dbosflow.step WHERE key = 'sleep#0' AND workflow_id = 'sequence'")
+def test_a_sleep_that_is_not_on_record_is_reported(slept: str) -> None:
+    corrupt(slept, "DELETE FROM dbosflow.step WHERE key = 'sleep#0' AND workflow_id = 'sequence'")
     assert wakes(slept) == ["sequence: it woke from sleep#0, which is not on record"]
 
 
-def test_what_is_noted_goes_by_the_clock_that_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ledger_goes_by_the_clock_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process whose wall clock is wrong by hours notes the time of those whose clock is right."""
     monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
     monkeypatch.setenv(ledger.CLOCK_VARIABLE, str(time.time() - time.monotonic()))
@@ -146,18 +147,18 @@ def test_what_is_noted_goes_by_the_clock_that_was_told(tmp_path: Path, monkeypat
 # -- what is held ----------------------------------------------------------------------------------------------------
 
 
-def test_a_second_session_that_listens_is_seen(database_url: str) -> None:
+def test_a_second_session_that_listens_is_reported(database_url: str) -> None:
     with (
         psycopg.connect(database_url, autocommit=True, application_name="chaos-worker-0-1") as first,
         psycopg.connect(database_url, autocommit=True, application_name="chaos-worker-0-1") as second,
     ):
         first.execute("LISTEN one")
-        assert oracles_workers.check_listeners(database_url) == []
+        assert check_listeners(database_url) == []
         second.execute("LISTEN one")
-        assert oracles_workers.check_listeners(database_url) == ["chaos-worker-0-1 listens over 2 sessions"]
+        assert check_listeners(database_url) == ["chaos-worker-0-1 listens over 2 sessions"]
 
 
-def test_a_session_too_many_behind_a_pooler_is_seen(database_url: str) -> None:
+def test_a_session_too_many_behind_a_pooler_is_reported(database_url: str) -> None:
     """Whoever's name it carries; and one that the pooler cannot have back."""
     name = "chaos-worker-0-1"
     with ExitStack() as sessions:
@@ -191,7 +192,7 @@ def thread_called(name: str) -> Iterator[None]:
         thread.join()
 
 
-def test_what_work_leaves_behind_in_a_process_is_seen(
+def test_what_work_leaves_behind_in_a_process_is_reported(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A subscription, a task, a thread, and somebody who waits for a connection: each by itself, and then no more."""
@@ -232,10 +233,10 @@ def test_what_work_leaves_behind_in_a_process_is_seen(
 # -- pace ------------------------------------------------------------------------------------------------------------
 
 
-def test_the_pace_is_told_apart_by_what_was_held() -> None:
+def test_the_pace_is_measured_with_and_without_a_held_snapshot() -> None:
     """Ten records a second, and from the 20th second on, with a snapshot held, one."""
     per_second = {second: 10 if second < 1020 else 1 for second in range(1000, 1040)}
-    found = oracles_workers.pace(per_second, [Span(1020.5, 1039.5)], Span(1000, 1040))
+    found = pace(per_second, [Span(1020.5, 1039.5)], Span(1000, 1040))
     assert (found.seconds, found.held, found.free) == (20, 1.0, 10.0)
 
 
@@ -248,5 +249,5 @@ def test_the_pace_is_told_apart_by_what_was_held() -> None:
     ],
     ids=["a stand", "slower", "too short to tell"],
 )
-def test_work_that_comes_to_a_stand_with_a_snapshot_held_is_seen(found: Pace, wrong: bool) -> None:  # noqa: FBT001
-    assert bool([*oracles_workers.check_pace(found)]) == wrong
+def test_work_that_comes_to_a_stand_with_a_snapshot_held_is_reported(found: Pace, wrong: bool) -> None:  # noqa: FBT001
+    assert bool([*check_pace(found)]) == wrong

@@ -1,4 +1,4 @@
-"""What must hold of what outsiders wrote to a workflow, and of the loops over it."""
+"""Checks inputs and loops: no acknowledged write is lost or doubled, and a loop handles each item once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the oracles share: workflows that went well, and ways to spoil what the database holds of them."""
+"""What the tests of the checkers share: workflows that went well, and ways to corrupt what the database holds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 
 from dbosflow import Engine
-from tests.chaos import oracles
+from tests.chaos.checkers.workflows import check_workflow, expected_of
 from tests.chaos.history.run_history import RunHistory, WriteHistory
 from tests.chaos.history.workflow_history import histories
 from tests.chaos.workloads.basic import QUEUE
@@ -67,20 +67,16 @@ def run_history() -> RunHistory:
     return RunHistory(written=written)
 
 
-def plant(url: str, statement: LiteralString) -> None:
+def corrupt(url: str, statement: LiteralString) -> None:
     """Changes what the database holds, as only a fault could."""
     with psycopg.connect(url, autocommit=True) as connection:
         assert connection.execute(statement).rowcount > 0
 
 
-def found(url: str, known: RunHistory | None = None) -> list[str]:
-    """All that is wrong with the workflows."""
+def violations(url: str, known: RunHistory | None = None) -> list[str]:
+    """What the checkers report of all workflows."""
     known = known or run_history()
-    return [
-        what
-        for history in histories(url)
-        for what in oracles.check_workflow(history, oracles.expected_of(history, known), known)
-    ]
+    return [what for history in histories(url) for what in check_workflow(history, expected_of(history, known), known)]
 
 
 def history_of(url: str, workflow_id: str) -> WorkflowHistory:

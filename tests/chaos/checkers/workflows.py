@@ -1,25 +1,22 @@
-"""What must hold of each workflow when all is over, whatever happened to it. Each oracle says what it found wrong.
+"""Checks each workflow against the model when it is over, whatever happened to it. Each checker yields violations.
 
 ``disorder`` (of the behaviour tests) looks at all rows at once: dense offsets, one end that nothing follows, epochs
-that never go back. The oracles here, in ``oracles_streams`` and in ``oracles_inputs`` know what each workflow should
-have done; those in ``oracles_workers`` what each worker should have.
+that never go back. The checkers here, in ``streams`` and in ``inputs`` know what each workflow should have done; those
+in ``workers`` and ``sessions`` what each process should have.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
-from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-import psycopg
-
+from tests.chaos.checkers.inputs import check_input, check_loop
 from tests.chaos.checkers.model import Expected, expected
-from tests.chaos.oracles_inputs import check_input, check_loop
-from tests.chaos.oracles_streams import CAUSES, check_streams, check_trim
-from tests.chaos.oracles_workers import check_wakes
+from tests.chaos.checkers.streams import CAUSES, check_streams, check_trim
+from tests.chaos.checkers.workers import check_wakes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from tests.chaos.crew import Frozen
     from tests.chaos.history.run_history import RunHistory
@@ -27,8 +24,6 @@ if TYPE_CHECKING:
 
 THAWING = 1.0
 """Seconds in which a thawed process may still do what it was about to when it was frozen: nobody can prevent that."""
-SESSIONS_A_WORKER = 9
-"""A lane, a lease, LISTEN, NOTIFY, the hub, and a pool of four."""
 
 
 def expected_of(history: WorkflowHistory, run_history: RunHistory) -> Expected:
@@ -97,34 +92,9 @@ def was_frozen(pid: int, recorded_at: float, began_at: float, frozen: Iterable[F
     return any(one.pid == pid and one.since < recorded_at and began_at < one.until + THAWING for one in frozen)
 
 
-def check_told(history: WorkflowHistory, told: tuple[str, Any] | None) -> Iterator[str]:
-    """What a caller was told is what the table says."""
+def check_outcome(history: WorkflowHistory, told: tuple[str, Any] | None) -> Iterator[str]:
+    """The outcome that its caller was told is what the table says."""
     row = history.row
     stands = (row["status"], row["output"] if row["error"] is None else row["error"]["message"])
     if told is not None and told != stands:
         yield f"its caller was told {told}, and the table says {stands}"
-
-
-def check_sessions(url: str, live: Mapping[str, int]) -> list[str]:
-    """Each program that lives has no more sessions than it may, others have none; none idles in a transaction."""
-    with psycopg.connect(url, autocommit=True, application_name="looking") as connection:
-        found = connection.execute(
-            "SELECT application_name, state, pid FROM pg_stat_activity"
-            " WHERE datname = current_database() AND backend_type = 'client backend' AND application_name <> 'looking'"
-            " ORDER BY application_name"
-        ).fetchall()
-    wrong = [f"session {pid} of {name} is {state}" for name, state, pid in found if (state or "").startswith("idle in")]
-    for name, sessions in groupby(found, key=lambda row: row[0]):
-        if (count := len([*sessions])) > live.get(name, 0):
-            wrong.append(f"{name} has {count} sessions, and may have {live.get(name, 0)}")
-    return wrong
-
-
-def check_lanes(url: str) -> list[str]:
-    """After every worker has stopped, no lease is live and no workflow has an owner."""
-    with psycopg.connect(url, autocommit=True, application_name="looking") as connection:
-        live = connection.execute("SELECT pid, renewed_at::text FROM dbosflow.worker WHERE state = 'live'").fetchall()
-        owned = connection.execute("SELECT id, status FROM dbosflow.workflow WHERE worker_id IS NOT NULL").fetchall()
-    return [f"the lease of process {pid}, renewed at {at}, is live" for pid, at in live] + [
-        f"workflow {workflow_id} ({status}) has an owner" for workflow_id, status in owned
-    ]

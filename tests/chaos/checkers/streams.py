@@ -1,4 +1,4 @@
-"""What must hold of the streams of a workflow, and of what their readers saw of them."""
+"""Checks streams: each holds what was written to it, once and in order, and its readers saw just that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The oracles of a chaos run see what they are there for: each planted fault is reported, and nothing else ever is."""
+"""The checkers of workflows, streams and readers report each corruption of the database, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,22 +12,24 @@ import pytest
 from dbosflow import Engine
 from tests.behaviour import ledger
 from tests.behaviour.tables import disorder
-from tests.chaos import generator, oracles, plan
+from tests.chaos import generator, plan
+from tests.chaos.checkers.final_states import FinalStateMonitor
+from tests.chaos.checkers.sessions import check_leases, check_sessions
+from tests.chaos.checkers.streams import check_reading
+from tests.chaos.checkers.workflows import check_executions, check_outcome
+from tests.chaos.corruption import corrupt, history_of, violations
 from tests.chaos.crew import Frozen
-from tests.chaos.oracles_streams import check_reading
-from tests.chaos.planting import found, history_of, plant
-from tests.chaos.witness import Witness
 from tests.chaos.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:
     from tests.chaos.history.workflow_history import WorkflowHistory
 
 
-def test_nothing_is_wrong_with_what_went_well(url: str) -> None:
-    assert found(url) == []
+def test_the_checkers_report_nothing_of_an_undisturbed_run(url: str) -> None:
+    assert violations(url) == []
     assert disorder(url) == []
-    assert oracles.check_lanes(url) == []
-    assert oracles.check_sessions(url, {}) == []
+    assert check_leases(url) == []
+    assert check_sessions(url, {}) == []
 
 
 @pytest.mark.parametrize(
@@ -119,9 +121,9 @@ def test_nothing_is_wrong_with_what_went_well(url: str) -> None:
         ),
     ],
 )
-def test_a_planted_fault_is_seen(url: str, statement: LiteralString, expected: str) -> None:
-    plant(url, statement)
-    assert any(expected in what for what in found(url)), found(url)
+def test_a_corrupted_workflow_is_reported(url: str, statement: LiteralString, expected: str) -> None:
+    corrupt(url, statement)
+    assert any(expected in what for what in violations(url)), violations(url)
 
 
 @pytest.mark.parametrize(
@@ -136,27 +138,27 @@ def test_a_planted_fault_is_seen(url: str, statement: LiteralString, expected: s
     ],
     ids=["step", "block"],
 )
-def test_a_row_of_a_stale_epoch_is_seen(url: str, statement: LiteralString, expected: str) -> None:
-    plant(url, statement)
+def test_a_row_of_a_stale_epoch_is_reported(url: str, statement: LiteralString, expected: str) -> None:
+    corrupt(url, statement)
     assert any(expected in what for what in disorder(url))
 
 
-def test_a_body_that_ran_although_its_step_was_on_record_is_seen(url: str) -> None:
+def test_a_step_body_that_ran_after_its_record_is_reported(url: str) -> None:
     """Unless its process was frozen between looking and doing, which nobody can prevent."""
     ledger.note(["begin", "sequence", "drawn#0", "2.1"])
-    assert any("after its record" in what for what in found(url))
+    assert any("after its record" in what for what in violations(url))
     frozen = [Frozen(os.getpid(), since=0.0, until=time.time())]
-    assert [*oracles.check_executions(history_of(url, "sequence"), frozen)] == []
+    assert [*check_executions(history_of(url, "sequence"), frozen)] == []
 
 
-def test_an_attempt_that_ran_twice_is_seen(url: str) -> None:
+def test_a_step_attempt_that_ran_twice_is_reported(url: str) -> None:
     attempt = next(line.attempt for line in history_of(url, "sequence").lines if line.key == "drawn#0")
     ledger.note(["begin", "sequence", "drawn#0", attempt])
-    assert any("ran 2 times" in what for what in found(url))
+    assert any("ran 2 times" in what for what in violations(url))
 
 
 @pytest.mark.parametrize("fault", ["none", "gap", "double", "end", "cause", "other start"])
-def test_a_reader_that_saw_something_else_is_seen(url: str, fault: str) -> None:
+def test_a_reader_that_saw_something_else_is_reported(url: str, fault: str) -> None:
     history = history_of(url, "sequence")
     values = [[offset, value] for offset, value in history.values("values")]
     end: list[Any] = [True, None]
@@ -191,7 +193,7 @@ def retried(url: str) -> tuple[WorkflowHistory, str]:
 
 
 @pytest.mark.parametrize("view", ["live", "committed", "raw"])
-def test_a_reader_that_saw_what_another_view_shows_is_seen(url: str, view: str) -> None:
+def test_a_reader_that_saw_what_another_view_shows_is_reported(url: str, view: str) -> None:
     """Values of an attempt that failed are for the raw view, and may stay with a live reader that went away."""
     history, key = retried(url)
     everything = [list(one) for one in history.values(key)]
@@ -204,37 +206,37 @@ def test_a_reader_that_saw_what_another_view_shows_is_seen(url: str, view: str) 
     assert bool([*check_reading(reading, history)]) == (view == "committed")
 
 
-def test_a_caller_that_was_told_something_else_is_seen(url: str) -> None:
+def test_an_outcome_that_its_caller_was_not_told_is_reported(url: str) -> None:
     history = history_of(url, "sequence")
-    assert [*oracles.check_told(history, ("succeeded", history.row["output"]))] == []
-    assert [*oracles.check_told(history, ("succeeded", []))] != []
+    assert [*check_outcome(history, ("succeeded", history.row["output"]))] == []
+    assert [*check_outcome(history, ("succeeded", []))] != []
 
 
-def test_an_end_that_changes_is_seen(url: str) -> None:
+def test_a_final_state_that_changes_is_reported(url: str) -> None:
     """Whether it is another, or none any more."""
-    witness = Witness(url)
-    witness.sample()
-    assert witness.compare() == []
-    plant(url, "UPDATE dbosflow.workflow SET output = 'null' WHERE id = 'sequence'")
-    plant(url, "DELETE FROM dbosflow.workflow WHERE id = 'branching'")
-    assert {what.split()[0] for what in witness.compare()} == {"sequence", "branching"}
+    final_states = FinalStateMonitor(url)
+    final_states.sample()
+    assert final_states.compare() == []
+    corrupt(url, "UPDATE dbosflow.workflow SET output = 'null' WHERE id = 'sequence'")
+    corrupt(url, "DELETE FROM dbosflow.workflow WHERE id = 'branching'")
+    assert {what.split()[0] for what in final_states.compare()} == {"sequence", "branching"}
 
 
-def test_a_leaked_session_is_seen(url: str) -> None:
+def test_a_leaked_session_is_reported(url: str) -> None:
     """One too many, one of a program that is gone, and one that sits in a transaction."""
     with psycopg.connect(url, application_name="chaos-worker-0-1") as connection:
-        assert oracles.check_sessions(url, {"chaos-worker-0-1": 1}) == []
-        assert oracles.check_sessions(url, {}) != []
+        assert check_sessions(url, {"chaos-worker-0-1": 1}) == []
+        assert check_sessions(url, {}) != []
         connection.execute("SELECT 1")
-        assert "idle in transaction" in oracles.check_sessions(url, {"chaos-worker-0-1": 1})[0]
+        assert "idle in transaction" in check_sessions(url, {"chaos-worker-0-1": 1})[0]
 
 
-def test_a_lease_that_is_left_is_seen(url: str) -> None:
+def test_a_lease_that_outlives_its_worker_is_reported(url: str) -> None:
     with Engine(url):
-        assert oracles.check_lanes(url) != []
+        assert check_leases(url) != []
 
 
-def test_one_seed_is_one_plan() -> None:
+def test_one_seed_gives_the_same_faults_and_operations() -> None:
     """Of faults and of workflows; another seed gives others."""
     first, again, other = (plan.faults(seed, 600.0, workers=3, proxies=3) for seed in (1, 1, 2))
     assert first == again != other
