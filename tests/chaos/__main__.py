@@ -4,10 +4,10 @@
 python -m tests.chaos --seed 1 --minutes 10 [--pgbouncer | --standby | --skew]
 ```
 
-The seed gives the plan of faults, which is printed first, and the workflows; a run with the same seed strikes at the
-same moments. At the end every workflow, stream, timer, reader, lease, session and process is checked. The exit status
-is 1 if anything is wrong; then the database and all logs are kept, and what was known of each workflow with which
-something was wrong when that was seen. It is 3 if something is missing here that is needed.
+The seed gives the plan of faults, which is printed first, and the workflows; a run with the same seed injects the same
+faults at the same moments. At the end every workflow, stream, timer, reader, lease, session and process is checked. The
+exit status is 1 if anything is wrong; then the database and all logs are kept, and what was known of each workflow with
+which something was wrong when that was seen. It is 3 if something is missing here that is needed.
 
 With ``--pgbouncer`` all of it goes through PgBouncer in transaction mode, which fails, too; root installs it from
 Debian's packages, where it is missing. With ``--standby`` the server is a primary with a synchronous standby, which is

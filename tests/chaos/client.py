@@ -51,7 +51,7 @@ async def _serve(options: dict[str, Any], work: Callable[[Engine, Any], Awaitabl
 
 
 async def _open(options: dict[str, Any], resources: AsyncExitStack) -> Engine:
-    """Tries until the database is there: whoever is hired while a fault strikes has to, and nobody hires another."""
+    """Tries until the database is there: it may be down while this process starts, and nobody starts another."""
     while True:
         try:
             return await resources.enter_async_context(Engine(options["url"], executes=False, **options["settings"]))

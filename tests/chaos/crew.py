@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
-from tests.chaos.plan import LEASE
+from tests.chaos.nemeses.plan import LEASE
 from tests.chaos.workloads.basic import CHILDREN, QUEUE
 from tests.chaos.workloads.limited_queue import LIMITED_QUEUE, QUEUE_LIMIT
 

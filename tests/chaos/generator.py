@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
-from tests.chaos.plan import WRITERS
+from tests.chaos.nemeses.plan import WRITERS
 from tests.chaos.workloads.basic import QUEUE
 from tests.chaos.workloads.limited_queue import LIMITED_QUEUE
 

@@ -11,8 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
+from tests.chaos.nemeses.proxy import Proxy
 from tests.chaos.pair import Pair
-from tests.chaos.proxy import Proxy
 from tests.chaos.report import Spread
 from tests.chaos.topology import Topology
 from tests.support import eventually
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Self
 
-    from tests.chaos.plan import Fault
+    from tests.chaos.nemeses.plan import Fault
     from tests.chaos.topology import Way
 
 _PATIENCE = 60.0
@@ -46,8 +46,8 @@ class Paired(Topology):
     def way(self) -> Way:
         return Ways([node.socket for node in self._pair.nodes])
 
-    async def strike(self, fault: Fault) -> None:
-        await asyncio.to_thread(self._strike, fault)
+    async def inject(self, fault: Fault) -> None:
+        await asyncio.to_thread(self._inject, fault)
 
     def figures(self) -> list[str]:
         return [
@@ -55,7 +55,7 @@ class Paired(Topology):
             f"from the promotion to the next new record: {self._written_after}",
         ]
 
-    def _strike(self, fault: Fault) -> None:
+    def _inject(self, fault: Fault) -> None:
         pair = self._pair
         eventually(
             pair.in_step, timeout=_PATIENCE
@@ -101,11 +101,11 @@ class Ways:
         options = "sslmode=disable&gssencmode=disable&target_session_attrs=read-write"
         return f"postgresql://dbosflow@/postgres?host={hosts}&port={ports}&{options}&application_name={name}"
 
-    def strike(self, kind: str, seconds: float) -> None:
-        """Commits one fault on all of them; returns when it is over."""
+    def inject(self, kind: str, seconds: float) -> None:
+        """Injects one fault into all of them; returns when it is over."""
         with ThreadPoolExecutor(len(self._proxies)) as threads:
-            for struck in [threads.submit(proxy.strike, kind, seconds) for proxy in self._proxies]:
-                struck.result()
+            for active in [threads.submit(proxy.inject, kind, seconds) for proxy in self._proxies]:
+                active.result()
 
     def __enter__(self) -> Self:
         for proxy in self._proxies:

@@ -15,8 +15,8 @@ from urllib.parse import quote
 import psycopg
 
 from tests import pooler
+from tests.chaos.nemeses.proxy import Proxy
 from tests.chaos.processes import Equipment
-from tests.chaos.proxy import Proxy
 from tests.chaos.topology import Topology
 from tests.pooler import Pooler, find_program
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Self
 
-    from tests.chaos.plan import Fault
+    from tests.chaos.nemeses.plan import Fault
     from tests.chaos.topology import Way
 
 _POOL_SIZE = 8
@@ -72,8 +72,8 @@ class Pooled(Topology):
     def equipment(self, name: str, place: int) -> Equipment:
         return Equipment({"listen_url": self.server.url(name)} if place % 2 else {})
 
-    async def strike(self, fault: Fault) -> None:
-        await asyncio.to_thread(self._strike, fault)
+    async def inject(self, fault: Fault) -> None:
+        await asyncio.to_thread(self._inject, fault)
 
     def wrong_sessions(self, live: Mapping[str, int]) -> list[str]:
         """The pooler's own sessions carry the names of whoever used them last; besides them programs may listen."""
@@ -84,7 +84,7 @@ class Pooled(Topology):
         assert self._pooler
         return self._pooler
 
-    def _strike(self, fault: Fault) -> None:
+    def _inject(self, fault: Fault) -> None:
         if fault.kind == "pooler freeze":
             self._running.freeze(fault.seconds)
         elif fault.kind == "pooler pause":

@@ -1,4 +1,4 @@
-"""One chaos run: starts every process, lets the faults strike, drains, and has every checker look."""
+"""One chaos run: starts every process, has the nemesis inject faults, drains, and has every checker look."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import psycopg
 
 from dbosflow import Engine
 from tests.behaviour import ledger
-from tests.chaos import plan
-from tests.chaos.burdens import Burdens
 from tests.chaos.checkers.checker import Checker
 from tests.chaos.checkers.final_states import FinalStateMonitor
 from tests.chaos.checkers.workers import Span, check_pace, pace
 from tests.chaos.company import Company
 from tests.chaos.customers import Customers
 from tests.chaos.generator import operations
+from tests.chaos.nemeses import plan
+from tests.chaos.nemeses.nemesis import Nemesis
+from tests.chaos.nemeses.sessions import SessionNemesis
 from tests.chaos.processes import Terms
 from tests.chaos.pruning import Pruner
 from tests.chaos.report import Report
 from tests.chaos.shutdown import CLIENT, Shutdown
-from tests.chaos.strikes import Strikes
 from tests.chaos.topology import Topology
 from tests.chaos.trimming import Trimmer
 from tests.support import eventually
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import Any
 
-    from tests.chaos.plan import Fault
+    from tests.chaos.nemeses.plan import Fault
     from tests.chaos.topology import Way
 
 _OPENING_LIMIT = 60.0
@@ -51,8 +51,8 @@ class ChaosRun:
     client: Engine
     company: Company
     customers: Customers
-    burdens: Burdens
-    strikes: Strikes
+    session_nemesis: SessionNemesis
+    nemesis: Nemesis
     final_states: FinalStateMonitor
     checker: Checker
     pruner: Pruner
@@ -90,7 +90,7 @@ class ChaosRun:
         return self.topology.weights()
 
     def faults(self) -> list[Fault]:
-        """The faults that will strike."""
+        """The faults that will be injected."""
         numbers = {"workers": self._workers, "proxies": self._workers, "spared": self._spared}
         return plan.faults(self._seed, self._seconds, **numbers, kinds=self.kinds())
 
@@ -114,8 +114,8 @@ class ChaosRun:
             self.company.hire()
             await asyncio.to_thread(eventually, self.company.is_ready, timeout=_OPENING_LIMIT)
             self._prepare(ways)
-            await self._strike_and_drain()
-            await Shutdown(self.topology, self.company, self.client, self.report).stop(self.strikes)
+            await self._disturb_and_drain()
+            await Shutdown(self.topology, self.company, self.client, self.report).stop(self.nemesis)
             await asyncio.to_thread(self._check_last)
         self.report.seconds = time.monotonic() - began
         return self.report
@@ -126,13 +126,13 @@ class ChaosRun:
         self.customers = Customers(
             self.client, operations(self._seed), company.readers.read, company.outsiders, Trimmer()
         )
-        self.burdens = Burdens(looking, self._seed)
-        self.strikes = Strikes(
+        self.session_nemesis = SessionNemesis(looking, self._seed)
+        self.nemesis = Nemesis(
             self.topology,
             company.places,
             ways,
             outsiders=company.outsiders,
-            burdens=self.burdens,
+            session_nemesis=self.session_nemesis,
             seed=self._seed,
         )
         self.final_states = FinalStateMonitor(looking)
@@ -142,7 +142,7 @@ class ChaosRun:
             evidence=self.directory,
             customers=self.customers,
             readers=company.readers,
-            strikes=self.strikes,
+            nemesis=self.nemesis,
             final_states=self.final_states,
             places=company.places,
         )
@@ -164,13 +164,13 @@ class ChaosRun:
         """Keeps workflows in flight until the customers have finished."""
         await self.customers.keep(self._workflows)
 
-    async def _strike_and_drain(self) -> None:
+    async def _disturb_and_drain(self) -> None:
         self._began = began = time.monotonic()
         around = [asyncio.create_task(coroutine) for coroutine in self.background()]
         keeping = asyncio.create_task(self.keep())
         since = time.time()
         try:
-            await self.strikes.follow(self.faults())
+            await self.nemesis.run(self.faults())
             await asyncio.sleep(max(0.0, began + self._seconds - time.monotonic()))
             self.customers.finish()
             self._at_work = Span(since, time.time())
@@ -226,31 +226,31 @@ class ChaosRun:
 
     def summary(self) -> str:
         """How it stands, in a line."""
-        strikes, customers = self.strikes, self.customers
-        faults = ", ".join(f"{count} {kind}" for kind, count in sorted(strikes.counts.items()))
+        nemesis, customers = self.nemesis, self.customers
+        faults = ", ".join(f"{count} {kind}" for kind, count in sorted(nemesis.counts.items()))
         return (
             f"{time.monotonic() - self._began:6.0f} s: {customers.done} done, {customers.in_flight} in flight,"
-            f" {strikes.lost} lost their owner, {self.report.workflows.total()} checked, {self.pruner.count} removed,"
+            f" {nemesis.lost} lost their owner, {self.report.workflows.total()} checked, {self.pruner.count} removed,"
             f" {len(self.report.violations)} violations; faults: {faults or 'none'}"
         )
 
     def _check_last(self) -> None:
         report, customers = self.report, self.customers
         report.acknowledged = customers.started
-        report.faults = self.strikes.counts
+        report.faults = self.nemesis.counts
         report.cancels = customers.cancel_times
         report.tried_again = customers.errors
         report.written = self.company.outsiders.acknowledged
         report.trims = customers.trimmer.count
         report.pruned = self.pruner.count
-        report.worker_drains = self.strikes.drains
+        report.worker_drains = self.nemesis.drains
         report.failed_opens = sum(place.failed_opens for place in self.company.places)
         report.samples = self.final_states.samples
         self.checker.check_last()
         report.violations += customers.complaints
-        report.pace = pace(self.checker.recorded, self.burdens.snapshots, self._at_work)
+        report.pace = pace(self.checker.recorded, self.session_nemesis.snapshots, self._at_work)
         report.violations += check_pace(report.pace)
-        report.figures = [*self.burdens.figures(), *self.topology.figures()]
+        report.figures = [*self.session_nemesis.figures(), *self.topology.figures()]
 
 
 def finish(chaos: ChaosRun) -> Report:
@@ -271,7 +271,7 @@ def run(
     say: Callable[[str], None],
     topology: Topology | None = None,
 ) -> tuple[Report, Path]:
-    """Runs, having said which faults will strike; the report, and where the logs are if something was wrong."""
+    """Runs, having said which faults will be injected; the report, and where the logs are if something was wrong."""
     sizes = {"workflows": workflows, "workers": workers}
     chaos = ChaosRun(seed, seconds=seconds, **sizes, drain_limit=drain_limit, say=say, topology=topology)
     for fault in chaos.faults():

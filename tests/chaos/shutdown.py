@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from dbosflow import Engine
     from tests.chaos.company import Company
+    from tests.chaos.nemeses.nemesis import Nemesis
     from tests.chaos.report import Report
-    from tests.chaos.strikes import Strikes
     from tests.chaos.topology import Topology
 
 CLIENT = "chaos-client"
@@ -34,7 +34,7 @@ class Shutdown:
         self._client = client
         self._report = report
 
-    async def stop(self, strikes: Strikes) -> None:
+    async def stop(self, nemesis: Nemesis) -> None:
         """Checks what the living hold, stops them, and checks that nothing is left."""
         company, report = self._company, self._report
         live = {place.name: SESSIONS_A_WORKER for place in company.places}
@@ -44,7 +44,7 @@ class Shutdown:
             await self._look_at_leftovers()
         for place in company.places:
             async with place.lock:
-                strikes.drains.add(await asyncio.to_thread(place.drain))
+                nemesis.drains.add(await asyncio.to_thread(place.drain))
         for staff in company.staff:
             await asyncio.to_thread(staff.end)
         report.violations += [f"{place.name}: processes are left" for place in company.places if place.leftover()]

@@ -8,8 +8,8 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from tests.chaos import plan
 from tests.chaos.faked_time import MISSING, environment, find_library, set_clock
+from tests.chaos.nemeses import plan
 from tests.chaos.processes import Equipment
 from tests.chaos.topology import Topology
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-    from tests.chaos.plan import Fault
+    from tests.chaos.nemeses.plan import Fault
 
 _HOUR = 3600.0
 _FIRST = (3 * _HOUR, -7 * _HOUR, 1.5, -1.5)
@@ -49,7 +49,7 @@ class Skewed(Topology):
             set_clock(clock, _FIRST[place % len(_FIRST)])
         return Equipment(environment=environment(library, clock))
 
-    async def strike(self, fault: Fault) -> None:
+    async def inject(self, fault: Fault) -> None:
         draw = random.Random(str(fault))
         self._jumps.append(draw.choice([1.0, 10.0, 60.0, _HOUR, 30 * _HOUR]) * draw.uniform(-1.0, 1.0))
         set_clock(self._clock(fault.target), self._jumps[-1])

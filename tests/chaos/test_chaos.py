@@ -1,4 +1,4 @@
-"""All of chaos in a few seconds: the command works, each kind of fault strikes, and nothing is wrong afterwards.
+"""All of chaos in a few seconds: the command works, faults are injected, and nothing is wrong afterwards.
 
 ```text
 python -m tests.chaos --seed 1 --minutes 10

@@ -12,13 +12,14 @@ import pytest
 from dbosflow import Engine
 from tests.behaviour import ledger
 from tests.behaviour.tables import disorder
-from tests.chaos import generator, plan
+from tests.chaos import generator
 from tests.chaos.checkers.final_states import FinalStateMonitor
 from tests.chaos.checkers.sessions import check_leases, check_sessions
 from tests.chaos.checkers.streams import check_reading
 from tests.chaos.checkers.workflows import check_executions, check_outcome
 from tests.chaos.corruption import corrupt, history_of, violations
 from tests.chaos.crew import Frozen
+from tests.chaos.nemeses import plan
 from tests.chaos.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:

@@ -75,7 +75,7 @@ def test_a_worker_that_was_taken_for_dead_without_a_cause_is_reported(
 
 
 def test_a_living_process_that_was_taken_for_vanished_is_reported(database_url: str) -> None:
-    """Whatever struck it: a process is there, or it is not."""
+    """Whatever active it: a process is there, or it is not."""
     corrupt(database_url, SILENT, uuid4(), "vanished", PID)
     everything = [Disruption(None, Span(0, 2000))]
     assert [*DeathChecker(database_url).check(everything, {PID: 1001.0})] == []

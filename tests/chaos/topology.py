@@ -8,18 +8,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from tests.chaos import plan
 from tests.chaos.checkers.sessions import check_listeners, check_sessions
+from tests.chaos.nemeses import plan
+from tests.chaos.nemeses.proxy import Proxy
 from tests.chaos.postgres import Postgres
 from tests.chaos.processes import Equipment
-from tests.chaos.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
     from typing import Self
 
-    from tests.chaos.plan import Fault
+    from tests.chaos.nemeses.plan import Fault
 
 
 class Server(Protocol):
@@ -50,13 +50,13 @@ class Server(Protocol):
 
 
 class Way(Protocol):
-    """A way of programs to the database, which faults strike."""
+    """A way of programs to the database, into which faults are injected."""
 
     def url(self, name: str) -> str:
         """The address for sessions that carry the ``name``."""
 
-    def strike(self, kind: str, seconds: float) -> None:
-        """Commits one fault of the plan; returns when it is over."""
+    def inject(self, kind: str, seconds: float) -> None:
+        """Injects one fault of the plan; returns when it is over."""
 
     def __enter__(self) -> Self: ...
 
@@ -85,7 +85,7 @@ class Topology:
         return self.server.url(name)
 
     def way(self) -> Way:
-        """One more way to the database, which faults may strike."""
+        """One more way to the database, into which faults may be injected."""
         assert isinstance(self.server, Postgres)
         return Proxy(self.server.socket)
 
@@ -93,8 +93,8 @@ class Topology:
         """What the program ``name`` is given, one of place ``place`` among its like."""
         return Equipment()
 
-    async def strike(self, fault: Fault) -> None:
-        """Commits a fault of its own ``kinds``; returns when everything is back."""
+    async def inject(self, fault: Fault) -> None:
+        """Injects a fault of its own ``kinds``; returns when everything is back."""
         raise NotImplementedError(fault.kind)
 
     def wrong_sessions(self, live: Mapping[str, int]) -> list[str]:

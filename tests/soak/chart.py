@@ -9,7 +9,7 @@ from tests.soak.judging import BOUNDS, warm_up
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.chaos.plan import Fault
+    from tests.chaos.nemeses.plan import Fault
     from tests.soak.series import Levels
 
 _PANELS = [*BOUNDS, "start to end, p99", "stream latency, p99"]
@@ -35,8 +35,8 @@ def draw(path: str, levels: Levels, faults: Sequence[Fault], seconds: float, tit
             times, values = zip(*series.points, strict=True)
             axes.plot(times, [value / bound.scale for value in values], linewidth=1.0, label=whose)
         axes.axvspan(0, warm_up(seconds), color="#dddddd", zorder=0)
-        strikes = [fault.at for fault in faults]
-        axes.scatter(strikes, [0] * len(strikes), marker="|", s=20, color="#b5482f", linewidths=0.6)
+        moments = [fault.at for fault in faults]
+        axes.scatter(moments, [0] * len(moments), marker="|", s=20, color="#b5482f", linewidths=0.6)
         axes.set_ylim(bottom=0)
         axes.set_title(f"{what} ({bound.unit})" if bound.unit else what, fontsize=9)
         axes.tick_params(labelsize=7)

@@ -68,7 +68,7 @@ class Soak(ChaosRun):
 
         return (
             f"{time.monotonic() - self._began:6.0f} s: {customers.done} done, {customers.in_flight} in flight,"
-            f" {self.strikes.counts.total()} faults, {self.report.workflows.total()} checked,"
+            f" {self.nemesis.counts.total()} faults, {self.report.workflows.total()} checked,"
             f" {self.pruner.count} removed, {len(self.report.violations)} violations; {steady}:"
             f" {last('memory', steady) / 1e6:.0f} MB, {last('threads', steady):.0f} threads,"
             f" {last('descriptors', steady):.0f} descriptors, {last('tasks', steady):.0f} tasks,"
@@ -133,7 +133,7 @@ def run(
     )
     faults = soak.faults()
     (soak.directory / "plan").write_text("\n".join(map(str, faults)))
-    say(f"{len(faults)} faults will strike; all of them are in {soak.directory / 'plan'} while this runs")
+    say(f"{len(faults)} faults will be injected; all of them are in {soak.directory / 'plan'} while this runs")
     if not judging.can_judge(seconds):
         say("it is too short to judge levels by")
     report = finish(soak)

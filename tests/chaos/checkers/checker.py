@@ -23,7 +23,7 @@ from tests.chaos.history.ledger_reader import LedgerReader
 from tests.chaos.history.run_history import RunHistory
 from tests.chaos.history.takeovers import takeovers
 from tests.chaos.history.workflow_history import histories, root_of
-from tests.chaos.strikes import disruptions
+from tests.chaos.nemeses.nemesis import disruptions
 from tests.chaos.workloads.limited_queue import QUEUE_LIMIT
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from tests.chaos.customers import Customers
     from tests.chaos.history.run_history import WriteHistory
     from tests.chaos.history.workflow_history import WorkflowHistory
+    from tests.chaos.nemeses.nemesis import Nemesis
     from tests.chaos.readers import Readers
     from tests.chaos.report import Report
-    from tests.chaos.strikes import Strikes
 
 SETTLING = 10.0
 """Seconds after its end in which a process that was frozen may still do something for a workflow that it lost."""
@@ -50,7 +50,7 @@ _LONG_ENOUGH = range(40, 80)
 """Values of a stream that such a reader is busy with for a while."""
 _SLOW_READERS = 20
 _TABLES_EVERY = 15.0
-_HITS = 300
+_LOSSES = 300
 _ROOTS: LiteralString = "SELECT DISTINCT split_part(id, '/', 1) FROM dbosflow.workflow"
 
 
@@ -65,7 +65,7 @@ class Checker:
         evidence: Path,
         customers: Customers,
         readers: Readers,
-        strikes: Strikes,
+        nemesis: Nemesis,
         final_states: FinalStateMonitor,
         places: Sequence[Place],
     ) -> None:
@@ -79,7 +79,7 @@ class Checker:
         self._evidence = evidence
         self._customers = customers
         self._readers = readers
-        self._strikes = strikes
+        self._nemesis = nemesis
         self._final_states = final_states
         self._places = places
         self.slowly_read: dict[str, tuple[WorkflowHistory, Expected]] = {}
@@ -120,7 +120,7 @@ class Checker:
             self._tables_at = now
         self._check_final_states()
         self._check_deaths(until=time.time() - SETTLING)
-        del self._strikes.hits[:-_HITS]
+        del self._nemesis.owner_losses[:-_LOSSES]
 
     def _check_last(self) -> None:
         self._read_on()
@@ -182,7 +182,7 @@ class Checker:
         self.recorded.update(int(step["recorded_at"]) for step in history.steps)
         report.items += sum(step["loop_key"] is not None and step["kind"] == "step" for step in history.steps)
         report.frames += sum(block["count"] for block in history.blocks if block["kind"] == "values")
-        for kind, running, written in takeovers(self._strikes.hits, history):
+        for kind, running, written in takeovers(self._nemesis.owner_losses, history):
             report.running_again[kind].add(running)
             report.written_again[kind].add(written)
 
@@ -224,7 +224,7 @@ class Checker:
     def _check_deaths(self, *, until: float = inf) -> None:
         """Of those that died up to then, all that may excuse it is known by now."""
         ended = {pid: at for place in self._places for pid, at in place.ended.copy().items()}
-        known = disruptions(self._strikes, self._final_states, self._places)
+        known = disruptions(self._nemesis, self._final_states, self._places)
         self._report.violations += self.deaths.check(known, ended, until=until)
 
     def _frozen(self) -> list[Frozen]:

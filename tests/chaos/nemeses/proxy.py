@@ -1,4 +1,4 @@
-"""A TCP proxy before the server's socket, which treats its connections as badly as it is told.
+"""The network nemesis: a TCP proxy before the server's socket, which cuts, resets, delays and starves connections.
 
 It lives on a thread with an event loop of its own, so that nothing but its faults delays what it carries.
 """
@@ -59,11 +59,11 @@ class Proxy:
         options = "sslmode=disable&gssencmode=disable"
         return f"postgresql://dbosflow@127.0.0.1:{self.port}/postgres?{options}&application_name={name}"
 
-    def strike(self, kind: str, seconds: float) -> None:
-        """Commits one fault of the plan; returns when it is over."""
-        self._call(self._strike(kind, seconds))
+    def inject(self, kind: str, seconds: float) -> None:
+        """Injects one fault of the plan; returns when it is over."""
+        self._call(self._inject(kind, seconds))
 
-    async def _strike(self, kind: str, seconds: float) -> None:
+    async def _inject(self, kind: str, seconds: float) -> None:
         if kind == "delay":
             self._delay = _DELAY
             await asyncio.sleep(seconds)

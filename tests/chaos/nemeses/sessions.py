@@ -1,7 +1,7 @@
-"""Faults that are sessions of somebody else's: they hold what the server has little of, for a while.
+"""The session nemesis: foreign sessions that hold what the server has little of, for a while.
 
-A snapshot, which keeps every dead row of the meantime from being removed; all connections that there are; the table of
-workflows, as a migration does.
+``hold xmin``: a snapshot, which keeps every dead row of the meantime from being removed. ``fill``: all connections that
+there are. ``lock``: the table of workflows, as a migration does.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ _ONE_SESSION = """
     SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'chaos-%' AND backend_type = 'client backend'"""
 
 
-class Burdens:
-    """Who holds what, and when it was held."""
+class SessionNemesis:
+    """Holds a snapshot, all connections, or a table; remembers when a snapshot was held."""
 
     def __init__(self, url: str, seed: int) -> None:
         self.snapshots: list[Span] = []
@@ -35,9 +35,9 @@ class Burdens:
         self.oldest = 0
         """Over how many transactions the oldest one was."""
         self.refused = 0
-        """How often the server had no connection for the last who asked."""
+        """How often the server refused a connection, since it had none left."""
         self._url = url
-        self._random = random.Random(f"burdens {seed}")
+        self._random = random.Random(f"sessions {seed}")
         self.kinds: dict[str, Callable[[float], None]] = {
             "hold xmin": self.hold_snapshot,
             "fill": self.fill,
@@ -48,8 +48,8 @@ class Burdens:
         """What there is to tell."""
         return [f"oldest snapshot: held over {self.oldest} transactions; no connection was free {self.refused} times"]
 
-    async def strike(self, kind: str, seconds: float) -> None:
-        """Commits one of the ``kinds``; returns when it is over."""
+    async def inject(self, kind: str, seconds: float) -> None:
+        """Injects one of the ``kinds``; returns when it is over."""
         await asyncio.to_thread(self.kinds[kind], seconds)
 
     def hold_snapshot(self, seconds: float) -> None:
@@ -73,7 +73,7 @@ class Burdens:
         """Takes every connection slot of the server, and those of programs' sessions, which it ends meanwhile."""
         until = time.monotonic() + seconds
         with ExitStack() as taken, suppress(psycopg.OperationalError):
-            standing = taken.enter_context(self._connect("crowd"))
+            standing = taken.enter_context(self._connect("fill"))
             while time.monotonic() < until:
                 self._take_all(taken)
                 pids = [pid for (pid,) in standing.execute(_ONE_SESSION).fetchall()]
@@ -92,7 +92,7 @@ class Burdens:
     def _take_all(self, taken: ExitStack) -> None:
         try:
             while True:
-                taken.enter_context(self._connect("crowd"))
+                taken.enter_context(self._connect("fill"))
         except psycopg.OperationalError:
             self.refused += 1
 

@@ -1,4 +1,4 @@
-"""Which faults strike when and whom: all of it from one seed.
+"""The plan of faults: which are injected when, and into what, all of it from one seed.
 
 The same seed gives the same faults at the same moments and, see ``generator``, the same operations in the same order.
 What they meet in each other is timing, and no two runs agree on that.
@@ -57,15 +57,15 @@ DURATIONS = {
     "pooler pause": (0.3 * LEASE, 2.0 * LEASE),
 }
 """Seconds that a fault takes, at least and at most."""
-LAST_OF_WORKERS = {"kill", "drain"}
-"""What a worker ends by."""
-OF_WORKERS = {*LAST_OF_WORKERS, "freeze", "busy pool", "jump clock"}
+ENDING_KINDS = {"kill", "drain"}
+"""The faults by which a worker ends."""
+WORKER_KINDS = {*ENDING_KINDS, "freeze", "busy pool", "jump clock"}
 PROXY_KINDS = {"cut", "reset", "delay", "blackhole", "lose answer"}
 
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One fault: when it strikes (seconds into the run), which, whom, and for how long."""
+    """One fault: when it is injected (seconds into the run), which, into what, and for how long."""
 
     at: float
     kind: str
@@ -85,7 +85,7 @@ def faults(
     spared: int = 0,
     kinds: Mapping[str, int] = MappingProxyType(KINDS),
 ) -> list[Fault]:
-    """The faults of a run, oldest first; the first strikes once there is something to strike.
+    """The faults of a run, oldest first; the first comes once there is something to disturb.
 
     The last ``spared`` workers are never made to end.
     """
@@ -94,12 +94,12 @@ def faults(
     at = 1.5
     while (at := at + draw.uniform(0.5, 4.5)) < seconds:
         kind = draw.choices([*kinds], weights=[*kinds.values()])[0]
-        if kind in LAST_OF_WORKERS:
+        if kind in ENDING_KINDS:
             choices = workers - spared
         elif kind == "kill writer":
             choices = WRITERS
         else:
-            choices = workers if kind in OF_WORKERS else proxies
+            choices = workers if kind in WORKER_KINDS else proxies
         found.append(Fault(round(at, 2), kind, draw.randrange(choices), round(_duration(draw, kind, seconds - at), 2)))
     return found
 

@@ -1,4 +1,9 @@
-"""Commits the faults of the plan, and notes whom each of them hit."""
+"""The nemesis: injects the faults of the plan, and notes which workflows lost their owners by them.
+
+Faults of workers (SIGKILL, SIGSTOP, SIGTERM), of writers (SIGKILL) and of the server (a shutdown, a crash, ended
+sessions) it makes itself. Those of the network are made by the proxy, those that hold what the server has little of by
+the session nemesis, and those that only one topology knows (a pooler, a standby, wrong clocks) by that topology.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +18,17 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from tests.chaos.checkers.workers import Disruption, Span
-from tests.chaos.plan import OF_WORKERS, PROXY_KINDS
+from tests.chaos.nemeses.plan import PROXY_KINDS, WORKER_KINDS
 from tests.chaos.report import Spread
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.chaos.burdens import Burdens
     from tests.chaos.checkers.final_states import FinalStateMonitor
     from tests.chaos.crew import Place
+    from tests.chaos.nemeses.plan import Fault
+    from tests.chaos.nemeses.sessions import SessionNemesis
     from tests.chaos.outsiders import Outsiders
-    from tests.chaos.plan import Fault
     from tests.chaos.topology import Topology, Way
 
 _OWNED = """
@@ -33,15 +38,15 @@ _SESSIONS = """
     SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'chaos-%%' AND backend_type = 'client backend'"""
 
 _SETTLING = 1.0
-"""Seconds after a fault in which everybody connects anew."""
+"""Seconds after a fault in which every process connects anew."""
 _KEPT = 300
 """So many faults are remembered: the last ones."""
-_HARMLESS = {*OF_WORKERS, "kill writer", "hold xmin", "lock"}
+_HARMLESS = {*WORKER_KINDS, "kill writer", "hold xmin", "lock"}
 """What keeps nobody from renewing; of a worker that was frozen or made to end, its place tells."""
 
 
 @dataclass(frozen=True)
-class Hit:
+class OwnerLoss:
     """An owner that was lost: why, when (by the wall clock), which process, and what it owned, at which epochs."""
 
     kind: str
@@ -51,7 +56,7 @@ class Hit:
 
 
 @dataclass
-class Struck:
+class InjectedFault:
     """A fault, and from when until when it was there, by the wall clock; one that is not over has no end yet."""
 
     fault: Fault
@@ -59,8 +64,8 @@ class Struck:
     until: float = inf
 
 
-class Strikes:
-    """Strikes as the plan says; a fault whose victim is still down waits for it."""
+class Nemesis:
+    """Injects what the plan says; a fault whose target is still down waits for it."""
 
     def __init__(
         self,
@@ -69,63 +74,63 @@ class Strikes:
         ways: Sequence[Way],
         *,
         outsiders: Outsiders,
-        burdens: Burdens,
+        session_nemesis: SessionNemesis,
         seed: int,
     ) -> None:
         self.counts: Counter[str] = Counter()
-        self.hits: list[Hit] = []
+        self.owner_losses: list[OwnerLoss] = []
         """The last ones: the checker forgets the oldest."""
         self.lost = 0
         """How often a workflow lost its owner."""
         self.drains = Spread()
-        self.struck: deque[Struck] = deque(maxlen=_KEPT)
+        self.injected: deque[InjectedFault] = deque(maxlen=_KEPT)
         self._topology = topology
         self._server = topology.server
         self._places = places
         self._ways = ways
         self._outsiders = outsiders
-        self._burdens = burdens
-        self._random = random.Random(f"strikes {seed}")
+        self._session_nemesis = session_nemesis
+        self._random = random.Random(f"nemesis {seed}")
         self._database = asyncio.Lock()
 
-    async def follow(self, plan: Sequence[Fault]) -> None:
-        """Commits all of them; returns when the last is over and everybody is back."""
+    async def run(self, plan: Sequence[Fault]) -> None:
+        """Injects all of them; returns when the last is over and every process is back."""
         began = time.monotonic()
         async with asyncio.TaskGroup() as group:
             for fault in plan:
                 await asyncio.sleep(max(0.0, began + fault.at - time.monotonic()))
-                group.create_task(self._commit(fault))
+                group.create_task(self._inject(fault))
 
-    async def _commit(self, fault: Fault) -> None:
-        struck = Struck(fault, time.time())
-        self.struck.append(struck)
+    async def _inject(self, fault: Fault) -> None:
+        injected = InjectedFault(fault, time.time())
+        self.injected.append(injected)
         if fault.kind in {"kill", "freeze", "drain"}:
             place = self._places[fault.target]
             async with place.lock:
-                await self._strike_worker(place, fault)
+                await self._inject_into_worker(place, fault)
         elif fault.kind == "kill writer":
             await self._outsiders.kill(fault.target)
         elif fault.kind == "busy pool":
             self._places[fault.target].process.tell(busy=fault.seconds)
         elif fault.kind == "hold xmin":
-            await self._burdens.strike(fault.kind, fault.seconds)
-        elif fault.kind in self._burdens.kinds:
+            await self._session_nemesis.inject(fault.kind, fault.seconds)
+        elif fault.kind in self._session_nemesis.kinds:
             async with self._database:
-                await self._burdens.strike(fault.kind, fault.seconds)
+                await self._session_nemesis.inject(fault.kind, fault.seconds)
         elif fault.kind in {"terminate", "stop fast", "stop immediate", "crash backend"}:
             async with self._database:
-                await asyncio.to_thread(self._strike_database, fault)
+                await asyncio.to_thread(self._inject_into_database, fault)
         elif fault.kind in self._topology.kinds:
             async with self._database:
-                await self._topology.strike(fault)
+                await self._topology.inject(fault)
         else:
-            await asyncio.to_thread(self._ways[fault.target].strike, fault.kind, fault.seconds)
-        struck.until = time.time()
+            await asyncio.to_thread(self._ways[fault.target].inject, fault.kind, fault.seconds)
+        injected.until = time.time()
         self.counts[fault.kind] += 1
 
-    async def _strike_worker(self, place: Place, fault: Fault) -> None:
+    async def _inject_into_worker(self, place: Place, fault: Fault) -> None:
         owned = await asyncio.to_thread(self._owned_by, place.process.pid)
-        self.hits.append(Hit(fault.kind, time.time(), place.process.pid, owned))
+        self.owner_losses.append(OwnerLoss(fault.kind, time.time(), place.process.pid, owned))
         self.lost += len(owned)
         if fault.kind == "kill":
             await asyncio.to_thread(place.kill)
@@ -136,45 +141,45 @@ class Strikes:
             self.drains.add(await asyncio.to_thread(place.drain))
             await asyncio.to_thread(place.replace)
 
-    def _strike_database(self, fault: Fault) -> None:
+    def _inject_into_database(self, fault: Fault) -> None:
         if fault.kind.startswith("stop"):
             self._server.stop(fault.kind)
             time.sleep(fault.seconds)  # the outage itself
             self._server.start()
             return
-        pids = [pid for (pid,) in self._look(_SESSIONS)]
+        pids = [pid for (pid,) in self._query(_SESSIONS)]
         if not pids:
             return
         if fault.kind == "crash backend":
             self._server.crash_backend(self._random.choice(pids))
         else:
             victims = self._random.sample(pids, self._random.randint(1, len(pids)))
-            self._look("SELECT pg_terminate_backend(pid) FROM unnest(%s::integer[]) AS pid", victims)
+            self._query("SELECT pg_terminate_backend(pid) FROM unnest(%s::integer[]) AS pid", victims)
 
     def _owned_by(self, pid: int) -> dict[str, int]:
         try:
-            return dict(self._look(_OWNED, pid))
+            return dict(self._query(_OWNED, pid))
         except psycopg.Error:  # it is down just now
             return {}
 
-    def _look(self, query: Any, *parameters: object) -> list[tuple[Any, ...]]:
+    def _query(self, query: Any, *parameters: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(
             self._server.url("looking"), autocommit=True, application_name="looking", connect_timeout=2
         ) as connection:
             return connection.execute(query, parameters).fetchall()
 
 
-def disruptions(strikes: Strikes, final_states: FinalStateMonitor, places: Sequence[Place]) -> list[Disruption]:
+def disruptions(nemesis: Nemesis, final_states: FinalStateMonitor, places: Sequence[Place]) -> list[Disruption]:
     """All that may have kept a worker from renewing its lease."""
     found = [Disruption(None, span) for span in [*final_states.slow]]
     for place in places:
         found += [Disruption(one.pid, Span(one.since, one.until)) for one in (*place.frozen, *place.stalled)]
-    for struck in [*strikes.struck]:
-        kind, span = struck.fault.kind, Span(struck.since, struck.until + _SETTLING)
+    for injected in [*nemesis.injected]:
+        kind, span = injected.fault.kind, Span(injected.since, injected.until + _SETTLING)
         if kind in _HARMLESS:
             continue
         if kind not in PROXY_KINDS:
             found.append(Disruption(None, span))
-        elif struck.fault.target < len(places):
-            found += [Disruption(pid, span) for pid in [*places[struck.fault.target].pids]]
+        elif injected.fault.target < len(places):
+            found += [Disruption(pid, span) for pid in [*places[injected.fault.target].pids]]
     return found
