@@ -29,7 +29,7 @@ from dbosflow._runtime.listener import Listener, SafetyPoll
 from dbosflow._runtime.notifier import Notifier
 from dbosflow._runtime.observer import Observer
 from dbosflow._runtime.reader import Reader, Reading
-from dbosflow._runtime.replay import Replayed, replay
+from dbosflow._runtime.replayer import ReplayResult, replay
 from dbosflow._runtime.repository import Repository, not_found
 from dbosflow._runtime.session import Session
 from dbosflow._runtime.waits import Waits
@@ -359,7 +359,7 @@ class EngineCore:
 
     # -- replays -----------------------------------------------------------------------------------------------------
 
-    async def replay(self, workflow_id: str, limit: float) -> Replayed:
+    async def replay(self, workflow_id: str, limit: float) -> ReplayResult:
         """Replays a workflow with today's code, in memory."""
         found = await self.repository.started(workflow_id)
         if found is None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from dbosflow._runtime.replay import Replayed, Source
+    from dbosflow._runtime.replayer import ReplayResult, Source
     from dbosflow.cli.options import Commands
     from dbosflow.engine import Engine
     from dbosflow.types import WorkflowInfo
@@ -142,37 +142,37 @@ def _check(engine: Engine, info: WorkflowInfo | str, limit: float) -> Checked:
     if registry.get(info.name) is None:
         return Checked(info.id, info.name, str(info.status), 0, [f"the code knows no workflow {info.name!r}"])
     core = engine._core  # noqa: SLF001 (a replay is no part of the public interface)
-    replayed = engine._host.call("replay", core.replay, info.id, limit)  # noqa: SLF001
-    return Checked(info.id, info.name, str(info.status), replayed.records, _differences(info, replayed, limit))
+    result = engine._host.call("replay", core.replay, info.id, limit)  # noqa: SLF001
+    return Checked(info.id, info.name, str(info.status), result.records, _differences(info, result, limit))
 
 
-def _differences(info: WorkflowInfo, replayed: Replayed, limit: float) -> list[str]:
-    ending = replayed.ending
+def _differences(info: WorkflowInfo, result: ReplayResult, limit: float) -> list[str]:
+    ending = result.ending
     if ending is not None and ending.status is WorkflowStatus.BLOCKED:
         return [str(json.loads(ending.error or "{}").get("message"))]
     found = [
         f"value {count} of {_shown(source)} is {_short(there)} on record, and the code writes {_short(written)}"
-        for source, count, there, written in replayed.changed
+        for source, count, there, written in result.changed
     ]
-    if replayed.timed_out:
-        waits = f": it waits for {replayed.waits_for}, which is on no record" if replayed.waits_for else ""
+    if result.timed_out:
+        waits = f": it waits for {result.waits_for}, which is on no record" if result.waits_for else ""
         return [*found, f"the code has not come to its end within {limit:g} s{waits}"]
     if info.status not in _ENDED:
         return found
     if ending is None:
-        if replayed.unknown:
-            found.append(f"the code asks for {replayed.unknown[0]!r}, which is not on record")
+        if result.unknown:
+            found.append(f"the code asks for {result.unknown[0]!r}, which is not on record")
         return found or ["the code does not end where it has ended"]
-    return found + _of_ending(info, replayed)
+    return found + _of_ending(info, result)
 
 
-def _of_ending(info: WorkflowInfo, replayed: Replayed) -> list[str]:
-    ending = replayed.ending
+def _of_ending(info: WorkflowInfo, result: ReplayResult) -> list[str]:
+    ending = result.ending
     assert ending is not None
     found = []
-    for source, count in replayed.added.items():
+    for source, count in result.added.items():
         found.append(f"the code writes {count} values more to {_shown(source)} than are on record")
-    for source, count in replayed.missing.items():
+    for source, count in result.missing.items():
         found.append(f"the code writes {count} values less to {_shown(source)} than are on record")
     if ending.status is not info.status:
         how = f": {_error(json.loads(ending.error))}" if ending.error else ""

@@ -1,4 +1,4 @@
-"""A replay in memory: today's code against a recorded history. It writes nothing, and runs no step's body.
+"""Replays a workflow in memory: today's code against a recorded history. It writes nothing, and runs no step's body.
 
 The runner, the branches and their turns are those of any run. Two parts are replaced: the journal, which keeps what it
 is given and writes none of it, and the driver. An operation that is on record returns as ever; one that is not halts
@@ -37,17 +37,17 @@ if TYPE_CHECKING:
     from dbosflow.config import Settings
     from dbosflow.definitions import FunctionDef, Registry, WorkflowDef
 
-_CALM = 0.2
-"""Seconds of quiet after which a halted replay is at its end."""
-_GLANCE = 0.02
+_QUIET = 0.2
+"""Seconds without progress after which a halted replay is over."""
+_POLL_INTERVAL = 0.02
 
 Source = tuple[str, str]
 """A stream key and a producer."""
 
 
 @dataclass(slots=True)
-class Replayed:
-    """What became of a replay."""
+class ReplayResult:
+    """The result of a replay."""
 
     ending: Ending | None = None
     """How the code ended; ``None`` if it has not."""
@@ -75,11 +75,11 @@ async def replay(
     workflow: Started,
     *,
     limit: float,
-) -> Replayed:
+) -> ReplayResult:
     """Replays a workflow whose function ``registry`` knows, within ``limit`` seconds."""
     loop = asyncio.get_running_loop()
     lane = cast("Lane", _NoLane())
-    played = _Played(loop, await _values(core, workflow.id), is_over=workflow.status.ended)
+    journal = _ReplayJournal(loop, await _values(core, workflow.id), is_over=workflow.status.ended)
     with branch_tasks(loop):
         runner = Runner(
             pool=pool,
@@ -87,19 +87,19 @@ async def replay(
             settings=settings,
             registry=registry,
             running_code=RunningCode(),
-            engine=_ReadOnly(core),
+            engine=_ReadOnlyEngine(core),
             announce=lambda _: None,
         )
-        runner.attach(cast("Journal", played))
-        runner.on_launched = played.begin
-        played.runner = runner
+        runner.attach(cast("Journal", journal))
+        runner.on_launched = journal.begin
+        journal.runner = runner
         claimed = Claimed(workflow.id, workflow.name, "", workflow.epoch + 1, workflow.input, None, 0, False, False)
         try:
             await runner.resume([claimed])
-            await played.finish(limit)
+            await journal.finish(limit)
         finally:
             await runner.close(0.0)
-    return played.replayed
+    return journal.result
 
 
 async def _values(core: EngineCore, workflow_id: str) -> dict[Source, list[Any]]:
@@ -114,13 +114,13 @@ async def _values(core: EngineCore, workflow_id: str) -> dict[Source, list[Any]]
 
 
 class _NoLane:
-    """A lease that nobody takes."""
+    """A lease that is never taken."""
 
     id = None
     in_time = True
 
 
-class _ReadOnly:
+class _ReadOnlyEngine:
     """The engine as a replayed run sees it: it looks things up, and changes nothing."""
 
     def __init__(self, core: EngineCore) -> None:
@@ -154,11 +154,11 @@ class _ReadOnly:
         return handle
 
 
-class _Played:
-    """The journal of a replay, which notes what the code does."""
+class _ReplayJournal:
+    """The journal of a replay: it notes what the code does, and writes nothing."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, values: dict[Source, list[Any]], *, is_over: bool) -> None:
-        self.replayed = Replayed()
+        self.result = ReplayResult()
         self.runner: Runner
         self.halted = threading.Event()
         """Set once a branch can go no further."""
@@ -168,7 +168,7 @@ class _Played:
         self._run: Run
         self._asked: set[str] = set()
 
-    # -- what the runner and the run tell ----------------------------------------------------------------------------
+    # -- called by the runner and the run ----------------------------------------------------------------------------
 
     def begin(self, run: Run) -> None:
         """A run is about to begin."""
@@ -189,17 +189,17 @@ class _Played:
         entries, _ = run.take(1 << 62)
         for entry in entries:
             if isinstance(entry, Ending):
-                self.replayed.ending = entry
+                self.result.ending = entry
                 self._loop.call_soon_threadsafe(self.runner.ended, run, entry)
             elif isinstance(entry, Values) and entry.attempt is None:
                 source = (entry.key, entry.producer)
-                self.replayed.added[source] = self.replayed.added.get(source, 0) + len(entry.texts)
+                self.result.added[source] = self.result.added.get(source, 0) + len(entry.texts)
 
     def _skipped(self, _: Run, key: str, producer: str, count: int, text: str) -> None:
         there = self._values.get((key, producer), [])
         value = json.loads(text)
         if count < len(there) and there[count] != value:
-            self.replayed.changed.append(((key, producer), count, there[count], value))
+            self.result.changed.append(((key, producer), count, there[count], value))
 
     def asked(self, key: str) -> None:
         """The code asks for a record that is there."""
@@ -207,7 +207,7 @@ class _Played:
 
     def unknown(self, key: str) -> None:
         """The code asks for what is not on record."""
-        self.replayed.unknown.append(key)
+        self.result.unknown.append(key)
         self.halted.set()
 
     # -- the end -----------------------------------------------------------------------------------------------------
@@ -216,38 +216,38 @@ class _Played:
         """Waits until the code has ended, or can go no further."""
         deadline = time.monotonic() + limit
         settled = asyncio.ensure_future(self.runner.settled(self._run.workflow_id))
-        resumptions, calm_since = -1, time.monotonic()
+        resumptions, quiet_since = -1, time.monotonic()
         while not settled.done():
-            await asyncio.wait([settled], timeout=_GLANCE)
+            await asyncio.wait([settled], timeout=_POLL_INTERVAL)
             now = time.monotonic()
             if resumptions != self._run.resumptions:
-                resumptions, calm_since = self._run.resumptions, now
-            if self.halted.is_set() and (self._is_over or now - calm_since > 2 * _CALM):
+                resumptions, quiet_since = self._run.resumptions, now
+            if self.halted.is_set() and (self._is_over or now - quiet_since > 2 * _QUIET):
                 break
             if now > deadline:
-                self.replayed.timed_out = not self.halted.is_set()
+                self.result.timed_out = not self.halted.is_set()
                 sequencer = self._run.sequencer
-                self.replayed.waits_for = None if sequencer is None else sequencer.stands_still_for
+                self.result.waits_for = None if sequencer is None else sequencer.stands_still_for
                 break
         settled.cancel()
         self._sum_up()
 
     def _sum_up(self) -> None:
-        run, replayed = self._run, self.replayed
-        replayed.records = len(self._asked)
-        if replayed.ending is not None and replayed.ending.status is not WorkflowStatus.BLOCKED:
+        run, result = self._run, self.result
+        result.records = len(self._asked)
+        if result.ending is not None and result.ending.status is not WorkflowStatus.BLOCKED:
             for (key, producer), count in run.history.produced.items():
                 left = count - self._streams.count(key, producer)
                 if "@" not in producer and left > 0:
-                    replayed.missing[key, producer] = left
+                    result.missing[key, producer] = left
 
 
-class _PlayedDriver:
+class _ReplayDriver:
     """A driver that does nothing anew."""
 
-    def __init__(self, driver: Driver, played: _Played) -> None:
+    def __init__(self, driver: Driver, journal: _ReplayJournal) -> None:
         self._driver = driver
-        self._played = played
+        self._journal = journal
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._driver, name)
@@ -257,21 +257,21 @@ class _PlayedDriver:
         raise NotImplementedError
 
     async def turn_of(self, run: Run, key: str) -> None:
-        self._played.asked(key)
+        self._journal.asked(key)
         await self._driver.turn_of(run, key)
 
     async def give_up(self, run: Run, key: str) -> None:
-        self._played.asked(key)
+        self._journal.asked(key)
         await self._driver.give_up(run, key)
 
     async def record_given_up(self, run: Run, key: str) -> None:
         """Not written: what was given up is not on record, and its key is noted already."""
         if run.recorded(key) is not None:
-            self._played.unknown(key + GIVEN_UP)
+            self._journal.unknown(key + GIVEN_UP)
             await self.halt()
 
     async def commit(self, run: Run, record: Record) -> None:  # noqa: ARG002 (see Driver)
-        self._played.unknown(record.key)
+        self._journal.unknown(record.key)
         await self.halt()
 
     async def call(
@@ -281,16 +281,16 @@ class _PlayedDriver:
         args: tuple[Any, ...],  # noqa: ARG002
         kwargs: Mapping[str, Any],  # noqa: ARG002
     ) -> Any:
-        self._played.unknown(attempt.key)
+        self._journal.unknown(attempt.key)
         await self.halt()
 
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:  # noqa: ARG002 (see Driver)
-        self._played.unknown(f"the result of workflow {workflow_id!r}")
+        self._journal.unknown(f"the result of workflow {workflow_id!r}")
         await self.halt()
 
     async def pause(self, run: Run, seconds: float) -> None:  # noqa: ARG002 (see Driver)
         if seconds > 0:  # it still sleeps: there the records end
-            self._played.halted.set()
+            self._journal.halted.set()
             await self.halt()
 
     async def hold(self, run: Run) -> None:  # noqa: ARG002 (see Driver)
@@ -303,14 +303,14 @@ class _PlayedDriver:
         """What it has written is, or never will be."""
 
 
-class _LoopDriver(_PlayedDriver):
+class _LoopDriver(_ReplayDriver):
     async def halt(self) -> NoReturn:
         await asyncio.get_running_loop().create_future()
         raise AssertionError
 
 
-class _ThreadDriver(_PlayedDriver):
+class _ThreadDriver(_ReplayDriver):
     async def halt(self) -> NoReturn:
-        self._played.halted.set()
+        self._journal.halted.set()
         msg = "the records end here"
         raise RunStopped(msg)
