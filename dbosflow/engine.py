@@ -17,14 +17,14 @@ from dbosflow.handles import WorkflowHandle
 from dbosflow.streams import StreamChannel, StreamReader
 from dbosflow.streams.declared import key_of
 from dbosflow.streams.inputs import check_idempotency_key, input_text
-from dbosflow.streams.options import reading
+from dbosflow.streams.options import read_request
 from dbosflow.streams.resource import Streams
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dbosflow._runtime.reader import Reading
+    from dbosflow._runtime.cursor import ReadRequest
     from dbosflow.definitions import WorkflowDef
     from dbosflow.streams.declared import Stream
     from dbosflow.streams.options import OnRollback, ReadOptions
@@ -231,7 +231,7 @@ class Engine(Lifecycle):
                 ``ReadOptions`` explains them.
         """
         refuse_on_loop("read_stream_async")
-        return self._reader(reading(workflow_id, key, type, options), on_rollback, "read_stream_async")
+        return self._reader(read_request(workflow_id, key, type, options), on_rollback, "read_stream_async")
 
     @overload
     def read_stream_async(self, workflow_id: str, key: str, **options: Unpack[ReadOptions]) -> StreamChannel[Any]: ...
@@ -248,7 +248,7 @@ class Engine(Lifecycle):
         **options: Unpack[ReadOptions],
     ) -> StreamChannel[Any]:
         """A channel of ``StreamValue``, the last one ``closed``. See ``read_stream``."""
-        return self._channel(reading(workflow_id, key, type, options))
+        return self._channel(read_request(workflow_id, key, type, options))
 
     def read(
         self,
@@ -260,19 +260,19 @@ class Engine(Lifecycle):
     ) -> StreamReader[V]:
         """``read_stream`` of a declared stream: its values are typed, and so is the final payload."""
         refuse_on_loop("read_async")
-        return self._reader(stream.reading(workflow_id, options), on_rollback, "read_async")
+        return self._reader(stream.read_request(workflow_id, options), on_rollback, "read_async")
 
     def read_async(self, stream: Stream[V, F], workflow_id: str, **options: Unpack[ReadOptions]) -> StreamChannel[V]:
         """``read_stream_async`` of a declared stream: its values are typed, and so is the final payload."""
-        return self._channel(stream.reading(workflow_id, options))
+        return self._channel(stream.read_request(workflow_id, options))
 
-    def _reader(self, what: Reading, on_rollback: OnRollback, twin: str) -> StreamReader[Any]:
-        reader = self._core.reader(what)
-        return StreamReader(reader, lambda: self._host.call(twin, reader.next_page), on_rollback)
+    def _reader(self, request: ReadRequest, on_rollback: OnRollback, twin: str) -> StreamReader[Any]:
+        cursor = self._core.cursor(request)
+        return StreamReader(cursor, lambda: self._host.call(twin, cursor.next_page), on_rollback)
 
-    def _channel(self, what: Reading) -> StreamChannel[Any]:
-        reader = self._core.reader(what)
-        return StreamChannel(reader, lambda: self._host.bridge(reader.next_page()))
+    def _channel(self, request: ReadRequest) -> StreamChannel[Any]:
+        cursor = self._core.cursor(request)
+        return StreamChannel(cursor, lambda: self._host.bridge(cursor.next_page()))
 
     # -- retention ---------------------------------------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ import psycopg
 from psycopg_pool import AsyncConnectionPool
 
 from dbosflow._runtime.children import result_of
+from dbosflow._runtime.cursor import ReadRequest, StreamCursor
 from dbosflow._runtime.enqueuer import Enqueuer
 from dbosflow._runtime.executor import Executor
 from dbosflow._runtime.hub import Hub, Outcomes
@@ -28,7 +29,6 @@ from dbosflow._runtime.input_writer import InputWriter
 from dbosflow._runtime.listener import Listener, SafetyPoll
 from dbosflow._runtime.notifier import Notifier
 from dbosflow._runtime.observer import Observer
-from dbosflow._runtime.reader import Reader, Reading
 from dbosflow._runtime.replayer import ReplayResult, replay
 from dbosflow._runtime.repository import Repository, not_found
 from dbosflow._runtime.session import Session
@@ -99,10 +99,10 @@ class EngineCore:
             self._wakeups = Wakeups()
             self._notifier = Notifier(self._url, self._settings)
             listener = Listener(self._url, self._settings, self._wakeups, self._is_own_hint)
-            reading = Session(self._url, self._settings, READER)
-            resources.push_async_callback(reading.close)
-            self._hub = Hub(reading, schema, self._wakeups, self.observer)
-            self._outcomes = Outcomes(reading, schema, self._wakeups)
+            read_session = Session(self._url, self._settings, READER)
+            resources.push_async_callback(read_session.close)
+            self._hub = Hub(read_session, schema, self._wakeups, self.observer)
+            self._outcomes = Outcomes(read_session, schema, self._wakeups)
             self._enqueuer = Enqueuer(self._pool, schema)
             self._input_writer = InputWriter(self._pool, self._settings, self.announce)
             services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer, self._input_writer)
@@ -345,9 +345,9 @@ class EngineCore:
 
     # -- streams -----------------------------------------------------------------------------------------------------
 
-    def reader(self, reading: Reading) -> Reader:
-        """A reader of one stream. Does no I/O by itself."""
-        return Reader(self._hub, self.patient_repository, reading)
+    def cursor(self, request: ReadRequest) -> StreamCursor:
+        """A cursor over one stream. Does no I/O by itself."""
+        return StreamCursor(self._hub, self.patient_repository, request)
 
     async def append(self, workflow_id: str, key: str, text: str, idempotency_key: str | None) -> int:
         """Writes to an input of a workflow; the value's offset."""

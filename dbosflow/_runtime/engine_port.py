@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from dbosflow._runtime.cursor import ReadRequest, StreamCursor
     from dbosflow._runtime.entries import Ending
-    from dbosflow._runtime.reader import Reader, Reading
     from dbosflow._runtime.repository import Repository
     from dbosflow._runtime.waits import Waits
     from dbosflow._store.workflow import Outcome, Started
@@ -31,8 +31,8 @@ class EnginePort(Protocol):
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
         """What stands under a child's id that was taken. Runs it if it is ours: a start whose answer was lost."""
 
-    def reader(self, reading: Reading) -> Reader:
-        """A reader of one stream. Does no I/O by itself."""
+    def cursor(self, request: ReadRequest) -> StreamCursor:
+        """A cursor over one stream. Does no I/O by itself."""
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
         """How a workflow ended. Waits for that; with ``ended``, also while it is blocked."""

@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from dbosflow._runtime.branch import Branch
+    from dbosflow._runtime.cursor import ReadRequest, StreamCursor
     from dbosflow._runtime.drivers import Driver
-    from dbosflow._runtime.reader import Reader, Reading
     from dbosflow.definitions import StepDef
 
 OnError = Literal["raise", "skip", "dead_letter"]
@@ -68,7 +68,7 @@ class ForEachSettings:
 
 
 async def run_for_each(
-    driver: Driver, branch: Branch, reading: Reading, handler: StepDef, settings: ForEachSettings
+    driver: Driver, branch: Branch, request: ReadRequest, handler: StepDef, settings: ForEachSettings
 ) -> tuple[str, dict[str, Any], BaseException | None]:
     """Runs the loop, or takes its outcome from its record: the loop's key, its totals, and what ended it early."""
     run = branch.run
@@ -80,10 +80,10 @@ async def run_for_each(
                 await driver.turn_of(run, key)
                 output, error = record.output, record.error
             else:
-                loop, task = ForEach(branch, key, reading, handler, settings), running_task()
+                loop, task = ForEach(branch, key, request, handler, settings), running_task()
                 error, began = None, time.monotonic()
                 try:
-                    await driver.wait(run, loop.run(), awaits=reading.workflow_id)
+                    await driver.wait(run, loop.run(), awaits=request.workflow_id)
                 except BaseException as failure:  # the handler's or the stream's: the loop's outcome
                     if not is_outcome(failure, task):
                         raise
@@ -98,18 +98,20 @@ async def run_for_each(
 class ForEach:
     """One pass over a stream, from the watermark on. Lives on the engine's event loop."""
 
-    def __init__(self, branch: Branch, key: str, reading: Reading, handler: StepDef, settings: ForEachSettings) -> None:
+    def __init__(
+        self, branch: Branch, key: str, request: ReadRequest, handler: StepDef, settings: ForEachSettings
+    ) -> None:
         run = branch.run
         self._branch = branch
         self._run = run
         self._key = key
         self._handler = handler
-        self._codec = reading.codec
+        self._codec = request.codec
         self._settings = settings
         self._history = history = run.history.loops.get(key) or LoopHistory()
-        assert isinstance(reading.start, int)
-        self._next = max(reading.start, history.next)
-        self._reader: Reader = run.engine.reader(replace(reading, start=self._next))
+        assert isinstance(request.start, int)
+        self._next = max(request.start, history.next)
+        self._cursor: StreamCursor = run.engine.cursor(replace(request, start=self._next))
         self._done, self._failed, self._last = history.done, history.failed, history.last
         self._begun: OrderedDict[int, _Finished | bool] = OrderedDict()
         """From the watermark on, in the order of the stream: whether each is done, or finished and not on record."""
@@ -142,11 +144,11 @@ class ForEach:
 
     async def _feed(self) -> None:
         try:
-            while not self._reader.over:
-                item = self._reader.take()
+            while not self._cursor.over:
+                item = self._cursor.take()
                 if item is None:
-                    if not self._reader.over:
-                        await self._reader.next_page()
+                    if not self._cursor.over:
+                        await self._cursor.next_page()
                 elif item.rollback is None:
                     await self._begin(item.offset, item.value)
         except DbosflowError as error:
@@ -155,7 +157,7 @@ class ForEach:
                 self._check_new(error)
             raise
         await self._all_done()
-        outcome = self._reader.outcome
+        outcome = self._cursor.outcome
         if outcome is not None and outcome.error is not None:
             raise outcome.error
 
@@ -164,7 +166,7 @@ class ForEach:
 
         A new one that is not of the type may be whatever somebody has written: it ends the loop with that error.
         """
-        offset = self._reader.offset
+        offset = self._cursor.offset
         if offset in self._history.finished or offset in self._history.failures:
             asked = f"takes item {offset} of loop {self._key!r} for another type"
             raise self._run.disagree(asked, f"that it was handled ({unfit})") from unfit

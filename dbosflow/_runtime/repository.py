@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
-from dbosflow._runtime.reader import truncated
+from dbosflow._runtime.cursor import truncated
 from dbosflow._store import retention, step, stream, workflow
 from dbosflow._store.queries import is_refused
 from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, StreamNotFoundError, WorkflowNotFoundError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from psycopg_pool import AsyncConnectionPool
 
-    from dbosflow._runtime.reader import Reading
+    from dbosflow._runtime.cursor import ReadRequest
     from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
     from dbosflow.filters import WorkflowFilter
@@ -136,12 +136,12 @@ class Repository:
             raise StreamNotFoundError(workflow_id, key, msg)
         return found[0]
 
-    async def place(self, reading: Reading) -> int:
+    async def resolve_start(self, request: ReadRequest) -> int:
         """The offset that a start of ``"tail"``, or of so many values before the end, stands for."""
-        if isinstance(reading.start, str):
-            return await self.ask(stream.tail, reading.workflow_id, reading.key)
-        find = partial(stream.offset_from_end, count=-reading.start, committed=reading.view == "committed")
-        return await self.ask(find, reading.workflow_id, reading.key)
+        if isinstance(request.start, str):
+            return await self.ask(stream.tail, request.workflow_id, request.key)
+        find = partial(stream.offset_from_end, count=-request.start, committed=request.view == "committed")
+        return await self.ask(find, request.workflow_id, request.key)
 
     async def emitted(self, workflow_id: str, key: str, producer: str) -> list[str]:
         """The durable values of a stream's producer, as the JSON arrays of its blocks."""

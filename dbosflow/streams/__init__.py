@@ -11,8 +11,8 @@ What is read can be transformed on its way, from either reader or any other iter
 from dbosflow.streams import stages
 from dbosflow.streams.declared import Stream
 from dbosflow.streams.for_each import LoopOptions, for_each, for_each_async
+from dbosflow.streams.in_workflow import read_stream, read_stream_async
 from dbosflow.streams.inputs import InputOptions, read_input, read_input_async
-from dbosflow.streams.inside import read_stream, read_stream_async
 from dbosflow.streams.options import OnRollback, ReadOptions
 from dbosflow.streams.pipes import pipe
 from dbosflow.streams.readers import StreamChannel, StreamReader

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
 from dbosflow.config import check_identifier
 from dbosflow.serde import Codec
-from dbosflow.streams.options import reading
+from dbosflow.streams.options import read_request
 from dbosflow.streams.writers import StreamWriter
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.reader import Reading
+    from dbosflow._runtime.cursor import ReadRequest
     from dbosflow._runtime.writing import OnRetry
     from dbosflow.streams.options import ReadOptions
 
@@ -43,9 +43,9 @@ class Stream(Generic[C, F]):
         """
         return StreamWriter(self.key, on_retry, self._chunks, self._final)
 
-    def reading(self, workflow_id: str, options: ReadOptions) -> Reading:
-        """What the engine needs to read it."""
-        return reading(workflow_id, self.key, self._types[0], options, self._final)
+    def read_request(self, workflow_id: str, options: ReadOptions) -> ReadRequest:
+        """The request to read this stream of a workflow."""
+        return read_request(workflow_id, self.key, self._types[0], options, self._final)
 
     def dump(self, value: C) -> str:
         """A value as JSON, checked."""

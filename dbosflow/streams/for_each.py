@@ -16,8 +16,8 @@ from dbosflow.errors import ConfigurationError
 from dbosflow.functions import check_no_generator, local_name
 from dbosflow.streams.arguments import check_count
 from dbosflow.streams.declared import Stream
-from dbosflow.streams.inputs import reading_of_input
-from dbosflow.streams.readers import StreamChannel, StreamReader, reader_of
+from dbosflow.streams.inputs import input_read_request
+from dbosflow.streams.readers import StreamChannel, StreamReader, cursor_of
 from dbosflow.types import Processed
 
 if TYPE_CHECKING:
@@ -106,11 +106,11 @@ async def _for_each(
 ) -> Processed[Any]:
     handler = _handler(function)
     settings = _settings(options, handler)
-    reader = reader_of(source)
-    reading = reading_of_input(branch, source, None, {}) if reader is None else reader.for_loop
-    key, totals, error = await run_for_each(driver, branch, reading, handler, settings)
-    if reader is not None:
-        reader.go_on_at(totals["next"])
+    cursor = cursor_of(source)
+    request = input_read_request(branch, source, None, {}) if cursor is None else cursor.for_each_request
+    key, totals, error = await run_for_each(driver, branch, request, handler, settings)
+    if cursor is not None:
+        cursor.continue_at(totals["next"])
     if error is not None:
         raise error
     texts: list[str] = []

@@ -10,18 +10,18 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast, overloa
 
 from dbosflow._runtime.drivers import drive
 from dbosflow._runtime.host import refuse_on_loop
-from dbosflow._runtime.reading import next_page
+from dbosflow._runtime.recorded_reads import next_page
 from dbosflow._runtime.scope import branch_around
 from dbosflow.config import check_identifier
 from dbosflow.errors import ConfigurationError, StreamInputError
 from dbosflow.serde import dump_undeclared
 from dbosflow.streams.declared import Stream, key_of
-from dbosflow.streams.options import reading
+from dbosflow.streams.options import read_request
 from dbosflow.streams.readers import StreamChannel, StreamReader
 
 if TYPE_CHECKING:
     from dbosflow._runtime.branch import Branch
-    from dbosflow._runtime.reader import Reading
+    from dbosflow._runtime.cursor import ReadRequest
     from dbosflow.streams.options import ReadOptions
 
 C = TypeVar("C")
@@ -58,8 +58,8 @@ def read_input(
     """
     refuse_on_loop("read_input_async(...)")
     scope = branch_around("read_input", "read_stream")
-    reader = scope.run.engine.reader(reading_of_input(scope, stream, type, options))
-    return StreamReader(reader, lambda: drive(next_page(scope.run.thread_driver, scope, reader)))
+    cursor = scope.run.engine.cursor(input_read_request(scope, stream, type, options))
+    return StreamReader(cursor, lambda: drive(next_page(scope.run.thread_driver, scope, cursor)))
 
 
 @overload
@@ -91,12 +91,14 @@ def read_input_async(
         NotInWorkflowError: no workflow's body is running here.
     """
     scope = branch_around("read_input_async", "read_stream_async")
-    reader = scope.run.engine.reader(reading_of_input(scope, stream, type, options))
-    return StreamChannel(reader, lambda: next_page(scope.run.loop_driver, scope, reader))
+    cursor = scope.run.engine.cursor(input_read_request(scope, stream, type, options))
+    return StreamChannel(cursor, lambda: next_page(scope.run.loop_driver, scope, cursor))
 
 
-def reading_of_input(branch: Branch, stream: str | Stream[Any, Any], type_: Any, options: InputOptions) -> Reading:
-    """What a reader of an input needs to know."""
+def input_read_request(
+    branch: Branch, stream: str | Stream[Any, Any], type_: Any, options: InputOptions
+) -> ReadRequest:
+    """The request to read an input of the running workflow."""
     run, key = branch.run, key_of(stream)
     if key not in run.inputs:
         inputs = ", ".join(sorted(map(repr, run.inputs))) or "none"
@@ -115,8 +117,8 @@ def reading_of_input(branch: Branch, stream: str | Stream[Any, Any], type_: Any,
         raise ConfigurationError(msg)
     every = cast("ReadOptions", options)
     if isinstance(stream, Stream):
-        return stream.reading(run.workflow_id, every)
-    return reading(run.workflow_id, key, type_, every)
+        return stream.read_request(run.workflow_id, every)
+    return read_request(run.workflow_id, key, type_, every)
 
 
 def input_text(stream: str | Stream[Any, Any], value: Any) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, TypedDict, get_args
 
-from dbosflow._runtime.reader import Reading, View
+from dbosflow._runtime.cursor import ReadRequest, View
 from dbosflow.config import LARGEST_OFFSET, check_identifier, check_seconds, check_timeout, check_whole
 from dbosflow.errors import ConfigurationError
 from dbosflow.serde import Codec
@@ -31,8 +31,10 @@ class ReadOptions(TypedDict, total=False):
     """Seconds to wait for a workflow that does not exist; then ``WorkflowNotFoundError``."""
 
 
-def reading(workflow_id: str, key: str, type_: Any, options: ReadOptions, final: Codec[Any] | None = None) -> Reading:
-    """The options as what a reader takes, or an error that says which is wrong."""
+def read_request(
+    workflow_id: str, key: str, type_: Any, options: ReadOptions, final: Codec[Any] | None = None
+) -> ReadRequest:
+    """The request that the options make, or an error that says which is wrong."""
     unknown = options.keys() - ReadOptions.__annotations__.keys()
     if unknown:
         msg = f"there is no option {min(unknown)!r}; these are: {', '.join(ReadOptions.__annotations__)}"
@@ -49,7 +51,7 @@ def reading(workflow_id: str, key: str, type_: Any, options: ReadOptions, final:
     if view not in get_args(View):
         msg = f"view={view!r} must be one of {', '.join(map(repr, get_args(View)))}"
         raise ConfigurationError(msg)
-    return Reading(
+    return ReadRequest(
         check_identifier("workflow id", workflow_id),
         check_identifier("stream key", key),
         **options,

@@ -1,4 +1,4 @@
-"""The two faces of a reader: a blocking iterator of values, and a channel of items."""
+"""The two public readers of a stream: a blocking iterator of values, and a channel of items."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from dbosflow._runtime.reader import Item, Reader
+    from dbosflow._runtime.cursor import Item, StreamCursor
     from dbosflow.streams.options import OnRollback
 
 T = TypeVar("T")
 
 
-class _Following:
-    """What both faces say of where they stand."""
+class _Position:
+    """The position of a reader: what both kinds have in common."""
 
-    _reader: Reader
+    _cursor: StreamCursor
 
     @property
     def offset(self) -> int:
         """The offset to resume at: that of the first value that was not handed out."""
-        return self._reader.offset
+        return self._cursor.offset
 
     @property
     def outcome(self) -> StreamOutcome | None:
         """How the stream ended, and the final payload of its writer, once its last value was handed out."""
-        return self._reader.outcome
+        return self._cursor.outcome
 
     @property
     def closed(self) -> bool:
         """Whether the stream has ended and its last value was handed out."""
-        return self._reader.outcome is not None
+        return self._cursor.outcome is not None
 
 
-class StreamReader(_Following, Iterator[T], Generic[T]):
+class StreamReader(_Position, Iterator[T], Generic[T]):
     """A blocking iterator over the values of a stream, live: it waits for each next one until the stream ends.
 
     After the last value of a stream that ended badly it raises ``StreamFailedError`` (the
@@ -50,11 +50,11 @@ class StreamReader(_Following, Iterator[T], Generic[T]):
     no longer count, because the attempt of the step that wrote them failed.
     """
 
-    def __init__(self, reader: Reader, next_page: Callable[[], None], on_rollback: OnRollback = "raise") -> None:
+    def __init__(self, cursor: StreamCursor, next_page: Callable[[], None], on_rollback: OnRollback = "raise") -> None:
         if not callable(on_rollback) and on_rollback not in {"raise", "ignore"}:
             msg = f'on_rollback={on_rollback!r} must be "raise", "ignore" or a function that takes a Rollback'
             raise ConfigurationError(msg)
-        self._reader = reader
+        self._cursor = cursor
         self._next_page = next_page
         self._on_rollback = on_rollback
 
@@ -62,7 +62,7 @@ class StreamReader(_Following, Iterator[T], Generic[T]):
         while True:
             item = self._take()
             if item is None:
-                outcome = self._reader.outcome
+                outcome = self._cursor.outcome
                 if outcome is not None and outcome.error is not None:
                     raise outcome.error
                 raise StopIteration
@@ -79,15 +79,15 @@ class StreamReader(_Following, Iterator[T], Generic[T]):
         item = self._take()
         if item is not None:
             return StreamValue(item.value, item.offset, rollback=item.rollback)
-        return last(self._reader)
+        return last(self._cursor)
 
     def items(self) -> Iterator[StreamValue[T]]:
         """The items from here on, as a channel has them. The last one is ``closed``, unless ``until`` came before."""
         while True:
             item = self.read()
-            if item.closed or not self._reader.over:
+            if item.closed or not self._cursor.over:
                 yield item
-            if self._reader.over:
+            if self._cursor.over:
                 return
 
     def read_all(self) -> tuple[list[T], bool]:
@@ -102,7 +102,7 @@ class StreamReader(_Following, Iterator[T], Generic[T]):
             while (item := self._take()) is not None:
                 if item.rollback is None:
                     found.append(item)
-                elif self._reader.hides:
+                elif self._cursor.hides:
                     found = [one for one in found if one.offset not in item.rollback]
         except WorkflowBlockedError:
             return [one.value for one in found], False
@@ -111,8 +111,8 @@ class StreamReader(_Following, Iterator[T], Generic[T]):
     def _take(self) -> Item | None:
         """The next item, waiting for it; ``None`` when there will be none."""
         while True:
-            item = self._reader.take()
-            if item is not None or self._reader.over:
+            item = self._cursor.take()
+            if item is not None or self._cursor.over:
                 return item
             self._next_page()
 
@@ -120,7 +120,7 @@ class StreamReader(_Following, Iterator[T], Generic[T]):
         if callable(self._on_rollback):
             self._on_rollback(rollback)
         elif self._on_rollback == "raise":
-            raise rolled_back(self._reader, rollback)
+            raise rolled_back(self._cursor, rollback)
 
     def close(self) -> None:
         """Forgets the stream. A reader holds nothing but its page; dropping it is as good."""
@@ -134,7 +134,7 @@ class StreamReader(_Following, Iterator[T], Generic[T]):
         self.close()
 
 
-class StreamChannel(_Following, AsyncIterator[StreamValue[T]], Generic[T]):
+class StreamChannel(_Position, AsyncIterator[StreamValue[T]], Generic[T]):
     """An async iterator over the items of a stream, live.
 
     The last item has ``closed`` set, and ``error`` if the stream ended badly. An item with a ``rollback`` rolls back
@@ -143,8 +143,8 @@ class StreamChannel(_Following, AsyncIterator[StreamValue[T]], Generic[T]):
     Where the workflow is blocked, the last item has an ``error`` and is not ``closed``.
     """
 
-    def __init__(self, reader: Reader, next_page: Callable[[], Awaitable[None]]) -> None:
-        self._reader = reader
+    def __init__(self, cursor: StreamCursor, next_page: Callable[[], Awaitable[None]]) -> None:
+        self._cursor = cursor
         self._next_page = next_page
         self._ended = False
 
@@ -155,8 +155,8 @@ class StreamChannel(_Following, AsyncIterator[StreamValue[T]], Generic[T]):
             item = await self.read()
         except WorkflowBlockedError as error:
             self._ended = True
-            return StreamValue(cast("T", None), self._reader.offset, error=error)
-        self._ended = self._reader.over
+            return StreamValue(cast("T", None), self._cursor.offset, error=error)
+        self._ended = self._cursor.over
         if self._ended and not item.closed:
             raise StopAsyncIteration
         return item
@@ -166,16 +166,16 @@ class StreamChannel(_Following, AsyncIterator[StreamValue[T]], Generic[T]):
 
     def rolled_back(self, rollback: Rollback) -> StreamRolledBackError:
         """What whoever reads nothing but values gets instead of a rollback."""
-        return rolled_back(self._reader, rollback)
+        return rolled_back(self._cursor, rollback)
 
     async def read(self) -> StreamValue[T]:
         """The next item: a value, a rollback, or at the end again and again a ``closed`` one."""
         while True:
-            item = self._reader.take()
+            item = self._cursor.take()
             if item is not None:
                 return StreamValue(item.value, item.offset, rollback=item.rollback)
-            if self._reader.over:
-                return last(self._reader)
+            if self._cursor.over:
+                return last(self._cursor)
             await self._next_page()
 
     async def aclose(self) -> None:
@@ -191,24 +191,24 @@ class StreamChannel(_Following, AsyncIterator[StreamValue[T]], Generic[T]):
         await self.aclose()
 
 
-def rolled_back(reader: Reader, rollback: Rollback) -> StreamRolledBackError:
+def rolled_back(cursor: StreamCursor, rollback: Rollback) -> StreamRolledBackError:
     """What a reader of plain values gets instead of a rollback."""
     offsets = ", ".join(f"{first} to {stop - 1}" for first, stop in rollback.ranges)
     msg = (
-        f"stream {reader.key!r} of workflow {reader.workflow_id!r}: attempt {rollback.attempt} of step "
+        f"stream {cursor.key!r} of workflow {cursor.workflow_id!r}: attempt {rollback.attempt} of step "
         f"{rollback.step_key!r} did not succeed, so its values at offsets {offsets} no longer count. "
         'Reading can go on. Pass on_rollback=, or read with view="committed"'
     )
-    return StreamRolledBackError(reader.workflow_id, reader.key, msg, rollback)
+    return StreamRolledBackError(cursor.workflow_id, cursor.key, msg, rollback)
 
 
-def last(reader: Reader) -> StreamValue[Any]:
+def last(cursor: StreamCursor) -> StreamValue[Any]:
     """The item at the end of a stream."""
-    outcome = reader.outcome
+    outcome = cursor.outcome
     error = None if outcome is None else outcome.error
-    return StreamValue(None, reader.offset, closed=outcome is not None, error=error)
+    return StreamValue(None, cursor.offset, closed=outcome is not None, error=error)
 
 
-def reader_of(source: object) -> Reader | None:
-    """What stands behind a reader or a channel."""
-    return source._reader if isinstance(source, StreamReader | StreamChannel) else None  # noqa: SLF001 (of this module)
+def cursor_of(source: object) -> StreamCursor | None:
+    """The cursor of a reader or a channel."""
+    return source._cursor if isinstance(source, StreamReader | StreamChannel) else None  # noqa: SLF001 (of this module)

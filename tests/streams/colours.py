@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, cast
 
-from dbosflow._runtime.reader import Item, Reader
+from dbosflow._runtime.cursor import Item, StreamCursor
 from dbosflow.streams import StreamChannel, StreamReader, StreamValue
 from dbosflow.types import FrameKind, StreamOutcome
 
@@ -60,8 +60,8 @@ class AsyncSource(AsyncIterator[Any], Counting):
         self.closings += 1
 
 
-class Place:
-    """As much of a stream's reader as its two faces ask for, with a page for each value."""
+class FakeCursor:
+    """As much of a stream's cursor as the two readers use, with a page for each value."""
 
     def __init__(self, values: Iterable[Any], error: BaseException | None) -> None:
         self._values = iter(values)
@@ -94,8 +94,8 @@ class CountingReader(StreamReader[Any], Counting):
     """The blocking face of a stream."""
 
     def __init__(self, values: Iterable[Any], error: BaseException | None = None) -> None:
-        place = Place(values, error)
-        super().__init__(cast("Reader", place), place.next_page)
+        cursor = FakeCursor(values, error)
+        super().__init__(cast("StreamCursor", cursor), cursor.next_page)
         self.pulled = self.closings = 0
 
     def __next__(self) -> Any:
@@ -112,8 +112,8 @@ class CountingChannel(StreamChannel[Any], Counting):
     """The async face of a stream: items."""
 
     def __init__(self, values: Iterable[Any], error: BaseException | None = None) -> None:
-        place = Place(values, error)
-        super().__init__(cast("Reader", place), place.next_page_async)
+        cursor = FakeCursor(values, error)
+        super().__init__(cast("StreamCursor", cursor), cursor.next_page_async)
         self.pulled = self.closings = 0
 
     async def __anext__(self) -> StreamValue[Any]:

@@ -10,35 +10,35 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from dbosflow._runtime.cursor import Progress
 from dbosflow._runtime.entries import Record
 from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
-from dbosflow._runtime.reader import Progress
 from dbosflow.errors import DbosflowError, SerializationError, StreamError
 from dbosflow.failures import dump_error, load_error
 from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
     from dbosflow._runtime.branch import Branch
+    from dbosflow._runtime.cursor import StreamCursor
     from dbosflow._runtime.drivers import Driver
-    from dbosflow._runtime.reader import Reader
     from dbosflow._runtime.run import Run
     from dbosflow._store.step import Recorded
 
 _NAME = "read_stream"
 
 
-async def next_page(driver: Driver, branch: Branch, reader: Reader) -> None:
-    """The reader's next page: as far as an earlier run got with it, or as far as there is something now."""
+async def next_page(driver: Driver, branch: Branch, cursor: StreamCursor) -> None:
+    """Reads the next page: as far as an earlier run read it, or all that is there now."""
     run = branch.run
-    with Operation(branch, _NAME, f"read_stream({reader.workflow_id!r}, {reader.key!r})") as key:
+    with Operation(branch, _NAME, f"read_stream({cursor.workflow_id!r}, {cursor.key!r})") as key:
         record = recorded(branch, key, "read")
         async with MayBeGivenUp(driver, branch, key):
             if record is None:
                 output, error, began = None, None, time.monotonic()
-                with reader.back_if_given_up():
+                with cursor.restored_on_failure():
                     try:
-                        await driver.wait(run, reader.next_page(), awaits=reader.workflow_id)
-                        output = json.dumps(asdict(reader.progress()))
+                        await driver.wait(run, cursor.next_page(), awaits=cursor.workflow_id)
+                        output = json.dumps(asdict(cursor.progress()))
                     except DbosflowError as failure:
                         error = dump_error(failure)
                     elapsed = time.monotonic() - began
@@ -46,19 +46,19 @@ async def next_page(driver: Driver, branch: Branch, reader: Reader) -> None:
             else:
                 error = record.error
                 if error is None:  # before its turn: afterwards the branch would come later than it did live
-                    await _repeat(driver, run, reader, record)
+                    await _repeat(driver, run, cursor, record)
                 await driver.turn_of(run, key)
         if error is not None:
             found = load_error(error)
-            raise found.exception or StreamError(reader.workflow_id, reader.key, found.message)
+            raise found.exception or StreamError(cursor.workflow_id, cursor.key, found.message)
 
 
-async def _repeat(driver: Driver, run: Run, reader: Reader, record: Recorded) -> None:
+async def _repeat(driver: Driver, run: Run, cursor: StreamCursor, record: Recorded) -> None:
     try:
-        await driver.wait(run, reader.repeat(_progress(record.output or "{}")))
+        await driver.wait(run, cursor.repeat(_progress(record.output or "{}")))
     except SerializationError as unfit:
         asked = (
-            f"reads stream {reader.key!r} of workflow {reader.workflow_id!r} at key {record.key!r} with another type"
+            f"reads stream {cursor.key!r} of workflow {cursor.workflow_id!r} at key {record.key!r} with another type"
         )
         raise run.disagree(asked, f"a page that it has taken ({unfit})", record) from unfit
 

@@ -1,4 +1,4 @@
-"""A reader of one stream: its place, and the frames of the page it holds. Both public readers are faces of it."""
+"""A cursor over one stream: its position, and the frames of the page it holds. Both public readers are built on it."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ReadRequest:
     """What is to be read: a stream, from where to where, and how."""
 
     workflow_id: str
@@ -87,15 +87,15 @@ class Reading:
     final: Codec[Any] | None = None
 
 
-class Places(Protocol):
-    """Finds places in a stream."""
+class OffsetResolver(Protocol):
+    """Finds the offset that a read starts at."""
 
-    async def place(self, reading: Reading) -> int:
+    async def resolve_start(self, request: ReadRequest) -> int:
         """The offset that a start of ``"tail"``, or of so many values before the end, stands for."""
 
 
-class Reader:
-    """Reads one stream. Lives on the engine's loop; ``next_page`` is the only wait.
+class StreamCursor:
+    """Reads one stream. Lives on the engine's event loop; ``next_page`` is the only wait.
 
     ``offset`` is the first one that has not been handed out. When ``outcome`` is set, nothing more will come; when
     ``over`` is, nothing more is wanted.
@@ -105,16 +105,16 @@ class Reader:
     been given what is before.
     """
 
-    def __init__(self, hub: Hub, places: Places, reading: Reading) -> None:
-        self.workflow_id = reading.workflow_id
-        self.key = reading.key
-        self.offset = reading.start if isinstance(reading.start, int) and reading.start >= 0 else 0
+    def __init__(self, hub: Hub, resolver: OffsetResolver, request: ReadRequest) -> None:
+        self.workflow_id = request.workflow_id
+        self.key = request.key
+        self.offset = request.start if isinstance(request.start, int) and request.start >= 0 else 0
         self.outcome: StreamOutcome | None = None
         self.over = False
         self._hub = hub
-        self._places = places
-        self._reading = reading
-        self._placed = self.offset == reading.start
+        self._resolver = resolver
+        self._request = request
+        self._placed = self.offset == request.start
         self._items: deque[Item] = deque()
         self._fetched = self.offset
         self._given_from = 0
@@ -146,7 +146,7 @@ class Reader:
 
     @property
     def _is_over(self) -> bool:
-        until = self._reading.until
+        until = self._request.until
         return until is not None and self._placed and self._fetched >= until
 
     async def next_page(self) -> None:
@@ -159,9 +159,9 @@ class Reader:
             StreamTruncatedError: what comes next was trimmed; read anew from what it says is the first there is.
         """
         if not self._placed:
-            self._start_at(await self._places.place(self._reading))
+            self._start_at(await self._resolver.resolve_start(self._request))
         while not self._items and self._ending is None and not self._is_over:
-            page = await self._read(self._reading.timeout if self._known is not UNSEEN else None)
+            page = await self._read(self._request.timeout if self._known is not UNSEEN else None)
             if page.status is None:
                 page = await self._appearing()
             blocked = page.status is WorkflowStatus.BLOCKED
@@ -185,7 +185,7 @@ class Reader:
     async def _appearing(self) -> Page:
         """Waits for a workflow that does not exist yet."""
         self._known = None
-        wait_for = self._reading.wait_for
+        wait_for = self._request.wait_for
         try:
             async with asyncio.timeout(wait_for):
                 return await self._fetch(None)
@@ -197,30 +197,30 @@ class Reader:
             raise WorkflowNotFoundError(self.workflow_id, msg) from None
 
     async def _fetch(self, known: WorkflowStatus | str | None) -> Page:
-        committed = self._reading.view == "committed"
+        committed = self._request.view == "committed"
         return await self._hub.read(self.workflow_id, self.key, self._fetched, known, committed=committed)
 
     @property
-    def for_loop(self) -> Reading:
-        """What a loop reads that takes over here: only values that stay."""
+    def for_each_request(self) -> ReadRequest:
+        """The request of a `for_each` loop that takes over from here: only values that stay."""
         if not self._placed:
             msg = "a loop needs to know where it begins: give the reader a start of 0 or more, or read from it first"
             raise ConfigurationError(msg)
-        return replace(self._reading, start=self.offset, view="committed")
+        return replace(self._request, start=self.offset, view="committed")
 
-    def go_on_at(self, offset: int) -> None:
-        """Goes on behind what a loop has done."""
+    def continue_at(self, offset: int) -> None:
+        """Moves to the offset behind what a `for_each` loop has done."""
         self._items.clear()
         self._ending, self.outcome, self._unfit = None, None, None
         self._start_at(offset)
 
     def progress(self) -> Progress:
-        """How far it has read: what a workflow records instead of the values."""
+        """How far it has read: a workflow records that, and not the values."""
         return Progress(self._fetched, *self._end, self._known_rollbacks, self._given_from, self._unfit)
 
     @contextmanager
-    def back_if_given_up(self) -> Iterator[None]:
-        """What is read in the block is as unread if the block does not get to its end."""
+    def restored_on_failure(self) -> Iterator[None]:
+        """Restores the position if the block fails: what was read in it counts as unread."""
         before = {**vars(self), "_items": self._items.copy(), "_rollbacks": self._rollbacks.copy()}
         try:
             yield
@@ -245,13 +245,13 @@ class Reader:
             if self._unfit is not None:
                 raise SerializationError(self._unfit)
         if progress.unfit is not None:
-            self._go_no_further(progress.unfit)
+            self._stop_at_unfit(progress.unfit)
         if progress.kind is not None:
             self._set_ending(progress.kind, progress.error)
 
     def _accept(self, page: Page, progress: Progress | None = None) -> None:
-        """Takes a page in; with ``progress``, only what was known and read then."""
-        limits = (self._reading.until, None if progress is None else progress.next)
+        """Adds the frames of a page to the items; with ``progress``, only what was known and read then."""
+        limits = (self._request.until, None if progress is None else progress.next)
         until: float = min((limit for limit in limits if limit is not None), default=math.inf)
         known = math.inf if progress is None else progress.known
         rollbacks = [ranges for offset, ranges in page.rollbacks if offset < known] if self.hides else []
@@ -280,33 +280,33 @@ class Reader:
     @property
     def hides(self) -> bool:
         """Whether values that are rolled back are hidden from a reader that has not seen them."""
-        return self._reading.view != "raw"
+        return self._request.view != "raw"
 
     def _learn(self, page: Page, known: float) -> None:
-        """Finds out of each new rollback whether it concerns this reader."""
+        """Notes each new rollback, and whether it covers values that this reader was given."""
         for offset, ranges in page.rollbacks:
             if offset < known and offset not in self._rollbacks:
                 given = any(first < self._fetched and self._given_from < stop for first, stop in ranges)
-                self._rollbacks[offset] = self._reading.view == "raw" or (self._reading.view == "live" and given)
+                self._rollbacks[offset] = self._request.view == "raw" or (self._request.view == "live" and given)
                 self._known_rollbacks = max(self._known_rollbacks, offset + 1)
 
     def _accept_values(self, block: Block, until: float, rollbacks: list[Ranges]) -> None:
-        if self._reading.view == "committed" and not block.committed:
+        if self._request.view == "committed" and not block.committed:
             return
         first = max(self._fetched - block.offset, 0)
         if any(start <= block.offset + first < stop for ranges in rollbacks for start, stop in ranges):
             return  # a block is of one attempt: it is rolled back as a whole
         last = int(min(block.count, until - block.offset))
-        values, unfit = decoded(block.values or "[]", block.count, first, last, self._reading.codec)
+        values, unfit = decoded(block.values or "[]", block.count, first, last, self._request.codec)
         offset = block.offset + first
         self._items.extend([Item(value, place) for place, value in enumerate(values, offset)])
         if unfit is not None:
             self._fetched = offset + len(values)
             where = f"stream {self.key!r} of workflow {self.workflow_id!r} cannot be read at offset {self._fetched}"
-            self._go_no_further(f"{where}: {unfit}")
+            self._stop_at_unfit(f"{where}: {unfit}")
 
-    def _go_no_further(self, why: str) -> None:
-        """What comes next is not of the type: whoever takes it hears of that."""
+    def _stop_at_unfit(self, why: str) -> None:
+        """The next value is not of the type: an error for whoever takes it."""
         self._unfit = why
         self._items.append(Item(None, self._fetched, error=SerializationError(why)))
 
@@ -316,7 +316,7 @@ class Reader:
 
     def _outcome(self, kind: FrameKind, payload: str | None) -> StreamOutcome:
         if kind is FrameKind.COMPLETE:
-            codec = self._reading.final
+            codec = self._request.final
             final = None if payload is None else serde.for_people(payload) if codec is None else codec.load(payload)
             return StreamOutcome(kind, final=final)
         where = f"stream {self.key!r} of workflow {self.workflow_id!r}"
@@ -335,7 +335,7 @@ class Reader:
 
 
 def truncated(workflow_id: str, key: str, offset: int, first_available: int) -> StreamTruncatedError:
-    """What a reader gets whose place was trimmed."""
+    """The error of a reader whose next values were trimmed."""
     msg = (
         f"stream {key!r} of workflow {workflow_id!r} was trimmed: what was at offset {offset} is gone. "
         f"The first that is there is at {first_available}: read with start={first_available}"

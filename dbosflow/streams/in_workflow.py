@@ -6,9 +6,9 @@ from typing import Any, TypeVar, Unpack, overload
 
 from dbosflow._runtime.drivers import drive
 from dbosflow._runtime.host import refuse_on_loop
-from dbosflow._runtime.reading import next_page
+from dbosflow._runtime.recorded_reads import next_page
 from dbosflow._runtime.scope import branch_around
-from dbosflow.streams.options import OnRollback, ReadOptions, reading
+from dbosflow.streams.options import OnRollback, ReadOptions, read_request
 from dbosflow.streams.readers import StreamChannel, StreamReader
 
 T = TypeVar("T")
@@ -33,8 +33,8 @@ def read_stream(
     """Inside a sync workflow: reads another workflow's stream. Like ``engine.read_stream``; a replay reads the same."""
     refuse_on_loop("read_stream_async(...)")
     scope = branch_around("read_stream", "read_stream")
-    reader = scope.run.engine.reader(reading(workflow_id, key, type, options))
-    return StreamReader(reader, lambda: drive(next_page(scope.run.thread_driver, scope, reader)), on_rollback)
+    cursor = scope.run.engine.cursor(read_request(workflow_id, key, type, options))
+    return StreamReader(cursor, lambda: drive(next_page(scope.run.thread_driver, scope, cursor)), on_rollback)
 
 
 @overload
@@ -52,5 +52,5 @@ def read_stream_async(
 ) -> StreamChannel[Any]:
     """Inside an async workflow: a channel of another workflow's stream. A replay reads the same pages."""
     scope = branch_around("read_stream_async", "read_stream_async")
-    reader = scope.run.engine.reader(reading(workflow_id, key, type, options))
-    return StreamChannel(reader, lambda: next_page(scope.run.loop_driver, scope, reader))
+    cursor = scope.run.engine.cursor(read_request(workflow_id, key, type, options))
+    return StreamChannel(cursor, lambda: next_page(scope.run.loop_driver, scope, cursor))
