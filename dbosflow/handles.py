@@ -9,7 +9,7 @@ from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.children import as_result, result_of, wait_for_result
 from dbosflow._runtime.drivers import drive
 from dbosflow._runtime.host import refuse_on_loop
-from dbosflow._runtime.questions import Question, ask
+from dbosflow._runtime.recorded_queries import RecordedQuery, run_query
 from dbosflow._runtime.scope import current_scope
 from dbosflow.config import check_timeout
 from dbosflow.errors import WaitTimeoutError
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 A = TypeVar("A")
 
-_STATUS: Question[WorkflowStatus] = Question("status", Codec(WorkflowStatus, "the status of a workflow"))
-_INFO: Question[WorkflowInfo] = Question("info", Codec(WorkflowInfo, "the record of a workflow"))
-_CANCEL: Question[Cancellation] = Question("cancel", Codec(Cancellation, "what came of a cancellation"))
+_STATUS: RecordedQuery[WorkflowStatus] = RecordedQuery("status", Codec(WorkflowStatus, "the status of a workflow"))
+_INFO: RecordedQuery[WorkflowInfo] = RecordedQuery("info", Codec(WorkflowInfo, "the record of a workflow"))
+_CANCEL: RecordedQuery[Cancellation] = RecordedQuery("cancel", Codec(Cancellation, "what came of a cancellation"))
 
 
 class WorkflowHandle(Generic[T]):
@@ -48,21 +48,21 @@ class WorkflowHandle(Generic[T]):
 
         Its awaitable twin is ``status_async``.
         """
-        return self._ask(_STATUS, lambda: self._core.repository.status(self.workflow_id))
+        return self._query(_STATUS, lambda: self._core.repository.status(self.workflow_id))
 
     async def status_async(self) -> WorkflowStatus:
         """Where the workflow stands; ``WorkflowNotFoundError`` if there is none of this id.
 
         In a workflow's body the answer is put on record.
         """
-        return await self._ask_async(_STATUS, lambda: self._core.repository.status(self.workflow_id))
+        return await self._query_async(_STATUS, lambda: self._core.repository.status(self.workflow_id))
 
     def info(self) -> WorkflowInfo:
         """The workflow's record; ``WorkflowNotFoundError`` if there is none of this id.
 
         Its awaitable twin is ``info_async``.
         """
-        return as_result(self._ask(_INFO, lambda: self._core.repository.info(self.workflow_id)), self._definition)
+        return as_result(self._query(_INFO, lambda: self._core.repository.info(self.workflow_id)), self._definition)
 
     async def info_async(self) -> WorkflowInfo:
         """The workflow's record; ``WorkflowNotFoundError`` if there is none of this id.
@@ -70,7 +70,7 @@ class WorkflowHandle(Generic[T]):
         Its ``output`` and ``error`` are what ``result_async`` gives and raises. In a workflow's body the answer is
         put on record.
         """
-        info = await self._ask_async(_INFO, lambda: self._core.repository.info(self.workflow_id))
+        info = await self._query_async(_INFO, lambda: self._core.repository.info(self.workflow_id))
         return as_result(info, self._definition)
 
     def result(self, timeout: float | None = None) -> T:
@@ -130,7 +130,7 @@ class WorkflowHandle(Generic[T]):
 
         See ``cancel_async``, its awaitable twin.
         """
-        return self._ask(_CANCEL, lambda: self._core.cancel(self.workflow_id, children))
+        return self._query(_CANCEL, lambda: self._core.cancel(self.workflow_id, children))
 
     async def cancel_async(self, *, children: bool = True) -> Cancellation:
         """Asks for the workflow's cancellation; says what came of that.
@@ -144,19 +144,19 @@ class WorkflowHandle(Generic[T]):
             children: cancel what it has started, too, and what that has started in its turn; also what it is starting
                 just now. What a child that has ended had started stays as it is.
         """
-        return await self._ask_async(_CANCEL, lambda: self._core.cancel(self.workflow_id, children))
+        return await self._query_async(_CANCEL, lambda: self._core.cancel(self.workflow_id, children))
 
-    def _ask(self, question: Question[A], answer: Callable[[], Coroutine[Any, Any, A]]) -> A:
-        twin, scope = f"{question.kind}_async", current_scope()
+    def _query(self, query: RecordedQuery[A], answer: Callable[[], Coroutine[Any, Any, A]]) -> A:
+        twin, scope = f"{query.kind}_async", current_scope()
         if isinstance(scope, Branch):
             refuse_on_loop(f"await handle.{twin}()")
-            return drive(ask(scope.run.thread_driver, scope, question, self.workflow_id, self._reached(answer)))
+            return drive(run_query(scope.run.thread_driver, scope, query, self.workflow_id, self._reached(answer)))
         return self._host.call(twin, answer)
 
-    async def _ask_async(self, question: Question[A], answer: Callable[[], Coroutine[Any, Any, A]]) -> A:
+    async def _query_async(self, query: RecordedQuery[A], answer: Callable[[], Coroutine[Any, Any, A]]) -> A:
         scope = current_scope()
         if isinstance(scope, Branch):
-            return await ask(scope.run.loop_driver, scope, question, self.workflow_id, self._reached(answer))
+            return await run_query(scope.run.loop_driver, scope, query, self.workflow_id, self._reached(answer))
         return await self._host.bridge(answer())
 
     def _reached(self, answer: Callable[[], Coroutine[Any, Any, A]]) -> Callable[[], Awaitable[A]]:

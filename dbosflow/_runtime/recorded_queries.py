@@ -1,6 +1,6 @@
-"""Questions of a body about workflows: the answer is put on record, so a replay is given the same one.
+"""Queries of a body about workflows: the answer is put on record, so a replay is given the same one.
 
-What it says may have changed by then. One that also does something, as a cancellation, is asked again if its answer was
+The state may have changed by then. A query that also does something, as a cancellation, is sent again if its answer was
 not on record when the worker died.
 """
 
@@ -25,8 +25,8 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class Question(Generic[T]):
-    """What may be asked of a workflow."""
+class RecordedQuery(Generic[T]):
+    """A query about a workflow."""
 
     kind: str
     """Names the operation, and is its record's kind."""
@@ -34,11 +34,11 @@ class Question(Generic[T]):
     """Of the answer."""
 
 
-async def ask(
-    driver: Driver, branch: Branch, question: Question[T], workflow_id: str, answer: Callable[[], Awaitable[T]]
+async def run_query(
+    driver: Driver, branch: Branch, query: RecordedQuery[T], workflow_id: str, answer: Callable[[], Awaitable[T]]
 ) -> T:
-    """The answer to a question about a workflow, or the error that it was answered with; ``answer`` gives it anew."""
-    run, kind = branch.run, question.kind
+    """The answer to a query about a workflow, or its recorded error; ``answer`` fetches a new one."""
+    run, kind = branch.run, query.kind
     what = f"the {kind} of workflow {workflow_id!r}"
     with Operation(branch, kind, what) as key:
         record = recorded(branch, key, kind)
@@ -51,18 +51,18 @@ async def ask(
             else:
                 output, error = None, None
                 try:
-                    output = question.codec.dump(await driver.wait(run, _patiently(answer)))
+                    output = query.codec.dump(await driver.wait(run, _patiently(answer)))
                 except DbosflowError as refused:
                     error = dump_error(refused)
                 await driver.commit(run, Record(key, kind, child_id=workflow_id, output=output, error=error))
     if error is not None:
         found = load_error(error)
         raise found.exception or WorkflowError(workflow_id, found.message)
-    return question.codec.load(output or "null")
+    return query.codec.load(output or "null")
 
 
 async def _patiently(answer: Callable[[], Awaitable[T]]) -> T:
-    """Asks until there is an answer: no workflow fails for want of a database. Each try takes its time already."""
+    """Tries until there is an answer: no workflow fails for want of a database. Each try waits already."""
     while True:
         try:
             return await answer()
