@@ -107,17 +107,13 @@ def test_a_connection_is_ready_for_use(database_url: str) -> None:
     assert int(parameters["tcp_user_timeout"]) <= 20_000
 
 
-def test_an_async_connection_is_ready_for_use(database_url: str) -> None:
+async def test_an_async_connection_is_ready_for_use(database_url: str) -> None:
     """The awaitable twin gives the same connection."""
-
-    async def run() -> None:
-        async with await connect_async(database_url) as connection:
-            assert connection.autocommit
-            cursor = await connection.execute("SHOW application_name")
-            assert await cursor.fetchone() == ("dbosflow",)
-            assert int(connection.info.get_parameters()["keepalives_idle"]) <= 15
-
-    asyncio.run(run())
+    async with await connect_async(database_url) as connection:
+        assert connection.autocommit
+        cursor = await connection.execute("SHOW application_name")
+        assert await cursor.fetchone() == ("dbosflow",)
+        assert int(connection.info.get_parameters()["keepalives_idle"]) <= 15
 
 
 def test_the_url_has_the_last_word(database_url: str) -> None:
@@ -248,19 +244,15 @@ def test_the_other_hosts_are_asked_when_the_one_that_answered_last_does_not(open
         assert (len(asked), connect_module._answered[url]) == (1, 1)
 
 
-def test_a_pool_connects_as_everybody_else_does(database_url: str) -> None:
+async def test_a_pool_connects_as_everybody_else_does(database_url: str) -> None:
     """It waits for a silent host no longer than others do, and notices a peer that falls silent."""
-
-    async def main(url: str) -> None:
+    with after_a_silent_host(database_url, target_session_attrs="read-write") as (url, _):
         pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
             url, min_size=2, open=False, timeout=20, connection_class=PoolConnection
         )
         async with pool, pool.connection() as one, pool.connection() as other:
             for connection in (one, other):
                 assert int(connection.info.get_parameters()["tcp_user_timeout"]) <= 20_000
-
-    with after_a_silent_host(database_url, target_session_attrs="read-write") as (url, _):
-        asyncio.run(main(url))
 
 
 @pytest.mark.parametrize(

@@ -26,50 +26,38 @@ CANCEL_REQUEST = (1234 << 16 | 5678).to_bytes(4)
 """The code of the protocol's message that asks the server to give a statement up."""
 
 
-def test_a_session_that_ends_while_nobody_uses_it_is_noticed(database_url: str) -> None:
+async def test_a_session_that_ends_while_nobody_uses_it_is_noticed(database_url: str) -> None:
     """Before the next statement would fail."""
-
-    async def main() -> None:
-        lost = asyncio.Event()
-        connection = await connect_async(database_url)
-        connection.on_lost = lost.set
-        pid = connection.info.backend_pid
-        await connection.execute("SELECT 1")
-        await asyncio.to_thread(cut, database_url, f"pid = {pid}")
-        async with asyncio.timeout(10):
-            await lost.wait()
-        assert connection.broken
-        await connection.close()
-
-    asyncio.run(main())
+    lost = asyncio.Event()
+    connection = await connect_async(database_url)
+    connection.on_lost = lost.set
+    pid = connection.info.backend_pid
+    await connection.execute("SELECT 1")
+    await asyncio.to_thread(cut, database_url, f"pid = {pid}")
+    async with asyncio.timeout(10):
+        await lost.wait()
+    assert connection.broken
+    await connection.close()
 
 
-def test_a_session_that_ends_in_a_statement_fails_it(database_url: str) -> None:
+async def test_a_session_that_ends_in_a_statement_fails_it(database_url: str) -> None:
     """And nothing waits for ever."""
-
-    async def main() -> None:
-        async with await connect_async(database_url) as connection:
-            asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
-            pid = connection.info.backend_pid
-            await asyncio.to_thread(cut, database_url, f"pid = {pid} AND query LIKE '%pg_sleep(600)%'")
-            async with asyncio.timeout(10):
-                with pytest.raises(psycopg.OperationalError):
-                    await asking
-            assert connection.broken
-
-    asyncio.run(main())
+    async with await connect_async(database_url) as connection:
+        asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
+        pid = connection.info.backend_pid
+        await asyncio.to_thread(cut, database_url, f"pid = {pid} AND query LIKE '%pg_sleep(600)%'")
+        async with asyncio.timeout(10):
+            with pytest.raises(psycopg.OperationalError):
+                await asking
+        assert connection.broken
 
 
-def test_what_is_larger_than_the_socket_goes_both_ways(database_url: str) -> None:
+async def test_what_is_larger_than_the_socket_goes_both_ways(database_url: str) -> None:
     """Many times: a part of the answer is no answer."""
-
-    async def main() -> None:
-        async with await connect_async(database_url) as connection:
-            for _ in range(3):
-                row = await (await connection.execute("SELECT %s::text", (LARGE,))).fetchone()
-                assert row == (LARGE,)
-
-    asyncio.run(main())
+    async with await connect_async(database_url) as connection:
+        for _ in range(3):
+            row = await (await connection.execute("SELECT %s::text", (LARGE,))).fetchone()
+            assert row == (LARGE,)
 
 
 async def _is_given_up(asking: asyncio.Task[Any]) -> None:
@@ -84,18 +72,14 @@ async def _goes_on(connection: Connection) -> None:
     assert row == (2,)
 
 
-def test_a_cancelled_statement_is_given_up_and_the_connection_goes_on(database_url: str) -> None:
+async def test_a_cancelled_statement_is_given_up_and_the_connection_goes_on(database_url: str) -> None:
     """The server is asked to stop, and the next statement gets its own answer."""
-
-    async def main() -> None:
-        async with await connect_async(database_url) as connection:
-            asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
-            await until(lambda: connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE)
-            asking.cancel()
-            await _is_given_up(asking)
-            await _goes_on(connection)
-
-    asyncio.run(main())
+    async with await connect_async(database_url) as connection:
+        asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
+        await until(lambda: connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE)
+        asking.cancel()
+        await _is_given_up(asking)
+        await _goes_on(connection)
 
 
 class Slow(Proxy):
@@ -122,10 +106,9 @@ class Slow(Proxy):
             self.asked.set()
 
 
-def test_a_statement_is_cancelled_that_the_server_has_yet_to_read(database_url: str) -> None:
+async def test_a_statement_is_cancelled_that_the_server_has_yet_to_read(database_url: str) -> None:
     """It passes over the first request then, and is asked again."""
-
-    async def main(slow: Slow) -> None:
+    with closing(Slow(database_url, for_ever=False)) as slow:
         async with await connect_async(slow.url) as connection:
             asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
             assert await asyncio.to_thread(slow.kept_back.wait, 10)
@@ -133,40 +116,36 @@ def test_a_statement_is_cancelled_that_the_server_has_yet_to_read(database_url: 
             await _is_given_up(asking)
             await _goes_on(connection)
 
-    with closing(Slow(database_url, for_ever=False)) as slow:
-        asyncio.run(main(slow))
 
-
-def test_a_statement_is_cancelled_whose_answer_is_there(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_statement_is_cancelled_whose_answer_is_there(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was read already, so no more comes: neither the task nor the connection waits for that."""
     readable = Connection._readable
 
-    async def main() -> None:
-        def read_and_cancel(self: Connection) -> None:
-            readable(self)
-            asking.cancel()
+    def read_and_cancel(self: Connection) -> None:
+        readable(self)
+        asking.cancel()
 
-        async with await connect_async(database_url):
-            pass  # from here on the server is known: a new connection asks nothing, and its socket is not registered
-        async with await connect_async(database_url) as connection:
-            monkeypatch.setattr(Connection, "_readable", read_and_cancel)
-            asking = asyncio.create_task(connection.execute("SELECT 1"))
-            await _is_given_up(asking)
-            monkeypatch.undo()
-            await _goes_on(connection)
-
-    asyncio.run(main())
+    async with await connect_async(database_url):
+        pass  # from here on the server is known: a new connection asks nothing, and its socket is not registered
+    async with await connect_async(database_url) as connection:
+        monkeypatch.setattr(Connection, "_readable", read_and_cancel)
+        asking = asyncio.create_task(connection.execute("SELECT 1"))
+        await _is_given_up(asking)
+        monkeypatch.undo()
+        await _goes_on(connection)
 
 
 @pytest.mark.parametrize("again", [False, True])
-def test_a_statement_that_does_not_end_is_ended_with_its_connection(
+async def test_a_statement_that_does_not_end_is_ended_with_its_connection(
     database_url: str, monkeypatch: pytest.MonkeyPatch, *, again: bool
 ) -> None:
     """When it was given time, or its task is cancelled again: nobody may get a connection that waits for an answer."""
     if not again:
         monkeypatch.setattr("dbosflow._store.connection._LONGEST_CANCEL", 0.2)
 
-    async def main(slow: Slow) -> None:
+    with closing(Slow(database_url, for_ever=True)) as slow:
         connection = await connect_async(slow.url)
         asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
         assert await asyncio.to_thread(slow.kept_back.wait, 10)
@@ -177,55 +156,44 @@ def test_a_statement_that_does_not_end_is_ended_with_its_connection(
         await _is_given_up(asking)
         assert connection.closed
 
-    with closing(Slow(database_url, for_ever=True)) as slow:
-        asyncio.run(main(slow))
 
-
-def test_notifications_come_while_the_connection_is_idle_busy_or_asked_for_them(database_url: str) -> None:
+async def test_notifications_come_while_the_connection_is_idle_busy_or_asked_for_them(database_url: str) -> None:
     """To handlers as soon as they are there, and to who iterates: none is lost between the two."""
-
-    async def main() -> None:
-        async with await connect_async(database_url) as listener, await connect_async(database_url) as notifier:
-            await listener.execute("LISTEN news")
-            await notifier.execute("NOTIFY news, 'before anybody asks'")
-            await notifier.execute("NOTIFY news, 'a second one'")
-            heard = [one.payload async for one in listener.notifies(timeout=10, stop_after=2)]
-            assert heard == ["before anybody asks", "a second one"]
-            listener.add_notify_handler(lambda one: heard.append(one.payload))
-            await listener.execute("SELECT 1")
-            await notifier.execute("NOTIFY news, 'idle'")
-            await until(lambda: heard[-1] == "idle")
-            asking = asyncio.create_task(listener.execute("SELECT pg_sleep(0.1)"))
-            await notifier.execute("NOTIFY news, 'busy'")
-            await asking
-            await until(lambda: heard[-1] == "busy")
-
-    asyncio.run(main())
+    async with await connect_async(database_url) as listener, await connect_async(database_url) as notifier:
+        await listener.execute("LISTEN news")
+        await notifier.execute("NOTIFY news, 'before anybody asks'")
+        await notifier.execute("NOTIFY news, 'a second one'")
+        heard = [one.payload async for one in listener.notifies(timeout=10, stop_after=2)]
+        assert heard == ["before anybody asks", "a second one"]
+        listener.add_notify_handler(lambda one: heard.append(one.payload))
+        await listener.execute("SELECT 1")
+        await notifier.execute("NOTIFY news, 'idle'")
+        await until(lambda: heard[-1] == "idle")
+        asking = asyncio.create_task(listener.execute("SELECT pg_sleep(0.1)"))
+        await notifier.execute("NOTIFY news, 'busy'")
+        await asking
+        await until(lambda: heard[-1] == "busy")
 
 
-def test_the_loop_forgets_a_closed_connection(database_url: str) -> None:
+async def test_the_loop_forgets_a_closed_connection(database_url: str) -> None:
     """Its socket's number is soon that of another one, which the loop must be able to watch."""
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        connection = await connect_async(database_url)
-        await connection.execute("SELECT 1")
-        numbers = {connection.pgconn.socket, connection._socket}
-        await connection.close()
-        assert not any(loop.remove_reader(number) for number in numbers)
-        for number in numbers:
-            with pytest.raises(OSError, match="Bad file descriptor"):
-                os.fstat(number)
-        left, right = socket.socketpair()
-        with left, right:
-            left.setblocking(False)
-            receiving = asyncio.create_task(loop.sock_recv(left, 1))
-            await asyncio.sleep(0)
-            right.send(b"x")
-            async with asyncio.timeout(10):
-                assert await receiving == b"x"
-
-    asyncio.run(main())
+    loop = asyncio.get_running_loop()
+    connection = await connect_async(database_url)
+    await connection.execute("SELECT 1")
+    numbers = {connection.pgconn.socket, connection._socket}
+    await connection.close()
+    assert not any(loop.remove_reader(number) for number in numbers)
+    for number in numbers:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(number)
+    left, right = socket.socketpair()
+    with left, right:
+        left.setblocking(False)
+        receiving = asyncio.create_task(loop.sock_recv(left, 1))
+        await asyncio.sleep(0)
+        right.send(b"x")
+        async with asyncio.timeout(10):
+            assert await receiving == b"x"
 
 
 class Deaf(Proxy):
@@ -251,33 +219,25 @@ def deaf(database_url: str) -> Iterator[Deaf]:
     proxy.close()
 
 
-def test_a_session_that_ends_while_a_statement_waits_for_room_fails_it(deaf: Deaf) -> None:
+async def test_a_session_that_ends_while_a_statement_waits_for_room_fails_it(deaf: Deaf) -> None:
     """The statement does not fit into the socket, nobody reads it, and libpq closes that before the loop knows."""
-
-    async def main() -> None:
-        connection = await connect_async(deaf.url)
-        await connection.execute("SELECT 1")
-        asking = asyncio.create_task(connection.execute("SELECT %s::text", (LARGE,)))
-        assert await asyncio.to_thread(deaf.heard.wait, 10)
-        deaf.hang_up.set()
-        async with asyncio.timeout(10):
-            with pytest.raises(psycopg.OperationalError):
-                await asking
-        await connection.close()
-
-    asyncio.run(main())
+    connection = await connect_async(deaf.url)
+    await connection.execute("SELECT 1")
+    asking = asyncio.create_task(connection.execute("SELECT %s::text", (LARGE,)))
+    assert await asyncio.to_thread(deaf.heard.wait, 10)
+    deaf.hang_up.set()
+    async with asyncio.timeout(10):
+        with pytest.raises(psycopg.OperationalError):
+            await asking
+    await connection.close()
 
 
-def test_a_statement_whose_connection_is_closed_fails(database_url: str) -> None:
+async def test_a_statement_whose_connection_is_closed_fails(database_url: str) -> None:
     """By another task, while it waits."""
-
-    async def main() -> None:
-        connection = await connect_async(database_url)
-        asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
-        await until(lambda: connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE)
-        await connection.close()
-        async with asyncio.timeout(10):
-            with pytest.raises(psycopg.OperationalError):
-                await asking
-
-    asyncio.run(main())
+    connection = await connect_async(database_url)
+    asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
+    await until(lambda: connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE)
+    await connection.close()
+    async with asyncio.timeout(10):
+        with pytest.raises(psycopg.OperationalError):
+            await asking

@@ -37,19 +37,15 @@ def test_an_open_engine_is_opened_to_itself(database_url: str) -> None:
             engine.run(opened)
 
 
-def test_an_engine_that_is_open_on_a_loop_is_opened_to_itself(database_url: str) -> None:
+async def test_an_engine_that_is_open_on_a_loop_is_opened_to_itself(database_url: str) -> None:
     """By tasks at once, and by a blocking call, which has nothing to wait for."""
-
-    async def main() -> None:
-        engine = Engine(database_url)
-        assert set(await asyncio.gather(*(engine.open_async() for _ in range(4)))) == {engine}
-        assert engine.open() is engine
-        async with engine as same:
-            assert await same.run_async(opened) == 1
-        with pytest.raises(EngineClosedError):
-            await engine.run_async(opened)
-
-    asyncio.run(main())
+    engine = Engine(database_url)
+    assert set(await asyncio.gather(*(engine.open_async() for _ in range(4)))) == {engine}
+    assert engine.open() is engine
+    async with engine as same:
+        assert await same.run_async(opened) == 1
+    with pytest.raises(EngineClosedError):
+        await engine.run_async(opened)
 
 
 def test_alembics_lines_are_not_the_users(empty_database_url: str, caplog: pytest.LogCaptureFixture) -> None:
