@@ -72,15 +72,12 @@ def test_a_live_stream_goes_through_a_pipe(engine: Engine) -> None:
     assert streams.collect(values) == [["2", "3", "4", "5"], ["6", "7", "8", "9"], ["10", "11"]]
 
 
-def test_a_channel_gives_its_values(database_url: str) -> None:
-    async def main() -> None:
-        async with Engine(database_url) as engine:
-            handle = await engine.start_async(counting, COUNT)
-            channel = engine.read_stream_async(handle.workflow_id, "k", type=int)
-            values = streams.map_async(channel, square, concurrency=3)
-            assert await streams.collect(values) == [number * number for number in range(COUNT)]
-
-    asyncio.run(main())
+async def test_a_channel_gives_its_values(database_url: str) -> None:
+    async with Engine(database_url) as engine:
+        handle = await engine.start_async(counting, COUNT)
+        channel = engine.read_stream_async(handle.workflow_id, "k", type=int)
+        values = streams.map_async(channel, square, concurrency=3)
+        assert await streams.collect(values) == [number * number for number in range(COUNT)]
 
 
 def test_a_reader_goes_on_where_a_transformer_left_it(engine: Engine) -> None:
