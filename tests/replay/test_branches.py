@@ -70,7 +70,7 @@ def test_branches_are_named_by_what_they_run_and_how_many_of_that_came_before() 
     assert keys(execute(program, seed=1)) == expected
 
 
-def test_tasks_of_steps_are_named_after_the_step(database_url: str) -> None:
+async def test_tasks_of_steps_are_named_after_the_step(database_url: str) -> None:
     """``create_task(fetch(...))`` gives a branch that a reader of the records recognizes."""
 
     @step
@@ -81,14 +81,11 @@ def test_tasks_of_steps_are_named_after_the_step(database_url: str) -> None:
     async def fetches() -> Any:
         return await asyncio.gather(fetch(0), fetch(1), run_step_async("lambda", lambda: 2))
 
-    async def main() -> None:
-        async with Engine(database_url) as engine:
-            handle = await engine.start_async(fetches)
-            assert await handle.result_async(10) == [0, 1, 2]
-            found = [record.key for record in await engine.list_steps_async(handle.workflow_id)]
-            assert sorted(found) == ["fetch#0/fetch#0", "fetch#1/fetch#0", "lambda#0/lambda#0"]
-
-    asyncio.run(main())
+    async with Engine(database_url) as engine:
+        handle = await engine.start_async(fetches)
+        assert await handle.result_async(10) == [0, 1, 2]
+        found = [record.key for record in await engine.list_steps_async(handle.workflow_id)]
+        assert sorted(found) == ["fetch#0/fetch#0", "fetch#1/fetch#0", "lambda#0/lambda#0"]
 
 
 def test_as_completed_over_coroutines_is_refused() -> None:

@@ -25,11 +25,11 @@ async def program_on_postgres(number: int, workflow_id: str) -> Any:
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
-def test_a_workflow_that_another_worker_takes_over_goes_on_as_its_records_say(
+async def test_a_workflow_that_another_worker_takes_over_goes_on_as_its_records_say(
     program: Program, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """After each of its commits: no outcome astray, no recorded step again, and with all on record the same result."""
-    asyncio.run(_crash_everywhere(PROGRAMS.index(program), database_url))
+    await _crash_everywhere(PROGRAMS.index(program), database_url)
     assert "no longer asks for" not in caplog.text
 
 

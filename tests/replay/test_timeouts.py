@@ -235,24 +235,19 @@ def test_a_changed_timeout_is_a_contradiction_where_it_is_asked_for_in_another_p
     assert "asks for 'first#0', where its records hold 'timeout#0' next" in run.result
 
 
-def test_outside_of_a_workflow_they_are_those_of_asyncio() -> None:
+async def test_outside_of_a_workflow_they_are_those_of_asyncio() -> None:
     """Plain calls need no engine."""
-
-    async def main() -> str:
-        with pytest.raises(TimeoutError):
-            async with timeout(0):
-                await asyncio.Event().wait()
-        forever = asyncio.create_task(asyncio.Event().wait())
-        done, pending = await wait([forever], timeout=0)
-        assert (done, pending) == (set(), {forever})
-        forever.cancel()
-        done, _ = await wait({forever})
-        assert done == {forever}
-        with pytest.raises(ValueError, match=r"[Ee]mpty"):
-            await wait([])
-        return "fine"
-
-    assert asyncio.run(main()) == "fine"
+    with pytest.raises(TimeoutError):
+        async with timeout(0):
+            await asyncio.Event().wait()
+    forever = asyncio.create_task(asyncio.Event().wait())
+    done, pending = await wait([forever], timeout=0)
+    assert (done, pending) == (set(), {forever})
+    forever.cancel()
+    done, _ = await wait({forever})
+    assert done == {forever}
+    with pytest.raises(ValueError, match=r"[Ee]mpty"):
+        await wait([])
 
 
 @pytest.mark.parametrize("seconds", [-1, float("nan"), float("inf")])
