@@ -114,7 +114,7 @@ def test_what_makes_no_sense_is_refused(engine: Engine, database_url: str) -> No
         pass
 
 
-def test_other_workflows_of_the_engine_are_taken_over_with_it(database_url: str) -> None:
+async def test_other_workflows_of_the_engine_are_taken_over_with_it(database_url: str) -> None:
     """They have the same owner."""
     began, go_on = asyncio.Event(), asyncio.Event()
 
@@ -125,16 +125,13 @@ def test_other_workflows_of_the_engine_are_taken_over_with_it(database_url: str)
         await go_on.wait()
         return await crashing_step("after all")
 
-    async def main() -> None:
-        async with Engine(database_url) as own:
-            handle = await own.start_async(bystander)
-            await began.wait()
-            with crash_at(own, "w", "crashing_step#0"):
-                await own.run_async(crashed_once.options(workflow_id="w"), ["a"])
-            go_on.set()
-            assert await handle.result_async(PATIENCE) == "after all"
-
-    asyncio.run(main())
+    async with Engine(database_url) as own:
+        handle = await own.start_async(bystander)
+        await began.wait()
+        with crash_at(own, "w", "crashing_step#0"):
+            await own.run_async(crashed_once.options(workflow_id="w"), ["a"])
+        go_on.set()
+        assert await handle.result_async(PATIENCE) == "after all"
     assert ran.count("bystander") == 2
     assert ran.count("after all") == 1
 

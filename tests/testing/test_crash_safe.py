@@ -129,15 +129,11 @@ def test_it_works_on_a_given_engine_and_leaves_its_other_workflows_alone(engine:
     other.cancel()
 
 
-def test_it_works_on_a_running_loop(database_url: str) -> None:
+async def test_it_works_on_a_running_loop(database_url: str) -> None:
     """Under ``async with``, with an engine on another loop, and with one of its own."""
-
-    async def run() -> None:
-        async with Engine(database_url) as engine:
-            assert (await assert_crash_safe_async(safe.kit_steps, 1, engine=engine)).points == 7
-        assert (await assert_crash_safe_async(safe.kit_steps, number=1)).points == 7
-
-    asyncio.run(run())
+    async with Engine(database_url) as engine:
+        assert (await assert_crash_safe_async(safe.kit_steps, 1, engine=engine)).points == 7
+    assert (await assert_crash_safe_async(safe.kit_steps, number=1)).points == 7
 
 
 def test_an_owner_that_ended_does_nothing_any_more(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
