@@ -101,16 +101,12 @@ async def levels_of(url: str, leaking: Leaking, what: str) -> Levels:
 @pytest.mark.parametrize(
     "what", ["memory", "blocks", "threads", "descriptors", "connections", "listening", "tasks", "nothing"]
 )
-def test_what_a_process_loses_is_measured_and_reported(database_url: str, what: str) -> None:
+async def test_what_a_process_loses_is_measured_and_reported(database_url: str, what: str) -> None:
     """And a process that loses nothing has no leak."""
-
-    async def main() -> list[str]:
-        with ExitStack() as resources:
-            async with Engine(database_url, executes=False) as engine:
-                levels = await levels_of(database_url, Leaking(database_url, resources, engine), what)
-        return [*judge(levels, SECONDS)]
-
-    complaints = asyncio.run(main())
+    with ExitStack() as resources:
+        async with Engine(database_url, executes=False) as engine:
+            levels = await levels_of(database_url, Leaking(database_url, resources, engine), what)
+    complaints = [*judge(levels, SECONDS)]
     if what == "nothing":
         assert complaints == []
     else:
