@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -40,45 +39,33 @@ async def counting(count: int) -> int:
     return total
 
 
-def test_the_look_for_a_pooler_prepares_nothing(line: Wire) -> None:
+async def test_the_look_for_a_pooler_prepares_nothing(line: Wire) -> None:
     """It goes through that pooler, too, and the next engine meets what it leaves in the session."""
-
-    async def main() -> None:
-        async with Engine(line.url, executes=False):
-            first, second, *_ = line.sessions
-            said = [one.statement for one in line.messages if one.session in {first, second} and one.kind == "execute"]
-            assert said == ["session.settings", "LISTEN", "notify.notify"]
-            assert prepared_by([first, second]) == set()
-
-    asyncio.run(main())
+    async with Engine(line.url, executes=False):
+        first, second, *_ = line.sessions
+        said = [one.statement for one in line.messages if one.session in {first, second} and one.kind == "execute"]
+        assert said == ["session.settings", "LISTEN", "notify.notify"]
+        assert prepared_by([first, second]) == set()
 
 
-def test_a_session_that_was_looked_at_hears_no_hint(database_url: str) -> None:
+async def test_a_session_that_was_looked_at_hears_no_hint(database_url: str) -> None:
     """Behind a pooler it goes on listening, for whoever gets it next."""
-
-    async def main() -> None:
-        connect = partial(psycopg.AsyncConnection.connect, database_url, autocommit=True, prepare_threshold=None)
-        async with await connect() as one, await connect() as other:
-            assert await hears(one, other, "dbosflow", patience=PATIENCE)
-            await one.execute("LISTEN afterwards")
-            await notify(other, "dbosflow", ["a hint"])
-            await other.execute("NOTIFY afterwards")
-            assert (await anext(one.notifies(timeout=PATIENCE))).channel == "afterwards"
-
-    asyncio.run(main())
+    connect = partial(psycopg.AsyncConnection.connect, database_url, autocommit=True, prepare_threshold=None)
+    async with await connect() as one, await connect() as other:
+        assert await hears(one, other, "dbosflow", patience=PATIENCE)
+        await one.execute("LISTEN afterwards")
+        await notify(other, "dbosflow", ["a hint"])
+        await other.execute("NOTIFY afterwards")
+        assert (await anext(one.notifies(timeout=PATIENCE))).channel == "afterwards"
 
 
-def test_a_pooled_engine_prepares_nothing_and_does_not_listen(line: Wire) -> None:
+async def test_a_pooled_engine_prepares_nothing_and_does_not_listen(line: Wire) -> None:
     """Whatever it says often: batches, hints, reads, renewals, claims, surveys."""
-
-    async def main() -> None:
-        async with Engine(line.url, pooled=True, lease=1.0) as engine:
-            handles = [await engine.start_async(counting, 3) for _ in range(OFTEN)]
-            for handle in handles:
-                assert [item async for item in engine.read_stream_async(handle.workflow_id, "totals")][-1].closed
-                assert (await handle.status_async()).ended
-            await until(lambda: sum(one.statement == "worker.renew" for one in line.messages) > OFTEN)
-        assert prepared_by(line.sessions) == set()
-        assert not any("LISTEN" in one.statement for one in line.messages)
-
-    asyncio.run(main())
+    async with Engine(line.url, pooled=True, lease=1.0) as engine:
+        handles = [await engine.start_async(counting, 3) for _ in range(OFTEN)]
+        for handle in handles:
+            assert [item async for item in engine.read_stream_async(handle.workflow_id, "totals")][-1].closed
+            assert (await handle.status_async()).ended
+        await until(lambda: sum(one.statement == "worker.renew" for one in line.messages) > OFTEN)
+    assert prepared_by(line.sessions) == set()
+    assert not any("LISTEN" in one.statement for one in line.messages)

@@ -22,47 +22,41 @@ async def costs_queued(number: int) -> int:
     return number
 
 
-def test_a_thousand_queued_workflows_are_claimed_and_ended_in_tens_of_statements(
+async def test_a_thousand_queued_workflows_are_claimed_and_ended_in_tens_of_statements(
     open_engine: OpenEngine, line: Wire
 ) -> None:
     """A round of the worker's slots is a claim, a batch of ends, and a look of whoever waits."""
     rounds = WORKFLOWS // CONCURRENCY
 
-    async def main() -> None:
-        async with open_engine() as engine, open_engine(executes=False) as client:
-            queued = costs_queued.options(queue="costs")
-            with line.counted() as counts:
-                handles = await asyncio.gather(*(client.start_async(queued, number) for number in range(WORKFLOWS)))
-            assert counts.executed["workflow.enqueue"] <= 3
-            assert counts.others.total() <= 3 + RESTLESS
-            with line.counted() as counts:
-                serving = asyncio.ensure_future(engine.run_worker_async("costs", concurrency=CONCURRENCY))
-                await asyncio.gather(*(handle.result_async() for handle in handles))
-                serving.cancel()
-                await asyncio.gather(serving, return_exceptions=True)
-            assert rounds <= counts.executed["workflow.claim"] <= 5 * rounds
-            assert counts.batches <= 5 * rounds
-            assert counts.executed["workflow.outcomes"] <= 5 * rounds + RESTLESS
-            assert counts.executed["step.history"] == 0
-            assert counts.others.total() <= 20 * rounds
-
-    asyncio.run(main())
+    async with open_engine() as engine, open_engine(executes=False) as client:
+        queued = costs_queued.options(queue="costs")
+        with line.counted() as counts:
+            handles = await asyncio.gather(*(client.start_async(queued, number) for number in range(WORKFLOWS)))
+        assert counts.executed["workflow.enqueue"] <= 3
+        assert counts.others.total() <= 3 + RESTLESS
+        with line.counted() as counts:
+            serving = asyncio.ensure_future(engine.run_worker_async("costs", concurrency=CONCURRENCY))
+            await asyncio.gather(*(handle.result_async() for handle in handles))
+            serving.cancel()
+            await asyncio.gather(serving, return_exceptions=True)
+        assert rounds <= counts.executed["workflow.claim"] <= 5 * rounds
+        assert counts.batches <= 5 * rounds
+        assert counts.executed["workflow.outcomes"] <= 5 * rounds + RESTLESS
+        assert counts.executed["step.history"] == 0
+        assert counts.others.total() <= 20 * rounds
 
 
-def test_a_lone_queued_workflow_costs_an_insert_a_claim_and_an_end(open_engine: OpenEngine, line: Wire) -> None:
+async def test_a_lone_queued_workflow_costs_an_insert_a_claim_and_an_end(open_engine: OpenEngine, line: Wire) -> None:
     """And no look at the queue besides: a worker that serves it is told."""
     workflows = 50
 
-    async def main() -> None:
-        async with open_engine() as engine, open_engine(executes=False) as client:
-            serving = asyncio.ensure_future(engine.run_worker_async("costs", concurrency=CONCURRENCY))
-            with line.counted() as counts:
-                for number in range(workflows):
-                    await (await client.start_async(costs_queued.options(queue="costs"), number)).result_async()
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
-            assert counts.executed["workflow.enqueue"] == workflows
-            assert counts.executed["batch lone_runs_ends"] == counts.batches == workflows
-            assert counts.executed["workflow.claim"] <= workflows + RESTLESS
-
-    asyncio.run(main())
+    async with open_engine() as engine, open_engine(executes=False) as client:
+        serving = asyncio.ensure_future(engine.run_worker_async("costs", concurrency=CONCURRENCY))
+        with line.counted() as counts:
+            for number in range(workflows):
+                await (await client.start_async(costs_queued.options(queue="costs"), number)).result_async()
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
+        assert counts.executed["workflow.enqueue"] == workflows
+        assert counts.executed["batch lone_runs_ends"] == counts.batches == workflows
+        assert counts.executed["workflow.claim"] <= workflows + RESTLESS

@@ -28,14 +28,10 @@ async def costs_recording() -> None:
         await costs_recorded(number)
 
 
-def test_a_row_is_written_once(open_engine: OpenEngine, database_url: str) -> None:
+async def test_a_row_is_written_once(open_engine: OpenEngine, database_url: str) -> None:
     """A record is one, so is what a batch carries of a stream; a workflow is one, and its end one change to it."""
-
-    async def main() -> None:
-        async with open_engine() as engine:
-            await asyncio.gather(*(engine.run_async(costs_recording) for _ in range(WORKFLOWS)))
-
-    asyncio.run(main())
+    async with open_engine() as engine:
+        await asyncio.gather(*(engine.run_async(costs_recording) for _ in range(WORKFLOWS)))
     query = """SELECT relname, n_tup_ins, n_tup_upd, n_tup_del FROM pg_stat_user_tables
                WHERE relname IN ('workflow', 'step', 'stream_block', 'worker') ORDER BY relname"""
     # With the workflow by which the engine came to rest. A stream has its values and its end.

@@ -43,89 +43,71 @@ def costs_sequence_on_thread(steps: int) -> int:
 
 
 @pytest.mark.parametrize("flow", [costs_sequence, costs_sequence_on_thread])
-def test_sequential_steps_cost_a_round_trip_each_and_nothing_else(
+async def test_sequential_steps_cost_a_round_trip_each_and_nothing_else(
     open_engine: OpenEngine, line: Wire, flow: Workflow[[int], Any, int]
 ) -> None:
     """On no connection; the statement is prepared once, so what is sent is its values."""
-
-    async def main() -> None:
-        async with open_engine() as engine:
-            with line.counted() as counts:
-                await engine.run_async(flow, STEPS)
-            batches = {name: count for name, count in counts.executed.items() if name.startswith("batch ")}
-            assert batches == {"batch lone_starts": 1, "batch lone_runs_records": STEPS, "batch lone_runs_ends": 1}
-            assert counts.others.total() <= RESTLESS
-            assert STEPS + 2 <= counts.round_trips("lane") <= STEPS + 2 + RESTLESS
-            assert counts.sent("lane") <= STEP_BYTES * (STEPS + RESTLESS)
-
-    asyncio.run(main())
+    async with open_engine() as engine:
+        with line.counted() as counts:
+            await engine.run_async(flow, STEPS)
+        batches = {name: count for name, count in counts.executed.items() if name.startswith("batch ")}
+        assert batches == {"batch lone_starts": 1, "batch lone_runs_records": STEPS, "batch lone_runs_ends": 1}
+        assert counts.others.total() <= RESTLESS
+        assert STEPS + 2 <= counts.round_trips("lane") <= STEPS + 2 + RESTLESS
+        assert counts.sent("lane") <= STEP_BYTES * (STEPS + RESTLESS)
 
 
-def test_each_shape_of_a_batch_is_prepared_once(open_engine: OpenEngine, line: Wire) -> None:
+async def test_each_shape_of_a_batch_is_prepared_once(open_engine: OpenEngine, line: Wire) -> None:
     """In the life of an engine, however often it is sent and however many rows it has."""
-
-    async def main() -> None:
-        async with open_engine() as engine:
-            for count in (1, 10, 100):
-                await asyncio.gather(*(engine.run_async(costs_sequence, 3) for _ in range(count)))
-        counts = line.since(0)
-        prepared = {name: count for name, count in counts.prepared.items() if name.startswith("batch ")}
-        assert prepared == dict.fromkeys(prepared, 1)
-        assert prepared.keys() >= {"batch lone_starts", "batch lone_runs_records", "batch lone_runs_ends"}
-        assert counts.prepared["notify.notify"] <= 2  # also by the probe for a pooler
-
-    asyncio.run(main())
+    async with open_engine() as engine:
+        for count in (1, 10, 100):
+            await asyncio.gather(*(engine.run_async(costs_sequence, 3) for _ in range(count)))
+    counts = line.since(0)
+    prepared = {name: count for name, count in counts.prepared.items() if name.startswith("batch ")}
+    assert prepared == dict.fromkeys(prepared, 1)
+    assert prepared.keys() >= {"batch lone_starts", "batch lone_runs_records", "batch lone_runs_ends"}
+    assert counts.prepared["notify.notify"] <= 2  # also by the probe for a pooler
 
 
-def test_steps_of_concurrent_workflows_share_their_batches(open_engine: OpenEngine, line: Wire) -> None:
+async def test_steps_of_concurrent_workflows_share_their_batches(open_engine: OpenEngine, line: Wire) -> None:
     """The batches grow with the steps of one of them, not with their number."""
     workflows, steps = 100, 20
 
-    async def main() -> None:
-        async with open_engine() as engine:
-            with line.counted() as counts:
-                await asyncio.gather(*(engine.run_async(costs_sequence, steps) for _ in range(workflows)))
-            assert steps + 2 <= counts.batches <= 5 * steps
-            assert counts.others.total() <= 5 * steps
-
-    asyncio.run(main())
+    async with open_engine() as engine:
+        with line.counted() as counts:
+            await asyncio.gather(*(engine.run_async(costs_sequence, steps) for _ in range(workflows)))
+        assert steps + 2 <= counts.batches <= 5 * steps
+        assert counts.others.total() <= 5 * steps
 
 
-def test_a_thousand_starts_at_once_are_a_handful_of_batches(open_engine: OpenEngine, line: Wire) -> None:
+async def test_a_thousand_starts_at_once_are_a_handful_of_batches(open_engine: OpenEngine, line: Wire) -> None:
     """Of at most 200 each, so that server and loop work at the same time; the first ends go with the last starts."""
-
-    async def main() -> None:
-        async with open_engine() as engine:
-            with line.counted() as counts:
-                await asyncio.gather(*(engine.start_async(costs_sequence, 0) for _ in range(1000)))
-            starting = sum(count for name, count in counts.executed.items() if "starts" in name)
-            assert 5 <= starting <= 15
-            with line.counted() as counts:
-                await asyncio.gather(*(engine.run_async(costs_sequence, 0) for _ in range(1000)))
-            assert counts.batches <= 20
-            assert counts.others.total() <= 20 + RESTLESS
-
-    asyncio.run(main())
+    async with open_engine() as engine:
+        with line.counted() as counts:
+            await asyncio.gather(*(engine.start_async(costs_sequence, 0) for _ in range(1000)))
+        starting = sum(count for name, count in counts.executed.items() if "starts" in name)
+        assert 5 <= starting <= 15
+        with line.counted() as counts:
+            await asyncio.gather(*(engine.run_async(costs_sequence, 0) for _ in range(1000)))
+        assert counts.batches <= 20
+        assert counts.others.total() <= 20 + RESTLESS
 
 
-def test_a_lone_workflow_without_steps_costs_two_batches_and_a_hint(open_engine: OpenEngine, line: Wire) -> None:
+async def test_a_lone_workflow_without_steps_costs_two_batches_and_a_hint(open_engine: OpenEngine, line: Wire) -> None:
     """From its start to its result: what begins it, what ends it, and nothing that asks how it went."""
     workflows = 200
 
-    async def main() -> None:
-        async with open_engine() as engine:
-            with line.counted() as counts:
-                for _ in range(workflows):
-                    await engine.run_async(costs_sequence, 0)
-            assert counts.executed["batch lone_starts"] == counts.executed["batch lone_runs_ends"] == workflows
-            assert counts.batches == 2 * workflows
-            assert counts.executed["notify.notify"] <= workflows + RESTLESS
-            assert counts.others.total() <= workflows + RESTLESS
-
-    asyncio.run(main())
+    async with open_engine() as engine:
+        with line.counted() as counts:
+            for _ in range(workflows):
+                await engine.run_async(costs_sequence, 0)
+        assert counts.executed["batch lone_starts"] == counts.executed["batch lone_runs_ends"] == workflows
+        assert counts.batches == 2 * workflows
+        assert counts.executed["notify.notify"] <= workflows + RESTLESS
+        assert counts.others.total() <= workflows + RESTLESS
 
 
-def test_a_replay_of_a_thousand_steps_reads_once_and_writes_its_end(
+async def test_a_replay_of_a_thousand_steps_reads_once_and_writes_its_end(
     open_engine: OpenEngine, line: Wire, gate: Gate
 ) -> None:
     """However long a history is, it comes in one statement, and what is recorded is not written again."""
@@ -140,17 +122,14 @@ def test_a_replay_of_a_thousand_steps_reads_once_and_writes_its_end(
         await gate.passed()
         return total
 
-    async def main() -> None:
-        async with open_engine(grace=0) as engine:
-            handle = await engine.start_async(waiting_behind_steps)
-            await recorded.wait()
-        place = len(line.messages)
-        gate.open()
-        async with open_engine() as engine:
-            assert await engine.handle(handle.workflow_id).result_async() == sum(range(steps)) + 1
-            counts = line.since(place)
-        assert counts.executed["step.history"] == 1
-        assert counts.batches <= 3  # with the workflow by which the engine came to rest
-        assert not any("records" in name for name in counts.executed)
-
-    asyncio.run(main())
+    async with open_engine(grace=0) as engine:
+        handle = await engine.start_async(waiting_behind_steps)
+        await recorded.wait()
+    place = len(line.messages)
+    gate.open()
+    async with open_engine() as engine:
+        assert await engine.handle(handle.workflow_id).result_async() == sum(range(steps)) + 1
+        counts = line.since(place)
+    assert counts.executed["step.history"] == 1
+    assert counts.batches <= 3  # with the workflow by which the engine came to rest
+    assert not any("records" in name for name in counts.executed)
