@@ -192,42 +192,38 @@ def thread_called(name: str) -> Iterator[None]:
         thread.join()
 
 
-def test_what_work_leaves_behind_in_a_process_is_reported(
+async def test_what_work_leaves_behind_in_a_process_is_reported(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A subscription, a task, a thread, and somebody who waits for a connection: each by itself, and then no more."""
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        async with Engine(database_url, pool_size=1) as engine:
-            workload: Any = WORKLOADS["failing"]
-            with pytest.raises(ValueError, match="that was all"):
-                await engine.run_async(workload, 2, 0.0)
-            await until(lambda: not found_in(engine))  # a topic goes a little later
-
-            unsubscribe = engine._core._wakeups.subscribe("wsomebody", lambda: None)
-            assert sees(engine, "listens for ['wsomebody']")
-            unsubscribe()
-
-            running = loop.create_task(asyncio.sleep(3600), name="dbosflow-run-somebody")
-            assert "nothing runs" in found_in(engine)[0]
-            running.cancel()
-            await asyncio.wait({running})
-
-            with thread_called("dbosflow-leases-2"):
-                assert sees(engine, "2 threads 'dbosflow-leases'")
-            with thread_called("somebody"):
-                assert not sees(engine, "'somebody'")
-                assert any("'somebody'" in what for what in check_inventory(inventory(engine)))
-
-            async with own_pool(engine).connection():
-                waiting = loop.create_task(engine.list_workflows_async())
-                await until(lambda: sees(engine, "wait for one"))
-            await waiting
-            await until(lambda: not found_in(engine))
-
     monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
-    asyncio.run(main())
+    loop = asyncio.get_running_loop()
+    async with Engine(database_url, pool_size=1) as engine:
+        workload: Any = WORKLOADS["failing"]
+        with pytest.raises(ValueError, match="that was all"):
+            await engine.run_async(workload, 2, 0.0)
+        await until(lambda: not found_in(engine))  # a topic goes a little later
+
+        unsubscribe = engine._core._wakeups.subscribe("wsomebody", lambda: None)
+        assert sees(engine, "listens for ['wsomebody']")
+        unsubscribe()
+
+        running = loop.create_task(asyncio.sleep(3600), name="dbosflow-run-somebody")
+        assert "nothing runs" in found_in(engine)[0]
+        running.cancel()
+        await asyncio.wait({running})
+
+        with thread_called("dbosflow-leases-2"):
+            assert sees(engine, "2 threads 'dbosflow-leases'")
+        with thread_called("somebody"):
+            assert not sees(engine, "'somebody'")
+            assert any("'somebody'" in what for what in check_inventory(inventory(engine)))
+
+        async with own_pool(engine).connection():
+            waiting = loop.create_task(engine.list_workflows_async())
+            await until(lambda: sees(engine, "wait for one"))
+        await waiting
+        await until(lambda: not found_in(engine))
 
 
 # -- pace ------------------------------------------------------------------------------------------------------------

@@ -35,13 +35,13 @@ def pair() -> Iterator[Pair]:
     pair.discard()
 
 
-def test_what_a_standby_has_lost_is_not_mixed_with_what_is_left(
+async def test_what_a_standby_has_lost_is_not_mixed_with_what_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Workers remember records and values that the promoted standby never had; every run begins anew without them."""
     monkeypatch.setenv(ledger.VARIABLE, str(tmp_path / "ledger"))
     pair = Pair(synchronous=False)
-    losses = asyncio.run(lossy.run(pair, 1, workflows=10, lag=0.5))
+    losses = await lossy.run(pair, 1, workflows=10, lag=0.5)
     print(losses)
     assert losses.violations == []
     assert all(lost > 0 for lost in losses.lost_records)
@@ -54,43 +54,36 @@ WITNESS_WAITS = """
     WHERE wait_event = 'SyncRep' AND query LIKE '%FROM lease CROSS JOIN dbosflow.step%'"""
 
 
-def test_what_a_synchronous_standby_does_not_have_is_not_acknowledged() -> None:
+async def test_what_a_synchronous_standby_does_not_have_is_not_acknowledged() -> None:
     """A session that is ended while it waits leaves a commit that everybody sees, and that may yet be lost."""
     with Pair() as pair:
         ensure_schema(pair.url("looking"))
 
-        async def main() -> None:
-            async with Bench(pair.url("bench")) as bench:
-                run = await bench.run("w")
-                await record(run, "before")
-                backend = (await bench.lane.connection()).info.backend_pid
-                await asyncio.to_thread(pair.standby.stop, "stop fast")
-                durable = record(run, "after")
-                await until(lambda: pair.primary.ask(WAITS, backend) == [(True,)])
-                await asyncio.to_thread(pair.primary.ask, "SELECT pg_terminate_backend(%s)", backend)
-                await until(lambda: durable.done() or pair.primary.ask(WITNESS_WAITS) == [(1,)])
-                assert pair.primary.ask("SELECT key FROM dbosflow.step ORDER BY seq") == [("before",), ("after",)]
-                assert not durable.done()
-                await asyncio.to_thread(pair.standby.start)
-                await asyncio.wait_for(durable, 30)
-                assert len(bench.sent) == 3, "the start, and each record once"
-
-        asyncio.run(main())
+        async with Bench(pair.url("bench")) as bench:
+            run = await bench.run("w")
+            await record(run, "before")
+            backend = (await bench.lane.connection()).info.backend_pid
+            await asyncio.to_thread(pair.standby.stop, "stop fast")
+            durable = record(run, "after")
+            await until(lambda: pair.primary.ask(WAITS, backend) == [(True,)])
+            await asyncio.to_thread(pair.primary.ask, "SELECT pg_terminate_backend(%s)", backend)
+            await until(lambda: durable.done() or pair.primary.ask(WITNESS_WAITS) == [(1,)])
+            assert pair.primary.ask("SELECT key FROM dbosflow.step ORDER BY seq") == [("before",), ("after",)]
+            assert not durable.done()
+            await asyncio.to_thread(pair.standby.start)
+            await asyncio.wait_for(durable, 30)
+            assert len(bench.sent) == 3, "the start, and each record once"
     pair.discard()
 
 
-def test_a_lane_takes_no_standby_for_its_server(pair: Pair) -> None:
+async def test_a_lane_takes_no_standby_for_its_server(pair: Pair) -> None:
     """A session that began on a standby can write once that is promoted: then nobody would look at its timeline."""
-
-    async def main() -> None:
-        changes: list[None] = []
-        lane = Lane(pair.standby.url("lane"), Settings(), on_new_timeline=lambda: changes.append(None))
-        async with lane.lock:
-            with pytest.raises(DatabaseUnavailableError, match="standby"):
-                await lane.connection()
-            await asyncio.to_thread(pair.promote)
-            await lane.open()
-            await lane.disconnect()
-        assert changes == [], "it has seen no other timeline before"
-
-    asyncio.run(main())
+    changes: list[None] = []
+    lane = Lane(pair.standby.url("lane"), Settings(), on_new_timeline=lambda: changes.append(None))
+    async with lane.lock:
+        with pytest.raises(DatabaseUnavailableError, match="standby"):
+            await lane.connection()
+        await asyncio.to_thread(pair.promote)
+        await lane.open()
+        await lane.disconnect()
+    assert changes == [], "it has seen no other timeline before"
