@@ -91,7 +91,8 @@ class WorkflowHandle(Generic[T]):
         Inside a workflow the outcome is recorded, and a replay gives the same; ``timeout`` has no meaning there.
 
         Raises:
-            The workflow's own exception, rebuilt, if it failed; ``WorkflowFailedError`` where that cannot be rebuilt.
+            Exception: the workflow's own, rebuilt, if it failed.
+            WorkflowFailedError: it failed, and its own exception cannot be rebuilt here.
             WorkflowCancelledError: it was cancelled.
             WorkflowBlockedError: it is parked and will not end by itself.
             WorkflowNotFoundError: there is none of this id.
