@@ -263,7 +263,7 @@ _BODY = Producer("")
 class Branch:
     """One thread of control of a run, and the counters that make its keys."""
 
-    __slots__ = ("_counts", "had_room", "operation", "owner", "parent", "path", "producer", "run", "unbreathed")
+    __slots__ = ("_counts", "had_room", "operation", "owner", "parent", "path", "producer", "run", "since_yield")
 
     def __init__(self, run: Run, path: str, parent: Branch | None = None) -> None:
         self.run = run
@@ -274,10 +274,10 @@ class Branch:
         self.owner: Owner | None = None
         self.operation: str | None = None
         """The key of the operation under way, for the watchdog."""
-        self.unbreathed = 0
-        """Stream values, weighted by size, that its own code has written since it last let the others go on."""
+        self.since_yield = 0
+        """Stream values, weighted by size, that its own code has written since it last yielded control."""
         self.had_room = True
-        """Whether there was room for more when it breathed last, or has not been told otherwise since."""
+        """Whether there was room for more when it yielded control last, or has not been told otherwise since."""
         self._counts: dict[str, int] | None = None
         """How many operations of each name there were; branches under the name and a slash, regions under two."""
 

@@ -6,7 +6,7 @@ each record carries the ``turn`` (the run's own count of commits) and the ``seq`
 - a live run gets the outcomes of one commit together, in ``seq`` order, once it is quiet;
 - a replay gets the same turns in the same order, each once it is quiet, and nothing new begins before they are over.
   No turn is passed over: if nothing can ask for the next one any more, code and records disagree;
-- a branch that writes many stream values breathes now and then. That is no outcome, so it goes before all of them.
+- a branch that writes many stream values yields control now and then. That is no outcome, so it goes before them.
 
 A run counts as quiet when it has seemed so for several turns of the loop in a row. A gather of gathers passes a result
 up one turn at a time, and meanwhile every branch seems to wait.
@@ -58,7 +58,7 @@ class Sequencer:
         self._owed: dict[asyncio.Task[Any], asyncio.CancelledError] = {}
         """The cancellations that were kept back."""
         self._fresh: deque[list[Record]] = deque()
-        self._breathers: deque[asyncio.Future[bool]] = deque()
+        self._yielded: deque[asyncio.Future[bool]] = deque()
         self.stands_still_for: str | None = None
         """What a replay was seen to wait for last."""
         self._spins = False
@@ -132,10 +132,10 @@ class Sequencer:
         await self._future()
         raise AssertionError
 
-    async def breathe(self) -> bool:
+    async def yield_control(self) -> bool:
         """Lets the rest of the run go on until it is quiet, and waits for room in the run's buffer; whether it came."""
         future: asyncio.Future[bool] = self._future()
-        self._breathers.append(future)
+        self._yielded.append(future)
         self._news.set()
         return await future
 
@@ -168,7 +168,7 @@ class Sequencer:
         self._tell_fresh()
 
     def _waiting(self) -> list[asyncio.Future[Any]]:
-        return [*self._asked.values(), *self._breathers, *self._behind]
+        return [*self._asked.values(), *self._yielded, *self._behind]
 
     def _end_turns(self) -> None:
         task, self._task = self._task, None  # how it ended refers to it, and would keep both for the garbage collector
@@ -196,16 +196,16 @@ class Sequencer:
                 await self._wait()
                 continue
             await self._quiet()
-            if self._breathers:
+            if self._yielded:
                 room = await self._run.loop_driver.room(self._run)
-                _tell(self._breathers.popleft(), room)
+                _tell(self._yielded.popleft(), room)
             else:
                 self._deliver()
 
     def _ready(self) -> bool:
         while self._turns and not self._turns[0]:
             self._turns.popleft()
-        if self._breathers:
+        if self._yielded:
             return True
         if self._turns:
             return all(key in self._asked for key in self._turns[0])

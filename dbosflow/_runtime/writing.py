@@ -1,7 +1,8 @@
 """Stream writes: buffered by the run, durable with or before its next record; a fast writer waits for room.
 
-A loop that writes and never waits would hold its event loop, and so its own commits, up. So it breathes every so many
-values. In a run with branches the place of a breath must not depend on timing: it is given by what was written.
+Code that writes and never waits would hold up its event loop, and so its own commits. So a write yields control after
+every so many values. In a run with branches the place of that must not depend on timing: it follows from what was
+written.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from dbosflow._runtime.drivers import Driver
     from dbosflow._runtime.scope import Scope
 
-_BREATH = 64
-"""Values between two breaths; a large value counts for several."""
+_YIELD_EVERY = 64
+"""Values after which a branch yields control; a large value counts for several."""
 _WEIGHT_BYTES = 4096
 
 OnRetry = Literal["rollback", "keep", "resume"]
@@ -71,10 +72,10 @@ async def write_on_loop(scope: Scope, key: str, text: str, what: str) -> None:
         if run.streams.needs_room(key, producer) and not await _room_for(scope):
             run.streams.refuse_for_room(key, producer)
         run.streams.write(key, text, producer)
-        scope.unbreathed += 1 + len(text) // _WEIGHT_BYTES
-        if scope.unbreathed >= _BREATH:
-            scope.unbreathed = 0
-            await _breathe(scope, what)
+        scope.since_yield += 1 + len(text) // _WEIGHT_BYTES
+        if scope.since_yield >= _YIELD_EVERY:
+            scope.since_yield = 0
+            await _yield_control(scope, what)
     elif isinstance(scope, Attempt):
         run, producer = scope.run, scope.producer(key)
         if run.streams.needs_room(key, producer) and not await run.loop_driver.room(run):
@@ -117,7 +118,7 @@ def written(scope: Scope, key: str) -> int:
 
 
 async def _room_for(branch: Branch) -> bool:
-    """Whether there is room for the branch's next value. Among branches it has waited for that when it breathed."""
+    """Whether there is room for the branch's next value. Among branches it waited for that when it yielded control."""
     run = branch.run
     if run.sequencer is None:
         return await run.loop_driver.room(run)
@@ -125,7 +126,7 @@ async def _room_for(branch: Branch) -> bool:
     return had_room
 
 
-async def _breathe(branch: Branch, what: str) -> None:
+async def _yield_control(branch: Branch, what: str) -> None:
     """Lets the loop, or the other branches, go on."""
     run = branch.run
     if run.sequencer is None:
@@ -134,7 +135,7 @@ async def _breathe(branch: Branch, what: str) -> None:
     owner = branch.check_owner(what)
     owner.operating = True
     try:
-        branch.had_room = await run.sequencer.breathe()
+        branch.had_room = await run.sequencer.yield_control()
     finally:
         owner.operating = False
         run.note_resumption()

@@ -118,7 +118,7 @@ def test_a_fast_writer_is_held_back(database_url: str, which: str) -> None:
     with Engine(database_url, buffer_bytes=BUFFER, lease=30) as engine:
         with stuck(database_url):
             handle = engine.start(FLOWS[which].options(workflow_id="w"))
-            # Four branches breathe each on its own, after so many values that the place does not depend on timing.
+            # Each of four branches yields control, after so many values that the place does not depend on timing.
             slack = 4 * 64 if which == "branches" else SLACK
             assert halted(which) <= BUFFER // len(VALUE) + slack < COUNT // 4
         handle.result(timeout=PATIENCE)

@@ -37,7 +37,7 @@ async def loop_of_steps(trace: Trace) -> list[str]:
 
 
 def test_a_replay_of_one_branch_never_suspends() -> None:
-    """All of it is done by the first ``send``; only the breaths of a fast writer let the loop go on."""
+    """All of it is done by the first ``send``; only a fast writer yields control to the loop."""
     live = execute(loop_of_steps, seed=0)
 
     async def drive() -> int:

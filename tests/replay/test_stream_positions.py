@@ -89,7 +89,7 @@ def test_two_branches_that_alternate_keep_the_order_of_arrival() -> None:
 
 @pytest.mark.parametrize("branches", [1, 3])
 def test_a_fast_writer_lets_its_own_commits_go_on(branches: int) -> None:
-    """It breathes every so many values, at the same ones in each run; a replay does, too."""
+    """It yields control after every so many values, at the same ones in each run and in a replay."""
 
     async def program(run: Trace) -> Any:
         async def write(name: int) -> None:
