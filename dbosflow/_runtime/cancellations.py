@@ -2,9 +2,9 @@
 
 A replay is faster than the live run was where operations are on record, and slower where a turn has to come. So a
 cancellation may reach an operation before the turn of its outcome, although the live program went on with that outcome:
-there is more on record behind it, of its own branch, or of one that waited for it. Then it is kept back, and *owed*:
-paid at the next operation that was given up, or that is new, if the task is still meant to be cancelled by then. The
-cancellation of the workflow, and the end of a run, are never kept back.
+there is more on record behind it, of its own branch, or of one that waited for it. Then the cancellation is *withheld*.
+It is raised at the next operation that was given up, or that is new, if the task is still to be cancelled by then. The
+cancellation of the workflow, and the end of a run, are never withheld.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ async def its_turn(run: Run, sequencer: Sequencer, key: str) -> None:
         try:
             await turn
         except asyncio.CancelledError as cancellation:
-            if not turn.cancelled() or not _may_be_kept_back(run, sequencer, key):
+            if not turn.cancelled() or not _may_be_withheld(run, sequencer, key):
                 raise
-            sequencer.owe(cancellation)
+            sequencer.withhold(cancellation)
             if not sequencer.has(key):
                 return  # its turn came in the same moment
         else:
             return
 
 
-def _may_be_kept_back(run: Run, sequencer: Sequencer, key: str) -> bool:
+def _may_be_withheld(run: Run, sequencer: Sequencer, key: str) -> bool:
     if run.cancelled or run.ending or run.stopping is not None:
         return False
     return run.has_more(path_of(operation_of(key))) or not sequencer.is_last(key)

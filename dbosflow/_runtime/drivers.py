@@ -129,7 +129,7 @@ class LoopDriver:
             return
         with sequencer.parked():
             await sequencer.caught_up()
-        sequencer.pay()
+        sequencer.raise_withheld()
 
     async def give_up(self, run: Run, key: str) -> None:
         """Waits for the cancellation that the live run got here, and then for its turn."""

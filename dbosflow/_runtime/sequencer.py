@@ -55,8 +55,8 @@ class Sequencer:
         """Operations that wait for a turn, for the last one, or to be given up: nothing else lets them go on."""
         self._behind: list[asyncio.Future[None]] = []
         """Those that wait until all turns are over."""
-        self._owed: dict[asyncio.Task[Any], asyncio.CancelledError] = {}
-        """The cancellations that were kept back."""
+        self._withheld: dict[asyncio.Task[Any], asyncio.CancelledError] = {}
+        """The cancellations that were withheld, by task."""
         self._fresh: deque[list[Record]] = deque()
         self._yielded: deque[asyncio.Future[bool]] = deque()
         self.stands_still_for: str | None = None
@@ -113,22 +113,22 @@ class Sequencer:
         finally:
             self._parked -= 1
 
-    def owe(self, cancellation: asyncio.CancelledError) -> None:
-        """The running task was cancelled, and goes on with an outcome that is on record."""
+    def withhold(self, cancellation: asyncio.CancelledError) -> None:
+        """Keeps a cancellation of the running task for later: the task goes on with an outcome that is on record."""
         task = asyncio.current_task()
         if task is not None:
-            self._owed[task] = cancellation
+            self._withheld[task] = cancellation
 
-    def pay(self) -> None:
-        """Raises the cancellation that the running task is owed, unless it was taken back meanwhile."""
+    def raise_withheld(self) -> None:
+        """Raises the cancellation that was withheld from the running task, unless it was withdrawn meanwhile."""
         task = asyncio.current_task()
-        owed = None if task is None else self._owed.pop(task, None)
-        if owed is not None and task is not None and task.cancelling():
-            raise owed
+        withheld = None if task is None else self._withheld.pop(task, None)
+        if withheld is not None and task is not None and task.cancelling():
+            raise withheld
 
     async def cancellation(self) -> NoReturn:
-        """Raises the cancellation that the running task is owed, or that it gets."""
-        self.pay()
+        """Raises the cancellation that was withheld from the running task, or the next one that it gets."""
+        self.raise_withheld()
         await self._future()
         raise AssertionError
 

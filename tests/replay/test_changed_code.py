@@ -441,7 +441,7 @@ def test_a_timer_that_is_faster_in_a_replay_does_not_undo_what_is_on_record(how:
     assert run.trace.bodies == []
 
 
-def test_a_cancellation_that_was_kept_back_is_paid_at_the_next_new_operation() -> None:
+def test_a_cancellation_that_was_withheld_is_raised_at_the_next_new_operation() -> None:
     """It is not lost: the program is still meant to end there, and no record says that it went on."""
 
     async def program(run: Trace) -> Any:
