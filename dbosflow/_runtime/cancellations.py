@@ -34,7 +34,7 @@ async def its_turn(run: Run, sequencer: Sequencer, key: str) -> None:
             if not turn.cancelled() or not _may_be_withheld(run, sequencer, key):
                 raise
             sequencer.withhold(cancellation)
-            if not sequencer.has(key):
+            if not sequencer.is_to_come(key):
                 return  # its turn came in the same moment
         else:
             return

@@ -227,7 +227,7 @@ class _ReplayJournal:
             if now > deadline:
                 self.result.timed_out = not self.halted.is_set()
                 sequencer = self._run.sequencer
-                self.result.waits_for = None if sequencer is None else sequencer.stands_still_for
+                self.result.waits_for = None if sequencer is None else sequencer.stalled_on
                 break
         settled.cancel()
         self._sum_up()

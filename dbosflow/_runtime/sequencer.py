@@ -39,9 +39,9 @@ logger = logging.getLogger("dbosflow.replay")
 QUIET_ROUNDS = 8
 """Turns of the loop that a run must seem quiet for."""
 SPINNER_ROUNDS = 200
-"""Turns after which a run that never gets quiet (a body that spins on ``sleep(0)``) is served all the same."""
-SAID_AFTER = 1.0
-"""Seconds after which it is said what a replay waits for that stands still."""
+"""Turns after which a run that never gets quiet (a body that spins on ``sleep(0)``) gets its outcomes all the same."""
+WARN_AFTER = 1.0
+"""Seconds after which a stalled replay logs what it waits for."""
 
 
 class Sequencer:
@@ -52,20 +52,22 @@ class Sequencer:
         self._turns = deque(_turns(run))
         self._asked: dict[str, asyncio.Future[None]] = {}
         self._parked = 0
-        """Operations that wait for a turn, for the last one, or to be given up: nothing else lets them go on."""
-        self._behind: list[asyncio.Future[None]] = []
-        """Those that wait until all turns are over."""
+        """How many operations wait for a turn, for the last one, or to be given up: nothing else lets them go on."""
+        self._catching_up: list[asyncio.Future[None]] = []
+        """They wait until all turns are over."""
         self._withheld: dict[asyncio.Task[Any], asyncio.CancelledError] = {}
         """The cancellations that were withheld, by task."""
-        self._fresh: deque[list[Record]] = deque()
+        self._commits: deque[list[Record]] = deque()
+        """The outcomes of new commits, which are delivered after all that is on record."""
         self._yielded: deque[asyncio.Future[bool]] = deque()
-        self.stands_still_for: str | None = None
-        """What a replay was seen to wait for last."""
-        self._spins = False
-        """Whether it was said that the code never comes to rest."""
+        """Branches that have yielded control."""
+        self.stalled_on: str | None = None
+        """What a stalled replay waited for last."""
+        self._warned_of_spinning = False
+        """Whether it was logged that the code never gets quiet."""
         self._news = asyncio.Event()
-        self._say_at: float | None = asyncio.get_running_loop().time() + SAID_AFTER
-        """When to say what a replay waits for that stands still."""
+        self._warn_at: float | None = asyncio.get_running_loop().time() + WARN_AFTER
+        """When to log what a stalled replay waits for."""
         # In a context of its own: a task made in a branch's would be a branch.
         self._task: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(
             self._deliver_turns(), name=f"dbosflow-turns-{run.workflow_id}", context=Context()
@@ -79,7 +81,7 @@ class Sequencer:
         self._news.set()
         return future
 
-    def has(self, key: str) -> bool:
+    def is_to_come(self, key: str) -> bool:
         """Whether the turn of ``key`` is still to come."""
         return any(key in turn for turn in self._turns)
 
@@ -99,7 +101,7 @@ class Sequencer:
         if not self.is_replaying and not future.done():
             future.set_result(None)
         elif not future.done():
-            self._behind.append(future)
+            self._catching_up.append(future)
             self._news.set()
         return future
 
@@ -147,11 +149,11 @@ class Sequencer:
     # -- what the run tells ------------------------------------------------------------------------------------------
 
     def committed(self, records: list[Record]) -> None:
-        """Queues the outcomes of one commit; once the turns are over, whoever is left hears at once."""
-        self._fresh.append(records)
+        """Queues the outcomes of one commit. Once the turns are over, they are delivered at once."""
+        self._commits.append(records)
         self._news.set()
         if self._task is None:
-            self._tell_fresh()
+            self._deliver_commits()
 
     def stop(self, stopping: RunStopped) -> None:
         """Ends all waiting, since the run is over for this process."""
@@ -165,19 +167,19 @@ class Sequencer:
         self._end_turns()
         for future in self._waiting():
             future.cancel()
-        self._tell_fresh()
+        self._deliver_commits()
 
     def _waiting(self) -> list[asyncio.Future[Any]]:
-        return [*self._asked.values(), *self._yielded, *self._behind]
+        return [*self._asked.values(), *self._yielded, *self._catching_up]
 
     def _end_turns(self) -> None:
         task, self._task = self._task, None  # how it ended refers to it, and would keep both for the garbage collector
         if task is not None:
             task.cancel()
 
-    def _tell_fresh(self) -> None:
-        while self._fresh:
-            for record in self._fresh.popleft():
+    def _deliver_commits(self) -> None:
+        while self._commits:
+            for record in self._commits.popleft():
                 self._run.buffer.tell(record)
 
     def _future(self) -> asyncio.Future[Any]:
@@ -209,19 +211,19 @@ class Sequencer:
             return True
         if self._turns:
             return all(key in self._asked for key in self._turns[0])
-        return bool(self._behind or self._fresh)
+        return bool(self._catching_up or self._commits)
 
     def _deliver(self) -> None:
-        self._say_at = asyncio.get_running_loop().time() + SAID_AFTER
+        self._warn_at = asyncio.get_running_loop().time() + WARN_AFTER
         if self._turns:
             for key in self._turns.popleft():
                 _tell(self._asked.pop(key), None)
-        elif self._behind:
-            behind, self._behind = self._behind, []
-            for future in behind:
+        elif self._catching_up:
+            waiting, self._catching_up = self._catching_up, []
+            for future in waiting:
                 _tell(future, None)
         else:
-            for record in self._fresh.popleft():
+            for record in self._commits.popleft():
                 self._run.buffer.tell(record)
 
     async def _wait(self) -> None:
@@ -249,18 +251,18 @@ class Sequencer:
             if why is None:
                 self._disagree()
                 return
-            self.stands_still_for = why
-            if self._say_at is not None and loop.time() >= self._say_at:
-                self._say_at = None
+            self.stalled_on = why
+            if self._warn_at is not None and loop.time() >= self._warn_at:
+                self._warn_at = None
                 logger.warning("workflow %s: its replay waits for %s, which is on no record", run.workflow_id, why)
             with suppress(TimeoutError):
-                async with asyncio.timeout_at(_earliest(look_at, self._say_at)):
+                async with asyncio.timeout_at(_earliest(look_at, self._warn_at)):
                     await self._news.wait()
 
     def _waits_for(self, moment: float, began: float) -> tuple[str | None, float | None]:
         """What may still ask for the next turn (``None``: nothing can), and when to look again if there is no news.
 
-        Timers that were due by ``moment`` have fired meanwhile. The run has been quiet since ``began``.
+        Timers that were due by ``moment`` have fired by now. The run has been quiet since ``began``.
         """
         run = self._run
         if run.is_draining or run.cancelled or run.stopping is not None:
@@ -307,11 +309,11 @@ class Sequencer:
             await asyncio.sleep(0)
             if or_news and self._news.is_set():
                 return
-        self._say_that_it_spins()
+        self._warn_of_spinning()
 
-    def _say_that_it_spins(self) -> None:
-        if self.is_replaying and not self._spins:
-            self._spins = True
+    def _warn_of_spinning(self) -> None:
+        if self.is_replaying and not self._warned_of_spinning:
+            self._warned_of_spinning = True
             logger.warning(
                 "workflow %s: its code goes round in the event loop, as with asyncio.sleep(0), and its replay hands "
                 "outcomes on in the middle of that, maybe not where the run before got them; wait for what you need",
