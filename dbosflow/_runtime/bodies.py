@@ -251,7 +251,7 @@ def _stop(run: Run, error: BaseException) -> None:
 
 async def _catch_up(run: Run) -> None:
     """Waits until all that is on record was delivered: a body that ends before has left something out."""
-    if run.order is None or run.cancelled:
+    if run.recorded_order is None or run.cancelled:
         return
     if run.sequencer is not None:
         caught_up = run.sequencer.caught_up()

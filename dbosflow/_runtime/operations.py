@@ -86,7 +86,7 @@ class MayBeGivenUp:
         run = self._branch.run
         if run.is_draining:
             await self._driver.hold(run)
-        if run.order is None:
+        if run.recorded_order is None:
             return
         if run.recorded(self._key + GIVEN_UP) is not None:
             await self._driver.give_up(run, self._key)
@@ -135,8 +135,8 @@ def recorded(branch: Branch, key: str, kind: str) -> Recorded | None:
     record = run.recorded(key)
     if record is not None and record.kind != kind:
         raise run.disagree(f"asks for a {kind} at key {key!r}", f"a {record.kind}", record)
-    if run.order is not None:
-        there = run.order.ask(branch.path, key)
+    if run.recorded_order is not None:
+        there = run.recorded_order.ask(branch.path, key)
         if there is not None:
             known = "" if record is not None else ", which is not on record"
             raise run.disagree(f"asks for {key!r}{known}", f"{there!r} next", there)

@@ -16,8 +16,8 @@ from dbosflow._runtime.contradiction import contradiction
 from dbosflow._runtime.entries import Barrier, Record
 from dbosflow._runtime.exits import is_signal
 from dbosflow._runtime.keys import is_delivered
-from dbosflow._runtime.order import Order
 from dbosflow._runtime.plain_timers import PlainTimers
+from dbosflow._runtime.recorded_order import RecordedOrder
 from dbosflow._runtime.run_streams import RunStreams
 from dbosflow._runtime.sequencer import Sequencer
 from dbosflow._store.step import NO_HISTORY
@@ -52,9 +52,9 @@ class Run:
     __slots__ = (
         *("_began", "_cancel_callbacks", "_main", "_others", "_replayed", "_streams", "_to_replay", "_waiters"),
         *("bodies", "buffer", "calls", "cancelled", "contradiction", "definition", "ending", "environment", "epoch"),
-        *("history", "input_text", "inputs", "interrupted", "is_over", "on_drained", "on_slot_freed", "order"),
-        *("outcome", "queue", "resumption_event", "resumptions", "root", "seq", "sequencer", "stopping", "superseded"),
-        *("task", "timers", "turn", "waits", "workflow_id"),
+        *("history", "input_text", "inputs", "interrupted", "is_over", "on_drained", "on_slot_freed", "outcome"),
+        *("queue", "recorded_order", "resumption_event", "resumptions", "root", "seq", "sequencer", "stopping"),
+        *("superseded", "task", "timers", "turn", "waits", "workflow_id"),
     )
 
     def __init__(
@@ -76,7 +76,7 @@ class Run:
         """The stream keys that outsiders write, and this run never does."""
         self.history = past = history or NO_HISTORY
         self.seq, self.turn = past.next_place
-        self.order = Order(past) if past.records or past.loops else None
+        self.recorded_order = RecordedOrder(past) if past.records or past.loops else None
         """What its branches have on record and were not asked for yet; ``None`` in a run without a past."""
         self.timers: PlainTimers | None = None
         """The plain timers that its code has set, while it replays."""
@@ -321,7 +321,8 @@ class Run:
         may be given by its key, or by that of its operation.
         """
         if isinstance(record, str):
-            record = self.recorded(record) or (None if self.order is None else self.order.record_of(record))
+            order = self.recorded_order
+            record = self.recorded(record) or (None if order is None else order.record_of(record))
         return self.park(contradiction(self.workflow_id, asked, there, record, read_before=self.age))
 
     def park(self, why: E) -> E:
@@ -428,17 +429,18 @@ class Run:
 
     def next_of(self, path: str) -> str | None:
         """The next operation that the branch has on record."""
-        return None if self.order is None else self.order.next_of(path)
+        return None if self.recorded_order is None else self.recorded_order.next_of(path)
 
     def check_all_asked(self, does: str) -> None:
         """Raises what parks the workflow, if anything on record was not asked for by a body that ``does`` this now."""
-        if self.order is not None and self.order.left:
-            there = self.order.first_left or ""
+        order = self.recorded_order
+        if order is not None and order.left:
+            there = order.first_left or ""
             raise self.disagree(does, f"{there!r} behind that", there)
 
     def replay_begins(self) -> None:
         """Its body is about to begin, on the loop. One that stands still for long is looked after by a sequencer."""
-        order = self.order
+        order = self.recorded_order
         if order is not None:
             self.timers = PlainTimers(lambda: self.ensure_sequencer() if self.active and order.left else None)
 

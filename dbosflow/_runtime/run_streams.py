@@ -133,7 +133,9 @@ class RunStreams:
 
         So what is new there comes of other code. Written, it would be in the way of the old code once that is put back.
         """
-        return None if self._run.order is None or producer.attempt is not None else self._run.next_of(producer.name)
+        if self._run.recorded_order is None or producer.attempt is not None:
+            return None
+        return self._run.next_of(producer.name)
 
     def _repeat(self, key: str, text: str, name: str, count: int, durable: int) -> None:
         """Passes over a value that is durable, and compares what the producer has written with what it had before."""

@@ -1,7 +1,7 @@
-"""What each branch has on record, in its order.
+"""The operations that each branch has on record, in the order in which a replay must ask for them.
 
 A branch is one thread of control, so its operations have one order: that of their first records. A replay follows it. A
-branch that asks for an operation takes the first one that is left on its list; if that is another one, code and records
+branch that asks for an operation takes the first one that is left on its list. If that is another one, code and records
 disagree, before anything has run. Only a branch that has none left does something new.
 """
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dbosflow._store.step import History, Recorded
 
 
-class Order:
+class RecordedOrder:
     """The recorded operations of a run that were not asked for yet, by branch."""
 
     __slots__ = ("_ahead", "_history", "left")
@@ -35,7 +35,7 @@ class Order:
         """How many there are."""
 
     def ask(self, path: str, key: str) -> str | None:
-        """The branch asks for an operation. What its records hold next instead, if that is another one."""
+        """The branch asks for an operation: takes it off the list, or returns what is next there instead."""
         ahead = self._ahead.get(path)
         if not ahead:
             return None
