@@ -74,9 +74,9 @@ OVERRIDDEN = frozenset({"DateStyle", "TimeZone"})
 # Plans that were made while a table was empty stay for as long as nobody analyzes it: they scan no table.
 POOL: Mapping[str, str] = {"enable_seqscan": "off", "jit": "off"}
 """Besides the rest, of the pool's sessions."""
-LANE: Mapping[str, str] = {"plan_cache_mode": "force_generic_plan", **POOL}
-"""Of a lane's: one plan for every size of batch, of index probes."""
-READER: Mapping[str, str] = LANE
+WORKER: Mapping[str, str] = {"plan_cache_mode": "force_generic_plan", **POOL}
+"""Of a worker lease's session: one plan for every size of batch, of index probes."""
+READER: Mapping[str, str] = WORKER
 """Of the hub's, whose fetches would take longer to plan than to run."""
 NOTIFIER: Mapping[str, str] = {"synchronous_commit": "off"}
 """Of the notifier's: hints need no flush."""

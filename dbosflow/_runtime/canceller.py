@@ -1,4 +1,4 @@
-"""Hears that a run of this lane is to be cancelled, and has the runner carry it out.
+"""Hears that a run of this worker is to be cancelled, and has the runner carry it out.
 
 A cancel is a request in the workflow's row, since only the owner's fence may write for a run:
 
@@ -22,8 +22,8 @@ What can meet it, and what comes of that:
   rolled back, and it is sent again.
 - *a batch on the wire* is written, or not, as ever. Children whose starts are in it are there before the parent asks
   for the cancellation of its children, since that waits until what the run has appended is durable.
-- *a claim, a start or a reload on its way*: the lane owns the workflow and does not run it yet. Such a request is kept
-  until it does; what is claimed is known between two batches, so that is when the canceller looks again.
+- *a claim, a start or a reload on its way*: the worker owns the workflow and does not run it yet. Such a request is
+  kept until it does; what is claimed is known between two batches, so that is when the canceller looks again.
 - *a takeover*: the request stands in the row, and the claim hands it over. The next owner runs nothing of the body.
 - *a dead owner, a queue, a parked workflow*: as a takeover; one that is parked is queued to get an owner.
 - *a drain*: the body hears of it, or the next owner carries it out.
@@ -47,20 +47,20 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.journal import Journal
-    from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.runner import Runner
     from dbosflow._runtime.wakeups import Wakeups
+    from dbosflow._runtime.worker_lease import WorkerLease
 
 
 class Canceller(Service):
-    """Looks for cancel requests among the runs of one lane."""
+    """Looks for cancel requests among the runs of one worker."""
 
     def __init__(
         self,
         pool: AsyncConnectionPool[Any],
         schema: str,
         *,
-        lane: Lane,
+        lease: WorkerLease,
         journal: Journal,
         runner: Runner,
         wakeups: Wakeups,
@@ -68,7 +68,7 @@ class Canceller(Service):
         super().__init__("canceller", interval=None)
         self._pool = pool
         self._schema = schema
-        self._lane = lane
+        self._lease = lease
         self._journal = journal
         self._runner = runner
         self._unsubscribe = wakeups.subscribe(CANCEL_TOPIC, self.wake)
@@ -81,15 +81,15 @@ class Canceller(Service):
     async def work_once(self) -> bool:
         """Passes on the requests that stand."""
         if not self._runner.known():
-            async with self._lane.lock:  # a claim may be on its way, or a start
+            async with self._lease.lock:  # a claim may be on its way, or a start
                 pass
             if not self._runner.known():
                 return False
         async with self._pool.connection() as connection:
-            requested = await workflow.cancel_requests(connection, self._schema, self._lane.id)
+            requested = await workflow.cancel_requests(connection, self._schema, self._lease.id)
         unknown = [workflow_id for workflow_id in requested if not self._runner.cancel(workflow_id)]
         if unknown:  # claimed or started a moment ago: between two batches, all that is owned is known
-            async with self._journal.lane():
+            async with self._journal.connection():
                 for workflow_id in unknown:
                     self._runner.cancel(workflow_id)
         return False

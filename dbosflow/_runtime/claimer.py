@@ -19,10 +19,10 @@ from dbosflow._store.notify import queue_topic
 
 if TYPE_CHECKING:
     from dbosflow._runtime.journal import Journal
-    from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.quarantine import Quarantine
     from dbosflow._runtime.runner import Runner
     from dbosflow._runtime.wakeups import Wakeups
+    from dbosflow._runtime.worker_lease import WorkerLease
     from dbosflow._store.workflow import Claimed
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry
@@ -37,7 +37,7 @@ _missed: set[str] = set()
 
 
 class Claimer(Service):
-    """Claims the work of one queue for one lane."""
+    """Claims the work of one queue for one worker."""
 
     def __init__(
         self,
@@ -45,7 +45,7 @@ class Claimer(Service):
         concurrency: float,
         *,
         journal: Journal,
-        lane: Lane,
+        lease: WorkerLease,
         quarantine: Quarantine,
         runner: Runner,
         registry: Registry,
@@ -56,7 +56,7 @@ class Claimer(Service):
         self.queue = queue
         self._concurrency = concurrency
         self._journal = journal
-        self._lane = lane
+        self._lease = lease
         self._quarantine = quarantine
         self._runner = runner
         self._registry = registry
@@ -81,7 +81,7 @@ class Claimer(Service):
             await self._adopt()
         limit = int(min(self._concurrency - len(self._running), _CLAIM_LIMIT))
         self._more = True
-        if limit <= 0 or not self._lane.in_time or self._quarantine.is_taken:
+        if limit <= 0 or not self._lease.in_time or self._quarantine.is_taken:
             return False
         claimed = await self._claim(limit)
         await self._launch(claimed)
@@ -97,11 +97,11 @@ class Claimer(Service):
         if not names:
             return []
         try:
-            async with self._journal.lane() as connection:
+            async with self._journal.connection() as connection:
                 return await workflow.claim(
                     connection,
                     self._settings.schema,
-                    worker_id=self._lane.id,
+                    worker_id=self._lease.id,
                     queue=self.queue,
                     names=names,
                     limit=limit,
@@ -112,7 +112,7 @@ class Claimer(Service):
 
     async def _look_for_unknown(self) -> None:
         """Says what waits here for a worker that knows it. Asked when all else is claimed, so it reads little."""
-        async with self._journal.lane() as connection:
+        async with self._journal.connection() as connection:
             names = [*self._registry.names(), *_missed]
             found = await workflow.unknown(connection, self._settings.schema, queue=self.queue, names=names)
         self._missed_at = time.monotonic()
@@ -125,12 +125,12 @@ class Claimer(Service):
             )
 
     async def _adopt(self) -> None:
-        """Runs what the lane owns and does not run: a claim's answer was lost, or a failover lost an end."""
-        async with self._journal.lane() as connection:
+        """Runs what the worker owns and does not run: a claim's answer was lost, or a failover lost an end."""
+        async with self._journal.connection() as connection:
             found = await workflow.adopt(
                 connection,
                 self._settings.schema,
-                worker_id=self._lane.id,
+                worker_id=self._lease.id,
                 queue=self.queue,
                 known=self._runner.known(),
             )

@@ -2,7 +2,7 @@
 
 ```text
 every engine       pool · wakeups ◄─ listener, safety poll · hub, outcomes · enqueuer, input writer · notifier
-an executing one   lane ◄─ renewer (thread) · journal · runner · reclaimer · claimers · watchdog (thread)
+an executing one   worker lease ◄─ renewer (thread) · journal · runner · reclaimer · claimers · watchdog (thread)
 ```
 """
 

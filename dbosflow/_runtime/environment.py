@@ -1,4 +1,4 @@
-"""What all runs of a lane share."""
+"""What all runs of one engine share."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ if TYPE_CHECKING:
     from dbosflow._runtime.clock import Clock
     from dbosflow._runtime.drivers import Driver
     from dbosflow._runtime.engine_port import EnginePort
-    from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.run import Run
     from dbosflow._runtime.watchdog import RunningCode
+    from dbosflow._runtime.worker_lease import WorkerLease
     from dbosflow.config import Settings
 
 
 @dataclass(frozen=True, slots=True)
 class RunEnvironment:
-    """What all runs of a lane share."""
+    """What all runs of one engine share."""
 
-    lane: Lane
+    lease: WorkerLease
     settings: Settings
     submit: Callable[[Run], None]
     """Tells the journal that a run has pending entries."""

@@ -1,4 +1,4 @@
-"""What an executing engine has besides a client's services: a lane with its runs, renewer, reclaimer, claimers."""
+"""What an executing engine has besides a client's services: a lease with its runs, renewer, reclaimer, claimers."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from dbosflow._runtime.claimer import RECOVERY_QUEUE, Claimer
 from dbosflow._runtime.compactor import Compactor
 from dbosflow._runtime.entries import Start
 from dbosflow._runtime.journal import Announce, Journal
-from dbosflow._runtime.lane import Lane
 from dbosflow._runtime.quarantine import Quarantine
 from dbosflow._runtime.reclaimer import Reclaimer
 from dbosflow._runtime.renewer import LeaseRenewer
 from dbosflow._runtime.runner import Runner
 from dbosflow._runtime.watchdog import RunningCode, Watchdog
+from dbosflow._runtime.worker_lease import WorkerLease
 from dbosflow._store import workflow
 from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
 from dbosflow.errors import DbosflowError
@@ -69,24 +69,24 @@ class Executor:
         self._announce = announce
         self._loop = asyncio.get_running_loop()
         running_code = RunningCode()
-        self.lane = Lane(url, settings, on_new_timeline=self._reload_all)
+        self.lease = WorkerLease(url, settings, on_new_timeline=self._reload_all)
         self.runner = Runner(
             pool=pool,
-            lane=self.lane,
+            lease=self.lease,
             settings=settings,
             registry=registry,
             running_code=running_code,
             engine=engine,
             announce=announce,
         )
-        self.journal = Journal(self.lane, settings, self.runner, announce, observer)
+        self.journal = Journal(self.lease, settings, self.runner, announce, observer)
         self.runner.attach(self.journal, observer.waits_for_room)
-        self._renewer = LeaseRenewer(url, settings, self.lane, self._lease_is_over)
-        self._reclaimer = Reclaimer(pool, settings, wakeups, announce, self._is_own_lane)
+        self._renewer = LeaseRenewer(url, settings, self.lease, self._lease_is_over)
+        self._reclaimer = Reclaimer(pool, settings, wakeups, announce, self._is_own_worker)
         self._canceller = Canceller(
-            pool, settings.schema, lane=self.lane, journal=self.journal, runner=self.runner, wakeups=wakeups
+            pool, settings.schema, lease=self.lease, journal=self.journal, runner=self.runner, wakeups=wakeups
         )
-        self._quarantine = Quarantine(pool, settings, self.lane)
+        self._quarantine = Quarantine(pool, settings, self.lease)
         self._watchdog = Watchdog(settings, running_code)
         self._compactors: list[Compactor] = []
         if settings.compact_every is not None:
@@ -96,17 +96,17 @@ class Executor:
         self._resources = AsyncExitStack()
 
     async def open(self) -> None:
-        """Registers the lane and starts the services; what was interrupted elsewhere is resumed from here on."""
+        """Registers as a worker and starts the services; what was interrupted elsewhere is resumed from here on."""
         async with AsyncExitStack() as resources:
-            resources.push_async_callback(self.lane.disconnect)
-            async with self.lane.lock:
-                await self.lane.open()
+            resources.push_async_callback(self.lease.disconnect)
+            async with self.lease.lock:
+                await self.lease.open()
             resources.enter_context(branch_tasks(self._loop))
             for thread in (self._renewer, self._watchdog):
                 thread.open()
                 resources.push_async_callback(thread.close)
             self.journal.open()
-            resources.push_async_callback(self._end_lane)
+            resources.push_async_callback(self._end_lease)
             resources.push_async_callback(self.runner.close, self._settings.grace)
             for service in (self._reclaimer, self._canceller, *self._compactors):
                 service.open()
@@ -130,7 +130,7 @@ class Executor:
                     queue,
                     concurrency,
                     journal=self.journal,
-                    lane=self.lane,
+                    lease=self.lease,
                     quarantine=self._quarantine,
                     runner=self.runner,
                     registry=self._registry,
@@ -167,16 +167,16 @@ class Executor:
         self.journal.start(start)
 
     async def adopt(self, found: Started) -> None:
-        """Runs a workflow of this lane whose start was committed without our hearing of it."""
-        if found.worker_id != self.lane.id or found.id in self.runner.known():
+        """Runs a workflow of this worker's whose start was committed without our hearing of it."""
+        if found.worker_id != self.lease.id or found.id in self.runner.known():
             return
         # Between two batches: a run that was just ending is none that nobody runs.
         try:
-            async with self.journal.lane() as connection:
+            async with self.journal.connection() as connection:
                 adopted = await workflow.adopt(
                     connection,
                     self._settings.schema,
-                    worker_id=self.lane.id,
+                    worker_id=self.lease.id,
                     known=self.runner.known(),
                     workflow_id=found.id,
                 )
@@ -191,10 +191,10 @@ class Executor:
     def _reload_all(self) -> None:
         self.runner.reload_all()
 
-    def _is_own_lane(self, worker_id: UUID) -> bool:
-        return worker_id == self.lane.id
+    def _is_own_worker(self, worker_id: UUID) -> bool:
+        return worker_id == self.lease.id
 
-    async def _end_lane(self) -> None:
+    async def _end_lease(self) -> None:
         """The last batches, then the release; what is not written by then goes on elsewhere."""
         try:
             async with asyncio.timeout(_FLUSH_LIMIT):
@@ -204,21 +204,21 @@ class Executor:
         await self.journal.close()
         self.journal.give_up()
         try:
-            async with asyncio.timeout(_FLUSH_LIMIT), self.lane.lock:
+            async with asyncio.timeout(_FLUSH_LIMIT), self.lease.lock:
                 try:
-                    queues = await self._release_lane()
+                    queues = await self._release_lease()
                 except (psycopg.Error, OSError):  # a connection that broke while idle shows it only now
-                    await self.lane.disconnect()
-                    queues = await self._release_lane()
+                    await self.lease.disconnect()
+                    queues = await self._release_lease()
         except (psycopg.Error, DbosflowError, OSError, TimeoutError) as error:
             logger.warning("the lease could not be given up (%s); it ends by itself", error)
             return
         self._announce([WORKERS_TOPIC, *map(queue_topic, queues)])
 
-    async def _release_lane(self) -> set[str]:
+    async def _release_lease(self) -> set[str]:
         """Gives the lease up, and returns its runs to these queues. A second time does nothing more."""
-        await self.lane.release()
-        connection = await self.lane.connection()
+        await self.lease.release()
+        connection = await self.lease.connection()
         requeued = await workflow.requeue(
             connection, self._settings.schema, max_recoveries=self._settings.max_recoveries
         )

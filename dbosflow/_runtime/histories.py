@@ -23,7 +23,7 @@ _RETRY = 0.5
 
 
 class Histories:
-    """The histories of one lane's workflows."""
+    """The histories of the workflows that a worker claims."""
 
     def __init__(self, pool: AsyncConnectionPool[Any], schema: str) -> None:
         self._pool = pool

@@ -1,6 +1,6 @@
 """The journal: group commit with output-commit order. The heart of the engine.
 
-Every durable record of every run of a lane is appended in memory; the journal takes all that is pending, writes it as
+Every durable record of every run of a worker is appended in memory; the journal takes all that is pending, writes it as
 ONE statement (one round trip, one WAL flush), and only then wakes who waits. While that statement is under way the next
 batch gathers, so a lone step pays one commit and no artificial delay, and a thousand concurrent steps share a handful.
 What a large batch sets free goes on while the next one is under way, so that neither the server nor the loop waits for
@@ -13,11 +13,11 @@ gather ──► send ──► written ─────────────�
             │  ▲
             │  └─ connection lost, overload, read-only ── witness: there? ─► acknowledge
             │        (the same batch again)                  not there ─► send
-            ├─ gate shut: no lease ─► every run of the lane stops; starts wait for the next lease
+            ├─ gate shut: no lease ─► every run of the worker stops; starts wait for the next lease
             │             not mine ─► that run stops; the rest is sent again
             │             moved ────► that run reloads; the rest is sent again
             │             cancelled ► that run ends so instead; the rest is sent again
-            │             timeline ─► every run reloads (behind a pooler; else the lane's connection tells)
+            │             timeline ─► every run reloads (behind a pooler; else the worker's connection tells)
             └─ refused for its data ─► slice by slice; the refused one ends its run with a typed error, and if
                           that is refused, too, for what its streams would end with: without that
 ```
@@ -54,9 +54,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from dbosflow._runtime.entries import Start
-    from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.observer import Observer
     from dbosflow._runtime.run import Run
+    from dbosflow._runtime.worker_lease import WorkerLease
     from dbosflow._store.batch import BatchResult
     from dbosflow.config import Settings
 
@@ -96,8 +96,8 @@ class JournalOwner(Protocol):
     def unwritable(self, run: Run) -> None:
         """The database takes nothing of ``run``, not even its end."""
 
-    def lane_lost(self) -> None:
-        """Every run of the lane is owned elsewhere, or will be."""
+    def lease_lost(self) -> None:
+        """Every run of the worker is owned elsewhere, or will be."""
 
 
 class Announce(Protocol):
@@ -108,27 +108,27 @@ class Announce(Protocol):
 
 
 class Tripwire(Protocol):
-    """Where a test ends a lane, as the death of its process would."""
+    """Where a test ends a worker, as the death of its process would."""
 
     async def __call__(self, batch: Batch, *, written: bool) -> bool:
-        """Whether the lane dies here: before ``batch`` is sent, or when it is durable and nobody has heard of that."""
+        """Whether the worker dies here: before ``batch`` is sent, or once it is durable and nobody has heard of it."""
 
 
 class Journal(Service):
-    """The journal of one lane."""
+    """The journal of one worker."""
 
     tripwire: Tripwire | None = None
 
     def __init__(
         self,
-        lane: Lane,
+        lease: WorkerLease,
         settings: Settings,
         owner: JournalOwner,
         announce: Announce,
         observer: Observer | None = None,
     ) -> None:
         super().__init__("journal", interval=None)
-        self._lane = lane
+        self._lease = lease
         self._settings = settings
         self._owner = owner
         self._announce = announce
@@ -168,7 +168,7 @@ class Journal(Service):
         self._wake_for_work()
 
     def lease_is_over(self) -> None:
-        """The lane's row is dead, as a renewal found. An idle lane has no batch to find it out by."""
+        """The worker's row is dead, as a renewal found. An idle worker has no batch to find it out by."""
         self._lease_is_over = True
         self._wake_for_work()
 
@@ -185,22 +185,22 @@ class Journal(Service):
         await self._idle.wait()
 
     @asynccontextmanager
-    async def lane(self) -> AsyncIterator[Any]:
-        """The lane's connection, between two batches: for claims, which the fence covers, too.
+    async def connection(self) -> AsyncIterator[Any]:
+        """The connection of the lease, between two batches: for claims, which the fence covers, too.
 
-        What is durable is delivered by then: a workflow of the lane that nobody runs would be taken for a lost one.
+        What is durable is delivered by then: a workflow of the worker that nobody runs would be taken for a lost one.
         """
-        async with self._lane.lock:
+        async with self._lease.lock:
             self._deliver()
-            yield await self._lane.connection()
+            yield await self._lease.connection()
 
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     async def work_once(self) -> bool:
         """Writes one batch: the one that failed before, or all that is pending."""
         if self._lease_is_over:
-            async with self._lane.lock:
-                await self._lane_lost(self._under_way or Batch([], []))
+            async with self._lease.lock:
+                await self._lease_lost(self._under_way or Batch([], []))
         if self._under_way is None:
             self._gathered_at = time.monotonic()
         batch = self._under_way or self._gather()
@@ -213,7 +213,7 @@ class Journal(Service):
         self._under_way = batch
         if self._durable:
             self._loop.call_soon(self._deliver)  # when the batch is on the wire, or has to wait for something
-        async with self._lane.lock:
+        async with self._lease.lock:
             if self.tripwire is None or not await self._dies(self.tripwire, batch, written=False):
                 await self._settle(batch)
         self._under_way = None
@@ -287,14 +287,14 @@ class Journal(Service):
         """Sends ``batch`` until it is durable, or belongs to nobody any more."""
         while not batch.empty:
             try:
-                connection = await self._lane.connection()
+                connection = await self._lease.connection()
                 if given_up := batch.given_up():  # to connect may be to find another timeline, and stop every run
                     batch = batch.without(given_up)
                     continue
                 batch.sent += 1
-                lane = self._lane
+                lease = self._lease
                 result = await write_batch(
-                    connection, batch.rows(), lane.id, self._settings.schema, lane.hidden_timeline
+                    connection, batch.rows(), lease.id, self._settings.schema, lease.hidden_timeline
                 )
                 known = result.written or (batch.sent > 1 and await self._is_durable(batch))
             except (DbosflowError, OSError) as error:
@@ -315,14 +315,14 @@ class Journal(Service):
                 await self._written(batch, result.started)
                 return
             if not result.leased:
-                await self._lane_lost(batch)
+                await self._lease_lost(batch)
                 return
             batch = self._without_failed(batch, result)
 
     async def _dies(self, tripwire: Tripwire, batch: Batch, *, written: bool) -> bool:
         if not await tripwire(batch, written=written):
             return False
-        await self._lane_lost(batch)
+        await self._lease_lost(batch)
         return True
 
     def _tell_cancelled(self, batch: Batch, result: BatchResult) -> None:
@@ -367,12 +367,12 @@ class Journal(Service):
             return False
 
     async def _is_durable(self, batch: Batch) -> bool:
-        connection = await self._lane.connection()
-        return await is_durable(connection, batch.rows(), self._lane.id, self._settings.schema)
+        connection = await self._lease.connection()
+        return await is_durable(connection, batch.rows(), self._lease.id, self._settings.schema)
 
     async def _wait_for_database(self, batch: Batch, error: Exception) -> None:
         _log_trouble(batch, error, "trying again")
-        await self._lane.disconnect()
+        await self._lease.disconnect()
         await self._back_off(batch.sent)
 
     async def _back_off(self, sent: int) -> None:
@@ -425,7 +425,7 @@ class Journal(Service):
 
     def _without_failed(self, batch: Batch, result: BatchResult) -> Batch:
         """The gate was shut by some runs, or by another timeline: these go, the rest is sent again."""
-        if result.timeline is not None and self._lane.is_new(result.timeline):
+        if result.timeline is not None and self._lease.is_new(result.timeline):
             return batch.without(batch.given_up())
         failed: set[Run] = set()
         overtaken: list[Slice] = []
@@ -447,18 +447,18 @@ class Journal(Service):
             self._owner.overtaken(part.run)
         return rest
 
-    async def _lane_lost(self, batch: Batch) -> None:
-        logger.warning("the lease of worker %s is lost; its runs go on elsewhere", self._lane.id)
+    async def _lease_lost(self, batch: Batch) -> None:
+        logger.warning("the lease of worker %s is lost; its runs go on elsewhere", self._lease.id)
         self._deliver()
-        self._owner.lane_lost()
+        self._owner.lease_lost()
         self._starts.extendleft(reversed(batch.starts))
         self._under_way = None
         for attempt in count(1):
             try:
-                await self._lane.reopen()
+                await self._lease.reopen()
             except (psycopg.Error, DbosflowError, OSError) as error:
                 logger.warning("no new lease yet: %s; trying again", _line(error))
-                await self._lane.disconnect()
+                await self._lease.disconnect()
                 await self._back_off(attempt)
             else:
                 self._lease_is_over = False

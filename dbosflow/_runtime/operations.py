@@ -249,8 +249,8 @@ def failure_again(
 
 
 async def in_time(driver: Driver, branch: Branch) -> None:
-    """Waits while the lane is past its own deadline: then somebody else may own the run already."""
-    while not branch.run.environment.lane.in_time:
+    """Waits while the lease is past its deadline: then another worker may own the run already."""
+    while not branch.run.environment.lease.in_time:
         await driver.pause(branch.run, _LATE_LEASE_PAUSE)
     if branch.run.is_draining:
         await driver.hold(branch.run)

@@ -9,16 +9,16 @@ in a row on the run is a *suspect*:
 queued ──claim──► running ──worker dies──► queued, recoveries + 1     (got further: recoveries = 1)
                                              │ recoveries >= SUSPECTED
                                              ▼
-           a suspect: claimed only by a lane that has none in quarantine, and alone
+           a suspect: claimed only by a worker that has none in quarantine, and alone
              ├── gets further, or only waits ──► acquitted: recoveries = 0
              ├── ends
              ├── neither within its time ──► out of quarantine, not acquitted: as every other run
              └── its worker dies ──► recoveries + 1, and of this run only; ``max_recoveries`` of them park it
 ```
 
-A lane with a run in quarantine claims nothing else, in no queue; what it ran before goes on. Its row names the run, so
-that who finds it dead knows whom to accuse: the count of all others stays as it is. Of several suspects the one with
-the fewest deaths goes first, so that innocent ones share what one guilty worker host costs them.
+A worker with a run in quarantine claims nothing else, in no queue; what it ran before goes on. Its row names the run,
+so that whoever finds it dead knows which run to accuse: the count of all others stays as it is. Of several suspects the
+one with the fewest deaths goes first, so that innocent ones share what one guilty worker host costs them.
 
 What a run waits for durably (a sleep, another workflow, a value of a stream) cannot kill its worker, and is not on
 record until it comes: so the owner looks, for a suspect only, whether all its code waits so, and for a moment.
@@ -46,8 +46,8 @@ if TYPE_CHECKING:
 
     from psycopg_pool import AsyncConnectionPool
 
-    from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.run import Run
+    from dbosflow._runtime.worker_lease import WorkerLease
     from dbosflow._store.workflow import Claimed
     from dbosflow.config import Settings
 
@@ -64,22 +64,22 @@ _RETRY = 0.5
 
 
 class Quarantine:
-    """The place for one suspect of a lane."""
+    """The place for one suspect of a worker."""
 
-    def __init__(self, pool: AsyncConnectionPool[Any], settings: Settings, lane: Lane) -> None:
+    def __init__(self, pool: AsyncConnectionPool[Any], settings: Settings, lease: WorkerLease) -> None:
         self._pool = pool
         self._settings = settings
-        self._lane = lane
+        self._lease = lease
         self._task: asyncio.Task[None] | None = None
         self._callbacks: tuple[Callable[[], None], ...] = ()
 
     @property
     def is_taken(self) -> bool:
-        """Whether the lane may claim nothing else."""
+        """Whether the worker may claim nothing else."""
         return self._task is not None
 
     def when_free(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Calls ``callback`` each time that the lane may claim again, until what this returns is called."""
+        """Calls ``callback`` each time that the worker may claim again, until what this returns is called."""
         self._callbacks = (*self._callbacks, callback)
 
         def leave() -> None:
@@ -105,13 +105,13 @@ class Quarantine:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _keep(self, workflow_id: str, run: Run | None, recoveries: int) -> None:
-        lane_id, longest = self._lane.id, self._settings.lease * min(recoveries - SUSPECTED + 1, _LONGEST)
+        worker_id, longest = self._lease.id, self._settings.lease * min(recoveries - SUSPECTED + 1, _LONGEST)
         acquitted = run is not None and await _is_acquitted(run, longest)
-        while self._lane.id == lane_id:
+        while self._lease.id == worker_id:
             try:
                 async with self._pool.connection() as connection:
                     await worker.end_quarantine(
-                        connection, self._settings.schema, lane_id, workflow_id, acquitted=acquitted
+                        connection, self._settings.schema, worker_id, workflow_id, acquitted=acquitted
                     )
                 break
             except (psycopg.Error, DbosflowError, OSError) as error:

@@ -1,13 +1,13 @@
-"""Finds dead lanes and returns their runs to their queues. Any worker does it; nothing coordinates them.
+"""Finds dead workers and returns their runs to their queues. Any other worker does it; nothing coordinates them.
 
-Death is two statements, and must be. The first takes the lane's row FOR UPDATE, which no batch under way survives, and
-sets it ``dead``. The second, with a snapshot taken after that, returns the lane's runs with ``epoch + 1``. So whoever
-claims such a run and loads its history sees every batch of the old owner, or it will never be.
+Death is two statements, and must be. The first takes the worker's row FOR UPDATE, which no batch under way survives,
+and sets it ``dead``. The second, with a snapshot taken after that, returns the worker's runs with ``epoch + 1``. So
+whoever claims such a run and loads its history sees every batch of the old owner, or it will never be.
 
 Evidence of death:
 
-- *vanished*: the lane's process lived on this host, in this boot and pid namespace, and is no more. Seen at once: by a
-  pidfd where the system has them, else by a look at each survey.
+- *vanished*: the worker's process lived on this host, in this boot and pid namespace, and is no more. Seen at once: by
+  a pidfd where the system has them, else by a look at each survey.
 - *expired*: its row was not renewed for the length of its lease, by the database's clock. Three guards keep a stopped
   database, an own outage or a clock that jumped from looking like everybody's death: nobody expires within one lease of
   the server's start, of this process's first look or its first after failing to or not getting to, or of a jump of the
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.wakeups import Wakeups
-    from dbosflow._store.worker import Lease
+    from dbosflow._store.worker import SurveyedLease
     from dbosflow.config import Settings
 
 logger = logging.getLogger("dbosflow.reclaimer")
@@ -47,11 +47,11 @@ _SURVEYS_A_LEASE = 4
 _CLOCK_JUMP = 1.0
 """Seconds by which the database's clock may drift against ours between two looks."""
 _BUSY_PAUSE = 0.02
-"""Until the last batch of a dead process, which its server may still be writing, lets go of the lane's row."""
+"""Until the last batch of a dead process, which its server may still be writing, lets go of the worker's row."""
 
 
 class Reclaimer(Service):
-    """Surveys the lanes of all workers."""
+    """Surveys the leases of all workers."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class Reclaimer(Service):
             return True
         return False
 
-    def _has_expired(self, lease: Lease) -> bool:
+    def _has_expired(self, lease: SurveyedLease) -> bool:
         renewed_at, since = self._watched.get(lease.id, (None, 0.0))
         now = time.monotonic()
         if renewed_at != lease.renewed_at:
@@ -150,7 +150,7 @@ class _ClockGuard:
         """A look failed: silence until the next one was ours as much as anybody's."""
         self._trusted_since = self._last = None
 
-    def look(self, leases: list[Lease]) -> None:
+    def look(self, leases: list[SurveyedLease]) -> None:
         """Compares the progress of the database's clock with our own."""
         now = time.monotonic()
         clock = leases[0].clock if leases else None
@@ -168,7 +168,7 @@ class _ClockGuard:
                 self._trusted_since = now
         self._last = None if clock is None else (clock, now)
 
-    def trusts(self, lease: Lease) -> bool:
+    def trusts(self, lease: SurveyedLease) -> bool:
         """Whether neither the server, nor we, nor the clock began anew within the length of this lease."""
         since = self._trusted_since
         return since is not None and time.monotonic() - since > lease.lease and lease.server_age > lease.lease
@@ -182,12 +182,12 @@ class _ProcessWatch:
         self._loop = asyncio.get_running_loop()
         self._descriptors: dict[UUID, int] = {}
 
-    def has_vanished(self, lease: Lease) -> bool:
-        """Whether the lane's process is certainly no more."""
+    def has_vanished(self, lease: SurveyedLease) -> bool:
+        """Whether the worker's process is certainly no more."""
         return identity.is_local(lease.process) and identity.has_vanished(lease.process)
 
-    def follow(self, leases: Iterable[Lease]) -> None:
-        """Watches the processes of these lanes, and no others."""
+    def follow(self, leases: Iterable[SurveyedLease]) -> None:
+        """Watches the processes of these workers, and no others."""
         wanted = {lease.id: lease for lease in leases if identity.is_local(lease.process)}
         for worker_id in self._descriptors.keys() - wanted.keys():
             self._drop(worker_id)
@@ -199,7 +199,7 @@ class _ProcessWatch:
         for worker_id in tuple(self._descriptors):
             self._drop(worker_id)
 
-    def _watch(self, lease: Lease) -> None:
+    def _watch(self, lease: SurveyedLease) -> None:
         if not hasattr(os, "pidfd_open") or lease.process.pid == os.getpid():
             return
         try:

@@ -1,8 +1,8 @@
-"""The renewer keeps the lease of an engine's lane: on a thread of its own, with a connection of its own.
+"""The renewer keeps an engine's worker lease: on a thread of its own, with a connection of its own.
 
 So Python code that blocks the event loop cannot cost a lease; only C code that holds the interpreter's lock past the
-lease can, and then the fence keeps the data whole. A lane whose row is no longer live is not revived here: the journal
-is told, stops the lane's runs and takes a new lease.
+lease can, and then the fence keeps the data whole. A lease whose row is no longer live is not revived here: the journal
+is told, stops the worker's runs and takes a new lease.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from psycopg import Connection
 
-    from dbosflow._runtime.lane import Lane
+    from dbosflow._runtime.worker_lease import WorkerLease
     from dbosflow.config import Settings
 
 logger = logging.getLogger("dbosflow.leases")
@@ -32,11 +32,11 @@ _RETRY = 0.2
 class LeaseRenewer(ThreadService):
     """The thread that renews a lease."""
 
-    def __init__(self, url: str, settings: Settings, lane: Lane, on_lease_over: Callable[[], None]) -> None:
+    def __init__(self, url: str, settings: Settings, lease: WorkerLease, on_lease_over: Callable[[], None]) -> None:
         super().__init__("leases")
         self._url = url
         self._settings = settings
-        self._lane = lane
+        self._lease = lease
         self._on_lease_over = on_lease_over
         self._connection: Connection[Any] | None = None
 
@@ -48,7 +48,7 @@ class LeaseRenewer(ThreadService):
             try:
                 self._renew()
             except Exception as error:  # noqa: BLE001 (without this thread every lease would be lost)
-                logger.warning("the lease of worker %s was not renewed: %s; trying again", self._lane.id, error)
+                logger.warning("the lease of worker %s was not renewed: %s; trying again", self._lease.id, error)
                 self._disconnect()
                 pause = _RETRY
         self._disconnect()
@@ -56,19 +56,18 @@ class LeaseRenewer(ThreadService):
     def _renew(self) -> None:
         connection = self._connection
         if connection is None or connection.closed:
-            lease = self._settings.lease
             connection = self._connection = connect(
                 self._url,
-                timeout=lease / _RENEWALS_A_LEASE,
+                timeout=self._settings.lease / _RENEWALS_A_LEASE,
                 pooled=bool(self._settings.pooled),
-                silence=lease / 2,  # then there is time to try another connection, or another host
+                silence=self._settings.lease / 2,  # then there is time to try another connection, or another host
             )
-        lane, worker_id = self._lane, self._lane.id
+        lease, worker_id = self._lease, self._lease.id
         sent_at = time.monotonic()
         if worker_id in worker.renew(connection, self._settings.schema, [worker_id]):
-            if worker_id == lane.id:
-                lane.renewed(sent_at)
-        elif worker_id == lane.id:
+            if worker_id == lease.id:
+                lease.renewed(sent_at)
+        elif worker_id == lease.id:
             self._on_lease_over()
 
     def _disconnect(self) -> None:

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
     from dbosflow._runtime.core import EngineCore
     from dbosflow._runtime.drivers import Driver
     from dbosflow._runtime.journal import Journal
-    from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.run import Run
     from dbosflow._runtime.scope import Attempt
+    from dbosflow._runtime.worker_lease import WorkerLease
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.config import Settings
     from dbosflow.definitions import FunctionDef, Registry, WorkflowDef
@@ -78,12 +78,12 @@ async def replay(
 ) -> ReplayResult:
     """Replays a workflow whose function ``registry`` knows, within ``limit`` seconds."""
     loop = asyncio.get_running_loop()
-    lane = cast("Lane", _NoLane())
+    lease = cast("WorkerLease", _NoLease())
     journal = _ReplayJournal(loop, await _values(core, workflow.id), is_over=workflow.status.ended)
     with branch_tasks(loop):
         runner = Runner(
             pool=pool,
-            lane=lane,
+            lease=lease,
             settings=settings,
             registry=registry,
             running_code=RunningCode(),
@@ -113,7 +113,7 @@ async def _values(core: EngineCore, workflow_id: str) -> dict[Source, list[Any]]
     return found
 
 
-class _NoLane:
+class _NoLease:
     """A lease that is never taken."""
 
     id = None

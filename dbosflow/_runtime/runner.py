@@ -1,4 +1,4 @@
-"""The runs of a lane: begins each from its history, finds out how it ended, and hands it over when the engine closes.
+"""The runs of a worker: begins each from its history, finds out how it ended, and hands it over when the engine closes.
 
 A run begins with a start in this process, with a claim, or anew where the tables are not what it remembers. What drives
 its body is in ``bodies``; what it writes goes through the journal, which tells here of ends and of lost leases.
@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.engine_port import EnginePort
     from dbosflow._runtime.journal import Journal
-    from dbosflow._runtime.lane import Lane
     from dbosflow._runtime.watchdog import RunningCode
+    from dbosflow._runtime.worker_lease import WorkerLease
     from dbosflow._store.step import History
     from dbosflow._store.workflow import Claimed
     from dbosflow.config import Settings
@@ -63,20 +63,20 @@ def some_run_here() -> bool:
 
 
 class Runner:
-    """The runs of one lane."""
+    """The runs of one worker."""
 
     def __init__(
         self,
         *,
         pool: AsyncConnectionPool[Any],
-        lane: Lane,
+        lease: WorkerLease,
         settings: Settings,
         registry: Registry,
         running_code: RunningCode,
         engine: EnginePort,
         announce: Callable[[Iterable[str]], None],
     ) -> None:
-        self._lane = lane
+        self._lease = lease
         self._settings = settings
         self._registry = registry
         self._running_code = running_code
@@ -113,7 +113,7 @@ class Runner:
         """Sets the journal of its runs; ``on_back_pressure`` is called with the id of each that waits for room."""
         self._journal = journal
         self._environment = RunEnvironment(
-            self._lane,
+            self._lease,
             self._settings,
             journal.submit,
             LoopDriver(self._step_threads),
@@ -140,7 +140,7 @@ class Runner:
     def launch(
         self, workflow_id: str, definition: WorkflowDef, input_text: str, *, is_child: bool = False
     ) -> Run | None:
-        """Runs a workflow that this lane has just started; ``None`` if the engine closes, and it goes on elsewhere."""
+        """Runs a workflow that was started just now; ``None`` if the engine closes, and it goes on elsewhere."""
         inputs = definition.inputs
         return self._launch(
             *(workflow_id, definition, input_text),
@@ -153,7 +153,7 @@ class Runner:
         )
 
     async def resume(self, claimed: Sequence[Claimed], on_slot_freed: Callable[[str], None] = lambda _: None) -> None:
-        """Runs what this lane has claimed, each from its history."""
+        """Runs what this worker has claimed, each from its history."""
         ids = {one.id for one in claimed}
         timeline = self._timelines
         self._coming |= ids
@@ -305,8 +305,8 @@ class Runner:
         """The database takes nothing of ``run``, not even its end."""
         self._stop(run, "the database refuses its end")
 
-    def lane_lost(self) -> None:
-        """Every run of the lane is owned elsewhere, or will be."""
+    def lease_lost(self) -> None:
+        """Every run of the worker is owned elsewhere, or will be."""
         self.stop_all("the lease of this worker is lost")
 
     def stop_all(self, why: str) -> None:
@@ -354,9 +354,13 @@ class Runner:
     async def _reload(self, run: Run, on_slot_freed: Callable[[str], None] | None) -> None:
         workflow_id, timeline = run.workflow_id, self._timelines
         try:
-            async with self._journal.lane() as connection:
+            async with self._journal.connection() as connection:
                 epoch = await workflow.renew_epoch(
-                    connection, self._settings.schema, workflow_id=workflow_id, worker_id=self._lane.id, epoch=run.epoch
+                    connection,
+                    self._settings.schema,
+                    workflow_id=workflow_id,
+                    worker_id=self._lease.id,
+                    epoch=run.epoch,
                 )
             histories = await self._histories.read([workflow_id])
         except (psycopg.Error, DbosflowError, OSError) as error:
@@ -436,17 +440,17 @@ class Runner:
             if not done:
                 return
             stopped = [run for one in done if (run := running.pop(one)).stopping is not None and one.result() is None]
-            if stopped and running:  # the last ones go with the lane
+            if stopped and running:  # the last ones go with the worker
                 await self._release(stopped)
 
     async def _release(self, runs: list[Run]) -> None:
         try:
-            async with self._journal.lane() as connection:
+            async with self._journal.connection() as connection:
                 queues = await workflow.release(
-                    connection, self._settings.schema, self._lane.id, [(run.workflow_id, run.epoch) for run in runs]
+                    connection, self._settings.schema, self._lease.id, [(run.workflow_id, run.epoch) for run in runs]
                 )
         except (psycopg.Error, DbosflowError, OSError) as error:
-            logger.warning("%d workflows are handed over a little later: %s", len(runs), error)  # with the lane
+            logger.warning("%d workflows are handed over a little later: %s", len(runs), error)  # with the worker
         else:
             self._announce(map(queue_topic, queues))
 

@@ -119,7 +119,7 @@ def parameters(shape: tuple[str, ...]) -> tuple[str, ...]:
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What the statement says: whether the lane lives, whether it was written, and if not, whose fault that is."""
+    """What the statement says: whether the worker lives, whether it was written, and if not, whose fault that is."""
 
     leased: bool
     written: bool

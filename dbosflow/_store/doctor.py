@@ -51,7 +51,7 @@ async def rights(connection: AsyncConnection[Any], schema: str) -> DictRow:
 
 
 async def workers(connection: AsyncConnection[Any], schema: str) -> Rows:
-    """The live lanes, and the dead ones that still own runs."""
+    """The live workers, and the dead ones that still own runs."""
     return await fetch_all(connection, schema, _TABLE, "workers")
 
 

@@ -1,4 +1,4 @@
-"""The table ``worker``: one row a lane, its lease and its process."""
+"""The table ``worker``: one row a worker lease, and the process that holds it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TABLE = "worker"
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """Which process a lane belongs to, so that its host can tell whether it is gone."""
+    """Which process a worker belongs to, so that its host can tell whether it is gone."""
 
     host: str
     boot_id: str | None
@@ -32,8 +32,8 @@ class ProcessIdentity:
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
-    """A live lane as a survey sees it. Seconds are by the database's clock."""
+class SurveyedLease:
+    """A live worker's lease as a survey sees it. Seconds are by the database's clock."""
 
     id: UUID
     renewed_at: datetime
@@ -45,8 +45,8 @@ class Lease:
 
 
 @dataclass(frozen=True, slots=True)
-class LaneState:
-    """A lane of this place, living or dead. Seconds are by the database's clock."""
+class WorkerState:
+    """A worker of this place, living or dead. Seconds are by the database's clock."""
 
     pid: int
     process_started_at: str | None
@@ -70,45 +70,45 @@ async def register(
     process: ProcessIdentity,
     version: str,
 ) -> None:
-    """Adds a live lane."""
+    """Adds a live worker."""
     await fetch_all(
         connection, schema, _TABLE, "register", id=worker_id, lease=lease, version=version, **asdict(process)
     )
 
 
 def renew(connection: Connection[Any], schema: str, ids: Sequence[UUID]) -> set[UUID]:
-    """Renews these lanes; those that are still live. Blocking: the leases have a thread of their own."""
+    """Renews these workers; those that are still live. Blocking: the renewer has a thread of its own."""
     cursor = connection.execute(statements.literal(statements.load(_TABLE, schema)["renew"]), {"ids": list(ids)})
     return {row[0] for row in cursor.fetchall()}
 
 
-def of_place(connection: Connection[Any], schema: str, place: ProcessIdentity, pid: int | None) -> list[LaneState]:
-    """The lanes of the machine or container that ``place`` is in, the living first. Blocking: for a health check."""
+def of_place(connection: Connection[Any], schema: str, place: ProcessIdentity, pid: int | None) -> list[WorkerState]:
+    """The workers of the machine or container that ``place`` is in, the living first. Blocking: for a health check."""
     values = {name: value for name, value in asdict(place).items() if name in {"host", "boot_id", "pid_namespace"}}
-    with connection.cursor(row_factory=class_row(LaneState)) as cursor:
+    with connection.cursor(row_factory=class_row(WorkerState)) as cursor:
         cursor.execute(statements.literal(statements.load(_TABLE, schema)["of_place"]), {**values, "pid": pid})
         return cursor.fetchall()
 
 
 async def release(connection: AsyncConnection[Any], schema: str, worker_id: UUID) -> None:
-    """Ends a lane of one's own, over the lane's own connection and after its last batch."""
+    """Ends one's own lease, over its own connection and after its last batch."""
     await fetch_all(connection, schema, _TABLE, "release", id=worker_id)
 
 
 async def end_quarantine(
     connection: AsyncConnection[Any], schema: str, worker_id: UUID, workflow_id: str, *, acquitted: bool
 ) -> None:
-    """The lane's death accuses that workflow alone no more; an acquitted one is suspected of nothing."""
+    """The worker's death accuses that workflow alone no more; an acquitted one is suspected of nothing."""
     which = {"id": worker_id, "workflow_id": workflow_id, "acquitted": acquitted}
     await fetch_all(connection, schema, _TABLE, "end_quarantine", **which)
 
 
-async def survey(connection: AsyncConnection[Any], schema: str) -> list[Lease]:
-    """Every live lane."""
+async def survey(connection: AsyncConnection[Any], schema: str) -> list[SurveyedLease]:
+    """Every live worker."""
     rows = await fetch_all(connection, schema, _TABLE, "survey")
     names = ProcessIdentity.__dataclass_fields__
     return [
-        Lease(
+        SurveyedLease(
             process=ProcessIdentity(**{name: row[name] for name in names}),
             **{name: row[name] for name in row if name not in names},
         )
@@ -117,12 +117,14 @@ async def survey(connection: AsyncConnection[Any], schema: str) -> list[Lease]:
 
 
 async def orphans(connection: AsyncConnection[Any], schema: str) -> bool:
-    """Whether dead lanes still own runs."""
+    """Whether dead workers still own runs."""
     return bool((await fetch_all(connection, schema, _TABLE, "orphans"))[0]["orphans"])
 
 
-async def mark_dead(connection: AsyncConnection[Any], schema: str, leases: Sequence[Lease], because: str) -> set[UUID]:
-    """Marks these lanes dead as far as they are as they were seen, and have no batch under way; those it marked."""
+async def mark_dead(
+    connection: AsyncConnection[Any], schema: str, leases: Sequence[SurveyedLease], because: str
+) -> set[UUID]:
+    """Marks these workers dead as far as they are as they were seen, and have no batch under way; those it marked."""
     rows = await fetch_all(
         connection,
         schema,
@@ -136,5 +138,5 @@ async def mark_dead(connection: AsyncConnection[Any], schema: str, leases: Seque
 
 
 async def forget(connection: AsyncConnection[Any], schema: str) -> None:
-    """Deletes the rows of lanes long dead that own nothing."""
+    """Deletes the rows of workers long dead that own nothing."""
     await fetch_all(connection, schema, _TABLE, "forget")

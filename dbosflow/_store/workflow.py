@@ -51,7 +51,7 @@ class Started:
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A workflow that a lane has just taken."""
+    """A workflow that a worker has just taken."""
 
     id: str
     name: str
@@ -111,7 +111,7 @@ async def started(connection: AsyncConnection[Any], schema: str, ids: Sequence[s
 async def claim(
     connection: AsyncConnection[Any], schema: str, *, worker_id: UUID, queue: str, names: Sequence[str], limit: int
 ) -> list[Claimed]:
-    """Takes up to ``limit`` queued workflows for a lane that is still live."""
+    """Takes up to ``limit`` queued workflows for a worker that is still live."""
     rows = await fetch_hot(
         connection, schema, _TABLE, "claim", worker_id=worker_id, queue=queue, names=names, limit=limit
     )
@@ -133,7 +133,7 @@ async def adopt(
     queue: str | None = None,
     workflow_id: str | None = None,
 ) -> list[Claimed]:
-    """Begins a new pass of what a lane owns besides the ``known``: of a queue's workflows, or of one workflow."""
+    """Begins a new pass of what a worker owns besides the ``known``: of a queue's workflows, or of one workflow."""
     which = {"queue": queue, "workflow_id": workflow_id}
     rows = await fetch_all(connection, schema, _TABLE, "adopt", worker_id=worker_id, known=list(known), **which)
     return [Claimed(**row) for row in rows]
@@ -152,14 +152,14 @@ async def renew_epoch(
 async def release(
     connection: AsyncConnection[Any], schema: str, worker_id: UUID, runs: Sequence[tuple[str, int]]
 ) -> set[str]:
-    """Returns runs of a living lane, id and epoch, to their queues; the names of these queues."""
+    """Returns runs of a living worker, id and epoch, to their queues; the names of these queues."""
     ids, epochs = [workflow_id for workflow_id, _ in runs], [epoch for _, epoch in runs]
     rows = await fetch_all(connection, schema, _TABLE, "release", worker_id=worker_id, ids=ids, epochs=epochs)
     return {row["queue"] for row in rows}
 
 
 async def requeue(connection: AsyncConnection[Any], schema: str, *, max_recoveries: int) -> Rows:
-    """Returns the runs of dead lanes to their queues, or parks them; rows of ``id, queue, status``."""
+    """Returns the runs of dead workers to their queues, or parks them; rows of ``id, queue, status``."""
     return await fetch_all(connection, schema, _TABLE, "requeue", max_recoveries=max_recoveries)
 
 
@@ -190,7 +190,7 @@ async def resume(connection: AsyncConnection[Any], schema: str, workflow_id: str
 
 
 async def cancel_requests(connection: AsyncConnection[Any], schema: str, worker_id: UUID) -> list[str]:
-    """The runs of a lane that somebody has asked to cancel."""
+    """The runs of a worker that somebody has asked to cancel."""
     rows = await fetch_all(connection, schema, _TABLE, "cancel_requests", worker_id=worker_id)
     return [row["id"] for row in rows]
 

@@ -23,7 +23,7 @@ from dbosflow.errors import SchemaError
 if TYPE_CHECKING:
     import argparse
 
-    from dbosflow._store.worker import LaneState
+    from dbosflow._store.worker import WorkerState
     from dbosflow.cli.options import Commands
 
 _PATIENCE = 2.0
@@ -51,11 +51,11 @@ def add_to(commands: Commands) -> None:
 def _run(args: argparse.Namespace) -> int:
     with found_database(args, looks=True) as url, connect(url, timeout=_PATIENCE, pooled=True) as connection:
         try:
-            lanes = of_place(connection, args.schema, this_process(), args.pid)
+            workers = of_place(connection, args.schema, this_process(), args.pid)
         except errors.UndefinedTable:
             msg = f"this database has no dbosflow schema {args.schema!r}: is it the right one?"
             raise SchemaError(msg) from None
-    healthy, reason, pid = _judged(lanes, args.pid)
+    healthy, reason, pid = _judged(workers, args.pid)
     if args.json:
         say(console.document({"healthy": healthy, "reason": reason, "pid": pid}))
     else:
@@ -63,28 +63,32 @@ def _run(args: argparse.Namespace) -> int:
     return 0 if healthy else 1
 
 
-def _judged(lanes: list[LaneState], asked: int | None) -> tuple[bool, str, int | None]:
-    """Whether one of the lanes is alive, the one line about it, and its process."""
-    living = [lane for lane in lanes if lane.live]
-    for lane in living:
-        if lane.in_time and not _has_vanished(lane):
-            return True, f"process {lane.pid} renewed its lease {console.duration(max(lane.silent, 0))} ago", lane.pid
-    if not lanes:
+def _judged(workers: list[WorkerState], asked: int | None) -> tuple[bool, str, int | None]:
+    """Whether one of the workers is alive, the one line about it, and its process."""
+    living = [worker for worker in workers if worker.live]
+    for worker in living:
+        if worker.in_time and not _has_vanished(worker):
+            return (
+                True,
+                f"process {worker.pid} renewed its lease {console.duration(max(worker.silent, 0))} ago",
+                worker.pid,
+            )
+    if not workers:
         whose = "no worker" if asked is None else f"process {asked} is no worker, or not one"
         return False, f"{whose} of host {this_process().host!r} in this database and schema", None
-    lane = (living or lanes)[0]
-    if not lane.live:
-        why = f"has ended ({lane.ended_because})" if lane.ended_because == "released" else "was given up as dead"
-    elif _has_vanished(lane):
+    worker = (living or workers)[0]
+    if not worker.live:
+        why = f"has ended ({worker.ended_because})" if worker.ended_because == "released" else "was given up as dead"
+    elif _has_vanished(worker):
         why = "is no more"
-    elif lane.silent < 0:
-        why = f"renewed its lease {console.duration(-lane.silent)} ahead of the database's clock"
+    elif worker.silent < 0:
+        why = f"renewed its lease {console.duration(-worker.silent)} ahead of the database's clock"
     else:
-        why = f"renewed its lease {console.duration(lane.silent)} ago; it lasts {console.duration(lane.lease)}"
-    return False, f"process {lane.pid} {why}", lane.pid
+        why = f"renewed its lease {console.duration(worker.silent)} ago; it lasts {console.duration(worker.lease)}"
+    return False, f"process {worker.pid} {why}", worker.pid
 
 
-def _has_vanished(lane: LaneState) -> bool:
-    if lane.process_started_at is None:  # the system says nothing of processes
+def _has_vanished(worker: WorkerState) -> bool:
+    if worker.process_started_at is None:  # the system says nothing of processes
         return False
-    return has_vanished(replace(this_process(), pid=lane.pid, process_started_at=lane.process_started_at))
+    return has_vanished(replace(this_process(), pid=worker.pid, process_started_at=worker.process_started_at))

@@ -1,9 +1,9 @@
-"""What tests hang on an open engine: traps that end its lane, and listeners. The only room that knows its inner half.
+"""What tests hang on an open engine: traps that end its lease, and listeners. Only this module knows its inner half.
 
-A simulated crash is what a peer sees of a real one. The lane's runs stop where they are and write nothing more; the
-lane's row is marked dead and its workflows are returned to their queues, by another connection and with the statements
-that a reclaimer uses; the engine goes on as another owner, a lane with a new id, claims them, and replays. One thing is
-not as in a real crash: the lane counts as released, so that its end is held against none of its workflows. A test may
+A simulated crash is what a peer sees of a real one. The worker's runs stop where they are and write nothing more; its
+row is marked dead and its workflows are returned to their queues, by another connection and with the statements that a
+reclaimer uses; the engine goes on as another owner, with a lease of a new id, claims them, and replays. One thing is
+not as in a real crash: the lease counts as released, so that its end is held against none of its workflows. A test may
 crash an engine as often as it likes: what else runs there is never suspected of it, run alone or parked.
 """
 
@@ -39,12 +39,12 @@ _LAST_MOMENTS = 10.0
 """Seconds that the code of a dead owner gets to notice. A thread in a step cannot be ended; its outcome is lost."""
 
 _killed: set[UUID] = set()
-"""The lanes that a test has ended: nobody need be warned that they have lost their leases."""
+"""The ids of the leases that a test has ended: nobody need be warned that they are lost."""
 
 
 def _is_news(entry: logging.LogRecord) -> bool:
-    lane = entry.args[0] if isinstance(entry.args, tuple) and entry.args else None
-    return not (isinstance(lane, UUID) and lane in _killed)
+    worker_id = entry.args[0] if isinstance(entry.args, tuple) and entry.args else None
+    return not (isinstance(worker_id, UUID) and worker_id in _killed)
 
 
 logging.getLogger("dbosflow.journal").addFilter(_is_news)
@@ -118,7 +118,7 @@ class Rig:
             listener.launched(run)
 
     async def __call__(self, batch: Batch, *, written: bool) -> bool:
-        """The engine's journal asks whether its lane dies here."""
+        """The engine's journal asks whether its worker dies here."""
         if written:
             for listener in tuple(self._listeners):
                 listener.committed(batch)
@@ -128,13 +128,13 @@ class Rig:
         return True
 
     async def _die(self) -> None:
-        """The lane ends: its runs first, which a dead process would not go on with, then its row."""
+        """The lease ends: its runs first, which a dead process would not go on with, then its row."""
         executor = self._core.executor
-        _killed.add(executor.lane.id)
+        _killed.add(executor.lease.id)
         runner = executor.runner
         ending = [asyncio.ensure_future(runner.settled(workflow_id)) for workflow_id in runner.known()]
         await asyncio.sleep(0)  # they look up what they wait for
-        runner.lane_lost()
+        runner.lease_lost()
         if ending:
             _, stubborn = await asyncio.wait(ending, timeout=_LAST_MOMENTS)
             if stubborn:
@@ -145,8 +145,8 @@ class Rig:
         async with await connect_async(
             self._url, timeout=self._settings.connect_timeout, pooled=bool(self._settings.pooled)
         ) as connection:
-            while lanes := [one for one in await worker.survey(connection, schema) if one.id == executor.lane.id]:
-                await worker.mark_dead(connection, schema, lanes, "released")
+            while leases := [one for one in await worker.survey(connection, schema) if one.id == executor.lease.id]:
+                await worker.mark_dead(connection, schema, leases, "released")
             rows = await workflow.requeue(connection, schema, max_recoveries=self._settings.max_recoveries)
         self._core.announce([WORKERS_TOPIC, DEATH_TOPIC, *{queue_topic(row["queue"]) for row in rows}])
 

@@ -197,7 +197,7 @@ def test_a_reader_beyond_all_offsets_concerns_nobody_else(engine: Engine) -> Non
 def test_a_payload_that_no_statement_takes_is_refused_where_it_is_made(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server would close the connection, and everybody of the lane wait while it is sent again and again."""
+    """The server would close the connection, and every run of the worker wait while it is sent again and again."""
     monkeypatch.setattr("dbosflow.serde.LARGEST_PART", 10_000)
     large = "ä" * 5000
 

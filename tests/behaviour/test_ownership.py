@@ -115,7 +115,7 @@ def test_what_a_frozen_worker_had_in_hand_never_arrives(
 def test_a_worker_that_was_taken_over_works_again_under_a_new_lease(
     start_program: StartProgram, client: Engine
 ) -> None:
-    """Its lane begins anew: what it is given later it runs, and it could take the workflow back."""
+    """Its worker begins anew: what it is given later it runs, and it could take the workflow back."""
     settings = {"lease": LEASE}
     owner = start_program("worker", module="surviving", settings=settings)
     heir = start_program("worker", module="surviving", settings=settings)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dbosflow._runtime.lane import Lane
+from dbosflow._runtime.worker_lease import WorkerLease
 from dbosflow._store.migrate import ensure_schema
 from dbosflow.config import Settings
 from dbosflow.errors import DatabaseUnavailableError
@@ -62,7 +62,7 @@ async def test_what_a_synchronous_standby_does_not_have_is_not_acknowledged() ->
         async with Bench(pair.url("bench")) as bench:
             run = await bench.run("w")
             await record(run, "before")
-            backend = (await bench.lane.connection()).info.backend_pid
+            backend = (await bench.lease.connection()).info.backend_pid
             await asyncio.to_thread(pair.standby.stop, "stop fast")
             durable = record(run, "after")
             await until(lambda: pair.primary.ask(WAITS, backend) == [(True,)])
@@ -76,14 +76,14 @@ async def test_what_a_synchronous_standby_does_not_have_is_not_acknowledged() ->
     pair.discard()
 
 
-async def test_a_lane_takes_no_standby_for_its_server(pair: Pair) -> None:
+async def test_a_worker_takes_no_standby_for_its_server(pair: Pair) -> None:
     """A session that began on a standby can write once that is promoted: then nobody would look at its timeline."""
     changes: list[None] = []
-    lane = Lane(pair.standby.url("lane"), Settings(), on_new_timeline=lambda: changes.append(None))
-    async with lane.lock:
+    lease = WorkerLease(pair.standby.url("worker"), Settings(), on_new_timeline=lambda: changes.append(None))
+    async with lease.lock:
         with pytest.raises(DatabaseUnavailableError, match="standby"):
-            await lane.connection()
+            await lease.connection()
         await asyncio.to_thread(pair.promote)
-        await lane.open()
-        await lane.disconnect()
+        await lease.open()
+        await lease.disconnect()
     assert changes == [], "it has seen no other timeline before"

@@ -53,8 +53,8 @@ async def test_sequential_steps_cost_a_round_trip_each_and_nothing_else(
         batches = {name: count for name, count in counts.executed.items() if name.startswith("batch ")}
         assert batches == {"batch lone_starts": 1, "batch lone_runs_records": STEPS, "batch lone_runs_ends": 1}
         assert counts.others.total() <= RESTLESS
-        assert STEPS + 2 <= counts.round_trips("lane") <= STEPS + 2 + RESTLESS
-        assert counts.sent("lane") <= STEP_BYTES * (STEPS + RESTLESS)
+        assert STEPS + 2 <= counts.round_trips("worker") <= STEPS + 2 + RESTLESS
+        assert counts.sent("worker") <= STEP_BYTES * (STEPS + RESTLESS)
 
 
 async def test_each_shape_of_a_batch_is_prepared_once(open_engine: OpenEngine, line: Wire) -> None:

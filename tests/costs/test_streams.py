@@ -39,7 +39,7 @@ async def test_a_body_that_writes_without_pause_fills_blocks(
             await engine.run_async(costs_writing, VALUES)
         assert counts.batches <= most
         assert counts.others.total() <= most + RESTLESS
-        assert counts.sent("lane") <= 8 * VALUES + 1000 * most
+        assert counts.sent("worker") <= 8 * VALUES + 1000 * most
     query = "SELECT count(*), sum(count) FROM dbosflow.stream_block WHERE kind = 'values'"
     ((blocks, values),) = rows(database_url, query)
     assert values == VALUES

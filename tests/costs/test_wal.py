@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from dbosflow._store.batch import BatchRows
     from tests.protocol.plans import Plan
-    from tests.protocol.schedules import Lane
+    from tests.protocol.schedules import WorkerLease
 
 ROWS = 100
 TRIES = 5
@@ -28,12 +28,12 @@ ROWS_OF: dict[str, Callable[[], BatchRows]] = {
 }
 
 
-async def written_without_images(lane: Lane, rows: BatchRows) -> Plan:
+async def written_without_images(lease: WorkerLease, rows: BatchRows) -> Plan:
     """The plan of a run, rolled back, that met no page for the first time since a checkpoint: its image is not ours."""
-    names = await prepare(lane.connection, "batch", batch_statement(rows.shape(), SCHEMA))
-    values = {"worker_id": lane.id, **dict(zip(parameters(rows.shape()), rows.arrays(), strict=True))}
+    names = await prepare(lease.connection, "batch", batch_statement(rows.shape(), SCHEMA))
+    values = {"worker_id": lease.id, **dict(zip(parameters(rows.shape()), rows.arrays(), strict=True))}
     for _ in range(TRIES):
-        plan = await explain(lane.connection, "batch", [values[name] for name in names])
+        plan = await explain(lease.connection, "batch", [values[name] for name in names])
         if plan.wal("FPI") == 0:
             return plan
     pytest.fail(f"images of pages in each of {TRIES} runs")
@@ -50,8 +50,8 @@ async def written_without_images(lane: Lane, rows: BatchRows) -> Plan:
 )
 async def test_a_row_costs_its_own_bytes_and_its_indexes(db: Database, row: str, records: int, size: int) -> None:
     """A quarter more for pages that split; half as many bytes more, since versions of Postgres differ a little."""
-    lane = await db.lane()
-    await lane.start(*(f"w{number}" for number in range(ROWS)))
-    plan = await written_without_images(lane, ROWS_OF[row]())
+    lease = await db.lease()
+    await lease.start(*(f"w{number}" for number in range(ROWS)))
+    plan = await written_without_images(lease, ROWS_OF[row]())
     assert records * ROWS <= plan.wal("Records") <= (records * 1.25) * ROWS
     assert plan.wal("Bytes") <= (size * 1.5) * ROWS

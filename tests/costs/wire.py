@@ -25,14 +25,14 @@ _PLACE = re.compile(r"\$\d+|%\(\w+\)s")
 _BATCH = "dbosflow_batch_"
 
 _ROLES = {
-    "batch.timeline": "lane",
+    "batch.timeline": "worker",
     "worker.renew": "leases",
     "LISTEN": "listener",
 }
 """What a connection is for, by the first statement that only those of its kind send."""
 
 _SET = [
-    ("reader", "plan_cache_mode=force_generic_plan"),  # as a lane's
+    ("reader", "plan_cache_mode=force_generic_plan"),  # as a worker's
     ("pool", "enable_seqscan=off"),
     ("notifier", "synchronous_commit=off"),
 ]

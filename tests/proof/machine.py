@@ -71,10 +71,10 @@ class Machine(RuleBasedStateMachine):
 
 
 async def lose_the_lease(db: Database, engine: Engine) -> None:
-    """Has a living engine's lane declared dead, as by somebody who could not see it; returns when it has a new one."""
+    """Has a living engine's lease declared dead, as by somebody who could not see it; returns when it has a new one."""
     core: Any = engine._core
     executor: Executor = core._executor
-    lost = executor.lane.id
+    lost = executor.lease.id
     await db.rows(
         """UPDATE dbosflow.worker SET state = 'dead', ended_at = now(), ended_because = 'expired'
            WHERE id = (SELECT id FROM dbosflow.worker WHERE id = %s FOR UPDATE)""",

@@ -15,28 +15,28 @@ from hypothesis.stateful import invariant, rule
 
 from dbosflow._store import worker
 from tests.proof.machine import Bench, Machine
-from tests.protocol.schedules import SCHEMA, Lane, Slice
+from tests.protocol.schedules import SCHEMA, Slice, WorkerLease
 
 if TYPE_CHECKING:
     from uuid import UUID
 
 LEASE = 10.0
-LANES = 3
-lanes = st.integers(0, LANES - 1)
+WORKERS = 3
+workers = st.integers(0, WORKERS - 1)
 
 
 @dataclass
 class Holder:
-    """A lane as it must be."""
+    """A worker as it must be."""
 
-    lane: Lane
+    lease: WorkerLease
     run: str
     live: bool = True
     silent: float = 0.0
     committed: list[str] = field(default_factory=list)
     """Keys of the records that it has made durable, with its run at epoch 1."""
     under_way: str | None = None
-    """A record that is written and not committed: the lane's row is held by it."""
+    """A record that is written and not committed: the worker's row is held by it."""
     returned: bool = False
     """Whether its run is back in its queue."""
 
@@ -47,19 +47,19 @@ class Leases(Machine):
     def __init__(self, at: Bench) -> None:
         super().__init__(at)
         self.all: list[Holder] = []
-        self.holders = [self._new() for _ in range(LANES)]
+        self.holders = [self._new() for _ in range(WORKERS)]
         self.count = 0
 
     def _new(self) -> Holder:
-        holder = Holder(self.run(self.db.lane()), f"run{len(self.all)}")
-        self.run(holder.lane.start(holder.run))
+        holder = Holder(self.run(self.db.lease()), f"run{len(self.all)}")
+        self.run(holder.lease.start(holder.run))
         self.all.append(holder)
         return holder
 
     def teardown(self) -> None:
-        """Sessions of lanes are an example's own."""
+        """Sessions of workers are an example's own."""
         for holder in self.all:
-            self.run(holder.lane.connection.close())
+            self.run(holder.lease.connection.close())
 
     @rule(seconds=st.sampled_from([3.0, 7.5, 11.0]))
     def time_passes(self, seconds: float) -> None:
@@ -71,13 +71,13 @@ class Leases(Machine):
         for holder in self.all:
             holder.silent += seconds
 
-    @rule(chosen=st.sets(lanes, min_size=1))
+    @rule(chosen=st.sets(workers, min_size=1))
     def renew(self, chosen: set[int]) -> None:
         """Only the living are renewed, whatever batch is under way; the others hear that they are not."""
-        assert self._renew(chosen) == {self.holders[number].lane.id for number in chosen if self.holders[number].live}
+        assert self._renew(chosen) == {self.holders[number].lease.id for number in chosen if self.holders[number].live}
 
     def _renew(self, chosen: set[int]) -> set[UUID]:
-        ids = [self.holders[number].lane.id for number in chosen]
+        ids = [self.holders[number].lease.id for number in chosen]
 
         def renew() -> set[UUID]:
             with psycopg.connect(self.db.url, autocommit=True, options="-c lock_timeout=5s") as connection:
@@ -88,22 +88,22 @@ class Leases(Machine):
                 self.holders[number].silent = 0.0
         return self.run(asyncio.to_thread(renew))
 
-    @rule(renewed_meanwhile=st.sets(lanes))
+    @rule(renewed_meanwhile=st.sets(workers))
     def reclaim(self, renewed_meanwhile: set[int]) -> None:
         """Whoever was silent too long is dead: unless he spoke up since he was looked at, or has a batch under way."""
         surveyed = self.run(worker.survey(self.db.admin, SCHEMA))
-        assert {lease.id for lease in surveyed} == {holder.lane.id for holder in self.all if holder.live}
+        assert {lease.id for lease in surveyed} == {holder.lease.id for holder in self.all if holder.live}
         expired = [lease for lease in surveyed if lease.silent > lease.lease]
         assert {lease.id for lease in expired} == {
-            holder.lane.id for holder in self.all if holder.live and holder.silent > LEASE
+            holder.lease.id for holder in self.all if holder.live and holder.silent > LEASE
         }
         dying = [holder for holder in self.all if holder.live and holder.silent > LEASE]
-        spoken = {self.holders[number].lane.id for number in renewed_meanwhile}
+        spoken = {self.holders[number].lease.id for number in renewed_meanwhile}
         if renewed_meanwhile:
             self._renew(renewed_meanwhile)
-        dying = [one for one in dying if one.under_way is None and one.lane.id not in spoken]
+        dying = [one for one in dying if one.under_way is None and one.lease.id not in spoken]
         dead = self.run(worker.mark_dead(self.db.admin, SCHEMA, expired, "expired"))
-        assert dead == {holder.lane.id for holder in dying}
+        assert dead == {holder.lease.id for holder in dying}
         for holder in dying:
             holder.live = False
 
@@ -117,52 +117,52 @@ class Leases(Machine):
             holder.returned = True
             assert {*self.run(self.db.history(holder.run)).records} == {*holder.committed}
 
-    @rule(number=lanes)
+    @rule(number=workers)
     def release(self, number: int) -> None:
         """It ends by itself; once."""
         holder = self.holders[number]
         if holder.under_way is None:
-            self.run(worker.release(holder.lane.connection, SCHEMA, holder.lane.id))
+            self.run(worker.release(holder.lease.connection, SCHEMA, holder.lease.id))
             holder.live = False
 
-    @rule(number=lanes)
+    @rule(number=workers)
     def begin_anew(self, number: int) -> None:
-        """Another lane takes the place of a dead one, whose session stays: a thawed process would still have it."""
+        """Another worker takes the place of a dead one, whose session stays: a thawed process would still have it."""
         if not self.holders[number].live:
             self.holders[number] = self._new()
 
-    @rule(number=lanes, old=st.booleans())
+    @rule(number=workers, old=st.booleans())
     def write(self, number: int, old: bool) -> None:  # noqa: FBT001 (a drawn value)
         """Written by the living, and by nobody else: a thawed process is told that it has no lease."""
         holder = self.all[number % len(self.all)] if old else self.holders[number]
         if holder.under_way is not None:
             return
         key = self._next_key()
-        result = self.run(holder.lane.write(Slice(holder.run).record(key, seq=self.count)))
+        result = self.run(holder.lease.write(Slice(holder.run).record(key, seq=self.count)))
         assert (result.leased, result.written) == (holder.live, holder.live)
         if result.written:
             holder.committed.append(key)
 
-    @rule(number=lanes)
+    @rule(number=workers)
     def begin_a_batch(self, number: int) -> None:
         """Its session stands still with the batch written and not committed."""
         holder = self.holders[number]
         if holder.under_way is None:
             key = self._next_key()
-            self.run(holder.lane.connection.execute("BEGIN"))
-            result = self.run(holder.lane.write(Slice(holder.run).record(key, seq=self.count)))
+            self.run(holder.lease.connection.execute("BEGIN"))
+            result = self.run(holder.lease.write(Slice(holder.run).record(key, seq=self.count)))
             assert result.written == holder.live
             if result.written:
                 holder.under_way = key
             else:
-                self.run(holder.lane.connection.execute("ROLLBACK"))
+                self.run(holder.lease.connection.execute("ROLLBACK"))
 
-    @rule(number=lanes, commits=st.booleans())
+    @rule(number=workers, commits=st.booleans())
     def end_a_batch(self, number: int, commits: bool) -> None:  # noqa: FBT001 (a drawn value)
         """Nobody has taken its run meanwhile, however long it stood still."""
         holder = self.holders[number]
         if holder.under_way is not None:
-            self.run(holder.lane.connection.execute("COMMIT" if commits else "ROLLBACK"))
+            self.run(holder.lease.connection.execute("COMMIT" if commits else "ROLLBACK"))
             holder.committed += [holder.under_way] if commits else []
             holder.under_way = None
 
@@ -174,10 +174,10 @@ class Leases(Machine):
     def the_tables_are_what_the_model_says(self) -> None:
         """Who lives, who owns what, and what is on record."""
         found = dict(self.rows("SELECT id, state = 'live' FROM dbosflow.worker"))
-        assert found == {holder.lane.id: holder.live for holder in self.all}
+        assert found == {holder.lease.id: holder.live for holder in self.all}
         owners = {one: rest for one, *rest in self.rows("SELECT id, worker_id, epoch, status FROM dbosflow.workflow")}
         assert owners == {
-            holder.run: [None, 2, "queued"] if holder.returned else [holder.lane.id, 1, "running"]
+            holder.run: [None, 2, "queued"] if holder.returned else [holder.lease.id, 1, "running"]
             for holder in self.all
         }
         records = {(one, key) for one, key in self.rows("SELECT workflow_id, key FROM dbosflow.step")}

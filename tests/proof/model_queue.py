@@ -1,6 +1,6 @@
 """A model of a queue: workers that come, go and lose their leases; the order of what waits; limits.
 
-The workers are engines of this process, each with a lane, a claimer and a limit of its own. Jobs end when told.
+The workers are engines of this process, each with a lease, a claimer and a limit of its own. Jobs end when told.
 """
 
 from __future__ import annotations
@@ -148,8 +148,8 @@ class Queue(Machine):
 
     def _returned(self, worker: Worker) -> None:
         core: Any = worker.engine._core
-        lane = core._executor.lane.id
-        self.waiting |= {name for (name,) in self.rows("SELECT id FROM dbosflow.workflow WHERE worker_id = %s", lane)}
+        lease = core._executor.lease.id
+        self.waiting |= {name for (name,) in self.rows("SELECT id FROM dbosflow.workflow WHERE worker_id = %s", lease)}
 
     # -- what must hold ----------------------------------------------------------------------------------------------
 
@@ -175,7 +175,7 @@ class Queue(Machine):
         rows = await self.db.rows("SELECT id, worker_id FROM dbosflow.workflow WHERE status = 'running'")
         for worker in self.workers:
             core: Any = worker.engine._core
-            own = [name for name, owner in rows if owner == core._executor.lane.id]
+            own = [name for name, owner in rows if owner == core._executor.lease.id]
             assert len(own) <= worker.limit, f"{own} run on a worker of {worker.limit}"
         return {name for name, _ in rows}
 

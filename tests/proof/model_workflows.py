@@ -1,7 +1,7 @@
-"""A model of workflows: starts, claims, records, ends, cancels, deaths and releases, by several lanes at a time.
+"""A model of workflows: starts, claims, records, ends, cancels, deaths and releases, by several workers at a time.
 
-Lanes act on what they believe, also when they are dead or somebody else owns the run by now; the model knows what must
-come of it. After each step the tables must be what the model says, row by row.
+Workers act on what they believe, also when they are dead or somebody else owns the run by now; the model knows what
+must come of it. After each step the tables must be what the model says, row by row.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from hypothesis.stateful import invariant, precondition, rule
 from dbosflow._runtime.quarantine import SUSPECTED
 from dbosflow._store import worker, workflow
 from tests.proof.machine import Bench, Machine
-from tests.protocol.schedules import NAME, SCHEMA, Lane, Slice, batch
+from tests.protocol.schedules import NAME, SCHEMA, Slice, WorkerLease, batch
 
 if TYPE_CHECKING:
     from dbosflow._store.batch import BatchRows
 
 IDS = [f"w{number}" for number in range(5)]
-LANES = range(3)
+WORKERS = range(3)
 MAX_RECOVERIES = 5
 
-lanes = st.sampled_from(LANES)
+workers = st.sampled_from(WORKERS)
 ids = st.sampled_from(IDS)
 
 
@@ -36,7 +36,7 @@ class Row:
     created: int
     status: str = "queued"
     owner: int | None = None
-    """The name of the lane that it belongs to."""
+    """The name of the worker that it belongs to."""
     epoch: int = 0
     cancel: bool = False
     recoveries: int = 0
@@ -52,10 +52,10 @@ class Row:
 
 @dataclass
 class Session:
-    """A lane, and what it believes."""
+    """A worker, and what it believes."""
 
     name: int
-    lane: Lane
+    lease: WorkerLease
     state: str = "live"
     why: str | None = None
     suspect: str | None = None
@@ -72,26 +72,26 @@ class Workflows(Machine):
         super().__init__(at)
         self.model: dict[str, Row] = {}
         self.named: dict[int, Session] = {}
-        self.lanes = [self._new_lane() for _ in LANES]
+        self.workers = [self._new_worker() for _ in WORKERS]
         self.clock = 0
 
-    def _new_lane(self) -> Session:
-        session = Session(len(self.named), self.run(self.db.lane()))
+    def _new_worker(self) -> Session:
+        session = Session(len(self.named), self.run(self.db.lease()))
         self.named[session.name] = session
         return session
 
     def teardown(self) -> None:
-        """Sessions of lanes are an example's own."""
+        """Sessions of workers are an example's own."""
         for session in self.named.values():
-            self.run(session.lane.connection.close())
+            self.run(session.lease.connection.close())
 
     # -- what may happen ---------------------------------------------------------------------------------------------
 
-    @rule(number=lanes, chosen=st.sets(ids, min_size=1, max_size=3))
+    @rule(number=workers, chosen=st.sets(ids, min_size=1, max_size=3))
     def start(self, number: int, chosen: set[str]) -> None:
-        """Only a living lane starts anything, and each id once."""
-        session = self.lanes[number]
-        result = self.run(session.lane.write(starts=tuple(sorted(chosen, reverse=True))))
+        """Only a living worker starts anything, and each id once."""
+        session = self.workers[number]
+        result = self.run(session.lease.write(starts=tuple(sorted(chosen, reverse=True))))
         new = {one for one in chosen if one not in self.model} if session.state == "live" else set()
         assert (result.leased, {*result.started}) == (session.state == "live", new)
         self.clock += 1
@@ -108,10 +108,10 @@ class Workflows(Machine):
         for one in chosen - self.model.keys():
             self.model[one] = Row(self.clock)
 
-    @rule(number=lanes, limit=st.integers(1, 3))
+    @rule(number=workers, limit=st.integers(1, 3))
     def claim(self, number: int, limit: int) -> None:
-        """The oldest first; by a living lane only. A suspect is claimed alone, by a lane that has none."""
-        session = self.lanes[number]
+        """The oldest first; by a living worker only. A suspect is claimed alone, by a worker that has none."""
+        session = self.workers[number]
         queued = [(row, one) for one, row in self.model.items() if row.status == "queued"]
         free = sorted((row.created, one) for row, one in queued if row.recoveries < SUSPECTED)
         suspects = sorted((row.recoveries, row.created, one) for row, one in queued if row.recoveries >= SUSPECTED)
@@ -121,7 +121,7 @@ class Workflows(Machine):
         elif suspects:
             session.suspect = suspects[0][-1]
             expected = [session.suspect]
-        claimed = {one.id: one for one in self.run(session.lane.claim(limit))}
+        claimed = {one.id: one for one in self.run(session.lease.claim(limit))}
         assert claimed.keys() == set(expected)
         for one in expected:
             row = self.model[one]
@@ -130,19 +130,19 @@ class Workflows(Machine):
             assert claimed[one].cancel_requested == row.cancel
             session.beliefs[one] = row.epoch, len(row.records)
 
-    @rule(number=lanes, one=ids, end=st.sampled_from([None, None, "succeeded", "failed", "cancelled", "blocked"]))
+    @rule(number=workers, one=ids, end=st.sampled_from([None, None, "succeeded", "failed", "cancelled", "blocked"]))
     def write(self, number: int, one: str, end: str | None) -> None:
-        """A record, and perhaps the end, as far as a lane believes that the run is its own.
+        """A record, and perhaps the end, as far as a worker believes that the run is its own.
 
         What is to be cancelled ends so or not at all, and each answer about a run of one's own tells of that.
         """
-        session = self.lanes[number]
+        session = self.workers[number]
         epoch, seq = session.beliefs.get(one, (1, 0))
         part = Slice(one, epoch).record(f"{session.name}.{epoch}.{seq}", seq=seq)
         if end is not None:
             part.end(end)
         session.last = batch(part)
-        result = self.run(session.lane.send(session.last))
+        result = self.run(session.lease.send(session.last))
         row = self.model.get(one)
         mine = row is not None and row.owner == session.name and row.epoch == epoch
         asked = row is not None and row.cancel
@@ -157,24 +157,24 @@ class Workflows(Machine):
             if end is not None:
                 row.status, row.owner = end, None
 
-    @rule(number=lanes, acquitted=st.booleans())
+    @rule(number=workers, acquitted=st.booleans())
     def end_quarantine(self, number: int, *, acquitted: bool) -> None:
-        """A lane has seen enough of its suspect; what it believes of one that is elsewhere changes nothing there."""
-        session = self.lanes[number]
+        """A worker has seen enough of its suspect; what it believes of one that is elsewhere changes nothing there."""
+        session = self.workers[number]
         if session.suspect is None:
             return
-        found = worker.end_quarantine(self.db.admin, SCHEMA, session.lane.id, session.suspect, acquitted=acquitted)
+        found = worker.end_quarantine(self.db.admin, SCHEMA, session.lease.id, session.suspect, acquitted=acquitted)
         self.run(found)
         row = self.model[session.suspect]
         if acquitted and row.owner == session.name:
             row.recoveries = 0
         session.suspect = None
 
-    @precondition(lambda self: any(session.last for session in self.lanes))
-    @rule(number=lanes)
+    @precondition(lambda self: any(session.last for session in self.workers))
+    @rule(number=workers)
     def send_again(self, number: int) -> None:
         """A late copy of a batch whose fate is known changes nothing, if it was written; else it is just late."""
-        session = self.lanes[number]
+        session = self.workers[number]
         if session.last is None:
             return
         one, key, _, epoch = session.last.records[0][:4]
@@ -182,7 +182,7 @@ class Workflows(Machine):
         if row is None or (key, epoch) not in row.records:
             return
         try:
-            assert not self.run(session.lane.send(session.last)).written
+            assert not self.run(session.lease.send(session.last)).written
         except psycopg.errors.UniqueViolation:
             assert session.state == "live"
 
@@ -201,19 +201,19 @@ class Workflows(Machine):
             row.status = "queued"
         assert [(one["id"], one["status"]) for one in found] == [(one, row.status)]
 
-    @rule(number=lanes)
+    @rule(number=workers)
     def die(self, number: int) -> None:
-        """A lane is dead from one moment on; what it ran is still its own until somebody returns it."""
-        session = self.lanes[number]
-        dead = self.run(self.db.reclaim(session.lane))
-        assert dead == ({session.lane.id} if session.state == "live" else set())
+        """A worker is dead from one moment on; what it ran is still its own until somebody returns it."""
+        session = self.workers[number]
+        dead = self.run(self.db.reclaim(session.lease))
+        assert dead == ({session.lease.id} if session.state == "live" else set())
         self._dead(session, "expired")
 
-    @rule(number=lanes)
+    @rule(number=workers)
     def release(self, number: int) -> None:
-        """A lane gives itself up."""
-        session = self.lanes[number]
-        self.run(worker.release(session.lane.connection, SCHEMA, session.lane.id))
+        """A worker gives itself up."""
+        session = self.workers[number]
+        self.run(worker.release(session.lease.connection, SCHEMA, session.lease.id))
         self._dead(session, "released")
 
     def _dead(self, session: Session, why: str) -> None:
@@ -222,7 +222,7 @@ class Workflows(Machine):
 
     @rule()
     def requeue(self) -> None:
-        """The runs of dead lanes go back to their queue, or are parked; those of living ones stay."""
+        """The runs of dead workers go back to their queue, or are parked; those of living ones stay."""
         returned = self.run(self.db.requeue(MAX_RECOVERIES))
         expected = {}
         for one, row in self.model.items():
@@ -240,31 +240,31 @@ class Workflows(Machine):
             expected[one] = row.status
         assert returned == expected
 
-    @rule(number=lanes)
+    @rule(number=workers)
     def begin_anew(self, number: int) -> None:
         """A process that lost its lease takes another, and owns nothing. Its old self may still be sending."""
-        if self.lanes[number].state == "dead":
-            self.lanes[number] = self._new_lane()
+        if self.workers[number].state == "dead":
+            self.workers[number] = self._new_worker()
 
-    @rule(number=lanes, chosen=st.sets(ids, min_size=1))
+    @rule(number=workers, chosen=st.sets(ids, min_size=1))
     def hand_over(self, number: int, chosen: set[str]) -> None:
-        """A lane returns runs of its own; of others it returns none."""
-        session = self.lanes[number]
+        """A worker returns runs of its own; of others it returns none."""
+        session = self.workers[number]
         runs = [(one, session.beliefs.get(one, (1, 0))[0]) for one in sorted(chosen)]
-        self.run(workflow.release(session.lane.connection, SCHEMA, session.lane.id, runs))
+        self.run(workflow.release(session.lease.connection, SCHEMA, session.lease.id, runs))
         for one, epoch in runs:
             row = self.model.get(one)
             if row is not None and row.owner == session.name and row.epoch == epoch:
                 row.status, row.owner, row.epoch, row.recoveries = "queued", None, epoch + 1, 0
 
-    @rule(number=lanes, one=ids)
+    @rule(number=workers, one=ids)
     def reload(self, number: int, one: str) -> None:
-        """A lane begins a new pass of a run of its own."""
-        session = self.lanes[number]
+        """A worker begins a new pass of a run of its own."""
+        session = self.workers[number]
         epoch, seq = session.beliefs.get(one, (1, 0))
         found = self.run(
             workflow.renew_epoch(
-                session.lane.connection, SCHEMA, workflow_id=one, worker_id=session.lane.id, epoch=epoch
+                session.lease.connection, SCHEMA, workflow_id=one, worker_id=session.lease.id, epoch=epoch
             )
         )
         row = self.model.get(one)
@@ -280,7 +280,7 @@ class Workflows(Machine):
     @invariant()
     def the_tables_are_what_the_model_says(self) -> None:
         """Row by row."""
-        lane_of = {session.lane.id: session.name for session in self.named.values()}
+        worker_of = {session.lease.id: session.name for session in self.named.values()}
         found: dict[str, tuple[Any, ...]] = {
             row[0]: row[1:]
             for row in self.rows(
@@ -289,7 +289,7 @@ class Workflows(Machine):
             )
         }
         assert {
-            one: (status, None if owner is None else lane_of[owner], *rest)
+            one: (status, None if owner is None else worker_of[owner], *rest)
             for one, (status, owner, *rest) in found.items()
         } == {
             one: (row.status, row.owner, row.epoch, row.cancel, row.recoveries, row.ended)
@@ -300,4 +300,4 @@ class Workflows(Machine):
             records.setdefault(one, []).append((key, epoch))
         assert records == {one: row.records for one, row in self.model.items() if row.records}
         states = dict(self.rows("SELECT id, state FROM dbosflow.worker"))
-        assert states == {session.lane.id: session.state for session in self.named.values()}
+        assert states == {session.lease.id: session.state for session in self.named.values()}

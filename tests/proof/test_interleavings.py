@@ -20,7 +20,7 @@ from tests.protocol.schedules import PATIENCE, Database
 if TYPE_CHECKING:
     from tests.proof.transitions import World
 
-LANES = UUID(int=1), UUID(int=2)
+WORKERS = UUID(int=1), UUID(int=2)
 
 Outcome = tuple[Any, Any, list[Any]]
 
@@ -44,14 +44,14 @@ _SERIAL: dict[tuple[str | None, str], Outcome] = {}
 
 
 async def _serial(db: Database, first: str | None, second: str) -> Outcome:
-    world = await prepare(db, LANES)
+    world = await prepare(db, WORKERS)
     before = await _answer(first, db.admin, world) if first is not None else None
     return before, await _answer(second, db.admin, world), await state(db)
 
 
 async def interleaved(db: Database, one: str, other: str, *, commits: bool) -> Outcome:
     """``other`` runs while ``one`` is held uncommitted."""
-    world = await prepare(db, LANES)
+    world = await prepare(db, WORKERS)
     holder, runner = [await db.connect() for _ in range(2)]
     for session in (holder, runner):
         await session.execute(QUICK)
@@ -99,7 +99,7 @@ async def test_two_transitions_at_once_are_as_one_after_the_other(db: Database, 
 
 
 async def _untouched(db: Database) -> list[Any]:
-    await prepare(db, LANES)
+    await prepare(db, WORKERS)
     return await state(db)
 
 
@@ -107,7 +107,7 @@ async def _is_known(db: Database, one: str | None, other: str, found: list[Any])
     """Whether it is where the pair comes to when the one that skipped something asks again."""
     if other not in SKIPS:
         return False
-    world = await prepare(db, LANES)
+    world = await prepare(db, WORKERS)
     for name in (one, other):
         if name is not None:
             await _answer(name, db.admin, world)

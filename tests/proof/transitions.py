@@ -1,7 +1,7 @@
 """The transitions of a workflow, a lease and their streams, each as one session does it, on a small prepared world.
 
-In that world lane ``one`` owns workflow ``w``, which has an input, a stream and a record; ``q`` waits in the queue;
-lane ``gone`` is silent, and owns ``g``; ``b`` is blocked; ``e`` has ended, with a stream of small blocks.
+In that world worker ``one`` owns workflow ``w``, which has an input, a stream and a record; ``q`` waits in the queue;
+worker ``gone`` is silent, and owns ``g``; ``b`` is blocked; ``e`` has ended, with a stream of small blocks.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._store import retention, stream, worker, workflow
 from dbosflow._store.queries import fetch_all
 from tests.proof.machine import EMPTY
-from tests.protocol.schedules import ELSEWHERE, NAME, SCHEMA, Database, Lane, Slice, batch
+from tests.protocol.schedules import ELSEWHERE, NAME, SCHEMA, Database, Slice, WorkerLease, batch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,16 +31,16 @@ class World:
 
     one: UUID
     gone: UUID
-    seen: list[worker.Lease]
+    seen: list[worker.SurveyedLease]
     """What a reclaimer has seen of them before anything happened."""
 
 
-async def prepare(db: Database, lanes: tuple[UUID, UUID]) -> World:
+async def prepare(db: Database, workers: tuple[UUID, UUID]) -> World:
     """The world, the same each time."""
     await db.rows(EMPTY)
-    for worker_id in lanes:
+    for worker_id in workers:
         await worker.register(db.admin, SCHEMA, worker_id=worker_id, lease=LEASE, process=ELSEWHERE, version="0")
-    one, gone = (Lane(worker_id, db.admin) for worker_id in lanes)
+    one, gone = (WorkerLease(worker_id, db.admin) for worker_id in workers)
     rows = batch(starts=("w", "e"))
     rows.starts = [(*row[:7], '["in"]', row[8]) for row in rows.starts]
     await one.send(rows)
@@ -52,9 +52,9 @@ async def prepare(db: Database, lanes: tuple[UUID, UUID]) -> World:
     await workflow.enqueue(db.admin, SCHEMA, [workflow.Enqueued(one, NAME, "", 0, "{}") for one in ("q", "b")])
     await db.rows("UPDATE dbosflow.workflow SET status = 'blocked', epoch = 1, recoveries = 10 WHERE id = 'b'")
     await stream.append(db.admin, SCHEMA, [("w", "in", 1, "values", "[0]", 3, "k:0")])
-    await db.rows("UPDATE dbosflow.worker SET renewed_at = renewed_at - interval '1 hour' WHERE id = %s", lanes[1])
-    seen = [lease for lease in await worker.survey(db.admin, SCHEMA) if lease.id == lanes[1]]
-    return World(*lanes, seen)
+    await db.rows("UPDATE dbosflow.worker SET renewed_at = renewed_at - interval '1 hour' WHERE id = %s", workers[1])
+    seen = [lease for lease in await worker.survey(db.admin, SCHEMA) if lease.id == workers[1]]
+    return World(*workers, seen)
 
 
 def _ending() -> Any:
@@ -72,7 +72,7 @@ async def _requeued(session: Session, _: World) -> Any:
 
 
 async def _written(session: Session, world: World, rows: Any) -> Any:
-    result = await Lane(world.one, session).send(rows)
+    result = await WorkerLease(world.one, session).send(rows)
     return result.leased, result.written, sorted(result.started)
 
 
@@ -89,7 +89,7 @@ async def _ended(session: Session, world: World) -> Any:
 
 
 async def _claimed(session: Session, world: World) -> Any:
-    return [(one.id, one.epoch, one.cancel_requested) for one in await Lane(world.one, session).claim()]
+    return [(one.id, one.epoch, one.cancel_requested) for one in await WorkerLease(world.one, session).claim()]
 
 
 async def _cancelled(session: Session, _: World, workflow_id: str = "w") -> Any:

@@ -110,7 +110,7 @@ async def explain(connection: AsyncConnection[Any], name: str, values: list[Any]
 
 
 async def populate(db: Database, *, worker_id: object, owned: int = CROWD // 2) -> None:
-    """A crowd of workflows with records and streams, some of them owned by the lane.
+    """A crowd of workflows with records and streams, some of them owned by the worker.
 
     Nothing is analyzed: that would have prepared statements planned anew.
     """

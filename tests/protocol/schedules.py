@@ -14,7 +14,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from dbosflow._sessions import LANE, startup, wanted
+from dbosflow._sessions import WORKER, startup, wanted
 from dbosflow._store import step, worker, workflow
 from dbosflow._store.batch import BatchResult, BatchRows, write_batch
 from dbosflow._store.worker import ProcessIdentity
@@ -95,8 +95,8 @@ ROWS: dict[str, Callable[[str, int], BatchRows]] = {
 """Each kind of row, alone in its batch: of a workflow, whose stream has an end."""
 
 
-class Lane:
-    """A lane as the protocol knows it: a row, and a connection with a lane's settings."""
+class WorkerLease:
+    """A worker lease as the protocol knows it: a row, and a connection with its settings."""
 
     def __init__(self, worker_id: UUID, connection: psycopg.AsyncConnection[Any]) -> None:
         self.id = worker_id
@@ -139,21 +139,21 @@ class Database:
 
     async def connect(self, *special: Mapping[str, str], autocommit: bool = True) -> psycopg.AsyncConnection[Any]:
         """A session, set as the engine's. Without ``autocommit`` what it does is under way until it commits."""
-        settings = wanted(*special, idle=10.0 if LANE in special else None)
+        settings = wanted(*special, idle=10.0 if WORKER in special else None)
         del settings["transaction_timeout"]  # only newer servers have it
         parameters: dict[str, Any] = startup(settings)
         connection = await psycopg.AsyncConnection.connect(self.url, autocommit=autocommit, **parameters)
         self._resources.push_async_callback(connection.close)
         return connection
 
-    async def lane(self, worker_id: UUID | None = None) -> Lane:
-        """A live lane; with ``worker_id`` another connection of that one."""
-        connection = await self.connect(LANE)
+    async def lease(self, worker_id: UUID | None = None) -> WorkerLease:
+        """The lease of a live worker; with ``worker_id`` another connection of that one."""
+        connection = await self.connect(WORKER)
         if worker_id is not None:
-            return Lane(worker_id, connection)
-        lane = Lane(uuid4(), connection)
-        await worker.register(connection, SCHEMA, worker_id=lane.id, lease=10.0, process=ELSEWHERE, version="0")
-        return lane
+            return WorkerLease(worker_id, connection)
+        lease = WorkerLease(uuid4(), connection)
+        await worker.register(connection, SCHEMA, worker_id=lease.id, lease=10.0, process=ELSEWHERE, version="0")
+        return lease
 
     async def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:
         """What a query finds."""
@@ -179,10 +179,10 @@ class Database:
         )
         return session
 
-    async def reclaim(self, *lanes: Lane) -> set[UUID]:
-        """The first statement of a death: of those lanes, who is dead now."""
+    async def reclaim(self, *workers: WorkerLease) -> set[UUID]:
+        """The first statement of a death: of those workers, who is dead now."""
         surveyed = await worker.survey(self.admin, SCHEMA)
-        leases = [lease for lease in surveyed if lease.id in {lane.id for lane in lanes}]
+        leases = [one for one in surveyed if one.id in {worker.id for worker in workers}]
         return await worker.mark_dead(self.admin, SCHEMA, leases, "expired")
 
     async def requeue(self, max_recoveries: int = 10) -> dict[str, str]:

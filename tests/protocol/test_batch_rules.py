@@ -12,33 +12,33 @@ pytestmark = pytest.mark.usefixtures("all_forms")
 
 async def test_a_start_and_a_record_of_it_do_not_travel_together(db: Database) -> None:
     """The record's check cannot see the row that the same statement inserts: nothing is written, and it says so."""
-    lane = await db.lane()
-    result = await lane.write(Slice("w").record("a"), starts=("w",))
+    lease = await db.lease()
+    result = await lease.write(Slice("w").record("a"), starts=("w",))
     assert (result.leased, result.written) == (True, False)
     assert result.mine == set()
     assert await db.workflow("w") == ()
-    await lane.start("w")
-    assert (await lane.write(Slice("w").record("a"))).written
+    await lease.start("w")
+    assert (await lease.write(Slice("w").record("a"))).written
 
 
 async def test_a_batch_that_ends_a_run_twice_is_not_written(db: Database) -> None:
     """Of two updates of one row one is lost, and Postgres does not say which: so a batch has one slice of a run."""
-    lane = await db.lane()
-    await lane.start("w")
+    lease = await db.lease()
+    await lease.start("w")
     with pytest.raises(psycopg.errors.DivisionByZero):
-        await lane.write(Slice("w").end("failed").end("succeeded"))
+        await lease.write(Slice("w").end("failed").end("succeeded"))
     assert (await db.workflow("w"))[0] == "running"
 
 
 @pytest.mark.parametrize("row_of", ["record", "block"])
 async def test_a_row_twice_in_a_batch_writes_nothing_at_all(db: Database, row_of: str) -> None:
     """No part of the statement forgives a conflict, so none applies half a slice."""
-    lane = await db.lane()
-    await lane.start("w", "other")
+    lease = await db.lease()
+    await lease.start("w", "other")
     part = Slice("w").end()
     twice = part.record("a").record("a") if row_of == "record" else part.values(0).values(0)
     with pytest.raises(psycopg.errors.UniqueViolation):
-        await lane.write(twice, Slice("other").record("b"), starts=("new",))
+        await lease.write(twice, Slice("other").record("b"), starts=("new",))
     for workflow_id in ("w", "other"):
         assert await db.stored(workflow_id) == (set(), [])
     assert (await db.workflow("w"))[0] == "running"
@@ -59,42 +59,42 @@ async def test_a_row_twice_in_a_batch_writes_nothing_at_all(db: Database, row_of
 async def test_a_value_that_is_refused_takes_everybodys_batch_along(
     db: Database, bad: str, error: type[Exception]
 ) -> None:
-    """So the journal finds the slice that holds it; the lane goes on."""
-    lane = await db.lane()
-    await lane.start("w", "other")
+    """So the journal finds the slice that holds it; the worker goes on."""
+    lease = await db.lease()
+    await lease.start("w", "other")
     with pytest.raises(error):
-        await lane.write(Slice("w").record("a", bad), Slice("other").record("a"))
+        await lease.write(Slice("w").record("a", bad), Slice("other").record("a"))
     assert (await db.stored("other"))[0] == set()
-    assert (await lane.write(Slice("other").record("a"))).written
+    assert (await lease.write(Slice("other").record("a"))).written
 
 
 @pytest.mark.parametrize("good", ['"\\u0000"', '"\\ud800"', '{"a": 1, "a": 2}', "1e400", "[" * 500 + "]" * 500])
 async def test_any_text_that_is_json_is_carried_as_it_is(db: Database, good: str) -> None:
     """A ``json`` column keeps escapes, doubles and order; ``jsonb`` would refuse or change these."""
-    lane = await db.lane()
-    await lane.start("w")
-    assert (await lane.write(Slice("w").record("a", good).end(output=good))).written
+    lease = await db.lease()
+    await lease.start("w")
+    assert (await lease.write(Slice("w").record("a", good).end(output=good))).written
     assert (await db.history("w")).records["a"].output == good
     assert await db.rows("SELECT output::text FROM dbosflow.workflow") == [(good,)]
 
 
 async def test_a_foreign_row_under_a_key_of_ours_is_no_lost_lease(db: Database) -> None:
     """It raises instead: nothing is applied, the terminal frame included, and the run is still ours."""
-    lane = await db.lane()
-    await lane.start("w")
+    lease = await db.lease()
+    await lease.start("w")
     foreign = await db.hold_key("w", "a")
     await foreign.commit()
     with pytest.raises(psycopg.errors.UniqueViolation):
-        await lane.write(Slice("w").record("a").closed(0).end())
+        await lease.write(Slice("w").record("a").closed(0).end())
     assert await db.stored("w") == ({"a"}, [])
-    assert await db.workflow("w") == ("running", lane.id, 1)
-    assert (await lane.write(Slice("w").record("b", seq=1))).written
+    assert await db.workflow("w") == ("running", lease.id, 1)
+    assert (await lease.write(Slice("w").record("b", seq=1))).written
 
 
 async def test_each_shape_of_a_batch_asks_for_its_own_rows_only(db: Database) -> None:
     """A lone step names no stream, no start, no end: it is as cheap as it can be."""
-    lane = await db.lane()
-    await lane.start("w")
+    lease = await db.lease()
+    await lease.start("w")
     shapes = [
         batch(Slice("w").record("a")).shape(),
         batch(Slice("w").values(0)).shape(),

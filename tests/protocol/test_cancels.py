@@ -46,15 +46,15 @@ async def family(db: Database, **parents: str | None) -> None:
 @otherwise
 async def test_no_other_end_is_written_once_a_cancel_stands(db: Database, status: str) -> None:
     """Nor anything that comes with it, and the answer says why; its end as cancelled is written."""
-    lane = await (await db.lane()).start("w", "other")
+    lease = await (await db.lease()).start("w", "other")
     assert await cancel(db, "w") == {"w": "running"}
     for part in (Slice("w").end(status), Slice("w").record("a").values(0).end(status)):
-        result = await lane.write(part)
+        result = await lease.write(part)
         assert (result.leased, result.written, result.cancelled) == (True, False, ONE)
         assert (result.mine, result.moved) == (ONE, frozenset())
-    assert not (await lane.write(Slice("other").end(), Slice("w").end(status))).written
+    assert not (await lease.write(Slice("other").end(), Slice("w").end(status))).written
     assert await db.stored("w") == (set(), [])
-    assert (await lane.write(Slice("w").end("cancelled"), Slice("other").end())).written
+    assert (await lease.write(Slice("w").end("cancelled"), Slice("other").end())).written
     assert [(await db.workflow(one))[0] for one in ("w", "other")] == ["cancelled", "succeeded"]
 
 
@@ -62,47 +62,47 @@ async def test_no_other_end_is_written_once_a_cancel_stands(db: Database, status
 @otherwise
 async def test_a_cancel_in_the_same_instant_as_an_end_comes_first(db: Database, status: str) -> None:
     """It commits after the statement has taken its snapshot, and before that has reached the row."""
-    lane = await (await db.lane()).start("w")
+    lease = await (await db.lease()).start("w")
     held = await db.connect(autocommit=False)
     await workflow.cancel(held, SCHEMA, "w")
-    ending = asyncio.create_task(lane.write(Slice("w").end(status)))
-    await db.waiting(lane.connection)
+    ending = asyncio.create_task(lease.write(Slice("w").end(status)))
+    await db.waiting(lease.connection)
     await held.commit()
     try:
         result = await ending
     except psycopg.errors.DivisionByZero:  # all rolled back: sent again, it sees the cancel
-        result = await lane.write(Slice("w").end(status))
+        result = await lease.write(Slice("w").end(status))
     assert (result.written, result.cancelled) == (False, ONE)
     assert (await db.workflow("w"))[0] == "running"
 
 
 async def test_nothing_is_written_of_a_batch_whose_end_a_cancel_overtakes(db: Database) -> None:
     """Not even of other runs: it is whole or not at all."""
-    lane = await (await db.lane()).start("w", "other")
+    lease = await (await db.lease()).start("w", "other")
     held = await db.connect(autocommit=False)
     await held.execute("SELECT FROM dbosflow.worker FOR UPDATE")  # a death that is called off: it has its snapshot
     rows = batch(Slice("w").record("a").values(0, 2).closed(2).end(), Slice("other").record("a"), starts=("new",))
-    writing = asyncio.create_task(lane.send(rows))
-    await db.waiting(lane.connection)
+    writing = asyncio.create_task(lease.send(rows))
+    await db.waiting(lease.connection)
     assert await cancel(db, "w") == {"w": "running"}
     await held.rollback()
     with pytest.raises(psycopg.errors.DivisionByZero):
         await writing
     assert await db.stored("w") == await db.stored("other") == (set(), [])
     assert await db.workflow("new") == ()
-    result = await lane.send(rows)
+    result = await lease.send(rows)
     assert (result.written, result.cancelled) == (False, ONE)
 
 
 async def test_a_cancel_that_comes_after_an_end_under_way_finds_it_ended(db: Database) -> None:
     """It waits for the row, and asks for nothing."""
-    lane = await (await db.lane()).start("w")
-    await lane.connection.execute("BEGIN")
-    assert (await lane.write(Slice("w").end())).written
+    lease = await (await db.lease()).start("w")
+    await lease.connection.execute("BEGIN")
+    assert (await lease.write(Slice("w").end())).written
     admin = await db.connect()
     cancelling = asyncio.create_task(workflow.cancel(admin, SCHEMA, "w"))
     await db.waiting(admin)
-    await lane.connection.execute("COMMIT")
+    await lease.connection.execute("COMMIT")
     assert await cancelling == []
     assert await asked(db) == set()
     assert (await db.workflow("w"))[0] == "succeeded"
@@ -111,15 +111,15 @@ async def test_a_cancel_that_comes_after_an_end_under_way_finds_it_ended(db: Dat
 @forms
 async def test_the_answer_of_each_batch_tells_of_cancels(db: Database) -> None:
     """Whatever it writes; and a run that knows costs no second statement."""
-    lane = await (await db.lane()).start("w", "other")
+    lease = await (await db.lease()).start("w", "other")
     await cancel(db, "w")
-    result = await lane.write(Slice("w").record("a"))
+    result = await lease.write(Slice("w").record("a"))
     assert (result.written, result.cancelled) == (True, ONE)
-    result = await lane.write(Slice("w").values(0))
+    result = await lease.write(Slice("w").values(0))
     assert (result.written, result.cancelled) == (True, ONE)
-    result = await lane.write(Slice("w").record("b"), Slice("other").record("b"))
+    result = await lease.write(Slice("w").record("b"), Slice("other").record("b"))
     assert (result.written, result.cancelled) == (True, ONE)
-    assert (await lane.write(Slice("other").record("c"))).cancelled == set()
+    assert (await lease.write(Slice("other").record("c"))).cancelled == set()
 
 
 async def test_a_cancel_is_one_of_all_that_stands_below(db: Database) -> None:
@@ -156,12 +156,12 @@ async def test_an_owner_that_was_not_asked_cancels_the_children_of_what_it_ends(
 
 async def test_a_cancel_outlives_the_owner(db: Database) -> None:
     """Each later one is told with its claim, and the request is not withdrawn by a second one."""
-    lane = await (await db.lane()).start("w")
+    lease = await (await db.lease()).start("w")
     await cancel(db, "w")
     (at,) = await db.rows("SELECT cancel_requested_at FROM dbosflow.workflow")
-    await db.reclaim(lane)
+    await db.reclaim(lease)
     await db.requeue()
-    (claimed,) = await (await db.lane()).claim()
+    (claimed,) = await (await db.lease()).claim()
     assert claimed.cancel_requested
     assert await cancel(db, "w") == {"w": "running"}
     assert await db.rows("SELECT cancel_requested_at FROM dbosflow.workflow") == [at]

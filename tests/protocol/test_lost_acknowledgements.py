@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dbosflow._store.batch import BatchRows
-    from tests.protocol.schedules import Lane
+    from tests.protocol.schedules import WorkerLease
 
 pytestmark = pytest.mark.usefixtures("all_forms")
 
@@ -31,10 +31,10 @@ SHAPES: dict[str, Callable[[], Slice]] = {
 }
 
 
-async def _resend(lane: Lane, rows: BatchRows) -> str:
+async def _resend(lease: WorkerLease, rows: BatchRows) -> str:
     """What a copy is answered."""
     try:
-        result = await lane.send(rows)
+        result = await lease.send(rows)
     except psycopg.errors.UniqueViolation:
         return "conflict"
     except psycopg.errors.DivisionByZero:  # the row that it would have ended was ended meanwhile
@@ -47,33 +47,33 @@ async def _resend(lane: Lane, rows: BatchRows) -> str:
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_the_witness_tells_whether_a_batch_is_there_whatever_it_holds(db: Database, shape: str) -> None:
     """Before it, no; after it, yes; a copy changes nothing, at once and after later batches."""
-    lane = await db.lane()
-    await lane.start("w", "other")
+    lease = await db.lease()
+    await lease.start("w", "other")
     rows = batch(SHAPES[shape](), Slice("other").record("later", seq=9))
     if shape != "all":
         rows = batch(SHAPES[shape]())
-    assert not await is_durable(lane.connection, rows, lane.id, SCHEMA)
-    assert (await lane.send(rows)).written
-    assert await is_durable(lane.connection, rows, lane.id, SCHEMA)
+    assert not await is_durable(lease.connection, rows, lease.id, SCHEMA)
+    assert (await lease.send(rows)).written
+    assert await is_durable(lease.connection, rows, lease.id, SCHEMA)
     before = await _everything(db)
-    assert await _resend(lane, rows) != "written"
+    assert await _resend(lease, rows) != "written"
     assert await _everything(db) == before
-    await lane.write(Slice("other").record("meanwhile").values(0))
+    await lease.write(Slice("other").record("meanwhile").values(0))
     before = await _everything(db)
-    assert await _resend(lane, rows) != "written"
+    assert await _resend(lease, rows) != "written"
     assert await _everything(db) == before
-    assert await is_durable(lane.connection, rows, lane.id, SCHEMA)
+    assert await is_durable(lease.connection, rows, lease.id, SCHEMA)
 
 
 async def test_a_copy_is_answered_in_another_shape_by_each_content(db: Database) -> None:
     """Which is why the answer to a copy is no way to tell whether the first one is there."""
-    lane = await db.lane()
+    lease = await db.lease()
     answers = {}
     for shape, part in SHAPES.items():
         rows = batch(part())
-        await lane.start("w")
-        await lane.send(rows)
-        answers[shape] = await _resend(lane, rows)
+        await lease.start("w")
+        await lease.send(rows)
+        answers[shape] = await _resend(lease, rows)
         await db.rows("TRUNCATE dbosflow.workflow, dbosflow.step, dbosflow.stream_block")
     assert answers["records"] == "conflict"
     assert answers["blocks"] == "moved"
@@ -83,10 +83,10 @@ async def test_a_copy_is_answered_in_another_shape_by_each_content(db: Database)
 
 async def test_another_batch_is_no_witness(db: Database) -> None:
     """A row of the same key by another epoch, or a block at another offset, is somebody else's."""
-    lane, new = await db.lane(), await db.lane()
-    await lane.start("w")
-    await lane.write(Slice("w").record("a").values(0, 2))
-    await db.reclaim(lane)
+    lease, new = await db.lease(), await db.lease()
+    await lease.start("w")
+    await lease.write(Slice("w").record("a").values(0, 2))
+    await db.reclaim(lease)
     await db.requeue()
     (claimed,) = await new.claim()
     for rows in (
@@ -102,35 +102,35 @@ async def test_another_batch_is_no_witness(db: Database) -> None:
 
 async def test_a_start_needs_no_witness(db: Database) -> None:
     """Sent again it does nothing; the row says whose it is."""
-    lane, other = await db.lane(), await db.lane()
+    lease, other = await db.lease(), await db.lease()
     rows = batch(starts=("w",))
-    assert not await is_durable(lane.connection, rows, lane.id, SCHEMA)
-    assert (await lane.send(rows)).started == {"w"}
-    assert not await is_durable(lane.connection, rows, lane.id, SCHEMA)
-    again = await lane.send(rows)
+    assert not await is_durable(lease.connection, rows, lease.id, SCHEMA)
+    assert (await lease.send(rows)).started == {"w"}
+    assert not await is_durable(lease.connection, rows, lease.id, SCHEMA)
+    again = await lease.send(rows)
     assert again.written
     assert again.started == set()
     assert (await other.send(rows)).started == set()
     found = (await workflow.started(other.connection, SCHEMA, ["w", "never"]))["w"]
-    assert (found.worker_id, found.epoch) == (lane.id, 1)
+    assert (found.worker_id, found.epoch) == (lease.id, 1)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 async def test_of_copies_in_flight_at_once_one_is_written(db: Database, shape: str) -> None:
     """The first is still under way in an orphaned backend when the others arrive: rows once, as the witness says."""
-    lane = await db.lane()
-    await lane.start("w", "other")
-    copies = [await db.lane(lane.id) for _ in range(3)]
+    lease = await db.lease()
+    await lease.start("w", "other")
+    copies = [await db.lease(lease.id) for _ in range(3)]
     held = await db.hold_key("other")
     rows = batch(SHAPES[shape](), Slice("other").record("held"))
     sending = [asyncio.create_task(_resend(copy, rows)) for copy in copies]
     for copy in copies:
         await db.waiting(copy.connection)
-    assert not await is_durable(lane.connection, rows, lane.id, SCHEMA)
+    assert not await is_durable(lease.connection, rows, lease.id, SCHEMA)
     await held.rollback()
     answers = sorted(await asyncio.gather(*sending))
     assert answers.count("written") == 1, answers
-    assert await is_durable(lane.connection, rows, lane.id, SCHEMA)
+    assert await is_durable(lease.connection, rows, lease.id, SCHEMA)
     records, blocks = await db.stored("w")
     part = SHAPES[shape]()
     assert len(records) == len(part.records)

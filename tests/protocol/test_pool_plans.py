@@ -1,4 +1,4 @@
-"""The plans of what runs over the pool, and of the rarer words of a lane: what they cost does not grow with the tables.
+"""The plans of what runs over the pool, and of a worker's rarer statements: their cost does not grow with the tables.
 
 Over the pool a statement may be planned each time, for its values, or once for all of them, perhaps while the tables
 were empty; behind a pooler in transaction mode it is planned each time and nothing is set for the session. Each of
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow._sessions import LANE as LANES_SESSION
 from dbosflow._sessions import POOL as POOLS_SESSION
+from dbosflow._sessions import WORKER as WORKERS_SESSION
 from dbosflow._store import statements
 from tests.protocol.plans import CROWD, explain, populate, prepare
 from tests.protocol.schedules import NAME, SCHEMA, Database
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from tests.protocol.plans import Plan
 
 OWNED = 1000
-"""Workflows that the lane runs."""
+"""Workflows that the worker runs."""
 BLOCKS = 500
 """Blocks of the long stream."""
 DEAD = 1000
-"""Lanes that have died."""
+"""Workers that have died."""
 
-LANE = object()
-"""Stands for the lane's id among the values of a case."""
+WORKER = object()
+"""Stands for the worker's id among the values of a case."""
 LONG: dict[str, Any] = {"workflow_id": "long", "key": "out"}
 MANY = [f"w{number}" for number in range(1, 21)]
 THE_BEGINNING = datetime.min.replace(tzinfo=UTC)
@@ -167,23 +167,23 @@ POOL = (
     Case("workflow.resume", {"workflow_id": "w5"}, 1, workflow=KEY),
     Case("workflow.requeue", {"max_recoveries": 10}, DEAD + 1, workflow=KEY | {"workflow_owned"}, stream_block=STREAMS),
     Case("worker.orphans", {}, DEAD + 1, workflow=frozenset({"workflow_owned"})),
-    Case("workflow.cancel_requests", {"worker_id": LANE}, OWNED, workflow=frozenset({"workflow_owned"})),
+    Case("workflow.cancel_requests", {"worker_id": WORKER}, OWNED, workflow=frozenset({"workflow_owned"})),
     Case("workflow.list", listed(), 101, workflow=BY_AGE),
     Case("step.list", {"workflow_id": "w5"}, 20, step=STEPS),
     Case("step.collected", {"workflow_id": "w5", "loop_key": "loop"}, 20, step=STEPS),
     Case("step.history", {"ids": ["w5", "w8"]}, 100, step=STEPS, stream_block=STREAMS, stream_trim=TRIMS),
 )
 
-OF_THE_LANE = (
-    Case("workflow.release", {"worker_id": LANE, "ids": ["w2", "w4"], "epochs": [1, 1]}, 2, workflow=KEY),
-    Case("workflow.renew_epoch", {"worker_id": LANE, "workflow_id": "w2", "epoch": 1}, 1, workflow=KEY),
+OF_THE_WORKER = (
+    Case("workflow.release", {"worker_id": WORKER, "ids": ["w2", "w4"], "epochs": [1, 1]}, 2, workflow=KEY),
+    Case("workflow.renew_epoch", {"worker_id": WORKER, "workflow_id": "w2", "epoch": 1}, 1, workflow=KEY),
     Case(
         "workflow.adopt",
-        {"worker_id": LANE, "queue": "", "workflow_id": None, "known": MANY},
+        {"worker_id": WORKER, "queue": "", "workflow_id": None, "known": MANY},
         OWNED + 1,  # what the case before rolled back may stand in the index
         workflow=frozenset({"workflow_owned"}),
     ),
-    Case("worker.renew", {"ids": [LANE]}, 1),
+    Case("worker.renew", {"ids": [WORKER]}, 1),
 )
 
 LISTED_BY = (
@@ -259,7 +259,7 @@ class Planned:
     def _value(self, value: Any) -> Any:
         if isinstance(value, list):
             return [self._value(one) for one in value]
-        return self._worker_id if value is LANE else value
+        return self._worker_id if value is WORKER else value
 
 
 async def planned(db: Database, worker_id: UUID, mode: str, special: Mapping[str, str], *cases: Case) -> Planned:
@@ -271,31 +271,31 @@ async def planned(db: Database, worker_id: UUID, mode: str, special: Mapping[str
 
 
 async def test_plans_that_were_made_while_the_tables_were_empty_scan_none(db: Database) -> None:
-    """For all values, as an engine on a new database makes them, in the pool's sessions and in the lane's."""
-    lane = await db.lane()
-    pool = await planned(db, lane.id, "force_generic_plan", POOLS_SESSION, *POOL, *LISTED_BY)
-    own = await planned(db, lane.id, "force_generic_plan", LANES_SESSION, *OF_THE_LANE)
+    """For all values, as an engine on a new database makes them, in the pool's sessions and in the worker's."""
+    lease = await db.lease()
+    pool = await planned(db, lease.id, "force_generic_plan", POOLS_SESSION, *POOL, *LISTED_BY)
+    own = await planned(db, lease.id, "force_generic_plan", WORKERS_SESSION, *OF_THE_WORKER)
     for session in (pool, own):
         await session.run()
-    await crowded(db, lane.id)
+    await crowded(db, lease.id)
     assert await pool.run() + await own.run() == []
 
 
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
 async def test_plans_that_are_made_while_the_tables_are_full_scan_none(db: Database, mode: str) -> None:
     """Whichever way the server has come to plan a prepared statement, before somebody analyzes the tables and after."""
-    lane = await db.lane()
-    await crowded(db, lane.id)
-    before = await planned(db, lane.id, mode, POOLS_SESSION, *POOL, *LISTED_BY, *OF_THE_LANE)
+    lease = await db.lease()
+    await crowded(db, lease.id)
+    before = await planned(db, lease.id, mode, POOLS_SESSION, *POOL, *LISTED_BY, *OF_THE_WORKER)
     assert await before.run() == []
     await db.rows("ANALYZE")
-    after = await planned(db, lane.id, mode, POOLS_SESSION, *POOL, *LISTED_BY, *OF_THE_LANE)
+    after = await planned(db, lease.id, mode, POOLS_SESSION, *POOL, *LISTED_BY, *OF_THE_WORKER)
     assert await after.run() == []
 
 
 async def test_a_session_that_a_pooler_lends_scans_no_table(db: Database) -> None:
     """There nothing can be set, and each statement is planned for its values. A listing by what few have may scan."""
-    lane = await db.lane()
-    await crowded(db, lane.id)
-    pooled = await planned(db, lane.id, "force_custom_plan", {}, *POOL, *OF_THE_LANE)
+    lease = await db.lease()
+    await crowded(db, lease.id)
+    pooled = await planned(db, lease.id, "force_custom_plan", {}, *POOL, *OF_THE_WORKER)
     assert await pooled.run() == []

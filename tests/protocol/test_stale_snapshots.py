@@ -15,7 +15,7 @@ from tests.protocol.schedules import PATIENCE, SCHEMA, Database, Slice, batch
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from tests.protocol.schedules import Lane
+    from tests.protocol.schedules import WorkerLease
 
 PAUSE = """
     CREATE FUNCTION dbosflow.pause() RETURNS trigger LANGUAGE plpgsql AS
@@ -36,11 +36,11 @@ async def held_up(db: Database, session: Any, write: Callable[[], Awaitable[Any]
     await db.rows("SELECT pg_advisory_unlock(1)")
 
 
-async def start(db: Database, lane: Lane) -> None:
+async def start(db: Database, lease: WorkerLease) -> None:
     """A workflow with an input."""
     rows = batch(starts=("w",))
     rows.starts = [(*row[:7], '["out"]', row[8]) for row in rows.starts]
-    assert (await lane.send(rows)).started == {"w"}
+    assert (await lease.send(rows)).started == {"w"}
 
 
 async def append(session: psycopg.AsyncConnection[Any], producer: str, **limits: Any) -> int | None:
@@ -57,7 +57,7 @@ async def soon(call: Callable[[], Awaitable[Any]], wanted: int) -> None:
 
 async def test_a_slow_writer_finds_its_place_taken_though_it_was_trimmed(db: Database) -> None:
     """Two others were faster, and the first block may go: it stays, since only by it the slow one sees that."""
-    await start(db, await db.lane())
+    await start(db, await db.lease())
     slow, quick = await db.connect(), await db.connect()
     async with held_up(db, slow, lambda: append(slow, "k:slow")) as writing:
         assert [await append(quick, f"k:{number}") for number in range(2)] == [0, 1]
@@ -70,27 +70,27 @@ async def test_a_slow_writer_finds_its_place_taken_though_it_was_trimmed(db: Dat
 
 async def test_an_input_does_not_end_in_the_middle(db: Database) -> None:
     """The end of the workflow stands behind all that was written, though the tail that it saw was trimmed."""
-    lane, quick = await db.lane(), await db.connect()
-    await start(db, lane)
+    lease, quick = await db.lease(), await db.connect()
+    await start(db, lease)
     ending = batch(Slice("w").end())
     ending.inputs = [("w", "out", "complete", '{"reason": "slow"}', 0, 1)]
-    async with held_up(db, lane.connection, lambda: lane.send(ending)) as writing:
+    async with held_up(db, lease.connection, lambda: lease.send(ending)) as writing:
         assert [await append(quick, f"k:{number}") for number in range(2)] == [0, 1]
         assert await retention.trim(quick, SCHEMA, "w", "out", 1) == 0
     with pytest.raises(psycopg.errors.UniqueViolation):
         await writing
-    assert (await lane.send(ending)).written
+    assert (await lease.send(ending)).written
     assert (await db.stored("w"))[1] == [(0, 1, "values"), (1, 1, "values"), (2, 1, "complete")]
 
 
 async def test_nothing_is_written_to_what_was_pruned(db: Database) -> None:
     """The workflow ends and is old enough, and a writer saw it running: it stays until that is refused."""
-    lane, slow = await db.lane(), await db.connect()
-    await start(db, lane)
+    lease, slow = await db.lease(), await db.connect()
+    await start(db, lease)
     ending = batch(Slice("w").end())
     ending.inputs = [("w", "out", "complete", None, 0, 1)]
     async with held_up(db, slow, lambda: append(slow, "k:slow")) as writing:
-        assert (await lane.send(ending)).written
+        assert (await lease.send(ending)).written
         assert await retention.prune(db.admin, SCHEMA, 0.0, 10) == 0
     assert await writing is None
     await soon(lambda: retention.prune(db.admin, SCHEMA, 0.0, 10), 1)
@@ -100,7 +100,7 @@ async def test_nothing_is_written_to_what_was_pruned(db: Database) -> None:
 @pytest.mark.parametrize("limit", [{"max_values": 2}, {"max_bytes": 3}])
 async def test_writers_that_see_the_same_room_do_not_take_it_twice(db: Database, limit: dict[str, int]) -> None:
     """There was room for the slow one when it looked; who was faster has its place, and then there is none."""
-    await start(db, await db.lane())
+    await start(db, await db.lease())
     slow, quick = await db.connect(), await db.connect()
     assert await append(quick, "k:first", **limit) == 0
     async with held_up(db, slow, lambda: append(slow, "k:slow", **limit)) as writing:
@@ -112,7 +112,7 @@ async def test_writers_that_see_the_same_room_do_not_take_it_twice(db: Database,
 
 async def test_what_was_seen_of_another_workflow_is_not_added(db: Database) -> None:
     """It was pruned, and its id is that of a new one."""
-    await start(db, await db.lane())
+    await start(db, await db.lease())
     session = await db.connect()
     assert await append(session, "k:first") == 0
     seen = {("w", "out"): stream.Seen("another time", 1, 1000)}

@@ -8,7 +8,7 @@ import pytest
 
 from dbosflow._store import workflow
 from dbosflow._store.workflow import Enqueued
-from tests.protocol.schedules import NAME, SCHEMA, Database, Lane, Slice
+from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, WorkerLease
 
 pytestmark = pytest.mark.usefixtures("all_forms")
 
@@ -19,15 +19,15 @@ MIDDLE = "d"
 @pytest.mark.parametrize("way", ["start", "enqueue"])
 async def test_two_processes_that_name_the_same_ids_in_opposite_order_do_not_deadlock(db: Database, way: str) -> None:
     """Each statement inserts in the order of the ids, so whoever is behind waits at the first of them."""
-    one, other = await db.lane(), await db.lane()
+    one, other = await db.lease(), await db.lease()
     in_the_way = await db.connect()
     await in_the_way.execute("BEGIN")
     await workflow.enqueue(in_the_way, SCHEMA, [Enqueued(MIDDLE, NAME, "", 0, "{}")])
 
-    async def insert(lane: Lane, ids: tuple[str, ...]) -> set[str]:
+    async def insert(lease: WorkerLease, ids: tuple[str, ...]) -> set[str]:
         if way == "start":
-            return set((await lane.write(starts=ids)).started)
-        return await workflow.enqueue(lane.connection, SCHEMA, [Enqueued(each, NAME, "", 0, "{}") for each in ids])
+            return set((await lease.write(starts=ids)).started)
+        return await workflow.enqueue(lease.connection, SCHEMA, [Enqueued(each, NAME, "", 0, "{}") for each in ids])
 
     backwards = asyncio.create_task(insert(one, IDS[::-1]))
     await db.waiting(one.connection)  # it has whatever it took before the middle
@@ -40,7 +40,7 @@ async def test_two_processes_that_name_the_same_ids_in_opposite_order_do_not_dea
 
 async def test_the_loser_of_a_race_sees_the_winner_in_a_later_statement(db: Database) -> None:
     """Its own statement sees neither its row nor the other's: that began before the winner's commit."""
-    one, other = await db.lane(), await db.lane()
+    one, other = await db.lease(), await db.lease()
     await one.connection.execute("BEGIN")
     await one.start("w")
     starting = asyncio.create_task(other.write(starts=("w", "v")))
@@ -55,8 +55,8 @@ async def test_the_loser_of_a_race_sees_the_winner_in_a_later_statement(db: Data
 
 async def test_an_id_twice_in_one_statement_is_started_once(db: Database) -> None:
     """The second of the two conflicts with the first like with any other row."""
-    lane = await db.lane()
-    assert (await lane.write(starts=("w", "w"))).started == {"w"}
+    lease = await db.lease()
+    assert (await lease.write(starts=("w", "w"))).started == {"w"}
     twice = [Enqueued("v", NAME, "", 0, "{}")] * 2
     assert await workflow.enqueue(db.admin, SCHEMA, twice) == {"v"}
     assert len(await db.rows("SELECT 1 FROM dbosflow.workflow")) == 2
@@ -64,18 +64,18 @@ async def test_an_id_twice_in_one_statement_is_started_once(db: Database) -> Non
 
 async def test_an_ended_workflow_is_not_started_again(db: Database) -> None:
     """Nor is one that waits in a queue, or runs elsewhere: its row stands as it is."""
-    lane = await db.lane()
-    await lane.start("w")
+    lease = await db.lease()
+    await lease.start("w")
     await db.rows("UPDATE dbosflow.workflow SET status = 'succeeded', worker_id = NULL, output = '1'")
     before = await db.rows("SELECT * FROM dbosflow.workflow")
-    assert (await lane.write(starts=("w",))).started == set()
+    assert (await lease.write(starts=("w",))).started == set()
     assert await workflow.enqueue(db.admin, SCHEMA, [Enqueued("w", NAME, "", 0, "{}")]) == set()
     assert await db.rows("SELECT * FROM dbosflow.workflow") == before
 
 
 async def test_a_queued_workflow_is_claimed_once_in_the_order_of_its_queue(db: Database) -> None:
     """Claimers skip what another has under way; lower priority numbers first, then the older ones."""
-    one, other = await db.lane(), await db.lane()
+    one, other = await db.lease(), await db.lease()
     rows = [Enqueued(f"w{number}", NAME, "", -(number // 3), "{}") for number in range(6)]
     for row in rows:
         await workflow.enqueue(db.admin, SCHEMA, [row])
@@ -89,43 +89,43 @@ async def test_a_queued_workflow_is_claimed_once_in_the_order_of_its_queue(db: D
     assert (await db.workflow("unknown"))[0] == "queued"
 
 
-async def test_a_claim_whose_answer_was_lost_is_found_by_its_lane(db: Database) -> None:
-    """The row names the lane: what it owns and does not know, it adopts, in a new epoch each time."""
-    lane, other = await db.lane(), await db.lane()
+async def test_a_claim_whose_answer_was_lost_is_found_by_its_worker(db: Database) -> None:
+    """The row names the worker: what it owns and does not know, it adopts, in a new epoch each time."""
+    lease, other = await db.lease(), await db.lease()
     for workflow_id in ("known", "lost"):
         await workflow.enqueue(db.admin, SCHEMA, [Enqueued(workflow_id, NAME, "", 0, "{}")])
-    assert len(await lane.claim()) == 2
+    assert len(await lease.claim()) == 2
     for which in ({"queue": ""}, {"workflow_id": "known"}, {"workflow_id": "lost"}):
-        found = await workflow.adopt(lane.connection, SCHEMA, worker_id=lane.id, known=["known"], **which)
+        found = await workflow.adopt(lease.connection, SCHEMA, worker_id=lease.id, known=["known"], **which)
         epochs = {each.id: each.epoch for each in found}
         assert epochs == ({} if "known" in which.values() else {"lost": 2 if "queue" in which else 3})
-    assert await workflow.adopt(lane.connection, SCHEMA, worker_id=lane.id, queue="another", known=[]) == []
+    assert await workflow.adopt(lease.connection, SCHEMA, worker_id=lease.id, queue="another", known=[]) == []
     assert await workflow.adopt(other.connection, SCHEMA, worker_id=other.id, queue="", known=[]) == []
 
 
 async def test_an_owner_begins_a_new_pass_only_of_its_own_run(db: Database) -> None:
     """And only once from each epoch: an answer that was lost shows as an epoch that is gone."""
-    lane, other = await db.lane(), await db.lane()
-    await lane.start("w")
+    lease, other = await db.lease(), await db.lease()
+    await lease.start("w")
     assert await workflow.renew_epoch(other.connection, SCHEMA, workflow_id="w", worker_id=other.id, epoch=1) is None
-    assert await workflow.renew_epoch(lane.connection, SCHEMA, workflow_id="w", worker_id=lane.id, epoch=1) == 2
-    assert await workflow.renew_epoch(lane.connection, SCHEMA, workflow_id="w", worker_id=lane.id, epoch=1) is None
+    assert await workflow.renew_epoch(lease.connection, SCHEMA, workflow_id="w", worker_id=lease.id, epoch=1) == 2
+    assert await workflow.renew_epoch(lease.connection, SCHEMA, workflow_id="w", worker_id=lease.id, epoch=1) is None
 
 
 async def test_a_claim_waits_for_its_flush(db: Database) -> None:
     """One that a crash forgot would give its epoch away twice: a witness could not tell its owners' rows apart."""
-    lane = await db.lane()
+    lease = await db.lease()
     await workflow.enqueue(db.admin, SCHEMA, [Enqueued("w", NAME, "", 0, "{}")])
-    await lane.connection.execute("BEGIN")
-    assert [one.id for one in await lane.claim()] == ["w"]
-    cursor = await lane.connection.execute("SHOW synchronous_commit")
+    await lease.connection.execute("BEGIN")
+    assert [one.id for one in await lease.claim()] == ["w"]
+    cursor = await lease.connection.execute("SHOW synchronous_commit")
     assert await cursor.fetchone() == ("on",)
-    await lane.connection.execute("COMMIT")
+    await lease.connection.execute("COMMIT")
 
 
 async def test_a_claim_that_the_server_has_forgotten_leaves_the_workflow_to_the_next(db: Database) -> None:
     """A server that flushes nothing may lose it in a crash: then its owner writes nothing, at the same epoch."""
-    old, new = await db.lane(), await db.lane()
+    old, new = await db.lease(), await db.lease()
     await workflow.enqueue(db.admin, SCHEMA, [Enqueued("w", NAME, "", 0, "{}")])
     (first,) = await old.claim()
     await db.admin.execute("UPDATE dbosflow.workflow SET status = 'queued', worker_id = NULL, epoch = epoch - 1")

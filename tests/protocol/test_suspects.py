@@ -1,4 +1,4 @@
-"""Whom the death of a lane counts against, and how who is suspected of it is claimed: alone, one suspect a lane."""
+"""Whom the death of a worker counts against, and how who is suspected of it is claimed: alone, one suspect a worker."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dbosflow._store import worker
 from tests.protocol.schedules import NAME, SCHEMA, Slice
 
 if TYPE_CHECKING:
-    from tests.protocol.schedules import Database, Lane
+    from tests.protocol.schedules import Database, WorkerLease
 
 
 async def queue(db: Database, **recoveries: int) -> None:
@@ -24,9 +24,9 @@ async def queue(db: Database, **recoveries: int) -> None:
         )
 
 
-async def claimed(lane: Lane, limit: int = 10) -> set[str]:
-    """What the lane gets."""
-    return {one.id for one in await lane.claim(limit)}
+async def claimed(lease: WorkerLease, limit: int = 10) -> set[str]:
+    """What the worker gets."""
+    return {one.id for one in await lease.claim(limit)}
 
 
 async def deaths(db: Database) -> dict[str, int]:
@@ -35,107 +35,107 @@ async def deaths(db: Database) -> dict[str, int]:
     return {workflow_id: count for workflow_id, count in rows}  # noqa: C416 (its rows are tuples)
 
 
-async def dies(db: Database, lane: Lane) -> dict[str, int]:
+async def dies(db: Database, lease: WorkerLease) -> dict[str, int]:
     """Both statements of its death."""
-    assert await db.reclaim(lane) == {lane.id}
+    assert await db.reclaim(lease) == {lease.id}
     await db.requeue()
     return await deaths(db)
 
 
 async def test_a_suspect_is_claimed_alone(db: Database) -> None:
-    """However much else waits, and before it; and the lane claims nothing more while it is in quarantine."""
+    """However much else waits, and before it; and the worker claims nothing more while it is in quarantine."""
     await queue(db, old=0, suspect=SUSPECTED, second=SUSPECTED, fresh=SUSPECTED - 1)
-    lane, other, third = [await db.lane() for _ in range(3)]
-    assert await claimed(lane) == {"suspect"}
-    assert await claimed(lane) == set()
+    lease, other, third = [await db.lease() for _ in range(3)]
+    assert await claimed(lease) == {"suspect"}
+    assert await claimed(lease) == set()
     assert await claimed(other) == {"second"}
     assert await claimed(third) == {"old", "fresh"}
 
 
-async def test_a_lane_without_a_free_slot_claims_no_suspect(db: Database) -> None:
+async def test_a_worker_without_a_free_slot_claims_no_suspect(db: Database) -> None:
     await queue(db, suspect=SUSPECTED)
-    assert await claimed(await db.lane(), 0) == set()
+    assert await claimed(await db.lease(), 0) == set()
 
 
 async def test_the_suspect_with_the_fewest_deaths_goes_first(db: Database) -> None:
     """So that many innocent ones share what they cannot help."""
     await queue(db, guilty=8, older=5, younger=5, least=4)
-    order = [await claimed(await db.lane()) for _ in range(4)]
+    order = [await claimed(await db.lease()) for _ in range(4)]
     assert order == [{"least"}, {"older"}, {"younger"}, {"guilty"}]
 
 
 async def test_a_death_accuses_the_suspect_and_no_other(db: Database) -> None:
     """Neither what ran there before, nor what began there since."""
     await queue(db, before=0)
-    lane = await (await db.lane()).start("started")
-    assert await claimed(lane) == {"before"}
+    lease = await (await db.lease()).start("started")
+    assert await claimed(lease) == {"before"}
     await queue(db, suspect=SUSPECTED)
-    assert await claimed(lane) == {"suspect"}
-    await lane.start("later")
-    assert await dies(db, lane) == {"before": 0, "started": 0, "later": 0, "suspect": SUSPECTED + 1}
+    assert await claimed(lease) == {"suspect"}
+    await lease.start("later")
+    assert await dies(db, lease) == {"before": 0, "started": 0, "later": 0, "suspect": SUSPECTED + 1}
 
 
 async def test_without_a_suspect_a_death_accuses_all_that_got_no_further(db: Database) -> None:
-    lane = await (await db.lane()).start("still", "record", "value", "attempt")
-    assert await dies(db, lane) == {"still": 1, "record": 1, "value": 1, "attempt": 1}
-    lane = await db.lane()
-    assert len(await lane.claim()) == 4
+    lease = await (await db.lease()).start("still", "record", "value", "attempt")
+    assert await dies(db, lease) == {"still": 1, "record": 1, "value": 1, "attempt": 1}
+    lease = await db.lease()
+    assert len(await lease.claim()) == 4
     step = Slice("attempt", 3).values(0)
     step.blocks = [(*row[:9], "3.1", *row[10:]) for row in step.blocks]
-    assert (await lane.write(Slice("record", 3).record("a"), Slice("value", 3).values(0), step)).written
-    assert await dies(db, lane) == {"still": 2, "record": 1, "value": 1, "attempt": 2}
+    assert (await lease.write(Slice("record", 3).record("a"), Slice("value", 3).values(0), step)).written
+    assert await dies(db, lease) == {"still": 2, "record": 1, "value": 1, "attempt": 2}
 
 
 async def test_a_value_of_an_earlier_claim_is_no_progress(db: Database) -> None:
     """A run that writes a value and then kills its worker writes none in its next pass: it is there."""
-    lane = await (await db.lane()).start("w")
-    await lane.write(Slice("w").values(0))
-    assert await dies(db, lane) == {"w": 1}
+    lease = await (await db.lease()).start("w")
+    await lease.write(Slice("w").values(0))
+    assert await dies(db, lease) == {"w": 1}
     for number in range(2, 5):
-        lane = await db.lane()
-        await lane.claim()
-        assert await dies(db, lane) == {"w": number}
+        lease = await db.lease()
+        await lease.claim()
+        assert await dies(db, lease) == {"w": number}
 
 
 @pytest.mark.parametrize("acquitted", [True, False])
-async def test_a_lane_whose_quarantine_is_over_claims_again(db: Database, acquitted: bool) -> None:  # noqa: FBT001 (a case)
+async def test_a_worker_whose_quarantine_is_over_claims_again(db: Database, acquitted: bool) -> None:  # noqa: FBT001 (a case)
     """And its death accuses as every other: what was acquitted begins anew."""
     await queue(db, suspect=SUSPECTED, other=0)
-    lane = await db.lane()
-    assert await claimed(lane) == {"suspect"}
-    await worker.end_quarantine(lane.connection, SCHEMA, lane.id, "suspect", acquitted=acquitted)
+    lease = await db.lease()
+    assert await claimed(lease) == {"suspect"}
+    await worker.end_quarantine(lease.connection, SCHEMA, lease.id, "suspect", acquitted=acquitted)
     assert await deaths(db) == {"suspect": 0 if acquitted else SUSPECTED, "other": 0}
-    assert await claimed(lane) == {"other"}
-    assert await dies(db, lane) == {"suspect": 1 if acquitted else SUSPECTED + 1, "other": 1}
+    assert await claimed(lease) == {"other"}
+    assert await dies(db, lease) == {"suspect": 1 if acquitted else SUSPECTED + 1, "other": 1}
 
 
 async def test_a_late_word_of_an_old_owner_acquits_nobody(db: Database) -> None:
-    """Another lane has it by then."""
+    """Another worker has it by then."""
     await queue(db, suspect=SUSPECTED)
-    lane = await db.lane()
-    await lane.claim()
-    await dies(db, lane)
-    other = await db.lane()
+    lease = await db.lease()
+    await lease.claim()
+    await dies(db, lease)
+    other = await db.lease()
     assert await claimed(other) == {"suspect"}
-    await worker.end_quarantine(db.admin, SCHEMA, lane.id, "suspect", acquitted=True)
+    await worker.end_quarantine(db.admin, SCHEMA, lease.id, "suspect", acquitted=True)
     assert await deaths(db) == {"suspect": SUSPECTED + 1}
     assert await claimed(other) == set()
 
 
 async def test_two_that_kill_are_both_parked_and_a_third_that_does_not_is_not(db: Database) -> None:
-    """By lanes that come one after the other, each of which dies as soon as it has one of the two."""
+    """By workers that come one after the other, each of which dies as soon as it has one of the two."""
     await queue(db, one=0, innocent=0, two=0)
     parked: dict[str, str] = {}
     lives = 0
     while set(parked.values()) != {"blocked"} or len(parked) < 2:
         lives += 1
         assert lives < 30
-        lane = await db.lane()
-        got = await claimed(lane)
+        lease = await db.lease()
+        got = await claimed(lease)
         while got and not got & {"one", "two"}:  # what is innocent waits, and is acquitted
-            await worker.end_quarantine(lane.connection, SCHEMA, lane.id, "innocent", acquitted=True)
-            got = await claimed(lane)
-        await db.reclaim(lane)
+            await worker.end_quarantine(lease.connection, SCHEMA, lease.id, "innocent", acquitted=True)
+            got = await claimed(lease)
+        await db.reclaim(lease)
         parked |= {one: status for one, status in (await db.requeue()).items() if status == "blocked"}
     assert parked == {"one": "blocked", "two": "blocked"}
     assert lives == SUSPECTED + 2 * (10 - SUSPECTED)

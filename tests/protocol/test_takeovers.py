@@ -15,7 +15,7 @@ from tests.protocol.schedules import NAME, SCHEMA, Database, Slice
 if TYPE_CHECKING:
     from uuid import UUID
 
-    from tests.protocol.schedules import Lane
+    from tests.protocol.schedules import WorkerLease
 
 TAKEOVERS = 40
 LARGE = f'"{os.urandom(400_000).hex()}"'
@@ -23,10 +23,10 @@ LARGE = f'"{os.urandom(400_000).hex()}"'
 
 async def test_a_takeover_at_any_moment_loads_every_record_there_will_be(db: Database) -> None:
     """A busy owner with large records, a death at random: nothing is committed behind the new owner's back."""
-    new = await db.lane()
+    new = await db.lease()
     chance = random.Random(1)
     for number in range(TAKEOVERS):
-        old = await db.lane()
+        old = await db.lease()
         workflow_id = f"w{number}"
         await old.start(workflow_id)
         writing = asyncio.create_task(_write_until_lost(old, workflow_id))
@@ -43,19 +43,19 @@ async def test_a_takeover_at_any_moment_loads_every_record_there_will_be(db: Dat
         assert history.tails.get("out", 0) == len(blocks) == acknowledged
 
 
-async def _write_until_lost(lane: Lane, workflow_id: str) -> int:
+async def _write_until_lost(lease: WorkerLease, workflow_id: str) -> int:
     """How many batches were acknowledged. Each takes some time between its snapshot and its commit."""
     written = 0
     while True:
         part = Slice(workflow_id).record(f"s{written}", LARGE, seq=written).values(written)
-        if not (await lane.write(part)).written:
+        if not (await lease.write(part)).written:
             return written
         written += 1
 
 
-async def test_a_claim_under_way_keeps_its_lane_alive(db: Database) -> None:
+async def test_a_claim_under_way_keeps_its_worker_alive(db: Database) -> None:
     """A death that came between its snapshot and its commit would leave the run with a dead owner."""
-    old, new = await db.lane(), await db.lane()
+    old, new = await db.lease(), await db.lease()
     await _enqueue(db, "w")
     await old.connection.execute("BEGIN")
     assert [one.id for one in await old.claim()] == ["w"]
@@ -68,8 +68,8 @@ async def test_a_claim_under_way_keeps_its_lane_alive(db: Database) -> None:
 
 
 async def test_a_requeue_with_the_deaths_own_snapshot_misses_a_claim_and_a_later_one_mends_it(db: Database) -> None:
-    """Why death is two statements, and why the second asks for the runs of every dead lane."""
-    old = await db.lane()
+    """Why death is two statements, and why the second asks for the runs of every dead worker."""
+    old = await db.lease()
     await _enqueue(db, "w")
     reclaimer = await db.connect(autocommit=False)
     await reclaimer.set_isolation_level(IsolationLevel.REPEATABLE_READ)
@@ -84,9 +84,9 @@ async def test_a_requeue_with_the_deaths_own_snapshot_misses_a_claim_and_a_later
 
 async def test_two_reclaimers_return_a_run_once(db: Database) -> None:
     """The second one skips what the first has under way, and finds nothing after it."""
-    lane = await db.lane()
-    await lane.start("a", "b")
-    assert await db.reclaim(lane) == {lane.id}
+    lease = await db.lease()
+    await lease.start("a", "b")
+    assert await db.reclaim(lease) == {lease.id}
     first = await db.connect(autocommit=False)
     returned = await workflow.requeue(first, SCHEMA, max_recoveries=10)
     assert {row["id"] for row in returned} == {"a", "b"}
@@ -100,15 +100,15 @@ async def test_two_reclaimers_return_a_run_once(db: Database) -> None:
 async def test_a_workflow_that_kills_its_owners_is_parked(db: Database) -> None:
     """After so many deaths in a row without a new record; it keeps what it has, and says why."""
     for number in range(1, 4):
-        lane = await db.lane()
+        lease = await db.lease()
         if number == 1:
-            await lane.start("w")
-            await lane.write(Slice("w").record("a"))
+            await lease.start("w")
+            await lease.write(Slice("w").record("a"))
         else:
-            assert [one.recoveries for one in await lane.claim()] == [number - 1]
-        assert await db.reclaim(lane) == {lane.id}
+            assert [one.recoveries for one in await lease.claim()] == [number - 1]
+        assert await db.reclaim(lease) == {lease.id}
         assert await db.requeue(max_recoveries=3) == {"w": "blocked" if number == 3 else "queued"}
-    assert await (await db.lane()).claim() == []
+    assert await (await db.lease()).claim() == []
     ((error, recoveries, ended_at),) = await db.rows(
         "SELECT error->>'message', recoveries, ended_at FROM dbosflow.workflow"
     )
@@ -120,47 +120,47 @@ async def test_a_workflow_that_kills_its_owners_is_parked(db: Database) -> None:
 async def test_a_new_record_makes_the_count_begin_anew(db: Database) -> None:
     """A workflow that gets on is not the one that kills its owners."""
     for number in range(6):
-        lane = await db.lane()
+        lease = await db.lease()
         if number == 0:
-            await lane.start("w")
+            await lease.start("w")
         else:
-            (claimed,) = await lane.claim()
+            (claimed,) = await lease.claim()
             assert claimed.recoveries == 1
-            assert (await lane.write(Slice("w", claimed.epoch).record(f"s{number}", seq=number))).written
-        await db.reclaim(lane)
+            assert (await lease.write(Slice("w", claimed.epoch).record(f"s{number}", seq=number))).written
+        await db.reclaim(lease)
         assert await db.requeue(max_recoveries=2) == {"w": "queued"}
 
 
-async def test_a_released_lane_counts_for_nothing(db: Database) -> None:
+async def test_a_released_worker_counts_for_nothing(db: Database) -> None:
     """Deploys are no crashes, and forgive those before them: ten in a row park nobody."""
     for number in range(8):
-        lane = await db.lane()
+        lease = await db.lease()
         if number == 0:
-            await lane.start("w")
+            await lease.start("w")
         else:
-            (claimed,) = await lane.claim()
+            (claimed,) = await lease.claim()
             assert claimed.recoveries == number % 2
         if number % 2:
-            await worker.release(lane.connection, SCHEMA, lane.id)
+            await worker.release(lease.connection, SCHEMA, lease.id)
         else:
-            await db.reclaim(lane)
+            await db.reclaim(lease)
         assert await db.requeue(max_recoveries=2) == {"w": "queued"}
 
 
-async def test_a_lane_is_forgotten_only_when_it_owns_nothing(db: Database) -> None:
+async def test_a_worker_is_forgotten_only_when_it_owns_nothing(db: Database) -> None:
     """Its row is what a requeue finds its runs by."""
-    lane, idle = await db.lane(), await db.lane()
-    await lane.start("w")
-    assert await db.reclaim(lane, idle) == {lane.id, idle.id}
+    lease, idle = await db.lease(), await db.lease()
+    await lease.start("w")
+    assert await db.reclaim(lease, idle) == {lease.id, idle.id}
     await db.rows("UPDATE dbosflow.worker SET ended_at = now() - interval '2 days'")
     await worker.forget(db.admin, SCHEMA)
-    assert await _lanes(db) == {lane.id}
+    assert await _workers(db) == {lease.id}
     assert await db.requeue() == {"w": "queued"}
     await worker.forget(db.admin, SCHEMA)
-    assert await _lanes(db) == set()
+    assert await _workers(db) == set()
 
 
-async def _lanes(db: Database) -> set[UUID]:
+async def _workers(db: Database) -> set[UUID]:
     return {worker_id for (worker_id,) in await db.rows("SELECT id FROM dbosflow.worker")}
 
 

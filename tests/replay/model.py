@@ -217,11 +217,11 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
     tasks = ExitStack()
     tasks.enter_context(branch_tasks(loop))
     journal = MemoryJournal(delay)
-    lane: Any = SimpleNamespace(id=uuid4(), in_time=True)
+    lease: Any = SimpleNamespace(id=uuid4(), in_time=True)
     nothing: Any = None
     runner = Runner(
         pool=nothing,
-        lane=lane,
+        lease=lease,
         settings=Settings(),
         registry=Registry(),
         running_code=RunningCode(),

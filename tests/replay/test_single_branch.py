@@ -87,11 +87,11 @@ def _run(commits: Any) -> Run:
     def submit(run: Run) -> None:
         raise AssertionError(run)
 
-    lane: Any = SimpleNamespace(id=uuid4(), in_time=True)
+    lease: Any = SimpleNamespace(id=uuid4(), in_time=True)
     nothing: Any = None
     drivers = LoopDriver(nothing), ThreadDriver(asyncio.get_running_loop(), ThreadPool(1, "test"))
     return Run(
-        RunEnvironment(lane, Settings(), submit, *drivers, engine=nothing, running_code=RunningCode()),
+        RunEnvironment(lease, Settings(), submit, *drivers, engine=nothing, running_code=RunningCode()),
         workflow_id="w",
         definition=WorkflowDef(loop_of_steps, "program"),
         input_text="{}",

@@ -1,4 +1,4 @@
-"""A journal on a bench: a real lane on a real database, runs made by hand, and faults between the two."""
+"""A journal on a bench: a real worker lease on a real database, runs made by hand, and faults between the two."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from dbosflow._runtime import journal as journal_module
 from dbosflow._runtime.entries import Ending, Record, Start
 from dbosflow._runtime.environment import RunEnvironment
 from dbosflow._runtime.journal import Journal
-from dbosflow._runtime.lane import Lane
 from dbosflow._runtime.run import Run
 from dbosflow._runtime.watchdog import RunningCode
+from dbosflow._runtime.worker_lease import WorkerLease
 from dbosflow._store.batch import BatchResult, BatchRows, write_batch
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef
@@ -60,7 +60,7 @@ class Bench:
     def __init__(self, url: str, **settings: Any) -> None:
         self.settings = Settings(**settings)
         self.url = url
-        self.lane = Lane(url, self.settings, on_new_timeline=lambda: self.heard.append("new timeline"))
+        self.lease = WorkerLease(url, self.settings, on_new_timeline=lambda: self.heard.append("new timeline"))
         self.faults: deque[Fault | None] = deque()
         """What happens to the next statements, one each; ``None``: nothing. Then nothing any more."""
         self.sent: list[BatchRows] = []
@@ -72,10 +72,10 @@ class Bench:
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as resources:
             resources.enter_context(patch.object(journal_module, "write_batch", self._write_batch))
-            resources.push_async_callback(self.lane.disconnect)
-            async with self.lane.lock:
-                await self.lane.open()
-            self.journal = Journal(self.lane, self.settings, self, self._announce)
+            resources.push_async_callback(self.lease.disconnect)
+            async with self.lease.lock:
+                await self.lease.open()
+            self.journal = Journal(self.lease, self.settings, self, self._announce)
             self.journal.open()
             resources.push_async_callback(self.journal.close)
             self.database = await resources.enter_async_context(
@@ -131,11 +131,11 @@ class Bench:
         """The database takes nothing of ``run``."""
         self.heard.append(("unwritable", run.workflow_id))
 
-    def lane_lost(self) -> None:
+    def lease_lost(self) -> None:
         """Every run is owned elsewhere."""
-        self.heard.append("lane lost")
+        self.heard.append("lease lost")
         for run in self.runs:
-            run.stop("lane lost")
+            run.stop("lease lost")
 
     # -- what a test does --------------------------------------------------------------------------------------------
 
@@ -150,7 +150,7 @@ class Bench:
         assert await self.start(workflow_id) is True
         nothing: Any = None
         environment = RunEnvironment(
-            self.lane, self.settings, self.journal.submit, nothing, nothing, nothing, RunningCode()
+            self.lease, self.settings, self.journal.submit, nothing, nothing, nothing, RunningCode()
         )
         definition = WorkflowDef(lambda: None, "flow")
         run = Run(environment, workflow_id=workflow_id, definition=definition, input_text="{}", epoch=1, queue="")

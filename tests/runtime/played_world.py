@@ -1,4 +1,4 @@
-"""The world as a reclaimer sees it, played: the database's clock, its own, and the lanes that a survey shows."""
+"""The world as a reclaimer sees it, played: the database's clock, its own, and the workers that a survey shows."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from uuid import UUID, uuid4
 
 import psycopg
 
-from dbosflow._store.worker import Lease, ProcessIdentity
+from dbosflow._store.worker import ProcessIdentity, SurveyedLease
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,7 +35,7 @@ class NoConnection:
 
 
 class World:
-    """The database's clock, the reclaimer's own, and the lanes that a survey shows."""
+    """The database's clock, the reclaimer's own, and the workers that a survey shows."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -55,20 +55,20 @@ class World:
         """The database's."""
         return self.now + self.jump
 
-    def lane(self, process: ProcessIdentity = ELSEWHERE) -> UUID:
+    def worker(self, process: ProcessIdentity = ELSEWHERE) -> UUID:
         """One that is renewed now."""
         worker_id = uuid4()
         self.renewed[worker_id] = self.clock
         self.processes[worker_id] = process
         return worker_id
 
-    async def survey(self, *_: Any) -> list[Lease]:
+    async def survey(self, *_: Any) -> list[SurveyedLease]:
         """What the database would say."""
         self.statements.append("survey")
         if self.failing:
             raise psycopg.OperationalError("lost")
         return [
-            Lease(
+            SurveyedLease(
                 id=worker_id,
                 renewed_at=EPOCH + timedelta(seconds=renewed),
                 lease=LEASE,
@@ -80,7 +80,7 @@ class World:
             for worker_id, renewed in self.renewed.items()
         ]
 
-    async def mark_dead(self, _: Any, __: Any, leases: Sequence[Lease], because: str) -> set[UUID]:
+    async def mark_dead(self, _: Any, __: Any, leases: Sequence[SurveyedLease], because: str) -> set[UUID]:
         """Marks those that are not busy."""
         self.statements.append("mark")
         dead = {lease.id for lease in leases} - self.busy
@@ -99,7 +99,7 @@ class World:
         self.statements.append("forget")
 
     async def pass_time(self, seconds: float, *, renewing: Sequence[UUID] = (), step: float = LEASE / 4) -> None:
-        """Surveys every quarter of a lease, in which some lanes are renewed."""
+        """Surveys every quarter of a lease, in which some workers are renewed."""
         until = self.now + seconds
         while self.now < until:
             self.now = min(self.now + step, until)

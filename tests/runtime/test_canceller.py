@@ -1,4 +1,4 @@
-"""Cancel requests that reach a lane between two moments of a run's life: none is lost until somebody looks again."""
+"""Cancel requests that reach a worker between two moments of a run's life: none is lost until somebody looks again."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ async def ends_cancelled(engine: Engine, workflow_id: str = "w") -> None:
 def test_a_cancel_between_a_claim_and_its_launch_is_heard(
     database_url: str, monkeypatch: pytest.MonkeyPatch, place: str, *, alone: bool
 ) -> None:
-    """The hint comes while the lane owns the workflow and runs nothing of it yet."""
+    """The hint comes while the worker owns the workflow and runs nothing of it yet."""
 
     async def main() -> None:
         gate = Gate()

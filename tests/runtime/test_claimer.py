@@ -109,7 +109,7 @@ def test_a_claimer_never_takes_more_than_it_can_run(database_url: str, monkeypat
 
 
 def test_a_claim_whose_answer_was_lost_is_adopted(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lane owns what nobody runs: it finds that out by itself, and stays within its slots."""
+    """The worker owns what nobody runs: it finds that out by itself, and stays within its slots."""
     claim, lost = store.claim, 0
 
     async def lose(*args: Any, queue: str, **options: Any) -> list[Claimed]:
@@ -174,7 +174,7 @@ def test_what_a_failover_has_lost_the_end_of_begins_a_new_epoch(
     queue: str | None,
     again: bool,  # noqa: FBT001 (a parameter)
 ) -> None:
-    """The lane has forgotten it, and the tables hold what an attempt wrote: the next one needs another name."""
+    """The worker has forgotten it, and the tables hold what an attempt wrote: the next one needs another name."""
     counted.clear()
 
     async def main() -> None:
@@ -194,13 +194,13 @@ def test_what_a_failover_has_lost_the_end_of_begins_a_new_epoch(
     assert disorder(database_url) == []
 
 
-def test_a_lane_past_its_own_deadline_claims_nothing(database_url: str) -> None:
+def test_a_worker_past_its_own_deadline_claims_nothing(database_url: str) -> None:
     """It may be dead already."""
 
     async def main() -> None:
         async with worker(database_url, lease=1000) as engine:
             assert engine._core._executor is not None
-            engine._core._executor.lane.deadline = 0.0
+            engine._core._executor.lease.deadline = 0.0
             (handle,) = await enqueue(engine, 1)
             for _ in range(5):
                 assert await handle.status_async() == "queued"

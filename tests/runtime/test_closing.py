@@ -191,14 +191,14 @@ def test_a_watchdog_whose_loop_ends_while_it_asks_ends_too() -> None:
 
 
 def test_a_lease_is_given_up_although_its_connection_broke_unnoticed(database_url: str) -> None:
-    """An idle lane notices only when it leaves; nobody need wait for the end of its lease all the same."""
+    """An idle worker notices only when it leaves; nobody need wait for the end of its lease all the same."""
 
     async def main() -> None:
         async with Engine(database_url, lease=600.0) as engine:
             executor = engine._core._executor
             assert executor is not None
-            async with executor.lane.lock:
-                connection = await executor.lane.connection()
+            async with executor.lease.lock:
+                connection = await executor.lease.connection()
                 with socket.socket(fileno=os.dup(connection.fileno())) as wire:
                     wire.shutdown(socket.SHUT_RDWR)
 

@@ -1,4 +1,4 @@
-"""Which process a lane belongs to, and whether it is gone: a pid by itself says neither."""
+"""Which process a worker belongs to, and whether it is gone: a pid by itself says neither."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="th
 
 
 def test_this_process_is_local_and_alive() -> None:
-    """What every lane registers."""
+    """What every worker registers."""
     own = this_process()
     assert own.pid == os.getpid()
     assert is_local(own)

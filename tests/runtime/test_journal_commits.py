@@ -199,21 +199,21 @@ def test_what_a_run_writes_goes_after_what_is_durable_and_not_delivered(database
     asyncio.run(main())
 
 
-def test_who_has_the_lane_finds_everything_delivered_that_is_durable(database_url: str) -> None:
+def test_who_has_the_connection_finds_everything_delivered_that_is_durable(database_url: str) -> None:
     """Or a claim would take a start that is durable, and about to be run, for one that nobody runs."""
 
     async def main() -> None:
         async with Bench(database_url) as bench:
 
-            async def use_the_lane() -> list[bool]:
-                async with bench.journal.lane():
+            async def use_the_connection() -> list[bool]:
+                async with bench.journal.connection():
                     return [one.done() for one in started]
 
-            async def somebody_waits_for_the_lane(send: Send) -> BatchResult:
-                using.append(asyncio.create_task(use_the_lane()))
+            async def somebody_waits_for_the_connection(send: Send) -> BatchResult:
+                using.append(asyncio.create_task(use_the_connection()))
                 return await send()
 
-            bench.faults.append(somebody_waits_for_the_lane)
+            bench.faults.append(somebody_waits_for_the_connection)
             using: list[asyncio.Task[list[bool]]] = []
             started = [bench.start(f"w{number}") for number in range(MANY)]
             await asyncio.gather(*started)
@@ -308,7 +308,7 @@ def test_seq_and_turn_count_a_workflows_records_and_commits(database_url: str) -
 
 
 def test_an_id_is_started_once_however_often_it_was_asked_for(database_url: str) -> None:
-    """In one window, in the next, and by another lane: one is told that it is new."""
+    """In one window, in the next, and by another worker: one is told that it is new."""
 
     async def main() -> None:
         async with Bench(database_url) as bench, Bench(database_url) as other:

@@ -11,7 +11,7 @@ import pytest
 from dbosflow import Engine, workflow
 from dbosflow._runtime import journal
 from dbosflow._runtime.branch import RunStopped
-from dbosflow._runtime.lane import Lane
+from dbosflow._runtime.worker_lease import WorkerLease
 from dbosflow._store.batch import write_batch
 from dbosflow.errors import DatabaseUnavailableError, SerializationError
 from dbosflow.types import FrameKind
@@ -119,7 +119,7 @@ def test_a_batch_that_arrives_after_the_witness_was_asked_is_found_at_the_second
             await bench.forget()
 
             async def arrive_first(send: Any) -> Any:
-                assert (await write_batch(bench.database, bench.sent[0], bench.lane.id, "dbosflow")).written
+                assert (await write_batch(bench.database, bench.sent[0], bench.lease.id, "dbosflow")).written
                 return await send()
 
             bench.faults += [before_sending(psycopg.OperationalError("lost")), arrive_first]
@@ -141,23 +141,23 @@ def test_an_answer_is_lost_together_with_its_connection(database_url: str) -> No
         async with Bench(database_url) as bench:
             run = await bench.run("w")
             await bench.forget()
-            connect, refusals = Lane._connect, 3
+            connect, refusals = WorkerLease._connect, 3
 
-            async def refuse(lane: Lane) -> Any:
+            async def refuse(lease: WorkerLease) -> Any:
                 nonlocal refusals
                 refusals -= 1
                 if refusals >= 0:
                     raise DatabaseUnavailableError("refused")
-                return await connect(lane)
+                return await connect(lease)
 
             async def lose(send: Any) -> Any:
                 await send()
-                connection = await bench.lane.connection()
+                connection = await bench.lease.connection()
                 await connection.close()
                 raise psycopg.OperationalError("lost")
 
             with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(Lane, "_connect", refuse)
+                patch.setattr(WorkerLease, "_connect", refuse)
                 bench.faults.append(lose)
                 await record(run, "a")
             assert refusals < 0
@@ -182,7 +182,7 @@ def test_a_start_whose_answer_was_lost_is_read_again(database_url: str) -> None:
             answers = await asyncio.gather(*told)
             assert answers[:2] == [False, False], "the caller reads the rows, and finds whose they are"
             query = "SELECT id FROM dbosflow.workflow WHERE worker_id = %s ORDER BY id"
-            assert await bench.rows(query, bench.lane.id) == [("new",), ("w",)]
+            assert await bench.rows(query, bench.lease.id) == [("new",), ("w",)]
 
     asyncio.run(main())
 
@@ -257,7 +257,7 @@ def test_a_late_copy_of_a_batch_does_nothing(database_url: str) -> None:
 
 async def _send_copy(bench: Bench, rows: BatchRows) -> None:
     """Whichever way a copy is refused."""
-    if not (await write_batch(bench.database, rows, bench.lane.id, "dbosflow")).written:
+    if not (await write_batch(bench.database, rows, bench.lease.id, "dbosflow")).written:
         raise psycopg.errors.UniqueViolation
 
 

@@ -38,31 +38,31 @@ def test_runs_that_shut_the_gate_go_and_the_rest_is_sent_again_at_once(database_
     asyncio.run(main())
 
 
-def test_a_lost_lane_stops_every_run_and_its_starts_survive(database_url: str) -> None:
+def test_a_lost_worker_stops_every_run_and_its_starts_survive(database_url: str) -> None:
     """A start belongs to no epoch yet: it goes with the next lease."""
 
     async def main() -> None:
         async with Bench(database_url) as bench:
             runs = [await bench.run(f"w{number}") for number in range(3)]
             await bench.forget()
-            old = bench.lane.id
+            old = bench.lease.id
             await bench.rows("UPDATE dbosflow.worker SET state = 'dead'")
             waiters = [record(run, "a") for run in runs[:2]]
             started = bench.start("new")
             results = await asyncio.gather(*waiters, return_exceptions=True)
             assert all(isinstance(result, RunStopped) for result in results)
             assert await started is True
-            assert bench.heard == ["lane lost"]
+            assert bench.heard == ["lease lost"]
             assert runs[2].stopping is not None
-            assert bench.lane.id != old
+            assert bench.lease.id != old
             assert await bench.records() == []
             query = "SELECT worker_id FROM dbosflow.workflow WHERE id = 'new'"
-            assert await bench.rows(query) == [(bench.lane.id,)]
+            assert await bench.rows(query) == [(bench.lease.id,)]
 
     asyncio.run(main())
 
 
-def test_a_lane_that_is_lost_with_its_database_begins_anew_when_it_can(database_url: str) -> None:
+def test_a_worker_that_is_lost_with_its_database_begins_anew_when_it_can(database_url: str) -> None:
     """Also where the first attempts to register fail."""
 
     async def main() -> None:
@@ -70,7 +70,7 @@ def test_a_lane_that_is_lost_with_its_database_begins_anew_when_it_can(database_
             await bench.run("w")
             await bench.forget()
             await bench.rows("UPDATE dbosflow.worker SET state = 'dead'")
-            reopen, failures = bench.lane.reopen, 2
+            reopen, failures = bench.lease.reopen, 2
 
             async def fail() -> None:
                 nonlocal failures
@@ -79,9 +79,9 @@ def test_a_lane_that_is_lost_with_its_database_begins_anew_when_it_can(database_
                     raise psycopg.OperationalError("lost")
                 await reopen()
 
-            bench.lane.reopen = fail  # type: ignore[method-assign]
+            bench.lease.reopen = fail  # type: ignore[method-assign]
             assert await bench.start("new") is True
             assert failures < 0
-            assert bench.heard == ["lane lost"]
+            assert bench.heard == ["lease lost"]
 
     asyncio.run(main())

@@ -1,4 +1,4 @@
-"""A suspect is run alone until it gets further, only waits, or has had its time; then the lane claims again."""
+"""A suspect is run alone until it gets further, only waits, or has had its time; then the worker claims again."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def deaths(url: str, workflow_id: str = "suspect") -> Any:
 
 
 def in_quarantine(url: str) -> Any:
-    """Which is, in the one lane that lives."""
+    """Which is, in the one worker that lives."""
     return asked(url, "SELECT suspect FROM dbosflow.worker WHERE state = 'live'")
 
 
@@ -170,7 +170,7 @@ def run(url: str, test: Callable[[Engine], Awaitable[None]], **settings: Any) ->
     ],
 )
 def test_what_gets_further_or_waits_is_acquitted(database_url: str, flow: Any) -> None:
-    """And so is the next one, which the same lane claims then; also where all its records are there already."""
+    """And so is the next one, which the same worker claims then; also where all its records are there already."""
     for number in range(3):
         suspect(database_url, name_of(flow), f"suspect-{number}")
 

@@ -56,13 +56,13 @@ def in_the(world: World, schedule: Callable[[World], Any]) -> None:
     asyncio.run(main())
 
 
-def test_a_silent_lane_is_dead_after_its_lease_and_not_before(world: World) -> None:
+def test_a_silent_worker_is_dead_after_its_lease_and_not_before(world: World) -> None:
     """And who renews lives for ever."""
 
     async def schedule(world: World) -> None:
-        alive = world.lane()
+        alive = world.worker()
         await world.pass_time(2 * LEASE, renewing=[alive])
-        silent = world.lane()
+        silent = world.worker()
         await world.pass_time(LEASE, renewing=[alive])
         assert world.marked == []
         await world.pass_time(0.1, renewing=[alive])
@@ -77,7 +77,7 @@ def test_nobody_dies_within_a_lease_of_the_first_look(world: World) -> None:
     """A reclaimer that has just come does not know whether it was the others who were silent."""
 
     async def schedule(world: World) -> None:
-        silent = world.lane()
+        silent = world.worker()
         world.now += 100 * LEASE
         await world.reclaimer.work_once()
         await world.pass_time(LEASE)
@@ -92,7 +92,7 @@ def test_nobody_dies_within_a_lease_of_the_servers_start(world: World) -> None:
     """While it was away, nobody could renew."""
 
     async def schedule(world: World) -> None:
-        silent = world.lane()
+        silent = world.worker()
         await world.pass_time(LEASE - 1)
         world.server_started_at = world.now
         await world.pass_time(LEASE)
@@ -107,7 +107,7 @@ def test_nobody_dies_within_a_lease_of_the_reclaimers_own_outage(world: World) -
     """The network that cut it off may have cut off the others, too."""
 
     async def schedule(world: World) -> None:
-        silent = world.lane()
+        silent = world.worker()
         await world.pass_time(LEASE - 1)
         world.failing = True
         with pytest.raises(psycopg.OperationalError):
@@ -131,7 +131,7 @@ def test_nobody_dies_within_a_lease_of_a_time_in_which_the_reclaimer_did_not_loo
     """
 
     async def schedule(world: World) -> None:
-        alive, silent = world.lane(), world.lane()
+        alive, silent = world.worker(), world.worker()
         await world.pass_time(2 * LEASE, renewing=[alive, silent])
         world.now += 3 * LEASE
         await world.reclaimer.work_once()
@@ -150,7 +150,7 @@ def test_a_clock_that_jumps_forward_kills_nobody(
     """All leases look old at once; those who live renew within the lease."""
 
     async def schedule(world: World) -> None:
-        alive, silent = world.lane(), world.lane()
+        alive, silent = world.worker(), world.worker()
         await world.pass_time(2 * LEASE, renewing=[alive, silent])
         world.jump += seconds
         await world.pass_time(LEASE, renewing=[])
@@ -167,7 +167,7 @@ def test_a_clock_that_jumps_back_does_not_keep_the_dead_alive(world: World) -> N
     """A lease dated in the future is over once it was watched, unchanged, for its length."""
 
     async def schedule(world: World) -> None:
-        alive, silent = world.lane(), world.lane()
+        alive, silent = world.worker(), world.worker()
         await world.pass_time(2 * LEASE, renewing=[alive, silent])
         world.jump -= 3600
         await world.pass_time(LEASE, renewing=[alive])
@@ -182,7 +182,7 @@ def test_a_lease_dated_in_the_future_is_watched_anew_when_it_changes(world: Worl
     """Its owner lives, by a clock that is ahead."""
 
     async def schedule(world: World) -> None:
-        ahead = world.lane()
+        ahead = world.worker()
         await world.pass_time(2 * LEASE, renewing=[ahead])
         for _ in range(20):
             world.renewed[ahead] = world.clock + 3600
@@ -196,7 +196,7 @@ def test_a_small_drift_is_no_jump(world: World) -> None:
     """Clocks are not equal; deaths are still noticed."""
 
     async def schedule(world: World) -> None:
-        silent = world.lane()
+        silent = world.worker()
         for _ in range(8):
             world.jump += 0.2
             await world.pass_time(LEASE / 4)
@@ -210,7 +210,7 @@ def test_a_vanished_process_is_dead_at_once_and_a_busy_row_is_tried_again(world:
     gone = replace(this_process(), process_started_at="1")
 
     async def schedule(world: World) -> None:
-        vanished, other = world.lane(gone), world.lane()
+        vanished, other = world.worker(gone), world.worker()
         world.busy.add(vanished)
         assert await world.reclaimer.work_once() is True, "it asks to be called again at once"
         assert world.marked == []
@@ -223,12 +223,12 @@ def test_a_vanished_process_is_dead_at_once_and_a_busy_row_is_tried_again(world:
 
 
 def test_who_left_is_not_remembered(world: World) -> None:
-    """However many lanes come and go: killed, released, or taken for dead by somebody else."""
+    """However many workers come and go: killed, released, or taken for dead by somebody else."""
 
     async def schedule(world: World) -> None:
-        alive = world.lane()
+        alive = world.worker()
         for _ in range(20):
-            others = [world.lane(), world.lane(replace(this_process(), process_started_at="1"))]
+            others = [world.worker(), world.worker(replace(this_process(), process_started_at="1"))]
             await world.reclaimer.work_once()
             del world.renewed[others[0]]  # it has released its lease
             await world.pass_time(1.0, renewing=[alive])
@@ -242,7 +242,7 @@ def test_rows_of_the_dead_are_forgotten_at_the_first_look_and_each_hour(world: W
     world.now = 5.0
 
     async def schedule(world: World) -> None:
-        alive = world.lane()
+        alive = world.worker()
         await world.reclaimer.work_once()
         assert world.statements.count("forget") == 1
         await world.pass_time(1000.0, renewing=[alive])
@@ -254,7 +254,7 @@ def test_rows_of_the_dead_are_forgotten_at_the_first_look_and_each_hour(world: W
 
 
 def test_runs_go_back_in_a_statement_after_the_death(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another session sees the lane dead by then; so whatever it claimed until its death is seen, too."""
+    """Another session sees the worker dead by then; so whatever it claimed until its death is seen, too."""
     seen: list[str] = []
     requeue = workflow.requeue
 

@@ -236,7 +236,7 @@ def test_compactions(database_url: str, error: Exception, monkeypatch: pytest.Mo
 @refusals
 @pytest.mark.parametrize("times", [1, 2, 3, 4])
 def test_a_run_that_is_refused_again_and_again(database_url: str, error: Exception, times: int) -> None:
-    """Its end is tried with less each time, and at last it is let go of; others of its lane go on meanwhile."""
+    """Its end is tried with less each time, and at last it is let go of; others of its worker go on meanwhile."""
 
     async def main() -> None:
         async with Bench(database_url) as bench:
@@ -265,7 +265,7 @@ def test_a_run_that_is_refused_again_and_again(database_url: str, error: Excepti
 
 @refusals
 def test_a_witness_that_is_refused(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says nothing of the batch, which is sent again: no lane stands still for a question."""
+    """It says nothing of the batch, which is sent again: no worker stands still for a question."""
     asked = 0
 
     async def refuse(*_: Any) -> bool:

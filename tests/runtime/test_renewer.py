@@ -11,9 +11,9 @@ import pytest
 from psycopg import errors
 
 from dbosflow import Engine, step, workflow
-from dbosflow._runtime import lane as lane_module
-from dbosflow._runtime.lane import Lane
+from dbosflow._runtime import worker_lease
 from dbosflow._runtime.renewer import LeaseRenewer
+from dbosflow._runtime.worker_lease import WorkerLease
 from dbosflow._store import worker
 from dbosflow._store.queries import fetch_all
 from dbosflow.config import Settings
@@ -28,27 +28,27 @@ LEASE = 0.5
 
 
 def renewed_at(url: str) -> Any:
-    """When the only lane was renewed last, and whether it lives."""
+    """When the only lease was renewed last, and whether it lives."""
     with psycopg.connect(url, autocommit=True) as connection:
         return connection.execute("SELECT renewed_at, state FROM dbosflow.worker").fetchone()
 
 
-def with_renewer(url: str, look: Callable[[Lane, list[None]], None]) -> None:
-    """A lane that is renewed, and what is told when it is over."""
+def with_renewer(url: str, look: Callable[[WorkerLease, list[None]], None]) -> None:
+    """A lease that is renewed, and what is told when it is over."""
 
     async def main() -> None:
         settings = Settings(lease=LEASE)
-        lane = Lane(url, settings, on_new_timeline=lambda: None)
-        async with lane.lock:
-            await lane.open()
+        lease = WorkerLease(url, settings, on_new_timeline=lambda: None)
+        async with lease.lock:
+            await lease.open()
         over: list[None] = []
-        renewer = LeaseRenewer(url, settings, lane, lambda: over.append(None))
+        renewer = LeaseRenewer(url, settings, lease, lambda: over.append(None))
         renewer.open()
         try:
-            await asyncio.to_thread(look, lane, over)
+            await asyncio.to_thread(look, lease, over)
         finally:
             await renewer.close()
-            await lane.disconnect()
+            await lease.disconnect()
 
     asyncio.run(main())
 
@@ -56,12 +56,12 @@ def with_renewer(url: str, look: Callable[[Lane, list[None]], None]) -> None:
 def test_a_lease_is_renewed_over_a_new_connection_when_the_old_one_is_cut(database_url: str) -> None:
     """Well within the lease."""
 
-    def look(lane: Lane, over: list[None]) -> None:
+    def look(lease: WorkerLease, over: list[None]) -> None:
         for _ in range(3):
             before = eventually(lambda: sessions(database_url, RENEWING) and renewed_at(database_url))
             cut(database_url, RENEWING)
             eventually(lambda before=before: renewed_at(database_url) > before)  # type: ignore[misc]
-            eventually(lambda: lane.in_time)
+            eventually(lambda: lease.in_time)
         assert over == []
 
     with_renewer(database_url, look)
@@ -71,8 +71,8 @@ def test_a_connection_that_falls_silent_is_given_up_while_the_lease_lasts(databa
     """By the kernel, which does that for nobody else before a lease is over."""
 
     async def main() -> None:
-        lane: Any = Lane(database_url, Settings(lease=8.0), on_new_timeline=lambda: None)
-        renewer = LeaseRenewer(database_url, Settings(lease=8.0), lane, lambda: None)
+        lease: Any = WorkerLease(database_url, Settings(lease=8.0), on_new_timeline=lambda: None)
+        renewer = LeaseRenewer(database_url, Settings(lease=8.0), lease, lambda: None)
         renewer._renew()
         assert renewer._connection is not None
         assert renewer._connection.info.get_parameters()["tcp_user_timeout"] == "4000"
@@ -84,7 +84,7 @@ def test_a_connection_that_falls_silent_is_given_up_while_the_lease_lasts(databa
 def test_a_lease_that_is_over_is_told_and_not_revived(database_url: str) -> None:
     """Its runs may be owned elsewhere by now."""
 
-    def look(lane: Lane, over: list[None]) -> None:
+    def look(lease: WorkerLease, over: list[None]) -> None:
         eventually(lambda: sessions(database_url, RENEWING))
         with psycopg.connect(database_url, autocommit=True) as connection:
             connection.execute("UPDATE dbosflow.worker SET state = 'dead'")
@@ -97,15 +97,15 @@ def test_a_lease_that_is_over_is_told_and_not_revived(database_url: str) -> None
 
 def test_a_renewal_counts_from_when_it_was_sent(database_url: str) -> None:
     """The answer may be slow; the database counts from before that."""
-    lane = Lane(database_url, Settings(lease=LEASE), on_new_timeline=lambda: None)
-    assert not lane.in_time
-    lane.renewed(time.monotonic() - 2 * LEASE)
-    assert not lane.in_time
-    lane.renewed(time.monotonic())
-    assert lane.in_time
+    lease = WorkerLease(database_url, Settings(lease=LEASE), on_new_timeline=lambda: None)
+    assert not lease.in_time
+    lease.renewed(time.monotonic() - 2 * LEASE)
+    assert not lease.in_time
+    lease.renewed(time.monotonic())
+    assert lease.in_time
 
 
-def test_a_lane_past_its_own_deadline_begins_no_step(database_url: str) -> None:
+def test_a_worker_past_its_own_deadline_begins_no_step(database_url: str) -> None:
     """Somebody else may own the run already. It goes on when the lease turns out to be its own still."""
     began: list[float] = []
 
@@ -120,13 +120,13 @@ def test_a_lane_past_its_own_deadline_begins_no_step(database_url: str) -> None:
     async def main() -> None:
         async with Engine(database_url, lease=1000) as engine:
             assert engine._core._executor is not None
-            lane = engine._core._executor.lane
-            lane.deadline = 0.0
+            lease = engine._core._executor.lease
+            lease.deadline = 0.0
             handle = await engine.start_async(flow)
             for _ in range(200):
                 await asyncio.sleep(0)
             assert began == []
-            lane.renewed(time.monotonic())
+            lease.renewed(time.monotonic())
             await handle.result_async(10)
             assert len(began) == 1
 
@@ -137,7 +137,7 @@ def test_a_lane_past_its_own_deadline_begins_no_step(database_url: str) -> None:
 def test_a_timeline_that_cannot_be_seen_is_said_once(
     database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
-    """The lane works without; but after a failover that loses commits its runs would go on from what they remember."""
+    """A worker can do without it; but after a failover that loses commits its runs would go on from memory."""
 
     async def fetch(connection: Any, schema: str, table: str, name: str, **values: Any) -> Any:
         if name == "timeline":
@@ -145,15 +145,15 @@ def test_a_timeline_that_cannot_be_seen_is_said_once(
         return await fetch_all(connection, schema, table, name, **values)
 
     async def main() -> None:
-        lane = Lane(database_url, Settings(), on_new_timeline=lambda: None)
-        async with lane.lock:
-            await lane.open()
+        lease = WorkerLease(database_url, Settings(), on_new_timeline=lambda: None)
+        async with lease.lock:
+            await lease.open()
             for _ in range(3):
-                await lane.disconnect()
-                await lane.connection()
-            await lane.disconnect()
+                await lease.disconnect()
+                await lease.connection()
+            await lease.disconnect()
 
-    monkeypatch.setattr(lane_module, "fetch_all", fetch)
+    monkeypatch.setattr(worker_lease, "fetch_all", fetch)
     asyncio.run(main())
     assert [record.levelname for record in caplog.records if "timeline" in record.message] == ["WARNING"]
 
@@ -187,10 +187,10 @@ def test_whatever_a_renewal_meets_the_thread_goes_on(database_url: str, monkeypa
 
     monkeypatch.setattr(worker, "renew", fail)
 
-    def look(lane: Lane, _: list[None]) -> None:
+    def look(lease: WorkerLease, _: list[None]) -> None:
         before = renewed_at(database_url)
         eventually(lambda: renewed_at(database_url) != before)
         assert failures < 0
-        assert lane.in_time
+        assert lease.in_time
 
     with_renewer(database_url, look)

@@ -113,7 +113,7 @@ def test_a_run_that_met_a_foreign_row_reloads_and_goes_on_from_it(database_url: 
     asyncio.run(main())
 
 
-def test_a_lost_lane_stops_its_runs_and_they_go_on_under_a_new_one(database_url: str) -> None:
+def test_a_lost_worker_stops_its_runs_and_they_go_on_under_a_new_one(database_url: str) -> None:
     """Neither ``except Exception`` nor a step in ``finally`` runs in the pass that is over."""
 
     async def main() -> None:
@@ -122,7 +122,7 @@ def test_a_lost_lane_stops_its_runs_and_they_go_on_under_a_new_one(database_url:
             handles = [await engine.start_async(stubborn, number) for number in range(5)]
             for _ in handles:
                 await began.get()
-            old = executor_of(engine).lane.id
+            old = executor_of(engine).lease.id
             execute(database_url, "UPDATE dbosflow.worker SET state = 'dead', ended_because = 'expired'")
             started = asyncio.create_task(engine.start_async(stubborn, 5))
             handles.append(await started)
@@ -130,7 +130,7 @@ def test_a_lost_lane_stops_its_runs_and_they_go_on_under_a_new_one(database_url:
                 await asyncio.wait_for(began.get(), 10)
             assert bodies == ["wait"] * 11
             assert sorted(let_go) == [0, 1, 2, 3, 4]
-            assert executor_of(engine).lane.id != old
+            assert executor_of(engine).lease.id != old
             go_on.set()
             assert [await handle.result_async(10) for handle in handles] == list(range(6))
             assert [(await handle.info_async()).epoch for handle in handles] == [3] * 5 + [1]
@@ -248,9 +248,9 @@ def test_another_timeline_makes_every_run_reload(database_url: str) -> None:
             handles = [await engine.start_async(stubborn, number) for number in range(3)]
             for _ in handles:
                 await began.get()
-            lane = executor_of(engine).lane
-            lane._timeline = "the one before"
-            backend = (await lane.connection()).info.backend_pid
+            lease = executor_of(engine).lease
+            lease._timeline = "the one before"
+            backend = (await lease.connection()).info.backend_pid
             await asyncio.to_thread(cut, database_url, f"pid = {backend}")
             await engine.start_async(stubborn, 3)  # whatever is sent next finds out
             for _ in range(4):
@@ -272,13 +272,13 @@ def test_another_timeline_behind_a_pooler_makes_every_run_reload(database_url: s
             handles = [await engine.start_async(stubborn, number) for number in range(3)]
             for _ in handles:
                 await began.get()
-            lane = executor_of(engine).lane
-            backend, timeline = (await lane.connection()).info.backend_pid, lane._timeline
-            lane._timeline = "the one before"
+            lease = executor_of(engine).lease
+            backend, timeline = (await lease.connection()).info.backend_pid, lease._timeline
+            lease._timeline = "the one before"
             await engine.start_async(stubborn, 3)
             for _ in range(4):
                 await asyncio.wait_for(began.get(), 10)
-            assert (lane._timeline, (await lane.connection()).info.backend_pid) == (timeline, backend)
+            assert (lease._timeline, (await lease.connection()).info.backend_pid) == (timeline, backend)
             go_on.set()
             assert [await handle.result_async(10) for handle in handles] == [0, 1, 2]
             assert [(await handle.info_async()).epoch for handle in handles] == [2, 2, 2]
@@ -297,7 +297,7 @@ def test_an_end_that_was_under_way_when_the_timeline_changed_is_not_written(
         setup()
         go_on.set()
         async with Engine(database_url) as engine:
-            lane = executor_of(engine).lane
+            lease = executor_of(engine).lease
 
             async def fail_over(connection: Any, rows: BatchRows, *rest: Any) -> BatchResult:
                 nonlocal failed_over
@@ -305,7 +305,7 @@ def test_an_end_that_was_under_way_when_the_timeline_changed_is_not_written(
                     return await write_batch(connection, rows, *rest)
                 failed_over = True
                 await asyncio.to_thread(execute, database_url, "DELETE FROM dbosflow.step WHERE key = 'refund#0'")
-                lane._timeline = "the one before"
+                lease._timeline = "the one before"
                 await connection.close()
                 raise psycopg.OperationalError("the primary is gone, and with it the last record")
 

@@ -149,7 +149,7 @@ def test_a_password_that_libpq_finds_is_as_secret(place: str, tmp_path: Path, mo
 
 
 def test_a_running_engine_that_loses_its_server_tells_no_password(database_url: str) -> None:
-    """The pool, the lane, LISTEN and the leases come back again and again, and say so."""
+    """The pool, the journal, LISTEN and the renewer come back again and again, and say so."""
     url = with_parameters(database_url, sslpassword=SECRET, application_name="losing")
     with Engine(url, listen_url=url) as engine:
         assert engine.run(keeps_a_secret) == 1

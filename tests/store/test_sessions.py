@@ -19,7 +19,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
 
 from dbosflow import Engine, step, workflow
-from dbosflow._sessions import _EVERY, LANE, NOTIFIER, POOL, READER, differing, wanted, wrong
+from dbosflow._sessions import _EVERY, NOTIFIER, POOL, READER, WORKER, differing, wanted, wrong
 from dbosflow._store import migrate
 from dbosflow._store.connect import PoolConnection, connect, connect_async
 from dbosflow.errors import ConfigurationError
@@ -103,7 +103,7 @@ def test_every_setting_that_a_user_may_change_was_decided(database_url: str) -> 
     """Those that change what our statements mean are set; of each other one somebody has looked that it does not."""
     with psycopg.connect(database_url) as connection:
         rows = connection.execute("SELECT name FROM pg_settings WHERE context = 'user'").fetchall()
-    ours = {*_EVERY, *LANE, *POOL, *READER, *NOTIFIER, "idle_in_transaction_session_timeout"}
+    ours = {*_EVERY, *WORKER, *POOL, *READER, *NOTIFIER, "idle_in_transaction_session_timeout"}
     assert {name for (name,) in rows} - DECIDED - ours == set()
 
 

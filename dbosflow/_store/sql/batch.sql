@@ -2,13 +2,13 @@
 
 -- name: batch (written whole or not at all)
 -- The sections in -- [ ] are left out when a batch has none of their rows: each shape is a statement of its own, prepared once.
--- Locks: the lane's own worker row FOR KEY SHARE, which a death in progress (FOR UPDATE) makes it wait for.
+-- Locks: the worker's own row FOR KEY SHARE, which a death in progress (FOR UPDATE) makes it wait for.
 -- Arrays are unnested side by side in a SELECT list, the shorter filled up with nulls: in FROM each would go through a
 -- tuplestore of its own, which took as long as the rest of the statement. A batch of one row in each section has plain
 -- values in their place: batch.py writes `unnest(:x::text[])` as `:x::text` then. With one section that writes it is
 -- that INSERT or UPDATE alone, with `lone_gate` for its gate.
 -- Indexes: the primary keys; `moved` is one backward probe of stream_block's for each stream. IS NOT DISTINCT FROM keeps
--- the planner from workflow_owned, by which it would join every run of the lane with every row of the batch.
+-- the planner from workflow_owned, by which it would join every run of the worker with every row of the batch.
 WITH lease AS MATERIALIZED (
     SELECT id FROM dbosflow.worker WHERE id = :worker_id AND state = 'live' FOR KEY SHARE
 )
@@ -220,7 +220,7 @@ WHERE true
 -- ]
 ;
 
--- The witnesses lock the lane's row, which is written to the log: so their answer comes with a commit of its own, and what
+-- The witnesses lock the worker's row, which is written to the log: so their answer comes with a commit of its own, and what
 -- they saw is as durable as that. A session that was ended while it waited for a synchronous standby, or a server that
 -- crashed meanwhile, leaves commits which everybody sees and the standby does not have.
 

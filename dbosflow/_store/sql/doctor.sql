@@ -41,7 +41,7 @@ WHERE n.nspname = :schema AND c.relkind = 'r' AND NOT has_table_privilege(c.oid,
 GROUP BY c.relname
 ORDER BY c.relname;
 
--- name: workers (the live lanes and how many runs each has; the dead ones that still own some). Index: workflow_owned.
+-- name: workers (the live workers and how many runs each has; the dead ones that still own some). Index: workflow_owned.
 SELECT k.id::text AS id, k.state, k.host, k.pid, k.version, k.lease,
        extract(epoch FROM now() - k.renewed_at)::double precision AS silent, coalesce(owned.runs, 0) AS runs
 FROM dbosflow.worker k

@@ -4,7 +4,7 @@
 
 CREATE SCHEMA IF NOT EXISTS dbosflow;
 
--- One row an execution. `worker_id` and `epoch` are the fence: only the lane that holds both may write for the run.
+-- One row an execution. `worker_id` and `epoch` are the fence: only the worker that holds both may write for the run.
 -- An ended or queued workflow has no worker_id.
 CREATE TABLE dbosflow.workflow (
     id                  text        NOT NULL PRIMARY KEY,
@@ -105,7 +105,7 @@ CREATE TABLE dbosflow.stream_trim (
     PRIMARY KEY (workflow_id, key, producer)
 ) WITH (fillfactor = 80);
 
--- A lane: one connection of one process, and its lease. Batches lock the row FOR KEY SHARE; death takes it FOR UPDATE.
+-- A worker lease: one connection of one process. Batches lock the row FOR KEY SHARE; death takes it FOR UPDATE.
 CREATE TABLE dbosflow.worker (
     id                 uuid             NOT NULL PRIMARY KEY,
     state              text             NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'dead')),

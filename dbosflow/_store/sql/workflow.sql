@@ -15,9 +15,9 @@ SELECT id, name, status, worker_id, epoch, input::text AS input, parent_id, pare
 FROM dbosflow.workflow WHERE id = ANY(:ids);
 
 -- name: claim
--- Locks: the lane's row FOR KEY SHARE (a dead lane claims nothing), the claimed rows. Indexes: workflow_queued and the
+-- Locks: the worker's row FOR KEY SHARE (a dead worker claims nothing), the claimed rows. Indexes: workflow_queued and the
 -- primary key. Planned for any limit, `free` would pass for a tenth of the queue, worth reading the whole table for; an
--- array passes for a few. A suspect (see dbosflow/_runtime/quarantine.py) is claimed alone, by a lane that has none.
+-- array passes for a few. A suspect (see dbosflow/_runtime/quarantine.py) is claimed alone, by a worker that has none.
 -- It waits for its flush, as every other commit does: a claim that a crash of the server forgot would give its epoch away
 -- twice, and no row would tell any more which owner has written it.
 WITH lease AS MATERIALIZED (
@@ -63,16 +63,16 @@ UPDATE dbosflow.workflow SET epoch = epoch + 1
 WHERE id = :workflow_id AND worker_id IS NOT DISTINCT FROM :worker_id::uuid AND epoch = :epoch
 RETURNING epoch;
 
--- name: release (runs that their own lane hands over while it lives, sent between two of its batches)
+-- name: release (runs that their own worker hands over while it lives, sent between two of its batches)
 UPDATE dbosflow.workflow w
 SET worker_id = NULL, epoch = w.epoch + 1, status = 'queued', recoveries = 0
 FROM unnest(:ids::text[], :epochs::integer[]) AS r (id, epoch)
 WHERE w.id = r.id AND w.worker_id IS NOT DISTINCT FROM :worker_id::uuid AND w.epoch = r.epoch
 RETURNING w.queue;
 
--- name: requeue (the runs of dead lanes; a statement after the death, so that it sees all they claimed)
--- Whom a death counts against, dbosflow/_runtime/quarantine.py says. Level-triggered: it asks for every dead lane's runs,
--- whoever marked the lane. Index: workflow_owned, by an array: joined with the dead lanes, a table that nobody has analyzed
+-- name: requeue (the runs of dead workers; a statement after the death, so that it sees all they claimed)
+-- Whom a death counts against, dbosflow/_runtime/quarantine.py says. Level-triggered: it asks for every dead worker's runs,
+-- whoever marked the worker. Index: workflow_owned, by an array: joined with the dead workers, a table that nobody has analyzed
 -- yet would be read as a whole.
 WITH orphan AS MATERIALIZED (
     SELECT w.id, w.worker_id, w.recoveries, w.recovered_seq, w.epoch
@@ -128,7 +128,7 @@ WHERE (:status::text IS NULL OR status = :status) AND (:name::text IS NULL OR na
 ORDER BY created_at DESC, id DESC
 LIMIT :limit;
 
--- name: adopt (what a lane owns and does not run: a claim or a start whose answer was lost, or an end that a failover lost)
+-- name: adopt (what a worker owns and does not run: a claim or a start whose answer was lost, or an end that a failover lost)
 -- In a new epoch: it may have run in this one already, and attempts are named by theirs. Index: workflow_owned.
 UPDATE dbosflow.workflow SET epoch = epoch + 1
 WHERE worker_id = :worker_id AND NOT id = ANY(:known)
@@ -202,5 +202,5 @@ WITH found AS MATERIALIZED (
 )
 SELECT coalesce(r.status, f.status) AS status, r.queue FROM found f LEFT JOIN resumed r ON r.id = f.id;
 
--- name: cancel_requests (among the runs of a lane; index: workflow_owned)
+-- name: cancel_requests (among the runs of a worker; index: workflow_owned)
 SELECT id FROM dbosflow.workflow WHERE worker_id = :worker_id AND cancel_requested_at IS NOT NULL;

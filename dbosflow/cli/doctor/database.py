@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OLDEST_SERVER = 14
 
 CONNECTIONS = Settings().pool_size + 4
-"""What an executing engine opens at most: its pool, the lane, its lease, LISTEN, NOTIFY."""
+"""What an executing engine opens at most: its pool, the worker lease, its renewer, LISTEN, NOTIFY."""
 
 _FULL = 0.8
 

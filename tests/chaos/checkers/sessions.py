@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 SESSIONS_A_WORKER = 9
-"""A lane, a lease, LISTEN, NOTIFY, the hub, and a pool of four."""
+"""A worker lease, its renewer, LISTEN, NOTIFY, the hub, and a pool of four."""
 
 _LISTENERS: LiteralString = """
     SELECT application_name, count(*) FROM pg_stat_activity

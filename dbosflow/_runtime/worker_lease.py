@@ -1,4 +1,4 @@
-"""A lane: one connection and one row of ``worker``. Runs belong to a lane; its row is the fence of all they write.
+"""A worker lease: one row of ``worker`` and one connection. Runs belong to it; its row is the fence of all they write.
 
 ```text
 register ──► live ──renewed on the renewer's thread──► live
@@ -7,7 +7,7 @@ register ──► live ──renewed on the renewer's thread──► live
               └── reclaimed by a peer (FOR UPDATE: waits for no batch, and no batch begins after it) ──► dead
 ```
 
-A lane that finds its row dead is *renewed as another one*: a fresh id, a fresh row, no runs.
+An engine that finds the row of its lease dead takes another lease: a fresh id, a fresh row, no runs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import errors
 
 from dbosflow._runtime.identity import this_process
-from dbosflow._sessions import LANE, wanted
+from dbosflow._sessions import WORKER, wanted
 from dbosflow._store import worker
 from dbosflow._store.connect import connect_async
 from dbosflow._store.queries import fetch_all
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.lane")
 
 
-class Lane:
+class WorkerLease:
     """One connection and one lease. ``lock`` serializes what is sent over the connection."""
 
     def __init__(self, url: str, settings: Settings, *, on_new_timeline: Callable[[], None]) -> None:
@@ -55,7 +55,7 @@ class Lane:
 
     @property
     def in_time(self) -> bool:
-        """Whether the lease is certainly still its own."""
+        """Whether the lease is certainly still ours."""
         return time.monotonic() < self.deadline
 
     @property
@@ -120,7 +120,7 @@ class Lane:
             self._url,
             timeout=self._settings.connect_timeout,
             pooled=bool(self._settings.pooled),
-            settings=wanted(LANE, idle=self._settings.lease),
+            settings=wanted(WORKER, idle=self._settings.lease),
         )
         try:
             await self._check_timeline(connection)

@@ -1,4 +1,4 @@
-"""A lane as the journal drives it, without an engine around it: claims, batches, lost acknowledgements, late copies."""
+"""A worker as the journal drives it, but without an engine: claims, batches, lost acknowledgements, late copies."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psycopg
 
 from dbosflow._store import step
 from dbosflow._store.batch import is_durable, write_batch
-from tests.protocol.schedules import SCHEMA, Database, Lane, Slice, batch
+from tests.protocol.schedules import SCHEMA, Database, Slice, WorkerLease, batch
 
 if TYPE_CHECKING:
     import random
@@ -29,7 +29,7 @@ LARGE = f'"{os.urandom(200_000).hex()}"'
 
 @dataclass
 class Ledger:
-    """What the lanes were told, to be compared with the tables, and what must never have happened."""
+    """What the workers were told, to be compared with the tables, and what must never have happened."""
 
     acknowledged: set[tuple[str, str, int]] = field(default_factory=set)
     refused: set[tuple[str, str, int]] = field(default_factory=set)
@@ -53,7 +53,7 @@ class _Run:
     ending: bool = False
 
 
-class LaneModel:
+class WorkerModel:
     """One worker process after the other, in one task."""
 
     def __init__(self, db: Database, ledger: Ledger, chance: random.Random) -> None:
@@ -61,22 +61,22 @@ class LaneModel:
         self._ledger = ledger
         self._chance = chance
         self._runs: dict[str, _Run] = {}
-        self._sent: deque[tuple[Lane, BatchRows]] = deque(maxlen=30)
+        self._sent: deque[tuple[WorkerLease, BatchRows]] = deque(maxlen=30)
 
     async def work(self, stop: asyncio.Event) -> None:
         """Until told to stop."""
-        lane = await self._db.lane()
+        lease = await self._db.lease()
         while not stop.is_set():
-            await self._claim(lane)
-            if not await self._write(lane):
+            await self._claim(lease)
+            if not await self._write(lease):
                 self._runs.clear()
-                lane = await self._db.lane()
+                lease = await self._db.lease()
             if self._sent and self._chance.random() < 0.05:
                 await self._late_copy()
 
-    async def _claim(self, lane: Lane) -> None:
-        claimed = await lane.claim(2) if len(self._runs) < 6 else []
-        histories = await step.histories(lane.connection, SCHEMA, [one.id for one in claimed])
+    async def _claim(self, lease: WorkerLease) -> None:
+        claimed = await lease.claim(2) if len(self._runs) < 6 else []
+        histories = await step.histories(lease.connection, SCHEMA, [one.id for one in claimed])
         for one in claimed:
             history = histories[one.id]
             seqs = sorted(record.seq for record in history.records.values())
@@ -84,12 +84,12 @@ class LaneModel:
                 self._ledger.impossible.append(f"history of {one.id}: {seqs}, closed {history.closed}")
             self._runs[one.id] = _Run(one.epoch, len(seqs), history.tails.get("out", 0))
 
-    async def _write(self, lane: Lane) -> bool:
-        """One batch; whether the lane lives."""
+    async def _write(self, lease: WorkerLease) -> bool:
+        """One batch; whether the worker lives."""
         rows = self._batch()
         self._ledger.batches += 1
         while rows.runs or rows.starts:
-            result = await self._send(lane, rows)
+            result = await self._send(lease, rows)
             if result is None or result.written:
                 self._acknowledge(rows, result)
                 return True
@@ -121,38 +121,38 @@ class LaneModel:
         return batch(*slices, starts=starts)
 
     @staticmethod
-    async def _send_once_more_if_rolled_back(lane: Lane, rows: BatchRows) -> BatchResult:
+    async def _send_once_more_if_rolled_back(lease: WorkerLease, rows: BatchRows) -> BatchResult:
         """A row that it would have ended was taken meanwhile: as a whole it was rolled back, and is told so now."""
         try:
-            return await lane.send(rows)
+            return await lease.send(rows)
         except psycopg.errors.DivisionByZero:
-            return await lane.send(rows)
+            return await lease.send(rows)
 
-    async def _send(self, lane: Lane, rows: BatchRows) -> BatchResult | None:
+    async def _send(self, lease: WorkerLease, rows: BatchRows) -> BatchResult | None:
         """What the statement says; ``None``: it was found durable after a lost acknowledgement."""
-        self._sent.append((lane, rows))
+        self._sent.append((lease, rows))
         if self._chance.random() < 0.1:
-            await self._send_and_lose(lane, rows)
-            if await is_durable(lane.connection, rows, lane.id, SCHEMA):
+            await self._send_and_lose(lease, rows)
+            if await is_durable(lease.connection, rows, lease.id, SCHEMA):
                 return None
-            lane_again = True
+            worker_again = True
         else:
-            lane_again = False
+            worker_again = False
         try:
-            result = await self._send_once_more_if_rolled_back(lane, rows)
+            result = await self._send_once_more_if_rolled_back(lease, rows)
         except psycopg.errors.UniqueViolation:
-            if not await is_durable(lane.connection, rows, lane.id, SCHEMA):
+            if not await is_durable(lease.connection, rows, lease.id, SCHEMA):
                 self._ledger.impossible.append(f"a foreign row: {rows.records[0][:4]}")
             return None
-        if not result.written and lane_again and await is_durable(lane.connection, rows, lane.id, SCHEMA):
+        if not result.written and worker_again and await is_durable(lease.connection, rows, lease.id, SCHEMA):
             return None
         return result
 
-    async def _send_and_lose(self, lane: Lane, rows: BatchRows) -> None:
+    async def _send_and_lose(self, lease: WorkerLease, rows: BatchRows) -> None:
         """The connection is cut at some moment after the statement was sent."""
         self._ledger.copies += 1
         connection = await psycopg.AsyncConnection.connect(self._db.url, autocommit=True)
-        sending = asyncio.create_task(write_batch(connection, rows, lane.id, SCHEMA))
+        sending = asyncio.create_task(write_batch(connection, rows, lease.id, SCHEMA))
         for _ in range(self._chance.randint(2, 12)):
             await asyncio.sleep(0)
         with socket.socket(fileno=os.dup(connection.fileno())) as wire:
@@ -164,11 +164,11 @@ class LaneModel:
     async def _late_copy(self) -> None:
         """A copy of a batch whose fate was decided arrives now."""
         self._ledger.copies += 1
-        lane, rows = self._sent.popleft()
+        lease, rows = self._sent.popleft()
         if not rows.runs:
             return
         with suppress(psycopg.errors.UniqueViolation):
-            if (await lane.send(rows)).written:
+            if (await lease.send(rows)).written:
                 self._ledger.impossible.append(f"a late copy was written: {rows.runs}")
 
     def _acknowledge(self, rows: BatchRows, result: BatchResult | None) -> None:

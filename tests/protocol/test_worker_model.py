@@ -1,4 +1,4 @@
-"""A model run of the whole protocol: lanes that die wrongly, connections cut after sending, copies that come late.
+"""A model run of the whole protocol: workers that die wrongly, connections cut after sending, copies that come late.
 
 ``DBOSFLOW_TEST_MODEL_SECONDS`` makes it run longer.
 """
@@ -12,12 +12,12 @@ import random
 import pytest
 
 from dbosflow._store import worker
-from tests.protocol.lane_model import LaneModel, Ledger
 from tests.protocol.schedules import SCHEMA, Database
+from tests.protocol.worker_model import Ledger, WorkerModel
 
 SECONDS = float(os.environ.get("DBOSFLOW_TEST_MODEL_SECONDS", "8"))
 SEED = int(os.environ.get("DBOSFLOW_TEST_MODEL_SEED", str(random.randrange(10**6))))
-LANES = 4
+WORKERS = 4
 
 INVARIANTS = {
     "a workflow's records have a hole": """
@@ -52,15 +52,15 @@ INVARIANTS = {
 
 @pytest.mark.timeout(SECONDS + 60)
 async def test_the_protocol_holds_under_false_deaths_and_lost_answers(db: Database) -> None:
-    """No record lost or doubled, none of a stale owner, and nothing that the lanes were told is untrue."""
+    """No record lost or doubled, none of a stale owner, and nothing that the workers were told is untrue."""
     chance = random.Random(SEED)
     ledger, stop = Ledger(), asyncio.Event()
-    lanes = [
-        asyncio.create_task(LaneModel(db, ledger, random.Random(chance.random())).work(stop)) for _ in range(LANES)
+    workers = [
+        asyncio.create_task(WorkerModel(db, ledger, random.Random(chance.random())).work(stop)) for _ in range(WORKERS)
     ]
     deaths = await _cause_deaths(db, chance)
     stop.set()
-    await asyncio.gather(*lanes)
+    await asyncio.gather(*workers)
     await db.requeue(max_recoveries=1 << 30)
     assert ledger.impossible == [], f"seed {SEED}"
     for wrong, query in INVARIANTS.items():
@@ -74,7 +74,7 @@ async def test_the_protocol_holds_under_false_deaths_and_lost_answers(db: Databa
 
 
 async def _cause_deaths(db: Database, chance: random.Random) -> int:
-    """Reclaims lanes that are well and busy."""
+    """Reclaims workers that are well and busy."""
     deaths = 0
     until = asyncio.get_running_loop().time() + SECONDS
     while asyncio.get_running_loop().time() < until:
