@@ -106,7 +106,7 @@ class WorkflowDef(FunctionDef):
         """Whether its body runs on the loop: that of a function around an async one does."""
         return is_async(self.function) or self.wraps_async
 
-    def dump_input(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
+    def dump_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         """The arguments of a call as JSON; ``TypeError`` if they do not fit the signature, as a plain call says it.
 
         Those of a class method begin with the class. It is on record if it is not the one that defines the method.
@@ -130,7 +130,7 @@ class WorkflowDef(FunctionDef):
                 fits = False
         return self._arguments.dump((arguments,), fits=fits)[1:-1]
 
-    def load_input(self, text: str) -> tuple[list[Any], dict[str, Any]]:
+    def load_arguments(self, text: str) -> tuple[list[Any], dict[str, Any]]:
         """The positional and keyword arguments to call with, from the JSON of a start.
 
         Raises:

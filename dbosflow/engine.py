@@ -16,7 +16,7 @@ from dbosflow.filters import WorkflowFilter, chosen
 from dbosflow.handles import WorkflowHandle
 from dbosflow.streams import StreamChannel, StreamReader
 from dbosflow.streams.declared import key_of
-from dbosflow.streams.inputs import check_idempotency_key, input_text
+from dbosflow.streams.inputs import check_idempotency_key, input_value_text
 from dbosflow.streams.options import read_request
 from dbosflow.streams.resource import Streams
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of
@@ -380,7 +380,7 @@ class Engine(Lifecycle):
         self, workflow_id: str, stream: str | Stream[Any, Any], value: object, idempotency_key: str | None
     ) -> int:
         check_identifier("workflow id", workflow_id)
-        text, once = input_text(stream, value), check_idempotency_key(idempotency_key)
+        text, once = input_value_text(stream, value), check_idempotency_key(idempotency_key)
         return await self._core.append(workflow_id, key_of(stream), text, once)
 
     async def _close_input(self, workflow_id: str, stream: str | Stream[Any, Any]) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from dbosflow._runtime.entries import Entry, LoopItem, Start
-    from dbosflow._runtime.frames import Block
+    from dbosflow._runtime.frames import NewBlock
     from dbosflow._runtime.run import Run
 
 
@@ -63,7 +63,7 @@ class Slice:
         return self.frames
 
     @property
-    def blocks(self) -> Sequence[Block]:
+    def blocks(self) -> Sequence[NewBlock]:
         """The blocks that it appends."""
         return self.frames.blocks if self.frames is not None else ()
 

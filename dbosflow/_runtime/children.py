@@ -122,19 +122,19 @@ async def _start(
     kwargs: Mapping[str, Any],
 ) -> bool:
     run = branch.run
-    input_text = definition.dump_input(args, dict(kwargs))
+    arguments_text = definition.dump_arguments(args, dict(kwargs))
     is_new = False
 
     def on_decided(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
         nonlocal is_new
         is_new = result is True
         if is_new and options.queue is None:
-            run.engine.launch_child(child_id, definition, input_text)
+            run.engine.launch_child(child_id, definition, arguments_text)
 
     start = Start(
         child_id,
         definition.name,
-        input_text,
+        arguments_text,
         options.queue or "",
         options.priority,
         on_decided,

@@ -214,20 +214,20 @@ class EngineCore:
         priority: int,
     ) -> str:
         """Starts a workflow here, or enqueues it; its id. It is durable when this returns."""
-        input_text = definition.dump_input(args, kwargs)
+        arguments_text = definition.dump_arguments(args, kwargs)
         known_to_be_new = workflow_id is None
         workflow_id = workflow_id or _new_id()
         if queue is None and self._executor is not None:
-            is_new = await self._executor.start(workflow_id, definition, input_text, priority)
+            is_new = await self._executor.start(workflow_id, definition, arguments_text, priority)
             topics = [] if known_to_be_new else [workflow_topic(workflow_id)]
         else:
             queue = queue or DEFAULT_QUEUE
             is_new = await self._enqueuer.enqueue(
-                Enqueued(workflow_id, definition.name, queue, priority, input_text, definition.inputs)
+                Enqueued(workflow_id, definition.name, queue, priority, arguments_text, definition.inputs)
             )
             topics = [queue_topic(queue), workflow_topic(workflow_id)]
         # A start whose answer was lost looks like one that stood before, and nobody has heard of it yet.
-        if is_new or await self._is_open(workflow_id, definition, input_text):
+        if is_new or await self._is_open(workflow_id, definition, arguments_text):
             self.announce(topics)
         return workflow_id
 
@@ -243,18 +243,19 @@ class EngineCore:
     ) -> Any:
         """Starts a workflow and waits for its result. Here and under a new id, that is one wait."""
         if workflow_id is None and queue is None and self._executor is not None:
-            workflow_id, input_text = _new_id(), definition.dump_input(args, kwargs)
-            ending = await self._executor.run(workflow_id, definition, input_text, priority)
+            workflow_id, arguments_text = _new_id(), definition.dump_arguments(args, kwargs)
+            ending = await self._executor.run(workflow_id, definition, arguments_text, priority)
             if ending is not None:
                 return result_of(workflow_id, ending, definition)
-            await self._is_open(workflow_id, definition, input_text)  # where the start's answer was lost, it runs now
+            # Where the start's answer was lost, it runs now.
+            await self._is_open(workflow_id, definition, arguments_text)
         else:
             workflow_id = await self.start(
                 definition, args, kwargs, workflow_id=workflow_id, queue=queue, priority=priority
             )
         return result_of(workflow_id, await self.outcome(workflow_id), definition)
 
-    async def _is_open(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> bool:
+    async def _is_open(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> bool:
         """The id was taken: by the same workflow (fine), with other arguments (a warning), or by another one."""
         found = await self.repository.started(workflow_id)
         if found is None:
@@ -264,7 +265,7 @@ class EngineCore:
                 f"workflow id {workflow_id!r} belongs to workflow {found.name!r}, so {definition.name!r} cannot have it"
             )
             raise WorkflowConflictError(workflow_id, msg)
-        if found.input != input_text:
+        if found.input != arguments_text:
             logger.warning(
                 "workflow %s was started before, with other arguments; its first execution is used", workflow_id
             )
@@ -276,10 +277,10 @@ class EngineCore:
         """Whether it is this engine, and not another one in the process."""
         return engine is self
 
-    def launch_child(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
+    def launch_child(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> None:
         """Runs a child whose start was durable just now."""
         assert self._executor is not None
-        self._executor.runner.launch(workflow_id, definition, input_text, is_child=True)
+        self._executor.runner.launch(workflow_id, definition, arguments_text, is_child=True)
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
         """What stands under a child's id that was taken. Runs it if it is ours: a start whose answer was lost."""

@@ -25,7 +25,7 @@ class EnginePort(Protocol):
     def is_of(self, engine: object) -> bool:
         """Whether it is this engine, and not another one in the process."""
 
-    def launch_child(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
+    def launch_child(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> None:
         """Runs a child whose start was durable just now."""
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:

@@ -141,27 +141,29 @@ class Executor:
                 resources.push_async_callback(claimer.close)
             yield
 
-    def start(self, workflow_id: str, definition: WorkflowDef, input_text: str, priority: int) -> asyncio.Future[bool]:
+    def start(
+        self, workflow_id: str, definition: WorkflowDef, arguments_text: str, priority: int
+    ) -> asyncio.Future[bool]:
         """Starts a workflow in this process. The future tells, when it is durable, whether its row is new: it runs."""
         started: asyncio.Future[bool] = self._loop.create_future()
-        self._start(_Decision(self.runner, workflow_id, definition, input_text, started=started), priority)
+        self._start(_Decision(self.runner, workflow_id, definition, arguments_text, started=started), priority)
         return started
 
     def run(
-        self, workflow_id: str, definition: WorkflowDef, input_text: str, priority: int
+        self, workflow_id: str, definition: WorkflowDef, arguments_text: str, priority: int
     ) -> asyncio.Future[Ending | None]:
         """Starts a workflow in this process. The future tells how it ended, once that is durable.
 
         ``None`` if its row is not new, or if it goes on elsewhere.
         """
         settled: asyncio.Future[Ending | None] = self._loop.create_future()
-        self._start(_Decision(self.runner, workflow_id, definition, input_text, settled=settled), priority)
+        self._start(_Decision(self.runner, workflow_id, definition, arguments_text, settled=settled), priority)
         return settled
 
     def _start(self, decision: _Decision, priority: int) -> None:
         definition = decision.definition
         start = Start(
-            *(decision.workflow_id, definition.name, decision.input_text, RECOVERY_QUEUE, priority, decision),
+            *(decision.workflow_id, definition.name, decision.arguments_text, RECOVERY_QUEUE, priority, decision),
             inputs=definition.inputs,
         )
         self.journal.start(start)
@@ -228,14 +230,14 @@ class Executor:
 class _Decision:
     """What hears whether a start's row is new: then it runs here. Who waits, does so for that, or for its end."""
 
-    __slots__ = ("_runner", "_settled", "_started", "definition", "input_text", "workflow_id")
+    __slots__ = ("_runner", "_settled", "_started", "arguments_text", "definition", "workflow_id")
 
     def __init__(
         self,
         runner: Runner,
         workflow_id: str,
         definition: WorkflowDef,
-        input_text: str,
+        arguments_text: str,
         *,
         started: asyncio.Future[bool] | None = None,
         settled: asyncio.Future[Ending | None] | None = None,
@@ -243,12 +245,12 @@ class _Decision:
         self._runner = runner
         self.workflow_id = workflow_id
         self.definition = definition
-        self.input_text = input_text
+        self.arguments_text = arguments_text
         self._started = started
         self._settled = settled
 
     def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
-        run = self._runner.launch(self.workflow_id, self.definition, self.input_text) if result is True else None
+        run = self._runner.launch(self.workflow_id, self.definition, self.arguments_text) if result is True else None
         if run is not None and self._settled is not None:
             run.when_settled(self._settled)
             return

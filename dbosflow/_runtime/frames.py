@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Block:
+class NewBlock:
     """A row of a stream: consecutive values of one producer, or a control frame."""
 
     key: str
@@ -48,7 +48,7 @@ class Frames:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self.blocks: list[Block] = []
+        self.blocks: list[NewBlock] = []
         self.tails: dict[str, int] = {}
         """The tail of each stream that it writes to, after it."""
         self.checksums: dict[tuple[str, str], int] = {}
@@ -168,7 +168,7 @@ class Frames:
         if kind.terminal:
             self.ended.add(key)
         offset = self.tails.get(key, self._run.streams.by_key[key].tail)
-        self.blocks.append(Block(key, offset, count, kind, values, producer, producer_seq, attempt, checksum))
+        self.blocks.append(NewBlock(key, offset, count, kind, values, producer, producer_seq, attempt, checksum))
         self.tails[key] = offset + count
         return offset
 

@@ -37,7 +37,7 @@ UNKNOWN = -1
 """The end of a stream of which only a part was seen."""
 
 
-_Stream = tuple[str, str, bool]
+_StreamView = tuple[str, str, bool]
 """Workflow id, key, and whether its readers see only what is committed."""
 
 
@@ -80,8 +80,8 @@ class Hub(Service):
         self._session = session
         self._schema = schema
         self._wakeups = wakeups
-        self._tails: dict[_Stream, _Tail] = {}
-        self._due: dict[_Stream, None] = {}
+        self._tails: dict[_StreamView, _Tail] = {}
+        self._due: dict[_StreamView, None] = {}
         self._next_look: asyncio.TimerHandle | None = None
         self.queries = 0
         """Statements sent so far: what a test counts."""
@@ -129,7 +129,7 @@ class Hub(Service):
             await self._fetch(asks, due)
         return bool(self._due)
 
-    async def _fetch(self, asks: dict[Want, list[_Ask]], due: dict[_Stream, None]) -> None:
+    async def _fetch(self, asks: dict[Want, list[_Ask]], due: dict[_StreamView, None]) -> None:
         self.queries += 1
         try:
             async with self._session.turn() as connection:
@@ -148,7 +148,7 @@ class Hub(Service):
                     if self._observer is not None:
                         self._observer.read(want, page)
 
-    async def _refused(self, asks: dict[Want, list[_Ask]], due: dict[_Stream, None], error: BaseException) -> None:
+    async def _refused(self, asks: dict[Want, list[_Ask]], due: dict[_StreamView, None], error: BaseException) -> None:
         """Asks one by one, so that nobody waits with whoever is refused; the one that is alone is told."""
         for want, waiting in asks.items():
             if len(asks) > 1:
@@ -167,7 +167,7 @@ class Hub(Service):
             tail.end = UNKNOWN
         tail.status = page.status
 
-    def _follow(self, stream_of: _Stream) -> _Tail:
+    def _follow(self, stream_of: _StreamView) -> _Tail:
         tail = self._tails[stream_of] = _Tail()
 
         def news() -> None:

@@ -55,11 +55,12 @@ _LONGEST_PAUSE = 0.05
 
 _REMEMBERED = 10_000
 
-_Stream = tuple[str, str]
+_StreamKey = tuple[str, str]
+"""Workflow id and key."""
 
 
 @dataclass(slots=True, eq=False)
-class _Block:
+class _PendingBlock:
     """Consecutive values, or the end of the stream, and who waits for each."""
 
     producer: str
@@ -70,17 +71,17 @@ class _Block:
     futures: list[asyncio.Future[int]] = field(default_factory=list)
     size: int = 0
 
-    def split(self) -> list[_Block]:
+    def split(self) -> list[_PendingBlock]:
         """A block for each value. It is refused, so nothing of it stands."""
         pairs = zip(self.texts, self.futures, strict=True)
-        return [_Block(f"w:{uuid.uuid4()}", open=False, texts=[text], futures=[one]) for text, one in pairs]
+        return [_PendingBlock(f"w:{uuid.uuid4()}", open=False, texts=[text], futures=[one]) for text, one in pairs]
 
-    def row(self, stream_of: _Stream) -> tuple[Any, ...]:
+    def row(self, stream_of: _StreamKey) -> tuple[Any, ...]:
         """As the statement takes it."""
         values = f"[{','.join(self.texts)}]" if self.kind is FrameKind.VALUES else None
         return (*stream_of, max(len(self.texts), 1), self.kind, values, size_of(values or ""), self.producer)
 
-    def admit(self, settings: Settings, stream_of: _Stream, seen: Seen) -> Seen:
+    def admit(self, settings: Settings, stream_of: _StreamKey, seen: Seen) -> Seen:
         """Refuses its values that do not fit behind what was seen; how much the stream has been written with the rest.
 
         One with an idempotency key has one value, however many wait for it.
@@ -111,8 +112,8 @@ class InputWriter(Service):
         self._pool = pool
         self._settings = settings
         self._announce = announce
-        self._pending: dict[_Stream, list[_Block]] = {}
-        self._seen: dict[_Stream, Seen] = {}
+        self._pending: dict[_StreamKey, list[_PendingBlock]] = {}
+        self._seen: dict[_StreamKey, Seen] = {}
         """How much has been written to streams of late, where that has a limit."""
         self._lost = 0
         """How often in a row other writers were faster everywhere."""
@@ -128,29 +129,29 @@ class InputWriter(Service):
             producer = f"k:{idempotency_key}"
             block = next((one for one in blocks if one.producer == producer), None)
             if block is None:
-                blocks.append(block := _Block(producer, open=False, texts=[text], size=size))
+                blocks.append(block := _PendingBlock(producer, open=False, texts=[text], size=size))
             elif block.texts != [text]:
                 _warn_of_other_value(workflow_id, key, idempotency_key)
             return await self._written(block)
         if block is None or not block.open or self._is_full(block):
-            blocks.append(block := _Block(f"w:{uuid.uuid4()}"))
+            blocks.append(block := _PendingBlock(f"w:{uuid.uuid4()}"))
         block.texts.append(text)
         block.size += size
         return await self._written(block)
 
     async def end(self, workflow_id: str, key: str) -> None:
         """Ends an input; it is durable then. An ended one stays as it is."""
-        block = _Block("", FrameKind.COMPLETE, open=False)
+        block = _PendingBlock("", FrameKind.COMPLETE, open=False)
         self._pending.setdefault((workflow_id, key), []).append(block)
         await self._written(block)
 
-    async def _written(self, block: _Block) -> int:
+    async def _written(self, block: _PendingBlock) -> int:
         future: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         block.futures.append(future)
         self.wake()
         return await future
 
-    def _is_full(self, block: _Block) -> bool:
+    def _is_full(self, block: _PendingBlock) -> bool:
         return len(block.texts) >= self._settings.block_values or block.size >= self._settings.block_bytes
 
     async def close(self) -> None:
@@ -177,7 +178,7 @@ class InputWriter(Service):
             await self._one_by_one(taken)
         return bool(self._pending)
 
-    def _take(self) -> Iterator[tuple[_Stream, _Block]]:
+    def _take(self) -> Iterator[tuple[_StreamKey, _PendingBlock]]:
         """What goes into the next statement: of each stream its first blocks, and nothing behind an end."""
         limit = self._settings.batch_bytes
         for stream_of, blocks in self._pending.items():
@@ -190,7 +191,7 @@ class InputWriter(Service):
                 if block.kind.terminal:
                     break
 
-    async def _one_by_one(self, taken: list[tuple[_Stream, _Block]]) -> None:
+    async def _one_by_one(self, taken: list[tuple[_StreamKey, _PendingBlock]]) -> None:
         """The database refuses a value for its data: the others go on without it."""
         for stream_of, block in taken:
             try:
@@ -207,7 +208,7 @@ class InputWriter(Service):
                     _tell_error(block.futures, SerializationError(f"the database refused the value: {refused}"))
                 return
 
-    async def _write(self, taken: list[tuple[_Stream, _Block]]) -> None:
+    async def _write(self, taken: list[tuple[_StreamKey, _PendingBlock]]) -> None:
         async with self._pool.connection() as connection:
             rows = [block.row(stream_of) for stream_of, block in taken]
             found = await stream.append(
@@ -219,8 +220,8 @@ class InputWriter(Service):
                 seen=self._seen,
             )
         self._see(taken, found)
-        written: set[_Stream] = set()
-        fitting: dict[_Stream, Seen] = {}
+        written: set[_StreamKey] = set()
+        fitting: dict[_StreamKey, Seen] = {}
         settled = False
         for (stream_of, block), result in zip(taken, found, strict=True):
             error = None if result.offset is not None else _error(stream_of, block, result)
@@ -246,7 +247,7 @@ class InputWriter(Service):
             pause = min(_FIRST_PAUSE * 2 ** min(self._lost, 10), _LONGEST_PAUSE)
             await asyncio.sleep(pause * random.random())  # noqa: S311 (jitter)
 
-    def _see(self, taken: Iterable[tuple[_Stream, _Block]], found: Iterable[Appended]) -> None:
+    def _see(self, taken: Iterable[tuple[_StreamKey, _PendingBlock]], found: Iterable[Appended]) -> None:
         """Remembers how much has been written to streams that have a limit."""
         for (stream_of, _), result in zip(taken, found, strict=True):
             if result.seen is not None:
@@ -255,7 +256,7 @@ class InputWriter(Service):
         while len(self._seen) > _REMEMBERED:
             del self._seen[next(iter(self._seen))]
 
-    def _admit(self, stream_of: _Stream, block: _Block, seen: Seen) -> Seen:
+    def _admit(self, stream_of: _StreamKey, block: _PendingBlock, seen: Seen) -> Seen:
         """Of a block that would bring its stream above a limit only what fits is sent again."""
         if block.kind.terminal:
             return seen
@@ -264,14 +265,14 @@ class InputWriter(Service):
             self._forget(stream_of, block)
         return seen
 
-    def _forget(self, stream_of: _Stream, block: _Block) -> None:
+    def _forget(self, stream_of: _StreamKey, block: _PendingBlock) -> None:
         blocks = self._pending[stream_of]
         blocks.remove(block)
         if not blocks:
             del self._pending[stream_of]
 
 
-def _error(stream_of: _Stream, block: _Block, result: Appended) -> Exception | None:
+def _error(stream_of: _StreamKey, block: _PendingBlock, result: Appended) -> Exception | None:
     """Why the block can never be written; ``None`` if another writer was faster."""
     workflow_id, key = stream_of
     if result.status is None:
@@ -297,7 +298,7 @@ def _warn_of_other_value(workflow_id: str, key: str, idempotency_key: str) -> No
     )
 
 
-def _tell(block: _Block, offset: int) -> None:
+def _tell(block: _PendingBlock, offset: int) -> None:
     # A block with an idempotency key has one value, however many have written it.
     step = 0 if len(block.texts) <= 1 else 1
     for position, future in enumerate(block.futures):

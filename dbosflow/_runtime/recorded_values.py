@@ -47,7 +47,7 @@ def arguments(run: Run) -> tuple[list[Any], dict[str, Any]]:
     """What the workflow's function is called with. Raises, and blocks the workflow, if it does not take that."""
     definition = run.definition
     try:
-        return definition.load_input(run.input_text)
+        return definition.load_arguments(run.arguments_text)
     except Exception as unfit:
         signature = definition.signature.replace(return_annotation=Signature.empty)
         raise run.disagree(f"takes the arguments {signature}", _reason(unfit)) from unfit

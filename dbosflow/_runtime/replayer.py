@@ -133,7 +133,7 @@ class _ReadOnlyEngine:
         """Whether the replayed run is of this engine, or a handle of this run."""
         return engine is self or self._core.is_of(engine)
 
-    def launch_child(self, workflow_id: str, definition: WorkflowDef, input_text: str) -> None:
+    def launch_child(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> None:
         """No start is ever written, so none is launched."""
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:  # noqa: ARG002 (see EnginePort)

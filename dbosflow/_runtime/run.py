@@ -51,10 +51,10 @@ class Run:
 
     __slots__ = (
         *("_began", "_cancel_callbacks", "_main", "_others", "_replayed", "_streams", "_to_replay", "_waiters"),
-        *("bodies", "buffer", "calls", "cancelled", "contradiction", "definition", "ending", "environment", "epoch"),
-        *("history", "input_text", "inputs", "interrupted", "is_over", "on_drained", "on_slot_freed", "outcome"),
-        *("queue", "recorded_order", "resumption_event", "resumptions", "root", "seq", "sequencer", "stopping"),
-        *("superseded", "task", "timers", "turn", "waits", "workflow_id"),
+        *("arguments_text", "bodies", "buffer", "calls", "cancelled", "contradiction", "definition", "ending"),
+        *("environment", "epoch", "history", "inputs", "interrupted", "is_over", "on_drained", "on_slot_freed"),
+        *("outcome", "queue", "recorded_order", "resumption_event", "resumptions", "root", "seq", "sequencer"),
+        *("stopping", "superseded", "task", "timers", "turn", "waits", "workflow_id"),
     )
 
     def __init__(
@@ -63,7 +63,7 @@ class Run:
         *,
         workflow_id: str,
         definition: WorkflowDef,
-        input_text: str,
+        arguments_text: str,
         epoch: int,
         queue: str,
         history: History | None = None,
@@ -71,7 +71,7 @@ class Run:
     ) -> None:
         self.environment = environment
         self.workflow_id, self.epoch, self.queue = workflow_id, epoch, queue
-        self.definition, self.input_text = definition, input_text
+        self.definition, self.arguments_text = definition, arguments_text
         self.inputs: Collection[str] = tuple(inputs)
         """The stream keys that outsiders write, and this run never does."""
         self.history = past = history or NO_HISTORY

@@ -138,12 +138,12 @@ class Runner:
     # -- begin -------------------------------------------------------------------------------------------------------
 
     def launch(
-        self, workflow_id: str, definition: WorkflowDef, input_text: str, *, is_child: bool = False
+        self, workflow_id: str, definition: WorkflowDef, arguments_text: str, *, is_child: bool = False
     ) -> Run | None:
         """Runs a workflow that was started just now; ``None`` if the engine closes, and it goes on elsewhere."""
         inputs = definition.inputs
         return self._launch(
-            *(workflow_id, definition, input_text),
+            *(workflow_id, definition, arguments_text),
             inputs=inputs,
             epoch=1,
             queue="",
@@ -190,7 +190,7 @@ class Runner:
         self,
         workflow_id: str,
         definition: WorkflowDef,
-        input_text: str,
+        arguments_text: str,
         *,
         inputs: Iterable[str] = (),
         epoch: int,
@@ -208,7 +208,7 @@ class Runner:
             self._environment,
             workflow_id=workflow_id,
             definition=definition,
-            input_text=input_text,
+            arguments_text=arguments_text,
             epoch=epoch,
             queue=queue,
             history=None if isinstance(history, Exception) else history,
@@ -375,7 +375,7 @@ class Runner:
         logger.warning("workflow %s begins a new pass at epoch %d", workflow_id, epoch)
         history = histories[workflow_id]
         self._launch(
-            *(workflow_id, run.definition, run.input_text),
+            *(workflow_id, run.definition, run.arguments_text),
             inputs=run.inputs,
             epoch=epoch,
             queue=run.queue,

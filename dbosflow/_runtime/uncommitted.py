@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 RESUMED = "*"
 """The attempt of values that belong to a step as a whole: all its attempts share them, and share one fate."""
 
-Ranges = list[tuple[int, int]]
+RangeList = list[tuple[int, int]]
 """Offsets, each range from its first to the one after its last."""
 
 
@@ -39,7 +39,7 @@ class Uncommitted:
     """The uncommitted writes of one run, by producer and stream key, with the offsets that they were given."""
 
     def __init__(self, written: Iterable[tuple[str, str, int, int]] = ()) -> None:
-        self._written: dict[str, dict[str, Ranges]] = {}
+        self._written: dict[str, dict[str, RangeList]] = {}
         self.held_closes: dict[str, Close] = {}
         """Ends of streams that wait until what attempts wrote to them is committed or rolled back."""
         for producer, key, offset, count in written:
@@ -81,6 +81,6 @@ class Uncommitted:
         steps = {one: one.rpartition("@")[0].rpartition("/") for one in self._written}
         return [one for one, (loop, _, offset) in steps.items() if loop == loop_key and offset.isdecimal()]
 
-    def pop(self, producer: str) -> Iterator[tuple[str, Ranges]]:
+    def pop(self, producer: str) -> Iterator[tuple[str, RangeList]]:
         """Forgets a producer: the streams that it wrote to, and where."""
         yield from self._written.pop(producer, {}).items()

@@ -121,7 +121,7 @@ def input_read_request(
     return read_request(run.workflow_id, key, type_, every)
 
 
-def input_text(stream: str | Stream[Any, Any], value: Any) -> str:
+def input_value_text(stream: str | Stream[Any, Any], value: Any) -> str:
     """A value for an input as JSON; checked, if the stream has a type."""
     return stream.dump(value) if isinstance(stream, Stream) else dump_undeclared(value, "a stream's value")
 

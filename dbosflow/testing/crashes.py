@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from dbosflow.errors import ConfigurationError
-from dbosflow.testing.points import WHEN, CrashPoint, Operation
+from dbosflow.testing.points import WHEN, CrashPoint, DurableOperation
 from dbosflow.testing.rig import Trap, rig_of
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def crash_at(
     if when not in WHEN:
         msg = f'when={when!r} must be "before" or "after"'
         raise ConfigurationError(msg)
-    operation = Operation(workflow_id, key, producer, number if producer is not None else None)
+    operation = DurableOperation(workflow_id, key, producer, number if producer is not None else None)
     with rig_of(engine).trap(Trap(CrashPoint(operation, when))) as trap:
         yield Crash(trap)
     if not trap.sprung:

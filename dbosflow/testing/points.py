@@ -28,7 +28,7 @@ WHEN: tuple[When, When] = ("before", "after")
 
 
 @dataclass(frozen=True, slots=True)
-class Operation:
+class DurableOperation:
     """Something that a workflow makes durable."""
 
     workflow_id: str
@@ -53,7 +53,7 @@ class Operation:
 class CrashPoint:
     """A crash: at which operation, and on which side of its commit."""
 
-    operation: Operation
+    operation: DurableOperation
     when: When
 
     def __str__(self) -> str:
@@ -68,15 +68,15 @@ def starts(batch: Batch) -> list[Start]:
     return [*batch.starts, *children]
 
 
-def operations(batch: Batch) -> Iterator[Operation]:
+def operations(batch: Batch) -> Iterator[DurableOperation]:
     """What a batch makes durable, in its order. What the engine adds, such as rollbacks, is none of its own."""
     for start in batch.starts:
-        yield Operation(start.workflow_id, START)
+        yield DurableOperation(start.workflow_id, START)
     for part in batch.slices:
         yield from _of_slice(part)
 
 
-def holds(batch: Batch, operation: Operation, name_of: Callable[[str], str]) -> bool:
+def holds(batch: Batch, operation: DurableOperation, name_of: Callable[[str], str]) -> bool:
     """Whether a batch makes the operation durable; ``name_of`` gives the id by which it names a workflow."""
     if operation.key == START and operation.producer is None:
         return any(name_of(start.workflow_id) == operation.workflow_id for start in starts(batch))
@@ -95,7 +95,7 @@ def values(part: Slice) -> Iterator[Values]:
             yield entry
 
 
-def _matches(found: Operation, wanted: Operation, part: Slice) -> bool:
+def _matches(found: DurableOperation, wanted: DurableOperation, part: Slice) -> bool:
     if found == wanted:
         return True
     if wanted.producer is None or wanted.number is None or found.number is None:
@@ -106,14 +106,14 @@ def _matches(found: Operation, wanted: Operation, part: Slice) -> bool:
     return found.number <= wanted.number < found.number + sum(counts)
 
 
-def _of_slice(part: Slice) -> Iterator[Operation]:
+def _of_slice(part: Slice) -> Iterator[DurableOperation]:
     workflow_id = part.run.workflow_id
     for entry in part.entries:
         if isinstance(entry, Record):
-            yield Operation(workflow_id, entry.key)
+            yield DurableOperation(workflow_id, entry.key)
         elif isinstance(entry, Values):
-            yield Operation(workflow_id, entry.key, entry.producer, entry.producer_seq)
+            yield DurableOperation(workflow_id, entry.key, entry.producer, entry.producer_seq)
         elif isinstance(entry, Close):
-            yield Operation(workflow_id, entry.key, entry.producer)
+            yield DurableOperation(workflow_id, entry.key, entry.producer)
     if part.ending is not None:
-        yield Operation(workflow_id, END)
+        yield DurableOperation(workflow_id, END)

@@ -1,4 +1,4 @@
-"""What tests hang on an open engine: traps that end its lease, and listeners. Only this module knows its inner half.
+"""What tests hang on an open engine: traps that end its lease, and observers. Only this module knows its inner half.
 
 A simulated crash is what a peer sees of a real one. The worker's runs stop where they are and write nothing more; its
 row is marked dead and its workflows are returned to their queues, by another connection and with the statements that a
@@ -50,8 +50,8 @@ def _is_news(entry: logging.LogRecord) -> bool:
 logging.getLogger("dbosflow.journal").addFilter(_is_news)
 
 
-class Listener(Protocol):
-    """Who hears what an engine does."""
+class EngineObserver(Protocol):
+    """Is notified of what an engine does."""
 
     def launched(self, run: Run) -> None:
         """A run is about to begin."""
@@ -88,7 +88,7 @@ class Rig:
         self._url = engine.database_url
         self._settings = engine._settings  # noqa: SLF001 (see above)
         self._traps: list[Trap] = []
-        self._listeners: list[Listener] = []
+        self._observers: list[EngineObserver] = []
         self.clock: Clock | None = None
         """What time is for the runs that begin from here on."""
 
@@ -102,26 +102,26 @@ class Rig:
             self._traps.remove(trap)
 
     @contextmanager
-    def listening(self, listener: Listener) -> Iterator[None]:
-        """Has a listener hear of everything during the block."""
-        self._listeners.append(listener)
+    def observing(self, observer: EngineObserver) -> Iterator[None]:
+        """Notifies an observer of everything during the block."""
+        self._observers.append(observer)
         try:
             yield
         finally:
-            self._listeners.remove(listener)
+            self._observers.remove(observer)
 
     def launched(self, run: Run) -> None:
         """The engine's runner tells of a new run."""
         if self.clock is not None:
             run.environment = replace(run.environment, clock=self.clock)
-        for listener in tuple(self._listeners):
-            listener.launched(run)
+        for observer in tuple(self._observers):
+            observer.launched(run)
 
     async def __call__(self, batch: Batch, *, written: bool) -> bool:
         """The engine's journal asks whether its worker dies here."""
         if written:
-            for listener in tuple(self._listeners):
-                listener.committed(batch)
+            for observer in tuple(self._observers):
+                observer.committed(batch)
         if not any(trap.springs(batch, written=written) for trap in tuple(self._traps)):
             return False
         await self._die()

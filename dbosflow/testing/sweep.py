@@ -224,7 +224,7 @@ class _Sweep:
         transcript.on_queue = self._serve
         spec = replace(self._spec, workflow_id=workflow_id)
         with contextlib.ExitStack() as hooks:
-            hooks.enter_context(self._rig.listening(transcript))
+            hooks.enter_context(self._rig.observing(transcript))
             if trap is not None:
                 trap.name_of = transcript.name_of
                 hooks.enter_context(self._rig.trap(trap))

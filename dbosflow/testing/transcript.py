@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.core import EngineCore
     from dbosflow._runtime.run import Run
     from dbosflow.definitions import FunctionDef
-    from dbosflow.testing.points import Operation
+    from dbosflow.testing.points import DurableOperation
     from dbosflow.types import StepInfo, StreamInfo
 
 Place = tuple[str, str]
@@ -72,7 +72,7 @@ class Transcript(Recorder):
         self._memory = memory
         self._durable: dict[tuple[str, str, str], dict[int, str]] = {}
         self._unasked: dict[str, set[str]] = {}
-        self.operations: dict[Operation, None] = {}
+        self.operations: dict[DurableOperation, None] = {}
         """What became durable, in its order."""
         self.differences: list[str] = []
         """What a body did otherwise than before, in this execution or in the first one."""

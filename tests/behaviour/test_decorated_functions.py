@@ -516,9 +516,9 @@ def test_a_recorded_class_that_is_not_there_parks_the_workflow(database_url: str
     """It never runs with another one, and nothing is imported for it."""
     definition = Report.__dict__["inner"].__func__.definition
     with pytest.raises(DefinitionError, match=r"no subclass of .*Report' is named 'shop\.Yearly'.*import the module"):
-        definition.load_input('{"cls": "shop.Yearly", "number": 1}')
+        definition.load_arguments('{"cls": "shop.Yearly", "number": 1}')
     with pytest.raises(DefinitionError, match=r"no subclass"):
-        definition.load_input('{"cls": "builtins.dict", "number": 1}')
+        definition.load_arguments('{"cls": "builtins.dict", "number": 1}')
     with pytest.raises(DefinitionError, match=r"class method: name it as one of its class"):
         engine.run(Report.__dict__["inner"].__func__, 1)
 

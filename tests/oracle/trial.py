@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
-from dbosflow.testing.points import CrashPoint, Operation
+from dbosflow.testing.points import CrashPoint, DurableOperation
 from dbosflow.testing.rig import Trap, rig_of
 from tests.oracle import programs
 from tests.oracle.expected import Expected, evaluate
@@ -29,7 +29,7 @@ class CrashAtBatch(Trap):
     """A crash at the batch of that number, whatever is in it: before it is sent, or once it is durable."""
 
     def __init__(self, number: int, *, after: bool) -> None:
-        super().__init__(CrashPoint(Operation("", ""), "after" if after else "before"))
+        super().__init__(CrashPoint(DurableOperation("", ""), "after" if after else "before"))
         self.number = number
         self.seen = 0
 

@@ -94,7 +94,7 @@ def _run(commits: Any) -> Run:
         RunEnvironment(lease, Settings(), submit, *drivers, engine=nothing, running_code=RunningCode()),
         workflow_id="w",
         definition=WorkflowDef(loop_of_steps, "program"),
-        input_text="{}",
+        arguments_text="{}",
         epoch=2,
         queue="",
         history=history(commits),

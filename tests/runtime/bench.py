@@ -139,10 +139,10 @@ class Bench:
 
     # -- what a test does --------------------------------------------------------------------------------------------
 
-    def start(self, workflow_id: str, input_text: str = "{}") -> asyncio.Future[Any]:
+    def start(self, workflow_id: str, arguments_text: str = "{}") -> asyncio.Future[Any]:
         """Appends a start; what was decided."""
         decided: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-        self.journal.start(Start(workflow_id, "flow", input_text, "", 0, decided.set_result))
+        self.journal.start(Start(workflow_id, "flow", arguments_text, "", 0, decided.set_result))
         return decided
 
     async def run(self, workflow_id: str) -> Run:
@@ -153,7 +153,7 @@ class Bench:
             self.lease, self.settings, self.journal.submit, nothing, nothing, nothing, RunningCode()
         )
         definition = WorkflowDef(lambda: None, "flow")
-        run = Run(environment, workflow_id=workflow_id, definition=definition, input_text="{}", epoch=1, queue="")
+        run = Run(environment, workflow_id=workflow_id, definition=definition, arguments_text="{}", epoch=1, queue="")
         self.runs.append(run)
         return run
 
