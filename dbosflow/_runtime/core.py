@@ -28,10 +28,10 @@ from dbosflow._runtime.hub import Hub, Outcomes
 from dbosflow._runtime.input_writer import InputWriter
 from dbosflow._runtime.listener import Listener, SafetyPoll
 from dbosflow._runtime.notifier import Notifier
-from dbosflow._runtime.observer import Observer
 from dbosflow._runtime.replayer import ReplayResult, replay
 from dbosflow._runtime.repository import Repository, not_found
 from dbosflow._runtime.session import Session
+from dbosflow._runtime.statistics import StreamStatistics
 from dbosflow._runtime.waits import Waits
 from dbosflow._runtime.wakeups import Wakeups
 from dbosflow._sessions import POOL, READER, wanted
@@ -77,7 +77,7 @@ class EngineCore:
         self._registry = registry
         self._make_handle = make_handle
         self.waits = Waits()
-        self.observer = Observer()
+        self.statistics = StreamStatistics()
         self._resources = AsyncExitStack()
         self._closing = asyncio.Event()
         self._executor: Executor | None = None
@@ -101,7 +101,7 @@ class EngineCore:
             listener = Listener(self._url, self._settings, self._wakeups, self._is_own_hint)
             read_session = Session(self._url, self._settings, READER)
             resources.push_async_callback(read_session.close)
-            self._hub = Hub(read_session, schema, self._wakeups, self.observer)
+            self._hub = Hub(read_session, schema, self._wakeups, self.statistics)
             self._outcomes = Outcomes(read_session, schema, self._wakeups)
             self._enqueuer = Enqueuer(self._pool, schema)
             self._input_writer = InputWriter(self._pool, self._settings, self.announce)
@@ -118,7 +118,7 @@ class EngineCore:
                     wakeups=self._wakeups,
                     announce=self.announce,
                     engine=self,
-                    observer=self.observer,
+                    statistics=self.statistics,
                 )
                 resources.push_async_callback(executor.close)
                 await executor.open()
@@ -138,7 +138,7 @@ class EngineCore:
         try:
             await self._resources.aclose()
         finally:
-            await self.observer.close()
+            await self.statistics.close()
 
     def loop_died(self) -> None:
         """Nothing runs on its loop any more: threads that wait for it in workflows are told."""

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.engine_port import EnginePort
     from dbosflow._runtime.entries import Ending
-    from dbosflow._runtime.observer import Observer
+    from dbosflow._runtime.statistics import StreamStatistics
     from dbosflow._runtime.wakeups import Wakeups
     from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
@@ -61,7 +61,7 @@ class Executor:
         wakeups: Wakeups,
         announce: Announce,
         engine: EnginePort,
-        observer: Observer,
+        statistics: StreamStatistics,
     ) -> None:
         self._settings = settings
         self._registry = registry
@@ -79,8 +79,8 @@ class Executor:
             engine=engine,
             announce=announce,
         )
-        self.journal = Journal(self.lease, settings, self.runner, announce, observer)
-        self.runner.attach(self.journal, observer.waits_for_room)
+        self.journal = Journal(self.lease, settings, self.runner, announce, statistics)
+        self.runner.attach(self.journal, statistics.waits_for_room)
         self._renewer = LeaseRenewer(url, settings, self.lease, self._lease_is_over)
         self._reclaimer = Reclaimer(pool, settings, wakeups, announce, self._is_own_worker)
         self._canceller = Canceller(

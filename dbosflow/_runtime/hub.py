@@ -23,8 +23,8 @@ from dbosflow.types import WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbosflow._runtime.observer import Observer
     from dbosflow._runtime.session import Session
+    from dbosflow._runtime.statistics import StreamStatistics
     from dbosflow._runtime.wakeups import Wakeups
     from dbosflow._store.workflow import Outcome
 
@@ -74,9 +74,11 @@ class _Tail:
 class Hub(Service):
     """The readers' queries of one process."""
 
-    def __init__(self, session: Session, schema: str, wakeups: Wakeups, observer: Observer | None = None) -> None:
+    def __init__(
+        self, session: Session, schema: str, wakeups: Wakeups, statistics: StreamStatistics | None = None
+    ) -> None:
         super().__init__("hub", interval=None)
-        self._observer = observer
+        self._statistics = statistics
         self._session = session
         self._schema = schema
         self._wakeups = wakeups
@@ -145,8 +147,8 @@ class Hub(Service):
             for ask in waiting:
                 if ask.is_answered_by(page) and not ask.future.done():
                     ask.future.set_result(page)
-                    if self._observer is not None:
-                        self._observer.read(want, page)
+                    if self._statistics is not None:
+                        self._statistics.read(want, page)
 
     async def _refused(self, asks: dict[Want, list[_Ask]], due: dict[_StreamView, None], error: BaseException) -> None:
         """Asks one by one, so that nobody waits with whoever is refused; the one that is alone is told."""

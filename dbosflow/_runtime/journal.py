@@ -54,8 +54,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
     from dbosflow._runtime.entries import Start
-    from dbosflow._runtime.observer import Observer
     from dbosflow._runtime.run import Run
+    from dbosflow._runtime.statistics import StreamStatistics
     from dbosflow._runtime.worker_lease import WorkerLease
     from dbosflow._store.batch import BatchResult
     from dbosflow.config import Settings
@@ -125,14 +125,14 @@ class Journal(Service):
         settings: Settings,
         owner: JournalOwner,
         announce: Announce,
-        observer: Observer | None = None,
+        statistics: StreamStatistics | None = None,
     ) -> None:
         super().__init__("journal", interval=None)
         self._lease = lease
         self._settings = settings
         self._owner = owner
         self._announce = announce
-        self._observer = observer
+        self._statistics = statistics
         self._gathered_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._submitted: deque[Run] = deque()
@@ -470,8 +470,8 @@ class Journal(Service):
 
     def _acknowledge(self, batch: Batch, started: Iterable[str]) -> None:
         """The batch is durable: readers wake, peers hear of it, and its runs may go on."""
-        if self._observer is not None:
-            self._observer.flushed(batch, time.monotonic() - self._gathered_at)
+        if self._statistics is not None:
+            self._statistics.flushed(batch, time.monotonic() - self._gathered_at)
         topics = [topic for part in batch.slices for topic in part.topics()]
         if topics:
             self._announce(topics, at_once=any(part.is_awaited_elsewhere for part in batch.slices))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.observer import EVENTS
+from dbosflow._runtime.statistics import EVENTS
 from dbosflow.config import check_identifier
 from dbosflow.errors import ConfigurationError
 
@@ -101,11 +101,11 @@ class Streams:
         if not callable(given) or inspect.iscoroutinefunction(given):
             msg = f"{fn!r} must be a plain function of one event"
             raise ConfigurationError(msg)
-        return self._core.observer.on(event, fn)
+        return self._core.statistics.on(event, fn)
 
     def stats(self) -> StreamStats:
         """What the streams of this process did since the engine was opened."""
-        return self._core.observer.stats()
+        return self._core.statistics.stats()
 
     async def _trim(self, workflow_id: str, key: str, before: Any) -> int:
         if not isinstance(before, int) or isinstance(before, bool) or before < 0:

@@ -1,6 +1,6 @@
-"""What happens to the streams of this process, counted and told.
+"""Statistics of the streams of this process, and the observers that are notified of each event.
 
-Counting costs a few additions a batch. Telling is done by a thread of its own, which starts with the first observer: a
+Counting costs a few additions a batch. Observers are called by a thread of its own, which starts with the first one: a
 slow or failing one holds nothing up. What it cannot keep up with is dropped, and counted.
 """
 
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.observer")
 
 EVENTS = get_args(StreamEventKind)
-_WAITING = 10_000
-_PATIENCE = 5.0
-_LOOK_AGAIN = 0.05
+_QUEUE_LIMIT = 10_000
+_CLOSE_TIMEOUT = 5.0
+_POLL_INTERVAL = 0.05
 
 _EVENT_OF: dict[FrameKind, StreamEventKind] = {
     FrameKind.VALUES: "write",
@@ -37,12 +37,12 @@ _EVENT_OF: dict[FrameKind, StreamEventKind] = {
 }
 
 
-class Observer:
-    """Counts what happens to streams, and tells who wants to know."""
+class StreamStatistics:
+    """Counts what happens to streams, and notifies observers."""
 
     def __init__(self) -> None:
-        self._hooks: dict[StreamEventKind, list[Callable[[StreamEvent], object]]] = {}
-        self._events: queue.Queue[StreamEvent | None] = queue.Queue(_WAITING)
+        self._observers: dict[StreamEventKind, list[Callable[[StreamEvent], object]]] = {}
+        self._events: queue.Queue[StreamEvent | None] = queue.Queue(_QUEUE_LIMIT)
         self._thread: threading.Thread | None = None
         self._ended: Callable[[], object] = lambda: None
         self._lock = threading.Lock()
@@ -50,21 +50,21 @@ class Observer:
         self._failed = self._dropped = 0
         self._flush = self._first_value = self._lag = Measure()
 
-    # -- who wants to know -------------------------------------------------------------------------------------------
+    # -- observers ---------------------------------------------------------------------------------------------------
 
     def on(self, event: StreamEventKind, callback: Callable[[StreamEvent], object]) -> Callable[[], None]:
         """Calls ``callback`` at each event of a kind, from a thread; what is returned ends that."""
         with self._lock:
-            hooks = self._hooks.setdefault(event, [])
-            hooks.append(callback)
+            observers = self._observers.setdefault(event, [])
+            observers.append(callback)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._serve, name="dbosflow-observer", daemon=True)
                 self._thread.start()
 
         def end() -> None:
             with self._lock:
-                if callback in hooks:
-                    hooks.remove(callback)
+                if callback in observers:
+                    observers.remove(callback)
 
         return end
 
@@ -85,7 +85,7 @@ class Observer:
         )
 
     async def close(self) -> None:
-        """Tells what is left, and ends the thread; one that is stuck in an observer is left behind.
+        """Notifies of what is left, and ends the thread; one that is stuck in an observer is left behind.
 
         Waits without a thread to wait on: at exit there may be no new ones.
         """
@@ -94,16 +94,16 @@ class Observer:
         ended, loop = asyncio.Event(), asyncio.get_running_loop()
         self._ended = lambda: loop.call_soon_threadsafe(ended.set)
         with suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
                 while self._events.full():  # noqa: ASYNC110 (emptied by a thread)
-                    await asyncio.sleep(_LOOK_AGAIN)
+                    await asyncio.sleep(_POLL_INTERVAL)
                 self._events.put_nowait(None)
                 await ended.wait()
 
     # -- what happens, on the loop's thread --------------------------------------------------------------------------
 
     def flushed(self, batch: Batch, seconds: float) -> None:
-        """A batch is durable; its runs have not heard of it yet."""
+        """A batch is durable; its runs are not notified yet."""
         has_blocks = False
         for part in batch.slices:
             if part.blocks:
@@ -126,11 +126,11 @@ class Observer:
                     self._first_value = self._first_value.and_(run.age)
             elif block.kind is FrameKind.ROLLBACK:
                 self._rollbacks += 1
-            if self._hooks:
+            if self._observers:
                 where = (run.workflow_id, block.key, block.offset, block.count, size)
                 if block.offset == 0:
-                    self._tell(StreamEvent("created", *where))
-                self._tell(StreamEvent(_EVENT_OF[block.kind], *where))
+                    self._notify(StreamEvent("created", *where))
+                self._notify(StreamEvent(_EVENT_OF[block.kind], *where))
 
     def read(self, want: Want, page: Page) -> None:
         """A reader is given a page."""
@@ -138,18 +138,18 @@ class Observer:
         if page.blocks:
             count = page.blocks[-1].next - want.offset
             self._lag = self._lag.and_(count)
-            if self._hooks:
-                self._tell(StreamEvent("read", want.workflow_id, want.key, want.offset, count))
+            if self._observers:
+                self._notify(StreamEvent("read", want.workflow_id, want.key, want.offset, count))
 
     def waits_for_room(self, workflow_id: str) -> None:
         """A writer waits for room. Called from any thread."""
         with self._lock:
             self._back_pressure += 1
-        if self._hooks:
-            self._tell(StreamEvent("back-pressure", workflow_id))
+        if self._observers:
+            self._notify(StreamEvent("back-pressure", workflow_id))
 
-    def _tell(self, event: StreamEvent) -> None:
-        if self._hooks.get(event.event):
+    def _notify(self, event: StreamEvent) -> None:
+        if self._observers.get(event.event):
             try:
                 self._events.put_nowait(event)
             except queue.Full:
@@ -158,15 +158,15 @@ class Observer:
     # -- on its own thread -------------------------------------------------------------------------------------------
 
     def _serve(self) -> None:
-        self._hand_out()
+        self._call_observers()
         with suppress(RuntimeError):  # the loop is closed, and nobody waits
             self._ended()
 
-    def _hand_out(self) -> None:
+    def _call_observers(self) -> None:
         while (event := self._events.get()) is not None:
-            for hook in tuple(self._hooks.get(event.event, ())):
+            for observer in tuple(self._observers.get(event.event, ())):
                 try:
-                    hook(event)
+                    observer(event)
                 except BaseException:  # this thread is for all observers
                     self._failed += 1
                     logger.exception("an observer of the event %r failed", event.event)
