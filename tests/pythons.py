@@ -20,7 +20,11 @@ if TYPE_CHECKING:
 
 SUPPORTED = ("3.11", "3.12", "3.13", "3.14")
 ROOT = Path(__file__).parent.parent
-SAMPLE = ("tests/replay/test_branches.py", "tests/replay/test_single_branch.py", "tests/replay/test_given_up.py")
+SAMPLE = (
+    "tests/replay/test_branches.py",
+    "tests/replay/test_single_branch.py",
+    "tests/replay/test_cancelled_operations.py",
+)
 SAMPLE_NEEDS = ("hypothesis", "pytest", "pytest-asyncio", "pytest-timeout", "pytest-xdist")
 """Of the extra ``dev``: all of it would take longer to install than the sample takes."""
 

@@ -178,7 +178,7 @@ class Batch:
         """The batch without the slices of these runs. The whole one may have arrived all the same."""
         return Batch([part for part in self.slices if part.run not in runs], self.starts, self.sent)
 
-    def given_up(self) -> set[Run]:
+    def stopped_runs(self) -> set[Run]:
         """Runs that were stopped meanwhile. The end of one is written anyhow, unless a new pass takes its place."""
         stopped = (part for part in self.slices if part.run.stopping is not None)
         return {part.run for part in stopped if part.ending is None or part.run.superseded}

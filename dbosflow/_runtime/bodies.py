@@ -206,7 +206,7 @@ _NOT_BEGUN = cast("Coroutine[Any, Any, Any]", None)
 
 
 async def _never() -> None:
-    """Stands for a body that was given up before it began."""
+    """Stands for a body that was cancelled before it began."""
 
 
 def _called(run: Run) -> Any:

@@ -46,10 +46,10 @@ def _may_be_withheld(run: Run, sequencer: Sequencer, key: str) -> bool:
     return run.has_more(path_of(operation_of(key))) or not sequencer.is_last(key)
 
 
-async def given_up_again(run: Run, key: str) -> None:
+async def cancelled_again(run: Run, key: str) -> None:
     """Waits for the cancellation that the live run got at this operation, and then for its turn: raises it."""
     sequencer = run.ensure_sequencer()
-    sequencer.give_up_again(key)
+    sequencer.discard_outcome(key)
     try:
         with sequencer.parked():
             await sequencer.cancellation()
@@ -61,8 +61,8 @@ async def given_up_again(run: Run, key: str) -> None:
         raise
 
 
-async def record_given_up(run: Run, key: str) -> None:
-    """Commits the record that an operation was given up, behind all that is on record.
+async def record_cancellation(run: Run, key: str) -> None:
+    """Commits the record that an operation was cancelled, behind all that is on record.
 
     Further cancellations wait for that. Nothing to do where the workflow is over: no replay will ask.
     """
@@ -72,7 +72,7 @@ async def record_given_up(run: Run, key: str) -> None:
         raise run.stopping
     sequencer = run.ensure_sequencer()
     if sequencer.is_replaying:
-        sequencer.give_up_again(key)  # an outcome on record, whose turn had not come, is delivered to nobody
+        sequencer.discard_outcome(key)  # an outcome on record, whose turn had not come, is delivered to nobody
         with sequencer.parked():
             await in_spite_of_cancellation(sequencer.caught_up())
         if _is_over(run):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow import serde
 from dbosflow._runtime import keys
 from dbosflow._runtime.entries import Ending, Record, Start
-from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
+from dbosflow._runtime.operations import CancellableOperation, Operation, recorded
 from dbosflow._runtime.recorded_values import failure, load
 from dbosflow._runtime.waits import Waiting
 from dbosflow.errors import (
@@ -71,7 +71,7 @@ async def start_child(
         raise DeadlockError(run.workflow_id, msg)
     with Operation(branch, definition.name, str(definition)) as key:
         record = recorded(branch, key, "child")
-        async with MayBeGivenUp(driver, branch, key):
+        async with CancellableOperation(driver, branch, key):
             if record is not None:
                 await driver.turn_of(run, key)
                 child_id, foreign = str(record.child_id), record.foreign
@@ -162,7 +162,7 @@ async def wait_for_result(
     run = branch.run
     with Operation(branch, _RESULT, f"the result of workflow {workflow_id!r}") as key:
         record = recorded(branch, key, _RESULT)
-        async with MayBeGivenUp(driver, branch, key):
+        async with CancellableOperation(driver, branch, key):
             if record is not None:
                 await driver.turn_of(run, key)
                 if record.child_id != workflow_id:

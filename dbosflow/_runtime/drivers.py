@@ -64,11 +64,11 @@ class Driver(Protocol):
     async def catch_up(self, run: Run, key: str) -> None:
         """Waits until all that is on record was delivered: the operation of ``key`` is new, and begins only then."""
 
-    async def give_up(self, run: Run, key: str) -> None:
-        """Waits to be given up, as the records say that the operation of ``key`` was."""
+    async def await_cancellation(self, run: Run, key: str) -> None:
+        """Waits to be cancelled, as the records say that the operation of ``key`` was."""
 
-    async def record_given_up(self, run: Run, key: str) -> None:
-        """Puts on record that the program gave the operation of ``key`` up, before it goes on."""
+    async def record_cancellation(self, run: Run, key: str) -> None:
+        """Records that the program has cancelled the operation of ``key``, before it goes on."""
 
     async def call(
         self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -131,14 +131,14 @@ class LoopDriver:
             await sequencer.caught_up()
         sequencer.raise_withheld()
 
-    async def give_up(self, run: Run, key: str) -> None:
+    async def await_cancellation(self, run: Run, key: str) -> None:
         """Waits for the cancellation that the live run got here, and then for its turn."""
         run.check_active()
-        await cancellations.given_up_again(run, key)
+        await cancellations.cancelled_again(run, key)
 
-    async def record_given_up(self, run: Run, key: str) -> None:
-        """Commits the record that an operation was given up; further cancellations wait for that."""
-        await cancellations.record_given_up(run, key)
+    async def record_cancellation(self, run: Run, key: str) -> None:
+        """Commits the record that an operation was cancelled; further cancellations wait for that."""
+        await cancellations.record_cancellation(run, key)
 
     async def call(
         self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -233,12 +233,12 @@ class ThreadDriver:
         """A thread is the only branch of its run: what is left on record contradicts."""
         run.check_all_asked(f"asks for {key!r}, which is not on record")
 
-    async def give_up(self, run: Run, key: str) -> None:
-        """Nothing gives up an operation of a thread: it was of an async body."""
+    async def await_cancellation(self, run: Run, key: str) -> None:
+        """Nothing cancels an operation of a thread: it was of an async body."""
         raise run.disagree(f"cannot give {key!r} up", shown(key + GIVEN_UP), key + GIVEN_UP)
 
-    async def record_given_up(self, run: Run, key: str) -> None:
-        """Nothing gives up an operation of a thread."""
+    async def record_cancellation(self, run: Run, key: str) -> None:
+        """Nothing cancels an operation of a thread."""
 
     async def call(
         self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]

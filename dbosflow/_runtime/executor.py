@@ -204,7 +204,7 @@ class Executor:
         except TimeoutError:
             logger.warning("the last records could not be written in time; their workflows repeat them elsewhere")
         await self.journal.close()
-        self.journal.give_up()
+        self.journal.fail_pending()
         try:
             async with asyncio.timeout(_FLUSH_LIMIT), self.lease.lock:
                 try:
@@ -213,7 +213,7 @@ class Executor:
                     await self.lease.disconnect()
                     queues = await self._release_lease()
         except (psycopg.Error, DbosflowError, OSError, TimeoutError) as error:
-            logger.warning("the lease could not be given up (%s); it ends by itself", error)
+            logger.warning("the lease could not be released (%s); it ends by itself", error)
             return
         self._announce([WORKERS_TOPIC, *map(queue_topic, queues)])
 

@@ -26,7 +26,7 @@ from dbosflow import serde
 from dbosflow._runtime.entries import LoopItem, Record
 from dbosflow._runtime.exits import Contained
 from dbosflow._runtime.operations import (
-    MayBeGivenUp,
+    CancellableOperation,
     Operation,
     attempt_once,
     failure_again,
@@ -75,7 +75,7 @@ async def run_for_each(
     with Operation(branch, settings.name, f"for_each({settings.name!r})") as key:
         record = recorded(branch, key, "for_each")
         live: BaseException | None = None
-        async with MayBeGivenUp(driver, branch, key):
+        async with CancellableOperation(driver, branch, key):
             if record is not None:
                 await driver.turn_of(run, key)
                 output, error = record.output, record.error

@@ -288,8 +288,8 @@ class Journal(Service):
         while not batch.empty:
             try:
                 connection = await self._lease.connection()
-                if given_up := batch.given_up():  # to connect may be to find another timeline, and stop every run
-                    batch = batch.without(given_up)
+                if stopped := batch.stopped_runs():  # to connect may be to find another timeline, and stop every run
+                    batch = batch.without(stopped)
                     continue
                 batch.sent += 1
                 lease = self._lease
@@ -426,7 +426,7 @@ class Journal(Service):
     def _without_failed(self, batch: Batch, result: BatchResult) -> Batch:
         """The gate was shut by some runs, or by another timeline: these go, the rest is sent again."""
         if result.timeline is not None and self._lease.is_new(result.timeline):
-            return batch.without(batch.given_up())
+            return batch.without(batch.stopped_runs())
         failed: set[Run] = set()
         overtaken: list[Slice] = []
         for part in batch.slices:
@@ -479,8 +479,8 @@ class Journal(Service):
         parts: list[Slice | Start] = [*batch.slices, *batch.starts]
         self._durable.extend((part, new) for part in parts)
 
-    def give_up(self) -> None:
-        """Ends what could not be written when the journal closes: starts hear of it."""
+    def fail_pending(self) -> None:
+        """Fails what could not be written when the journal closes: starts are notified."""
         self._deliver()
         for start in (*(self._under_way.starts if self._under_way else ()), *self._starts):
             start.on_decided(LeaseLostError("the engine closed before the start was durable"))

@@ -26,7 +26,7 @@ from functools import lru_cache
 from dbosflow.config import MAX_IDENTIFIER
 
 GIVEN_UP = "/given-up"
-"""Ends the key of the record that an operation was given up."""
+"""Ends the key of the record that an operation was cancelled; its kind, ``given_up``, is stored."""
 WOKEN = "/woken"
 """Ends the key of the record that a sleep is over, in a run with branches."""
 EXPIRED = "/expired"
@@ -108,7 +108,7 @@ def operation_of(key: str, kind: str = "") -> str:
 
 def shown(key: str) -> str:
     """A record's key, as a person reads it."""
-    for suffix, what in ((GIVEN_UP, "was given up"), (WOKEN, "was over"), (EXPIRED, "has expired")):
+    for suffix, what in ((GIVEN_UP, "was cancelled"), (WOKEN, "was over"), (EXPIRED, "has expired")):
         if key.endswith(suffix):
             return f"that {key.removesuffix(suffix)!r} {what}"
     return repr(key)

@@ -41,7 +41,7 @@ async def run_step(
     """The outcome of a step: its record's, or that of running it now."""
     with Operation(branch, step.name, step) as key:
         record = recorded(branch, key, "step")
-        async with MayBeGivenUp(driver, branch, key):
+        async with CancellableOperation(driver, branch, key):
             if record is None:
                 return await _attempts(driver, branch, key, step=step, args=args, kwargs=kwargs)
             await driver.turn_of(branch.run, key)
@@ -53,7 +53,7 @@ async def sleep(driver: Driver, branch: Branch, seconds: float) -> None:
     run = branch.run
     with Operation(branch, "sleep", "sleep") as key:
         record = recorded(branch, key, "sleep")
-        async with MayBeGivenUp(driver, branch, key):
+        async with CancellableOperation(driver, branch, key):
             if record is None:
                 delay = seconds + run.environment.clock.ahead
                 await driver.commit(run, Record(key, "sleep", delay=delay))
@@ -74,8 +74,8 @@ async def sleep(driver: Driver, branch: Branch, seconds: float) -> None:
                 await driver.commit(run, Record(key + WOKEN, "woken"))
 
 
-class MayBeGivenUp:
-    """Around an operation's work: a program that gives it up goes on when that is on record, and on replay again."""
+class CancellableOperation:
+    """Around an operation's work: a program that cancels it goes on when that is on record, and on replay again."""
 
     __slots__ = ("_branch", "_driver", "_key")
 
@@ -89,17 +89,17 @@ class MayBeGivenUp:
         if run.recorded_order is None:
             return
         if run.recorded(self._key + GIVEN_UP) is not None:
-            await self._driver.give_up(run, self._key)
+            await self._driver.await_cancellation(run, self._key)
         elif run.recorded(self._key) is None:
             try:
                 await self._driver.catch_up(run, self._key)
-            except asyncio.CancelledError:  # given up before it began is given up, and what fails here has no __aexit__
-                await self._driver.record_given_up(run, self._key)
+            except asyncio.CancelledError:  # also before it began; what fails here has no __aexit__
+                await self._driver.record_cancellation(run, self._key)
                 raise
 
     async def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         if kind is not None and issubclass(kind, asyncio.CancelledError):
-            await self._driver.record_given_up(self._branch.run, self._key)
+            await self._driver.record_cancellation(self._branch.run, self._key)
 
 
 class Operation:

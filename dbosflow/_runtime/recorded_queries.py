@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dbosflow._runtime.entries import Record
-from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
+from dbosflow._runtime.operations import CancellableOperation, Operation, recorded
 from dbosflow.errors import DatabaseUnavailableError, DbosflowError, WorkflowError
 from dbosflow.failures import dump_error, load_error
 
@@ -42,7 +42,7 @@ async def run_query(
     what = f"the {kind} of workflow {workflow_id!r}"
     with Operation(branch, kind, what) as key:
         record = recorded(branch, key, kind)
-        async with MayBeGivenUp(driver, branch, key):
+        async with CancellableOperation(driver, branch, key):
             if record is not None:
                 await driver.turn_of(run, key)
                 if record.child_id != workflow_id:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from dbosflow._runtime.cursor import Progress
 from dbosflow._runtime.entries import Record
-from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
+from dbosflow._runtime.operations import CancellableOperation, Operation, recorded
 from dbosflow.errors import DbosflowError, SerializationError, StreamError
 from dbosflow.failures import dump_error, load_error
 from dbosflow.types import FrameKind
@@ -32,7 +32,7 @@ async def next_page(driver: Driver, branch: Branch, cursor: StreamCursor) -> Non
     run = branch.run
     with Operation(branch, _NAME, f"read_stream({cursor.workflow_id!r}, {cursor.key!r})") as key:
         record = recorded(branch, key, "read")
-        async with MayBeGivenUp(driver, branch, key):
+        async with CancellableOperation(driver, branch, key):
             if record is None:
                 output, error, began = None, None, time.monotonic()
                 with cursor.restored_on_failure():

@@ -260,12 +260,12 @@ class _ReplayDriver:
         self._journal.asked(key)
         await self._driver.turn_of(run, key)
 
-    async def give_up(self, run: Run, key: str) -> None:
+    async def await_cancellation(self, run: Run, key: str) -> None:
         self._journal.asked(key)
-        await self._driver.give_up(run, key)
+        await self._driver.await_cancellation(run, key)
 
-    async def record_given_up(self, run: Run, key: str) -> None:
-        """Not written: what was given up is not on record, and its key is noted already."""
+    async def record_cancellation(self, run: Run, key: str) -> None:
+        """Not written: what was cancelled is not on record, and its key is noted already."""
         if run.recorded(key) is not None:
             self._journal.unknown(key + GIVEN_UP)
             await self.halt()

@@ -200,7 +200,7 @@ class Runner:
         cancelled: bool = False,
         is_child: bool = False,
     ) -> Run | None:
-        if self._closing:  # nobody would stop it: it goes on elsewhere, once the lease is given up
+        if self._closing:  # nobody would stop it: it goes on elsewhere, once the lease is released
             if on_slot_freed is not None:
                 on_slot_freed(workflow_id)
             return None

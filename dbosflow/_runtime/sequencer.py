@@ -89,8 +89,8 @@ class Sequencer:
         """Whether no turn is to come after that of ``key``."""
         return not self._turns or key in self._turns[-1]
 
-    def give_up_again(self, key: str) -> None:
-        """Says that the operation of ``key`` is given up: an outcome of it that is on record is delivered to nobody."""
+    def discard_outcome(self, key: str) -> None:
+        """Discards the recorded outcome of ``key``, whose operation is cancelled: it is delivered to nobody."""
         for turn in self._turns:
             turn[:] = [one for one in turn if one not in (key, key + WOKEN)]
         self._news.set()

@@ -2,7 +2,7 @@
 
 Values of an attempt are live at once. They are *committed* by the record of the step's success that names the attempt,
 and *rolled back* by an appended ``rollback`` frame, which names the offset ranges, in the transaction that records the
-failure, gives the step up, begins the next attempt, or ends the workflow. Until then they are *uncommitted*.
+failure, cancels the step, begins the next attempt, or ends the workflow. Until then they are *uncommitted*.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from dbosflow._runtime.branch import Branch
 from dbosflow._runtime.entries import Record
-from dbosflow._runtime.operations import MayBeGivenUp, Operation, recorded
+from dbosflow._runtime.operations import CancellableOperation, Operation, recorded
 from dbosflow._runtime.scope import Attempt, PlainCall, current_scope
 from dbosflow._runtime.uncommitted import RESUMED, Producer
 from dbosflow.errors import ConfigurationError, NotInWorkflowError
@@ -186,7 +186,7 @@ async def _when_durable(
             await driver.durable(run)
             return found if look is None else await driver.wait(run, look())
         record = recorded(branch, key, name)
-        async with MayBeGivenUp(driver, branch, key):
+        async with CancellableOperation(driver, branch, key):
             if look is not None:
                 if record is None:
                     await driver.durable(run)

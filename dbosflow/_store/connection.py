@@ -50,7 +50,7 @@ class Connection(AsyncConnection[TupleRow]):
         try:
             return await self._drive(gen)
         except asyncio.CancelledError:
-            await self._give_up(gen)
+            await self._cancel_statement(gen)
             raise
 
     async def close(self) -> None:
@@ -116,7 +116,7 @@ class Connection(AsyncConnection[TupleRow]):
             loop.remove_writer(self._socket)
             os.close(self._socket)
 
-    async def _give_up(self, gen: PQGen[Any]) -> None:
+    async def _cancel_statement(self, gen: PQGen[Any]) -> None:
         """Asks the server to end a statement that nobody waits for any more, or the connection would be stuck.
 
         More than once: the server passes over a request that comes before it has read the statement. If that does not

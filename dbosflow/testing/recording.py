@@ -53,9 +53,9 @@ class _RecordingHands:
         self._recorder.replayed(run, key)
         await self._driver.turn_of(run, key)
 
-    async def give_up(self, run: Run, key: str) -> None:
+    async def await_cancellation(self, run: Run, key: str) -> None:
         self._recorder.replayed(run, key)
-        await self._driver.give_up(run, key)
+        await self._driver.await_cancellation(run, key)
 
     async def call(
         self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -93,7 +93,7 @@ print("begun")
 
 
 def test_an_engine_that_nobody_closed_is_closed_at_exit(database_url: str) -> None:
-    """Its lease is given up like that of any other, so that what it ran goes on elsewhere at once."""
+    """Its lease is released like that of any other, so that what it ran goes on elsewhere at once."""
     with Script(LEFT_OPEN, database_url) as script:
         status, out, errors = script.end()
     assert (status, out, "Traceback" in errors) == (0, "begun", False), errors

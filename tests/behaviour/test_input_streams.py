@@ -347,7 +347,7 @@ async def two_readers() -> list[Any]:
     return seen
 
 
-given_up_reading = Interruption()
+cancelled_reading = Interruption()
 
 
 @workflow(inputs=["chat"])
@@ -358,23 +358,23 @@ async def hasty() -> list[Any]:
         async with asyncio.timeout(0.05):
             await channel.read()
     except TimeoutError:
-        found.append("given up")
+        found.append("cancelled")
     found.append((await channel.read()).value)
-    await given_up_reading.point_async()
+    await cancelled_reading.point_async()
     return [*found, (await channel.read()).value]
 
 
-def test_a_read_that_is_given_up_has_read_nothing(client: Engine, database_url: str) -> None:
+def test_a_read_that_is_cancelled_has_read_nothing(client: Engine, database_url: str) -> None:
     """Live and in the replay the next read gets the value."""
     with Engine(database_url, grace=0.0) as engine:
         engine.start(hasty.options(workflow_id="w"))
         eventually(lambda: [one for one in engine.list_steps("w") if one.kind == "given_up"])
         client.write_stream("w", "chat", 1)
-        assert given_up_reading.reached()
-    given_up_reading.let_through()
+        assert cancelled_reading.reached()
+    cancelled_reading.let_through()
     client.write_stream("w", "chat", 2)
     with Engine(database_url):
-        assert client.handle("w").result(timeout=PATIENCE) == ["given up", 1, 2]
+        assert client.handle("w").result(timeout=PATIENCE) == ["cancelled", 1, 2]
 
 
 def test_branches_read_in_a_replay_as_they_did_live(client: Engine, database_url: str) -> None:

@@ -107,7 +107,7 @@ async def with_cancel(interruption: Interruption) -> str:
 
 
 async def with_failing_sibling(interruption: Interruption) -> str:
-    """A group gives up the siblings of the one that failed."""
+    """A group cancels the siblings of the one that failed."""
 
     async def failing() -> None:
         await noted("meanwhile")
@@ -129,18 +129,18 @@ async def with_timeout_in_branch(interruption: Interruption) -> str:
 
 
 @pytest.mark.parametrize(
-    "give_up", [with_timeout, with_wait_for, with_cancel, with_failing_sibling, with_timeout_in_branch]
+    "cancel", [with_timeout, with_wait_for, with_cancel, with_failing_sibling, with_timeout_in_branch]
 )
-def test_a_step_that_was_given_up_stays_given_up(database_url: str, give_up: Any) -> None:
+def test_a_step_that_was_cancelled_stays_cancelled(database_url: str, cancel: Any) -> None:
     """A replay takes the same way out, although the step would be fast this time; its body does not run again."""
     interruption = Interruption()
 
     async def body() -> str:
-        result: str = await give_up(interruption)
+        result: str = await cancel(interruption)
         await interruption.point_async()
         return result
 
-    body.__qualname__ = f"giving up {give_up.__name__}"
+    body.__qualname__ = f"cancelled {cancel.__name__}"
     flow = workflow(body)
     workflow_id = interruption.first_pass(database_url, flow)
     before = records(database_url, workflow_id)

@@ -132,7 +132,7 @@ def test_a_thousand_sleeps_cost_a_timer_each_and_no_thread(engine: Engine) -> No
     asyncio.run(main())
 
 
-def test_a_sleep_can_be_given_up(database_url: str, engine: Engine) -> None:
+def test_a_sleep_can_be_cancelled(database_url: str, engine: Engine) -> None:
     """Under ``asyncio.timeout``, as any other wait."""
 
     @workflow
@@ -141,10 +141,10 @@ def test_a_sleep_can_be_given_up(database_url: str, engine: Engine) -> None:
             async with asyncio.timeout(0.05):
                 await sleep_async(3600)
         except TimeoutError:
-            return "given up"
+            return "cancelled"
         return "slept"
 
-    assert engine.run(flow.options(workflow_id="w")) == "given up"
+    assert engine.run(flow.options(workflow_id="w")) == "cancelled"
     assert records(database_url, "w") == [("sleep#0", "sleep"), ("sleep#0/given-up", "given_up")]
 
 

@@ -127,7 +127,7 @@ class TornError(Exception):
     """What a handler ends with."""
 
 
-@pytest.mark.parametrize("how", ["raises", "is given up"])
+@pytest.mark.parametrize("how", ["raises", "is cancelled"])
 def test_the_end_of_a_loop_decides_what_its_items_wrote(
     database_url: str, client: Engine, gate: Gate, how: str
 ) -> None:
@@ -140,7 +140,7 @@ def test_the_end_of_a_loop_decides_what_its_items_wrote(
         if number == 1:
             await lines_are_durable()
             written.set()
-        if number == 0 and how != "is given up":
+        if number == 0 and how != "is cancelled":
             await written.wait()
             raise TornError
         await asyncio.get_running_loop().create_future()
@@ -150,11 +150,11 @@ def test_the_end_of_a_loop_decides_what_its_items_wrote(
 
     async def looping() -> None:
         loop = asyncio.ensure_future(for_each_async("in", handler, concurrency=2))
-        if how == "is given up":
+        if how == "is cancelled":
             await written.wait()
             loop.cancel()
         await asyncio.wait([loop])
-        assert loop.cancelled() if how == "is given up" else isinstance(loop.exception(), TornError)
+        assert loop.cancelled() if how == "is cancelled" else isinstance(loop.exception(), TornError)
 
     async def body() -> str:
         await looping()

@@ -268,31 +268,31 @@ async def writing_for_ever(gate: str) -> None:
 
 
 @workflow
-async def gives_up() -> None:
+async def cancels() -> None:
     task = asyncio.create_task(writing_for_ever("gate"))
     await gates["told"].passed()
     task.cancel()
     await asyncio.wait([task])
-    await write_stream_async("k", "given up")
+    await write_stream_async("k", "cancelled")
 
 
-def test_a_step_that_is_given_up_is_rolled_back(engine: Engine, gate: Gate, database_url: str) -> None:
+def test_a_step_that_is_cancelled_is_rolled_back(engine: Engine, gate: Gate, database_url: str) -> None:
     """With the record that says so."""
     gates["gate"], gates["told"] = gate, type(gate)()
-    engine.start(gives_up.options(workflow_id="w"))
+    engine.start(cancels.options(workflow_id="w"))
     reader = engine.read_stream("w", "k")
     assert next(reader) == "mine"
     gates["told"].open()
     engine.handle("w").result(PATIENCE)
-    assert seen(engine) == ["given up", "closed"]
-    assert seen(engine, view="raw") == ["mine", "rollback ((0, 1),)", "given up", "closed"]
+    assert seen(engine) == ["cancelled", "closed"]
+    assert seen(engine, view="raw") == ["mine", "rollback ((0, 1),)", "cancelled", "closed"]
     assert disorder(database_url) == []
 
 
 def test_the_end_of_the_workflow_rolls_back_what_is_uncommitted(engine: Engine, gate: Gate, database_url: str) -> None:
     """A cancelled workflow's step has no outcome: its values go before the terminal frame."""
     gates["gate"], gates["told"] = gate, type(gate)()
-    engine.start(gives_up.options(workflow_id="w"))
+    engine.start(cancels.options(workflow_id="w"))
     reader = engine.read_stream("w", "k")
     assert next(reader) == "mine"
     engine.handle("w").cancel()

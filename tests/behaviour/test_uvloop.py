@@ -29,7 +29,7 @@ def told(words: list[str]) -> None:
 
 @workflow
 async def everything(size: int) -> list[int]:
-    """Branches with outcomes in turns, a sync step on a thread, a sleep that is given up, streams."""
+    """Branches with outcomes in turns, a sync step on a thread, a sleep that is cancelled, streams."""
     numbers = await asyncio.gather(*(doubled(number) for number in range(size)))
     await told.run_async(["a", "b"])
     with pytest.raises(TimeoutError):

@@ -236,7 +236,7 @@ def recorded(shell: Shell, database_url: str, execute: Callable[..., Any]) -> Ca
 
 
 def test_unchanged_code_agrees_with_all_that_is_on_record(shell: Shell, recorded: Callable[[], list[Any]]) -> None:
-    """Finished, failed, waiting; on the loop and on threads; with branches, children, streams and steps given up."""
+    """Finished, failed, waiting; on the loop and on threads; with branches, children, streams and cancelled steps."""
     done = shell.run("replay", "app")
     assert done.status == 0, done.out + done.err
     lines = done.out.splitlines()

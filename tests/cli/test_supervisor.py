@@ -83,7 +83,7 @@ def live(url: str) -> set[int]:
 
 
 def test_each_process_is_a_worker_and_all_stop_with_the_supervisor(shell: Shell, database_url: str) -> None:
-    """With leases of their own, which are given up; status 0."""
+    """With leases of their own, which are released; status 0."""
     supervisor, pids = start_supervisor(shell, count=3)
     assert live(database_url) == set(pids)
     assert shell.run("health", "--pid", str(pids[2])).status == 0

@@ -104,7 +104,7 @@ async def swept_and_resumed(count: int) -> int:
 
 @step
 async def swept_too_late() -> None:
-    """Writes something that is rolled back, since it is given up."""
+    """Writes something that is rolled back, since it is cancelled."""
     says("begin")
     await write_stream_async("late", "never")
     await asyncio.sleep(FOR_EVER)
@@ -142,7 +142,7 @@ def swept_sequence_on_thread() -> list[int]:
 
 @workflow
 async def swept_branches() -> list[Any]:
-    """Branches in a gather and a task group, one of them given up, and a stream that all share."""
+    """Branches in a gather and a task group, one of them cancelled, and a stream that all share."""
 
     async def branch(name: int) -> int:
         await write_stream_async("shared", [name, "begin"])

@@ -193,7 +193,7 @@ class _Interpreter:
         await self._run_race(name)
 
     async def _drop_loser(self, name: str, line: Operation) -> None:
-        """Two steps race, and the loser is given up."""
+        """Two steps race, and the loser is cancelled."""
         for loser in await self._run_race(name):
             loser.cancel()
 
@@ -226,7 +226,7 @@ class _Interpreter:
                 group.create_task(self.branch(body, f"{name}.{number}"))
 
     async def _failing_group(self, name: str, line: Operation) -> None:
-        """A sibling fails, and the branch is given up in whatever it is. A group drops many in the order of a set."""
+        """A sibling fails, and the branch is cancelled in whatever it is. A group drops many in the order of a set."""
         try:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self.branch(line.bodies[0], name))
@@ -249,13 +249,13 @@ class _Interpreter:
             self.log.append(f"{name} took too long")
 
     async def _shield(self, name: str, line: Operation) -> None:
-        """A branch that goes on when its parent is given up."""
+        """A branch that goes on when its parent is cancelled."""
         task = asyncio.create_task(self.branch(line.bodies[0], name))
         self.tasks.append(task)
         try:
             await asyncio.shield(task)
         except asyncio.CancelledError:
-            self.log.append(f"{name} given up")
+            self.log.append(f"{name} cancelled")
             if not task.done():  # it was not the shielded one that was cancelled
                 raise
 

@@ -250,7 +250,7 @@ def test_futures_that_are_all_done_are_about_to_be_told() -> None:
         assert crash_everywhere(program, seed=0, delay=0.0007) == [], length
 
 
-def test_an_outcome_that_nobody_gives_up_any_more_contradicts() -> None:
+def test_an_outcome_that_nobody_cancels_any_more_contradicts() -> None:
     """The live run gave the step up; the new code has no timeout, so nothing will."""
 
     async def before(run: Trace) -> Any:
@@ -263,7 +263,7 @@ def test_an_outcome_that_nobody_gives_up_any_more_contradicts() -> None:
     live = execute(program, seed=0)
     run = execute(program, seed=REPLAYED, commits=live.commits[:1])
     parked(run, live.commits[:1])
-    assert "that 'slow#0' was given up" in run.result
+    assert "that 'slow#0' was cancelled" in run.result
 
 
 # -- standing still --------------------------------------------------------------------------------------------------
@@ -539,7 +539,7 @@ def test_a_task_that_a_library_makes_now_and_then_changes_no_keys(kind: str, str
         assert (again.result, again.trace.bodies) == (live.result, [])
 
 
-def test_a_flush_that_was_given_up_is_asked_for_again() -> None:
+def test_a_flush_that_was_cancelled_is_asked_for_again() -> None:
     """That is all that is on record of it, if it waited for turns when it was cancelled, and had not begun."""
 
     async def program(run: Trace) -> Any:

@@ -190,7 +190,7 @@ def test_a_watchdog_whose_loop_ends_while_it_asks_ends_too() -> None:
     assert not watchdogs[0]._thread.is_alive()
 
 
-def test_a_lease_is_given_up_although_its_connection_broke_unnoticed(database_url: str) -> None:
+def test_a_lease_is_released_although_its_connection_broke_unnoticed(database_url: str) -> None:
     """An idle worker notices only when it leaves; nobody need wait for the end of its lease all the same."""
 
     async def main() -> None:

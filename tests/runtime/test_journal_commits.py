@@ -331,7 +331,7 @@ def test_closing_tells_whoever_waits_for_a_start(database_url: str) -> None:
             await until(lambda: bench.sent)
             waiting.append(bench.start("pending"))
             await bench.journal.close()
-            bench.journal.give_up()
+            bench.journal.fail_pending()
             assert [type(answer) for answer in await asyncio.gather(*waiting)] == [LeaseLostError] * 2
 
     asyncio.run(main())

@@ -67,7 +67,7 @@ def test_a_lease_is_renewed_over_a_new_connection_when_the_old_one_is_cut(databa
     with_renewer(database_url, look)
 
 
-def test_a_connection_that_falls_silent_is_given_up_while_the_lease_lasts(database_url: str) -> None:
+def test_a_connection_that_falls_silent_is_closed_while_the_lease_lasts(database_url: str) -> None:
     """By the kernel, which does that for nobody else before a lease is over."""
 
     async def main() -> None:

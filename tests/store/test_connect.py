@@ -189,7 +189,7 @@ def test_a_server_that_stays_away_is_named_after_the_time_allowed(opener: Opener
     assert SECRET not in everything_said(raised.value)
 
 
-def test_a_server_that_never_answers_is_given_up(opener: Opener) -> None:
+def test_a_server_that_never_answers_is_left(opener: Opener) -> None:
     """A peer that takes the connection and says nothing cannot hold a start up."""
     with socket.create_server(("127.0.0.1", 0)) as silent:
         begun = time.monotonic()

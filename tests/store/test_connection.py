@@ -60,7 +60,7 @@ async def test_what_is_larger_than_the_socket_goes_both_ways(database_url: str) 
             assert row == (LARGE,)
 
 
-async def _is_given_up(asking: asyncio.Task[Any]) -> None:
+async def _is_cancelled(asking: asyncio.Task[Any]) -> None:
     async with asyncio.timeout(10):
         with pytest.raises(asyncio.CancelledError):
             await asking
@@ -72,13 +72,13 @@ async def _goes_on(connection: Connection) -> None:
     assert row == (2,)
 
 
-async def test_a_cancelled_statement_is_given_up_and_the_connection_goes_on(database_url: str) -> None:
+async def test_a_cancelled_statement_ends_and_the_connection_goes_on(database_url: str) -> None:
     """The server is asked to stop, and the next statement gets its own answer."""
     async with await connect_async(database_url) as connection:
         asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
         await until(lambda: connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE)
         asking.cancel()
-        await _is_given_up(asking)
+        await _is_cancelled(asking)
         await _goes_on(connection)
 
 
@@ -113,7 +113,7 @@ async def test_a_statement_is_cancelled_that_the_server_has_yet_to_read(database
             asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
             assert await asyncio.to_thread(slow.kept_back.wait, 10)
             asking.cancel()
-            await _is_given_up(asking)
+            await _is_cancelled(asking)
             await _goes_on(connection)
 
 
@@ -132,7 +132,7 @@ async def test_a_statement_is_cancelled_whose_answer_is_there(
     async with await connect_async(database_url) as connection:
         monkeypatch.setattr(Connection, "_readable", read_and_cancel)
         asking = asyncio.create_task(connection.execute("SELECT 1"))
-        await _is_given_up(asking)
+        await _is_cancelled(asking)
         monkeypatch.undo()
         await _goes_on(connection)
 
@@ -153,7 +153,7 @@ async def test_a_statement_that_does_not_end_is_ended_with_its_connection(
         if again:
             assert await asyncio.to_thread(slow.asked.wait, 10)
             asking.cancel()
-        await _is_given_up(asking)
+        await _is_cancelled(asking)
         assert connection.closed
 
 

@@ -159,8 +159,8 @@ async def kit_sleeps() -> list[str]:
 
 
 @workflow
-async def kit_gives_up() -> str:
-    """A step that is given up, and its stream values with it."""
+async def kit_is_cancelled() -> str:
+    """A step that is cancelled, and its stream values with it."""
 
     @step
     async def endless() -> None:

@@ -39,7 +39,7 @@ attempts: dict[str, int] = {}
         (safe.kit_resuming, (), 5),
         (safe.kit_loop, (2,), 15),
         (safe.kit_sleeps, (), 11),
-        (safe.kit_gives_up, (), 7),
+        (safe.kit_is_cancelled, (), 7),
         (safe.kit_cancels, (), 9),
     ],
     ids=lambda one: getattr(getattr(one, "definition", None), "name", None),

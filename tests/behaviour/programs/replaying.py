@@ -58,7 +58,7 @@ async def side_by_side(count: int) -> list[str]:
 
 @workflow
 async def racing(count: int) -> list[str]:
-    """The first of each pair wins, and the loser is given up: who it was must not change in a replay."""
+    """The first of each pair wins, and the loser is cancelled: who it was must not change in a replay."""
     winners: list[str] = []
     for number in range(count):
         racers = [asyncio.create_task(counted(f"{number} {side}"), name=side) for side in ("left", "right")]

@@ -1,4 +1,4 @@
-"""Operations that the program gives up: by a timeout, a failed sibling, a cancelled task. That is on record, too."""
+"""Operations that the program cancels: by a timeout, a failed sibling, a cancelled task. That is on record, too."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ async def impatient(run: Trace) -> Any:
         return await run.step("fallback", "answer")
 
 
-def test_a_step_that_was_given_up_is_not_run_again() -> None:
-    """It waits to be given up once more, and the program takes the path it took."""
+def test_a_step_that_was_cancelled_is_not_run_again() -> None:
+    """It waits to be cancelled once more, and the program takes the path it took."""
     live = execute(impatient, seed=0)
     assert [record.key for record in live.records] == ["slow#0/given-up", "fallback#0"]
     again = execute(impatient, seed=REPLAYED, commits=live.commits[:1])
@@ -54,7 +54,7 @@ def test_the_program_goes_on_only_when_it_is_on_record_that_it_gave_up() -> None
     assert moments == [0.52]
 
 
-def test_a_step_given_up_before_its_turn_came_stays_given_up() -> None:
+def test_a_step_cancelled_before_its_turn_came_stays_cancelled() -> None:
     """A timer runs faster than the replay it is in: that run takes another path, and every later one follows it."""
     patience = {0: 1.0, REPLAYED: 0.001, REPLAYED + 1: 1.0}
 
@@ -81,7 +81,7 @@ def test_a_step_given_up_before_its_turn_came_stays_given_up() -> None:
     assert third.trace.bodies == []
 
 
-def test_a_sleep_given_up_when_it_was_just_over_stays_given_up() -> None:
+def test_a_sleep_cancelled_when_it_was_just_over_stays_cancelled() -> None:
     """That it was over is on record as well, and nobody will ever ask for that."""
 
     async def program(run: Trace) -> Any:
@@ -96,7 +96,7 @@ def test_a_sleep_given_up_when_it_was_just_over_stays_given_up() -> None:
                 await run.sleep(0.001)
                 log.append("slept")
             except asyncio.CancelledError:
-                log.append("given up")
+                log.append("cancelled")
 
         cancelling, sleeping = asyncio.create_task(canceller()), asyncio.create_task(sleeper())
         await asyncio.gather(cancelling, sleeping)
@@ -118,7 +118,7 @@ def test_outcomes_and_givings_up_of_one_commit_go_on_in_one_order() -> None:
                 async with asyncio.timeout(0.001):
                     await run.step("slow", "", takes=1)
             except TimeoutError:
-                log.append("given up")
+                log.append("cancelled")
 
         async def patient_one() -> None:
             await run.step("work", "", takes=0.001)
@@ -132,7 +132,7 @@ def test_outcomes_and_givings_up_of_one_commit_go_on_in_one_order() -> None:
     assert crash_everywhere(program, seed=0, delay=0) == []
 
 
-def test_an_operation_is_given_up_once_however_often_it_is_cancelled() -> None:
+def test_an_operation_is_cancelled_once_however_often_it_is_cancelled() -> None:
     """Further cancellations wait for the record, and are not lost either."""
 
     async def program(run: Trace) -> Any:
@@ -174,7 +174,7 @@ def test_branches_that_end_with_their_workflow_leave_no_record() -> None:
 
 
 def test_a_task_that_is_cancelled_as_the_body_ends_ends_as_well() -> None:
-    """Its being given up is on its way to the database then; no turn will come any more, and it waits for none."""
+    """Its cancellation is on its way to the database then; no turn will come any more, and it waits for none."""
     ended: list[bool] = []
 
     async def program(run: Trace) -> Any:
@@ -194,7 +194,7 @@ def test_a_task_that_is_cancelled_as_the_body_ends_ends_as_well() -> None:
 
 
 @pytest.mark.parametrize("turns", [False, True])
-def test_what_a_closing_engine_holds_is_not_given_up_by_a_timer(turns: bool) -> None:  # noqa: FBT001 (a case)
+def test_what_a_closing_engine_holds_is_not_cancelled_by_a_timer(turns: bool) -> None:  # noqa: FBT001 (a case)
     """The program would go on with it, and write what follows: durably, and from nothing that is on record."""
 
     async def program(run: Trace) -> Any:
