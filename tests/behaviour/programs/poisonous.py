@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import os
 
-from dbosflow import sleep_async, step, workflow, write_stream_async
+from dbosflow import Stream, sleep_async, step, workflow
 from tests.behaviour.ledger import note
+
+words = Stream[str, None]("k")
 
 
 @step
@@ -14,17 +16,22 @@ async def deadly(value: bool) -> None:  # noqa: FBT001 (a workflow's argument)
     """Writes a value, which its next attempt writes again, or none; then it is the end of its process."""
     note("death")
     if value:
-        await write_stream_async("k", "last words")
-        await asyncio.sleep(0.05)  # it may well be durable by then
+        await say("last words")
     os._exit(9)
+
+
+async def say(what: str) -> None:
+    """Writes a value, and waits until it is durable."""
+    writer = words.writer()
+    await writer.write_async(what)
+    await writer.flush_async()
 
 
 @workflow
 async def poison(*, value_in_step: bool = False, value: bool = False, sleep: bool = False) -> None:
     """Kills its worker; perhaps after what is progress the first time only."""
     if value:
-        await write_stream_async("k", "first words")
-        await asyncio.sleep(0.05)
+        await say("first words")
     if sleep:
         await sleep_async(0.1)
     await deadly(value_in_step)
@@ -40,7 +47,6 @@ async def sleeper(seconds: float) -> str:
 @step
 async def counted(number: int) -> int:
     """A moment's work."""
-    await asyncio.sleep(0.01)
     return number
 
 
