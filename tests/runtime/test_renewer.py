@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, Any
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
 import pytest
 from psycopg import errors
 
 from dbosflow import Engine, step, workflow
+from dbosflow._runtime import renewer as renewer_module
 from dbosflow._runtime import worker_lease
 from dbosflow._runtime.renewer import LeaseRenewer
 from dbosflow._runtime.worker_lease import WorkerLease
@@ -95,14 +97,93 @@ def test_a_lease_that_is_over_is_told_and_not_revived(database_url: str) -> None
     with_renewer(database_url, look)
 
 
-def test_a_renewal_counts_from_when_it_was_sent(database_url: str) -> None:
+class Renewal:
+    """One renewal after the other, of a lease and over a connection that are not real."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.renewed: list[float] = []
+        self.lease = SimpleNamespace(id="old", renewed=self.renewed.append)
+        self.over: list[None] = []
+        self.connected: list[dict[str, Any]] = []
+        self.meanwhile: Callable[[], object] = lambda: None
+        """What happens while the answer is on its way."""
+        self.lives = True
+        self.renewer = asyncio.run(self._made(Settings(lease=60.0, pooled=True)))
+        monkeypatch.setattr(renewer_module, "connect", self._connect)
+        monkeypatch.setattr(worker, "renew", self._renew)
+
+    async def _made(self, settings: Settings) -> LeaseRenewer:
+        return LeaseRenewer("url", settings, cast("WorkerLease", self.lease), lambda: self.over.append(None))
+
+    def _connect(self, _: str, **options: Any) -> Any:
+        self.connected.append(options)
+        return SimpleNamespace(closed=False, close=lambda: None)
+
+    def _renew(self, _: Any, __: str, ids: list[Any]) -> set[Any]:
+        self.meanwhile()
+        return {*ids} if self.lives else set()
+
+
+def test_a_lease_is_renewed_several_times_while_it_lasts(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So one renewal may fail, and is then tried again soon; between others there is the same pause always."""
+    one, pauses = Renewal(monkeypatch), list[float]()
+
+    def goes_on(pause: float) -> bool:
+        pauses.append(pause)
+        return len(pauses) < 6
+
+    def fail_at_the_third() -> None:
+        if len(pauses) == 3:
+            raise OSError("cut")
+
+    one.meanwhile = fail_at_the_third
+    monkeypatch.setattr(one.renewer, "goes_on", goes_on)
+    one.renewer.run()
+    assert pauses.pop(3) < 1
+    assert len({*pauses}) == 1
+    assert 0 < pauses[0] <= 60 / 3
+    assert len(one.renewed) == 4
+    assert [record.levelname for record in caplog.records if "was not renewed: cut" in record.message] == ["WARNING"]
+
+
+def test_connecting_takes_a_part_of_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Then there is time for another host; and a pooler is connected to as it must be."""
+    one = Renewal(monkeypatch)
+    one.renewer._renew()
+    (options,) = one.connected
+    assert options["timeout"] <= 60 / 3
+    assert options["pooled"] is True
+
+
+def test_a_renewal_counts_from_when_it_was_sent(monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer may be slow; the database counts from before that."""
-    lease = WorkerLease(database_url, Settings(lease=LEASE), on_new_timeline=lambda: None)
+    one, received = Renewal(monkeypatch), list[float]()
+    one.meanwhile = lambda: received.append(time.monotonic())
+    one.renewer._renew()
+    assert one.renewed[0] <= received[0]
+    lease = WorkerLease("url", Settings(lease=LEASE), on_new_timeline=lambda: None)
     assert not lease.in_time
     lease.renewed(time.monotonic() - 2 * LEASE)
     assert not lease.in_time
     lease.renewed(time.monotonic())
     assert lease.in_time
+
+
+@pytest.mark.parametrize("lives", [True, False])
+def test_an_answer_about_the_lease_before_says_nothing_of_the_new_one(
+    monkeypatch: pytest.MonkeyPatch, *, lives: bool
+) -> None:
+    """The worker took another lease while it was on its way: that is neither renewed by it nor over."""
+    one = Renewal(monkeypatch)
+    one.lives = lives
+    one.meanwhile = lambda: setattr(one.lease, "id", "new")
+    one.renewer._renew()
+    assert (one.renewed, one.over) == ([], [])
+    one.meanwhile = lambda: None
+    one.renewer._renew()
+    assert (len(one.renewed), len(one.over)) == ((1, 0) if lives else (0, 1))
 
 
 def test_a_worker_past_its_own_deadline_begins_no_step(database_url: str) -> None:
