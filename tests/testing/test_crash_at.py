@@ -130,6 +130,7 @@ async def test_other_workflows_of_the_engine_are_taken_over_with_it(database_url
         await began.wait()
         with crash_at(own, "w", "crashing_step#0"):
             await own.run_async(crashed_once.options(workflow_id="w"), ["a"])
+        assert (await handle.info_async()).recoveries == 0  # its owner is not taken for one that died with it
         go_on.set()
         assert await handle.result_async(PATIENCE) == "after all"
     assert ran.count("bystander") == 2
