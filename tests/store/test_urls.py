@@ -22,7 +22,9 @@ ANNS = "ann:p%40ss%2F1@db"
     [
         (f"postgresql+psycopg://{ANNS}/shop", ANN),
         (f"postgresql+psycopg2://{ANNS}/shop", ANN),
+        (f"postgresql+psycopg2cffi://{ANNS}/shop", ANN),
         (f"postgresql+psycopg_async://{ANNS}/shop", ANN),
+        (f"postgresql+pg8000://{ANNS}/shop?timeout=5", ANN | {"connect_timeout": "5"}),
         (f"postgres+asyncpg://{ANNS}/shop", ANN),
         (f"postgres://{ANNS}/shop", ANN),
         (f"postgresql+asyncpg://{ANNS}:6543/shop", ANN | {"port": "6543"}),
@@ -68,6 +70,14 @@ def test_what_has_no_equivalent_is_refused_by_name(url: str, named: str) -> None
     with pytest.raises(ConfigurationError, match=f"'{named}'") as raised:
         connect(url)
     assert "hunter2" not in str(raised.value)
+
+
+@pytest.mark.parametrize("option", ["ter2=1@db/shop", "hun%20ter2=1", "hun-ter2=1", "hunter2@db/shop", "hunter2"])
+def test_an_option_that_may_be_the_rest_of_a_password_is_not_named(option: str) -> None:
+    """A password with a bare question mark ends there for whoever reads the URL."""
+    with pytest.raises(ConfigurationError, match="cannot be read") as raised:
+        understood(f"postgresql+psycopg://ann:hun?{option}")
+    assert "ter2" not in str(raised.value)
 
 
 def test_everybody_takes_one(database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
