@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime import patches
-from dbosflow._runtime.branch import Branch, named_region
-from dbosflow._runtime.keys import path_of
-from dbosflow._runtime.scope import Attempt, current_scope
+from dbosflow._runtime.execution.scope import Attempt, current_scope
+from dbosflow._runtime.operations import patches
+from dbosflow._runtime.replay.branch import Branch, named_region
+from dbosflow._runtime.runs.keys import path_of
 from dbosflow.config import check_identifier
 from dbosflow.errors import NotInWorkflowError
 

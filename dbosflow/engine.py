@@ -5,11 +5,11 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
-from dbosflow._runtime.branch import Branch
-from dbosflow._runtime.core import EngineCore
-from dbosflow._runtime.host import refuse_on_loop
-from dbosflow._runtime.lifecycle import Lifecycle
-from dbosflow._runtime.scope import current_scope
+from dbosflow._runtime.engine.core import EngineCore
+from dbosflow._runtime.engine.host import refuse_on_loop
+from dbosflow._runtime.engine.lifecycle import Lifecycle
+from dbosflow._runtime.execution.scope import current_scope
+from dbosflow._runtime.replay.branch import Branch
 from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_seconds, check_whole
 from dbosflow.definitions import registry
 from dbosflow.filters import WorkflowFilter, chosen
@@ -24,7 +24,7 @@ from dbosflow.workflows import Workflow, WorkflowSpec, spec_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dbosflow._runtime.cursor import ReadRequest
+    from dbosflow._runtime.streams.cursor import ReadRequest
     from dbosflow.definitions import WorkflowDef
     from dbosflow.streams.declared import Stream
     from dbosflow.streams.options import OnRollback, ReadOptions

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from dbosflow._runtime.branch import Branch
-from dbosflow._runtime.children import as_result, result_of, wait_for_result
-from dbosflow._runtime.drivers import drive
-from dbosflow._runtime.host import refuse_on_loop
-from dbosflow._runtime.recorded_queries import RecordedQuery, run_query
-from dbosflow._runtime.scope import current_scope
+from dbosflow._runtime.engine.host import refuse_on_loop
+from dbosflow._runtime.execution.drivers import drive
+from dbosflow._runtime.execution.scope import current_scope
+from dbosflow._runtime.operations.children import as_result, result_of, wait_for_result
+from dbosflow._runtime.operations.recorded_queries import RecordedQuery, run_query
+from dbosflow._runtime.replay.branch import Branch
 from dbosflow.config import check_timeout
 from dbosflow.errors import WaitTimeoutError
 from dbosflow.serde import Codec
@@ -19,10 +19,10 @@ from dbosflow.types import Cancellation, WorkflowInfo, WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from dbosflow._runtime.core import EngineCore
-    from dbosflow._runtime.drivers import Driver
-    from dbosflow._runtime.entries import Ending
-    from dbosflow._runtime.host import Host
+    from dbosflow._runtime.engine.core import EngineCore
+    from dbosflow._runtime.engine.host import Host
+    from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.runs.entries import Ending
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
 

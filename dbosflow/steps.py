@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import update_wrapper
 from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
 
-from dbosflow._runtime import calls
+from dbosflow._runtime.operations import calls
 from dbosflow.definitions import StepDef, caller_locals, check_name
 from dbosflow.errors import DefinitionError
 from dbosflow.functions import check_decorated, check_no_generator, local_name, mark_async, reference_to, unbound

@@ -8,8 +8,8 @@ from functools import update_wrapper
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from dbosflow._runtime import calls
-from dbosflow._runtime.children import ChildOptions
+from dbosflow._runtime.operations import calls
+from dbosflow._runtime.operations.children import ChildOptions
 from dbosflow.config import LARGEST_INTEGER, check_identifier, check_whole
 from dbosflow.definitions import WorkflowDef, caller_locals, check_name, registry
 from dbosflow.errors import DefinitionError

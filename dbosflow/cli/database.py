@@ -6,7 +6,7 @@ import os
 from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING
 
-from dbosflow._runtime.database import find_database
+from dbosflow._runtime.process.database import find_database
 from dbosflow._store.migrate import current_revision
 from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_DATA_DIR
 from dbosflow.engine import Engine

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import errors
 
-from dbosflow._runtime.identity import has_vanished, this_process
+from dbosflow._runtime.process.identity import has_vanished, this_process
 from dbosflow._store.connect import connect
 from dbosflow._store.worker import of_place
 from dbosflow.cli import console

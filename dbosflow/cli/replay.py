@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterator
 
-    from dbosflow._runtime.replayer import ReplayResult, Source
+    from dbosflow._runtime.engine.replayer import ReplayResult, Source
     from dbosflow.cli.options import Commands
     from dbosflow.engine import Engine
     from dbosflow.types import WorkflowInfo

@@ -15,8 +15,8 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, 
 from inspect import isawaitable
 from typing import Any, Generic, TypeVar
 
-from dbosflow._runtime.branch import Branch
-from dbosflow._runtime.scope import current_scope
+from dbosflow._runtime.execution.scope import current_scope
+from dbosflow._runtime.replay.branch import Branch
 from dbosflow.errors import ConfigurationError
 from dbosflow.streams.sources import AsyncValues, close, open_source, owning_async
 

@@ -11,8 +11,8 @@ from dbosflow.streams.options import read_request
 from dbosflow.streams.writers import StreamWriter
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.cursor import ReadRequest
-    from dbosflow._runtime.writing import OnRetry
+    from dbosflow._runtime.operations.writing import OnRetry
+    from dbosflow._runtime.streams.cursor import ReadRequest
     from dbosflow.streams.options import ReadOptions
 
 C = TypeVar("C")

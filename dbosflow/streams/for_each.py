@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, get_args, overload
 
-from dbosflow._runtime.drivers import drive
-from dbosflow._runtime.for_each import ForEachSettings, OnError, dead_letter_key, run_for_each
-from dbosflow._runtime.host import refuse_on_loop
-from dbosflow._runtime.recorded_values import load
-from dbosflow._runtime.scope import branch_around
+from dbosflow._runtime.engine.host import refuse_on_loop
+from dbosflow._runtime.execution.drivers import drive
+from dbosflow._runtime.execution.recorded_values import load
+from dbosflow._runtime.execution.scope import branch_around
+from dbosflow._runtime.operations.for_each import ForEachSettings, OnError, dead_letter_key, run_for_each
 from dbosflow.config import check_identifier
 from dbosflow.definitions import FunctionDef, StepDef, check_name
 from dbosflow.errors import ConfigurationError
@@ -23,8 +23,8 @@ from dbosflow.types import Processed
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from dbosflow._runtime.branch import Branch
-    from dbosflow._runtime.drivers import Driver
+    from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.replay.branch import Branch
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast, overload
 
-from dbosflow._runtime.drivers import drive
-from dbosflow._runtime.host import refuse_on_loop
-from dbosflow._runtime.recorded_reads import next_page
-from dbosflow._runtime.scope import branch_around
+from dbosflow._runtime.engine.host import refuse_on_loop
+from dbosflow._runtime.execution.drivers import drive
+from dbosflow._runtime.execution.scope import branch_around
+from dbosflow._runtime.operations.recorded_reads import next_page
 from dbosflow.config import check_identifier
 from dbosflow.errors import ConfigurationError, StreamInputError
 from dbosflow.serde import dump_undeclared
@@ -20,8 +20,8 @@ from dbosflow.streams.options import read_request
 from dbosflow.streams.readers import StreamChannel, StreamReader
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.branch import Branch
-    from dbosflow._runtime.cursor import ReadRequest
+    from dbosflow._runtime.replay.branch import Branch
+    from dbosflow._runtime.streams.cursor import ReadRequest
     from dbosflow.streams.options import ReadOptions
 
 C = TypeVar("C")

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from dbosflow._runtime.cursor import Item, StreamCursor
+    from dbosflow._runtime.streams.cursor import Item, StreamCursor
     from dbosflow.streams.options import OnRollback
 
 T = TypeVar("T")

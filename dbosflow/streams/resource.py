@@ -5,15 +5,15 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.statistics import EVENTS
+from dbosflow._runtime.streams.statistics import EVENTS
 from dbosflow.config import check_identifier
 from dbosflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbosflow._runtime.core import EngineCore
-    from dbosflow._runtime.host import Host
+    from dbosflow._runtime.engine.core import EngineCore
+    from dbosflow._runtime.engine.host import Host
     from dbosflow.types import StreamEvent, StreamEventKind, StreamInfo, StreamStats
 
     Infos = list[StreamInfo]

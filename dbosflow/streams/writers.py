@@ -6,11 +6,11 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dbosflow import serde
-from dbosflow._runtime import writing
-from dbosflow._runtime.drivers import drive
-from dbosflow._runtime.host import refuse_on_loop
-from dbosflow._runtime.recorded_values import load
-from dbosflow._runtime.scope import Attempt, PlainCall
+from dbosflow._runtime.engine.host import refuse_on_loop
+from dbosflow._runtime.execution.drivers import drive
+from dbosflow._runtime.execution.recorded_values import load
+from dbosflow._runtime.execution.scope import Attempt, PlainCall
+from dbosflow._runtime.operations import writing
 from dbosflow.config import check_identifier
 from dbosflow.failures import dump_error
 from dbosflow.types import FrameKind
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from dbosflow._runtime.scope import Scope
-    from dbosflow._runtime.writing import OnRetry
+    from dbosflow._runtime.execution.scope import Scope
+    from dbosflow._runtime.operations.writing import OnRetry
     from dbosflow.serde import Codec
 
 C = TypeVar("C")

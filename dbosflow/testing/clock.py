@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from math import inf
 from typing import TYPE_CHECKING
 
-from dbosflow._runtime.clock import Clock
+from dbosflow._runtime.process.clock import Clock
 from dbosflow.errors import ConfigurationError
 from dbosflow.testing.rig import rig_of
 

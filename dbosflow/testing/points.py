@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from dbosflow._runtime.entries import Close, Record, Values
+from dbosflow._runtime.runs.entries import Close, Record, Values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from dbosflow._runtime.batch import Batch, Slice
-    from dbosflow._runtime.entries import Start
+    from dbosflow._runtime.journal.batch import Batch, Slice
+    from dbosflow._runtime.runs.entries import Start
 
 START = "start"
 """The key of a workflow's start, as a crash point. No record has it: theirs hold a ``#``."""

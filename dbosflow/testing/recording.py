@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dbosflow._runtime.drivers import Driver
-    from dbosflow._runtime.run import Run
-    from dbosflow._runtime.scope import Attempt
+    from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.execution.scope import Attempt
     from dbosflow.definitions import FunctionDef
 
 

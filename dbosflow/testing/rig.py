@@ -24,10 +24,10 @@ from dbosflow.testing.points import holds
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
-    from dbosflow._runtime.batch import Batch
-    from dbosflow._runtime.clock import Clock
-    from dbosflow._runtime.core import EngineCore
-    from dbosflow._runtime.run import Run
+    from dbosflow._runtime.engine.core import EngineCore
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.journal.batch import Batch
+    from dbosflow._runtime.process.clock import Clock
     from dbosflow.engine import Engine
     from dbosflow.testing.points import CrashPoint
 

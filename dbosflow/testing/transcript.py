@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow import serde
-from dbosflow._runtime.keys import child_id
+from dbosflow._runtime.runs.keys import child_id
 from dbosflow.errors import SerializationError
 from dbosflow.testing.points import operations, starts, values
 from dbosflow.testing.recording import Recorder
@@ -15,9 +15,9 @@ from dbosflow.testing.recording import Recorder
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from dbosflow._runtime.batch import Batch
-    from dbosflow._runtime.core import EngineCore
-    from dbosflow._runtime.run import Run
+    from dbosflow._runtime.engine.core import EngineCore
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.journal.batch import Batch
     from dbosflow.definitions import FunctionDef
     from dbosflow.testing.points import DurableOperation
     from dbosflow.types import StepInfo, StreamInfo

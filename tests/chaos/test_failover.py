@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dbosflow._runtime.worker_lease import WorkerLease
+from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._store.migrate import ensure_schema
 from dbosflow.config import Settings
 from dbosflow.errors import DatabaseUnavailableError

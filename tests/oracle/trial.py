@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dbosflow import Engine
-    from dbosflow._runtime.batch import Batch
+    from dbosflow._runtime.journal.batch import Batch
 
 LONGEST = 60.0
 """Seconds that one execution may take."""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from dbosflow._runtime import journal
+from dbosflow._runtime.journal import journal
 from dbosflow._store import stream, workflow
 from tests.proof.points import How, Point, of_append, of_batch
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import hypothesis
 from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
 
-from dbosflow._runtime.claimer import RECOVERY_QUEUE
+from dbosflow._runtime.queues.claimer import RECOVERY_QUEUE
 from dbosflow._store.notify import queue_topic
 from tests.protocol.schedules import PATIENCE, Database
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
 
     from dbosflow import Engine
-    from dbosflow._runtime.executor import Executor
+    from dbosflow._runtime.engine.executor import Executor
 
 T = TypeVar("T")
 

@@ -13,7 +13,7 @@ import psycopg
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from dbosflow._runtime.quarantine import SUSPECTED
+from dbosflow._runtime.execution.quarantine import SUSPECTED
 from dbosflow._store import worker, workflow
 from tests.proof.machine import Bench, Machine
 from tests.protocol.schedules import NAME, SCHEMA, Slice, WorkerLease, batch

@@ -1,6 +1,6 @@
 """A cancel that answered that it was asked for is final, whatever was under way: who would end the workflow is told.
 
-The owner's answer is checked in the statement that would write the end; see dbosflow/_runtime/canceller.py.
+The owner's answer is checked in the statement that would write the end; see dbosflow/_runtime/execution/canceller.py.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dbosflow._runtime.quarantine import SUSPECTED
+from dbosflow._runtime.execution.quarantine import SUSPECTED
 from dbosflow._store import worker
 from tests.protocol.schedules import NAME, SCHEMA, Slice
 

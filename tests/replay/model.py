@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from dbosflow import Stream, close_stream_async, sleep_async, write_stream_async
-from dbosflow._runtime.batch import Slice
-from dbosflow._runtime.branch import branch_tasks
-from dbosflow._runtime.calls import run_step_async
-from dbosflow._runtime.runner import Runner
-from dbosflow._runtime.scope import Attempt, current_scope
-from dbosflow._runtime.watchdog import RunningCode
+from dbosflow._runtime.execution.runner import Runner
+from dbosflow._runtime.execution.scope import Attempt, current_scope
+from dbosflow._runtime.execution.watchdog import RunningCode
+from dbosflow._runtime.journal.batch import Slice
+from dbosflow._runtime.operations.calls import run_step_async
+from dbosflow._runtime.replay.branch import branch_tasks
 from dbosflow._store.batch import BatchRows
 from dbosflow._store.step import History, Recorded
 from dbosflow.config import Settings
@@ -32,8 +32,8 @@ from dbosflow.retries import RetryPolicy
 from tests.replay import virtual_time
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.entries import Ending
-    from dbosflow._runtime.run import Run
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.runs.entries import Ending
 
 STREAM = "out"
 LONGEST_RUN = 600.0

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow._runtime import plain_timers
+from dbosflow._runtime.replay import plain_timers
 from dbosflow.errors import StreamClosedError
 from tests.replay.crashes import crash_everywhere
 from tests.replay.model import StepError, execute

@@ -10,13 +10,13 @@ from uuid import uuid4
 
 import pytest
 
-from dbosflow._runtime.branch import BranchCoroutine
-from dbosflow._runtime.drivers import LoopDriver, ThreadDriver
-from dbosflow._runtime.environment import RunEnvironment
-from dbosflow._runtime.run import Run
-from dbosflow._runtime.scope import Entered
-from dbosflow._runtime.thread_pool import ThreadPool
-from dbosflow._runtime.watchdog import RunningCode
+from dbosflow._runtime.execution.drivers import LoopDriver, ThreadDriver
+from dbosflow._runtime.execution.environment import RunEnvironment
+from dbosflow._runtime.execution.run import Run
+from dbosflow._runtime.execution.scope import Entered
+from dbosflow._runtime.execution.watchdog import RunningCode
+from dbosflow._runtime.process.thread_pool import ThreadPool
+from dbosflow._runtime.replay.branch import BranchCoroutine
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef
 from tests.replay.model import Trace, execute, history

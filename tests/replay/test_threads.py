@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from dbosflow import Engine, step, workflow
-from dbosflow._runtime import calls
+from dbosflow._runtime.operations import calls
 from dbosflow.errors import BranchError
 
 

@@ -10,13 +10,13 @@ from unittest.mock import patch
 
 import psycopg
 
-from dbosflow._runtime import journal as journal_module
-from dbosflow._runtime.entries import Ending, Record, Start
-from dbosflow._runtime.environment import RunEnvironment
-from dbosflow._runtime.journal import Journal
-from dbosflow._runtime.run import Run
-from dbosflow._runtime.watchdog import RunningCode
-from dbosflow._runtime.worker_lease import WorkerLease
+from dbosflow._runtime.execution.environment import RunEnvironment
+from dbosflow._runtime.execution.run import Run
+from dbosflow._runtime.execution.watchdog import RunningCode
+from dbosflow._runtime.journal import journal as journal_module
+from dbosflow._runtime.journal.journal import Journal
+from dbosflow._runtime.leases.worker_lease import WorkerLease
+from dbosflow._runtime.runs.entries import Ending, Record, Start
 from dbosflow._store.batch import BatchResult, BatchRows, write_batch
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef

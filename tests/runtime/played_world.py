@@ -13,7 +13,7 @@ from dbosflow._store.worker import ProcessIdentity, SurveyedLease
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from dbosflow._runtime.reclaimer import Reclaimer
+    from dbosflow._runtime.leases.reclaimer import Reclaimer
 
 LEASE = 10.0
 ELSEWHERE = ProcessIdentity("elsewhere", None, None, 1, None)

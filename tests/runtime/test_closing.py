@@ -15,15 +15,15 @@ import psycopg
 import pytest
 
 from dbosflow import Engine, step, workflow, write_stream_async
-from dbosflow._runtime.database import find_database
-from dbosflow._runtime.service import Service
-from dbosflow._runtime.watchdog import RunningCode, Watchdog
+from dbosflow._runtime.execution.watchdog import RunningCode, Watchdog
+from dbosflow._runtime.process.database import find_database
+from dbosflow._runtime.process.service import Service
 from dbosflow.config import Settings
 from tests.runtime.sessions import sessions
 from tests.support import eventually
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.database import Database
+    from dbosflow._runtime.process.database import Database
 
 ENGINES = 20
 
@@ -94,7 +94,7 @@ def test_an_engine_that_could_not_open_leaves_nothing_behind(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever it had opened by then is closed."""
-    from dbosflow._runtime.reclaimer import Reclaimer
+    from dbosflow._runtime.leases.reclaimer import Reclaimer
 
     def fail(self: Reclaimer) -> None:
         raise RuntimeError("no reclaimer today")
@@ -163,7 +163,7 @@ def test_opening_that_is_cancelled_leaves_the_server_it_found(
         may_find.set()
         assert await asyncio.to_thread(left.wait, 10)
 
-    monkeypatch.setattr("dbosflow._runtime.lifecycle.find_database", find)
+    monkeypatch.setattr("dbosflow._runtime.engine.lifecycle.find_database", find)
     asyncio.run(main())
 
 

@@ -11,7 +11,7 @@ from psycopg import sql
 from psycopg_pool import AsyncConnectionPool
 
 from dbosflow import Engine, workflow
-from dbosflow._runtime.enqueuer import Enqueuer
+from dbosflow._runtime.queues.enqueuer import Enqueuer
 from dbosflow._store import workflow as store
 from dbosflow._store.workflow import Enqueued
 from dbosflow.errors import SerializationError

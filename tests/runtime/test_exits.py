@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow._runtime.exits import Contained, is_signal
-from dbosflow._runtime.operations import is_outcome, running_task
-from dbosflow._runtime.service import Service
+from dbosflow._runtime.operations.steps import is_outcome, running_task
+from dbosflow._runtime.process.exits import Contained, is_signal
+from dbosflow._runtime.process.service import Service
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dbosflow import Engine, step, workflow, write_stream, write_stream_async
-from dbosflow._runtime.branch import Branch, BranchCoroutine
-from dbosflow._runtime.run import Run
+from dbosflow._runtime.execution.run import Run
+from dbosflow._runtime.replay.branch import Branch, BranchCoroutine
 from tests.support import eventually
 
 if TYPE_CHECKING:

@@ -10,9 +10,9 @@ import psycopg
 import pytest
 
 from dbosflow import Engine
-from dbosflow._runtime.hub import UNSEEN, Hub, Outcomes
-from dbosflow._runtime.session import Session
-from dbosflow._runtime.wakeups import Wakeups
+from dbosflow._runtime.process.session import Session
+from dbosflow._runtime.streams.hub import UNSEEN, Hub, Outcomes
+from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._sessions import READER
 from dbosflow._store import stream, workflow
 from dbosflow._store.notify import stream_topic, workflow_topic

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dbosflow._runtime import identity
-from dbosflow._runtime.identity import has_vanished, is_local, this_process
+from dbosflow._runtime.process import identity
+from dbosflow._runtime.process.identity import has_vanished, is_local, this_process
 from tests.support import eventually
 
 pytestmark = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="the system says nothing of processes")
@@ -75,7 +75,7 @@ def test_a_command_named_like_its_own_status_is_read_right(tmp_path: Path) -> No
 def test_a_forked_child_is_a_process_of_its_own() -> None:
     """It does not go by its parent's identity."""
     code = (
-        "import os; from dbosflow._runtime.identity import this_process\n"
+        "import os; from dbosflow._runtime.process.identity import this_process\n"
         "own = this_process().pid\n"
         "child = os.fork()\n"
         "if child == 0: os._exit(this_process().pid == own)\n"

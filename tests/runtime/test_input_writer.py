@@ -7,7 +7,7 @@ import asyncio
 import pytest
 from psycopg_pool import AsyncConnectionPool
 
-from dbosflow._runtime.input_writer import InputWriter
+from dbosflow._runtime.streams.input_writer import InputWriter
 from dbosflow._store import workflow
 from dbosflow._store.workflow import Enqueued
 from dbosflow.config import Settings

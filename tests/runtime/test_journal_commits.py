@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dbosflow import Engine, step, workflow, write_stream_async
-from dbosflow._runtime import journal as journal_module
+from dbosflow._runtime.journal import journal as journal_module
 from dbosflow._store.batch import write_batch
 from dbosflow.errors import LeaseLostError
 from tests.runtime.bench import Bench, before_sending, end, record, sqlstate, write
 from tests.runtime.patience import until
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.run import Run
+    from dbosflow._runtime.execution.run import Run
     from dbosflow._store.batch import BatchResult, BatchRows
     from tests.runtime.bench import Send
 
@@ -285,7 +285,7 @@ def test_what_runs_goes_before_what_is_to_begin_and_does_not_keep_it_out(databas
 
 
 def _record(key: str) -> Any:
-    from dbosflow._runtime.entries import Record
+    from dbosflow._runtime.runs.entries import Record
 
     return Record(key, "step", output="1")
 

@@ -9,9 +9,9 @@ import psycopg
 import pytest
 
 from dbosflow import Engine, workflow
-from dbosflow._runtime import journal
-from dbosflow._runtime.branch import RunStopped
-from dbosflow._runtime.worker_lease import WorkerLease
+from dbosflow._runtime.journal import journal
+from dbosflow._runtime.leases.worker_lease import WorkerLease
+from dbosflow._runtime.replay.branch import RunStopped
 from dbosflow._store.batch import write_batch
 from dbosflow.errors import DatabaseUnavailableError, SerializationError
 from dbosflow.types import FrameKind
@@ -21,7 +21,7 @@ from tests.runtime.patience import until
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbosflow._runtime.run import Run
+    from dbosflow._runtime.execution.run import Run
     from dbosflow._store.batch import BatchRows
 
 PASSING = {

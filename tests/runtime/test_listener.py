@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from dbosflow import Engine, workflow, write_stream_async
-from dbosflow._runtime import listener as listener_module
-from dbosflow._runtime.listener import Listener, SafetyPoll
-from dbosflow._runtime.notifier import Notifier
-from dbosflow._runtime.wakeups import Wakeups
+from dbosflow._runtime.wakeups import listener as listener_module
+from dbosflow._runtime.wakeups.listener import Listener, SafetyPoll
+from dbosflow._runtime.wakeups.notifier import Notifier
+from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._store.connect import connect_async
 from dbosflow._store.notify import DEATH_TOPIC, notify, part_of, queue_topic, stream_topic, topics_of, unlisten
 from dbosflow._store.notify import listen as listen_to

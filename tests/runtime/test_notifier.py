@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from dbosflow._runtime import notifier as notifier_module
-from dbosflow._runtime.notifier import Notifier
+from dbosflow._runtime.wakeups import notifier as notifier_module
+from dbosflow._runtime.wakeups.notifier import Notifier
 from dbosflow._store.notify import (
     MAX_PAYLOAD,
     PARTS,

@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from dbosflow import Engine, for_each_async, read_stream_async, sleep, sleep_async, step, workflow, write_stream_async
-from dbosflow._runtime.quarantine import SUSPECTED
+from dbosflow._runtime.execution.quarantine import SUSPECTED
 from tests.runtime.patience import until
 
 if TYPE_CHECKING:

@@ -11,10 +11,10 @@ import psycopg
 import pytest
 from psycopg_pool import AsyncConnectionPool
 
-from dbosflow._runtime import reclaimer as reclaimer_module
-from dbosflow._runtime.identity import this_process
-from dbosflow._runtime.reclaimer import Reclaimer
-from dbosflow._runtime.wakeups import Wakeups
+from dbosflow._runtime.leases import reclaimer as reclaimer_module
+from dbosflow._runtime.leases.reclaimer import Reclaimer
+from dbosflow._runtime.process.identity import this_process
+from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._store import worker, workflow
 from dbosflow.config import Settings
 from tests.runtime.played_world import LEASE, NoConnection, World

@@ -14,16 +14,16 @@ from psycopg import errors
 from psycopg_pool import AsyncConnectionPool
 
 from dbosflow import Engine, WorkflowStatus, workflow
-from dbosflow._runtime import journal as journal_module
-from dbosflow._runtime.branch import RunStopped
-from dbosflow._runtime.compactor import Compactor
-from dbosflow._runtime.enqueuer import Enqueuer
-from dbosflow._runtime.histories import Histories
-from dbosflow._runtime.hub import Hub, Outcomes
-from dbosflow._runtime.input_writer import InputWriter
+from dbosflow._runtime.execution.histories import Histories
+from dbosflow._runtime.journal import journal as journal_module
+from dbosflow._runtime.process.session import Session
+from dbosflow._runtime.queues.enqueuer import Enqueuer
+from dbosflow._runtime.replay.branch import RunStopped
 from dbosflow._runtime.repository import Repository
-from dbosflow._runtime.session import Session
-from dbosflow._runtime.wakeups import Wakeups
+from dbosflow._runtime.streams.compactor import Compactor
+from dbosflow._runtime.streams.hub import Hub, Outcomes
+from dbosflow._runtime.streams.input_writer import InputWriter
+from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._sessions import READER
 from dbosflow._store import retention, step, stream
 from dbosflow._store import workflow as store

@@ -12,10 +12,10 @@ import pytest
 from psycopg import errors
 
 from dbosflow import Engine, step, workflow
-from dbosflow._runtime import renewer as renewer_module
-from dbosflow._runtime import worker_lease
-from dbosflow._runtime.renewer import LeaseRenewer
-from dbosflow._runtime.worker_lease import WorkerLease
+from dbosflow._runtime.leases import renewer as renewer_module
+from dbosflow._runtime.leases import worker_lease
+from dbosflow._runtime.leases.renewer import LeaseRenewer
+from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._store import worker
 from dbosflow._store.queries import fetch_all
 from dbosflow.config import Settings

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from dbosflow import Engine, for_each_async, step, workflow, write_stream_async
-from dbosflow._runtime import journal as journal_module
+from dbosflow._runtime.journal import journal as journal_module
 from dbosflow._runtime.repository import Repository
 from dbosflow._store import step as step_store
 from dbosflow._store import workflow as workflow_store
@@ -23,7 +23,7 @@ from tests.runtime.sessions import cut
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
-    from dbosflow._runtime.executor import Executor
+    from dbosflow._runtime.engine.executor import Executor
     from dbosflow._store.batch import BatchResult, BatchRows
 
 QUEUED_AGAIN = """

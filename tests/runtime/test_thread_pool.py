@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from dbosflow._runtime.thread_pool import ThreadPool
+from dbosflow._runtime.process.thread_pool import ThreadPool
 from dbosflow.errors import ThreadLimitError
 from tests.support import eventually
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from dbosflow._runtime.waits import Waiting, Waits
+from dbosflow._runtime.execution.waits import Waiting, Waits
 from dbosflow.errors import DeadlockError
 
 

@@ -16,7 +16,7 @@ import psycopg
 import pytest
 
 from dbosflow import Engine, workflow
-from dbosflow._runtime.database import find_database
+from dbosflow._runtime.process.database import find_database
 from dbosflow.cli import main
 from dbosflow.config import DATABASE_URL_VARIABLE, Settings
 from dbosflow.errors import ConfigurationError, DbosflowError

@@ -6,7 +6,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 
 from dbosflow import Engine
-from dbosflow._runtime.database import find_database
+from dbosflow._runtime.process.database import find_database
 from dbosflow._store.connect import connect
 from dbosflow._store.urls import understood
 from dbosflow.cli.entry import main

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any, cast
 
-from dbosflow._runtime.cursor import Item, StreamCursor
+from dbosflow._runtime.streams.cursor import Item, StreamCursor
 from dbosflow.streams import StreamChannel, StreamReader, StreamValue
 from dbosflow.types import FrameKind, StreamOutcome
 

@@ -1,4 +1,4 @@
--- The journal's one statement, and what settles it after a lost acknowledgement. See dbosflow/_runtime/journal.py.
+-- The journal's one statement, and what settles it after a lost acknowledgement. See dbosflow/_runtime/journal/journal.py.
 
 -- name: batch (written whole or not at all)
 -- The sections in -- [ ] are left out when a batch has none of their rows: each shape is a statement of its own, prepared once.

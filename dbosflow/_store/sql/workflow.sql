@@ -17,7 +17,7 @@ FROM dbosflow.workflow WHERE id = ANY(:ids);
 -- name: claim
 -- Locks: the worker's row FOR KEY SHARE (a dead worker claims nothing), the claimed rows. Indexes: workflow_queued and the
 -- primary key. Planned for any limit, `free` would pass for a tenth of the queue, worth reading the whole table for; an
--- array passes for a few. A suspect (see dbosflow/_runtime/quarantine.py) is claimed alone, by a worker that has none.
+-- array passes for a few. A suspect (see dbosflow/_runtime/execution/quarantine.py) is claimed alone, by a worker that has none.
 -- It waits for its flush, as every other commit does: a claim that a crash of the server forgot would give its epoch away
 -- twice, and no row would tell any more which owner has written it.
 WITH lease AS MATERIALIZED (
@@ -71,7 +71,7 @@ WHERE w.id = r.id AND w.worker_id IS NOT DISTINCT FROM :worker_id::uuid AND w.ep
 RETURNING w.queue;
 
 -- name: requeue (the runs of dead workers; a statement after the death, so that it sees all they claimed)
--- Whom a death counts against, dbosflow/_runtime/quarantine.py says. Level-triggered: it asks for every dead worker's runs,
+-- Whom a death counts against, dbosflow/_runtime/execution/quarantine.py says. Level-triggered: it asks for every dead worker's runs,
 -- whoever marked the worker. Index: workflow_owned, by an array: joined with the dead workers, a table that nobody has analyzed
 -- yet would be read as a whole.
 WITH orphan AS MATERIALIZED (

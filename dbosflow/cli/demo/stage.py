@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
-from dbosflow._runtime.database import find_database
+from dbosflow._runtime.process.database import find_database
 from dbosflow._store.migrate import drop_schema
 from dbosflow.cli.options import DEFAULT_SCHEMA
 from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_DATA_DIR

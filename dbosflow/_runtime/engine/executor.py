@@ -1,0 +1,269 @@
+"""What an executing engine has besides a client's services: a lease with its runs, renewer, reclaimer, claimers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import psycopg
+
+from dbosflow._runtime.execution.canceller import Canceller
+from dbosflow._runtime.execution.quarantine import Quarantine
+from dbosflow._runtime.execution.runner import Runner
+from dbosflow._runtime.execution.watchdog import RunningCode, Watchdog
+from dbosflow._runtime.journal.journal import Announce, Journal
+from dbosflow._runtime.leases.reclaimer import Reclaimer
+from dbosflow._runtime.leases.renewer import LeaseRenewer
+from dbosflow._runtime.leases.worker_lease import WorkerLease
+from dbosflow._runtime.queues.claimer import RECOVERY_QUEUE, Claimer
+from dbosflow._runtime.replay.branch import branch_tasks
+from dbosflow._runtime.runs.entries import Start
+from dbosflow._runtime.streams.compactor import Compactor
+from dbosflow._store import workflow
+from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
+from dbosflow.errors import DbosflowError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+    from uuid import UUID
+
+    from psycopg_pool import AsyncConnectionPool
+
+    from dbosflow._runtime.execution.engine_port import EnginePort
+    from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.streams.statistics import StreamStatistics
+    from dbosflow._runtime.wakeups.topics import Wakeups
+    from dbosflow._store.workflow import Started
+    from dbosflow.config import Settings
+    from dbosflow.definitions import Registry, WorkflowDef
+
+T = TypeVar("T")
+
+logger = logging.getLogger("dbosflow.engine")
+
+_FLUSH_LIMIT = 5.0
+"""Seconds that the last batches get when the engine closes."""
+
+
+class Executor:
+    """The executing half of an engine."""
+
+    def __init__(
+        self,
+        url: str,
+        settings: Settings,
+        *,
+        registry: Registry,
+        pool: AsyncConnectionPool[Any],
+        wakeups: Wakeups,
+        announce: Announce,
+        engine: EnginePort,
+        statistics: StreamStatistics,
+    ) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._wakeups = wakeups
+        self._announce = announce
+        self._loop = asyncio.get_running_loop()
+        running_code = RunningCode()
+        self.lease = WorkerLease(url, settings, on_new_timeline=self._reload_all)
+        self.runner = Runner(
+            pool=pool,
+            lease=self.lease,
+            settings=settings,
+            registry=registry,
+            running_code=running_code,
+            engine=engine,
+            announce=announce,
+        )
+        self.journal = Journal(self.lease, settings, self.runner, announce, statistics)
+        self.runner.attach(self.journal, statistics.waits_for_room)
+        self._renewer = LeaseRenewer(url, settings, self.lease, self._lease_is_over)
+        self._reclaimer = Reclaimer(pool, settings, wakeups, announce, self._is_own_worker)
+        self._canceller = Canceller(
+            pool, settings.schema, lease=self.lease, journal=self.journal, runner=self.runner, wakeups=wakeups
+        )
+        self._quarantine = Quarantine(pool, settings, self.lease)
+        self._watchdog = Watchdog(settings, running_code)
+        self._compactors: list[Compactor] = []
+        if settings.compact_every is not None:
+            compactor = Compactor(pool, settings.schema, settings.compact_every)
+            self._compactors.append(compactor)
+            self.runner.on_scattered = compactor.ended
+        self._resources = AsyncExitStack()
+
+    async def open(self) -> None:
+        """Registers as a worker and starts the services; what was interrupted elsewhere is resumed from here on."""
+        async with AsyncExitStack() as resources:
+            resources.push_async_callback(self.lease.disconnect)
+            async with self.lease.lock:
+                await self.lease.open()
+            resources.enter_context(branch_tasks(self._loop))
+            for thread in (self._renewer, self._watchdog):
+                thread.open()
+                resources.push_async_callback(thread.close)
+            self.journal.open()
+            resources.push_async_callback(self._end_lease)
+            resources.push_async_callback(self.runner.close, self._settings.grace)
+            for service in (self._reclaimer, self._canceller, *self._compactors):
+                service.open()
+                resources.push_async_callback(service.close)
+            resources.push_async_callback(self._quarantine.close)
+            await resources.enter_async_context(self.claiming({RECOVERY_QUEUE: math.inf}))
+            self._resources = resources.pop_all()
+        self._announce([WORKERS_TOPIC])
+
+    async def close(self) -> None:
+        """Claims no more, lets running steps finish, writes what is left, gives the lease up."""
+        self.runner.drain()  # first: a service may take its time to end
+        await self._resources.aclose()
+
+    @asynccontextmanager
+    async def claiming(self, queues: Mapping[str, float]) -> AsyncIterator[None]:
+        """Claims the work of these queues, each up to its concurrency, during the block."""
+        async with AsyncExitStack() as resources:
+            for queue, concurrency in queues.items():
+                claimer = Claimer(
+                    queue,
+                    concurrency,
+                    journal=self.journal,
+                    lease=self.lease,
+                    quarantine=self._quarantine,
+                    runner=self.runner,
+                    registry=self._registry,
+                    wakeups=self._wakeups,
+                    settings=self._settings,
+                )
+                claimer.open()
+                resources.push_async_callback(claimer.close)
+            yield
+
+    def start(
+        self, workflow_id: str, definition: WorkflowDef, arguments_text: str, priority: int
+    ) -> asyncio.Future[bool]:
+        """Starts a workflow in this process. The future tells, when it is durable, whether its row is new: it runs."""
+        started: asyncio.Future[bool] = self._loop.create_future()
+        self._start(_Decision(self.runner, workflow_id, definition, arguments_text, started=started), priority)
+        return started
+
+    def run(
+        self, workflow_id: str, definition: WorkflowDef, arguments_text: str, priority: int
+    ) -> asyncio.Future[Ending | None]:
+        """Starts a workflow in this process. The future tells how it ended, once that is durable.
+
+        ``None`` if its row is not new, or if it goes on elsewhere.
+        """
+        settled: asyncio.Future[Ending | None] = self._loop.create_future()
+        self._start(_Decision(self.runner, workflow_id, definition, arguments_text, settled=settled), priority)
+        return settled
+
+    def _start(self, decision: _Decision, priority: int) -> None:
+        definition = decision.definition
+        start = Start(
+            *(decision.workflow_id, definition.name, decision.arguments_text, RECOVERY_QUEUE, priority, decision),
+            inputs=definition.inputs,
+        )
+        self.journal.start(start)
+
+    async def adopt(self, found: Started) -> None:
+        """Runs a workflow of this worker's whose start was committed without our hearing of it."""
+        if found.worker_id != self.lease.id or found.id in self.runner.known():
+            return
+        # Between two batches: a run that was just ending is none that nobody runs.
+        try:
+            async with self.journal.connection() as connection:
+                adopted = await workflow.adopt(
+                    connection,
+                    self._settings.schema,
+                    worker_id=self.lease.id,
+                    known=self.runner.known(),
+                    workflow_id=found.id,
+                )
+        except (psycopg.Error, DbosflowError, OSError) as error:
+            logger.warning("workflow %s is adopted a little later: %s", found.id, error)  # by the claimer
+        else:
+            await self.runner.resume(adopted)
+
+    def _lease_is_over(self) -> None:
+        self._loop.call_soon_threadsafe(self.journal.lease_is_over)
+
+    def _reload_all(self) -> None:
+        self.runner.reload_all()
+
+    def _is_own_worker(self, worker_id: UUID) -> bool:
+        return worker_id == self.lease.id
+
+    async def _end_lease(self) -> None:
+        """The last batches, then the release; what is not written by then goes on elsewhere."""
+        try:
+            async with asyncio.timeout(_FLUSH_LIMIT):
+                await self.journal.flush()
+        except TimeoutError:
+            logger.warning("the last records could not be written in time; their workflows repeat them elsewhere")
+        await self.journal.close()
+        self.journal.fail_pending()
+        try:
+            async with asyncio.timeout(_FLUSH_LIMIT), self.lease.lock:
+                try:
+                    queues = await self._release_lease()
+                except (psycopg.Error, OSError):  # a connection that broke while idle shows it only now
+                    await self.lease.disconnect()
+                    queues = await self._release_lease()
+        except (psycopg.Error, DbosflowError, OSError, TimeoutError) as error:
+            logger.warning("the lease could not be released (%s); it ends by itself", error)
+            return
+        self._announce([WORKERS_TOPIC, *map(queue_topic, queues)])
+
+    async def _release_lease(self) -> set[str]:
+        """Gives the lease up, and returns its runs to these queues. A second time does nothing more."""
+        await self.lease.release()
+        connection = await self.lease.connection()
+        requeued = await workflow.requeue(
+            connection, self._settings.schema, max_recoveries=self._settings.max_recoveries
+        )
+        return {row["queue"] for row in requeued}
+
+
+class _Decision:
+    """What hears whether a start's row is new: then it runs here. Who waits, does so for that, or for its end."""
+
+    __slots__ = ("_runner", "_settled", "_started", "arguments_text", "definition", "workflow_id")
+
+    def __init__(
+        self,
+        runner: Runner,
+        workflow_id: str,
+        definition: WorkflowDef,
+        arguments_text: str,
+        *,
+        started: asyncio.Future[bool] | None = None,
+        settled: asyncio.Future[Ending | None] | None = None,
+    ) -> None:
+        self._runner = runner
+        self.workflow_id = workflow_id
+        self.definition = definition
+        self.arguments_text = arguments_text
+        self._started = started
+        self._settled = settled
+
+    def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+        run = self._runner.launch(self.workflow_id, self.definition, self.arguments_text) if result is True else None
+        if run is not None and self._settled is not None:
+            run.when_settled(self._settled)
+            return
+        if self._started is not None:
+            _set_result(self._started, result)
+        if self._settled is not None:
+            _set_result(self._settled, result if isinstance(result, BaseException) else None)
+
+
+def _set_result(future: asyncio.Future[T], result: T | BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)

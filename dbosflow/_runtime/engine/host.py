@@ -1,0 +1,350 @@
+"""Where the engine's coroutines run: on the caller's own event loop, or on one in a background thread.
+
+Under ``async with`` the engine lives on the caller's loop and nothing hops. Under ``with`` it lives on a loop in a
+thread. Either way blocking calls work from any thread that has no running loop, and awaitable calls from any loop.
+Ctrl-C in a blocking call cancels what it waited for, *and waits* for that.
+
+A loop in a thread runs until the engine closes, whatever code on it raises. Should it end all the same, everybody who
+waits for something on it is told so at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import logging
+import os
+import threading
+import weakref
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
+
+from dbosflow._runtime.execution.scope import current_scope
+from dbosflow._runtime.process.exits import Contained
+from dbosflow._runtime.replay.branch import Branch
+from dbosflow.errors import BlockingCallError, EngineClosedError, InWorkflowError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Coroutine
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+logger = logging.getLogger("dbosflow.engine")
+
+_LONGEST_START = 5.0
+
+
+class _Process:
+    """Which process this is among those that were forked from another: asking the kernel takes as long as a start."""
+
+    number = 0
+
+
+_process = _Process()
+
+
+def _count_fork() -> None:
+    _process.number += 1
+
+
+os.register_at_fork(after_in_child=_count_fork)
+
+_hosts: weakref.WeakSet[Host] = weakref.WeakSet()
+
+
+def some_engine_is_open() -> bool:
+    """Whether an engine of this process is open, and none is there for a test."""
+    hosts = [host for host in tuple(_hosts) if host.is_open]
+    return bool(hosts) and not any(host.is_under_test for host in hosts)
+
+
+class Host:
+    """The event loop of an open engine, and the ways to it."""
+
+    def __init__(self, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+        self._new_loop = loop_factory or asyncio.new_event_loop
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._ready = threading.Event()
+        self._failure: BaseException | None = None
+        """Why there is no loop."""
+        self._stopping = False
+        self._calls: set[_Call[Any]] = set()
+        """What somebody on another thread or loop waits for."""
+        self.on_death: Callable[[], None] = lambda: None
+        """Hears that the loop has ended by itself: nothing will run on it any more."""
+        self._process = _process.number
+        self.is_under_test = False
+        """Whether a test has taken its engine over: there plain calls of workflows are what they seem."""
+        _hosts.add(self)
+
+    def attach(self) -> None:
+        """Lives on the running loop."""
+        self._loop, self._failure = asyncio.get_running_loop(), None
+        self._process = _process.number
+
+    def start(self) -> None:
+        """Lives on a new loop in a background thread."""
+        self._process = _process.number
+        self._stopping, self._failure = False, None
+        self._ready.clear()
+        thread = self._thread = threading.Thread(target=self._serve, name="dbosflow-loop", daemon=True)
+        thread.start()
+        self._ready.wait()
+        if self.is_dead:
+            self._thread = None
+            thread.join()
+            self._refuse()
+
+    def _refuse(self) -> None:
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def stop(self) -> None:
+        """Ends the background loop, if there is one."""
+        thread, self._thread = self._thread, None
+        # Ctrl-C may have come before the thread said that it runs.
+        if thread is not None and self._ready.wait(_LONGEST_START) and self._loop is not None:
+            self._stopping = True
+            with suppress(RuntimeError):  # it has ended by itself
+                self._loop.call_soon_threadsafe(self._loop.stop)
+            thread.join()
+        self._loop = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a loop, in this process."""
+        return self._loop is not None and self._process == _process.number
+
+    @property
+    def is_forked(self) -> bool:
+        """Whether it lives in the process that this one was forked from."""
+        return self._loop is not None and self._process != _process.number
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its loop has ended by itself."""
+        return self._failure is not None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The engine's loop."""
+        loop = self._loop
+        if self._process != _process.number and loop is not None:
+            msg = "this engine was opened in a parent process and does not survive a fork; call open() in each process"
+            raise EngineClosedError(msg)
+        if self._failure is not None:
+            raise _ended(self._failure)
+        if loop is None or loop.is_closed():
+            msg = (
+                "the engine is not open: use it in `with Engine(...)` or `async with Engine(...)`, or call open() first"
+            )
+            raise EngineClosedError(msg)
+        return loop
+
+    def call(self, twin: str, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Blocks until ``function(...)`` is done on the engine's loop. On a running loop raises, and names ``twin``.
+
+        Raises in the body of a workflow, too, as ``bridge`` does.
+        """
+        refuse_on_loop(twin)
+        _refuse_in_body()
+        loop = self.loop
+        call = _Call(lambda: function(*args, **kwargs))
+        self._calls.add(call)
+        try:
+            self._send(loop, call.begin)
+            return call.done.result()
+        except BaseException:
+            if not call.done.done():  # Ctrl-C, wherever it came: also before the loop knew of the call
+                self._send(loop, call.abandon)
+                concurrent.futures.wait([call.done])
+            raise
+        finally:
+            self._calls.discard(call)
+
+    def bridge(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """What to await for ``coroutine`` to run on the engine's loop, from whichever loop this is.
+
+        Raises:
+            InWorkflowError: the caller is the body of a workflow. What is not on record, a replay would not be given
+                again; what a body may ask its engine for does not come this way.
+        """
+        try:
+            _refuse_in_body()
+        except BaseException:
+            coroutine.close()
+            raise
+        return self.reach(coroutine)
+
+    def reach(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
+        """``bridge`` for what is on record."""
+        try:
+            loop = self.loop
+        except BaseException:
+            coroutine.close()
+            raise
+        if asyncio.get_running_loop() is loop:
+            return coroutine
+        return self._bridged(loop, coroutine)
+
+    async def _bridged(self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T]) -> T:
+        call = _Call(lambda: coroutine)
+        self._calls.add(call)
+        try:
+            self._send(loop, call.begin)
+            return await asyncio.wrap_future(call.done)
+        except asyncio.CancelledError:
+            self._send(loop, call.abandon)
+            raise
+        finally:
+            self._calls.discard(call)
+            if not call.has_begun:
+                coroutine.close()
+
+    def _send(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
+        try:
+            loop.call_soon_threadsafe(callback)
+        except RuntimeError as error:  # closed since it was looked at
+            raise _ended(self._failure or error) from None
+
+    def _serve(self) -> None:
+        # Not asyncio.Runner: that starts a thread when it closes, and at exit there are no new ones.
+        try:
+            self._loop = loop = self._new_loop()
+        except BaseException as error:  # noqa: BLE001 (a factory of the user's: whoever opens the engine is told)
+            self._failure = error
+            self._ready.set()
+            return
+        loop.call_soon(self._ready.set)
+        try:
+            self._run(loop)
+            loop.run_until_complete(_end_tasks())
+        except BaseException as error:  # noqa: BLE001 (nobody else hears of it)
+            self._died(error)
+        finally:
+            with suppress(RuntimeError):
+                loop.close()
+            self._tell_dead()
+
+    def _run(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Runs the loop until it is asked to end by ``stop``."""
+        while True:
+            try:
+                loop.run_forever()
+            except (SystemExit, KeyboardInterrupt) as error:
+                # Of some callback, since this is not the main thread. What else was to be called is called next.
+                logger.error("code on the engine's event loop has raised %r; the engine goes on", error)  # noqa: TRY400 (it is nobody's here)
+            else:
+                if self._stopping:
+                    return
+                logger.error("code on the engine's event loop has stopped it; the engine goes on")
+
+    def _died(self, error: BaseException) -> None:
+        logger.critical("the engine's event loop has ended: its workflows go on elsewhere", exc_info=error)
+        self._failure = error
+        self._ready.set()
+        self.on_death()
+
+    def _tell_dead(self) -> None:
+        """Tells whoever waits for what will not come any more. The loop is closed: who comes now hears it there."""
+        for call in tuple(self._calls):
+            call.fail(_ended(self._failure))
+
+
+class _Call(Generic[T]):
+    """What somebody on another thread or loop waits for. Its methods run on the engine's, in order.
+
+    The coroutine is made there, too: Ctrl-C in the waiting thread cannot come between its making and its start.
+    """
+
+    def __init__(self, function: Callable[[], Coroutine[Any, Any, T]]) -> None:
+        self.done: concurrent.futures.Future[T] = concurrent.futures.Future()
+        self._function = function
+        self._task: asyncio.Task[T] | None = None
+        self._abandoned = False
+
+    @property
+    def has_begun(self) -> bool:
+        """Whether its coroutine is some task's by now."""
+        return self._task is not None
+
+    def begin(self) -> None:
+        """Starts it."""
+        if self._abandoned:
+            return
+        try:
+            self._task = asyncio.get_running_loop().create_task(Contained(self._function()))
+        except BaseException as error:  # noqa: BLE001 (whoever waits is told)
+            self.fail(error)
+        else:
+            self._task.add_done_callback(self._on_done)
+
+    def abandon(self) -> None:
+        """Ends it, begun or not."""
+        self._abandoned = True
+        if self._task is None:
+            self._cancelled()
+        else:
+            self._task.cancel()
+
+    def fail(self, error: BaseException) -> None:
+        """Tells that it has come to nothing."""
+        if not self.done.done():
+            self.done.set_exception(error)
+
+    def _on_done(self, task: asyncio.Task[T]) -> None:
+        if self.done.done():
+            return
+        if task.cancelled():
+            if self._abandoned:
+                self._cancelled()
+            else:
+                self.fail(_ended(None))
+        elif (error := task.exception()) is not None:
+            self.done.set_exception(error)
+        else:
+            self.done.set_result(task.result())
+
+    def _cancelled(self) -> None:
+        if self.done.cancel():
+            self.done.set_running_or_notify_cancel()
+
+
+def _ended(why: BaseException | None) -> EngineClosedError:
+    reason = "" if why is None else f": {type(why).__name__}: {why}"
+    return EngineClosedError(f"the engine's event loop has ended{reason}; its workflows go on elsewhere")
+
+
+async def _end_tasks() -> None:
+    """Ends what else runs on the loop."""
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks)
+    await asyncio.get_running_loop().shutdown_asyncgens()
+
+
+def _refuse_in_body() -> None:
+    scope = current_scope()
+    if isinstance(scope, Branch):
+        msg = (
+            f"an engine was asked for something in the body of workflow {scope.run.workflow_id!r} that is not put on "
+            "record there: a replay would get another answer, or do it again. Ask in a step. In a body are: a "
+            "workflow's `start` and `run`, `engine.start` and `engine.run`, a handle's `result`, `status`, `info` and "
+            "`cancel`, and `read_stream` of the module dbosflow"
+        )
+        raise InWorkflowError(msg)
+
+
+def refuse_on_loop(twin: str) -> None:
+    """Raises if the calling thread has a running event loop, which a blocking call would hold up."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return
+    msg = f"a blocking call on a running event loop would hold it up; use `{twin}` instead"
+    raise BlockingCallError(msg)

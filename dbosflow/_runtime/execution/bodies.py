@@ -1,0 +1,280 @@
+"""Drives the bodies of workflows: async ones on the loop, sync ones on threads.
+
+```text
+body ──► returned ──► succeeded ─┐
+     ──► raised ────► failed ────┤ with all that it left running ended, one entry in the journal
+     ──► asked to end ► cancelled ┘
+     ──► contradicts its records ► blocked
+     ──► stopped: lease lost, engine closing, reload: nothing is written
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from contextvars import Context, copy_context
+from functools import partial
+from inspect import iscoroutine
+from typing import TYPE_CHECKING, Any, cast
+
+from dbosflow._runtime.execution.drivers import carried
+from dbosflow._runtime.execution.isolation import awaited, is_awaitable
+from dbosflow._runtime.execution.recorded_values import arguments
+from dbosflow._runtime.execution.scope import set_scope
+from dbosflow._runtime.process.exits import is_signal
+from dbosflow._runtime.replay.branch import BranchCoroutine, RunStopped, ThreadOwner
+from dbosflow._runtime.runs.entries import Ending
+from dbosflow.errors import DefinitionError, NonDeterminismError, ThreadLimitError
+from dbosflow.failures import dump_error
+from dbosflow.tracebacks import summary, text_with_notes
+from dbosflow.types import WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+    from concurrent.futures import Future
+
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.process.thread_pool import ThreadPool
+
+logger = logging.getLogger("dbosflow.runner")
+
+_LEFTOVER_GRACE = 1.0
+"""Seconds that branches which nobody waited for get to end when their workflow has."""
+
+
+class Bodies:
+    """The bodies of one runner's runs. ``on_stopped`` is called with each that ended with nothing to write."""
+
+    def __init__(self, threads: ThreadPool, on_stopped: Callable[[Run], None]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._threads = threads
+        self._on_stopped = on_stopped
+
+    def begin(self, run: Run, *, is_child: bool) -> None:
+        """Begins the body of ``run``, which is told its task. How it comes out goes to the journal.
+
+        Where there are fewer threads than sync bodies, children go first: somebody waits for them.
+        """
+        if run.definition.is_async:
+            run.replay_begins()
+            main = BodyCoroutine(run, self)
+            main.task = self._task(main, run)
+        else:
+            self._task(self._on_thread(run, is_child), run)
+
+    def close(self) -> None:
+        """Begins nothing on a thread any more, and waits for none."""
+        self._threads.shutdown()
+
+    def _task(self, work: Coroutine[Any, Any, None], run: Run) -> asyncio.Task[None]:
+        # In a context of its own: whoever caused this may be a workflow, whose branches are its own tasks only. And not
+        # by the loop's factory: one that begins tasks at once would run the body in the middle of the journal's work.
+        name = f"dbosflow-run-{run.workflow_id}"
+        run.task = asyncio.Task(work, loop=self._loop, name=name, context=Context())
+        return run.task
+
+    async def _on_thread(self, run: Run, is_child: bool) -> None:  # noqa: FBT001 (of begin)
+        def call() -> Any:
+            set_scope(run.root)
+            run.root.owner = ThreadOwner()
+            return _no_awaitable(run, _called(run))
+
+        body = partial(copy_context().run, carried, call)
+        value: Any = None
+        error: BaseException | None = None
+        try:
+            value = await asyncio.wrap_future(self._threads.begin(run.workflow_id, body, wanted=is_child))
+        except ThreadLimitError as refused:
+            if run.root.owner is None:  # not the body's: it begins anew when the claimer looks for what nobody runs
+                run.stop("its process has no thread for it just now")
+            error = refused
+        except BaseException as raised:  # noqa: BLE001 (whatever it is, it is how the body came out)
+            error = raised
+        self.over(run, value, error)
+
+    # -- how it came out ---------------------------------------------------------------------------------------------
+
+    def over(self, run: Run, value: Any, error: BaseException | None) -> None:
+        """The body has returned a value, or raised an error, whatever it is: also sys.exit() ends no engine."""
+        ending = _ending(run, value, error)
+        if run.history.checksums and ending is not None and run.stopping is None and not run.cancelled:
+            with suppress(NonDeterminismError):  # then the run has stopped
+                run.streams.check_all_repeated()
+        streams = run.written_streams
+        if streams is not None and streams.findings and (run.stopping is None or run.contradiction is not None):
+            self._task(self._end_when_told(run, ending, streams.findings), run)
+        else:
+            self._end_soon(run, ending)
+
+    async def _end_when_told(self, run: Run, ending: Ending | None, findings: Iterable[Future[None]]) -> None:
+        """Ends the run when all that is looked up about it is told."""
+        try:
+            await asyncio.gather(*map(asyncio.wrap_future, findings))
+        except BaseException as stopped:  # noqa: BLE001 (see below)
+            _stop(run, stopped)
+        self._end_soon(run, ending)
+
+    def _end_soon(self, run: Run, ending: Ending | None) -> None:
+        if run.stopping is None and (run.cancelled or run.sequencer is not None):
+            self._task(self._conclude(run, ending), run)
+            return
+        if run.stopping is None:
+            with suppress(NonDeterminismError):  # it parks the workflow, whoever hears of it
+                run.check_all_asked("has ended")
+        self._end(run, ending)
+
+    async def _conclude(self, run: Run, ending: Ending | None) -> None:
+        """Ends what the body left running, then the run."""
+        try:
+            await _catch_up(run)
+            await _end_leftovers(run)
+            if run.cancelled:
+                await self.cancel_children(run)
+                ending = Ending(WorkflowStatus.CANCELLED)
+        except BaseException as stopped:  # noqa: BLE001 (a run that cannot be ended here goes on elsewhere)
+            _stop(run, stopped)
+        self._end(run, ending)
+
+    async def cancel_children(self, run: Run) -> None:
+        """Cancels the children of a cancelled run: also those whose starts are on their way now, and no more can begin.
+
+        Raises:
+            RunStopped: the run is over for this process; its next owner cancels them.
+        """
+        if run.stopping is None:
+            await run.loop_driver.durable(run)
+        await run.engine.cancel_children(run.workflow_id)
+
+    def _end(self, run: Run, ending: Ending | None) -> None:
+        if run.stopping is None and ending is not None:
+            run.end(ending)  # the runner hears of it when it is durable
+        elif run.contradiction is not None:
+            logger.error("workflow %s is parked as blocked: %s", run.workflow_id, run.contradiction)
+            run.end(Ending(WorkflowStatus.BLOCKED, error=dump_error(run.contradiction)))
+        else:
+            self._on_stopped(run)
+
+
+class BodyCoroutine(BranchCoroutine):
+    """The body of an async workflow, called when its task begins, in the context of that.
+
+    The task itself ends well, however the body comes out: that is told to the ``bodies``.
+    """
+
+    __slots__ = ("_bodies",)
+
+    def __init__(self, run: Run, bodies: Bodies) -> None:
+        super().__init__(_NOT_BEGUN, run.root)
+        self._bodies = bodies
+
+    def __next__(self) -> Any:
+        if self._coroutine is _NOT_BEGUN:
+            return self._resume(self._begin)
+        return super().__next__()
+
+    def throw(self, *error: Any) -> Any:
+        """Resumes the coroutine with an error; one that has not begun never does."""
+        if self._coroutine is _NOT_BEGUN:
+            self._coroutine = _never()
+        return super().throw(*error)
+
+    def _begin(self) -> Any:
+        set_scope(self.branch)
+        body = _called(self.branch.run)
+        self._coroutine = body if iscoroutine(body) else awaited(body)
+        return self._coroutine.send(None)
+
+    def _resume(self, resume: Callable[..., Any], *values: Any) -> Any:
+        run = self.branch.run
+        try:
+            return super()._resume(resume, *values)
+        except StopIteration as done:
+            self._bodies.over(run, done.value, None)
+        except BaseException as error:
+            self._bodies.over(run, None, error)
+            if is_signal(error):
+                raise
+        raise StopIteration
+
+    def _exited(self, task: asyncio.Task[Any] | None, error: BaseException) -> Any:  # noqa: ARG002 (see BranchCoroutine)
+        raise error  # it ends no task: the bodies are told
+
+
+_NOT_BEGUN = cast("Coroutine[Any, Any, Any]", None)
+
+
+async def _never() -> None:
+    """Stands for a body that was cancelled before it began."""
+
+
+def _called(run: Run) -> Any:
+    """What the workflow's function gives: of an async one its coroutine."""
+    run.check_active()
+    args, kwargs = arguments(run)
+    return run.definition.function(*args, **kwargs)
+
+
+def _no_awaitable(run: Run, value: Any) -> Any:
+    """What the body on a thread has given; nobody there can await it."""
+    if is_awaitable(value):
+        if iscoroutine(value):
+            value.close()
+        msg = f"{run.definition} is a sync function, and gave an awaitable, which nobody awaits: make it an async one"
+        raise DefinitionError(msg)
+    return value
+
+
+def _ending(run: Run, value: Any, error: BaseException | None) -> Ending | None:
+    """How the workflow ends; ``None`` if it does not end here."""
+    if error is None:
+        try:
+            return Ending(WorkflowStatus.SUCCEEDED, output=run.definition.result.round_trip(value)[0])
+        except BaseException as unfit:  # noqa: BLE001 (the code of a type of the user's may raise anything)
+            error = unfit
+    if run.stopping is not None or isinstance(error, RunStopped) or is_signal(error):
+        _stop(run, error)
+        return None
+    if run.cancelled:
+        return Ending(WorkflowStatus.CANCELLED)
+    logger.error("workflow %s failed: %s\n%s", run.workflow_id, summary(error), text_with_notes(error))
+    return Ending(WorkflowStatus.FAILED, error=dump_error(error))
+
+
+def _stop(run: Run, error: BaseException) -> None:
+    if run.stopping is None:
+        run.stop("its task was ended")
+        if not isinstance(error, asyncio.CancelledError | RunStopped) and not is_signal(error):
+            logger.error("workflow %s: its run ended in an unexpected way", run.workflow_id, exc_info=error)
+
+
+async def _catch_up(run: Run) -> None:
+    """Waits until all that is on record was delivered: a body that ends before has left something out."""
+    if run.recorded_order is None or run.cancelled:
+        return
+    if run.sequencer is not None:
+        caught_up = run.sequencer.caught_up()
+
+        def cancelled() -> None:
+            if not caught_up.done():
+                caught_up.set_result(None)
+
+        run.when_cancelled(cancelled)
+        await caught_up
+    if not run.cancelled:
+        run.check_all_asked("has ended")
+
+
+async def _end_leftovers(run: Run) -> None:
+    """Branches that nobody waited for end with their workflow, as tasks do with their loop."""
+    run.ending = True
+    if run.sequencer is not None:
+        run.sequencer.finish()
+    tasks = run.tasks()
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _, stubborn = await asyncio.wait(tasks, timeout=_LEFTOVER_GRACE)
+        for task in stubborn:
+            logger.warning("workflow %s has ended, but its task %s has not", run.workflow_id, task.get_name())

@@ -1,0 +1,95 @@
+"""Hears that a run of this worker is to be cancelled, and has the runner carry it out.
+
+A cancel is a request in the workflow's row, since only the owner's fence may write for a run:
+
+```text
+running ──cancel()──► requested ──told──► delivered ──► its children asked ──► ended: cancelled
+                          │  the body hears of it, and nothing that it asks for begins any more
+                          └── never ran: cancelled in the same statement
+```
+
+*Requested* is final: the statement that would end the workflow as succeeded, failed or blocked reads that row, and
+writes nothing; then the owner ends it as cancelled. So whoever is told "requested" knows how it ends.
+
+The owner is told by the hint, at once; by the answer of its next batch, before anything is delivered that the batch
+made durable; with its claim, where it is the next owner; by the safety poll, if it writes nothing and the hint was
+lost. So no step, child or loop item begins once any of these has come.
+
+What can meet it, and what comes of that:
+
+- *an end in the same instant*: the row has one order. The end was first: ``cancel`` waits for it, and answers "ended".
+  The cancel was first: the end is not written. If it commits between the snapshot and the row, all of the statement is
+  rolled back, and it is sent again.
+- *a batch on the wire* is written, or not, as ever. Children whose starts are in it are there before the parent asks
+  for the cancellation of its children, since that waits until what the run has appended is durable.
+- *a claim, a start or a reload on its way*: the worker owns the workflow and does not run it yet. Such a request is
+  kept until it does; what is claimed is known between two batches, so that is when the canceller looks again.
+- *a takeover*: the request stands in the row, and the claim hands it over. The next owner runs nothing of the body.
+- *a dead owner, a queue, a parked workflow*: as a takeover; one that is parked is queued to get an owner.
+- *a drain*: the body hears of it, or the next owner carries it out.
+- *a body that does not end* within the grace: the run ends without it, with its children.
+- *a second cancel* changes nothing; but one with children makes it one with children.
+
+Children: the request is one for all that stands below, in one statement, as far as no generation between has ended.
+What begins below meanwhile is cancelled by its parent, which is asked itself. With ``children=False`` both are left
+out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._runtime.process.service import Service
+from dbosflow._store import workflow
+from dbosflow._store.notify import CANCEL_TOPIC
+
+if TYPE_CHECKING:
+    from psycopg_pool import AsyncConnectionPool
+
+    from dbosflow._runtime.execution.runner import Runner
+    from dbosflow._runtime.journal.journal import Journal
+    from dbosflow._runtime.leases.worker_lease import WorkerLease
+    from dbosflow._runtime.wakeups.topics import Wakeups
+
+
+class Canceller(Service):
+    """Looks for cancel requests among the runs of one worker."""
+
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[Any],
+        schema: str,
+        *,
+        lease: WorkerLease,
+        journal: Journal,
+        runner: Runner,
+        wakeups: Wakeups,
+    ) -> None:
+        super().__init__("canceller", interval=None)
+        self._pool = pool
+        self._schema = schema
+        self._lease = lease
+        self._journal = journal
+        self._runner = runner
+        self._unsubscribe = wakeups.subscribe(CANCEL_TOPIC, self.wake)
+
+    async def close(self) -> None:
+        """Hears no more."""
+        self._unsubscribe()
+        await super().close()
+
+    async def work_once(self) -> bool:
+        """Passes on the requests that stand."""
+        if not self._runner.known():
+            async with self._lease.lock:  # a claim may be on its way, or a start
+                pass
+            if not self._runner.known():
+                return False
+        async with self._pool.connection() as connection:
+            requested = await workflow.cancel_requests(connection, self._schema, self._lease.id)
+        unknown = [workflow_id for workflow_id in requested if not self._runner.cancel(workflow_id)]
+        if unknown:  # claimed or started a moment ago: between two batches, all that is owned is known
+            async with self._journal.connection():
+                for workflow_id in unknown:
+                    self._runner.cancel(workflow_id)
+        return False

@@ -1,0 +1,315 @@
+"""Drivers run the operations of a workflow: on the event loop, or on the thread of a sync workflow.
+
+An operation is written once, as a coroutine that waits by a ``Driver``. That of the loop awaits. That of a thread
+blocks, so the coroutine never suspends, and ``drive`` runs it to its end with a single ``send``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from dbosflow._runtime.execution.isolation import awaited, context_of, is_awaitable, outcome_of, run_in
+from dbosflow._runtime.process.threads import ThreadWaiter
+from dbosflow._runtime.replay import cancellations
+from dbosflow._runtime.runs.keys import GIVEN_UP, shown
+from dbosflow.errors import ThreadLimitError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+    from concurrent.futures import Executor
+
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.execution.scope import Attempt
+    from dbosflow._runtime.process.thread_pool import ThreadPool
+    from dbosflow._runtime.runs.entries import Ending, Record
+    from dbosflow._store.workflow import Outcome
+    from dbosflow.definitions import FunctionDef
+
+T = TypeVar("T")
+
+
+def drive(operation: Coroutine[Any, Any, T]) -> T:
+    """Runs a coroutine that never suspends."""
+    try:
+        operation.send(None)
+    except StopIteration as done:
+        result: T = done.value
+        return result
+    operation.close()
+    msg = "an operation on a thread tried to suspend"
+    raise AssertionError(msg)
+
+
+def carried(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Calls ``function`` for a future, which cannot carry what ends a generator: that becomes a ``RuntimeError``."""
+    try:
+        return function(*args, **kwargs)
+    except (StopIteration, GeneratorExit) as error:
+        msg = f"function raised {type(error).__name__}"
+        raise RuntimeError(msg) from error
+
+
+class Driver(Protocol):
+    """How an operation waits, and how it calls a function of the user's, in sync or in async code."""
+
+    async def commit(self, run: Run, record: Record) -> None:
+        """Buffers a record and waits until it is durable and its turn has come."""
+
+    async def turn_of(self, run: Run, key: str) -> None:
+        """Waits until the turn of the record under ``key`` has come."""
+
+    async def catch_up(self, run: Run, key: str) -> None:
+        """Waits until all that is on record was delivered: the operation of ``key`` is new, and begins only then."""
+
+    async def await_cancellation(self, run: Run, key: str) -> None:
+        """Waits to be cancelled, as the records say that the operation of ``key`` was."""
+
+    async def record_cancellation(self, run: Run, key: str) -> None:
+        """Records that the program has cancelled the operation of ``key``, before it goes on."""
+
+    async def call(
+        self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Calls the user's function in the scope of ``attempt``."""
+
+    async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
+        """Waits for the end of another workflow."""
+
+    async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
+        """Waits for work of the engine's on its loop, which waits for the workflow ``awaits``, if for any."""
+
+    async def pause(self, run: Run, seconds: float) -> None:
+        """Waits, unless the run stops."""
+
+    async def hold(self, run: Run) -> None:
+        """Waits until the run stops, or is cancelled: the engine closes, and nothing begins any more."""
+
+    async def room(self, run: Run) -> bool:
+        """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
+
+    async def durable(self, run: Run) -> None:
+        """Waits until all that the run has buffered is durable."""
+
+
+class LoopDriver:
+    """Code on the engine's event loop."""
+
+    def __init__(self, step_threads: Executor) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._step_threads = step_threads
+
+    @property
+    def _is_here(self) -> bool:
+        """Whether it is called on the engine's loop; else on one that a sync step runs by itself."""
+        return asyncio.get_running_loop() is self._loop
+
+    async def commit(self, run: Run, record: Record) -> None:
+        """Buffers a record and waits until it is durable and its turn has come."""
+        record.waiter = asyncio.get_running_loop().create_future()
+        run.append(record)
+        await record.waiter
+
+    async def turn_of(self, run: Run, key: str) -> None:
+        """Waits until the turn of the record under ``key`` has come: at once in a run with one branch."""
+        if run.sequencer is None:
+            run.note_replayed(key)
+        else:
+            with run.sequencer.parked():
+                await cancellations.its_turn(run, run.sequencer, key)
+
+    async def catch_up(self, run: Run, key: str) -> None:
+        """Waits for the last recorded turn; with one branch, what is left on record contradicts at once."""
+        sequencer = run.sequencer
+        if sequencer is None:
+            run.check_all_asked(f"asks for {key!r}, which is not on record")
+            run.replay_is_over()
+            return
+        with sequencer.parked():
+            await sequencer.caught_up()
+        sequencer.raise_withheld()
+
+    async def await_cancellation(self, run: Run, key: str) -> None:
+        """Waits for the cancellation that the live run got here, and then for its turn."""
+        run.check_active()
+        await cancellations.cancelled_again(run, key)
+
+    async def record_cancellation(self, run: Run, key: str) -> None:
+        """Commits the record that an operation was cancelled; further cancellations wait for that."""
+        await cancellations.record_cancellation(run, key)
+
+    async def call(
+        self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Calls the user's function; a sync one in the pool for steps. An awaitable that it gives is awaited here."""
+        context = context_of(attempt)
+        if function.is_async:
+            return await run_in(context, outcome_of(function.function, *args, **kwargs))
+        loop = asyncio.get_running_loop()
+        call = partial(context.run, carried, function.function, *args, **kwargs)
+        value = await loop.run_in_executor(self._step_threads, call)
+        return await run_in(context, awaited(value)) if is_awaitable(value) else value
+
+    async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
+        """Waits for the end of another workflow."""
+        return await self.wait(run, run.engine.outcome(workflow_id, ended=True), awaits=workflow_id)
+
+    async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
+        """Waits for work of the engine's, here."""
+        if not self._is_here:
+            return await asyncio.to_thread(drive, run.thread_driver.wait(run, work))
+        if awaits is None:
+            return await work
+        run.waits += 1
+        try:
+            return await work
+        finally:
+            run.waits -= 1
+
+    async def pause(self, run: Run, seconds: float) -> None:
+        """Sleeps; a run that stops cancels its tasks."""
+        run.waits += 1
+        try:
+            await run.environment.clock.pause(seconds)
+        finally:
+            run.waits -= 1
+
+    async def hold(self, run: Run) -> None:
+        """Waits; a run that stops, or is cancelled, cancels its tasks.
+
+        A timer or a sibling that does it goes unheard: what the body made of that would be durable, and on no record.
+        """
+        while True:
+            try:
+                await asyncio.get_running_loop().create_future()
+            except asyncio.CancelledError:
+                if run.ending:
+                    raise
+                run.check_active()
+
+    async def room(self, run: Run) -> bool:
+        """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
+        if not self._is_here:
+            return await asyncio.to_thread(drive, run.thread_driver.room(run))
+        room = asyncio.Event()
+        run.when_room(room.set)
+        try:
+            async with asyncio.timeout(run.settings.buffer_timeout):
+                await room.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def durable(self, run: Run) -> None:
+        """Waits until all that the run has buffered is durable."""
+        if not self._is_here:
+            await asyncio.to_thread(drive, run.thread_driver.durable(run))
+            return
+        durable = asyncio.get_running_loop().create_future()
+        run.add_barrier(durable)
+        await durable
+
+
+class ThreadDriver:
+    """Code on the thread of a sync workflow. Its steps run on that thread, too; while it waits for others, they run."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, threads: ThreadPool) -> None:
+        self._loop = loop
+        self._threads = threads
+
+    async def commit(self, run: Run, record: Record) -> None:
+        """Buffers a record and waits until it is durable."""
+        record.waiter = waiter = ThreadWaiter()
+        run.append(record)
+        waiter.wait()
+
+    async def turn_of(self, run: Run, key: str) -> None:
+        """Nothing to wait for: a thread is the only branch of its run."""
+        run.note_replayed(key)
+
+    async def catch_up(self, run: Run, key: str) -> None:
+        """A thread is the only branch of its run: what is left on record contradicts."""
+        run.check_all_asked(f"asks for {key!r}, which is not on record")
+
+    async def await_cancellation(self, run: Run, key: str) -> None:
+        """Nothing cancels an operation of a thread: it was of an async body."""
+        raise run.disagree(f"cannot give {key!r} up", shown(key + GIVEN_UP), key + GIVEN_UP)
+
+    async def record_cancellation(self, run: Run, key: str) -> None:
+        """Nothing cancels an operation of a thread."""
+
+    async def call(
+        self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Calls the user's function here; an async one, and the rest of one that gives an awaitable, on the loop."""
+        context = context_of(attempt)
+        if function.is_async:
+            rest = outcome_of(function.function, *args, **kwargs)
+        else:
+            value = context.run(function.function, *args, **kwargs)
+            if not is_awaitable(value):
+                return value
+            rest = awaited(value)
+        call = context.run(asyncio.run_coroutine_threadsafe, rest, self._loop)
+        with attempt.run.cancelling(call):
+            return call.result()
+
+    async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
+        """Waits for the end of another workflow; ``ThreadLimitError`` if as many threads wait as may."""
+        return await self.wait(run, run.engine.outcome(workflow_id, ended=True), awaits=workflow_id)
+
+    async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
+        """Waits for work of the engine's on its loop; if that ``awaits``, as ``outcome`` does."""
+        if awaits is None:
+            return self._wait(run, work)
+        try:
+            with self._threads.away(_named(run), awaits=awaits, at_the_limit="raise"):
+                return self._wait_durably(run, work)
+        except ThreadLimitError:
+            work.close()  # it was never begun
+            raise
+
+    def _wait(self, run: Run, work: Coroutine[Any, Any, T]) -> T:
+        done = asyncio.run_coroutine_threadsafe(work, self._loop)
+        with run.cancelling(done):
+            return done.result()
+
+    def _wait_durably(self, run: Run, work: Coroutine[Any, Any, T]) -> T:
+        run.waits += 1
+        try:
+            return self._wait(run, work)
+        finally:
+            run.waits -= 1
+
+    async def pause(self, run: Run, seconds: float) -> None:
+        """Waits; a run that stops wakes it."""
+        run.waits += 1
+        try:
+            with self._threads.away(_named(run), at_the_limit="stay"):
+                run.environment.clock.wait(run.interrupted, seconds)
+                run.check_active()
+        finally:
+            run.waits -= 1
+
+    async def hold(self, run: Run) -> None:
+        """Waits; a run that stops, or is cancelled, wakes it."""
+        run.interrupted.wait()
+        run.check_active()
+
+    async def room(self, run: Run) -> bool:
+        """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
+        room = threading.Event()
+        run.when_room(room.set)
+        return room.wait(run.settings.buffer_timeout)
+
+    async def durable(self, run: Run) -> None:
+        """Waits until all that the run has buffered is durable."""
+        durable = ThreadWaiter()
+        run.add_barrier(durable)
+        durable.wait()
+
+
+def _named(run: Run) -> str:
+    return f"workflow {run.workflow_id!r}"

@@ -1,0 +1,44 @@
+"""What a run needs of the engine around it: to start children, and to wait for workflows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.execution.waits import Waits
+    from dbosflow._runtime.repository import Repository
+    from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.streams.cursor import ReadRequest, StreamCursor
+    from dbosflow._store.workflow import Outcome, Started
+    from dbosflow.definitions import WorkflowDef
+
+
+class EnginePort(Protocol):
+    """The engine, as its runs see it."""
+
+    patient_repository: Repository
+    """What is durable, asked until there is an answer: no workflow fails for want of a database."""
+
+    waits: Waits
+    """Which of its workflows wait for which."""
+
+    def is_of(self, engine: object) -> bool:
+        """Whether it is this engine, and not another one in the process."""
+
+    def launch_child(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> None:
+        """Runs a child whose start was durable just now."""
+
+    async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
+        """What stands under a child's id that was taken. Runs it if it is ours: a start whose answer was lost."""
+
+    def cursor(self, request: ReadRequest) -> StreamCursor:
+        """A cursor over one stream. Does no I/O by itself."""
+
+    async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
+        """How a workflow ended. Waits for that; with ``ended``, also while it is blocked."""
+
+    async def cancel_children(self, workflow_id: str) -> None:
+        """Asks for the cancellation of a workflow's children."""
+
+    def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
+        """A handle to a workflow."""

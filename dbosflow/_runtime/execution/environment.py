@@ -1,0 +1,43 @@
+"""What all runs of one engine share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dbosflow._runtime.process.clock import CLOCK
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.execution.engine_port import EnginePort
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.execution.watchdog import RunningCode
+    from dbosflow._runtime.leases.worker_lease import WorkerLease
+    from dbosflow._runtime.process.clock import Clock
+    from dbosflow._runtime.streams.checksums import Repeated
+    from dbosflow.config import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class RunEnvironment:
+    """What all runs of one engine share."""
+
+    lease: WorkerLease
+    settings: Settings
+    submit: Callable[[Run], None]
+    """Tells the journal that a run has pending entries."""
+    loop_driver: Driver
+    thread_driver: Driver
+    engine: EnginePort
+    running_code: RunningCode
+    on_back_pressure: Callable[[str], None] = lambda _: None
+    """Called with the id of a workflow whose writer waits for room."""
+    on_skipped: Callable[[Run, str, str, int, str], None] = lambda *_: None
+    """Called for each value that a replay does not write again: stream key, producer, its count before, the value."""
+    on_changed: Callable[[Run, Repeated], None] = lambda *_: None
+    """Called when what a replay has written again for a producer is not what is on record; may raise."""
+    has_ended: bool = False
+    """Whether its runs are replays of workflows that have ended: nothing new is on record of them."""
+    clock: Clock = CLOCK

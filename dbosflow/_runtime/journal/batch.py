@@ -1,0 +1,201 @@
+"""A batch in the making: slices of runs, with their sequence numbers, turns and offsets given at the last moment.
+
+``seq`` and ``turn`` are the run's own counters; for the offsets see ``frames``. A slice keeps what it assumed, to be
+acknowledged or dropped as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._runtime.runs.entries import AttemptRollback, Close, Ending, Record, Values
+from dbosflow._runtime.streams.frames import Frames
+from dbosflow._store.batch import BatchRows
+from dbosflow._store.notify import queue_topic, stream_topic, workflow_topic
+from dbosflow._store.workflow import keys_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.runs.entries import Entry, LoopItem, Start
+    from dbosflow._runtime.streams.frames import NewBlock
+
+
+class Slice:
+    """What one run has in one batch. There is one of a run at a time, so its offsets can be given when it is built."""
+
+    __slots__ = ("ending", "entries", "frames", "records", "run")
+
+    def __init__(self, run: Run, entries: Sequence[Entry]) -> None:
+        self.run = run
+        self.entries = entries
+        self.records: list[Record] = []
+        self.ending: Ending | None = None
+        streams = run.written_streams
+        self.frames: Frames | None = Frames(run) if streams is not None and streams.uncommitted else None
+        """What it makes of the run's streams; most records have nothing to do with any."""
+        for entry in entries:
+            if isinstance(entry, Record):
+                self._record(entry)
+            elif isinstance(entry, Values):
+                self._framed().values(entry)
+            elif isinstance(entry, Close):
+                self._framed().close(entry)
+            elif isinstance(entry, AttemptRollback):
+                self._framed().roll_back_attempts(entry.step_key)
+            elif isinstance(entry, Ending):
+                self.ending = entry
+        if self.ending is not None and self.ending.ends_streams and (streams is not None or run.inputs):
+            self._framed().end(self.ending)
+
+    def _record(self, record: Record) -> None:
+        self.records.append(record)
+        if self.frames is not None:
+            self.frames.commit_or_roll_back(record)
+        if record.dead_letter is not None:
+            self._framed().values(record.dead_letter)
+
+    def _framed(self) -> Frames:
+        if self.frames is None:
+            self.frames = Frames(self.run)
+        return self.frames
+
+    @property
+    def blocks(self) -> Sequence[NewBlock]:
+        """The blocks that it appends."""
+        return self.frames.blocks if self.frames is not None else ()
+
+    def without_end(self) -> Slice | None:
+        """What is left of it when its run does not end so; ``None`` if that is nothing."""
+        rest = [entry for entry in self.entries if entry is not self.ending]
+        return Slice(self.run, rest) if rest else None
+
+    @property
+    def closes_inputs(self) -> bool:
+        """Whether it ends streams that outsiders write, who may be faster."""
+        return self.frames is not None and bool(self.frames.inputs)
+
+    def add_to(self, rows: BatchRows) -> None:
+        """Adds its rows to a batch."""
+        run = self.run
+        workflow_id, epoch, turn = run.workflow_id, run.epoch, run.turn
+        rows.runs.append((workflow_id, epoch))
+        rows.aware = rows.aware or run.cancelled
+        for seq, record in enumerate(self.records, run.seq):
+            if record.start is not None:
+                rows.starts.append(start_row(record.start))
+            rows.records.append(
+                (
+                    *(workflow_id, record.key, record.kind, epoch, seq, turn, record.attempt),
+                    *(record.output, record.error, record.child_id, record.delay, record.elapsed),
+                    *(_NO_ITEM if record.loop_item is None else _item_columns(record.loop_item)),
+                )
+            )
+        if self.frames is not None:
+            self.frames.add_to(rows)
+        if self.ending is not None:
+            rows.ends.append((workflow_id, epoch, self.ending.status, self.ending.output, self.ending.error))
+
+    def acknowledged(self, started: set[str]) -> None:
+        """It is durable: its run goes on, and its children begin; their ids are taken out of ``started``."""
+        run = self.run
+        if self.records:
+            run.seq += len(self.records)
+            run.turn += 1
+        for record in self.records:
+            if record.start is not None:
+                record.start.on_decided(take_out(started, record.start.workflow_id))
+        if self.frames is not None:
+            self.frames.acknowledged()
+        run.committed(self.entries)
+
+    @property
+    def is_awaited_elsewhere(self) -> bool:
+        """Whether other processes may wait for it: for values, for work, or for an end that nobody awaits here."""
+        if self.frames is not None or any(record.start is not None for record in self.records):
+            return True
+        return self.ending is not None and not self.run.is_awaited
+
+    def topics(self) -> Iterable[str]:
+        """Who has news when it is durable."""
+        if self.frames is not None:
+            for key in self.frames.touched():
+                yield stream_topic(self.run.workflow_id, key)
+        for record in self.records:
+            if record.start is not None and not record.start.owned:
+                yield queue_topic(record.start.queue)
+        if self.ending is not None:
+            yield workflow_topic(self.run.workflow_id)
+
+
+def take_out(started: set[str], workflow_id: str) -> bool:
+    """Whether the id is among those that the statement inserted; once, though it may stand in it twice."""
+    if workflow_id not in started:
+        return False
+    started.remove(workflow_id)
+    return True
+
+
+def start_row(start: Start) -> tuple[Any, ...]:
+    """A start as a row of the statement."""
+    return (
+        *(start.workflow_id, start.name, start.queue, start.priority, start.input),
+        *(start.parent_id, start.parent_key, keys_text(start.inputs), start.owned),
+    )
+
+
+_NO_ITEM = (None, None, None)
+
+
+def _item_columns(item: LoopItem) -> tuple[str, int, int | None]:
+    return item.loop, item.offset, item.next
+
+
+@dataclass(slots=True, eq=False)
+class Batch:
+    """One statement: slices of runs, and starts. ``sent`` counts how often it may have arrived."""
+
+    slices: list[Slice]
+    starts: list[Start]
+    sent: int = 0
+
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is left in it."""
+        return not self.slices and not self.starts
+
+    def rows(self) -> BatchRows:
+        """The rows of the statement, the same at each sending."""
+        rows = BatchRows()
+        for part in self.slices:
+            part.add_to(rows)
+        rows.starts.extend(map(start_row, self.starts))
+        return rows
+
+    def without(self, runs: set[Run]) -> Batch:
+        """The batch without the slices of these runs. The whole one may have arrived all the same."""
+        return Batch([part for part in self.slices if part.run not in runs], self.starts, self.sent)
+
+    def stopped_runs(self) -> set[Run]:
+        """Runs that were stopped meanwhile. The end of one is written anyhow, unless a new pass takes its place."""
+        stopped = (part for part in self.slices if part.run.stopping is not None)
+        return {part.run for part in stopped if part.ending is None or part.run.superseded}
+
+    @property
+    def closes_inputs(self) -> bool:
+        """Whether it ends streams that outsiders write, who may be faster."""
+        return any(part.closes_inputs for part in self.slices)
+
+    def split(self) -> Sequence[Batch]:
+        """One batch for each slice and each start, to find the one that the database refuses."""
+        return [Batch([part], []) for part in self.slices] + [Batch([], [start]) for start in self.starts]
+
+    def split_off_inputs(self) -> Sequence[Batch]:
+        """Each slice that ends inputs by itself, and the rest together; if there are none of them, as ``split``."""
+        closing = {part.run for part in self.slices if part.closes_inputs}
+        rest = self.without(closing)
+        if not closing or rest.empty:
+            return self.split()
+        return [Batch(rest.slices, rest.starts), *(Batch([part], []) for part in self.slices if part.run in closing)]

@@ -1,0 +1,76 @@
+"""The renewer keeps an engine's worker lease: on a thread of its own, with a connection of its own.
+
+So Python code that blocks the event loop cannot cost a lease; only C code that holds the interpreter's lock past the
+lease can, and then the fence keeps the data whole. A lease whose row is no longer live is not revived here: the journal
+is told, stops the worker's runs and takes a new lease.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._runtime.process.threads import ThreadService
+from dbosflow._store import worker
+from dbosflow._store.connect import connect
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg import Connection
+
+    from dbosflow._runtime.leases.worker_lease import WorkerLease
+    from dbosflow.config import Settings
+
+logger = logging.getLogger("dbosflow.leases")
+
+_RENEWALS_A_LEASE = 5
+_RETRY = 0.2
+
+
+class LeaseRenewer(ThreadService):
+    """The thread that renews a lease."""
+
+    def __init__(self, url: str, settings: Settings, lease: WorkerLease, on_lease_over: Callable[[], None]) -> None:
+        super().__init__("leases")
+        self._url = url
+        self._settings = settings
+        self._lease = lease
+        self._on_lease_over = on_lease_over
+        self._connection: Connection[Any] | None = None
+
+    def run(self) -> None:
+        """Renews until the engine closes."""
+        pause = self._settings.lease / _RENEWALS_A_LEASE
+        while self.goes_on(pause):
+            pause = self._settings.lease / _RENEWALS_A_LEASE
+            try:
+                self._renew()
+            except Exception as error:  # noqa: BLE001 (without this thread every lease would be lost)
+                logger.warning("the lease of worker %s was not renewed: %s; trying again", self._lease.id, error)
+                self._disconnect()
+                pause = _RETRY
+        self._disconnect()
+
+    def _renew(self) -> None:
+        connection = self._connection
+        if connection is None or connection.closed:
+            connection = self._connection = connect(
+                self._url,
+                timeout=self._settings.lease / _RENEWALS_A_LEASE,
+                pooled=bool(self._settings.pooled),
+                silence=self._settings.lease / 2,  # then there is time to try another connection, or another host
+            )
+        lease, worker_id = self._lease, self._lease.id
+        sent_at = time.monotonic()
+        if worker_id in worker.renew(connection, self._settings.schema, [worker_id]):
+            if worker_id == lease.id:
+                lease.renewed(sent_at)
+        elif worker_id == lease.id:
+            self._on_lease_over()
+
+    def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.close()

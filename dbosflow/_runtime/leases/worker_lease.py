@@ -1,0 +1,148 @@
+"""A worker lease: one row of ``worker`` and one connection. Runs belong to it; its row is the fence of all they write.
+
+```text
+register ──► live ──renewed on the renewer's thread──► live
+              │
+              ├── release (its own, after its last batch) ──► dead
+              └── reclaimed by a peer (FOR UPDATE: waits for no batch, and no batch begins after it) ──► dead
+```
+
+An engine that finds the row of its lease dead takes another lease: a fresh id, a fresh row, no runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+from psycopg import errors
+
+from dbosflow._runtime.process.identity import this_process
+from dbosflow._sessions import WORKER, wanted
+from dbosflow._store import worker
+from dbosflow._store.connect import connect_async
+from dbosflow._store.queries import fetch_all
+from dbosflow.config import VERSION
+from dbosflow.errors import DatabaseUnavailableError, PermissionDeniedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from psycopg import AsyncConnection
+
+    from dbosflow.config import Settings
+
+logger = logging.getLogger("dbosflow.lane")
+
+
+class WorkerLease:
+    """One connection and one lease. ``lock`` serializes what is sent over the connection."""
+
+    def __init__(self, url: str, settings: Settings, *, on_new_timeline: Callable[[], None]) -> None:
+        self.id = uuid.uuid4()
+        self.lock = asyncio.Lock()
+        self.deadline = 0.0
+        """When the lease ends at the latest, by this process's monotonic clock."""
+        self._url = url
+        self._settings = settings
+        self._connection: AsyncConnection[Any] | None = None
+        self._timeline: str | None = None
+        self._timeline_is_hidden = False
+        self._on_new_timeline = on_new_timeline
+
+    @property
+    def in_time(self) -> bool:
+        """Whether the lease is certainly still ours."""
+        return time.monotonic() < self.deadline
+
+    @property
+    def hidden_timeline(self) -> str | None:
+        """The timeline that a batch must be on, where the connection outlives a failover: behind a pooler."""
+        return self._timeline if self._settings.pooled else None
+
+    def is_new(self, timeline: str) -> bool:
+        """Whether the database is on another timeline than before; then every run reloads."""
+        before, self._timeline = self._timeline, timeline
+        if before is None or before == timeline:
+            return False
+        logger.warning("the database is on timeline %s, it was on %s; reloading all runs", timeline, before)
+        self._on_new_timeline()
+        return True
+
+    def renewed(self, sent_at: float) -> None:
+        """Its row was renewed by a statement sent at ``sent_at`` (monotonic). Called on the renewer's thread."""
+        self.deadline = sent_at + self._settings.lease
+
+    async def open(self) -> None:
+        """Connects and registers."""
+        await self._register()
+
+    async def connection(self) -> AsyncConnection[Any]:
+        """The connection, made anew if it is broken. The caller holds ``lock``."""
+        connection = self._connection
+        if connection is None or connection.closed or connection.broken:
+            await self.disconnect()
+            connection = self._connection = await self._connect()
+        return connection
+
+    async def disconnect(self) -> None:
+        """Drops the connection."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.close()
+
+    async def reopen(self) -> None:
+        """Begins anew after the lease was lost. The caller holds ``lock``."""
+        self.id = uuid.uuid4()
+        await self._register()
+
+    async def release(self) -> None:
+        """Gives the lease up, so that peers need not wait for its end. The caller holds ``lock``."""
+        await worker.release(await self.connection(), self._settings.schema, self.id)
+
+    async def _register(self) -> None:
+        sent_at = time.monotonic()
+        await worker.register(
+            await self.connection(),
+            self._settings.schema,
+            worker_id=self.id,
+            lease=self._settings.lease,
+            process=this_process(),
+            version=VERSION,
+        )
+        self.renewed(sent_at)
+
+    async def _connect(self) -> AsyncConnection[Any]:
+        connection = await connect_async(
+            self._url,
+            timeout=self._settings.connect_timeout,
+            pooled=bool(self._settings.pooled),
+            settings=wanted(WORKER, idle=self._settings.lease),
+        )
+        try:
+            await self._check_timeline(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    async def _check_timeline(self, connection: AsyncConnection[Any]) -> None:
+        """A failover that lost commits shows as another timeline: what memory knows may be ahead of the tables.
+
+        A standby has none yet. A session that began there and stays would write after the promotion, unchecked.
+        """
+        try:
+            (row,) = await fetch_all(connection, self._settings.schema, "batch", "timeline")
+        except errors.ObjectNotInPrerequisiteState as error:
+            raise DatabaseUnavailableError(f"this server is a standby, and not promoted yet: {error}") from error
+        except (errors.UndefinedFunction, errors.FeatureNotSupported, PermissionDeniedError) as error:
+            if not self._timeline_is_hidden:
+                self._timeline_is_hidden = True
+                logger.warning(
+                    "the server's timeline cannot be seen, so neither can a failover that lost commits: %s", error
+                )
+            return
+        self.is_new(row["timeline"])

@@ -1,0 +1,1 @@
+"""What a workflow's body can do durably."""

@@ -1,0 +1,237 @@
+"""Children: workflows that a workflow starts, each exactly once, and whose outcomes it waits for.
+
+The child's id follows from the parent's id and the key of the operation, and its row is written by the statement that
+writes the parent's record of it: both are there, or neither. From then on the child is a workflow like any other, with
+streams, records and an owner of its own. What it gave is recorded in the parent, too, so that a replay does not ask.
+
+Ids are free, so somebody else's workflow may stand under the id that a child is to get. It is not taken for the child:
+the parent is parked, now and in each replay. With an id that the author gives, the workflow of that id is meant.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from dbosflow import serde
+from dbosflow._runtime.execution.recorded_values import failure, load
+from dbosflow._runtime.execution.waits import Waiting
+from dbosflow._runtime.operations.steps import CancellableOperation, Operation, recorded
+from dbosflow._runtime.runs import keys
+from dbosflow._runtime.runs.entries import Ending, Record, Start
+from dbosflow.errors import (
+    DeadlockError,
+    ThreadLimitError,
+    WorkflowBlockedError,
+    WorkflowCancelledError,
+    WorkflowConflictError,
+    WorkflowFailedError,
+)
+from dbosflow.failures import dump_error, load_error
+from dbosflow.types import WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Mapping
+
+    from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.replay.branch import Branch
+    from dbosflow._store.workflow import Outcome
+    from dbosflow.definitions import WorkflowDef
+    from dbosflow.types import WorkflowInfo
+
+_RESULT = "result"
+
+
+@dataclass(frozen=True, slots=True)
+class ChildOptions:
+    """The options of one start of a child."""
+
+    workflow_id: str | None = None
+    queue: str | None = None
+    priority: int = 0
+
+
+async def start_child(
+    driver: Driver,
+    branch: Branch,
+    definition: WorkflowDef,
+    options: ChildOptions,
+    *,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> str:
+    """Starts a child; its id. When this returns, the child and the parent's record of it are durable."""
+    run = branch.run
+    if options.workflow_id == run.workflow_id:
+        msg = f"workflow {run.workflow_id!r} would start a child under its own id: give that another one, or none"
+        raise DeadlockError(run.workflow_id, msg)
+    with Operation(branch, definition.name, str(definition)) as key:
+        record = recorded(branch, key, "child")
+        async with CancellableOperation(driver, branch, key):
+            if record is not None:
+                await driver.turn_of(run, key)
+                child_id, foreign = str(record.child_id), record.foreign
+                if options.workflow_id not in (None, child_id):
+                    asked = f"starts child {options.workflow_id!r} at key {key!r}"
+                    raise run.disagree(asked, f"child {child_id!r}", record)
+            else:
+                child_id, foreign = options.workflow_id or keys.child_id(run.workflow_id, key), None
+                new = await _start(
+                    driver, branch, definition, options, key=key, child_id=child_id, args=args, kwargs=kwargs
+                )
+                if new:
+                    return child_id
+        if record is None:
+            found = await driver.wait(run, run.engine.find_child(child_id, definition))
+            if found is not None and (found.parent_id, found.parent_key) != (run.workflow_id, key):
+                foreign = found.name
+        if foreign is not None:
+            _check_foreign(run, definition, options, key=key, child_id=child_id, foreign=foreign)
+        return child_id
+
+
+def _check_foreign(
+    run: Run, definition: WorkflowDef, options: ChildOptions, *, key: str, child_id: str, foreign: str
+) -> None:
+    """Raises unless a workflow that was started by somebody else is meant: then it is the child."""
+    if options.workflow_id is None:
+        msg = (
+            f"workflow {run.workflow_id!r} starts a child at key {key!r}, and under the child's id, {child_id!r}, "
+            f"stands a workflow {foreign!r} which it has not started. It is parked as blocked. Give that one another "
+            "id, or the child one of its own: `child.options(workflow_id=...)`"
+        )
+        raise run.park(WorkflowConflictError(child_id, msg))
+    if foreign != definition.name:
+        msg = f"workflow id {child_id!r} belongs to workflow {foreign!r}, not to {definition.name!r}"
+        raise WorkflowConflictError(child_id, msg)
+
+
+async def _start(
+    driver: Driver,
+    branch: Branch,
+    definition: WorkflowDef,
+    options: ChildOptions,
+    *,
+    key: str,
+    child_id: str,
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any],
+) -> bool:
+    run = branch.run
+    arguments_text = definition.dump_arguments(args, dict(kwargs))
+    is_new = False
+
+    def on_decided(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+        nonlocal is_new
+        is_new = result is True
+        if is_new and options.queue is None:
+            run.engine.launch_child(child_id, definition, arguments_text)
+
+    start = Start(
+        child_id,
+        definition.name,
+        arguments_text,
+        options.queue or "",
+        options.priority,
+        on_decided,
+        owned=options.queue is None,
+        parent_id=run.workflow_id,
+        parent_key=key,
+        inputs=definition.inputs,
+    )
+    await driver.commit(run, Record(key, "child", child_id=child_id, start=start))
+    return is_new
+
+
+async def wait_for_result(
+    driver: Driver,
+    branch: Branch,
+    workflow_id: str,
+    definition: WorkflowDef | None,
+    *,
+    elsewhere: Callable[[], Coroutine[Any, Any, Ending | Outcome]] | None = None,
+) -> Any:
+    """The outcome of a workflow, recorded in the one that waits for it: its value, or its exception raised.
+
+    ``elsewhere`` waits for one that is not this engine's.
+    """
+    run = branch.run
+    with Operation(branch, _RESULT, f"the result of workflow {workflow_id!r}") as key:
+        record = recorded(branch, key, _RESULT)
+        async with CancellableOperation(driver, branch, key):
+            if record is not None:
+                await driver.turn_of(run, key)
+                if record.child_id != workflow_id:
+                    asked = f"asks for the result of workflow {workflow_id!r} at key {key!r}"
+                    raise run.disagree(asked, f"that of workflow {record.child_id!r}", record)
+                output, error = record.output, record.error
+            else:
+                began = time.monotonic()
+                output, error = await _outcome(driver, branch, workflow_id, elsewhere)
+                found = Record(key, _RESULT, child_id=workflow_id, output=output, error=error)
+                found.elapsed = time.monotonic() - began
+                await driver.commit(run, found)
+    if error is not None:
+        failed = failure(run, error, f"key {key!r}", record)
+        raise failed.exception or failed.noted(WorkflowFailedError(workflow_id, failed.type, failed.message))
+    return load(run, _codec(definition), output, f"key {key!r}", record)
+
+
+async def _outcome(
+    driver: Driver,
+    branch: Branch,
+    workflow_id: str,
+    elsewhere: Callable[[], Coroutine[Any, Any, Ending | Outcome]] | None,
+) -> tuple[str | None, str | None]:
+    """The output of a workflow, or the error that waiting for it gives: for the record, so also of a refused wait."""
+    try:
+        if elsewhere is None:
+            with Waiting(branch.run.engine.waits, branch.run.workflow_id, workflow_id):
+                outcome = await driver.outcome(branch.run, workflow_id)
+        else:
+            outcome = await driver.wait(branch.run, elsewhere(), awaits=workflow_id)
+    except (ThreadLimitError, DeadlockError) as refused:
+        return None, dump_error(refused)
+    failure = failure_of(workflow_id, outcome)
+    return outcome.output, None if failure is None else dump_error(failure)
+
+
+def result_of(workflow_id: str, outcome: Ending | Outcome, definition: WorkflowDef | None) -> Any:
+    """What waiting for a workflow gives that ended so: its result, typed if its function is known, or its failure."""
+    failure = failure_of(workflow_id, outcome)
+    if failure is not None:
+        raise failure
+    return _codec(definition).load(outcome.output or "null")
+
+
+def as_result(info: WorkflowInfo, definition: WorkflowDef | None) -> WorkflowInfo:
+    """A workflow's record with its output and error as waiting for it gives them; JSON that does not fit stays that."""
+    output, error = info.output, info.error
+    with suppress(Exception):  # today's type may be another one, and its code raise anything
+        if error is not None:
+            error = failure_of(info.id, Ending(info.status, error=json.dumps(error)))
+        elif info.status is WorkflowStatus.SUCCEEDED:
+            output = _codec(definition).load(json.dumps(output))
+    return replace(info, output=output, error=error)
+
+
+def _codec(definition: WorkflowDef | None) -> serde.Codec[Any]:
+    return serde.plain if definition is None else definition.result
+
+
+def failure_of(workflow_id: str, outcome: Ending | Outcome) -> BaseException | None:
+    """What waiting for a workflow raises: its own exception, or that it failed, was cancelled, or is blocked."""
+    if outcome.status is WorkflowStatus.SUCCEEDED:
+        return None
+    if outcome.status is WorkflowStatus.CANCELLED:
+        return WorkflowCancelledError(workflow_id, f"workflow {workflow_id!r} was cancelled")
+    found = load_error(outcome.error or "{}")
+    if outcome.status is WorkflowStatus.BLOCKED:
+        return WorkflowBlockedError(workflow_id, f"workflow {workflow_id!r} is blocked: {found.message}")
+    if isinstance(found.exception, Exception):  # what ends its process is not to end that of who waits for it
+        return found.exception
+    return found.noted(WorkflowFailedError(workflow_id, found.type, found.message))

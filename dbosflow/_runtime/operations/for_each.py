@@ -1,0 +1,323 @@
+"""Durable `for_each` loops: a step for each item of a stream, and the loop is one operation of its branch.
+
+The program sees only the outcome of the whole loop, so nothing in between has to be replayed: what is read is not on
+record, and a run that goes on begins where the records say that all is done.
+
+```text
+page ──► item ──► attempts of the handler ──► its record, which carries the watermark ──► durable: room for another
+                      └── failed for good ──► raise: the loop ends │ skip │ dead letter, in the record's statement
+```
+
+The *watermark* is the offset before which every item is done. A record that carries a greater one supersedes all below
+it: a history holds the items from there on, never more than are begun at a time; so does the memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import OrderedDict
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+from dbosflow import serde
+from dbosflow._runtime.execution.scope import Attempt, set_scope
+from dbosflow._runtime.operations.steps import (
+    CancellableOperation,
+    Operation,
+    attempt_once,
+    failure_again,
+    in_time,
+    is_outcome,
+    recorded,
+    running_task,
+    tell_of_failure,
+)
+from dbosflow._runtime.process.exits import Contained
+from dbosflow._runtime.runs.entries import LoopItem, Record
+from dbosflow._store.step import LoopHistory
+from dbosflow.errors import DbosflowError, SerializationError
+from dbosflow.failures import brief_error, dump_error
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.replay.branch import Branch
+    from dbosflow._runtime.streams.cursor import ReadRequest, StreamCursor
+    from dbosflow.definitions import StepDef
+
+OnError = Literal["raise", "skip", "dead_letter"]
+"""What becomes of an item whose handler fails for good."""
+
+_AHEAD = 1024
+"""How many items may be done behind one that is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForEachSettings:
+    """The options of one loop, checked."""
+
+    name: str
+    concurrency: int = 1
+    ordered: bool = True
+    checkpoint_every: int = 1
+    on_error: OnError = "raise"
+
+
+async def run_for_each(
+    driver: Driver, branch: Branch, request: ReadRequest, handler: StepDef, settings: ForEachSettings
+) -> tuple[str, dict[str, Any], BaseException | None]:
+    """Runs the loop, or takes its outcome from its record: the loop's key, its totals, and what ended it early."""
+    run = branch.run
+    with Operation(branch, settings.name, f"for_each({settings.name!r})") as key:
+        record = recorded(branch, key, "for_each")
+        live: BaseException | None = None
+        async with CancellableOperation(driver, branch, key):
+            if record is not None:
+                await driver.turn_of(run, key)
+                output, error = record.output, record.error
+            else:
+                loop, task = ForEach(branch, key, request, handler, settings), running_task()
+                error, began = None, time.monotonic()
+                try:
+                    await driver.wait(run, loop.run(), awaits=request.workflow_id)
+                except BaseException as failure:  # the handler's or the stream's: the loop's outcome
+                    if not is_outcome(failure, task):
+                        raise
+                    live, error = failure, dump_error(failure)
+                output = json.dumps(loop.totals)
+                elapsed = time.monotonic() - began
+                await driver.commit(run, Record(key, "for_each", output=output, error=error, elapsed=elapsed))
+        failed = None if error is None else failure_again(run, error, f"key {key!r}", record, live=live)
+        return key, json.loads(output or "{}"), failed
+
+
+class ForEach:
+    """One pass over a stream, from the watermark on. Lives on the engine's event loop."""
+
+    def __init__(
+        self, branch: Branch, key: str, request: ReadRequest, handler: StepDef, settings: ForEachSettings
+    ) -> None:
+        run = branch.run
+        self._branch = branch
+        self._run = run
+        self._key = key
+        self._handler = handler
+        self._codec = request.codec
+        self._settings = settings
+        self._history = history = run.history.loops.get(key) or LoopHistory()
+        assert isinstance(request.start, int)
+        self._next = max(request.start, history.next)
+        self._cursor: StreamCursor = run.engine.cursor(replace(request, start=self._next))
+        self._done, self._failed, self._last = history.done, history.failed, history.last
+        self._begun: OrderedDict[int, _Finished | bool] = OrderedDict()
+        """From the watermark on, in the order of the stream: whether each is done, or finished and not on record."""
+        self._under_way = 0
+        self._not_durable = 0
+        self._room = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._failure: asyncio.Future[None]
+
+    @property
+    def totals(self) -> dict[str, Any]:
+        """How many items it has handled, how many failed, and where it is."""
+        return {"count": self._done, "failed": self._failed, "last": self._last, "next": self._next}
+
+    async def run(self) -> None:
+        """Handles each item, until the stream ends or a failure ends the loop."""
+        self._failure = asyncio.get_running_loop().create_future()
+        feeding = self._task(self._feed())
+        try:
+            await asyncio.wait({feeding, self._failure}, return_when=asyncio.FIRST_COMPLETED)
+            if self._failure.done():
+                self._failure.result()
+            await feeding
+        finally:
+            tasks = {feeding, *self._tasks}
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._failure.cancel()
+
+    async def _feed(self) -> None:
+        try:
+            while not self._cursor.over:
+                item = self._cursor.take()
+                if item is None:
+                    if not self._cursor.over:
+                        await self._cursor.next_page()
+                elif item.rollback is None:
+                    await self._begin(item.offset, item.value)
+        except DbosflowError as error:
+            await self._all_done()
+            if isinstance(error, SerializationError):
+                self._check_new(error)
+            raise
+        await self._all_done()
+        outcome = self._cursor.outcome
+        if outcome is not None and outcome.error is not None:
+            raise outcome.error
+
+    def _check_new(self, unfit: SerializationError) -> None:
+        """Blocks the workflow if the next item was handled before, and so was of the type that it was read with then.
+
+        A new one that is not of the type may be whatever somebody has written: it ends the loop with that error.
+        """
+        offset = self._cursor.offset
+        if offset in self._history.finished or offset in self._history.failures:
+            asked = f"takes item {offset} of loop {self._key!r} for another type"
+            raise self._run.disagree(asked, f"that it was handled ({unfit})") from unfit
+
+    async def _all_done(self) -> None:
+        while self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    async def _begin(self, offset: int, value: Any) -> None:
+        if offset in self._history.finished:
+            self._history.finished.discard(offset)
+            self._begun[offset] = True
+            self._settle()
+            return
+        while not self._has_room:
+            self._room.clear()
+            await self._room.wait()
+        self._begun[offset] = False
+        self._under_way += 1
+        task = self._task(self._handle(offset, value))
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    @property
+    def _has_room(self) -> bool:
+        settings = self._settings
+        waiting = max(self._not_durable - settings.checkpoint_every + 1, 0)
+        return self._under_way + waiting < settings.concurrency and len(self._begun) < _AHEAD + settings.concurrency
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._fail(error)
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failure.done():
+            self._failure.set_exception(error)
+
+    # -- an item -----------------------------------------------------------------------------------------------------
+
+    async def _handle(self, offset: int, value: Any) -> None:
+        run, retry = self._run, self._handler.retry
+        key = f"{self._key}/{offset}"
+        past = self._history.failures.pop(offset, [])
+        failures, number = len(past), 0
+        if past:
+            await asyncio.sleep(max(retry.delay_after(failures) - past[-1].age - run.age, 0))
+        while True:
+            number += 1
+            attempt = Attempt(run, key, f"{run.epoch}.{number}")
+            await in_time(run.loop_driver, self._branch)
+            run.begin_attempt(key)
+            run.body_begins()
+            ended = False
+            try:
+                record, _, error = await attempt_once(run.loop_driver, attempt, self._handler, (value,), {})
+                failures += error is not None
+                again = error is not None and retry.allows_retry(failures, error)
+                if error is not None:
+                    tell_of_failure(run, key, self._handler, failures, error, again=again)
+                if not again:
+                    ended = True
+                    self._finish(offset, _Finished(record, error, value))
+                    return
+                failed = Record(attempt.record_key, "attempt", error=record.error, attempt=attempt.name)
+                failed.elapsed, failed.loop_item = record.elapsed, LoopItem(self._key, offset)
+                durable = asyncio.get_running_loop().create_future()
+                run.append_item(failed, durable)
+                await durable
+            finally:
+                if not ended:
+                    run.body_ended()
+            await asyncio.sleep(retry.delay_after(failures))
+
+    def _finish(self, offset: int, finished: _Finished) -> None:
+        self._begun[offset] = finished
+        if not self._settings.ordered:
+            self._begun[offset] = True
+            self._settle()
+            self._record(offset, finished)
+        self._settle()
+
+    def _settle(self) -> None:
+        """Records the outcomes that may be recorded now, and raises the watermark over them."""
+        while self._begun and not self._failure.done():
+            offset, state = next(iter(self._begun.items()))
+            if state is False:
+                return
+            if isinstance(state, _Finished):
+                if state.error is not None and self._settings.on_error == "raise":
+                    self._record(offset, state)
+                    return
+                self._next = offset + 1
+                self._record(offset, state)
+            self._next = offset + 1
+            del self._begun[offset]
+            self._room.set()
+
+    def _record(self, offset: int, finished: _Finished) -> None:
+        run, record, error = self._run, finished.record, finished.error
+        self._under_way -= 1
+        self._room.set()
+        if error is not None and self._settings.on_error == "raise":
+            run.body_ended()
+            self._fail(failure_again(run, record.error or "{}", f"key {record.key!r}", live=error))
+            return
+        record.loop_item = LoopItem(self._key, offset, self._next)
+        dead_letter = None
+        if error is not None and self._settings.on_error == "dead_letter":
+            value, brief = self._written(finished.value), brief_error(record.error or "{}")
+            text = f'{{"offset":{offset},"value":{value},"error":{brief}}}'
+            dead_letter = (dead_letter_key(self._settings.name), text)
+        durable = asyncio.get_running_loop().create_future()
+        self._not_durable += 1
+        durable.add_done_callback(self._is_durable)
+        try:
+            run.append_item(record, durable, dead_letter)
+        except BaseException:  # the stream for dead letters is closed or full, or the run is over
+            durable.cancel()
+            raise
+        self._failed += error is not None
+        self._done += error is None
+        self._last = max(offset, self._last or 0)
+
+    def _written(self, value: Any) -> str:
+        """An item as JSON: it came out of JSON, so nothing of it is refused."""
+        return serde.plain.written(value) if self._codec is None else self._codec.written([value])[1:-1]
+
+    def _is_durable(self, durable: asyncio.Future[None]) -> None:
+        if not durable.cancelled():
+            durable.exception()  # the run is over, and who waits for it is told
+        self._not_durable -= 1
+        self._run.body_ended()
+        self._room.set()
+
+    def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that is no branch of the workflow."""
+        context = copy_context()
+        context.run(set_scope, None)
+        return asyncio.get_running_loop().create_task(Contained(work), context=context)
+
+
+@dataclass(frozen=True, slots=True)
+class _Finished:
+    """An item whose handler has returned or failed for good."""
+
+    record: Record
+    error: BaseException | None
+    value: Any
+
+
+def dead_letter_key(name: str) -> str:
+    """The key of the stream that gets the dead letters of a loop."""
+    return f"{name}.dead"

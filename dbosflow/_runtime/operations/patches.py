@@ -1,0 +1,40 @@
+"""Which code a run takes where that has changed: the old path as long as its records are of the old code.
+
+A patch is known by its branch, its name, and which call of that it is. That new code was taken is on record, in no
+turn and on no branch's list: so the call, and the old path with it, can go once no workflow of the old code is left.
+That old code was taken needs no record. Whatever told so (a turn to come, an operation that the branch has still to
+repeat, or a value that any has) tells so again in each later replay, since records are never less.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbosflow._runtime.runs.entries import Record
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.replay.branch import Branch
+
+
+def patched(branch: Branch, name: str) -> bool:
+    """Whether new code is to be taken here. Waits for nothing."""
+    run = branch.run
+    run.check_active()
+    branch.check_owner(f"patched({name!r})")
+    key = branch.patch_key(name)
+    if run.recorded(key) is not None:
+        return True
+    if run.environment.has_ended or run.is_replaying or run.has_more(branch.path) or _values_to_come(run):
+        return False
+    run.append(Record(key, "patched"))
+    return True
+
+
+def _values_to_come(run: Run) -> bool:
+    """Whether any branch has values on record that it has still to write again: they may follow from this one."""
+    history = run.history
+    return any(
+        "@" not in producer and producer not in history.loops and run.streams.count(key, producer) < count
+        for (key, producer), count in history.produced.items()
+    )

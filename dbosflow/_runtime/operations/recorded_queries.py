@@ -1,0 +1,70 @@
+"""Queries of a body about workflows: the answer is put on record, so a replay is given the same one.
+
+The state may have changed by then. A query that also does something, as a cancellation, is sent again if its answer was
+not on record when the worker died.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from dbosflow._runtime.operations.steps import CancellableOperation, Operation, recorded
+from dbosflow._runtime.runs.entries import Record
+from dbosflow.errors import DatabaseUnavailableError, DbosflowError, WorkflowError
+from dbosflow.failures import dump_error, load_error
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.replay.branch import Branch
+    from dbosflow.serde import Codec
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedQuery(Generic[T]):
+    """A query about a workflow."""
+
+    kind: str
+    """Names the operation, and is its record's kind."""
+    codec: Codec[T]
+    """Of the answer."""
+
+
+async def run_query(
+    driver: Driver, branch: Branch, query: RecordedQuery[T], workflow_id: str, answer: Callable[[], Awaitable[T]]
+) -> T:
+    """The answer to a query about a workflow, or its recorded error; ``answer`` fetches a new one."""
+    run, kind = branch.run, query.kind
+    what = f"the {kind} of workflow {workflow_id!r}"
+    with Operation(branch, kind, what) as key:
+        record = recorded(branch, key, kind)
+        async with CancellableOperation(driver, branch, key):
+            if record is not None:
+                await driver.turn_of(run, key)
+                if record.child_id != workflow_id:
+                    raise run.disagree(f"asks for {what} at key {key!r}", f"that of {record.child_id!r}", record)
+                output, error = record.output, record.error
+            else:
+                output, error = None, None
+                try:
+                    output = query.codec.dump(await driver.wait(run, _patiently(answer)))
+                except DbosflowError as refused:
+                    error = dump_error(refused)
+                await driver.commit(run, Record(key, kind, child_id=workflow_id, output=output, error=error))
+    if error is not None:
+        found = load_error(error)
+        raise found.exception or WorkflowError(workflow_id, found.message)
+    return query.codec.load(output or "null")
+
+
+async def _patiently(answer: Callable[[], Awaitable[T]]) -> T:
+    """Tries until there is an answer: no workflow fails for want of a database. Each try waits already."""
+    while True:
+        try:
+            return await answer()
+        except DatabaseUnavailableError:
+            continue

@@ -1,0 +1,69 @@
+"""Reads of another workflow's stream inside a workflow: each page is an operation.
+
+What is recorded is how far it read, not what: values never change, so a replay reads the same range again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+from dbosflow._runtime.operations.steps import CancellableOperation, Operation, recorded
+from dbosflow._runtime.runs.entries import Record
+from dbosflow._runtime.streams.cursor import Progress
+from dbosflow.errors import DbosflowError, SerializationError, StreamError
+from dbosflow.failures import dump_error, load_error
+from dbosflow.types import FrameKind
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.replay.branch import Branch
+    from dbosflow._runtime.streams.cursor import StreamCursor
+    from dbosflow._store.step import Recorded
+
+_NAME = "read_stream"
+
+
+async def next_page(driver: Driver, branch: Branch, cursor: StreamCursor) -> None:
+    """Reads the next page: as far as an earlier run read it, or all that is there now."""
+    run = branch.run
+    with Operation(branch, _NAME, f"read_stream({cursor.workflow_id!r}, {cursor.key!r})") as key:
+        record = recorded(branch, key, "read")
+        async with CancellableOperation(driver, branch, key):
+            if record is None:
+                output, error, began = None, None, time.monotonic()
+                with cursor.restored_on_failure():
+                    try:
+                        await driver.wait(run, cursor.next_page(), awaits=cursor.workflow_id)
+                        output = json.dumps(asdict(cursor.progress()))
+                    except DbosflowError as failure:
+                        error = dump_error(failure)
+                    elapsed = time.monotonic() - began
+                    await driver.commit(run, Record(key, "read", output=output, error=error, elapsed=elapsed))
+            else:
+                error = record.error
+                if error is None:  # before its turn: afterwards the branch would come later than it did live
+                    await _repeat(driver, run, cursor, record)
+                await driver.turn_of(run, key)
+        if error is not None:
+            found = load_error(error)
+            raise found.exception or StreamError(cursor.workflow_id, cursor.key, found.message)
+
+
+async def _repeat(driver: Driver, run: Run, cursor: StreamCursor, record: Recorded) -> None:
+    try:
+        await driver.wait(run, cursor.repeat(_progress(record.output or "{}")))
+    except SerializationError as unfit:
+        asked = (
+            f"reads stream {cursor.key!r} of workflow {cursor.workflow_id!r} at key {record.key!r} with another type"
+        )
+        raise run.disagree(asked, f"a page that it has taken ({unfit})", record) from unfit
+
+
+def _progress(text: str) -> Progress:
+    row = json.loads(text)
+    row["kind"] = row["kind"] and FrameKind(row["kind"])
+    return Progress(**row)

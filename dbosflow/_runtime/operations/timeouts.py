@@ -1,0 +1,112 @@
+"""Durable deadlines of a workflow's body: when one begins is on record, and its expiry is an outcome with a turn.
+
+```text
+begun (on record, nobody waits for that) ──► due ──► expiry on record ──► its turn ──► the body hears of it
+             └── ended by the body, whatever comes after
+```
+
+So whether it or a step was faster is what the records say, however fast a replay is. A timer of asyncio's leaves none,
+and starts anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from contextvars import Context
+from typing import TYPE_CHECKING
+
+from dbosflow._runtime.operations.steps import Operation, recorded
+from dbosflow._runtime.replay.branch import RunStopped
+from dbosflow._runtime.runs.entries import Record
+from dbosflow._runtime.runs.keys import EXPIRED
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.replay.branch import Branch
+    from dbosflow._store.step import Recorded
+
+
+async def begin(driver: Driver, branch: Branch, seconds: float, expire: Callable[[], None]) -> Deadline:
+    """Begins one, which calls ``expire`` on the loop in the turn of its expiry. A replay has what is left of it.
+
+    The caller goes on at once, live and on replay: what has no turn must not wait. So where others' turns are still to
+    come, its beginning is put on record behind them. If the branch has other records next, it never was: the block was
+    over by then, and so it will be again.
+    """
+    run = branch.run
+    with Operation(branch, "timeout", "timeout") as key:
+        if run.is_draining:
+            await driver.hold(run)
+        run.ensure_sequencer()  # who is faster is an order of outcomes, also in a run with one branch
+        ahead = run.next_of(branch.path)
+        record = recorded(branch, key, "timeout") if ahead in (None, key) or run.recorded(key) is not None else None
+        return Deadline(run, key, seconds, expire, record, never=record is None and ahead is not None)
+
+
+class Deadline:
+    """One that has begun."""
+
+    __slots__ = ("_expire", "_key", "_over", "_run", "_seconds", "_task")
+
+    def __init__(
+        self,
+        run: Run,
+        key: str,
+        seconds: float,
+        expire: Callable[[], None],
+        record: Recorded | None,
+        *,
+        never: bool,
+    ) -> None:
+        self._run, self._key, self._seconds = run, key, seconds
+        self._expire = expire
+        self._over = never
+        self._task: asyncio.Task[None] | None = None
+        if run.recorded(key + EXPIRED) is not None:
+            run.ensure_sequencer().turn_of(key + EXPIRED).add_done_callback(self._told)
+        elif record is not None:
+            self._run_down((record.remaining or 0.0) - run.age - run.environment.clock.ahead)
+        elif not never:
+            caught_up = run.ensure_sequencer().caught_up()
+            if caught_up.done():
+                self._put_on_record(caught_up)
+            else:
+                caught_up.add_done_callback(self._put_on_record)
+
+    def end(self) -> None:
+        """The body has come to the end of what it is for: nobody hears of an expiry whose turn has not come."""
+        self._over = True
+        if self._task is not None:
+            self._task.cancel()
+
+    def _put_on_record(self, caught_up: asyncio.Future[None]) -> None:
+        run = self._run
+        if caught_up.cancelled() or caught_up.exception() is not None or self._over:
+            return
+        with suppress(RunStopped, asyncio.CancelledError):  # its body hears of that by itself
+            run.append(Record(self._key, "timeout", delay=self._seconds + run.environment.clock.ahead))
+            self._run_down(self._seconds)
+
+    def _run_down(self, remaining: float) -> None:
+        # In a context of its own: it is no branch.
+        loop = asyncio.get_running_loop()
+        self._task = asyncio.Task(self._expire_after(max(remaining, 0.0)), loop=loop, context=Context())
+
+    async def _expire_after(self, remaining: float) -> None:
+        run = self._run
+        waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        with suppress(RunStopped):  # as above
+            await run.environment.clock.pause(remaining, skippable=False)
+            await run.ensure_sequencer().caught_up()
+            run.append(Record(self._key + EXPIRED, "expired", waiter=waiter))
+            waiter.add_done_callback(self._told)
+
+    def _told(self, turn: asyncio.Future[None]) -> None:
+        stopped = turn.cancelled() or turn.exception() is not None
+        if not stopped and not self._over:
+            self._over = True
+            self._expire()

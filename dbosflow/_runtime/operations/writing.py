@@ -1,0 +1,198 @@
+"""Stream writes: buffered by the run, durable with or before its next record; a fast writer waits for room.
+
+Code that writes and never waits would hold up its event loop, and so its own commits. So a write yields control after
+every so many values. In a run with branches the place of that must not depend on timing: it follows from what was
+written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Literal, assert_never
+
+from dbosflow._runtime.execution.scope import Attempt, PlainCall, current_scope
+from dbosflow._runtime.operations.steps import CancellableOperation, Operation, recorded
+from dbosflow._runtime.replay.branch import Branch
+from dbosflow._runtime.runs.entries import Record
+from dbosflow._runtime.streams.uncommitted import RESUMED, Producer
+from dbosflow.errors import ConfigurationError, NotInWorkflowError
+from dbosflow.serde import items_of
+from dbosflow.types import FrameKind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.execution.scope import Scope
+
+_YIELD_EVERY = 64
+"""Values after which a branch yields control; a large value counts for several."""
+_WEIGHT_BYTES = 4096
+
+OnRetry = Literal["rollback", "keep", "resume"]
+"""What becomes of the values of an attempt that does not succeed."""
+
+
+def writer(what: str) -> Scope:
+    """Who writes here: the running branch or attempt, or a plain call, whose writes are dropped."""
+    scope = current_scope()
+    if scope is None:
+        msg = f"{what} needs a workflow or step around it: there is no workflow whose stream this could be"
+        raise NotInWorkflowError(msg)
+    return scope
+
+
+def set_on_retry(scope: Scope, key: str, on_retry: OnRetry) -> None:
+    """Says what becomes of what an attempt writes to a stream; one answer for each stream."""
+    if not isinstance(scope, Attempt):
+        if on_retry != "rollback" and isinstance(scope, Branch):
+            msg = f"on_retry={on_retry!r} is for steps: what a workflow's body writes is never rolled back"
+            raise ConfigurationError(msg)
+        return
+    if on_retry == "rollback":
+        producer = Producer(scope.record_key, scope.name, scope)
+    elif on_retry == "keep":
+        producer = Producer(scope.record_key, None, scope)
+    elif on_retry == "resume":
+        producer = Producer(f"{scope.key}@{RESUMED}", RESUMED, scope)
+        scope.run.streams.resume_producer(key, producer.name)
+    else:
+        assert_never(on_retry)
+    if scope.producers.setdefault(key, producer) != producer:
+        msg = f"an attempt of step {scope.key!r} writes to stream {key!r} in one way: on_retry cannot be changed in it"
+        raise ConfigurationError(msg)
+
+
+async def write_on_loop(scope: Scope, key: str, text: str, what: str) -> None:
+    """Buffers one value once there is room for it. Lets the loop go on now and then."""
+    if isinstance(scope, Branch):
+        scope.check_owner(what)
+        run, producer = scope.run, scope.producer
+        run.check_active()
+        if run.streams.needs_room(key, producer) and not await _room_for(scope):
+            run.streams.refuse_for_room(key, producer)
+        run.streams.write(key, text, producer)
+        scope.since_yield += 1 + len(text) // _WEIGHT_BYTES
+        if scope.since_yield >= _YIELD_EVERY:
+            scope.since_yield = 0
+            await _yield_control(scope, what)
+    elif isinstance(scope, Attempt):
+        run, producer = scope.run, scope.producer(key)
+        if run.streams.needs_room(key, producer) and not await run.loop_driver.room(run):
+            run.streams.refuse_for_room(key, producer)
+        run.streams.write(key, text, producer)
+
+
+async def write_on_thread(scope: Scope, key: str, text: str, what: str) -> None:
+    """Buffers one value once there is room for it."""
+    if isinstance(scope, PlainCall):
+        return
+    run = scope.run
+    if isinstance(scope, Branch):
+        scope.check_owner(what)
+        run.check_active()
+        producer = scope.producer
+    else:
+        producer = scope.producer(key)
+    if run.streams.needs_room(key, producer) and not await run.thread_driver.room(run):
+        run.streams.refuse_for_room(key, producer)
+    run.streams.write(key, text, producer)
+
+
+def close(scope: Scope, key: str, what: str, kind: FrameKind = FrameKind.COMPLETE, payload: str | None = None) -> None:
+    """Buffers the end of a stream."""
+    if isinstance(scope, Branch):
+        scope.check_owner(what)
+        scope.run.check_active()
+        scope.run.streams.close(key, scope.producer, kind, payload)
+    elif isinstance(scope, Attempt):
+        scope.run.streams.close(key, scope.producer(key), kind, payload)
+
+
+def written(scope: Scope, key: str) -> int:
+    """How many values the scope has in the stream, durable or buffered."""
+    if isinstance(scope, PlainCall):
+        return 0
+    producer = scope.producer if isinstance(scope, Branch) else scope.producer(key)
+    return scope.run.streams.count(key, producer.name)
+
+
+async def _room_for(branch: Branch) -> bool:
+    """Whether there is room for the branch's next value. Among branches it waited for that when it yielded control."""
+    run = branch.run
+    if run.sequencer is None:
+        return await run.loop_driver.room(run)
+    had_room, branch.had_room = branch.had_room, True
+    return had_room
+
+
+async def _yield_control(branch: Branch, what: str) -> None:
+    """Lets the loop, or the other branches, go on."""
+    run = branch.run
+    if run.sequencer is None:
+        await asyncio.sleep(0)
+        return
+    owner = branch.check_owner(what)
+    owner.operating = True
+    try:
+        branch.had_room = await run.sequencer.yield_control()
+    finally:
+        owner.operating = False
+        run.note_resumption()
+
+
+async def flush(driver: Driver, scope: Scope) -> None:
+    """Waits until all that the run has buffered is durable.
+
+    Among branches that is an outcome like any other: it is recorded, so that a replay goes on from it in the same turn.
+    """
+    if isinstance(scope, Attempt):
+        await driver.durable(scope.run)
+    elif isinstance(scope, Branch):
+        await _when_durable(driver, scope, "flush")
+
+
+async def emitted(driver: Driver, scope: Scope, key: str) -> list[str]:
+    """The values that the scope has in the stream, as JSON: with ``resume``, also those of earlier attempts.
+
+    No more of them than the scope has written by now: in a replay more of them may be durable.
+    """
+    if isinstance(scope, PlainCall):
+        return []
+    run = scope.run
+    producer = scope.producer if isinstance(scope, Branch) else scope.producer(key)
+    count = run.streams.count(key, producer.name)
+
+    async def look() -> list[str]:
+        pages = await run.engine.patient_repository.emitted(run.workflow_id, key, producer.name)
+        return [text for page in pages for text in items_of(page)][:count]
+
+    if isinstance(scope, Branch):
+        return await _when_durable(driver, scope, "emitted", look)
+    await driver.durable(run)
+    return await driver.wait(run, look())
+
+
+async def _when_durable(
+    driver: Driver, branch: Branch, name: str, look: Callable[[], Coroutine[Any, Any, list[str]]] | None = None
+) -> list[str]:
+    """What there is to see when all is durable that the run has buffered."""
+    run = branch.run
+    found: list[str] = []
+    with Operation(branch, name, name) as key:
+        # Whether the run had turns by then may be timing: a library makes a task now and then, before the first branch.
+        ahead = run.next_of(branch.path)
+        if ahead != key and (run.sequencer is None or ahead is not None):
+            await driver.durable(run)
+            return found if look is None else await driver.wait(run, look())
+        record = recorded(branch, key, name)
+        async with CancellableOperation(driver, branch, key):
+            if look is not None:
+                if record is None:
+                    await driver.durable(run)
+                found = await driver.wait(run, look())  # before its turn: afterwards it would come later
+            if record is None:
+                await driver.commit(run, Record(key, name))
+            else:
+                await driver.turn_of(run, key)
+            return found

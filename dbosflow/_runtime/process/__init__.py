@@ -1,0 +1,1 @@
+"""Time, threads, connections, background services, and which process this is."""

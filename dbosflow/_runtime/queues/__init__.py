@@ -1,0 +1,1 @@
+"""Workflows that wait for a worker: enqueued by anybody, claimed by workers."""

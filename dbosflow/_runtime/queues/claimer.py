@@ -1,0 +1,150 @@
+"""Takes queued work: as much as there are free slots, when told that there is some.
+
+One claimer a queue. It is woken by NOTIFY when something was enqueued and by its own runs when a slot comes free; it
+never takes more than it can run. The queue ``''`` is that of workflows that were started in a process which died. It
+has no concurrency: those that wait for others in it would keep them from being taken.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from typing import TYPE_CHECKING
+
+from dbosflow._runtime.execution.quarantine import SUSPECTED
+from dbosflow._runtime.process.service import Service
+from dbosflow._store import workflow
+from dbosflow._store.notify import queue_topic
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.execution.quarantine import Quarantine
+    from dbosflow._runtime.execution.runner import Runner
+    from dbosflow._runtime.journal.journal import Journal
+    from dbosflow._runtime.leases.worker_lease import WorkerLease
+    from dbosflow._runtime.wakeups.topics import Wakeups
+    from dbosflow._store.workflow import Claimed
+    from dbosflow.config import Settings
+    from dbosflow.definitions import Registry
+
+RECOVERY_QUEUE = ""
+_CLAIM_LIMIT = 200
+
+logger = logging.getLogger("dbosflow.claimer")
+
+_missed: set[str] = set()
+"""Workflows that this process was asked for and does not know: each is said once."""
+
+
+class Claimer(Service):
+    """Claims the work of one queue for one worker."""
+
+    def __init__(
+        self,
+        queue: str,
+        concurrency: float,
+        *,
+        journal: Journal,
+        lease: WorkerLease,
+        quarantine: Quarantine,
+        runner: Runner,
+        registry: Registry,
+        wakeups: Wakeups,
+        settings: Settings,
+    ) -> None:
+        super().__init__(f"claimer {queue!r}", interval=settings.safety_poll)
+        self.queue = queue
+        self._concurrency = concurrency
+        self._journal = journal
+        self._lease = lease
+        self._quarantine = quarantine
+        self._runner = runner
+        self._registry = registry
+        self._settings = settings
+        self._running: set[str] = set()
+        self._more = True
+        """Whether work may wait that there was no slot for: else a free slot is nothing to look for work for."""
+        self._adopted_at = time.monotonic()
+        self._missed_at = -math.inf
+        self._unsubscribe = wakeups.subscribe(queue_topic(queue), self.wake)
+        self._leave_quarantine = quarantine.when_free(self.wake)
+
+    async def close(self) -> None:
+        """Claims no more."""
+        self._unsubscribe()
+        self._leave_quarantine()
+        await super().close()
+
+    async def work_once(self) -> bool:
+        """Claims up to the free slots, and launches what it got."""
+        if time.monotonic() - self._adopted_at > self._settings.safety_poll:
+            await self._adopt()
+        limit = int(min(self._concurrency - len(self._running), _CLAIM_LIMIT))
+        self._more = True
+        if limit <= 0 or not self._lease.in_time or self._quarantine.is_taken:
+            return False
+        claimed = await self._claim(limit)
+        await self._launch(claimed)
+        if len(claimed) == limit:
+            return True
+        self._more = False
+        if time.monotonic() - self._missed_at > self._settings.safety_poll:
+            await self._look_for_unknown()
+        return False
+
+    async def _claim(self, limit: int) -> list[Claimed]:
+        names = self._registry.names()
+        if not names:
+            return []
+        try:
+            async with self._journal.connection() as connection:
+                return await workflow.claim(
+                    connection,
+                    self._settings.schema,
+                    worker_id=self._lease.id,
+                    queue=self.queue,
+                    names=names,
+                    limit=limit,
+                )
+        except BaseException:
+            self._adopted_at = 0.0  # whether it was committed is not known
+            raise
+
+    async def _look_for_unknown(self) -> None:
+        """Says what waits here for a worker that knows it. Asked when all else is claimed, so it reads little."""
+        async with self._journal.connection() as connection:
+            names = [*self._registry.names(), *_missed]
+            found = await workflow.unknown(connection, self._settings.schema, queue=self.queue, names=names)
+        self._missed_at = time.monotonic()
+        for name in sorted(set(found) - _missed):
+            _missed.add(name)
+            logger.warning(
+                "workflow %r waits in queue %r, and this worker does not know it: it stays queued until a worker of "
+                "this queue does. Import its module here, or serve the queue with a worker that has it",
+                *(name, self.queue),
+            )
+
+    async def _adopt(self) -> None:
+        """Runs what the worker owns and does not run: a claim's answer was lost, or a failover lost an end."""
+        async with self._journal.connection() as connection:
+            found = await workflow.adopt(
+                connection,
+                self._settings.schema,
+                worker_id=self._lease.id,
+                queue=self.queue,
+                known=self._runner.known(),
+            )
+        self._adopted_at = time.monotonic()
+        await self._launch(found)
+
+    async def _launch(self, claimed: list[Claimed]) -> None:
+        self._running.update(one.id for one in claimed)
+        await self._runner.resume(claimed, self._on_slot_freed)
+        for one in claimed:
+            if one.recoveries >= SUSPECTED and not self._quarantine.is_taken:
+                self._quarantine.enter(one, self._runner.run_of)
+
+    def _on_slot_freed(self, workflow_id: str) -> None:
+        self._running.discard(workflow_id)
+        if self._more:
+            self.wake()

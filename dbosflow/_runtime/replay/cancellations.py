@@ -1,0 +1,97 @@
+"""Cancellations in a run with a past: what is on record wins over a timer, a sibling or a ``cancel()``.
+
+A replay is faster than the live run was where operations are on record, and slower where a turn has to come. So a
+cancellation may reach an operation before the turn of its outcome, although the live program went on with that outcome:
+there is more on record behind it, of its own branch, or of one that waited for it. Then the cancellation is *withheld*.
+It is raised at the next operation that was given up, or that is new, if the task is still to be cancelled by then. The
+cancellation of the workflow, and the end of a run, are never withheld.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from dbosflow._runtime.runs.entries import Record
+from dbosflow._runtime.runs.keys import GIVEN_UP, operation_of, path_of
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.replay.sequencer import Sequencer
+
+
+async def its_turn(run: Run, sequencer: Sequencer, key: str) -> None:
+    """Waits for the turn of the record under ``key``.
+
+    In as many turns of the loop as a commit: the order within a turn of the run is that in which its tasks wake.
+    """
+    while True:
+        turn = sequencer.turn_of(key)
+        try:
+            await turn
+        except asyncio.CancelledError as cancellation:
+            if not turn.cancelled() or not _may_be_withheld(run, sequencer, key):
+                raise
+            sequencer.withhold(cancellation)
+            if not sequencer.is_to_come(key):
+                return  # its turn came in the same moment
+        else:
+            return
+
+
+def _may_be_withheld(run: Run, sequencer: Sequencer, key: str) -> bool:
+    if run.cancelled or run.ending or run.stopping is not None:
+        return False
+    return run.has_more(path_of(operation_of(key))) or not sequencer.is_last(key)
+
+
+async def cancelled_again(run: Run, key: str) -> None:
+    """Waits for the cancellation that the live run got at this operation, and then for its turn: raises it."""
+    sequencer = run.ensure_sequencer()
+    sequencer.discard_outcome(key)
+    try:
+        with sequencer.parked():
+            await sequencer.cancellation()
+    except asyncio.CancelledError:
+        if run.ending:
+            raise
+        run.check_active()
+        await in_spite_of_cancellation(sequencer.turn_of(key + GIVEN_UP))
+        raise
+
+
+async def record_cancellation(run: Run, key: str) -> None:
+    """Commits the record that an operation was cancelled, behind all that is on record.
+
+    Further cancellations wait for that. Nothing to do where the workflow is over: no replay will ask.
+    """
+    if _is_over(run):
+        return
+    if run.stopping is not None:
+        raise run.stopping
+    sequencer = run.ensure_sequencer()
+    if sequencer.is_replaying:
+        sequencer.discard_outcome(key)  # an outcome on record, whose turn had not come, is delivered to nobody
+        with sequencer.parked():
+            await in_spite_of_cancellation(sequencer.caught_up())
+        if _is_over(run):
+            return
+    waiter = asyncio.get_running_loop().create_future()
+    run.append(Record(key + GIVEN_UP, "given_up", waiter=waiter))
+    await in_spite_of_cancellation(waiter)
+
+
+def _is_over(run: Run) -> bool:
+    return run.ending or run.cancelled
+
+
+async def in_spite_of_cancellation(turn: asyncio.Future[None]) -> None:
+    """Waits for a turn whose operation is cancelled already.
+
+    Live and on replay the same way: it takes as many turns of the loop, so within a turn of the run the order is one.
+    """
+    while not turn.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.shield(turn)
+    turn.result()

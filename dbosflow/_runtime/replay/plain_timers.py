@@ -1,0 +1,135 @@
+"""Which plain timers the code of a run has set: those of asyncio, which leave no record and start anew in a replay.
+
+While one is pending a replay waits for it, since what comes then may ask for what is on record. A loop's timers are
+watched only while some run on it replays: a ``call_at`` that is wrapped for good would cost each timer of the process.
+One that is pending around an operation is told of: who of the two was faster is on no record.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from dbosflow._runtime.replay.branch import SCOPE, Branch, BranchCoroutine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+logger = logging.getLogger("dbosflow.replay")
+
+_ASYNCIO = str(Path(asyncio.__file__).parent)
+_WRAPPED = ("call_at", "call_later")
+_LATE = 1.0
+"""Seconds after which a replay with one branch is looked after like one with several."""
+
+
+class _Place(NamedTuple):
+    """Where a timer was set: in the code, and by which branch of its run; ``None`` where a callback has set it."""
+
+    file: str
+    line: int
+    path: str | None
+
+
+_told: set[tuple[str, int]] = set()
+"""The places in the code that were told of: each once in a process."""
+
+
+class PlainTimers:
+    """The plain timers of one run, from here on until ``close``. Calls ``late`` if that takes its time."""
+
+    __slots__ = ("_handles", "_late", "_loop", "_watch", "any")
+
+    def __init__(self, late: Callable[[], object]) -> None:
+        self._loop = loop = asyncio.get_running_loop()
+        self._late = loop.call_later(_LATE, late)
+        self.any = False
+        """Whether there were any: most code sets none."""
+        self._handles: WeakKeyDictionary[asyncio.TimerHandle, _Place] = WeakKeyDictionary()
+        self._watch: _LoopWatch | None = _watches.setdefault(loop, _LoopWatch())
+        self._watch.enter(loop)
+
+    def close(self) -> None:
+        """Sees no more timers; those there are stay known."""
+        self._late.cancel()
+        watch, self._watch = self._watch, None
+        if watch is not None:
+            watch.leave(self._loop)
+
+    def add(self, handle: asyncio.TimerHandle, place: _Place) -> None:
+        """Code of the run has set this one."""
+        self._handles[handle] = place
+        self.any = True
+
+    def tell_of_those_around(self, branch: Branch, key: str) -> None:
+        """Warns of timers that may cut the operation of ``key`` short, which begins: once for each place in code."""
+        now = self._loop.time()
+        for handle, place in list(self._handles.items()):
+            if handle.cancelled() or handle.when() <= now or place.path is None or place[:2] in _told:
+                continue
+            if place.path in ("", branch.path) or branch.path.startswith(f"{place.path}/"):
+                _told.add(place[:2])
+                logger.warning(
+                    "workflow %s: a plain timer, set at %s:%d, is pending around %r. It leaves no record, and starts "
+                    "anew in a replay, which may then take another way than the run before and be blocked: use "
+                    "dbosflow.timeout or dbosflow.wait",
+                    *(branch.run.workflow_id, *place[:2], key),
+                )
+
+    def last_after(self, moment: float) -> float | None:
+        """When the last one is due that is pending and due after ``moment``, by the loop's clock; ``None``: none is."""
+        due = [handle.when() for handle in self._handles if not handle.cancelled() and handle.when() > moment]
+        return max(due, default=None)
+
+
+class _LoopWatch:
+    """Wraps the two methods of one loop by which timers are set, while anybody wants to know."""
+
+    def __init__(self) -> None:
+        self._users = 0
+        self._ours: dict[str, Callable[..., Any]] = {}
+
+    def enter(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._users += 1
+        if self._users == 1:
+            for name in _WRAPPED:
+                self._ours[name] = _noting(getattr(loop, name))
+                setattr(loop, name, self._ours[name])
+
+    def leave(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._users -= 1
+        if self._users == 0:
+            for name, ours in self._ours.items():
+                if vars(loop).get(name) is ours:  # else somebody has wrapped it once more, and calls ours
+                    delattr(loop, name)
+
+
+_watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopWatch] = WeakKeyDictionary()
+
+
+def _noting(method: Callable[..., asyncio.TimerHandle]) -> Callable[..., asyncio.TimerHandle]:
+    def noting(*args: Any, **options: Any) -> asyncio.TimerHandle:
+        handle = method(*args, **options)
+        scope = SCOPE.get()
+        if isinstance(scope, Branch) and scope.run.timers is not None:
+            task = asyncio.current_task()
+            coroutine = task.get_coro() if task is not None else None
+            path = coroutine.branch.path if isinstance(coroutine, BranchCoroutine) else None
+            if path is None or not coroutine.operating:  # type: ignore[union-attr]  # else it is the engine's
+                scope.run.timers.add(handle, _Place(*_caller(), path))
+        return handle
+
+    return noting
+
+
+def _caller() -> tuple[str, int]:
+    """Where in the code outside of asyncio a timer is set."""
+    frame = sys._getframe(2)  # noqa: SLF001 (who called the loop)
+    while frame.f_back is not None and frame.f_code.co_filename.startswith((_ASYNCIO, __file__)):
+        frame = frame.f_back
+    return frame.f_code.co_filename, frame.f_lineno

@@ -1,0 +1,345 @@
+"""Delivers the outcomes of a run with branches by turns: in one order live and on replay, each when the run is quiet.
+
+Keys say *what* an operation returned; a program with queues, locks, events or a shared list depends on *when*, too. So
+each record carries the ``turn`` (the run's own count of commits) and the ``seq`` in which the live run got it:
+
+- a live run gets the outcomes of one commit together, in ``seq`` order, once it is quiet;
+- a replay gets the same turns in the same order, each once it is quiet, and nothing new begins before they are over.
+  No turn is passed over: if nothing can ask for the next one any more, code and records disagree;
+- a branch that writes many stream values yields control now and then. That is no outcome, so it goes before them.
+
+A run counts as quiet when it has seemed so for several turns of the loop in a row. A gather of gathers passes a result
+up one turn at a time, and meanwhile every branch seems to wait.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from contextlib import contextmanager, suppress
+from contextvars import Context
+from itertools import groupby
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from dbosflow._runtime.replay.stalls import Awaited, awaited_by
+from dbosflow._runtime.runs.keys import WOKEN, is_delivered, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.replay.branch import RunStopped
+    from dbosflow._runtime.runs.entries import Record
+
+T = TypeVar("T")
+
+logger = logging.getLogger("dbosflow.replay")
+
+QUIET_ROUNDS = 8
+"""Turns of the loop that a run must seem quiet for."""
+SPINNER_ROUNDS = 200
+"""Turns after which a run that never gets quiet (a body that spins on ``sleep(0)``) gets its outcomes all the same."""
+WARN_AFTER = 1.0
+"""Seconds after which a stalled replay logs what it waits for."""
+
+
+class Sequencer:
+    """The turns of one run."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self._turns = deque(_turns(run))
+        self._asked: dict[str, asyncio.Future[None]] = {}
+        self._parked = 0
+        """How many operations wait for a turn, for the last one, or to be given up: nothing else lets them go on."""
+        self._catching_up: list[asyncio.Future[None]] = []
+        """They wait until all turns are over."""
+        self._withheld: dict[asyncio.Task[Any], asyncio.CancelledError] = {}
+        """The cancellations that were withheld, by task."""
+        self._commits: deque[list[Record]] = deque()
+        """The outcomes of new commits, which are delivered after all that is on record."""
+        self._yielded: deque[asyncio.Future[bool]] = deque()
+        """Branches that have yielded control."""
+        self.stalled_on: str | None = None
+        """What a stalled replay waited for last."""
+        self._warned_of_spinning = False
+        """Whether it was logged that the code never gets quiet."""
+        self._news = asyncio.Event()
+        self._warn_at: float | None = asyncio.get_running_loop().time() + WARN_AFTER
+        """When to log what a stalled replay waits for."""
+        # In a context of its own: a task made in a branch's would be a branch.
+        self._task: asyncio.Task[None] | None = asyncio.get_running_loop().create_task(
+            self._deliver_turns(), name=f"dbosflow-turns-{run.workflow_id}", context=Context()
+        )
+
+    # -- what operations ask for -------------------------------------------------------------------------------------
+
+    def turn_of(self, key: str) -> asyncio.Future[None]:
+        """Asks for the turn of the record under ``key``: done when it has come."""
+        future = self._asked[key] = self._future()
+        self._news.set()
+        return future
+
+    def is_to_come(self, key: str) -> bool:
+        """Whether the turn of ``key`` is still to come."""
+        return any(key in turn for turn in self._turns)
+
+    def is_last(self, key: str) -> bool:
+        """Whether no turn is to come after that of ``key``."""
+        return not self._turns or key in self._turns[-1]
+
+    def discard_outcome(self, key: str) -> None:
+        """Discards the recorded outcome of ``key``, whose operation is cancelled: it is delivered to nobody."""
+        for turn in self._turns:
+            turn[:] = [one for one in turn if one not in (key, key + WOKEN)]
+        self._news.set()
+
+    def caught_up(self) -> asyncio.Future[None]:
+        """Done when all that is on record was delivered."""
+        future = self._future()
+        if not self.is_replaying and not future.done():
+            future.set_result(None)
+        elif not future.done():
+            self._catching_up.append(future)
+            self._news.set()
+        return future
+
+    @contextmanager
+    def parked(self) -> Iterator[None]:
+        """In the block an operation waits for nothing but the sequencer, or a cancellation."""
+        self._parked += 1
+        self._news.set()
+        try:
+            yield
+        finally:
+            self._parked -= 1
+
+    def withhold(self, cancellation: asyncio.CancelledError) -> None:
+        """Keeps a cancellation of the running task for later: the task goes on with an outcome that is on record."""
+        task = asyncio.current_task()
+        if task is not None:
+            self._withheld[task] = cancellation
+
+    def raise_withheld(self) -> None:
+        """Raises the cancellation that was withheld from the running task, unless it was withdrawn meanwhile."""
+        task = asyncio.current_task()
+        withheld = None if task is None else self._withheld.pop(task, None)
+        if withheld is not None and task is not None and task.cancelling():
+            raise withheld
+
+    async def cancellation(self) -> NoReturn:
+        """Raises the cancellation that was withheld from the running task, or the next one that it gets."""
+        self.raise_withheld()
+        await self._future()
+        raise AssertionError
+
+    async def yield_control(self) -> bool:
+        """Lets the rest of the run go on until it is quiet, and waits for room in the run's buffer; whether it came."""
+        future: asyncio.Future[bool] = self._future()
+        self._yielded.append(future)
+        self._news.set()
+        return await future
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether recorded outcomes are still to be delivered."""
+        return any(self._turns)
+
+    # -- what the run tells ------------------------------------------------------------------------------------------
+
+    def committed(self, records: list[Record]) -> None:
+        """Queues the outcomes of one commit. Once the turns are over, they are delivered at once."""
+        self._commits.append(records)
+        self._news.set()
+        if self._task is None:
+            self._deliver_commits()
+
+    def stop(self, stopping: RunStopped) -> None:
+        """Ends all waiting, since the run is over for this process."""
+        for future in self._waiting():
+            if not future.done():
+                future.set_exception(stopping)
+        self._end_turns()
+
+    def finish(self) -> None:
+        """Ends the turns, since the workflow has ended. No branch that is left waits for one: it could never end."""
+        self._end_turns()
+        for future in self._waiting():
+            future.cancel()
+        self._deliver_commits()
+
+    def _waiting(self) -> list[asyncio.Future[Any]]:
+        return [*self._asked.values(), *self._yielded, *self._catching_up]
+
+    def _end_turns(self) -> None:
+        task, self._task = self._task, None  # how it ended refers to it, and would keep both for the garbage collector
+        if task is not None:
+            task.cancel()
+
+    def _deliver_commits(self) -> None:
+        while self._commits:
+            for record in self._commits.popleft():
+                self._run.buffer.tell(record)
+
+    def _future(self) -> asyncio.Future[Any]:
+        """A future of an operation: it fails at once where the run has stopped, since nobody would tell it any more."""
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self._run.stopping is not None:
+            future.set_exception(self._run.stopping)
+        return future
+
+    # -- the turns ---------------------------------------------------------------------------------------------------
+
+    async def _deliver_turns(self) -> None:
+        while True:
+            self._news.clear()
+            if not self._ready():
+                await self._wait()
+                continue
+            await self._quiet()
+            if self._yielded:
+                room = await self._run.loop_driver.room(self._run)
+                _tell(self._yielded.popleft(), room)
+            else:
+                self._deliver()
+
+    def _ready(self) -> bool:
+        while self._turns and not self._turns[0]:
+            self._turns.popleft()
+        if self._yielded:
+            return True
+        if self._turns:
+            return all(key in self._asked for key in self._turns[0])
+        return bool(self._catching_up or self._commits)
+
+    def _deliver(self) -> None:
+        self._warn_at = asyncio.get_running_loop().time() + WARN_AFTER
+        if self._turns:
+            for key in self._turns.popleft():
+                _tell(self._asked.pop(key), None)
+        elif self._catching_up:
+            waiting, self._catching_up = self._catching_up, []
+            for future in waiting:
+                _tell(future, None)
+        else:
+            for record in self._commits.popleft():
+                self._run.buffer.tell(record)
+
+    async def _wait(self) -> None:
+        """Waits for news; on replay, for as long as somebody may still ask for the turn that is next."""
+        if not self._turns:
+            self._run.replay_is_over()
+            await self._news.wait()
+            return
+        self._run.resumption_event = self._news
+        try:
+            await self._watch_replay()
+        finally:
+            self._run.resumption_event = None
+
+    async def _watch_replay(self) -> None:
+        """Returns when there is news, such as any resumption in the run, or when nothing can come any more."""
+        loop, run = asyncio.get_running_loop(), self._run
+        began = loop.time()
+        while True:
+            moment = loop.time()
+            await self._quiet(or_news=True)
+            if self._news.is_set():
+                return
+            why, look_at = self._waits_for(moment, began)
+            if why is None:
+                self._disagree()
+                return
+            self.stalled_on = why
+            if self._warn_at is not None and loop.time() >= self._warn_at:
+                self._warn_at = None
+                logger.warning("workflow %s: its replay waits for %s, which is on no record", run.workflow_id, why)
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(_earliest(look_at, self._warn_at)):
+                    await self._news.wait()
+
+    def _waits_for(self, moment: float, began: float) -> tuple[str | None, float | None]:
+        """What may still ask for the next turn (``None``: nothing can), and when to look again if there is no news.
+
+        Timers that were due by ``moment`` have fired by now. The run has been quiet since ``began``.
+        """
+        run = self._run
+        if run.is_draining or run.cancelled or run.stopping is not None:
+            return "its end", None
+        coroutines = run.coroutines
+        if sum(coroutine.operating for coroutine in coroutines) > self._parked:
+            return "an operation under way", None
+        if not all(coroutine.waits for coroutine in coroutines):
+            return "code that runs", None
+        due = None if run.timers is None else run.timers.last_after(moment)
+        if due is not None:
+            return "a plain timer", due
+        held = None
+        for coroutine in coroutines:
+            if not coroutine.operating:
+                awaited, said = awaited_by(coroutine)
+                said = f"{said}, in {_title(coroutine.branch.path)}"
+                if awaited in (Awaited.OUTSIDE, Awaited.NOTHING):
+                    return said, None
+                if awaited is Awaited.PRIMITIVE:
+                    held = said
+        until = began + run.settings.replay_grace
+        return (None, None) if held is None or asyncio.get_running_loop().time() >= until else (held, until)
+
+    def _disagree(self) -> None:
+        missing = [key for key in self._turns[0] if key not in self._asked]
+        self._run.disagree(
+            "can go no further, and has not asked for what comes next", ", ".join(map(shown, missing)), missing[0]
+        )
+
+    async def _quiet(self, *, or_news: bool = False) -> None:
+        """Waits until every branch waits and none was resumed for some turns of the loop; or until there is news."""
+        run = self._run
+        calm, resumptions = 0, run.resumptions
+        for _ in range(SPINNER_ROUNDS):
+            if resumptions != run.resumptions:
+                calm, resumptions = 0, run.resumptions
+            if calm in (0, QUIET_ROUNDS) and not all(coroutine.waits for coroutine in run.coroutines):
+                calm = 0
+            elif calm == QUIET_ROUNDS:
+                return
+            else:
+                calm += 1
+            await asyncio.sleep(0)
+            if or_news and self._news.is_set():
+                return
+        self._warn_of_spinning()
+
+    def _warn_of_spinning(self) -> None:
+        if self.is_replaying and not self._warned_of_spinning:
+            self._warned_of_spinning = True
+            logger.warning(
+                "workflow %s: its code goes round in the event loop, as with asyncio.sleep(0), and its replay hands "
+                "outcomes on in the middle of that, maybe not where the run before got them; wait for what you need",
+                self._run.workflow_id,
+            )
+
+
+def _turns(run: Run) -> list[list[str]]:
+    """The recorded keys that are still to be delivered, turn by turn."""
+    ahead = [
+        record
+        for record in run.history.records.values()
+        if is_delivered(record.kind) and record.key not in run.replayed
+    ]
+    ahead.sort(key=lambda record: (record.turn, record.seq))
+    return [[record.key for record in turn] for _, turn in groupby(ahead, key=lambda record: record.turn)]
+
+
+def _title(path: str) -> str:
+    return f"branch {path!r}" if path else "the workflow's own branch"
+
+
+def _earliest(*moments: float | None) -> float | None:
+    return min((moment for moment in moments if moment is not None), default=None)
+
+
+def _tell(future: asyncio.Future[T], result: T) -> None:
+    if not future.done():
+        future.set_result(result)

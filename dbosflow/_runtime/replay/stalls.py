@@ -1,0 +1,105 @@
+"""Whether a replay can still get on: what a coroutine waits for, as far as public words and asyncio's own frames tell.
+
+A replay stands still where everything is quiet and nobody has asked for what is next on record. Either something will
+happen that is not on record (a timer, an answer from outside), and then the code goes on and asks; or nothing will, and
+then code and records disagree. Of what cannot be told, the replay waits: a wrong contradiction parks a sound workflow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._runtime.replay.branch import BranchCoroutine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import CodeType, FrameType
+
+    from dbosflow._runtime.execution.run import Run
+
+_ASYNCIO = str(Path(asyncio.__file__).parent)
+_PRIMITIVES = frozenset({"locks.py", "queues.py"})
+_WAITERS = frozenset({"_wait", "_cancel_and_wait", "wait_for"})
+"""The functions of asyncio that wait for tasks which their caller names."""
+_DEEPEST = 200
+"""How many coroutines deep the innermost one is looked for."""
+
+
+class Awaited(Enum):
+    """What a coroutine waits for."""
+
+    OWN = "coroutines of its own run"
+    """They are looked at as well; by itself it does nothing."""
+    PRIMITIVE = "a lock, an event or a queue"
+    """One of the run's own coroutines lets it go on, or a thread, which cannot be seen."""
+    OUTSIDE = "the outside"
+    """A thread, I/O, a future of unknown origin."""
+    NOTHING = "nothing more"
+    """All of it has happened, and the coroutine is resumed in one of the loop's next turns."""
+
+
+def awaited_by(coroutine: BranchCoroutine) -> tuple[Awaited, str]:
+    """What a suspended coroutine that is in no operation waits for, and how to call that."""
+    run = coroutine.branch.run
+    future = coroutine.waiting
+    if isinstance(future, asyncio.Task):
+        return _whose([future], run), f"task {future.get_name()!r}"
+    children = getattr(future, "_children", None)  # of a gather
+    if children is not None:
+        return _whose(children, run), "a gather"
+    code, frame = _innermost(coroutine)
+    if code is None or frame is None:
+        return Awaited.OUTSIDE, "a future"
+    place, file = os.path.split(code.co_filename)
+    said = f"{code.co_name} in {file}:{frame.f_lineno}"
+    if place != _ASYNCIO:
+        return Awaited.OUTSIDE, said
+    if file in _PRIMITIVES:
+        return Awaited.PRIMITIVE, said
+    return _whose(_named_in(code, file, frame), run), said
+
+
+def _named_in(code: CodeType, file: str, frame: FrameType) -> Iterable[Any]:
+    """The tasks that a function of asyncio waits for; one that is no task if that cannot be told."""
+    unknown = [None]
+    if file == "taskgroups.py":
+        return getattr(frame.f_locals.get("self"), "_tasks", unknown)
+    if file == "tasks.py" and code.co_name in _WAITERS:
+        named: Iterable[Any] = frame.f_locals.get("fs") or [frame.f_locals.get("fut")]
+        return named
+    return unknown
+
+
+def _whose(futures: Iterable[Any], run: Run) -> Awaited:
+    futures = list(futures)
+    if all(isinstance(future, asyncio.Future) and future.done() for future in futures):
+        return Awaited.NOTHING
+    return Awaited.OWN if all(_is_own(future, run) for future in futures) else Awaited.OUTSIDE
+
+
+def _is_own(future: Any, run: Run) -> bool:
+    if isinstance(future, asyncio.Task):
+        coroutine = future.get_coro()
+        if isinstance(coroutine, BranchCoroutine):
+            return coroutine.branch.run is run
+    return isinstance(future, asyncio.Future) and future.done()
+
+
+def _innermost(coroutine: BranchCoroutine) -> tuple[CodeType | None, FrameType | None]:
+    """The code and the frame that wait in the end; none where something stands between that says nothing of itself."""
+    at: Any = coroutine
+    for _ in range(_DEEPEST):
+        following = getattr(at, "cr_await", None) or getattr(at, "gi_yieldfrom", None)
+        if following is None or isinstance(following, asyncio.Future) or type(following).__name__ == "FutureIter":
+            return (
+                getattr(at, "cr_code", None) or getattr(at, "gi_code", None),
+                getattr(at, "cr_frame", None) or getattr(at, "gi_frame", None),
+            )
+        if not hasattr(following, "cr_await") and not hasattr(following, "gi_yieldfrom"):
+            return None, None
+        at = following
+    return None, None

@@ -1,0 +1,1 @@
+"""What is written to streams, by runs and by outsiders, and the cursors of their readers."""

@@ -1,0 +1,140 @@
+"""Stream values that a replay writes otherwise than they are on record: found, told, and kept for people.
+
+What is on record stays, so readers see nothing of it. It may be harmless, as a time or a random number in a line about
+progress is; or the code has changed, and no program has ever written what the stream now holds. Which one it is nobody
+can tell from here. So it is a warning, and blocks the workflow only if the engine was told so.
+
+```text
+a producer has passed its last durable value, or the body has ended before ──► other checksum
+    ──► blocked at once, if so told ──► the first value that differs ──► log, and a record │ the error of the block
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import logging
+from contextvars import Context
+from typing import TYPE_CHECKING, NamedTuple
+
+from dbosflow import serde
+from dbosflow._runtime.replay.contradiction import contradiction
+from dbosflow._runtime.runs.entries import Record
+from dbosflow._store import stream
+from dbosflow.errors import DbosflowError
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.streams.checksums import Repeated
+    from dbosflow.errors import NonDeterminismError
+
+logger = logging.getLogger("dbosflow.replay")
+
+CHANGED = "changed"
+"""The kind of the record that says so: one for each stream and producer, made by the first run that has found it."""
+_LONGEST_KEY = 256
+
+
+class _Difference(NamedTuple):
+    """The first value that differs: its place among its producer's, what stands there, and what was written."""
+
+    place: int | None = None
+    recorded: str | None = None
+    written: str | None = None
+    is_missing: bool = False
+    """Whether nothing was written there: the body has ended."""
+
+
+class ChangedValues:
+    """Tells of changed values. Hears of them in the thread of the code that writes them."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+
+    def found(self, run: Run, repeated: Repeated) -> None:
+        """What a producer has written again is not what it has on record.
+
+        Raises:
+            NonDeterminismError: where that blocks the workflow. It says more once the first difference is found.
+        """
+        error = None
+        if run.settings.on_changed_values == "block":
+            error = run.disagree(f"writes other values to {_stream(repeated)}", "others")
+        telling = self._tell(run, repeated, error)
+        streams = run.streams
+        streams.findings = (*streams.findings, Context().run(asyncio.run_coroutine_threadsafe, telling, self._loop))
+        if error is not None:
+            raise error
+
+    async def _tell(self, run: Run, repeated: Repeated, error: NonDeterminismError | None) -> None:
+        try:
+            found = await _first_difference(run, repeated)
+        except DbosflowError:  # the engine closes
+            found = _Difference()
+        code, there = _told(repeated, found)
+        if error is not None:
+            if run.contradiction is error:  # and not stopped before for another reason
+                run.contradiction = contradiction(run.workflow_id, code, there, read_before=run.age)
+            return
+        logger.warning(
+            "workflow %s: its code %s, where its records hold %s, which stays. Either the code has changed, or its "
+            "values do not follow from its records: a time or a random number does not",
+            *(run.workflow_id, code, there),
+        )
+        _keep(run, repeated, found)
+
+
+async def _first_difference(run: Run, repeated: Repeated) -> _Difference:
+    """Looks for it with the checksums of the blocks; of the values, one block's are read."""
+    ask, source = run.engine.patient_repository.ask, (run.workflow_id, repeated.key, repeated.producer)
+    durable = run.history.produced[repeated.key, repeated.producer]
+    for block in await ask(stream.checksums, *source):
+        if block.before >= durable:
+            break
+        if repeated.agrees_to(block.stop, block.checksum):
+            continue
+        texts = serde.items_of(await ask(stream.values_at, run.workflow_id, repeated.key, block.offset))
+        count = repeated.first_difference(block.before, texts)
+        if count is not None:
+            recorded = serde.brief(texts[count - block.before])
+            return _Difference(count, recorded, repeated.text(count), count >= repeated.count)
+        break
+    return _Difference()
+
+
+def _told(repeated: Repeated, found: _Difference) -> tuple[str, str]:
+    """What the code does, and what is on record instead."""
+    where = _stream(repeated)
+    if found.place is None:
+        return f"writes other values to {where}", "others, which are trimmed"
+    if found.is_missing:
+        return f"writes no more than {found.place} values to {where}", f"{found.recorded} behind them"
+    written = "another value" if found.written is None else found.written
+    return f"writes {written} as value {found.place} of {where}", f"{found.recorded}"
+
+
+def _keep(run: Run, repeated: Repeated, found: _Difference) -> None:
+    """Puts it on record, once: a workflow that ends its workers must not seem to get further each time."""
+    row = {"stream": repeated.key, "producer": repeated.producer, **found._asdict()}
+    record = Record(_key(repeated), CHANGED, output=json.dumps(row))
+    if run.recorded(record.key) is not None:
+        return
+    with run.buffer.lock:
+        if run.stopping is not None or run.cancelled or run.ending:
+            return
+        run.buffer.push(record)
+    run.environment.submit(run)
+
+
+def _key(repeated: Repeated) -> str:
+    key = f"{repeated.producer}/write_stream({repeated.key!r})/changed"
+    if len(key.encode()) <= _LONGEST_KEY:
+        return key
+    return f"/write_stream(...)/changed~{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def _stream(repeated: Repeated) -> str:
+    by = f" (by branch {repeated.producer!r})" if repeated.producer else ""
+    return f"stream {repeated.key!r}{by}"

@@ -1,0 +1,210 @@
+"""What one slice of a batch makes of its run's streams: blocks with their offsets, rollbacks, ends.
+
+Offsets come from the last *acknowledged* tail, so a block starts where its writer has seen the stream end. All of it
+works on a copy of what is uncommitted, which becomes the run's when the slice is acknowledged.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from dbosflow import serde
+from dbosflow._runtime.runs.keys import GIVEN_UP
+from dbosflow._runtime.streams.checksums import checksum
+from dbosflow._runtime.streams.uncommitted import RESUMED
+from dbosflow.failures import brief_error
+from dbosflow.types import FrameKind
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.runs.entries import Close, Ending, Record, Values
+    from dbosflow._store.batch import BatchRows
+
+
+@dataclass(frozen=True, slots=True)
+class NewBlock:
+    """A row of a stream: consecutive values of one producer, or a control frame."""
+
+    key: str
+    offset: int
+    count: int
+    kind: FrameKind
+    values: str | None
+    producer: str = ""
+    producer_seq: int = 0
+    attempt: str | None = None
+    checksum: int | None = None
+    """Of all values of its producer up to its last one, if that of those before it is known."""
+
+
+class Frames:
+    """The frames that a slice appends to the streams of its run."""
+
+    __slots__ = ("_run", "blocks", "checksums", "committed", "ended", "inputs", "reopened", "tails", "uncommitted")
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        self.blocks: list[NewBlock] = []
+        self.tails: dict[str, int] = {}
+        """The tail of each stream that it writes to, after it."""
+        self.checksums: dict[tuple[str, str], int] = {}
+        """Of what each producer has in a stream, after it."""
+        self.committed: set[str] = set()
+        """Streams whose values, written by an attempt, are committed by its records."""
+        self.ended: set[str] = set()
+        self.inputs: list[tuple[str, FrameKind, str | None]] = []
+        """The inputs that end with the workflow, at offsets that only the statement can know."""
+        self.reopened: set[str] = set()
+        self.uncommitted = run.streams.uncommitted.copy()
+
+    def values(self, entry: Values) -> None:
+        """Gives values their place."""
+        text = ",".join(entry.texts)
+        offset = self._append(
+            entry.key,
+            len(entry.texts),
+            FrameKind.VALUES,
+            f"[{text}]",
+            producer=entry.producer,
+            producer_seq=entry.producer_seq,
+            attempt=entry.attempt,
+            checksum=self._checksum(entry, text),
+        )
+        if entry.attempt is not None:
+            self.uncommitted.wrote(entry.producer, entry.key, offset, len(entry.texts))
+
+    def _checksum(self, entry: Values, text: str) -> int | None:
+        """That of all values of the producer up to these; unknown if older code has written some of them."""
+        place = (entry.key, entry.producer)
+        before = self.checksums.get(place)
+        if before is None:
+            before = self._run.streams.checksum(*place)
+            if before is None:
+                return None
+        self.checksums[place] = found = checksum(text, before)
+        return found
+
+    def close(self, close: Close) -> None:
+        """Ends a stream; if some of it is uncommitted, holds the end until that is committed or rolled back."""
+        if close.attempt is not None:
+            self.uncommitted.wrote(close.producer, close.key, 0, 0)
+        if self.uncommitted.holds(close.key):
+            self.uncommitted.held_closes[close.key] = close
+        else:
+            self._append_close(close)
+
+    def commit_or_roll_back(self, record: Record) -> None:
+        """Commits the attempts that the record names as successful, and rolls back those that it ends otherwise."""
+        uncommitted = self.uncommitted
+        if not uncommitted:
+            return
+        if record.kind == "attempt":
+            self._roll_back([record.key])
+        elif record.kind == "given_up":
+            operation = record.key.removesuffix(GIVEN_UP)
+            self._roll_back([*uncommitted.producers(operation), *uncommitted.items_of(operation)])
+        elif record.kind == "for_each":  # what is not on record of its items never will be
+            self._roll_back(uncommitted.items_of(record.key))
+        elif record.kind == "step":
+            for producer in uncommitted.producers(record.key):
+                if record.error is None and producer.rpartition("@")[2] in {record.attempt, RESUMED}:
+                    for key, _ in uncommitted.pop(producer):
+                        self.committed.add(key)
+                        self._release_close(key)
+                else:
+                    self._roll_back([producer])
+
+    def roll_back_attempts(self, step_key: str) -> None:
+        """Before a new attempt of a step: rolls back the uncommitted values of earlier ones."""
+        self._roll_back(one for one in self.uncommitted.producers(step_key) if not _is_resumed(one))
+
+    def _roll_back(self, producers: Iterable[str]) -> None:
+        for producer in producers:
+            attempt = producer.rpartition("@")[2]
+            for key, ranges in self.uncommitted.pop(producer):
+                if ranges:
+                    text = json.dumps(ranges)
+                    self._append(key, 1, FrameKind.ROLLBACK, text, producer=producer, attempt=attempt)
+                held = self.uncommitted.held_closes.get(key)
+                if held is not None and held.attempt is not None and held.producer == producer:
+                    del self.uncommitted.held_closes[key]
+                    self.reopened.add(key)
+                self._release_close(key)
+
+    def _release_close(self, key: str) -> None:
+        if key in self.uncommitted.held_closes and not self.uncommitted.holds(key):
+            self._append_close(self.uncommitted.held_closes.pop(key))
+
+    def _append_close(self, close: Close) -> None:
+        self._append(close.key, 1, close.kind, close.payload, producer=close.producer, producer_seq=close.producer_seq)
+
+    def end(self, ending: Ending) -> None:
+        """Rolls back what is uncommitted; then every stream that the workflow leaves open ends with it."""
+        self._roll_back(self.uncommitted.producers())
+        error = ending.error and brief_error(ending.error)
+        for key, stream in self._run.streams.by_key.items():
+            if ending.refusals > 1 and not stream.tail:
+                continue  # its key may be what is refused
+            if not stream.ended and key not in self.ended:
+                self._append(key, 1, ending.frame, error)
+        self.inputs = [(key, ending.frame, error) for key in self._run.inputs]
+
+    def _append(
+        self,
+        key: str,
+        count: int,
+        kind: FrameKind,
+        values: str | None,
+        *,
+        producer: str = "",
+        producer_seq: int = 0,
+        attempt: str | None = None,
+        checksum: int | None = None,
+    ) -> int:
+        if kind.terminal:
+            self.ended.add(key)
+        offset = self.tails.get(key, self._run.streams.by_key[key].tail)
+        self.blocks.append(NewBlock(key, offset, count, kind, values, producer, producer_seq, attempt, checksum))
+        self.tails[key] = offset + count
+        return offset
+
+    def add_to(self, rows: BatchRows) -> None:
+        """Adds its rows to a batch."""
+        workflow_id, epoch, streams = self._run.workflow_id, self._run.epoch, self._run.streams.by_key
+        for key in self.tails:
+            rows.tails.append((workflow_id, key, streams[key].tail))
+        for block in self.blocks:
+            size = serde.size_of(block.values or "")
+            rows.blocks.append(
+                (
+                    *(workflow_id, block.key, block.offset, block.count, block.kind, block.values, size),
+                    *(block.producer, block.producer_seq, block.attempt, epoch, block.checksum),
+                )
+            )
+        for key, kind, error in self.inputs:
+            rows.inputs.append((workflow_id, key, kind, error, serde.size_of(error or ""), epoch))
+
+    def acknowledged(self) -> None:
+        """It is durable: what it assumed is so."""
+        streams = self._run.streams
+        streams.blocks += len(self.blocks)
+        for key, tail in self.tails.items():
+            streams.by_key[key].tail = tail
+        for key in self.ended:
+            streams.by_key[key].ended = True
+        for key in self.reopened:
+            streams.by_key[key].closed = False
+        streams.uncommitted = self.uncommitted
+        streams.checksums.update(self.checksums)
+
+    def touched(self) -> Iterable[str]:
+        """The streams whose readers have news when it is durable."""
+        return self.committed.union(self.tails)
+
+
+def _is_resumed(producer: str) -> bool:
+    return producer.endswith(f"@{RESUMED}")

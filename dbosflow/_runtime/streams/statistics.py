@@ -1,0 +1,172 @@
+"""Statistics of the streams of this process, and the observers that are notified of each event.
+
+Counting costs a few additions a batch. Observers are called by a thread of its own, which starts with the first one: a
+slow or failing one holds nothing up. What it cannot keep up with is dropped, and counted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import queue
+import threading
+from contextlib import suppress
+from typing import TYPE_CHECKING, get_args
+
+from dbosflow.types import FrameKind, Measure, StreamEvent, StreamEventKind, StreamStats
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dbosflow._runtime.journal.batch import Batch, Slice
+    from dbosflow._store.stream import Page, Want
+
+logger = logging.getLogger("dbosflow.observer")
+
+EVENTS = get_args(StreamEventKind)
+_QUEUE_LIMIT = 10_000
+_CLOSE_TIMEOUT = 5.0
+_POLL_INTERVAL = 0.05
+
+_EVENT_OF: dict[FrameKind, StreamEventKind] = {
+    FrameKind.VALUES: "write",
+    FrameKind.ROLLBACK: "rollback",
+    FrameKind.COMPLETE: "close",
+    FrameKind.CANCELLED: "close",
+    FrameKind.ERROR: "error",
+}
+
+
+class StreamStatistics:
+    """Counts what happens to streams, and notifies observers."""
+
+    def __init__(self) -> None:
+        self._observers: dict[StreamEventKind, list[Callable[[StreamEvent], object]]] = {}
+        self._events: queue.Queue[StreamEvent | None] = queue.Queue(_QUEUE_LIMIT)
+        self._thread: threading.Thread | None = None
+        self._ended: Callable[[], object] = lambda: None
+        self._lock = threading.Lock()
+        self._values = self._bytes = self._blocks = self._rollbacks = self._back_pressure = self._reads = 0
+        self._failed = self._dropped = 0
+        self._flush = self._first_value = self._lag = Measure()
+
+    # -- observers ---------------------------------------------------------------------------------------------------
+
+    def on(self, event: StreamEventKind, callback: Callable[[StreamEvent], object]) -> Callable[[], None]:
+        """Calls ``callback`` at each event of a kind, from a thread; what is returned ends that."""
+        with self._lock:
+            observers = self._observers.setdefault(event, [])
+            observers.append(callback)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._serve, name="dbosflow-observer", daemon=True)
+                self._thread.start()
+
+        def end() -> None:
+            with self._lock:
+                if callback in observers:
+                    observers.remove(callback)
+
+        return end
+
+    def stats(self) -> StreamStats:
+        """What was counted so far."""
+        return StreamStats(
+            values=self._values,
+            bytes=self._bytes,
+            blocks=self._blocks,
+            rollbacks=self._rollbacks,
+            back_pressure=self._back_pressure,
+            flush=self._flush,
+            first_value=self._first_value,
+            reads=self._reads,
+            lag=self._lag,
+            failed_hooks=self._failed,
+            dropped_events=self._dropped,
+        )
+
+    async def close(self) -> None:
+        """Notifies of what is left, and ends the thread; one that is stuck in an observer is left behind.
+
+        Waits without a thread to wait on: at exit there may be no new ones.
+        """
+        if self._thread is None:
+            return
+        ended, loop = asyncio.Event(), asyncio.get_running_loop()
+        self._ended = lambda: loop.call_soon_threadsafe(ended.set)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_TIMEOUT):
+                while self._events.full():  # noqa: ASYNC110 (emptied by a thread)
+                    await asyncio.sleep(_POLL_INTERVAL)
+                self._events.put_nowait(None)
+                await ended.wait()
+
+    # -- what happens, on the loop's thread --------------------------------------------------------------------------
+
+    def flushed(self, batch: Batch, seconds: float) -> None:
+        """A batch is durable; its runs are not notified yet."""
+        has_blocks = False
+        for part in batch.slices:
+            if part.blocks:
+                has_blocks = True
+                self._slice(part)
+        if has_blocks:
+            self._flush = self._flush.and_(seconds)
+
+    def _slice(self, part: Slice) -> None:
+        run = part.run
+        had_values = run.blocks > 0
+        for block in part.blocks:
+            size = len(block.values or "")
+            self._blocks += 1
+            if block.kind is FrameKind.VALUES:
+                self._values += block.count
+                self._bytes += size
+                if not had_values:
+                    had_values = True
+                    self._first_value = self._first_value.and_(run.age)
+            elif block.kind is FrameKind.ROLLBACK:
+                self._rollbacks += 1
+            if self._observers:
+                where = (run.workflow_id, block.key, block.offset, block.count, size)
+                if block.offset == 0:
+                    self._notify(StreamEvent("created", *where))
+                self._notify(StreamEvent(_EVENT_OF[block.kind], *where))
+
+    def read(self, want: Want, page: Page) -> None:
+        """A reader is given a page."""
+        self._reads += 1
+        if page.blocks:
+            count = page.blocks[-1].next - want.offset
+            self._lag = self._lag.and_(count)
+            if self._observers:
+                self._notify(StreamEvent("read", want.workflow_id, want.key, want.offset, count))
+
+    def waits_for_room(self, workflow_id: str) -> None:
+        """A writer waits for room. Called from any thread."""
+        with self._lock:
+            self._back_pressure += 1
+        if self._observers:
+            self._notify(StreamEvent("back-pressure", workflow_id))
+
+    def _notify(self, event: StreamEvent) -> None:
+        if self._observers.get(event.event):
+            try:
+                self._events.put_nowait(event)
+            except queue.Full:
+                self._dropped += 1
+
+    # -- on its own thread -------------------------------------------------------------------------------------------
+
+    def _serve(self) -> None:
+        self._call_observers()
+        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            self._ended()
+
+    def _call_observers(self) -> None:
+        while (event := self._events.get()) is not None:
+            for observer in tuple(self._observers.get(event.event, ())):
+                try:
+                    observer(event)
+                except BaseException:  # this thread is for all observers
+                    self._failed += 1
+                    logger.exception("an observer of the event %r failed", event.event)

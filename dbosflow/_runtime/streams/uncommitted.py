@@ -1,0 +1,86 @@
+"""What attempts of steps have written to streams and may still be rolled back.
+
+Values of an attempt are live at once. They are *committed* by the record of the step's success that names the attempt,
+and *rolled back* by an appended ``rollback`` frame, which names the offset ranges, in the transaction that records the
+failure, cancels the step, begins the next attempt, or ends the workflow. Until then they are *uncommitted*.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from dbosflow._runtime.execution.scope import Attempt
+    from dbosflow._runtime.runs.entries import Close
+
+RESUMED = "*"
+"""The attempt of values that belong to a step as a whole: all its attempts share them, and share one fate."""
+
+RangeList = list[tuple[int, int]]
+"""Offsets, each range from its first to the one after its last."""
+
+
+@dataclass(frozen=True, slots=True)
+class Producer:
+    """Who writes to a stream: a branch, or within a step an attempt."""
+
+    name: str
+    """The branch's path; of a step its key, ``@`` and the attempt."""
+    label: str | None = None
+    """The attempt whose failure rolls its values back: ``epoch.n``, or ``*`` for all; ``None`` if nothing does."""
+    attempt: Attempt | None = None
+    """The attempt that must be under way."""
+
+
+class Uncommitted:
+    """The uncommitted writes of one run, by producer and stream key, with the offsets that they were given."""
+
+    def __init__(self, written: Iterable[tuple[str, str, int, int]] = ()) -> None:
+        self._written: dict[str, dict[str, RangeList]] = {}
+        self.held_closes: dict[str, Close] = {}
+        """Ends of streams that wait until what attempts wrote to them is committed or rolled back."""
+        for producer, key, offset, count in written:
+            self.wrote(producer, key, offset, count)
+
+    def copy(self) -> Uncommitted:
+        """A copy to go on with."""
+        copied = Uncommitted()
+        if self._written:
+            copied._written = {
+                producer: {key: list(ranges) for key, ranges in keys.items()}
+                for producer, keys in self._written.items()
+            }
+        if self.held_closes:
+            copied.held_closes = dict(self.held_closes)
+        return copied
+
+    def __bool__(self) -> bool:
+        return bool(self._written)
+
+    def wrote(self, producer: str, key: str, offset: int, count: int) -> None:
+        """A block of an attempt has its place; one of no values is its wish to close the stream."""
+        ranges = self._written.setdefault(producer, {}).setdefault(key, [])
+        if ranges and ranges[-1][1] == offset:
+            ranges[-1] = (ranges[-1][0], offset + count)
+        elif count:
+            ranges.append((offset, offset + count))
+
+    def holds(self, key: str) -> bool:
+        """Whether the stream ``key`` has uncommitted values."""
+        return any(key in keys for keys in self._written.values())
+
+    def producers(self, step_key: str | None = None) -> list[str]:
+        """The producers with uncommitted writes, of one step or of all."""
+        return [one for one in self._written if step_key is None or one.rpartition("@")[0] == step_key]
+
+    def items_of(self, loop_key: str) -> list[str]:
+        """The producers with uncommitted writes that are attempts of a loop's items."""
+        steps = {one: one.rpartition("@")[0].rpartition("/") for one in self._written}
+        return [one for one, (loop, _, offset) in steps.items() if loop == loop_key and offset.isdecimal()]
+
+    def pop(self, producer: str) -> Iterator[tuple[str, RangeList]]:
+        """Forgets a producer: the streams that it wrote to, and where."""
+        yield from self._written.pop(producer, {}).items()

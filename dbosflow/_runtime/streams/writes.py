@@ -1,0 +1,296 @@
+"""The streams of one run, as their owner knows them: what was written by whom, and what may follow.
+
+A producer's writes are counted. What it has durable from an earlier run is skipped by count, the rest is appended at
+the tail. Made with the run's first write, or from its history: most runs never write to a stream.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from dbosflow import serde
+from dbosflow._runtime.runs.entries import AttemptRollback, Close, Values
+from dbosflow._runtime.runs.keys import shown
+from dbosflow._runtime.streams.checksums import NOTHING, Repeated
+from dbosflow._runtime.streams.limits import Limits
+from dbosflow._runtime.streams.uncommitted import Uncommitted
+from dbosflow.errors import StreamClosedError, StreamInputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from concurrent.futures import Future
+
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.runs.entries import Entry
+    from dbosflow._runtime.streams.uncommitted import Producer
+    from dbosflow.errors import StreamError
+    from dbosflow.types import FrameKind
+
+_BODY = ""
+"""The producer that the workflow's own branch is."""
+
+
+class Stream:
+    """What the owner knows of one stream: its acknowledged tail, and whether anything may follow."""
+
+    __slots__ = ("bytes", "closed", "closed_by_step", "ended", "open_values", "tail", "values")
+
+    def __init__(self, tail: int = 0, *, closed: bool = False, values: int = 0, size: int = 0) -> None:
+        self.tail = tail
+        self.values = values
+        """How many values were ever written to it, buffered ones and those that were rolled back included."""
+        self.bytes = size
+        """Their size, each with the comma or bracket behind it."""
+        self.closed = closed
+        """Whether writes are refused."""
+        self.closed_by_step = False
+        """Whether that came from an attempt of this pass: a replay may come to it sooner, or later, or never."""
+        self.ended = closed
+        """Whether its terminal frame has its place."""
+        self.open_values: Values | None = None
+
+
+class RunStreams:
+    """What one run writes to its streams. Filled by whichever thread runs its code, under the run's lock."""
+
+    __slots__ = ("_limits", "_repeated", "_run", "_written", "blocks", "by_key", "checksums", "findings", "uncommitted")
+
+    def __init__(self, run: Run) -> None:
+        history = run.history
+        self._run = run
+        self.by_key = {
+            key: Stream(
+                tail, closed=key in history.closed, values=history.values.get(key, 0), size=history.bytes.get(key, 0)
+            )
+            for key, tail in history.tails.items()
+        }
+        self.uncommitted = Uncommitted(history.uncommitted)
+        self.blocks = 0
+        """How many blocks it has made durable."""
+        self._limits = Limits(run.workflow_id, run.settings, history)
+        self._written: dict[tuple[str, str], int] = {}
+        self.checksums: dict[tuple[str, str], int] = {}
+        """Of what each producer has made durable in this pass, and before."""
+        self.findings: tuple[Future[None], ...] = ()
+        """What is looked up of changed values, and goes on record, or into the run's error, before it ends."""
+        self._repeated: dict[tuple[str, str], Repeated] = {}
+        """What is written again and not yet compared with what is there."""
+
+    def write(self, key: str, text: str, producer: Producer) -> None:
+        """Buffers one value, unless the producer has it durable from an earlier run.
+
+        The count comes before the check for closed: in a replay the close may be known before the writes that
+        preceded it are repeated. So it does before the limits, which what is durable has passed. A refusal that is on
+        record comes first: the value that is durable at that count was written after it.
+        """
+        run, name = self._run, producer.name
+        with run.buffer.lock:
+            run.check_writable(producer.attempt)
+            self._check_own(key)
+            count = self._written.get((key, name), 0)
+            if self._limits.any_recorded and (recorded := self._limits.recorded(key, name, count)) is not None:
+                raise recorded
+            durable = run.history.produced.get((key, name), 0)
+            too_early = self._append(key, text, producer, count) if count >= durable else None
+        if too_early is not None:
+            raise run.disagree(f"writes another value to stream {key!r}", shown(too_early), too_early)
+        if count >= durable:
+            run.environment.submit(run)
+        else:
+            self._repeat(key, text, name, count, durable)
+
+    def _append(self, key: str, text: str, producer: Producer, count: int) -> str | None:
+        """Buffers a new value. Does not, and says what is next on record, if it comes too early for a new one."""
+        run, name, size = self._run, producer.name, serde.size_of(text) + 1
+        stream = self._stream(key)
+        if stream.closed:
+            msg = f"stream {key!r} of workflow {run.workflow_id!r} is closed; nothing can be written after that"
+            error = StreamClosedError(run.workflow_id, key, msg)
+            if stream.closed_by_step:
+                self._refuse(key, producer, error)
+            raise error
+        refusal = self._limits.refusal(key, stream.values, stream.bytes, size - 1) if self._limited(size) else None
+        if refusal is not None:
+            self._refuse(key, producer, refusal)
+            raise refusal
+        if (ahead := self._ahead_of(producer)) is not None:
+            return ahead
+        self._written[key, name] = count + 1
+        stream.values += 1
+        stream.bytes += size
+        values = stream.open_values
+        if values is None or values.producer != name or self._full(values):
+            values = Values(key, name, count, producer.label)
+            stream.open_values = values
+            run.buffer.push(values)
+        values.texts.append(text)
+        values.size += size
+        run.buffer.size += size
+        return None
+
+    def _ahead_of(self, producer: Producer) -> str | None:
+        """The operation that a branch has next on record: what it did in a stream before that is durable, too.
+
+        So what is new there comes of other code. Written, it would be in the way of the old code once that is put back.
+        """
+        if self._run.recorded_order is None or producer.attempt is not None:
+            return None
+        return self._run.next_of(producer.name)
+
+    def _repeat(self, key: str, text: str, name: str, count: int, durable: int) -> None:
+        """Passes over a value that is durable, and compares what the producer has written with what it had before."""
+        run = self._run
+        self._written[key, name] = count + 1
+        run.environment.on_skipped(run, key, name, count, text)
+        recorded = run.history.checksums.get((key, name))
+        if recorded is None:
+            return
+        repeated = self._repeated.get((key, name))
+        if repeated is None:
+            repeated = self._repeated[key, name] = Repeated(key, name)
+        repeated.add(text)
+        if count + 1 == durable:
+            del self._repeated[key, name]
+            if not repeated.agrees_to(durable, recorded):
+                run.environment.on_changed(run, repeated)
+
+    def check_all_repeated(self) -> None:
+        """The body has ended: it has written again all that it has on record, or that has changed."""
+        run = self._run
+        for (key, name), recorded in run.history.checksums.items():
+            left = run.history.produced[key, name] - self.count(key, name)
+            if name == _BODY and recorded is not None and left > 0:
+                run.environment.on_changed(run, self._repeated.pop((key, name), Repeated(key, name)))
+
+    def checksum(self, key: str, producer: str) -> int | None:
+        """Of what the producer has in the stream; ``None`` where older code has written some of it."""
+        place = (key, producer)
+        if place in self.checksums:
+            return self.checksums[place]
+        history = self._run.history
+        return history.checksums.get(place) if history.produced.get(place) else NOTHING
+
+    def close(self, key: str, producer: Producer, kind: FrameKind, payload: str | None) -> None:
+        """Buffers the end of a stream. Closing a closed stream does nothing."""
+        run = self._run
+        with run.buffer.lock:
+            run.check_writable(producer.attempt)
+            self._check_own(key)
+            stream = self._stream(key)
+            if stream.closed:
+                return
+            too_early = self._ahead_of(producer)
+            if too_early is None:
+                stream.closed = True
+                stream.closed_by_step = producer.attempt is not None
+                stream.open_values = None
+                name = producer.name
+                run.buffer.push(Close(key, name, self._written.get((key, name), 0), producer.label, kind, payload))
+        if too_early is not None:
+            raise run.disagree(f"closes stream {key!r}", shown(too_early), too_early)
+        run.environment.submit(run)
+
+    def dead_letter(self, key: str, text: str, producer: str) -> Values:
+        """The dead letter of an item, to be written with the item's record. The caller holds the lock."""
+        run = self._run
+        self._check_own(key)
+        if self._stream(key).closed:
+            msg = f"stream {key!r} of workflow {run.workflow_id!r}, for dead letters, is closed"
+            raise StreamClosedError(run.workflow_id, key, msg)
+        stream, size = self._stream(key), serde.size_of(text) + 1
+        refusal = self._limits.refusal(key, stream.values, stream.bytes, size - 1) if self._limited(size) else None
+        if refusal is not None:
+            raise refusal
+        stream.values += 1
+        stream.bytes += size
+        place = (key, producer)
+        count = self._written.setdefault(place, run.history.produced.get(place, 0))
+        self._written[place] = count + 1
+        return Values(key, producer, count, None, [text])
+
+    def resume_producer(self, key: str, producer: str) -> None:
+        """Lets a producer go on behind what it has durable, instead of repeating it."""
+        run = self._run
+        with run.buffer.lock:
+            self._written.setdefault((key, producer), run.history.produced.get((key, producer), 0))
+
+    def begin_attempt(self, step_key: str) -> None:
+        """Rolls back the uncommitted values of earlier attempts: their owner died in them."""
+        if not self.uncommitted:
+            return
+        run = self._run
+        with run.buffer.lock:
+            if not self.uncommitted.producers(step_key) or run.stopping is not None:
+                return
+            run.buffer.push(AttemptRollback(step_key))
+        run.environment.submit(run)
+
+    def taken(self, entries: Iterable[Entry]) -> None:
+        """A batch has taken these: what comes next for the streams of their values begins other blocks."""
+        for entry in entries:
+            if isinstance(entry, Values) and (stream := self.by_key[entry.key]).open_values is entry:
+                stream.open_values = None
+
+    def new_values_of_body(self) -> int:
+        """How many values the run's own code, and not a step's, has written that no earlier run had."""
+        produced = self._run.history.produced
+        with self._run.buffer.lock:
+            return sum(
+                max(count - produced.get(place, 0), 0) for place, count in self._written.items() if "@" not in place[1]
+            )
+
+    def count(self, key: str, producer: str) -> int:
+        """How many values the producer has written to the stream in this pass."""
+        return self._written.get((key, producer), 0)
+
+    def needs_room(self, key: str, producer: Producer) -> bool:
+        """Whether the producer's next write must wait for room: the buffer is full, and the value would go into it."""
+        run = self._run
+        if run.buffer.has_room or run.cancelled or run.stopping is not None:
+            return False
+        stream = self.by_key.get(key)
+        name = producer.name
+        durable = self._written.get((key, name), 0) < run.history.produced.get((key, name), 0)
+        return not durable and not (stream is not None and stream.closed)
+
+    def refuse_for_room(self, key: str, producer: Producer) -> None:
+        """Raises that there was no room for the producer's next value in time, unless the run is over."""
+        run = self._run
+        with run.buffer.lock:
+            run.check_writable(producer.attempt)
+            error = self._limits.back_pressure(key)
+            self._refuse(key, producer, error)
+        raise error
+
+    def takes(self, key: str) -> bool:
+        """Whether a value for the stream ``key`` would be taken at once."""
+        run, stream = self._run, self.by_key.get(key)
+        return run.active and not run.cancelled and run.buffer.has_room and not (stream is not None and stream.closed)
+
+    def _limited(self, size: int) -> bool:
+        settings = self._run.settings
+        return size > settings.value_bytes or settings.stream_values is not None or settings.stream_bytes is not None
+
+    def _refuse(self, key: str, producer: Producer, error: StreamError) -> None:
+        """Puts a refusal that the body gets on record, ahead of whatever it does next."""
+        if producer.attempt is None:
+            self._run.buffer.push(self._limits.record(key, producer.name, self.count(key, producer.name), error))
+
+    def _check_own(self, key: str) -> None:
+        if key in self._run.inputs:
+            workflow_id = self._run.workflow_id
+            msg = (
+                f"stream {key!r} is an input of workflow {workflow_id!r}: it is written and closed from outside, "
+                "with engine.write_stream(...). The workflow's own values need another key"
+            )
+            raise StreamInputError(workflow_id, key, msg)
+
+    def _stream(self, key: str) -> Stream:
+        stream = self.by_key.get(key)
+        if stream is None:
+            stream = self.by_key[key] = Stream()
+        return stream
+
+    def _full(self, values: Values) -> bool:
+        settings = self._run.settings
+        return len(values.texts) >= settings.block_values or values.size >= settings.block_bytes

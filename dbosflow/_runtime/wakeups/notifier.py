@@ -1,0 +1,108 @@
+"""Sends wake-ups to other processes: on a connection of its own, after the commit, never beside data.
+
+NOTIFY in a transaction that writes takes an instance-wide lock through its commit; a transaction of nothing but NOTIFY
+holds it for microseconds, and with ``synchronous_commit=off`` waits for no flush. When the notifier is idle, hints that
+somebody elsewhere waits for are on the wire before the commit's own process goes on. Others, of what is awaited here,
+go a little later: they would take from those who wait here the time that they have. While a statement is under way, and
+while they wait for that, hints gather. A failure is a lost hint: readers poll slowly, too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import psycopg
+
+from dbosflow._runtime.process.service import Service
+from dbosflow._runtime.process.session import Session
+from dbosflow._sessions import NOTIFIER
+from dbosflow._store.notify import answered, notify, notify_at_once
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dbosflow._store.connection import Connection
+    from dbosflow.config import Settings
+
+
+_LATER = 0.01
+"""Seconds until a hint goes that is not urgent."""
+_LAST_ANSWER = 1.0
+"""Seconds that the last statement gets to be answered when the notifier closes."""
+
+
+class Notifier(Service):
+    """Hints to other processes."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        super().__init__("notifier", interval=None)
+        self._schema = settings.schema
+        self._session = Session(url, settings, NOTIFIER)
+        self._topics: dict[str, None] = {}
+        self._is_due = False
+        """Whether what is queued is to go as soon as it can."""
+        self._timer: asyncio.TimerHandle | None = None
+        self._on_wire: Connection | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def backend_pid(self) -> int | None:
+        """The server process of its connection: a listener of this engine knows its own hints by it."""
+        return self._session.backend_pid
+
+    def send(self, topics: Iterable[str], *, at_once: bool = False) -> None:
+        """Queues hints, each topic once. With ``at_once`` they are on the wire when this returns, if it is idle."""
+        self._topics.update(dict.fromkeys(topics))
+        if not at_once:
+            if self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(_LATER, self._later)
+            return
+        self._is_due = True
+        if self._idle.is_set() and (connection := self._session.ready) is not None:
+            with suppress(psycopg.Error):  # it goes over a new connection
+                if notify_at_once(connection, self._schema, self._topics):
+                    self._on_wire = connection
+                    self._take()
+        self.wake()
+
+    async def work_once(self) -> bool:
+        """Sends what is due, in one statement; or waits for the answer to what was sent at once."""
+        try:
+            if self._on_wire is not None:
+                await answered(self._on_wire)
+            elif self._is_due and self._topics:
+                topics = self._take()
+                async with self._session.turn() as connection:
+                    await notify(connection, self._schema, topics)
+        finally:
+            self._on_wire = None
+            self._idle.set()
+        return self._is_due and bool(self._topics)
+
+    def _take(self) -> dict[str, None]:
+        """All that is queued, which is sent now."""
+        topics, self._topics = self._topics, {}
+        self._is_due = False
+        self._idle.clear()
+        return topics
+
+    def _later(self) -> None:
+        self._timer = None
+        self._is_due = bool(self._topics)
+        self.wake()
+
+    async def close(self) -> None:
+        """Sends what is left, if it can without connecting anew, and disconnects."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_ANSWER):
+                await self._idle.wait()
+        await super().close()
+        if self._timer is not None:
+            self._timer.cancel()
+        with suppress(psycopg.Error):  # then these hints are lost, as any may be
+            if self._topics and (connection := self._session.ready) is not None:
+                await notify(connection, self._schema, self._topics)
+        await self._session.close()
