@@ -28,7 +28,7 @@ from dbosflow._embedded import EmbeddedServer
 from dbosflow.errors import ConfigurationError
 from tests import pooler
 from tests.behaviour.tables import disorder
-from tests.chaos.pair import Pair
+from tests.chaos.nodes.pair import Pair
 from tests.conftest import POOLER_VARIABLE, URL_VARIABLE
 from tests.pooler import Pooler, find_program
 from tests.support import eventually, with_parameters

@@ -24,17 +24,21 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tests.chaos.paired import Paired
-from tests.chaos.pooled import Pooled
 from tests.chaos.run import run
-from tests.chaos.skewed import Skewed
-from tests.chaos.topology import Topology
+from tests.chaos.topologies.clock_skew import ClockSkewTopology
+from tests.chaos.topologies.pgbouncer import PgBouncerTopology
+from tests.chaos.topologies.standby import StandbyTopology
+from tests.chaos.topologies.topology import Topology
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MISSING = 3
-TOPOLOGIES: dict[str, type[Topology]] = {"pgbouncer": Pooled, "standby": Paired, "skew": Skewed}
+TOPOLOGIES: dict[str, type[Topology]] = {
+    "pgbouncer": PgBouncerTopology,
+    "standby": StandbyTopology,
+    "skew": ClockSkewTopology,
+}
 
 
 def main(arguments: Sequence[str]) -> int:

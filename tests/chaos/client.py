@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import Engine
-from tests.chaos import faked_time
 from tests.chaos.checkers.inventory import check_inventory, inventory
+from tests.chaos.nodes import libfaketime
 from tests.chaos.telling import orders, say, tell_levels
 from tests.chaos.writing import MAY_BE_TRIED_AGAIN
 
@@ -27,7 +27,7 @@ _PAUSE = 0.2
 
 def run(work: Callable[[Engine, Any], Awaitable[None]]) -> None:
     """Does ``work`` for each line, all at once. Options: ``url`` and ``settings`` of the engine, ``levels_every``."""
-    faked_time.mend_sleep()
+    libfaketime.mend_sleep()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     asyncio.run(_serve(json.loads(sys.argv[1]), work))
 

@@ -30,13 +30,13 @@ from tests.chaos.checkers.model import expected
 from tests.chaos.checkers.sessions import check_leases
 from tests.chaos.checkers.streams import check_streams
 from tests.chaos.checkers.workflows import check_end
-from tests.chaos.crew import Place
 from tests.chaos.customers import Customers
 from tests.chaos.generator import operations
 from tests.chaos.history.workflow_history import histories
+from tests.chaos.nodes.pair import Pair
+from tests.chaos.nodes.processes import Launcher, ProgramConfig
+from tests.chaos.nodes.workers import WorkerNode
 from tests.chaos.outsiders import Outsiders
-from tests.chaos.pair import Pair
-from tests.chaos.processes import Equipment, Terms
 from tests.chaos.report import Spread
 from tests.chaos.trimming import Trimmer
 from tests.support import eventually
@@ -85,11 +85,11 @@ async def run(pair: Pair, rounds: int, *, seed: int = 1, workflows: int = 40, la
         resources.callback(pair.__exit__)
         await asyncio.to_thread(pair.__enter__)
         client = await resources.enter_async_context(Engine(pair.url("chaos-client"), executes=False))
-        terms = Terms(pair.root, losses.violations.append, lambda *_: Equipment(_SETTINGS))
-        places = [Place(number, pair.url, terms) for number in range(_WORKERS)]
-        resources.callback(_close, places)
-        await asyncio.to_thread(eventually, lambda: all(place.ready for place in places), timeout=_PATIENCE)
-        customers = Customers(client, _operations(seed), lambda operation: None, Outsiders((), terms), Trimmer())
+        launcher = Launcher(pair.root, losses.violations.append, lambda *_: ProgramConfig(_SETTINGS))
+        nodes = [WorkerNode(number, pair.url, launcher) for number in range(_WORKERS)]
+        resources.callback(_close, nodes)
+        await asyncio.to_thread(eventually, lambda: all(node.ready for node in nodes), timeout=_PATIENCE)
+        customers = Customers(client, _operations(seed), lambda operation: None, Outsiders((), launcher), Trimmer())
         keeping = asyncio.create_task(customers.keep(workflows))
         for _ in range(rounds):
             await asyncio.to_thread(_fail_over, pair, lag, losses)
@@ -97,15 +97,15 @@ async def run(pair: Pair, rounds: int, *, seed: int = 1, workflows: int = 40, la
         async with asyncio.timeout(_PATIENCE):
             await keeping
         await asyncio.to_thread(eventually, lambda: pair.primary.ask(_OPEN) == [(0,)], timeout=_PATIENCE)
-        for place in places:
-            await asyncio.to_thread(place.drain)
+        for node in nodes:
+            await asyncio.to_thread(node.drain)
         await asyncio.to_thread(_judge, pair, customers, losses)
     return losses
 
 
-def _close(places: Sequence[Place]) -> None:
-    for place in places:
-        place.process.close()
+def _close(nodes: Sequence[WorkerNode]) -> None:
+    for node in nodes:
+        node.process.close()
 
 
 def _operations(seed: int) -> Iterator[Operation]:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from dbosflow import Engine
     from tests.chaos.generator import Operation, Writing
-    from tests.chaos.processes import Terms
+    from tests.chaos.nodes.processes import Launcher
 
 
 @dataclass
@@ -32,8 +32,8 @@ class _Task:
 class Outsiders(Staff):
     """All of them; a process that is killed is replaced by one that is told again what is not done."""
 
-    def __init__(self, urls: Sequence[Callable[[str], str]], terms: Terms) -> None:
-        super().__init__("writer", urls, terms)
+    def __init__(self, urls: Sequence[Callable[[str], str]], launcher: Launcher) -> None:
+        super().__init__("writer", urls, launcher)
         self.written: dict[str, WriteHistory] = {}
         self.acknowledged = 0
         """Answers that came, also of the writes that were repeated."""
@@ -46,27 +46,27 @@ class Outsiders(Staff):
         self.written[operation.workflow_id] = WriteHistory()
         await asyncio.gather(*(self._write(engine, operation, writing) for writing in operation.writings))
 
-    async def kill(self, place: int) -> None:
+    async def kill(self, index: int) -> None:
         """SIGKILL, and a successor that is told again what is not done."""
-        async with self._locks[place]:
-            killed = self.processes[place]
+        async with self._locks[index]:
+            killed = self.processes[index]
             killed.send(signal.SIGKILL)
-            self.processes[place] = await asyncio.to_thread(self._hire, place)
-            for task in self._tasks[place].values():
-                self.processes[place].tell(**task.told)
+            self.processes[index] = await asyncio.to_thread(self._start, index)
+            for task in self._tasks[index].values():
+                self.processes[index].tell(**task.told)
             await asyncio.to_thread(killed.close)
 
-    def told(self, place: int, said: dict[str, Any]) -> None:
+    def told(self, index: int, said: dict[str, Any]) -> None:
         """What a writer was answered, or that it is done."""
-        task = self._tasks[place].get(said["task"])
+        task = self._tasks[index].get(said["task"])
         if task is None:
             return  # what a killed process said last its successor, which was told to do it again, need not say
         if "answers" in said:
             self._answered(task.operation, said["answers"])
             return
-        del self._tasks[place][said["task"]]
+        del self._tasks[index][said["task"]]
         if said["error"] is not None:
-            self._terms.complain(f"{task.operation.workflow_id}: a writer ended with {said['error']}")
+            self._launcher.on_violation(f"{task.operation.workflow_id}: a writer ended with {said['error']}")
         if not task.done.done():
             task.done.set_result(None)
 

@@ -13,14 +13,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from tests.chaos.generator import Operation
-    from tests.chaos.processes import Terms
+    from tests.chaos.nodes.processes import Launcher
 
 
 class Readers(Staff):
     """All of them; any one may be told to read any stream."""
 
-    def __init__(self, urls: Sequence[Callable[[str], str]], terms: Terms, seed: int) -> None:
-        super().__init__("reader", urls, terms)
+    def __init__(self, urls: Sequence[Callable[[str], str]], launcher: Launcher, seed: int) -> None:
+        super().__init__("reader", urls, launcher)
         self._random = random.Random(f"readers {seed}")
         self._said: dict[str, list[dict[str, Any]]] = {}
         self._owed: Counter[str] = Counter()
@@ -52,7 +52,7 @@ class Readers(Staff):
             del self._owed[workflow_id]
             return self._said.pop(workflow_id, [])
 
-    def told(self, place: int, said: dict[str, Any]) -> None:
+    def told(self, index: int, said: dict[str, Any]) -> None:
         """What a reader saw of a stream."""
         with self._lock:
             self._said.setdefault(said["id"], []).append(said)

@@ -16,17 +16,17 @@ from tests.behaviour import ledger
 from tests.chaos.checkers.checker import Checker
 from tests.chaos.checkers.final_states import FinalStateMonitor
 from tests.chaos.checkers.workers import Span, check_pace, pace
-from tests.chaos.company import Company
+from tests.chaos.cluster import Cluster
 from tests.chaos.customers import Customers
 from tests.chaos.generator import operations
 from tests.chaos.nemeses import plan
 from tests.chaos.nemeses.nemesis import Nemesis
 from tests.chaos.nemeses.sessions import SessionNemesis
-from tests.chaos.processes import Terms
+from tests.chaos.nodes.processes import Launcher
 from tests.chaos.pruning import Pruner
 from tests.chaos.report import Report
 from tests.chaos.shutdown import CLIENT, Shutdown
-from tests.chaos.topology import Topology
+from tests.chaos.topologies.topology import Topology
 from tests.chaos.trimming import Trimmer
 from tests.support import eventually
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from tests.chaos.nemeses.plan import Fault
-    from tests.chaos.topology import Way
+    from tests.chaos.topologies.topology import Route
 
 _OPENING_LIMIT = 60.0
 _CHECKED_EVERY = 2.0
@@ -49,7 +49,7 @@ class ChaosRun:
     levels_every: float | None = None
 
     client: Engine
-    company: Company
+    cluster: Cluster
     customers: Customers
     session_nemesis: SessionNemesis
     nemesis: Nemesis
@@ -101,37 +101,37 @@ class ChaosRun:
         async with AsyncExitStack() as resources:
             resources.callback(self.topology.__exit__)
             await asyncio.to_thread(self.topology.__enter__)
-            ways = [resources.enter_context(self.topology.way()) for _ in range(self._workers)]
-            settings = self.topology.equipment(CLIENT, 0).settings
+            routes = [resources.enter_context(self.topology.route()) for _ in range(self._workers)]
+            settings = self.topology.config(CLIENT, 0).settings
             self.client = await resources.enter_async_context(
                 Engine(self.topology.url(CLIENT), executes=False, **settings),
             )
-            terms = Terms(
-                self.directory, self.report.violations.append, self.topology.equipment, levels_every=self.levels_every
+            launcher = Launcher(
+                self.directory, self.report.violations.append, self.topology.config, levels_every=self.levels_every
             )
-            self.company = Company(self.topology, terms, ways, self._seed)
-            resources.callback(self.company.close)
-            self.company.hire()
-            await asyncio.to_thread(eventually, self.company.is_ready, timeout=_OPENING_LIMIT)
-            self._prepare(ways)
+            self.cluster = Cluster(self.topology, launcher, routes, self._seed)
+            resources.callback(self.cluster.close)
+            self.cluster.start()
+            await asyncio.to_thread(eventually, self.cluster.is_ready, timeout=_OPENING_LIMIT)
+            self._prepare(routes)
             await self._disturb_and_drain()
-            await Shutdown(self.topology, self.company, self.client, self.report).stop(self.nemesis)
+            await Shutdown(self.topology, self.cluster, self.client, self.report).stop(self.nemesis)
             await asyncio.to_thread(self._check_last)
         self.report.seconds = time.monotonic() - began
         return self.report
 
-    def _prepare(self, ways: Sequence[Way]) -> None:
+    def _prepare(self, routes: Sequence[Route]) -> None:
         """Those who live in this process, and look at the database or ask it for something."""
-        looking, company = self.postgres.url("looking"), self.company
+        looking, cluster = self.postgres.url("looking"), self.cluster
         self.customers = Customers(
-            self.client, operations(self._seed), company.readers.read, company.outsiders, Trimmer()
+            self.client, operations(self._seed), cluster.readers.read, cluster.outsiders, Trimmer()
         )
         self.session_nemesis = SessionNemesis(looking, self._seed)
         self.nemesis = Nemesis(
             self.topology,
-            company.places,
-            ways,
-            outsiders=company.outsiders,
+            cluster.nodes,
+            routes,
+            outsiders=cluster.outsiders,
             session_nemesis=self.session_nemesis,
             seed=self._seed,
         )
@@ -141,10 +141,10 @@ class ChaosRun:
             self.report,
             evidence=self.directory,
             customers=self.customers,
-            readers=company.readers,
+            readers=cluster.readers,
             nemesis=self.nemesis,
             final_states=self.final_states,
-            places=company.places,
+            nodes=cluster.nodes,
         )
         self.pruner = Pruner(self.client, looking, lambda: [*self.checker.checked])
 
@@ -154,7 +154,7 @@ class ChaosRun:
         """What goes on all the time."""
         return [
             self.final_states.watch(),
-            self._look_after_workers(),
+            self._replace_ended_workers(),
             self._summarize(),
             self._check_on(),
             self.pruner.watch(),
@@ -197,14 +197,14 @@ class ChaosRun:
         self.report.drain = time.monotonic() - began
 
     def _missing(self) -> list[str]:
-        return [one for one in self.company.readers.missing() if one not in self.checker.slowly_read]
+        return [one for one in self.cluster.readers.missing() if one not in self.checker.slowly_read]
 
-    async def _look_after_workers(self) -> None:
+    async def _replace_ended_workers(self) -> None:
         while True:
-            for place in self.company.places:
-                if not place.lock.locked():
-                    async with place.lock:
-                        await asyncio.to_thread(place.look_after)
+            for node in self.cluster.nodes:
+                if not node.lock.locked():
+                    async with node.lock:
+                        await asyncio.to_thread(node.replace_if_ended)
             await asyncio.sleep(0.2)
 
     async def _check_on(self) -> None:
@@ -240,11 +240,11 @@ class ChaosRun:
         report.faults = self.nemesis.counts
         report.cancels = customers.cancel_times
         report.tried_again = customers.errors
-        report.written = self.company.outsiders.acknowledged
+        report.written = self.cluster.outsiders.acknowledged
         report.trims = customers.trimmer.count
         report.pruned = self.pruner.count
         report.worker_drains = self.nemesis.drains
-        report.failed_opens = sum(place.failed_opens for place in self.company.places)
+        report.failed_opens = sum(node.failed_opens for node in self.cluster.nodes)
         report.samples = self.final_states.samples
         self.checker.check_last()
         report.violations += customers.complaints

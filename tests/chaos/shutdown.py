@@ -1,4 +1,4 @@
-"""The end of a run: what everybody holds when all work is done, and what is left when they have stopped."""
+"""The shutdown of a run: what each process holds when all work is done, and what is left when it has stopped."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dbosflow import Engine
-    from tests.chaos.company import Company
+    from tests.chaos.cluster import Cluster
     from tests.chaos.nemeses.nemesis import Nemesis
     from tests.chaos.report import Report
-    from tests.chaos.topology import Topology
+    from tests.chaos.topologies.topology import Topology
 
 CLIENT = "chaos-client"
 """What the sessions of the run's own client are called."""
@@ -26,28 +26,28 @@ _LIMIT = 15.0
 
 
 class Shutdown:
-    """Stops everybody, and says in the report what was wrong with it."""
+    """Stops every process, and reports what it held or left behind."""
 
-    def __init__(self, topology: Topology, company: Company, client: Engine, report: Report) -> None:
+    def __init__(self, topology: Topology, cluster: Cluster, client: Engine, report: Report) -> None:
         self._topology = topology
-        self._company = company
+        self._cluster = cluster
         self._client = client
         self._report = report
 
     async def stop(self, nemesis: Nemesis) -> None:
         """Checks what the living hold, stops them, and checks that nothing is left."""
-        company, report = self._company, self._report
-        live = {place.name: SESSIONS_A_WORKER for place in company.places}
-        clients = [CLIENT, *(name for staff in company.staff for name in staff.names)]
+        cluster, report = self._cluster, self._report
+        live = {node.name: SESSIONS_A_WORKER for node in cluster.nodes}
+        clients = [CLIENT, *(name for staff in cluster.staff for name in staff.names)]
         await self._sessions_settle(live | dict.fromkeys(clients, _SESSIONS_A_CLIENT))
         if report.drain is not None:
             await self._look_at_leftovers()
-        for place in company.places:
-            async with place.lock:
-                nemesis.drains.add(await asyncio.to_thread(place.drain))
-        for staff in company.staff:
+        for node in cluster.nodes:
+            async with node.lock:
+                nemesis.drains.add(await asyncio.to_thread(node.drain))
+        for staff in cluster.staff:
             await asyncio.to_thread(staff.end)
-        report.violations += [f"{place.name}: processes are left" for place in company.places if place.leftover()]
+        report.violations += [f"{node.name}: processes are left" for node in cluster.nodes if node.leftover()]
         await self._sessions_settle({CLIENT: _SESSIONS_A_CLIENT})
         if report.drain is not None:
             report.violations += await asyncio.to_thread(check_leases, self._topology.server.url("looking"))
@@ -57,9 +57,9 @@ class Shutdown:
         deadline = time.monotonic() + _LIMIT
         while True:
             wrong = [f"the client: {what}" for what in check_inventory(inventory(self._client), alone=False)]
-            for place in self._company.places:
-                found = await asyncio.to_thread(place.inventory, _LIMIT)
-                wrong += [f"{place.name}: {what}" for what in (check_inventory(found) if found else ["it is silent"])]
+            for node in self._cluster.nodes:
+                found = await asyncio.to_thread(node.inventory, _LIMIT)
+                wrong += [f"{node.name}: {what}" for what in (check_inventory(found) if found else ["it is silent"])]
             if not wrong or time.monotonic() > deadline:
                 self._report.violations += wrong
                 return

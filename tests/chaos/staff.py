@@ -9,28 +9,28 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from tests.chaos.processes import Process, Terms
+    from tests.chaos.nodes.processes import Launcher, Process
 
 
 class Staff(ABC):
-    """Those of one kind, each with a place and a way to the database."""
+    """Those of one kind, each with an index and a route to the database."""
 
-    def __init__(self, program: str, urls: Sequence[Callable[[str], str]], terms: Terms) -> None:
-        self.names = [f"chaos-{program}-{place}" for place in range(len(urls))]
+    def __init__(self, program: str, urls: Sequence[Callable[[str], str]], launcher: Launcher) -> None:
+        self.names = [f"chaos-{program}-{index}" for index in range(len(urls))]
         """What their sessions are called."""
         self.levels: dict[int, dict[str, int]] = {}
         """What each of them said of itself last."""
         self._program = program
         self._urls = urls
-        self._terms = terms
+        self._launcher = launcher
         self._loop = asyncio.get_running_loop()
         self._ready: set[int] = set()
         self.processes: list[Process] = []
 
-    def hire(self) -> None:
+    def start(self) -> None:
         """Starts all of them."""
-        for place in range(len(self._urls)):
-            self.processes.append(self._hire(place))
+        for index in range(len(self._urls)):
+            self.processes.append(self._start(index))
 
     @property
     def ready(self) -> bool:
@@ -41,7 +41,7 @@ class Staff(ABC):
         """Ends them; they must leave in an orderly way, and nothing behind."""
         for process in self.processes:
             if not process.end():
-                self._terms.complain(f"a {self._program} did not end: see {process.log.name}")
+                self._launcher.on_violation(f"a {self._program} did not end: see {process.log.name}")
 
     def close(self) -> None:
         """Makes sure that nothing is left of them."""
@@ -49,22 +49,22 @@ class Staff(ABC):
             process.close()
 
     @abstractmethod
-    def told(self, place: int, said: dict[str, Any]) -> None:
+    def told(self, index: int, said: dict[str, Any]) -> None:
         """Takes in what one of them has done."""
 
-    def _hire(self, place: int) -> Process:
-        name = self.names[place]
-        return self._terms.hire(
-            *(self._program, name, place, self._urls[place](name)),
-            lambda said: self._loop.call_soon_threadsafe(self._hear, place, said),
+    def _start(self, index: int) -> Process:
+        name = self.names[index]
+        return self._launcher.start(
+            *(self._program, name, index, self._urls[index](name)),
+            lambda said: self._loop.call_soon_threadsafe(self._hear, index, said),
         )
 
-    def _hear(self, place: int, said: dict[str, Any]) -> None:
+    def _hear(self, index: int, said: dict[str, Any]) -> None:
         if "ready" in said:
-            self._ready.add(place)
+            self._ready.add(index)
         elif "level" in said:
-            self.levels[place] = said["level"]
+            self.levels[index] = said["level"]
         elif "left" not in said:
-            self.told(place, said)
+            self.told(index, said)
         elif any(said["left"].values()):
-            self._terms.complain(f"a {self._program} left behind {said['left']}")
+            self._launcher.on_violation(f"a {self._program} left behind {said['left']}")

@@ -18,8 +18,8 @@ from tests.chaos.checkers.sessions import check_leases, check_sessions
 from tests.chaos.checkers.streams import check_reading
 from tests.chaos.checkers.workflows import check_executions, check_outcome
 from tests.chaos.corruption import corrupt, history_of, violations
-from tests.chaos.crew import Frozen
 from tests.chaos.nemeses import plan
+from tests.chaos.nodes.workers import Frozen
 from tests.chaos.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:

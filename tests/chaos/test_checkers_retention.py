@@ -16,9 +16,9 @@ from tests.chaos.checkers.queue_limit import QueueLimitChecker
 from tests.chaos.checkers.streams import PRUNED, check_reading
 from tests.chaos.checkers.workflows import expected_of
 from tests.chaos.corruption import corrupt, history_of, run_history, violations
-from tests.chaos.crew import Frozen
 from tests.chaos.history.ledger_reader import LedgerReader, Line
 from tests.chaos.history.run_history import RunHistory, TrimHistory
+from tests.chaos.nodes.workers import Frozen
 from tests.support import eventually
 
 if TYPE_CHECKING:

@@ -14,11 +14,11 @@ import pytest
 
 from dbosflow import Engine
 from tests.behaviour import ledger
-from tests.chaos import pooled
 from tests.chaos.checkers.inventory import check_inventory, inventory, own_pool
 from tests.chaos.checkers.sessions import check_listeners
 from tests.chaos.checkers.workers import WOKE, DeathChecker, Disruption, Pace, Span, check_pace, check_wakes, pace
 from tests.chaos.history.workflow_history import histories
+from tests.chaos.topologies import pgbouncer
 from tests.chaos.workloads.registry import WORKLOADS
 from tests.runtime.patience import until
 
@@ -163,10 +163,10 @@ def test_a_session_too_many_behind_a_pooler_is_reported(database_url: str) -> No
     name = "chaos-worker-0-1"
     with ExitStack() as sessions:
         *_, last = [sessions.enter_context(psycopg.connect(database_url, application_name=name)) for _ in range(9)]
-        assert pooled.check_sessions(database_url, {name: 9}) == []
-        assert "9 sessions" in pooled.check_sessions(database_url, {})[0]
+        assert pgbouncer.check_sessions(database_url, {name: 9}) == []
+        assert "9 sessions" in pgbouncer.check_sessions(database_url, {})[0]
         last.execute("SELECT 1")
-        assert "idle in transaction" in pooled.check_sessions(database_url, {name: 9})[0]
+        assert "idle in transaction" in pgbouncer.check_sessions(database_url, {name: 9})[0]
 
 
 def found_in(engine: Engine) -> list[str]:

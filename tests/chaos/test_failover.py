@@ -13,8 +13,8 @@ from dbosflow.config import Settings
 from dbosflow.errors import DatabaseUnavailableError
 from tests.behaviour import ledger
 from tests.chaos import lossy
-from tests.chaos.pair import Pair
-from tests.chaos.postgres import PATIENCE
+from tests.chaos.nodes.pair import Pair
+from tests.chaos.nodes.postgres import PATIENCE
 from tests.runtime.bench import Bench, record
 from tests.runtime.patience import until
 from tests.support import eventually

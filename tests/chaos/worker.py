@@ -24,9 +24,9 @@ import psycopg
 import tests.chaos.workloads.registry  # noqa: F401 (what it runs)
 from dbosflow import Engine
 from tests.behaviour import ledger
-from tests.chaos import faked_time
 from tests.chaos.checkers.inventory import inventory, own_pool
 from tests.chaos.checkers.queue_limit import STARTED
+from tests.chaos.nodes import libfaketime
 from tests.chaos.telling import orders, say, tell_levels
 
 THREADS_LIMIT = 5.0
@@ -102,7 +102,7 @@ def watch_for_stalls() -> None:
 
 
 if __name__ == "__main__":
-    faked_time.mend_sleep()
+    libfaketime.mend_sleep()
     faulthandler.register(signal.SIGUSR1, all_threads=True)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     tasks = asyncio.run(main(json.loads(sys.argv[1])))

@@ -84,10 +84,10 @@ class Soak(ChaosRun):
         return report
 
     def _members(self) -> Iterator[Member]:
-        for number, place in enumerate(self.company.places):
-            if place.ready:
-                yield Member(f"worker {number}", place.name, place.process.pid, place.level)
-        for staff, role in ((self.company.readers, "reader"), (self.company.outsiders, "writer")):
+        for number, node in enumerate(self.cluster.nodes):
+            if node.ready:
+                yield Member(f"worker {number}", node.name, node.process.pid, node.level)
+        for staff, role in ((self.cluster.readers, "reader"), (self.cluster.outsiders, "writer")):
             for number, process in enumerate(staff.processes):
                 yield Member(f"{role} {number}", staff.names[number], process.pid, staff.levels.get(number, {}))
         yield Member("client", CLIENT, os.getpid(), own_levels(self._loop))

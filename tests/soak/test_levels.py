@@ -38,7 +38,7 @@ MEMORY = BOUNDS["memory"]
 
 
 class Leaking:
-    """Ways to lose one more of something in this process, and all that was lost."""
+    """PairRoute to lose one more of something in this process, and all that was lost."""
 
     def __init__(self, url: str, resources: ExitStack, engine: Engine) -> None:
         self._url = url

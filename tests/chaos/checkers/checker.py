@@ -32,11 +32,11 @@ if TYPE_CHECKING:
 
     from tests.chaos.checkers.final_states import FinalStateMonitor
     from tests.chaos.checkers.model import Expected
-    from tests.chaos.crew import Frozen, Place
     from tests.chaos.customers import Customers
     from tests.chaos.history.run_history import WriteHistory
     from tests.chaos.history.workflow_history import WorkflowHistory
     from tests.chaos.nemeses.nemesis import Nemesis
+    from tests.chaos.nodes.workers import Frozen, WorkerNode
     from tests.chaos.readers import Readers
     from tests.chaos.report import Report
 
@@ -67,7 +67,7 @@ class Checker:
         readers: Readers,
         nemesis: Nemesis,
         final_states: FinalStateMonitor,
-        places: Sequence[Place],
+        nodes: Sequence[WorkerNode],
     ) -> None:
         self.checked: dict[str, float] = {}
         """The roots of the trees that are checked and may still be in the database, and when they were."""
@@ -81,7 +81,7 @@ class Checker:
         self._readers = readers
         self._nemesis = nemesis
         self._final_states = final_states
-        self._places = places
+        self._nodes = nodes
         self.slowly_read: dict[str, tuple[WorkflowHistory, Expected]] = {}
         """What readers of checked workflows are to see."""
         self._passed_over = 0
@@ -223,12 +223,12 @@ class Checker:
 
     def _check_deaths(self, *, until: float = inf) -> None:
         """Of those that died up to then, all that may excuse it is known by now."""
-        ended = {pid: at for place in self._places for pid, at in place.ended.copy().items()}
-        known = disruptions(self._nemesis, self._final_states, self._places)
+        ended = {pid: at for node in self._nodes for pid, at in node.ended.copy().items()}
+        known = disruptions(self._nemesis, self._final_states, self._nodes)
         self._report.violations += self.deaths.check(known, ended, until=until)
 
     def _frozen(self) -> list[Frozen]:
-        return [one for place in self._places for one in place.frozen.copy()]
+        return [one for node in self._nodes for one in node.frozen.copy()]
 
     def _read_on(self) -> None:
         """Reads the ledger; whatever was checked is over."""

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from tests.chaos.crew import Frozen
     from tests.chaos.history.ledger_reader import Line
+    from tests.chaos.nodes.workers import Frozen
 
 
 STARTED = "started"

@@ -47,7 +47,7 @@ class Span(NamedTuple):
 
 @dataclass(frozen=True)
 class Disruption:
-    """What may have kept leases from being renewed: that of one process, or everybody's (``None``)."""
+    """What may have kept leases from being renewed: that of one process, or all of them (``None``)."""
 
     pid: int | None
     span: Span

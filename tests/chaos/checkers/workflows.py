@@ -18,9 +18,9 @@ from tests.chaos.checkers.workers import check_wakes
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from tests.chaos.crew import Frozen
     from tests.chaos.history.run_history import RunHistory
     from tests.chaos.history.workflow_history import WorkflowHistory
+    from tests.chaos.nodes.workers import Frozen
 
 THAWING = 1.0
 """Seconds in which a thawed process may still do what it was about to when it was frozen: nobody can prevent that."""

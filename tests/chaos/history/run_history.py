@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
-    from tests.chaos.crew import Frozen
+    from tests.chaos.nodes.workers import Frozen
 
 
 @dataclass

@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.chaos.checkers.final_states import FinalStateMonitor
-    from tests.chaos.crew import Place
     from tests.chaos.nemeses.plan import Fault
     from tests.chaos.nemeses.sessions import SessionNemesis
+    from tests.chaos.nodes.workers import WorkerNode
     from tests.chaos.outsiders import Outsiders
-    from tests.chaos.topology import Topology, Way
+    from tests.chaos.topologies.topology import Route, Topology
 
 _OWNED = """
     SELECT w.id, w.epoch FROM dbosflow.workflow w JOIN dbosflow.worker k ON k.id = w.worker_id
@@ -42,7 +42,7 @@ _SETTLING = 1.0
 _KEPT = 300
 """So many faults are remembered: the last ones."""
 _HARMLESS = {*WORKER_KINDS, "kill writer", "hold xmin", "lock"}
-"""What keeps nobody from renewing; of a worker that was frozen or made to end, its place tells."""
+"""What keeps nobody from renewing; of a worker that was frozen or made to end, its node tells."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,8 @@ class Nemesis:
     def __init__(
         self,
         topology: Topology,
-        places: Sequence[Place],
-        ways: Sequence[Way],
+        nodes: Sequence[WorkerNode],
+        routes: Sequence[Route],
         *,
         outsiders: Outsiders,
         session_nemesis: SessionNemesis,
@@ -86,8 +86,8 @@ class Nemesis:
         self.injected: deque[InjectedFault] = deque(maxlen=_KEPT)
         self._topology = topology
         self._server = topology.server
-        self._places = places
-        self._ways = ways
+        self._nodes = nodes
+        self._routes = routes
         self._outsiders = outsiders
         self._session_nemesis = session_nemesis
         self._random = random.Random(f"nemesis {seed}")
@@ -105,13 +105,13 @@ class Nemesis:
         injected = InjectedFault(fault, time.time())
         self.injected.append(injected)
         if fault.kind in {"kill", "freeze", "drain"}:
-            place = self._places[fault.target]
-            async with place.lock:
-                await self._inject_into_worker(place, fault)
+            node = self._nodes[fault.target]
+            async with node.lock:
+                await self._inject_into_worker(node, fault)
         elif fault.kind == "kill writer":
             await self._outsiders.kill(fault.target)
         elif fault.kind == "busy pool":
-            self._places[fault.target].process.tell(busy=fault.seconds)
+            self._nodes[fault.target].process.tell(busy=fault.seconds)
         elif fault.kind == "hold xmin":
             await self._session_nemesis.inject(fault.kind, fault.seconds)
         elif fault.kind in self._session_nemesis.kinds:
@@ -124,22 +124,22 @@ class Nemesis:
             async with self._database:
                 await self._topology.inject(fault)
         else:
-            await asyncio.to_thread(self._ways[fault.target].inject, fault.kind, fault.seconds)
+            await asyncio.to_thread(self._routes[fault.target].inject, fault.kind, fault.seconds)
         injected.until = time.time()
         self.counts[fault.kind] += 1
 
-    async def _inject_into_worker(self, place: Place, fault: Fault) -> None:
-        owned = await asyncio.to_thread(self._owned_by, place.process.pid)
-        self.owner_losses.append(OwnerLoss(fault.kind, time.time(), place.process.pid, owned))
+    async def _inject_into_worker(self, node: WorkerNode, fault: Fault) -> None:
+        owned = await asyncio.to_thread(self._owned_by, node.process.pid)
+        self.owner_losses.append(OwnerLoss(fault.kind, time.time(), node.process.pid, owned))
         self.lost += len(owned)
         if fault.kind == "kill":
-            await asyncio.to_thread(place.kill)
-            await asyncio.to_thread(place.replace)
+            await asyncio.to_thread(node.kill)
+            await asyncio.to_thread(node.replace)
         elif fault.kind == "freeze":
-            await place.freeze(fault.seconds)
+            await node.freeze(fault.seconds)
         else:
-            self.drains.add(await asyncio.to_thread(place.drain))
-            await asyncio.to_thread(place.replace)
+            self.drains.add(await asyncio.to_thread(node.drain))
+            await asyncio.to_thread(node.replace)
 
     def _inject_into_database(self, fault: Fault) -> None:
         if fault.kind.startswith("stop"):
@@ -169,17 +169,17 @@ class Nemesis:
             return connection.execute(query, parameters).fetchall()
 
 
-def disruptions(nemesis: Nemesis, final_states: FinalStateMonitor, places: Sequence[Place]) -> list[Disruption]:
+def disruptions(nemesis: Nemesis, final_states: FinalStateMonitor, nodes: Sequence[WorkerNode]) -> list[Disruption]:
     """All that may have kept a worker from renewing its lease."""
     found = [Disruption(None, span) for span in [*final_states.slow]]
-    for place in places:
-        found += [Disruption(one.pid, Span(one.since, one.until)) for one in (*place.frozen, *place.stalled)]
+    for node in nodes:
+        found += [Disruption(one.pid, Span(one.since, one.until)) for one in (*node.frozen, *node.stalled)]
     for injected in [*nemesis.injected]:
         kind, span = injected.fault.kind, Span(injected.since, injected.until + _SETTLING)
         if kind in _HARMLESS:
             continue
         if kind not in PROXY_KINDS:
             found.append(Disruption(None, span))
-        elif injected.fault.target < len(places):
-            found += [Disruption(pid, span) for pid in [*places[injected.fault.target].pids]]
+        elif injected.fault.target < len(nodes):
+            found += [Disruption(pid, span) for pid in [*nodes[injected.fault.target].pids]]
     return found

@@ -21,9 +21,9 @@ WRITERS = 2
 """Processes that write to inputs."""
 
 KINDS = {
-    "kill": 6,  # SIGKILL a worker, hire another
+    "kill": 6,  # SIGKILL a worker, start another
     "freeze": 3,  # SIGSTOP beyond the lease, then SIGCONT
-    "drain": 3,  # SIGTERM, hire another
+    "drain": 3,  # SIGTERM, start another
     "kill writer": 3,  # SIGKILL a process that writes to inputs; the next one begins its writings anew
     "terminate": 4,  # pg_terminate_backend of some sessions
     "stop fast": 1,  # Postgres, as an administrator restarts it

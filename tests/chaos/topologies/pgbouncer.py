@@ -1,6 +1,6 @@
-"""PgBouncer in transaction mode stands between programs and server, and fails, too.
+"""PgBouncer in transaction mode stands between processes and server; its nemesis kills, restarts, freezes, pauses it.
 
-Every second program has a direct way to LISTEN (``listen_url``); the others poll.
+Every second process has a direct route to LISTEN (``listen_url``); the others poll.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ import psycopg
 
 from tests import pooler
 from tests.chaos.nemeses.proxy import Proxy
-from tests.chaos.processes import Equipment
-from tests.chaos.topology import Topology
+from tests.chaos.nodes.processes import ProgramConfig
+from tests.chaos.topologies.topology import Topology
 from tests.pooler import Pooler, find_program
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from tests.chaos.nemeses.plan import Fault
-    from tests.chaos.topology import Way
+    from tests.chaos.topologies.topology import Route
 
 _POOL_SIZE = 8
 _SESSIONS: LiteralString = """
@@ -43,8 +43,8 @@ def check_sessions(url: str, live: Mapping[str, int]) -> list[str]:
     return wrong
 
 
-class Pooled(Topology):
-    """The server behind a pooler."""
+class PgBouncerTopology(Topology):
+    """The server behind a pooler, and the faults of the pooler."""
 
     kinds: Mapping[str, int] = {
         "pooler kill": 2,  # SIGKILL, and another one in its place
@@ -66,11 +66,11 @@ class Pooled(Topology):
         place = f"host={quote(str(socket.parent), safe='')}&port={socket.suffix[1:]}"
         return f"postgresql://dbosflow@/postgres?{place}&application_name={name}"
 
-    def way(self) -> Way:
+    def route(self) -> Route:
         return Proxy(self._running.socket)
 
-    def equipment(self, name: str, place: int) -> Equipment:
-        return Equipment({"listen_url": self.server.url(name)} if place % 2 else {})
+    def config(self, name: str, index: int) -> ProgramConfig:
+        return ProgramConfig({"listen_url": self.server.url(name)} if index % 2 else {})
 
     async def inject(self, fault: Fault) -> None:
         await asyncio.to_thread(self._inject, fault)

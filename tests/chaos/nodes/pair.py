@@ -14,8 +14,8 @@ from urllib.parse import quote
 import psycopg
 
 from dbosflow._embedded.account import own_account
-from tests.chaos.guard import Guard
-from tests.chaos.postgres import PATIENCE, Postgres
+from tests.chaos.nodes.postgres import PATIENCE, Postgres
+from tests.chaos.nodes.reaper import Reaper
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ class Pair:
         self.nodes = (Node(self.root / "one"), Node(self.root / "two"))
         self.primary, self.standby = self.nodes
         self._synchronous = synchronous
-        self._guard: Guard | None = None
+        self._reaper: Reaper | None = None
 
     def url(self, name: str) -> str:
         """Their address for a program that writes, whichever is the primary."""
@@ -142,7 +142,7 @@ class Pair:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def __enter__(self) -> Self:
-        self._guard = Guard(self.root)
+        self._reaper = Reaper(self.root)
         try:
             self.primary.make()
             self.start()
@@ -158,5 +158,5 @@ class Pair:
     def _end(self) -> None:
         for node in self.nodes:
             node.end()
-        if self._guard is not None:
-            self._guard.close()
+        if self._reaper is not None:
+            self._reaper.close()

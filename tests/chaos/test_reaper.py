@@ -8,15 +8,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-from tests.chaos.guard import processes_of
-from tests.chaos.postgres import PATIENCE
-from tests.chaos.processes import ROOT
+from tests.chaos.nodes.postgres import PATIENCE
+from tests.chaos.nodes.processes import ROOT
+from tests.chaos.nodes.reaper import processes_of
 from tests.support import eventually
 
 RUN = """
 import sys
-from tests.chaos.postgres import Postgres
-from tests.chaos.processes import Process
+from tests.chaos.nodes.postgres import Postgres
+from tests.chaos.nodes.processes import Process
 with Postgres() as postgres:
     url = postgres.url("chaos-reader")
     reader = Process("reader", postgres.root / "log", print, url=url, settings={}, levels_every=None)
@@ -27,7 +27,7 @@ postgres.discard()
 """
 
 
-def test_what_a_killed_run_has_started_ends_with_it() -> None:
+def test_the_processes_of_a_killed_run_are_ended() -> None:
     words = [sys.executable, "-c", RUN]
     with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout
@@ -38,7 +38,7 @@ def test_what_a_killed_run_has_started_ends_with_it() -> None:
     shutil.rmtree(Path(tempfile.gettempdir()) / name)  # its files it cannot take along
 
 
-def test_a_run_that_ends_in_an_orderly_way_ends_its_guard_too() -> None:
+def test_a_run_that_ends_in_an_orderly_way_ends_its_reaper_too() -> None:
     words = [sys.executable, "-c", RUN]
     with subprocess.Popen(words, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as run:
         assert run.stdout

@@ -1,7 +1,7 @@
-"""Sees to it that what a run has started ends with it, also when the run itself is killed.
+"""The reaper ends what a run has started when the run itself is killed.
 
-``python -m tests.chaos.guard NAME`` waits for the end of its input. If the run did not say goodbye before, it ends all
-processes that carry the run's ``NAME`` in their environment or on their command line.
+``python -m tests.chaos.nodes.reaper NAME`` waits for the end of its input. If the run did not say goodbye before, it
+ends all processes that carry the run's ``NAME`` in their environment or on their command line.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.chaos.processes import ROOT
+from tests.chaos.nodes.processes import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,13 +25,13 @@ _GOODBYE = b"goodbye"
 _PATIENCE = 30.0
 
 
-class Guard:
+class Reaper:
     """A process that outlives this one for as long as it has something to end. ``root`` is the run's directory."""
 
     def __init__(self, root: Path) -> None:
         os.environ[_VARIABLE] = root.name  # what is started from now on inherits it
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.chaos.guard", root.name],
+            [sys.executable, "-m", "tests.chaos.nodes.reaper", root.name],
             stdin=subprocess.PIPE,
             cwd=ROOT,
             start_new_session=True,

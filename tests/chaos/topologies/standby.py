@@ -1,4 +1,4 @@
-"""A primary and a synchronous standby, which is promoted again and again; programs' URLs name both.
+"""A primary and a synchronous standby; its nemesis loses the primary or the standby. URLs name both.
 
 Whatever was acknowledged is on both, so nothing of it is lost. The old primary becomes the next standby.
 """
@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from tests.chaos.nemeses.proxy import Proxy
-from tests.chaos.pair import Pair
+from tests.chaos.nodes.pair import Pair
 from tests.chaos.report import Spread
-from tests.chaos.topology import Topology
+from tests.chaos.topologies.topology import Topology
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from typing import Self
 
     from tests.chaos.nemeses.plan import Fault
-    from tests.chaos.topology import Way
+    from tests.chaos.topologies.topology import Route
 
 _PATIENCE = 60.0
 
 
-class Paired(Topology):
-    """Two servers, of which one is the primary."""
+class StandbyTopology(Topology):
+    """Two servers, of which one is the primary, and the faults by which they change places."""
 
     kinds: Mapping[str, int] = {
         "promote": 3,  # the primary crashes, the standby is promoted
@@ -43,8 +43,8 @@ class Paired(Topology):
         self._outages = Spread()
         self._written_after = Spread()
 
-    def way(self) -> Way:
-        return Ways([node.socket for node in self._pair.nodes])
+    def route(self) -> Route:
+        return PairRoute([node.socket for node in self._pair.nodes])
 
     async def inject(self, fault: Fault) -> None:
         await asyncio.to_thread(self._inject, fault)
@@ -87,8 +87,8 @@ class Paired(Topology):
         self._written_after.add(time.monotonic() - promoted)
 
 
-class Ways:
-    """A way to each of some servers, which share their faults."""
+class PairRoute:
+    """A route to each of the two servers, which share their faults."""
 
     def __init__(self, targets: list[Path]) -> None:
         self._proxies = [Proxy(target) for target in targets]

@@ -1,4 +1,4 @@
-"""Programs of a chaos run as processes, each in a group of its own, which are talked to in lines of JSON."""
+"""Starts the programs of a chaos run as processes, each in a group of its own, to talk to in lines of JSON."""
 
 from __future__ import annotations
 
@@ -12,42 +12,42 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.chaos.faked_time import clean_up_after
+from tests.chaos.nodes.libfaketime import clean_up_after
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Mapping
 
 _PATIENCE = 30.0
-ROOT = Path(__file__).parent.parent.parent
+ROOT = Path(__file__).parents[3]
 
 
 @dataclass(frozen=True)
-class Equipment:
-    """What a program is given besides an address: settings of its engine, variables of its environment."""
+class ProgramConfig:
+    """What a process is given besides an address: settings of its engine, variables of its environment."""
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class Terms:
-    """What the processes of a run are hired on."""
+class Launcher:
+    """Starts the processes of a run."""
 
     directory: Path
     """Where their logs are."""
-    complain: Callable[[str], None]
-    """Hears what they do wrong."""
-    equipment: Callable[[str, int], Equipment] = lambda *_: Equipment()
-    """What the program of a name is given, one of that place among its like."""
+    on_violation: Callable[[str], None]
+    """Is told what they do wrong."""
+    config: Callable[[str, int], ProgramConfig] = lambda *_: ProgramConfig()
+    """How the process of that name is configured, which has that index among those of its program."""
     levels_every: float | None = None
     """How often each of them tells its levels, in seconds."""
 
-    def hire(
+    def start(
         self,
         program: str,
         name: str,
-        place: int,
+        index: int,
         url: str,
         on_line: Callable[[Any], object],
         *,
@@ -55,14 +55,14 @@ class Terms:
         **options: Any,
     ) -> Process:
         """Starts a program, whose sessions and whose log carry the ``name``."""
-        equipment = self.equipment(name, place)
+        config = self.config(name, index)
         return Process(
             program,
             self.directory / f"{name}.log",
             on_line,
-            equipment.environment,
+            config.environment,
             url=url,
-            settings={**(settings or {}), **equipment.settings},
+            settings={**(settings or {}), **config.settings},
             levels_every=self.levels_every,
             **options,
         )

@@ -1,4 +1,4 @@
-"""The workers of a run: as many as were asked for, each replaced by another when it dies or leaves."""
+"""The worker nodes of a run: as many as were asked for, on each a worker process, replaced when it dies or leaves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.chaos.workloads.limited_queue import LIMITED_QUEUE, QUEUE_LIMIT
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from tests.chaos.processes import Process, Terms
+    from tests.chaos.nodes.processes import Launcher, Process
 
 DRAIN_LIMIT = 45.0
 """Seconds within which a worker must have stopped: grace, leftovers, last batches, release, all with a bad database."""
@@ -28,7 +28,7 @@ _SMALLEST_POOL = {"pool_size": 1}
 """Of the first worker: all that goes over the pool has to wait for its turn."""
 _QUEUES = {QUEUE: 100, CHILDREN: 100, LIMITED_QUEUE: QUEUE_LIMIT}
 _KEPT = 100
-"""Of what a place remembers of its processes, so many: the last ones."""
+"""Of what a node remembers of its processes, so many: the last ones."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Frozen:
     until: float
 
 
-class Place:
-    """A worker's place in the crew: who holds it now, and who did."""
+class WorkerNode:
+    """One worker node: the process that serves there now, and what is known of those before it."""
 
-    def __init__(self, number: int, url: Callable[[str], str], terms: Terms) -> None:
+    def __init__(self, number: int, url: Callable[[str], str], launcher: Launcher) -> None:
         self.lock = asyncio.Lock()
         self.number = number
         self.frozen: deque[Frozen] = deque(maxlen=_KEPT)
@@ -56,12 +56,12 @@ class Place:
         self.level: dict[str, int] = {}
         """What its worker said of itself last."""
         self._url = url
-        self._terms = terms
+        self._launcher = launcher
         self._inventory: SimpleQueue[dict[str, Any]] = SimpleQueue()
         self._generation = 0
         self._ready = False
         self._left: dict[str, list[str]] | None = None
-        self.process = self._hire()
+        self.process = self._start()
 
     @property
     def name(self) -> str:
@@ -74,9 +74,9 @@ class Place:
         return self._ready and self.process.status is None
 
     def replace(self) -> None:
-        """Hires another worker for this place."""
+        """Starts another worker on this node."""
         self.process.close()
-        self.process = self._hire()
+        self.process = self._start()
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -96,7 +96,7 @@ class Place:
 
     def drain(self) -> float:
         """SIGTERM; returns when the worker has left, and how long that took. Nothing may be left of it."""
-        began, complain = time.monotonic(), self._terms.complain
+        began, on_violation = time.monotonic(), self._launcher.on_violation
         was_ready = self._ready
         self._ends()
         self.process.send(signal.SIGTERM)
@@ -105,22 +105,24 @@ class Place:
             self.process.send(signal.SIGUSR1)  # its threads' stacks, for the log
             self.process.wait(1.0)
             self.kill()
-            complain(f"{self.name} did not stop within {DRAIN_LIMIT:g} s of SIGTERM: see {self.process.log.name}")
+            on_violation(f"{self.name} did not stop within {DRAIN_LIMIT:g} s of SIGTERM: see {self.process.log.name}")
         elif status != 0 and was_ready:
-            complain(f"{self.name} ended with status {status} after SIGTERM: see {self.process.log.name}")
+            on_violation(f"{self.name} ended with status {status} after SIGTERM: see {self.process.log.name}")
         self.process.close()
         if status == 0 and was_ready and self._left != {"tasks": [], "threads": []}:
-            complain(f"{self.name} left behind {self._left}")
+            on_violation(f"{self.name} left behind {self._left}")
         return time.monotonic() - began
 
-    def look_after(self) -> None:
+    def replace_if_ended(self) -> None:
         """Replaces a worker that ended by itself: none may, once it serves."""
         status = self.process.status
         if status is None:
             return
         self._ends()
         if self._ready:
-            self._terms.complain(f"{self.name} ended by itself with status {status}: see {self.process.log.name}")
+            self._launcher.on_violation(
+                f"{self.name} ended by itself with status {status}: see {self.process.log.name}"
+            )
         else:
             self.failed_opens += 1
         self.replace()
@@ -146,18 +148,18 @@ class Place:
         while len(self.ended) > _KEPT:
             del self.ended[next(iter(self.ended))]
 
-    def _hire(self) -> Process:
+    def _start(self) -> Process:
         self._generation += 1
         self._ready = False
         self._left = None
         self.level = {}
-        hired = self._terms.hire(
+        started = self._launcher.start(
             *("worker", self.name, self.number, self._url(self.name), self._hear),
             settings=_SETTINGS | (_SMALLEST_POOL if self.number == 0 else {}),
             queues=_QUEUES,
         )
-        self.pids.append(hired.pid)
-        return hired
+        self.pids.append(started.pid)
+        return started
 
     def _hear(self, said: dict[str, Any]) -> None:
         if "ready" in said:

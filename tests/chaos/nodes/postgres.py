@@ -19,7 +19,7 @@ from dbosflow._embedded.binaries import find_binaries
 from dbosflow._embedded.deadline import Deadline
 from dbosflow._embedded.installations import sources
 from dbosflow._embedded.keeper import ENVIRONMENT
-from tests.chaos.guard import Guard
+from tests.chaos.nodes.reaper import Reaper
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Postgres:
         self.account = server_account(self.data)
         self._bin = find_binaries(self.account, self.data, None, Deadline(PATIENCE))
         self._process: subprocess.Popen[bytes] | None = None
-        self._guard: Guard | None = None
+        self._reaper: Reaper | None = None
 
     @property
     def socket(self) -> Path:
@@ -176,7 +176,7 @@ class Postgres:
         shutil.rmtree(self.root, ignore_errors=True)
 
     def __enter__(self) -> Self:
-        self._guard = Guard(self.root)
+        self._reaper = Reaper(self.root)
         self.make()
         self.start()
         return self
@@ -184,5 +184,5 @@ class Postgres:
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
             self.stop("stop immediate")
-        if self._guard is not None:
-            self._guard.close()
+        if self._reaper is not None:
+            self._reaper.close()

@@ -1,7 +1,7 @@
-"""How the programs of a run reach their database, and what else they are given.
+"""A topology: how the processes of a run reach their database, how else they are configured, and faults of its own.
 
-The plain way is here. In ``pooled`` PgBouncer stands between, ``paired`` has a primary and its synchronous standby, and
-in ``skewed`` the wall clocks of programs are wrong.
+The plain one is here. In ``pgbouncer`` a pooler stands between, in ``standby`` there are two servers, and in
+``clock_skew`` the wall clocks of processes are wrong.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 from tests.chaos.checkers.sessions import check_listeners, check_sessions
 from tests.chaos.nemeses import plan
 from tests.chaos.nemeses.proxy import Proxy
-from tests.chaos.postgres import Postgres
-from tests.chaos.processes import Equipment
+from tests.chaos.nodes.postgres import Postgres
+from tests.chaos.nodes.processes import ProgramConfig
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,8 +49,8 @@ class Server(Protocol):
     def __exit__(self, *_: object) -> None: ...
 
 
-class Way(Protocol):
-    """A way of programs to the database, into which faults are injected."""
+class Route(Protocol):
+    """A route of processes to the database, into which faults are injected."""
 
     def url(self, name: str) -> str:
         """The address for sessions that carry the ``name``."""
@@ -84,14 +84,14 @@ class Topology:
         """The address of a program that no proxy stands before."""
         return self.server.url(name)
 
-    def way(self) -> Way:
-        """One more way to the database, into which faults may be injected."""
+    def route(self) -> Route:
+        """One more route to the database, into which faults may be injected."""
         assert isinstance(self.server, Postgres)
         return Proxy(self.server.socket)
 
-    def equipment(self, name: str, place: int) -> Equipment:
-        """What the program ``name`` is given, one of place ``place`` among its like."""
-        return Equipment()
+    def config(self, name: str, index: int) -> ProgramConfig:
+        """How the process ``name`` is configured, which has this ``index`` among those of its program."""
+        return ProgramConfig()
 
     async def inject(self, fault: Fault) -> None:
         """Injects a fault of its own ``kinds``; returns when everything is back."""

@@ -8,10 +8,10 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING
 
-from tests.chaos.faked_time import MISSING, environment, find_library, set_clock
 from tests.chaos.nemeses import plan
-from tests.chaos.processes import Equipment
-from tests.chaos.topology import Topology
+from tests.chaos.nodes.libfaketime import MISSING, environment, find_library, set_clock
+from tests.chaos.nodes.processes import ProgramConfig
+from tests.chaos.topologies.topology import Topology
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 _HOUR = 3600.0
 _FIRST = (3 * _HOUR, -7 * _HOUR, 1.5, -1.5)
-"""How far ahead the clocks are at first, by their place."""
+"""How far ahead the clocks are at first, by the index of the process."""
 
 
-class Skewed(Topology):
-    """One server, and programs with wrong clocks."""
+class ClockSkewTopology(Topology):
+    """One server, and processes with wrong clocks, which jump."""
 
     kinds: Mapping[str, int] = {"jump clock": 20}  # of a worker: from now on it is wrong by as much as somebody draws
 
@@ -40,14 +40,14 @@ class Skewed(Topology):
         """Few faults excuse a lease that was not renewed: what is looked for is a clock that does."""
         return plan.KINDS | {"freeze": 1, "terminate": 1, "blackhole": 0, "delay": 0, "fill": 0} | dict(self.kinds)
 
-    def equipment(self, name: str, place: int) -> Equipment:
+    def config(self, name: str, index: int) -> ProgramConfig:
         library = find_library()
         if library is None or name == "chaos-client":  # which lives in the process of the run
-            return Equipment()
-        clock = self._clock(place)
+            return ProgramConfig()
+        clock = self._clock(index)
         if not clock.exists():
-            set_clock(clock, _FIRST[place % len(_FIRST)])
-        return Equipment(environment=environment(library, clock))
+            set_clock(clock, _FIRST[index % len(_FIRST)])
+        return ProgramConfig(environment=environment(library, clock))
 
     async def inject(self, fault: Fault) -> None:
         draw = random.Random(str(fault))
@@ -59,5 +59,5 @@ class Skewed(Topology):
             f"clocks of workers jumped {len(self._jumps)} times, to up to {max(map(abs, self._jumps), default=0):.0f} s"
         ]
 
-    def _clock(self, place: int) -> Path:
-        return self.server.root / f"clock-{place}"
+    def _clock(self, index: int) -> Path:
+        return self.server.root / f"clock-{index}"
