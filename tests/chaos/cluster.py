@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from tests.chaos.clients.readers import Readers
+from tests.chaos.clients.writers import Writers
 from tests.chaos.nodes.workers import WorkerNode
-from tests.chaos.outsiders import Outsiders
-from tests.chaos.readers import Readers
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from tests.chaos.clients.client_processes import ClientProcesses
     from tests.chaos.nodes.processes import Launcher
-    from tests.chaos.staff import Staff
     from tests.chaos.topologies.topology import Route, Topology
 
 
@@ -22,8 +22,8 @@ class Cluster:
     def __init__(self, topology: Topology, launcher: Launcher, routes: Sequence[Route], seed: int) -> None:
         self.nodes: list[WorkerNode] = []
         self.readers = Readers((topology.url, routes[0].url), launcher, seed)
-        self.outsiders = Outsiders((routes[0].url, routes[-1].url), launcher)
-        self.staff: tuple[Staff, ...] = (self.readers, self.outsiders)
+        self.writers = Writers((routes[0].url, routes[-1].url), launcher)
+        self.client_processes: tuple[ClientProcesses, ...] = (self.readers, self.writers)
         self._worker_urls = (topology.url, *(route.url for route in routes[1:]))
         self._launcher = launcher
 
@@ -31,16 +31,16 @@ class Cluster:
         """Starts all of them."""
         for number, url in enumerate(self._worker_urls):
             self.nodes.append(WorkerNode(number, url, self._launcher))
-        for staff in self.staff:
-            staff.start()
+        for processes in self.client_processes:
+            processes.start()
 
     def is_ready(self) -> bool:
         """Whether all of them serve and listen."""
-        return all(node.ready for node in self.nodes) and all(staff.ready for staff in self.staff)
+        return all(node.ready for node in self.nodes) and all(processes.ready for processes in self.client_processes)
 
     def close(self) -> None:
         """Makes sure that nothing is left of them."""
         for node in self.nodes:
             node.process.close()
-        for staff in self.staff:
-            staff.close()
+        for processes in self.client_processes:
+            processes.close()

@@ -37,7 +37,7 @@ WRITTEN = {
     "looping": ("work", ["a 4", "a 5", "a 6", "b 6", "a 7"]),
     "raising": ("work", ["a 5", "a 6", "a 7"]),
 }
-"""What outsiders write to their inputs."""
+"""What writers write to their inputs."""
 
 
 def run_all(url: str) -> None:
@@ -59,7 +59,7 @@ def run_all(url: str) -> None:
 
 
 def run_history() -> RunHistory:
-    """What outsiders were told."""
+    """What writers were acknowledged."""
     written = {
         workflow_id: WriteHistory({value: offset for offset, value in enumerate(values)})
         for workflow_id, (_, values) in WRITTEN.items()

@@ -30,15 +30,15 @@ from tests.chaos.checkers.model import expected
 from tests.chaos.checkers.sessions import check_leases
 from tests.chaos.checkers.streams import check_streams
 from tests.chaos.checkers.workflows import check_end
-from tests.chaos.customers import Customers
+from tests.chaos.clients.trimmer import Trimmer
+from tests.chaos.clients.workflow_clients import WorkflowClients
+from tests.chaos.clients.writers import Writers
 from tests.chaos.generator import operations
 from tests.chaos.history.workflow_history import histories
 from tests.chaos.nodes.pair import Pair
 from tests.chaos.nodes.processes import Launcher, ProgramConfig
 from tests.chaos.nodes.workers import WorkerNode
-from tests.chaos.outsiders import Outsiders
 from tests.chaos.report import Spread
-from tests.chaos.trimming import Trimmer
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -84,22 +84,22 @@ async def run(pair: Pair, rounds: int, *, seed: int = 1, workflows: int = 40, la
     async with AsyncExitStack() as resources:
         resources.callback(pair.__exit__)
         await asyncio.to_thread(pair.__enter__)
-        client = await resources.enter_async_context(Engine(pair.url("chaos-client"), executes=False))
+        engine = await resources.enter_async_context(Engine(pair.url("chaos-client"), executes=False))
         launcher = Launcher(pair.root, losses.violations.append, lambda *_: ProgramConfig(_SETTINGS))
         nodes = [WorkerNode(number, pair.url, launcher) for number in range(_WORKERS)]
         resources.callback(_close, nodes)
         await asyncio.to_thread(eventually, lambda: all(node.ready for node in nodes), timeout=_PATIENCE)
-        customers = Customers(client, _operations(seed), lambda operation: None, Outsiders((), launcher), Trimmer())
-        keeping = asyncio.create_task(customers.keep(workflows))
+        clients = WorkflowClients(engine, _operations(seed), lambda operation: None, Writers((), launcher), Trimmer())
+        keeping = asyncio.create_task(clients.keep_in_flight(workflows))
         for _ in range(rounds):
             await asyncio.to_thread(_fail_over, pair, lag, losses)
-        customers.finish()
+        clients.finish()
         async with asyncio.timeout(_PATIENCE):
             await keeping
         await asyncio.to_thread(eventually, lambda: pair.primary.ask(_OPEN) == [(0,)], timeout=_PATIENCE)
         for node in nodes:
             await asyncio.to_thread(node.drain)
-        await asyncio.to_thread(_judge, pair, customers, losses)
+        await asyncio.to_thread(_judge, pair, clients, losses)
     return losses
 
 
@@ -140,7 +140,7 @@ def _count(pair: Pair) -> int:
     return int(count)
 
 
-def _judge(pair: Pair, customers: Customers, losses: Losses) -> None:
+def _judge(pair: Pair, clients: WorkflowClients, losses: Losses) -> None:
     url = pair.url("looking")
     found = {history.workflow_id: history for history in histories(url)}
     for workflow_id, history in found.items():
@@ -150,8 +150,8 @@ def _judge(pair: Pair, customers: Customers, losses: Losses) -> None:
     losses.violations += disorder(url)
     losses.violations += [f"a row of an epoch that its workflow never had: {row}" for row in rows(url, _UNKNOWN_EPOCHS)]
     losses.violations += check_leases(url)
-    losses.acknowledged = len(customers.acknowledged)
-    losses.forgotten = len(customers.acknowledged.keys() - found.keys())
+    losses.acknowledged = len(clients.acknowledged)
+    losses.forgotten = len(clients.acknowledged.keys() - found.keys())
     losses.ended = len(found)
 
 

@@ -16,18 +16,18 @@ from tests.behaviour import ledger
 from tests.chaos.checkers.checker import Checker
 from tests.chaos.checkers.final_states import FinalStateMonitor
 from tests.chaos.checkers.workers import Span, check_pace, pace
+from tests.chaos.clients.pruner import Pruner
+from tests.chaos.clients.trimmer import Trimmer
+from tests.chaos.clients.workflow_clients import WorkflowClients
 from tests.chaos.cluster import Cluster
-from tests.chaos.customers import Customers
 from tests.chaos.generator import operations
 from tests.chaos.nemeses import plan
 from tests.chaos.nemeses.nemesis import Nemesis
 from tests.chaos.nemeses.sessions import SessionNemesis
 from tests.chaos.nodes.processes import Launcher
-from tests.chaos.pruning import Pruner
 from tests.chaos.report import Report
 from tests.chaos.shutdown import CLIENT, Shutdown
 from tests.chaos.topologies.topology import Topology
-from tests.chaos.trimming import Trimmer
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -48,9 +48,9 @@ class ChaosRun:
     summary_every = 10.0
     levels_every: float | None = None
 
-    client: Engine
+    engine: Engine
     cluster: Cluster
-    customers: Customers
+    clients: WorkflowClients
     session_nemesis: SessionNemesis
     nemesis: Nemesis
     final_states: FinalStateMonitor
@@ -103,7 +103,7 @@ class ChaosRun:
             await asyncio.to_thread(self.topology.__enter__)
             routes = [resources.enter_context(self.topology.route()) for _ in range(self._workers)]
             settings = self.topology.config(CLIENT, 0).settings
-            self.client = await resources.enter_async_context(
+            self.engine = await resources.enter_async_context(
                 Engine(self.topology.url(CLIENT), executes=False, **settings),
             )
             launcher = Launcher(
@@ -115,7 +115,7 @@ class ChaosRun:
             await asyncio.to_thread(eventually, self.cluster.is_ready, timeout=_OPENING_LIMIT)
             self._prepare(routes)
             await self._disturb_and_drain()
-            await Shutdown(self.topology, self.cluster, self.client, self.report).stop(self.nemesis)
+            await Shutdown(self.topology, self.cluster, self.engine, self.report).stop(self.nemesis)
             await asyncio.to_thread(self._check_last)
         self.report.seconds = time.monotonic() - began
         return self.report
@@ -123,15 +123,15 @@ class ChaosRun:
     def _prepare(self, routes: Sequence[Route]) -> None:
         """Those who live in this process, and look at the database or ask it for something."""
         looking, cluster = self.postgres.url("looking"), self.cluster
-        self.customers = Customers(
-            self.client, operations(self._seed), cluster.readers.read, cluster.outsiders, Trimmer()
+        self.clients = WorkflowClients(
+            self.engine, operations(self._seed), cluster.readers.read, cluster.writers, Trimmer()
         )
         self.session_nemesis = SessionNemesis(looking, self._seed)
         self.nemesis = Nemesis(
             self.topology,
             cluster.nodes,
             routes,
-            outsiders=cluster.outsiders,
+            writers=cluster.writers,
             session_nemesis=self.session_nemesis,
             seed=self._seed,
         )
@@ -140,13 +140,13 @@ class ChaosRun:
             looking,
             self.report,
             evidence=self.directory,
-            customers=self.customers,
+            clients=self.clients,
             readers=cluster.readers,
             nemesis=self.nemesis,
             final_states=self.final_states,
             nodes=cluster.nodes,
         )
-        self.pruner = Pruner(self.client, looking, lambda: [*self.checker.checked])
+        self.pruner = Pruner(self.engine, looking, lambda: [*self.checker.checked])
 
     # -- its course --------------------------------------------------------------------------------------------------
 
@@ -160,19 +160,19 @@ class ChaosRun:
             self.pruner.watch(),
         ]
 
-    async def keep(self) -> None:
-        """Keeps workflows in flight until the customers have finished."""
-        await self.customers.keep(self._workflows)
+    async def keep_in_flight(self) -> None:
+        """Keeps workflows in flight until the clients have finished."""
+        await self.clients.keep_in_flight(self._workflows)
 
     async def _disturb_and_drain(self) -> None:
         self._began = began = time.monotonic()
         around = [asyncio.create_task(coroutine) for coroutine in self.background()]
-        keeping = asyncio.create_task(self.keep())
+        keeping = asyncio.create_task(self.keep_in_flight())
         since = time.time()
         try:
             await self.nemesis.run(self.faults())
             await asyncio.sleep(max(0.0, began + self._seconds - time.monotonic()))
-            self.customers.finish()
+            self.clients.finish()
             self._at_work = Span(since, time.time())
             await self._drain(keeping)
         finally:
@@ -186,10 +186,10 @@ class ChaosRun:
         """With no fault any more, all work ends within the limit; so do all readers."""
         began = time.monotonic()
         deadline = began + self._drain_limit
-        customers = self.customers
+        clients = self.clients
         while not (keeping.done() and not self._missing()):
             if time.monotonic() > deadline:
-                stuck = sorted(customers.acknowledged.keys() - customers.settled.keys())
+                stuck = sorted(clients.acknowledged.keys() - clients.settled.keys())
                 self.report.violations += [f"{one} has not ended {self._drain_limit:g} s later" for one in stuck]
                 self.report.violations += [f"{one}: its reader has not ended" for one in self._missing()]
                 return
@@ -197,7 +197,7 @@ class ChaosRun:
         self.report.drain = time.monotonic() - began
 
     def _missing(self) -> list[str]:
-        return [one for one in self.cluster.readers.missing() if one not in self.checker.slowly_read]
+        return [one for one in self.cluster.readers.pending() if one not in self.checker.slowly_read]
 
     async def _replace_ended_workers(self) -> None:
         while True:
@@ -216,38 +216,38 @@ class ChaosRun:
                 continue
 
     async def _summarize(self) -> None:
-        told = 0
+        printed = 0
         while True:
             await asyncio.sleep(self.summary_every)
             self._say(self.summary())
-            for violation in self.report.violations[told:]:
+            for violation in self.report.violations[printed:]:
                 self._say(f"VIOLATION: {violation}")
-                told += 1
+                printed += 1
 
     def summary(self) -> str:
         """How it stands, in a line."""
-        nemesis, customers = self.nemesis, self.customers
+        nemesis, clients = self.nemesis, self.clients
         faults = ", ".join(f"{count} {kind}" for kind, count in sorted(nemesis.counts.items()))
         return (
-            f"{time.monotonic() - self._began:6.0f} s: {customers.done} done, {customers.in_flight} in flight,"
+            f"{time.monotonic() - self._began:6.0f} s: {clients.done} done, {clients.in_flight} in flight,"
             f" {nemesis.lost} lost their owner, {self.report.workflows.total()} checked, {self.pruner.count} removed,"
             f" {len(self.report.violations)} violations; faults: {faults or 'none'}"
         )
 
     def _check_last(self) -> None:
-        report, customers = self.report, self.customers
-        report.acknowledged = customers.started
+        report, clients = self.report, self.clients
+        report.acknowledged = clients.started
         report.faults = self.nemesis.counts
-        report.cancels = customers.cancel_times
-        report.tried_again = customers.errors
-        report.written = self.cluster.outsiders.acknowledged
-        report.trims = customers.trimmer.count
+        report.cancels = clients.cancel_times
+        report.tried_again = clients.errors
+        report.written = self.cluster.writers.acknowledged
+        report.trims = clients.trimmer.count
         report.pruned = self.pruner.count
         report.worker_drains = self.nemesis.drains
         report.failed_opens = sum(node.failed_opens for node in self.cluster.nodes)
         report.samples = self.final_states.samples
         self.checker.check_last()
-        report.violations += customers.complaints
+        report.violations += clients.violations
         report.pace = pace(self.checker.recorded, self.session_nemesis.snapshots, self._at_work)
         report.violations += check_pace(report.pace)
         report.figures = [*self.session_nemesis.figures(), *self.topology.figures()]

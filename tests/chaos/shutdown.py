@@ -28,25 +28,25 @@ _LIMIT = 15.0
 class Shutdown:
     """Stops every process, and reports what it held or left behind."""
 
-    def __init__(self, topology: Topology, cluster: Cluster, client: Engine, report: Report) -> None:
+    def __init__(self, topology: Topology, cluster: Cluster, engine: Engine, report: Report) -> None:
         self._topology = topology
         self._cluster = cluster
-        self._client = client
+        self._engine = engine
         self._report = report
 
     async def stop(self, nemesis: Nemesis) -> None:
         """Checks what the living hold, stops them, and checks that nothing is left."""
         cluster, report = self._cluster, self._report
         live = {node.name: SESSIONS_A_WORKER for node in cluster.nodes}
-        clients = [CLIENT, *(name for staff in cluster.staff for name in staff.names)]
+        clients = [CLIENT, *(name for processes in cluster.client_processes for name in processes.names)]
         await self._sessions_settle(live | dict.fromkeys(clients, _SESSIONS_A_CLIENT))
         if report.drain is not None:
             await self._look_at_leftovers()
         for node in cluster.nodes:
             async with node.lock:
                 nemesis.drains.add(await asyncio.to_thread(node.drain))
-        for staff in cluster.staff:
-            await asyncio.to_thread(staff.end)
+        for processes in cluster.client_processes:
+            await asyncio.to_thread(processes.end)
         report.violations += [f"{node.name}: processes are left" for node in cluster.nodes if node.leftover()]
         await self._sessions_settle({CLIENT: _SESSIONS_A_CLIENT})
         if report.drain is not None:
@@ -56,7 +56,7 @@ class Shutdown:
         """Nobody holds on to anything once all work is done; what was let go of last takes a moment."""
         deadline = time.monotonic() + _LIMIT
         while True:
-            wrong = [f"the client: {what}" for what in check_inventory(inventory(self._client), alone=False)]
+            wrong = [f"the client: {what}" for what in check_inventory(inventory(self._engine), alone=False)]
             for node in self._cluster.nodes:
                 found = await asyncio.to_thread(node.inventory, _LIMIT)
                 wrong += [f"{node.name}: {what}" for what in (check_inventory(found) if found else ["it is silent"])]

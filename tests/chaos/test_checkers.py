@@ -175,7 +175,7 @@ def test_a_reader_that_saw_something_else_is_reported(url: str, fault: str) -> N
             end = [True, "StreamFailedError"]
         case "other start":
             start = 1
-    reading = {"key": "values", "mode": "late", "view": "live", "sittings": [[start, values]], "end": end}
+    reading = {"key": "values", "mode": "late", "view": "live", "segments": [[start, values]], "end": end}
     assert bool([*check_reading(reading, history)]) == (fault != "none")
 
 
@@ -199,11 +199,11 @@ def test_a_reader_that_saw_what_another_view_shows_is_reported(url: str, view: s
     history, key = retried(url)
     everything = [list(one) for one in history.values(key)]
     committed = [list(one) for one in history.values(key, committed=True)]
-    reading = {"key": key, "mode": "late", "view": view, "sittings": [[0, everything]], "end": [True, None]}
+    reading = {"key": key, "mode": "late", "view": view, "segments": [[0, everything]], "end": [True, None]}
     assert bool([*check_reading(reading, history)]) == (view != "raw")
-    reading["sittings"] = [[0, committed]]
+    reading["segments"] = [[0, committed]]
     assert bool([*check_reading(reading, history)]) == (view == "raw")
-    reading["sittings"] = [[0, everything], [0, everything if view == "raw" else committed]]
+    reading["segments"] = [[0, everything], [0, everything if view == "raw" else committed]]
     assert bool([*check_reading(reading, history)]) == (view == "committed")
 
 

@@ -88,17 +88,17 @@ def test_a_reader_that_was_not_told_what_is_gone_is_reported(url: str, fault: st
         gone = engine.streams.trim("sequence", "values", before=5)
     assert gone == 5
     history = history_of(url, "sequence")
-    sittings: list[Any] = [[0, whole[: gone - 1]], [gone, whole[gone:]]]
+    segments: list[Any] = [[0, whole[: gone - 1]], [gone, whole[gone:]]]
     truncated = [[0, gone]]
     match fault:
         case "skip":
-            sittings = [[0, whole[: gone - 1] + whole[gone:]]]
+            segments = [[0, whole[: gone - 1] + whole[gone:]]]
             truncated = []
         case "early":
             truncated = [[0, gone - 1]]
         case "late":
             truncated = [[0, gone + 1]]
-    reading = {"key": "values", "mode": "late", "view": "live", "sittings": sittings, "truncated": truncated}
+    reading = {"key": "values", "mode": "late", "view": "live", "segments": segments, "truncated": truncated}
     wrong = [*check_reading(reading | {"end": [True, None]}, history, expected_of(history, known))]
     assert bool(wrong) == (fault != "none"), wrong
 
@@ -107,10 +107,10 @@ def test_a_reader_whose_workflow_is_there_may_not_be_told_that_it_is_gone(url: s
     """One whose workflow is removed may; but what it saw before has no gap."""
     history = history_of(url, "sequence")
     whole = [[offset, value] for offset, value in history.values("values")]
-    reading = {"key": "values", "mode": "slow", "view": "live", "sittings": [[0, whole[:3]]], "end": PRUNED}
+    reading = {"key": "values", "mode": "slow", "view": "live", "segments": [[0, whole[:3]]], "end": PRUNED}
     assert [*check_reading(reading, history)] != []
     assert [*check_reading(reading, history, pruned=True)] == []
-    reading["sittings"] = [[0, [whole[0], whole[2]]]]
+    reading["segments"] = [[0, [whole[0], whole[2]]]]
     assert [*check_reading(reading, history, pruned=True)] != []
 
 

@@ -12,7 +12,7 @@ import os
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import Engine
-from tests.chaos.reader import sit
+from tests.chaos.programs.reader import read_segment
 from tests.proof.lives import Life
 from tests.support import with_parameters
 
@@ -110,7 +110,7 @@ async def _read(engine: Engine, workflow_id: str, key: str, *, mode: str, view: 
     seen: list[list[Any]] = []
     told = {"id": workflow_id, "key": key, "view": view, "start": start}
     try:
-        end = await sit(engine, told, None, seen)
+        end = await read_segment(engine, told, None, seen)
     except Exception as error:  # noqa: BLE001 (whatever it is, the sweep shall hear of it)
         return {"id": workflow_id, "error": f"{task.get_name()}: {type(error).__name__}: {error}"}
-    return {**told, "mode": mode, "sittings": [[start, seen]], "end": end}
+    return {**told, "mode": mode, "segments": [[start, seen]], "end": end}

@@ -220,7 +220,7 @@ def test_a_reader_that_saw_something_else_is_seen(url: str, fault: str) -> None:
                 reading["end"] = [True, "StreamFailedError"]
             case "never came":
                 reading["error"] = "a reader has not come to an end"
-        reading["sittings"] = [[0, seen]]
+        reading["segments"] = [[0, seen]]
         assert bool(found(url, right(url), readings=[reading])) == (fault != "none")
 
 

@@ -12,7 +12,7 @@ from tests.chaos.generator import Operation
 
 if TYPE_CHECKING:
     from dbosflow import Engine
-    from tests.chaos.customers import Customers
+    from tests.chaos.clients.workflow_clients import WorkflowClients
     from tests.soak.series import Levels
 
 _VALUES = 5
@@ -26,18 +26,18 @@ PERCENTILES = {"": 50, ", p99": 99}
 class Probe:
     """Starts probes, and follows each from this process while a worker runs it."""
 
-    def __init__(self, engine: Engine, customers: Customers, levels: Levels) -> None:
+    def __init__(self, engine: Engine, clients: WorkflowClients, levels: Levels) -> None:
         self._engine = engine
-        self._customers = customers
+        self._clients = clients
         self._levels = levels
         self._seconds: dict[str, list[float]] = {"start to end": [], "stream latency": []}
 
     async def watch(self) -> None:
-        """Goes on as long as customers come; a slow probe does not hold the next one up."""
+        """Goes on as long as clients come; a slow probe does not hold the next one up."""
         began = told_at = time.monotonic()
         numbers = count()
         async with asyncio.TaskGroup() as group:
-            while not self._customers.over:
+            while not self._clients.over:
                 number = next(numbers)
                 group.create_task(self._probe(f"p{number:06}"))
                 await asyncio.sleep(_PAUSE)
@@ -50,7 +50,7 @@ class Probe:
         began = time.monotonic()
         reading = asyncio.create_task(self._read(workflow_id))
         try:
-            await self._customers.follow(Operation(workflow_id, "probing", (_VALUES,), None, "values", None, 1))
+            await self._clients.follow(Operation(workflow_id, "probing", (_VALUES,), None, "values", None, 1))
             self._seconds["start to end"].append(time.monotonic() - began)
             await reading
         finally:

@@ -53,21 +53,21 @@ class Soak(ChaosRun):
         sampler = Sampler(self.levels, looking, self._members)
         return [*super().background(), self._sample(sampler), self._age_workers(looking)]
 
-    async def keep(self) -> None:
+    async def keep_in_flight(self) -> None:
         """Keeps workflows in flight, and probes."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(super().keep())
-            group.create_task(Probe(self.client, self.customers, self.levels).watch())
+            group.create_task(super().keep_in_flight())
+            group.create_task(Probe(self.engine, self.clients, self.levels).watch())
 
     def summary(self) -> str:
         """How it stands, and how high the levels of the worker that is never killed are."""
-        customers, last, steady = self.customers, self.levels.last, f"worker {self._workers - 1}"
+        clients, last, steady = self.clients, self.levels.last, f"worker {self._workers - 1}"
 
         def milliseconds(what: str) -> str:
             return "/".join(f"{last(what + suffix, 'probes') * 1000:.0f}" for suffix in PERCENTILES)
 
         return (
-            f"{time.monotonic() - self._began:6.0f} s: {customers.done} done, {customers.in_flight} in flight,"
+            f"{time.monotonic() - self._began:6.0f} s: {clients.done} done, {clients.in_flight} in flight,"
             f" {self.nemesis.counts.total()} faults, {self.report.workflows.total()} checked,"
             f" {self.pruner.count} removed, {len(self.report.violations)} violations; {steady}:"
             f" {last('memory', steady) / 1e6:.0f} MB, {last('threads', steady):.0f} threads,"
@@ -87,9 +87,9 @@ class Soak(ChaosRun):
         for number, node in enumerate(self.cluster.nodes):
             if node.ready:
                 yield Member(f"worker {number}", node.name, node.process.pid, node.level)
-        for staff, role in ((self.cluster.readers, "reader"), (self.cluster.outsiders, "writer")):
-            for number, process in enumerate(staff.processes):
-                yield Member(f"{role} {number}", staff.names[number], process.pid, staff.levels.get(number, {}))
+        for processes, role in ((self.cluster.readers, "reader"), (self.cluster.writers, "writer")):
+            for number, process in enumerate(processes.processes):
+                yield Member(f"{role} {number}", processes.names[number], process.pid, processes.levels.get(number, {}))
         yield Member("client", CLIENT, os.getpid(), own_levels(self._loop))
 
     async def _sample(self, sampler: Sampler) -> None:
@@ -98,9 +98,9 @@ class Soak(ChaosRun):
         while True:
             at = time.monotonic() - self._began
             await asyncio.to_thread(sampler.sample, at)
-            done.append(self.customers.done)
+            done.append(self.clients.done)
             if len(done) == _PACED_OVER:
-                self.levels.add(judging.PACE, "customers", at, done[-1] - done[0])
+                self.levels.add(judging.PACE, "clients", at, done[-1] - done[0])
             await asyncio.sleep(_SAMPLED_EVERY)
 
     async def _age_workers(self, url: str) -> None:

@@ -184,12 +184,12 @@ def test_what_goes_with_the_work_may_rise_with_its_pace() -> None:
         for number in range(200):
             at = number * 2.0
             pace = 100 + at / 2
-            levels.add("pace", "customers", at, pace)
+            levels.add("pace", "clients", at, pace)
             levels.add("rows", "workflow", at, 80 * pace + lost * at)
         assert [one.split(":")[0] for one in judge(levels, SECONDS)] == ["rows of workflow"] * expected
     flat = Levels()
     for number in range(200):
-        flat.add("pace", "customers", number * 2.0, 100)
+        flat.add("pace", "clients", number * 2.0, 100)
         flat.add("rows", "workflow", number * 2.0, 8_000 + 80 * number)
     assert len([*judge(flat, SECONDS)]) == 1
 

@@ -32,12 +32,12 @@ if TYPE_CHECKING:
 
     from tests.chaos.checkers.final_states import FinalStateMonitor
     from tests.chaos.checkers.model import Expected
-    from tests.chaos.customers import Customers
+    from tests.chaos.clients.readers import Readers
+    from tests.chaos.clients.workflow_clients import WorkflowClients
     from tests.chaos.history.run_history import WriteHistory
     from tests.chaos.history.workflow_history import WorkflowHistory
     from tests.chaos.nemeses.nemesis import Nemesis
     from tests.chaos.nodes.workers import Frozen, WorkerNode
-    from tests.chaos.readers import Readers
     from tests.chaos.report import Report
 
 SETTLING = 10.0
@@ -63,7 +63,7 @@ class Checker:
         report: Report,
         *,
         evidence: Path,
-        customers: Customers,
+        clients: WorkflowClients,
         readers: Readers,
         nemesis: Nemesis,
         final_states: FinalStateMonitor,
@@ -77,7 +77,7 @@ class Checker:
         self._url = url
         self._report = report
         self._evidence = evidence
-        self._customers = customers
+        self._clients = clients
         self._readers = readers
         self._nemesis = nemesis
         self._final_states = final_states
@@ -108,8 +108,8 @@ class Checker:
         now = time.monotonic()
         settled = [
             workflow_id
-            for workflow_id, at in [*self._customers.settled.items()]
-            if now - at > SETTLING and not self._readers.owe(workflow_id)
+            for workflow_id, at in [*self._clients.settled.items()]
+            if now - at > SETTLING and not self._readers.is_pending(workflow_id)
         ]
         for root_id, tree in self._trees(settled[:_TREES]):
             if all(WorkflowStatus(history.row["status"]).ended for history in tree):
@@ -129,7 +129,7 @@ class Checker:
         self._check_final_states()
         self._check_deaths()
         self._is_over = True
-        acknowledged = {*self._customers.acknowledged}
+        acknowledged = {*self._clients.acknowledged}
         for root_id, tree in self._trees(None):
             if root_id not in self.checked:
                 self._check_tree(root_id, tree)
@@ -146,10 +146,10 @@ class Checker:
             yield root_id, [*tree]
 
     def _check_tree(self, root_id: str, tree: list[WorkflowHistory]) -> None:
-        customers, report = self._customers, self._report
+        clients, report = self._clients, self._report
         readings = self._readers.take(root_id)
         run_history = RunHistory(
-            customers.asked, self._frozen(), customers.outsiders.written, customers.trimmer.trimmed
+            clients.cancel_requested, self._frozen(), clients.writers.written, clients.trimmer.trimmed
         )
         for history in tree:
             wanted = expected_of(history, run_history)
@@ -159,16 +159,16 @@ class Checker:
                     report.readings[str(reading["mode"])] += 1
                     report.truncated += len(reading["truncated"])
                     wrong += check_reading(reading, history, wanted)
-                wrong += check_outcome(history, customers.seen.get(root_id))
+                wrong += check_outcome(history, clients.outcomes.get(root_id))
                 self._have_read_slowly(history, wanted)
             if wrong:
                 report.violations += [f"{history.workflow_id} ({history.row['name']}): {what}" for what in wrong]
-                self._keep(history, wrong, customers.outsiders.written.get(history.workflow_id))
+                self._keep(history, wrong, clients.writers.written.get(history.workflow_id))
             self._count(history)
         self.checked[root_id] = time.time()
         for history in tree:
             self._ledger.forget(history.workflow_id)
-        customers.forget(root_id)
+        clients.forget(root_id)
 
     def _keep(self, history: WorkflowHistory, wrong: list[str], written: WriteHistory | None) -> None:
         """What is known of a workflow with which something is wrong: its rows are removed soon."""
@@ -189,7 +189,7 @@ class Checker:
     # -- readers of what is removed ----------------------------------------------------------------------------------
 
     def _have_read_slowly(self, history: WorkflowHistory, wanted: Expected) -> None:
-        """Has a stream read by somebody who will not have come to its end when the workflow is removed."""
+        """Has a stream read by a slow reader, which will not have come to its end when the workflow is removed."""
         keys = [key for key in history.keys() if len(history.values(key)) in _LONG_ENOUGH]  # noqa: SIM118 (it is no dictionary)
         self._passed_over += 1
         if not self._is_over and keys and self._passed_over >= _READ_SLOWLY and len(self.slowly_read) < _SLOW_READERS:
@@ -198,7 +198,7 @@ class Checker:
             self._readers.read_slowly(history.workflow_id, keys[0])
 
     def _check_slow_readers(self) -> None:
-        for workflow_id in [one for one in self.slowly_read if not self._readers.owe(one)]:
+        for workflow_id in [one for one in self.slowly_read if not self._readers.is_pending(one)]:
             history, wanted = self.slowly_read.pop(workflow_id)
             for reading in self._readers.take(workflow_id):
                 removed = reading["end"] == PRUNED

@@ -151,11 +151,11 @@ def check_reading(
     gone = _gone(history, key, wanted)
     stored = gone + [[offset, value] for offset, value in history.values(key)]
     committed = gone + [[offset, value] for offset, value in history.values(key, committed=True)]
-    told = f"a reader ({reading['mode']}, {view}) of {key!r}"
+    reader = f"a reader ({reading['mode']}, {view}) of {key!r}"
     ended = reading["end"] != PRUNED
     truncated = dict(reading.get("truncated", ()))
-    for number, (start, seen) in enumerate(reading["sittings"]):
-        is_last = ended and number == len(reading["sittings"]) - 1
+    for number, (start, seen) in enumerate(reading["segments"]):
+        is_last = ended and number == len(reading["segments"]) - 1
         right = [item for item in (stored if view == "raw" else committed) if item[0] >= start]
         if view == "live" and not is_last:
             kept = [item for item in stored if item in seen and item not in committed]
@@ -163,13 +163,13 @@ def check_reading(
         elif not is_last:
             right = right[: len(seen)]
         if seen != right:
-            yield f"{told} saw from {start} on: {difference(seen, right)}"
+            yield f"{reader} saw from {start} on: {difference(seen, right)}"
         first = truncated.get(number)
         if first is not None and not (seen[-1][0] + 1 if seen else start) < first <= history.first(key):
-            yield f"{told} was told that the first there is is {first}, having begun at {start} and seen {len(seen)}"
+            yield f"{reader} was told that the first there is is {first}, having begun at {start} and seen {len(seen)}"
     end = (history.ends(key) or [CAUSES.get(history.row["status"], "")])[0]
     if reading["end"] != [True, _READERS_ERRORS.get(end)] and not (pruned and not ended):
-        yield f"{told} was told of the end {reading['end']}, and it is {end}"
+        yield f"{reader} was told of the end {reading['end']}, and it is {end}"
 
 
 def _gone(history: WorkflowHistory, key: str, wanted: Expected | None) -> list[list[Any]]:

@@ -92,9 +92,9 @@ def was_frozen(pid: int, recorded_at: float, began_at: float, frozen: Iterable[F
     return any(one.pid == pid and one.since < recorded_at and began_at < one.until + THAWING for one in frozen)
 
 
-def check_outcome(history: WorkflowHistory, told: tuple[str, Any] | None) -> Iterator[str]:
+def check_outcome(history: WorkflowHistory, outcome: tuple[str, Any] | None) -> Iterator[str]:
     """The outcome that its caller was told is what the table says."""
     row = history.row
     stands = (row["status"], row["output"] if row["error"] is None else row["error"]["message"])
-    if told is not None and told != stands:
-        yield f"its caller was told {told}, and the table says {stands}"
+    if outcome is not None and outcome != stands:
+        yield f"its caller was told {outcome}, and the table says {stands}"

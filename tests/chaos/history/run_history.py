@@ -45,7 +45,7 @@ class RunHistory:
     """What clients asked for and were answered, and whom the nemesis froze."""
 
     cancelled: Collection[str] = ()
-    """Those that somebody asked to cancel."""
+    """The workflows whose cancel a client requested."""
     frozen: Iterable[Frozen] = ()
     written: Mapping[str, WriteHistory] = field(default_factory=dict)
     trimmed: Mapping[str, TrimHistory] = field(default_factory=dict)

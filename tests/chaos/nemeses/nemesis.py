@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from tests.chaos.checkers.final_states import FinalStateMonitor
+    from tests.chaos.clients.writers import Writers
     from tests.chaos.nemeses.plan import Fault
     from tests.chaos.nemeses.sessions import SessionNemesis
     from tests.chaos.nodes.workers import WorkerNode
-    from tests.chaos.outsiders import Outsiders
     from tests.chaos.topologies.topology import Route, Topology
 
 _OWNED = """
@@ -73,7 +73,7 @@ class Nemesis:
         nodes: Sequence[WorkerNode],
         routes: Sequence[Route],
         *,
-        outsiders: Outsiders,
+        writers: Writers,
         session_nemesis: SessionNemesis,
         seed: int,
     ) -> None:
@@ -88,7 +88,7 @@ class Nemesis:
         self._server = topology.server
         self._nodes = nodes
         self._routes = routes
-        self._outsiders = outsiders
+        self._writers = writers
         self._session_nemesis = session_nemesis
         self._random = random.Random(f"nemesis {seed}")
         self._database = asyncio.Lock()
@@ -109,7 +109,7 @@ class Nemesis:
             async with node.lock:
                 await self._inject_into_worker(node, fault)
         elif fault.kind == "kill writer":
-            await self._outsiders.kill(fault.target)
+            await self._writers.kill(fault.target)
         elif fault.kind == "busy pool":
             self._nodes[fault.target].process.tell(busy=fault.seconds)
         elif fault.kind == "hold xmin":

@@ -37,7 +37,7 @@ class Launcher:
     directory: Path
     """Where their logs are."""
     on_violation: Callable[[str], None]
-    """Is told what they do wrong."""
+    """Is called with what they do wrong."""
     config: Callable[[str, int], ProgramConfig] = lambda *_: ProgramConfig()
     """How the process of that name is configured, which has that index among those of its program."""
     levels_every: float | None = None
@@ -49,7 +49,7 @@ class Launcher:
         name: str,
         index: int,
         url: str,
-        on_line: Callable[[Any], object],
+        on_message: Callable[[Any], object],
         *,
         settings: Mapping[str, Any] | None = None,
         **options: Any,
@@ -59,7 +59,7 @@ class Launcher:
         return Process(
             program,
             self.directory / f"{name}.log",
-            on_line,
+            on_message,
             config.environment,
             url=url,
             settings={**(settings or {}), **config.settings},
@@ -69,7 +69,7 @@ class Launcher:
 
 
 class Process:
-    """A module of this package that runs by itself; ``on_line`` hears, on a thread, whatever it says.
+    """A module of this package that runs by itself; ``on_message`` gets, on a thread, whatever it sends.
 
     ``environment`` are variables that it gets besides those of this process.
     """
@@ -78,15 +78,15 @@ class Process:
         self,
         name: str,
         log: Path,
-        on_line: Callable[[Any], object],
+        on_message: Callable[[Any], object],
         environment: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
         self.log = log
-        self._on_line = on_line
+        self._on_message = on_message
         with log.open("ab") as errors:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", f"tests.chaos.{name}", json.dumps(options)],
+                [sys.executable, "-m", f"tests.chaos.programs.{name}", json.dumps(options)],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=errors,
@@ -95,7 +95,7 @@ class Process:
                 env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
                 start_new_session=True,
             )
-        self._listening = threading.Thread(target=self._listen, name=f"chaos-hears-{name}", daemon=True)
+        self._listening = threading.Thread(target=self._listen, name=f"chaos-listens-{name}", daemon=True)
         self._listening.start()
 
     @property
@@ -109,7 +109,7 @@ class Process:
         return self._process.poll()
 
     def tell(self, **message: Any) -> None:
-        """Says something to it, if it still listens."""
+        """Sends it a message, if it still listens."""
         assert self._process.stdin
         with suppress(BrokenPipeError):
             print(json.dumps(message), file=self._process.stdin, flush=True)
@@ -150,4 +150,4 @@ class Process:
         assert self._process.stdout
         for line in self._process.stdout:
             with suppress(json.JSONDecodeError):  # half a line is what a kill leaves
-                self._on_line(json.loads(line))
+                self._on_message(json.loads(line))

@@ -54,7 +54,7 @@ class WorkerNode:
         self.pids: deque[int] = deque(maxlen=_KEPT)
         self.failed_opens = 0
         self.level: dict[str, int] = {}
-        """What its worker said of itself last."""
+        """The levels that its worker sent last."""
         self._url = url
         self._launcher = launcher
         self._inventory: SimpleQueue[dict[str, Any]] = SimpleQueue()
@@ -128,7 +128,7 @@ class WorkerNode:
         self.replace()
 
     def inventory(self, limit: float) -> dict[str, Any] | None:
-        """What its worker says that it holds, unless it says nothing within the limit."""
+        """What its worker answers that it holds, unless it does not answer within the limit."""
         self.process.tell(inventory=True)
         try:
             return self._inventory.get(timeout=limit)
@@ -154,21 +154,21 @@ class WorkerNode:
         self._left = None
         self.level = {}
         started = self._launcher.start(
-            *("worker", self.name, self.number, self._url(self.name), self._hear),
+            *("worker", self.name, self.number, self._url(self.name), self._on_message),
             settings=_SETTINGS | (_SMALLEST_POOL if self.number == 0 else {}),
             queues=_QUEUES,
         )
         self.pids.append(started.pid)
         return started
 
-    def _hear(self, said: dict[str, Any]) -> None:
-        if "ready" in said:
+    def _on_message(self, message: dict[str, Any]) -> None:
+        if "ready" in message:
             self._ready = True
-        elif "level" in said:
-            self.level = said["level"]
-        elif "left" in said:
-            self._left = said["left"]
-        elif "inventory" in said:
-            self._inventory.put(said["inventory"])
-        elif "stalled" in said:
-            self.stalled.append(Frozen(said["pid"], *said["stalled"]))
+        elif "level" in message:
+            self.level = message["level"]
+        elif "left" in message:
+            self._left = message["left"]
+        elif "inventory" in message:
+            self._inventory.put(message["inventory"])
+        elif "stalled" in message:
+            self.stalled.append(Frozen(message["pid"], *message["stalled"]))

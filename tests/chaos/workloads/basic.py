@@ -39,7 +39,7 @@ def may_fail(what: object) -> None:
         raise ConnectionError(msg)
 
 
-def says(what: str) -> None:
+def log_event(what: str) -> None:
     """A line in the ledger."""
     here = current()
     note([what, here.workflow_id, here.step_key, here.attempt])
@@ -52,30 +52,30 @@ def _woke(sleep: int) -> None:
 @step
 async def drawn(number: int, pause: float) -> list[int]:
     """What only its record can tell again."""
-    says("begin")
+    log_event("begin")
     await asyncio.sleep(pause)
-    says("end")
+    log_event("end")
     return [number, random.getrandbits(40)]
 
 
 @step
 def drawn_on_thread(number: int, pause: float) -> list[int]:
     """The same on a thread."""
-    says("begin")
+    log_event("begin")
     time.sleep(pause)
-    says("end")
+    log_event("end")
     return [number, random.getrandbits(40)]
 
 
 @step(max_attempts=40, interval=0.01, backoff=1.0)
 async def flaky(key: str, number: int, tokens: int, pause: float) -> int:
     """Streams while it runs, and fails now and then at its end."""
-    says("begin")
+    log_event("begin")
     attempt = current().attempt
     for token in range(tokens):
         await write_stream_async(key, [f"step {number}", attempt, token])
         await asyncio.sleep(pause)
-    says("end")
+    log_event("end")
     may_fail(number)
     return number * 7
 
@@ -83,7 +83,7 @@ async def flaky(key: str, number: int, tokens: int, pause: float) -> int:
 @step(max_attempts=2, interval=0.01)
 def broken(number: int) -> None:
     """Fails each time."""
-    says("begin")
+    log_event("begin")
     msg = f"broken {number}"
     raise ValueError(msg)
 
@@ -91,21 +91,21 @@ def broken(number: int) -> None:
 @step
 async def endless() -> None:
     """Never comes back by itself."""
-    says("begin")
+    log_event("begin")
     await asyncio.sleep(FOR_EVER)
 
 
 @step
 def endless_on_thread() -> None:
     """Comes back now and then only to be asked again: a thread cannot be interrupted."""
-    says("begin")
+    log_event("begin")
     time.sleep(0.2)
 
 
 @workflow
 async def sequence(size: int, pause: float) -> list[int]:
     """Steps one after the other, each with values of two streams, and a sleep now and then."""
-    says("pass")
+    log_event("pass")
     draws: list[int] = []
     for number in range(size):
         draws.append((await drawn(number, pause))[1])
@@ -123,14 +123,14 @@ async def sequence(size: int, pause: float) -> list[int]:
 @step
 async def stamped(number: int) -> list[int]:
     """The time at its end, in microseconds."""
-    says("begin")
+    log_event("begin")
     return [number, time.time_ns() // 1000]
 
 
 @workflow
 async def probing(size: int) -> list[int]:
     """Writes each value as soon as it has it, for who wants to know how long values take to their readers."""
-    says("pass")
+    log_event("pass")
     stamps: list[int] = []
     for number in range(size):
         stamps.append((await stamped(number))[1])
@@ -141,7 +141,7 @@ async def probing(size: int) -> list[int]:
 @workflow
 def sequence_on_thread(size: int, pause: float) -> list[int]:
     """The same on a thread."""
-    says("pass")
+    log_event("pass")
     draws: list[int] = []
     for number in range(size):
         draws.append(drawn_on_thread(number, pause)[1])
@@ -159,7 +159,7 @@ def sequence_on_thread(size: int, pause: float) -> list[int]:
 @workflow
 async def branching(size: int, branches: int, pause: float) -> list[list[int]]:
     """Branches that share a stream and have one of their own each, by ``gather`` and in a task group."""
-    says("pass")
+    log_event("pass")
 
     async def branch(name: int) -> list[int]:
         draws: list[int] = []
@@ -179,7 +179,7 @@ async def branching(size: int, branches: int, pause: float) -> list[list[int]]:
 @workflow
 async def retrying(size: int, tokens: int, pause: float) -> list[int | str]:
     """Steps that are tried again, and stream meanwhile: one by one, then two at a time to one key."""
-    says("pass")
+    log_event("pass")
     results: list[int | str] = [await flaky("tokens", number, tokens, pause) for number in range(size)]
     for number in range(size, 3 * size, 2):
         results += await asyncio.gather(*(flaky("both", each, tokens, pause) for each in (number, number + 1)))
@@ -193,7 +193,7 @@ async def retrying(size: int, tokens: int, pause: float) -> list[int | str]:
 @workflow
 async def family(size: int, pause: float) -> list[list[int] | str]:
     """Children of both colours: called, started, queued, one whose stream it reads, and one that fails."""
-    says("pass")
+    log_event("pass")
     started = await sequence.start_async(size, pause)
     queued = await sequence_on_thread.options(queue=CHILDREN).start_async(size, pause)
     results: list[list[int] | str] = [await sequence(size, pause), await sequence_on_thread.run_async(size, pause)]
@@ -211,7 +211,7 @@ async def family(size: int, pause: float) -> list[list[int] | str]:
 @workflow
 def family_on_thread(size: int, pause: float) -> list[list[int] | str]:
     """The same on a thread."""
-    says("pass")
+    log_event("pass")
     started = sequence.start(size, pause)
     queued = sequence_on_thread.options(queue=CHILDREN).start(size, pause)
     results: list[list[int] | str] = [sequence.run(size, pause), sequence_on_thread(size, pause)]
@@ -229,7 +229,7 @@ def family_on_thread(size: int, pause: float) -> list[list[int] | str]:
 @workflow
 async def failing(size: int, pause: float) -> None:
     """Ends badly, after its last value."""
-    says("pass")
+    log_event("pass")
     for number in range(size):
         await write_stream_async("values", ["body", number])
         await drawn(number, pause)
@@ -240,7 +240,7 @@ async def failing(size: int, pause: float) -> None:
 @workflow
 async def dozing(where: str) -> None:
     """Waits to be cancelled."""
-    says("pass")
+    log_event("pass")
     await write_stream_async("values", ["body", where])
     if where == "asleep":
         await sleep_async(FOR_EVER)
@@ -250,7 +250,7 @@ async def dozing(where: str) -> None:
 @workflow
 def dozing_on_thread(where: str) -> None:
     """The same on a thread."""
-    says("pass")
+    log_event("pass")
     write_stream("values", ["body", where])
     if where == "asleep":
         sleep(FOR_EVER)

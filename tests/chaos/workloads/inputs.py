@@ -20,7 +20,7 @@ from dbosflow import (
     write_stream,
     write_stream_async,
 )
-from tests.chaos.workloads.basic import drawn, drawn_on_thread, may_fail, retrying, says
+from tests.chaos.workloads.basic import drawn, drawn_on_thread, log_event, may_fail, retrying
 
 OnError = Literal["raise", "skip", "dead_letter"]
 
@@ -35,7 +35,7 @@ chat = Stream[str, None]("chat")
 @workflow(inputs=[chat])
 async def listening(limit: int, pause: float) -> list[str]:
     """Takes a step for each value, up to so many (below 0: until the input ends), and says it again."""
-    says("pass")
+    log_event("pass")
     heard: list[str] = []
     async for item in read_input_async(chat):
         if item.closed:
@@ -51,7 +51,7 @@ async def listening(limit: int, pause: float) -> list[str]:
 @workflow(inputs=[chat])
 def listening_on_thread(limit: int, pause: float) -> list[str]:
     """The same on a thread."""
-    says("pass")
+    log_event("pass")
     heard: list[str] = []
     for value in read_input("chat", type=str):
         drawn_on_thread(len(heard), pause)
@@ -65,12 +65,12 @@ def listening_on_thread(limit: int, pause: float) -> list[str]:
 @step(max_attempts=40, interval=0.01, backoff=1.0, retry_on=ConnectionError)
 async def handled(value: str) -> list[str | int]:
     """Streams, and fails now and then, or for good."""
-    says("begin")
+    log_event("begin")
     attempt = current().attempt
     for token in range(TOKENS):
         await write_stream_async("effects", [value, attempt, token])
         await asyncio.sleep(0.002)
-    says("end")
+    log_event("end")
     _refuse(value)
     return [value, random.getrandbits(40)]
 
@@ -78,12 +78,12 @@ async def handled(value: str) -> list[str | int]:
 @step(max_attempts=40, interval=0.01, backoff=1.0, retry_on=ConnectionError)
 def handled_on_thread(value: str) -> list[str | int]:
     """The same on a thread."""
-    says("begin")
+    log_event("begin")
     attempt = current().attempt
     for token in range(TOKENS):
         write_stream("effects", [value, attempt, token])
         time.sleep(0.002)
-    says("end")
+    log_event("end")
     _refuse(value)
     return [value, random.getrandbits(40)]
 
@@ -98,7 +98,7 @@ def _refuse(value: str) -> None:
 @workflow(inputs=["work"])
 async def looping(concurrency: int, ordered: bool, on_error: OnError, every: int) -> list[object]:  # noqa: FBT001 (JSON)
     """Handles each item; what it has done, or the error that ended it."""
-    says("pass")
+    log_event("pass")
     try:
         done = await for_each_async(
             "work",
@@ -118,7 +118,7 @@ async def looping(concurrency: int, ordered: bool, on_error: OnError, every: int
 @workflow(inputs=["work"])
 def looping_on_thread(concurrency: int, ordered: bool, on_error: OnError, every: int) -> list[object]:  # noqa: FBT001 (JSON)
     """The same on a thread."""
-    says("pass")
+    log_event("pass")
     try:
         done = for_each(
             "work",
@@ -138,7 +138,7 @@ def looping_on_thread(concurrency: int, ordered: bool, on_error: OnError, every:
 @workflow
 async def following(size: int, tokens: int, pause: float) -> list[object]:
     """Goes over the stream of a child whose steps write it, some in vain: only what counts comes along."""
-    says("pass")
+    log_event("pass")
     writing = await retrying.start_async(size, tokens, pause)
     source = read_stream_async(writing.workflow_id, "tokens")
     done = await for_each_async(source, passed_on, concurrency=3, collect=True)
@@ -147,5 +147,5 @@ async def following(size: int, tokens: int, pause: float) -> list[object]:
 
 async def passed_on(value: tuple[str, str, int]) -> str:
     """A handler that is no declared step."""
-    says("begin")
+    log_event("begin")
     return f"{value[0]}, {value[2]}"

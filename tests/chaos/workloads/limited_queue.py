@@ -1,4 +1,4 @@
-"""The workloads of a queue of which each worker process runs only so many at once: they say when they are inside."""
+"""The workloads of a queue of which each worker process runs only so many at once: they log when they are inside."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ import time
 from typing import NamedTuple
 
 from dbosflow import Stream, current, step, workflow
-from tests.chaos.workloads.basic import may_fail, says
+from tests.chaos.workloads.basic import log_event, may_fail
 
 
 class Token(NamedTuple):
@@ -35,7 +35,7 @@ typed = Stream[Entry, int]("typed")
 @step(max_attempts=40, interval=0.01, backoff=1.0)
 async def resumes(number: int, tokens: int, pause: float) -> int:
     """Goes on where the attempts before it ended, and is interrupted now and then itself."""
-    says("begin")
+    log_event("begin")
     writer = resumed.writer(on_retry="resume")
     done = len(await writer.emitted_async())
     interrupted = random.randint(done, 2 * tokens)
@@ -44,7 +44,7 @@ async def resumes(number: int, tokens: int, pause: float) -> int:
             may_fail(number)
         await writer.write_async(Token(f"step {number}", "*", token))
         await asyncio.sleep(pause)
-    says("end")
+    log_event("end")
     may_fail(number)
     return number * 7
 
@@ -52,7 +52,7 @@ async def resumes(number: int, tokens: int, pause: float) -> int:
 @step(max_attempts=40, interval=0.01, backoff=1.0)
 def resumes_on_thread(number: int, tokens: int, pause: float) -> int:
     """The same on a thread."""
-    says("begin")
+    log_event("begin")
     writer = resumed.writer(on_retry="resume")
     done = len(writer.emitted())
     interrupted = random.randint(done, 2 * tokens)
@@ -61,7 +61,7 @@ def resumes_on_thread(number: int, tokens: int, pause: float) -> int:
             may_fail(number)
         writer.write(Token(f"step {number}", "*", token))
         time.sleep(pause)
-    says("end")
+    log_event("end")
     may_fail(number)
     return number * 7
 
@@ -69,13 +69,13 @@ def resumes_on_thread(number: int, tokens: int, pause: float) -> int:
 @step(max_attempts=40, interval=0.01, backoff=1.0)
 async def keeps(number: int, tokens: int, pause: float) -> int:
     """What each attempt wrote stays."""
-    says("begin")
+    log_event("begin")
     writer = kept.writer(on_retry="keep")
     attempt = current().attempt or ""
     for token in range(tokens):
         await writer.write_async(Token(f"step {number}", attempt, token))
         await asyncio.sleep(pause)
-    says("end")
+    log_event("end")
     may_fail(number)
     return number * 7
 
@@ -83,7 +83,7 @@ async def keeps(number: int, tokens: int, pause: float) -> int:
 @workflow
 async def resuming(size: int, tokens: int, pause: float) -> list[int]:
     """Two steps at a time to the one stream, one after the other to the second, the body itself to the third."""
-    says("pass")
+    log_event("pass")
     results: list[int] = []
     for number in range(0, 2 * size, 2):
         results += await asyncio.gather(*(resumes(each, tokens, pause) for each in (number, number + 1)))
@@ -99,7 +99,7 @@ async def resuming(size: int, tokens: int, pause: float) -> list[int]:
 @workflow
 def resuming_on_thread(size: int, tokens: int, pause: float) -> list[int]:
     """The same on a thread, with one step at a time."""
-    says("pass")
+    log_event("pass")
     results = [resumes_on_thread(number, tokens, pause) for number in range(2 * size)]
     with typed.writer() as writer:
         writer.write_many(Entry("body", number, "before") for number in range(size))

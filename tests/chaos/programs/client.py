@@ -1,4 +1,4 @@
-"""A process with a client: it does what each line of its input says, and says what is left of it after the last."""
+"""A client process: it does what each line of its input requests, and sends what is left of it after the last."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow import Engine
 from tests.chaos.checkers.inventory import check_inventory, inventory
+from tests.chaos.clients.writing import MAY_BE_TRIED_AGAIN
 from tests.chaos.nodes import libfaketime
-from tests.chaos.telling import orders, say, tell_levels
-from tests.chaos.writing import MAY_BE_TRIED_AGAIN
+from tests.chaos.programs.messages import requests, send, send_levels
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,21 +33,21 @@ def run(work: Callable[[Engine, Any], Awaitable[None]]) -> None:
 
 
 async def _serve(options: dict[str, Any], work: Callable[[Engine, Any], Awaitable[None]]) -> None:
-    async def do(told: Any) -> None:
-        await work(engine, told)
+    async def do(request: Any) -> None:
+        await work(engine, request)
 
     async with AsyncExitStack() as resources:
         engine = await _open(options, resources)
-        say(ready=True)
-        telling = asyncio.create_task(tell_levels(options["levels_every"]))
+        send(ready=True)
+        levels = asyncio.create_task(send_levels(options["levels_every"]))
         async with asyncio.TaskGroup() as group:
-            async for told in orders():
-                group.create_task(do(told))
-        telling.cancel()
-        await asyncio.wait({telling})
+            async for request in requests():
+                group.create_task(do(request))
+        levels.cancel()
+        await asyncio.wait({levels})
         held = await _held(engine)
     left = [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-    say(left={"tasks": left, "held": held})
+    send(left={"tasks": left, "held": held})
 
 
 async def _open(options: dict[str, Any], resources: AsyncExitStack) -> Engine:

@@ -1,4 +1,4 @@
-"""The outside writers of a run: processes that are killed and begin anew, and tasks of the client."""
+"""The writers: processes that write to inputs, are killed and begin anew, and tasks of the run itself."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
+from tests.chaos.clients.client_processes import ClientProcesses
+from tests.chaos.clients.writing import write
 from tests.chaos.history.run_history import WriteHistory
-from tests.chaos.staff import Staff
-from tests.chaos.writing import write
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -25,12 +25,12 @@ class _Task:
     """Something that a writer process is to do."""
 
     operation: Operation
-    told: dict[str, Any]
+    request: dict[str, Any]
     done: asyncio.Future[None]
 
 
-class Outsiders(Staff):
-    """All of them; a process that is killed is replaced by one that is told again what is not done."""
+class Writers(ClientProcesses):
+    """All writer processes; one that is killed is replaced by one that is requested again what is not done."""
 
     def __init__(self, urls: Sequence[Callable[[str], str]], launcher: Launcher) -> None:
         super().__init__("writer", urls, launcher)
@@ -47,41 +47,41 @@ class Outsiders(Staff):
         await asyncio.gather(*(self._write(engine, operation, writing) for writing in operation.writings))
 
     async def kill(self, index: int) -> None:
-        """SIGKILL, and a successor that is told again what is not done."""
+        """SIGKILL, and a successor that is requested again what is not done."""
         async with self._locks[index]:
             killed = self.processes[index]
             killed.send(signal.SIGKILL)
             self.processes[index] = await asyncio.to_thread(self._start, index)
             for task in self._tasks[index].values():
-                self.processes[index].tell(**task.told)
+                self.processes[index].tell(**task.request)
             await asyncio.to_thread(killed.close)
 
-    def told(self, index: int, said: dict[str, Any]) -> None:
+    def received(self, index: int, message: dict[str, Any]) -> None:
         """What a writer was answered, or that it is done."""
-        task = self._tasks[index].get(said["task"])
+        task = self._tasks[index].get(message["task"])
         if task is None:
-            return  # what a killed process said last its successor, which was told to do it again, need not say
-        if "answers" in said:
-            self._answered(task.operation, said["answers"])
+            return  # sent by a killed process; its successor has done it again
+        if "answers" in message:
+            self._answered(task.operation, message["answers"])
             return
-        del self._tasks[index][said["task"]]
-        if said["error"] is not None:
-            self._launcher.on_violation(f"{task.operation.workflow_id}: a writer ended with {said['error']}")
+        del self._tasks[index][message["task"]]
+        if message["error"] is not None:
+            self._launcher.on_violation(f"{task.operation.workflow_id}: a writer ended with {message['error']}")
         if not task.done.done():
             task.done.set_result(None)
 
     async def _write(self, engine: Engine, operation: Operation, writing: Writing) -> None:
-        told = asdict(writing) | {
+        request = asdict(writing) | {
             "id": operation.workflow_id,
             "key": operation.input,
             "keyed": writing.process is not None,
         }
         if writing.process is None:
-            await write(engine, told, lambda answers: self._answered(operation, answers))
+            await write(engine, request, lambda answers: self._answered(operation, answers))
             return
-        task = _Task(operation, told | {"task": next(self._numbers)}, self._loop.create_future())
-        self._tasks[writing.process][task.told["task"]] = task
-        self.processes[writing.process].tell(**task.told)
+        task = _Task(operation, request | {"task": next(self._numbers)}, self._loop.create_future())
+        self._tasks[writing.process][task.request["task"]] = task
+        self.processes[writing.process].tell(**task.request)
         await task.done
 
     def _answered(self, operation: Operation, answers: Sequence[Sequence[Any]]) -> None:

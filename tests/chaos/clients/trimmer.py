@@ -1,4 +1,4 @@
-"""Removes the beginnings of streams while their workflows run, are killed and replayed."""
+"""The client that trims streams while their workflows run, are killed and replayed."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from dbosflow.errors import StreamNotFoundError
+from tests.chaos.clients.writing import MAY_BE_TRIED_AGAIN
 from tests.chaos.history.run_history import TrimHistory
-from tests.chaos.writing import MAY_BE_TRIED_AGAIN
 
 if TYPE_CHECKING:
     from dbosflow import Engine

@@ -1,4 +1,4 @@
-"""The processes of a run that have a client: readers, and writers to inputs."""
+"""The clients that are processes of their own: readers, and writers to inputs."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from tests.chaos.nodes.processes import Launcher, Process
 
 
-class Staff(ABC):
+class ClientProcesses(ABC):
     """Those of one kind, each with an index and a route to the database."""
 
     def __init__(self, program: str, urls: Sequence[Callable[[str], str]], launcher: Launcher) -> None:
         self.names = [f"chaos-{program}-{index}" for index in range(len(urls))]
         """What their sessions are called."""
         self.levels: dict[int, dict[str, int]] = {}
-        """What each of them said of itself last."""
+        """What each of them message of itself last."""
         self._program = program
         self._urls = urls
         self._launcher = launcher
@@ -49,22 +49,22 @@ class Staff(ABC):
             process.close()
 
     @abstractmethod
-    def told(self, index: int, said: dict[str, Any]) -> None:
-        """Takes in what one of them has done."""
+    def received(self, index: int, message: dict[str, Any]) -> None:
+        """Takes what one of them sent."""
 
     def _start(self, index: int) -> Process:
         name = self.names[index]
         return self._launcher.start(
             *(self._program, name, index, self._urls[index](name)),
-            lambda said: self._loop.call_soon_threadsafe(self._hear, index, said),
+            lambda message: self._loop.call_soon_threadsafe(self._on_message, index, message),
         )
 
-    def _hear(self, index: int, said: dict[str, Any]) -> None:
-        if "ready" in said:
+    def _on_message(self, index: int, message: dict[str, Any]) -> None:
+        if "ready" in message:
             self._ready.add(index)
-        elif "level" in said:
-            self.levels[index] = said["level"]
-        elif "left" not in said:
-            self.told(index, said)
-        elif any(said["left"].values()):
-            self._launcher.on_violation(f"a {self._program} left behind {said['left']}")
+        elif "level" in message:
+            self.levels[index] = message["level"]
+        elif "left" not in message:
+            self.received(index, message)
+        elif any(message["left"].values()):
+            self._launcher.on_violation(f"a {self._program} left behind {message['left']}")

@@ -1,4 +1,4 @@
-"""Removes what has ended long ago and is checked, as it goes, so that tables stay level; slow readers meet it."""
+"""The client that prunes what has ended long ago and is checked, so that tables stay level; slow readers meet it."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A worker process: serves the queues until SIGTERM, then says what is left of its threads and tasks.
+"""A worker process: serves the queues until SIGTERM, then sends what is left of its threads and tasks.
 
 Its options: ``url`` and ``settings`` of the engine, ``queues``, how many workflows of each it runs at once, and
-``levels_every``, how often it tells its levels. Each line of its input is an order: ``busy``, to keep its pool busy for
-so many seconds, or ``inventory``, to say what it holds. SIGUSR1 prints every thread's stack to its log.
+``levels_every``, how often it sends its levels. Each line of its input is a request: ``busy``, to keep its pool busy
+for so many seconds, or ``inventory``, to send what it holds. SIGUSR1 prints every thread's stack to its log.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from tests.behaviour import ledger
 from tests.chaos.checkers.inventory import inventory, own_pool
 from tests.chaos.checkers.queue_limit import STARTED
 from tests.chaos.nodes import libfaketime
-from tests.chaos.telling import orders, say, tell_levels
+from tests.chaos.programs.messages import requests, send, send_levels
 
 THREADS_LIMIT = 5.0
 """Seconds in which threads that a closed engine has let go must have ended."""
@@ -41,8 +41,8 @@ _STALL = 0.5
 async def main(options: dict[str, Any]) -> list[str]:
     """Serves until it is told to end; the tasks that are left then."""
     loop = asyncio.get_running_loop()
-    told = asyncio.Event()
-    loop.add_signal_handler(signal.SIGTERM, told.set)
+    terminated = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, terminated.set)
     ledger.note([STARTED, "", None, None])
     threading.Thread(target=watch_for_stalls, name="chaos-stalls", daemon=True).start()
     async with Engine(options["url"], **options["settings"]) as engine:
@@ -50,9 +50,9 @@ async def main(options: dict[str, Any]) -> list[str]:
             loop.create_task(engine.run_worker_async(queue, concurrency=concurrency))
             for queue, concurrency in options["queues"].items()
         }
-        around = {loop.create_task(obey(engine)), loop.create_task(tell_levels(options["levels_every"]))}
-        say(ready=True)
-        waiting = loop.create_task(told.wait())
+        around = {loop.create_task(answer(engine)), loop.create_task(send_levels(options["levels_every"]))}
+        send(ready=True)
+        waiting = loop.create_task(terminated.wait())
         await asyncio.wait({*working, waiting}, return_when=asyncio.FIRST_COMPLETED)
         for task in (waiting, *around, *working):
             task.cancel()
@@ -62,14 +62,14 @@ async def main(options: dict[str, Any]) -> list[str]:
     return [task.get_name() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
 
 
-async def obey(engine: Engine) -> None:
-    """Carries out the orders of the run."""
+async def answer(engine: Engine) -> None:
+    """Carries out the requests of the run."""
     async with asyncio.TaskGroup() as group:
-        async for order in orders():
-            if "busy" in order:
-                group.create_task(keep_busy(engine, order["busy"]))
+        async for request in requests():
+            if "busy" in request:
+                group.create_task(keep_busy(engine, request["busy"]))
             else:
-                say(inventory=inventory(engine))
+                send(inventory=inventory(engine))
 
 
 async def keep_busy(engine: Engine, seconds: float) -> None:
@@ -97,7 +97,7 @@ def watch_for_stalls() -> None:
         time.sleep(_TICK)
         now = time.monotonic()
         if now - last > _STALL:
-            say(stalled=[ledger.now() - (now - last), ledger.now()], pid=os.getpid())
+            send(stalled=[ledger.now() - (now - last), ledger.now()], pid=os.getpid())
         last = now
 
 
@@ -111,4 +111,4 @@ if __name__ == "__main__":
     for thread in others:
         thread.join(max(0.0, deadline - time.monotonic()))
     threads = [thread.name for thread in others if thread.is_alive()]
-    say(left={"tasks": tasks, "threads": threads})
+    send(left={"tasks": tasks, "threads": threads})

@@ -1,4 +1,4 @@
-"""Keeps so many workflows in flight: starts them, waits for them, and does to each what its operation says."""
+"""The clients that keep so many workflows in flight: they start each, await it, and do what its operation says."""
 
 from __future__ import annotations
 
@@ -10,43 +10,43 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from dbosflow.errors import DbosflowError, WorkflowCancelledError, WorkflowNotFoundError
+from tests.chaos.clients.writing import MAY_BE_TRIED_AGAIN
 from tests.chaos.report import Spread
 from tests.chaos.workloads.registry import WORKLOADS
-from tests.chaos.writing import MAY_BE_TRIED_AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from dbosflow import Engine, WorkflowHandle
+    from tests.chaos.clients.trimmer import Trimmer
+    from tests.chaos.clients.writers import Writers
     from tests.chaos.generator import Operation
-    from tests.chaos.outsiders import Outsiders
-    from tests.chaos.trimming import Trimmer
 
 _PAUSE = 0.1
 
 
 @dataclass
-class Customers:
-    """The outside world, by way of one client."""
+class WorkflowClients:
+    """As many clients as workflows are in flight, all over one engine; what each was acknowledged and told."""
 
     engine: Engine
     operations: Iterator[Operation]
     read: Callable[[Operation], None]
-    outsiders: Outsiders
+    writers: Writers
     trimmer: Trimmer
     acknowledged: dict[str, Operation] = field(default_factory=dict)
-    seen: dict[str, tuple[str, Any]] = field(default_factory=dict)
-    """What each caller was told: the status, and the result or the error's message."""
-    asked: set[str] = field(default_factory=set)
-    """Whom somebody asked to cancel, whether or not that was acknowledged."""
+    outcomes: dict[str, tuple[str, Any]] = field(default_factory=dict)
+    """What the caller of each was told: the status, and the result or the error's message."""
+    cancel_requested: set[str] = field(default_factory=set)
+    """The workflows whose cancel was requested, whether or not that was acknowledged."""
     settled: dict[str, float] = field(default_factory=dict)
-    """When nobody had anything to do with it any more, by the monotonic clock."""
+    """When no client had anything to do with it any more, by the monotonic clock."""
     started: int = 0
     done: int = 0
     cancel_times: Spread = field(default_factory=Spread)
     errors: Counter[str] = field(default_factory=Counter)
     """What callers had to try again for."""
-    complaints: list[str] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
     over: bool = False
     """Whether no more are to be started."""
 
@@ -57,11 +57,11 @@ class Customers:
 
     def forget(self, workflow_id: str) -> None:
         """What is checked needs no memory."""
-        for known in (self.acknowledged, self.seen, self.settled, self.outsiders.written, self.trimmer.trimmed):
+        for known in (self.acknowledged, self.outcomes, self.settled, self.writers.written, self.trimmer.trimmed):
             known.pop(workflow_id, None)
-        self.asked.discard(workflow_id)
+        self.cancel_requested.discard(workflow_id)
 
-    async def keep(self, count: int) -> None:
+    async def keep_in_flight(self, count: int) -> None:
         """Keeps ``count`` in flight until ``finish``, and returns when the last has ended."""
         async with asyncio.TaskGroup() as group:
             for _ in range(count):
@@ -104,39 +104,39 @@ class Customers:
 
     async def _wait(self, handle: WorkflowHandle[Any]) -> None:
         try:
-            seen = ("succeeded", await self._again(handle.result_async))
+            outcome = ("succeeded", await self._again(handle.result_async))
         except WorkflowCancelledError:
-            seen = ("cancelled", None)
+            outcome = ("cancelled", None)
         except WorkflowNotFoundError:
-            self.complaints.append(f"{handle.workflow_id} was acknowledged, and is not there")
-            seen = ("lost", None)
+            self.violations.append(f"{handle.workflow_id} was acknowledged, and is not there")
+            outcome = ("lost", None)
         except (DbosflowError, ValueError) as error:
-            seen = ("failed", str(error))
-        self.seen[handle.workflow_id] = seen
+            outcome = ("failed", str(error))
+        self.outcomes[handle.workflow_id] = outcome
         self.done += 1
 
     async def _write(self, operation: Operation) -> None:
         """Has the input written; then ends it, which concerns nobody if the workflow has ended before."""
         assert operation.input is not None
         key = operation.input
-        await self.outsiders.write(self.engine, operation)
+        await self.writers.write(self.engine, operation)
         await self._again(lambda: self.engine.close_stream_async(operation.workflow_id, key))
 
     async def _cancel(self, handle: WorkflowHandle[Any], after: float, waiting: asyncio.Task[None]) -> None:
         await asyncio.wait({waiting}, timeout=after)
         if waiting.done():
             return
-        self.asked.add(handle.workflow_id)
+        self.cancel_requested.add(handle.workflow_id)
         began = time.monotonic()
         answer = await self._again(handle.cancel_async)
         await asyncio.wait({waiting})
         if answer.outcome == "ended":
             return
-        if self.seen[handle.workflow_id][0] == "cancelled":
+        if self.outcomes[handle.workflow_id][0] == "cancelled":
             self.cancel_times.add(time.monotonic() - began)
         else:
-            how = self.seen[handle.workflow_id][0]
-            self.complaints.append(f"{handle.workflow_id} has {how}, though its cancel was answered {answer.outcome!r}")
+            how = self.outcomes[handle.workflow_id][0]
+            self.violations.append(f"{handle.workflow_id} has {how}, though its cancel was answered {answer.outcome!r}")
 
     async def _again(self, call: Callable[[], Any]) -> Any:
         """Calls until it is answered: each of these calls may be repeated."""
