@@ -318,3 +318,24 @@ def test_a_write_that_was_refused_is_refused_again_before_those_behind_it(
 def test_the_setting_is_checked() -> None:
     with pytest.raises(ConfigurationError, match="on_changed_values"):
         Engine("postgresql://localhost/none", on_changed_values="ignore")
+
+
+def test_what_is_told_of_holds_no_flush_up(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The record of it waits for the end of the replay; a flush that has left no record waits for nothing."""
+    begun = Interruption()
+
+    @workflow
+    async def flushing_twice() -> str:
+        if begun.over:
+            await asyncio.create_task(asyncio.sleep(0))  # a library's, say: with it the run has turns
+        await write_stream_async("k", begun.over)
+        while begun.over and not warnings(caplog):  # noqa: ASYNC110 (the log sets no event)
+            await asyncio.sleep(0.01)
+        await stream.writer().flush_async()
+        await note()
+        await begun.point_async()
+        return "done"
+
+    workflow_id = begun.first_pass(database_url, flushing_twice)
+    assert second_pass(database_url, workflow_id, flushing_twice) == "done"
+    assert [change["place"] for change in changes(database_url)] == [0]

@@ -59,6 +59,8 @@ class Trace:
         """Operations that were handed the outcome of another one."""
         self.written: list[str] = []
         """The stream values in program order, those that were durable before included."""
+        self.durable: Callable[[], list[Commit]] = list
+        """What this run has made durable so far."""
 
     async def step(
         self, name: str, argument: str, *, takes: float | None = None, fails: bool = False, attempts: int = 1
@@ -231,6 +233,7 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
     owner: Any = journal
     runner.attach(owner)
     journal.owner = runner
+    trace.durable = lambda: journal.commits
     working = loop.create_task(journal.work())
     said: list[str] = []
     listening = _Listening(said)

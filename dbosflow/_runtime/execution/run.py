@@ -274,8 +274,11 @@ class Run:
         self.environment.submit(self)
 
     def take(self, limit: int) -> tuple[Sequence[Entry], bool]:
-        """Takes pending entries in order, about ``limit`` bytes; and whether any are left."""
+        """Takes pending entries in order, about ``limit`` bytes; and whether any are left. None while it holds back."""
         with self.buffer.lock:
+            if self._holds_back:
+                self.buffer.submitted = False
+                return (), False
             taken, more = self.buffer.take(limit)
             if self._streams is not None:
                 self._streams.taken(taken)
@@ -422,6 +425,17 @@ class Run:
         if self.sequencer is not None:
             return self.sequencer.is_replaying
         return len(self.replayed) < self._to_replay
+
+    @property
+    def _holds_back(self) -> bool:
+        """Whether what is new stays in the buffer: what is on record may still contradict, and then it is dropped.
+
+        A branch that has come to the end of its own records writes to its streams while others still replay theirs.
+        """
+        sequencer = self.sequencer
+        if sequencer is None or not sequencer.is_replaying:
+            return False
+        return not (self.ending or self.cancelled or self.stopping is not None)
 
     def has_more(self, path: str) -> bool:
         """Whether the branch has anything on record that it has not asked for yet."""

@@ -183,7 +183,8 @@ async def _when_durable(
         # Whether the run had turns by then may be timing: a library makes a task now and then, before the first branch.
         ahead = run.next_of(branch.path)
         if ahead != key and (run.sequencer is None or ahead is not None):
-            await driver.durable(run)
+            if ahead is None:  # else more is on record behind it, and so is all that was written before it
+                await driver.durable(run)
             return found if look is None else await driver.wait(run, look())
         record = recorded(branch, key, name)
         async with CancellableOperation(driver, branch, key):

@@ -6,7 +6,8 @@ each record carries the ``turn`` (the run's own count of commits) and the ``seq`
 - a live run gets the outcomes of one commit together, in ``seq`` order, once it is quiet;
 - a replay gets the same turns in the same order, each once it is quiet, and nothing new begins before they are over.
   No turn is passed over: if nothing can ask for the next one any more, code and records disagree;
-- a branch that writes many stream values yields control now and then. That is no outcome, so it goes before them.
+- a branch that writes many stream values yields control now and then. That is no outcome, so it goes before them;
+- what is new in a stream stays in the run's buffer until the replay is over, and so is dropped if that contradicts.
 
 A run counts as quiet when it has seemed so for several turns of the loop in a row. A gather of gathers passes a result
 up one turn at a time, and meanwhile every branch seems to wait.
@@ -53,6 +54,8 @@ class Sequencer:
         self._asked: dict[str, asyncio.Future[None]] = {}
         self._parked = 0
         """How many operations wait for a turn, for the last one, or to be given up: nothing else lets them go on."""
+        self._holds_back = self.is_replaying
+        """Whether the journal may have been given nothing of the run, and is to be told when the replay is over."""
         self._catching_up: list[asyncio.Future[None]] = []
         """They wait until all turns are over."""
         self._withheld: dict[asyncio.Task[Any], asyncio.CancelledError] = {}
@@ -143,8 +146,13 @@ class Sequencer:
 
     @property
     def is_replaying(self) -> bool:
-        """Whether recorded outcomes are still to be delivered."""
-        return any(self._turns)
+        """Whether recorded outcomes are still to be delivered, or operations to be asked for that have none yet."""
+        return any(self._turns) or self._still_to_ask is not None
+
+    @property
+    def _still_to_ask(self) -> str | None:
+        order = self._run.recorded_order
+        return None if order is None or not order.left else order.first_left
 
     # -- what the run tells ------------------------------------------------------------------------------------------
 
@@ -198,20 +206,25 @@ class Sequencer:
                 await self._wait()
                 continue
             await self._quiet()
-            if self._yielded:
+            if self._may_go_on:
                 room = await self._run.loop_driver.room(self._run)
                 _tell(self._yielded.popleft(), room)
-            else:
+            elif self._ready():  # still: there may be no room any more
                 self._deliver()
 
     def _ready(self) -> bool:
         while self._turns and not self._turns[0]:
             self._turns.popleft()
-        if self._yielded:
+        if self._may_go_on:
             return True
         if self._turns:
             return all(key in self._asked for key in self._turns[0])
-        return bool(self._catching_up or self._commits)
+        return self._still_to_ask is None and bool(self._catching_up or self._commits)
+
+    @property
+    def _may_go_on(self) -> bool:
+        """Whether a branch has yielded control that is not to wait for room which only the end of the replay makes."""
+        return bool(self._yielded) and (self._run.buffer.has_room or not self.is_replaying)
 
     def _deliver(self) -> None:
         self._warn_at = asyncio.get_running_loop().time() + WARN_AFTER
@@ -228,8 +241,8 @@ class Sequencer:
 
     async def _wait(self) -> None:
         """Waits for news; on replay, for as long as somebody may still ask for the turn that is next."""
-        if not self._turns:
-            self._run.replay_is_over()
+        if not self.is_replaying:
+            self._replay_is_over()
             await self._news.wait()
             return
         self._run.resumption_event = self._news
@@ -237,6 +250,12 @@ class Sequencer:
             await self._watch_replay()
         finally:
             self._run.resumption_event = None
+
+    def _replay_is_over(self) -> None:
+        if self._holds_back:
+            self._holds_back = False
+            self._run.environment.submit(self._run)
+        self._run.replay_is_over()
 
     async def _watch_replay(self) -> None:
         """Returns when there is news, such as any resumption in the run, or when nothing can come any more."""
@@ -268,7 +287,8 @@ class Sequencer:
         if run.is_draining or run.cancelled or run.stopping is not None:
             return "its end", None
         coroutines = run.coroutines
-        if sum(coroutine.operating for coroutine in coroutines) > self._parked:
+        parked = self._parked + sum(not one.done() for one in self._yielded)
+        if sum(coroutine.operating for coroutine in coroutines) > parked:
             return "an operation under way", None
         if not all(coroutine.waits for coroutine in coroutines):
             return "code that runs", None
@@ -288,7 +308,8 @@ class Sequencer:
         return (None, None) if held is None or asyncio.get_running_loop().time() >= until else (held, until)
 
     def _disagree(self) -> None:
-        missing = [key for key in self._turns[0] if key not in self._asked]
+        ahead = self._turns[0] if self._turns else [self._still_to_ask or ""]
+        missing = [key for key in ahead if key not in self._asked]
         self._run.disagree(
             "can go no further, and has not asked for what comes next", ", ".join(map(shown, missing)), missing[0]
         )

@@ -132,10 +132,12 @@ class RunStreams:
         """The operation that a branch has next on record: what it did in a stream before that is durable, too.
 
         So what is new there comes of other code. Written, it would be in the way of the old code once that is put back.
+        Where there is one branch, that holds of whatever is left: all of it was recorded behind this.
         """
-        if self._run.recorded_order is None or producer.attempt is not None:
+        order = self._run.recorded_order
+        if order is None or producer.attempt is not None:
             return None
-        return self._run.next_of(producer.name)
+        return order.next_of(producer.name) or (order.first_left if self._run.sequencer is None else None)
 
     def _repeat(self, key: str, text: str, name: str, count: int, durable: int) -> None:
         """Passes over a value that is durable, and compares what the producer has written with what it had before."""
