@@ -6,58 +6,30 @@ import json
 import os
 import queue
 import signal
-import subprocess
-import sys
-import threading
-from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.processes import PATIENCE, ModuleProcess
 from tests.support import eventually
 
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Self
 
-ROOT = Path(__file__).parent.parent.parent
-PATIENCE = 30.0
 
-
-class Program:
+class Program(ModuleProcess):
     """A module of ``programs`` as a process. Left without a word it is killed, so that none outlives its test."""
 
     def __init__(self, name: str, log: Path, **options: Any) -> None:
         """Starts ``name`` with ``options``, which are JSON; what it logs is appended to ``log``."""
-        self.log = log
         self._heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
-        with log.open("ab") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", f"tests.behaviour.programs.{name}", json.dumps(options)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT)},
-            )
-        self._listening = threading.Thread(target=self._listen, daemon=True)
-        self._listening.start()
-
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self._process.pid
+        super().__init__(f"tests.behaviour.programs.{name}", log, options)
 
     @property
     def running(self) -> bool:
         """Whether it has not ended yet."""
-        return self._process.poll() is None
-
-    def tell(self, **message: Any) -> None:
-        """Says something to it."""
-        assert self._process.stdin
-        print(json.dumps(message), file=self._process.stdin, flush=True)
+        return self.status is None
 
     def hear(self, timeout: float = PATIENCE) -> Any:
         """The next thing that it says."""
@@ -103,19 +75,10 @@ class Program:
         self._process.stdin.close()
         assert self._process.wait(PATIENCE) == 0, self.log.read_text()
 
-    def close(self) -> None:
-        """Makes sure that nothing is left of it."""
-        self.kill()
-        self._listening.join(PATIENCE)
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe
-            with suppress(BrokenPipeError):  # what was said last was not heard any more
-                pipe.close()
+    def _on_line(self, line: str) -> None:
+        self._heard.put(line)
 
-    def _listen(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            self._heard.put(line)
+    def _on_end(self) -> None:
         self._heard.put(None)
 
     def __enter__(self) -> Self:

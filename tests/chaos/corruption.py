@@ -73,6 +73,34 @@ def corrupt(url: str, statement: LiteralString) -> None:
         assert connection.execute(statement).rowcount > 0
 
 
+def delete_blocks(workflow_id: LiteralString, key: LiteralString, where: LiteralString = "true") -> LiteralString:
+    """The statement that removes blocks of a stream."""
+    return f"DELETE FROM dbosflow.stream_block WHERE workflow_id = '{workflow_id}' AND key = '{key}' AND {where}"
+
+
+def change_blocks(
+    workflow_id: LiteralString, key: LiteralString, change: LiteralString, where: LiteralString = "true"
+) -> LiteralString:
+    """The statement that changes blocks of a stream."""
+    blocks: LiteralString = f"workflow_id = '{workflow_id}' AND key = '{key}' AND {where}"
+    return f"UPDATE dbosflow.stream_block SET {change} WHERE {blocks}"
+
+
+def record_again(workflow_id: LiteralString, where: LiteralString) -> LiteralString:
+    """The statement that records a step of a workflow a second time."""
+    return f"""
+        INSERT INTO dbosflow.step
+        SELECT workflow_id, 'again', kind, epoch, 99, turn, attempt, output, error, child_id, wake_at, started_at,
+               recorded_at, loop_key, loop_offset, loop_next
+        FROM dbosflow.step WHERE workflow_id = '{workflow_id}' AND {where}"""
+
+
+def check_reported(url: str, statement: LiteralString, expected: str) -> None:
+    """Corrupts the database with the statement, and asserts that a checker reports just that."""
+    corrupt(url, statement)
+    assert any(expected in what for what in violations(url)), violations(url)
+
+
 def violations(url: str, known: RunHistory | None = None) -> list[str]:
     """What the checkers report of all workflows."""
     known = known or run_history()

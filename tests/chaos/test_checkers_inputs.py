@@ -6,7 +6,15 @@ from typing import LiteralString
 
 import pytest
 
-from tests.chaos.corruption import WRITTEN, corrupt, run_history, violations
+from tests.chaos.corruption import (
+    WRITTEN,
+    change_blocks,
+    check_reported,
+    delete_blocks,
+    record_again,
+    run_history,
+    violations,
+)
 from tests.chaos.history.run_history import RunHistory, WriteHistory
 
 
@@ -19,32 +27,32 @@ from tests.chaos.history.run_history import RunHistory, WriteHistory
             id="values read in another order",
         ),
         pytest.param(
-            """DELETE FROM dbosflow.stream_block
-               WHERE workflow_id = 'listening' AND key = 'heard' AND kind = 'values'""",
+            delete_blocks("listening", "heard", "kind = 'values'"),
             "producer 'body'",
             id="values read and not heard",
         ),
         pytest.param(
-            """UPDATE dbosflow.stream_block SET values = '["c 7"]'
-               WHERE workflow_id = 'listening' AND key = 'chat' AND "offset" = 1""",
+            change_blocks("listening", "chat", """values = '["c 7"]'""", '"offset" = 1'),
             "'b 0' was acknowledged at 1, and there is 'c 7'",
             id="an acknowledged value lost",
         ),
         pytest.param(
-            """UPDATE dbosflow.stream_block SET values = '["a 0"]'
-               WHERE workflow_id = 'listening' AND key = 'chat' AND "offset" = 1""",
+            change_blocks("listening", "chat", """values = '["a 0"]'""", '"offset" = 1'),
             "holds 'a 0' 2 times",
             id="a doubled value",
         ),
         pytest.param(
-            """UPDATE dbosflow.stream_block SET values = CASE "offset" WHEN 0 THEN '["a 1"]' ELSE '["a 0"]' END::json
-               WHERE workflow_id = 'listening' AND key = 'chat' AND "offset" IN (0, 2)""",
+            change_blocks(
+                "listening",
+                "chat",
+                """values = CASE "offset" WHEN 0 THEN '["a 1"]' ELSE '["a 0"]' END::json""",
+                '"offset" IN (0, 2)',
+            ),
             "what 'a' wrote stands in the order [1, 0]",
             id="a writer's values in another order",
         ),
         pytest.param(
-            """DELETE FROM dbosflow.stream_block
-               WHERE workflow_id = 'listening' AND key = 'chat' AND kind <> 'values'""",
+            delete_blocks("listening", "chat", "kind <> 'values'"),
             "ends with []",
             id="an input left open",
         ),
@@ -59,9 +67,7 @@ from tests.chaos.history.run_history import RunHistory, WriteHistory
             id="an item never handled",
         ),
         pytest.param(
-            """INSERT INTO dbosflow.step SELECT workflow_id, 'again', kind, epoch, 99, turn, attempt, output, error,
-                   child_id, wake_at, started_at, recorded_at, loop_key, loop_offset, loop_next
-               FROM dbosflow.step WHERE workflow_id = 'looping' AND loop_offset = 1 AND kind = 'step'""",
+            record_again("looping", "loop_offset = 1 AND kind = 'step'"),
             "an item of its loop is on record twice",
             id="an item handled twice",
         ),
@@ -82,43 +88,44 @@ from tests.chaos.history.run_history import RunHistory, WriteHistory
             id="another failure than the first",
         ),
         pytest.param(
-            """DELETE FROM dbosflow.stream_block
-               WHERE workflow_id = 'looping' AND key = 'loop.dead' AND "offset" = 1""",
+            delete_blocks("looping", "loop.dead", '"offset" = 1'),
             "of dead letters",
             id="a lost letter",
         ),
         pytest.param(
-            """UPDATE dbosflow.stream_block SET values = replace(values::text, 'a 6 is bad', 'oh')::json
-               WHERE workflow_id = 'looping' AND key = 'loop.dead' AND kind = 'values'""",
+            change_blocks(
+                "looping", "loop.dead", "values = replace(values::text, 'a 6 is bad', 'oh')::json", "kind = 'values'"
+            ),
             "of dead letters",
             id="a letter with another error",
         ),
         pytest.param(
-            r"""UPDATE dbosflow.stream_block SET values = regexp_replace(values::text, ', *1\]\]', ', 0]]')::json
-                WHERE workflow_id = 'resuming' AND key = 'resumed' AND kind = 'values'""",
+            change_blocks(
+                "resuming",
+                "resumed",
+                r"values = regexp_replace(values::text, ', *1\]\]', ', 0]]')::json",
+                "kind = 'values'",
+            ),
             "stream 'resumed', producer 'step 0': 3 values where 3 are right, the first difference at 1",
             id="a token again after a resume",
         ),
         pytest.param(
-            """DELETE FROM dbosflow.stream_block WHERE workflow_id = 'resuming' AND key = 'kept' AND kind = 'values'""",
+            delete_blocks("resuming", "kept", "kind = 'values'"),
             "its outcome is on record, and 0 of 3 values",
             id="what was to be kept is lost",
         ),
         pytest.param(
-            """UPDATE dbosflow.stream_block SET kind = 'rollback'
-               WHERE workflow_id = 'resuming' AND key = 'typed' AND "offset" = 0""",
+            change_blocks("resuming", "typed", "kind = 'rollback'", '"offset" = 0'),
             "'typed' were rolled back",
             id="what was to be kept is rolled back",
         ),
         pytest.param(
-            """UPDATE dbosflow.stream_block SET values = '7'
-               WHERE workflow_id = 'resuming' AND key = 'typed' AND kind = 'complete'""",
+            change_blocks("resuming", "typed", "values = '7'", "kind = 'complete'"),
             "is closed with 7, and should be with 2",
             id="another final payload",
         ),
         pytest.param(
-            """UPDATE dbosflow.stream_block SET values = '[["body", 0]]'
-               WHERE workflow_id = 'limited' AND key = 'values' AND kind = 'values'""",
+            change_blocks("limited", "values", """values = '[["body", 0]]'""", "kind = 'values'"),
             "stream 'values'",
             id="a lost value of a limited queue",
         ),
@@ -126,8 +133,7 @@ from tests.chaos.history.run_history import RunHistory, WriteHistory
 )
 def test_a_corrupted_input_or_loop_is_reported(url: str, statement: LiteralString, expected: str) -> None:
     assert violations(url) == []
-    corrupt(url, statement)
-    assert any(expected in what for what in violations(url)), violations(url)
+    check_reported(url, statement, expected)
 
 
 def test_a_value_that_was_refused_and_is_there_is_reported(url: str) -> None:

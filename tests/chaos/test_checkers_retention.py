@@ -15,7 +15,7 @@ from tests.chaos.checkers.final_states import FinalStateMonitor
 from tests.chaos.checkers.queue_limit import QueueLimitChecker
 from tests.chaos.checkers.streams import PRUNED, check_reading
 from tests.chaos.checkers.workflows import expected_of
-from tests.chaos.corruption import corrupt, history_of, run_history, violations
+from tests.chaos.corruption import corrupt, delete_blocks, history_of, run_history, violations
 from tests.chaos.history.ledger_reader import LedgerReader, Line
 from tests.chaos.history.run_history import RunHistory, TrimHistory
 from tests.chaos.nodes.workers import Frozen
@@ -53,9 +53,7 @@ def test_a_stream_whose_beginning_is_gone_untrimmed_is_reported(url: str) -> Non
     """By those who look at all rows, too; and so is one that lacks more than was trimmed."""
     with Engine(url, executes=False) as engine:
         eventually(lambda: engine.streams.trim("looping", "work", before=1) == 1)
-    corrupt(
-        url, """DELETE FROM dbosflow.stream_block WHERE workflow_id = 'listening' AND key = 'chat' AND "offset" = 0"""
-    )
+    corrupt(url, delete_blocks("listening", "chat", '"offset" = 0'))
     assert any("'chat' goes on at 1 after 0" in what for what in violations(url))
     assert any("a gap or an overlap" in what and "listening" in what for what in disorder(url))
     assert not any("'looping'" in what for what in disorder(url))

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 from tests.chaos.nodes.postgres import PATIENCE
-from tests.chaos.nodes.processes import ROOT
 from tests.chaos.nodes.reaper import processes_of
+from tests.processes import ROOT
 from tests.support import eventually
 
 RUN = """

@@ -16,7 +16,7 @@ import pytest
 
 from dbosflow import Engine
 from dbosflow.cli.supervisor import pause
-from tests.cli.waiting import begun, start_waiting, start_worker
+from tests.cli.waiting import begun, check_graceful_stop, check_second_signal, start_waiting
 from tests.support import eventually, password_of, with_parameters
 
 if TYPE_CHECKING:
@@ -98,26 +98,14 @@ def test_each_process_is_a_worker_and_all_stop_with_the_supervisor(shell: Shell,
 def test_sigterm_lets_running_steps_finish(shell: Shell, database_url: str) -> None:
     """In the worker that has one; then the supervisor ends, too."""
     supervisor, gate = start_waiting(shell, "--processes", "2")
-    supervisor.signal(signal.SIGTERM)
-    supervisor.await_log("SIGTERM: running steps")
-    gate.write_text("through")
-    assert supervisor.end().status == 0
-    start_worker(shell, "app")
-    with Engine(database_url, executes=False) as engine:
-        assert engine.handle("w").result(timeout=30) == "through"
-    assert len(begun(shell)) == 1
+    check_graceful_stop(shell, supervisor, gate, "SIGTERM: running steps", database_url)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_ends_all_at_once(shell: Shell, number: signal.Signals) -> None:
     """Also one in the middle of a step that would never end."""
     supervisor, _ = start_waiting(shell, "--processes", "2")
-    supervisor.signal(number)
-    supervisor.await_log(number.name)
-    supervisor.signal(number)
-    done = supervisor.end()
-    assert done.status == 128 + number
-    assert "Traceback" not in done.err
+    check_second_signal(supervisor, number)
     assert shell.processes() == []
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dbosflow import Engine
-from tests.cli.waiting import begun, start_waiting, start_worker
+from tests.cli.waiting import begun, check_graceful_stop, check_second_signal, start_waiting, start_worker
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -149,27 +149,14 @@ def test_a_module_may_bring_its_workflows_from_elsewhere(shell: Shell) -> None:
 def test_sigterm_lets_a_running_step_finish_and_hands_the_workflow_over(shell: Shell, database_url: str) -> None:
     """What a step did is recorded by the worker that stops; the next worker goes on behind it."""
     worker, gate = start_waiting(shell)
-    worker.signal(signal.SIGTERM)
-    worker.await_log("SIGTERM")
-    gate.write_text("through")
-    assert worker.end().status == 0
-
-    start_worker(shell, "app")
-    with Engine(database_url, executes=False) as engine:
-        assert engine.handle("w").result(timeout=30) == "through"
-    assert len(begun(shell)) == 1
+    check_graceful_stop(shell, worker, gate, "SIGTERM", database_url)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_quits_at_once(shell: Shell, database_url: str, number: signal.Signals) -> None:
     """Whoever cannot wait for a step need not: the workflow goes on elsewhere, as after a crash."""
     worker, gate = start_waiting(shell)
-    worker.signal(number)
-    worker.await_log(number.name)
-    worker.signal(number)
-    done = worker.end()
-    assert done.status == 128 + number
-    assert "Traceback" not in done.err
+    check_second_signal(worker, number)
 
     start_worker(shell, "app")
     eventually(lambda: len(begun(shell)) == 2)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import TYPE_CHECKING
 
+from dbosflow import Engine
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -53,6 +55,28 @@ def start_waiting(shell: Shell, *options: str) -> tuple[Command, Path]:
     assert shell.python("-c", START_WAITING).end().status == 0
     eventually(lambda: begun(shell))
     return worker, gate
+
+
+def check_graceful_stop(shell: Shell, command: Command, gate: Path, log: str, url: str) -> None:
+    """SIGTERM, which ``log`` tells of, lets the running step finish; another worker goes on behind its record."""
+    command.signal(signal.SIGTERM)
+    command.await_log(log)
+    gate.write_text("through")
+    assert command.end().status == 0
+    start_worker(shell, "app")
+    with Engine(url, executes=False) as engine:
+        assert engine.handle("w").result(timeout=30) == "through"
+    assert len(begun(shell)) == 1
+
+
+def check_second_signal(command: Command, number: signal.Signals) -> None:
+    """The first signal waits for the step; the second ends the command at once, and without a traceback."""
+    command.signal(number)
+    command.await_log(number.name)
+    command.signal(number)
+    done = command.end()
+    assert done.status == 128 + number
+    assert "Traceback" not in done.err
 
 
 def begun(shell: Shell) -> list[str]:

@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
-import threading
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.chaos.nodes.libfaketime import clean_up_after
+from tests.processes import PATIENCE, ModuleProcess
 
 if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Mapping
-
-_PATIENCE = 30.0
-ROOT = Path(__file__).parents[3]
+    from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -68,8 +63,8 @@ class Launcher:
         )
 
 
-class Process:
-    """A module of this package that runs by itself; ``on_message`` gets, on a thread, whatever it sends.
+class Process(ModuleProcess):
+    """A module of ``programs`` as a process; ``on_message`` gets, on a thread, whatever it sends.
 
     ``environment`` are variables that it gets besides those of this process.
     """
@@ -82,37 +77,8 @@ class Process:
         environment: Mapping[str, str] | None = None,
         **options: Any,
     ) -> None:
-        self.log = log
         self._on_message = on_message
-        with log.open("ab") as errors:
-            self._process = subprocess.Popen(
-                [sys.executable, "-m", f"tests.chaos.programs.{name}", json.dumps(options)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                text=True,
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
-                start_new_session=True,
-            )
-        self._listening = threading.Thread(target=self._listen, name=f"chaos-listens-{name}", daemon=True)
-        self._listening.start()
-
-    @property
-    def pid(self) -> int:
-        """The process's id."""
-        return self._process.pid
-
-    @property
-    def status(self) -> int | None:
-        """Its exit status, once it has ended."""
-        return self._process.poll()
-
-    def tell(self, **message: Any) -> None:
-        """Sends it a message, if it still listens."""
-        assert self._process.stdin
-        with suppress(BrokenPipeError):
-            print(json.dumps(message), file=self._process.stdin, flush=True)
+        super().__init__(f"tests.chaos.programs.{name}", log, options, environment=environment, own_group=True)
 
     def send(self, number: signal.Signals) -> None:
         """Sends it a signal; to one that has ended, nothing."""
@@ -130,24 +96,16 @@ class Process:
         assert self._process.stdin
         with suppress(BrokenPipeError):
             self._process.stdin.close()
-        if self.wait(_PATIENCE) != 0:
+        if self.wait(PATIENCE) != 0:
             return False
         self._listening.join()
         return True
 
     def close(self) -> None:
         """Makes sure that nothing is left of it."""
-        self._process.kill()
-        self._process.wait()
-        clean_up_after(self._process.pid)
-        self._listening.join()
-        for pipe in (self._process.stdin, self._process.stdout):
-            assert pipe
-            with suppress(BrokenPipeError):
-                pipe.close()
+        super().close()
+        clean_up_after(self.pid)
 
-    def _listen(self) -> None:
-        assert self._process.stdout
-        for line in self._process.stdout:
-            with suppress(json.JSONDecodeError):  # half a line is what a kill leaves
-                self._on_message(json.loads(line))
+    def _on_line(self, line: str) -> None:
+        with suppress(json.JSONDecodeError):  # half a line is what a kill leaves
+            self._on_message(json.loads(line))

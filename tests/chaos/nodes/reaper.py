@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tests.chaos.nodes.processes import ROOT
+from tests.processes import ROOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
