@@ -13,6 +13,20 @@ With ``--pgbouncer`` all of it goes through PgBouncer in transaction mode, which
 Debian's packages, where it is missing. With ``--standby`` the server is a primary with a synchronous standby, which is
 promoted again and again. With ``--skew`` the wall clocks of workers and readers are wrong by hours, and jump
 (libfaketime, installed likewise).
+
+The words are Jepsen's, and so is the layout:
+
+``clients``     what acts on the engine: callers of workflows, readers and writers of streams, the trimmer, the pruner
+``generator``   which operations the clients do, by the seed; an operation is one workflow and all that is done to it
+``workloads``   the workflows themselves, by what they exercise
+``programs``    what runs as a process of its own, a worker, a reader or a writer, and the messages to and from it
+``nodes``       where that runs: worker nodes, their processes, Postgres; the reaper of what a killed run has left
+``cluster``     all processes of a run
+``topologies``  what stands between the processes and the database, or is wrong with them, and the faults of that
+``nemeses``     what injects faults, by a plan from the seed: into processes, the server, its sessions, the network
+``history``     what is known of each workflow (rows, the ledger), and of what clients asked for and were answered
+``checkers``    what compares the history with the model, a module a property; the model is what must have come out
+``report``      the figures of a run, and the violations that the checkers found
 """
 
 from __future__ import annotations
@@ -34,6 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MISSING = 3
+DESCRIPTION = (__doc__ or "").partition("The words are")[0]
 TOPOLOGIES: dict[str, type[Topology]] = {
     "pgbouncer": PgBouncerTopology,
     "standby": StandbyTopology,
@@ -44,7 +59,7 @@ TOPOLOGIES: dict[str, type[Topology]] = {
 def main(arguments: Sequence[str]) -> int:
     """The command."""
     parser = argparse.ArgumentParser(
-        prog="python -m tests.chaos", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="python -m tests.chaos", description=DESCRIPTION, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seed", type=int, help="repeats the plan of another run (default: a new one)")
     parser.add_argument("--minutes", type=float, default=1.0)

@@ -38,7 +38,7 @@ from tests.chaos.history.workflow_history import histories
 from tests.chaos.nodes.pair import Pair
 from tests.chaos.nodes.processes import Launcher, ProgramConfig
 from tests.chaos.nodes.workers import WorkerNode
-from tests.chaos.report import Spread
+from tests.chaos.report import DurationSample
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Losses:
 
     lost_records: list[int] = field(default_factory=list)
     """So many acknowledged records each failover has lost, at least."""
-    until_work: Spread = field(default_factory=Spread)
+    until_work: DurationSample = field(default_factory=DurationSample)
     acknowledged: int = 0
     forgotten: int = 0
     """Starts that were acknowledged, and are not there."""

@@ -1,4 +1,4 @@
-"""What came of a run, for people."""
+"""The report of a run: its figures, and the violations that the checkers found."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _KEPT = 2000
 
 
 @dataclass
-class Spread:
-    """Durations of which a sample is kept, each with the same chance, however many there are."""
+class DurationSample:
+    """A sample of durations, each kept with the same chance, however many there are."""
 
     count: int = 0
     largest: float = 0.0
@@ -62,11 +62,11 @@ class Report:
     queue_peak: int = 0
     """The most workflows of the limited queue that were ever inside one process."""
     faults: Counter[str] = field(default_factory=Counter)
-    running_again: dict[str, Spread] = field(default_factory=lambda: defaultdict(Spread))
-    written_again: dict[str, Spread] = field(default_factory=lambda: defaultdict(Spread))
+    running_again: dict[str, DurationSample] = field(default_factory=lambda: defaultdict(DurationSample))
+    written_again: dict[str, DurationSample] = field(default_factory=lambda: defaultdict(DurationSample))
     drain: float | None = None
-    worker_drains: Spread = field(default_factory=Spread)
-    cancels: Spread = field(default_factory=Spread)
+    worker_drains: DurationSample = field(default_factory=DurationSample)
+    cancels: DurationSample = field(default_factory=DurationSample)
     tried_again: Counter[str] = field(default_factory=Counter)
     failed_opens: int = 0
     samples: int = 0

@@ -61,54 +61,54 @@ def expected(workload: str, arguments: Mapping[str, Any], records: Records) -> E
     return _MODELS[workload](Expected(), records, **arguments)
 
 
-def _sequence(found: Expected, records: Records, size: int, pause: float) -> Expected:
+def _sequence(model: Expected, records: Records, size: int, pause: float) -> Expected:
     for number in range(size):
         if number not in records.draws:
             break
-        found.write("values", "body", number, records.draws[number])
-        found.write("values", "body", number, "again")
+        model.write("values", "body", number, records.draws[number])
+        model.write("values", "body", number, "again")
         if number % 3 == 0:
-            found.write("rare", "body", number)
-    found.closed.add("rare")
-    found.result = [records.draws.get(number) for number in range(size)]
-    return found
+            model.write("rare", "body", number)
+    model.closed.add("rare")
+    model.result = [records.draws.get(number) for number in range(size)]
+    return model
 
 
-def _probing(found: Expected, records: Records, size: int) -> Expected:
+def _probing(model: Expected, records: Records, size: int) -> Expected:
     for number in range(size):
-        found.write("values", "body", number, records.draws.get(number))
-    found.result = [records.draws.get(number) for number in range(size)]
-    return found
+        model.write("values", "body", number, records.draws.get(number))
+    model.result = [records.draws.get(number) for number in range(size)]
+    return model
 
 
-def _branching(found: Expected, records: Records, size: int, branches: int, pause: float) -> Expected:
-    found.result = []
+def _branching(model: Expected, records: Records, size: int, branches: int, pause: float) -> Expected:
+    model.result = []
     for name in range(2 * branches):
         draws = [records.draws.get(name * 1000 + number) for number in range(size)]
         for number, draw in enumerate(draws):
-            found.write("shared", f"branch {name}", number)
+            model.write("shared", f"branch {name}", number)
             if draw is None:
                 break
-            found.write(f"own {name}", f"branch {name}", number, draw)
-        found.closed.add(f"own {name}")
-        found.result.append(draws)
-    return found
+            model.write(f"own {name}", f"branch {name}", number, draw)
+        model.closed.add(f"own {name}")
+        model.result.append(draws)
+    return model
 
 
-def _retrying(found: Expected, records: Records, size: int, tokens: int, pause: float) -> Expected:
-    found.by_attempts = {
+def _retrying(model: Expected, records: Records, size: int, tokens: int, pause: float) -> Expected:
+    model.by_attempts = {
         "tokens": {f"step {number}": tokens for number in range(size)},
         "both": {f"step {number}": tokens for number in range(size, size + 2 * size)},
     }
-    found.result = [*(number * 7 for number in range(3 * size)), f"broken {size}"]
-    return found
+    model.result = [*(number * 7 for number in range(3 * size)), f"broken {size}"]
+    return model
 
 
-def _family(found: Expected, records: Records, size: int, pause: float) -> Expected:
+def _family(model: Expected, records: Records, size: int, pause: float) -> Expected:
     def gave(key: str) -> Any:
         return records.children.get(records.child_ids.get(key, ""))
 
-    found.result = [
+    model.result = [
         gave("sequence#1"),
         gave("sequence_on_thread#1"),
         [*range(0, size, 3)],
@@ -116,81 +116,81 @@ def _family(found: Expected, records: Records, size: int, pause: float) -> Expec
         gave("sequence_on_thread#0"),
         "that was all of 2",
     ]
-    found.write("values", "body", 2)
-    found.write("values", "body", 5)
-    return found
+    model.write("values", "body", 2)
+    model.write("values", "body", 5)
+    return model
 
 
-def _failing(found: Expected, records: Records, size: int, pause: float) -> Expected:
+def _failing(model: Expected, records: Records, size: int, pause: float) -> Expected:
     for number in range(size):
-        found.write("values", "body", number)
-    found.error = f"that was all of {size}"
-    return found
+        model.write("values", "body", number)
+    model.error = f"that was all of {size}"
+    return model
 
 
-def _resuming(found: Expected, records: Records, size: int, tokens: int, pause: float) -> Expected:
+def _resuming(model: Expected, records: Records, size: int, tokens: int, pause: float) -> Expected:
     for number in range(2 * size):
         for token in range(tokens):
-            found.streams.setdefault("resumed", {}).setdefault(f"step {number}", []).append(
+            model.streams.setdefault("resumed", {}).setdefault(f"step {number}", []).append(
                 [f"step {number}", "*", token]
             )
-    found.by_attempts["kept"] = {f"step {number}": tokens for number in range(2 * size, 3 * size)}
-    found.kept = {"kept", "typed"}
+    model.by_attempts["kept"] = {f"step {number}": tokens for number in range(2 * size, 3 * size)}
+    model.kept = {"kept", "typed"}
     for text in ("before", "after"):
         for number in range(size):
-            found.write("typed", "body", number, text)
-    found.closed.add("typed")
-    found.finals["typed"] = 2 * size
-    found.result = [number * 7 for number in range(3 * size)]
-    return found
+            model.write("typed", "body", number, text)
+    model.closed.add("typed")
+    model.finals["typed"] = 2 * size
+    model.result = [number * 7 for number in range(3 * size)]
+    return model
 
 
-def _listening(found: Expected, records: Records, limit: int, pause: float) -> Expected:
-    found.closed.add("chat")
+def _listening(model: Expected, records: Records, limit: int, pause: float) -> Expected:
+    model.closed.add("chat")
     values = records.inputs["chat"]
-    found.result = values if limit < 0 else values[:limit]
-    for value in found.result:
-        found.write("heard", "body", value)
-    return found
+    model.result = values if limit < 0 else values[:limit]
+    for value in model.result:
+        model.write("heard", "body", value)
+    return model
 
 
-def _looping(found: Expected, records: Records, on_error: str, **how: object) -> Expected:
-    found.closed.add("work")
+def _looping(model: Expected, records: Records, on_error: str, **how: object) -> Expected:
+    model.closed.add("work")
     values = records.inputs["work"]
     bad = [offset for offset, value in enumerate(values) if value.endswith(BAD)]
     if values:
-        found.by_attempts["effects"] = dict.fromkeys(values, TOKENS)
+        model.by_attempts["effects"] = dict.fromkeys(values, TOKENS)
     if on_error == "raise" and bad:
-        found.items = values[: bad[0]]
-        found.in_vain = {*values[bad[0] :]}
-        found.result = [f"{values[bad[0]]} is bad"]
-        return found
-    found.items = values
-    found.in_vain = {values[offset] for offset in bad}
+        model.items = values[: bad[0]]
+        model.in_vain = {*values[bad[0] :]}
+        model.result = [f"{values[bad[0]]} is bad"]
+        return model
+    model.items = values
+    model.in_vain = {values[offset] for offset in bad}
     if on_error == "dead_letter" and bad:
-        found.letters["loop.dead"] = [(offset, values[offset], f"{values[offset]} is bad") for offset in bad]
+        model.letters["loop.dead"] = [(offset, values[offset], f"{values[offset]} is bad") for offset in bad]
     good = [[value, records.draws.get(value)] for value in values if not value.endswith(BAD)]
-    found.result = [len(good), len(bad), len(values) - 1 if values else None, good]
-    return found
+    model.result = [len(good), len(bad), len(values) - 1 if values else None, good]
+    return model
 
 
-def _following(found: Expected, records: Records, size: int, tokens: int, pause: float) -> Expected:
-    found.items = [f"step {number}, {token}" for number in range(size) for token in range(tokens)]
-    found.result = [len(found.items), 0, found.items, 3 * size + 1]
-    return found
+def _following(model: Expected, records: Records, size: int, tokens: int, pause: float) -> Expected:
+    model.items = [f"step {number}, {token}" for number in range(size) for token in range(tokens)]
+    model.result = [len(model.items), 0, model.items, 3 * size + 1]
+    return model
 
 
-def _limited(found: Expected, records: Records, size: int, pause: float) -> Expected:
+def _limited(model: Expected, records: Records, size: int, pause: float) -> Expected:
     for number in range(size):
-        found.write("values", "body", number)
-    found.result = [records.draws.get(number) for number in range(size)]
-    return found
+        model.write("values", "body", number)
+    model.result = [records.draws.get(number) for number in range(size)]
+    return model
 
 
-def _dozing(found: Expected, records: Records, where: str) -> Expected:
-    found.write("values", "body", where)
-    found.error = "it ends only when it is cancelled"
-    return found
+def _dozing(model: Expected, records: Records, where: str) -> Expected:
+    model.write("values", "body", where)
+    model.error = "it ends only when it is cancelled"
+    return model
 
 
 _MODELS: dict[str, Callable[..., Expected]] = {

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow.errors import DbosflowError, WorkflowCancelledError, WorkflowNotFoundError
 from tests.chaos.clients.writing import MAY_BE_TRIED_AGAIN
-from tests.chaos.report import Spread
+from tests.chaos.report import DurationSample
 from tests.chaos.workloads.registry import WORKLOADS
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class WorkflowClients:
     """When no client had anything to do with it any more, by the monotonic clock."""
     started: int = 0
     done: int = 0
-    cancel_times: Spread = field(default_factory=Spread)
+    cancel_times: DurationSample = field(default_factory=DurationSample)
     errors: Counter[str] = field(default_factory=Counter)
     """What callers had to try again for."""
     violations: list[str] = field(default_factory=list)

@@ -19,7 +19,7 @@ import psycopg
 
 from tests.chaos.checkers.workers import Disruption, Span
 from tests.chaos.nemeses.plan import PROXY_KINDS, WORKER_KINDS
-from tests.chaos.report import Spread
+from tests.chaos.report import DurationSample
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -82,7 +82,7 @@ class Nemesis:
         """The last ones: the checker forgets the oldest."""
         self.lost = 0
         """How often a workflow lost its owner."""
-        self.drains = Spread()
+        self.drains = DurationSample()
         self.injected: deque[InjectedFault] = deque(maxlen=_KEPT)
         self._topology = topology
         self._server = topology.server

@@ -1,4 +1,4 @@
-"""The wall clocks of workers and readers are wrong by hours, each in its own way, and jump while they work.
+"""The wall clocks of workers and readers are wrong by hours, each in its own way; its nemesis makes them jump.
 
 The database's clock is right, and so is that of the run itself, by which all is checked.
 """

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from tests.chaos.nemeses.proxy import Proxy
 from tests.chaos.nodes.pair import Pair
-from tests.chaos.report import Spread
+from tests.chaos.report import DurationSample
 from tests.chaos.topologies.topology import Topology
 from tests.support import eventually
 
@@ -40,8 +40,8 @@ class StandbyTopology(Topology):
     def __init__(self) -> None:
         self._pair = Pair()
         super().__init__(self._pair)
-        self._outages = Spread()
-        self._written_after = Spread()
+        self._outages = DurationSample()
+        self._written_after = DurationSample()
 
     def route(self) -> Route:
         return PairRoute([node.socket for node in self._pair.nodes])
