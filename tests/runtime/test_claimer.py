@@ -58,7 +58,7 @@ async def enqueue(engine: Engine, count: int) -> list[WorkflowHandle[int]]:
     return [await engine.start_async(waits.options(queue="q"), number) for number in range(count)]
 
 
-def test_a_free_slot_looks_for_work_only_where_some_may_wait(
+async def test_a_free_slot_looks_for_work_only_where_some_may_wait(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A claim that brought less than it asked for has seen the end of the queue; what comes then is announced."""
@@ -70,20 +70,17 @@ def test_a_free_slot_looks_for_work_only_where_some_may_wait(
         claims += 1
         return await claim(*args, **options)
 
-    async def main() -> None:
-        async with worker(database_url, safety_poll=100.0) as engine:
-            go_on.set()
-            await engine.run_async(waits.options(queue="q"), 0)
-            before = claims
-            for number in range(20):
-                assert await engine.run_async(waits.options(queue="q"), number) == number
-            assert claims - before < 30  # one each; two each if a run that ends looked for more
-
     monkeypatch.setattr(store, "claim", count)
-    asyncio.run(main())
+    async with worker(database_url, safety_poll=100.0) as engine:
+        go_on.set()
+        await engine.run_async(waits.options(queue="q"), 0)
+        before = claims
+        for number in range(20):
+            assert await engine.run_async(waits.options(queue="q"), number) == number
+        assert claims - before < 30  # one each; two each if a run that ends looked for more
 
 
-def test_a_claimer_never_takes_more_than_it_can_run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_claimer_never_takes_more_than_it_can_run(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """What it leaves in the queue is for others; when a slot comes free it takes the next at once."""
     limits: list[int] = []
     claim = store.claim
@@ -92,23 +89,20 @@ def test_a_claimer_never_takes_more_than_it_can_run(database_url: str, monkeypat
         limits.append(limit)
         return await claim(*args, limit=limit, **options)
 
-    async def main() -> None:
-        async with worker(database_url, safety_poll=100.0) as engine:
-            handles = await enqueue(engine, 10)
-            await until(lambda: len(running) == CONCURRENCY)
-            counts = [str(await handle.status_async()) for handle in handles]
-            assert (counts.count("running"), counts.count("queued")) == (CONCURRENCY, 10 - CONCURRENCY)
-            go_on.set()
-            async with asyncio.timeout(20):
-                assert [await handle.result_async() for handle in handles] == list(range(10))
-            assert most <= CONCURRENCY
-            assert min(limits) > 0
-
     monkeypatch.setattr(store, "claim", watch)
-    asyncio.run(main())
+    async with worker(database_url, safety_poll=100.0) as engine:
+        handles = await enqueue(engine, 10)
+        await until(lambda: len(running) == CONCURRENCY)
+        counts = [str(await handle.status_async()) for handle in handles]
+        assert (counts.count("running"), counts.count("queued")) == (CONCURRENCY, 10 - CONCURRENCY)
+        go_on.set()
+        async with asyncio.timeout(20):
+            assert [await handle.result_async() for handle in handles] == list(range(10))
+        assert most <= CONCURRENCY
+        assert min(limits) > 0
 
 
-def test_a_claim_whose_answer_was_lost_is_adopted(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_claim_whose_answer_was_lost_is_adopted(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker owns what nobody runs: it finds that out by itself, and stays within its slots."""
     claim, lost = store.claim, 0
 
@@ -120,19 +114,16 @@ def test_a_claim_whose_answer_was_lost_is_adopted(database_url: str, monkeypatch
             raise psycopg.OperationalError("lost")
         return claimed
 
-    async def main() -> None:
-        async with worker(database_url) as engine:
-            handles = await enqueue(engine, 6)
-            go_on.set()
-            async with asyncio.timeout(20):
-                assert [await handle.result_async() for handle in handles] == list(range(6))
-            assert lost
-            assert most <= CONCURRENCY
-            epochs = sorted([(await handle.info_async()).epoch for handle in handles])
-            assert epochs == [1] * (6 - lost) + [2] * lost
-
     monkeypatch.setattr(store, "claim", lose)
-    asyncio.run(main())
+    async with worker(database_url) as engine:
+        handles = await enqueue(engine, 6)
+        go_on.set()
+        async with asyncio.timeout(20):
+            assert [await handle.result_async() for handle in handles] == list(range(6))
+        assert lost
+        assert most <= CONCURRENCY
+        epochs = sorted([(await handle.info_async()).epoch for handle in handles])
+        assert epochs == [1] * (6 - lost) + [2] * lost
 
 
 counted: list[str] = []
@@ -169,7 +160,7 @@ ROLL_BACK = """
 
 @pytest.mark.parametrize("queue", ["q", None], ids=["claimed", "started here"])
 @pytest.mark.parametrize("again", [True, False], ids=["started again", "found by the claimer"])
-def test_what_a_failover_has_lost_the_end_of_begins_a_new_epoch(
+async def test_what_a_failover_has_lost_the_end_of_begins_a_new_epoch(
     database_url: str,
     queue: str | None,
     again: bool,  # noqa: FBT001 (a parameter)
@@ -177,58 +168,47 @@ def test_what_a_failover_has_lost_the_end_of_begins_a_new_epoch(
     """The worker has forgotten it, and the tables hold what an attempt wrote: the next one needs another name."""
     counted.clear()
 
-    async def main() -> None:
-        async with worker(database_url, safety_poll=100.0 if again else 0.2) as engine:
-            target = spelling.options(workflow_id="w", queue=queue)
-            assert await engine.run_async(target, "abc") == "abc"
-            async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-                await connection.execute(ROLL_BACK)
-            async with asyncio.timeout(20):
-                handle = await engine.start_async(target, "abc") if again else engine.handle("w")
-                assert await handle.result_async() == "abc"
-            assert (await handle.info_async()).epoch == 2
-            assert counted == ["abc"]
-            assert [value async for value in engine.read_stream_async("w", "letters", view="committed")][-1].offset == 7
-
-    asyncio.run(main())
+    async with worker(database_url, safety_poll=100.0 if again else 0.2) as engine:
+        target = spelling.options(workflow_id="w", queue=queue)
+        assert await engine.run_async(target, "abc") == "abc"
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+            await connection.execute(ROLL_BACK)
+        async with asyncio.timeout(20):
+            handle = await engine.start_async(target, "abc") if again else engine.handle("w")
+            assert await handle.result_async() == "abc"
+        assert (await handle.info_async()).epoch == 2
+        assert counted == ["abc"]
+        assert [value async for value in engine.read_stream_async("w", "letters", view="committed")][-1].offset == 7
     assert disorder(database_url) == []
 
 
-def test_a_worker_past_its_own_deadline_claims_nothing(database_url: str) -> None:
+async def test_a_worker_past_its_own_deadline_claims_nothing(database_url: str) -> None:
     """It may be dead already."""
-
-    async def main() -> None:
-        async with worker(database_url, lease=1000) as engine:
-            assert engine._core._executor is not None
-            engine._core._executor.lease.deadline = 0.0
-            (handle,) = await enqueue(engine, 1)
-            for _ in range(5):
-                assert await handle.status_async() == "queued"
-
-    asyncio.run(main())
+    async with worker(database_url, lease=1000) as engine:
+        assert engine._core._executor is not None
+        engine._core._executor.lease.deadline = 0.0
+        (handle,) = await enqueue(engine, 1)
+        for _ in range(5):
+            assert await handle.status_async() == "queued"
 
 
-def test_the_work_of_another_program_is_left_alone(database_url: str) -> None:
+async def test_the_work_of_another_program_is_left_alone(database_url: str) -> None:
     """A name that this process does not know stays queued for a worker that does."""
-
-    async def main() -> None:
-        async with (
-            worker(database_url) as engine,
-            await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection,
-        ):
-            await connection.execute(
-                """INSERT INTO dbosflow.workflow (id, name, status, queue, input, priority)
+    async with (
+        worker(database_url) as engine,
+        await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection,
+    ):
+        await connection.execute(
+            """INSERT INTO dbosflow.workflow (id, name, status, queue, input, priority)
                    VALUES ('w', 'somebody else''s', 'queued', 'q', '{}', -1)"""
-            )
-            go_on.set()
-            for handle in await enqueue(engine, 2):
-                await handle.result_async(10)
-            assert await engine.handle("w").status_async() == "queued"
-
-    asyncio.run(main())
+        )
+        go_on.set()
+        for handle in await enqueue(engine, 2):
+            await handle.result_async(10)
+        assert await engine.handle("w").status_async() == "queued"
 
 
-def test_the_look_for_unknown_work_is_not_paid_by_the_claims(
+async def test_the_look_for_unknown_work_is_not_paid_by_the_claims(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is made once in a safety poll, and only when all else is claimed."""
@@ -244,14 +224,11 @@ def test_the_look_for_unknown_work_is_not_paid_by_the_claims(
         looks.append(queue)
         return await unknown(*args, queue=queue, **options)
 
-    async def main() -> None:
-        async with worker(database_url, safety_poll=100.0) as engine:
-            go_on.set()
-            for number in range(10):
-                assert await engine.run_async(waits.options(queue="q"), number) == number
-        assert looks.count("q") == 1
-        assert len(claims) > 10
-
     monkeypatch.setattr(store, "claim", count_claims)
     monkeypatch.setattr(store, "unknown", count_looks)
-    asyncio.run(main())
+    async with worker(database_url, safety_poll=100.0) as engine:
+        go_on.set()
+        for number in range(10):
+            assert await engine.run_async(waits.options(queue="q"), number) == number
+    assert looks.count("q") == 1
+    assert len(claims) > 10

@@ -90,7 +90,7 @@ def test_engines_that_were_opened_and_closed_leave_nothing_behind(database_url: 
         assert connection.execute(query).fetchall() == [("dead", "released")]
 
 
-def test_an_engine_that_could_not_open_leaves_nothing_behind(
+async def test_an_engine_that_could_not_open_leaves_nothing_behind(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever it had opened by then is closed."""
@@ -101,14 +101,11 @@ def test_an_engine_that_could_not_open_leaves_nothing_behind(
 
     monkeypatch.setattr(Reclaimer, "open", fail)
 
-    async def main() -> None:
-        before = asyncio.all_tasks()
-        with pytest.raises(RuntimeError, match="no reclaimer today"):
-            await Engine(database_url).open_async()
-        assert asyncio.all_tasks() == before
-        assert asyncio.get_running_loop().get_task_factory() is None
-
-    asyncio.run(main())
+    before = asyncio.all_tasks()
+    with pytest.raises(RuntimeError, match="no reclaimer today"):
+        await Engine(database_url).open_async()
+    assert asyncio.all_tasks() == before
+    assert asyncio.get_running_loop().get_task_factory() is None
     eventually(lambda: not _threads())
     eventually(lambda: not sessions(database_url))
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -129,20 +126,16 @@ class Deaf(Service):
         return False
 
 
-def test_a_service_that_loses_a_cancellation_ends_all_the_same() -> None:
+async def test_a_service_that_loses_a_cancellation_ends_all_the_same() -> None:
     """Its engine closes."""
-
-    async def main() -> None:
-        service = Deaf()
-        service.open()
-        await service.working.wait()
-        async with asyncio.timeout(10):
-            await service.close()
-
-    asyncio.run(main())
+    service = Deaf()
+    service.open()
+    await service.working.wait()
+    async with asyncio.timeout(10):
+        await service.close()
 
 
-def test_opening_that_is_cancelled_leaves_the_server_it_found(
+async def test_opening_that_is_cancelled_leaves_the_server_it_found(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The thread that starts an embedded server cannot be stopped; what it brings is let go of."""
@@ -154,17 +147,14 @@ def test_opening_that_is_cancelled_leaves_the_server_it_found(
         database.resources.callback(left.set)
         return database
 
-    async def main() -> None:
-        opening = asyncio.create_task(Engine(database_url).open_async())
-        await asyncio.sleep(0)
-        opening.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await opening
-        may_find.set()
-        assert await asyncio.to_thread(left.wait, 10)
-
     monkeypatch.setattr("dbosflow._runtime.engine.lifecycle.find_database", find)
-    asyncio.run(main())
+    opening = asyncio.create_task(Engine(database_url).open_async())
+    await asyncio.sleep(0)
+    opening.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    may_find.set()
+    assert await asyncio.to_thread(left.wait, 10)
 
 
 def test_a_watchdog_whose_loop_ends_while_it_asks_ends_too() -> None:

@@ -20,42 +20,35 @@ from tests.runtime.patience import until
 
 
 @pytest.mark.parametrize("bad", ["[1,", '"\x00"', '"\ud800"', "[" * 100_000], ids=["cut", "NUL", "surrogate", "deep"])
-def test_one_bad_row_is_told_to_whoever_asked(database_url: str, bad: str) -> None:
+async def test_one_bad_row_is_told_to_whoever_asked(database_url: str, bad: str) -> None:
     """The others, of the same statement, are enqueued; and nothing is tried again for ever."""
-
-    async def main() -> list[bool | BaseException]:
-        async with AsyncConnectionPool(database_url, min_size=1, kwargs={"autocommit": True}) as pool:
-            enqueuer = Enqueuer(pool, "dbosflow")
-            texts = ["1", bad, "2"]
-            asked = [enqueuer.enqueue(Enqueued(f"w{n}", "flow", "q", 0, text)) for n, text in enumerate(texts)]
-            told = asyncio.gather(*asked, return_exceptions=True)
-            enqueuer.open()
-            try:
-                async with asyncio.timeout(20):
-                    return await told
-            finally:
-                await enqueuer.close()
-
-    first, second, third = asyncio.run(main())
+    async with AsyncConnectionPool(database_url, min_size=1, kwargs={"autocommit": True}) as pool:
+        enqueuer = Enqueuer(pool, "dbosflow")
+        texts = ["1", bad, "2"]
+        asked = [enqueuer.enqueue(Enqueued(f"w{n}", "flow", "q", 0, text)) for n, text in enumerate(texts)]
+        told = asyncio.gather(*asked, return_exceptions=True)
+        enqueuer.open()
+        try:
+            async with asyncio.timeout(20):
+                first, second, third = await told
+        finally:
+            await enqueuer.close()
     assert (first, third) == (True, True)
     assert isinstance(second, SerializationError)
     assert rows(database_url, "SELECT id FROM dbosflow.workflow ORDER BY id") == [("w0",), ("w2",)]
 
 
-def test_what_is_acknowledged_is_durable_whatever_the_database_prefers(database_url: str) -> None:
+async def test_what_is_acknowledged_is_durable_whatever_the_database_prefers(database_url: str) -> None:
     """Its own setting would let a crash of the server take an enqueue that was acknowledged."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         name = sql.Identifier(connection.info.dbname)
         connection.execute(sql.SQL("ALTER DATABASE {} SET synchronous_commit = off").format(name))
 
-    async def main() -> None:
-        async with Engine(database_url) as engine:
-            core: Any = engine._open_core
-            async with core._pool.connection() as pooled:
-                row = await (await pooled.execute("SHOW synchronous_commit")).fetchone()
-        assert row == ("on",)
-
-    asyncio.run(main())
+    async with Engine(database_url) as engine:
+        core: Any = engine._open_core
+        async with core._pool.connection() as pooled:
+            row = await (await pooled.execute("SHOW synchronous_commit")).fetchone()
+    assert row == ("on",)
 
 
 @workflow
@@ -63,7 +56,7 @@ async def unheard_job() -> str:
     return "done"
 
 
-def test_an_enqueue_whose_answer_was_lost_is_announced_all_the_same(
+async def test_an_enqueue_whose_answer_was_lost_is_announced_all_the_same(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Sent again it finds its own row there; the workers hear of that at once, and need no poll."""
@@ -84,18 +77,15 @@ def test_an_enqueue_whose_answer_was_lost_is_announced_all_the_same(
             claimed.append(len(found))
         return found
 
-    async def main() -> None:
-        async with Engine(database_url, executes=False) as client, Engine(database_url, safety_poll=600.0) as engine:
-            working = asyncio.ensure_future(engine.run_worker_async("q"))
-            first = await client.start_async(unheard_job.options(queue="q"))
-            assert await first.result_async(30) == "done"
-            await until(lambda: 1 in claimed and claimed[-1] == 0)  # it has looked again, and waits to be told
-            handle = await client.start_async(unheard_job.options(workflow_id="w", queue="q"))
-            assert await handle.result_async(30) == "done"
-            working.cancel()
-            await asyncio.gather(working, return_exceptions=True)
-
     monkeypatch.setattr(store, "enqueue", lose)
     monkeypatch.setattr(store, "claim", count)
-    asyncio.run(main())
+    async with Engine(database_url, executes=False) as client, Engine(database_url, safety_poll=600.0) as engine:
+        working = asyncio.ensure_future(engine.run_worker_async("q"))
+        first = await client.start_async(unheard_job.options(queue="q"))
+        assert await first.result_async(30) == "done"
+        await until(lambda: 1 in claimed and claimed[-1] == 0)  # it has looked again, and waits to be told
+        handle = await client.start_async(unheard_job.options(workflow_id="w", queue="q"))
+        assert await handle.result_async(30) == "done"
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
     assert lost == ["w"]

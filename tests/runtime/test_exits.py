@@ -105,23 +105,19 @@ def test_a_signals_is_one(handler: Any) -> None:
         assert is_signal(caught(passed_on))
 
 
-def test_a_contained_coroutine_ends_its_task_only() -> None:
+async def test_a_contained_coroutine_ends_its_task_only() -> None:
     """The task is over as it would be, and the loop goes on; its future is what others see."""
 
     async def exiting() -> None:
         await asyncio.sleep(0)
         sys.exit(3)
 
-    async def main() -> str:
-        loop = asyncio.get_running_loop()
-        task: asyncio.Task[None] = loop.create_task(Contained(exiting()))
-        found = await asyncio.gather(task, return_exceptions=True)
-        assert repr(found) == "[SystemExit(3)]"
-        assert not task.cancelled()
-        assert not task.cancel()
-        return "went on"
-
-    assert asyncio.run(main()) == "went on"
+    loop = asyncio.get_running_loop()
+    task: asyncio.Task[None] = loop.create_task(Contained(exiting()))
+    found = await asyncio.gather(task, return_exceptions=True)
+    assert repr(found) == "[SystemExit(3)]"
+    assert not task.cancelled()
+    assert not task.cancel()
 
 
 def test_a_coroutine_that_is_thrown_away_has_no_outcome() -> None:
@@ -137,7 +133,7 @@ def test_a_coroutine_that_is_thrown_away_has_no_outcome() -> None:
     assert is_outcome(GeneratorExit(), None)
 
 
-def test_a_service_outlives_what_it_meets() -> None:
+async def test_a_service_outlives_what_it_meets() -> None:
     """Whatever that is: a service that ended would be missed by everybody, and by nobody at once."""
     met: list[BaseException] = [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), ValueError()]
 
@@ -150,11 +146,8 @@ def test_a_service_outlives_what_it_meets() -> None:
 
     done = asyncio.Event()
 
-    async def main() -> None:
-        service = Meeting("meeting", interval=None)
-        service.open()
-        async with asyncio.timeout(10):
-            await done.wait()
-        await service.close()
-
-    asyncio.run(main())
+    service = Meeting("meeting", interval=None)
+    service.open()
+    async with asyncio.timeout(10):
+        await done.wait()
+    await service.close()

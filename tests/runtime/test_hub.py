@@ -86,50 +86,42 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-def test_queries_grow_with_commits_and_not_with_readers(database_url: str) -> None:
+async def test_queries_grow_with_commits_and_not_with_readers(database_url: str) -> None:
     """Two hundred readers at the tail of one stream cost as much as one."""
-
-    async def main() -> None:
-        async with laid(database_url) as table:
-            await table.status("w", "running")
-            await table.write("w", wake=False)
-            pages = await asyncio.gather(*(table.read("w", 0) for _ in range(READERS)))
-            assert all(len(page.blocks) == 1 for page in pages)
-            assert len({id(page) for page in pages}) <= 2, "they share the page"
-            before = table.hub.queries
-            for offset in range(1, 21):
-                reading = [asyncio.create_task(table.read("w", offset, "running")) for _ in range(READERS)]
-                await settle()
-                await table.write("w")
-                assert all(page.blocks[0].offset == offset for page in await asyncio.gather(*reading))
-            assert table.hub.queries - before <= 20
-
-    asyncio.run(main())
-
-
-def test_one_query_serves_all_streams_that_have_news(database_url: str) -> None:
-    """A hundred streams of one commit are one query, and nobody else is asked about."""
-
-    async def main() -> None:
-        async with laid(database_url) as table:
-            streams = [f"w{number}" for number in range(100)]
-            for workflow_id in [*streams, "quiet"]:
-                await table.status(workflow_id, "running")
-            await asyncio.gather(*(table.read(workflow_id, 0) for workflow_id in [*streams, "quiet"]))
-            reading = [asyncio.create_task(table.read(workflow_id, 0, "running")) for workflow_id in streams]
-            quiet = asyncio.create_task(table.read("quiet", 0, "running"))
+    async with laid(database_url) as table:
+        await table.status("w", "running")
+        await table.write("w", wake=False)
+        pages = await asyncio.gather(*(table.read("w", 0) for _ in range(READERS)))
+        assert all(len(page.blocks) == 1 for page in pages)
+        assert len({id(page) for page in pages}) <= 2, "they share the page"
+        before = table.hub.queries
+        for offset in range(1, 21):
+            reading = [asyncio.create_task(table.read("w", offset, "running")) for _ in range(READERS)]
             await settle()
-            before = table.hub.queries
-            await table.write(*streams)
-            await asyncio.gather(*reading)
-            assert table.hub.queries == before + 1
-            assert not quiet.done()
-            quiet.cancel()
-
-    asyncio.run(main())
+            await table.write("w")
+            assert all(page.blocks[0].offset == offset for page in await asyncio.gather(*reading))
+        assert table.hub.queries - before <= 20
 
 
-def test_a_wake_up_during_a_query_is_not_lost(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_query_serves_all_streams_that_have_news(database_url: str) -> None:
+    """A hundred streams of one commit are one query, and nobody else is asked about."""
+    async with laid(database_url) as table:
+        streams = [f"w{number}" for number in range(100)]
+        for workflow_id in [*streams, "quiet"]:
+            await table.status(workflow_id, "running")
+        await asyncio.gather(*(table.read(workflow_id, 0) for workflow_id in [*streams, "quiet"]))
+        reading = [asyncio.create_task(table.read(workflow_id, 0, "running")) for workflow_id in streams]
+        quiet = asyncio.create_task(table.read("quiet", 0, "running"))
+        await settle()
+        before = table.hub.queries
+        await table.write(*streams)
+        await asyncio.gather(*reading)
+        assert table.hub.queries == before + 1
+        assert not quiet.done()
+        quiet.cancel()
+
+
+async def test_a_wake_up_during_a_query_is_not_lost(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The value was committed after the query's snapshot: its hint comes before the answer, and must outlive it."""
     answered, go_on = asyncio.Event(), asyncio.Event()
 
@@ -139,69 +131,59 @@ def test_a_wake_up_during_a_query_is_not_lost(database_url: str, monkeypatch: py
         await go_on.wait()
         return pages
 
-    async def main() -> None:
-        async with laid(database_url) as table:
-            await table.status("w", "running")
-            await table.read("w", 0)
-            monkeypatch.setattr(stream, "fetch", slowly)
-            reading = asyncio.create_task(table.read("w", 0, "running"))
-            await settle()
-            table.wakeups.wake([stream_topic("w", "out")])  # a false alarm
-            await answered.wait()
-            await table.write("w")
-            go_on.set()
-            async with asyncio.timeout(5):
-                assert len((await reading).blocks) == 1
-
     fetch = stream.fetch
-    asyncio.run(main())
+    async with laid(database_url) as table:
+        await table.status("w", "running")
+        await table.read("w", 0)
+        monkeypatch.setattr(stream, "fetch", slowly)
+        reading = asyncio.create_task(table.read("w", 0, "running"))
+        await settle()
+        table.wakeups.wake([stream_topic("w", "out")])  # a false alarm
+        await answered.wait()
+        await table.write("w")
+        go_on.set()
+        async with asyncio.timeout(5):
+            assert len((await reading).blocks) == 1
 
 
-def test_a_wake_up_between_two_pages_is_not_lost(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wake_up_between_two_pages_is_not_lost(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hint comes while the page is on its way, and the hub looks again before the reader asks for the next one."""
-
-    async def main() -> None:
-        async with laid(database_url) as table:
-
-            async def with_news(connection: Any, schema: str, wants: Sequence[Want]) -> list[Page]:
-                pages = await fetch(connection, schema, wants)
-                monkeypatch.setattr(stream, "fetch", fetch)
-                await table.write("w")
-                return pages
-
-            await table.status("w", "running")
-            monkeypatch.setattr(stream, "fetch", with_news)
-            assert not (await table.read("w", 0)).blocks
-            await settle()
-            async with asyncio.timeout(5):
-                assert len((await table.read("w", 0, "running")).blocks) == 1
-
     fetch = stream.fetch
-    asyncio.run(main())
+    async with laid(database_url) as table:
+
+        async def with_news(connection: Any, schema: str, wants: Sequence[Want]) -> list[Page]:
+            pages = await fetch(connection, schema, wants)
+            monkeypatch.setattr(stream, "fetch", fetch)
+            await table.write("w")
+            return pages
+
+        await table.status("w", "running")
+        monkeypatch.setattr(stream, "fetch", with_news)
+        assert not (await table.read("w", 0)).blocks
+        await settle()
+        async with asyncio.timeout(5):
+            assert len((await table.read("w", 0, "running")).blocks) == 1
 
 
-def test_a_page_that_is_not_the_last_tells_nothing_of_the_end(
+async def test_a_page_that_is_not_the_last_tells_nothing_of_the_end(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One reader's query takes the news of a stream; another, that was between two pages, still gets them."""
     monkeypatch.setattr(stream, "PAGE_BLOCKS", 1)
 
-    async def main() -> None:
-        async with laid(database_url) as table:
-            await table.status("w", "running")
-            await table.read("w", 0)
-            waiting = asyncio.create_task(table.read("w", 0, "running"))
-            await settle()
-            await table.write("w", wake=False)
-            await table.write("w")
-            assert len((await waiting).blocks) == 1
-            async with asyncio.timeout(5):
-                assert len((await table.read("w", 0, "running")).blocks) == 1
-
-    asyncio.run(main())
+    async with laid(database_url) as table:
+        await table.status("w", "running")
+        await table.read("w", 0)
+        waiting = asyncio.create_task(table.read("w", 0, "running"))
+        await settle()
+        await table.write("w", wake=False)
+        await table.write("w")
+        assert len((await waiting).blocks) == 1
+        async with asyncio.timeout(5):
+            assert len((await table.read("w", 0, "running")).blocks) == 1
 
 
-def test_a_failed_query_is_asked_again(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_query_is_asked_again(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers wait through an outage as through silence."""
     failures = 2
 
@@ -212,95 +194,80 @@ def test_a_failed_query_is_asked_again(database_url: str, monkeypatch: pytest.Mo
             raise psycopg.OperationalError("lost")
         return await fetch(connection, schema, wants)
 
-    async def main() -> None:
-        async with laid(database_url) as table:
-            await table.status("w", "running")
-            monkeypatch.setattr(stream, "fetch", fail)
-            assert (await table.read("w", 0)).status == "running"
-            assert failures < 0
-
     fetch = stream.fetch
-    asyncio.run(main())
+    async with laid(database_url) as table:
+        await table.status("w", "running")
+        monkeypatch.setattr(stream, "fetch", fail)
+        assert (await table.read("w", 0)).status == "running"
+        assert failures < 0
 
 
-def test_readers_that_are_dropped_leave_nothing_behind(database_url: str) -> None:
+async def test_readers_that_are_dropped_leave_nothing_behind(database_url: str) -> None:
     """No ask, no tail, no subscription, however they went."""
-
-    async def main() -> None:
-        async with laid(database_url) as table:
-            await table.status("w", "running")
-            await table.read("w", 0)
-            reading = [asyncio.create_task(table.read(f"w{number % 5}", 0, "running")) for number in range(READERS)]
-            await settle()
-            assert table.wakeups._subscribers
-            for task in reading:
-                task.cancel()
-            await asyncio.gather(*reading, return_exceptions=True)
-            await until(lambda: not (table.wakeups._subscribers or table.hub._tails))
-            queries = table.hub.queries
-            await table.write("w", "w0")
-            await settle()
-            assert table.hub.queries == queries
-
-    asyncio.run(main())
+    async with laid(database_url) as table:
+        await table.status("w", "running")
+        await table.read("w", 0)
+        reading = [asyncio.create_task(table.read(f"w{number % 5}", 0, "running")) for number in range(READERS)]
+        await settle()
+        assert table.wakeups._subscribers
+        for task in reading:
+            task.cancel()
+        await asyncio.gather(*reading, return_exceptions=True)
+        await until(lambda: not (table.wakeups._subscribers or table.hub._tails))
+        queries = table.hub.queries
+        await table.write("w", "w0")
+        await settle()
+        assert table.hub.queries == queries
 
 
-def test_waiters_for_results_share_queries_and_leave_nothing_behind(database_url: str) -> None:
+async def test_waiters_for_results_share_queries_and_leave_nothing_behind(database_url: str) -> None:
     """Two hundred handles of workflows elsewhere: a query a wake-up."""
+    async with laid(database_url) as table:
+        outcomes = Outcomes(table.hub._session, "dbosflow", table.wakeups)
+        outcomes.open()
+        asked = 0
+        find = workflow.outcomes
 
-    async def main() -> None:
-        async with laid(database_url) as table:
-            outcomes = Outcomes(table.hub._session, "dbosflow", table.wakeups)
-            outcomes.open()
-            asked = 0
-            find = workflow.outcomes
+        async def count(*args: Any) -> Any:
+            nonlocal asked
+            asked += 1
+            return await find(*args)
 
-            async def count(*args: Any) -> Any:
-                nonlocal asked
-                asked += 1
-                return await find(*args)
-
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(workflow, "outcomes", count)
-                for number in range(4):
-                    await table.status(f"w{number}", "running")
-                waiting = [asyncio.create_task(outcomes.settled(f"w{number % 4}")) for number in range(READERS)]
-                await until(lambda: asked)
-                for number in range(4):
-                    await table.status(f"w{number}", "succeeded")
-                async with asyncio.timeout(5):
-                    assert {outcome.status for outcome in await asyncio.gather(*waiting) if outcome} == {"succeeded"}
-            assert asked <= 6
-            assert await outcomes.settled("never") is None
-            assert not table.wakeups._subscribers
-            await outcomes.close()
-
-    asyncio.run(main())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(workflow, "outcomes", count)
+            for number in range(4):
+                await table.status(f"w{number}", "running")
+            waiting = [asyncio.create_task(outcomes.settled(f"w{number % 4}")) for number in range(READERS)]
+            await until(lambda: asked)
+            for number in range(4):
+                await table.status(f"w{number}", "succeeded")
+            async with asyncio.timeout(5):
+                assert {outcome.status for outcome in await asyncio.gather(*waiting) if outcome} == {"succeeded"}
+        assert asked <= 6
+        assert await outcomes.settled("never") is None
+        assert not table.wakeups._subscribers
+        await outcomes.close()
 
 
-def test_closing_tells_readers_that_wait(database_url: str) -> None:
+async def test_closing_tells_readers_that_wait(database_url: str) -> None:
     """Nobody waits for an engine that is closed."""
-
-    async def main() -> None:
-        async with laid(database_url) as table:
-            await table.status("w", "running")
-            await table.read("w", 0)
-            reading = asyncio.create_task(table.read("w", 0, "running"))
-            await settle()
-        with pytest.raises(Exception, match="closed"):
-            await reading
-
-    asyncio.run(main())
+    async with laid(database_url) as table:
+        await table.status("w", "running")
+        await table.read("w", 0)
+        reading = asyncio.create_task(table.read("w", 0, "running"))
+        await settle()
+    with pytest.raises(Exception, match="closed"):
+        await reading
 
 
-def test_many_readers_of_a_live_engine_cost_a_query_a_flush(database_url: str) -> None:
+async def test_many_readers_of_a_live_engine_cost_a_query_a_flush(database_url: str) -> None:
     """The same through the public face: all see all, and the queries do not grow with them."""
     from tests.runtime.test_journal_commits import writer
 
     async def read(engine: Engine, workflow_id: str) -> int:
         return len([item async for item in engine.read_stream_async(workflow_id, "out", wait_for=5) if not item.closed])
 
-    async def main(readers: int) -> int:
+    async def queries(readers: int) -> int:
         async with Engine(database_url) as engine:
             workflow_id = f"read by {readers}"
             reading = [asyncio.create_task(read(engine, workflow_id)) for _ in range(readers)]
@@ -309,11 +276,11 @@ def test_many_readers_of_a_live_engine_cost_a_query_a_flush(database_url: str) -
             assert await asyncio.gather(*reading) == [500] * readers
             return engine._core._hub.queries
 
-    few, many = asyncio.run(main(2)), asyncio.run(main(READERS))
+    few, many = await queries(2), await queries(READERS)
     assert many < 5 * few + 20
 
 
-def test_a_reader_on_its_way_to_the_next_page_is_not_forgotten(database_url: str) -> None:
+async def test_a_reader_on_its_way_to_the_next_page_is_not_forgotten(database_url: str) -> None:
     """One look for streams without readers lets it pass, the second one does not; and pages set no timers."""
 
     def look(hub: Hub) -> None:
@@ -321,34 +288,31 @@ def test_a_reader_on_its_way_to_the_next_page_is_not_forgotten(database_url: str
         if hub._next_look is not None:
             hub._next_look.cancel()
 
-    async def main() -> None:
-        async with laid(database_url) as table:
-            hub = table.hub
-            await table.status("w", "running")
+    async with laid(database_url) as table:
+        hub = table.hub
+        await table.status("w", "running")
+        await table.read("w", 0)
+        timer = hub._next_look
+        assert timer is not None
+        timer.cancel()
+        (tail,) = hub._tails.values()
+        for _ in range(3):
             await table.read("w", 0)
-            timer = hub._next_look
-            assert timer is not None
-            timer.cancel()
-            (tail,) = hub._tails.values()
-            for _ in range(3):
-                await table.read("w", 0)
-                assert hub._next_look is timer
-            for _ in range(3):
-                look(hub)
-                await table.read("w", 0)
-                assert [*hub._tails.values()] == [tail]
-            waiting = asyncio.create_task(table.read("w", 0, "running"))
-            await settle()
-            for _ in range(3):
-                look(hub)
-                assert [*hub._tails.values()] == [tail]
-            waiting.cancel()
-            await settle()
+            assert hub._next_look is timer
+        for _ in range(3):
+            look(hub)
+            await table.read("w", 0)
+            assert [*hub._tails.values()] == [tail]
+        waiting = asyncio.create_task(table.read("w", 0, "running"))
+        await settle()
+        for _ in range(3):
             look(hub)
             assert [*hub._tails.values()] == [tail]
-            look(hub)
-            assert hub._tails == {}
-            assert table.wakeups._subscribers == {}
-            assert hub._next_look is None
-
-    asyncio.run(main())
+        waiting.cancel()
+        await settle()
+        look(hub)
+        assert [*hub._tails.values()] == [tail]
+        look(hub)
+        assert hub._tails == {}
+        assert table.wakeups._subscribers == {}
+        assert hub._next_look is None

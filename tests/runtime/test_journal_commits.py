@@ -69,15 +69,11 @@ def test_a_lone_step_is_one_statement(database_url: str, sent: list[BatchRows]) 
     assert [rows.shape() for rows in sent] == [("starts",), *[("runs", "records")] * 5, ("runs", "ends")]
 
 
-def test_a_hundred_workflows_share_a_handful_of_statements(database_url: str, sent: list[BatchRows]) -> None:
+async def test_a_hundred_workflows_share_a_handful_of_statements(database_url: str, sent: list[BatchRows]) -> None:
     """While one is under way the next gathers."""
-
-    async def main() -> None:
-        async with Engine(database_url) as engine:
-            results = await asyncio.gather(*(engine.run_async(one_step, number) for number in range(100)))
-            assert results == list(range(100))
-
-    asyncio.run(main())
+    async with Engine(database_url) as engine:
+        results = await asyncio.gather(*(engine.run_async(one_step, number) for number in range(100)))
+        assert results == list(range(100))
     assert len(sent) < 20
 
 
@@ -98,190 +94,153 @@ def test_fast_stream_values_share_blocks_and_statements(database_url: str, sent:
         assert len(blocks) < 200
 
 
-def test_a_workflows_first_record_never_travels_with_its_start(database_url: str, sent: list[BatchRows]) -> None:
+async def test_a_workflows_first_record_never_travels_with_its_start(database_url: str, sent: list[BatchRows]) -> None:
     """Parts of a statement do not see each other: the record would be dropped."""
-
-    async def main() -> None:
-        async with Engine(database_url) as engine:
-            await asyncio.gather(*(engine.run_async(one_step, number) for number in range(50)))
-
-    asyncio.run(main())
+    async with Engine(database_url) as engine:
+        await asyncio.gather(*(engine.run_async(one_step, number) for number in range(50)))
     for rows in sent:
         started = {row[0] for row in rows.starts}
         assert not started & {workflow_id for workflow_id, _ in rows.runs}
         assert len({workflow_id for workflow_id, _ in rows.runs}) == len(rows.runs) >= len(rows.ends)
 
 
-def test_what_was_written_before_a_record_is_durable_with_it_or_before(database_url: str) -> None:
+async def test_what_was_written_before_a_record_is_durable_with_it_or_before(database_url: str) -> None:
     """A value that is seen without the step before it would be an effect without its cause; and the other way round."""
-
-    async def main() -> None:
-        async with Bench(database_url) as bench:
-            run = await bench.run("w")
-            for number in range(20):
-                write(run, str(number))
-                await record(run, str(number))
-                assert await bench.rows("SELECT sum(count) FROM dbosflow.stream_block") == [(number + 1,)]
-
-    asyncio.run(main())
+    async with Bench(database_url) as bench:
+        run = await bench.run("w")
+        for number in range(20):
+            write(run, str(number))
+            await record(run, str(number))
+            assert await bench.rows("SELECT sum(count) FROM dbosflow.stream_block") == [(number + 1,)]
 
 
-def test_a_large_batch_is_delivered_while_the_next_is_under_way(database_url: str) -> None:
+async def test_a_large_batch_is_delivered_while_the_next_is_under_way(database_url: str) -> None:
     """Not before the next is sent, and not only after it."""
+    async with Bench(database_url) as bench:
+        runs = [await bench.run(f"w{number}") for number in range(2 * MANY)]
+        at_sending: list[bool] = []
+        meanwhile: list[bool] = []
 
-    async def main() -> None:
-        async with Bench(database_url) as bench:
-            runs = [await bench.run(f"w{number}") for number in range(2 * MANY)]
-            at_sending: list[bool] = []
-            meanwhile: list[bool] = []
+        async def while_the_first_is_under_way(send: Send) -> BatchResult:
+            late.extend(record(run, "late") for run in runs[MANY:])
+            return await send()
 
-            async def while_the_first_is_under_way(send: Send) -> BatchResult:
-                late.extend(record(run, "late") for run in runs[MANY:])
-                return await send()
+        async def while_the_second_is_under_way(send: Send) -> BatchResult:
+            at_sending.extend(waiter.done() for waiter in early)
+            with suppress(AssertionError):  # it would be the journal's to hear
+                await until(lambda: all(waiter.done() for waiter in early))
+            meanwhile.extend(waiter.done() for waiter in early)
+            return await send()
 
-            async def while_the_second_is_under_way(send: Send) -> BatchResult:
-                at_sending.extend(waiter.done() for waiter in early)
-                with suppress(AssertionError):  # it would be the journal's to hear
-                    await until(lambda: all(waiter.done() for waiter in early))
-                meanwhile.extend(waiter.done() for waiter in early)
-                return await send()
-
-            bench.faults.extend([while_the_first_is_under_way, while_the_second_is_under_way])
-            late: list[asyncio.Future[None]] = []
-            early = [record(run, "early") for run in runs[:MANY]]
-            await asyncio.gather(*early)
-            await asyncio.gather(*late)
-            assert at_sending == [False] * MANY
-            assert meanwhile == [True] * MANY
-
-    asyncio.run(main())
+        bench.faults.extend([while_the_first_is_under_way, while_the_second_is_under_way])
+        late: list[asyncio.Future[None]] = []
+        early = [record(run, "early") for run in runs[:MANY]]
+        await asyncio.gather(*early)
+        await asyncio.gather(*late)
+        assert at_sending == [False] * MANY
+        assert meanwhile == [True] * MANY
 
 
-def test_one_half_of_a_large_batch_goes_on_while_what_the_other_appended_is_under_way(database_url: str) -> None:
+async def test_one_half_of_a_large_batch_goes_on_while_what_the_other_appended_is_under_way(database_url: str) -> None:
     """If nothing else is pending. From there on the halves take turns, and neither loop nor server waits."""
+    async with Bench(database_url) as bench:
+        runs = [await bench.run(f"w{number}") for number in range(MANY)]
+        await bench.forget()
 
-    async def main() -> None:
-        async with Bench(database_url) as bench:
-            runs = [await bench.run(f"w{number}") for number in range(MANY)]
-            await bench.forget()
+        async def steps(run: Run) -> None:
+            for key in ("a", "b", "c"):
+                await record(run, key)
 
-            async def steps(run: Run) -> None:
-                for key in ("a", "b", "c"):
-                    await record(run, key)
-
-            await asyncio.gather(*map(steps, runs))
-            assert [len(rows.records) for rows in bench.sent] == [MANY, *[MANY // 2] * 4]
-
-    asyncio.run(main())
+        await asyncio.gather(*map(steps, runs))
+        assert [len(rows.records) for rows in bench.sent] == [MANY, *[MANY // 2] * 4]
 
 
-def test_what_a_run_writes_goes_after_what_is_durable_and_not_delivered(database_url: str) -> None:
+async def test_what_a_run_writes_goes_after_what_is_durable_and_not_delivered(database_url: str) -> None:
     """Its numbers are given by then."""
+    async with Bench(database_url) as bench:
+        runs = [await bench.run(f"w{number}") for number in range(MANY + 1)]
+        await bench.forget()
 
-    async def main() -> None:
-        async with Bench(database_url) as bench:
-            runs = [await bench.run(f"w{number}") for number in range(MANY + 1)]
-            await bench.forget()
+        async def more_is_written(send: Send) -> BatchResult:
+            late.extend(record(run, "late") for run in runs)
+            return await send()
 
-            async def more_is_written(send: Send) -> BatchResult:
-                late.extend(record(run, "late") for run in runs)
-                return await send()
-
-            bench.faults.append(more_is_written)
-            late: list[asyncio.Future[None]] = []
-            early = [record(run, "early") for run in runs[:MANY]]
-            await asyncio.gather(*early)
-            await asyncio.gather(*late)
-            assert [len(rows.records) for rows in bench.sent] == [MANY, 1, MANY]
-            written = await bench.rows("SELECT key, seq FROM dbosflow.step WHERE workflow_id = 'w0' ORDER BY seq")
-            assert written == [("early", 0), ("late", 1)]
-
-    asyncio.run(main())
+        bench.faults.append(more_is_written)
+        late: list[asyncio.Future[None]] = []
+        early = [record(run, "early") for run in runs[:MANY]]
+        await asyncio.gather(*early)
+        await asyncio.gather(*late)
+        assert [len(rows.records) for rows in bench.sent] == [MANY, 1, MANY]
+        written = await bench.rows("SELECT key, seq FROM dbosflow.step WHERE workflow_id = 'w0' ORDER BY seq")
+        assert written == [("early", 0), ("late", 1)]
 
 
-def test_who_has_the_connection_finds_everything_delivered_that_is_durable(database_url: str) -> None:
+async def test_who_has_the_connection_finds_everything_delivered_that_is_durable(database_url: str) -> None:
     """Or a claim would take a start that is durable, and about to be run, for one that nobody runs."""
+    async with Bench(database_url) as bench:
 
-    async def main() -> None:
-        async with Bench(database_url) as bench:
+        async def use_the_connection() -> list[bool]:
+            async with bench.journal.connection():
+                return [one.done() for one in started]
 
-            async def use_the_connection() -> list[bool]:
-                async with bench.journal.connection():
-                    return [one.done() for one in started]
+        async def somebody_waits_for_the_connection(send: Send) -> BatchResult:
+            using.append(asyncio.create_task(use_the_connection()))
+            return await send()
 
-            async def somebody_waits_for_the_connection(send: Send) -> BatchResult:
-                using.append(asyncio.create_task(use_the_connection()))
-                return await send()
-
-            bench.faults.append(somebody_waits_for_the_connection)
-            using: list[asyncio.Task[list[bool]]] = []
-            started = [bench.start(f"w{number}") for number in range(MANY)]
-            await asyncio.gather(*started)
-            assert await using[0] == [True] * MANY
-
-    asyncio.run(main())
+        bench.faults.append(somebody_waits_for_the_connection)
+        using: list[asyncio.Task[list[bool]]] = []
+        started = [bench.start(f"w{number}") for number in range(MANY)]
+        await asyncio.gather(*started)
+        assert await using[0] == [True] * MANY
 
 
-def test_a_batch_has_a_limit_and_order_is_kept_across_it(database_url: str) -> None:
+async def test_a_batch_has_a_limit_and_order_is_kept_across_it(database_url: str) -> None:
     """What does not fit goes with the next ones: each run's entries in their order, nobody forgotten."""
-
-    async def main() -> None:
-        async with Bench(database_url, batch_bytes=2000) as bench:
-            runs = [await bench.run(f"w{number}") for number in range(4)]
-            await bench.forget()
-            for number in range(20):
-                for run in runs:
-                    write(run, str(number), key=f"stream {number % 3}")
-                    run.append(_record(str(number)))
+    async with Bench(database_url, batch_bytes=2000) as bench:
+        runs = [await bench.run(f"w{number}") for number in range(4)]
+        await bench.forget()
+        for number in range(20):
             for run in runs:
-                end(run)
-            await bench.journal.flush()
-            assert len(bench.sent) > 5
-            assert len(bench.heard) == len(runs)
-            for run in runs:
-                rows = await bench.rows(
-                    "SELECT key FROM dbosflow.step WHERE workflow_id = %s ORDER BY seq", run.workflow_id
-                )
-                assert rows == [(str(number),) for number in range(20)]
-                values = await bench.rows(
-                    'SELECT value::text FROM dbosflow.stream_value WHERE workflow_id = %s ORDER BY key, "offset"',
-                    run.workflow_id,
-                )
-                assert [int(value) for (value,) in values] == [
-                    number for key in range(3) for number in range(key, 20, 3)
-                ]
+                write(run, str(number), key=f"stream {number % 3}")
+                run.append(_record(str(number)))
+        for run in runs:
+            end(run)
+        await bench.journal.flush()
+        assert len(bench.sent) > 5
+        assert len(bench.heard) == len(runs)
+        for run in runs:
+            rows = await bench.rows(
+                "SELECT key FROM dbosflow.step WHERE workflow_id = %s ORDER BY seq", run.workflow_id
+            )
+            assert rows == [(str(number),) for number in range(20)]
+            values = await bench.rows(
+                'SELECT value::text FROM dbosflow.stream_value WHERE workflow_id = %s ORDER BY key, "offset"',
+                run.workflow_id,
+            )
+            assert [int(value) for (value,) in values] == [number for key in range(3) for number in range(key, 20, 3)]
 
-    asyncio.run(main())
 
-
-def test_the_starts_of_a_batch_have_its_limit_too(database_url: str) -> None:
+async def test_the_starts_of_a_batch_have_its_limit_too(database_url: str) -> None:
     """One at least goes with each batch."""
-
-    async def main() -> None:
-        async with Bench(database_url, batch_bytes=2000) as bench:
-            await asyncio.gather(*(bench.start(f"w{number}", f'{{"text":"{"x" * 1000}"}}') for number in range(6)))
-            assert [len(rows.starts) for rows in bench.sent] == [2, 2, 2]
-            bench.sent.clear()
-            await asyncio.gather(*(bench.start(f"v{number}", f'{{"text":"{"x" * 3000}"}}') for number in range(3)))
-            assert [len(rows.starts) for rows in bench.sent] == [1, 1, 1]
-
-    asyncio.run(main())
+    async with Bench(database_url, batch_bytes=2000) as bench:
+        await asyncio.gather(*(bench.start(f"w{number}", f'{{"text":"{"x" * 1000}"}}') for number in range(6)))
+        assert [len(rows.starts) for rows in bench.sent] == [2, 2, 2]
+        bench.sent.clear()
+        await asyncio.gather(*(bench.start(f"v{number}", f'{{"text":"{"x" * 3000}"}}') for number in range(3)))
+        assert [len(rows.starts) for rows in bench.sent] == [1, 1, 1]
 
 
-def test_what_runs_goes_before_what_is_to_begin_and_does_not_keep_it_out(database_url: str) -> None:
+async def test_what_runs_goes_before_what_is_to_begin_and_does_not_keep_it_out(database_url: str) -> None:
     """Or all that was ever started would be under way at once, in memory, and nothing of it would end."""
     most, least_starts = journal_module._MOST_SLICES, journal_module._LEAST_STARTS
 
-    async def main() -> None:
-        async with Bench(database_url) as bench:
-            runs = await asyncio.gather(*(bench.run(f"w{number}") for number in range(most)))
-            await bench.forget()
-            started = [bench.start(f"v{number}") for number in range(most)]
-            await asyncio.gather(*(record(run, "a") for run in runs))
-            assert (len(bench.sent[0].records), len(bench.sent[0].starts)) == (most - least_starts, least_starts)
-            await asyncio.gather(*started)
-
-    asyncio.run(main())
+    async with Bench(database_url) as bench:
+        runs = await asyncio.gather(*(bench.run(f"w{number}") for number in range(most)))
+        await bench.forget()
+        started = [bench.start(f"v{number}") for number in range(most)]
+        await asyncio.gather(*(record(run, "a") for run in runs))
+        assert (len(bench.sent[0].records), len(bench.sent[0].starts)) == (most - least_starts, least_starts)
+        await asyncio.gather(*started)
 
 
 def _record(key: str) -> Any:
@@ -290,48 +249,36 @@ def _record(key: str) -> Any:
     return Record(key, "step", output="1")
 
 
-def test_seq_and_turn_count_a_workflows_records_and_commits(database_url: str) -> None:
+async def test_seq_and_turn_count_a_workflows_records_and_commits(database_url: str) -> None:
     """Given when a batch is built, and only to what was durable: a batch that failed leaves no number out."""
-
-    async def main() -> None:
-        async with Bench(database_url) as bench:
-            run = await bench.run("w")
-            await asyncio.gather(record(run, "a"), record(run, "b"))
-            write(run, "1")
-            await bench.journal.flush()
-            bench.faults.append(before_sending(sqlstate("40001")))
-            await asyncio.gather(record(run, "c"), record(run, "d"))
-            rows = await bench.rows("SELECT key, seq, turn FROM dbosflow.step ORDER BY seq")
-            assert rows == [("a", 0, 0), ("b", 1, 0), ("c", 2, 1), ("d", 3, 1)]
-
-    asyncio.run(main())
+    async with Bench(database_url) as bench:
+        run = await bench.run("w")
+        await asyncio.gather(record(run, "a"), record(run, "b"))
+        write(run, "1")
+        await bench.journal.flush()
+        bench.faults.append(before_sending(sqlstate("40001")))
+        await asyncio.gather(record(run, "c"), record(run, "d"))
+        rows = await bench.rows("SELECT key, seq, turn FROM dbosflow.step ORDER BY seq")
+        assert rows == [("a", 0, 0), ("b", 1, 0), ("c", 2, 1), ("d", 3, 1)]
 
 
-def test_an_id_is_started_once_however_often_it_was_asked_for(database_url: str) -> None:
+async def test_an_id_is_started_once_however_often_it_was_asked_for(database_url: str) -> None:
     """In one window, in the next, and by another worker: one is told that it is new."""
-
-    async def main() -> None:
-        async with Bench(database_url) as bench, Bench(database_url) as other:
-            told = [each.start("w") for each in (bench, other) for _ in range(5)]
-            answers = await asyncio.gather(*told)
-            answers.append(await bench.start("w"))
-            assert answers.count(True) == 1
-            assert answers.count(False) == 10
-
-    asyncio.run(main())
+    async with Bench(database_url) as bench, Bench(database_url) as other:
+        told = [each.start("w") for each in (bench, other) for _ in range(5)]
+        answers = await asyncio.gather(*told)
+        answers.append(await bench.start("w"))
+        assert answers.count(True) == 1
+        assert answers.count(False) == 10
 
 
-def test_closing_tells_whoever_waits_for_a_start(database_url: str) -> None:
+async def test_closing_tells_whoever_waits_for_a_start(database_url: str) -> None:
     """Nobody is left to wait for a journal that has ended."""
-
-    async def main() -> None:
-        async with Bench(database_url) as bench:
-            bench.faults += [before_sending(sqlstate("57P03"))] * 1000
-            waiting = [bench.start("under way")]
-            await until(lambda: bench.sent)
-            waiting.append(bench.start("pending"))
-            await bench.journal.close()
-            bench.journal.fail_pending()
-            assert [type(answer) for answer in await asyncio.gather(*waiting)] == [LeaseLostError] * 2
-
-    asyncio.run(main())
+    async with Bench(database_url) as bench:
+        bench.faults += [before_sending(sqlstate("57P03"))] * 1000
+        waiting = [bench.start("under way")]
+        await until(lambda: bench.sent)
+        waiting.append(bench.start("pending"))
+        await bench.journal.close()
+        bench.journal.fail_pending()
+        assert [type(answer) for answer in await asyncio.gather(*waiting)] == [LeaseLostError] * 2

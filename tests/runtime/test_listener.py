@@ -38,55 +38,47 @@ async def writes() -> None:
     await write_stream_async("out", 1)
 
 
-def test_a_listener_heals_and_wakes_everybody_once_it_listens_again(database_url: str) -> None:
+async def test_a_listener_heals_and_wakes_everybody_once_it_listens_again(database_url: str) -> None:
     """What was committed in between was notified to nobody."""
-
-    async def main() -> None:
-        wakeups, woken = Wakeups(), asyncio.Event()
-        wakeups.subscribe("some topic", woken.set)
-        listener = Listener(database_url, Settings(), wakeups, lambda pid: False)
-        listener.open()
-        async with asyncio.timeout(15):
-            for _ in range(3):
-                await woken.wait()
-                assert listener.healthy.is_set()
-                woken.clear()
-                await asyncio.to_thread(cut, database_url, LISTENING)
+    wakeups, woken = Wakeups(), asyncio.Event()
+    wakeups.subscribe("some topic", woken.set)
+    listener = Listener(database_url, Settings(), wakeups, lambda pid: False)
+    listener.open()
+    async with asyncio.timeout(15):
+        for _ in range(3):
             await woken.wait()
-        await listener.close()
-        assert not listener.healthy.is_set()
+            assert listener.healthy.is_set()
+            woken.clear()
+            await asyncio.to_thread(cut, database_url, LISTENING)
+        await woken.wait()
+    await listener.close()
+    assert not listener.healthy.is_set()
 
-    asyncio.run(main())
 
-
-def test_a_process_hears_of_what_it_waits_for_and_not_of_all_that_others_do(database_url: str) -> None:
+async def test_a_process_hears_of_what_it_waits_for_and_not_of_all_that_others_do(database_url: str) -> None:
     """Many that are idle cost those at work nothing but a signal: their own loops sleep on."""
-
-    async def main() -> None:
-        wakeups, heard, busy = Wakeups(), asyncio.Queue[str](), stream_topic("busy", "out")
-        wakeups.subscribe(queue_topic("mine"), lambda: heard.put_nowait("mine"))
-        listener = Listener(database_url, Settings(), wakeups, lambda pid: False)
-        listener.open()
-        async with await connect_async(database_url) as connection, asyncio.timeout(15):
-            assert await heard.get() == "mine"  # as each time that a connection begins to listen
-            told: list[str] = []
-            assert listener._connection
-            listener._connection.add_notify_handler(lambda one: told.extend(topics_of(one.payload)))
-            await notify(connection, "dbosflow", [busy])
-            await notify(connection, "dbosflow", [queue_topic("mine")])
-            assert await heard.get() == "mine"
-            assert told == [queue_topic("mine")]
-            unsubscribe = wakeups.subscribe(busy, lambda: heard.put_nowait("busy"))
-            assert await heard.get() == "busy"  # what was committed before it was listened to is read now
-            await notify(connection, "dbosflow", [busy])
-            assert await heard.get() == "busy"
-            unsubscribe()
-        await listener.close()
-
-    asyncio.run(main())
+    wakeups, heard, busy = Wakeups(), asyncio.Queue[str](), stream_topic("busy", "out")
+    wakeups.subscribe(queue_topic("mine"), lambda: heard.put_nowait("mine"))
+    listener = Listener(database_url, Settings(), wakeups, lambda pid: False)
+    listener.open()
+    async with await connect_async(database_url) as connection, asyncio.timeout(15):
+        assert await heard.get() == "mine"  # as each time that a connection begins to listen
+        told: list[str] = []
+        assert listener._connection
+        listener._connection.add_notify_handler(lambda one: told.extend(topics_of(one.payload)))
+        await notify(connection, "dbosflow", [busy])
+        await notify(connection, "dbosflow", [queue_topic("mine")])
+        assert await heard.get() == "mine"
+        assert told == [queue_topic("mine")]
+        unsubscribe = wakeups.subscribe(busy, lambda: heard.put_nowait("busy"))
+        assert await heard.get() == "busy"  # what was committed before it was listened to is read now
+        await notify(connection, "dbosflow", [busy])
+        assert await heard.get() == "busy"
+        unsubscribe()
+    await listener.close()
 
 
-def test_who_comes_back_to_a_part_that_is_just_left_hears_of_it(
+async def test_who_comes_back_to_a_part_that_is_just_left_hears_of_it(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part is left after a while only, and one that is wanted again meanwhile is listened to again."""
@@ -101,71 +93,61 @@ def test_who_comes_back_to_a_part_that_is_just_left_hears_of_it(
     monkeypatch.setattr(listener_module, "_KEEPALIVE", 0.2)
     monkeypatch.setattr(listener_module, "unlisten", slowly)
 
-    async def main() -> None:
-        wakeups, heard = Wakeups(), asyncio.Queue[str]()
-        unsubscribe = wakeups.subscribe(topic, lambda: heard.put_nowait("before"))
+    wakeups, heard = Wakeups(), asyncio.Queue[str]()
+    unsubscribe = wakeups.subscribe(topic, lambda: heard.put_nowait("before"))
 
-        def come_back() -> None:
-            wakeups.subscribe(topic, lambda: heard.put_nowait("again"))
+    def come_back() -> None:
+        wakeups.subscribe(topic, lambda: heard.put_nowait("again"))
 
-        coming_back.append(come_back)
-        listener = Listener(database_url, Settings(), wakeups, lambda pid: False)
-        listener.open()
-        async with await connect_async(database_url) as connection, asyncio.timeout(15):
-            assert await heard.get() == "before"
-            unsubscribe()
-            assert await heard.get() == "again"  # it is listened to again, so it is read once
-            await notify(connection, "dbosflow", [topic])
-            assert await heard.get() == "again"
-        await listener.close()
-        assert not coming_back
-
-    asyncio.run(main())
+    coming_back.append(come_back)
+    listener = Listener(database_url, Settings(), wakeups, lambda pid: False)
+    listener.open()
+    async with await connect_async(database_url) as connection, asyncio.timeout(15):
+        assert await heard.get() == "before"
+        unsubscribe()
+        assert await heard.get() == "again"  # it is listened to again, so it is read once
+        await notify(connection, "dbosflow", [topic])
+        assert await heard.get() == "again"
+    await listener.close()
+    assert not coming_back
 
 
-def test_a_reader_elsewhere_goes_on_after_its_listener_was_cut(database_url: str) -> None:
+async def test_a_reader_elsewhere_goes_on_after_its_listener_was_cut(database_url: str) -> None:
     """With no safety poll to help: the reconnect re-reads, and later hints arrive again."""
-
-    async def main() -> None:
-        global go_on  # noqa: PLW0603 (a workflow has no other place to look)
-        go_on = asyncio.Event()
-        async with Engine(database_url) as engine, Engine(database_url, executes=False, safety_poll=1000) as client:
-            handle = await engine.start_async(writes)
-            reader = client.read_stream_async(handle.workflow_id, "out", wait_for=10)
-            assert (await anext(reader)).value == 0
-            for pid, _ in await asyncio.to_thread(sessions, database_url, LISTENING):
-                await asyncio.to_thread(cut, database_url, f"pid = {pid}")
-            go_on.set()
-            async with asyncio.timeout(10):
-                assert [item.value async for item in reader] == [1, None]
-                await handle.result_async()
-
-    asyncio.run(main())
+    global go_on  # noqa: PLW0603 (a workflow has no other place to look)
+    go_on = asyncio.Event()
+    async with Engine(database_url) as engine, Engine(database_url, executes=False, safety_poll=1000) as client:
+        handle = await engine.start_async(writes)
+        reader = client.read_stream_async(handle.workflow_id, "out", wait_for=10)
+        assert (await anext(reader)).value == 0
+        for pid, _ in await asyncio.to_thread(sessions, database_url, LISTENING):
+            await asyncio.to_thread(cut, database_url, f"pid = {pid}")
+        go_on.set()
+        async with asyncio.timeout(10):
+            assert [item.value async for item in reader] == [1, None]
+            await handle.result_async()
 
 
-def test_the_safety_poll_finds_what_no_hint_told_of(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_safety_poll_finds_what_no_hint_told_of(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """All notifications are lost; values and ends arrive, a poll later."""
     lost: list[str] = []
     monkeypatch.setattr(Notifier, "send", lambda _, topics, **__: lost.extend(topics))
 
-    async def main() -> None:
-        global go_on  # noqa: PLW0603
-        go_on = asyncio.Event()
-        async with Engine(database_url) as engine, Engine(database_url, executes=False, safety_poll=0.2) as client:
-            handle = await engine.start_async(writes)
-            reader = client.read_stream_async(handle.workflow_id, "out", wait_for=10)
-            async with asyncio.timeout(10):
-                assert (await anext(reader)).value == 0
-                waiting = asyncio.create_task(client.handle(handle.workflow_id).result_async())
-                go_on.set()
-                assert [item.value async for item in reader] == [1, None]
-                await waiting
-
-    asyncio.run(main())
+    global go_on  # noqa: PLW0603
+    go_on = asyncio.Event()
+    async with Engine(database_url) as engine, Engine(database_url, executes=False, safety_poll=0.2) as client:
+        handle = await engine.start_async(writes)
+        reader = client.read_stream_async(handle.workflow_id, "out", wait_for=10)
+        async with asyncio.timeout(10):
+            assert (await anext(reader)).value == 0
+            waiting = asyncio.create_task(client.handle(handle.workflow_id).result_async())
+            go_on.set()
+            assert [item.value async for item in reader] == [1, None]
+            await waiting
     assert lost
 
 
-def test_a_death_has_everybody_read_what_its_last_hints_did_not_tell(
+async def test_a_death_has_everybody_read_what_its_last_hints_did_not_tell(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A worker that dies between a commit and its NOTIFY: the announcement of its death stands for all of them."""
@@ -176,32 +158,29 @@ def test_a_death_has_everybody_read_what_its_last_hints_did_not_tell(
     monkeypatch.setattr(Notifier, "send", lambda *_, **__: None)
     monkeypatch.setattr(SafetyPoll, "work_once", nothing)
 
-    async def main() -> None:
-        global go_on  # noqa: PLW0603
-        go_on = asyncio.Event()
-        async with Engine(database_url) as engine, Engine(database_url, executes=False) as client:
-            # Who begins to listen wakes everybody, too.
-            await asyncio.to_thread(eventually, lambda: len(sessions(database_url, LISTENING)) == 2)
-            handle = await engine.start_async(writes)
-            reader = client.read_stream_async(handle.workflow_id, "out", wait_for=10)
-            async with asyncio.timeout(10):
-                await anext(engine.read_stream_async(handle.workflow_id, "out"))  # it is there: nobody will tell
-                assert (await anext(reader)).value == 0
-                reading = asyncio.create_task(anext(reader))
-                tails = client._core._hub._tails
-                await until(lambda: any(tail.asks and tail.end == 1 and not tail.news for tail in tails.values()))
-                go_on.set()
-                await handle.result_async()
-            assert not reading.done()
-            async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-                await notify(connection, "dbosflow", [DEATH_TOPIC])
-            async with asyncio.timeout(10):
-                assert (await reading).value == 1
-
-    asyncio.run(main())
+    global go_on  # noqa: PLW0603
+    go_on = asyncio.Event()
+    async with Engine(database_url) as engine, Engine(database_url, executes=False) as client:
+        # Who begins to listen wakes everybody, too.
+        await asyncio.to_thread(eventually, lambda: len(sessions(database_url, LISTENING)) == 2)
+        handle = await engine.start_async(writes)
+        reader = client.read_stream_async(handle.workflow_id, "out", wait_for=10)
+        async with asyncio.timeout(10):
+            await anext(engine.read_stream_async(handle.workflow_id, "out"))  # it is there: nobody will tell
+            assert (await anext(reader)).value == 0
+            reading = asyncio.create_task(anext(reader))
+            tails = client._core._hub._tails
+            await until(lambda: any(tail.asks and tail.end == 1 and not tail.news for tail in tails.values()))
+            go_on.set()
+            await handle.result_async()
+        assert not reading.done()
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+            await notify(connection, "dbosflow", [DEATH_TOPIC])
+        async with asyncio.timeout(10):
+            assert (await reading).value == 1
 
 
-def test_polls_are_fast_while_listening_does_not_work_and_slow_while_it_does(
+async def test_polls_are_fast_while_listening_does_not_work_and_slow_while_it_does(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind a transaction pooler, for one, polling is all there is."""
@@ -212,34 +191,30 @@ def test_polls_are_fast_while_listening_does_not_work_and_slow_while_it_does(
             raise OSError("no LISTEN here")
         await listen_to(*args)
 
-    async def main() -> None:
-        nonlocal working
-        settings, wakeups, woken = Settings(fast_poll=0.01, safety_poll=1000.0), Wakeups(), 0
-
-        def wake() -> None:
-            nonlocal woken
-            woken += 1
-
-        wakeups.subscribe("some topic", wake)
-        listener = Listener(database_url, settings, wakeups, lambda pid: False)
-        poll = SafetyPoll(settings, wakeups, listener)
-        listener.open()
-        poll.open()
-        await until(lambda: woken > 20)
-        working = True
-        async with asyncio.timeout(10):
-            await listener.healthy.wait()
-        await until(lambda: poll._interval == settings.safety_poll)
-        before = woken
-        assert not await _more(lambda: woken > before + 1)
-        working = False
-        await asyncio.to_thread(cut, database_url, LISTENING)
-        await until(lambda: woken > before + 20)
-        await poll.close()
-        await listener.close()
-
     monkeypatch.setattr(listener_module, "listen", listen)
-    asyncio.run(main())
+    settings, wakeups, woken = Settings(fast_poll=0.01, safety_poll=1000.0), Wakeups(), 0
+
+    def wake() -> None:
+        nonlocal woken
+        woken += 1
+
+    wakeups.subscribe("some topic", wake)
+    listener = Listener(database_url, settings, wakeups, lambda pid: False)
+    poll = SafetyPoll(settings, wakeups, listener)
+    listener.open()
+    poll.open()
+    await until(lambda: woken > 20)
+    working = True
+    async with asyncio.timeout(10):
+        await listener.healthy.wait()
+    await until(lambda: poll._interval == settings.safety_poll)
+    before = woken
+    assert not await _more(lambda: woken > before + 1)
+    working = False
+    await asyncio.to_thread(cut, database_url, LISTENING)
+    await until(lambda: woken > before + 20)
+    await poll.close()
+    await listener.close()
 
 
 async def _more(probe: Callable[[], bool]) -> bool:
@@ -249,7 +224,7 @@ async def _more(probe: Callable[[], bool]) -> bool:
     return probe()
 
 
-def test_a_process_does_not_listen_to_itself(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_does_not_listen_to_itself(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was woken directly, before: a hint about its own commit would only cost a query."""
     heard: list[str] = []
 
@@ -259,13 +234,10 @@ def test_a_process_does_not_listen_to_itself(database_url: str, monkeypatch: pyt
 
     monkeypatch.setattr(listener_module, "topics_of", hear)
 
-    async def main() -> None:
-        global go_on  # noqa: PLW0603
-        go_on = asyncio.Event()
-        go_on.set()
-        async with Engine(database_url) as engine:
-            await engine.run_async(writes)
-            await until(lambda: not engine._core._notifier._topics)
-        assert heard == []
-
-    asyncio.run(main())
+    global go_on  # noqa: PLW0603
+    go_on = asyncio.Event()
+    go_on.set()
+    async with Engine(database_url) as engine:
+        await engine.run_async(writes)
+        await until(lambda: not engine._core._notifier._topics)
+    assert heard == []

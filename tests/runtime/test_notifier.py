@@ -63,7 +63,9 @@ async def talking(url: str) -> AsyncIterator[tuple[Notifier, Ear]]:
             await notifier.close()
 
 
-def test_topics_coalesce_while_a_statement_is_under_way(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_topics_coalesce_while_a_statement_is_under_way(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first goes at once; what comes meanwhile goes in one statement, each topic once."""
     sent: list[list[str]] = []
     under_way, go_on = asyncio.Event(), asyncio.Event()
@@ -74,52 +76,42 @@ def test_topics_coalesce_while_a_statement_is_under_way(database_url: str, monke
         await go_on.wait()
         await notify(connection, schema, sent[-1])
 
-    async def main() -> None:
-        monkeypatch.setattr(notifier_module, "notify", slowly)
-        async with talking(database_url) as (notifier, ear):
-            notifier.send(["first"])
-            await under_way.wait()
-            for number in range(1000):
-                notifier.send(["again", f"topic {number % 10}"])
-            go_on.set()
-            assert await ear.hear(12) == ["first", "again", *(f"topic {number}" for number in range(10))]
-        assert len(sent) == 2
-
-    asyncio.run(main())
+    monkeypatch.setattr(notifier_module, "notify", slowly)
+    async with talking(database_url) as (notifier, ear):
+        notifier.send(["first"])
+        await under_way.wait()
+        for number in range(1000):
+            notifier.send(["again", f"topic {number % 10}"])
+        go_on.set()
+        assert await ear.hear(12) == ["first", "again", *(f"topic {number}" for number in range(10))]
+    assert len(sent) == 2
 
 
-def test_long_payloads_are_split_and_no_topic_is_dropped(database_url: str) -> None:
+async def test_long_payloads_are_split_and_no_topic_is_dropped(database_url: str) -> None:
     """A payload of 8000 bytes would be refused, and its statement with it."""
     longest = "\U0001f600" * MAX_IDENTIFIER
     topics = [stream_topic(f"{number}-{longest[4:]}", longest) for number in range(20)]
     topics += [stream_topic("w", '"\\\x01' * (MAX_IDENTIFIER // 3))]
     topics += [f"w{number}" for number in range(5000)]
 
-    async def main() -> None:
-        async with talking(database_url) as (notifier, ear):
-            notifier.send(topics)
-            assert sorted(await ear.hear(len(topics))) == sorted(topics)
-            assert all(len(payload.encode()) <= MAX_PAYLOAD for payload in ear.payloads)
-            assert len(ear.payloads) < 3 * len(PARTS)
-
-    asyncio.run(main())
+    async with talking(database_url) as (notifier, ear):
+        notifier.send(topics)
+        assert sorted(await ear.hear(len(topics))) == sorted(topics)
+        assert all(len(payload.encode()) <= MAX_PAYLOAD for payload in ear.payloads)
+        assert len(ear.payloads) < 3 * len(PARTS)
 
 
-def test_what_others_wait_for_is_on_the_wire_before_the_loop_goes_on(database_url: str) -> None:
+async def test_what_others_wait_for_is_on_the_wire_before_the_loop_goes_on(database_url: str) -> None:
     """Also while code of this process, which the same commit has set free, keeps the loop."""
-
-    async def main() -> None:
-        async with talking(database_url) as (notifier, ear):
-            notifier.send(["w1"])  # connects, and prepares the statement
-            assert await ear.hear(1) == ["w1"]
-            await until(notifier._idle.is_set)
-            with psycopg.connect(database_url, autocommit=True) as blocking:
-                blocking.execute(f'LISTEN "{channel(SCHEMA, part_of("w2"))}"'.encode())
-                notifier.send(["w2"], at_once=True)
-                heard = [one.payload for one in blocking.notifies(timeout=10, stop_after=1)]
-            assert heard == ['["w2"]']
-
-    asyncio.run(main())
+    async with talking(database_url) as (notifier, ear):
+        notifier.send(["w1"])  # connects, and prepares the statement
+        assert await ear.hear(1) == ["w1"]
+        await until(notifier._idle.is_set)
+        with psycopg.connect(database_url, autocommit=True) as blocking:
+            blocking.execute(f'LISTEN "{channel(SCHEMA, part_of("w2"))}"'.encode())
+            notifier.send(["w2"], at_once=True)
+            heard = [one.payload for one in blocking.notifies(timeout=10, stop_after=1)]
+        assert heard == ['["w2"]']
 
 
 @pytest.mark.parametrize("control", ["\x01", "\x1f", "\x7f", '"', "\\"])
@@ -137,23 +129,19 @@ def test_what_others_say_on_the_channel_is_no_topic(payload: str) -> None:
     assert topics_of(payload) == []
 
 
-def test_a_notifier_heals_and_what_is_sent_after_that_is_heard(database_url: str) -> None:
+async def test_a_notifier_heals_and_what_is_sent_after_that_is_heard(database_url: str) -> None:
     """A failed statement is a lost hint; the next one goes over a new connection."""
-
-    async def main() -> None:
-        async with talking(database_url) as (notifier, ear):
-            notifier.send(["before"])
-            assert await ear.hear(1) == ["before"]
-            async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-                await connection.execute("SELECT pg_terminate_backend(%s)", (notifier.backend_pid,))
-            heard: list[str] = []
-            async with asyncio.timeout(10):
-                while not heard:
-                    notifier.send(["after"])
-                    heard = await _within(ear.hear(1), 0.5)
-            assert set(heard) == {"after"}
-
-    asyncio.run(main())
+    async with talking(database_url) as (notifier, ear):
+        notifier.send(["before"])
+        assert await ear.hear(1) == ["before"]
+        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+            await connection.execute("SELECT pg_terminate_backend(%s)", (notifier.backend_pid,))
+        heard: list[str] = []
+        async with asyncio.timeout(10):
+            while not heard:
+                notifier.send(["after"])
+                heard = await _within(ear.hear(1), 0.5)
+        assert set(heard) == {"after"}
 
 
 async def _within(heard: Any, seconds: float) -> list[str]:
@@ -164,19 +152,15 @@ async def _within(heard: Any, seconds: float) -> list[str]:
         return []
 
 
-def test_closing_sends_what_is_left(database_url: str) -> None:
+async def test_closing_sends_what_is_left(database_url: str) -> None:
     """The last commits of an engine are news, too."""
-
-    async def main() -> None:
-        async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
-            await listen(connection, SCHEMA, PARTS)
-            notifier = Notifier(database_url, Settings())
-            notifier.open()
-            notifier.send(["first"])
-            ear = Ear(connection)
-            assert await ear.hear(1) == ["first"]
-            notifier.send(["last"])
-            await notifier.close()
-            assert await ear.hear(1) == ["last"]
-
-    asyncio.run(main())
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
+        await listen(connection, SCHEMA, PARTS)
+        notifier = Notifier(database_url, Settings())
+        notifier.open()
+        notifier.send(["first"])
+        ear = Ear(connection)
+        assert await ear.hear(1) == ["first"]
+        notifier.send(["last"])
+        await notifier.close()
+        assert await ear.hear(1) == ["last"]

@@ -253,7 +253,7 @@ def test_rows_of_the_dead_are_forgotten_at_the_first_look_and_each_hour(world: W
     in_the(world, schedule)
 
 
-def test_runs_go_back_in_a_statement_after_the_death(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_runs_go_back_in_a_statement_after_the_death(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another session sees the worker dead by then; so whatever it claimed until its death is seen, too."""
     seen: list[str] = []
     requeue = workflow.requeue
@@ -265,24 +265,19 @@ def test_runs_go_back_in_a_statement_after_the_death(database_url: str, monkeypa
 
     monkeypatch.setattr(workflow, "requeue", look_first)
 
-    async def main() -> None:
-        announced: list[str] = []
-        async with AsyncConnectionPool(database_url, min_size=1, kwargs={"autocommit": True}, open=False) as pool:
-            gone = replace(this_process(), process_started_at="1")
-            async with pool.connection() as connection:
-                worker_id = uuid4()
-                await worker.register(
-                    connection, "dbosflow", worker_id=worker_id, lease=LEASE, process=gone, version="0"
-                )
-                await connection.execute(
-                    """INSERT INTO dbosflow.workflow (id, name, status, input, epoch, worker_id, queue)
+    announced: list[str] = []
+    async with AsyncConnectionPool(database_url, min_size=1, kwargs={"autocommit": True}, open=False) as pool:
+        gone = replace(this_process(), process_started_at="1")
+        async with pool.connection() as connection:
+            worker_id = uuid4()
+            await worker.register(connection, "dbosflow", worker_id=worker_id, lease=LEASE, process=gone, version="0")
+            await connection.execute(
+                """INSERT INTO dbosflow.workflow (id, name, status, input, epoch, worker_id, queue)
                        VALUES ('w', 'flow', 'running', '{}', 1, %s, 'q')""",
-                    (worker_id,),
-                )
-            reclaimer = Reclaimer(pool, Settings(), Wakeups(), announced.extend, lambda worker_id: False)
-            await reclaimer.work_once()
-            await reclaimer.close()
-        assert seen == ["dead"]
-        assert announced == ["qq", "ww", "d", "x"]
-
-    asyncio.run(main())
+                (worker_id,),
+            )
+        reclaimer = Reclaimer(pool, Settings(), Wakeups(), announced.extend, lambda worker_id: False)
+        await reclaimer.work_once()
+        await reclaimer.close()
+    assert seen == ["dead"]
+    assert announced == ["qq", "ww", "d", "x"]

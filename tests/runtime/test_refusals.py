@@ -80,105 +80,90 @@ def pool_of(url: str) -> AsyncConnectionPool[Any]:
 
 
 @refusals
-def test_readers_and_waiters(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_readers_and_waiters(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """They share statements; the one that is refused is told, and the others read on."""
     monkeypatch.setattr(stream, "fetch", refusing(stream.fetch, error, lambda wants: BAD in [one[0] for one in wants]))
     monkeypatch.setattr(store, "outcomes", refusing(store.outcomes, error, names_bad))
 
-    async def main() -> None:
-        session, wakeups = Session(database_url, Settings(), READER), Wakeups()
-        hub, outcomes = Hub(session, "dbosflow", wakeups), Outcomes(session, "dbosflow", wakeups)
-        asked = [hub.read(one, "k", 0, "unseen") for one in ("a", BAD, "b", BAD)]
-        asked += [outcomes.settled(one) for one in ("a", BAD, "b")]  # type: ignore[misc]
-        told = asyncio.ensure_future(in_time(*asked))
-        await asyncio.sleep(0)
-        for service in (hub, outcomes):
-            service.open()
-        found = await told
-        for service in (hub, outcomes):
-            await service.close()
-        await session.close()
-        assert [type(one) for one in (found[1], found[3], found[5])] == [StreamError, StreamError, WorkflowError]
-        assert [page.status for page in (found[0], found[2])] == [None, None]
-        assert [found[4], found[6]] == [None, None]
-
-    asyncio.run(main())
+    session, wakeups = Session(database_url, Settings(), READER), Wakeups()
+    hub, outcomes = Hub(session, "dbosflow", wakeups), Outcomes(session, "dbosflow", wakeups)
+    asked = [hub.read(one, "k", 0, "unseen") for one in ("a", BAD, "b", BAD)]
+    asked += [outcomes.settled(one) for one in ("a", BAD, "b")]  # type: ignore[misc]
+    told = asyncio.ensure_future(in_time(*asked))
+    await asyncio.sleep(0)
+    for service in (hub, outcomes):
+        service.open()
+    found = await told
+    for service in (hub, outcomes):
+        await service.close()
+    await session.close()
+    assert [type(one) for one in (found[1], found[3], found[5])] == [StreamError, StreamError, WorkflowError]
+    assert [page.status for page in (found[0], found[2])] == [None, None]
+    assert [found[4], found[6]] == [None, None]
 
 
-def test_readers_without_rights(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_readers_without_rights(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Trying again would change nothing: they are told, too."""
     error = PermissionDeniedError("no rights")
     monkeypatch.setattr(stream, "fetch", refusing(stream.fetch, error, bool))
 
-    async def main() -> None:
-        session = Session(database_url, Settings(), READER)
-        hub = Hub(session, "dbosflow", Wakeups())
-        hub.open()
-        assert await in_time(hub.read("a", "k", 0, "unseen"), hub.read("b", "k", 0, "unseen")) == [error, error]
-        await hub.close()
-        await session.close()
-
-    asyncio.run(main())
+    session = Session(database_url, Settings(), READER)
+    hub = Hub(session, "dbosflow", Wakeups())
+    hub.open()
+    assert await in_time(hub.read("a", "k", 0, "unseen"), hub.read("b", "k", 0, "unseen")) == [error, error]
+    await hub.close()
+    await session.close()
 
 
 @refusals
-def test_enqueues_and_inputs(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_enqueues_and_inputs(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """Many in one statement, and each by itself once that is refused."""
     is_bad: Any = lambda rows: any(BAD in str(row) for row in rows)  # noqa: E731 (of rows of both)
     monkeypatch.setattr(store, "enqueue", refusing(store.enqueue, error, is_bad))
     monkeypatch.setattr(stream, "append", refusing(stream.append, error, is_bad))
 
-    async def main() -> None:
-        async with pool_of(database_url) as pool:
-            enqueuer, input_writer = Enqueuer(pool, "dbosflow"), InputWriter(pool, Settings(), lambda _: None)
-            asked = [enqueuer.enqueue(Enqueued(one, "flow", "q", 0, "{}", ("i",))) for one in ("a", BAD, "b")]
-            told = asyncio.ensure_future(in_time(*asked))
-            await asyncio.sleep(0)
-            enqueuer.open()
-            first, second, third = await told
-            assert (first, third) == (True, True)
-            assert isinstance(second, SerializationError)
-            values = [input_writer.append("a", "i", f'"{value}"', None) for value in ("x", BAD, "y")]
-            told = asyncio.ensure_future(in_time(*values))
-            await asyncio.sleep(0)
-            input_writer.open()
-            first, second, third = await told
-            assert (first, third) == (0, 1)
-            assert isinstance(second, SerializationError)
-            for service in (enqueuer, input_writer):
-                await service.close()
-
-    asyncio.run(main())
+    async with pool_of(database_url) as pool:
+        enqueuer, input_writer = Enqueuer(pool, "dbosflow"), InputWriter(pool, Settings(), lambda _: None)
+        asked = [enqueuer.enqueue(Enqueued(one, "flow", "q", 0, "{}", ("i",))) for one in ("a", BAD, "b")]
+        told = asyncio.ensure_future(in_time(*asked))
+        await asyncio.sleep(0)
+        enqueuer.open()
+        first, second, third = await told
+        assert (first, third) == (True, True)
+        assert isinstance(second, SerializationError)
+        values = [input_writer.append("a", "i", f'"{value}"', None) for value in ("x", BAD, "y")]
+        told = asyncio.ensure_future(in_time(*values))
+        await asyncio.sleep(0)
+        input_writer.open()
+        first, second, third = await told
+        assert (first, third) == (0, 1)
+        assert isinstance(second, SerializationError)
+        for service in (enqueuer, input_writer):
+            await service.close()
 
 
 @refusals
-def test_questions_to_the_tables(database_url: str, error: Exception) -> None:
+async def test_questions_to_the_tables(database_url: str, error: Exception) -> None:
     """Also those that are asked until there is an answer: no answer will come."""
 
     async def refuse(*_: Any) -> None:
         raise error
 
-    async def main() -> None:
-        async with pool_of(database_url) as pool:
-            for patient in (False, True):
-                repository = Repository(pool, Settings(connect_timeout=600.0), patient=patient)
-                assert await in_time(repository.ask(refuse)) == [error]
-
-    asyncio.run(main())
+    async with pool_of(database_url) as pool:
+        for patient in (False, True):
+            repository = Repository(pool, Settings(connect_timeout=600.0), patient=patient)
+            assert await in_time(repository.ask(refuse)) == [error]
 
 
 @refusals
-def test_histories(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_histories(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """A claim takes many workflows: one whose records cannot be read holds up no other."""
     monkeypatch.setattr(step, "histories", refusing(step.histories, error, names_bad))
 
-    async def main() -> None:
-        async with pool_of(database_url) as pool:
-            (found,) = await in_time(Histories(pool, "dbosflow").read(["a", BAD, "b"]))
-            assert found[BAD] is error
-            assert [found[one].records for one in ("a", "b")] == [{}, {}]
-
-    asyncio.run(main())
+    async with pool_of(database_url) as pool:
+        (found,) = await in_time(Histories(pool, "dbosflow").read(["a", BAD, "b"]))
+        assert found[BAD] is error
+        assert [found[one].records for one in ("a", "b")] == [{}, {}]
 
 
 @workflow
@@ -206,7 +191,7 @@ def test_a_workflow_whose_records_cannot_be_read_is_parked(
 
 
 @refusals
-def test_compactions(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_compactions(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """The one that cannot be compacted stays as it is; the walk goes on behind it."""
     looked: list[str] = []
 
@@ -222,49 +207,42 @@ def test_compactions(database_url: str, error: Exception, monkeypatch: pytest.Mo
     monkeypatch.setattr(retention, "scattered", scattered)
     monkeypatch.setattr(retention, "ended_after", ended_after)
 
-    async def main() -> None:
-        async with pool_of(database_url) as pool:
-            compactor = Compactor(pool, "dbosflow", 60.0)
-            for workflow_id in ("a", BAD, "b"):
-                compactor.ended(workflow_id)
-            assert await compactor.work_once() is False
-
-    asyncio.run(main())
+    async with pool_of(database_url) as pool:
+        compactor = Compactor(pool, "dbosflow", 60.0)
+        for workflow_id in ("a", BAD, "b"):
+            compactor.ended(workflow_id)
+        assert await compactor.work_once() is False
     assert looked == ["a", BAD, "b", "c", BAD, "d"]
 
 
 @refusals
 @pytest.mark.parametrize("times", [1, 2, 3, 4])
-def test_a_run_that_is_refused_again_and_again(database_url: str, error: Exception, times: int) -> None:
+async def test_a_run_that_is_refused_again_and_again(database_url: str, error: Exception, times: int) -> None:
     """Its end is tried with less each time, and at last it is let go of; others of its worker go on meanwhile."""
-
-    async def main() -> None:
-        async with Bench(database_url) as bench:
-            run, other = await bench.run("w"), await bench.run("other")
-            write(run, "1", key="durable")
-            await bench.forget()
-            bench.faults += [before_sending(error)] * times
-            waiter = record(run, "a")
-            write(run, "1", key="refused")
-            (told,) = await in_time(waiter)
-            assert isinstance(told, RunStopped)
-            await in_time(record(other, "b"))
-            assert await bench.records() == ["other:b"]
-            ends = await bench.rows("SELECT status, error ->> 'type' FROM dbosflow.workflow WHERE id = 'w'")
-            blocks = await bench.rows('SELECT key, kind FROM dbosflow.stream_block ORDER BY key, "offset"')
-            if times > 3:
-                assert bench.heard == [("unwritable", "w")]
-            else:
-                assert bench.heard == [("ended", "w", "failed")]
-                assert ends == [("failed", "SerializationError")]
-            ended = [("durable", "error"), ("refused", "error")][: max(3 - times, 0)]
-            assert blocks == sorted([("durable", "values"), *ended], key=lambda row: row[0])
-
-    asyncio.run(main())
+    async with Bench(database_url) as bench:
+        run, other = await bench.run("w"), await bench.run("other")
+        write(run, "1", key="durable")
+        await bench.forget()
+        bench.faults += [before_sending(error)] * times
+        waiter = record(run, "a")
+        write(run, "1", key="refused")
+        (told,) = await in_time(waiter)
+        assert isinstance(told, RunStopped)
+        await in_time(record(other, "b"))
+        assert await bench.records() == ["other:b"]
+        ends = await bench.rows("SELECT status, error ->> 'type' FROM dbosflow.workflow WHERE id = 'w'")
+        blocks = await bench.rows('SELECT key, kind FROM dbosflow.stream_block ORDER BY key, "offset"')
+        if times > 3:
+            assert bench.heard == [("unwritable", "w")]
+        else:
+            assert bench.heard == [("ended", "w", "failed")]
+            assert ends == [("failed", "SerializationError")]
+        ended = [("durable", "error"), ("refused", "error")][: max(3 - times, 0)]
+        assert blocks == sorted([("durable", "values"), *ended], key=lambda row: row[0])
 
 
 @refusals
-def test_a_witness_that_is_refused(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_witness_that_is_refused(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """It says nothing of the batch, which is sent again: no worker stands still for a question."""
     asked = 0
 
@@ -275,38 +253,31 @@ def test_a_witness_that_is_refused(database_url: str, error: Exception, monkeypa
 
     monkeypatch.setattr(journal_module, "is_durable", refuse)
 
-    async def main() -> None:
-        async with Bench(database_url) as bench:
-            run = await bench.run("w")
-            await bench.forget()
-            bench.faults.append(before_sending(sqlstate("08006")))
-            assert await in_time(record(run, "a")) == [None]
-            assert asked == 1
-            assert len(bench.sent) == 2
-
-    asyncio.run(main())
+    async with Bench(database_url) as bench:
+        run = await bench.run("w")
+        await bench.forget()
+        bench.faults.append(before_sending(sqlstate("08006")))
+        assert await in_time(record(run, "a")) == [None]
+        assert asked == 1
+        assert len(bench.sent) == 2
 
 
 @refusals
-def test_a_batch_of_many(database_url: str, error: Exception) -> None:
+async def test_a_batch_of_many(database_url: str, error: Exception) -> None:
     """Only the run whose data is refused ends; starts are told, too."""
+    async with Bench(database_url) as bench:
+        runs = [await bench.run(one) for one in ("a", BAD, "c")]
+        await bench.forget()
 
-    async def main() -> None:
-        async with Bench(database_url) as bench:
-            runs = [await bench.run(one) for one in ("a", BAD, "c")]
-            await bench.forget()
+        async def refuse(connection: Any, rows: BatchRows, *rest: Any) -> Any:
+            if any(BAD in str(row) for row in (*rows.records, *rows.starts)):
+                raise error
+            return await write_batch(connection, rows, *rest)
 
-            async def refuse(connection: Any, rows: BatchRows, *rest: Any) -> Any:
-                if any(BAD in str(row) for row in (*rows.records, *rows.starts)):
-                    raise error
-                return await write_batch(connection, rows, *rest)
-
-            with pytest.MonkeyPatch.context() as patch:
-                patch.setattr(journal_module, "write_batch", refuse)
-                found = await in_time(*(record(run, "k") for run in runs), bench.start("d"), bench.start(f"{BAD} too"))
-            assert [found[0], found[2], found[3]] == [None, None, True]
-            assert isinstance(found[1], RunStopped)
-            assert isinstance(found[4], SerializationError)
-            assert await bench.records() == ["a:k", "c:k"]
-
-    asyncio.run(main())
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(journal_module, "write_batch", refuse)
+            found = await in_time(*(record(run, "k") for run in runs), bench.start("d"), bench.start(f"{BAD} too"))
+        assert [found[0], found[2], found[3]] == [None, None, True]
+        assert isinstance(found[1], RunStopped)
+        assert isinstance(found[4], SerializationError)
+        assert await bench.records() == ["a:k", "c:k"]

@@ -69,18 +69,14 @@ def test_a_lease_is_renewed_over_a_new_connection_when_the_old_one_is_cut(databa
     with_renewer(database_url, look)
 
 
-def test_a_connection_that_falls_silent_is_closed_while_the_lease_lasts(database_url: str) -> None:
+async def test_a_connection_that_falls_silent_is_closed_while_the_lease_lasts(database_url: str) -> None:
     """By the kernel, which does that for nobody else before a lease is over."""
-
-    async def main() -> None:
-        lease: Any = WorkerLease(database_url, Settings(lease=8.0), on_new_timeline=lambda: None)
-        renewer = LeaseRenewer(database_url, Settings(lease=8.0), lease, lambda: None)
-        renewer._renew()
-        assert renewer._connection is not None
-        assert renewer._connection.info.get_parameters()["tcp_user_timeout"] == "4000"
-        renewer._disconnect()
-
-    asyncio.run(main())
+    lease: Any = WorkerLease(database_url, Settings(lease=8.0), on_new_timeline=lambda: None)
+    renewer = LeaseRenewer(database_url, Settings(lease=8.0), lease, lambda: None)
+    renewer._renew()
+    assert renewer._connection is not None
+    assert renewer._connection.info.get_parameters()["tcp_user_timeout"] == "4000"
+    renewer._disconnect()
 
 
 def test_a_lease_that_is_over_is_told_and_not_revived(database_url: str) -> None:
@@ -186,7 +182,7 @@ def test_an_answer_about_the_lease_before_says_nothing_of_the_new_one(
     assert (len(one.renewed), len(one.over)) == ((1, 0) if lives else (0, 1))
 
 
-def test_a_worker_past_its_own_deadline_begins_no_step(database_url: str) -> None:
+async def test_a_worker_past_its_own_deadline_begins_no_step(database_url: str) -> None:
     """Somebody else may own the run already. It goes on when the lease turns out to be its own still."""
     began: list[float] = []
 
@@ -198,24 +194,21 @@ def test_a_worker_past_its_own_deadline_begins_no_step(database_url: str) -> Non
     async def flow() -> None:
         await work()
 
-    async def main() -> None:
-        async with Engine(database_url, lease=1000) as engine:
-            assert engine._core._executor is not None
-            lease = engine._core._executor.lease
-            lease.deadline = 0.0
-            handle = await engine.start_async(flow)
-            for _ in range(200):
-                await asyncio.sleep(0)
-            assert began == []
-            lease.renewed(time.monotonic())
-            await handle.result_async(10)
-            assert len(began) == 1
-
-    asyncio.run(main())
+    async with Engine(database_url, lease=1000) as engine:
+        assert engine._core._executor is not None
+        lease = engine._core._executor.lease
+        lease.deadline = 0.0
+        handle = await engine.start_async(flow)
+        for _ in range(200):
+            await asyncio.sleep(0)
+        assert began == []
+        lease.renewed(time.monotonic())
+        await handle.result_async(10)
+        assert len(began) == 1
 
 
 @pytest.mark.parametrize("error", [errors.UndefinedFunction("no"), PermissionDeniedError("no")], ids=str)
-def test_a_timeline_that_cannot_be_seen_is_said_once(
+async def test_a_timeline_that_cannot_be_seen_is_said_once(
     database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception
 ) -> None:
     """A worker can do without it; but after a failover that loses commits its runs would go on from memory."""
@@ -225,17 +218,14 @@ def test_a_timeline_that_cannot_be_seen_is_said_once(
             raise error
         return await fetch_all(connection, schema, table, name, **values)
 
-    async def main() -> None:
-        lease = WorkerLease(database_url, Settings(), on_new_timeline=lambda: None)
-        async with lease.lock:
-            await lease.open()
-            for _ in range(3):
-                await lease.disconnect()
-                await lease.connection()
-            await lease.disconnect()
-
     monkeypatch.setattr(worker_lease, "fetch_all", fetch)
-    asyncio.run(main())
+    lease = WorkerLease(database_url, Settings(), on_new_timeline=lambda: None)
+    async with lease.lock:
+        await lease.open()
+        for _ in range(3):
+            await lease.disconnect()
+            await lease.connection()
+        await lease.disconnect()
     assert [record.levelname for record in caplog.records if "timeline" in record.message] == ["WARNING"]
 
 

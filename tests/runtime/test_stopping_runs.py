@@ -89,55 +89,47 @@ def executor_of(engine: Engine) -> Executor:
     return executor
 
 
-def test_a_run_that_met_a_foreign_row_reloads_and_goes_on_from_it(database_url: str) -> None:
+async def test_a_run_that_met_a_foreign_row_reloads_and_goes_on_from_it(database_url: str) -> None:
     """Under a new epoch, with that row in its history: nobody stops for good over a unique key."""
-
-    async def main() -> None:
-        setup()
-        async with Engine(database_url) as engine:
-            handle = await engine.start_async(stubborn.options(workflow_id="w"), 1)
-            await began.get()
-            execute(
-                database_url,
-                """INSERT INTO dbosflow.step (workflow_id, key, kind, epoch, seq, turn, attempt, output, started_at)
+    setup()
+    async with Engine(database_url) as engine:
+        handle = await engine.start_async(stubborn.options(workflow_id="w"), 1)
+        await began.get()
+        execute(
+            database_url,
+            """INSERT INTO dbosflow.step (workflow_id, key, kind, epoch, seq, turn, attempt, output, started_at)
                    VALUES ('w', 'wait#0', 'step', 0, 0, 0, '0.1', '7', now())""",
-            )
-            go_on.set()
-            assert await handle.result_async(10) == 7
-            assert (await handle.info_async()).epoch == 2
-            items = [item async for item in engine.read_stream_async("w", "out")]
-            assert [(item.value, item.closed) for item in items] == [("begin", False), (None, True)]
-        assert bodies == ["wait", "refund"]
-        assert caught == []
-
-    asyncio.run(main())
+        )
+        go_on.set()
+        assert await handle.result_async(10) == 7
+        assert (await handle.info_async()).epoch == 2
+        items = [item async for item in engine.read_stream_async("w", "out")]
+        assert [(item.value, item.closed) for item in items] == [("begin", False), (None, True)]
+    assert bodies == ["wait", "refund"]
+    assert caught == []
 
 
-def test_a_lost_worker_stops_its_runs_and_they_go_on_under_a_new_one(database_url: str) -> None:
+async def test_a_lost_worker_stops_its_runs_and_they_go_on_under_a_new_one(database_url: str) -> None:
     """Neither ``except Exception`` nor a step in ``finally`` runs in the pass that is over."""
-
-    async def main() -> None:
-        setup()
-        async with Engine(database_url, lease=1.0) as engine:
-            handles = [await engine.start_async(stubborn, number) for number in range(5)]
-            for _ in handles:
-                await began.get()
-            old = executor_of(engine).lease.id
-            execute(database_url, "UPDATE dbosflow.worker SET state = 'dead', ended_because = 'expired'")
-            started = asyncio.create_task(engine.start_async(stubborn, 5))
-            handles.append(await started)
-            for _ in handles:  # each begins anew, and one for the first time
-                await asyncio.wait_for(began.get(), 10)
-            assert bodies == ["wait"] * 11
-            assert sorted(let_go) == [0, 1, 2, 3, 4]
-            assert executor_of(engine).lease.id != old
-            go_on.set()
-            assert [await handle.result_async(10) for handle in handles] == list(range(6))
-            assert [(await handle.info_async()).epoch for handle in handles] == [3] * 5 + [1]
-        assert caught == []
-        assert bodies == ["wait"] * 11 + ["refund"] * 6
-
-    asyncio.run(main())
+    setup()
+    async with Engine(database_url, lease=1.0) as engine:
+        handles = [await engine.start_async(stubborn, number) for number in range(5)]
+        for _ in handles:
+            await began.get()
+        old = executor_of(engine).lease.id
+        execute(database_url, "UPDATE dbosflow.worker SET state = 'dead', ended_because = 'expired'")
+        started = asyncio.create_task(engine.start_async(stubborn, 5))
+        handles.append(await started)
+        for _ in handles:  # each begins anew, and one for the first time
+            await asyncio.wait_for(began.get(), 10)
+        assert bodies == ["wait"] * 11
+        assert sorted(let_go) == [0, 1, 2, 3, 4]
+        assert executor_of(engine).lease.id != old
+        go_on.set()
+        assert [await handle.result_async(10) for handle in handles] == list(range(6))
+        assert [(await handle.info_async()).epoch for handle in handles] == [3] * 5 + [1]
+    assert caught == []
+    assert bodies == ["wait"] * 11 + ["refund"] * 6
 
 
 @workflow(inputs=["work"])
@@ -150,7 +142,7 @@ def doubled(value: int) -> int:
     return 2 * value
 
 
-def test_a_run_that_waits_for_a_connection_when_it_stops_takes_none_with_it(
+async def test_a_run_that_waits_for_a_connection_when_it_stops_takes_none_with_it(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The pool would give it one that nobody gives back."""
@@ -164,52 +156,45 @@ def test_a_run_that_waits_for_a_connection_when_it_stops_takes_none_with_it(
     def queued(pool: AsyncConnectionPool[Any]) -> int:
         return pool.get_stats().get("requests_queued", 0)
 
-    async def main() -> None:
-        async with Engine(database_url, pool_size=1) as engine, Engine(database_url, executes=False) as client:
-            runner, pool = executor_of(engine).runner, engine._core._pool
-            handle = await engine.start_async(waits_for_a_connection.options(workflow_id="w"))
-            run = runner._runs["w"]
-            monkeypatch.setattr(Repository, "collected", ask)
-            async with pool.connection():
-                await client.write_stream_async("w", "work", 1)
-                await client.close_stream_async("w", "work")
-                await until(lambda: bool(requests) and queued(pool) > requests[0])
-                assert run.task is not None
-                runner.reload_all()
-                await asyncio.wait({run.task}, timeout=10)
-                assert run.task.done()
-            async with asyncio.timeout(10):
-                assert await handle.result_async() == [2]
-                assert len(await engine.list_workflows_async()) == 1
-
-    asyncio.run(main())
+    async with Engine(database_url, pool_size=1) as engine, Engine(database_url, executes=False) as client:
+        runner, pool = executor_of(engine).runner, engine._core._pool
+        handle = await engine.start_async(waits_for_a_connection.options(workflow_id="w"))
+        run = runner._runs["w"]
+        monkeypatch.setattr(Repository, "collected", ask)
+        async with pool.connection():
+            await client.write_stream_async("w", "work", 1)
+            await client.close_stream_async("w", "work")
+            await until(lambda: bool(requests) and queued(pool) > requests[0])
+            assert run.task is not None
+            runner.reload_all()
+            await asyncio.wait({run.task}, timeout=10)
+            assert run.task.done()
+        async with asyncio.timeout(10):
+            assert await handle.result_async() == [2]
+            assert len(await engine.list_workflows_async()) == 1
 
 
-def test_a_run_taken_over_by_another_worker_stops_alone(database_url: str) -> None:
+async def test_a_run_taken_over_by_another_worker_stops_alone(database_url: str) -> None:
     """Its siblings do not notice."""
-
-    async def main() -> None:
-        setup()
-        async with Engine(database_url) as engine:
-            taken = await engine.start_async(stubborn.options(workflow_id="taken"), 1)
-            kept = await engine.start_async(stubborn, 2)
-            for _ in range(2):
-                await began.get()
-            execute(
-                database_url, "UPDATE dbosflow.workflow SET worker_id = gen_random_uuid(), epoch = 2 WHERE id = 'taken'"
-            )
-            go_on.set()
-            assert await kept.result_async(10) == 2
-            await until(lambda: not len(executor_of(engine).runner))
-            assert await taken.status_async() == "running"
-            assert await engine.list_steps_async("taken") == []
-        assert caught == []
-        assert bodies == ["wait", "wait", "refund"]
-
-    asyncio.run(main())
+    setup()
+    async with Engine(database_url) as engine:
+        taken = await engine.start_async(stubborn.options(workflow_id="taken"), 1)
+        kept = await engine.start_async(stubborn, 2)
+        for _ in range(2):
+            await began.get()
+        execute(
+            database_url, "UPDATE dbosflow.workflow SET worker_id = gen_random_uuid(), epoch = 2 WHERE id = 'taken'"
+        )
+        go_on.set()
+        assert await kept.result_async(10) == 2
+        await until(lambda: not len(executor_of(engine).runner))
+        assert await taken.status_async() == "running"
+        assert await engine.list_steps_async("taken") == []
+    assert caught == []
+    assert bodies == ["wait", "wait", "refund"]
 
 
-def test_a_run_whose_data_is_refused_fails_with_an_error_that_says_so(
+async def test_a_run_whose_data_is_refused_fails_with_an_error_that_says_so(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its handle raises it; the workflows that shared its batch succeed."""
@@ -219,108 +204,94 @@ def test_a_run_whose_data_is_refused_fails_with_an_error_that_says_so(
             raise psycopg.errors.InvalidTextRepresentation("invalid input syntax for type json")
         return await write_batch(connection, rows, *rest)
 
-    async def main() -> None:
-        setup()
-        monkeypatch.setattr(journal_module, "write_batch", refuse)
-        async with Engine(database_url) as engine:
-            good = [await engine.start_async(stubborn, number) for number in range(3)]
-            bad = await engine.start_async(stubborn.options(workflow_id="bad"), 3)
-            for _ in range(4):
-                await began.get()
-            go_on.set()
-            with pytest.raises(SerializationError, match="the database refused the data"):
-                await bad.result_async(10)
-            assert [await handle.result_async(10) for handle in good] == [0, 1, 2]
-            items = [item async for item in engine.read_stream_async("bad", "out")]
-            assert items[-1].closed
-            assert items[-1].error is not None
-            assert isinstance(items[-1].error.__cause__, SerializationError)
-
-    asyncio.run(main())
+    setup()
+    monkeypatch.setattr(journal_module, "write_batch", refuse)
+    async with Engine(database_url) as engine:
+        good = [await engine.start_async(stubborn, number) for number in range(3)]
+        bad = await engine.start_async(stubborn.options(workflow_id="bad"), 3)
+        for _ in range(4):
+            await began.get()
+        go_on.set()
+        with pytest.raises(SerializationError, match="the database refused the data"):
+            await bad.result_async(10)
+        assert [await handle.result_async(10) for handle in good] == [0, 1, 2]
+        items = [item async for item in engine.read_stream_async("bad", "out")]
+        assert items[-1].closed
+        assert items[-1].error is not None
+        assert isinstance(items[-1].error.__cause__, SerializationError)
 
 
-def test_another_timeline_makes_every_run_reload(database_url: str) -> None:
+async def test_another_timeline_makes_every_run_reload(database_url: str) -> None:
     """After a failover that lost commits, what memory knows may be ahead of the tables."""
-
-    async def main() -> None:
-        setup()
-        async with Engine(database_url) as engine:
-            handles = [await engine.start_async(stubborn, number) for number in range(3)]
-            for _ in handles:
-                await began.get()
-            lease = executor_of(engine).lease
-            lease._timeline = "the one before"
-            backend = (await lease.connection()).info.backend_pid
-            await asyncio.to_thread(cut, database_url, f"pid = {backend}")
-            await engine.start_async(stubborn, 3)  # whatever is sent next finds out
-            for _ in range(4):
-                await asyncio.wait_for(began.get(), 10)
-            go_on.set()
-            assert [await handle.result_async(10) for handle in handles] == [0, 1, 2]
-            assert [(await handle.info_async()).epoch for handle in handles] == [2, 2, 2]
-        assert caught == []
-
-    asyncio.run(main())
+    setup()
+    async with Engine(database_url) as engine:
+        handles = [await engine.start_async(stubborn, number) for number in range(3)]
+        for _ in handles:
+            await began.get()
+        lease = executor_of(engine).lease
+        lease._timeline = "the one before"
+        backend = (await lease.connection()).info.backend_pid
+        await asyncio.to_thread(cut, database_url, f"pid = {backend}")
+        await engine.start_async(stubborn, 3)  # whatever is sent next finds out
+        for _ in range(4):
+            await asyncio.wait_for(began.get(), 10)
+        go_on.set()
+        assert [await handle.result_async(10) for handle in handles] == [0, 1, 2]
+        assert [(await handle.info_async()).epoch for handle in handles] == [2, 2, 2]
+    assert caught == []
 
 
-def test_another_timeline_behind_a_pooler_makes_every_run_reload(database_url: str) -> None:
+async def test_another_timeline_behind_a_pooler_makes_every_run_reload(database_url: str) -> None:
     """No connection of ours breaks there when the pooler is led to another server: each batch looks for itself."""
-
-    async def main() -> None:
-        setup()
-        async with Engine(database_url, pooled=True) as engine:
-            handles = [await engine.start_async(stubborn, number) for number in range(3)]
-            for _ in handles:
-                await began.get()
-            lease = executor_of(engine).lease
-            backend, timeline = (await lease.connection()).info.backend_pid, lease._timeline
-            lease._timeline = "the one before"
-            await engine.start_async(stubborn, 3)
-            for _ in range(4):
-                await asyncio.wait_for(began.get(), 10)
-            assert (lease._timeline, (await lease.connection()).info.backend_pid) == (timeline, backend)
-            go_on.set()
-            assert [await handle.result_async(10) for handle in handles] == [0, 1, 2]
-            assert [(await handle.info_async()).epoch for handle in handles] == [2, 2, 2]
-        assert caught == []
-
-    asyncio.run(main())
+    setup()
+    async with Engine(database_url, pooled=True) as engine:
+        handles = [await engine.start_async(stubborn, number) for number in range(3)]
+        for _ in handles:
+            await began.get()
+        lease = executor_of(engine).lease
+        backend, timeline = (await lease.connection()).info.backend_pid, lease._timeline
+        lease._timeline = "the one before"
+        await engine.start_async(stubborn, 3)
+        for _ in range(4):
+            await asyncio.wait_for(began.get(), 10)
+        assert (lease._timeline, (await lease.connection()).info.backend_pid) == (timeline, backend)
+        go_on.set()
+        assert [await handle.result_async(10) for handle in handles] == [0, 1, 2]
+        assert [(await handle.info_async()).epoch for handle in handles] == [2, 2, 2]
+    assert caught == []
 
 
-def test_an_end_that_was_under_way_when_the_timeline_changed_is_not_written(
+async def test_an_end_that_was_under_way_when_the_timeline_changed_is_not_written(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It would stand behind records that are no more: the workflow comes to its end again, from those that are left."""
     failed_over = False
 
-    async def main() -> None:
-        setup()
-        go_on.set()
-        async with Engine(database_url) as engine:
-            lease = executor_of(engine).lease
+    setup()
+    go_on.set()
+    async with Engine(database_url) as engine:
+        lease = executor_of(engine).lease
 
-            async def fail_over(connection: Any, rows: BatchRows, *rest: Any) -> BatchResult:
-                nonlocal failed_over
-                if not rows.ends or failed_over:
-                    return await write_batch(connection, rows, *rest)
-                failed_over = True
-                await asyncio.to_thread(execute, database_url, "DELETE FROM dbosflow.step WHERE key = 'refund#0'")
-                lease._timeline = "the one before"
-                await connection.close()
-                raise psycopg.OperationalError("the primary is gone, and with it the last record")
+        async def fail_over(connection: Any, rows: BatchRows, *rest: Any) -> BatchResult:
+            nonlocal failed_over
+            if not rows.ends or failed_over:
+                return await write_batch(connection, rows, *rest)
+            failed_over = True
+            await asyncio.to_thread(execute, database_url, "DELETE FROM dbosflow.step WHERE key = 'refund#0'")
+            lease._timeline = "the one before"
+            await connection.close()
+            raise psycopg.OperationalError("the primary is gone, and with it the last record")
 
-            monkeypatch.setattr(journal_module, "write_batch", fail_over)
-            assert await (await engine.start_async(stubborn.options(workflow_id="w"), 1)).result_async(10) == 1
-            assert [one.key for one in await engine.list_steps_async("w")] == ["wait#0", "refund#0"]
-            assert (await engine.handle("w").info_async()).epoch == 2
-        assert bodies == ["wait", "refund", "refund"]
-
-    asyncio.run(main())
+        monkeypatch.setattr(journal_module, "write_batch", fail_over)
+        assert await (await engine.start_async(stubborn.options(workflow_id="w"), 1)).result_async(10) == 1
+        assert [one.key for one in await engine.list_steps_async("w")] == ["wait#0", "refund#0"]
+        assert (await engine.handle("w").info_async()).epoch == 2
+    assert bodies == ["wait", "refund", "refund"]
     assert failed_over
 
 
 @pytest.mark.parametrize("reloading", [False, True], ids=["claimed", "reloading"])
-def test_a_history_that_was_read_before_the_timeline_changed_is_read_again(
+async def test_a_history_that_was_read_before_the_timeline_changed_is_read_again(
     database_url: str,
     monkeypatch: pytest.MonkeyPatch,
     reloading: bool,  # noqa: FBT001 (a parameter)
@@ -328,56 +299,49 @@ def test_a_history_that_was_read_before_the_timeline_changed_is_read_again(
     """Its run had not begun, so it was not there to be stopped; but it would know of rows that are no more."""
     read, reads = step_store.histories, 0
 
-    async def main() -> None:
-        setup()
-        async with Engine(database_url) as engine:
-            runner = executor_of(engine).runner
+    setup()
+    async with Engine(database_url) as engine:
+        runner = executor_of(engine).runner
 
-            async def read_and_fail_over(*args: Any) -> Any:
-                nonlocal reads
-                histories, reads = await read(*args), reads + 1
-                if reads == 1:
-                    runner.reload_all()
-                return histories
-
-            monkeypatch.setattr(step_store, "histories", read_and_fail_over)
-            if reloading:
-                handle = await engine.start_async(stubborn.options(workflow_id="w"), 1)
-                await began.get()
+        async def read_and_fail_over(*args: Any) -> Any:
+            nonlocal reads
+            histories, reads = await read(*args), reads + 1
+            if reads == 1:
                 runner.reload_all()
-            else:
-                execute(database_url, QUEUED_AGAIN)
-                handle = engine.handle("w", stubborn)
-                runner._announce([queue_topic("")])
-            await asyncio.wait_for(began.get(), 10)
-            go_on.set()
-            assert await handle.result_async(10) == 1
-            assert (reads, (await handle.info_async()).epoch) == (2, 3)
-        assert caught == []
+            return histories
 
-    asyncio.run(main())
-
-
-def test_closing_lets_a_step_finish_and_starts_nothing_after_it(database_url: str) -> None:
-    """What it returned is on record; the rest of the body is for the next worker."""
-
-    async def main() -> None:
-        setup()
-        async with Engine(database_url) as engine:
-            await engine.start_async(stubborn.options(workflow_id="w"), 1)
+        monkeypatch.setattr(step_store, "histories", read_and_fail_over)
+        if reloading:
+            handle = await engine.start_async(stubborn.options(workflow_id="w"), 1)
             await began.get()
-            asyncio.get_running_loop().call_later(0.1, go_on.set)
-        assert bodies == ["wait"]
-        assert caught == []
-        async with Engine(database_url) as engine:
-            assert await engine.handle("w", stubborn).result_async(10) == 1
-            assert [one.key for one in await engine.list_steps_async("w")] == ["wait#0", "refund#0"]
-        assert bodies == ["wait", "refund"]
+            runner.reload_all()
+        else:
+            execute(database_url, QUEUED_AGAIN)
+            handle = engine.handle("w", stubborn)
+            runner._announce([queue_topic("")])
+        await asyncio.wait_for(began.get(), 10)
+        go_on.set()
+        assert await handle.result_async(10) == 1
+        assert (reads, (await handle.info_async()).epoch) == (2, 3)
+    assert caught == []
 
-    asyncio.run(main())
+
+async def test_closing_lets_a_step_finish_and_starts_nothing_after_it(database_url: str) -> None:
+    """What it returned is on record; the rest of the body is for the next worker."""
+    setup()
+    async with Engine(database_url) as engine:
+        await engine.start_async(stubborn.options(workflow_id="w"), 1)
+        await began.get()
+        asyncio.get_running_loop().call_later(0.1, go_on.set)
+    assert bodies == ["wait"]
+    assert caught == []
+    async with Engine(database_url) as engine:
+        assert await engine.handle("w", stubborn).result_async(10) == 1
+        assert [one.key for one in await engine.list_steps_async("w")] == ["wait#0", "refund#0"]
+    assert bodies == ["wait", "refund"]
 
 
-def test_a_reload_that_the_database_has_no_answer_for_comes_later(
+async def test_a_reload_that_the_database_has_no_answer_for_comes_later(
     database_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The claimer finds that nobody runs the workflow; nothing is left of the one that failed, and nobody complains."""
@@ -390,22 +354,19 @@ def test_a_reload_that_the_database_has_no_answer_for_comes_later(
             raise psycopg.OperationalError("lost")
         return await renew(*args, **which)
 
-    async def main() -> None:
-        global began, go_on, bodies, let_go
-        began, go_on, bodies, let_go = asyncio.Queue(), asyncio.Event(), [], []
-        async with asyncio.timeout(60), Engine(database_url, safety_poll=0.2) as engine:
-            handle = await engine.start_async(reloaded_later.options(workflow_id="w"), 7)
-            assert await began.get() == 7
-            core: Any = engine._open_core
-            runner = core.executor.runner
-            monkeypatch.setattr(workflow_store, "renew_epoch", fail)
-            runner.moved(runner._runs["w"])
-            assert await began.get() == 7
-            go_on.set()
-            assert await handle.result_async(30) == 7
-            assert failures == 0
-
-    asyncio.run(main())
+    global began, go_on, bodies, let_go
+    began, go_on, bodies, let_go = asyncio.Queue(), asyncio.Event(), [], []
+    async with asyncio.timeout(60), Engine(database_url, safety_poll=0.2) as engine:
+        handle = await engine.start_async(reloaded_later.options(workflow_id="w"), 7)
+        assert await began.get() == 7
+        core: Any = engine._open_core
+        runner = core.executor.runner
+        monkeypatch.setattr(workflow_store, "renew_epoch", fail)
+        runner.moved(runner._runs["w"])
+        assert await began.get() == 7
+        go_on.set()
+        assert await handle.result_async(30) == 7
+        assert failures == 0
     gc.collect()
     assert [text for name, _, text in caplog.record_tuples if name == "asyncio"] == []
 
