@@ -206,7 +206,7 @@ def test_a_context_shared_by_two_tasks_gives_two_branches(database_url: str, eng
     assert {key for key, _ in records(database_url, "w")} == {"worker#0/echoed#0", "worker#1/echoed#0"}
 
 
-def test_a_librarys_task_factory_stays_in_its_place(database_url: str) -> None:
+async def test_a_librarys_task_factory_stays_in_its_place(database_url: str) -> None:
     """The loop's own factory still makes every task, and gets it back when the engine closes."""
     made: list[str] = []
 
@@ -218,14 +218,11 @@ def test_a_librarys_task_factory_stays_in_its_place(database_url: str) -> None:
     async def flow() -> list[int]:
         return list(await asyncio.gather(echoed(1), echoed(2)))
 
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_task_factory(factory)
-        async with Engine(database_url) as engine:
-            assert await engine.run_async(flow.options(workflow_id="w")) == [1, 2]
-        assert loop.get_task_factory() is factory
-
-    asyncio.run(main())
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(factory)
+    async with Engine(database_url) as engine:
+        assert await engine.run_async(flow.options(workflow_id="w")) == [1, 2]
+    assert loop.get_task_factory() is factory
     assert made
     assert len(records(database_url, "w")) == 2
 

@@ -59,19 +59,15 @@ def test_a_blocking_engine_runs_both_colours(database_url: str, flow: Any) -> No
 
 
 @BOTH_COLOURS
-def test_an_awaitable_engine_runs_both_colours(database_url: str, flow: Any) -> None:
+async def test_an_awaitable_engine_runs_both_colours(database_url: str, flow: Any) -> None:
     """``async with`` lives on the caller's loop, and awaits both colours."""
-
-    async def main() -> None:
-        async with Engine(database_url) as engine:
-            handle = await engine.start_async(flow, 21)
-            assert await handle.result_async(timeout=PATIENCE) == 42
-            assert await handle.status_async() is WorkflowStatus.SUCCEEDED
-            items = [item async for item in engine.read_stream_async(handle.workflow_id, "results")]
-            assert [(item.value, item.offset, item.closed) for item in items] == [(42, 0, False), (None, 1, True)]
-            assert await engine.run_async(flow, 4) == 8
-
-    asyncio.run(main())
+    async with Engine(database_url) as engine:
+        handle = await engine.start_async(flow, 21)
+        assert await handle.result_async(timeout=PATIENCE) == 42
+        assert await handle.status_async() is WorkflowStatus.SUCCEEDED
+        items = [item async for item in engine.read_stream_async(handle.workflow_id, "results")]
+        assert [(item.value, item.offset, item.closed) for item in items] == [(42, 0, False), (None, 1, True)]
+        assert await engine.run_async(flow, 4) == 8
 
 
 def test_an_engine_on_a_thread_is_awaited_from_another_loop(engine: Engine) -> None:
@@ -86,17 +82,13 @@ def test_an_engine_on_a_thread_is_awaited_from_another_loop(engine: Engine) -> N
     assert asyncio.run(main()) == [2, 4, [2, None]]  # and from one more loop
 
 
-def test_an_engine_on_the_callers_loop_is_called_from_threads(database_url: str) -> None:
+async def test_an_engine_on_the_callers_loop_is_called_from_threads(database_url: str) -> None:
     """Blocking calls work from any thread that has no running loop, however the engine was opened."""
-
-    async def main() -> tuple[Any, Any]:
-        async with Engine(database_url) as engine:
-            result = await asyncio.to_thread(engine.run, doubling, 21)
-            handle = await engine.start_async(doubling, 5)
-            read = await asyncio.to_thread(lambda: engine.read_stream(handle.workflow_id, "results").read_all())
-            return result, read
-
-    assert asyncio.run(main()) == (42, ([10], True))
+    async with Engine(database_url) as engine:
+        assert await asyncio.to_thread(engine.run, doubling, 21) == 42
+        handle = await engine.start_async(doubling, 5)
+        read = await asyncio.to_thread(lambda: engine.read_stream(handle.workflow_id, "results").read_all())
+        assert read == ([10], True)
 
 
 def test_many_threads_share_an_engine(engine: Engine) -> None:

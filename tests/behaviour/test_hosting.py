@@ -272,22 +272,20 @@ def test_a_process_that_a_step_forks_is_not_the_step(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("first_closed", [0, 1])
-def test_engines_on_one_loop_close_in_any_order(database_url: str, empty_database_url: str, first_closed: int) -> None:
+async def test_engines_on_one_loop_close_in_any_order(
+    database_url: str, empty_database_url: str, first_closed: int
+) -> None:
     """They share the loop's task factory; the loop gets its own back with the last of them."""
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        engines = [Engine(database_url), Engine(empty_database_url)]
-        for engine in engines:
-            await engine.open_async()
-        results = await asyncio.gather(*(engine.run_async(greeting, "Ann") for engine in engines))
-        assert [result.split(" in ")[0] for result in results] == ["Ann", "Ann"]
-        await engines.pop(first_closed).close_async()
-        assert "two places" not in await engines[0].run_async(greeting, "Bob")
-        await engines[0].close_async()
-        assert loop.get_task_factory() is None
-
-    asyncio.run(main())
+    loop = asyncio.get_running_loop()
+    engines = [Engine(database_url), Engine(empty_database_url)]
+    for engine in engines:
+        await engine.open_async()
+    results = await asyncio.gather(*(engine.run_async(greeting, "Ann") for engine in engines))
+    assert [result.split(" in ")[0] for result in results] == ["Ann", "Ann"]
+    await engines.pop(first_closed).close_async()
+    assert "two places" not in await engines[0].run_async(greeting, "Bob")
+    await engines[0].close_async()
+    assert loop.get_task_factory() is None
 
 
 def test_engines_of_one_database_share_its_work(database_url: str) -> None:

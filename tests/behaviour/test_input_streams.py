@@ -160,7 +160,7 @@ def test_an_idempotency_key_writes_once(engine: Engine, client: Engine, caplog: 
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 
-def test_the_end_closes_each_input_used_or_not(engine: Engine, client: Engine, database_url: str) -> None:
+async def test_the_end_closes_each_input_used_or_not(engine: Engine, client: Engine, database_url: str) -> None:
     """Many writers, many workflows that end meanwhile: what was acknowledged is there, and nothing behind the end."""
     written: dict[str, int] = {}
 
@@ -172,17 +172,12 @@ def test_the_end_closes_each_input_used_or_not(engine: Engine, client: Engine, d
                 return
             written[workflow_id] = written.get(workflow_id, 0) + 1
 
-    async def main() -> None:
-        ids = [f"w{number}" for number in range(20)]
-        starts = (
-            engine.start_async(ending_soon.options(workflow_id=one), 0.02 * number) for number, one in enumerate(ids)
-        )
-        await asyncio.gather(*starts)
-        await asyncio.gather(*(write(writer, one) for one in ids for writer in (engine, client)))
-        for one in ids:
-            assert await engine.handle(one).status_async() is WorkflowStatus.SUCCEEDED
-
-    asyncio.run(main())
+    ids = [f"w{number}" for number in range(20)]
+    starts = (engine.start_async(ending_soon.options(workflow_id=one), 0.02 * number) for number, one in enumerate(ids))
+    await asyncio.gather(*starts)
+    await asyncio.gather(*(write(writer, one) for one in ids for writer in (engine, client)))
+    for one in ids:
+        assert await engine.handle(one).status_async() is WorkflowStatus.SUCCEEDED
     stored = {one: len(stored_values(database_url, one, "chat")) for one in written}
     assert stored == written
     assert sum(written.values()) > 20
@@ -215,7 +210,9 @@ def test_an_input_tells_how_its_workflow_ended(engine: Engine, client: Engine, d
     assert disorder(database_url) == []
 
 
-def test_cancelling_what_never_ran_closes_its_inputs_against_all_writers(client: Engine, database_url: str) -> None:
+async def test_cancelling_what_never_ran_closes_its_inputs_against_all_writers(
+    client: Engine, database_url: str
+) -> None:
     """The cancellation ends the workflow itself, without an owner, while others write to it."""
 
     async def write(workflow_id: str) -> int:
@@ -226,17 +223,13 @@ def test_cancelling_what_never_ran_closes_its_inputs_against_all_writers(client:
                 return number
         return -1
 
-    async def main() -> list[int]:
-        counts = []
-        for number in range(10):
-            handle = await client.start_async(listening.options(workflow_id=f"w{number}", queue="nobody"), 1)
-            writing = [asyncio.ensure_future(write(f"w{number}")) for _ in range(2)]
-            await asyncio.to_thread(eventually, partial(stored_values, database_url, f"w{number}", "chat"))
-            await handle.cancel_async()
-            counts.append(sum(await asyncio.gather(*writing)))
-        return counts
-
-    counts = asyncio.run(main())
+    counts = []
+    for number in range(10):
+        handle = await client.start_async(listening.options(workflow_id=f"w{number}", queue="nobody"), 1)
+        writing = [asyncio.ensure_future(write(f"w{number}")) for _ in range(2)]
+        await asyncio.to_thread(eventually, partial(stored_values, database_url, f"w{number}", "chat"))
+        await handle.cancel_async()
+        counts.append(sum(await asyncio.gather(*writing)))
     assert [len(stored_values(database_url, f"w{number}", "chat")) for number in range(10)] == counts
     assert disorder(database_url) == []
 

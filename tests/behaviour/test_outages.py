@@ -117,16 +117,11 @@ def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
     assert rows(database_url, "SELECT DISTINCT epoch FROM dbosflow.workflow") == [(1,)]
 
 
-def test_starts_and_enqueues_survive_cut_connections(
+async def test_starts_and_enqueues_survive_cut_connections(
     database_url: str, saboteur: Saboteur, start_program: StartProgram
 ) -> None:
     """Each start returns when it is durable, though its acknowledgement may be lost; and each runs once."""
     start_program("worker", module="loading", queues=["q"])
-
-    async def main() -> None:
-        async with Engine(database_url, lease=10) as engine, Engine(database_url, executes=False) as client:
-            with striking(saboteur):
-                await start_many(engine, client)
 
     async def start_many(engine: Engine, client: Engine) -> None:
         here = [engine.start_async(quick.options(workflow_id=f"here{n}"), f"here{n}") for n in range(100)]
@@ -138,7 +133,9 @@ def test_starts_and_enqueues_survive_cut_connections(
         names = [await handle.result_async(PATIENCE) for handle in handles]
         assert sorted(names) == sorted([f"here{n}" for n in range(100)] + [f"q{n}" for n in range(100)])
 
-    asyncio.run(main())
+    async with Engine(database_url, lease=10) as engine, Engine(database_url, executes=False) as client:
+        with striking(saboteur):
+            await start_many(engine, client)
     assert set(Counter(noted()).values()) == {1}
     assert len(noted()) == 200
     assert disorder(database_url) == []

@@ -68,18 +68,15 @@ def begun() -> list[str]:
 
 
 @pytest.mark.parametrize("flow", [taking_a_while, taking_a_while_on_thread], ids=["async", "sync"])
-def test_a_worker_takes_no_more_than_it_may_run(
+async def test_a_worker_takes_no_more_than_it_may_run(
     database_url: str, start_program: StartProgram, client: Engine, flow: Any
 ) -> None:
     """Two workers of three each: never more than three at a time in one, in the end each workflow ran once."""
     workers = [start_program("worker", module="queueing", queues=["q"], concurrency=3) for _ in range(2)]
     names = [f"job {number}" for number in range(40)]
 
-    async def main() -> list[str]:
-        handles = await asyncio.gather(*(client.start_async(flow.options(queue="q"), name, 0.02) for name in names))
-        return list(await asyncio.gather(*(handle.result_async(PATIENCE) for handle in handles)))
-
-    assert asyncio.run(main()) == names
+    handles = await asyncio.gather(*(client.start_async(flow.options(queue="q"), name, 0.02) for name in names))
+    assert list(await asyncio.gather(*(handle.result_async(PATIENCE) for handle in handles))) == names
     most = most_at_once()
     assert set(most) == {worker.pid for worker in workers}, "both had their share"
     assert set(most.values()) == {3}
@@ -125,20 +122,16 @@ def test_work_is_claimed_when_it_comes_not_when_a_poll_finds_it(database_url: st
         assert [handle.result(timeout=PATIENCE) for handle in handles] == [str(number) for number in range(30)]
 
 
-def test_what_waited_before_there_was_a_worker_is_taken(client: Engine, database_url: str) -> None:
+async def test_what_waited_before_there_was_a_worker_is_taken(client: Engine, database_url: str) -> None:
     """A backlog larger than one claim, taken by a worker that opens later."""
-
-    async def main() -> None:
-        spec = taking_a_while.options(queue="q")
-        handles = await asyncio.gather(*(client.start_async(spec, str(number), 0) for number in range(500)))
-        async with Engine(database_url) as engine:
-            serving = asyncio.create_task(engine.run_worker_async("q", concurrency=300))
-            results = await asyncio.gather(*(handle.result_async(PATIENCE) for handle in handles))
-            assert results == [str(number) for number in range(500)]
-            serving.cancel()
-            await asyncio.gather(serving, return_exceptions=True)
-
-    asyncio.run(main())
+    spec = taking_a_while.options(queue="q")
+    handles = await asyncio.gather(*(client.start_async(spec, str(number), 0) for number in range(500)))
+    async with Engine(database_url) as engine:
+        serving = asyncio.create_task(engine.run_worker_async("q", concurrency=300))
+        results = await asyncio.gather(*(handle.result_async(PATIENCE) for handle in handles))
+        assert results == [str(number) for number in range(500)]
+        serving.cancel()
+        await asyncio.gather(serving, return_exceptions=True)
     assert Counter(begun()) == {str(number): 1 for number in range(500)}
 
 

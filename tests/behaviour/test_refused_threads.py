@@ -61,7 +61,7 @@ async def waits_for_a_thread(name: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["started here", "enqueued", "a child"])
-def test_it_begins_when_there_is_a_thread(database_url: str, threads: Threads, how: str) -> None:
+async def test_it_begins_when_there_is_a_thread(database_url: str, threads: Threads, how: str) -> None:
     """Its result is whatever its body gives, which runs once. A refusal is on no record, and no death."""
     targets: dict[str, Any] = {
         "started here": on_a_thread.options(workflow_id="w"),
@@ -69,22 +69,19 @@ def test_it_begins_when_there_is_a_thread(database_url: str, threads: Threads, h
         "a child": waits_for_a_thread.options(workflow_id="w"),
     }
 
-    async def main() -> None:
-        async with Engine(database_url, safety_poll=0.1) as engine:
-            worker = asyncio.ensure_future(engine.run_worker_async("threads", concurrency=1))
-            threads.none = True
-            handle = await engine.start_async(targets[how], "child")
-            await asyncio.to_thread(eventually, lambda: threads.refused > 2)  # it was tried again, too
-            assert (await handle.info_async()).status == "running"
-            assert ran == []
-            threads.none = False
-            assert await handle.result_async(PATIENCE) == "child"
-            assert ran == ["child"]
-            infos = await engine.list_workflows_async()
-            assert {(one.status, one.recoveries) for one in infos} == {("succeeded", 0)}
-            # Its slot in the queue is free.
-            following = await engine.start_async(on_a_thread.options(queue="threads"), "next")
-            assert await following.result_async(PATIENCE) == "next"
-            worker.cancel()
-
-    asyncio.run(main())
+    async with Engine(database_url, safety_poll=0.1) as engine:
+        worker = asyncio.ensure_future(engine.run_worker_async("threads", concurrency=1))
+        threads.none = True
+        handle = await engine.start_async(targets[how], "child")
+        await asyncio.to_thread(eventually, lambda: threads.refused > 2)  # it was tried again, too
+        assert (await handle.info_async()).status == "running"
+        assert ran == []
+        threads.none = False
+        assert await handle.result_async(PATIENCE) == "child"
+        assert ran == ["child"]
+        infos = await engine.list_workflows_async()
+        assert {(one.status, one.recoveries) for one in infos} == {("succeeded", 0)}
+        # Its slot in the queue is free.
+        following = await engine.start_async(on_a_thread.options(queue="threads"), "next")
+        assert await following.result_async(PATIENCE) == "next"
+        worker.cancel()

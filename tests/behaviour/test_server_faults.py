@@ -77,7 +77,7 @@ def test_a_server_that_fails_under_load_loses_and_doubles_nothing(
     assert rows(server.url, "SELECT DISTINCT epoch FROM dbosflow.workflow") == [(1,)], "nobody was taken for dead"
 
 
-def test_answers_that_get_lost_after_the_commit_cost_nothing(database_url: str) -> None:
+async def test_answers_that_get_lost_after_the_commit_cost_nothing(database_url: str) -> None:
     """A proxy swallows answers with their connections: of batches, claims, starts, enqueues, reads and renewals."""
     ids = [f"{where}{number}" for where in ("here", "there") for number in range(60)]
 
@@ -89,17 +89,14 @@ def test_answers_that_get_lost_after_the_commit_cost_nothing(database_url: str) 
             handles.append(await starter.start_async(spec, workflow_id))
         return [await handle.result_async(PATIENCE) for handle in handles]
 
-    async def main(url: str, lose: Callable[[float], None]) -> None:
-        async with Engine(url, lease=30.0) as engine, Engine(url, executes=False) as client:
+    with proxy(database_url) as between:
+        async with Engine(between.url, lease=30.0) as engine, Engine(between.url, executes=False) as client:
             working = asyncio.create_task(engine.run_worker_async(QUEUE))
-            lose(0.1)
+            between.lossy = 0.1
             assert await start(engine, client) == ids
-            lose(0.0)
+            between.lossy = 0.0
             working.cancel()
             await asyncio.gather(working, return_exceptions=True)
-
-    with proxy(database_url) as between:
-        asyncio.run(main(between.url, lambda share: setattr(between, "lossy", share)))
         assert between.lost > 20, "this was not much of an attack"
     assert sorted(noted()) == sorted(ids)
     assert rows(database_url, "SELECT count(*) FROM dbosflow.step") == [(len(ids),)]
@@ -212,25 +209,22 @@ def test_a_full_disk_is_said_and_waited_for(database_url: str, caplog: pytest.Lo
     serving.join(PATIENCE)
 
 
-def test_one_pooled_connection_serves_any_number_of_callers(database_url: str) -> None:
+async def test_one_pooled_connection_serves_any_number_of_callers(database_url: str) -> None:
     """They wait for their turn: readers, waiters, questions and listings, all at the same time."""
 
     async def read(engine: Engine, workflow_id: str) -> list[bool]:
         return [item.closed async for item in engine.read_stream_async(workflow_id, "left", wait_for=PATIENCE)]
 
-    async def main() -> None:
-        async with Engine(database_url, pool_size=1) as engine:
-            ids = [f"w{number}" for number in range(10)]
-            readers = asyncio.gather(*(read(engine, one) for one in ids * 5))
-            waiters = [await engine.start_async(quick.options(workflow_id=one), one) for one in ids]
-            asked = asyncio.gather(*(engine.handle(one).status_async() for one in ids * 20))
-            listed = asyncio.gather(*(engine.list_workflows_async() for _ in range(50)))
-            assert await asyncio.gather(*(waiter.result_async(PATIENCE) for waiter in waiters)) == ids
-            assert len(await asked) == 200
-            assert [len(found) for found in await listed] == [10] * 50
-            assert await readers == [[True]] * 50
-
-    asyncio.run(asyncio.wait_for(main(), PATIENCE))
+    async with asyncio.timeout(PATIENCE), Engine(database_url, pool_size=1) as engine:
+        ids = [f"w{number}" for number in range(10)]
+        readers = asyncio.gather(*(read(engine, one) for one in ids * 5))
+        waiters = [await engine.start_async(quick.options(workflow_id=one), one) for one in ids]
+        asked = asyncio.gather(*(engine.handle(one).status_async() for one in ids * 20))
+        listed = asyncio.gather(*(engine.list_workflows_async() for _ in range(50)))
+        assert await asyncio.gather(*(waiter.result_async(PATIENCE) for waiter in waiters)) == ids
+        assert len(await asked) == 200
+        assert [len(found) for found in await listed] == [10] * 50
+        assert await readers == [[True]] * 50
 
 
 def test_a_pool_that_stays_busy_is_a_typed_error_and_leaks_nothing(database_url: str) -> None:
@@ -261,20 +255,16 @@ async def collecting() -> list[str]:
     return (await for_each_async("work", str.upper, collect=True)).results
 
 
-def test_no_workflow_fails_for_want_of_a_connection(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_no_workflow_fails_for_want_of_a_connection(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """It waits, for longer than a caller would."""
-
-    async def main() -> None:
-        settings: dict[str, Any] = {"pool_size": 1, "connect_timeout": 0.5}
-        async with Engine(database_url, **settings) as engine, Engine(database_url, executes=False) as client:
-            handle = await engine.start_async(collecting.options(workflow_id="w"))
-            async with engine._core._pool.connection():
-                await client.write_stream_async("w", "work", "a")
-                await client.close_stream_async("w", "work")
-                await asyncio.to_thread(eventually, lambda: "asking again" in caplog.text)
-            assert await handle.result_async(PATIENCE) == ["A"]
-
-    asyncio.run(main())
+    settings: dict[str, Any] = {"pool_size": 1, "connect_timeout": 0.5}
+    async with Engine(database_url, **settings) as engine, Engine(database_url, executes=False) as client:
+        handle = await engine.start_async(collecting.options(workflow_id="w"))
+        async with engine._core._pool.connection():
+            await client.write_stream_async("w", "work", "a")
+            await client.close_stream_async("w", "work")
+            await asyncio.to_thread(eventually, lambda: "asking again" in caplog.text)
+        assert await handle.result_async(PATIENCE) == ["A"]
 
 
 def test_a_server_without_a_free_connection_is_waited_for(server: Server) -> None:

@@ -118,18 +118,15 @@ def test_an_uninterrupted_sleep_is_not_short(database_url: str, engine: Engine, 
     assert woken_at()[0] >= wake_times(database_url)[0]
 
 
-def test_a_thousand_sleeps_cost_a_timer_each_and_no_thread(engine: Engine) -> None:
+async def test_a_thousand_sleeps_cost_a_timer_each_and_no_thread(engine: Engine) -> None:
     """Sleeping async workflows hold nothing up: a thousand sleep side by side."""
-
-    async def main() -> None:
-        handles = await asyncio.gather(*(engine.start_async(napping) for _ in range(1000)))
-        await asyncio.gather(*(handle.result_async(PATIENCE) for handle in handles))
 
     @workflow
     async def napping() -> None:
         await sleep_async(0.5)
 
-    asyncio.run(main())
+    handles = await asyncio.gather(*(engine.start_async(napping) for _ in range(1000)))
+    await asyncio.gather(*(handle.result_async(PATIENCE) for handle in handles))
 
 
 def test_a_sleep_can_be_cancelled(database_url: str, engine: Engine) -> None:

@@ -117,7 +117,7 @@ def test_read_all_returns_what_there_was_and_leaves_the_cause(engine: Engine) ->
     assert (complete.outcome.kind, complete.outcome.error) == (FrameKind.COMPLETE, None)
 
 
-def test_a_channels_last_item_is_the_end(engine: Engine) -> None:
+async def test_a_channels_last_item_is_the_end(engine: Engine) -> None:
     """One item more than values: closed, with the error if there was one; then the channel is over."""
 
     async def items(flow: Any) -> list[Any]:
@@ -128,13 +128,13 @@ def test_a_channels_last_item_is_the_end(engine: Engine) -> None:
         assert channel.outcome is not None
         return found
 
-    *values, last = asyncio.run(items(ending_well))
+    *values, last = await items(ending_well)
     assert [(item.value, item.offset, item.closed, item.error) for item in values] == [
         (1, 0, False, None),
         (4, 1, False, None),
     ]
     assert (last.value, last.offset, last.closed, last.error) == (None, 2, True, None)
-    *values, last = asyncio.run(items(ending_badly))
+    *values, last = await items(ending_badly)
     assert [(item.value, item.closed) for item in values] == [(1, False), (2, False)]
     assert (last.value, last.offset, last.closed) == (None, 2, True)
     assert isinstance(last.error, StreamFailedError)
@@ -196,7 +196,7 @@ def test_a_closed_key_ends_while_the_workflow_goes_on(engine: Engine, client: En
     assert handle.status() is WorkflowStatus.RUNNING
 
 
-def test_the_end_is_told_not_found_by_a_poll(database_url: str, start_program: StartProgram) -> None:
+async def test_the_end_is_told_not_found_by_a_poll(database_url: str, start_program: StartProgram) -> None:
     """Readers and waiters in other processes hear of each value, close and end, with polls switched off in all."""
     settings: dict[str, Any] = {"safety_poll": NEVER, "fast_poll": NEVER}
 
@@ -210,7 +210,7 @@ def test_the_end_is_told_not_found_by_a_poll(database_url: str, start_program: S
             raise SoldOutError
         return "done"
 
-    async def main(*, well: bool) -> None:
+    async def ends(*, well: bool) -> None:
         goes_on.append(asyncio.Event())
         async with (
             Engine(database_url, **settings) as engine,
@@ -239,5 +239,5 @@ def test_the_end_is_told_not_found_by_a_poll(database_url: str, start_program: S
 
     goes_on: list[asyncio.Event] = []
     readers: dict[str, Any] = {}
-    asyncio.run(main(well=True))
-    asyncio.run(main(well=False))
+    await ends(well=True)
+    await ends(well=False)

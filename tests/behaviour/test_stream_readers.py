@@ -78,7 +78,7 @@ def test_two_readers_of_one_stream_have_a_place_of_their_own(engine: Engine) -> 
     assert one.read_all() == (list(range(5, 10)), True)
 
 
-def test_two_hundred_readers_of_one_stream_while_it_is_written(database_url: str) -> None:
+async def test_two_hundred_readers_of_one_stream_while_it_is_written(database_url: str) -> None:
     """In one process, at different places, some slow: each sees every value once; they share a few connections."""
 
     @workflow
@@ -100,17 +100,14 @@ def test_two_hundred_readers_of_one_stream_while_it_is_written(database_url: str
                 await asyncio.sleep(0.002)
         return expected == COUNT
 
-    async def main() -> None:
-        async with Engine(database_url) as writer, Engine(database_url, executes=False) as other:
-            readers = [asyncio.create_task(read(engine, n)) for n in range(100) for engine in (writer, other)]
-            await asyncio.sleep(0)
-            handle = await writer.start_async(flow.options(workflow_id="w"))
-            assert await asyncio.gather(*readers) == [True] * 200
-            await handle.result_async(PATIENCE)
-            query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            assert rows(database_url, query)[0][0] < 25
-
-    asyncio.run(main())
+    async with Engine(database_url) as writer, Engine(database_url, executes=False) as other:
+        readers = [asyncio.create_task(read(engine, n)) for n in range(100) for engine in (writer, other)]
+        await asyncio.sleep(0)
+        handle = await writer.start_async(flow.options(workflow_id="w"))
+        assert await asyncio.gather(*readers) == [True] * 200
+        await handle.result_async(PATIENCE)
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        assert rows(database_url, query)[0][0] < 25
 
 
 def test_a_reader_in_another_process_keeps_up(

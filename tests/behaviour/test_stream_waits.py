@@ -127,20 +127,17 @@ def test_closing_the_engine_ends_the_waits_on_it(database_url: str, gated: Any, 
     assert [type(error) for error in raised] == [EngineClosedError]
 
 
-def test_an_awaitable_wait_ends_with_the_engine(database_url: str, gated: Any) -> None:
+async def test_an_awaitable_wait_ends_with_the_engine(database_url: str, gated: Any) -> None:
     """The same on the caller's own loop, where nothing else would end it."""
-
-    async def main() -> list[BaseException | Any]:
-        async with Engine(database_url, grace=0) as owner:
-            await owner.start_async(gated.options(workflow_id="w"), 1)
-            engine = await Engine(database_url, executes=False).open_async()
-            waits = [
-                asyncio.ensure_future(anext(engine.read_stream_async("w", "k"))),
-                asyncio.ensure_future(engine.handle("w").result_async()),
-                asyncio.ensure_future(owner.handle("w").result_async()),
-            ]
-            await asyncio.sleep(0.1)
-            await engine.close_async()
-        return await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), 10)
-
-    assert [type(error) for error in asyncio.run(main())] == [EngineClosedError] * 3
+    async with Engine(database_url, grace=0) as owner:
+        await owner.start_async(gated.options(workflow_id="w"), 1)
+        engine = await Engine(database_url, executes=False).open_async()
+        waits = [
+            asyncio.ensure_future(anext(engine.read_stream_async("w", "k"))),
+            asyncio.ensure_future(engine.handle("w").result_async()),
+            asyncio.ensure_future(owner.handle("w").result_async()),
+        ]
+        await asyncio.sleep(0.1)
+        await engine.close_async()
+    ended = await asyncio.wait_for(asyncio.gather(*waits, return_exceptions=True), 10)
+    assert [type(error) for error in ended] == [EngineClosedError] * 3
