@@ -353,7 +353,7 @@ def test_an_outcome_from_outside_is_waited_for_however_long_it_takes() -> None:
 @pytest.mark.parametrize("where", ["around a step", "around tasks", "beside"])
 def test_a_plain_timer_around_an_operation_is_told_of(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By a replay, with its place in the code, and once: who of them is faster is on no record."""
-    monkeypatch.setattr(plain_timers, "_told", set())
+    monkeypatch.setattr(plain_timers, "_warned", set())
 
     async def program(run: Trace) -> Any:
         async def one(number: int) -> str:

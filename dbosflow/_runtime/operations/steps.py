@@ -117,7 +117,7 @@ class Operation:
         key = branch.key_of(self._name)
         timers = branch.run.timers
         if timers is not None and timers.any:
-            timers.tell_of_those_around(branch, key)
+            timers.warn_of_pending(branch, key)
         owner.operating, branch.operation = True, key
         return key
 

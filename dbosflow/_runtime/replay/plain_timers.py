@@ -24,8 +24,8 @@ logger = logging.getLogger("dbosflow.replay")
 
 _ASYNCIO = str(Path(asyncio.__file__).parent)
 _WRAPPED = ("call_at", "call_later")
-_LATE = 1.0
-"""Seconds after which a replay with one branch is looked after like one with several."""
+_STALLED_AFTER = 1.0
+"""Seconds after which a replay with one branch gets a sequencer, as one with several has."""
 
 
 class _Place(NamedTuple):
@@ -36,18 +36,18 @@ class _Place(NamedTuple):
     path: str | None
 
 
-_told: set[tuple[str, int]] = set()
-"""The places in the code that were told of: each once in a process."""
+_warned: set[tuple[str, int]] = set()
+"""The places in the code that were warned of: each once in a process."""
 
 
 class PlainTimers:
-    """The plain timers of one run, from here on until ``close``. Calls ``late`` if that takes its time."""
+    """The plain timers of one run, from here on until ``close``. Calls ``on_stall`` if that takes long."""
 
-    __slots__ = ("_handles", "_late", "_loop", "_watch", "any")
+    __slots__ = ("_handles", "_loop", "_stall_timer", "_watch", "any")
 
-    def __init__(self, late: Callable[[], object]) -> None:
+    def __init__(self, on_stall: Callable[[], object]) -> None:
         self._loop = loop = asyncio.get_running_loop()
-        self._late = loop.call_later(_LATE, late)
+        self._stall_timer = loop.call_later(_STALLED_AFTER, on_stall)
         self.any = False
         """Whether there were any: most code sets none."""
         self._handles: WeakKeyDictionary[asyncio.TimerHandle, _Place] = WeakKeyDictionary()
@@ -55,8 +55,8 @@ class PlainTimers:
         self._watch.enter(loop)
 
     def close(self) -> None:
-        """Sees no more timers; those there are stay known."""
-        self._late.cancel()
+        """Watches for no more timers; those that there are stay known."""
+        self._stall_timer.cancel()
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.leave(self._loop)
@@ -66,14 +66,14 @@ class PlainTimers:
         self._handles[handle] = place
         self.any = True
 
-    def tell_of_those_around(self, branch: Branch, key: str) -> None:
+    def warn_of_pending(self, branch: Branch, key: str) -> None:
         """Warns of timers that may cut the operation of ``key`` short, which begins: once for each place in code."""
         now = self._loop.time()
         for handle, place in list(self._handles.items()):
-            if handle.cancelled() or handle.when() <= now or place.path is None or place[:2] in _told:
+            if handle.cancelled() or handle.when() <= now or place.path is None or place[:2] in _warned:
                 continue
             if place.path in ("", branch.path) or branch.path.startswith(f"{place.path}/"):
-                _told.add(place[:2])
+                _warned.add(place[:2])
                 logger.warning(
                     "workflow %s: a plain timer, set at %s:%d, is pending around %r. It leaves no record, and starts "
                     "anew in a replay, which may then take another way than the run before and be blocked: use "
@@ -88,7 +88,7 @@ class PlainTimers:
 
 
 class _LoopWatch:
-    """Wraps the two methods of one loop by which timers are set, while anybody wants to know."""
+    """Wraps the two methods by which timers are set on one loop, while any run watches them."""
 
     def __init__(self) -> None:
         self._users = 0
@@ -98,7 +98,7 @@ class _LoopWatch:
         self._users += 1
         if self._users == 1:
             for name in _WRAPPED:
-                self._ours[name] = _noting(getattr(loop, name))
+                self._ours[name] = _recording(getattr(loop, name))
                 setattr(loop, name, self._ours[name])
 
     def leave(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -112,8 +112,8 @@ class _LoopWatch:
 _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopWatch] = WeakKeyDictionary()
 
 
-def _noting(method: Callable[..., asyncio.TimerHandle]) -> Callable[..., asyncio.TimerHandle]:
-    def noting(*args: Any, **options: Any) -> asyncio.TimerHandle:
+def _recording(method: Callable[..., asyncio.TimerHandle]) -> Callable[..., asyncio.TimerHandle]:
+    def recording(*args: Any, **options: Any) -> asyncio.TimerHandle:
         handle = method(*args, **options)
         scope = SCOPE.get()
         if isinstance(scope, Branch) and scope.run.timers is not None:
@@ -124,7 +124,7 @@ def _noting(method: Callable[..., asyncio.TimerHandle]) -> Callable[..., asyncio
                 scope.run.timers.add(handle, _Place(*_caller(), path))
         return handle
 
-    return noting
+    return recording
 
 
 def _caller() -> tuple[str, int]:
