@@ -117,8 +117,8 @@ class LoopDriver:
         if run.sequencer is None:
             run.note_replayed(key)
         else:
-            with run.sequencer.parked():
-                await cancellations.its_turn(run, run.sequencer, key)
+            with run.sequencer.suspended():
+                await cancellations.wait_for_turn(run, run.sequencer, key)
 
     async def catch_up(self, run: Run, key: str) -> None:
         """Waits for the last recorded turn; with one branch, what is left on record contradicts at once."""
@@ -127,7 +127,7 @@ class LoopDriver:
             run.check_all_asked(f"asks for {key!r}, which is not on record")
             run.replay_is_over()
             return
-        with sequencer.parked():
+        with sequencer.suspended():
             await sequencer.caught_up()
         sequencer.raise_withheld()
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.replay.sequencer import Sequencer
 
 
-async def its_turn(run: Run, sequencer: Sequencer, key: str) -> None:
+async def wait_for_turn(run: Run, sequencer: Sequencer, key: str) -> None:
     """Waits for the turn of the record under ``key``.
 
     In as many turns of the loop as a commit: the order within a turn of the run is that in which its tasks wake.
@@ -51,13 +51,13 @@ async def cancelled_again(run: Run, key: str) -> None:
     sequencer = run.ensure_sequencer()
     sequencer.discard_outcome(key)
     try:
-        with sequencer.parked():
+        with sequencer.suspended():
             await sequencer.cancellation()
     except asyncio.CancelledError:
         if run.ending:
             raise
         run.check_active()
-        await in_spite_of_cancellation(sequencer.turn_of(key + GIVEN_UP))
+        await shielded(sequencer.turn_of(key + GIVEN_UP))
         raise
 
 
@@ -73,21 +73,21 @@ async def record_cancellation(run: Run, key: str) -> None:
     sequencer = run.ensure_sequencer()
     if sequencer.is_replaying:
         sequencer.discard_outcome(key)  # an outcome on record, whose turn had not come, is delivered to nobody
-        with sequencer.parked():
-            await in_spite_of_cancellation(sequencer.caught_up())
+        with sequencer.suspended():
+            await shielded(sequencer.caught_up())
         if _is_over(run):
             return
     waiter = asyncio.get_running_loop().create_future()
     run.append(Record(key + GIVEN_UP, "given_up", waiter=waiter))
-    await in_spite_of_cancellation(waiter)
+    await shielded(waiter)
 
 
 def _is_over(run: Run) -> bool:
     return run.ending or run.cancelled
 
 
-async def in_spite_of_cancellation(turn: asyncio.Future[None]) -> None:
-    """Waits for a turn whose operation is cancelled already.
+async def shielded(turn: asyncio.Future[None]) -> None:
+    """Waits for a turn whose operation is cancelled already, whatever further cancellations come.
 
     Live and on replay the same way: it takes as many turns of the loop, so within a turn of the run the order is one.
     """

@@ -52,7 +52,7 @@ class Sequencer:
         self._run = run
         self._turns = deque(_turns(run))
         self._asked: dict[str, asyncio.Future[None]] = {}
-        self._parked = 0
+        self._suspended = 0
         """How many operations wait for a turn, for the last one, or to be given up: nothing else lets them go on."""
         self._holds_back = self.is_replaying
         """Whether the journal may have been given nothing of the run, and is to be told when the replay is over."""
@@ -109,14 +109,14 @@ class Sequencer:
         return future
 
     @contextmanager
-    def parked(self) -> Iterator[None]:
-        """In the block an operation waits for nothing but the sequencer, or a cancellation."""
-        self._parked += 1
+    def suspended(self) -> Iterator[None]:
+        """In the block an operation waits for the sequencer, or for a cancellation, and for nothing else."""
+        self._suspended += 1
         self._news.set()
         try:
             yield
         finally:
-            self._parked -= 1
+            self._suspended -= 1
 
     def withhold(self, cancellation: asyncio.CancelledError) -> None:
         """Keeps a cancellation of the running task for later: the task goes on with an outcome that is on record."""
@@ -208,7 +208,7 @@ class Sequencer:
             await self._quiet()
             if self._may_go_on:
                 room = await self._run.loop_driver.room(self._run)
-                _tell(self._yielded.popleft(), room)
+                _set_result(self._yielded.popleft(), room)
             elif self._ready():  # still: there may be no room any more
                 self._deliver()
 
@@ -230,11 +230,11 @@ class Sequencer:
         self._warn_at = asyncio.get_running_loop().time() + WARN_AFTER
         if self._turns:
             for key in self._turns.popleft():
-                _tell(self._asked.pop(key), None)
+                _set_result(self._asked.pop(key), None)
         elif self._catching_up:
             waiting, self._catching_up = self._catching_up, []
             for future in waiting:
-                _tell(future, None)
+                _set_result(future, None)
         else:
             for record in self._commits.popleft():
                 self._run.buffer.tell(record)
@@ -287,7 +287,7 @@ class Sequencer:
         if run.is_draining or run.cancelled or run.stopping is not None:
             return "its end", None
         coroutines = run.coroutines
-        parked = self._parked + sum(not one.done() for one in self._yielded)
+        parked = self._suspended + sum(not one.done() for one in self._yielded)
         if sum(coroutine.operating for coroutine in coroutines) > parked:
             return "an operation under way", None
         if not all(coroutine.waits for coroutine in coroutines):
@@ -361,6 +361,6 @@ def _earliest(*moments: float | None) -> float | None:
     return min((moment for moment in moments if moment is not None), default=None)
 
 
-def _tell(future: asyncio.Future[T], result: T) -> None:
+def _set_result(future: asyncio.Future[T], result: T) -> None:
     if not future.done():
         future.set_result(result)
