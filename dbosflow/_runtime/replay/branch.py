@@ -43,15 +43,15 @@ _WAIT_FOR = asyncio.wait_for.__code__
 _AS_COMPLETED: set[CodeType] = {asyncio.as_completed.__code__}
 if sys.version_info >= (3, 13):
     _AS_COMPLETED.add(asyncio.tasks._AsCompletedIterator.__init__.__code__)  # type: ignore[attr-defined]  # noqa: SLF001 (where 3.13 makes the tasks)
-_PLUMBING: set[CodeType] = {
+_TASK_MAKERS: set[CodeType] = {
     asyncio.create_task.__code__,
     asyncio.ensure_future.__code__,
     asyncio.BaseEventLoop.create_task.__code__,
     *(code for code in asyncio.as_completed.__code__.co_consts if isinstance(code, CodeType)),  # its set, before 3.12
 }
-"""What stands between the task factory and the function of asyncio's, or of the author's, that wants a task."""
+"""The functions of asyncio by which others, of asyncio's or of the author's, reach the task factory."""
 if sys.version_info < (3, 12):
-    _PLUMBING.add(asyncio.tasks._ensure_future.__code__)  # type: ignore[attr-defined]  # noqa: SLF001 (what ensure_future calls there)
+    _TASK_MAKERS.add(asyncio.tasks._ensure_future.__code__)  # type: ignore[attr-defined]  # noqa: SLF001 (what ensure_future calls there)
 _OTHER_FACTORIES = 2
 """How many task factories of others may be chained above ours."""
 
@@ -73,7 +73,7 @@ class Owner(Protocol):
         """Whether the calling code is this thread of control."""
 
     def work_for(self, branch: Branch) -> None:
-        """Does what its code asks for in the name of ``branch`` from here on."""
+        """From here on, does what its code asks for in the name of ``branch``."""
 
 
 class ThreadOwner:
@@ -93,7 +93,7 @@ class ThreadOwner:
         return threading.get_ident() == self._thread
 
     def work_for(self, branch: Branch) -> None:
-        """Does what its code asks for in the name of ``branch`` from here on."""
+        """From here on, does what its code asks for in the name of ``branch``."""
         SCOPE.set(branch)
 
 
@@ -125,15 +125,15 @@ def running_coroutine() -> BranchCoroutine | None:
 class BranchCoroutine(Coroutine[Any, Any, Any]):
     """A coroutine of a branch, watched while a task drives it. It is also its branch's owner while it runs."""
 
-    __slots__ = ("_asked", "_before", "_coroutine", "begun", "branch", "operating", "task", "waiting")
+    __slots__ = ("_coroutine", "_previous_owner", "_was_stopped", "begun", "branch", "operating", "task", "waiting")
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any], branch: Branch) -> None:
         self._coroutine = coroutine
         self.branch = branch
         self.operating = False
-        self._asked = False
-        self._before: Owner | None = None
-        """The branch's owner before: only a task of ``asyncio.wait_for`` goes on in the name of the one that waits."""
+        self._was_stopped = False
+        self._previous_owner: Owner | None = None
+        """The owner that goes on afterwards: only a task of ``asyncio.wait_for`` works for a branch that has one."""
         self.begun = False
         self.task: asyncio.Task[Any] | None = None
         self.waiting: asyncio.Future[Any] | None = None
@@ -144,7 +144,7 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
         return running_coroutine() is self
 
     def work_for(self, branch: Branch) -> None:
-        """Does what its code asks for in the name of ``branch`` from here on."""
+        """From here on, does what its code asks for in the name of ``branch``."""
         self.branch = branch
 
     @property
@@ -164,9 +164,9 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
         """
         stop = self.branch.run.stopping
         if stop is not None and _is_cancellation(error[0]):
-            if self._asked or not self.operating:
+            if self._was_stopped or not self.operating:
                 error = (stop,)
-            self._asked = True
+            self._was_stopped = True
         return self._resume(self._coroutine.throw, *error)
 
     def close(self) -> None:
@@ -213,7 +213,7 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
             # An eager task begins before anybody could have named it.
             given = None if made is None else keys.given_name(made.get_name())
             branch.begin(given or local_name(self._coroutine))  # type: ignore[arg-type]  # its type has one, if it has not
-        self._before, branch.owner = branch.owner, self
+        self._previous_owner, branch.owner = branch.owner, self
 
     def _finish(self) -> None:
         branch = self.branch
@@ -221,7 +221,7 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
         # Its branch and its task refer to it, too: together they would stay until the garbage collector comes.
         self.task = None
         if branch.owner is self:
-            branch.owner, self._before = self._before, None
+            branch.owner, self._previous_owner = self._previous_owner, None
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self  # it has a generator's methods
@@ -269,7 +269,7 @@ class Branch:
         self.run = run
         self.path = path
         self.parent = parent
-        """The branch that has made it, until it begins: only then it has its path."""
+        """The branch that has made it, until it begins and gets its path."""
         self.producer = Producer(path) if path else _BODY
         self.owner: Owner | None = None
         self.operation: str | None = None
@@ -279,7 +279,7 @@ class Branch:
         self.had_room = True
         """Whether there was room for more when it yielded control last, or has not been told otherwise since."""
         self._counts: dict[str, int] | None = None
-        """How many operations of each name there were; branches under the name and a slash, regions under two."""
+        """How many operations of each name there were; branches count under the name and a slash, regions under two."""
 
     def key_of(self, name: str) -> str:
         """The key of the next operation of that name."""
@@ -302,7 +302,7 @@ class Branch:
         self.producer = Producer(self.path)
 
     def region(self, name: str) -> Branch:
-        """The branch of what stands under a name of its own, for which this one, the root, sees to it that it is."""
+        """The branch of a region, whose name must be its own in the run. Only the root makes regions."""
         part = keys.segment(name)
         if self.count(f"{part}//"):
             msg = f"branch({name!r}) was entered before in workflow {self.run.workflow_id!r}: give each its own name"
@@ -448,12 +448,12 @@ def _who_wants_a_task() -> CodeType | None:
     asking: FrameType | None = sys._getframe(3)  # noqa: SLF001 (who called the factory)
     above = asking
     for _ in range(_OTHER_FACTORIES):
-        if above is None or above.f_code in _PLUMBING:
+        if above is None or above.f_code in _TASK_MAKERS:
             break
         above = above.f_back
-    if above is not None and above.f_code in _PLUMBING:
+    if above is not None and above.f_code in _TASK_MAKERS:
         asking = above
-    while asking is not None and asking.f_code in _PLUMBING:
+    while asking is not None and asking.f_code in _TASK_MAKERS:
         asking = asking.f_back
     return None if asking is None else asking.f_code
 
