@@ -453,7 +453,7 @@ class Run:
             raise self.disagree(does, f"{there!r} behind that", there)
 
     def replay_begins(self) -> None:
-        """Its body is about to begin, on the loop. One that stands still for long is looked after by a sequencer."""
+        """Its body is about to begin, on the loop. A replay that is stalled for long gets a sequencer."""
         order = self.recorded_order
         if order is not None:
             self.timers = PlainTimers(lambda: self.ensure_sequencer() if self.active and order.left else None)

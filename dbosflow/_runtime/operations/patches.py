@@ -1,9 +1,10 @@
-"""Which code a run takes where that has changed: the old path as long as its records are of the old code.
+"""Which code a run takes where the code has changed: the old path as long as its records are of the old code.
 
-A patch is known by its branch, its name, and which call of that it is. That new code was taken is on record, in no
-turn and on no branch's list: so the call, and the old path with it, can go once no workflow of the old code is left.
-That old code was taken needs no record. Whatever told so (a turn to come, an operation that the branch has still to
-repeat, or a value that any has) tells so again in each later replay, since records are never less.
+A patch is known by its branch, its name, and which call of that name it is. If new code was taken, that is on record,
+in no turn and on no branch's list; so the call, and the old path with it, can be deleted once no workflow of the old
+code is left. If old code was taken, no record is needed. What decided so (a turn to come, an operation that the branch
+has still to repeat, or a value that any branch has) decides so again in each later replay, since records are never
+deleted.
 """
 
 from __future__ import annotations

@@ -5,8 +5,8 @@ begun (on record, nobody waits for that) ──► due ──► expiry on recor
              └── ended by the body, whatever comes after
 ```
 
-So whether it or a step was faster is what the records say, however fast a replay is. A timer of asyncio's leaves none,
-and starts anew.
+So the records say whether the deadline or a step was faster, however fast a replay is. A timer of asyncio's leaves no
+record, and starts anew.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 async def begin(driver: Driver, branch: Branch, seconds: float, expire: Callable[[], None]) -> Deadline:
     """Begins one, which calls ``expire`` on the loop in the turn of its expiry. A replay has what is left of it.
 
-    The caller goes on at once, live and on replay: what has no turn must not wait. So where others' turns are still to
-    come, its beginning is put on record behind them. If the branch has other records next, it never was: the block was
-    over by then, and so it will be again.
+    The caller goes on at once, live and on replay: what has no turn must not wait. So if turns of others are still to
+    come, the beginning is put on record behind them. If the branch has other records next, the beginning never was on
+    record: the block was over by then, and so it will be again.
     """
     run = branch.run
     with Operation(branch, "timeout", "timeout") as key:

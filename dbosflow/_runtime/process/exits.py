@@ -1,8 +1,8 @@
 """What ends a whole program, raised in code that runs in an engine: Ctrl-C stays that, all else is an outcome.
 
 ``sys.exit()`` in a library, or a ``KeyboardInterrupt`` that code raises by itself, ends the step or the workflow that
-it is raised in. asyncio hands both to whoever awaits their task, and then lets them out of the event loop all the same:
-that would end the engine, and with it everybody else's work. So a task that runs a user's code is made of a
+it is raised in. asyncio raises both where their task is awaited, and then lets them out of the event loop all the same.
+That would end the engine, and with it everybody else's work. So a task that runs a user's code is made of a
 ``Contained`` coroutine, which keeps the first half of that and leaves the second away.
 """
 

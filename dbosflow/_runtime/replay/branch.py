@@ -1,14 +1,16 @@
 """Branches: the tasks of an async workflow, named so that a replay finds the same names.
 
 A step is keyed by *branch path / name # occurrence* (see ``keys``). The task factory wraps the coroutine of each task
-that a workflow's own code makes in a ``BranchCoroutine``, which sees by public means what it awaits. That tells
+that a workflow's own code makes in a ``BranchCoroutine``, which sees by public means what the coroutine awaits. So the
+engine knows
 
-- **whose code is running**: the coroutine that its task resumes. A context variable would not do, since libraries copy
-  them from one task into another; it says no more than that code has to do with a workflow at all;
-- **its name**: the one given to its task, if a replay gives it again, else the coroutine's, and how many of that
-  name its parent has made. It is read when the task begins, before which no Python shows it: tasks begin in the order
-  in which they were made, which is their parent's program order. First use would be timing;
-- whether a run is *quiet*, each branch waiting for an operation or for something that has not happened.
+- **whose code is running**: that of the coroutine which its task resumes. A context variable could not say so, since
+  libraries copy them from one task into another; it says only that code has to do with a workflow at all;
+- **the name of a branch**: the name given to its task, if a replay gives it again, else that of the coroutine; and how
+  many branches of that name its parent has made. The name is read when the task begins, since no Python shows it
+  earlier. Tasks begin in the order in which they were made, which is their parent's program order. The order of their
+  first operations would be timing;
+- whether a run is *quiet*: each branch waits for an operation, or for something that has not happened.
 """
 
 from __future__ import annotations
@@ -159,8 +161,8 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
     def throw(self, *error: Any) -> Any:
         """Resumes the coroutine with an error; a cancellation of a stopped run arrives as ``RunStopped``.
 
-        But within an operation the first one arrives as it is: a step may hold what a library lets go of when it is
-        cancelled, and only then, such as a turn in a pool. Out of the operation comes ``RunStopped`` all the same.
+        Within an operation the first one arrives as it is: a step may hold something, such as a place in a pool, that a
+        library releases only when it is cancelled. The operation itself raises ``RunStopped`` all the same.
         """
         stop = self.branch.run.stopping
         if stop is not None and _is_cancellation(error[0]):
@@ -374,8 +376,8 @@ TaskFactory = Any  # typeshed's protocol differs between versions
 class BranchTaskFactory:
     """The loop's task factory while an engine is open: names the tasks of workflows, leaves all others as they were.
 
-    A task that a callback makes, or the event loop for an abandoned async generator, has no place in a branch's order:
-    it is none, and what it asks for durably is refused.
+    A task made by a callback, or by the event loop for an abandoned async generator, has no place in a branch's order.
+    It is no branch, and the durable operations that it asks for are refused.
     """
 
     def __init__(self, previous: TaskFactory) -> None:

@@ -1,8 +1,8 @@
 """Which plain timers the code of a run has set: those of asyncio, which leave no record and start anew in a replay.
 
-While one is pending a replay waits for it, since what comes then may ask for what is on record. A loop's timers are
+While one is pending a replay waits for it, since code that it wakes may ask for what is on record. A loop's timers are
 watched only while some run on it replays: a ``call_at`` that is wrapped for good would cost each timer of the process.
-One that is pending around an operation is told of: who of the two was faster is on no record.
+A warning names one that is pending around an operation: which of the two was faster is on no record.
 """
 
 from __future__ import annotations

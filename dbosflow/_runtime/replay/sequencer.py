@@ -191,7 +191,7 @@ class Sequencer:
                 self._run.buffer.tell(record)
 
     def _future(self) -> asyncio.Future[Any]:
-        """A future of an operation: it fails at once where the run has stopped, since nobody would tell it any more."""
+        """A future of an operation. It fails at once if the run has stopped, since nothing would settle it any more."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._run.stopping is not None:
             future.set_exception(self._run.stopping)
@@ -240,7 +240,7 @@ class Sequencer:
                 self._run.buffer.tell(record)
 
     async def _wait(self) -> None:
-        """Waits for news; on replay, for as long as somebody may still ask for the turn that is next."""
+        """Waits for news; on replay, as long as any code may still ask for the turn that is next."""
         if not self.is_replaying:
             self._replay_is_over()
             await self._news.wait()

@@ -1,8 +1,9 @@
-"""Whether a replay can still get on: what a coroutine waits for, as far as public words and asyncio's own frames tell.
+"""Whether a stalled replay can go on: what a coroutine waits for, as far as attributes and asyncio's frames tell.
 
-A replay stands still where everything is quiet and nobody has asked for what is next on record. Either something will
+A replay is *stalled* when the run is quiet and nothing has asked for what is next on record. Either something will
 happen that is not on record (a timer, an answer from outside), and then the code goes on and asks; or nothing will, and
-then code and records disagree. Of what cannot be told, the replay waits: a wrong contradiction parks a sound workflow.
+then code and records disagree. If that cannot be decided, the replay waits: a wrong contradiction would park a sound
+workflow.
 """
 
 from __future__ import annotations
