@@ -148,8 +148,10 @@ class Queue(Machine):
 
     def _returned(self, worker: Worker) -> None:
         core: Any = worker.engine._core
-        lease = core._executor.lease.id
-        self.waiting |= {name for (name,) in self.rows("SELECT id FROM dbosflow.workflow WHERE worker_id = %s", lease)}
+        worker_id = core._executor.lease.id
+        self.waiting |= {
+            name for (name,) in self.rows("SELECT id FROM dbosflow.workflow WHERE worker_id = %s", worker_id)
+        }
 
     # -- what must hold ----------------------------------------------------------------------------------------------
 

@@ -237,14 +237,14 @@ async def test_waiters_for_results_share_queries_and_leave_nothing_behind(databa
             patch.setattr(workflow, "outcomes", count)
             for number in range(4):
                 await table.status(f"w{number}", "running")
-            waiting = [asyncio.create_task(outcomes.settled(f"w{number % 4}")) for number in range(READERS)]
+            waiting = [asyncio.create_task(outcomes.wait_for(f"w{number % 4}")) for number in range(READERS)]
             await until(lambda: asked)
             for number in range(4):
                 await table.status(f"w{number}", "succeeded")
             async with asyncio.timeout(5):
                 assert {outcome.status for outcome in await asyncio.gather(*waiting) if outcome} == {"succeeded"}
         assert asked <= 6
-        assert await outcomes.settled("never") is None
+        assert await outcomes.wait_for("never") is None
         assert not table.wakeups._subscribers
         await outcomes.close()
 

@@ -88,7 +88,7 @@ async def test_readers_and_waiters(database_url: str, error: Exception, monkeypa
     session, wakeups = Session(database_url, Settings(), READER), Wakeups()
     hub, outcomes = Hub(session, "dbosflow", wakeups), Outcomes(session, "dbosflow", wakeups)
     asked = [hub.read(one, "k", 0, "unseen") for one in ("a", BAD, "b", BAD)]
-    asked += [outcomes.settled(one) for one in ("a", BAD, "b")]  # type: ignore[misc]
+    asked += [outcomes.wait_for(one) for one in ("a", BAD, "b")]  # type: ignore[misc]
     told = asyncio.ensure_future(in_time(*asked))
     await asyncio.sleep(0)
     for service in (hub, outcomes):

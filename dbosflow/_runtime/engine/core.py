@@ -339,7 +339,7 @@ class EngineCore:
             ending = await self._executor.runner.settled(workflow_id)
             if ending is not None and (ending.status.ended or not ended):
                 return ending
-        outcome = await self._outcomes.settled(workflow_id, ended=ended)
+        outcome = await self._outcomes.wait_for(workflow_id, ended=ended)
         if outcome is None:
             raise not_found(workflow_id)
         return outcome

@@ -146,7 +146,7 @@ class Executor:
     ) -> asyncio.Future[bool]:
         """Starts a workflow in this process. The future tells, when it is durable, whether its row is new: it runs."""
         started: asyncio.Future[bool] = self._loop.create_future()
-        self._start(_Decision(self.runner, workflow_id, definition, arguments_text, started=started), priority)
+        self._start(_PendingStart(self.runner, workflow_id, definition, arguments_text, started=started), priority)
         return started
 
     def run(
@@ -156,14 +156,14 @@ class Executor:
 
         ``None`` if its row is not new, or if it goes on elsewhere.
         """
-        settled: asyncio.Future[Ending | None] = self._loop.create_future()
-        self._start(_Decision(self.runner, workflow_id, definition, arguments_text, settled=settled), priority)
-        return settled
+        ending: asyncio.Future[Ending | None] = self._loop.create_future()
+        self._start(_PendingStart(self.runner, workflow_id, definition, arguments_text, ending=ending), priority)
+        return ending
 
-    def _start(self, decision: _Decision, priority: int) -> None:
-        definition = decision.definition
+    def _start(self, pending: _PendingStart, priority: int) -> None:
+        definition = pending.definition
         start = Start(
-            *(decision.workflow_id, definition.name, decision.arguments_text, RECOVERY_QUEUE, priority, decision),
+            *(pending.workflow_id, definition.name, pending.arguments_text, RECOVERY_QUEUE, priority, pending),
             inputs=definition.inputs,
         )
         self.journal.start(start)
@@ -227,10 +227,10 @@ class Executor:
         return {row["queue"] for row in requeued}
 
 
-class _Decision:
-    """What hears whether a start's row is new: then it runs here. Who waits, does so for that, or for its end."""
+class _PendingStart:
+    """A start on its way, called with its result: launches the run if the row is new, and sets its caller's future."""
 
-    __slots__ = ("_runner", "_settled", "_started", "arguments_text", "definition", "workflow_id")
+    __slots__ = ("_ending", "_runner", "_started", "arguments_text", "definition", "workflow_id")
 
     def __init__(
         self,
@@ -240,24 +240,24 @@ class _Decision:
         arguments_text: str,
         *,
         started: asyncio.Future[bool] | None = None,
-        settled: asyncio.Future[Ending | None] | None = None,
+        ending: asyncio.Future[Ending | None] | None = None,
     ) -> None:
         self._runner = runner
         self.workflow_id = workflow_id
         self.definition = definition
         self.arguments_text = arguments_text
         self._started = started
-        self._settled = settled
+        self._ending = ending
 
     def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
         run = self._runner.launch(self.workflow_id, self.definition, self.arguments_text) if result is True else None
-        if run is not None and self._settled is not None:
-            run.when_settled(self._settled)
+        if run is not None and self._ending is not None:
+            run.when_settled(self._ending)
             return
         if self._started is not None:
             _set_result(self._started, result)
-        if self._settled is not None:
-            _set_result(self._settled, result if isinstance(result, BaseException) else None)
+        if self._ending is not None:
+            _set_result(self._ending, result if isinstance(result, BaseException) else None)
 
 
 def _set_result(future: asyncio.Future[T], result: T | BaseException) -> None:

@@ -91,7 +91,7 @@ class Runner:
             settings.workflow_threads, "dbosflow-workflow", waiting_limit=settings.waiting_threads
         )
         self._step_threads = ThreadPool(settings.step_threads, "dbosflow-step")
-        self._bodies = Bodies(self._workflow_threads, self._settle)
+        self._bodies = Bodies(self._workflow_threads, self._remove)
         self._tasks: set[asyncio.Task[None]] = set()
         """What reloads runs, and ends cancelled ones."""
         self._coming: set[str] = set()
@@ -243,7 +243,7 @@ class Runner:
         _log(run, "is %s after %.3f s", ending.status, run.age)
         if ending.status.ended and run.blocks >= SCATTERED and self.on_scattered is not None:
             self.on_scattered(run.workflow_id)
-        self._settle(run, ending)
+        self._remove(run, ending)
 
     def cancel(self, workflow_id: str) -> bool:
         """Carries a cancel request out: the body hears of it now, and has the grace to clean up.
@@ -337,7 +337,7 @@ class Runner:
         """Stops a run, also one whose body is over and whose end is not durable yet."""
         run.stop(why)
         if run.task is None or run.task.done():
-            self._settle(run)
+            self._remove(run)
 
     def reload_all(self) -> None:
         """The database is another one than it was: every run begins a new pass."""
@@ -385,7 +385,7 @@ class Runner:
         )
         self._begin_anew(timeline, [workflow_id])
 
-    def _settle(self, run: Run, ending: Ending | None = None) -> None:
+    def _remove(self, run: Run, ending: Ending | None = None) -> None:
         """A run is over: with a durable end, or without one, and then it goes on elsewhere."""
         if self._runs.get(run.workflow_id) is run:
             del self._runs[run.workflow_id]

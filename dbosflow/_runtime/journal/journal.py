@@ -215,7 +215,7 @@ class Journal(Service):
             self._loop.call_soon(self._deliver)  # when the batch is on the wire, or has to wait for something
         async with self._lease.lock:
             if self.tripwire is None or not await self._dies(self.tripwire, batch, written=False):
-                await self._settle(batch)
+                await self._commit(batch)
         self._under_way = None
         await self._go_on()
         return True
@@ -283,7 +283,7 @@ class Journal(Service):
 
     # -- one batch ---------------------------------------------------------------------------------------------------
 
-    async def _settle(self, batch: Batch) -> None:
+    async def _commit(self, batch: Batch) -> None:
         """Sends ``batch`` until it is durable, or belongs to nobody any more."""
         while not batch.empty:
             try:
@@ -388,7 +388,7 @@ class Journal(Service):
         parts = batch.split_off_inputs() if isinstance(error, psycopg.errors.UniqueViolation) else batch.split()
         if len(parts) > 1:
             for part in parts:
-                await self._settle(part)
+                await self._commit(part)
                 self._deliver()
             return
         if batch.starts:
@@ -421,7 +421,7 @@ class Journal(Service):
             ending = Ending(before.status, refusals=refusals)
         else:
             ending = Ending(WorkflowStatus.FAILED, error=dump_error(_unfit(error)), refusals=refusals)
-        await self._settle(Batch([Slice(run, [ending])], []))
+        await self._commit(Batch([Slice(run, [ending])], []))
 
     def _without_failed(self, batch: Batch, result: BatchResult) -> Batch:
         """The gate was shut by some runs, or by another timeline: these go, the rest is sent again."""

@@ -27,7 +27,7 @@ from functools import partial
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dbosflow._runtime.process.threads import settle
+from dbosflow._runtime.process.threads import complete
 from dbosflow.errors import ThreadLimitError
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class ThreadPool(Executor):
     def _serve(self) -> None:
         self._serving.now = True
         while (call := self._ready.get()) is not None:
-            settle(*call)
+            complete(*call)
             del call  # an idle thread keeps no result alive
             with self._lock:
                 self._free += 1

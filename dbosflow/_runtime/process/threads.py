@@ -46,7 +46,7 @@ class ThreadWaiter:
             raise self._error
 
 
-def settle(returned: Future[T], call: Callable[[], T]) -> None:
+def complete(returned: Future[T], call: Callable[[], T]) -> None:
     """Runs ``call`` for whoever waits for ``returned``, unless nobody does any more."""
     if not returned.set_running_or_notify_cancel():
         return

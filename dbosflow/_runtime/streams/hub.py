@@ -212,7 +212,7 @@ class Outcomes(Service):
         self._waiting: dict[str, dict[asyncio.Future[Outcome | None], bool]] = {}
         self._due: dict[str, None] = {}
 
-    async def settled(self, workflow_id: str, *, ended: bool = False) -> Outcome | None:
+    async def wait_for(self, workflow_id: str, *, ended: bool = False) -> Outcome | None:
         """Where the workflow stands once it has ended (or, unless ``ended``, is blocked); ``None`` if there is none."""
         future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
 

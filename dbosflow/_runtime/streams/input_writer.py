@@ -222,16 +222,16 @@ class InputWriter(Service):
         self._see(taken, found)
         written: set[_StreamKey] = set()
         fitting: dict[_StreamKey, Seen] = {}
-        settled = False
+        progressed = False
         for (stream_of, block), result in zip(taken, found, strict=True):
             error = None if result.offset is not None else _error(stream_of, block, result)
             if result.full and error is None and result.seen is not None:
-                settled = True
+                progressed = True
                 fitting[stream_of] = self._admit(stream_of, block, fitting.get(stream_of, result.seen))
                 continue
             if result.offset is None and error is None and not (block.kind.terminal and result.ended):
                 continue  # another writer was faster
-            settled = True
+            progressed = True
             self._forget(stream_of, block)
             if error is not None:
                 _tell_error(block.futures, error)
@@ -242,7 +242,7 @@ class InputWriter(Service):
             _tell(block, result.offset or 0)
         if written:
             self._announce([stream_topic(*stream_of) for stream_of in written])
-        self._lost = 0 if settled else self._lost + 1
+        self._lost = 0 if progressed else self._lost + 1
         if self._lost:  # the faster one has the field for a moment; an ending workflow, which does not wait, too
             pause = min(_FIRST_PAUSE * 2 ** min(self._lost, 10), _LONGEST_PAUSE)
             await asyncio.sleep(pause * random.random())  # noqa: S311 (jitter)
