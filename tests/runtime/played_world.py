@@ -106,3 +106,10 @@ class World:
             for worker_id in renewing:
                 self.renewed[worker_id] = self.clock
             await self.reclaimer.work_once()
+
+    async def check_expiry(self, silent: UUID, *, within: float = 0.1, renewing: Sequence[UUID] = ()) -> None:
+        """Nobody is dead a lease from now; ``within`` so many seconds more the silent worker is, and no other."""
+        await self.pass_time(LEASE, renewing=renewing)
+        assert self.marked == []
+        await self.pass_time(within, renewing=renewing)
+        assert self.marked == [(silent, "expired")]

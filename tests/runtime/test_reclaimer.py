@@ -63,10 +63,7 @@ def test_a_silent_worker_is_dead_after_its_lease_and_not_before(world: World) ->
         alive = world.worker()
         await world.pass_time(2 * LEASE, renewing=[alive])
         silent = world.worker()
-        await world.pass_time(LEASE, renewing=[alive])
-        assert world.marked == []
-        await world.pass_time(0.1, renewing=[alive])
-        assert world.marked == [(silent, "expired")]
+        await world.check_expiry(silent, renewing=[alive])
         await world.pass_time(10 * LEASE, renewing=[alive])
         assert len(world.marked) == 1
 
@@ -80,10 +77,7 @@ def test_nobody_dies_within_a_lease_of_the_first_look(world: World) -> None:
         silent = world.worker()
         world.now += 100 * LEASE
         await world.reclaimer.work_once()
-        await world.pass_time(LEASE)
-        assert world.marked == []
-        await world.pass_time(0.1)
-        assert world.marked == [(silent, "expired")]
+        await world.check_expiry(silent)
 
     in_the(world, schedule)
 
@@ -95,10 +89,7 @@ def test_nobody_dies_within_a_lease_of_the_servers_start(world: World) -> None:
         silent = world.worker()
         await world.pass_time(LEASE - 1)
         world.server_started_at = world.now
-        await world.pass_time(LEASE)
-        assert world.marked == []
-        await world.pass_time(0.1)
-        assert world.marked == [(silent, "expired")]
+        await world.check_expiry(silent)
 
     in_the(world, schedule)
 
@@ -115,10 +106,7 @@ def test_nobody_dies_within_a_lease_of_the_reclaimers_own_outage(world: World) -
         world.failing = False
         world.now += 2
         await world.reclaimer.work_once()
-        await world.pass_time(LEASE)
-        assert world.marked == []
-        await world.pass_time(0.1)
-        assert world.marked == [(silent, "expired")]
+        await world.check_expiry(silent)
 
     in_the(world, schedule)
 
@@ -170,10 +158,7 @@ def test_a_clock_that_jumps_back_does_not_keep_the_dead_alive(world: World) -> N
         alive, silent = world.worker(), world.worker()
         await world.pass_time(2 * LEASE, renewing=[alive, silent])
         world.jump -= 3600
-        await world.pass_time(LEASE, renewing=[alive])
-        assert world.marked == []
-        await world.pass_time(LEASE / 2, renewing=[alive])
-        assert world.marked == [(silent, "expired")]
+        await world.check_expiry(silent, within=LEASE / 2, renewing=[alive])
 
     in_the(world, schedule)
 
