@@ -13,6 +13,8 @@ from dbosflow.testing import crash_at
 from tests.support import eventually
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from dbosflow import Engine
     from dbosflow.types import StepInfo
 
@@ -116,6 +118,20 @@ def test_steps_are_told_as_people_count(engine: Engine) -> None:
     assert 0 < lengths[1] < 1800  # it was given up
     assert {round(length) for length in lengths[2:]} == {0, 3600}
     handle.cancel()
+
+
+@workflow(name="two naps")
+async def two_naps() -> None:
+    await asyncio.gather(sleep_async(0), sleep_async(0))
+
+
+def test_a_sleep_took_until_it_was_over(engine: Engine, execute: Callable[..., list[Any]]) -> None:
+    """Nobody may have been there to wake it when its time was over."""
+    engine.run(two_naps.options(workflow_id="w"))
+    late = "UPDATE dbosflow.step SET recorded_at = recorded_at + interval '1 hour' WHERE kind = 'woken'"
+    assert execute(f"{late} RETURNING key")
+    naps = [one.duration for one in engine.list_steps("w") if one.kind == "sleep"]
+    assert [round(one / 60) for one in naps] == [60, 60]
 
 
 def found(engine: Engine) -> list[StepInfo]:
