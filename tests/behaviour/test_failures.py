@@ -413,7 +413,7 @@ def _reading_a_file(secret: str) -> None:
         raise OutOfStockError("no screws") from error
 
 
-@step(max_attempts=2, interval=0.01, backoff=1.0)
+@step(max_attempts=3, interval=0.01, backoff=2.0)
 async def out_of_stock() -> None:
     secret = "hun" + "ter2"
     _reading_a_file(secret)
@@ -435,7 +435,7 @@ def test_a_traceback_is_in_the_record_the_log_and_the_callers_exception(
     info, records = client.handle("w").info(), client.list_steps("w")
     assert info.error is not None
     texts = [one.error["traceback"] for one in records if one.error is not None]
-    assert len(texts) == 2
+    assert len(texts) == 3
     notes = ["\n".join(error.value.__notes__) for error in (raised, elsewhere)]
     (failed,) = [one.getMessage() for one in caplog.records if one.levelno == logging.ERROR]
     for text in (*texts, *notes, failed):
@@ -445,6 +445,7 @@ def test_a_traceback_is_in_the_record_the_log_and_the_callers_exception(
         assert "hunter2" not in text
         assert f"dbosflow{os.sep}_runtime" not in text
     warned = [one.getMessage() for one in caplog.records if one.levelno == logging.WARNING]
-    assert "step out_of_stock#0 of workflow w failed, attempt 1 of 2, next in 0.01 s: " in warned[0]
-    assert "attempt 2 of 2, no other follows: " in warned[1]
+    assert "step out_of_stock#0 of workflow w failed, attempt 1 of 3, next in 0.01 s: " in warned[0]
+    assert "attempt 2 of 3, next in 0.02 s: " in warned[1]
+    assert "attempt 3 of 3, no other follows: " in warned[2]
     assert "OutOfStockError: no screws" in warned[0]

@@ -51,11 +51,11 @@ async def test_an_engine_that_is_open_on_a_loop_is_opened_to_itself(database_url
 def test_alembics_lines_are_not_the_users(empty_database_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """What it tells while a schema is made is of its own work; its logger is afterwards as it was."""
     caplog.set_level(logging.DEBUG)
-    level = logging.getLogger("alembic").level
+    caplog.set_level(logging.DEBUG, logger="alembic")
     with Engine(empty_database_url):
         pass
     assert [record.name for record in caplog.records if record.name.startswith("alembic")] == []
-    assert logging.getLogger("alembic").level == level
+    assert logging.getLogger("alembic").level == logging.DEBUG
 
 
 def in_a_thread(url: str, **settings: Any) -> None:

@@ -89,8 +89,9 @@ def sleeps_for_hours(seconds: int) -> str:
     return "rested"
 
 
-def test_nobody_waits_for_a_sleep_on_any_engine(database_url: str) -> None:
+def test_nobody_waits_for_a_sleep_on_any_engine(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """On one whose clock a test moves, one without, and its own; afterwards the clocks are what they were."""
+    monkeypatch.setattr("dbosflow.testing.sweep.PATIENCE", 20.0)  # a sleep that is waited for ends the test soon
     clock = MovableClock()
     with Engine(database_url, grace=0.0) as engine:  # one at a time: what is crashed may go on in any
         clock.install(engine)
