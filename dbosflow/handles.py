@@ -136,7 +136,7 @@ class WorkflowHandle(Generic[T]):
     async def cancel_async(self, *, children: bool = True) -> Cancellation:
         """Asks for the workflow's cancellation; says what came of that.
 
-        That is final: unless the answer is ``"ended"``, the workflow does not succeed or fail any more. The owner hears
+        That is final: unless the answer is ``"ended"``, the workflow does not succeed or fail any more. The owner knows
         at once. Async code gets ``CancelledError``; sync code an error at its next durable call, and the outcome of a
         step under way is refused. Cleanup code has the engine's ``grace``, but can do nothing durable. Then the
         workflow ends as ``cancelled``, and so do the streams that it left open.

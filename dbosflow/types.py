@@ -220,12 +220,12 @@ class StreamInfo:
 
 
 StreamEventKind = Literal["created", "write", "rollback", "close", "error", "back-pressure", "read"]
-"""What an observer can hear of."""
+"""What an observer can be notified of."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """Something that happened to a stream in this process, told after it was durable (``back-pressure``: at once).
+    """Something that happened to a stream in this process, reported after it was durable (``back-pressure``: at once).
 
     ``created``: its first frame. ``write``: a block of values. ``rollback``: some no longer count. ``close``: it ended
     well, or with its workflow's cancellation; ``error``: with an error. ``back-pressure``: a writer of the workflow
@@ -279,4 +279,4 @@ class StreamStats:
     failed_hooks: int
     """Calls of observers that raised."""
     dropped_events: int
-    """Events that nobody was told of, because observers were too slow."""
+    """Events that no observer was notified of, because observers were too slow."""

@@ -29,7 +29,7 @@ _UUID = 2950
 """The type id of the worker's."""
 _TEXT = 25
 _TIMELINE = "timeline"
-"""The section that guards a batch against another timeline than the one that is told."""
+"""The section that guards a batch against another timeline than the one that is given."""
 _NOBODY: frozenset[str] = frozenset()
 
 _COLUMNS: dict[str, dict[str, tuple[str, ...]]] = {
@@ -84,7 +84,7 @@ class BatchRows:
     inputs: list[tuple[Any, ...]] = field(default_factory=list)
     ends: list[tuple[Any, ...]] = field(default_factory=list)
     aware: bool = False
-    """Whether a run among them is being cancelled, and knows: it need not be told."""
+    """Whether a run among them is being cancelled, and knows: it need not be notified."""
 
     def shape(self) -> tuple[str, ...]:
         """The sections that this batch has rows for."""
@@ -127,9 +127,9 @@ class BatchResult:
     mine: frozenset[str] = _NOBODY
     moved: frozenset[str] = _NOBODY
     cancelled: frozenset[str] = _NOBODY
-    """The runs that somebody has asked to cancel, told whether the batch was written or not."""
+    """The runs that somebody has asked to cancel, whether the batch was written or not."""
     timeline: str | None = None
-    """The server's, if one was told."""
+    """The server's, if it sent one."""
 
 
 @cache
@@ -241,7 +241,7 @@ def _ids(text: bytes | None) -> frozenset[str]:
 
 
 async def is_durable(connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str) -> bool:
-    """Whether this batch was committed, told by one row that only it can have written; and durable, if it was.
+    """Whether this batch was committed, by one row that only it can have written; and durable, if it was.
 
     One statement is all or nothing, so one row of it tells. A batch of nothing but starts has no such row and needs
     none: sending it again is harmless.

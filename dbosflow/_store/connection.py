@@ -37,7 +37,7 @@ class Connection(AsyncConnection[TupleRow]):
     """The loop that its socket is registered with."""
     _socket = -1
     """A duplicate of libpq's descriptor. That one libpq closes when it finds the connection broken, whoever asked, and
-    its number may be another connection's before the loop has heard of it."""
+    its number may be another connection's before the loop has noticed."""
     _waiting: asyncio.Future[Ready] | None = None
     on_lost: Callable[[], None] | None = None
     """Is called when the connection turns out to be broken while nobody uses it."""

@@ -4,8 +4,8 @@ A topic is a hint that something may be read anew: ``w<workflow id>``, ``s<workf
 ``d`` (a worker came or went), ``x`` (one has died), ``c`` (a cancel was asked for). Hints may be lost, doubled or late;
 nothing but latency depends on them.
 
-The topics have parts, each with a channel of its own, and a process listens to those parts in which somebody wants to
-hear something: an idle worker to its queues and to what concerns every process, whatever the others stream.
+The topics have parts, each with a channel of its own, and a process listens only to the parts with subscribers:
+an idle worker to its queues and to what concerns every process, whatever the others stream.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def queue_topic(queue: str) -> str:
 
 
 EVERYBODYS = ""
-"""The part of the topics that every process hears of."""
+"""The part of the topics that every process listens to."""
 _QUEUE_PARTS, _WORKFLOW_PARTS = 8, 32
 PARTS = frozenset(
     {EVERYBODYS, *(f"q{number}" for number in range(_QUEUE_PARTS)), *(f"w{n}" for n in range(_WORKFLOW_PARTS))}
@@ -138,7 +138,7 @@ def _notify(schema: str) -> Statement:
     return Statement(b"dbosflow_notify", text.encode(), (TEXTS.oid, TEXTS.oid))
 
 
-async def hears(
+async def can_notify(
     listener: AsyncConnection[Any], notifier: AsyncConnection[Any], schema: str, *, patience: float
 ) -> bool:
     """Whether a NOTIFY on one connection reaches a LISTEN on the other within ``patience`` seconds.

@@ -60,7 +60,7 @@ async def write_stream_async(key: str, value: Any) -> None:
 
 
 def close_stream(key: str) -> None:
-    """Ends the stream ``key`` of the running workflow as complete; readers are told at once.
+    """Ends the stream ``key`` of the running workflow as complete; readers are notified at once.
 
     See ``close_stream_async``, its awaitable twin.
     """
@@ -69,9 +69,9 @@ def close_stream(key: str) -> None:
 
 
 async def close_stream_async(key: str) -> None:
-    """Ends the stream ``key`` of the running workflow as complete; readers are told at once.
+    """Ends the stream ``key`` of the running workflow as complete; readers are notified at once.
 
-    Nothing can be written to it after that. Closing a closed stream does nothing. From a step the end is told when the
+    Nothing can be written to it after that. Closing a closed stream does nothing. Readers see a step's end when the
     step succeeds, and where other steps have written to the stream, when they are done. Streams that a workflow leaves
     open end with it, in the transaction that ends it.
     """

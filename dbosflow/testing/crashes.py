@@ -46,7 +46,7 @@ def crash_at(
     All that the engine runs at that moment stops as if the process had been killed: it writes nothing more, and no
     clean-up of its own has an effect that is durable. At once the same engine goes on as a new owner with an empty
     memory, takes the workflows over, and replays them. What is killed is the owner of the runs, not the Python process:
-    module globals live on, and a thread in the middle of a step goes on to its end, with nobody to hear of it.
+    module globals live on, and a thread in the middle of a step goes on to its end, unnoticed.
 
     Args:
         engine: an open engine that executes.

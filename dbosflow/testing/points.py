@@ -23,7 +23,7 @@ END = "end"
 """The key of a workflow's end, as a crash point."""
 
 When = Literal["before", "after"]
-"""Before the statement is sent, or after it was committed and before anybody has heard of that."""
+"""Before the statement is sent, or after it was committed and before anybody was notified."""
 WHEN: tuple[When, When] = ("before", "after")
 
 

@@ -111,7 +111,7 @@ class Rig:
             self._observers.remove(observer)
 
     def launched(self, run: Run) -> None:
-        """The engine's runner tells of a new run."""
+        """Called by the engine's runner for each new run."""
         if self.clock is not None:
             run.environment = replace(run.environment, clock=self.clock)
         for observer in tuple(self._observers):

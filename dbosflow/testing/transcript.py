@@ -65,7 +65,7 @@ class Memory:
 
 
 class Transcript(Recorder):
-    """One execution as its engine tells of it."""
+    """One execution as its engine reports it."""
 
     def __init__(self, workflow_id: str, name: str, memory: Memory) -> None:
         self._names = {workflow_id: name}
@@ -83,7 +83,7 @@ class Transcript(Recorder):
         """The name of a workflow of this execution. Another one's is its id."""
         return self._names.get(workflow_id, workflow_id)
 
-    # -- what the engine tells ---------------------------------------------------------------------------------------
+    # -- called by the engine ----------------------------------------------------------------------------------------
 
     def launched(self, run: Run) -> None:
         """A run is about to begin."""

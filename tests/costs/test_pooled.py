@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import psycopg
 
 from dbosflow import Engine, step, workflow, write_stream_async
-from dbosflow._store.notify import hears, notify
+from dbosflow._store.notify import can_notify, notify
 from tests.runtime.patience import PATIENCE, until
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ async def test_a_session_that_was_looked_at_hears_no_hint(database_url: str) -> 
     """Behind a pooler it goes on listening, for whoever gets it next."""
     connect = partial(psycopg.AsyncConnection.connect, database_url, autocommit=True, prepare_threshold=None)
     async with await connect() as one, await connect() as other:
-        assert await hears(one, other, "dbosflow", patience=PATIENCE)
+        assert await can_notify(one, other, "dbosflow", patience=PATIENCE)
         await one.execute("LISTEN afterwards")
         await notify(other, "dbosflow", ["a hint"])
         await other.execute("NOTIFY afterwards")

@@ -38,7 +38,7 @@ from dbosflow._sessions import POOL, READER, wanted
 from dbosflow._store import workflow
 from dbosflow._store.connect import PoolConnection, check_session, connect_async
 from dbosflow._store.migrate import ensure_schema, named_errors
-from dbosflow._store.notify import CANCEL_TOPIC, hears, queue_topic, workflow_topic
+from dbosflow._store.notify import CANCEL_TOPIC, can_notify, queue_topic, workflow_topic
 from dbosflow._store.setup import Wish
 from dbosflow._store.workflow import Enqueued, Outcome
 from dbosflow.config import DEFAULT_QUEUE
@@ -141,7 +141,7 @@ class EngineCore:
             await self.statistics.close()
 
     def loop_died(self) -> None:
-        """Nothing runs on its loop any more: threads that wait for it in workflows are told."""
+        """Nothing runs on its loop any more: threads that wait for it in workflows are notified."""
         if self._executor is not None:
             self._executor.runner.stop_all("the engine's event loop has ended")
 
@@ -156,7 +156,7 @@ class EngineCore:
                 return False
             if settings.pooled is None:
                 async with await connect_async(self._url, timeout=settings.connect_timeout, pooled=True) as notifier:
-                    if await hears(listener, notifier, settings.schema, patience=_PROBE_PATIENCE):
+                    if await can_notify(listener, notifier, settings.schema, patience=_PROBE_PATIENCE):
                         return False
             await check_session(listener)
             if settings.pooled:
@@ -226,7 +226,7 @@ class EngineCore:
                 Enqueued(workflow_id, definition.name, queue, priority, arguments_text, definition.inputs)
             )
             topics = [queue_topic(queue), workflow_topic(workflow_id)]
-        # A start whose answer was lost looks like one that stood before, and nobody has heard of it yet.
+        # A start whose answer was lost looks like one that stood before, and nobody was notified of it yet.
         if is_new or await self._is_open(workflow_id, definition, arguments_text):
             self.announce(topics)
         return workflow_id
@@ -299,7 +299,7 @@ class EngineCore:
         return Cancellation("cancelled" if status.ended else "requested", status)
 
     async def resume(self, workflow_id: str) -> Resumption:
-        """Returns a blocked workflow to its queue, and tells the workers that serve it."""
+        """Returns a blocked workflow to its queue, and notifies the workers that serve it."""
         found = await self.repository.ask(workflow.resume, workflow_id)
         if found is None:
             raise not_found(workflow_id)

@@ -144,7 +144,7 @@ class Executor:
     def start(
         self, workflow_id: str, definition: WorkflowDef, arguments_text: str, priority: int
     ) -> asyncio.Future[bool]:
-        """Starts a workflow in this process. The future tells, when it is durable, whether its row is new: it runs."""
+        """Starts a workflow in this process. The future says, when it is durable, whether its row is new: it runs."""
         started: asyncio.Future[bool] = self._loop.create_future()
         self._start(_PendingStart(self.runner, workflow_id, definition, arguments_text, started=started), priority)
         return started
@@ -152,7 +152,7 @@ class Executor:
     def run(
         self, workflow_id: str, definition: WorkflowDef, arguments_text: str, priority: int
     ) -> asyncio.Future[Ending | None]:
-        """Starts a workflow in this process. The future tells how it ended, once that is durable.
+        """Starts a workflow in this process. The future says how it ended, once that is durable.
 
         ``None`` if its row is not new, or if it goes on elsewhere.
         """

@@ -5,7 +5,7 @@ thread. Either way blocking calls work from any thread that has no running loop,
 Ctrl-C in a blocking call cancels what it waited for, *and waits* for that.
 
 A loop in a thread runs until the engine closes, whatever code on it raises. Should it end all the same, everybody who
-waits for something on it is told so at once.
+waits for something on it is notified at once.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class Host:
         # Not asyncio.Runner: that starts a thread when it closes, and at exit there are no new ones.
         try:
             self._loop = loop = self._new_loop()
-        except BaseException as error:  # noqa: BLE001 (a factory of the user's: whoever opens the engine is told)
+        except BaseException as error:  # noqa: BLE001 (a factory of the user's: whoever opens the engine gets it)
             self._failure = error
             self._ready.set()
             return
@@ -222,7 +222,7 @@ class Host:
         try:
             self._run(loop)
             loop.run_until_complete(_end_tasks())
-        except BaseException as error:  # noqa: BLE001 (nobody else hears of it)
+        except BaseException as error:  # noqa: BLE001 (nobody else would see it)
             self._died(error)
         finally:
             with suppress(RuntimeError):
@@ -249,7 +249,7 @@ class Host:
         self.on_death()
 
     def _tell_dead(self) -> None:
-        """Tells whoever waits for what will not come any more. The loop is closed: who comes now hears it there."""
+        """Fails the waits for what will not come any more. The loop is closed: who comes now is refused there."""
         for call in tuple(self._calls):
             call.fail(_ended(self._failure))
 
@@ -277,7 +277,7 @@ class _Call(Generic[T]):
             return
         try:
             self._task = asyncio.get_running_loop().create_task(Contained(self._function()))
-        except BaseException as error:  # noqa: BLE001 (whoever waits is told)
+        except BaseException as error:  # noqa: BLE001 (whoever waits gets it)
             self.fail(error)
         else:
             self._task.add_done_callback(self._on_done)

@@ -144,7 +144,7 @@ class _ReadOnlyEngine:
         """Nobody is cancelled."""
 
     async def cancel(self, workflow_id: str) -> Cancellation:
-        """Nobody is: a body that asks for it is told that it was asked for."""
+        """Nobody is: a body that asks for it gets the answer that it was requested."""
         return Cancellation("requested", await self._core.repository.status(workflow_id))
 
     def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:

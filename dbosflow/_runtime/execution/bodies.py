@@ -53,7 +53,7 @@ class Bodies:
         self._on_stopped = on_stopped
 
     def begin(self, run: Run, *, is_child: bool) -> None:
-        """Begins the body of ``run``, which is told its task. How it comes out goes to the journal.
+        """Begins the body of ``run``, which is given its task. How it comes out goes to the journal.
 
         Where there are fewer threads than sync bodies, children go first: somebody waits for them.
         """
@@ -109,7 +109,7 @@ class Bodies:
             self._end_soon(run, ending)
 
     async def _end_when_told(self, run: Run, ending: Ending | None, findings: Iterable[Future[None]]) -> None:
-        """Ends the run when all that is looked up about it is told."""
+        """Ends the run when all that is looked up about it is done."""
         try:
             await asyncio.gather(*map(asyncio.wrap_future, findings))
         except BaseException as stopped:  # noqa: BLE001 (see below)
@@ -121,7 +121,7 @@ class Bodies:
             self._task(self._conclude(run, ending), run)
             return
         if run.stopping is None:
-            with suppress(NonDeterminismError):  # it parks the workflow, whoever hears of it
+            with suppress(NonDeterminismError):  # it parks the workflow, whoever catches it
                 run.check_all_asked("has ended")
         self._end(run, ending)
 
@@ -149,7 +149,7 @@ class Bodies:
 
     def _end(self, run: Run, ending: Ending | None) -> None:
         if run.stopping is None and ending is not None:
-            run.end(ending)  # the runner hears of it when it is durable
+            run.end(ending)  # the runner is notified when it is durable
         elif run.contradiction is not None:
             logger.error("workflow %s is parked as blocked: %s", run.workflow_id, run.contradiction)
             run.end(Ending(WorkflowStatus.BLOCKED, error=dump_error(run.contradiction)))
@@ -160,7 +160,7 @@ class Bodies:
 class BodyCoroutine(BranchCoroutine):
     """The body of an async workflow, called when its task begins, in the context of that.
 
-    The task itself ends well, however the body comes out: that is told to the ``bodies``.
+    The task itself ends well, however the body comes out: that is reported to the ``bodies``.
     """
 
     __slots__ = ("_bodies",)
@@ -199,7 +199,7 @@ class BodyCoroutine(BranchCoroutine):
         raise StopIteration
 
     def _exited(self, task: asyncio.Task[Any] | None, error: BaseException) -> Any:  # noqa: ARG002 (see BranchCoroutine)
-        raise error  # it ends no task: the bodies are told
+        raise error  # it ends no task: the bodies are notified
 
 
 _NOT_BEGUN = cast("Coroutine[Any, Any, Any]", None)

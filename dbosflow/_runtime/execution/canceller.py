@@ -1,17 +1,17 @@
-"""Hears that a run of this worker is to be cancelled, and has the runner carry it out.
+"""Is notified that a run of this worker is to be cancelled, and has the runner carry it out.
 
 A cancel is a request in the workflow's row, since only the owner's fence may write for a run:
 
 ```text
-running ──cancel()──► requested ──told──► delivered ──► its children asked ──► ended: cancelled
-                          │  the body hears of it, and nothing that it asks for begins any more
+running ──cancel()──► requested ─notify─► delivered ──► its children asked ──► ended: cancelled
+                          │  the body is notified, and nothing that it asks for begins any more
                           └── never ran: cancelled in the same statement
 ```
 
 *Requested* is final: the statement that would end the workflow as succeeded, failed or blocked reads that row, and
 writes nothing; then the owner ends it as cancelled. So whoever is told "requested" knows how it ends.
 
-The owner is told by the hint, at once; by the answer of its next batch, before anything is delivered that the batch
+The owner is notified by the hint, at once; by the answer of its next batch, before anything is delivered that the batch
 made durable; with its claim, where it is the next owner; by the safety poll, if it writes nothing and the hint was
 lost. So no step, child or loop item begins once any of these has come.
 
@@ -26,7 +26,7 @@ What can meet it, and what comes of that:
   kept until it does; what is claimed is known between two batches, so that is when the canceller looks again.
 - *a takeover*: the request stands in the row, and the claim hands it over. The next owner runs nothing of the body.
 - *a dead owner, a queue, a parked workflow*: as a takeover; one that is parked is queued to get an owner.
-- *a drain*: the body hears of it, or the next owner carries it out.
+- *a drain*: the body is notified, or the next owner carries it out.
 - *a body that does not end* within the grace: the run ends without it, with its children.
 - *a second cancel* changes nothing; but one with children makes it one with children.
 

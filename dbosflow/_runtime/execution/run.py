@@ -189,7 +189,7 @@ class Run:
     # -- what the body asks for, on its own thread -------------------------------------------------------------------
 
     def append(self, record: Record) -> None:
-        """Buffers a record; its waiter hears when it is durable and its turn has come."""
+        """Buffers a record; its waiter is notified when it is durable and its turn has come."""
         with self.buffer.lock:
             if self.stopping is not None:
                 raise self.stopping
@@ -287,20 +287,20 @@ class Run:
     def committed(self, entries: Sequence[Entry]) -> None:
         """Frees the room of durable entries and delivers the outcomes among them."""
         self.buffer.free(sum([entry.size for entry in entries]))
-        told: list[Record] = []
+        outcomes: list[Record] = []
         for entry in entries:
             if isinstance(entry, Record):
                 if entry.waiter is not None:
-                    told.append(entry)
+                    outcomes.append(entry)
             elif isinstance(entry, Barrier):
-                self.buffer.tell(entry)
-        if not told:
+                self.buffer.notify(entry)
+        if not outcomes:
             return
         if self.sequencer is not None:
-            self.sequencer.committed(told)
+            self.sequencer.committed(outcomes)
         else:
-            for record in told:
-                self.buffer.tell(record)
+            for record in outcomes:
+                self.buffer.notify(record)
 
     def stop(self, why: str) -> None:
         """Ends this pass: operations under way and all that would begin raise ``RunStopped``."""
@@ -502,7 +502,7 @@ class Run:
     # -- how it came out ---------------------------------------------------------------------------------------------
 
     def settle(self, outcome: Ending | None) -> None:
-        """It is over: with a durable end, or without one, and then it goes on elsewhere. Whoever waits is told."""
+        """It is over: with a durable end, or without one, and then it goes on elsewhere. Whoever waits is notified."""
         if self.is_over:
             return
         self.is_over, self.outcome = True, outcome

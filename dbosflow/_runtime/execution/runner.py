@@ -1,7 +1,7 @@
 """The runs of a worker: begins each from its history, finds out how it ended, and hands it over when the engine closes.
 
 A run begins with a start in this process, with a claim, or anew where the tables are not what it remembers. What drives
-its body is in ``bodies``; what it writes goes through the journal, which tells here of ends and of lost leases.
+its body is in ``bodies``; what it writes goes through the journal, which reports ends and lost leases here.
 """
 
 from __future__ import annotations
@@ -246,7 +246,7 @@ class Runner:
         self._remove(run, ending)
 
     def cancel(self, workflow_id: str) -> bool:
-        """Carries a cancel request out: the body hears of it now, and has the grace to clean up.
+        """Carries a cancel request out: the body is notified now, and has the grace to clean up.
 
         Whether the workflow is known here.
         """
@@ -259,7 +259,7 @@ class Runner:
         return coming or run is not None
 
     def cancel_requested(self, run: Run) -> None:
-        """Somebody has asked to cancel the workflow of ``run``, which hears of it now."""
+        """Somebody has asked to cancel the workflow of ``run``, which is notified now."""
         if run.cancel():
             logger.info("workflow %s is asked to end", run.workflow_id)
             self._loop.call_later(self._settings.grace, self._cut_short, run)

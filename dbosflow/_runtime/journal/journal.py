@@ -25,7 +25,7 @@ gather ──► send ──► written ─────────────�
 After a lost acknowledgement nothing is guessed: every slice leaves a row that only it can write, under a key fixed
 before it was sent, and that row tells. A late copy of a batch finds its keys taken or the gate shut.
 
-Each answer names the runs that somebody has asked to cancel, and they hear of it before they go on: see ``canceller``.
+Each answer names the runs that somebody has asked to cancel; they are notified before they go on (``canceller``).
 """
 
 from __future__ import annotations
@@ -101,7 +101,7 @@ class JournalOwner(Protocol):
 
 
 class Announce(Protocol):
-    """How the journal tells of news."""
+    """How the journal announces news."""
 
     def __call__(self, topics: Iterable[str], *, at_once: bool = True) -> None:
         """Wakes who waits for these topics, here and elsewhere; ``at_once`` those elsewhere first."""
@@ -111,7 +111,7 @@ class Tripwire(Protocol):
     """Where a test ends a worker, as the death of its process would."""
 
     async def __call__(self, batch: Batch, *, written: bool) -> bool:
-        """Whether the worker dies here: before ``batch`` is sent, or once it is durable and nobody has heard of it."""
+        """Whether the worker dies here: before ``batch`` is sent, or once it is durable and nobody was notified."""
 
 
 class Journal(Service):
@@ -234,7 +234,7 @@ class Journal(Service):
             await asyncio.sleep(0)  # what was set free goes on first, and what it appends is gathered at once
 
     def _deliver(self, most: int | None = None) -> None:
-        """Runs go on from what is durable, children begin, and who waits for a start hears of it."""
+        """Runs go on from what is durable, children begin, and who waits for a start is notified."""
         for _ in range(len(self._durable) if most is None else most):
             part, started = self._durable.popleft()
             if not isinstance(part, Slice):
@@ -469,7 +469,7 @@ class Journal(Service):
             self._acknowledge(batch, started)
 
     def _acknowledge(self, batch: Batch, started: Iterable[str]) -> None:
-        """The batch is durable: readers wake, peers hear of it, and its runs may go on."""
+        """The batch is durable: readers wake, peers are notified, and its runs may go on."""
         if self._statistics is not None:
             self._statistics.flushed(batch, time.monotonic() - self._gathered_at)
         topics = [topic for part in batch.slices for topic in part.topics()]

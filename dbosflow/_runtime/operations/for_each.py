@@ -297,7 +297,7 @@ class ForEach:
 
     def _is_durable(self, durable: asyncio.Future[None]) -> None:
         if not durable.cancelled():
-            durable.exception()  # the run is over, and who waits for it is told
+            durable.exception()  # the run is over, and who waits for it is notified
         self._not_durable -= 1
         self._run.body_ended()
         self._room.set()

@@ -1,7 +1,7 @@
 """Durable deadlines of a workflow's body: when one begins is on record, and its expiry is an outcome with a turn.
 
 ```text
-begun (on record, nobody waits for that) ──► due ──► expiry on record ──► its turn ──► the body hears of it
+begun (on record, nobody waits for that) ──► due ──► expiry on record ──► its turn ──► the body is cancelled
              └── ended by the body, whatever comes after
 ```
 
@@ -78,7 +78,7 @@ class Deadline:
                 caught_up.add_done_callback(self._put_on_record)
 
     def end(self) -> None:
-        """The body has come to the end of what it is for: nobody hears of an expiry whose turn has not come."""
+        """The body has come to the end of what it is for: an expiry whose turn has not come is not delivered."""
         self._over = True
         if self._task is not None:
             self._task.cancel()
@@ -87,7 +87,7 @@ class Deadline:
         run = self._run
         if caught_up.cancelled() or caught_up.exception() is not None or self._over:
             return
-        with suppress(RunStopped, asyncio.CancelledError):  # its body hears of that by itself
+        with suppress(RunStopped, asyncio.CancelledError):  # its body gets that by itself
             run.append(Record(self._key, "timeout", delay=self._seconds + run.environment.clock.ahead))
             self._run_down(self._seconds)
 

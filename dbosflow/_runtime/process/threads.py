@@ -1,4 +1,4 @@
-"""What one thread tells another: that a wait is over, what a call came to; and services on threads of their own."""
+"""Signals between threads: that a wait is over, what a call came to; and services on threads of their own."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class ThreadWaiter:
         self._held.acquire()
 
     def done(self) -> bool:
-        """Whether it was told already."""
+        """Whether it has a result already."""
         return self._told
 
     def set_result(self, _: None, /) -> None:
@@ -40,7 +40,7 @@ class ThreadWaiter:
         self.set_result(None)
 
     def wait(self) -> None:
-        """Waits until it is told; once."""
+        """Waits for the result; once."""
         self._held.acquire()
         if self._error is not None:
             raise self._error

@@ -1,4 +1,4 @@
-"""Takes queued work: as much as there are free slots, when told that there is some.
+"""Takes queued work: as much as there are free slots, when notified that there is some.
 
 One claimer a queue. It is woken by NOTIFY when something was enqueued and by its own runs when a slot comes free; it
 never takes more than it can run. The queue ``''`` is that of workflows that were started in a process which died. It

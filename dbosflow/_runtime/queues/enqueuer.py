@@ -33,7 +33,7 @@ class Enqueuer(Service):
         return await future
 
     async def close(self) -> None:
-        """Ends the writes; whoever waits for one hears that it is not known to be durable."""
+        """Ends the writes; whoever waits for one gets an error: it is not known to be durable."""
         await super().close()
         tell_closed(future for _, futures in self._pending.values() for future in futures)
 

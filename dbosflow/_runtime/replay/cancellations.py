@@ -3,7 +3,7 @@
 A replay is faster than the live run was where operations are on record, and slower where a turn has to come. So a
 cancellation may reach an operation before the turn of its outcome, although the live program went on with that outcome:
 there is more on record behind it, of its own branch, or of one that waited for it. Then the cancellation is *withheld*.
-It is raised at the next operation that was given up, or that is new, if the task is still to be cancelled by then. The
+It is raised at the next operation that was cancelled, or that is new, if the task is still to be cancelled by then. The
 cancellation of the workflow, and the end of a run, are never withheld.
 """
 

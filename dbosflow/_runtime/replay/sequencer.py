@@ -53,7 +53,7 @@ class Sequencer:
         self._turns = deque(_turns(run))
         self._asked: dict[str, asyncio.Future[None]] = {}
         self._suspended = 0
-        """How many operations wait for a turn, for the last one, or to be given up: nothing else lets them go on."""
+        """How many operations wait for a turn, for the last one, or to be cancelled: nothing else lets them go on."""
         self._holds_back = self.is_replaying
         """Whether the journal may have been given nothing of the run, and is to be told when the replay is over."""
         self._catching_up: list[asyncio.Future[None]] = []
@@ -188,7 +188,7 @@ class Sequencer:
     def _deliver_commits(self) -> None:
         while self._commits:
             for record in self._commits.popleft():
-                self._run.buffer.tell(record)
+                self._run.buffer.notify(record)
 
     def _future(self) -> asyncio.Future[Any]:
         """A future of an operation. It fails at once if the run has stopped, since nothing would settle it any more."""
@@ -237,7 +237,7 @@ class Sequencer:
                 _set_result(future, None)
         else:
             for record in self._commits.popleft():
-                self._run.buffer.tell(record)
+                self._run.buffer.notify(record)
 
     async def _wait(self) -> None:
         """Waits for news; on replay, as long as any code may still ask for the turn that is next."""

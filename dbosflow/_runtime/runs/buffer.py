@@ -83,7 +83,7 @@ class Buffer:
         for callback in room:
             callback()
 
-    def tell(self, entry: Record | Barrier) -> None:
+    def notify(self, entry: Record | Barrier) -> None:
         """Delivers one durable outcome to whoever waits for it."""
         waiter = entry.waiter
         if waiter is not None:

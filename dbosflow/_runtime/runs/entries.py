@@ -15,13 +15,13 @@ class Waiter(Protocol):
     """What an operation waits on: an asyncio future, or for a thread a concurrent one."""
 
     def done(self) -> bool:
-        """Whether it was told already."""
+        """Whether it has a result already."""
 
     def set_result(self, result: None, /) -> None:
-        """Tells that the record is durable and its turn has come."""
+        """Sets the result: the record is durable and its turn has come."""
 
     def set_exception(self, exception: BaseException, /) -> None:
-        """Tells that the run is over."""
+        """Sets an error: the run is over."""
 
 
 @dataclass(slots=True, eq=False)

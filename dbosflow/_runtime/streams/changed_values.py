@@ -1,12 +1,12 @@
-"""Stream values that a replay writes otherwise than they are on record: found, told, and kept for people.
+"""Stream values that a replay writes otherwise than they are on record: found, logged, and kept for people.
 
 What is on record stays, so readers see nothing of it. It may be harmless, as a time or a random number in a line about
 progress is; or the code has changed, and no program has ever written what the stream now holds. Which one it is nobody
-can tell from here. So it is a warning, and blocks the workflow only if the engine was told so.
+can tell from here. So it is a warning, and blocks the workflow only if the engine is set so.
 
 ```text
 a producer has passed its last durable value, or the body has ended before ──► other checksum
-    ──► blocked at once, if so told ──► the first value that differs ──► log, and a record │ the error of the block
+    ──► blocked at once, if set so ──► the first value that differs ──► log, and a record │ the error of the block
 ```
 """
 

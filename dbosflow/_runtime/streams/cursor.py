@@ -101,7 +101,7 @@ class StreamCursor:
     ``over`` is, nothing more is wanted.
 
     A rollback frame covers values before it. What a reader had not been given by the time it learned of that, it never
-    gets; what it had been given, it is told of when it comes to the rollback. Who resumes at an offset counts as having
+    gets; for what it had been given, it gets the rollback in its place. Who resumes at an offset counts as having
     been given what is before.
     """
 

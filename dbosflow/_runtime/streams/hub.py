@@ -109,7 +109,7 @@ class Hub(Service):
             tail.asks.discard(ask)
 
     async def close(self) -> None:
-        """Ends the queries; readers that wait hear of it."""
+        """Ends the queries; readers that wait get an error."""
         await super().close()
         if self._next_look is not None:
             self._next_look.cancel()
@@ -151,7 +151,7 @@ class Hub(Service):
                         self._statistics.read(want, page)
 
     async def _refused(self, asks: dict[Want, list[_Ask]], due: dict[_StreamView, None], error: BaseException) -> None:
-        """Asks one by one, so that nobody waits with whoever is refused; the one that is alone is told."""
+        """Asks one by one, so that nobody waits with whoever is refused; the one that is alone gets the error."""
         for want, waiting in asks.items():
             if len(asks) > 1:
                 await self._fetch({want: waiting}, due)
@@ -233,7 +233,7 @@ class Outcomes(Service):
                 del self._waiting[workflow_id]
 
     async def close(self) -> None:
-        """Ends the queries; whoever waits hears of it."""
+        """Ends the queries; whoever waits gets an error."""
         await super().close()
         tell_closed(future for waiting in self._waiting.values() for future in waiting)
 

@@ -1,7 +1,7 @@
 """Appends what outsiders write to inputs: many values in one statement, on a connection of the pool. Needs no lease.
 
 ```text
-write ──► block in memory ──► append ──► its offset: the writer hears, readers wake
+write ──► block in memory ──► append ──► its offset: the writer gets it, readers wake
               ▲                 ├── another writer was faster ──► again, with the tail that it left
               │                 ├── connection lost ──► again; what was committed all the same is found by its name
               └─────────────────┤
@@ -155,7 +155,7 @@ class InputWriter(Service):
         return len(block.texts) >= self._settings.block_values or block.size >= self._settings.block_bytes
 
     async def close(self) -> None:
-        """Ends the writes; whoever waits for one hears that it is not known to be durable."""
+        """Ends the writes; whoever waits for one gets an error: it is not known to be durable."""
         await super().close()
         tell_closed(future for blocks in self._pending.values() for block in blocks for future in block.futures)
 

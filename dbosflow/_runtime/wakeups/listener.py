@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dbosflow.config import Settings
 
 _KEEPALIVE = 5.0
-"""Seconds of silence after which the connection is tried, and parts are left that nobody wants to hear of any more."""
+"""Seconds of silence after which the connection is tried, and parts without subscribers are left."""
 
 
 class Listener(Service):
@@ -49,7 +49,7 @@ class Listener(Service):
         wakeups.on_wanted = self.wake
 
     async def work_once(self) -> bool:
-        """Listens to what somebody wants to hear of. A lost connection is an error, and another one follows."""
+        """Listens to the parts that have subscribers. A lost connection is an error, and another one follows."""
         if not self._listens:
             return False
         try:

@@ -1,4 +1,4 @@
-"""Wake-ups inside one process: topics, and who wants to hear of them.
+"""Wake-ups inside one process: topics, and their subscribers.
 
 A wake-up is a hint to read something anew. It comes from this process's own commits, from NOTIFY, or, for all topics,
 from the safety poll, a reconnect of the LISTEN connection, or the death of a worker anywhere.
@@ -42,11 +42,11 @@ class Wakeups:
 
     @property
     def parts(self) -> frozenset[str]:
-        """The parts of the topics that somebody wants to hear of: see ``notify.part_of``."""
+        """The parts of the topics that have subscribers: see ``notify.part_of``."""
         return frozenset(self._parts)
 
     def wake(self, topics: Iterable[str]) -> None:
-        """Calls everybody who wants to hear of one of these topics; a death concerns everybody."""
+        """Calls the subscribers of these topics; a death concerns all subscribers."""
         for topic in topics:
             if topic == DEATH_TOPIC:
                 self.wake_all()
@@ -55,7 +55,7 @@ class Wakeups:
                 callback()
 
     def wake_part(self, part: str) -> None:
-        """Calls everybody who wants to hear of a topic in this part."""
+        """Calls the subscribers of all topics in this part."""
         self.wake(tuple(self._parts.get(part, ())))
 
     def wake_all(self) -> None:

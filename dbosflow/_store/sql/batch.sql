@@ -193,7 +193,7 @@ SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS writte
 
 -- name: lone_gate (the gate of a batch of one row, as a part of the statement that writes it)
 -- It says yes or no, as the number of rows written, and not why: then the whole batch is sent, and says. It is shut by a
--- cancel that the run has not heard of, too, so that the answer tells it.
+-- cancel that the run was not notified of, too, so that the answer does it.
 SELECT lease.id
 FROM (SELECT id FROM dbosflow.worker WHERE id = :worker_id AND state = 'live' FOR KEY SHARE) AS lease
 -- [runs

@@ -92,7 +92,7 @@ GROUP BY b.key ORDER BY b.key;
 -- have the place, and nobody who saw this tail can write behind it. Who was not let try again, with the new tail. For
 -- the same reason `known` is exact: a block of ours that it does not see has the first place taken, too. The end of a
 -- workflow takes a place in each of its inputs, so nothing gets in after it. `first` is sorted: no deadlock.
--- What would bring a stream above a limit is not written either, and with it nothing of that stream: the writer is told how
+-- What would bring a stream above a limit is not written either, and with it nothing of that stream: the writer learns how
 -- full it is, and sends what fits. All that was ever written counts. How many values that are the tail says, since inputs
 -- hold nothing else; how many bytes is added up, from where the writer has seen the stream last (`known`), unless that is
 -- trimmed by now or of another workflow of this id.

@@ -9,7 +9,7 @@ import psycopg
 
 from dbosflow._store import doctor
 from dbosflow._store.connect import connect_async
-from dbosflow._store.notify import hears
+from dbosflow._store.notify import can_notify
 from dbosflow.cli.doctor.database import (
     judge_clock,
     judge_connection,
@@ -108,7 +108,7 @@ class _Examination:
         """Seconds for a NOTIFY to come round; ``None`` if it does not."""
         async with await _connect(listen_url) as listener, await _connect(self._url) as notifier:
             began = time.monotonic()
-            heard = await hears(listener, notifier, self._schema, patience=_PROBE_PATIENCE)
+            heard = await can_notify(listener, notifier, self._schema, patience=_PROBE_PATIENCE)
             return time.monotonic() - began if heard else None
 
 
