@@ -109,12 +109,18 @@ async def started(connection: AsyncConnection[Any], schema: str, ids: Sequence[s
 
 
 async def claim(
-    connection: AsyncConnection[Any], schema: str, *, worker_id: UUID, queue: str, names: Sequence[str], limit: int
+    connection: AsyncConnection[Any],
+    schema: str,
+    *,
+    worker_id: UUID,
+    queue: str,
+    names: Sequence[str],
+    limit: int,
+    suspects: bool = True,
 ) -> list[Claimed]:
-    """Takes up to ``limit`` queued workflows for a worker that is still live."""
-    rows = await fetch_hot(
-        connection, schema, _TABLE, "claim", worker_id=worker_id, queue=queue, names=names, limit=limit
-    )
+    """Takes up to ``limit`` queued workflows for a worker that is still live, or one of the ``suspects``."""
+    which = {"queue": queue, "names": names, "limit": limit, "suspects": suspects}
+    rows = await fetch_hot(connection, schema, _TABLE, "claim", worker_id=worker_id, **which)
     return [Claimed(*row) for row in rows]
 
 
@@ -130,11 +136,11 @@ async def adopt(
     *,
     worker_id: UUID,
     known: Sequence[str],
-    queue: str | None = None,
+    queues: Sequence[str] | None = None,
     workflow_id: str | None = None,
 ) -> list[Claimed]:
-    """Begins a new pass of what a worker owns besides the ``known``: of a queue's workflows, or of one workflow."""
-    which = {"queue": queue, "workflow_id": workflow_id}
+    """Begins a new pass of what a worker owns besides the ``known``: of these queues' workflows, or of one workflow."""
+    which = {"queues": queues, "workflow_id": workflow_id}
     rows = await fetch_all(connection, schema, _TABLE, "adopt", worker_id=worker_id, known=list(known), **which)
     return [Claimed(**row) for row in rows]
 

@@ -179,7 +179,7 @@ OF_THE_WORKER = (
     Case("workflow.renew_epoch", {"worker_id": WORKER, "workflow_id": "w2", "epoch": 1}, 1, workflow=KEY),
     Case(
         "workflow.adopt",
-        {"worker_id": WORKER, "queue": "", "workflow_id": None, "known": MANY},
+        {"worker_id": WORKER, "queues": [""], "workflow_id": None, "known": MANY},
         OWNED + 1,  # what the case before rolled back may stand in the index
         workflow=frozenset({"workflow_owned"}),
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
@@ -95,12 +96,13 @@ async def test_a_claim_whose_answer_was_lost_is_found_by_its_worker(db: Database
     for workflow_id in ("known", "lost"):
         await workflow.enqueue(db.admin, SCHEMA, [Enqueued(workflow_id, NAME, "", 0, "{}")])
     assert len(await lease.claim()) == 2
-    for which in ({"queue": ""}, {"workflow_id": "known"}, {"workflow_id": "lost"}):
+    ways: tuple[dict[str, Any], ...] = ({"queues": ["", "q"]}, {"workflow_id": "known"}, {"workflow_id": "lost"})
+    for which in ways:
         found = await workflow.adopt(lease.connection, SCHEMA, worker_id=lease.id, known=["known"], **which)
         epochs = {each.id: each.epoch for each in found}
-        assert epochs == ({} if "known" in which.values() else {"lost": 2 if "queue" in which else 3})
-    assert await workflow.adopt(lease.connection, SCHEMA, worker_id=lease.id, queue="another", known=[]) == []
-    assert await workflow.adopt(other.connection, SCHEMA, worker_id=other.id, queue="", known=[]) == []
+        assert epochs == ({} if "known" in which.values() else {"lost": 2 if "queues" in which else 3})
+    assert await workflow.adopt(lease.connection, SCHEMA, worker_id=lease.id, queues=["another"], known=[]) == []
+    assert await workflow.adopt(other.connection, SCHEMA, worker_id=other.id, queues=[""], known=[]) == []
 
 
 async def test_an_owner_begins_a_new_pass_only_of_its_own_run(db: Database) -> None:

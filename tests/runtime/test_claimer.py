@@ -126,6 +126,37 @@ async def test_a_claim_whose_answer_was_lost_is_adopted(database_url: str, monke
         assert epochs == [1] * (6 - lost) + [2] * lost
 
 
+def test_what_a_worker_that_was_ended_had_just_claimed_runs(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine goes on without that worker, and owns what it claimed: nobody else would ever run it."""
+    claim = store.claim
+    claimed = asyncio.Event()
+
+    async def never_heard(*args: Any, queue: str, **options: Any) -> list[Claimed]:
+        found = await claim(*args, queue=queue, **options)
+        if queue == "q" and found:
+            claimed.set()
+            await asyncio.Event().wait()
+        return found
+
+    async def main() -> None:
+        async with Engine(database_url, safety_poll=100.0) as engine:
+            working = asyncio.create_task(engine.run_worker_async("q"))
+            handle = await engine.start_async(claimed_unheard.options(queue="q"))
+            await claimed.wait()
+            working.cancel()
+            await asyncio.gather(working, return_exceptions=True)
+            assert await handle.result_async(20) == "counted"
+
+    monkeypatch.setattr(store, "claim", never_heard)
+    asyncio.run(main())
+
+
+@workflow
+async def claimed_unheard() -> str:
+    """Short work."""
+    return "counted"
+
+
 counted: list[str] = []
 
 

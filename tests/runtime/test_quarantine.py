@@ -5,13 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
+from psycopg_pool import AsyncConnectionPool
 
 from dbosflow import Engine, for_each_async, read_stream_async, sleep, sleep_async, step, workflow, write_stream_async
 from dbosflow._runtime.execution.quarantine import SUSPECTED
+from dbosflow._store import stream
+from dbosflow._store import workflow as store
 from tests.runtime.patience import until
 
 if TYPE_CHECKING:
@@ -125,6 +129,16 @@ def suspect(url: str, name: str, workflow_id: str = "suspect", recoveries: int =
         )
 
 
+def sleeps_already(url: str) -> None:
+    """Its branch has its sleep on record, so that is no progress."""
+    with psycopg.connect(url) as session:
+        session.execute(
+            """INSERT INTO dbosflow.step (workflow_id, key, kind, epoch, seq, turn, wake_at, started_at)
+               SELECT 'suspect', key, 'sleep', 1, 0, 0, now() + interval '1 hour', now()
+               FROM (VALUES ('sleep_async#0/sleep#0')) AS k (key)"""
+        )
+
+
 def name_of(flow: Any) -> str:
     """The name that its rows have."""
     return str(flow.__name__)
@@ -216,12 +230,7 @@ def test_what_works_is_not_acquitted_and_nothing_else_is_claimed(database_url: s
         with Engine(database_url, executes=False) as client:
             client.write_stream("suspect", "in", 1)
     elif flow is not in_a_held_step:  # the sleeps are on record, so they are no progress
-        with psycopg.connect(database_url) as session:
-            session.execute(
-                """INSERT INTO dbosflow.step (workflow_id, key, kind, epoch, seq, turn, wake_at, started_at)
-                   SELECT 'suspect', key, 'sleep', 1, 0, 0, now() + interval '1 hour', now()
-                   FROM (VALUES ('sleep_async#0/sleep#0')) AS k (key)"""
-            )
+        sleeps_already(database_url)
     run(database_url, test)
 
 
@@ -248,4 +257,126 @@ def test_a_suspect_that_is_cancelled_or_ends_leaves_the_quarantine(database_url:
         await until(lambda: in_quarantine(database_url) is None)
 
     suspect(database_url, "in_a_held_step")
+    run(database_url, test)
+
+
+class Odd:
+    """What it waits with cannot even be looked at."""
+
+    def __init__(self, waiting: Any) -> None:
+        self._waiting = waiting
+
+    def __await__(self) -> Any:
+        return self
+
+    def __iter__(self) -> Any:
+        return self
+
+    def __next__(self) -> Any:
+        return next(self._waiting)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith(("cr_", "gi_")):
+            raise ZeroDivisionError
+        raise AttributeError(name)
+
+
+@workflow
+async def waits_oddly() -> None:
+    async def wait() -> None:
+        await Odd(asyncio.get_running_loop().create_future().__await__())
+
+    await asyncio.gather(sleep_async(3600), wait())
+
+
+def test_a_suspect_that_cannot_be_looked_at_holds_nobody_up(database_url: str) -> None:
+    async def test(engine: Engine) -> None:
+        assert await engine.handle("second", other).result_async(PATIENCE) == "done"
+        assert deaths(database_url) == SUSPECTED
+
+    suspect(database_url, "waits_oddly")
+    sleeps_already(database_url)
+    suspect(database_url, "other", "second", recoveries=SUSPECTED + 1)
+    run(database_url, test)
+
+
+def test_a_suspect_that_is_run_since_somebody_starts_it_once_more_leaves_the_quarantine(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The answer of its claim was lost, and whoever starts it is faster than the claimer's look at what is owned."""
+    claim, adopt, lost = store.claim, store.adopt, asyncio.Event()
+
+    async def lose(*args: Any, **options: Any) -> Any:
+        if await claim(*args, **options) and not lost.is_set():
+            lost.set()
+            raise psycopg.OperationalError("lost")
+        return []
+
+    async def slow(*args: Any, **options: Any) -> Any:
+        return [] if options.get("queues") else await adopt(*args, **options)
+
+    async def test(engine: Engine) -> None:
+        await lost.wait()
+        handle = await engine.start_async(other.options(workflow_id="suspect"))
+        assert await handle.result_async(PATIENCE) == "done"
+        await until(lambda: in_quarantine(database_url) is None)
+
+    monkeypatch.setattr(store, "claim", lose)
+    monkeypatch.setattr(store, "adopt", slow)
+    suspect(database_url, "other")
+    run(database_url, test)
+
+
+def test_one_that_was_not_acquitted_is_alone_among_suspects_for_longer(database_url: str) -> None:
+    """Else a late death of its would accuse the next suspect. What is not suspected is claimed meanwhile."""
+
+    async def test(engine: Engine) -> None:
+        await until(lambda: bodies == ["held"])
+        await until(lambda: in_quarantine(database_url) is None)
+        suspect(database_url, "other", "free", recoveries=SUSPECTED - 1)
+        working = asyncio.create_task(engine.run_worker_async("another"))  # as soon as it is there it looks for work
+        assert await engine.handle("free", other).result_async(PATIENCE) == "done"
+        assert asked(database_url, "SELECT status FROM dbosflow.workflow WHERE id = 'second'") == "queued"
+        let_go.set()
+        assert await engine.handle("second", other).result_async(PATIENCE) == "done"
+        working.cancel()
+
+    suspect(database_url, "in_a_held_step")
+    suspect(database_url, "other", "second", recoveries=SUSPECTED + 2)
+    run(database_url, test, lease=2.0, safety_poll=0.2)
+
+
+def test_it_is_alone_among_suspects_for_six_leases(database_url: str) -> None:
+    async def test(engine: Engine) -> None:
+        await until(lambda: bodies == ["held"])
+        began = time.monotonic()
+        assert await engine.handle("second", other).result_async(PATIENCE) == "done"
+        assert time.monotonic() - began > 6 * 0.4 * 0.9
+
+    suspect(database_url, "in_a_held_step")
+    suspect(database_url, "other", "second", recoveries=SUSPECTED + 2)
+    run(database_url, test, lease=0.4)
+
+
+def test_what_waits_for_a_slow_database_is_not_acquitted(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It reads what is there, and handles it then: what kills its worker comes behind that each time."""
+    fetch, check = stream.fetch, AsyncConnectionPool.check_connection
+
+    async def slow(asked: Callable[..., Awaitable[Any]], *args: Any, **options: Any) -> Any:
+        await asyncio.sleep(0.5)
+        return await asked(*args, **options)
+
+    async def test(engine: Engine) -> None:
+        await until(lambda: in_quarantine(database_url) == "suspect")
+        runner = engine._core.executor.runner
+        await until(lambda: runner.run_of("suspect"))
+        while not (suspected := runner.run_of("suspect")) or not suspected.bodies:
+            assert deaths(database_url) == SUSPECTED
+            await asyncio.sleep(0.05)
+
+    suspect(database_url, "in_an_item")
+    with Engine(database_url, executes=False) as client:
+        client.write_stream("suspect", "in", 1)
+    monkeypatch.setattr(stream, "fetch", partial(slow, fetch))
+    monkeypatch.setattr(AsyncConnectionPool, "check_connection", partial(slow, check))
     run(database_url, test)

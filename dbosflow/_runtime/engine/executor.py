@@ -87,6 +87,8 @@ class Executor:
             pool, settings.schema, lease=self.lease, journal=self.journal, runner=self.runner, wakeups=wakeups
         )
         self._quarantine = Quarantine(pool, settings, self.lease)
+        self._claimers: list[Claimer] = []
+        """The first one is that of the recovery queue, which is there as long as the engine."""
         self._watchdog = Watchdog(settings, running_code)
         self._compactors: list[Compactor] = []
         if settings.compact_every is not None:
@@ -137,9 +139,23 @@ class Executor:
                     wakeups=self._wakeups,
                     settings=self._settings,
                 )
-                claimer.open()
-                resources.push_async_callback(claimer.close)
+                self._begin_claiming(claimer)
+                resources.push_async_callback(self._end_claiming, claimer)
             yield
+
+    def _begin_claiming(self, claimer: Claimer) -> None:
+        self._claimers.append(claimer)
+        self._claimers[0].leave_to_its_own(claimer.queue)
+        claimer.open()
+
+    async def _end_claiming(self, claimer: Claimer) -> None:
+        """What it has claimed and not launched, nobody would ever run: the first of the claimers looks for that."""
+        try:
+            await claimer.close()
+        finally:
+            self._claimers.remove(claimer)
+            if self._claimers and not any(other.queue == claimer.queue for other in self._claimers):
+                self._claimers[0].adopt_of(claimer.queue)
 
     def start(
         self, workflow_id: str, definition: WorkflowDef, arguments_text: str, priority: int
@@ -186,6 +202,7 @@ class Executor:
             logger.warning("workflow %s is adopted a little later: %s", found.id, error)  # by the claimer
         else:
             await self.runner.resume(adopted)
+            self._quarantine.enter(adopted, self.runner.run_of)
 
     def _lease_is_over(self) -> None:
         self._loop.call_soon_threadsafe(self.journal.lease_is_over)

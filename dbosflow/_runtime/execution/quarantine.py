@@ -12,13 +12,13 @@ queued ──claim──► running ──worker dies──► queued, recoverie
            a suspect: claimed only by a worker that has none in quarantine, and alone
              ├── gets further, or only waits ──► acquitted: recoveries = 0
              ├── ends
-             ├── neither within its time ──► out of quarantine, not acquitted: as every other run
+             ├── neither within its time ──► out of quarantine, not acquitted: others run beside it, no suspect yet
              └── its worker dies ──► recoveries + 1, and of this run only; ``max_recoveries`` of them park it
 ```
 
 A worker with a run in quarantine claims nothing else, in no queue; what it ran before goes on. Its row names the run,
-so that whoever finds it dead knows which run to accuse: the count of all others stays as it is. Of several suspects the
-one with the fewest deaths goes first, so that innocent ones share what one guilty worker host costs them.
+so that who finds it dead knows whom to accuse: the count of all others stays as it is. Of several suspects the one with
+the fewest deaths goes first, so that innocent ones share what one guilty worker host costs them.
 
 What a run waits for durably (a sleep, another workflow, a value of a stream) cannot kill its worker, and is not on
 record until it comes: so the owner looks, for a suspect only, whether all its code waits so, and for a moment.
@@ -26,25 +26,31 @@ record until it comes: so the owner looks, for a suspect only, whether all its c
 How long the others wait: for what a suspect takes to do one of these, at the most ``lease`` seconds for each death but
 two (with a lease of 10 s: 10 s for the first, 60 s at the most). One that kills at once holds nobody up but by its
 deaths: of ten it is seven times alone.
+
+One that kills later than that is at large by then. Were another suspect in quarantine when it does, the death would
+accuse that one, again and again, and the guilty one never. So until its longest time (60 s) is over, its worker claims
+no other suspect: then the death counts against all, and its next quarantine takes longer.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import random
-from typing import TYPE_CHECKING, Any
+import time
+from collections import deque
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
+from psycopg_pool import AsyncConnectionPool
 
 from dbosflow._runtime.replay.stalls import Awaited, awaited_by
 from dbosflow._store import worker
 from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from psycopg_pool import AsyncConnectionPool
+    from collections.abc import Callable, Iterable
 
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.leases.worker_lease import WorkerLease
@@ -59,7 +65,9 @@ _LONGEST = 6
 """Leases that a quarantine takes at the most."""
 _GLANCE = 0.05
 _CALM = 0.1
-"""Seconds for which a run must be seen to wait: one that reads a stream waits for each page, too."""
+_ROUND_TRIPS = 5
+"""A run must be seen to wait for so many seconds, and for as long as so many round trips take: one that reads a stream
+waits for each page, too, however far the database is."""
 _RETRY = 0.5
 
 
@@ -71,12 +79,22 @@ class Quarantine:
         self._settings = settings
         self._lease = lease
         self._task: asyncio.Task[None] | None = None
+        """What looks at the suspect that is in it now."""
+        self._next: deque[tuple[Claimed, Run | None]] = deque()
+        """Suspects that the worker has got in other ways than by a claim: they take their turns."""
+        self._lingering: set[asyncio.Task[None]] = set()
+        """What looks at those that are out of quarantine, and not acquitted."""
         self._callbacks: tuple[Callable[[], None], ...] = ()
 
     @property
     def is_taken(self) -> bool:
         """Whether the worker may claim nothing else."""
         return self._task is not None
+
+    @property
+    def takes_suspects(self) -> bool:
+        """Whether the worker may claim a suspect: none that it runs may be taken for another one."""
+        return self._task is None and not self._lingering
 
     def when_free(self, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls ``callback`` each time that the worker may claim again, until what this returns is called."""
@@ -87,26 +105,56 @@ class Quarantine:
 
         return leave
 
-    def enter(self, claimed: Claimed, find: Callable[[str], Run | None]) -> None:
-        """Takes the suspect in, whose run is launched by now, and looks at it from here on."""
-        logger.warning(
-            "workflow %s: %d workers in a row have died with it, and it got no further; it is run alone",
-            *(claimed.id, claimed.recoveries),
-        )
-        run = find(claimed.id)
-        self._task = asyncio.get_running_loop().create_task(
-            self._keep(claimed.id, run, claimed.recoveries), name=f"dbosflow-quarantine-{claimed.id}"
-        )
+    def enter(self, got: Iterable[Claimed], find: Callable[[str], Run | None]) -> None:
+        """Takes in who of these is suspected, and looks at each from here on; their runs are launched by now."""
+        for one in got:
+            if one.recoveries >= SUSPECTED:
+                logger.warning(
+                    "workflow %s: %d workers in a row have died with it, and it got no further; it is run alone",
+                    *(one.id, one.recoveries),
+                )
+                self._next.append((one, find(one.id)))
+        self._take_next()
+
+    def _take_next(self) -> None:
+        if self._task is None and self._next:
+            suspect, run = self._next.popleft()
+            self._task = asyncio.get_running_loop().create_task(
+                self._keep(suspect.id, run, suspect.recoveries), name=f"dbosflow-quarantine-{suspect.id}"
+            )
 
     async def close(self) -> None:
         """Looks no more."""
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = {*self._lingering, *(() if self._task is None else (self._task,))}
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _keep(self, workflow_id: str, run: Run | None, recoveries: int) -> None:
-        worker_id, longest = self._lease.id, self._settings.lease * min(recoveries - SUSPECTED + 1, _LONGEST)
-        acquitted = run is not None and await _is_acquitted(run, longest)
+        loop, lease = asyncio.get_running_loop(), self._settings.lease
+        began = loop.time()
+        acquitted = await self._is_acquitted(run, began + lease * min(recoveries - SUSPECTED + 1, _LONGEST))
+        await self._end(workflow_id, acquitted=acquitted)
+        self._task = None
+        if not acquitted and run is not None and not run.is_over:
+            lingering = self._linger(workflow_id, run, began + lease * _LONGEST)
+            self._lingering.add(loop.create_task(lingering, name=f"dbosflow-quarantine-{workflow_id}"))
+        self._take_next()
+        self._tell()
+
+    async def _linger(self, workflow_id: str, run: Run, until: float) -> None:
+        """Looks at one that is out of quarantine, and still a suspect."""
+        if await self._is_acquitted(run, until):
+            await self._end(workflow_id, acquitted=True)
+        self._lingering.discard(cast("asyncio.Task[None]", asyncio.current_task()))
+        self._tell()
+
+    def _tell(self) -> None:
+        for callback in self._callbacks:
+            callback()
+
+    async def _end(self, workflow_id: str, *, acquitted: bool) -> None:
+        worker_id = self._lease.id
         while self._lease.id == worker_id:
             try:
                 async with self._pool.connection() as connection:
@@ -118,27 +166,43 @@ class Quarantine:
                 logger.warning("workflow %s stays in quarantine for a moment: %s", workflow_id, error)
                 await asyncio.sleep(_RETRY * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
         logger.info("workflow %s is out of quarantine: %s", workflow_id, "acquitted" if acquitted else "not acquitted")
-        self._task = None
-        for callback in self._callbacks:
-            callback()
 
+    async def _is_acquitted(self, run: Run | None, until: float) -> bool:
+        """Whether the run gets further, or only waits, before it is over, or it is that late."""
+        if run is None:
+            return False
+        try:
+            return await self._is_innocent(run, until)
+        except Exception:  # the code of an awaitable of the user's may raise anything
+            logger.exception("workflow %s could not be looked at", run.workflow_id)
+            return False
 
-async def _is_acquitted(run: Run, longest: float) -> bool:
-    """Whether the run gets further, or only waits, before it is over, or ``longest`` seconds are."""
-    loop = asyncio.get_running_loop()
-    until, seq = loop.time() + longest, run.history.next_place[0]
-    resumptions, calm_since = -1, 0.0
-    while not run.is_over and loop.time() < until:
-        if run.seq > seq or (_own_values(run) and not run.buffer.size):
-            return True
-        if not only_waits(run):
-            resumptions = -1
-        elif run.resumptions != resumptions:
-            resumptions, calm_since = run.resumptions, loop.time()
-        elif loop.time() - calm_since >= _CALM:
-            return True
-        await asyncio.sleep(_GLANCE)
-    return False
+    async def _is_innocent(self, run: Run, until: float) -> bool:
+        loop, seq = asyncio.get_running_loop(), run.history.next_place[0]
+        resumptions, calm_since, calm = -1, 0.0, math.inf
+        while not run.is_over and loop.time() < until:
+            if run.seq > seq or (_own_values(run) and not run.buffer.size):
+                return True
+            if not only_waits(run):
+                resumptions = -1
+            elif run.resumptions != resumptions:
+                resumptions, calm_since, calm = run.resumptions, loop.time(), math.inf
+            elif calm == math.inf:
+                calm = max(_CALM, _ROUND_TRIPS * await self._round_trip())
+            elif loop.time() - calm_since >= calm:
+                return True
+            await asyncio.sleep(_GLANCE)
+        return False
+
+    async def _round_trip(self) -> float:
+        """How long the database takes to say nothing, in seconds; for ever where it does not answer."""
+        began = time.monotonic()
+        try:
+            async with self._pool.connection() as connection:
+                await AsyncConnectionPool.check_connection(connection)
+        except (psycopg.Error, DbosflowError, OSError):
+            return math.inf
+        return time.monotonic() - began
 
 
 def _own_values(run: Run) -> int:

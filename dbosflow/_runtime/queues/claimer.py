@@ -12,7 +12,6 @@ import math
 import time
 from typing import TYPE_CHECKING
 
-from dbosflow._runtime.execution.quarantine import SUSPECTED
 from dbosflow._runtime.process.service import Service
 from dbosflow._store import workflow
 from dbosflow._store.notify import queue_topic
@@ -65,9 +64,20 @@ class Claimer(Service):
         self._more = True
         """Whether work may wait that there was no slot for: else a free slot is nothing to look for work for."""
         self._adopted_at = time.monotonic()
+        self._adopts = {queue}
         self._missed_at = -math.inf
         self._unsubscribe = wakeups.subscribe(queue_topic(queue), self.wake)
         self._leave_quarantine = quarantine.when_free(self.wake)
+
+    def adopt_of(self, queue: str) -> None:
+        """Runs what the worker owns of another queue, whose claimer was closed, perhaps in the middle of a claim."""
+        self._adopts.add(queue)
+        self._adopted_at = -math.inf
+        self.wake()
+
+    def leave_to_its_own(self, queue: str) -> None:
+        """A queue has a claimer of its own again, whose concurrency is its own, too."""
+        self._adopts -= {queue} - {self.queue}
 
     async def close(self) -> None:
         """Claims no more."""
@@ -105,9 +115,10 @@ class Claimer(Service):
                     queue=self.queue,
                     names=names,
                     limit=limit,
+                    suspects=self._quarantine.takes_suspects,
                 )
         except BaseException:
-            self._adopted_at = 0.0  # whether it was committed is not known
+            self._adopted_at = -math.inf  # whether it was committed is not known
             raise
 
     async def _look_for_unknown(self) -> None:
@@ -131,7 +142,7 @@ class Claimer(Service):
                 connection,
                 self._settings.schema,
                 worker_id=self._lease.id,
-                queue=self.queue,
+                queues=[*self._adopts],
                 known=self._runner.known(),
             )
         self._adopted_at = time.monotonic()
@@ -140,9 +151,7 @@ class Claimer(Service):
     async def _launch(self, claimed: list[Claimed]) -> None:
         self._running.update(one.id for one in claimed)
         await self._runner.resume(claimed, self._on_slot_freed)
-        for one in claimed:
-            if one.recoveries >= SUSPECTED and not self._quarantine.is_taken:
-                self._quarantine.enter(one, self._runner.run_of)
+        self._quarantine.enter(claimed, self._runner.run_of)
 
     def _on_slot_freed(self, workflow_id: str) -> None:
         self._running.discard(workflow_id)

@@ -17,7 +17,8 @@ FROM dbosflow.workflow WHERE id = ANY(:ids);
 -- name: claim
 -- Locks: the worker's row FOR KEY SHARE (a dead worker claims nothing), the claimed rows. Indexes: workflow_queued and the
 -- primary key. Planned for any limit, `free` would pass for a tenth of the queue, worth reading the whole table for; an
--- array passes for a few. A suspect (see dbosflow/_runtime/execution/quarantine.py) is claimed alone, by a worker that has none.
+-- array passes for a few. A suspect (see dbosflow/_runtime/execution/quarantine.py) is claimed alone, by a worker that has none,
+-- and only if that takes `suspects` now.
 -- It waits for its flush, as every other commit does: a claim that a crash of the server forgot would give its epoch away
 -- twice, and no row would tell any more which owner has written it.
 WITH lease AS MATERIALIZED (
@@ -28,7 +29,7 @@ WITH lease AS MATERIALIZED (
     WHERE w.status = 'queued' AND w.recoveries >= 3 AND w.queue = :queue::text AND w.name = ANY(:names::text[])
       AND EXISTS (SELECT FROM lease)
     ORDER BY w.queue, w.recoveries, w.created_at, w.id
-    LIMIT least(:limit::integer, 1)
+    LIMIT CASE WHEN :suspects::boolean THEN least(:limit::integer, 1) ELSE 0 END
     FOR UPDATE SKIP LOCKED
 ), accused AS (
     UPDATE dbosflow.worker k SET suspect = s.id
@@ -132,7 +133,7 @@ LIMIT :limit;
 -- In a new epoch: it may have run in this one already, and attempts are named by theirs. Index: workflow_owned.
 UPDATE dbosflow.workflow SET epoch = epoch + 1
 WHERE worker_id = :worker_id AND NOT id = ANY(:known)
-  AND (:queue::text IS NULL OR queue = :queue) AND (:workflow_id::text IS NULL OR id = :workflow_id)
+  AND (:queues::text[] IS NULL OR queue = ANY(:queues)) AND (:workflow_id::text IS NULL OR id = :workflow_id)
 RETURNING id, name, queue, epoch, input::text AS input, to_json(input_streams)::text AS input_streams, recoveries,
           cancel_requested_at IS NOT NULL AS cancel_requested, parent_id IS NOT NULL AS is_child;
 
