@@ -58,7 +58,7 @@ class Connection(AsyncConnection[TupleRow]):
         self._leave()
         await super().close()
         if self._waiting is not None:  # another task's statement, which will find out
-            _tell(self._waiting, Ready.R)
+            _set_ready(self._waiting, Ready.R)
 
     async def _drive(self, gen: PQGen[RV], ready: Ready | None = None) -> RV:
         """Begins ``gen``, or goes on with it, as if the socket had become ``ready``."""
@@ -85,7 +85,7 @@ class Connection(AsyncConnection[TupleRow]):
         self._waiting = waiting
         if not state & Wait.W:
             return await waiting
-        loop.add_writer(self._socket, _tell, waiting, Ready.W)
+        loop.add_writer(self._socket, _set_ready, waiting, Ready.W)
         try:
             return await waiting
         finally:
@@ -101,7 +101,7 @@ class Connection(AsyncConnection[TupleRow]):
             lost = True
         if self._waiting is not None:
             if lost or not link.is_busy():
-                _tell(self._waiting, Ready.R)
+                _set_ready(self._waiting, Ready.R)
         elif lost and self.on_lost is not None:
             self.on_lost()
         elif link.notify_handler is not None:
@@ -141,6 +141,6 @@ class Connection(AsyncConnection[TupleRow]):
         return self.pgconn.transaction_status == TransactionStatus.ACTIVE
 
 
-def _tell(waiting: asyncio.Future[Ready], state: Ready) -> None:
+def _set_ready(waiting: asyncio.Future[Ready], state: Ready) -> None:
     if not waiting.done():
         waiting.set_result(state)

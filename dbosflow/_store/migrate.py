@@ -173,7 +173,7 @@ def _migrate(url: str, schema: str, timeout: float) -> tuple[str | None, str]:
         if not _is_older(found, schema):  # somebody else was faster
             return found.revision or None, found.revision
         if found.revision and found.revision < _KEYS:
-            _tell_of_unfinished(driver, schema)
+            _warn_of_unfinished(driver, schema)
         _create_schema(driver, schema)
         _upgrade(HEAD, schema=schema, connection=connection)
         return found.revision or None, HEAD
@@ -209,7 +209,7 @@ def _transaction(url: str, timeout: float) -> Iterator[tuple[Connection, psycopg
         raise error.orig or error from error
 
 
-def _tell_of_unfinished(connection: psycopg.Connection[Any], schema: str) -> None:
+def _warn_of_unfinished(connection: psycopg.Connection[Any], schema: str) -> None:
     """Says which workflows may find none of their records, since today's code gives them other keys."""
     rows = connection.execute(statements.literal(_statement("unfinished", schema))).fetchall()
     if rows:

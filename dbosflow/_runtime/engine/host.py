@@ -227,7 +227,7 @@ class Host:
         finally:
             with suppress(RuntimeError):
                 loop.close()
-            self._tell_dead()
+            self._fail_calls()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
         """Runs the loop until it is asked to end by ``stop``."""
@@ -248,7 +248,7 @@ class Host:
         self._ready.set()
         self.on_death()
 
-    def _tell_dead(self) -> None:
+    def _fail_calls(self) -> None:
         """Fails the waits for what will not come any more. The loop is closed: who comes now is refused there."""
         for call in tuple(self._calls):
             call.fail(_ended(self._failure))

@@ -310,7 +310,7 @@ class Journal(Service):
                     await self._written(batch, frozenset())  # whether a start was the first is asked of its row
                     return
                 continue
-            self._tell_cancelled(batch, result)
+            self._report_cancel_requests(batch, result)
             if known:
                 await self._written(batch, result.started)
                 return
@@ -325,8 +325,8 @@ class Journal(Service):
         await self._lease_lost(batch)
         return True
 
-    def _tell_cancelled(self, batch: Batch, result: BatchResult) -> None:
-        """Before anything is delivered: nothing begins that follows from it."""
+    def _report_cancel_requests(self, batch: Batch, result: BatchResult) -> None:
+        """Reports cancel requests before anything is delivered: then nothing begins that follows from it."""
         if result.cancelled:
             for part in batch.slices:
                 if part.run.workflow_id in result.cancelled:

@@ -33,7 +33,7 @@ from dbosflow._runtime.operations.steps import (
     is_outcome,
     recorded,
     running_task,
-    tell_of_failure,
+    warn_of_failure,
 )
 from dbosflow._runtime.process.exits import Contained
 from dbosflow._runtime.runs.entries import LoopItem, Record
@@ -226,7 +226,7 @@ class ForEach:
                 failures += error is not None
                 again = error is not None and retry.allows_retry(failures, error)
                 if error is not None:
-                    tell_of_failure(run, key, self._handler, failures, error, again=again)
+                    warn_of_failure(run, key, self._handler, failures, error, again=again)
                 if not again:
                     ended = True
                     self._finish(offset, _Finished(record, error, value))

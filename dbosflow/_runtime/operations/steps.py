@@ -168,9 +168,9 @@ async def _attempts(
         if error is None:
             return value
         if not again:
-            tell_of_failure(run, key, step, failures, error, again=False)
+            warn_of_failure(run, key, step, failures, error, again=False)
             raise failure_again(run, record.error or "", f"key {key!r}", live=error)
-        tell_of_failure(run, key, step, failures, error)
+        warn_of_failure(run, key, step, failures, error)
         # Durable before the next attempt begins, or a crash in that one would forget that this one has failed.
         failed_record = Record(attempt.record_key, "attempt", error=record.error, attempt=attempt.name)
         failed_record.elapsed = record.elapsed
@@ -200,7 +200,7 @@ async def attempt_once(
     return record, value, failure
 
 
-def tell_of_failure(
+def warn_of_failure(
     run: Run, key: str, step: StepDef, failures: int, error: BaseException, *, again: bool = True
 ) -> None:
     """Warns of an attempt that has failed: which it was, and when the next one comes."""

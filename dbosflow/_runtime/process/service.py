@@ -94,7 +94,7 @@ def is_final(error: BaseException) -> bool:
     return isinstance(error, PermissionDeniedError) or is_refused(error)
 
 
-def tell_error(futures: Iterable[asyncio.Future[Any]], cause: BaseException, error: DbosflowError) -> None:
+def set_errors(futures: Iterable[asyncio.Future[Any]], cause: BaseException, error: DbosflowError) -> None:
     """Ends waits for what is refused: with ``error``, or with its ``cause`` if that speaks for itself."""
     error.__cause__ = cause
     for future in futures:
@@ -102,7 +102,7 @@ def tell_error(futures: Iterable[asyncio.Future[Any]], cause: BaseException, err
             future.set_exception(cause if isinstance(cause, DbosflowError) else error)
 
 
-def tell_closed(futures: Iterable[asyncio.Future[Any]]) -> None:
+def set_closed(futures: Iterable[asyncio.Future[Any]]) -> None:
     """Ends waits for a service whose engine has closed."""
     for future in futures:
         if not future.done():

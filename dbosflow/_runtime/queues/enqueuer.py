@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.process.service import Service, tell_closed
+from dbosflow._runtime.process.service import Service, set_closed
 from dbosflow._store import workflow
 from dbosflow._store.queries import is_refused
 from dbosflow.errors import PermissionDeniedError, SerializationError
@@ -35,7 +35,7 @@ class Enqueuer(Service):
     async def close(self) -> None:
         """Ends the writes; whoever waits for one gets an error: it is not known to be durable."""
         await super().close()
-        tell_closed(future for _, futures in self._pending.values() for future in futures)
+        set_closed(future for _, futures in self._pending.values() for future in futures)
 
     async def work_once(self) -> bool:
         """Writes all that is pending; a failed statement is sent again, since a repeated enqueue does nothing."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from dbosflow._runtime.process.service import Service, is_final, tell_closed, tell_error
+from dbosflow._runtime.process.service import Service, is_final, set_closed, set_errors
 from dbosflow._store import stream, workflow
 from dbosflow._store.notify import stream_topic, workflow_topic
 from dbosflow._store.stream import Page, Want
@@ -113,7 +113,7 @@ class Hub(Service):
         await super().close()
         if self._next_look is not None:
             self._next_look.cancel()
-        tell_closed(ask.future for tail in self._tails.values() for ask in tail.asks)
+        set_closed(ask.future for tail in self._tails.values() for ask in tail.asks)
 
     async def work_once(self) -> bool:
         """Fetches for all streams that have news."""
@@ -157,7 +157,7 @@ class Hub(Service):
                 await self._fetch({want: waiting}, due)
                 continue
             msg = f"stream {want.key!r} of workflow {want.workflow_id!r} cannot be read from {want.offset}: {error}"
-            tell_error((ask.future for ask in waiting), error, StreamError(want.workflow_id, want.key, msg))
+            set_errors((ask.future for ask in waiting), error, StreamError(want.workflow_id, want.key, msg))
 
     def _learn(self, want: Want, page: Page) -> None:
         tail = self._tails.get((want.workflow_id, want.key, want.committed))
@@ -235,7 +235,7 @@ class Outcomes(Service):
     async def close(self) -> None:
         """Ends the queries; whoever waits gets an error."""
         await super().close()
-        tell_closed(future for waiting in self._waiting.values() for future in waiting)
+        set_closed(future for waiting in self._waiting.values() for future in waiting)
 
     async def work_once(self) -> bool:
         """Looks at all workflows that have news."""
@@ -258,7 +258,7 @@ class Outcomes(Service):
                     await self._look([workflow_id], due)
                 else:
                     msg = f"the outcome of workflow {workflow_id!r} cannot be read: {error}"
-                    tell_error(self._waiting.get(workflow_id, ()), error, WorkflowError(workflow_id, msg))
+                    set_errors(self._waiting.get(workflow_id, ()), error, WorkflowError(workflow_id, msg))
             return
         for workflow_id in ids:
             self._tell(workflow_id, found.get(workflow_id))

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from dbosflow._runtime.process.service import Service, tell_closed
+from dbosflow._runtime.process.service import Service, set_closed
 from dbosflow._runtime.streams.limits import refusal, too_large
 from dbosflow._store import stream
 from dbosflow._store.notify import stream_topic
@@ -157,7 +157,7 @@ class InputWriter(Service):
     async def close(self) -> None:
         """Ends the writes; whoever waits for one gets an error: it is not known to be durable."""
         await super().close()
-        tell_closed(future for blocks in self._pending.values() for block in blocks for future in block.futures)
+        set_closed(future for blocks in self._pending.values() for block in blocks for future in block.futures)
 
     async def work_once(self) -> bool:
         """Writes what is pending, up to the limit of a batch; what was not written stays pending, in its order."""
