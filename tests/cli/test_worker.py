@@ -106,6 +106,7 @@ def test_a_forgotten_url_is_an_error_and_no_empty_database(bare_shell: Shell, co
         ("package.missing", "there is no module 'package.missing'"),
         ("sub/app.py", "there is no file"),
         ("./my-flows.py", "cannot be imported as 'my-flows', which is no module name"),
+        ("./other/json.py", "is module 'json', and there is another one of that name"),
         ("needy", "'needy' cannot be imported: ModuleNotFoundError: No module named 'nowhere'"),
         ("broken", "'broken' cannot be imported: ZeroDivisionError: division by zero ("),
         ("garbled", "'garbled' cannot be imported: SyntaxError"),
@@ -126,6 +127,7 @@ def test_a_wrong_module_is_told_in_one_line(bare_shell: Shell, module: str, said
     for name, text in sources.items():
         bare_shell.write(f"{name}.py", text)
     if module.startswith("./"):
+        (bare_shell.directory / module).parent.mkdir(exist_ok=True)
         bare_shell.write(module, "")
     (bare_shell.directory / "package").mkdir()
     done = bare_shell.run("worker", module)

@@ -7,17 +7,13 @@ import shutil
 import signal
 import tempfile
 from contextlib import suppress
-from typing import TYPE_CHECKING
 
 import pytest
 
 from dbosflow._embedded import EmbeddedServer
 from dbosflow.errors import ConfigurationError
-from tests.embedded.processes import EPHEMERAL, PATIENCE
+from tests.embedded.processes import EPHEMERAL, PATIENCE, Home
 from tests.support import eventually
-
-if TYPE_CHECKING:
-    from tests.embedded.processes import Home
 
 FORK = """
 server = EmbeddedServer.join(Path(sys.argv[1]))
@@ -227,6 +223,30 @@ class TestEnds:
         eventually(lambda: old not in home.servers)
         assert home.user().query("SELECT word FROM news") == "new"
         assert user.query("SELECT word FROM news") == "new"
+
+    def test_one_whose_socket_is_elsewhere_is_made_anew_as_well(self, home: Home) -> None:
+        """Since its path is too long: the keeper of the one before leaves the link to the new socket alone."""
+        far = Home(home.account, home.path / ("x" * 120))
+        far.path.mkdir(0o755)
+        os.chown(far.path, home.account.uid, home.account.gid)
+        home.data_dir.rename(far.data_dir)
+        try:
+            user = far.user(TMPDIR=str(home.path))
+            user.query("SELECT 1")
+            (old,), (keeper,) = far.servers, far.keepers
+            os.kill(old, signal.SIGSTOP)  # it takes its time to end
+            user.leave()
+            shutil.rmtree(far.data_dir)
+            user = far.user(TMPDIR=str(home.path))
+            user.query("CREATE TABLE news AS SELECT 'new' AS word")
+            link = far.root / "socket"
+            assert link.is_symlink()
+            os.kill(old, signal.SIGCONT)
+            eventually(lambda: keeper not in far.keepers)
+            assert link.is_symlink()
+            assert far.user(TMPDIR=str(home.path)).query("SELECT word FROM news") == "new"
+        finally:
+            far.close()
 
     def test_the_keeper_of_a_removed_directory_leaves_the_new_one_alone(self, home: Home) -> None:
         """Also if its own server ends while it has users: it starts none on files that are not its own."""
