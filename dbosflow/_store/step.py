@@ -52,6 +52,8 @@ class LoopHistory:
     """The greatest offset that is done."""
     finished: set[int] = field(default_factory=set)
     """What is done from the watermark on."""
+    unfit: set[int] = field(default_factory=set)
+    """What of that was never handled, since it was not of the handler's type."""
     failures: dict[int, list[Recorded]] = field(default_factory=dict)
     """The failed attempts of what is not done, by offset, oldest first."""
 
@@ -129,6 +131,8 @@ def _add_item(history: History, row: Any) -> None:
     loop = history.loops.setdefault(row.child_id, LoopHistory())
     if row.kind == "step":
         loop.finished.add(row.tail)
+        if row.attempt is None:
+            loop.unfit.add(row.tail)
     else:
         loop.failures.setdefault(row.tail, []).append(_recorded(row))
 

@@ -47,8 +47,9 @@ class LoopOptions(TypedDict, total=False):
     name: str | None
     """The loop's, in records; the handler's by default."""
     on_error: OnError
-    """What becomes of an item whose handler fails for good: ``"raise"`` its error and end the loop; ``"skip"`` it; or
-    ``"dead_letter"``: write ``{"offset", "value", "error"}`` to the workflow's stream ``<name>.dead`` and go on."""
+    """What becomes of an item whose handler fails for good, or that is not of the declared type: ``"raise"`` its error
+    and end the loop; ``"skip"`` it; or ``"dead_letter"``: write ``{"offset", "value", "error"}`` to the stream
+    ``<name>.dead`` of the workflow and go on."""
     collect: bool
     """Whether to give the handler's results."""
 

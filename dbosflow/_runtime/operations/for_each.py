@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
 from collections import OrderedDict
 from contextvars import copy_context
@@ -48,6 +49,8 @@ if TYPE_CHECKING:
     from dbosflow._runtime.replay.branch import Branch
     from dbosflow._runtime.streams.cursor import ReadRequest, StreamCursor
     from dbosflow.definitions import StepDef
+
+logger = logging.getLogger("dbosflow.steps")
 
 OnError = Literal["raise", "skip", "dead_letter"]
 """What becomes of an item whose handler fails for good."""
@@ -141,20 +144,29 @@ class ForEach:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._failure.cancel()
+            for state in self._begun.values():
+                if isinstance(state, _Finished):  # behind one that has ended the loop: it is never recorded
+                    self._run.body_ended()
 
     async def _feed(self) -> None:
         try:
             while not self._cursor.over:
-                item = self._cursor.take()
+                try:
+                    item = self._cursor.take()
+                except SerializationError as unfit:
+                    self._check_new(unfit)
+                    if self._settings.on_error == "raise":
+                        raise
+                    await self._begin(self._cursor.offset, None, unfit)
+                    self._cursor.pass_over()
+                    continue
                 if item is None:
                     if not self._cursor.over:
                         await self._cursor.next_page()
                 elif item.rollback is None:
                     await self._begin(item.offset, item.value)
-        except DbosflowError as error:
+        except DbosflowError:
             await self._all_done()
-            if isinstance(error, SerializationError):
-                self._check_new(error)
             raise
         await self._all_done()
         outcome = self._cursor.outcome
@@ -164,10 +176,10 @@ class ForEach:
     def _check_new(self, unfit: SerializationError) -> None:
         """Blocks the workflow if the next item was handled before, and so was of the type that it was read with then.
 
-        A new one that is not of the type may be whatever somebody has written: it ends the loop with that error.
+        A new one that is not of the type may be whatever somebody has written: it fails, as if its handler had.
         """
-        offset = self._cursor.offset
-        if offset in self._history.finished or offset in self._history.failures:
+        offset, history = self._cursor.offset, self._history
+        if offset in history.failures or (offset in history.finished and offset not in history.unfit):
             asked = f"takes item {offset} of loop {self._key!r} for another type"
             raise self._run.disagree(asked, f"that it was handled ({unfit})") from unfit
 
@@ -175,7 +187,7 @@ class ForEach:
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
-    async def _begin(self, offset: int, value: Any) -> None:
+    async def _begin(self, offset: int, value: Any, unfit: SerializationError | None = None) -> None:
         if offset in self._history.finished:
             self._history.finished.discard(offset)
             self._begun[offset] = True
@@ -186,7 +198,7 @@ class ForEach:
             await self._room.wait()
         self._begun[offset] = False
         self._under_way += 1
-        task = self._task(self._handle(offset, value))
+        task = self._task(self._handle(offset, value) if unfit is None else self._refuse(offset, unfit))
         self._tasks.add(task)
         task.add_done_callback(self._ended)
 
@@ -228,8 +240,9 @@ class ForEach:
                 if error is not None:
                     warn_of_failure(run, key, self._handler, failures, error, again=again)
                 if not again:
+                    finished = _Finished(record, error, None if error is None else await self._original(offset, value))
                     ended = True
-                    self._finish(offset, _Finished(record, error, value))
+                    self._finish(offset, finished)
                     return
                 failed = Record(attempt.record_key, "attempt", error=record.error, attempt=attempt.name)
                 failed.elapsed, failed.loop_item = record.elapsed, LoopItem(self._key, offset)
@@ -241,13 +254,41 @@ class ForEach:
                     run.body_ended()
             await asyncio.sleep(retry.delay_after(failures))
 
+    async def _refuse(self, offset: int, unfit: SerializationError) -> None:
+        """An item that is not of the handler's type has failed, without an attempt."""
+        run, key = self._run, f"{self._key}/{offset}"
+        logger.warning("item %s of workflow %s is not handled: %s", key, run.workflow_id, unfit)
+        finished = _Finished(Record(key, "step", error=dump_error(unfit)), unfit, await self._original(offset, None))
+        run.body_begins()  # until it is recorded, like any other
+        self._finish(offset, finished)
+
+    async def _original(self, offset: int, value: Any) -> str | None:
+        """The JSON of an item for its dead letter: as it stands in the stream, whatever its handler has made of it."""
+        if self._settings.on_error != "dead_letter":
+            return None
+        text = await self._cursor.text_at(offset)
+        if text is None:  # it was trimmed meanwhile
+            return serde.plain.written(value) if self._codec is None else self._codec.written([value])[1:-1]
+        return text
+
     def _finish(self, offset: int, finished: _Finished) -> None:
-        self._begun[offset] = finished
-        if not self._settings.ordered:
+        if self._settings.ordered:
+            self._begun[offset] = finished
+        elif self._ends_the_loop(finished):  # and so is not done, whatever else still gets on record
+            self._record(offset, finished, self._next)
+        else:
+            before = self._next
             self._begun[offset] = True
             self._settle()
-            self._record(offset, finished)
+            try:
+                self._record(offset, finished, self._next)
+            except BaseException:
+                self._next = before
+                raise
         self._settle()
+
+    def _ends_the_loop(self, finished: _Finished) -> bool:
+        return finished.error is not None and self._settings.on_error == "raise"
 
     def _settle(self) -> None:
         """Records the outcomes that may be recorded now, and raises the watermark over them."""
@@ -256,44 +297,40 @@ class ForEach:
             if state is False:
                 return
             if isinstance(state, _Finished):
-                if state.error is not None and self._settings.on_error == "raise":
-                    self._record(offset, state)
+                self._begun[offset] = False  # until it is recorded, which it may not be
+                self._record(offset, state, offset + 1)
+                if self._ends_the_loop(state):
                     return
-                self._next = offset + 1
-                self._record(offset, state)
             self._next = offset + 1
             del self._begun[offset]
             self._room.set()
 
-    def _record(self, offset: int, finished: _Finished) -> None:
+    def _record(self, offset: int, finished: _Finished, watermark: int) -> None:
         run, record, error = self._run, finished.record, finished.error
         self._under_way -= 1
         self._room.set()
-        if error is not None and self._settings.on_error == "raise":
+        if error is not None and self._ends_the_loop(finished):
             run.body_ended()
             self._fail(failure_again(run, record.error or "{}", f"key {record.key!r}", live=error))
             return
-        record.loop_item = LoopItem(self._key, offset, self._next)
+        record.loop_item = LoopItem(self._key, offset, watermark)
         dead_letter = None
         if error is not None and self._settings.on_error == "dead_letter":
-            value, brief = self._written(finished.value), brief_error(record.error or "{}")
-            text = f'{{"offset":{offset},"value":{value},"error":{brief}}}'
+            brief = brief_error(record.error or "{}")
+            text = f'{{"offset":{offset},"value":{finished.original},"error":{brief}}}'
             dead_letter = (dead_letter_key(self._settings.name), text)
         durable = asyncio.get_running_loop().create_future()
         self._not_durable += 1
         durable.add_done_callback(self._is_durable)
         try:
             run.append_item(record, durable, dead_letter)
-        except BaseException:  # the stream for dead letters is closed or full, or the run is over
+        except BaseException as refused:  # the stream for dead letters is closed or full, or the run is over
             durable.cancel()
+            self._fail(refused)  # at once: nothing else begins, or gets on record behind it
             raise
         self._failed += error is not None
         self._done += error is None
         self._last = max(offset, self._last or 0)
-
-    def _written(self, value: Any) -> str:
-        """An item as JSON: it came out of JSON, so nothing of it is refused."""
-        return serde.plain.written(value) if self._codec is None else self._codec.written([value])[1:-1]
 
     def _is_durable(self, durable: asyncio.Future[None]) -> None:
         if not durable.cancelled():
@@ -315,7 +352,8 @@ class _Finished:
 
     record: Record
     error: BaseException | None
-    value: Any
+    original: str | None
+    """The item's JSON, if a dead letter is to hold it."""
 
 
 def dead_letter_key(name: str) -> str:

@@ -214,6 +214,24 @@ class StreamCursor:
         self._ending, self.outcome, self._unfit = None, None, None
         self._start_at(offset)
 
+    def pass_over(self) -> None:
+        """Goes on behind the next value, which is not of the type."""
+        self._items.clear()
+        self._unfit = None
+        self._known = UNSEEN  # what there is behind it is no news
+        self.offset = self._fetched = self._fetched + 1
+
+    async def text_at(self, offset: int) -> str | None:
+        """The JSON of the value at an offset, as it stands in the stream; ``None`` if it is there no more."""
+        page = await self._hub.read(self.workflow_id, self.key, offset, UNSEEN, committed=False)
+        block = page.blocks[0] if page.blocks else None
+        if block is None or not block.offset <= offset < block.next:
+            return None
+        try:
+            return serde.items_of(block.values or "[]")[offset - block.offset]
+        except ValueError:
+            return None
+
     def progress(self) -> Progress:
         """How far it has read: a workflow records that, and not the values."""
         return Progress(self._fetched, *self._end, self._known_rollbacks, self._given_from, self._unfit)
