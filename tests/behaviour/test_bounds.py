@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import re
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -24,6 +26,7 @@ from dbosflow import (
     write_stream,
     write_stream_async,
 )
+from dbosflow.config import LARGEST_PART
 from dbosflow.errors import ConfigurationError, SerializationError, StreamFullError
 
 if TYPE_CHECKING:
@@ -139,8 +142,10 @@ NUMBERS: dict[str, tuple[tuple[Any, ...], Callable[[Engine, Any], object]]] = {
 }
 for setting in ("lease", "grace", "connect_timeout", "buffer_timeout", "compact_every", "safety_poll", "fast_poll"):
     NUMBERS[setting] = (SECONDS, lambda _, value, name=setting: Engine(**{name: value}))  # type: ignore[misc]
-for setting in ("max_recoveries", "pool_size", "workflow_threads", "step_threads", "batch_bytes", "stream_values"):
+for setting in ("max_recoveries", "pool_size", "workflow_threads", "step_threads", "stream_values"):
     NUMBERS[setting] = ((0, *WHOLE), lambda _, value, name=setting: Engine(**{name: value}))  # type: ignore[misc]
+for setting in ("batch_bytes", "block_bytes", "value_bytes"):  # no payload is larger
+    NUMBERS[setting] = ((0, LARGEST_PART + 1, *WHOLE), lambda _, value, name=setting: Engine(**{name: value}))  # type: ignore[misc]
 
 
 @pytest.mark.parametrize("where", NUMBERS)
@@ -192,6 +197,14 @@ def test_a_reader_beyond_all_offsets_concerns_nobody_else(engine: Engine) -> Non
         values = engine.read_stream(handle.workflow_id, "k", start=start).read_all()[0]
         assert values == ([] if start > 0 else [0, 1, 2])
     assert isinstance(engine.read_stream(handle.workflow_id, "k", until=2**62).read(), StreamValue)
+
+
+def test_a_payload_leaves_room_in_a_message() -> None:
+    """Which may have a gigabyte, and carries several; what is promised of one, a page says."""
+    text = Path(__file__).parents[2].joinpath("docs", "streams.md").read_text("utf-8")
+    promised = re.search(r"A payload of any kind takes up to\s+(\d+) MiB", text)
+    assert promised is not None
+    assert int(promised[1]) * 2**20 == LARGEST_PART <= 2**30 // 4
 
 
 def test_a_payload_that_no_statement_takes_is_refused_where_it_is_made(
