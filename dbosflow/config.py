@@ -58,7 +58,8 @@ class Settings:
     """Sync workflows that run at a time in this process; those that wait do not count."""
     waiting_threads: int = 2048
     """Sync workflows that wait at a time in this process: each keeps a thread. Beyond it a wait for another workflow
-    raises ``ThreadLimitError``, and a sleep counts as running."""
+    raises ``ThreadLimitError``, and a sleep counts as running; so do, for starts that no workflow waits for, those that
+    wait beyond about three quarters of it. Of steps that wait for workflows, so many lend their thread's place."""
     step_threads: int = 32
     """Sync steps of async workflows that run at a time in this process."""
     batch_bytes: int = 4 * 1024 * 1024

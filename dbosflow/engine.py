@@ -268,11 +268,11 @@ class Engine(Lifecycle):
 
     def _reader(self, request: ReadRequest, on_rollback: OnRollback, twin: str) -> StreamReader[Any]:
         cursor = self._core.cursor(request)
-        return StreamReader(cursor, lambda: self._host.call(twin, cursor.next_page), on_rollback)
+        return StreamReader(cursor, lambda: self._host.call(twin, self._core.next_page, cursor), on_rollback)
 
     def _channel(self, request: ReadRequest) -> StreamChannel[Any]:
         cursor = self._core.cursor(request)
-        return StreamChannel(cursor, lambda: self._host.bridge(cursor.next_page()))
+        return StreamChannel(cursor, lambda: self._host.bridge(self._core.next_page(cursor)))
 
     # -- retention ---------------------------------------------------------------------------------------------------
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
+import time
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pytest
 
 from dbosflow import Engine, WorkflowFilter, read_stream, sleep, step, workflow, write_stream
 from dbosflow.errors import ConfigurationError, ThreadLimitError
 from tests.support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from dbosflow.workflows import Workflow
+
+T = TypeVar("T")
 
 PATIENCE = 60.0
 
@@ -132,6 +142,15 @@ def test_a_sleep_is_no_running_workflow(database_url: str) -> None:
         assert engine.run(quick_one) == "done"
 
 
+@pytest.mark.parametrize("waiting_threads", [1, 64])
+def test_a_sleep_keeps_nobody_from_running_where_few_may_wait(database_url: str, waiting_threads: int) -> None:
+    with Engine(database_url, waiting_threads=waiting_threads, grace=0) as engine:
+        asleep = engine.start(napper, 3600.0)
+        eventually(lambda: [one.kind for one in engine.list_steps(asleep.workflow_id)] == ["sleep"])
+        time.sleep(0.1)  # it has given its place up by then
+        assert engine.start(quick_one).result(timeout=PATIENCE) == "done"
+
+
 def test_who_wakes_waits_for_a_place(database_url: str) -> None:
     with Engine(database_url, workflow_threads=3) as engine:
         handles = [engine.start(waker) for _ in range(9)]
@@ -172,3 +191,92 @@ def test_at_the_limit_of_waiting_threads_the_wait_raises_and_that_is_on_record(d
 def test_the_limit_is_checked_when_it_is_set(database_url: str) -> None:
     with pytest.raises(ConfigurationError, match="waiting_threads"):
         Engine(database_url, waiting_threads=0)
+
+
+both: threading.Barrier
+asked: Engine
+
+
+def on_all_threads(ask: Callable[[], T]) -> T:
+    """What is asked when two steps hold the two threads that there are."""
+    both.wait(PATIENCE)
+    return ask()
+
+
+@step
+def one() -> int:
+    return 1
+
+
+@workflow
+def needs_a_thread() -> int:
+    write_stream("value", one())
+    return 1
+
+
+@workflow
+async def has_a_step_that_needs_one() -> int:
+    return await one.run_async()
+
+
+@step
+def runs_it() -> int:
+    return on_all_threads(lambda: asked.run(needs_a_thread))
+
+
+@step
+def waits_for_it() -> int:
+    return on_all_threads(lambda: asked.start(needs_a_thread).result())
+
+
+@step
+def reads_it() -> int:
+    return on_all_threads(
+        lambda: sum(int(value) for value in asked.read_stream(asked.start(needs_a_thread).workflow_id, "value"))
+    )
+
+
+@step
+async def runs_it_on_the_loop() -> int:
+    await asyncio.to_thread(both.wait, PATIENCE)
+    first, second = await asyncio.gather(asked.run_async(needs_a_thread), asked.run_async(needs_a_thread))
+    return first * second
+
+
+@step
+def runs_one_with_a_step() -> int:
+    return on_all_threads(lambda: asked.run(has_a_step_that_needs_one))
+
+
+STEPS: dict[str, Any] = {
+    "runs it": runs_it,
+    "waits for it": waits_for_it,
+    "reads it": reads_it,
+    "runs it on the loop": runs_it_on_the_loop,
+    "runs one with a step": runs_one_with_a_step,
+}
+
+
+@workflow
+def sync_asker(name: str) -> Any:
+    return STEPS[name].run()
+
+
+@workflow
+async def async_asker(name: str) -> Any:
+    return await STEPS[name].run_async()
+
+
+@pytest.mark.parametrize(
+    ("asker", "name"),
+    [*((sync_asker, name) for name in STEPS if name != "runs one with a step"), (async_asker, "runs one with a step")],
+)
+def test_a_step_that_waits_for_a_workflow_lends_it_its_place(
+    database_url: str, asker: Workflow[[str], Any, Any], name: str
+) -> None:
+    """However many do so: else all threads are held by steps that wait for what needs one."""
+    global both, asked  # noqa: PLW0603 (a step has no other way to an engine)
+    both = threading.Barrier(2)
+    with Engine(database_url, workflow_threads=2, step_threads=2, grace=0) as asked:
+        handles = [asked.start(asker, name) for _ in range(2)]
+        assert [handle.result(timeout=PATIENCE) for handle in handles] == [1, 1]

@@ -9,7 +9,7 @@ from unittest.mock import patch
 
 import pytest
 
-from dbosflow._runtime.process.thread_pool import ThreadPool
+from dbosflow._runtime.process.thread_pool import Place, ThreadPool
 from dbosflow.errors import ThreadLimitError
 from tests.support import eventually
 
@@ -178,6 +178,37 @@ def test_what_nobody_waits_for_does_not_use_the_last_room_to_wait(pools: Pools) 
     assert pool.begin("child", lambda: "ran", wanted=True).result(PATIENCE) == "ran"
     gate.set()
     assert [one.result(PATIENCE) for one in roots] == ["back"] * 20
+
+
+@pytest.mark.parametrize(("limit", "waiting_limit"), [(1, 1), (4, 1), (4, 4), (4, 5), (64, 64)])
+def test_where_few_may_wait_one_that_does_keeps_nobody_from_running(
+    pools: Pools, limit: int, waiting_limit: int
+) -> None:
+    """A sleep may take days, and nobody waits for the others but their callers."""
+    pool, gate = pools(limit, waiting_limit=waiting_limit), pools.gate()
+    sleeper = Waiter(pool, gate, limit="stay")
+    sleeping = pool.submit(sleeper)
+    assert sleeper.is_away.wait(PATIENCE)
+    assert pool.submit(lambda: "ran").result(PATIENCE) == "ran"
+    gate.set()
+    assert sleeping.result(PATIENCE) == "back"
+
+
+def test_a_place_is_lent_once_for_all_waits_of_its_call(pools: Pools) -> None:
+    """Code on the loop may wait for several at a time, while the thread waits for it."""
+    pool, busy = pools(1), pools.gate()
+    place = Place(pool)
+    running = _busy(pool, busy)
+    queued = pool.submit(lambda: "ran")
+    with place.lent():
+        assert queued.result(PATIENCE) == "ran"
+        with place.lent():
+            assert pool._away == 1
+        assert pool._away == 1
+    eventually(lambda: (pool._away, pool._free) == (0, 0))
+    busy.set()
+    assert running.result(PATIENCE)
+    eventually(lambda: pool._free == 1)
 
 
 def test_an_error_of_the_wait_goes_on_although_no_place_is_free(pools: Pools) -> None:

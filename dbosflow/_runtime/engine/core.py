@@ -22,6 +22,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from dbosflow._runtime.engine.executor import Executor
 from dbosflow._runtime.engine.replayer import ReplayResult, replay
+from dbosflow._runtime.execution.scope import place_lent
 from dbosflow._runtime.execution.waits import Waits
 from dbosflow._runtime.operations.children import result_of
 from dbosflow._runtime.process.session import Session
@@ -244,7 +245,8 @@ class EngineCore:
         """Starts a workflow and waits for its result. Here and under a new id, that is one wait."""
         if workflow_id is None and queue is None and self._executor is not None:
             workflow_id, arguments_text = _new_id(), definition.dump_arguments(args, kwargs)
-            ending = await self._executor.run(workflow_id, definition, arguments_text, priority)
+            with place_lent():
+                ending = await self._executor.run(workflow_id, definition, arguments_text, priority)
             if ending is not None:
                 return result_of(workflow_id, ending, definition)
             # Where the start's answer was lost, it runs now.
@@ -335,6 +337,10 @@ class EngineCore:
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
         """How the workflow ended, or (unless only its end is asked for) that it is blocked. Waits for that."""
+        with place_lent():
+            return await self._outcome(workflow_id, ended)
+
+    async def _outcome(self, workflow_id: str, ended: bool) -> Ending | Outcome:  # noqa: FBT001 (of outcome)
         if self._executor is not None:
             ending = await self._executor.runner.settled(workflow_id)
             if ending is not None and (ending.status.ended or not ended):
@@ -349,6 +355,11 @@ class EngineCore:
     def cursor(self, request: ReadRequest) -> StreamCursor:
         """A cursor over one stream. Does no I/O by itself."""
         return StreamCursor(self._hub, self.patient_repository, request)
+
+    async def next_page(self, cursor: StreamCursor) -> None:
+        """The next page of a cursor, for code that is no body: waits for what others write."""
+        with place_lent():
+            await cursor.next_page()
 
     async def append(self, workflow_id: str, key: str, text: str, idempotency_key: str | None) -> int:
         """Writes to an input of a workflow; the value's offset."""

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from dbosflow._runtime.execution.isolation import awaited, context_of, is_awaitable, outcome_of, run_in
+from dbosflow._runtime.process.thread_pool import Place, ThreadPool
 from dbosflow._runtime.process.threads import ThreadWaiter
 from dbosflow._runtime.replay import cancellations
 from dbosflow._runtime.runs.keys import GIVEN_UP, shown
@@ -19,11 +20,9 @@ from dbosflow.errors import ThreadLimitError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
-    from concurrent.futures import Executor
 
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.execution.scope import Attempt
-    from dbosflow._runtime.process.thread_pool import ThreadPool
     from dbosflow._runtime.runs.entries import Ending, Record
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import FunctionDef
@@ -97,7 +96,7 @@ class Driver(Protocol):
 class LoopDriver:
     """Code on the engine's event loop."""
 
-    def __init__(self, step_threads: Executor) -> None:
+    def __init__(self, step_threads: ThreadPool) -> None:
         self._loop = asyncio.get_running_loop()
         self._step_threads = step_threads
 
@@ -148,8 +147,10 @@ class LoopDriver:
         if function.is_async:
             return await run_in(context, outcome_of(function.function, *args, **kwargs))
         loop = asyncio.get_running_loop()
+        attempt.place = Place(self._step_threads)
         call = partial(context.run, carried, function.function, *args, **kwargs)
         value = await loop.run_in_executor(self._step_threads, call)
+        attempt.place = None
         return await run_in(context, awaited(value)) if is_awaitable(value) else value
 
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
@@ -244,6 +245,7 @@ class ThreadDriver:
         self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Calls the user's function here; an async one, and the rest of one that gives an awaitable, on the loop."""
+        attempt.place = Place(self._threads)
         context = context_of(attempt)
         if function.is_async:
             rest = outcome_of(function.function, *args, **kwargs)

@@ -90,7 +90,7 @@ class Runner:
         self._workflow_threads = ThreadPool(
             settings.workflow_threads, "dbosflow-workflow", waiting_limit=settings.waiting_threads
         )
-        self._step_threads = ThreadPool(settings.step_threads, "dbosflow-step")
+        self._step_threads = ThreadPool(settings.step_threads, "dbosflow-step", waiting_limit=settings.waiting_threads)
         self._bodies = Bodies(self._workflow_threads, self._remove)
         self._tasks: set[asyncio.Task[None]] = set()
         """What reloads runs, and ends cancelled ones."""

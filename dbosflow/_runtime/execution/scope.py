@@ -7,6 +7,7 @@ inherit it, and so do callbacks: it is no proof of being the branch; a branch ch
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
@@ -15,9 +16,11 @@ from dbosflow._runtime.streams.uncommitted import Producer
 from dbosflow.errors import NotInWorkflowError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextvars import ContextVar
 
     from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.process.thread_pool import Place
 
 
 @dataclass(slots=True, eq=False)
@@ -31,6 +34,8 @@ class Attempt:
     closed: bool = field(default=False)
     producers: dict[str, Producer] = field(default_factory=dict)
     """How it writes to each stream, as its first writer there said."""
+    place: Place | None = None
+    """That of the thread which it holds; ``None`` on the loop."""
 
     @property
     def record_key(self) -> str:
@@ -89,3 +94,14 @@ class Entered:
 
     def __exit__(self, *_error: object) -> None:
         _scope.reset(self._token)
+
+
+@contextmanager
+def place_lent() -> Iterator[None]:
+    """The running code only waits in the block, for another workflow; so does the thread that its step may hold."""
+    scope = current_scope()
+    if isinstance(scope, Attempt) and scope.place is not None:
+        with scope.place.lent():
+            yield
+    else:
+        yield

@@ -12,8 +12,11 @@ queued ──► running ──► returned
 ```
 
 Threads that are away have a limit of their own. What runs next when a place is free: threads that come back, then calls
-that are wanted (a child's, or one that a thread is away for), then all others, and those only while there is room for
-more to go away. So work that nobody waits for yet cannot fill the limit, at which waits would be refused.
+that are wanted (a child's, or one that a thread is away for), then all others. For these, threads count as running that
+are away beyond what leaves room for more. So work that nobody waits for yet cannot fill the limit, at which waits would
+be refused; and where that is small, some that sleep do not keep all others from running.
+
+A step may wait for a workflow that needs a thread of the same pool: meanwhile it lends its place (``Place``).
 """
 
 from __future__ import annotations
@@ -53,8 +56,8 @@ class ThreadPool(Executor):
     def __init__(self, limit: int, name: str, *, waiting_limit: int = 0) -> None:
         self._limit = limit
         self._waiting_limit = waiting_limit
-        self._room = max(waiting_limit - max(waiting_limit // _ROOM_FOR_WANTED, limit), 1)
-        """How many are away when calls that nobody wants begin no more; those that run by then may go away, too."""
+        self._room = max(waiting_limit - max(waiting_limit // _ROOM_FOR_WANTED, limit) - 1, 1)
+        """How many may be away and not count as running for calls that nobody wants; so each of these can go away."""
         self._name = name
         self._lock = threading.Lock()
         self._closed = False
@@ -193,7 +196,7 @@ class ThreadPool(Executor):
     def _next(self) -> tuple[Hashable, _Call | None]:
         if self._wanted:
             return self._wanted.popitem(last=False)
-        if self._others and self._away < self._room:
+        if self._others and self._free > self._away - self._room:
             return self._others.popitem(last=False)
         return None, None
 
@@ -233,3 +236,31 @@ class ThreadPool(Executor):
                 if self._idle > (0 if self._closed else self._limit):
                     self._idle -= 1
                     return
+
+
+class Place:
+    """That of a call which holds a thread, and only waits while the place is lent, in however many tasks at a time.
+
+    It is taken back at once: more than the limit may run for a moment.
+    """
+
+    def __init__(self, pool: ThreadPool) -> None:
+        self._pool = pool
+        self._lock = threading.Lock()
+        self._waits = 0
+        self._is_away = False
+
+    @contextmanager
+    def lent(self) -> Iterator[None]:
+        """The call only waits in the block."""
+        with self._lock:
+            self._waits += 1
+            if self._waits == 1:
+                self._is_away = self._pool._leave("it", None, "stay")  # noqa: SLF001 (a part of the pool)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._waits -= 1
+                if not self._waits and self._is_away:
+                    self._pool._come_back(None, at_once=True)  # noqa: SLF001 (a part of the pool)
