@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote, urlencode
 
 from psycopg.conninfo import conninfo_to_dict
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    import subprocess
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 
@@ -23,6 +26,17 @@ def eventually(probe: Callable[[], T], *, timeout: float = 30.0) -> T:
             raise AssertionError(message)
         time.sleep(0.01)
     return answer
+
+
+@contextmanager
+def killed_after(seconds: float, process: subprocess.Popen[Any]) -> Iterator[None]:
+    """Kills ``process`` if the block takes longer: whoever reads its output in there comes to its end, and fails."""
+    timer = threading.Timer(seconds, process.kill)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
 def with_parameters(url: str, **changed: str) -> str:

@@ -14,7 +14,7 @@ from uuid import uuid4
 
 import dbosflow
 from dbosflow.config import DATABASE_URL_VARIABLE
-from tests.support import eventually
+from tests.support import eventually, killed_after
 
 PATIENCE = 60.0
 
@@ -49,21 +49,24 @@ class Command:
         """The next line of its stderr with ``text`` in it; fails if it ends without one."""
         assert self.process.stderr
         read = []
-        for line in self.process.stderr:
-            read.append(line)
-            if text in line:
-                return line
-        message = f"it ended without saying {text!r}:\n{''.join(read)}"
+        with killed_after(PATIENCE, self.process):
+            for line in self.process.stderr:
+                read.append(line)
+                if text in line:
+                    return line
+        message = f"it ended, or was killed after {PATIENCE:g} s, without saying {text!r}:\n{''.join(read)}"
         raise AssertionError(message)
 
     def await_line(self, text: str) -> str:
         """The next line of its stdout with ``text`` in it; fails if it ends without one."""
         read = []
-        for line in self.out:
-            read.append(line)
-            if text in line:
-                return line
-        message = f"it ended without printing {text!r}:\n{''.join(read)}\n{self.end().err}"
+        with killed_after(PATIENCE, self.process):
+            for line in self.out:
+                read.append(line)
+                if text in line:
+                    return line
+        said = f"{''.join(read)}\n{self.end().err}"
+        message = f"it ended, or was killed after {PATIENCE:g} s, without printing {text!r}:\n{said}"
         raise AssertionError(message)
 
     def signal(self, number: signal.Signals) -> None:

@@ -22,12 +22,14 @@ import pytest
 
 import dbosflow
 from dbosflow._embedded import EmbeddedServer
-from tests.support import eventually
+from tests.support import eventually, killed_after
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 PATIENCE = 30.0
+LONGEST_SILENCE = 75.0
+"""Seconds that a user may take for an answer: a minute of them a server may take to start."""
 
 # Told by its input what to do: a line of SQL is answered in JSON, the end of the input means to go on.
 _PREAMBLE = """
@@ -159,9 +161,10 @@ class User:
     def hear(self) -> object:
         """The next thing that the user says."""
         assert self.process.stdout
-        line = self.process.stdout.readline()
+        with killed_after(LONGEST_SILENCE, self.process):
+            line = self.process.stdout.readline()
         if not line:
-            pytest.fail(f"the user ended: {self.process.communicate()[1]}")
+            pytest.fail(f"the user ended, or said nothing for {LONGEST_SILENCE:g} s: {self.process.communicate()[1]}")
         return json.loads(line)
 
     def kill(self) -> None:
