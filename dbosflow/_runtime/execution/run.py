@@ -441,6 +441,16 @@ class Run:
         """Whether the branch has anything on record that it has not asked for yet."""
         return self.next_of(path) is not None
 
+    def next_behind(self, path: str) -> str | None:
+        """What is on record behind that which the branch does now: something of its own, or, beside no other, anything.
+
+        With regions one coroutine works for several branches: what it has recorded in another one counts, too.
+        """
+        ahead = self.next_of(path)
+        if ahead is None and self.recorded_order is not None and len(self.coroutines) == 1:
+            return self.recorded_order.first_left
+        return ahead
+
     def next_of(self, path: str) -> str | None:
         """The next operation that the branch has on record."""
         return None if self.recorded_order is None else self.recorded_order.next_of(path)

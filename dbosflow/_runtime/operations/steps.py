@@ -63,7 +63,7 @@ async def sleep(driver: Driver, branch: Branch, seconds: float) -> None:
                 if run.recorded(key + WOKEN) is not None:
                     await driver.turn_of(run, key + WOKEN)
                     return
-                if run.has_more(branch.path):  # it ended before the run had turns
+                if run.next_behind(branch.path) is not None:  # it ended before the run had turns
                     return
                 if run.sequencer is not None:
                     await driver.catch_up(run, key + WOKEN)

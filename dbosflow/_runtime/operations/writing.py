@@ -181,7 +181,7 @@ async def _when_durable(
     found: list[str] = []
     with Operation(branch, name, name) as key:
         # Whether the run had turns by then may be timing: a library makes a task now and then, before the first branch.
-        ahead = run.next_of(branch.path)
+        ahead = run.next_behind(branch.path)
         if ahead != key and (run.sequencer is None or ahead is not None):
             if ahead is None:  # else more is on record behind it, and so is all that was written before it
                 await driver.durable(run)
