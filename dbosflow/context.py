@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.execution.scope import Attempt, current_scope
+from dbosflow._runtime.execution.scope import StepAttempt, current_scope
 from dbosflow._runtime.operations import patches
 from dbosflow._runtime.replay.branch import Branch, named_region
 from dbosflow._runtime.runs.keys import path_of
@@ -128,6 +128,6 @@ def _current() -> Current | None:
     scope = current_scope()
     if isinstance(scope, Branch):
         return Current(scope.run.workflow_id, branch=scope.path)
-    if isinstance(scope, Attempt):
+    if isinstance(scope, StepAttempt):
         return Current(scope.run.workflow_id, scope.key, scope.name, path_of(scope.key))
     return None

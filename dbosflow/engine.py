@@ -6,9 +6,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, Unpack, overload
 
 from dbosflow._runtime.engine.core import EngineCore
-from dbosflow._runtime.engine.host import refuse_on_loop
 from dbosflow._runtime.engine.lifecycle import Lifecycle
 from dbosflow._runtime.execution.scope import current_scope
+from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_seconds, check_whole
 from dbosflow.definitions import registry

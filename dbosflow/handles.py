@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from dbosflow._runtime.engine.host import refuse_on_loop
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.operations.children import as_result, result_of, wait_for_result
 from dbosflow._runtime.operations.recorded_queries import RecordedQuery, run_query
+from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow.config import check_timeout
 from dbosflow.errors import WaitTimeoutError
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
     from dbosflow._runtime.engine.core import EngineCore
-    from dbosflow._runtime.engine.host import Host
     from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.execution.scope import RunBranch
+    from dbosflow._runtime.process.host import Host
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
@@ -103,7 +104,7 @@ class WorkflowHandle(Generic[T]):
             return await self._recorded(scope.run.loop_driver, scope)
         return await self._host.bridge(self._result(timeout))
 
-    async def _recorded(self, driver: Driver, branch: Branch) -> T:
+    async def _recorded(self, driver: Driver, branch: RunBranch) -> T:
         engine = None if branch.run.engine.is_of(self._core) else self._elsewhere
         result: T = await wait_for_result(driver, branch, self.workflow_id, self._definition, elsewhere=engine)
         return result

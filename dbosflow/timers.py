@@ -7,11 +7,11 @@ import time
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
-from dbosflow._runtime.engine.host import refuse_on_loop
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.operations import steps as operations
 from dbosflow._runtime.operations import timeouts
+from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow.config import check_seconds
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.streams.changed_values import CHANGED
+from dbosflow._runtime.execution.changed_values import CHANGED
 from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client, record_of

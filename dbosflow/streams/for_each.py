@@ -5,11 +5,11 @@ from __future__ import annotations
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, get_args, overload
 
-from dbosflow._runtime.engine.host import refuse_on_loop
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.recorded_values import load
 from dbosflow._runtime.execution.scope import branch_around
 from dbosflow._runtime.operations.for_each import ForEachSettings, OnError, dead_letter_key, run_for_each
+from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow.config import check_identifier
 from dbosflow.definitions import FunctionDef, StepDef, check_name
 from dbosflow.errors import ConfigurationError
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.replay.branch import Branch
+    from dbosflow._runtime.execution.scope import RunBranch
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -103,7 +103,7 @@ async def for_each_async(source: Any, function: Callable[[Any], Any], **options:
 
 
 async def _for_each(
-    driver: Driver, branch: Branch, source: Any, function: Callable[[Any], Any], options: LoopOptions
+    driver: Driver, branch: RunBranch, source: Any, function: Callable[[Any], Any], options: LoopOptions
 ) -> Processed[Any]:
     handler = _handler(function)
     settings = _settings(options, handler)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any, TypeVar, Unpack, overload
 
-from dbosflow._runtime.engine.host import refuse_on_loop
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.scope import branch_around
 from dbosflow._runtime.operations.recorded_reads import next_page
+from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow.streams.options import OnRollback, ReadOptions, read_request
 from dbosflow.streams.readers import StreamChannel, StreamReader
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast, overload
 
-from dbosflow._runtime.engine.host import refuse_on_loop
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.scope import branch_around
 from dbosflow._runtime.operations.recorded_reads import next_page
+from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow.config import check_identifier
 from dbosflow.errors import ConfigurationError, StreamInputError
 from dbosflow.serde import dump_undeclared
@@ -20,7 +20,7 @@ from dbosflow.streams.options import read_request
 from dbosflow.streams.readers import StreamChannel, StreamReader
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.replay.branch import Branch
+    from dbosflow._runtime.execution.scope import RunBranch
     from dbosflow._runtime.streams.cursor import ReadRequest
     from dbosflow.streams.options import ReadOptions
 
@@ -96,7 +96,7 @@ def read_input_async(
 
 
 def input_read_request(
-    branch: Branch, stream: str | Stream[Any, Any], type_: Any, options: InputOptions
+    branch: RunBranch, stream: str | Stream[Any, Any], type_: Any, options: InputOptions
 ) -> ReadRequest:
     """The request to read an input of the running workflow."""
     run, key = branch.run, key_of(stream)

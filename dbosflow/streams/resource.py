@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dbosflow._runtime.engine.core import EngineCore
-    from dbosflow._runtime.engine.host import Host
+    from dbosflow._runtime.process.host import Host
     from dbosflow.types import StreamEvent, StreamEventKind, StreamInfo, StreamStats
 
     Infos = list[StreamInfo]

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dbosflow import serde
-from dbosflow._runtime.engine.host import refuse_on_loop
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.recorded_values import load
-from dbosflow._runtime.execution.scope import Attempt, PlainCall
+from dbosflow._runtime.execution.scope import PlainCall, StepAttempt
 from dbosflow._runtime.operations import writing
+from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow.config import check_identifier
 from dbosflow.failures import dump_error
 from dbosflow.types import FrameKind
@@ -215,7 +215,7 @@ class StreamWriter(Generic[C, F]):
     ) -> None:
         if error is None:
             self.close()
-        elif isinstance(error, Exception) and not isinstance(self._scope, Attempt):
+        elif isinstance(error, Exception) and not isinstance(self._scope, StepAttempt):
             self.fail(error)
 
     async def __aenter__(self) -> Self:
@@ -226,7 +226,7 @@ class StreamWriter(Generic[C, F]):
     ) -> None:
         if error is None:
             await self.close_async()
-        elif isinstance(error, Exception) and not isinstance(self._scope, Attempt):
+        elif isinstance(error, Exception) and not isinstance(self._scope, StepAttempt):
             await self.fail_async(error)
 
     # -- inside ------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from dbosflow._runtime.runs.entries import Close, Record, Values
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.journal.batch import Batch, Slice
     from dbosflow._runtime.runs.entries import Start
 
@@ -62,13 +63,13 @@ class CrashPoint:
         return f"a crash after {self.operation} was committed, before the answer came"
 
 
-def starts(batch: Batch) -> list[Start]:
+def starts(batch: Batch[Run]) -> list[Start]:
     """The starts of a batch: of workflows that a program starts, and of children."""
     children = (record.start for part in batch.slices for record in part.records if record.start is not None)
     return [*batch.starts, *children]
 
 
-def operations(batch: Batch) -> Iterator[DurableOperation]:
+def operations(batch: Batch[Run]) -> Iterator[DurableOperation]:
     """What a batch makes durable, in its order. What the engine adds, such as rollbacks, is none of its own."""
     for start in batch.starts:
         yield DurableOperation(start.workflow_id, START)
@@ -76,7 +77,7 @@ def operations(batch: Batch) -> Iterator[DurableOperation]:
         yield from _of_slice(part)
 
 
-def holds(batch: Batch, operation: DurableOperation, name_of: Callable[[str], str]) -> bool:
+def holds(batch: Batch[Run], operation: DurableOperation, name_of: Callable[[str], str]) -> bool:
     """Whether a batch makes the operation durable; ``name_of`` gives the id by which it names a workflow."""
     if operation.key == START and operation.producer is None:
         return any(name_of(start.workflow_id) == operation.workflow_id for start in starts(batch))
@@ -88,14 +89,14 @@ def holds(batch: Batch, operation: DurableOperation, name_of: Callable[[str], st
     )
 
 
-def values(part: Slice) -> Iterator[Values]:
+def values(part: Slice[Run]) -> Iterator[Values]:
     """The stream values of a slice."""
     for entry in part.entries:
         if isinstance(entry, Values):
             yield entry
 
 
-def _matches(found: DurableOperation, wanted: DurableOperation, part: Slice) -> bool:
+def _matches(found: DurableOperation, wanted: DurableOperation, part: Slice[Run]) -> bool:
     if found == wanted:
         return True
     if wanted.producer is None or wanted.number is None or found.number is None:
@@ -106,7 +107,7 @@ def _matches(found: DurableOperation, wanted: DurableOperation, part: Slice) -> 
     return found.number <= wanted.number < found.number + sum(counts)
 
 
-def _of_slice(part: Slice) -> Iterator[DurableOperation]:
+def _of_slice(part: Slice[Run]) -> Iterator[DurableOperation]:
     workflow_id = part.run.workflow_id
     for entry in part.entries:
         if isinstance(entry, Record):

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.execution.scope import Attempt
+    from dbosflow._runtime.execution.scope import StepAttempt
     from dbosflow.definitions import FunctionDef
 
 
@@ -58,7 +58,7 @@ class _RecordingHands:
         await self._driver.await_cancellation(run, key)
 
     async def call(
-        self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, attempt: StepAttempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         self._recorder.called(attempt.run, attempt.key, args, kwargs)
         returned = await self._driver.call(attempt, function, args, kwargs)

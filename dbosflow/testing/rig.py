@@ -56,7 +56,7 @@ class EngineObserver(Protocol):
     def launched(self, run: Run) -> None:
         """A run is about to begin."""
 
-    def committed(self, batch: Batch) -> None:
+    def committed(self, batch: Batch[Run]) -> None:
         """A batch is durable."""
 
 
@@ -69,14 +69,14 @@ class Trap:
         self.name_of: Callable[[str], str] = str
         """By which name the point knows a workflow of that id."""
 
-    def springs(self, batch: Batch, *, written: bool) -> bool:
+    def springs(self, batch: Batch[Run], *, written: bool) -> bool:
         """Whether this is the moment. There is one only."""
         if self.sprung or written != (self.point.when == "after") or not self._is_at(batch):
             return False
         self.sprung = True
         return True
 
-    def _is_at(self, batch: Batch) -> bool:
+    def _is_at(self, batch: Batch[Run]) -> bool:
         return holds(batch, self.point.operation, self.name_of)
 
 
@@ -117,7 +117,7 @@ class Rig:
         for observer in tuple(self._observers):
             observer.launched(run)
 
-    async def __call__(self, batch: Batch, *, written: bool) -> bool:
+    async def __call__(self, batch: Batch[Run], *, written: bool) -> bool:
         """The engine's journal asks whether its worker dies here."""
         if written:
             for observer in tuple(self._observers):

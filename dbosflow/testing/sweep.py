@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ParamSpec, overload
 from uuid import uuid4
 
-from dbosflow._runtime.engine.host import refuse_on_loop
+from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow.engine import Engine
 from dbosflow.testing.points import START, WHEN, CrashPoint
 from dbosflow.testing.rig import Trap, bridged, core_of, rig_of

@@ -93,7 +93,7 @@ class Transcript(Recorder):
                 record.key for record in run.history.records.values() if is_asked_for(record.key, record.kind)
             }
 
-    def committed(self, batch: Batch) -> None:
+    def committed(self, batch: Batch[Run]) -> None:
         """A batch is durable."""
         for start in starts(batch):
             if start.parent_id in self._names:

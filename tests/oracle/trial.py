@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from dbosflow import Engine
+    from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.journal.batch import Batch
 
 LONGEST = 60.0
@@ -33,7 +34,7 @@ class CrashAtBatch(Trap):
         self.number = number
         self.seen = 0
 
-    def springs(self, batch: Batch, *, written: bool) -> bool:
+    def springs(self, batch: Batch[Run], *, written: bool) -> bool:
         """Whether this is the moment."""
         if written != (self.point.when == "after"):
             return False

@@ -19,11 +19,11 @@ from uuid import uuid4
 
 from dbosflow import Stream, close_stream_async, sleep_async, write_stream_async
 from dbosflow._runtime.execution.runner import Runner
-from dbosflow._runtime.execution.scope import Attempt, current_scope
-from dbosflow._runtime.execution.watchdog import RunningCode
+from dbosflow._runtime.execution.scope import StepAttempt, current_scope
 from dbosflow._runtime.journal.batch import Slice
 from dbosflow._runtime.operations.calls import run_step_async
-from dbosflow._runtime.replay.branch import branch_tasks
+from dbosflow._runtime.replay.branch import RunningCode
+from dbosflow._runtime.replay.task_factory import branch_tasks
 from dbosflow._store.batch import BatchRows
 from dbosflow._store.step import History, Recorded
 from dbosflow.config import Settings
@@ -85,7 +85,7 @@ class Trace:
 
     async def _body(self, outcome: str, takes: float | None, fails: Callable[[], bool]) -> str:
         scope = current_scope()
-        assert isinstance(scope, Attempt)
+        assert isinstance(scope, StepAttempt)
         self.bodies.append((scope.key, outcome))
         takes = self.random.choice([0, 0.0005, 0.001, 0.002, 0.004]) if takes is None else takes
         if takes:
@@ -182,7 +182,7 @@ class MemoryJournal:
                     await asyncio.sleep(self._delay)
                     self._commit(part, rows)
 
-    def _commit(self, part: Slice, rows: BatchRows) -> None:
+    def _commit(self, part: Slice[Run], rows: BatchRows) -> None:
         commit = Commit()
         for _, key, kind, _, seq, turn, attempt, output, error, child, delay, *_ in rows.records:
             commit.records.append(Recorded(key, kind, seq, turn, attempt, output, error, child, delay, 0.0))

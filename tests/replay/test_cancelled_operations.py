@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dbosflow._runtime.execution.scope import current_scope
-from dbosflow._runtime.replay.branch import Branch, RunStopped
+from dbosflow._runtime.replay.branch import Branch
+from dbosflow._runtime.runs.state import RunStopped
 from tests.replay.crashes import crash_everywhere
 from tests.replay.model import execute
 from tests.replay.tight_programs import REPLAYED

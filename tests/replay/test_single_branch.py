@@ -14,9 +14,9 @@ from dbosflow._runtime.execution.drivers import LoopDriver, ThreadDriver
 from dbosflow._runtime.execution.environment import RunEnvironment
 from dbosflow._runtime.execution.run import Run
 from dbosflow._runtime.execution.scope import Entered
-from dbosflow._runtime.execution.watchdog import RunningCode
 from dbosflow._runtime.process.thread_pool import ThreadPool
-from dbosflow._runtime.replay.branch import BranchCoroutine
+from dbosflow._runtime.replay.branch import RunningCode
+from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef
 from tests.replay.model import Trace, execute, history

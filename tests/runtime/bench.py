@@ -12,10 +12,10 @@ import psycopg
 
 from dbosflow._runtime.execution.environment import RunEnvironment
 from dbosflow._runtime.execution.run import Run
-from dbosflow._runtime.execution.watchdog import RunningCode
 from dbosflow._runtime.journal import journal as journal_module
 from dbosflow._runtime.journal.journal import Journal
 from dbosflow._runtime.leases.worker_lease import WorkerLease
+from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.runs.entries import Ending, Record, Start
 from dbosflow._store.batch import BatchResult, BatchRows, write_batch
 from dbosflow.config import Settings

@@ -15,9 +15,10 @@ import psycopg
 import pytest
 
 from dbosflow import Engine, step, workflow, write_stream_async
-from dbosflow._runtime.execution.watchdog import RunningCode, Watchdog
+from dbosflow._runtime.execution.watchdog import Watchdog
 from dbosflow._runtime.process.database import find_database
 from dbosflow._runtime.process.service import Service
+from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow.config import Settings
 from tests.runtime.sessions import sessions
 from tests.support import eventually

@@ -15,7 +15,8 @@ import pytest
 
 from dbosflow import Engine, step, workflow, write_stream, write_stream_async
 from dbosflow._runtime.execution.run import Run
-from dbosflow._runtime.replay.branch import Branch, BranchCoroutine
+from dbosflow._runtime.replay.branch import Branch
+from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
 from tests.support import eventually
 
 if TYPE_CHECKING:

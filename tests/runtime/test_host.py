@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 
-from dbosflow._runtime.engine import host
-from dbosflow._runtime.engine.host import Host
+from dbosflow._runtime.process import host
+from dbosflow._runtime.process.host import Host
 from dbosflow.errors import EngineClosedError
 
 if TYPE_CHECKING:

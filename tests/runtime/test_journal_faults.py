@@ -11,7 +11,7 @@ import pytest
 from dbosflow import Engine, workflow
 from dbosflow._runtime.journal import journal
 from dbosflow._runtime.leases.worker_lease import WorkerLease
-from dbosflow._runtime.replay.branch import RunStopped
+from dbosflow._runtime.runs.state import RunStopped
 from dbosflow._store.batch import write_batch
 from dbosflow.errors import DatabaseUnavailableError, SerializationError
 from dbosflow.types import FrameKind

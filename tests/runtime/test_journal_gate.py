@@ -7,7 +7,7 @@ import asyncio
 import psycopg
 import pytest
 
-from dbosflow._runtime.replay.branch import RunStopped
+from dbosflow._runtime.runs.state import RunStopped
 from tests.runtime.bench import Bench, record, write
 
 

@@ -18,8 +18,8 @@ from dbosflow._runtime.execution.histories import Histories
 from dbosflow._runtime.journal import journal as journal_module
 from dbosflow._runtime.process.session import Session
 from dbosflow._runtime.queues.enqueuer import Enqueuer
-from dbosflow._runtime.replay.branch import RunStopped
 from dbosflow._runtime.repository import Repository
+from dbosflow._runtime.runs.state import RunStopped
 from dbosflow._runtime.streams.compactor import Compactor
 from dbosflow._runtime.streams.hub import Hub, Outcomes
 from dbosflow._runtime.streams.input_writer import InputWriter

@@ -13,13 +13,14 @@ import psycopg
 from dbosflow._runtime.execution.canceller import Canceller
 from dbosflow._runtime.execution.quarantine import Quarantine
 from dbosflow._runtime.execution.runner import Runner
-from dbosflow._runtime.execution.watchdog import RunningCode, Watchdog
+from dbosflow._runtime.execution.watchdog import Watchdog
 from dbosflow._runtime.journal.journal import Announce, Journal
 from dbosflow._runtime.leases.reclaimer import Reclaimer
 from dbosflow._runtime.leases.renewer import LeaseRenewer
 from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._runtime.queues.claimer import RECOVERY_QUEUE, Claimer
-from dbosflow._runtime.replay.branch import branch_tasks
+from dbosflow._runtime.replay.branch import RunningCode
+from dbosflow._runtime.replay.task_factory import branch_tasks
 from dbosflow._runtime.runs.entries import Start
 from dbosflow._runtime.streams.compactor import Compactor
 from dbosflow._store import workflow

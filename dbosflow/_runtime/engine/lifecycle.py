@@ -8,8 +8,9 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from dbosflow._runtime.engine.host import Host, refuse_on_loop
+from dbosflow._runtime.execution.scope import refuse_in_body
 from dbosflow._runtime.process.database import Database, find_database
+from dbosflow._runtime.process.host import Host, refuse_on_loop
 from dbosflow.config import Settings
 from dbosflow.errors import ConfigurationError, EngineClosedError
 
@@ -32,7 +33,7 @@ class Lifecycle:
         self._url = url
         self._data_dir = None if data_dir is None else Path(data_dir)
         self._ephemeral = False
-        self._host = Host(self._settings.loop_factory)
+        self._host = Host(self._settings.loop_factory, refuse_in_body)
         self._open_core: EngineCore | None = None
         self._database: Database | None = None
         self._opening, self._opening_async = threading.Lock(), asyncio.Lock()
@@ -189,7 +190,7 @@ class Lifecycle:
         """In a forked process: what the parent opened is the parent's to close. Here the engine is a closed one."""
         if self._host.is_forked:
             self._inherited = (self._host, self._open_core, self._database)
-            self._host, self._open_core, self._database = Host(self._settings.loop_factory), None, None
+            self._host, self._open_core, self._database = Host(self._settings.loop_factory, refuse_in_body), None, None
             self._opening, self._opening_async = threading.Lock(), asyncio.Lock()  # whoever held them is not here
 
     def _is_open(self) -> bool:

@@ -15,10 +15,11 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from dbosflow._runtime.execution.runner import Runner
-from dbosflow._runtime.execution.watchdog import RunningCode
-from dbosflow._runtime.replay.branch import RunStopped, branch_tasks
+from dbosflow._runtime.replay.branch import RunningCode
+from dbosflow._runtime.replay.task_factory import branch_tasks
 from dbosflow._runtime.runs.entries import Ending, Record, Values
 from dbosflow._runtime.runs.keys import GIVEN_UP
+from dbosflow._runtime.runs.state import RunStopped
 from dbosflow._store.workflow import Claimed
 from dbosflow.types import Cancellation, WorkflowStatus
 
@@ -30,8 +31,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.engine.core import EngineCore
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.execution.scope import Attempt
-    from dbosflow._runtime.journal.journal import Journal
+    from dbosflow._runtime.execution.scope import StepAttempt
     from dbosflow._runtime.leases.worker_lease import WorkerLease
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.config import Settings
@@ -90,13 +90,13 @@ async def replay(
             engine=_ReadOnlyEngine(core),
             announce=lambda _: None,
         )
-        runner.attach(cast("Journal", journal))
+        runner.attach(journal)
         runner.on_launched = journal.begin
         journal.runner = runner
         claimed = Claimed(workflow.id, workflow.name, "", workflow.epoch + 1, workflow.input, None, 0, False, False)
         try:
             await runner.resume([claimed])
-            await journal.finish(limit)
+            await journal.wait_for_end(limit)
         finally:
             await runner.close(0.0)
     return journal.result
@@ -174,7 +174,7 @@ class _ReplayJournal:
         """A run is about to begin."""
         self._run, self._streams = run, run.streams  # a run that has ended lets go of them
         for stream in self._streams.by_key.values():  # closed by what the code is to do again
-            stream.closed = stream.ended = False
+            stream.repeat()
         run.environment = replace(
             run.environment,
             has_ended=self._is_over,
@@ -195,6 +195,15 @@ class _ReplayJournal:
                 source = (entry.key, entry.producer)
                 self.result.added[source] = self.result.added.get(source, 0) + len(entry.texts)
 
+    def finish(self, run: Run, ending: Ending) -> None:
+        """Notes how a run ends that was stopped."""
+        self.result.ending = ending
+        self.runner.ended(run, ending)
+
+    def connection(self) -> NoReturn:
+        """There is none: what reloads or takes its workflows over does so on a database."""
+        raise NotImplementedError
+
     def _skipped(self, _: Run, key: str, producer: str, count: int, text: str) -> None:
         there = self._values.get((key, producer), [])
         value = json.loads(text)
@@ -212,7 +221,7 @@ class _ReplayJournal:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    async def finish(self, limit: float) -> None:
+    async def wait_for_end(self, limit: float) -> None:
         """Waits until the code has ended, or can go no further."""
         deadline = time.monotonic() + limit
         settled = asyncio.ensure_future(self.runner.settled(self._run.workflow_id))
@@ -276,7 +285,7 @@ class _ReplayDriver:
 
     async def call(
         self,
-        attempt: Attempt,
+        attempt: StepAttempt,
         function: FunctionDef,  # noqa: ARG002 (see Driver)
         args: tuple[Any, ...],  # noqa: ARG002
         kwargs: Mapping[str, Any],  # noqa: ARG002

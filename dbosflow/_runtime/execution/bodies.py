@@ -24,8 +24,10 @@ from dbosflow._runtime.execution.isolation import awaited, is_awaitable
 from dbosflow._runtime.execution.recorded_values import arguments
 from dbosflow._runtime.execution.scope import set_scope
 from dbosflow._runtime.process.exits import is_signal
-from dbosflow._runtime.replay.branch import BranchCoroutine, RunStopped, ThreadOwner
+from dbosflow._runtime.replay.branch import ThreadOwner
+from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
 from dbosflow._runtime.runs.entries import Ending
+from dbosflow._runtime.runs.state import RunStopped
 from dbosflow.errors import DefinitionError, NonDeterminismError, ThreadLimitError
 from dbosflow.failures import dump_error
 from dbosflow.tracebacks import summary, text_with_notes
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
     from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.execution.scope import RunBranch
     from dbosflow._runtime.process.thread_pool import ThreadPool
 
 logger = logging.getLogger("dbosflow.runner")
@@ -165,6 +168,8 @@ class BodyCoroutine(BranchCoroutine):
 
     __slots__ = ("_bodies",)
 
+    branch: RunBranch
+
     def __init__(self, run: Run, bodies: Bodies) -> None:
         super().__init__(_NOT_BEGUN, run.root)
         self._bodies = bodies
@@ -211,7 +216,7 @@ async def _never() -> None:
 
 def _called(run: Run) -> Any:
     """What the workflow's function gives: of an async one its coroutine."""
-    run.check_active()
+    run.check_may_begin()
     args, kwargs = arguments(run)
     return run.definition.function(*args, **kwargs)
 

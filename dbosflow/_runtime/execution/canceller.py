@@ -46,6 +46,7 @@ from dbosflow._store.notify import CANCEL_TOPIC
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
+    from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.execution.runner import Runner
     from dbosflow._runtime.journal.journal import Journal
     from dbosflow._runtime.leases.worker_lease import WorkerLease
@@ -61,7 +62,7 @@ class Canceller(Service):
         schema: str,
         *,
         lease: WorkerLease,
-        journal: Journal,
+        journal: Journal[Run],
         runner: Runner,
         wakeups: Wakeups,
     ) -> None:

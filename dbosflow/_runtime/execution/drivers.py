@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.execution.scope import Attempt
+    from dbosflow._runtime.execution.scope import StepAttempt
     from dbosflow._runtime.runs.entries import Ending, Record
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import FunctionDef
@@ -70,7 +70,7 @@ class Driver(Protocol):
         """Records that the program has cancelled the operation of ``key``, before it goes on."""
 
     async def call(
-        self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, attempt: StepAttempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Calls the user's function in the scope of ``attempt``."""
 
@@ -132,7 +132,7 @@ class LoopDriver:
 
     async def await_cancellation(self, run: Run, key: str) -> None:
         """Waits for the cancellation that the live run got here, and then for its turn."""
-        run.check_active()
+        run.check_may_begin()
         await cancellations.cancelled_again(run, key)
 
     async def record_cancellation(self, run: Run, key: str) -> None:
@@ -140,7 +140,7 @@ class LoopDriver:
         await cancellations.record_cancellation(run, key)
 
     async def call(
-        self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, attempt: StepAttempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Calls the user's function; a sync one in the pool for steps. An awaitable that it gives is awaited here."""
         context = context_of(attempt)
@@ -188,7 +188,7 @@ class LoopDriver:
             except asyncio.CancelledError:
                 if run.ending:
                     raise
-                run.check_active()
+                run.check_may_begin()
 
     async def room(self, run: Run) -> bool:
         """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
@@ -242,7 +242,7 @@ class ThreadDriver:
         """Nothing cancels an operation of a thread."""
 
     async def call(
-        self, attempt: Attempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+        self, attempt: StepAttempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         """Calls the user's function here; an async one, and the rest of one that gives an awaitable, on the loop."""
         attempt.place = Place(self._threads)
@@ -291,14 +291,14 @@ class ThreadDriver:
         try:
             with self._threads.away(_named(run), at_the_limit="stay"):
                 run.environment.clock.wait(run.interrupted, seconds)
-                run.check_active()
+                run.check_may_begin()
         finally:
             run.waits -= 1
 
     async def hold(self, run: Run) -> None:
         """Waits; a run that stops, or is cancelled, wakes it."""
         run.interrupted.wait()
-        run.check_active()
+        run.check_may_begin()
 
     async def room(self, run: Run) -> bool:
         """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""

@@ -13,10 +13,10 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.engine_port import EnginePort
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.execution.watchdog import RunningCode
     from dbosflow._runtime.leases.worker_lease import WorkerLease
     from dbosflow._runtime.process.clock import Clock
-    from dbosflow._runtime.streams.checksums import Repeated
+    from dbosflow._runtime.replay.branch import RunningCode
+    from dbosflow._runtime.runs.checksums import Repeated
     from dbosflow.config import Settings
 
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
     from contextvars import Context
 
-    from dbosflow._runtime.execution.scope import Attempt
+    from dbosflow._runtime.execution.scope import StepAttempt
 
 
-def context_of(attempt: Attempt) -> Context:
+def context_of(attempt: StepAttempt) -> Context:
     """A copy of the calling context, in which the code of ``attempt`` runs."""
     context = copy_context()
     context.run(set_scope, attempt)

@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 
 from dbosflow._runtime.execution.bodies import Bodies
+from dbosflow._runtime.execution.changed_values import ChangedValues
 from dbosflow._runtime.execution.drivers import LoopDriver, ThreadDriver
 from dbosflow._runtime.execution.environment import RunEnvironment
 from dbosflow._runtime.execution.histories import Histories
 from dbosflow._runtime.execution.run import Run
 from dbosflow._runtime.process.thread_pool import ThreadPool
-from dbosflow._runtime.replay.branch import RunStopped
 from dbosflow._runtime.runs.entries import Ending
-from dbosflow._runtime.streams.changed_values import ChangedValues
+from dbosflow._runtime.runs.state import RunStopped
 from dbosflow._store import workflow
 from dbosflow._store.notify import queue_topic
 from dbosflow.errors import DbosflowError, NonDeterminismError
@@ -36,9 +36,9 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.execution.engine_port import EnginePort
-    from dbosflow._runtime.execution.watchdog import RunningCode
-    from dbosflow._runtime.journal.journal import Journal
+    from dbosflow._runtime.execution.journal_port import JournalPort
     from dbosflow._runtime.leases.worker_lease import WorkerLease
+    from dbosflow._runtime.replay.branch import RunningCode
     from dbosflow._store.step import History
     from dbosflow._store.workflow import Claimed
     from dbosflow.config import Settings
@@ -82,7 +82,7 @@ class Runner:
         self._running_code = running_code
         self._engine = engine
         self._announce = announce
-        self._journal: Journal
+        self._journal: JournalPort
         self._environment: RunEnvironment
         self._loop = asyncio.get_running_loop()
         self._runs: dict[str, Run] = {}
@@ -109,7 +109,7 @@ class Runner:
         """Called with each run before its body begins."""
         _runners.add(self)
 
-    def attach(self, journal: Journal, on_back_pressure: Callable[[str], None] = lambda _: None) -> None:
+    def attach(self, journal: JournalPort, on_back_pressure: Callable[[str], None] = lambda _: None) -> None:
         """Sets the journal of its runs; ``on_back_pressure`` is called with the id of each that waits for room."""
         self._journal = journal
         self._environment = RunEnvironment(
@@ -271,7 +271,7 @@ class Runner:
             self._task(self._end_without_body(run), f"dbosflow-cut-{run.workflow_id}")
 
     def _can_be_cut_short(self, run: Run) -> bool:
-        return self._runs.get(run.workflow_id) is run and not run.ending and run.stopping is None
+        return self._runs.get(run.workflow_id) is run and run.may_branch
 
     async def _end_without_body(self, run: Run) -> None:
         try:

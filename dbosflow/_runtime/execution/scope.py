@@ -8,12 +8,11 @@ inherit it, and so do callbacks: it is no proof of being the branch; a branch ch
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, cast
 
 from dbosflow._runtime.replay.branch import SCOPE, Branch, running_coroutine
-from dbosflow._runtime.streams.uncommitted import Producer
-from dbosflow.errors import NotInWorkflowError
+from dbosflow._runtime.runs.producers import Attempt, Producer
+from dbosflow.errors import InWorkflowError, NotInWorkflowError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,24 +22,26 @@ if TYPE_CHECKING:
     from dbosflow._runtime.process.thread_pool import Place
 
 
-@dataclass(slots=True, eq=False)
-class Attempt:
-    """One attempt of a step: what its stream writes are named after. Closed in memory before it ends in the records."""
+class RunBranch(Branch):
+    """A branch as operations know it: one of a run."""
+
+    __slots__ = ()
 
     run: Run
-    key: str
-    name: str
-    """``epoch.n``: no two owners of a workflow can give the same one."""
-    closed: bool = field(default=False)
-    producers: dict[str, Producer] = field(default_factory=dict)
-    """How it writes to each stream, as its first writer there said."""
-    place: Place | None = None
-    """That of the thread which it holds; ``None`` on the loop."""
 
-    @property
-    def record_key(self) -> str:
-        """The key of the record of its failure, and the name of its writes."""
-        return f"{self.key}@{self.name}"
+
+class StepAttempt(Attempt):
+    """An attempt of a step of a run."""
+
+    __slots__ = ("place", "producers", "run")
+
+    def __init__(self, run: Run, key: str, name: str) -> None:
+        super().__init__(key, name)
+        self.run = run
+        self.producers: dict[str, Producer] = {}
+        """How it writes to each stream, as its first writer there said."""
+        self.place: Place | None = None
+        """That of the thread which it holds; ``None`` on the loop."""
 
     def producer(self, key: str) -> Producer:
         """The producer of its values in the stream ``key``: rolled back if it fails, unless a writer said more."""
@@ -54,7 +55,7 @@ class PlainCall:
     """A workflow or step called outside an engine: stream writes are validated and dropped."""
 
 
-Scope = Branch | Attempt | PlainCall
+Scope = RunBranch | StepAttempt | PlainCall
 
 _scope: ContextVar[Scope | None] = cast("ContextVar[Scope | None]", SCOPE)
 
@@ -63,7 +64,9 @@ def current_scope() -> Scope | None:
     """The scope of the calling code; ``None`` if it has nothing to do with any workflow."""
     coroutine = running_coroutine()
     if coroutine is not None and not coroutine.operating:
-        return coroutine.branch
+        branch = coroutine.branch
+        assert isinstance(branch, RunBranch)  # each run's root is one, and branches are made of it
+        return branch
     return _scope.get()
 
 
@@ -72,13 +75,26 @@ def set_scope(scope: Scope | None) -> None:
     _scope.set(scope)
 
 
-def branch_around(what: str, outside: str) -> Branch:
+def branch_around(what: str, outside: str) -> RunBranch:
     """The branch that runs here, for ``what``, which reads inside a workflow; ``outside`` is the engine's method."""
     scope = current_scope()
     if isinstance(scope, Branch):
         return scope
     msg = f"{what} needs a workflow around it, whose body it is called in; anywhere else use engine.{outside}(...)"
     raise NotInWorkflowError(msg)
+
+
+def refuse_in_body() -> None:
+    """Raises in the body of a workflow, for what an engine is asked that is not put on record there."""
+    scope = current_scope()
+    if isinstance(scope, RunBranch):
+        msg = (
+            f"an engine was asked for something in the body of workflow {scope.run.workflow_id!r} that is not put on "
+            "record there: a replay would get another answer, or do it again. Ask in a step. In a body are: a "
+            "workflow's `start` and `run`, `engine.start` and `engine.run`, a handle's `result`, `status`, `info` and "
+            "`cancel`, and `read_stream` of the module dbosflow"
+        )
+        raise InWorkflowError(msg)
 
 
 class Entered:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._runtime.process.threads import ThreadService
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.replay.branch import BranchCoroutine
+    from dbosflow._runtime.replay.branch import RunningCode
     from dbosflow.config import Settings
 
 logger = logging.getLogger("dbosflow.watchdog")
@@ -25,16 +25,6 @@ logger = logging.getLogger("dbosflow.watchdog")
 _LOOKS_A_LIMIT = 2
 _FRAMES_SHOWN = 3
 _LOOK_AGAIN = 1.0
-
-
-class RunningCode:
-    """Which code the loop runs just now: every coroutine writes it, the watchdog's thread reads it."""
-
-    __slots__ = ("current",)
-
-    def __init__(self) -> None:
-        self.current: BranchCoroutine | None = None
-        """``None`` while the loop runs code that is no workflow's."""
 
 
 class Watchdog(ThreadService):

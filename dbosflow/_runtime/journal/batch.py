@@ -7,34 +7,39 @@ acknowledged or dropped as a whole.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from dbosflow._runtime.journal.source import Source
 from dbosflow._runtime.runs.entries import AttemptRollback, Close, Ending, Record, Values
 from dbosflow._runtime.streams.frames import Frames
 from dbosflow._store.batch import BatchRows
 from dbosflow._store.notify import queue_topic, stream_topic, workflow_topic
 from dbosflow._store.workflow import keys_text
+from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.runs.entries import Entry, LoopItem, Start
     from dbosflow._runtime.streams.frames import NewBlock
+    from dbosflow._runtime.streams.statistics import StreamStatistics
 
 
-class Slice:
+R = TypeVar("R", bound=Source)
+
+
+class Slice(Generic[R]):
     """What one run has in one batch. There is one of a run at a time, so its offsets can be given when it is built."""
 
     __slots__ = ("ending", "entries", "frames", "records", "run")
 
-    def __init__(self, run: Run, entries: Sequence[Entry]) -> None:
+    def __init__(self, run: R, entries: Sequence[Entry]) -> None:
         self.run = run
         self.entries = entries
         self.records: list[Record] = []
         self.ending: Ending | None = None
         streams = run.written_streams
-        self.frames: Frames | None = Frames(run) if streams is not None and streams.uncommitted else None
+        self.frames: Frames | None = Frames(streams) if streams is not None and streams.uncommitted else None
         """What it makes of the run's streams; most records have nothing to do with any."""
         for entry in entries:
             if isinstance(entry, Record):
@@ -59,7 +64,7 @@ class Slice:
 
     def _framed(self) -> Frames:
         if self.frames is None:
-            self.frames = Frames(self.run)
+            self.frames = Frames(self.run.streams)
         return self.frames
 
     @property
@@ -67,7 +72,7 @@ class Slice:
         """The blocks that it appends."""
         return self.frames.blocks if self.frames is not None else ()
 
-    def without_end(self) -> Slice | None:
+    def without_end(self) -> Slice[R] | None:
         """What is left of it when its run does not end so; ``None`` if that is nothing."""
         rest = [entry for entry in self.entries if entry is not self.ending]
         return Slice(self.run, rest) if rest else None
@@ -108,8 +113,17 @@ class Slice:
             if record.start is not None:
                 record.start.on_decided(take_out(started, record.start.workflow_id))
         if self.frames is not None:
-            self.frames.acknowledged()
+            run.streams.acknowledged(self.frames)
         run.committed(self.entries)
+
+    def count_in(self, statistics: StreamStatistics) -> None:
+        """Counts its blocks, which are durable. Its run is not notified yet."""
+        run = self.run
+        has_values = bool(run.written_streams and run.written_streams.blocks)
+        for block in self.blocks:
+            is_first = block.kind is FrameKind.VALUES and not has_values
+            has_values = has_values or is_first
+            statistics.wrote(run.workflow_id, block, first_after=run.age if is_first else None)
 
     @property
     def is_awaited_elsewhere(self) -> bool:
@@ -154,10 +168,10 @@ def _item_columns(item: LoopItem) -> tuple[str, int, int | None]:
 
 
 @dataclass(slots=True, eq=False)
-class Batch:
+class Batch(Generic[R]):
     """One statement: slices of runs, and starts. ``sent`` counts how often it may have arrived."""
 
-    slices: list[Slice]
+    slices: list[Slice[R]]
     starts: list[Start]
     sent: int = 0
 
@@ -174,11 +188,19 @@ class Batch:
         rows.starts.extend(map(start_row, self.starts))
         return rows
 
-    def without(self, runs: set[Run]) -> Batch:
+    def count_in(self, statistics: StreamStatistics, seconds: float) -> None:
+        """Counts its blocks, which are durable ``seconds`` after they were gathered."""
+        writing = [part for part in self.slices if part.blocks]
+        for part in writing:
+            part.count_in(statistics)
+        if writing:
+            statistics.flushed(seconds)
+
+    def without(self, runs: set[R]) -> Batch[R]:
         """The batch without the slices of these runs. The whole one may have arrived all the same."""
         return Batch([part for part in self.slices if part.run not in runs], self.starts, self.sent)
 
-    def stopped_runs(self) -> set[Run]:
+    def stopped_runs(self) -> set[R]:
         """Runs that were stopped meanwhile. The end of one is written anyhow, unless a new pass takes its place."""
         stopped = (part for part in self.slices if part.run.stopping is not None)
         return {part.run for part in stopped if part.ending is None or part.run.superseded}
@@ -188,11 +210,11 @@ class Batch:
         """Whether it ends streams that outsiders write, who may be faster."""
         return any(part.closes_inputs for part in self.slices)
 
-    def split(self) -> Sequence[Batch]:
+    def split(self) -> Sequence[Batch[R]]:
         """One batch for each slice and each start, to find the one that the database refuses."""
         return [Batch([part], []) for part in self.slices] + [Batch([], [start]) for start in self.starts]
 
-    def split_off_inputs(self) -> Sequence[Batch]:
+    def split_off_inputs(self) -> Sequence[Batch[R]]:
         """Each slice that ends inputs by itself, and the rest together; if there are none of them, as ``split``."""
         closing = {part.run for part in self.slices if part.closes_inputs}
         rest = self.without(closing)

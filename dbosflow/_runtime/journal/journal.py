@@ -37,11 +37,12 @@ import time
 from collections import deque
 from contextlib import asynccontextmanager
 from itertools import count
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import psycopg
 
 from dbosflow._runtime.journal.batch import Batch, Slice, take_out
+from dbosflow._runtime.journal.source import Source
 from dbosflow._runtime.process.service import Service
 from dbosflow._runtime.runs.entries import MOST_REFUSALS, Ending
 from dbosflow._store.batch import is_durable, write_batch
@@ -53,7 +54,6 @@ from dbosflow.types import WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.leases.worker_lease import WorkerLease
     from dbosflow._runtime.runs.entries import Start
     from dbosflow._runtime.streams.statistics import StreamStatistics
@@ -75,25 +75,29 @@ _MOST_LOST_PLACES = 1000
 """How often the end of an input may lose its place to writers before its run reloads: then something else is wrong."""
 
 
-class JournalOwner(Protocol):
+R = TypeVar("R", bound=Source)
+Owned_contra = TypeVar("Owned_contra", bound=Source, contravariant=True)
+
+
+class JournalOwner(Protocol[Owned_contra]):
     """What the journal calls when it finds something out about its runs."""
 
-    def ended(self, run: Run, ending: Ending) -> None:
+    def ended(self, run: Owned_contra, ending: Ending) -> None:
         """The end of ``run`` is durable."""
 
-    def lost(self, run: Run) -> None:
+    def lost(self, run: Owned_contra) -> None:
         """``run`` is owned elsewhere."""
 
-    def moved(self, run: Run) -> None:
+    def moved(self, run: Owned_contra) -> None:
         """The tables are not what ``run`` remembers: it must reload."""
 
-    def cancel_requested(self, run: Run) -> None:
+    def cancel_requested(self, run: Owned_contra) -> None:
         """Somebody has asked to cancel the workflow of ``run``."""
 
-    def overtaken(self, run: Run) -> None:
+    def overtaken(self, run: Owned_contra) -> None:
         """The end of ``run`` was not written, since a cancel came first."""
 
-    def unwritable(self, run: Run) -> None:
+    def unwritable(self, run: Owned_contra) -> None:
         """The database takes nothing of ``run``, not even its end."""
 
     def lease_lost(self) -> None:
@@ -110,11 +114,11 @@ class Announce(Protocol):
 class Tripwire(Protocol):
     """Where a test ends a worker, as the death of its process would."""
 
-    async def __call__(self, batch: Batch, *, written: bool) -> bool:
+    async def __call__(self, batch: Batch[Any], *, written: bool) -> bool:
         """Whether the worker dies here: before ``batch`` is sent, or once it is durable and nobody was notified."""
 
 
-class Journal(Service):
+class Journal(Service, Generic[R]):
     """The journal of one worker."""
 
     tripwire: Tripwire | None = None
@@ -123,7 +127,7 @@ class Journal(Service):
         self,
         lease: WorkerLease,
         settings: Settings,
-        owner: JournalOwner,
+        owner: JournalOwner[R],
         announce: Announce,
         statistics: StreamStatistics | None = None,
     ) -> None:
@@ -135,11 +139,11 @@ class Journal(Service):
         self._statistics = statistics
         self._gathered_at = 0.0
         self._loop = asyncio.get_running_loop()
-        self._submitted: deque[Run] = deque()
+        self._submitted: deque[R] = deque()
         self._starts: deque[Start] = deque()
-        self._last: list[tuple[Run, Ending]] = []
-        self._under_way: Batch | None = None
-        self._durable: deque[tuple[Slice | Start, set[str]]] = deque()
+        self._last: list[tuple[R, Ending]] = []
+        self._under_way: Batch[R] | None = None
+        self._durable: deque[tuple[Slice[R] | Start, set[str]]] = deque()
         """What is durable and has yet to be delivered, each with the ids that its statement inserted."""
         self._lease_is_over = False
         self._idle = asyncio.Event()
@@ -147,7 +151,7 @@ class Journal(Service):
 
     # -- what is appended --------------------------------------------------------------------------------------------
 
-    def submit(self, run: Run) -> None:
+    def submit(self, run: R) -> None:
         """Says that ``run`` has pending entries. Callable from any thread."""
         if run.buffer.submitted:
             return
@@ -162,7 +166,7 @@ class Journal(Service):
         self._starts.append(start)
         self._wake_for_work()
 
-    def finish(self, run: Run, ending: Ending) -> None:
+    def finish(self, run: R, ending: Ending) -> None:
         """Writes the end of a run that was stopped for good, and nothing else of it."""
         self._last.append((run, ending))
         self._wake_for_work()
@@ -172,7 +176,7 @@ class Journal(Service):
         self._lease_is_over = True
         self._wake_for_work()
 
-    def _add(self, run: Run) -> None:
+    def _add(self, run: R) -> None:
         self._submitted.append(run)
         self._wake_for_work()
 
@@ -244,7 +248,7 @@ class Journal(Service):
             if part.ending is not None:
                 self._owner.ended(part.run, part.ending)
 
-    def _gather(self) -> Batch:
+    def _gather(self) -> Batch[R]:
         """Takes what is pending, up to the limit of a batch; a run's entries in their order.
 
         What runs goes before what is to begin, which has a part of each batch for itself all the same.
@@ -283,7 +287,7 @@ class Journal(Service):
 
     # -- one batch ---------------------------------------------------------------------------------------------------
 
-    async def _commit(self, batch: Batch) -> None:
+    async def _commit(self, batch: Batch[R]) -> None:
         """Sends ``batch`` until it is durable, or belongs to nobody any more."""
         while not batch.empty:
             try:
@@ -319,20 +323,20 @@ class Journal(Service):
                 return
             batch = self._without_failed(batch, result)
 
-    async def _dies(self, tripwire: Tripwire, batch: Batch, *, written: bool) -> bool:
+    async def _dies(self, tripwire: Tripwire, batch: Batch[R], *, written: bool) -> bool:
         if not await tripwire(batch, written=written):
             return False
         await self._lease_lost(batch)
         return True
 
-    def _report_cancel_requests(self, batch: Batch, result: BatchResult) -> None:
+    def _report_cancel_requests(self, batch: Batch[R], result: BatchResult) -> None:
         """Reports cancel requests before anything is delivered: then nothing begins that follows from it."""
         if result.cancelled:
             for part in batch.slices:
                 if part.run.workflow_id in result.cancelled:
                     self._owner.cancel_requested(part.run)
 
-    async def _was_overtaken(self, batch: Batch, error: Exception) -> bool:
+    async def _was_overtaken(self, batch: Batch[R], error: Exception) -> bool:
         """Whether somebody came first in the instant of the statement, whose next snapshot sees that: it is sent again.
 
         A cancel, where the run was to end otherwise (nothing else in a batch can divide by zero); or an outside writer,
@@ -347,7 +351,7 @@ class Journal(Service):
             batch.sent < _MOST_LOST_PLACES and not batch.starts and not (batch.sent > 1 and await self._is_seen(batch))
         )
 
-    async def _durable_after(self, batch: Batch, error: Exception) -> bool:
+    async def _durable_after(self, batch: Batch[R], error: Exception) -> bool:
         """After an error that leaves the batch's fate open: asks a witness, over a new connection if need be."""
         _log_trouble(batch, error, "looking whether it is durable")
         await self._back_off(batch.sent)
@@ -357,7 +361,7 @@ class Journal(Service):
             except (psycopg.Error, DbosflowError, OSError) as again:
                 await self._wait_for_database(batch, again)
 
-    async def _is_seen(self, batch: Batch) -> bool:
+    async def _is_seen(self, batch: Batch[R]) -> bool:
         """Whether a witness says that it is durable. One that is refused says nothing: a batch may be sent again."""
         try:
             return await self._is_durable(batch)
@@ -366,11 +370,11 @@ class Journal(Service):
                 raise
             return False
 
-    async def _is_durable(self, batch: Batch) -> bool:
+    async def _is_durable(self, batch: Batch[R]) -> bool:
         connection = await self._lease.connection()
         return await is_durable(connection, batch.rows(), self._lease.id, self._settings.schema)
 
-    async def _wait_for_database(self, batch: Batch, error: Exception) -> None:
+    async def _wait_for_database(self, batch: Batch[R], error: Exception) -> None:
         _log_trouble(batch, error, "trying again")
         await self._lease.disconnect()
         await self._back_off(batch.sent)
@@ -379,7 +383,7 @@ class Journal(Service):
         pause = min(_FIRST_PAUSE * 2 ** min(sent, 10), _LONGEST_PAUSE)
         await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
 
-    async def _settle_refused(self, batch: Batch, error: Exception) -> None:
+    async def _settle_refused(self, batch: Batch[R], error: Exception) -> None:
         """The database or the driver refuses something in the batch for its data."""
         if batch.sent > 1 and isinstance(error, psycopg.errors.UniqueViolation) and await self._is_seen(batch):
             self._acknowledge(batch, frozenset())
@@ -402,7 +406,7 @@ class Journal(Service):
         else:
             await self._end_refused(batch.slices[0], error)
 
-    async def _end_refused(self, part: Slice, error: Exception) -> None:
+    async def _end_refused(self, part: Slice[R], error: Exception) -> None:
         """Ends a run whose data is refused: without the data, with the reason. Each time with less that may be refused.
 
         In the end nothing is left but the row of the workflow. Should even that be refused, it is let go of.
@@ -423,12 +427,12 @@ class Journal(Service):
             ending = Ending(WorkflowStatus.FAILED, error=dump_error(_unfit(error)), refusals=refusals)
         await self._commit(Batch([Slice(run, [ending])], []))
 
-    def _without_failed(self, batch: Batch, result: BatchResult) -> Batch:
+    def _without_failed(self, batch: Batch[R], result: BatchResult) -> Batch[R]:
         """The gate was shut by some runs, or by another timeline: these go, the rest is sent again."""
         if result.timeline is not None and self._lease.is_new(result.timeline):
             return batch.without(batch.stopped_runs())
-        failed: set[Run] = set()
-        overtaken: list[Slice] = []
+        failed: set[R] = set()
+        overtaken: list[Slice[R]] = []
         for part in batch.slices:
             run = part.run
             if run.workflow_id not in result.mine:
@@ -447,7 +451,7 @@ class Journal(Service):
             self._owner.overtaken(part.run)
         return rest
 
-    async def _lease_lost(self, batch: Batch) -> None:
+    async def _lease_lost(self, batch: Batch[R]) -> None:
         logger.warning("the lease of worker %s is lost; its runs go on elsewhere", self._lease.id)
         self._deliver()
         self._owner.lease_lost()
@@ -464,19 +468,19 @@ class Journal(Service):
                 self._lease_is_over = False
                 return
 
-    async def _written(self, batch: Batch, started: Iterable[str]) -> None:
+    async def _written(self, batch: Batch[R], started: Iterable[str]) -> None:
         if self.tripwire is None or not await self._dies(self.tripwire, batch, written=True):
             self._acknowledge(batch, started)
 
-    def _acknowledge(self, batch: Batch, started: Iterable[str]) -> None:
+    def _acknowledge(self, batch: Batch[R], started: Iterable[str]) -> None:
         """The batch is durable: readers wake, peers are notified, and its runs may go on."""
         if self._statistics is not None:
-            self._statistics.flushed(batch, time.monotonic() - self._gathered_at)
+            batch.count_in(self._statistics, time.monotonic() - self._gathered_at)
         topics = [topic for part in batch.slices for topic in part.topics()]
         if topics:
             self._announce(topics, at_once=any(part.is_awaited_elsewhere for part in batch.slices))
         new = set(started)
-        parts: list[Slice | Start] = [*batch.slices, *batch.starts]
+        parts: list[Slice[R] | Start] = [*batch.slices, *batch.starts]
         self._durable.extend((part, new) for part in parts)
 
     def fail_pending(self) -> None:
@@ -487,7 +491,7 @@ class Journal(Service):
         self._starts.clear()
 
 
-def _log_trouble(batch: Batch, error: Exception, plan: str) -> None:
+def _log_trouble(batch: Batch[Any], error: Exception, plan: str) -> None:
     """A cut connection heals in a moment; what does not pass, such as a full disk, somebody has to look at."""
     level = logging.ERROR if batch.sent >= _OFTEN else logging.WARNING
     logger.log(level, "batch of %d runs waits: %s; %s", len(batch.slices), _line(error), plan)

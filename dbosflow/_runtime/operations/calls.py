@@ -7,14 +7,14 @@ import logging
 import sys
 from typing import TYPE_CHECKING, Any, cast
 
-from dbosflow._runtime.engine.host import refuse_on_loop, some_engine_is_open
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.isolation import awaited, is_awaitable, outcome_of
 from dbosflow._runtime.execution.runner import some_run_here
-from dbosflow._runtime.execution.scope import Attempt, Entered, PlainCall, current_scope
+from dbosflow._runtime.execution.scope import Entered, PlainCall, StepAttempt, current_scope
 from dbosflow._runtime.operations import children
 from dbosflow._runtime.operations import steps as operations
 from dbosflow._runtime.operations.children import ChildOptions
+from dbosflow._runtime.process.host import refuse_on_loop, some_engine_is_open
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow.errors import DefinitionError, NotInWorkflowError, WrongColourError
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from types import CoroutineType
 
     from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.execution.scope import RunBranch
     from dbosflow.definitions import FunctionDef, StepDef, WorkflowDef
 
 logger = logging.getLogger("dbosflow.steps")
@@ -117,13 +118,13 @@ async def _scoped_child(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Ma
 
 
 async def _child(
-    driver: Driver, branch: Branch, workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    driver: Driver, branch: RunBranch, workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
     child_id = await children.start_child(driver, branch, workflow, ChildOptions(), args=args, kwargs=kwargs)
     return await children.wait_for_result(driver, branch, child_id, workflow)
 
 
-def _workflow_around(workflow: WorkflowDef) -> Branch:
+def _workflow_around(workflow: WorkflowDef) -> RunBranch:
     scope = current_scope()
     if isinstance(scope, Branch):
         return scope
@@ -133,7 +134,7 @@ def _workflow_around(workflow: WorkflowDef) -> Branch:
 
 
 def _check_no_attempt(workflow: WorkflowDef) -> None:
-    if isinstance(current_scope(), Attempt):
+    if isinstance(current_scope(), StepAttempt):
         msg = f"{workflow} was called inside a step: a step that runs again would start it again"
         raise DefinitionError(msg)
 
@@ -207,7 +208,7 @@ async def _scoped_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str
     return await operations.run_step(scope.run.loop_driver, scope, step, args, kwargs)
 
 
-def _blocking_step(scope: Branch, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+def _blocking_step(scope: RunBranch, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     return drive(operations.run_step(scope.run.thread_driver, scope, step, args, kwargs))
 
 

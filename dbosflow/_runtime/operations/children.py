@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.replay.branch import Branch
+    from dbosflow._runtime.execution.scope import RunBranch
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
     from dbosflow.types import WorkflowInfo
@@ -57,7 +57,7 @@ class ChildOptions:
 
 async def start_child(
     driver: Driver,
-    branch: Branch,
+    branch: RunBranch,
     definition: WorkflowDef,
     options: ChildOptions,
     *,
@@ -112,7 +112,7 @@ def _check_foreign(
 
 async def _start(
     driver: Driver,
-    branch: Branch,
+    branch: RunBranch,
     definition: WorkflowDef,
     options: ChildOptions,
     *,
@@ -149,7 +149,7 @@ async def _start(
 
 async def wait_for_result(
     driver: Driver,
-    branch: Branch,
+    branch: RunBranch,
     workflow_id: str,
     definition: WorkflowDef | None,
     *,
@@ -183,7 +183,7 @@ async def wait_for_result(
 
 async def _outcome(
     driver: Driver,
-    branch: Branch,
+    branch: RunBranch,
     workflow_id: str,
     elsewhere: Callable[[], Coroutine[Any, Any, Ending | Outcome]] | None,
 ) -> tuple[str | None, str | None]:

@@ -24,7 +24,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dbosflow import serde
-from dbosflow._runtime.execution.scope import Attempt, set_scope
+from dbosflow._runtime.execution.scope import StepAttempt, set_scope
 from dbosflow._runtime.operations.steps import (
     CancellableOperation,
     Operation,
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.replay.branch import Branch
+    from dbosflow._runtime.execution.scope import RunBranch
     from dbosflow._runtime.streams.cursor import ReadRequest, StreamCursor
     from dbosflow.definitions import StepDef
 
@@ -71,7 +71,7 @@ class ForEachSettings:
 
 
 async def run_for_each(
-    driver: Driver, branch: Branch, request: ReadRequest, handler: StepDef, settings: ForEachSettings
+    driver: Driver, branch: RunBranch, request: ReadRequest, handler: StepDef, settings: ForEachSettings
 ) -> tuple[str, dict[str, Any], BaseException | None]:
     """Runs the loop, or takes its outcome from its record: the loop's key, its totals, and what ended it early."""
     run = branch.run
@@ -102,7 +102,7 @@ class ForEach:
     """One pass over a stream, from the watermark on. Lives on the engine's event loop."""
 
     def __init__(
-        self, branch: Branch, key: str, request: ReadRequest, handler: StepDef, settings: ForEachSettings
+        self, branch: RunBranch, key: str, request: ReadRequest, handler: StepDef, settings: ForEachSettings
     ) -> None:
         run = branch.run
         self._branch = branch
@@ -228,7 +228,7 @@ class ForEach:
             await asyncio.sleep(max(retry.delay_after(failures) - past[-1].age - run.age, 0))
         while True:
             number += 1
-            attempt = Attempt(run, key, f"{run.epoch}.{number}")
+            attempt = StepAttempt(run, key, f"{run.epoch}.{number}")
             await in_time(run.loop_driver, self._branch)
             run.begin_attempt(key)
             run.body_begins()

@@ -15,13 +15,13 @@ from dbosflow._runtime.runs.entries import Record
 
 if TYPE_CHECKING:
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.replay.branch import Branch
+    from dbosflow._runtime.execution.scope import RunBranch
 
 
-def patched(branch: Branch, name: str) -> bool:
+def patched(branch: RunBranch, name: str) -> bool:
     """Whether new code is to be taken here. Waits for nothing."""
     run = branch.run
-    run.check_active()
+    run.check_may_begin()
     branch.check_owner(f"patched({name!r})")
     key = branch.patch_key(name)
     if run.recorded(key) is not None:

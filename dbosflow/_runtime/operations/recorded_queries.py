@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.replay.branch import Branch
+    from dbosflow._runtime.execution.scope import RunBranch
     from dbosflow.serde import Codec
 
 T = TypeVar("T")
@@ -35,7 +35,7 @@ class RecordedQuery(Generic[T]):
 
 
 async def run_query(
-    driver: Driver, branch: Branch, query: RecordedQuery[T], workflow_id: str, answer: Callable[[], Awaitable[T]]
+    driver: Driver, branch: RunBranch, query: RecordedQuery[T], workflow_id: str, answer: Callable[[], Awaitable[T]]
 ) -> T:
     """The answer to a query about a workflow, or its recorded error; ``answer`` fetches a new one."""
     run, kind = branch.run, query.kind

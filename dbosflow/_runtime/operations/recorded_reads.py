@@ -20,14 +20,14 @@ from dbosflow.types import FrameKind
 if TYPE_CHECKING:
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.replay.branch import Branch
+    from dbosflow._runtime.execution.scope import RunBranch
     from dbosflow._runtime.streams.cursor import StreamCursor
     from dbosflow._store.step import Recorded
 
 _NAME = "read_stream"
 
 
-async def next_page(driver: Driver, branch: Branch, cursor: StreamCursor) -> None:
+async def next_page(driver: Driver, branch: RunBranch, cursor: StreamCursor) -> None:
     """Reads the next page: as far as an earlier run read it, or all that is there now."""
     run = branch.run
     with Operation(branch, _NAME, f"read_stream({cursor.workflow_id!r}, {cursor.key!r})") as key:

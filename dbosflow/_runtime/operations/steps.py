@@ -12,11 +12,11 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.execution.recorded_values import failure, load
-from dbosflow._runtime.execution.scope import Attempt
+from dbosflow._runtime.execution.scope import StepAttempt
 from dbosflow._runtime.process.exits import is_signal
-from dbosflow._runtime.replay.branch import RunStopped
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.runs.keys import GIVEN_UP, WOKEN
+from dbosflow._runtime.runs.state import RunStopped
 from dbosflow.errors import StepFailedError
 from dbosflow.failures import dump_error
 from dbosflow.tracebacks import summary
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.replay.branch import Branch
+    from dbosflow._runtime.execution.scope import RunBranch
     from dbosflow._store.step import Recorded
     from dbosflow.definitions import StepDef
 
@@ -36,7 +36,7 @@ _LATE_LEASE_PAUSE = 0.05
 
 
 async def run_step(
-    driver: Driver, branch: Branch, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    driver: Driver, branch: RunBranch, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
     """The outcome of a step: its record's, or that of running it now."""
     with Operation(branch, step.name, step) as key:
@@ -48,7 +48,7 @@ async def run_step(
             return _outcome(branch.run, record, step)
 
 
-async def sleep(driver: Driver, branch: Branch, seconds: float) -> None:
+async def sleep(driver: Driver, branch: RunBranch, seconds: float) -> None:
     """Sleeps until a wake time that is on record: a restart does not begin the sleep anew, and never ends it early."""
     run = branch.run
     with Operation(branch, "sleep", "sleep") as key:
@@ -79,7 +79,7 @@ class CancellableOperation:
 
     __slots__ = ("_branch", "_driver", "_key")
 
-    def __init__(self, driver: Driver, branch: Branch, key: str) -> None:
+    def __init__(self, driver: Driver, branch: RunBranch, key: str) -> None:
         self._driver, self._branch, self._key = driver, branch, key
 
     async def __aenter__(self) -> None:
@@ -107,12 +107,12 @@ class Operation:
 
     __slots__ = ("_branch", "_name", "_owner", "_what")
 
-    def __init__(self, branch: Branch, name: str, what: object) -> None:
+    def __init__(self, branch: RunBranch, name: str, what: object) -> None:
         self._branch, self._name, self._what = branch, name, what
 
     def __enter__(self) -> str:
         branch = self._branch
-        branch.run.check_active()
+        branch.run.check_may_begin()
         owner = self._owner = branch.check_owner(self._what)
         key = branch.key_of(self._name)
         timers = branch.run.timers
@@ -129,7 +129,7 @@ class Operation:
             raise branch.run.stopping
 
 
-def recorded(branch: Branch, key: str, kind: str) -> Recorded | None:
+def recorded(branch: RunBranch, key: str, kind: str) -> Recorded | None:
     """The record of an operation that begins; what stands there instead is a contradiction."""
     run = branch.run
     record = run.recorded(key)
@@ -144,7 +144,7 @@ def recorded(branch: Branch, key: str, kind: str) -> Recorded | None:
 
 
 async def _attempts(
-    driver: Driver, branch: Branch, key: str, *, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    driver: Driver, branch: RunBranch, key: str, *, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Any:
     run = branch.run
     failed = run.history.failures.get(key, [])
@@ -153,7 +153,7 @@ async def _attempts(
         await driver.pause(run, step.retry.delay_after(failures) - failed[-1].age - run.age)
     while True:
         number += 1
-        attempt = Attempt(run, key, f"{run.epoch}.{number}")
+        attempt = StepAttempt(run, key, f"{run.epoch}.{number}")
         await in_time(driver, branch)
         run.begin_attempt(key)
         run.body_begins()
@@ -179,7 +179,7 @@ async def _attempts(
 
 
 async def attempt_once(
-    driver: Driver, attempt: Attempt, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    driver: Driver, attempt: StepAttempt, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Record, Any, BaseException | None]:
     """Runs the body once: the record of its outcome, and its value or error."""
     began, task = time.monotonic(), running_task()
@@ -248,10 +248,10 @@ def failure_again(
     return error.with_traceback(live.__traceback__ if live else None)
 
 
-async def in_time(driver: Driver, branch: Branch) -> None:
+async def in_time(driver: Driver, branch: RunBranch) -> None:
     """Waits while the lease is past its deadline: then another worker may own the run already."""
     while not branch.run.environment.lease.in_time:
         await driver.pause(branch.run, _LATE_LEASE_PAUSE)
     if branch.run.is_draining:
         await driver.hold(branch.run)
-    branch.run.check_active()
+    branch.run.check_may_begin()

@@ -17,20 +17,20 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 
 from dbosflow._runtime.operations.steps import Operation, recorded
-from dbosflow._runtime.replay.branch import RunStopped
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.runs.keys import EXPIRED
+from dbosflow._runtime.runs.state import RunStopped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.replay.branch import Branch
+    from dbosflow._runtime.execution.scope import RunBranch
     from dbosflow._store.step import Recorded
 
 
-async def begin(driver: Driver, branch: Branch, seconds: float, expire: Callable[[], None]) -> Deadline:
+async def begin(driver: Driver, branch: RunBranch, seconds: float, expire: Callable[[], None]) -> Deadline:
     """Begins one, which calls ``expire`` on the loop in the turn of its expiry. A replay has what is left of it.
 
     The caller goes on at once, live and on replay: what has no turn must not wait. So if turns of others are still to

@@ -10,11 +10,12 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
-from dbosflow._runtime.execution.scope import Attempt, PlainCall, current_scope
+from dbosflow._runtime.execution.scope import PlainCall, StepAttempt, current_scope
 from dbosflow._runtime.operations.steps import CancellableOperation, Operation, recorded
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.runs.entries import Record
-from dbosflow._runtime.streams.uncommitted import RESUMED, Producer
+from dbosflow._runtime.runs.producers import Producer
+from dbosflow._runtime.streams.uncommitted import RESUMED
 from dbosflow.errors import ConfigurationError, NotInWorkflowError
 from dbosflow.serde import items_of
 from dbosflow.types import FrameKind
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.execution.scope import Scope
+    from dbosflow._runtime.execution.scope import RunBranch, Scope
 
 _YIELD_EVERY = 64
 """Values after which a branch yields control; a large value counts for several."""
@@ -44,7 +45,7 @@ def writer(what: str) -> Scope:
 
 def set_on_retry(scope: Scope, key: str, on_retry: OnRetry) -> None:
     """Says what becomes of what an attempt writes to a stream; one answer for each stream."""
-    if not isinstance(scope, Attempt):
+    if not isinstance(scope, StepAttempt):
         if on_retry != "rollback" and isinstance(scope, Branch):
             msg = f"on_retry={on_retry!r} is for steps: what a workflow's body writes is never rolled back"
             raise ConfigurationError(msg)
@@ -68,7 +69,7 @@ async def write_on_loop(scope: Scope, key: str, text: str, what: str) -> None:
     if isinstance(scope, Branch):
         scope.check_owner(what)
         run, producer = scope.run, scope.producer
-        run.check_active()
+        run.check_may_begin()
         if run.streams.needs_room(key, producer) and not await _room_for(scope):
             run.streams.refuse_for_room(key, producer)
         run.streams.write(key, text, producer)
@@ -76,7 +77,7 @@ async def write_on_loop(scope: Scope, key: str, text: str, what: str) -> None:
         if scope.since_yield >= _YIELD_EVERY:
             scope.since_yield = 0
             await _yield_control(scope, what)
-    elif isinstance(scope, Attempt):
+    elif isinstance(scope, StepAttempt):
         run, producer = scope.run, scope.producer(key)
         if run.streams.needs_room(key, producer) and not await run.loop_driver.room(run):
             run.streams.refuse_for_room(key, producer)
@@ -90,7 +91,7 @@ async def write_on_thread(scope: Scope, key: str, text: str, what: str) -> None:
     run = scope.run
     if isinstance(scope, Branch):
         scope.check_owner(what)
-        run.check_active()
+        run.check_may_begin()
         producer = scope.producer
     else:
         producer = scope.producer(key)
@@ -103,9 +104,9 @@ def close(scope: Scope, key: str, what: str, kind: FrameKind = FrameKind.COMPLET
     """Buffers the end of a stream."""
     if isinstance(scope, Branch):
         scope.check_owner(what)
-        scope.run.check_active()
+        scope.run.check_may_begin()
         scope.run.streams.close(key, scope.producer, kind, payload)
-    elif isinstance(scope, Attempt):
+    elif isinstance(scope, StepAttempt):
         scope.run.streams.close(key, scope.producer(key), kind, payload)
 
 
@@ -117,7 +118,7 @@ def written(scope: Scope, key: str) -> int:
     return scope.run.streams.count(key, producer.name)
 
 
-async def _room_for(branch: Branch) -> bool:
+async def _room_for(branch: RunBranch) -> bool:
     """Whether there is room for the branch's next value. Among branches it waited for that when it yielded control."""
     run = branch.run
     if run.sequencer is None:
@@ -126,7 +127,7 @@ async def _room_for(branch: Branch) -> bool:
     return had_room
 
 
-async def _yield_control(branch: Branch, what: str) -> None:
+async def _yield_control(branch: RunBranch, what: str) -> None:
     """Lets the loop, or the other branches, go on."""
     run = branch.run
     if run.sequencer is None:
@@ -146,7 +147,7 @@ async def flush(driver: Driver, scope: Scope) -> None:
 
     Among branches that is an outcome like any other: it is recorded, so that a replay goes on from it in the same turn.
     """
-    if isinstance(scope, Attempt):
+    if isinstance(scope, StepAttempt):
         await driver.durable(scope.run)
     elif isinstance(scope, Branch):
         await _when_durable(driver, scope, "flush")
@@ -174,7 +175,7 @@ async def emitted(driver: Driver, scope: Scope, key: str) -> list[str]:
 
 
 async def _when_durable(
-    driver: Driver, branch: Branch, name: str, look: Callable[[], Coroutine[Any, Any, list[str]]] | None = None
+    driver: Driver, branch: RunBranch, name: str, look: Callable[[], Coroutine[Any, Any, list[str]]] | None = None
 ) -> list[str]:
     """What there is to see when all is durable that the run has buffered."""
     run = branch.run

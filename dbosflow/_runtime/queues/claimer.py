@@ -18,6 +18,7 @@ from dbosflow._store.notify import queue_topic
 
 if TYPE_CHECKING:
     from dbosflow._runtime.execution.quarantine import Quarantine
+    from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.execution.runner import Runner
     from dbosflow._runtime.journal.journal import Journal
     from dbosflow._runtime.leases.worker_lease import WorkerLease
@@ -43,7 +44,7 @@ class Claimer(Service):
         queue: str,
         concurrency: float,
         *,
-        journal: Journal,
+        journal: Journal[Run],
         lease: WorkerLease,
         quarantine: Quarantine,
         runner: Runner,

@@ -17,11 +17,11 @@ from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.runs.keys import GIVEN_UP, operation_of, path_of
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.replay.replaying_run import ReplayingRun
     from dbosflow._runtime.replay.sequencer import Sequencer
 
 
-async def wait_for_turn(run: Run, sequencer: Sequencer, key: str) -> None:
+async def wait_for_turn(run: ReplayingRun, sequencer: Sequencer, key: str) -> None:
     """Waits for the turn of the record under ``key``.
 
     In as many turns of the loop as a commit: the order within a turn of the run is that in which its tasks wake.
@@ -40,13 +40,13 @@ async def wait_for_turn(run: Run, sequencer: Sequencer, key: str) -> None:
             return
 
 
-def _may_be_withheld(run: Run, sequencer: Sequencer, key: str) -> bool:
-    if run.cancelled or run.ending or run.stopping is not None:
+def _may_be_withheld(run: ReplayingRun, sequencer: Sequencer, key: str) -> bool:
+    if run.is_cut_short:
         return False
     return run.has_more(path_of(operation_of(key))) or not sequencer.is_last(key)
 
 
-async def cancelled_again(run: Run, key: str) -> None:
+async def cancelled_again(run: ReplayingRun, key: str) -> None:
     """Waits for the cancellation that the live run got at this operation, and then for its turn: raises it."""
     sequencer = run.ensure_sequencer()
     sequencer.discard_outcome(key)
@@ -56,17 +56,17 @@ async def cancelled_again(run: Run, key: str) -> None:
     except asyncio.CancelledError:
         if run.ending:
             raise
-        run.check_active()
+        run.check_may_begin()
         await shielded(sequencer.turn_of(key + GIVEN_UP))
         raise
 
 
-async def record_cancellation(run: Run, key: str) -> None:
+async def record_cancellation(run: ReplayingRun, key: str) -> None:
     """Commits the record that an operation was cancelled, behind all that is on record.
 
     Further cancellations wait for that. Nothing to do where the workflow is over: no replay will ask.
     """
-    if _is_over(run):
+    if run.is_finishing():
         return
     if run.stopping is not None:
         raise run.stopping
@@ -75,15 +75,11 @@ async def record_cancellation(run: Run, key: str) -> None:
         sequencer.discard_outcome(key)  # an outcome on record, whose turn had not come, is delivered to nobody
         with sequencer.suspended():
             await shielded(sequencer.caught_up())
-        if _is_over(run):
+        if run.is_finishing():
             return
     waiter = asyncio.get_running_loop().create_future()
     run.append(Record(key + GIVEN_UP, "given_up", waiter=waiter))
     await shielded(waiter)
-
-
-def _is_over(run: Run) -> bool:
-    return run.ending or run.cancelled
 
 
 async def shielded(turn: asyncio.Future[None]) -> None:

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
-from dbosflow._runtime.replay.branch import SCOPE, Branch, BranchCoroutine
+from dbosflow._runtime.replay.branch import SCOPE, Branch
+from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
 
 if TYPE_CHECKING:
     from collections.abc import Callable

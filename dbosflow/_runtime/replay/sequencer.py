@@ -29,9 +29,9 @@ from dbosflow._runtime.runs.keys import WOKEN, is_delivered, shown
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.replay.branch import RunStopped
+    from dbosflow._runtime.replay.sequenced_run import SequencedRun
     from dbosflow._runtime.runs.entries import Record
+    from dbosflow._runtime.runs.state import RunStopped
 
 T = TypeVar("T")
 
@@ -48,7 +48,7 @@ WARN_AFTER = 1.0
 class Sequencer:
     """The turns of one run."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: SequencedRun) -> None:
         self._run = run
         self._turns = deque(_turns(run))
         self._asked: dict[str, asyncio.Future[None]] = {}
@@ -207,7 +207,7 @@ class Sequencer:
                 continue
             await self._quiet()
             if self._may_go_on:
-                room = await self._run.loop_driver.room(self._run)
+                room = await self._run.room()
                 _set_result(self._yielded.popleft(), room)
             elif self._ready():  # still: there may be no room any more
                 self._deliver()
@@ -254,7 +254,7 @@ class Sequencer:
     def _replay_is_over(self) -> None:
         if self._holds_back:
             self._holds_back = False
-            self._run.environment.submit(self._run)
+            self._run.submit()
         self._run.replay_is_over()
 
     async def _watch_replay(self) -> None:
@@ -284,7 +284,7 @@ class Sequencer:
         Timers that were due by ``moment`` have fired by now. The run has been quiet since ``began``.
         """
         run = self._run
-        if run.is_draining or run.cancelled or run.stopping is not None:
+        if run.gets_no_further:
             return "its end", None
         coroutines = run.coroutines
         parked = self._suspended + sum(not one.done() for one in self._yielded)
@@ -342,7 +342,7 @@ class Sequencer:
             )
 
 
-def _turns(run: Run) -> list[list[str]]:
+def _turns(run: SequencedRun) -> list[list[str]]:
     """The recorded keys that are still to be delivered, turn by turn."""
     ahead = [
         record

@@ -14,13 +14,12 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.replay.branch import BranchCoroutine
+from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import CodeType, FrameType
 
-    from dbosflow._runtime.execution.run import Run
 
 _ASYNCIO = str(Path(asyncio.__file__).parent)
 _PRIMITIVES = frozenset({"locks.py", "queues.py"})
@@ -75,14 +74,14 @@ def _named_in(code: CodeType, file: str, frame: FrameType) -> Iterable[Any]:
     return unknown
 
 
-def _whose(futures: Iterable[Any], run: Run) -> Awaited:
+def _whose(futures: Iterable[Any], run: object) -> Awaited:
     futures = list(futures)
     if all(isinstance(future, asyncio.Future) and future.done() for future in futures):
         return Awaited.NOTHING
     return Awaited.OWN if all(_is_own(future, run) for future in futures) else Awaited.OUTSIDE
 
 
-def _is_own(future: Any, run: Run) -> bool:
+def _is_own(future: Any, run: object) -> bool:
     if isinstance(future, asyncio.Task):
         coroutine = future.get_coro()
         if isinstance(coroutine, BranchCoroutine):

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from dbosflow import serde
+from dbosflow._runtime.runs.checksums import checksum
 from dbosflow._runtime.runs.keys import GIVEN_UP
-from dbosflow._runtime.streams.checksums import checksum
 from dbosflow._runtime.streams.uncommitted import RESUMED
 from dbosflow.failures import brief_error
 from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
-    from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.runs.entries import Close, Ending, Record, Values
+    from dbosflow._runtime.streams.state import StreamState
+    from dbosflow._runtime.streams.uncommitted import Uncommitted
     from dbosflow._store.batch import BatchRows
 
 
@@ -41,13 +42,40 @@ class NewBlock:
     """Of all values of its producer up to its last one, if that of those before it is known."""
 
 
+class OwnedStreams(Protocol):
+    """What frames are made from: see ``writes``."""
+
+    @property
+    def workflow_id(self) -> str:
+        """Whose streams they are."""
+
+    @property
+    def epoch(self) -> int:
+        """In which epoch they are written."""
+
+    @property
+    def inputs(self) -> Collection[str]:
+        """The keys that outsiders write."""
+
+    @property
+    def by_key(self) -> Mapping[str, StreamState]:
+        """Each stream that the workflow has written to."""
+
+    @property
+    def uncommitted(self) -> Uncommitted:
+        """What may still be rolled back."""
+
+    def checksum(self, key: str, producer: str) -> int | None:
+        """Of what the producer has in the stream; ``None`` where older code has written some of it."""
+
+
 class Frames:
     """The frames that a slice appends to the streams of its run."""
 
-    __slots__ = ("_run", "blocks", "checksums", "committed", "ended", "inputs", "reopened", "tails", "uncommitted")
+    __slots__ = ("_streams", "blocks", "checksums", "committed", "ended", "inputs", "reopened", "tails", "uncommitted")
 
-    def __init__(self, run: Run) -> None:
-        self._run = run
+    def __init__(self, streams: OwnedStreams) -> None:
+        self._streams = streams
         self.blocks: list[NewBlock] = []
         self.tails: dict[str, int] = {}
         """The tail of each stream that it writes to, after it."""
@@ -59,7 +87,7 @@ class Frames:
         self.inputs: list[tuple[str, FrameKind, str | None]] = []
         """The inputs that end with the workflow, at offsets that only the statement can know."""
         self.reopened: set[str] = set()
-        self.uncommitted = run.streams.uncommitted.copy()
+        self.uncommitted = streams.uncommitted.copy()
 
     def values(self, entry: Values) -> None:
         """Gives values their place."""
@@ -82,7 +110,7 @@ class Frames:
         place = (entry.key, entry.producer)
         before = self.checksums.get(place)
         if before is None:
-            before = self._run.streams.checksum(*place)
+            before = self._streams.checksum(*place)
             if before is None:
                 return None
         self.checksums[place] = found = checksum(text, before)
@@ -146,12 +174,12 @@ class Frames:
         """Rolls back what is uncommitted; then every stream that the workflow leaves open ends with it."""
         self._roll_back(self.uncommitted.producers())
         error = ending.error and brief_error(ending.error)
-        for key, stream in self._run.streams.by_key.items():
+        for key, stream in self._streams.by_key.items():
             if ending.refusals > 1 and not stream.tail:
                 continue  # its key may be what is refused
             if not stream.ended and key not in self.ended:
                 self._append(key, 1, ending.frame, error)
-        self.inputs = [(key, ending.frame, error) for key in self._run.inputs]
+        self.inputs = [(key, ending.frame, error) for key in self._streams.inputs]
 
     def _append(
         self,
@@ -167,14 +195,14 @@ class Frames:
     ) -> int:
         if kind.terminal:
             self.ended.add(key)
-        offset = self.tails.get(key, self._run.streams.by_key[key].tail)
+        offset = self.tails.get(key, self._streams.by_key[key].tail)
         self.blocks.append(NewBlock(key, offset, count, kind, values, producer, producer_seq, attempt, checksum))
         self.tails[key] = offset + count
         return offset
 
     def add_to(self, rows: BatchRows) -> None:
         """Adds its rows to a batch."""
-        workflow_id, epoch, streams = self._run.workflow_id, self._run.epoch, self._run.streams.by_key
+        workflow_id, epoch, streams = self._streams.workflow_id, self._streams.epoch, self._streams.by_key
         for key in self.tails:
             rows.tails.append((workflow_id, key, streams[key].tail))
         for block in self.blocks:
@@ -187,19 +215,6 @@ class Frames:
             )
         for key, kind, error in self.inputs:
             rows.inputs.append((workflow_id, key, kind, error, serde.size_of(error or ""), epoch))
-
-    def acknowledged(self) -> None:
-        """It is durable: what it assumed is so."""
-        streams = self._run.streams
-        streams.blocks += len(self.blocks)
-        for key, tail in self.tails.items():
-            streams.by_key[key].tail = tail
-        for key in self.ended:
-            streams.by_key[key].ended = True
-        for key in self.reopened:
-            streams.by_key[key].closed = False
-        streams.uncommitted = self.uncommitted
-        streams.checksums.update(self.checksums)
 
     def touched(self) -> Iterable[str]:
         """The streams whose readers have news when it is durable."""

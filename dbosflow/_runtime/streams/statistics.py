@@ -18,7 +18,7 @@ from dbosflow.types import FrameKind, Measure, StreamEvent, StreamEventKind, Str
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbosflow._runtime.journal.batch import Batch, Slice
+    from dbosflow._runtime.streams.frames import NewBlock
     from dbosflow._store.stream import Page, Want
 
 logger = logging.getLogger("dbosflow.observer")
@@ -102,35 +102,26 @@ class StreamStatistics:
 
     # -- what happens, on the loop's thread --------------------------------------------------------------------------
 
-    def flushed(self, batch: Batch, seconds: float) -> None:
-        """A batch is durable; its runs are not notified yet."""
-        has_blocks = False
-        for part in batch.slices:
-            if part.blocks:
-                has_blocks = True
-                self._slice(part)
-        if has_blocks:
-            self._flush = self._flush.and_(seconds)
+    def flushed(self, seconds: float) -> None:
+        """A statement with blocks is durable, so long after it was gathered; its runs are not notified yet."""
+        self._flush = self._flush.and_(seconds)
 
-    def _slice(self, part: Slice) -> None:
-        run = part.run
-        had_values = run.blocks > 0
-        for block in part.blocks:
-            size = len(block.values or "")
-            self._blocks += 1
-            if block.kind is FrameKind.VALUES:
-                self._values += block.count
-                self._bytes += size
-                if not had_values:
-                    had_values = True
-                    self._first_value = self._first_value.and_(run.age)
-            elif block.kind is FrameKind.ROLLBACK:
-                self._rollbacks += 1
-            if self._observers:
-                where = (run.workflow_id, block.key, block.offset, block.count, size)
-                if block.offset == 0:
-                    self._notify(StreamEvent("created", *where))
-                self._notify(StreamEvent(_EVENT_OF[block.kind], *where))
+    def wrote(self, workflow_id: str, block: NewBlock, *, first_after: float | None) -> None:
+        """A block is durable: of values, the first of its run ``first_after`` seconds since its history was read."""
+        size = len(block.values or "")
+        self._blocks += 1
+        if block.kind is FrameKind.VALUES:
+            self._values += block.count
+            self._bytes += size
+            if first_after is not None:
+                self._first_value = self._first_value.and_(first_after)
+        elif block.kind is FrameKind.ROLLBACK:
+            self._rollbacks += 1
+        if self._observers:
+            where = (workflow_id, block.key, block.offset, block.count, size)
+            if block.offset == 0:
+                self._notify(StreamEvent("created", *where))
+            self._notify(StreamEvent(_EVENT_OF[block.kind], *where))
 
     def read(self, want: Want, page: Page) -> None:
         """A reader is given a page."""

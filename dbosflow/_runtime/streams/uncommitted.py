@@ -7,13 +7,11 @@ failure, cancels the step, begins the next attempt, or ends the workflow. Until 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from dbosflow._runtime.execution.scope import Attempt
     from dbosflow._runtime.runs.entries import Close
 
 RESUMED = "*"
@@ -21,18 +19,6 @@ RESUMED = "*"
 
 RangeList = list[tuple[int, int]]
 """Offsets, each range from its first to the one after its last."""
-
-
-@dataclass(frozen=True, slots=True)
-class Producer:
-    """Who writes to a stream: a branch, or within a step an attempt."""
-
-    name: str
-    """The branch's path; of a step its key, ``@`` and the attempt."""
-    label: str | None = None
-    """The attempt whose failure rolls its values back: ``epoch.n``, or ``*`` for all; ``None`` if nothing does."""
-    attempt: Attempt | None = None
-    """The attempt that must be under way."""
 
 
 class Uncommitted:

@@ -9,20 +9,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbosflow import serde
+from dbosflow._runtime.runs.checksums import NOTHING, Repeated
 from dbosflow._runtime.runs.entries import AttemptRollback, Close, Values
 from dbosflow._runtime.runs.keys import shown
-from dbosflow._runtime.streams.checksums import NOTHING, Repeated
 from dbosflow._runtime.streams.limits import Limits
+from dbosflow._runtime.streams.state import StreamState
 from dbosflow._runtime.streams.uncommitted import Uncommitted
 from dbosflow.errors import StreamClosedError, StreamInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
     from concurrent.futures import Future
 
-    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.replay.replaying_run import ReplayingRun
     from dbosflow._runtime.runs.entries import Entry
-    from dbosflow._runtime.streams.uncommitted import Producer
+    from dbosflow._runtime.runs.producers import Producer
+    from dbosflow._runtime.streams.frames import Frames
     from dbosflow.errors import StreamError
     from dbosflow.types import FrameKind
 
@@ -30,36 +32,16 @@ _BODY = ""
 """The producer that the workflow's own branch is."""
 
 
-class Stream:
-    """What the owner knows of one stream: its acknowledged tail, and whether anything may follow."""
-
-    __slots__ = ("bytes", "closed", "closed_by_step", "ended", "open_values", "tail", "values")
-
-    def __init__(self, tail: int = 0, *, closed: bool = False, values: int = 0, size: int = 0) -> None:
-        self.tail = tail
-        self.values = values
-        """How many values were ever written to it, buffered ones and those that were rolled back included."""
-        self.bytes = size
-        """Their size, each with the comma or bracket behind it."""
-        self.closed = closed
-        """Whether writes are refused."""
-        self.closed_by_step = False
-        """Whether that came from an attempt of this pass: a replay may come to it sooner, or later, or never."""
-        self.ended = closed
-        """Whether its terminal frame has its place."""
-        self.open_values: Values | None = None
-
-
 class RunStreams:
     """What one run writes to its streams. Filled by whichever thread runs its code, under the run's lock."""
 
     __slots__ = ("_limits", "_repeated", "_run", "_written", "blocks", "by_key", "checksums", "findings", "uncommitted")
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: ReplayingRun) -> None:
         history = run.history
         self._run = run
         self.by_key = {
-            key: Stream(
+            key: StreamState(
                 tail, closed=key in history.closed, values=history.values.get(key, 0), size=history.bytes.get(key, 0)
             )
             for key, tail in history.tails.items()
@@ -76,6 +58,21 @@ class RunStreams:
         self._repeated: dict[tuple[str, str], Repeated] = {}
         """What is written again and not yet compared with what is there."""
 
+    @property
+    def workflow_id(self) -> str:
+        """Whose streams they are."""
+        return self._run.workflow_id
+
+    @property
+    def epoch(self) -> int:
+        """In which epoch they are written."""
+        return self._run.epoch
+
+    @property
+    def inputs(self) -> Collection[str]:
+        """The keys that outsiders write."""
+        return self._run.inputs
+
     def write(self, key: str, text: str, producer: Producer) -> None:
         """Buffers one value, unless the producer has it durable from an earlier run.
 
@@ -85,7 +82,7 @@ class RunStreams:
         """
         run, name = self._run, producer.name
         with run.buffer.lock:
-            run.check_writable(producer.attempt)
+            run.check_may_write(producer.attempt)
             self._check_own(key)
             count = self._written.get((key, name), 0)
             if self._limits.any_recorded and (recorded := self._limits.recorded(key, name, count)) is not None:
@@ -116,8 +113,7 @@ class RunStreams:
         if (ahead := self._ahead_of(producer)) is not None:
             return ahead
         self._written[key, name] = count + 1
-        stream.values += 1
-        stream.bytes += size
+        stream.written(size)
         values = stream.open_values
         if values is None or values.producer != name or self._full(values):
             values = Values(key, name, count, producer.label)
@@ -176,16 +172,14 @@ class RunStreams:
         """Buffers the end of a stream. Closing a closed stream does nothing."""
         run = self._run
         with run.buffer.lock:
-            run.check_writable(producer.attempt)
+            run.check_may_write(producer.attempt)
             self._check_own(key)
             stream = self._stream(key)
             if stream.closed:
                 return
             too_early = self._ahead_of(producer)
             if too_early is None:
-                stream.closed = True
-                stream.closed_by_step = producer.attempt is not None
-                stream.open_values = None
+                stream.close(by_step=producer.attempt is not None)
                 name = producer.name
                 run.buffer.push(Close(key, name, self._written.get((key, name), 0), producer.label, kind, payload))
         if too_early is not None:
@@ -203,8 +197,7 @@ class RunStreams:
         refusal = self._limits.refusal(key, stream.values, stream.bytes, size - 1) if self._limited(size) else None
         if refusal is not None:
             raise refusal
-        stream.values += 1
-        stream.bytes += size
+        stream.written(size)
         place = (key, producer)
         count = self._written.setdefault(place, run.history.produced.get(place, 0))
         self._written[place] = count + 1
@@ -230,8 +223,20 @@ class RunStreams:
     def taken(self, entries: Iterable[Entry]) -> None:
         """A batch has taken these: what comes next for the streams of their values begins other blocks."""
         for entry in entries:
-            if isinstance(entry, Values) and (stream := self.by_key[entry.key]).open_values is entry:
-                stream.open_values = None
+            if isinstance(entry, Values):
+                self.by_key[entry.key].taken(entry)
+
+    def acknowledged(self, frames: Frames) -> None:
+        """What a slice has made of them is durable."""
+        self.blocks += len(frames.blocks)
+        for key, tail in frames.tails.items():
+            self.by_key[key].advance(tail)
+        for key in frames.ended:
+            self.by_key[key].end()
+        for key in frames.reopened:
+            self.by_key[key].reopen()
+        self.uncommitted = frames.uncommitted
+        self.checksums.update(frames.checksums)
 
     def new_values_of_body(self) -> int:
         """How many values the run's own code, and not a step's, has written that no earlier run had."""
@@ -259,7 +264,7 @@ class RunStreams:
         """Raises that there was no room for the producer's next value in time, unless the run is over."""
         run = self._run
         with run.buffer.lock:
-            run.check_writable(producer.attempt)
+            run.check_may_write(producer.attempt)
             error = self._limits.back_pressure(key)
             self._refuse(key, producer, error)
         raise error
@@ -267,7 +272,7 @@ class RunStreams:
     def takes(self, key: str) -> bool:
         """Whether a value for the stream ``key`` would be taken at once."""
         run, stream = self._run, self.by_key.get(key)
-        return run.active and not run.cancelled and run.buffer.has_room and not (stream is not None and stream.closed)
+        return run.may_write and run.buffer.has_room and not (stream is not None and stream.closed)
 
     def _limited(self, size: int) -> bool:
         settings = self._run.settings
@@ -287,10 +292,10 @@ class RunStreams:
             )
             raise StreamInputError(workflow_id, key, msg)
 
-    def _stream(self, key: str) -> Stream:
+    def _stream(self, key: str) -> StreamState:
         stream = self.by_key.get(key)
         if stream is None:
-            stream = self.by_key[key] = Stream()
+            stream = self.by_key[key] = StreamState()
         return stream
 
     def _full(self, values: Values) -> bool:

@@ -27,7 +27,7 @@ from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.streams.checksums import Repeated
+    from dbosflow._runtime.runs.checksums import Repeated
     from dbosflow.errors import NonDeterminismError
 
 logger = logging.getLogger("dbosflow.replay")
@@ -122,7 +122,7 @@ def _keep(run: Run, repeated: Repeated, found: _Difference) -> None:
     if run.recorded(record.key) is not None:
         return
     with run.buffer.lock:
-        if run.stopping is not None or run.cancelled or run.ending:
+        if run.is_cut_short:
             return
         run.buffer.push(record)
     run.environment.submit(run)

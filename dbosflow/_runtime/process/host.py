@@ -19,10 +19,8 @@ import weakref
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar
 
-from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.process.exits import Contained
-from dbosflow._runtime.replay.branch import Branch
-from dbosflow.errors import BlockingCallError, EngineClosedError, InWorkflowError
+from dbosflow.errors import BlockingCallError, EngineClosedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
@@ -62,7 +60,13 @@ def some_engine_is_open() -> bool:
 class Host:
     """The event loop of an open engine, and the ways to it."""
 
-    def __init__(self, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None) -> None:
+    def __init__(
+        self,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+        check_caller: Callable[[], None] = lambda: None,
+    ) -> None:
+        self._check_caller = check_caller
+        """Raises where an engine may not be asked for anything."""
         self._new_loop = loop_factory or asyncio.new_event_loop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -150,7 +154,7 @@ class Host:
         Raises in the body of a workflow, too, as ``bridge`` does.
         """
         refuse_on_loop(twin)
-        _refuse_in_body()
+        self._check_caller()
         loop = self.loop
         call = _Call(lambda: function(*args, **kwargs))
         self._calls.add(call)
@@ -173,7 +177,7 @@ class Host:
                 again; what a body may ask its engine for does not come this way.
         """
         try:
-            _refuse_in_body()
+            self._check_caller()
         except BaseException:
             coroutine.close()
             raise
@@ -326,18 +330,6 @@ async def _end_tasks() -> None:
     if tasks:
         await asyncio.wait(tasks)
     await asyncio.get_running_loop().shutdown_asyncgens()
-
-
-def _refuse_in_body() -> None:
-    scope = current_scope()
-    if isinstance(scope, Branch):
-        msg = (
-            f"an engine was asked for something in the body of workflow {scope.run.workflow_id!r} that is not put on "
-            "record there: a replay would get another answer, or do it again. Ask in a step. In a body are: a "
-            "workflow's `start` and `run`, `engine.start` and `engine.run`, a handle's `result`, `status`, `info` and "
-            "`cancel`, and `read_stream` of the module dbosflow"
-        )
-        raise InWorkflowError(msg)
 
 
 def refuse_on_loop(twin: str) -> None:

@@ -1,0 +1,266 @@
+"""A run that replays: its branches, what they have on record, and how it is stopped when code and records disagree."""
+
+from __future__ import annotations
+
+import logging
+from concurrent.futures import CancelledError
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from dbosflow._runtime.process.exits import is_signal
+from dbosflow._runtime.replay.contradiction import contradiction
+from dbosflow._runtime.replay.plain_timers import PlainTimers
+from dbosflow._runtime.replay.recorded_order import RecordedOrder
+from dbosflow._runtime.replay.sequencer import Sequencer
+from dbosflow._runtime.runs.keys import is_delivered
+from dbosflow._runtime.runs.state import RunState, RunStopped, StateEnvironment
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Callable, Collection, Iterator
+    from concurrent.futures import Future
+
+    from dbosflow._runtime.replay.branch import Branch, RunningCode
+    from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
+    from dbosflow._runtime.runs.checksums import Repeated
+    from dbosflow._store.step import Recorded
+    from dbosflow.errors import NonDeterminismError, WorkflowError
+
+E = TypeVar("E", bound="WorkflowError")
+
+logger = logging.getLogger("dbosflow.run")
+
+
+class ReplayEnvironment(StateEnvironment, Protocol):
+    """What a run that replays needs of what all runs share."""
+
+    @property
+    def running_code(self) -> RunningCode:
+        """Which code the loop runs just now."""
+
+    @property
+    def on_skipped(self) -> Callable[[Any, str, str, int, str], None]:
+        """Called for each value that a replay does not write again."""
+
+    @property
+    def on_changed(self) -> Callable[[Any, Repeated], None]:
+        """Called when what a replay has written again for a producer is not what is on record; may raise."""
+
+
+class ReplayingRun(RunState):
+    """A run with its branches, and what they have on record."""
+
+    __slots__ = (
+        *("_main", "_others", "_replayed", "_to_replay", "calls", "recorded_order", "resumption_event", "resumptions"),
+        *("root", "sequencer", "timers"),
+    )
+
+    environment: ReplayEnvironment
+    root: Branch
+
+    def __init__(self, environment: ReplayEnvironment, **identity: Any) -> None:
+        super().__init__(environment, **identity)
+        past = self.history
+        self.recorded_order = RecordedOrder(past) if past.records or past.loops else None
+        """What its branches have on record and were not asked for yet; ``None`` in a run without a past."""
+        self.timers: PlainTimers | None = None
+        """The plain timers that its code has set, while it replays."""
+        self.resumption_event: asyncio.Event | None = None
+        """Set when code of the run is resumed, while the sequencer watches whether its replay still gets on."""
+        self.resumptions = 0
+        """Counts the resumptions of its coroutines."""
+        self.sequencer: Sequencer | None = None
+        """Delivers outcomes by turns. It is made with the first branch, since a run with one branch needs none."""
+        self.calls: tuple[Future[Any], ...] = ()
+        """Bodies on the loop that the thread of this run waits for."""
+        self._main: BranchCoroutine | None = None
+        self._others: set[BranchCoroutine] | None = None
+        self._replayed: set[str] | None = None
+        self._to_replay = sum(is_delivered(record.kind) for record in past.records.values()) if past.records else 0
+
+    async def room(self) -> bool:
+        """Waits on the loop for room in its buffer; whether it came in time."""
+        raise NotImplementedError
+
+    def ensure_sequencer(self) -> Sequencer:
+        """Its sequencer, which is made if there is none. From here on outcomes are delivered by turns."""
+        if self.sequencer is None:
+            self.sequencer = Sequencer(self)
+        return self.sequencer
+
+    def note_resumption(self) -> None:
+        """Its code is resumed."""
+        self.resumptions += 1
+        if self.resumption_event is not None:
+            self.resumption_event.set()
+
+    # -- its coroutines ----------------------------------------------------------------------------------------------
+
+    @property
+    def coroutines(self) -> Collection[BranchCoroutine]:
+        """Its coroutines: the body's, and those of its other branches."""
+        main = () if self._main is None else (self._main,)
+        return (*main, *self._others) if self._others else main
+
+    def begin_coroutine(self, coroutine: BranchCoroutine) -> None:
+        """One more coroutine of its code begins. Most runs have one."""
+        if self._main is None:
+            self._main = coroutine
+        elif self._others is None:
+            self._others = {coroutine}
+        else:
+            self._others.add(coroutine)
+
+    def end_coroutine(self, coroutine: BranchCoroutine) -> None:
+        """One of its coroutines has ended."""
+        if coroutine is self._main:
+            self._main = None
+        elif self._others is not None:
+            self._others.discard(coroutine)
+
+    def tasks(self) -> set[asyncio.Task[Any]]:
+        """The tasks of its branches."""
+        return {
+            coroutine.task for coroutine in self.coroutines if coroutine.task is not None and not coroutine.task.done()
+        }
+
+    # -- its records --------------------------------------------------------------------------------------------------
+
+    @property
+    def is_replaying(self) -> bool:
+        """Whether records of an earlier run are still to be delivered to it."""
+        if self.sequencer is not None:
+            return self.sequencer.is_replaying
+        return len(self.replayed) < self._to_replay
+
+    @property
+    def _holds_back(self) -> bool:
+        """Whether what is new stays in the buffer: what is on record may still contradict, and then it is dropped.
+
+        A branch that has come to the end of its own records writes to its streams while others still replay theirs.
+        """
+        sequencer = self.sequencer
+        if sequencer is None or not sequencer.is_replaying:
+            return False
+        return not self.is_cut_short
+
+    def has_more(self, path: str) -> bool:
+        """Whether the branch has anything on record that it has not asked for yet."""
+        return self.next_of(path) is not None
+
+    def next_behind(self, path: str) -> str | None:
+        """What is on record behind that which the branch does now: something of its own, or, beside no other, anything.
+
+        With regions one coroutine works for several branches: what it has recorded in another one counts, too.
+        """
+        ahead = self.next_of(path)
+        if ahead is None and self.recorded_order is not None and len(self.coroutines) == 1:
+            return self.recorded_order.first_left
+        return ahead
+
+    def next_of(self, path: str) -> str | None:
+        """The next operation that the branch has on record."""
+        return None if self.recorded_order is None else self.recorded_order.next_of(path)
+
+    def check_all_asked(self, does: str) -> None:
+        """Raises what parks the workflow, if anything on record was not asked for by a body that ``does`` this now."""
+        order = self.recorded_order
+        if order is not None and order.left:
+            there = order.first_left or ""
+            raise self.disagree(does, f"{there!r} behind that", there)
+
+    def replay_begins(self) -> None:
+        """Its body is about to begin, on the loop. A replay that is stalled for long gets a sequencer."""
+        order = self.recorded_order
+        if order is not None:
+            self.timers = PlainTimers(lambda: self.ensure_sequencer() if self.may_branch and order.left else None)
+
+    def replay_is_over(self) -> None:
+        """All that is on record was delivered: new operations begin, and plain timers are no longer watched."""
+        timers, self.timers = self.timers, None
+        if timers is not None:
+            timers.close()
+
+    @property
+    def replayed(self) -> Collection[str]:
+        """The keys of the records that were replayed while the run had one branch."""
+        return self._replayed or ()
+
+    def note_replayed(self, key: str) -> None:
+        """Notes that the record under ``key`` is replayed, while the run has one branch."""
+        if self._replayed is None:
+            self._replayed = set()
+        self._replayed.add(key)
+
+    # -- how it is stopped --------------------------------------------------------------------------------------------
+
+    def stop(self, why: str) -> None:
+        """Ends this pass: operations under way and all that would begin raise ``RunStopped``."""
+        if self.stopping is not None:
+            return
+        with self.buffer.lock:
+            self.stopping = stopping = RunStopped(why)
+        self.interrupted.set()
+        self.buffer.drop(stopping)
+        if self.sequencer is not None:
+            self.sequencer.stop(stopping)
+        for call in self.calls:
+            call.cancel()
+        for task in self.tasks():
+            task.cancel()
+
+    def disagree(self, asked: str, there: str, record: Recorded | str | None = None) -> NonDeterminismError:
+        """Ends this pass because code and records disagree: it writes nothing any more but that it is blocked.
+
+        Whatever becomes of the error, which is the caller's to raise. See ``contradiction`` for what it says; a record
+        may be given by its key, or by that of its operation.
+        """
+        if isinstance(record, str):
+            order = self.recorded_order
+            record = self.recorded(record) or (None if order is None else order.record_of(record))
+        return self.park(contradiction(self.workflow_id, asked, there, record, read_before=self.age))
+
+    def park(self, why: E) -> E:
+        """Ends this pass: the workflow is parked as blocked, and its error is ``why``. See ``disagree``."""
+        if self.stopping is None:
+            self.contradiction = why
+            self.stop("it is parked as blocked")
+        return why
+
+    @contextmanager
+    def cancelling(self, call: Future[Any]) -> Iterator[None]:
+        """Cancels ``call``, which the block waits for, when the run stops; then it raises ``RunStopped``."""
+        self.calls = (*self.calls, call)
+        try:
+            if self.stopping is not None:
+                call.cancel()
+            yield
+        except CancelledError:
+            self.check_may_begin()
+            raise
+        finally:
+            self.calls = tuple(other for other in self.calls if other is not call)
+
+    def cancel(self) -> bool:
+        """Asks the body to end: async code gets ``CancelledError``, sync code an error at its next durable call.
+
+        Whether it had to be asked; one that ends anyhow is not, and the statement that would end it sees the request.
+        """
+        if self.cancelled or self.ending or self.stopping is not None:
+            return False
+        with self.buffer.lock:
+            self.cancelled = True
+            callbacks, self._cancel_callbacks = self._cancel_callbacks, ()
+        self.interrupted.set()
+        for callback in callbacks:
+            try:
+                callback()
+            except BaseException as error:
+                if is_signal(error):
+                    raise
+                logger.exception("workflow %s: a listener for its cancellation failed", self.workflow_id)
+        for call in self.calls:
+            call.cancel()
+        for task in self.tasks():
+            task.cancel()
+        return True

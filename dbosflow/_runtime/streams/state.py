@@ -1,0 +1,70 @@
+"""What the owner of a workflow knows of one of its streams.
+
+```text
+             close ──► closed ──the end has its place──► ended
+open ──────┤   ▲          │
+             │   └─ reopen ─┘   the attempt whose wish it was to close it has been rolled back
+             └── written ──► the tail moves on, when what was written has its place
+```
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.runs.entries import Values
+
+
+class StreamState:
+    """One stream: its acknowledged tail, and whether anything may follow."""
+
+    __slots__ = ("bytes", "closed", "closed_by_step", "ended", "open_values", "tail", "values")
+
+    def __init__(self, tail: int = 0, *, closed: bool = False, values: int = 0, size: int = 0) -> None:
+        self.tail = tail
+        """The offset at which the next block starts."""
+        self.values = values
+        """How many values were ever written to it, buffered ones and those that were rolled back included."""
+        self.bytes = size
+        """Their size, each with the comma or bracket behind it."""
+        self.closed = closed
+        """Whether writes are refused."""
+        self.closed_by_step = False
+        """Whether that came from an attempt of this pass: a replay may come to it sooner, or later, or never."""
+        self.ended = closed
+        """Whether its terminal frame has its place."""
+        self.open_values: Values | None = None
+        """The block that the next value goes into, if it is of the same producer and there is room."""
+
+    def written(self, size: int) -> None:
+        """One more value, of so many bytes with what stands behind it, is buffered."""
+        self.values += 1
+        self.bytes += size
+
+    def taken(self, values: Values) -> None:
+        """A batch has taken a block: what comes next begins another one."""
+        if self.open_values is values:
+            self.open_values = None
+
+    def close(self, *, by_step: bool) -> None:
+        """Refuses writes from here on."""
+        self.closed = True
+        self.closed_by_step = by_step
+        self.open_values = None
+
+    def advance(self, tail: int) -> None:
+        """What was written up to ``tail`` is durable."""
+        self.tail = tail
+
+    def end(self) -> None:
+        """Its terminal frame is durable."""
+        self.ended = True
+
+    def reopen(self) -> None:
+        """The wish to close it is rolled back."""
+        self.closed = False
+
+    def repeat(self) -> None:
+        """It is closed by what a replay is to do again: until then it is open."""
+        self.closed = self.ended = False
