@@ -41,6 +41,19 @@ class Refusing(Proxy):
             raise ConnectionError
 
 
+class Older(Proxy):
+    """Knows no ``transaction_timeout``; says so in its own language. It was put in the place of a newer one."""
+
+    def __init__(self, url: str, words: str) -> None:
+        self._words = words
+        super().__init__(url)
+
+    def sent(self, client: socket.socket, data: bytes) -> None:
+        if is_startup(data) and b"transaction_timeout" in data:
+            client.sendall(error_response("42704", self._words))
+            raise ConnectionError
+
+
 class Dropping(Proxy):
     """Takes options and passes none of them on, as a pooler whose administrator has it ignore them."""
 

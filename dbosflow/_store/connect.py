@@ -98,8 +98,8 @@ _FINAL = re.compile(
 )
 
 
-_INCONVERTIBLE = re.compile(r"conversion between UTF8 and (\w+) is not supported")
-"""What a server says where our texts cannot even be sent in its database's encoding."""
+_INCONVERTIBLE = re.compile(r"\bUTF8\b.*\b(MULE_INTERNAL)\b")
+"""What a server says, in any language, of the only encoding in which our texts cannot even be sent."""
 
 
 class _Target(NamedTuple):

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 _OPTIONS_REFUSED = re.compile(r"unsupported startup parameter|command-line options")
 """PgBouncer's words, which Neon and Supavisor share; and those of Amazon's RDS Proxy."""
-_UNKNOWN = re.compile(r'unrecognized configuration parameter "(\w+)"')
 
 
 @dataclass(frozen=True)
@@ -44,6 +43,8 @@ _ways: dict[str, _Way] = {}
 """By URL."""
 _NEWER = frozenset({"transaction_timeout", "idle_session_timeout"})
 """Not of every server: one that has them not takes no connection with them."""
+_UNKNOWN = re.compile(rf"\b({'|'.join(_NEWER)})\b")
+"""What such a one says holds the name, in whichever language, between whichever quotes."""
 
 
 class Wish(NamedTuple):

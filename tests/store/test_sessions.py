@@ -24,7 +24,7 @@ from dbosflow._store import migrate
 from dbosflow._store.connect import PoolConnection, connect, connect_async
 from dbosflow.errors import ConfigurationError
 from tests.costs.wire import wire
-from tests.pretending import WORDS, Dropping, Refusing
+from tests.pretending import WORDS, Dropping, Older, Refusing
 from tests.store.settings import DECIDED, HOSTILE
 from tests.support import with_parameters
 
@@ -164,6 +164,23 @@ def test_a_session_is_set_by_a_statement_where_no_options_are_taken(
         for _ in range(3):
             assert unlike(ask(between.url, set(_EVERY))) == {}
         assert between.refused == 1
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        'unrecognized configuration parameter "transaction_timeout"',
+        "unbekannter Konfigurationsparameter »transaction_timeout«",
+        "paramètre de configuration « transaction_timeout » non reconnu",
+    ],
+)
+def test_a_server_that_is_older_than_the_one_before_takes_connections_too(
+    hostile_url: str, words: str, ask: Callable[[str, set[str]], dict[str, str]]
+) -> None:
+    """After a restore on an older one, say. What it does not know it says in the language of its ``lc_messages``."""
+    with closing(Older(hostile_url, words)) as between:
+        for _ in range(3):
+            assert unlike(ask(between.url, set(_EVERY))) == {}
 
 
 def test_a_session_is_set_by_a_statement_where_options_are_dropped(
