@@ -63,3 +63,22 @@ def test_the_links_of_the_pages_lead_somewhere() -> None:
     for page in PAGES:
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", _BLOCK.sub("", page.read_text("utf-8"))):
             assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_glossary_names_files_that_are_there() -> None:
+    """Each word says where it lives: in the checkout, in ``dbosflow`` or in a room of ``dbosflow/_runtime``."""
+    page = ROOT.joinpath("docs", "glossary.md").read_text("utf-8")
+    named = [
+        name
+        for places in re.findall(r"^\|.*\|(.*)\|$", page, re.MULTILINE)
+        for name in re.findall(r"`([^`]+)`", places)
+    ]
+    within = (ROOT, ROOT / "dbosflow", ROOT / "dbosflow" / "_runtime")
+    assert len(named) > 40
+    assert [name for name in named if not any((place / name).exists() for place in within)] == []
+
+
+def test_the_glossary_is_in_alphabetical_order_and_explains_each_word_once() -> None:
+    page = ROOT.joinpath("docs", "glossary.md").read_text("utf-8")
+    words = re.findall(r"^\| ([a-z][^|]*?) \|", page, re.MULTILINE)[1:]
+    assert words == sorted(set(words))
