@@ -26,7 +26,7 @@ def patched(branch: RunBranch, name: str) -> bool:
     key = branch.patch_key(name)
     if run.recorded(key) is not None:
         return True
-    if run.environment.has_ended or run.is_replaying or run.has_more(branch.path) or _values_to_come(run):
+    if run.environment.has_ended or run.is_replaying or run.next_of(branch.path) is not None or _values_to_come(run):
         return False
     run.append(Record(key, "patched"))
     return True

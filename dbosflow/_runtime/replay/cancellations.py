@@ -43,7 +43,7 @@ async def wait_for_turn(run: ReplayingRun, sequencer: Sequencer, key: str) -> No
 def _may_be_withheld(run: ReplayingRun, sequencer: Sequencer, key: str) -> bool:
     if run.is_cut_short:
         return False
-    return run.has_more(path_of(operation_of(key))) or not sequencer.is_last(key)
+    return run.next_of(path_of(operation_of(key))) is not None or not sequencer.is_last(key)
 
 
 async def cancelled_again(run: ReplayingRun, key: str) -> None:

@@ -144,10 +144,6 @@ class ReplayingRun(RunState):
             return False
         return not self.is_cut_short
 
-    def has_more(self, path: str) -> bool:
-        """Whether the branch has anything on record that it has not asked for yet."""
-        return self.next_of(path) is not None
-
     def next_behind(self, path: str) -> str | None:
         """What is on record behind that which the branch does now: something of its own, or, beside no other, anything.
 
