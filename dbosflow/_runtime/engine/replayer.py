@@ -275,6 +275,8 @@ class _ReplayDriver:
 
     async def record_cancellation(self, run: Run, key: str) -> None:
         """Not written: what was cancelled is not on record, and its key is noted already."""
+        if run.stopping is not None:  # the code contradicts its records: that has ended what waits for them
+            raise run.stopping
         if run.recorded(key) is not None:
             self._journal.unknown(key + GIVEN_UP)
             await self.halt()
