@@ -1,4 +1,4 @@
-"""A sync workflow for which the system starts no thread: it begins anew once there is one, and nobody hears of it."""
+"""A sync workflow or step for which the system starts no thread: it begins once there is one; nobody hears of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow import Engine, workflow
+from dbosflow import Engine, step, workflow
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ ran: list[str] = []
 
 
 class Threads:
-    """The system's: while they are ``none``, a workflow gets none."""
+    """The system's: while they are ``none``, workflows and steps get none."""
 
     def __init__(self) -> None:
         self.none = False
@@ -27,7 +27,7 @@ class Threads:
 
     def start(self, thread: threading.Thread) -> None:
         """Instead of the thread's own."""
-        if self.none and thread.name.startswith("dbosflow-workflow"):
+        if self.none and thread.name.startswith(("dbosflow-workflow", "dbosflow-step")):
             self.refused += 1
             raise RuntimeError("can't start new thread")
         start(thread)
@@ -85,3 +85,26 @@ async def test_it_begins_when_there_is_a_thread(database_url: str, threads: Thre
         following = await engine.start_async(on_a_thread.options(queue="threads"), "next")
         assert await following.result_async(PATIENCE) == "next"
         worker.cancel()
+
+
+@step
+def step_on_a_thread(name: str) -> str:
+    ran.append(name)
+    return name
+
+
+@workflow
+async def has_a_step_on_a_thread(name: str) -> str:
+    return await step_on_a_thread.run_async(name)
+
+
+async def test_a_step_waits_for_its_thread(database_url: str, threads: Threads) -> None:
+    """It has not failed, and no attempt of it is lost."""
+    async with Engine(database_url) as engine:
+        threads.none = True
+        handle = await engine.start_async(has_a_step_on_a_thread, "step")
+        await asyncio.to_thread(eventually, lambda: threads.refused > 1)
+        assert (await handle.info_async()).status == "running"
+        threads.none = False
+        assert await handle.result_async(PATIENCE) == "step"
+        assert ran == ["step"]

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_NO_THREAD_PAUSE = 0.5
+"""Seconds after which a step that got no thread asks for one again."""
+
 
 def drive(operation: Coroutine[Any, Any, T]) -> T:
     """Runs a coroutine that never suspends."""
@@ -146,12 +149,27 @@ class LoopDriver:
         context = context_of(attempt)
         if function.is_async:
             return await run_in(context, outcome_of(function.function, *args, **kwargs))
-        loop = asyncio.get_running_loop()
         attempt.place = Place(self._step_threads)
-        call = partial(context.run, carried, function.function, *args, **kwargs)
-        value = await loop.run_in_executor(self._step_threads, call)
+        value = await self._on_thread(partial(context.run, carried, function.function, *args, **kwargs))
         attempt.place = None
         return await run_in(context, awaited(value)) if is_awaitable(value) else value
+
+    async def _on_thread(self, call: Callable[[], T]) -> T:
+        """Makes the call in the pool for steps. That the system starts no thread for it now is no outcome of it."""
+        begun = False
+
+        def begin() -> T:
+            nonlocal begun
+            begun = True
+            return call()
+
+        while True:
+            try:
+                return await asyncio.get_running_loop().run_in_executor(self._step_threads, begin)
+            except ThreadLimitError:
+                if begun:
+                    raise
+                await asyncio.sleep(_NO_THREAD_PAUSE)
 
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
         """Waits for the end of another workflow."""
