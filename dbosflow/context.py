@@ -7,7 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.execution.scope import StepAttempt, current_scope
+from dbosflow._runtime.execution.run import StepAttempt
+from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.operations import patches
 from dbosflow._runtime.replay.branch import Branch, named_region
 from dbosflow._runtime.runs.keys import path_of

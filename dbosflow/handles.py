@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.engine.core import EngineCore
     from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.execution.scope import RunBranch
+    from dbosflow._runtime.execution.run import RunBranch
     from dbosflow._runtime.process.host import Host
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._store.workflow import Outcome

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.execution.scope import RunBranch
+    from dbosflow._runtime.execution.run import RunBranch
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -20,7 +20,7 @@ from dbosflow.streams.options import read_request
 from dbosflow.streams.readers import StreamChannel, StreamReader
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.execution.scope import RunBranch
+    from dbosflow._runtime.execution.run import RunBranch
     from dbosflow._runtime.streams.cursor import ReadRequest
     from dbosflow.streams.options import ReadOptions
 

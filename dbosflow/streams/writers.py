@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from dbosflow import serde
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.recorded_values import load
-from dbosflow._runtime.execution.scope import PlainCall, StepAttempt
+from dbosflow._runtime.execution.run import StepAttempt
+from dbosflow._runtime.execution.scope import PlainCall
 from dbosflow._runtime.operations import writing
 from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow.config import check_identifier

@@ -9,8 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.execution.scope import StepAttempt
+    from dbosflow._runtime.execution.run import Run, StepAttempt
     from dbosflow.definitions import FunctionDef
 
 

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from dbosflow import Stream, close_stream_async, sleep_async, write_stream_async
+from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.execution.runner import Runner
-from dbosflow._runtime.execution.scope import StepAttempt, current_scope
+from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.journal.batch import Slice
 from dbosflow._runtime.operations.calls import run_step_async
 from dbosflow._runtime.replay.branch import RunningCode

@@ -30,8 +30,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.engine.core import EngineCore
     from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.execution.scope import StepAttempt
+    from dbosflow._runtime.execution.run import Run, StepAttempt
     from dbosflow._runtime.leases.worker_lease import WorkerLease
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.config import Settings

@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
     from concurrent.futures import Future
 
-    from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.execution.scope import RunBranch
+    from dbosflow._runtime.execution.run import Run, RunBranch
     from dbosflow._runtime.process.thread_pool import ThreadPool
 
 logger = logging.getLogger("dbosflow.runner")

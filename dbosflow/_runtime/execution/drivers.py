@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from dbosflow._runtime.execution.isolation import awaited, context_of, is_awaitable, outcome_of, run_in
 from dbosflow._runtime.process.thread_pool import Place, ThreadPool
@@ -21,13 +21,16 @@ from dbosflow.errors import ThreadLimitError
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
-    from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.execution.scope import StepAttempt
+    from dbosflow._runtime.execution.driver_port import DriverPort
+    from dbosflow._runtime.execution.run import Run, StepAttempt
     from dbosflow._runtime.runs.entries import Ending, Record
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import FunctionDef
 
 T = TypeVar("T")
+
+Driver: TypeAlias = "DriverPort[Run, StepAttempt]"
+"""A driver of the operations of a run."""
 
 _NO_THREAD_PAUSE = 0.5
 """Seconds after which a step that got no thread asks for one again."""
@@ -52,48 +55,6 @@ def carried(function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     except (StopIteration, GeneratorExit) as error:
         msg = f"function raised {type(error).__name__}"
         raise RuntimeError(msg) from error
-
-
-class Driver(Protocol):
-    """How an operation waits, and how it calls a function of the user's, in sync or in async code."""
-
-    async def commit(self, run: Run, record: Record) -> None:
-        """Buffers a record and waits until it is durable and its turn has come."""
-
-    async def turn_of(self, run: Run, key: str) -> None:
-        """Waits until the turn of the record under ``key`` has come."""
-
-    async def catch_up(self, run: Run, key: str) -> None:
-        """Waits until all that is on record was delivered: the operation of ``key`` is new, and begins only then."""
-
-    async def await_cancellation(self, run: Run, key: str) -> None:
-        """Waits to be cancelled, as the records say that the operation of ``key`` was."""
-
-    async def record_cancellation(self, run: Run, key: str) -> None:
-        """Records that the program has cancelled the operation of ``key``, before it goes on."""
-
-    async def call(
-        self, attempt: StepAttempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-    ) -> Any:
-        """Calls the user's function in the scope of ``attempt``."""
-
-    async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
-        """Waits for the end of another workflow."""
-
-    async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
-        """Waits for work of the engine's on its loop, which waits for the workflow ``awaits``, if for any."""
-
-    async def pause(self, run: Run, seconds: float) -> None:
-        """Waits, unless the run stops."""
-
-    async def hold(self, run: Run) -> None:
-        """Waits until the run stops, or is cancelled: the engine closes, and nothing begins any more."""
-
-    async def room(self, run: Run) -> bool:
-        """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
-
-    async def durable(self, run: Run) -> None:
-        """Waits until all that the run has buffered is durable."""
 
 
 class LoopDriver:

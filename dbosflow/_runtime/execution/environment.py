@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dbosflow._runtime.process.clock import CLOCK
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.execution.driver_port import DriverPort
     from dbosflow._runtime.execution.engine_port import EnginePort
-    from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.leases.worker_lease import WorkerLease
     from dbosflow._runtime.process.clock import Clock
     from dbosflow._runtime.replay.branch import RunningCode
@@ -20,23 +19,27 @@ if TYPE_CHECKING:
     from dbosflow.config import Settings
 
 
+R = TypeVar("R")
+A = TypeVar("A")
+
+
 @dataclass(frozen=True, slots=True)
-class RunEnvironment:
-    """What all runs of one engine share."""
+class RunEnvironment(Generic[R, A]):
+    """What all runs (``R``) of one engine share, and the attempts (``A``) of their steps."""
 
     lease: WorkerLease
     settings: Settings
-    submit: Callable[[Run], None]
+    submit: Callable[[R], None]
     """Tells the journal that a run has pending entries."""
-    loop_driver: Driver
-    thread_driver: Driver
+    loop_driver: DriverPort[R, A]
+    thread_driver: DriverPort[R, A]
     engine: EnginePort
     running_code: RunningCode
     on_back_pressure: Callable[[str], None] = lambda _: None
     """Called with the id of a workflow whose writer waits for room."""
-    on_skipped: Callable[[Run, str, str, int, str], None] = lambda *_: None
+    on_skipped: Callable[[R, str, str, int, str], None] = lambda *_: None
     """Called for each value that a replay does not write again: stream key, producer, its count before, the value."""
-    on_changed: Callable[[Run, Repeated], None] = lambda *_: None
+    on_changed: Callable[[R, Repeated], None] = lambda *_: None
     """Called when what a replay has written again for a producer is not what is on record; may raise."""
     has_ended: bool = False
     """Whether its runs are replays of workflows that have ended: nothing new is on record of them."""

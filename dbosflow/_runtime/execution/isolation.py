@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
     from contextvars import Context
 
-    from dbosflow._runtime.execution.scope import StepAttempt
+    from dbosflow._runtime.execution.run import StepAttempt
 
 
 def context_of(attempt: StepAttempt) -> Context:

@@ -1,22 +1,24 @@
-"""A run: one owner's pass over one workflow, from its history to its end."""
+"""A run: one owner's pass over one workflow, from its history to its end; its branches, and its steps' attempts."""
 
 from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING
 
-from dbosflow._runtime.execution.scope import RunBranch
+from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.replay.replaying_run import ReplayingRun
 from dbosflow._runtime.runs.entries import Barrier, Record
+from dbosflow._runtime.runs.producers import Attempt, Producer
 from dbosflow._runtime.streams.writes import RunStreams
 from dbosflow._store.step import NO_HISTORY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.execution.driver_port import DriverPort
     from dbosflow._runtime.execution.engine_port import EnginePort
     from dbosflow._runtime.execution.environment import RunEnvironment
+    from dbosflow._runtime.process.thread_pool import Place
     from dbosflow._runtime.runs.entries import Ending, Entry, Waiter
     from dbosflow._store.step import History
     from dbosflow.definitions import WorkflowDef
@@ -27,12 +29,12 @@ class Run(ReplayingRun):
 
     __slots__ = ("_streams", "_waiters", "on_slot_freed", "outcome", "task")
 
-    environment: RunEnvironment
+    environment: RunEnvironment[Run, StepAttempt]
     root: RunBranch
 
     def __init__(
         self,
-        environment: RunEnvironment,
+        environment: RunEnvironment[Run, StepAttempt],
         *,
         workflow_id: str,
         definition: WorkflowDef,
@@ -64,12 +66,12 @@ class Run(ReplayingRun):
         self._waiters: tuple[asyncio.Future[Ending | None], ...] = ()
 
     @property
-    def loop_driver(self) -> Driver:
+    def loop_driver(self) -> DriverPort[Run, StepAttempt]:
         """How its code on the loop waits."""
         return self.environment.loop_driver
 
     @property
-    def thread_driver(self) -> Driver:
+    def thread_driver(self) -> DriverPort[Run, StepAttempt]:
         """How its code on a thread waits."""
         return self.environment.thread_driver
 
@@ -205,3 +207,32 @@ class Run(ReplayingRun):
         else:
             self._waiters = (*self._waiters, waiter)
         return waiter
+
+
+class RunBranch(Branch):
+    """A branch as operations know it: one of a run."""
+
+    __slots__ = ()
+
+    run: Run
+
+
+class StepAttempt(Attempt):
+    """An attempt of a step of a run."""
+
+    __slots__ = ("place", "producers", "run")
+
+    def __init__(self, run: Run, key: str, name: str) -> None:
+        super().__init__(key, name)
+        self.run = run
+        self.producers: dict[str, Producer] = {}
+        """How it writes to each stream, as its first writer there said."""
+        self.place: Place | None = None
+        """That of the thread which it holds; ``None`` on the loop."""
+
+    def producer(self, key: str) -> Producer:
+        """The producer of its values in the stream ``key``: rolled back if it fails, unless a writer said more."""
+        producer = self.producers.get(key)
+        if producer is None:
+            producer = self.producers[key] = Producer(self.record_key, self.name, self)
+        return producer

@@ -21,7 +21,7 @@ from dbosflow._runtime.execution.changed_values import ChangedValues
 from dbosflow._runtime.execution.drivers import LoopDriver, ThreadDriver
 from dbosflow._runtime.execution.environment import RunEnvironment
 from dbosflow._runtime.execution.histories import Histories
-from dbosflow._runtime.execution.run import Run
+from dbosflow._runtime.execution.run import Run, StepAttempt
 from dbosflow._runtime.process.thread_pool import ThreadPool
 from dbosflow._runtime.runs.entries import Ending
 from dbosflow._runtime.runs.state import RunStopped
@@ -83,7 +83,7 @@ class Runner:
         self._engine = engine
         self._announce = announce
         self._journal: JournalPort
-        self._environment: RunEnvironment
+        self._environment: RunEnvironment[Run, StepAttempt]
         self._loop = asyncio.get_running_loop()
         self._runs: dict[str, Run] = {}
         # Two pools, so that steps never wait for workflows: a sync workflow owns its thread and runs its steps on it.

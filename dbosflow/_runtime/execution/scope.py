@@ -10,45 +10,13 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
-from dbosflow._runtime.replay.branch import SCOPE, Branch, running_coroutine
-from dbosflow._runtime.runs.producers import Attempt, Producer
+from dbosflow._runtime.execution.run import RunBranch, StepAttempt
+from dbosflow._runtime.replay.branch import SCOPE, running_coroutine
 from dbosflow.errors import InWorkflowError, NotInWorkflowError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextvars import ContextVar
-
-    from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.process.thread_pool import Place
-
-
-class RunBranch(Branch):
-    """A branch as operations know it: one of a run."""
-
-    __slots__ = ()
-
-    run: Run
-
-
-class StepAttempt(Attempt):
-    """An attempt of a step of a run."""
-
-    __slots__ = ("place", "producers", "run")
-
-    def __init__(self, run: Run, key: str, name: str) -> None:
-        super().__init__(key, name)
-        self.run = run
-        self.producers: dict[str, Producer] = {}
-        """How it writes to each stream, as its first writer there said."""
-        self.place: Place | None = None
-        """That of the thread which it holds; ``None`` on the loop."""
-
-    def producer(self, key: str) -> Producer:
-        """The producer of its values in the stream ``key``: rolled back if it fails, unless a writer said more."""
-        producer = self.producers.get(key)
-        if producer is None:
-            producer = self.producers[key] = Producer(self.record_key, self.name, self)
-        return producer
 
 
 class PlainCall:
@@ -78,7 +46,7 @@ def set_scope(scope: Scope | None) -> None:
 def branch_around(what: str, outside: str) -> RunBranch:
     """The branch that runs here, for ``what``, which reads inside a workflow; ``outside`` is the engine's method."""
     scope = current_scope()
-    if isinstance(scope, Branch):
+    if isinstance(scope, RunBranch):
         return scope
     msg = f"{what} needs a workflow around it, whose body it is called in; anywhere else use engine.{outside}(...)"
     raise NotInWorkflowError(msg)
@@ -116,7 +84,7 @@ class Entered:
 def place_lent() -> Iterator[None]:
     """The running code only waits in the block, for another workflow; so does the thread that its step may hold."""
     scope = current_scope()
-    if isinstance(scope, Attempt) and scope.place is not None:
+    if isinstance(scope, StepAttempt) and scope.place is not None:
         with scope.place.lent():
             yield
     else:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.isolation import awaited, is_awaitable, outcome_of
+from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.execution.runner import some_run_here
-from dbosflow._runtime.execution.scope import Entered, PlainCall, StepAttempt, current_scope
+from dbosflow._runtime.execution.scope import Entered, PlainCall, current_scope
 from dbosflow._runtime.operations import children
 from dbosflow._runtime.operations import steps as operations
 from dbosflow._runtime.operations.children import ChildOptions
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from types import CoroutineType
 
     from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.execution.scope import RunBranch
+    from dbosflow._runtime.execution.run import RunBranch
     from dbosflow.definitions import FunctionDef, StepDef, WorkflowDef
 
 logger = logging.getLogger("dbosflow.steps")

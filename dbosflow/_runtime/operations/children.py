@@ -37,8 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
     from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.execution.scope import RunBranch
+    from dbosflow._runtime.execution.run import Run, RunBranch
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
     from dbosflow.types import WorkflowInfo

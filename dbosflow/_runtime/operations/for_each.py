@@ -24,7 +24,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dbosflow import serde
-from dbosflow._runtime.execution.scope import StepAttempt, set_scope
+from dbosflow._runtime.execution.run import StepAttempt
+from dbosflow._runtime.execution.scope import set_scope
 from dbosflow._runtime.operations.steps import (
     CancellableOperation,
     Operation,
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.execution.scope import RunBranch
+    from dbosflow._runtime.execution.run import RunBranch
     from dbosflow._runtime.streams.cursor import ReadRequest, StreamCursor
     from dbosflow.definitions import StepDef
 

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 from dbosflow._runtime.runs.entries import Record
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.execution.scope import RunBranch
+    from dbosflow._runtime.execution.run import Run, RunBranch
 
 
 def patched(branch: RunBranch, name: str) -> bool:

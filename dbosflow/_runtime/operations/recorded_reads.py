@@ -19,8 +19,7 @@ from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
     from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.execution.scope import RunBranch
+    from dbosflow._runtime.execution.run import Run, RunBranch
     from dbosflow._runtime.streams.cursor import StreamCursor
     from dbosflow._store.step import Recorded
 

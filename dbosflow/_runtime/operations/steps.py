@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.execution.recorded_values import failure, load
-from dbosflow._runtime.execution.scope import StepAttempt
+from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.process.exits import is_signal
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.runs.keys import GIVEN_UP, WOKEN
@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.execution.scope import RunBranch
+    from dbosflow._runtime.execution.run import Run, RunBranch
     from dbosflow._store.step import Recorded
     from dbosflow.definitions import StepDef
 

@@ -25,8 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.execution.scope import RunBranch
+    from dbosflow._runtime.execution.run import Run, RunBranch
     from dbosflow._store.step import Recorded
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
-from dbosflow._runtime.execution.scope import PlainCall, StepAttempt, current_scope
+from dbosflow._runtime.execution.run import StepAttempt
+from dbosflow._runtime.execution.scope import PlainCall, current_scope
 from dbosflow._runtime.operations.steps import CancellableOperation, Operation, recorded
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.runs.entries import Record
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.execution.scope import RunBranch, Scope
+    from dbosflow._runtime.execution.run import RunBranch
+    from dbosflow._runtime.execution.scope import Scope
 
 _YIELD_EVERY = 64
 """Values after which a branch yields control; a large value counts for several."""

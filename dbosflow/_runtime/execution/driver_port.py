@@ -1,0 +1,58 @@
+"""What an operation asks of a driver: how it waits. Of runs (``R``) and attempts (``A``) it says nothing more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+    from dbosflow._runtime.runs.entries import Ending, Record
+    from dbosflow._store.workflow import Outcome
+    from dbosflow.definitions import FunctionDef
+
+T = TypeVar("T")
+R_contra = TypeVar("R_contra", contravariant=True)
+A_contra = TypeVar("A_contra", contravariant=True)
+
+
+class DriverPort(Protocol[R_contra, A_contra]):
+    """How an operation waits, and how it calls a function of the user's, in sync or in async code."""
+
+    async def commit(self, run: R_contra, record: Record) -> None:
+        """Buffers a record and waits until it is durable and its turn has come."""
+
+    async def turn_of(self, run: R_contra, key: str) -> None:
+        """Waits until the turn of the record under ``key`` has come."""
+
+    async def catch_up(self, run: R_contra, key: str) -> None:
+        """Waits until all that is on record was delivered: the operation of ``key`` is new, and begins only then."""
+
+    async def await_cancellation(self, run: R_contra, key: str) -> None:
+        """Waits to be cancelled, as the records say that the operation of ``key`` was."""
+
+    async def record_cancellation(self, run: R_contra, key: str) -> None:
+        """Records that the program has cancelled the operation of ``key``, before it goes on."""
+
+    async def call(
+        self, attempt: A_contra, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Any:
+        """Calls the user's function in the scope of ``attempt``."""
+
+    async def outcome(self, run: R_contra, workflow_id: str) -> Ending | Outcome:
+        """Waits for the end of another workflow."""
+
+    async def wait(self, run: R_contra, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
+        """Waits for work of the engine's on its loop, which waits for the workflow ``awaits``, if for any."""
+
+    async def pause(self, run: R_contra, seconds: float) -> None:
+        """Waits, unless the run stops."""
+
+    async def hold(self, run: R_contra) -> None:
+        """Waits until the run stops, or is cancelled: the engine closes, and nothing begins any more."""
+
+    async def room(self, run: R_contra) -> bool:
+        """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
+
+    async def durable(self, run: R_contra) -> None:
+        """Waits until all that the run has buffered is durable."""
