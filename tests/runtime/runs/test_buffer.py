@@ -1,0 +1,136 @@
+"""The buffer of a run: nothing is lost, doubled or put out of order, and everybody who waits is told, once."""
+
+from __future__ import annotations
+
+from concurrent.futures import Future
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dbosflow._runtime.runs.buffer import Buffer
+from dbosflow._runtime.runs.entries import Barrier, Entry, Record
+
+SIZES = st.lists(st.integers(0, 500), max_size=12)
+
+
+def entry(size: int) -> Record:
+    """A record of 200 bytes and these."""
+    return Record("work#0", "step", output="x" * size)
+
+
+def filled(sizes: list[int], limit: int = 10**6) -> tuple[Buffer, list[Entry]]:
+    """A buffer with entries of these sizes."""
+    buffer = Buffer(limit)
+    entries: list[Entry] = [entry(size) for size in sizes]
+    with buffer.lock:
+        for one in entries:
+            buffer.push(one)
+    return buffer, entries
+
+
+@given(SIZES, st.integers(0, 1500))
+def test_batches_of_any_size_take_all_entries_once_and_in_order(sizes: list[int], limit: int) -> None:
+    buffer, entries = filled(sizes)
+    taken: list[Entry] = []
+    more = True
+    while more:
+        part, more = buffer.take(limit)
+        assert part or not entries, "a batch takes one at least, or it would never get on"
+        assert sum(one.size for one in part[:-1]) < max(limit, 1), "taken beyond the limit"
+        taken += part
+    assert taken == entries
+    assert buffer.take(limit) == ((), False)
+
+
+@given(SIZES, st.integers(1, 3000))
+def test_it_has_room_until_what_is_buffered_or_on_its_way_reaches_the_limit(sizes: list[int], limit: int) -> None:
+    buffer, entries = filled(sizes, limit)
+    pending = sum(one.size for one in entries)
+    assert (buffer.size, buffer.has_room) == (pending, pending < limit)
+    buffer.take(10**6)
+    assert buffer.size == pending, "what is on its way is not durable yet"
+    for one in entries:
+        buffer.free(one.size)
+        pending -= one.size
+        assert buffer.has_room == (pending < limit)
+    assert buffer.size == 0
+
+
+def test_what_is_left_by_a_batch_stands_before_what_comes_next() -> None:
+    buffer, entries = filled([0, 0, 0])
+    assert buffer.take(1) == (entries[:1], True)
+    buffer.push(last := entry(0))
+    assert buffer.take(10**6) == ([*entries[1:], last], False)
+
+
+def test_taking_asks_to_be_submitted_again() -> None:
+    """What is pushed meanwhile would else wait for a journal that knows of nothing."""
+    buffer, _ = filled([0])
+    buffer.submitted = True
+    buffer.take(1)
+    assert not buffer.submitted
+
+
+def test_who_waits_for_room_is_called_once_when_there_is_some() -> None:
+    buffer, (first, second, third) = filled([0, 0, 0], limit=400)
+    called: list[str] = []
+    buffer.expect_room(lambda: called.append("one"))
+    buffer.expect_room(lambda: called.append("other"))
+    buffer.free(first.size)
+    assert called == [], "as full as the limit"
+    buffer.free(second.size)
+    buffer.free(third.size)
+    assert called == ["one", "other"]
+
+
+def test_a_writer_that_hears_of_room_may_fill_it_at_once() -> None:
+    """It is called without the lock, which a write takes."""
+    buffer, (first,) = filled([0], limit=100)
+
+    def write() -> None:
+        assert buffer.lock.acquire(blocking=False)
+        buffer.lock.release()
+
+    buffer.expect_room(write)
+    buffer.free(first.size)
+    buffer.expect_room(write)
+    buffer.drop(RuntimeError("lost"))
+
+
+def test_a_durable_outcome_is_delivered_to_its_waiter_and_no_other() -> None:
+    buffer = Buffer(1)
+    one, other = Future[None](), Future[None]()
+    buffer.expect(one)
+    buffer.expect(other)
+    buffer.notify(Record("work#0", "step", waiter=one))
+    assert one.done()
+    assert not other.done()
+    buffer.notify(Barrier(other))
+    assert other.done()
+    buffer.notify(Record("work#1", "step"))
+
+
+def test_an_outcome_for_somebody_who_has_given_up_is_no_error() -> None:
+    buffer, waiter = Buffer(1), Future[None]()
+    buffer.expect(waiter)
+    waiter.cancel()
+    buffer.notify(Barrier(waiter))
+    buffer.expect(waiter)
+    buffer.drop(RuntimeError("lost"))
+    assert waiter.cancelled()
+
+
+def test_a_dropped_buffer_writes_nothing_and_ends_all_waiting_with_the_reason() -> None:
+    buffer, _ = filled([0, 0], limit=1)
+    waiting, told, rooms = Future[None](), Future[None](), list[str]()
+    buffer.expect(waiting)
+    buffer.expect(told)
+    buffer.expect_room(lambda: rooms.append("stopped"))
+    buffer.notify(Barrier(told))
+    reason = RuntimeError("lost")
+    buffer.drop(reason)
+    buffer.drop(RuntimeError("again"))
+    assert buffer.take(10**6) == ((), False)
+    assert waiting.exception() is reason
+    assert told.result() is None
+    assert rooms == ["stopped"]
