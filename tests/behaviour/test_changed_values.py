@@ -339,3 +339,24 @@ def test_what_is_told_of_holds_no_flush_up(database_url: str, caplog: pytest.Log
     workflow_id = begun.first_pass(database_url, flushing_twice)
     assert second_pass(database_url, workflow_id, flushing_twice) == "done"
     assert [change["place"] for change in changes(database_url)] == [0]
+
+
+def test_what_has_run_before_a_changed_value_is_found_is_not_denied(database_url: str) -> None:
+    """The branch has something new to do before its last value that is there: only that one tells."""
+    begun = Interruption()
+
+    @workflow
+    async def doing_more_before() -> str:
+        if begun.over:
+            await note()
+        await write_stream_async("k", begun.over)
+        await stream.writer().flush_async()
+        await begun.point_async()
+        return "done"
+
+    workflow_id = begun.first_pass(database_url, doing_more_before)
+    told = second_pass(database_url, workflow_id, doing_more_before, "block")
+    assert "writes true as value 0 of stream 'k', where its records hold false" in told
+    assert "Steps may have run since, and are on record" in told
+    assert "Nothing new has run" not in told
+    assert records(database_url, workflow_id) == [("note#0", "step")]

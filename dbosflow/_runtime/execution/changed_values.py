@@ -61,7 +61,7 @@ class ChangedValues:
         """
         error = None
         if run.settings.on_changed_values == "block":
-            error = run.disagree(f"writes other values to {_stream(repeated)}", "others")
+            error = run.park(_contradiction(run, f"writes other values to {_stream(repeated)}", "others"))
         telling = self._tell(run, repeated, error)
         streams = run.streams
         streams.findings = (*streams.findings, Context().run(asyncio.run_coroutine_threadsafe, telling, self._loop))
@@ -76,7 +76,7 @@ class ChangedValues:
         code, there = _told(repeated, found)
         if error is not None:
             if run.contradiction is error:  # and not stopped before for another reason
-                run.contradiction = contradiction(run.workflow_id, code, there, read_before=run.age)
+                run.contradiction = _contradiction(run, code, there)
             return
         logger.warning(
             "workflow %s: its code %s, where its records hold %s, which stays. Either the code has changed, or its "
@@ -84,6 +84,11 @@ class ChangedValues:
             *(run.workflow_id, code, there),
         )
         _keep(run, repeated, found)
+
+
+def _contradiction(run: Run, code: str, there: str) -> NonDeterminismError:
+    """It is found at the last value that is there, or at the body's end: new things may have run before."""
+    return contradiction(run.workflow_id, code, there, read_before=run.age, is_late=True)
 
 
 async def _first_difference(run: Run, repeated: Repeated) -> _Difference:

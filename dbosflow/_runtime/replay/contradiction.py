@@ -12,7 +12,13 @@ if TYPE_CHECKING:
 
 
 def contradiction(
-    workflow_id: str, asked: str, there: str, record: Recorded | None = None, *, read_before: float = 0.0
+    workflow_id: str,
+    asked: str,
+    there: str,
+    record: Recorded | None = None,
+    *,
+    read_before: float = 0.0,
+    is_late: bool = False,
 ) -> NonDeterminismError:
     """The error that parks a workflow.
 
@@ -22,12 +28,14 @@ def contradiction(
         there: what its records hold instead, as in "a step".
         record: where that stands, if it is one record: then it is said when it was made, and by which epoch.
         read_before: seconds since the history was read.
+        is_late: whether new things may have run since that place.
     """
     made = "" if record is None else f", recorded {_moment(record.age + read_before)} in epoch {record.epoch}"
+    new = "Steps may have run since, and are on record" if is_late else "Nothing new has run"
     msg = (
         f"workflow {workflow_id!r}: its code {asked}, where its records hold {there}{made}. So its code has changed "
         "since, or does not follow from its records (a plain timer starts anew in a replay; dbosflow.timeout and "
-        "dbosflow.wait are on record). Nothing new has run, and a worker parks the workflow as blocked. "
+        f"dbosflow.wait are on record). {new}, and a worker parks the workflow as blocked. "
         "Put the code back that made these records, or keep its path beside the new one, with "
         'if patched("name"), and resume the workflow: '
         f"engine.resume({workflow_id!r}), or `dbosflow workflow resume`. `dbosflow replay` tries code against records"
