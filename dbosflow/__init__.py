@@ -1,13 +1,13 @@
 """dbosflow: durable workflows and durable streams for Python, on nothing but Postgres.
 
 ```text
-floor 6  cli testing                                      edges: nobody imports them
+floor 6  cli testing                                      edges: nothing imports them
 floor 5  engine                                           the composition root and facade
-floor 4  workflows steps streams timers handles context   what authors call
+floor 4  workflows steps streams timers handles context   the API for authors of workflows
 floor 3  _runtime                                         all the asyncio
-floor 2  _store _embedded                                 all the SQL; a server for whoever has none
-floor 1  config serde definitions                         settings; JSON by annotations; what decorators know
-floor 0  errors types                                     words
+floor 2  _store _embedded                                 all the SQL; a server for development and tests
+floor 1  config serde definitions                         settings; JSON by annotations; what the decorators record
+floor 0  errors types                                     the shared vocabulary
 ```
 """
 

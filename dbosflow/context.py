@@ -1,4 +1,4 @@
-"""What code can know of where it runs: ``current``, and a logger that says it too."""
+"""The context of running code: ``current``, branches, patches, and a logger that adds the context to its records."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """Where the running code stands. In a workflow's body ``step_key`` and ``attempt`` are ``None``."""
+    """The workflow, step and attempt of the running code. In a workflow's body the last two are ``None``."""
 
     workflow_id: str
     step_key: str | None = None
     attempt: str | None = None
     branch: str = ""
-    """The branch of the workflow, by its path as it stands in the keys of its records; empty for the workflow's own."""
+    """The branch of the workflow, by its path in the keys of its records; empty for the workflow's own."""
 
     @property
     def idempotency_key(self) -> str:
-        """For outside services: the same in every attempt of a step, and in no other step of any workflow."""
+        """A key for calls to outside services: the same in every attempt of a step, another one in any other step."""
         return self.workflow_id if self.step_key is None else f"{self.workflow_id}/{self.step_key}"
 
 
@@ -39,7 +39,7 @@ def current() -> Current:
     """The workflow, step and attempt that the calling code belongs to.
 
     Raises:
-        NotInWorkflowError: it belongs to none.
+        NotInWorkflowError: the calling code belongs to no workflow.
     """
     here = _current()
     if here is None:
@@ -50,10 +50,11 @@ def current() -> Current:
 
 @contextmanager
 def branch(name: str) -> Iterator[None]:
-    """Names what the calling task does durably in the block, and the tasks that it makes there.
+    """Names the branch of the durable work in a block: that of the calling task, and of the tasks made in the block.
 
-    The records of the block stand under ``name``, whoever made the task and whatever it is called: for libraries that
-    start tasks without naming them, where an upgrade would name them, and so the records, otherwise:
+    The records of the block are kept under ``name``, whatever code made the tasks and however they are called. Use it
+    with libraries that start tasks without names: an upgrade of the library could otherwise rename the tasks, and so
+    the records.
 
     ```python
     async def charge(call_id: str, amount: int) -> str:  # run by an agent's framework, several at a time
@@ -61,12 +62,15 @@ def branch(name: str) -> Iterator[None]:
             return await payments.charge(amount)
     ```
 
-    The name has to be one that a replay gives again: an id that is on record, say, and no counter of the process. In a
-    step, and outside of workflows, it changes nothing.
+    A replay must give the same name: use an id that is on record, and no counter of the process. In a step, and outside
+    of workflows, a branch changes nothing.
+
+    Args:
+        name: a text of 1 to 512 bytes in UTF-8, unique among the branches of the workflow.
 
     Raises:
-        BranchError: the name was entered before in this workflow, or the caller is none of its branches.
-        ConfigurationError: it is no text of 1 to 512 characters.
+        BranchError: the name was entered before in this workflow, or the caller is no branch of its workflow.
+        ConfigurationError: the name is not valid.
     """
     check_identifier("branch name", name)
     scope = current_scope()
@@ -78,18 +82,21 @@ def branch(name: str) -> Iterator[None]:
 
 
 def patched(name: str) -> bool:
-    """Whether the calling code is to take its new path, where the code of workflows under way was changed.
+    """Whether the calling code takes its new path, where the code of running workflows was changed.
 
-    False as long as the records of the run are those of the old code: it takes the path that it took, and the new one
-    from the first call on that stands behind them. What was taken stays so in every replay. Each branch, and each
-    call in a loop, is asked for itself. Costs a row where it is true, and no wait.
+    The answer is false as long as the run replays records of the old code, which then takes its old path. It is true
+    from the first call on that comes after those records. A path that was taken is taken in every later replay. Each
+    branch, and each call in a loop, has its own answer. A true answer costs a row, and no wait.
 
-    Once no workflow of the old code is left, the call and the old path can be removed: the record contradicts nothing.
-    In a step, and outside of workflows, it is true.
+    Once no workflow of the old code is left, the call and the old path can be removed; the remaining records are
+    accepted. In a step, and outside of workflows, the answer is true.
+
+    Args:
+        name: the name of the change: a text of 1 to 512 bytes in UTF-8.
 
     Raises:
         BranchError: the caller is no branch of its workflow.
-        ConfigurationError: the name is no text of 1 to 512 characters.
+        ConfigurationError: the name is not valid.
     """
     check_identifier("patch name", name)
     scope = current_scope()
@@ -97,20 +104,21 @@ def patched(name: str) -> bool:
 
 
 class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
-    """A logger for workflows and steps: its records carry the ids, and a replay does not repeat them.
+    """A logger for workflows and steps. Its records carry the ids, and a replay does not repeat them.
 
-    Each record has the attributes ``workflow_id``, ``step_key`` and ``attempt``; ``None`` outside of workflows.
-    What a workflow's body logs while it is handed recorded outcomes again was logged by the run that made them.
+    Each record has the attributes ``workflow_id``, ``step_key`` and ``attempt``, which are ``None`` outside of
+    workflows. While a workflow's body replays recorded outcomes, its log records are dropped: the run that recorded
+    the outcomes has logged them.
     """
 
     def isEnabledFor(self, level: int) -> bool:  # noqa: N802 (logging's own name)
-        """Whether a record of this level is to be made here and now."""
+        """Whether a record of this level is to be logged here and now."""
         scope = current_scope()
         replaying = isinstance(scope, Branch) and scope.run.is_replaying
         return not replaying and super().isEnabledFor(level)
 
     def process(self, msg: Any, kwargs: MutableMapping[str, Any]) -> tuple[Any, MutableMapping[str, Any]]:
-        """Adds the ids."""
+        """Adds the ids to the record."""
         here = _current()
         ids = {
             "workflow_id": here and here.workflow_id,
@@ -121,7 +129,7 @@ class WorkflowLogger(logging.LoggerAdapter[logging.Logger]):
 
 
 def get_logger(name: str) -> WorkflowLogger:
-    """The logger of that name, for use in workflows and steps."""
+    """The logger of the given name, for use in workflows and steps. See ``WorkflowLogger``."""
     return WorkflowLogger(logging.getLogger(name))
 
 

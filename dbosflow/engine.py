@@ -1,4 +1,4 @@
-"""The engine: the composition root, and the facade that a program holds."""
+"""The engine: the composition root, and the facade for programs."""
 
 from __future__ import annotations
 
@@ -30,15 +30,23 @@ F = TypeVar("F")
 class Engine(EngineStreams):
     """Durable workflows on one Postgres database.
 
-    ``with Engine(url) as engine`` hosts the engine on a thread of its own; ``async with`` hosts it on the running loop.
-    Where Postgres comes from: ``url``, else ``DBOSFLOW_DATABASE_URL``, else an embedded server in ``data_dir``
-    (``./.dbosflow``), for development.
+    ``with Engine(url) as engine`` runs the engine on a thread of its own, ``async with`` on the running loop. The
+    database is that of ``url``, else that of ``DBOSFLOW_DATABASE_URL``, else an embedded server in ``data_dir``
+    (``./.dbosflow``), which is for development.
+
+    Every method comes twice: a blocking one for sync code, and its awaitable twin, whose name ends in ``_async``. Each
+    raises ``EngineClosedError`` if the engine is not open, and ``DatabaseUnavailableError`` if Postgres does not answer
+    within ``connect_timeout``. Blocking methods raise ``BlockingCallError`` on a running event loop. In a workflow's
+    body only ``start``, ``run`` and ``handle`` are allowed; the others raise ``InWorkflowError``.
 
     Args:
-        url: a ``postgresql://`` URL or a libpq connection string.
-        executes: whether workflows run in this process; ``False`` makes a client, whose starts are enqueued.
-        data_dir: where an embedded server keeps its data.
-        settings: see ``Settings``: ``lease=10.0``, ``schema="dbosflow"`` and the like.
+        url: a ``postgresql://`` URL, or a libpq connection string.
+        executes: whether workflows run in this process. ``False`` makes a client, whose starts are enqueued.
+        data_dir: the directory in which an embedded server keeps its data.
+        settings: the fields of ``dbosflow.config.Settings``: ``lease=10.0``, ``schema="dbosflow"`` and the like.
+
+    Raises:
+        ConfigurationError: a setting is unknown or not valid.
     """
 
     # -- workflows ---------------------------------------------------------------------------------------------------
@@ -48,10 +56,9 @@ class Engine(EngineStreams):
     @overload
     def start(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]: ...
     def start(self, target: Any, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
-        """Starts a workflow; returns a handle when the start is durable, and does not wait for its end.
+        """Starts a workflow, and returns its handle as soon as the start is durable.
 
-        The workflow id is the idempotency key. See ``start_async``, its awaitable twin, for where it runs, and for
-        what this raises.
+        The workflow id is the idempotency key. See ``start_async``, its awaitable twin.
         """
         if self._runs_caller:
             return spec_of(target).start(*args, **kwargs)
@@ -66,14 +73,20 @@ class Engine(EngineStreams):
         self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> WorkflowHandle[T]: ...
     async def start_async(self, target: Any, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
-        """Starts a workflow; returns when the start is durable.
+        """Starts a workflow, and returns its handle as soon as the start is durable.
 
-        It runs in this process, or, with ``options(queue=...)`` or from a client, on a worker of that queue. The
-        workflow id is the idempotency key: an id that stands already gives the existing execution. In the body of a
-        workflow of this engine it starts a child, as the workflow's own ``start_async`` does.
+        The workflow runs in this process. With ``options(queue=...)``, or from a client, it runs on a worker of the
+        queue. The workflow id is the idempotency key: if an execution with the id exists, its handle is returned. In
+        the body of a workflow of this engine the new workflow is a child, as with the workflow's own ``start_async``.
+
+        Args:
+            target: the workflow, or its ``options(...)``.
+            args: the workflow's positional arguments.
+            kwargs: the workflow's keyword arguments.
 
         Raises:
-            SerializationError: the arguments are not JSON under their annotations.
+            DefinitionError: ``target`` is no workflow.
+            SerializationError: JSON cannot carry the arguments under their annotations.
             WorkflowConflictError: the id belongs to another workflow function.
         """
         if self._runs_caller:
@@ -85,9 +98,9 @@ class Engine(EngineStreams):
     @overload
     def run(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     def run(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Starts a workflow, waits for its end, and gives its result, or raises its error.
+        """Starts a workflow, waits for its end, and returns its result or raises its error.
 
-        ``start`` and the handle's ``result`` in one. Its awaitable twin is ``run_async``.
+        Raises what ``start`` and the handle's ``result`` raise. Its awaitable twin is ``run_async``.
         """
         if self._runs_caller:
             return spec_of(target).start(*args, **kwargs).result()
@@ -98,7 +111,11 @@ class Engine(EngineStreams):
     @overload
     async def run_async(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
     async def run_async(self, target: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Starts a workflow and waits for its result; in the body of a workflow of this engine, as a child of it."""
+        """Starts a workflow, waits for its end, and returns its result or raises its error.
+
+        In the body of a workflow of this engine the new workflow is a child. Raises what ``start_async`` and the
+        handle's ``result_async`` raise.
+        """
         if self._runs_caller:
             return await (await spec_of(target).start_async(*args, **kwargs)).result_async()
         return await self._host.bridge(self._run(target, args, kwargs))
@@ -108,7 +125,12 @@ class Engine(EngineStreams):
     @overload
     def handle(self, workflow_id: str, target: Workflow[..., Any, T]) -> WorkflowHandle[T]: ...
     def handle(self, workflow_id: str, target: Workflow[..., Any, Any] | None = None) -> WorkflowHandle[Any]:
-        """A handle to a workflow of any process. Does no I/O; ``target`` gives the result its type."""
+        """A handle to a workflow of any process. Makes no I/O.
+
+        Args:
+            workflow_id: the workflow's id.
+            target: the workflow function, which gives the handle's result its type; without it the result is JSON.
+        """
         check_identifier("workflow id", workflow_id)
         definition = None if target is None else spec_of(target).definition
         return WorkflowHandle(self._host, self._core, workflow_id, definition)
@@ -122,7 +144,7 @@ class Engine(EngineStreams):
         queue: str | None = None,
         limit: int | None = None,
     ) -> list[WorkflowInfo]:
-        """The workflows that fit all that is asked for, newest first: ``list_workflows(status="failed", limit=20)``.
+        """The matching workflows, newest first: ``list_workflows(status="failed", limit=20)``.
 
         See ``list_workflows_async``, its awaitable twin.
         """
@@ -138,31 +160,31 @@ class Engine(EngineStreams):
         queue: str | None = None,
         limit: int | None = None,
     ) -> list[WorkflowInfo]:
-        """The workflows that fit all that is asked for, newest first.
+        """The matching workflows, newest first.
 
         Args:
-            which: all of it in one ``WorkflowFilter``, instead of the words that follow.
-            status: where they stand.
-            name: of their function: qualified, or as ``@workflow(name=...)`` says.
-            queue: in which they wait, or were.
-            limit: at most so many (100).
+            which: all criteria in one ``WorkflowFilter``, instead of the following arguments.
+            status: the workflow's status.
+            name: the name of its function: the qualified name, or the one given by ``@workflow(name=...)``.
+            queue: the queue that it waits in or was taken from.
+            limit: the maximum number of workflows (100).
+
+        Raises:
+            ConfigurationError: a criterion is not valid, or ``which`` is given together with others.
         """
         which = chosen(which, status, name, queue, limit)
         return await self._host.bridge(self._core.repository.workflows(which))
 
     def resume(self, workflow_id: str) -> Resumption:
-        """Lets a workflow go on that is parked as ``blocked``; says what came of that.
-
-        See ``resume_async``, its awaitable twin.
-        """
+        """Lets a blocked workflow go on, and returns what came of it. See ``resume_async``, its awaitable twin."""
         return self._host.call("resume_async", self._core.resume, check_identifier("workflow id", workflow_id))
 
     async def resume_async(self, workflow_id: str) -> Resumption:
-        """Lets a workflow go on that is parked as ``blocked``; says what came of that.
+        """Lets a workflow go on that is parked as ``blocked``, and returns what came of it.
 
-        It goes back to its queue, and a worker that knows its function takes it at once and replays it: put the code
-        that its records follow from there first, or it is blocked again. Deaths of its workers are counted anew. A
-        workflow that is not blocked stays as it is.
+        The workflow returns to its queue. A worker that has its function claims it at once and replays it. So first
+        deploy code that fits the workflow's records; with the old code it is blocked again. The count of worker deaths
+        starts anew. A workflow that is not blocked is left unchanged.
 
         Raises:
             WorkflowNotFoundError: no workflow has this id.
@@ -170,51 +192,57 @@ class Engine(EngineStreams):
         return await self._host.bridge(self._core.resume(check_identifier("workflow id", workflow_id)))
 
     def list_steps(self, workflow_id: str) -> list[StepInfo]:
-        """A workflow's records, in the order they were made. Its awaitable twin is ``list_steps_async``."""
+        """A workflow's records, in the order in which they were made. See ``list_steps_async``, its awaitable twin."""
         check_identifier("workflow id", workflow_id)
         return self._host.call("list_steps_async", self._core.repository.steps, workflow_id)
 
     async def list_steps_async(self, workflow_id: str) -> list[StepInfo]:
-        """A workflow's records, in the order they were made."""
+        """A workflow's records, in the order in which they were made; an empty list if no workflow has the id."""
         check_identifier("workflow id", workflow_id)
         return await self._host.bridge(self._core.repository.steps(workflow_id))
 
     # -- retention ---------------------------------------------------------------------------------------------------
 
     def prune(self, *, older_than: timedelta | float, batch: int = 100, dry_run: bool = False) -> int:
-        """Removes the workflows that ended longer ago, with their records and streams; gives how many.
-
-        ``older_than`` is in seconds, or a ``timedelta``. See ``prune_async``, its awaitable twin.
-        """
+        """Removes workflows that ended before a given age. See ``prune_async``, its awaitable twin."""
         return self._host.call("prune_async", self._core.repository.prune, *_age(older_than, batch), dry_run)
 
     async def prune_async(self, *, older_than: timedelta | float, batch: int = 100, dry_run: bool = False) -> int:
-        """Removes the workflows that ended longer ago, with their records and streams; gives how many.
+        """Removes workflows that ended before a given age, with their records and streams; returns their number.
 
-        Each transaction takes up to ``batch`` of them, oldest first. One whose parent still runs stays; so does one
-        with inputs, while a statement or snapshot is open in the database that began before its end. The id of a
-        removed workflow is free again: the same start would run it anew.
+        Each transaction removes up to ``batch`` workflows, oldest first. A workflow whose parent still runs is kept. A
+        workflow with inputs is kept as long as a statement or snapshot is open in the database that began before the
+        workflow's end. The id of a removed workflow is free: a start with it runs the workflow anew.
 
         Args:
-            older_than: how long ago it ended, in seconds or as a ``timedelta``.
-            batch: how many go at a time.
-            dry_run: nothing is removed; gives how many would go now.
+            older_than: the minimum time since the end, in seconds or as a ``timedelta``.
+            batch: the number of workflows to remove in one transaction.
+            dry_run: whether to remove nothing, and only return how many would be removed now.
+
+        Raises:
+            ConfigurationError: ``older_than`` or ``batch`` is not valid.
         """
         return await self._host.bridge(self._core.repository.prune(*_age(older_than, batch), dry_run))
 
     # -- workers -----------------------------------------------------------------------------------------------------
 
     def run_worker(self, *queues: str, concurrency: int = 50) -> None:
-        """Runs the work of these queues (default: ``default``), each up to ``concurrency`` at once; blocks.
+        """Runs the workflows of the given queues until the engine closes; blocks.
 
-        Until the engine closes. Its awaitable twin, ``run_worker_async``, can be cancelled as well.
+        See ``run_worker_async``, its awaitable twin, which can be cancelled, too.
         """
         self._host.call("run_worker_async", self._core.work, _queues(queues, concurrency))
 
     async def run_worker_async(self, *queues: str, concurrency: int = 50) -> None:
-        """Runs the work of these queues (default: ``default``), each up to ``concurrency`` at once.
+        """Runs the workflows of the given queues until the call is cancelled or the engine closes.
 
-        Until it is cancelled, or the engine closes.
+        Args:
+            queues: the names of the queues (default: ``default``).
+            concurrency: how many workflows of each queue run at a time.
+
+        Raises:
+            ConfigurationError: a queue name or ``concurrency`` is not valid.
+            EngineClosedError: the engine was opened with ``executes=False``, or is not open.
         """
         await self._host.bridge(self._core.work(_queues(queues, concurrency)))
 
@@ -248,7 +276,7 @@ class Engine(EngineStreams):
 
     @property
     def _runs_caller(self) -> bool:
-        """Whether the caller is the body of a workflow that this engine runs."""
+        """Whether the caller is the body of a workflow of this engine."""
         scope = current_scope()
         return isinstance(scope, Branch) and scope.run.engine.is_of(self._core)
 

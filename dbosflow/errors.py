@@ -1,40 +1,41 @@
-"""Every error that dbosflow raises, each class one fact that a caller can act on.
+"""Every error that dbosflow raises. Each class stands for one fact that a caller can act on.
 
 ```text
 DbosflowError
 ├── ConfigurationError          a setting is wrong or missing
-├── DefinitionError             a decorated function cannot be used the way it is written
+├── ConfigurationError          a setting is wrong or missing
+├── DefinitionError             a function cannot be decorated or called in this way
 ├── DatabaseUnavailableError    no connection within the time allowed
-├── SchemaError                 the database's schema and this code do not fit
-├── PermissionDeniedError       the database role may not do what was asked
-├── EngineClosedError           the engine is not open (any more)
-├── BlockingCallError           a blocking call on a running event loop; names its awaitable twin
-├── WrongColourError            a plain call of a sync function from async code, or the reverse
-├── NotInWorkflowError          the call needs a workflow around it
-├── InWorkflowError             the call belongs in a step, or outside of workflows
-├── BranchError                 durable work from something that is no branch of the workflow
-├── SerializationError          a value that JSON cannot carry under its declared type
-├── WorkflowError               what can be said of one workflow
+├── SchemaError                 the database's schema and this code do not fit together
+├── PermissionDeniedError       the database role lacks a privilege
+├── EngineClosedError           the engine is not open, or no longer open
+├── BlockingCallError           a blocking call on a running event loop; names the awaitable twin
+├── WrongColourError            a sync function was called like an async one, or the reverse
+├── NotInWorkflowError          the call is only valid inside a workflow
+├── InWorkflowError             the call is only valid in a step or outside of workflows
+├── BranchError                 durable work from code that is no branch of the workflow
+├── SerializationError          JSON cannot carry the value under its declared type
+├── WorkflowError               an error about one workflow
 │   ├── WorkflowNotFoundError
 │   ├── WorkflowConflictError   the id belongs to another workflow function
-│   ├── WorkflowFailedError     it failed, and its own exception cannot be rebuilt here
+│   ├── WorkflowFailedError     the workflow failed, and its own exception cannot be rebuilt here
 │   ├── WorkflowCancelledError
-│   ├── WorkflowBlockedError    it is parked until somebody resumes it
-│   ├── DeadlockError           it waits for itself, at once or through others
-│   └── NonDeterminismError     its code and its records disagree
+│   ├── WorkflowBlockedError    the workflow is parked until it is resumed
+│   ├── DeadlockError           the workflow waits for itself, directly or through others
+│   └── NonDeterminismError     the workflow's code and its records disagree
 ├── StepFailedError             a step failed, and its own exception cannot be rebuilt here
-├── ThreadLimitError            as many sync workflows wait as may
-├── WaitTimeoutError            only the wait ended; what was waited for goes on
-├── LeaseLostError              this process no longer owns what it tried to write
-└── StreamError
-    ├── StreamNotFoundError     nobody has written to a stream of this key
+├── ThreadLimitError            the limit of waiting sync workflows is reached
+├── WaitTimeoutError            the wait timed out; the workflow goes on
+├── LeaseLostError              this process no longer owns the workflow that it tried to write to
+└── StreamError                 an error about one stream
+    ├── StreamNotFoundError     nothing has been written to a stream of this key
     ├── StreamClosedError       a write after the close
-    ├── StreamValueTooLargeError    a value above the limit for one
-    ├── StreamFullError         the stream has had as many values, or bytes, as it may
-    ├── StreamBackPressureError     no room for a value in time: the database does not keep up
-    ├── StreamInputError        a write from outside to what is no input, or from inside to one
-    ├── StreamRolledBackError   values that were read are rolled back; reading can go on
-    ├── StreamTruncatedError    what was to be read is trimmed; names the first offset there is
+    ├── StreamValueTooLargeError    the value is above the limit for one value
+    ├── StreamFullError         the stream has reached its limit of values or bytes
+    ├── StreamBackPressureError     no room for the value in time: the database does not keep up
+    ├── StreamInputError        a write from outside to a stream that is no input, or from inside to an input
+    ├── StreamRolledBackError   values that were read have been rolled back; reading can go on
+    ├── StreamTruncatedError    the values to be read are trimmed; names the first offset that is left
     ├── StreamTimeoutError      no news within the reader's timeout; reading can go on
     ├── StreamFailedError       the stream ended with its workflow's error
     └── StreamCancelledError    the stream ended with its workflow's cancellation
@@ -54,11 +55,11 @@ class DbosflowError(Exception):
 
 
 class ConfigurationError(DbosflowError):
-    """A setting is wrong or missing; the message says which and what to write instead."""
+    """A setting is wrong or missing. The message says which one, and what to write instead."""
 
 
 class DefinitionError(DbosflowError):
-    """A decorated function cannot be used the way it is written."""
+    """A function cannot be decorated or called in this way. The message says what to write instead."""
 
 
 class DatabaseUnavailableError(DbosflowError):
@@ -70,43 +71,44 @@ class SchemaError(DbosflowError):
 
 
 class PermissionDeniedError(DbosflowError):
-    """The database role may not do what was asked: the message says on what it lacks rights. Nothing was written."""
+    """The database role lacks a privilege. The message says on which object. Nothing was written."""
 
 
 class EngineClosedError(DbosflowError):
-    """The engine is not open: open it with ``with``, ``async with`` or ``open()`` first."""
+    """The engine is not open. Open it with ``with``, ``async with`` or ``open()`` first."""
 
 
 class BlockingCallError(DbosflowError):
-    """A blocking call was made on a running event loop; the message names its awaitable twin."""
+    """A blocking call was made on a running event loop. The message names its awaitable twin."""
 
 
 class WrongColourError(DbosflowError):
-    """A sync function was called plainly from async code, or the reverse; the message names the right call."""
+    """A sync function was called plainly from async code, or the reverse. The message names the right call."""
 
 
 class NotInWorkflowError(DbosflowError):
-    """The call only means something inside a workflow."""
+    """The call is only valid inside a workflow."""
 
 
 class InWorkflowError(DbosflowError):
-    """The call is none for a workflow's body, where a replay would get another answer: make it in a step."""
+    """The call is not allowed in a workflow's body, where a replay would get another answer. Make it in a step."""
 
 
 class BranchError(DbosflowError):
-    """Durable work was asked for by something that is not the branch whose context it carries.
+    """Durable work was requested by code that is not the branch whose context it carries.
 
-    A branch is one thread of control. A callback, a thread, or a task that merely inherited a branch's context
-    would get keys by timing, so it is refused; the message says how to write it instead.
+    A branch is one thread of control. If a callback, a thread, or a task that merely inherited a branch's context
+    did durable work, the keys of its records would depend on timing. The work is therefore refused. The message says
+    how to write it instead.
     """
 
 
 class SerializationError(DbosflowError):
-    """A value cannot travel as JSON under its declared type; the message names the function and the type."""
+    """JSON cannot carry a value under its declared type. The message names the function and the type."""
 
 
 class WorkflowError(DbosflowError):
-    """What can be said of one workflow; ``workflow_id`` tells which."""
+    """The base of the errors about one workflow. ``workflow_id`` says which one."""
 
     def __init__(self, workflow_id: str, message: str) -> None:
         super().__init__(workflow_id, message)
@@ -122,11 +124,14 @@ class WorkflowNotFoundError(WorkflowError):
 
 
 class WorkflowConflictError(WorkflowError):
-    """The id is taken by an execution of another workflow function."""
+    """The id belongs to an execution of another workflow function."""
 
 
 class WorkflowFailedError(WorkflowError):
-    """The workflow failed with an exception whose class cannot be rebuilt in this process."""
+    """The workflow failed, and its own exception cannot be rebuilt in this process.
+
+    ``error_type`` and ``error_message`` describe that exception.
+    """
 
     def __init__(self, workflow_id: str, error_type: str, error_message: str) -> None:
         super().__init__(workflow_id, f"workflow {workflow_id!r} failed with {error_type}: {error_message}")
@@ -140,24 +145,25 @@ class WorkflowCancelledError(WorkflowError):
 
 
 class WorkflowBlockedError(WorkflowError):
-    """The workflow is parked as ``blocked``; the message says why. ``engine.resume`` lets it go on."""
+    """The workflow is parked as ``blocked``. The message says why. ``engine.resume`` lets it go on."""
 
 
 class DeadlockError(WorkflowError):
-    """The workflow asked for a wait that cannot end: for its own result, or for one that waits for it.
+    """The workflow asked for a wait that cannot end: for its own result, or for a workflow that waits for it.
 
-    It is recorded as what came of the wait, so that a replay goes the same way.
+    The error is recorded as the outcome of the wait, so a replay takes the same path.
     """
 
 
 class NonDeterminismError(WorkflowError):
-    """The code does something else than its records hold: says what, what they hold since when, and the ways out."""
+    """The code does something other than its records say. The message names both, and the ways out."""
 
 
 class StepFailedError(DbosflowError):
-    """A step failed with an exception that cannot be rebuilt from its record.
+    """A step failed, and its own exception cannot be rebuilt from the record.
 
-    Raised live and on replay alike, so that a workflow's ``except`` clauses take the same path both times.
+    The error is the same live and on replay, so a workflow's ``except`` clauses take the same path both times.
+    ``error_type`` and ``error_message`` describe the step's own exception.
     """
 
     def __init__(self, error_type: str, error_message: str) -> None:
@@ -170,19 +176,19 @@ class StepFailedError(DbosflowError):
 
 
 class ThreadLimitError(DbosflowError):
-    """A sync workflow cannot wait: as many as may (``waiting_threads``) do so already, each on a thread of its own."""
+    """A sync workflow cannot wait: ``waiting_threads`` of them wait already, each on a thread of its own."""
 
 
 class WaitTimeoutError(DbosflowError, TimeoutError):
-    """The wait ended; what was waited for goes on."""
+    """The wait timed out. The workflow that was waited for goes on."""
 
 
 class LeaseLostError(DbosflowError):
-    """This process no longer owns the workflow: another worker has taken it over."""
+    """This process no longer owns the workflow. Another worker has taken it over."""
 
 
 class StreamError(DbosflowError):
-    """What can be said of one stream; ``workflow_id`` and ``key`` tell which."""
+    """The base of the errors about one stream. ``workflow_id`` and ``key`` say which one."""
 
     def __init__(self, workflow_id: str, key: str, message: str) -> None:
         super().__init__(workflow_id, key, message)
@@ -195,37 +201,37 @@ class StreamError(DbosflowError):
 
 
 class StreamNotFoundError(StreamError):
-    """Nobody has written to a stream of this key. A reader of it waits; only looking at it fails."""
+    """Nothing has been written to a stream of this key. Reading such a stream waits; only looking it up fails."""
 
 
 class StreamClosedError(StreamError):
-    """The stream is closed; nothing can be written after the close."""
+    """The stream is closed. Nothing can be written to it any more."""
 
 
 class StreamValueTooLargeError(StreamError):
-    """The value is above the engine's ``value_bytes``, and was not written. Write it in parts, or a reference to it."""
+    """The value is above the engine's ``value_bytes`` and was not written. Write parts, or a reference to it."""
 
 
 class StreamFullError(StreamError):
-    """The stream has had its ``stream_values`` or ``stream_bytes``; the value was not written, and none will be."""
+    """The stream has reached its ``stream_values`` or ``stream_bytes``. No more values are written."""
 
 
 class StreamBackPressureError(StreamError):
-    """There was no room for the value within ``buffer_timeout``, and it was not written; it may be written again.
+    """There was no room for the value within ``buffer_timeout``. It was not written, and may be written again.
 
-    Room comes from the database alone, when it commits what was written before: no reader can hold a writer up.
+    Room becomes free when the database commits earlier values. A slow reader never holds up a writer.
     """
 
 
 class StreamInputError(StreamError):
-    """The key and its user do not fit: outsiders write declared inputs only, and their workflow all but them."""
+    """A write from outside to a stream that is not a declared input, or a write by the workflow to its own input."""
 
 
 class StreamRolledBackError(StreamError):
-    """A step's attempt failed: values of it that were read no longer count. The reader stays usable.
+    """An attempt of a step failed, and values of it that were read no longer count. The reader stays usable.
 
-    ``rollback`` says which offsets. Read with ``on_rollback=``, or with ``view="committed"``, which is never ahead
-    of an attempt in flight.
+    ``rollback`` has their offsets. To handle rollbacks without an error, read with ``on_rollback=``, or with
+    ``view="committed"``, which never shows values of an attempt that is still running.
     """
 
     def __init__(self, workflow_id: str, key: str, message: str, rollback: Rollback) -> None:
@@ -235,7 +241,7 @@ class StreamRolledBackError(StreamError):
 
 
 class StreamTruncatedError(StreamError):
-    """What was to be read is gone: the stream was trimmed. Reading can begin at ``first_available``."""
+    """The values to be read are gone, because the stream was trimmed. ``first_available`` is the first offset left."""
 
     def __init__(self, workflow_id: str, key: str, message: str, first_available: int) -> None:
         super().__init__(workflow_id, key, message)
@@ -244,11 +250,11 @@ class StreamTruncatedError(StreamError):
 
 
 class StreamTimeoutError(StreamError, TimeoutError):
-    """No value and no end arrived within the reader's ``timeout``; the reader stays usable."""
+    """No value and no end arrived within the reader's ``timeout``. The reader stays usable."""
 
 
 class StreamFailedError(StreamError):
-    """The workflow failed while the stream was open; its exception is the ``__cause__``."""
+    """The workflow failed while the stream was open. Its exception is the ``__cause__``."""
 
 
 class StreamCancelledError(StreamError):

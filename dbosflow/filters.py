@@ -1,4 +1,4 @@
-"""Which workflows a listing shows."""
+"""Filters for listings of workflows."""
 
 from __future__ import annotations
 
@@ -9,12 +9,22 @@ from dbosflow.errors import ConfigurationError
 from dbosflow.types import WorkflowStatus
 
 MOST = 100
-"""How many workflows a listing shows that was told nothing else."""
+"""The default limit of a listing."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkflowFilter:
-    """Which workflows a listing shows: those that fit all of it, the newest ``limit`` of them."""
+    """Selects the workflows of a listing: the newest ``limit`` that match all the given criteria.
+
+    Args:
+        status: the workflow's status.
+        name: the name of its function: the qualified name, or the one given by ``@workflow(name=...)``.
+        queue: the queue that it waits in or was taken from.
+        limit: the maximum number of workflows.
+
+    Raises:
+        ConfigurationError: a criterion is not valid.
+    """
 
     status: WorkflowStatus | str | None = None
     name: str | None = None
@@ -27,7 +37,7 @@ class WorkflowFilter:
             msg = f"status={self.status!r} must be one of {', '.join(statuses)}"
             raise ConfigurationError(msg)
         for what in ("name", "queue"):
-            if getattr(self, what):  # the queue of what was started in a process has no name
+            if getattr(self, what):  # the empty queue name stands for workflows that were started in a process
                 check_identifier(what, getattr(self, what))
         check_whole("limit", self.limit, 0, LARGEST_INTEGER)
 
@@ -35,7 +45,7 @@ class WorkflowFilter:
 def chosen(
     which: object, status: WorkflowStatus | str | None, name: str | None, queue: str | None, limit: int | None
 ) -> WorkflowFilter:
-    """The filter that a listing was given, whole or in its parts."""
+    """The filter of a listing, given as a whole or in parts."""
     if which is None:
         return WorkflowFilter(status, name, queue, MOST if limit is None else limit)
     if not isinstance(which, WorkflowFilter):

@@ -1,4 +1,4 @@
-"""Handles: what a caller holds of a workflow. Making one does no I/O; any process can make one from an id."""
+"""Handles to workflows. A handle is made from an id, in any process, without I/O."""
 
 from __future__ import annotations
 
@@ -36,7 +36,12 @@ _CANCEL: RecordedQuery[Cancellation] = RecordedQuery("cancel", Codec(Cancellatio
 
 
 class WorkflowHandle(Generic[T]):
-    """One workflow, by its id."""
+    """A handle to one workflow, by its id.
+
+    Every blocking method raises ``BlockingCallError`` on a running event loop. Every method raises
+    ``EngineClosedError`` if the engine is not open, and ``DatabaseUnavailableError`` if Postgres does not answer in
+    time.
+    """
 
     def __init__(self, host: Host, core: EngineCore, workflow_id: str, definition: WorkflowDef | None) -> None:
         self._host = host
@@ -45,39 +50,36 @@ class WorkflowHandle(Generic[T]):
         self.workflow_id = workflow_id
 
     def status(self) -> WorkflowStatus:
-        """Where the workflow stands; ``WorkflowNotFoundError`` if there is none of this id.
-
-        Its awaitable twin is ``status_async``.
-        """
+        """The workflow's status. See ``status_async``, its awaitable twin."""
         return self._query(_STATUS, lambda: self._core.repository.status(self.workflow_id))
 
     async def status_async(self) -> WorkflowStatus:
-        """Where the workflow stands; ``WorkflowNotFoundError`` if there is none of this id.
+        """The workflow's status. In a workflow's body the answer is recorded, and a replay gives the same.
 
-        In a workflow's body the answer is put on record.
+        Raises:
+            WorkflowNotFoundError: no workflow has this id.
         """
         return await self._query_async(_STATUS, lambda: self._core.repository.status(self.workflow_id))
 
     def info(self) -> WorkflowInfo:
-        """The workflow's record; ``WorkflowNotFoundError`` if there is none of this id.
-
-        Its awaitable twin is ``info_async``.
-        """
+        """The workflow's record. See ``info_async``, its awaitable twin."""
         return as_result(self._query(_INFO, lambda: self._core.repository.info(self.workflow_id)), self._definition)
 
     async def info_async(self) -> WorkflowInfo:
-        """The workflow's record; ``WorkflowNotFoundError`` if there is none of this id.
+        """The workflow's record. In a workflow's body the answer is recorded, and a replay gives the same.
 
-        Its ``output`` and ``error`` are what ``result_async`` gives and raises. In a workflow's body the answer is
-        put on record.
+        If the handle knows the function, ``output`` is what ``result_async`` returns and ``error`` what it raises.
+
+        Raises:
+            WorkflowNotFoundError: no workflow has this id.
         """
         info = await self._query_async(_INFO, lambda: self._core.repository.info(self.workflow_id))
         return as_result(info, self._definition)
 
     def result(self, timeout: float | None = None) -> T:
-        """Waits for the workflow's end, up to ``timeout`` seconds, and gives its result, or raises its error.
+        """Waits for the workflow's end, and returns its result or raises its error.
 
-        See ``result_async``, its awaitable twin, for what it raises.
+        See ``result_async``, its awaitable twin, for the argument and the errors.
         """
         scope = current_scope()
         if isinstance(scope, Branch):
@@ -87,17 +89,22 @@ class WorkflowHandle(Generic[T]):
         return self._host.call("result_async", self._result, timeout)
 
     async def result_async(self, timeout: float | None = None) -> T:  # noqa: ASYNC109 (a limit of the wait, in seconds)
-        """Waits for the workflow's end and gives its result, typed by its annotation if the handle knows its function.
+        """Waits for the workflow's end, and returns its result or raises its error.
 
-        Inside a workflow the outcome is recorded, and a replay gives the same; ``timeout`` has no meaning there.
+        The result has the type of the function's annotation if the handle knows the function. In a workflow's body the
+        outcome is recorded, and a replay gives the same.
+
+        Args:
+            timeout: how long to wait, in seconds; ``None``: without limit. Ignored in a workflow's body.
 
         Raises:
-            Exception: the workflow's own, rebuilt, if it failed.
-            WorkflowFailedError: it failed, and its own exception cannot be rebuilt here.
-            WorkflowCancelledError: it was cancelled.
-            WorkflowBlockedError: it is parked and will not end by itself.
-            WorkflowNotFoundError: there is none of this id.
-            WaitTimeoutError: it has not ended within ``timeout`` seconds; it goes on.
+            Exception: the workflow's own exception, rebuilt, if it failed.
+            WorkflowFailedError: the workflow failed, and its own exception cannot be rebuilt here.
+            WorkflowCancelledError: the workflow was cancelled.
+            WorkflowBlockedError: the workflow is parked and will not end by itself.
+            WorkflowNotFoundError: no workflow has this id.
+            WaitTimeoutError: the workflow has not ended within ``timeout``. It goes on.
+            DeadlockError: in a workflow's body: the workflow waits for the caller.
         """
         scope = current_scope()
         if isinstance(scope, Branch):
@@ -110,7 +117,7 @@ class WorkflowHandle(Generic[T]):
         return result
 
     async def _elsewhere(self) -> Outcome | Ending:
-        """How the workflow ended that another engine of this process knows under this id."""
+        """How the workflow ended, if another engine of this process knows its id."""
         return await self._host.reach(self._core.outcome(self.workflow_id, ended=True))
 
     async def _result(self, timeout: float | None) -> T:  # noqa: ASYNC109 (a limit of the wait, in seconds)
@@ -128,23 +135,24 @@ class WorkflowHandle(Generic[T]):
         return result
 
     def cancel(self, *, children: bool = True) -> Cancellation:
-        """Asks for the workflow's cancellation, and its children's, unless told otherwise; says what came of that.
-
-        See ``cancel_async``, its awaitable twin.
-        """
+        """Requests the workflow's cancellation. See ``cancel_async``, its awaitable twin."""
         return self._query(_CANCEL, lambda: self._core.cancel(self.workflow_id, children))
 
     async def cancel_async(self, *, children: bool = True) -> Cancellation:
-        """Asks for the workflow's cancellation; says what came of that.
+        """Requests the workflow's cancellation, and returns what came of the request.
 
-        That is final: unless the answer is ``"ended"``, the workflow does not succeed or fail any more. The owner knows
-        at once. Async code gets ``CancelledError``; sync code an error at its next durable call, and the outcome of a
-        step under way is refused. Cleanup code has the engine's ``grace``, but can do nothing durable. Then the
-        workflow ends as ``cancelled``, and so do the streams that it left open.
+        Unless the answer is ``"ended"``, the cancellation is final: the workflow can no longer succeed or fail. The
+        workflow's process is notified at once. Async code gets a ``CancelledError``. Sync code gets an error at its
+        next durable call, and the outcome of a running step is refused. Cleanup code has the engine's ``grace`` to
+        finish, but can do nothing durable. Then the workflow ends as ``cancelled``, and so do the streams that it left
+        open.
 
         Args:
-            children: cancel what it has started, too, and what that has started in its turn; also what it is starting
-                just now. What a child that has ended had started stays as it is.
+            children: whether to cancel the workflow's children, too, and theirs, including those that are just being
+                started. Children of a child that has ended are not cancelled.
+
+        Raises:
+            WorkflowNotFoundError: no workflow has this id.
         """
         return await self._query_async(_CANCEL, lambda: self._core.cancel(self.workflow_id, children))
 

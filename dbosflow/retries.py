@@ -1,4 +1,4 @@
-"""How often a step is tried."""
+"""Retry policies of steps."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dbosflow.errors import ConfigurationError, SerializationError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetryPolicy:
-    """How often a step is tried, and how long it waits between. Durations are seconds."""
+    """How often a step is tried, and how long to wait between attempts. Durations are seconds."""
 
     max_attempts: int = 1
     interval: float = 1.0
@@ -32,7 +32,7 @@ class RetryPolicy:
                 raise ConfigurationError(msg)
 
     def delay_after(self, failures: int) -> float:
-        """Seconds to wait after so many failed attempts."""
+        """Seconds to wait after the given number of failed attempts."""
         exponent = min(failures - 1, 1000)  # a float's range ends near 2**1023
         try:
             return min(self.interval * self.backoff**exponent, self.max_interval)
@@ -40,7 +40,7 @@ class RetryPolicy:
             return self.max_interval
 
     def allows_retry(self, failures: int, error: BaseException) -> bool:
-        """Whether another attempt follows after so many failures, the last of them ``error``."""
+        """Whether another attempt follows after ``failures`` failed ones, the last of them with ``error``."""
         wrong_type = isinstance(error, SerializationError)  # a result that does not fit its type will not fit next time
         return failures < self.max_attempts and isinstance(error, self.retry_on) and not wrong_type
 

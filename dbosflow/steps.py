@@ -1,4 +1,4 @@
-"""Steps: functions whose outcomes are recorded, so that a recovered workflow never runs them again."""
+"""Steps: functions whose outcomes are recorded, so that a recovered workflow does not run them again."""
 
 from __future__ import annotations
 
@@ -22,10 +22,11 @@ Result = TypeVar("Result")
 
 
 class Step(Generic[P, R, T]):
-    """A decorated function. Called in a workflow it is a durable operation; anywhere else a plain call.
+    """A function decorated with ``@step``.
 
-    In a workflow of its own colour it is called like the function that it is. ``run`` and ``run_async`` are for
-    the other colour.
+    In a workflow a call is a durable operation: its outcome is recorded, and a replay returns it from there. Anywhere
+    else it is a plain call. Sync workflows call sync steps like any function, and async workflows async ones; ``run``
+    and ``run_async`` are for the other combinations.
     """
 
     def __init__(self, definition: StepDef, receiver: tuple[Any, ...] = ()) -> None:
@@ -36,19 +37,36 @@ class Step(Generic[P, R, T]):
             mark_async(self, definition.function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Runs the step; on replay gives what it gave."""
+        """Runs the step and records its outcome; a replay returns the recorded one.
+
+        Raises:
+            Exception: the exception of the step's last attempt.
+            StepFailedError: the step failed, and its own exception cannot be rebuilt from the record.
+            WrongColourError: the caller is a sync workflow and the step is async, or the reverse. Use ``run`` or
+                ``run_async``.
+            SerializationError: JSON cannot carry the result under its annotation.
+            BranchError: the caller is no branch of its workflow.
+        """
         result: R = calls.call_step(self.definition, self._receiver + args, kwargs)
         return result
 
     def run(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Blocking: runs the step from sync code, whichever colour it has."""
+        """Runs the step from sync code, whether the step is sync or async. Its awaitable twin is ``run_async``.
+
+        Raises:
+            Exception: the exception of the step's last attempt, or the other errors of a call.
+            BlockingCallError: an event loop runs in the calling thread.
+        """
         result: T = calls.run_step(
             self.definition, self._receiver + args, kwargs, f"await {self.definition.name}.run_async(...)"
         )
         return result
 
     def run_async(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
-        """Awaitable: runs the step from async code, whichever colour it has; a sync body goes to the thread pool."""
+        """Runs the step from async code, whether the step is async or sync. A sync body runs in the thread pool.
+
+        The result is a coroutine: await it, or make a task of it. Raises what a call raises.
+        """
         return calls.run_step_async(self.definition, self._receiver + args, kwargs)
 
     @overload
@@ -56,7 +74,7 @@ class Step(Generic[P, R, T]):
     @overload
     def __get__(self: Step[Concatenate[Any, Q], R, T], instance: object, owner: type) -> Step[Q, R, T]: ...
     def __get__(self, instance: object, owner: type | None = None) -> Any:
-        """A step that is a method takes its instance along, or its class; one that is bound stays so."""
+        """Binds a method to its instance or class. A step that is bound already stays so."""
         method = self.definition.method
         if self._receiver or method is staticmethod:
             return self
@@ -64,7 +82,7 @@ class Step(Generic[P, R, T]):
         return self if receiver is None else Step(self.definition, (receiver,))
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        """Pickled by reference, as the function that it stands for would be: by its name, or as a bound method."""
+        """Pickles the step by reference, like the function: by its name, or as a bound method."""
         return reference_to(self, self._receiver)
 
     def __repr__(self) -> str:
@@ -72,7 +90,7 @@ class Step(Generic[P, R, T]):
 
 
 class StepDecorator:
-    """What ``@step(...)`` gives: decorates with the options."""
+    """The result of ``@step(...)``: a decorator that has the options."""
 
     def __init__(self, name: str | None, retry: RetryPolicy) -> None:
         self._name = name
@@ -112,22 +130,21 @@ def step(
     max_interval: float = 60.0,
     retry_on: type[BaseException] | Sequence[type[BaseException]] = Exception,
 ) -> Any:
-    """Makes a function a step: its body runs at least once, its outcome is recorded at most once, and never changes.
+    """Makes a function a step: its body runs at least once, its outcome is recorded once and never changes.
 
     Args:
-        function: sync or async, or a method of any kind; arguments may be anything, the result must be JSON under its
-            annotation.
-        name: in records; the function's own by default. Renaming a step makes running workflows run it again.
-        max_attempts: how often the body is tried when it raises.
-        interval: seconds before the second attempt; each further wait is ``backoff`` times as long.
-        backoff: at least 1.
+        function: a sync or async function, or a method of any kind. Its arguments may be anything; JSON must be able
+            to carry the result under its annotation.
+        name: the name in records. Default: the function's own. If a step is renamed, running workflows run it again.
+        max_attempts: how often the body is tried if it raises.
+        interval: seconds before the second attempt.
+        backoff: the factor, at least 1, by which each further wait is longer than the one before.
         max_interval: the longest wait, in seconds.
-        retry_on: which exceptions are worth another attempt: a class, or several.
+        retry_on: the exceptions that are worth another attempt: one class, or several.
 
     Raises:
-        DefinitionError: it is no function that could be a step: a class, a generator function, one that is decorated
-            already.
-        ConfigurationError: an option cannot be what it is.
+        DefinitionError: the function cannot be a step: it is a class, a generator function, or decorated already.
+        ConfigurationError: an option is not valid.
     """
     kinds = tuple(retry_on) if isinstance(retry_on, list | tuple | set | frozenset) else (retry_on,)
     retry = RetryPolicy(
@@ -150,9 +167,13 @@ def run_step(name: str, function: Callable[P, Awaitable[T]], /, *args: P.args, *
 @overload
 def run_step(name: str, function: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs) -> Result: ...
 def run_step(name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    """Runs any callable as a step, lambdas and library functions included, from sync code.
+    """Runs any callable as a step from sync code, lambdas and library functions included.
 
-    ``run_step("fetch", client.get, url)``; ``run_step_async`` is its awaitable twin.
+    ``run_step("fetch", client.get, url)`` runs ``client.get(url)`` once and records its result. See
+    ``run_step_async``, its awaitable twin, for the arguments and errors.
+
+    Raises:
+        BlockingCallError: an event loop runs in the calling thread.
     """
     return calls.run_step(_ad_hoc(name, function), args, kwargs, "await run_step_async(...)")
 
@@ -168,8 +189,21 @@ def run_step_async(
 def run_step_async(name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
     """Runs any callable as a step, lambdas and library functions included.
 
-    ``await run_step_async("fetch", client.get, url)``. A sync one goes to the thread pool; what it gives is awaited, if
-    it can be: ``lambda: client.get(url)`` may be of an async client.
+    ``await run_step_async("fetch", client.get, url)``. A sync callable runs in the thread pool. If it returns an
+    awaitable, as ``lambda: client.get(url)`` does with an async client, that is awaited.
+
+    Args:
+        name: the step's name in records.
+        function: the callable. JSON must be able to carry its result.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+
+    Raises:
+        Exception: the exception of the callable.
+        StepFailedError: the callable failed, and its own exception cannot be rebuilt from the record.
+        SerializationError: JSON cannot carry the result.
+        DefinitionError: ``function`` is not callable, or is a generator function.
+        BranchError: the caller is no branch of its workflow.
     """
     return calls.run_step_async(_ad_hoc(name, function), args, kwargs)
 

@@ -1,4 +1,4 @@
-"""Durable timers: sleeps, and limits to how long a workflow's body waits."""
+"""Durable timers: sleeps, and limits for how long a workflow's body waits."""
 
 from __future__ import annotations
 
@@ -22,13 +22,21 @@ if TYPE_CHECKING:
 F = TypeVar("F", bound="asyncio.Future[Any]")
 
 ReturnWhen = Literal["ALL_COMPLETED", "FIRST_COMPLETED", "FIRST_EXCEPTION"]
-"""What ``wait`` waits for: the words of ``asyncio``."""
+"""When ``wait`` returns, in the terms of ``asyncio``."""
 
 
 def sleep(duration: float | timedelta) -> None:
-    """Sleeps for ``duration`` (seconds or a ``timedelta``) in sync code: in a workflow across crashes and restarts.
+    """Sleeps for ``duration`` in sync code. In a workflow the sleep is durable.
 
     See ``sleep_async``, its awaitable twin.
+
+    Args:
+        duration: seconds, or a ``timedelta``.
+
+    Raises:
+        ConfigurationError: ``duration`` is no duration.
+        BlockingCallError: an event loop runs in the calling thread.
+        BranchError: the caller is no branch of its workflow.
     """
     refuse_on_loop("await sleep_async(...)")
     scope = current_scope()
@@ -39,10 +47,17 @@ def sleep(duration: float | timedelta) -> None:
 
 
 async def sleep_async(duration: float | timedelta) -> None:
-    """Sleeps for ``duration`` (seconds or a ``timedelta``), across crashes and restarts.
+    """Sleeps for ``duration``. In a workflow the sleep is durable.
 
-    In a workflow the wake time is recorded when the sleep begins: a workflow that is recovered sleeps what is left of
-    it, and never wakes early. Anywhere else it is a plain sleep.
+    In a workflow the wake time is recorded when the sleep begins. A recovered workflow sleeps for the rest of the time
+    and never wakes early. Anywhere else it is a plain sleep.
+
+    Args:
+        duration: seconds, or a ``timedelta``.
+
+    Raises:
+        ConfigurationError: ``duration`` is no duration.
+        BranchError: the caller is no branch of its workflow.
     """
     scope = current_scope()
     if isinstance(scope, Branch):
@@ -52,7 +67,7 @@ async def sleep_async(duration: float | timedelta) -> None:
 
 
 class Timeout:
-    """What ``timeout`` gives: an async context manager, to be entered once."""
+    """The result of ``timeout``: an async context manager that can be entered once."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -63,7 +78,7 @@ class Timeout:
         self._cancelling = 0
 
     def expired(self) -> bool:
-        """Whether it has ended the block, or is about to."""
+        """Whether the timeout has ended the block, or is about to."""
         return self._expired if self._plain is None else self._plain.expired()
 
     async def __aenter__(self) -> Self:
@@ -94,21 +109,26 @@ class Timeout:
         assert self._deadline is not None
         self._deadline.end()
         if self._expired and self._task is not None:
-            mine = self._task.uncancel() <= self._cancelling  # else somebody else cancels it, too
+            mine = self._task.uncancel() <= self._cancelling  # otherwise there was another cancellation, too
             if mine and kind is not None and issubclass(kind, asyncio.CancelledError):
                 raise TimeoutError from error
 
 
 def timeout(duration: float | timedelta) -> Timeout:
-    """A limit to how long a block of a workflow's body may take, for ``async with``.
+    """Limits how long a block of a workflow's body may take: ``async with timeout(30): ...``.
 
-    Like ``asyncio.timeout``: what the block waits for then is cancelled, and the block raises ``TimeoutError``. But
-    in a workflow it is durable. When it began is on record, so a workflow that is recovered has what is left of it; and
-    that it has expired is on record, in its order with the outcomes of steps. A replay takes the same way, however long
-    it takes. Anywhere else it is ``asyncio.timeout``.
+    When the time is over, the operation that the block waits for is cancelled and the block raises ``TimeoutError``,
+    as with ``asyncio.timeout``. In a workflow the limit is durable. Its start is recorded, so a recovered workflow has
+    the rest of the time. Its expiry is recorded in order with the outcomes of steps, so a replay takes the same path,
+    however long the replay takes. Outside of workflows it is ``asyncio.timeout``.
 
     Args:
         duration: seconds, or a ``timedelta``.
+
+    Raises:
+        ConfigurationError: ``duration`` is no duration.
+        TimeoutError: from the block, when the time is over.
+        BranchError: when entered: the caller is no branch of its workflow.
     """
     return Timeout(_seconds(duration, "a timeout"))
 
@@ -119,15 +139,19 @@ async def wait(
     timeout: float | timedelta | None = None,  # noqa: ASYNC109 (as asyncio.wait has it)
     return_when: ReturnWhen = "ALL_COMPLETED",
 ) -> tuple[set[F], set[F]]:
-    """Waits for tasks, like ``asyncio.wait``: gives those that are done, and the others.
+    """Waits for tasks like ``asyncio.wait``, and returns the set of the done ones and the set of the others.
 
-    In a workflow ``timeout`` is durable, as ``timeout`` is: whether it or a task was faster is on record. Nothing
-    is cancelled, and no ``TimeoutError`` raised.
+    In a workflow the timeout is durable, as that of ``timeout`` is: whether the timeout or a task came first is on
+    record. Nothing is cancelled, and no ``TimeoutError`` is raised.
 
     Args:
         aws: tasks or futures.
-        timeout: how long to wait, in seconds or as a ``timedelta``; ``None``: for as long as it takes.
+        timeout: how long to wait, in seconds or as a ``timedelta``; ``None``: without limit.
         return_when: ``asyncio.ALL_COMPLETED``, ``FIRST_COMPLETED`` or ``FIRST_EXCEPTION``.
+
+    Raises:
+        ConfigurationError: ``timeout`` is no duration.
+        BranchError: the caller is no branch of its workflow.
     """
     awaited = set(aws)
     if timeout is None or not awaited:

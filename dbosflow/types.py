@@ -1,4 +1,4 @@
-"""The words that every floor shares: statuses, stream items, and the record of a workflow."""
+"""The types that every floor shares: statuses, stream items, and the records of workflows."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ T = TypeVar("T")
 
 
 class WorkflowStatus(StrEnum):
-    """Where a workflow stands.
+    """The state of a workflow.
 
     ```text
     queued ──claim──► running ──► succeeded | failed | cancelled      (final)
       ▲                  │
       ├── lease lost ────┤
-      └── resume ◄── blocked       its code and records disagree, or it kills its owners
+      └── resume ◄── blocked       its code and records disagree, or its workers keep dying
     ```
     """
 
@@ -40,7 +40,7 @@ _ENDED = frozenset({WorkflowStatus.SUCCEEDED, WorkflowStatus.FAILED, WorkflowSta
 
 
 class FrameKind(StrEnum):
-    """What a stream block holds: values, or one control frame."""
+    """The content of a stream block: values, or one control frame."""
 
     VALUES = "values"
     ROLLBACK = "rollback"
@@ -50,7 +50,7 @@ class FrameKind(StrEnum):
 
     @property
     def terminal(self) -> bool:
-        """Whether nothing can follow it."""
+        """Whether nothing can follow the frame."""
         return self in _TERMINAL
 
 
@@ -58,7 +58,7 @@ _TERMINAL = frozenset({FrameKind.COMPLETE, FrameKind.ERROR, FrameKind.CANCELLED}
 
 
 class StreamState(StrEnum):
-    """Whether anything may follow in a stream, and how it ended if not: as its terminal frame says."""
+    """Whether a stream can still grow, and if not, how it ended. The end is the kind of its terminal frame."""
 
     OPEN = "open"
     COMPLETE = "complete"
@@ -67,17 +67,17 @@ class StreamState(StrEnum):
 
 
 Ranges = tuple[tuple[int, int], ...]
-"""Offsets of a stream: each range from its first to the one after its last."""
+"""Ranges of stream offsets. Each is ``(first, stop)``; ``stop`` is not included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """An attempt of a step is over without success: what it wrote to this stream no longer counts."""
+    """An attempt of a step failed or was abandoned: the values it wrote to this stream no longer count."""
 
     ranges: Ranges
     step_key: str
     attempt: str
-    """``epoch.n``, or ``*`` where all attempts of the step shared what they wrote."""
+    """``epoch.n``, or ``*`` if all attempts of the step share the values that they wrote."""
 
     def __contains__(self, offset: object) -> bool:
         return isinstance(offset, int) and any(first <= offset < stop for first, stop in self.ranges)
@@ -85,7 +85,7 @@ class Rollback:
 
 @dataclass(frozen=True, slots=True)
 class StreamOutcome:
-    """How a stream ended: its terminal frame's kind, the error if that was the cause, the writer's final payload."""
+    """How a stream ended: the kind of its terminal frame, the error if there was one, the writer's final payload."""
 
     kind: FrameKind
     error: BaseException | None = None
@@ -94,11 +94,11 @@ class StreamOutcome:
 
 @dataclass(frozen=True, slots=True)
 class StreamValue(Generic[T]):
-    """One item of a stream channel.
+    """One item of a stream channel: a value, a rollback, or the end.
 
-    A value has ``closed`` false and no ``error``. The last item has ``closed`` true, no value, and ``error`` where the
-    stream did not end well. An item with a ``rollback`` has no value: it rolls back values that this reader was given
-    before. ``offset`` is the item's own; reading resumes at ``offset + 1``.
+    A value has ``closed`` false and no ``error``. The last item has ``closed`` true and no value, and an ``error`` if
+    the stream ended badly. An item with a ``rollback`` has no value: it rolls back values that the reader was given
+    earlier. ``offset`` is the item's own offset; to resume after it, read from ``offset + 1``.
     """
 
     value: T
@@ -110,10 +110,11 @@ class StreamValue(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Processed(Generic[T]):
-    """What a durable loop over a stream has done.
+    """The result of a `for_each` loop over a stream.
 
-    ``count`` items were handled and ``failed`` ones passed over; ``last`` is the greatest offset among them (``None``:
-    there were none). ``results`` are the handler's, in the order of the stream, where they were asked for.
+    ``count`` items were handled and ``failed`` items were skipped. ``last`` is the greatest offset among them, or
+    ``None`` if there were none. ``results`` has the handler's results in the order of the stream if ``collect`` was
+    set, and is empty otherwise.
     """
 
     count: int
@@ -124,10 +125,11 @@ class Processed(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class Cancellation:
-    """What came of asking for a workflow's cancellation.
+    """The answer to a request to cancel a workflow.
 
-    ``outcome`` is ``"cancelled"`` (nobody had begun it: it has ended), ``"requested"`` (its owner, or the next one,
-    carries it out) or ``"ended"`` (it had ended before, as ``status`` says).
+    ``outcome`` is ``"cancelled"`` (the workflow had not begun and has ended now), ``"requested"`` (its worker, or the
+    next one, carries the cancellation out) or ``"ended"`` (the workflow had ended before). ``status`` is the workflow's
+    status after the request.
     """
 
     outcome: Literal["cancelled", "requested", "ended"]
@@ -136,10 +138,10 @@ class Cancellation:
 
 @dataclass(frozen=True, slots=True)
 class Resumption:
-    """What came of asking for a workflow to be resumed.
+    """The answer to a request to resume a workflow.
 
-    ``outcome`` is ``"resumed"`` (it was blocked, and waits for a worker now) or ``"unchanged"`` (it was not blocked: it
-    waits, runs or has ended, as ``status`` says).
+    ``outcome`` is ``"resumed"`` (the workflow was blocked and now waits for a worker) or ``"unchanged"`` (it was not
+    blocked). ``status`` is the workflow's status after the request.
     """
 
     outcome: Literal["resumed", "unchanged"]
@@ -148,7 +150,7 @@ class Resumption:
 
 @dataclass(frozen=True, slots=True)
 class WorkflowInfo:
-    """The record of a workflow as Postgres holds it. Payloads are JSON as written; times are aware."""
+    """The record of a workflow in Postgres. Payloads are JSON as written; times are timezone-aware."""
 
     id: str
     name: str
@@ -157,9 +159,9 @@ class WorkflowInfo:
     priority: int
     input: Any
     output: Any
-    """From a handle that knows the function: what ``result()`` gives. Else JSON."""
+    """From a handle that knows the function: the value that ``result()`` returns. Otherwise JSON."""
     error: Any
-    """From a handle: the exception that ``result()`` raises. In a listing: its record, a dict with its type."""
+    """From a handle: the exception that ``result()`` raises. In a listing: its record, a dict that names its type."""
     epoch: int
     worker_id: str | None
     parent_id: str | None
@@ -171,7 +173,7 @@ class WorkflowInfo:
 
 @dataclass(frozen=True, slots=True)
 class StepInfo:
-    """One durable record of a workflow: a step's outcome, a failed attempt, a sleep."""
+    """One durable record of a workflow: the outcome of a step, a failed attempt, a sleep, and the like."""
 
     key: str
     kind: str
@@ -179,57 +181,61 @@ class StepInfo:
     turn: int
     epoch: int
     attempt: str | None
-    """Its name: ``epoch.n``, which no other owner of the workflow can give."""
+    """The attempt's name, ``epoch.n``. Another owner of the workflow has another epoch, and so other names."""
     output: Any
     error: dict[str, Any] | None
     child_id: str | None
-    """The workflow that was started, or waited for."""
+    """The id of the workflow that was started or waited for."""
     wake_at: datetime | None
     """When a sleep ends."""
     started_at: datetime
     recorded_at: datetime
     duration: float
-    """Seconds that it took. A sleep's is recorded when it begins: until it ended, or is to end."""
+    """Seconds that the operation took. A sleep is recorded when it begins; its duration runs until its end."""
     number: int | None = None
-    """Which attempt of its step it was, from 1 on, whoever ran it."""
+    """The number of the attempt among all attempts of its step, from 1 on, in any process."""
     attempts: int | None = None
-    """How many attempts its step took; ``None`` while it may take more."""
+    """The number of attempts that the step took; ``None`` while another one may follow."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamInfo:
-    """One stream of a workflow as Postgres holds it. Offsets count frames, and control frames take one each."""
+    """One stream of a workflow, as stored in Postgres. Offsets count frames; each control frame takes one, too."""
 
     key: str
     state: StreamState
     first: int
-    """The offset of the first frame that is still there: above 0 once the stream was trimmed."""
+    """The offset of the first frame that is left. Above 0 once the stream was trimmed."""
     tail: int
-    """The offset after its last frame: where the next one goes."""
+    """The offset after the last frame: the next frame gets it."""
     committed: int
-    """The offset that a committed view can read up to now: what follows may still be rolled back."""
+    """The offset up to which a committed view can read now. Frames from here on may still be rolled back."""
     values: int
-    """How many values are there, those that were rolled back included."""
+    """The number of values that are left, including rolled back ones."""
     bytes: int
     blocks: int
-    """The rows that hold it."""
+    """The number of rows that store the stream."""
     producers: tuple[str, ...]
-    """Who has written to it: a branch by its path (the body's own is empty), an attempt as ``step key@attempt``."""
+    """The writers: a branch by its path (the body's own is empty), an attempt as ``step key@attempt``."""
     created_at: datetime
     written_at: datetime
 
 
 StreamEventKind = Literal["created", "write", "rollback", "close", "error", "back-pressure", "read"]
-"""What an observer can be notified of."""
+"""The kinds of events that an observer of streams can be notified of."""
 
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """Something that happened to a stream in this process, reported after it was durable (``back-pressure``: at once).
+    """An event of a stream in this process, reported after it is durable (``back-pressure``: at once).
 
-    ``created``: its first frame. ``write``: a block of values. ``rollback``: some no longer count. ``close``: it ended
-    well, or with its workflow's cancellation; ``error``: with an error. ``back-pressure``: a writer of the workflow
-    waits for room; it has no key. ``read``: a reader was given a page, of ``count`` frames.
+    - ``created``: the first frame was written.
+    - ``write``: a block of values was written.
+    - ``rollback``: some values no longer count.
+    - ``close``: the stream ended well, or with its workflow's cancellation.
+    - ``error``: the stream ended with an error.
+    - ``back-pressure``: a writer of the workflow waits for room. The event has no key.
+    - ``read``: a reader was given a page of ``count`` frames.
     """
 
     event: StreamEventKind
@@ -242,7 +248,7 @@ class StreamEvent:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """How often something was measured, its sum and its largest value."""
+    """A measured quantity: how often it was measured, the sum and the largest value."""
 
     count: int = 0
     total: float = 0.0
@@ -250,17 +256,17 @@ class Measure:
 
     @property
     def mean(self) -> float:
-        """The average; 0 if there was none."""
+        """The average; 0 if nothing was measured."""
         return self.total / self.count if self.count else 0.0
 
     def and_(self, value: float) -> Measure:
-        """With one value more."""
+        """The measure with one more value."""
         return Measure(self.count + 1, self.total + value, max(self.largest, value))
 
 
 @dataclass(frozen=True, slots=True)
 class StreamStats:
-    """What an engine's streams did since it was opened, in this process."""
+    """Statistics of an engine's streams in this process, since the engine was opened."""
 
     values: int
     bytes: int
@@ -273,10 +279,10 @@ class StreamStats:
     first_value: Measure
     """Seconds from the start of a run to the commit of its first value."""
     reads: int
-    """Pages that readers were given."""
+    """Pages that were given to readers."""
     lag: Measure
-    """Frames that a reader had not seen when it was given a page."""
+    """How many frames a reader was behind when it was given a page."""
     failed_hooks: int
-    """Calls of observers that raised."""
+    """Calls of observers that raised an exception."""
     dropped_events: int
-    """Events that no observer was notified of, because observers were too slow."""
+    """Events that were dropped because observers were too slow."""

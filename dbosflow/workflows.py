@@ -1,4 +1,4 @@
-"""Workflows: functions that survive crashes, since whatever they did durably is on record and handed to them again."""
+"""Workflows: functions that survive crashes, because all their durable work is on record and is replayed from there."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class WorkflowSpec(Generic[P, T]):
-    """A workflow with the options of one start. ``engine.start`` takes it like the workflow itself."""
+    """A workflow with the options of one start. ``engine.start`` takes a spec like the workflow itself."""
 
     definition: WorkflowDef
     workflow_id: str | None = None
     queue: str | None = None
     priority: int = 0
     receiver: tuple[type, ...] = ()
-    """The class that a class method is called on: its first argument."""
+    """The class that a class method is called on, as its first argument."""
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:
-        """Inside a sync workflow: starts a child with these options, without waiting for it; its handle."""
+        """Inside a sync workflow: starts a child with these options. See ``Workflow.start``."""
         twin = f"await {self.definition.name}.start_async(...)"
         handle: WorkflowHandle[T] = calls.start_child(
             self.definition, self._of_child, self.receiver + args, kwargs, twin
@@ -47,7 +47,7 @@ class WorkflowSpec(Generic[P, T]):
         return handle
 
     async def start_async(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:
-        """Inside a workflow: starts a child with these options, without waiting for it; its handle."""
+        """Inside a workflow: starts a child with these options. See ``Workflow.start_async``."""
         handle: WorkflowHandle[T] = await calls.start_child_async(
             self.definition, self._of_child, self.receiver + args, kwargs
         )
@@ -59,49 +59,88 @@ class WorkflowSpec(Generic[P, T]):
 
 
 class Workflow(Generic[P, R, T]):
-    """A decorated function: ``engine.start(f, ...)`` runs it durably; called outside an engine it is plain."""
+    """A function decorated with ``@workflow``.
+
+    ``engine.start(f, ...)`` and ``engine.run(f, ...)`` run the workflow durably. Inside another workflow, a call of
+    ``f`` runs it as a child. Anywhere else a call is a plain call of the function.
+    """
 
     def __init__(self, definition: WorkflowDef, receiver: tuple[type, ...] = ()) -> None:
         self.definition = definition
         self._receiver = receiver
         self.spec: WorkflowSpec[P, T] = WorkflowSpec(definition, receiver=receiver)
-        """A start without options."""
+        """The spec of a start without options."""
         update_wrapper(self, definition.function, updated=())
         if definition.is_async:
             mark_async(self, definition.function)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Inside a workflow runs it as a child and gives its result; outside an engine calls the plain function."""
+        """Calls the workflow: as a child inside a workflow, and as the plain function outside an engine.
+
+        Raises:
+            Exception: the exception of the child, or the other errors of a handle's ``result``.
+            WrongColourError: the caller is a sync workflow and this one is async, or the reverse. Use ``run`` or
+                ``run_async``.
+            DefinitionError: the caller is a step.
+            BranchError: the caller is no branch of its workflow.
+        """
         result: R = calls.call_workflow(self.definition, self._receiver + args, kwargs)
         return result
 
     def run(self, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Blocking: runs the workflow as a child, from a sync workflow, whichever colour it has."""
+        """Runs the workflow as a child of a sync workflow, whether it is sync or async itself, and returns its result.
+
+        Outside an engine it runs the plain function. Its awaitable twin is ``run_async``.
+
+        Raises:
+            Exception: the exception of the child, or the other errors of a handle's ``result``.
+            DefinitionError: the caller is a step.
+            BranchError: the caller is no branch of its workflow.
+            BlockingCallError: an event loop runs in the calling thread.
+        """
         twin = f"await {self.definition.name}.run_async(...)"
         result: T = calls.run_child(self.definition, self._receiver + args, kwargs, twin)
         return result
 
     def run_async(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
-        """Awaitable: runs the workflow as a child, from an async workflow, whichever colour it has."""
+        """Runs the workflow as a child of an async workflow, whether it is async or sync itself.
+
+        The result is a coroutine: await it, or make a task of it. Raises what ``run`` raises.
+        """
         return calls.run_child_async(self.definition, self._receiver + args, kwargs)
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:
-        """Inside a sync workflow: starts a child without waiting for it, exactly once; its handle."""
+        """Inside a sync workflow: starts a child exactly once and returns its handle, without waiting for its end.
+
+        See ``start_async``, its awaitable twin, for the errors.
+        """
         return self.options().start(*args, **kwargs)
 
     async def start_async(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:
-        """Inside a workflow: starts a child without waiting for it, exactly once; its handle."""
+        """Inside a workflow: starts a child exactly once and returns its handle, without waiting for its end.
+
+        Raises:
+            NotInWorkflowError: the caller is not in a workflow. Use ``engine.start_async`` there.
+            DefinitionError: the caller is a step.
+            BranchError: the caller is no branch of its workflow.
+            SerializationError: JSON cannot carry the arguments under their annotations.
+            WorkflowConflictError: the workflow id belongs to another workflow function.
+        """
         return await self.options().start_async(*args, **kwargs)
 
     def options(
         self, *, workflow_id: str | None = None, queue: str | None = None, priority: int = 0
     ) -> WorkflowSpec[P, T]:
-        """The options of one start.
+        """Sets options for one start: ``engine.start(f.options(queue="mail"), ...)``.
 
         Args:
-            workflow_id: the idempotency key: the same id twice is the same execution. Default: a new unique one.
-            queue: run it on whichever worker serves this queue, not here.
-            priority: among what waits in the queue, lower first.
+            workflow_id: the idempotency key: a second start with the same id gives the existing execution. Default: a
+                new unique id.
+            queue: the queue whose workers run the workflow, instead of this process.
+            priority: the order within the queue. Lower numbers run first.
+
+        Raises:
+            ConfigurationError: an option is not valid.
         """
         if workflow_id is not None:
             check_identifier("workflow id", workflow_id)
@@ -111,7 +150,7 @@ class Workflow(Generic[P, R, T]):
         return WorkflowSpec(self.definition, workflow_id, queue, priority, self._receiver)
 
     def __get__(self, instance: object, owner: type | None = None) -> Workflow[P, R, T]:
-        """A static method is the workflow itself; a class method takes its class along, which the records name."""
+        """Binds a class method to its class, which goes on record. A static method is the workflow itself."""
         method = self.definition.method
         if self._receiver or method is staticmethod:
             return self
@@ -119,7 +158,7 @@ class Workflow(Generic[P, R, T]):
             return Workflow(self.definition, (owner or type(instance),))
         if instance is None:
             return self
-        if isinstance(instance, type) and instance is owner:  # so ``classmethod`` asks before Python 3.13
+        if isinstance(instance, type) and instance is owner:  # how ``classmethod`` calls this before Python 3.13
             return Workflow(self.definition, (instance,))
         msg = (
             f"{self.definition} is an instance method: a recovered workflow has no instance to go on with. "
@@ -128,7 +167,7 @@ class Workflow(Generic[P, R, T]):
         raise DefinitionError(msg)
 
     def __reduce__(self) -> str | tuple[Any, ...]:
-        """Pickled by reference, as the function that it stands for would be: by its name, or as a bound method."""
+        """Pickles the workflow by reference, like the function: by its name, or as a bound method."""
         return reference_to(self, self._receiver)
 
     def __repr__(self) -> str:
@@ -136,7 +175,7 @@ class Workflow(Generic[P, R, T]):
 
 
 def spec_of(target: object) -> WorkflowSpec[Any, Any]:
-    """What a start was asked for, as a spec."""
+    """The spec of a start's target, which is a workflow or a spec."""
     if isinstance(target, MethodType) and isinstance(target.__func__, Workflow):  # a class method since Python 3.13
         kind: Any = target.__self__
         target = target.__func__.__get__(kind, kind)
@@ -149,7 +188,7 @@ def spec_of(target: object) -> WorkflowSpec[Any, Any]:
 
 
 class WorkflowDecorator:
-    """What ``@workflow(...)`` gives: decorates with the options."""
+    """The result of ``@workflow(...)``: a decorator that has the options."""
 
     def __init__(self, name: str | None, inputs: Sequence[str | Stream[Any, Any]]) -> None:
         self._name = name
@@ -177,20 +216,22 @@ def workflow(
     name: str | None = None,
     inputs: Sequence[str | Stream[Any, Any]] = (),
 ) -> Any:
-    """Makes a function a workflow: any worker that knows it can go on with it after a crash.
+    """Makes a function a workflow. Any worker that has the function can go on with it after a crash.
 
-    The body must follow from its arguments and records: what is random, timed or read from outside belongs in steps.
+    The body must be deterministic: what it does may only depend on its arguments and on recorded outcomes. Random
+    values, the time, and reads from outside belong in steps.
 
     Args:
-        function: sync or async, or a static or class method; arguments and result must be JSON under their annotations.
-        name: in records; the function's qualified name by default. It must be unique among the process's workflows.
-        inputs: the streams, or their keys, that are written from outside, with ``engine.write_stream``, and read in the
-            body with ``read_input``. They end with the workflow. A start keeps what was declared then.
+        function: a sync or async function, or a static or class method. JSON must be able to carry the arguments and
+            the result under their annotations.
+        name: the name in records. Default: the function's qualified name. It must be unique in the process.
+        inputs: the streams, or their keys, that are written from outside with ``engine.write_stream`` and read in the
+            body with ``read_input``. They end with the workflow. An execution keeps the inputs declared at its start.
 
     Raises:
-        DefinitionError: it is no function that could be a workflow: a class, a generator function, one that is
-            decorated already; or another function has the name.
-        ConfigurationError: an option cannot be what it is.
+        DefinitionError: the function cannot be a workflow (it is a class, a generator function, or decorated already),
+            or another function has the name.
+        ConfigurationError: an option is not valid.
     """
     if function is None:
         return WorkflowDecorator(name, inputs)

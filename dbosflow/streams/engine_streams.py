@@ -29,7 +29,7 @@ class EngineStreams(Lifecycle):
 
     @property
     def streams(self) -> Streams:
-        """The streams of this database, to look at and to look after."""
+        """The streams of this database: their state, trimming, events and statistics."""
         return Streams(self._host, self._core)
 
     @overload
@@ -55,17 +55,29 @@ class EngineStreams(Lifecycle):
         on_rollback: OnRollback = "raise",
         **options: Unpack[ReadOptions],
     ) -> StreamReader[Any]:
-        """A blocking iterable over the stream's values: those there are, then each next one as it is committed.
+        """A blocking iterator over the stream's values: first those that exist, then each new one once it is committed.
 
         Args:
-            workflow_id: the writer; it may be in any process, long ended, or (see ``wait_for``) not started yet.
-            key: the stream's name within the workflow.
-            type: what the values are; plain JSON by default.
-            on_rollback: what to do when values that were handed out are rolled back, because the attempt of the step
-                that wrote them failed: ``"raise"`` ``StreamRolledBackError``, ``"ignore"`` it,
-                or call a function with the ``Rollback``.
-            options: ``start``, ``until``, ``view``, ``timeout`` and ``wait_for``, as
-                ``ReadOptions`` explains them.
+            workflow_id: the workflow that writes the stream. It may run in any process, have ended long ago, or not
+                have started yet (see ``wait_for``).
+            key: the stream's key within the workflow.
+            type: the type of the values; plain JSON by default.
+            on_rollback: what to do when values that were returned are rolled back, because the step's attempt that
+                wrote them failed: ``"raise"`` a ``StreamRolledBackError``, ``"ignore"`` the rollback, or call the
+                given function with the ``Rollback``.
+            options: ``start``, ``until``, ``view``, ``timeout`` and ``wait_for``; see
+                ``dbosflow.streams.options.ReadOptions``.
+
+        Raises:
+            ConfigurationError: an option is not valid.
+            StreamFailedError: from the iterator, after the last value: the stream ended with an error.
+            StreamCancelledError: from the iterator, after the last value: the workflow was cancelled.
+            StreamRolledBackError: from the iterator: values that were returned no longer count.
+            StreamTimeoutError: from the iterator: no news within ``timeout`` seconds. Reading can go on.
+            StreamTruncatedError: from the iterator: the next values have been trimmed.
+            WorkflowNotFoundError: from the iterator: no workflow had the id within ``wait_for`` seconds.
+            WorkflowBlockedError: from the iterator: the workflow is blocked. Reading can go on once it is resumed.
+            SerializationError: from the iterator: the next value is not of ``type``.
         """
         refuse_on_loop("read_stream_async")
         return self._reader(read_request(workflow_id, key, type, options), on_rollback, "read_stream_async")
@@ -84,7 +96,7 @@ class EngineStreams(Lifecycle):
         type: Any = None,  # noqa: A002 (the word of the public interface)
         **options: Unpack[ReadOptions],
     ) -> StreamChannel[Any]:
-        """A channel of ``StreamValue``, the last one ``closed``. See ``read_stream``."""
+        """An async channel of the stream's items, the last of which is ``closed``. See ``read_stream``."""
         return self._channel(read_request(workflow_id, key, type, options))
 
     def read(
@@ -95,12 +107,12 @@ class EngineStreams(Lifecycle):
         on_rollback: OnRollback = "raise",
         **options: Unpack[ReadOptions],
     ) -> StreamReader[V]:
-        """``read_stream`` of a declared stream: its values are typed, and so is the final payload."""
+        """``read_stream`` for a declared stream: its values and its final payload are typed."""
         refuse_on_loop("read_async")
         return self._reader(stream.read_request(workflow_id, options), on_rollback, "read_async")
 
     def read_async(self, stream: Stream[V, F], workflow_id: str, **options: Unpack[ReadOptions]) -> StreamChannel[V]:
-        """``read_stream_async`` of a declared stream: its values are typed, and so is the final payload."""
+        """``read_stream_async`` for a declared stream: its values and its final payload are typed."""
         return self._channel(stream.read_request(workflow_id, options))
 
     def _reader(self, request: ReadRequest, on_rollback: OnRollback, twin: str) -> StreamReader[Any]:
@@ -116,50 +128,50 @@ class EngineStreams(Lifecycle):
     def write_stream(
         self, workflow_id: str, stream: str | Stream[V, Any], value: V, *, idempotency_key: str | None = None
     ) -> int:
-        """Appends ``value`` to an input of a workflow, from outside; its offset. The value is durable then.
+        """Appends ``value`` to an input of a workflow, from outside, and returns its offset once it is durable.
 
-        See ``write_stream_async``, its awaitable twin, for the idempotency key, and for what this raises.
+        See ``write_stream_async``, its awaitable twin, for the arguments and errors.
         """
         return self._host.call("write_stream_async", self._write, workflow_id, stream, value, idempotency_key)
 
     async def write_stream_async(
         self, workflow_id: str, stream: str | Stream[V, Any], value: V, *, idempotency_key: str | None = None
     ) -> int:
-        """Appends ``value`` to an input of a workflow, from outside; its offset. The value is durable then.
+        """Appends ``value`` to an input of a workflow, from outside, and returns its offset once it is durable.
 
-        Many may write at a time, from any process: offsets are dense, one writer's values keep their order, and none is
-        lost or doubled, also when the connection breaks. The workflow may run anywhere, or still wait in its queue.
+        Any number of writers may write at a time, from any process. Offsets are dense, each writer's values keep their
+        order, and no value is lost or duplicated, even when a connection breaks. The workflow may run anywhere, or
+        still wait in its queue.
 
         Args:
-            workflow_id: the workflow that reads it.
-            stream: a key that the workflow declares, ``@workflow(inputs=["chat"])``, or such a
-                ``Stream``, whose type the value then has.
-            value: JSON under its type.
-            idempotency_key: the same key again in this input writes nothing, and gives the offset that its first value
-                has. For a writer that may crash, and begin again, between the write and the answer.
+            workflow_id: the workflow that reads the input.
+            stream: a key that the workflow declares with ``@workflow(inputs=["chat"])``, or the declared ``Stream``,
+                which gives the value its type.
+            value: a value that JSON can carry under its type.
+            idempotency_key: if a value was written to the input with the same key before, nothing is written and the
+                offset of that value is returned. For a writer that may crash and retry between the write and the
+                answer.
 
         Raises:
             StreamInputError: the workflow was not started with such an input.
-            StreamClosedError: the workflow has ended, or the input was closed.
-            StreamValueTooLargeError, StreamFullError: it is above this engine's ``value_bytes``, or with it the input
-                would be above ``stream_values`` or ``stream_bytes``.
+            StreamClosedError: the workflow has ended, or the input is closed.
+            StreamValueTooLargeError: the value is above this engine's ``value_bytes``.
+            StreamFullError: the input would exceed this engine's ``stream_values`` or ``stream_bytes``.
             WorkflowNotFoundError: no workflow has this id.
             SerializationError: the value is not of the stream's type, or JSON cannot carry it.
+            ConfigurationError: the workflow id, stream key or idempotency key is not valid.
         """
         return await self._host.bridge(self._write(workflow_id, stream, value, idempotency_key))
 
     def close_stream(self, workflow_id: str, stream: str | Stream[Any, Any]) -> None:
-        """Ends an input of a workflow, from outside, as complete: its reader in the workflow comes to an end.
-
-        See ``close_stream_async``, its awaitable twin.
-        """
+        """Closes an input of a workflow, from outside. See ``close_stream_async``, its awaitable twin."""
         self._host.call("close_stream_async", self._close_input, workflow_id, stream)
 
     async def close_stream_async(self, workflow_id: str, stream: str | Stream[Any, Any]) -> None:
-        """Ends an input of a workflow, from outside, as complete: its reader in the workflow comes to an end.
+        """Closes an input of a workflow, from outside, as complete: the workflow's reader comes to an end.
 
-        Nothing can be written to it after that. Closing a closed input does nothing. An input that nobody closes ends
-        with its workflow.
+        Nothing can be written to the input any more. Closing a closed input does nothing. An input that is never closed
+        ends with its workflow.
 
         Raises:
             StreamInputError: the workflow was not started with such an input.
