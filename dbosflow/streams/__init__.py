@@ -1,10 +1,10 @@
 """Durable streams: written from workflows and steps, read from anywhere.
 
-A stream is named by its workflow and a key. Its values have the offsets 0, 1, 2 ... and never change; a reader that
-keeps the offset of its last value resumes behind it, in any process, during the workflow or long after it. The end of
-a stream is no value: it comes with the workflow's end, or with ``close_stream``.
+A stream is named by its workflow and a key. Its values have the offsets 0, 1, 2 ... and never change. To resume after
+the last value it has read, a reader passes on the next offset, in any process, during the workflow or long after it.
+The end of a stream is no value: it comes with the workflow's end, or with ``close_stream``.
 
-What is read can be transformed on its way, from either reader or any other iterable: see
+Values can be transformed while they are read, from either kind of reader or any other iterable: see
 ``dbosflow.streams.transforms``.
 """
 

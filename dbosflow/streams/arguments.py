@@ -1,4 +1,4 @@
-"""The arguments of transformers, checked when they are given and not when the first value comes."""
+"""Checks of the transformers' arguments, when they are given rather than when the first value comes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def check_function(name: str, fn: Any) -> None:
-    """Refuses what ``name`` cannot call for a value that it needs at once."""
+    """Raises a ``ConfigurationError`` if ``name`` cannot call ``fn`` for a value that it needs at once."""
     _check_callable(name, fn)
     if _is_async(fn):
         twin = f"{name}_async" if name in {"map", "flat_map"} else "map_async first"
@@ -23,7 +23,7 @@ def check_function(name: str, fn: Any) -> None:
 
 
 def check_async_function(name: str, fn: Any) -> None:
-    """Refuses what ``name`` cannot await; of a plain function, only its first result can tell."""
+    """Raises a ``ConfigurationError`` if ``name`` cannot await ``fn``. A plain function may return an awaitable."""
     _check_callable(name, fn)
     if _is(inspect.isasyncgenfunction, fn):
         msg = f"{name} awaits what its function gives, and {fn!r} is an async generator: return an iterable instead"
@@ -31,7 +31,7 @@ def check_async_function(name: str, fn: Any) -> None:
 
 
 def check_count(name: str, count: object, least: int) -> None:
-    """Refuses what is no whole number of at least ``least``."""
+    """Raises a ``ConfigurationError`` unless ``count`` is a whole number of at least ``least``."""
     if not isinstance(count, int) or isinstance(count, bool) or count < least:
         msg = f"{name}={count!r} must be a whole number of at least {least}"
         raise ConfigurationError(msg)
@@ -53,5 +53,5 @@ def _is_async(fn: Any) -> bool:
 
 
 def _is(kind: Callable[[Any], bool], fn: Any) -> bool:
-    """Whether calling ``fn``, which may be an object with a ``__call__``, calls a function of this kind."""
+    """Whether a call of ``fn``, which may be an object with a ``__call__``, calls a function of this kind."""
     return kind(fn) or (not isinstance(fn, type) and kind(getattr(fn, "__call__", None)))  # noqa: B004 (as it says)

@@ -1,11 +1,11 @@
 """Calls of an async function over the values of a source, several at a time.
 
 ```text
-source ──pull──► under way: at most ``concurrency`` ──ready──► consumer
+source ──pull──► running: at most ``concurrency`` ──ready──► consumer
 ```
 
-A value takes a place before it is pulled, and gives it back when the consumer asks for the result behind its own. So
-nothing runs ahead of a consumer by more than ``concurrency - 1`` values, and what waits is bounded.
+A value takes a slot before it is pulled, and frees it when the consumer asks for the result after its own. So nothing
+runs ahead of a consumer by more than ``concurrency - 1`` values, and the number of waiting results is bounded.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ B = TypeVar("B")
 
 
 def mapped(source: Any, fn: Callable[[A], Awaitable[B]], concurrency: int, *, ordered: bool) -> AsyncValues[B]:
-    """The results of ``fn``, over a source of either colour."""
+    """The results of ``fn`` over a sync or async source."""
     opened: Iterator[A] | AsyncIterator[A] = open_source(source)
     if concurrency == 1:
         return AsyncValues(opened, owning_async(opened, _one_by_one(opened, fn)))
@@ -33,7 +33,7 @@ def mapped(source: Any, fn: Callable[[A], Awaitable[B]], concurrency: int, *, or
 
 
 def flattened(parts: AsyncValues[Iterable[B]]) -> AsyncValues[B]:
-    """The values of each of ``parts``."""
+    """The values of each part in turn."""
 
     async def values() -> AsyncGenerator[B]:
         async for part in parts:
@@ -44,7 +44,7 @@ def flattened(parts: AsyncValues[Iterable[B]]) -> AsyncValues[B]:
 
 
 async def _one_by_one(source: Iterator[A] | AsyncIterator[A], fn: Callable[[A], Awaitable[B]]) -> AsyncGenerator[B]:
-    """Without a task: all of it happens in the consumer's."""
+    """Calls the function in the consumer's task, without one of its own."""
     if isinstance(source, AsyncIterator):
         async for value in source:
             yield await _begin(fn, value)
@@ -58,7 +58,7 @@ async def _overlapping(calls: _Calls[Any, B]) -> AsyncGenerator[B]:
         calls.begin()
         while (call := await calls.next()) is not None:
             if not call.done():
-                await asyncio.wait([call])  # a cancellation of the consumer reaches it once, by stop()
+                await asyncio.wait([call])  # a cancellation of the consumer reaches the call once, by stop()
             yield call.result()
             calls.release(call)
     finally:
@@ -66,10 +66,11 @@ async def _overlapping(calls: _Calls[Any, B]) -> AsyncGenerator[B]:
 
 
 class _Calls(Generic[A, B]):
-    """What is under way between a source and its consumer.
+    """The running calls between a source and its consumer.
 
-    The source is read by a task of its own, so that a result does not wait until the source has news. A workflow's body
-    is one thread of control, and what it reads is its own: there the consumer reads, as far as there are places.
+    The source is read by a task of its own, so that a finished result is not held up by a source without news. In a
+    workflow's body, which is one thread of control and owns its reads, the consumer itself reads as far as there are
+    slots.
     """
 
     def __init__(
@@ -91,12 +92,12 @@ class _Calls(Generic[A, B]):
         self._feeder: asyncio.Task[None] | None = None
 
     def begin(self) -> None:
-        """Begins to read, in the background where that may be."""
+        """Begins to read, in a background task if that is allowed."""
         if not isinstance(current_scope(), Branch):
             self._feeder = asyncio.create_task(self._feed())
 
     async def next(self) -> asyncio.Future[B] | None:
-        """The next call to hand out, ``None`` at the end; an error of the source comes behind the last of them."""
+        """The next call to hand out, or ``None`` at the end. An error of the source comes after the last call."""
         while self._under_way or not self._ended:
             while self._feeder is None and not self._ended and not self._places.locked():
                 await self._places.acquire()
@@ -112,19 +113,19 @@ class _Calls(Generic[A, B]):
             del error  # its traceback holds this frame
 
     def release(self, call: asyncio.Future[B]) -> None:
-        """Gives a call's place to the next value."""
+        """Gives a call's slot to the next value."""
         del self._under_way[call]
         self._places.release()
 
     async def stop(self) -> None:
-        """Cancels what is under way and waits for its end, also when cancelled meanwhile; closes the source."""
+        """Cancels the running calls and waits for their ends, even if cancelled meanwhile. Then closes the source."""
         self._ended = True
         tasks: list[asyncio.Future[Any]] = [] if self._feeder is None else [self._feeder]
         for call in self._under_way:
             if not call.done():
                 tasks.append(call)
             elif not call.cancelled():
-                call.exception()  # of a value that nobody got to: it is as if it had not been pulled
+                call.exception()  # of a value that was never handed out: as if it had not been pulled
         for task in tasks:
             task.cancel()
         cancelled = None
@@ -136,7 +137,7 @@ class _Calls(Generic[A, B]):
         if self._feeder is None:
             await close(self._source)
         elif not self._feeder.cancelled():
-            self._feeder.result()  # raises what the closing raised
+            self._feeder.result()  # raises the error of closing the source
         if cancelled is not None:
             raise cancelled
 
@@ -145,10 +146,10 @@ class _Calls(Generic[A, B]):
             while not self._ended:
                 await self._places.acquire()
                 await self._pull()
-        except BaseException as error:  # noqa: BLE001 (the consumer raises it, or has given up)
+        except BaseException as error:  # noqa: BLE001 (the consumer raises it, unless it has stopped)
             self._end(error)
         finally:
-            await close(self._source)  # by the task that has read it: a source may hold what belongs to a task
+            await close(self._source)  # in the task that has read it: a source may hold resources of a task
 
     async def _pull(self) -> None:
         """Reads one value and calls the function for it."""
@@ -158,10 +159,10 @@ class _Calls(Generic[A, B]):
         except (StopAsyncIteration, StopIteration):
             self._end(None)
             return
-        except Exception as error:  # noqa: BLE001 (comes behind the results of the values before it)
+        except Exception as error:  # noqa: BLE001 (raised after the results of the values before it)
             self._end(error)
             return
-        if self._ended:  # stopped, and the source gave a value all the same
+        if self._ended:  # it was stopped, and the source returned a value nevertheless
             return
         try:
             call = asyncio.ensure_future(_begin(self._fn, value))

@@ -1,4 +1,4 @@
-"""Streams with a type: declared once, used by writers and readers alike."""
+"""Typed streams: declared once, and used by writers and readers alike."""
 
 from __future__ import annotations
 
@@ -20,10 +20,14 @@ F = TypeVar("F")
 
 
 class Stream(Generic[C, F]):
-    """A stream of chunks of type ``C`` that is closed with a payload of type ``F``.
+    """A stream whose values have type ``C`` and whose final payload has type ``F``.
 
-    ``tokens = Stream[str, Usage]("tokens")`` at the top of a module; then ``tokens.writer()`` in a workflow or step,
-    and ``engine.read(tokens, workflow_id)`` anywhere. pydantic checks chunks and payload where they are written.
+    Declare ``tokens = Stream[str, Usage]("tokens")`` at the top of a module. Then write with ``tokens.writer()`` in a
+    workflow or step, and read with ``engine.read(tokens, workflow_id)`` anywhere. pydantic checks values and payload
+    when they are written.
+
+    Raises:
+        ConfigurationError: the key is not valid.
     """
 
     def __init__(self, key: str) -> None:
@@ -36,10 +40,14 @@ class Stream(Generic[C, F]):
         """A writer for the running workflow or step.
 
         Args:
-            on_retry: in a step, what becomes of what an attempt wrote if it does not succeed. ``"rollback"``: it
-                is rolled back, and the next attempt writes anew. ``"keep"``: it counts at once and stays. ``"resume"``:
-                the next attempt goes on behind it (see ``StreamWriter.emitted``), and it is rolled back if the step
-                fails for good.
+            on_retry: in a step, what happens to the values of an attempt that does not succeed. ``"rollback"``: they
+                are rolled back, and the next attempt writes anew. ``"keep"``: values count at once and stay.
+                ``"resume"``: the next attempt continues after them (see ``StreamWriter.emitted``), and they are rolled
+                back if the step fails for good.
+
+        Raises:
+            NotInWorkflowError: no workflow or step is running here.
+            ConfigurationError: ``on_retry`` is set in a workflow's body, or changed within an attempt.
         """
         return StreamWriter(self.key, on_retry, self._chunks, self._final)
 
@@ -48,7 +56,7 @@ class Stream(Generic[C, F]):
         return read_request(workflow_id, self.key, self._types[0], options, self._final)
 
     def dump(self, value: C) -> str:
-        """A value as JSON, checked."""
+        """The JSON of a value, checked against the type."""
         return self._chunks.dump(value)
 
     @cached_property
@@ -67,5 +75,5 @@ class Stream(Generic[C, F]):
 
 
 def key_of(stream: str | Stream[Any, Any]) -> str:
-    """The key of a stream that is given by its key or as declared."""
+    """The key of a stream that is given as a key or a ``Stream``."""
     return stream.key if isinstance(stream, Stream) else check_identifier("stream key", stream)

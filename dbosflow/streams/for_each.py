@@ -1,4 +1,4 @@
-"""Durable `for_each` loops: a handler for each value of a stream, which a crash neither repeats nor skips."""
+"""Durable `for_each` loops: a handler for each value of a stream. A crash neither repeats nor skips a finished item."""
 
 from __future__ import annotations
 
@@ -30,28 +30,28 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 Source = str | Stream[T, Any] | StreamReader[T] | StreamChannel[T]
-"""What a loop iterates over: an input of the workflow, or a reader of any stream."""
+"""The source of a loop: an input of the workflow, or a reader of any stream."""
 
 
 class LoopOptions(TypedDict, total=False):
     """The options of a `for_each` loop."""
 
     concurrency: int
-    """How many handlers run at a time (1)."""
+    """The number of handlers that run at a time (1)."""
     ordered: bool
-    """Whether outcomes go on record in the order of the stream (yes), so that a failure is the first one in it; else as
+    """Whether outcomes are recorded in the order of the stream, so that the first failure in it is raised (yes); or as
     they come."""
     checkpoint_every: int
-    """How many outcomes may wait to be durable while further items begin: so many more may run again after a crash (1:
-    an item is under way until its outcome is durable)."""
+    """How many outcomes may be not yet durable while further items begin. As many more items may run again after a
+    crash. With 1 (the default) an item counts as running until its outcome is durable."""
     name: str | None
-    """The loop's, in records; the handler's by default."""
+    """The loop's name in records; by default the handler's."""
     on_error: OnError
-    """What becomes of an item whose handler fails for good, or that is not of the declared type: ``"raise"`` its error
-    and end the loop; ``"skip"`` it; or ``"dead_letter"``: write ``{"offset", "value", "error"}`` to the stream
-    ``<name>.dead`` of the workflow and go on."""
+    """What to do with an item whose handler fails for good, or that is not of the declared type. ``"raise"``: raise the
+    error and end the loop. ``"skip"``: skip the item. ``"dead_letter"``: write ``{"offset", "value", "error"}`` to the
+    workflow's stream ``<name>.dead``, and go on."""
     collect: bool
-    """Whether to give the handler's results."""
+    """Whether to return the handler's results."""
 
 
 @overload
@@ -61,10 +61,10 @@ def for_each(
 @overload
 def for_each(source: Source[T], function: Callable[[T], R], **options: Unpack[LoopOptions]) -> Processed[R]: ...
 def for_each(source: Any, function: Callable[[Any], Any], **options: Unpack[LoopOptions]) -> Processed[Any]:
-    """Inside a sync workflow: calls ``function`` with each value of a stream, until that ends, each as a step.
+    """Inside a sync workflow: calls ``function`` with each value of a stream until the stream ends, each as a step.
 
     The handlers run on the threads for steps, or on the event loop. See ``for_each_async``, its awaitable twin, for
-    the arguments, and for what this raises.
+    the arguments and errors.
     """
     refuse_on_loop("await for_each_async(...)")
     scope = branch_around("for_each", "read_stream")
@@ -80,23 +80,34 @@ async def for_each_async(
     source: Source[T], function: Callable[[T], R], **options: Unpack[LoopOptions]
 ) -> Processed[R]: ...
 async def for_each_async(source: Any, function: Callable[[Any], Any], **options: Unpack[LoopOptions]) -> Processed[Any]:
-    """Inside a workflow: calls ``function`` with each value of a stream, until that ends, each as a step.
+    """Inside a workflow: calls ``function`` with each value of a stream until the stream ends, each as a step.
 
-    An item's outcome is recorded once, like any step's; a workflow that is recovered goes on with the first item that
-    is not done, and runs again only those that were under way. Uncommitted values, of a step's attempt under way, are
-    waited for. Neither the memory nor what a recovery reads grows with the stream: each record carries the offset
-    before which all is done, and supersedes what is below. To the workflow the loop is one operation.
+    The outcome of each item is recorded once, like that of any step. A recovered workflow goes on with the first item
+    that is not done, and repeats only items that were running. The loop waits until values are committed: those of a
+    running attempt of a step are not. Neither the memory nor the reads of a recovery grow with the stream: each record
+    has the offset before which all items are done, and replaces the records below that. For the workflow the loop is
+    one operation.
 
     Args:
-        source: the key of an input, a declared ``Stream`` that is one, or what ``read_input`` or
-            ``read_stream`` gave (its options hold; it goes on behind the last item that is done).
+        source: the key of an input, a ``Stream`` declared as an input, or a reader that ``read_input`` or
+            ``read_stream`` returned. A reader's options apply; the loop continues after the last item that is done.
         function: a step, with its retries, or any function of one value, sync or async.
-        options: see ``LoopOptions``.
+        options: see ``dbosflow.streams.for_each.LoopOptions``.
+
+    Returns:
+        The numbers of handled and failed items, and with ``collect`` the results.
 
     Raises:
+        Exception: the exception of a handler, if ``on_error`` is ``"raise"``.
+        SerializationError: a value is not of the declared type, if ``on_error`` is ``"raise"``; or JSON cannot carry a
+            result.
         StreamTimeoutError: no news within the ``timeout`` of the source.
-        StreamFailedError: the stream ended badly, after its last value.
-        Exception: the handler's, where ``on_error`` is ``"raise"``.
+        StreamFailedError: the stream ended with an error, after its last value.
+        StreamCancelledError: the stream ended with its workflow's cancellation, after its last value.
+        StreamInputError: the key is not an input of the running workflow.
+        NotInWorkflowError: the caller is not in a workflow's body.
+        BranchError: the caller is no branch of its workflow.
+        ConfigurationError: an option is not valid.
     """
     scope = branch_around("for_each_async", "read_stream_async")
     return await _for_each(scope.run.loop_driver, scope, source, function, options)
@@ -132,8 +143,8 @@ def _handler(function: Any) -> StepDef:
     if not callable(function):
         msg = f"for_each needs a function of one value, not {function!r}: the source comes first, then the function"
         raise ConfigurationError(msg)
-    if isinstance(definition, StepDef):  # a method: its instance comes along
-        bound = MethodType(definition.function, function._receiver[0])  # noqa: SLF001 (what a bound step is)
+    if isinstance(definition, StepDef):  # of a method: its instance becomes a part of the function
+        bound = MethodType(definition.function, function._receiver[0])  # noqa: SLF001 (the instance of a bound step)
         return StepDef(bound, definition.name, definition.local_names, retry=definition.retry)
     check_no_generator("step", function)
     return StepDef(function, check_name("step", local_name(function)))

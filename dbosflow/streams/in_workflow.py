@@ -1,4 +1,4 @@
-"""Reading another workflow's stream inside a workflow: what was read is on record, so a replay reads the same."""
+"""Reads of another workflow's stream inside a workflow. They are recorded, so a replay reads the same."""
 
 from __future__ import annotations
 
@@ -30,7 +30,14 @@ def read_stream(
     on_rollback: OnRollback = "raise",
     **options: Unpack[ReadOptions],
 ) -> StreamReader[Any]:
-    """Inside a sync workflow: reads another workflow's stream. Like ``engine.read_stream``; a replay reads the same."""
+    """Inside a sync workflow: an iterator over the values of another workflow's stream.
+
+    The pages that were read are recorded, so a replay reads the same. See ``Engine.read_stream`` for the arguments and
+    errors.
+
+    Raises:
+        NotInWorkflowError: the caller is not in a workflow's body. Use ``engine.read_stream`` there.
+    """
     refuse_on_loop("read_stream_async(...)")
     scope = branch_around("read_stream", "read_stream")
     cursor = scope.run.engine.cursor(read_request(workflow_id, key, type, options))
@@ -50,7 +57,14 @@ def read_stream_async(
     type: Any = None,  # noqa: A002 (the word of the public interface)
     **options: Unpack[ReadOptions],
 ) -> StreamChannel[Any]:
-    """Inside an async workflow: a channel of another workflow's stream. A replay reads the same pages."""
+    """Inside an async workflow: a channel of the items of another workflow's stream.
+
+    The pages that were read are recorded, so a replay reads the same. See ``Engine.read_stream`` for the arguments and
+    errors.
+
+    Raises:
+        NotInWorkflowError: the caller is not in a workflow's body. Use ``engine.read_stream_async`` there.
+    """
     scope = branch_around("read_stream_async", "read_stream_async")
     cursor = scope.run.engine.cursor(read_request(workflow_id, key, type, options))
     return StreamChannel(cursor, lambda: next_page(scope.run.loop_driver, scope, cursor))

@@ -1,7 +1,7 @@
-"""Input streams: what outsiders write to a workflow, and how its body reads that.
+"""Input streams: they are written from outside of a workflow, and read by its body.
 
-A workflow declares its inputs, ``@workflow(inputs=["chat"])``. Anybody may write to them with ``engine.write_stream``,
-from any process, as soon as the workflow is started or enqueued, until it ends; the workflow itself only reads.
+A workflow declares its inputs, ``@workflow(inputs=["chat"])``. Any process may write to them with
+``engine.write_stream``, from the time when the workflow is started or enqueued until it ends. The workflow only reads.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ T = TypeVar("T")
 
 
 class InputOptions(TypedDict, total=False):
-    """Where the reading of an input begins and ends, and how long it waits."""
+    """The range of an input to read, and how long to wait."""
 
     start: int
-    """The offset to begin at (0). A reader's ``offset`` is where another one goes on."""
+    """The offset to begin at (0). To go on after another reader, pass its ``offset``."""
     until: int | None
-    """The offset to end before; none by default."""
+    """The offset to end before; by default none."""
     timeout: float | None
-    """Seconds without news after which ``StreamTimeoutError`` is raised; reading can go on after that."""
+    """Seconds without news after which ``StreamTimeoutError`` is raised. Reading can go on after that."""
 
 
 @overload
@@ -52,9 +52,9 @@ def read_input(
     type: Any = None,  # noqa: A002 (the word of the public interface)
     **options: Unpack[InputOptions],
 ) -> StreamReader[Any]:
-    """The values of an input of the running workflow, for sync workflows: an iterator, each value once.
+    """Inside a sync workflow: an iterator over the values of an input of the running workflow, each once.
 
-    See ``read_input_async``, its awaitable twin.
+    See ``read_input_async``, its awaitable twin, for the arguments and errors.
     """
     refuse_on_loop("read_input_async(...)")
     scope = branch_around("read_input", "read_stream")
@@ -75,20 +75,23 @@ def read_input_async(
     type: Any = None,  # noqa: A002 (the word of the public interface)
     **options: Unpack[InputOptions],
 ) -> StreamChannel[Any]:
-    """Inside a workflow: a channel of what is written to an input of it, from its first value on.
+    """Inside a workflow: a channel of the items of an input of the running workflow, each once.
 
-    Each value comes once, in the order of the offsets: how far the workflow has read is on record, so a workflow that
-    is recovered reads the same values again and then goes on. Keep one reader for an input: a second one begins anew.
-    The channel's last item, ``closed``, comes when somebody ends the input with ``engine.close_stream``.
+    The items come in the order of their offsets. How far the workflow has read is recorded, so a recovered workflow
+    reads the same items again and then goes on. Keep one reader for each input: a second one begins anew. The channel's
+    last item, ``closed``, comes when the input is closed with ``engine.close_stream``.
 
     Args:
         stream: the input's key, or the declared ``Stream``, which gives the values its type.
-        type: what the values of a key are; plain JSON by default.
-        options: ``start``, ``until`` and ``timeout``, as ``InputOptions`` explains them.
+        type: the type of the values, for a key; plain JSON by default.
+        options: ``start``, ``until`` and ``timeout``; see ``dbosflow.streams.inputs.InputOptions``.
 
     Raises:
         StreamInputError: the running workflow was not started with such an input.
-        NotInWorkflowError: no workflow's body is running here.
+        StreamTimeoutError: while reading: no news within ``timeout`` seconds. Reading can go on.
+        SerializationError: while reading: the next value is not of the type.
+        NotInWorkflowError: the caller is not in a workflow's body.
+        ConfigurationError: an option is not valid.
     """
     scope = branch_around("read_input_async", "read_stream_async")
     cursor = scope.run.engine.cursor(input_read_request(scope, stream, type, options))
@@ -122,10 +125,10 @@ def input_read_request(
 
 
 def input_value_text(stream: str | Stream[Any, Any], value: Any) -> str:
-    """A value for an input as JSON; checked, if the stream has a type."""
+    """The JSON of a value for an input, checked if the stream has a type."""
     return stream.dump(value) if isinstance(stream, Stream) else dump_undeclared(value, "a stream's value")
 
 
 def check_idempotency_key(idempotency_key: str | None) -> str | None:
-    """The key, if it can be one."""
+    """The key, if it is valid. Otherwise raises a ``ConfigurationError``."""
     return None if idempotency_key is None else check_identifier("idempotency key", idempotency_key)

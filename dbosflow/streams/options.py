@@ -1,4 +1,4 @@
-"""What a reader can be asked for, checked."""
+"""The options of readers, and their checks."""
 
 from __future__ import annotations
 
@@ -12,29 +12,29 @@ from dbosflow.serde import Codec
 from dbosflow.types import Rollback
 
 OnRollback = Literal["raise", "ignore"] | Callable[[Rollback], object]
-"""What a plain iterator of values does about values that are rolled back."""
+"""What an iterator of plain values does when values are rolled back."""
 
 
 class ReadOptions(TypedDict, total=False):
-    """Where a reader begins and ends, what it sees, and how long it waits."""
+    """The range of a stream to read, what to see of it, and how long to wait."""
 
     start: int | Literal["tail"]
-    """The offset to begin at (0); ``"tail"`` for what comes from now on; ``-n`` for the last n values and on."""
+    """The offset to begin at (0). ``"tail"``: after the current end. ``-n``: with the last n values."""
     until: int | None
-    """The offset to end before; none by default."""
+    """The offset to end before; by default none."""
     view: View
-    """``"live"`` (default): values at once, and the rollbacks of some. ``"committed"``: only values that stay, never
-    ahead of an attempt in flight. ``"raw"``: every frame, for audit."""
+    """``"live"`` (default): values at once, and rollbacks of some. ``"committed"``: only values that stay, never those
+    of a running attempt. ``"raw"``: every frame, for audits."""
     timeout: float | None
-    """Seconds without news after which ``StreamTimeoutError`` is raised; reading can go on after that."""
+    """Seconds without news after which ``StreamTimeoutError`` is raised. Reading can go on after that."""
     wait_for: float
-    """Seconds to wait for a workflow that does not exist; then ``WorkflowNotFoundError``."""
+    """Seconds to wait for a workflow that does not exist, before ``WorkflowNotFoundError`` is raised."""
 
 
 def read_request(
     workflow_id: str, key: str, type_: Any, options: ReadOptions, final: Codec[Any] | None = None
 ) -> ReadRequest:
-    """The request that the options make, or an error that says which is wrong."""
+    """The request of these options. Raises a ``ConfigurationError`` that names a wrong one."""
     unknown = options.keys() - ReadOptions.__annotations__.keys()
     if unknown:
         msg = f"there is no option {min(unknown)!r}; these are: {', '.join(ReadOptions.__annotations__)}"

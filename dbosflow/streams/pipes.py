@@ -1,4 +1,4 @@
-"""A source through several stages."""
+"""Pipes: a source through several stages."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ H = TypeVar("H")
 J = TypeVar("J")
 
 Stage: TypeAlias = Callable[[Transformed[A]], Transformed[B]]
-"""From values of ``A`` to values of ``B``, in the colour that they come in."""
+"""A function from values of ``A`` to values of ``B``, sync or async like its argument."""
 
 AsyncStage: TypeAlias = Callable[[AsyncValues[A]], Transformed[B]]
-"""The same over async values only. Every ``Stage`` is one."""
+"""The same for async values only. Every ``Stage`` is one."""
 
 
 @overload
@@ -202,10 +202,14 @@ def pipe(
     /,
 ) -> Values[J]: ...
 def pipe(source: Any, *given: Any) -> Any:
-    """``source`` through each of the stages in turn: ``pipe(reader, stages.map(str.strip), stages.chunk(10))``.
+    """Passes ``source`` through each of the stages: ``pipe(reader, stages.map(str.strip), stages.chunk(10))``.
 
-    A stage is one of ``dbosflow.streams.stages``, or a function that is made of them. Types are followed through
-    eight stages. Where one is async, so must the source be: ``pipe(map_async(reader, fn), ...)`` makes it so.
+    A stage is one of ``dbosflow.streams.stages``, or a function that is made of them. Type checkers follow the types
+    through up to eight stages. If one of the stages is async, the source must be async, too:
+    ``pipe(map_async(reader, fn), ...)`` makes it so.
+
+    Raises:
+        ConfigurationError: a stage is no function of one argument.
     """
     for stage in given:
         if not callable(stage):

@@ -20,34 +20,33 @@ T = TypeVar("T")
 
 
 class _Position:
-    """The position of a reader: what both kinds have in common."""
+    """The position of a reader: the common part of both kinds."""
 
     _cursor: StreamCursor
 
     @property
     def offset(self) -> int:
-        """The offset to resume at: that of the first value that was not handed out."""
+        """The offset to resume at: that of the first value that was not returned yet."""
         return self._cursor.offset
 
     @property
     def outcome(self) -> StreamOutcome | None:
-        """How the stream ended, and the final payload of its writer, once its last value was handed out."""
+        """How the stream ended, with its writer's final payload, once its last value was returned; else ``None``."""
         return self._cursor.outcome
 
     @property
     def closed(self) -> bool:
-        """Whether the stream has ended and its last value was handed out."""
+        """Whether the stream has ended and its last value was returned."""
         return self._cursor.outcome is not None
 
 
 class StreamReader(_Position, Iterator[T], Generic[T]):
-    """A blocking iterator over the values of a stream, live: it waits for each next one until the stream ends.
+    """A blocking iterator over the values of a stream. It waits for each next value until the stream ends.
 
-    After the last value of a stream that ended badly it raises ``StreamFailedError`` (the
-    workflow's exception is its cause) or ``StreamCancelledError``. A
-    ``StreamTimeoutError`` or ``WorkflowBlockedError`` leaves it usable, and
-    so does ``StreamRolledBackError``, which ``on_rollback`` replaces: values that were handed out
-    no longer count, because the attempt of the step that wrote them failed.
+    Iterating raises ``StreamFailedError`` (its cause is the workflow's exception) or ``StreamCancelledError`` after the
+    last value of a stream that ended badly. After a ``StreamTimeoutError``, ``WorkflowBlockedError`` or
+    ``StreamRolledBackError`` the reader stays usable. The last one means that values that were returned no longer
+    count, because the step's attempt that wrote them failed; ``on_rollback`` handles this in another way.
     """
 
     def __init__(self, cursor: StreamCursor, next_page: Callable[[], None], on_rollback: OnRollback = "raise") -> None:
@@ -75,14 +74,14 @@ class StreamReader(_Position, Iterator[T], Generic[T]):
         return self
 
     def read(self) -> StreamValue[T]:
-        """The next item, as a channel has it: a value, a rollback, or at the end again and again a ``closed`` one."""
+        """The next item, as a channel has it: a value or a rollback; at the end always the ``closed`` one."""
         item = self._take()
         if item is not None:
             return StreamValue(item.value, item.offset, rollback=item.rollback)
         return last(self._cursor)
 
     def items(self) -> Iterator[StreamValue[T]]:
-        """The items from here on, as a channel has them. The last one is ``closed``, unless ``until`` came before."""
+        """The remaining items, as a channel has them. The last one is ``closed``, unless ``until`` came before."""
         while True:
             item = self.read()
             if item.closed or not self._cursor.over:
@@ -91,11 +90,11 @@ class StreamReader(_Position, Iterator[T], Generic[T]):
                 return
 
     def read_all(self) -> tuple[list[T], bool]:
-        """The values from here to the end, without those that are rolled back, and whether the stream is closed.
+        """Waits for the end, and returns the remaining values and whether the stream is closed.
 
-        With ``view="raw"`` all of them. Waits for the end. How it ended is in ``outcome``, nothing is raised for
-        it. ``closed`` is false only when the workflow is blocked (then more may come when it is resumed), or where
-        ``until`` came before the end.
+        Values that are rolled back are left out, except with ``view="raw"``. How the stream ended is in ``outcome``; no
+        error is raised for it. The stream is not closed if the workflow is blocked (there may be more values once it is
+        resumed), or if ``until`` came before the end.
         """
         found: list[Item] = []
         try:
@@ -109,7 +108,7 @@ class StreamReader(_Position, Iterator[T], Generic[T]):
         return [one.value for one in found], self.closed
 
     def _take(self) -> Item | None:
-        """The next item, waiting for it; ``None`` when there will be none."""
+        """Waits for the next item; ``None`` when there are no more."""
         while True:
             item = self._cursor.take()
             if item is not None or self._cursor.over:
@@ -123,7 +122,7 @@ class StreamReader(_Position, Iterator[T], Generic[T]):
             raise rolled_back(self._cursor, rollback)
 
     def close(self) -> None:
-        """Forgets the stream. A reader holds nothing but its page; dropping it is as good."""
+        """Ends the reader. It holds nothing but its page, so dropping it has the same effect."""
 
     def __enter__(self) -> Self:
         return self
@@ -135,12 +134,10 @@ class StreamReader(_Position, Iterator[T], Generic[T]):
 
 
 class StreamChannel(_Position, AsyncIterator[StreamValue[T]], Generic[T]):
-    """An async iterator over the items of a stream, live.
+    """An async iterator over the items of a stream. It waits for each next item until the stream ends.
 
-    The last item has ``closed`` set, and ``error`` if the stream ended badly. An item with a ``rollback`` rolls back
-    values that were handed out before.
-
-    Where the workflow is blocked, the last item has an ``error`` and is not ``closed``.
+    The last item has ``closed`` set, and has an ``error`` if the stream ended badly. An item with a ``rollback`` rolls
+    back values of earlier items. If the workflow is blocked, the last item has an ``error`` and is not ``closed``.
     """
 
     def __init__(self, cursor: StreamCursor, next_page: Callable[[], Awaitable[None]]) -> None:
@@ -165,11 +162,11 @@ class StreamChannel(_Position, AsyncIterator[StreamValue[T]], Generic[T]):
         return self
 
     def rolled_back(self, rollback: Rollback) -> StreamRolledBackError:
-        """What whoever reads nothing but values gets instead of a rollback."""
+        """The error that readers of plain values get for a rollback."""
         return rolled_back(self._cursor, rollback)
 
     async def read(self) -> StreamValue[T]:
-        """The next item: a value, a rollback, or at the end again and again a ``closed`` one."""
+        """The next item: a value or a rollback; at the end always the ``closed`` one."""
         while True:
             item = self._cursor.take()
             if item is not None:
@@ -179,7 +176,7 @@ class StreamChannel(_Position, AsyncIterator[StreamValue[T]], Generic[T]):
             await self._next_page()
 
     async def aclose(self) -> None:
-        """Forgets the stream. A channel holds nothing but its page; dropping it is as good."""
+        """Ends the channel. It holds nothing but its page, so dropping it has the same effect."""
         self._ended = True
 
     async def __aenter__(self) -> Self:
@@ -192,7 +189,7 @@ class StreamChannel(_Position, AsyncIterator[StreamValue[T]], Generic[T]):
 
 
 def rolled_back(cursor: StreamCursor, rollback: Rollback) -> StreamRolledBackError:
-    """What a reader of plain values gets instead of a rollback."""
+    """The error that readers of plain values get for a rollback."""
     offsets = ", ".join(f"{first} to {stop - 1}" for first, stop in rollback.ranges)
     msg = (
         f"stream {cursor.key!r} of workflow {cursor.workflow_id!r}: attempt {rollback.attempt} of step "

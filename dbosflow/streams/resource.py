@@ -1,4 +1,4 @@
-"""What can be done about streams from outside: ``engine.streams``."""
+"""The streams of a database as a resource: ``engine.streams``."""
 
 from __future__ import annotations
 
@@ -23,76 +23,79 @@ _LARGEST = 2**62
 
 
 class Streams:
-    """The streams of an open engine's database. Made by the engine: ``engine.streams``."""
+    """The streams of an engine's database. Use it as ``engine.streams``."""
 
     def __init__(self, host: Host, core: EngineCore) -> None:
         self._host = host
         self._core = core
 
     def list(self, workflow_id: str) -> Infos:
-        """The streams of a workflow by key: those that somebody has written to, or closed.
-
-        Its awaitable twin is ``list_async``.
-        """
+        """The streams of a workflow by key. See ``list_async``, its awaitable twin."""
         return self._host.call("list_async", self._core.repository.streams, _workflow(workflow_id))
 
     async def list_async(self, workflow_id: str) -> Infos:
-        """The streams of a workflow by key: those that somebody has written to, or closed.
+        """The streams of a workflow by key, of those that have been written to or closed.
 
         Raises:
-            WorkflowNotFoundError: there is no such workflow.
+            WorkflowNotFoundError: no workflow has this id.
         """
         return await self._host.bridge(self._core.repository.streams(_workflow(workflow_id)))
 
     def info(self, workflow_id: str, key: str) -> StreamInfo:
-        """How one stream stands: its state, how far it goes and how far it is committed, what it takes to store it.
-
-        See ``info_async``, its awaitable twin.
-        """
+        """The state, extent and size of one stream. See ``info_async``, its awaitable twin."""
         return self._host.call("info_async", self._core.repository.stream, _workflow(workflow_id), _key(key))
 
     async def info_async(self, workflow_id: str, key: str) -> StreamInfo:
-        """How one stream stands: its state, how far it goes and how far it is committed, what it takes to store it.
+        """The state, extent and size of one stream.
 
         Raises:
-            StreamNotFoundError: nobody has written to it.
-            WorkflowNotFoundError: there is no such workflow.
+            StreamNotFoundError: nothing has been written to the stream.
+            WorkflowNotFoundError: no workflow has this id.
         """
         return await self._host.bridge(self._core.repository.stream(_workflow(workflow_id), _key(key)))
 
     def trim(self, workflow_id: str, key: str, *, before: int) -> int:
-        """Removes what stands before the offset ``before``; gives the first offset that is there then.
+        """Removes the values before an offset, and returns the first offset that is left.
 
-        See ``trim_async``, its awaitable twin, for what stays.
+        See ``trim_async``, its awaitable twin, for what is kept.
         """
         return self._host.call("trim_async", self._trim, workflow_id, key, before)
 
     async def trim_async(self, workflow_id: str, key: str, *, before: int) -> int:
-        """Removes what stands before the offset ``before``; gives the first offset that is there then.
+        """Removes the values before an offset, and returns the first offset that is left.
 
-        It may be lower: blocks go as a whole, and what an attempt under way has written stays, with all behind it; so
-        does the newest block, the end, and of an input what a statement or snapshot that is open in the database began
-        too early to see. Offsets never change. A reader of what is gone gets
-        ``StreamTruncatedError``. The workflow itself goes on, and can be replayed, as before, but
-        for an input whose values its body reads one by one: a replay reads those again. A loop reads nothing again that
-        is done. The idempotency keys of values that are gone are still known.
+        That offset may be lower than ``before``, because some blocks are kept: a block is removed as a whole; values
+        of a running attempt are kept with all that follows; so are the newest block and the end; and of an input,
+        blocks that an open statement or snapshot in the database is too old to see. Offsets never change. A reader of
+        removed values gets a ``StreamTruncatedError``. The workflow goes on, and can be replayed, as before, except if
+        its body reads an input's values one by one: a replay reads those again. A loop does not read finished items
+        again. Idempotency keys of removed values stay known.
+
+        Args:
+            workflow_id: the workflow that has the stream.
+            key: the stream's key.
+            before: the first offset to keep.
 
         Raises:
-            StreamNotFoundError: nobody has written to it.
-            WorkflowNotFoundError: there is no such workflow.
+            StreamNotFoundError: nothing has been written to the stream.
+            WorkflowNotFoundError: no workflow has this id.
+            ConfigurationError: ``before`` is not a valid offset.
         """
         return await self._host.bridge(self._trim(workflow_id, key, before))
 
     def on(self, event: StreamEventKind, fn: Callable[[StreamEvent], object]) -> Callable[[], None]:
-        """Calls ``fn`` with each event of a kind that happens in this process; call what is returned to end that.
+        """Calls ``fn`` with each event of a kind in this process. Call the returned function to end that.
 
-        After the commit, in the order of the commits, from a thread of its own. What ``fn`` raises is logged and
-        counted, and concerns nobody else; where it is too slow, events are dropped, and counted.
+        Events are reported after the commit, in the order of the commits, from a thread of their own. An exception of
+        ``fn`` is logged and counted, and has no other effect. If ``fn`` is too slow, events are dropped and counted.
 
         Args:
             event: ``"created"``, ``"write"``, ``"rollback"``, ``"close"``, ``"error"``, ``"back-pressure"`` or
-                ``"read"``, as ``StreamEvent`` explains them.
-            fn: a plain function.
+                ``"read"``; see ``dbosflow.types.StreamEvent``.
+            fn: a sync function.
+
+        Raises:
+            ConfigurationError: the kind of event does not exist, or ``fn`` is not a sync function.
         """
         if event not in EVENTS:
             msg = f"there is no event {event!r}; these are: {', '.join(EVENTS)}"
@@ -104,7 +107,7 @@ class Streams:
         return self._core.statistics.on(event, fn)
 
     def stats(self) -> StreamStats:
-        """What the streams of this process did since the engine was opened."""
+        """Statistics of the streams in this process, since the engine was opened."""
         return self._core.statistics.stats()
 
     async def _trim(self, workflow_id: str, key: str, before: Any) -> int:

@@ -1,7 +1,7 @@
-"""What transformers read from and what they give: values of either colour.
+"""The sources and results of transformers: sync or async values.
 
-A transformer owns its source. It closes it (``close()`` or ``aclose()``, where there is one) as soon as it needs no
-more of it: at the end, at an error, when it is closed itself, and when it is dropped half way.
+A transformer owns its source. It closes the source (``close()`` or ``aclose()``, if there is one) as soon as it needs
+no more values: at the end, at an error, when the transformer itself is closed, and when it is dropped half way.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class Transformed(Generic[T_co]):
-    """Values that come out of a transformer, of either colour: what a stage of a pipe takes and gives."""
+    """Values that come out of a transformer, sync or async: what a stage of a pipe takes and returns."""
 
 
 class Values(Transformed[T_co], Iterator[T_co]):
-    """An iterator over transformed values. Nothing is read before it is asked for.
+    """An iterator over transformed values. It reads nothing before a value is requested.
 
-    A ``for`` loop that runs to the end, or is left by an error of the source or of a function, leaves nothing open;
-    ``with`` says the same for a loop that may be left early, and closes the source at once.
+    A ``for`` loop that runs to the end, or is left by an error of the source or of a function, leaves nothing open. Use
+    ``with`` around a loop that may be left early: it closes the source at once.
     """
 
     def __init__(self, source: Iterator[Any], values: Iterator[T_co]) -> None:
@@ -46,10 +46,10 @@ class Values(Transformed[T_co], Iterator[T_co]):
         return self
 
     def close(self) -> None:
-        """Ends it, and closes its source. Again is harmless."""
+        """Ends the iterator and closes its source. A second call does nothing."""
         begun, self._begun = self._begun, True
         self._values.close()
-        if not begun:  # then the generator has not got as far as to close anything
+        if not begun:  # then the generator has not entered its `try`, and closes nothing
             _close(self._source)
 
     def __enter__(self) -> Self:
@@ -62,10 +62,10 @@ class Values(Transformed[T_co], Iterator[T_co]):
 
 
 class AsyncValues(Transformed[T_co], AsyncIterator[T_co]):
-    """An async iterator over transformed values. Nothing is read before it is asked for.
+    """An async iterator over transformed values. It reads nothing before a value is requested.
 
     An ``async for`` loop that runs to the end, or is left by an error or a cancellation while it waits for a value,
-    leaves nothing open; ``async with`` says the same for a loop that may be left early, and closes the source at once.
+    leaves nothing open. Use ``async with`` around a loop that may be left early: it closes the source at once.
     """
 
     def __init__(self, source: Iterator[Any] | AsyncIterator[Any], values: AsyncGenerator[T_co]) -> None:
@@ -81,10 +81,10 @@ class AsyncValues(Transformed[T_co], AsyncIterator[T_co]):
         return self
 
     async def aclose(self) -> None:
-        """Ends it, and closes its source. Again is harmless."""
+        """Ends the iterator and closes its source. A second call does nothing."""
         begun, self._begun = self._begun, True
         await self._values.aclose()
-        if not begun:  # then the generator has not got as far as to close anything
+        if not begun:  # then the generator has not entered its `try`, and closes nothing
             await close(self._source)
 
     async def __aenter__(self) -> Self:
@@ -97,11 +97,10 @@ class AsyncValues(Transformed[T_co], AsyncIterator[T_co]):
 
 
 class ChannelValues(AsyncIterator[T]):
-    """The values of a channel: an item's ``error`` is raised behind the last value, its ``closed`` is the end.
+    """The values of a channel. An item's ``error`` is raised after the last value; its ``closed`` ends the iteration.
 
-    Values that are rolled back are an error, too, as for a blocking reader; a committed view has none.
-
-    What kinds of items there are is known here and nowhere else among the transformers.
+    A rollback is raised as an error, too, as with a blocking reader; a committed view has none. Among the transformers,
+    only this class knows the kinds of items.
     """
 
     def __init__(self, channel: StreamChannel[T]) -> None:
@@ -123,7 +122,7 @@ class ChannelValues(AsyncIterator[T]):
 
 
 def open_source(source: Any) -> Iterator[Any] | AsyncIterator[Any]:
-    """An iterator of the values of ``source``, in its own colour; nothing is read yet."""
+    """An iterator over the values of ``source``, sync or async like the source. Nothing is read yet."""
     if isinstance(source, StreamChannel):
         return ChannelValues(source)
     if isinstance(source, AsyncIterable):
@@ -146,7 +145,7 @@ def transform(
     values: Callable[[Iterator[Any]], Iterator[Any]],
     values_async: Callable[[AsyncIterator[Any]], AsyncGenerator[Any]],
 ) -> Values[Any] | AsyncValues[Any]:
-    """``source`` by the one function or the other, as its colour is."""
+    """``source`` transformed by one of two functions: the one for a sync or the one for an async source."""
     opened = open_source(source)
     if isinstance(opened, AsyncIterator):
         return AsyncValues(opened, owning_async(opened, values_async(opened)))
@@ -154,7 +153,7 @@ def transform(
 
 
 def passed(source: Any) -> Values[Any] | AsyncValues[Any]:
-    """``source`` as it is, with a reader that closes it."""
+    """``source`` unchanged, as values that close it."""
     return transform(
         source, lambda values: (value for value in values), lambda values: (value async for value in values)
     )
@@ -168,7 +167,7 @@ def _owning(source: Iterator[Any], values: Iterator[T]) -> Generator[T]:
 
 
 async def owning_async(source: Iterator[Any] | AsyncIterator[Any], values: AsyncGenerator[T]) -> AsyncGenerator[T]:
-    """``values``, which are made of ``source``; it is closed behind them, however they end."""
+    """The given values, which are made of ``source``; closes the source after them, however they end."""
     try:
         async with aclosing(values):
             async for value in values:
@@ -183,7 +182,7 @@ def _close(source: Iterator[Any]) -> None:
 
 
 async def close(source: Iterator[Any] | AsyncIterator[Any]) -> None:
-    """Closes a source of either colour, where it can be closed."""
+    """Closes a sync or async source, if it can be closed."""
     closing = getattr(source, "aclose", None) or getattr(source, "close", None)
     if closing is not None:
         closed = closing()

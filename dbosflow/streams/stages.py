@@ -1,8 +1,8 @@
-"""The stages of a pipe: each function of ``dbosflow.streams.transforms`` without its source, which the pipe gives.
+"""The stages of a pipe: each function of ``dbosflow.streams.transforms`` without its source, which the pipe provides.
 
-A stage is a function of one argument, so it can be kept, named and used again: ``words = stages.map(str.split)``.
-Each one's arguments are checked when it is made. (The types are written out, not named: that is how type checkers come
-to see a stage as generic in itself. mypy wants to be told the type of a lambda's argument here.)
+A stage is a function of one argument, so it can be stored, named and reused: ``words = stages.map(str.split)``. Its
+own arguments are checked when it is made. The types are written out rather than named, because only then do type
+checkers treat a stage as generic in itself. (mypy needs an annotation for the argument of a lambda here.)
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ B = TypeVar("B")
 
 
 def map(fn: Callable[[A], B]) -> Callable[[Transformed[A]], Transformed[B]]:  # noqa: A001 (the word of the public interface)
-    """The stage of ``dbosflow.streams.map``."""
+    """The stage of ``transforms.map``."""
     check_function("map", fn)
     return _stage(lambda source: (fn(value) for value in source), lambda source: (fn(value) async for value in source))
 
 
 def filter(predicate: Callable[[A], object]) -> Callable[[Transformed[A]], Transformed[A]]:  # noqa: A001 (the word of the public interface)
-    """The stage of ``dbosflow.streams.filter``."""
+    """The stage of ``transforms.filter``."""
     check_function("filter", predicate)
     return _stage(
         lambda source: (value for value in source if predicate(value)),
@@ -37,7 +37,7 @@ def filter(predicate: Callable[[A], object]) -> Callable[[Transformed[A]], Trans
 
 
 def flat_map(fn: Callable[[A], Iterable[B]]) -> Callable[[Transformed[A]], Transformed[B]]:
-    """The stage of ``dbosflow.streams.flat_map``."""
+    """The stage of ``transforms.flat_map``."""
     check_function("flat_map", fn)
 
     def values(source: Iterator[A]) -> Iterator[B]:
@@ -55,7 +55,7 @@ def flat_map(fn: Callable[[A], Iterable[B]]) -> Callable[[Transformed[A]], Trans
 def map_async(
     fn: Callable[[A], Awaitable[B]], *, concurrency: int = 1, ordered: bool = True
 ) -> Callable[[AsyncValues[A]], AsyncValues[B]]:
-    """The stage of ``dbosflow.streams.map_async``."""
+    """The stage of ``transforms.map_async``."""
     check_async_function("map_async", fn)
     check_count("concurrency", concurrency, 1)
     return lambda source: concurrent.mapped(source, fn, concurrency, ordered=ordered)
@@ -64,27 +64,27 @@ def map_async(
 def flat_map_async(
     fn: Callable[[A], Awaitable[Iterable[B]]], *, concurrency: int = 1, ordered: bool = True
 ) -> Callable[[AsyncValues[A]], AsyncValues[B]]:
-    """The stage of ``dbosflow.streams.flat_map_async``."""
+    """The stage of ``transforms.flat_map_async``."""
     check_async_function("flat_map_async", fn)
     check_count("concurrency", concurrency, 1)
     return lambda source: concurrent.flattened(concurrent.mapped(source, fn, concurrency, ordered=ordered))
 
 
 def chunk(size: int) -> Callable[[Transformed[A]], Transformed[list[A]]]:
-    """The stage of ``dbosflow.streams.chunk``."""
+    """The stage of ``transforms.chunk``."""
     check_count("size", size, 1)
 
     return _stage(lambda source: _chunks(source, size), lambda source: _chunks_async(source, size))
 
 
 def take(count: int) -> Callable[[Transformed[A]], Transformed[A]]:
-    """The stage of ``dbosflow.streams.take``."""
+    """The stage of ``transforms.take``."""
     check_count("count", count, 0)
     return _stage(lambda source: islice(source, count), lambda source: _first(source, count))
 
 
 def skip(count: int) -> Callable[[Transformed[A]], Transformed[A]]:
-    """The stage of ``dbosflow.streams.skip``."""
+    """The stage of ``transforms.skip``."""
     check_count("count", count, 0)
 
     async def values_async(source: AsyncIterator[A]) -> AsyncGenerator[A]:
@@ -97,7 +97,7 @@ def skip(count: int) -> Callable[[Transformed[A]], Transformed[A]]:
 
 
 def take_while(predicate: Callable[[A], object]) -> Callable[[Transformed[A]], Transformed[A]]:
-    """The stage of ``dbosflow.streams.take_while``."""
+    """The stage of ``transforms.take_while``."""
     check_function("take_while", predicate)
 
     def values(source: Iterator[A]) -> Iterator[A]:
@@ -116,7 +116,7 @@ def take_while(predicate: Callable[[A], object]) -> Callable[[Transformed[A]], T
 
 
 def skip_while(predicate: Callable[[A], object]) -> Callable[[Transformed[A]], Transformed[A]]:
-    """The stage of ``dbosflow.streams.skip_while``."""
+    """The stage of ``transforms.skip_while``."""
     check_function("skip_while", predicate)
 
     def values(source: Iterator[A]) -> Iterator[A]:
@@ -142,7 +142,7 @@ def _chunks(source: Iterator[A], size: int) -> Iterator[list[A]]:
         part: list[A] = []
         try:
             for value in islice(source, size):
-                part.append(value)  # noqa: PERF402 (what came before an error is kept)
+                part.append(value)  # noqa: PERF402 (values before an error are kept)
         except Exception:
             if part:
                 yield part
@@ -158,7 +158,7 @@ async def _chunks_async(source: AsyncIterator[A], size: int) -> AsyncGenerator[l
         part: list[A] = []
         try:
             async for value in _first(source, size):
-                part.append(value)  # noqa: PERF401 (what came before an error is kept)
+                part.append(value)  # noqa: PERF401 (values before an error are kept)
         except Exception:
             if part:
                 yield part
@@ -170,7 +170,7 @@ async def _chunks_async(source: AsyncIterator[A], size: int) -> AsyncGenerator[l
 
 
 async def _first(source: AsyncIterator[A], count: int) -> AsyncGenerator[A]:
-    """The first ``count`` values, without a look at the one behind them."""
+    """The first ``count`` values, without reading the next one."""
     for _ in range(count):
         try:
             value = await anext(source)

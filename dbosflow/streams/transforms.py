@@ -1,18 +1,19 @@
-"""Transformers of streams: the source comes first, what comes out has its colour.
+"""Transformers of streams. The first argument is the source; the result is sync or async like the source.
 
-A source is a ``StreamReader``, a ``StreamChannel`` (its *values*, not its
-items) or any iterable or async iterable. A sync source gives a sync iterator, an async source an async one. For all:
+A source is a ``StreamReader``, a ``StreamChannel`` (its *values*, not its items), or any iterable or async iterable. A
+sync source gives a sync iterator, and an async source an async one. All transformers have these properties:
 
-- **Lazy.** Nothing is read before a value is asked for, and no more than it takes.
-- **Nothing is swallowed.** An error of the source, such as the ``StreamFailedError`` of a stream that ended badly,
-  comes behind the values before it; an error of a function comes in the place of its value. Either ends the iteration.
-- **Closed.** The source belongs to the transformer, which closes it at the end, at an error or a cancellation, and when
-  it is closed itself. To go on behind the last value that was read, read the stream again from the reader's ``offset``.
-- **Arguments are checked at the call**: a ``ConfigurationError`` says what to write instead.
+- **Lazy.** Nothing is read before a value is requested, and no more than the value needs.
+- **No error is swallowed.** An error of the source, such as the ``StreamFailedError`` of a stream that ended badly,
+  is raised after the values before it; an error of a function is raised in the place of its value. Either ends the
+  iteration.
+- **Closed.** The transformer owns the source, and closes it at the end, at an error or a cancellation, and when the
+  transformer is closed. To go on after the last value, read the stream again from the reader's ``offset``.
+- **Checked.** Arguments are checked at the call; a ``ConfigurationError`` says what to write instead.
 
-Where ``itertools`` and ``functools`` do the same over a sync source, they do it here (``islice``, ``reduce``).
-Not ``map``, ``filter``, ``takewhile`` and ``dropwhile``: a ``StopIteration`` that a function lets out ends them without
-a word. The standard library has none of them for async iterators.
+Where ``itertools`` and ``functools`` do the same over a sync source, these are used (``islice``, ``reduce``). The
+exceptions are ``map``, ``filter``, ``takewhile`` and ``dropwhile``: these end silently if a function raises a
+``StopIteration``. The standard library has none of them for async iterators.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ def map(source: AsyncIterable[T], fn: Callable[[T], R]) -> AsyncValues[R]: ...  
 @overload
 def map(source: Iterable[T], fn: Callable[[T], R]) -> Values[R]: ...  # noqa: A001 (the word of the public interface)
 def map(source: Any, fn: Callable[[T], R]) -> Any:  # noqa: A001 (the word of the public interface)
-    """Each value through ``fn``."""
+    """Calls ``fn`` with each value, and gives the results."""
     return stages.map(fn)(source)
 
 
@@ -51,7 +52,7 @@ def filter(source: AsyncIterable[T], predicate: Callable[[T], object]) -> AsyncV
 @overload
 def filter(source: Iterable[T], predicate: Callable[[T], object]) -> Values[T]: ...  # noqa: A001 (the word of the public interface)
 def filter(source: Any, predicate: Callable[[T], object]) -> Any:  # noqa: A001 (the word of the public interface)
-    """The values for which ``predicate`` is true."""
+    """Gives the values for which ``predicate`` is true."""
     return stages.filter(predicate)(source)
 
 
@@ -62,7 +63,7 @@ def flat_map(source: AsyncIterable[T], fn: Callable[[T], Iterable[R]]) -> AsyncV
 @overload
 def flat_map(source: Iterable[T], fn: Callable[[T], Iterable[R]]) -> Values[R]: ...
 def flat_map(source: Any, fn: Callable[[T], Iterable[R]]) -> Any:
-    """The values of each iterable that ``fn`` gives, one after the other."""
+    """Gives the values of each iterable that ``fn`` returns, one after the other."""
     return stages.flat_map(fn)(source)
 
 
@@ -79,15 +80,21 @@ def map_async(
     ordered: bool = True,
 ) -> AsyncValues[R]: ...
 def map_async(source: Any, fn: Callable[[T], Awaitable[R]], *, concurrency: int = 1, ordered: bool = True) -> Any:
-    """Each value through the async function ``fn``; async also over a sync source.
+    """Calls the async function ``fn`` with each value, and gives the results; async also over a sync source.
 
-    At most ``concurrency`` calls are under way, and as many values are read that the consumer has not got past. With
-    ``ordered`` the results come in their values' order, else as they get done. An error comes in its result's place,
-    that of the source behind all results; then the calls that are still under way are cancelled, and their ends waited
-    for, as they are when the consumer stops or is cancelled. None outlives the iterator.
+    At most ``concurrency`` calls run at a time, and at most as many values are read that the consumer has not passed.
+    With ``ordered`` the results come in the order of their values, otherwise as the calls finish. An error of a call
+    comes in its result's place, an error of the source after all results. Then, and when the consumer stops or is
+    cancelled, the running calls are cancelled and their ends awaited. No call outlives the iterator.
 
-    In an async workflow's body ``fn`` may be a step. Each call is a branch, begun in the order of the values. There the
-    source is read by the body itself: up to ``concurrency`` values, before the first result is handed on.
+    In an async workflow's body ``fn`` may be a step. Each call is a branch, and the branches begin in the order of the
+    values. The body itself then reads the source, up to ``concurrency`` values before the first result is given.
+
+    Args:
+        source: sync or async values.
+        fn: an async function of one value.
+        concurrency: how many calls run at a time.
+        ordered: whether the results keep the order of the values.
     """
     return stages.map_async(fn, concurrency=concurrency, ordered=ordered)(source)
 
@@ -107,7 +114,7 @@ def flat_map_async(
 def flat_map_async(
     source: Any, fn: Callable[[T], Awaitable[Iterable[R]]], *, concurrency: int = 1, ordered: bool = True
 ) -> Any:
-    """The values of each iterable that the async function ``fn`` returns. Otherwise like ``map_async``."""
+    """Gives the values of each iterable that the async function ``fn`` returns. Otherwise like ``map_async``."""
     return stages.flat_map_async(fn, concurrency=concurrency, ordered=ordered)(source)
 
 
@@ -118,9 +125,9 @@ def chunk(source: AsyncIterable[T], size: int) -> AsyncValues[list[T]]: ...
 @overload
 def chunk(source: Iterable[T], size: int) -> Values[list[T]]: ...
 def chunk(source: Any, size: int) -> Any:
-    """Lists of ``size`` values; the last may be shorter, and none is empty.
+    """Gives lists of ``size`` values. The last list may be shorter; none is empty.
 
-    It waits until a list is full, or the source ends; values that come before an error are a list before it.
+    A list is given when it is full or the source ends. The values before an error are given as a list before the error.
     """
     return stages.chunk(size)(source)
 
@@ -132,7 +139,7 @@ def take(source: AsyncIterable[T], count: int) -> AsyncValues[T]: ...
 @overload
 def take(source: Iterable[T], count: int) -> Values[T]: ...
 def take(source: Any, count: int) -> Any:
-    """The first ``count`` values: ``itertools.islice``. It never reads, nor waits for, the value behind them."""
+    """Gives the first ``count`` values, like ``itertools.islice``. Never reads, or waits for, the next value."""
     return stages.take(count)(source)
 
 
@@ -143,7 +150,7 @@ def skip(source: AsyncIterable[T], count: int) -> AsyncValues[T]: ...
 @overload
 def skip(source: Iterable[T], count: int) -> Values[T]: ...
 def skip(source: Any, count: int) -> Any:
-    """The values behind the first ``count``: ``itertools.islice``. A stream's own ``start=`` need not read them."""
+    """Gives the values after the first ``count``, like ``itertools.islice``. A stream's ``start=`` skips unread."""
     return stages.skip(count)(source)
 
 
@@ -154,7 +161,7 @@ def take_while(source: AsyncIterable[T], predicate: Callable[[T], object]) -> As
 @overload
 def take_while(source: Iterable[T], predicate: Callable[[T], object]) -> Values[T]: ...
 def take_while(source: Any, predicate: Callable[[T], object]) -> Any:
-    """The values before the first for which ``predicate`` is false; that one is read, and dropped."""
+    """Gives the values before the first one for which ``predicate`` is false. That value is read and dropped."""
     return stages.take_while(predicate)(source)
 
 
@@ -165,7 +172,7 @@ def skip_while(source: AsyncIterable[T], predicate: Callable[[T], object]) -> As
 @overload
 def skip_while(source: Iterable[T], predicate: Callable[[T], object]) -> Values[T]: ...
 def skip_while(source: Any, predicate: Callable[[T], object]) -> Any:
-    """The values from the first on for which ``predicate`` is false."""
+    """Gives the values from the first one on for which ``predicate`` is false."""
     return stages.skip_while(predicate)(source)
 
 
@@ -176,7 +183,7 @@ def collect(source: AsyncIterable[T]) -> Coroutine[Any, Any, list[T]]: ...
 @overload
 def collect(source: Iterable[T]) -> list[T]: ...
 def collect(source: Any) -> Any:
-    """All the values as a list; of an async source, an awaitable one. An error of the source is raised instead."""
+    """All values as a list; over an async source an awaitable of it. Raises an error of the source instead."""
     values = passed(source)
     return _collected(values) if isinstance(values, AsyncValues) else list(values)
 
@@ -188,7 +195,7 @@ def reduce(source: AsyncIterable[T], fn: Callable[[R, T], R], initial: R) -> Cor
 @overload
 def reduce(source: Iterable[T], fn: Callable[[R, T], R], initial: R) -> R: ...
 def reduce(source: Any, fn: Callable[[R, T], R], initial: R) -> Any:
-    """``fn(... fn(fn(initial, v0), v1) ..., vn)``: ``functools.reduce``. Of an async source, an awaitable one."""
+    """``fn(... fn(fn(initial, v0), v1) ..., vn)``, like ``functools.reduce``; an awaitable over an async source."""
     check_function("reduce", fn)
     values = passed(source)
     return _reduced_async(values, fn, initial) if isinstance(values, AsyncValues) else _reduced(values, fn, initial)

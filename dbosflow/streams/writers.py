@@ -1,4 +1,4 @@
-"""Writing to the streams of the running workflow: one value at a time, or through a writer."""
+"""Writers to the streams of the running workflow: functions for one value, and the ``StreamWriter``."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ F = TypeVar("F")
 def write_stream(key: str, value: Any) -> None:
     """Appends ``value`` to the stream ``key`` of the running workflow, in a sync workflow or step.
 
-    Returns when the value is buffered. See ``write_stream_async``, its awaitable twin, for when it is durable, and
-    for what this raises.
+    Returns when the value is buffered. See ``write_stream_async``, its awaitable twin, for what that guarantees, and
+    for the errors.
     """
     refuse_on_loop("await write_stream_async(...)")
     scope, text = _checked(key, value, "write_stream")
@@ -43,38 +43,57 @@ def write_stream(key: str, value: Any) -> None:
 async def write_stream_async(key: str, value: Any) -> None:
     """Appends ``value`` to the stream ``key`` of the running workflow.
 
-    Returns when the value is buffered; it is durable with or before the workflow's next record, and at once when
-    nothing else is under way. From a workflow's body each value is written exactly once, whatever crashes. From a step
-    it is live at once, and rolled back if the attempt does not succeed. Waits before that while more than the engine's
-    ``buffer_bytes`` are not durable. Where it raises, nothing was written, and a replay raises the same.
+    Returns when the value is buffered. The value becomes durable with or before the workflow's next record, and at once
+    if nothing else is being written. While more than the engine's ``buffer_bytes`` are not durable, the call waits
+    first.
+
+    Each value from a workflow's body is written exactly once, whatever crashes. A value from a step is visible at once,
+    and is rolled back if the attempt does not succeed. If the call raises, nothing was written, and a replay raises the
+    same error.
+
+    Args:
+        key: the stream's key: a text of 1 to 512 bytes in UTF-8.
+        value: a value that JSON can carry as one of its class.
 
     Raises:
         StreamClosedError: the stream is closed.
-        StreamValueTooLargeError: JSON makes more than ``value_bytes`` of ``value``.
-        StreamFullError: the stream has had its ``stream_values`` or ``stream_bytes``.
+        StreamValueTooLargeError: the JSON of ``value`` is larger than ``value_bytes``.
+        StreamFullError: the stream has reached its ``stream_values`` or ``stream_bytes``.
         StreamBackPressureError: there was no room within ``buffer_timeout``.
+        StreamInputError: the stream is an input of the workflow.
         SerializationError: JSON cannot carry ``value``.
         NotInWorkflowError: no workflow or step is running here.
+        BranchError: the caller is no branch of its workflow.
+        ConfigurationError: the key is not valid.
     """
     scope, text = _checked(key, value, "write_stream_async")
     await writing.write_on_loop(scope, key, text, "write_stream_async")
 
 
 def close_stream(key: str) -> None:
-    """Ends the stream ``key`` of the running workflow as complete; readers are notified at once.
+    """Closes the stream ``key`` of the running workflow as complete; readers are notified at once.
 
-    See ``close_stream_async``, its awaitable twin.
+    See ``close_stream_async``, its awaitable twin, for the errors.
     """
     refuse_on_loop("await close_stream_async(...)")
     writing.close(writing.writer("close_stream"), check_identifier("stream key", key), "close_stream")
 
 
 async def close_stream_async(key: str) -> None:
-    """Ends the stream ``key`` of the running workflow as complete; readers are notified at once.
+    """Closes the stream ``key`` of the running workflow as complete; readers are notified at once.
 
-    Nothing can be written to it after that. Closing a closed stream does nothing. Readers see a step's end when the
-    step succeeds, and where other steps have written to the stream, when they are done. Streams that a workflow leaves
-    open end with it, in the transaction that ends it.
+    Nothing can be written to the stream any more. Closing a closed stream does nothing. If a step closes the stream,
+    readers see the end when the step succeeds and all other steps that have written to the stream are done. Streams
+    that a workflow leaves open end with it, in the transaction that ends it.
+
+    Args:
+        key: the stream's key.
+
+    Raises:
+        StreamInputError: the stream is an input of the workflow.
+        NotInWorkflowError: no workflow or step is running here.
+        BranchError: the caller is no branch of its workflow.
+        ConfigurationError: the key is not valid.
     """
     writing.close(writing.writer("close_stream_async"), check_identifier("stream key", key), "close_stream_async")
 
@@ -86,10 +105,10 @@ def _checked(key: str, value: Any, what: str) -> tuple[Scope, str]:
 
 
 class StreamWriter(Generic[C, F]):
-    """Writes to one stream, for the branch or step that made it. Made by ``Stream.writer``.
+    """Writes to one stream, for the branch or step that made it with ``Stream.writer``.
 
     As a context manager it closes the stream at the end of the block. An exception that leaves the block ends the
-    stream with that error; in a step it leaves the stream alone, because another attempt may follow.
+    stream with that error. In a step the exception leaves the stream open, because another attempt may follow.
     """
 
     def __init__(self, key: str, on_retry: OnRetry, chunks: Codec[C], final: Codec[F]) -> None:
@@ -103,28 +122,29 @@ class StreamWriter(Generic[C, F]):
     # -- values ------------------------------------------------------------------------------------------------------
 
     def write(self, value: C) -> None:
-        """Appends a value of the stream's type: see ``write_stream``. Its awaitable twin is ``write_async``."""
+        """Appends a value of the stream's type. See ``write_async``, its awaitable twin."""
         refuse_on_loop("await writer.write_async(...)")
         drive(writing.write_on_thread(self._scope, self._key, self._chunks.dump(value), "a stream's writer"))
         self._dropped += isinstance(self._scope, PlainCall)
 
     async def write_async(self, value: C) -> None:
-        """Appends a value: see ``write_stream_async``.
+        """Appends a value of the stream's type, like ``write_stream_async``.
 
         Raises:
             SerializationError: the value is not of the stream's type, or JSON cannot carry it.
             StreamClosedError: the stream is closed.
+            StreamError: the other errors of ``write_stream_async``.
         """
         await writing.write_on_loop(self._scope, self._key, self._chunks.dump(value), "a stream's writer")
         self._dropped += isinstance(self._scope, PlainCall)
 
     def write_many(self, values: Iterable[C]) -> None:
-        """Appends each of the values as it comes. Its awaitable twin is ``write_many_async``."""
+        """Appends each value as it comes. See ``write_many_async``, its awaitable twin."""
         for value in values:
             self.write(value)
 
     async def write_many_async(self, values: Iterable[C] | AsyncIterable[C]) -> None:
-        """Appends each of the values as it comes."""
+        """Appends each value as it comes, like ``write_async``."""
         if isinstance(values, AsyncIterable):
             async for value in values:
                 await self.write_async(value)
@@ -133,31 +153,28 @@ class StreamWriter(Generic[C, F]):
                 await self.write_async(value)
 
     def flush(self) -> None:
-        """Waits until what was written is durable. Its awaitable twin is ``flush_async``."""
+        """Waits until all written values are durable. See ``flush_async``, its awaitable twin."""
         refuse_on_loop("await writer.flush_async()")
         if not isinstance(self._scope, PlainCall):
             drive(writing.flush(self._scope.run.thread_driver, self._scope))
 
     async def flush_async(self) -> None:
-        """Waits until what was written is durable."""
+        """Waits until all written values are durable."""
         if not isinstance(self._scope, PlainCall):
             await writing.flush(self._scope.run.loop_driver, self._scope)
 
     def emitted(self) -> list[C]:
-        """What stands in the stream from this writer, also from earlier attempts with ``on_retry="resume"``.
-
-        See ``emitted_async``, its awaitable twin.
-        """
+        """The values that this writer has in the stream. See ``emitted_async``, its awaitable twin."""
         refuse_on_loop("await writer.emitted_async()")
         if isinstance(self._scope, PlainCall):
             return []
         return self._loaded(drive(writing.emitted(self._scope.run.thread_driver, self._scope, self._key)))
 
     async def emitted_async(self) -> list[C]:
-        """What stands in the stream from this writer: with ``on_retry="resume"``, also from earlier attempts.
+        """The values that this writer has in the stream; with ``on_retry="resume"`` also those of earlier attempts.
 
-        Flushes first. A generator that was interrupted can so go on where it stopped. In a workflow's body it is what
-        the body has written by then, in a replay too.
+        Flushes first. A generator that was interrupted can continue from where it stopped. In a workflow's body, also
+        in a replay, these are the values that the body has written up to the call.
         """
         if isinstance(self._scope, PlainCall):
             return []
@@ -166,45 +183,49 @@ class StreamWriter(Generic[C, F]):
     # -- the end -----------------------------------------------------------------------------------------------------
 
     def close(self, final: F | None = None) -> None:
-        """Ends the stream as complete. Readers find ``final`` in their ``outcome``. Awaitable: ``close_async``."""
+        """Closes the stream as complete. See ``close_async``, its awaitable twin."""
         refuse_on_loop("await writer.close_async(...)")
         self._close(FrameKind.COMPLETE, None if final is None else self._final.dump(final))
 
     async def close_async(self, final: F | None = None) -> None:
-        """Ends the stream as complete. Readers find ``final`` in their ``outcome``. See ``close_stream_async``."""
+        """Closes the stream as complete, like ``close_stream_async``.
+
+        Args:
+            final: the final payload, which readers find in their ``outcome``.
+
+        Raises:
+            SerializationError: ``final`` is not of the stream's type for it, or JSON cannot carry it.
+        """
         self._close(FrameKind.COMPLETE, None if final is None else self._final.dump(final))
 
     def fail(self, error: BaseException) -> None:
-        """Ends the stream with an error: readers get ``StreamFailedError`` with it as the cause.
-
-        Its awaitable twin is ``fail_async``.
-        """
+        """Ends the stream with an error. See ``fail_async``, its awaitable twin."""
         refuse_on_loop("await writer.fail_async(...)")
         self._close(FrameKind.ERROR, dump_error(error))
 
     async def fail_async(self, error: BaseException) -> None:
-        """Ends the stream with an error: readers get ``StreamFailedError`` with it as the cause."""
+        """Ends the stream with an error: readers get a ``StreamFailedError`` with ``error`` as its cause."""
         self._close(FrameKind.ERROR, dump_error(error))
 
     # -- how it stands -----------------------------------------------------------------------------------------------
 
     @property
     def position(self) -> int:
-        """How many values this writer has written; with ``on_retry="resume"``, earlier attempts included."""
+        """The number of values that this writer has written; with ``on_retry="resume"`` also by earlier attempts."""
         return self._dropped if isinstance(self._scope, PlainCall) else writing.written(self._scope, self._key)
 
     @property
     def writable(self) -> bool:
-        """Whether a value would be taken at once: the stream is open and there is room in the buffer."""
+        """Whether a write would return at once: the stream is open, and there is room in the buffer."""
         return isinstance(self._scope, PlainCall) or self._scope.run.streams.takes(self._key)
 
     @property
     def cancelled(self) -> bool:
-        """Whether the workflow was asked to end."""
+        """Whether the workflow's cancellation was requested."""
         return not isinstance(self._scope, PlainCall) and self._scope.run.cancelled
 
     def on_cancel(self, tell: Callable[[], object]) -> None:
-        """Calls ``tell`` when the workflow is asked to end, from the event loop's thread; at once if it was already."""
+        """Calls ``tell`` on the event loop's thread when the workflow is cancelled; at once if it is already."""
         if not isinstance(self._scope, PlainCall):
             self._scope.run.when_cancelled(tell)
 
