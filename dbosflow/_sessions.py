@@ -1,16 +1,16 @@
-"""What every session with Postgres is set to, whatever a role, a database, a URL or the environment says.
+"""The settings of every session with Postgres, whatever a role, a database, a URL or the environment says.
 
-Our statements mean what they mean under these settings only: times are read as ISO, floats with all their digits, texts
-as UTF-8; a commit is flushed; nothing but the engine ends a statement or a session; names are those of ``pg_catalog``.
-They get there in one of three ways (``_store.connect`` takes them):
+Our statements rely on these settings: times are read as ISO, floats with all their digits, texts as UTF-8; a commit is
+flushed; nothing but the engine ends a statement or a session; names are those of ``pg_catalog``. There are three ways
+to make the settings (``_store.connect`` chooses):
 
 ```text
-by the startup packet   `options`, behind those of the URL or of PGOPTIONS: these hold for all that is not decided
-                        here. It costs no round trip
-by one statement        where the way to the server takes no options, and the session is ours all the same; and
-                        for what PGDATESTYLE or PGTZ have overridden
-by the role             behind a pooler in transaction mode, where nothing that is set stays ours: what is in force
-                        is read when an engine opens, and what is wrong is refused
+by the startup packet   `options`, after those of the URL or of PGOPTIONS, which stay in force for all other settings.
+                        Needs no round trip
+by one statement        if the connection takes no options, and the session is ours nevertheless; also for settings
+                        that PGDATESTYLE or PGTZ have overridden
+by the role             behind a pooler in transaction mode, where settings of a session do not stay with us. The
+                        settings in force are read when an engine opens, and refused if they do not fit
 ```
 """
 
@@ -25,7 +25,7 @@ ENCODING = "UTF8"
 
 
 class _Setting(NamedTuple):
-    """A setting, and what is wrong where it has another value that does not fit. Most values fit some of them."""
+    """A setting: its value, what goes wrong with a value that does not fit, and a test of which values fit."""
 
     value: str
     wrong: str = ""
@@ -37,7 +37,7 @@ def _only(value: str, wrong: str) -> _Setting:
 
 
 def _names_are_ours(search_path: str) -> bool:
-    """Whether no schema comes before ``pg_catalog``, which is searched first where it is not named."""
+    """Whether no schema comes before ``pg_catalog``, which is searched first if it is not named."""
     path = [name.strip() for name in search_path.split(",")]
     return "pg_catalog" not in path or path[0] == "pg_catalog"
 
@@ -52,7 +52,7 @@ _EVERY: Mapping[str, _Setting] = {
     "standard_conforming_strings": _only("on", "literals mean something else"),
     "array_nulls": _only("on", "a null in an array becomes a text"),
     "search_path": _Setting("pg_catalog,pg_temp", "functions and types may be somebody else's", _names_are_ours),
-    # Rows that a policy hides would be steps that run again: an error says that there is a policy.
+    # If a policy hid rows, their steps would run again. With this setting the statement fails and names the policy.
     "row_security": _Setting("off"),
     "exit_on_error": _only("off", "any error ends the session"),
     "statement_timeout": _only("0", "it ends batches, and the reading of long histories"),
@@ -67,25 +67,25 @@ _EVERY: Mapping[str, _Setting] = {
 }
 
 _REPORTED = ("client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "standard_conforming_strings")
-"""What a server tells by itself when a session begins, and with each change."""
+"""The settings that a server reports by itself when a session begins, and with each change."""
 OVERRIDDEN = frozenset({"DateStyle", "TimeZone"})
-"""What libpq sends as PGDATESTYLE and PGTZ have it; a server takes that after the options."""
+"""The settings that libpq sends from PGDATESTYLE and PGTZ. A server applies these after the options."""
 
-# Plans that were made while a table was empty stay for as long as nobody analyzes it: they scan no table.
+# A plan that was made while a table was empty stays until the table is analyzed: it must not be a table scan.
 POOL: Mapping[str, str] = {"enable_seqscan": "off", "jit": "off"}
-"""Besides the rest, of the pool's sessions."""
+"""Additional settings of the pool's sessions."""
 WORKER: Mapping[str, str] = {"plan_cache_mode": "force_generic_plan", **POOL}
-"""Of a worker lease's session: one plan for every size of batch, of index probes."""
+"""Additional settings of a worker lease's session: one generic plan of index probes for every size of batch."""
 READER: Mapping[str, str] = WORKER
-"""Of the hub's, whose fetches would take longer to plan than to run."""
+"""Additional settings of the hub's session, whose fetches would take longer to plan than to run."""
 NOTIFIER: Mapping[str, str] = {"synchronous_commit": "off"}
-"""Of the notifier's: hints need no flush."""
+"""Additional settings of the notifier's session: hints need no flush."""
 
 
 def wanted(*special: Mapping[str, str], idle: float | None = None) -> dict[str, str]:
-    """Every setting of a session, with what is ``special`` to it.
+    """All settings of a session, including those that are ``special`` to it.
 
-    ``idle`` is after how many seconds a transaction that does nothing ends, and what it has locked is free.
+    ``idle`` is the number of seconds after which an idle transaction is ended, so that its locks are free.
     """
     settings = {name: setting.value for name, setting in _EVERY.items()}
     for some in special:
@@ -96,10 +96,10 @@ def wanted(*special: Mapping[str, str], idle: float | None = None) -> dict[str, 
 
 
 def startup(settings: Mapping[str, str], given: str = "") -> dict[str, str]:
-    """The parameters of a connection whose session is to have these settings; ``given`` are the user's own options."""
+    """The parameters of a connection with these settings. ``given`` are the user's own options."""
     ours = " ".join(f"-c {name}={_escaped(value)}" for name, value in settings.items() if name != "client_encoding")
     if (len(given) - len(given.rstrip("\\"))) % 2:
-        given = given[:-1]  # it would take the space that follows for a part of a value
+        given = given[:-1]  # the backslash would make the following space a part of a value
     return {"client_encoding": ENCODING, "options": f"{given} {ours}".lstrip()}
 
 
@@ -108,7 +108,7 @@ def _escaped(value: str) -> str:
 
 
 def differing(settings: Mapping[str, str], found: Mapping[str, str | None]) -> dict[str, str]:
-    """Those of the settings of every session that a server has, and has otherwise."""
+    """The settings that have another value on a server than the given one, with the given value."""
     return {
         name: settings[name]
         for name in _EVERY
@@ -117,7 +117,7 @@ def differing(settings: Mapping[str, str], found: Mapping[str, str | None]) -> d
 
 
 def reported(status: Callable[[str], str | None]) -> dict[str, str | None]:
-    """What a server has told of a session by itself."""
+    """The settings that a server has reported by itself."""
     return {name: status(name) for name in _REPORTED}
 
 
@@ -126,19 +126,19 @@ def _plain(value: str) -> str:
 
 
 def wrong(found: Mapping[str, str | None]) -> dict[str, str]:
-    """Of what is in force in a session, the settings that do not fit, and what is wrong with each."""
+    """The settings in force in a session that do not fit, each with what is wrong with it."""
     unfit = {
         name: f"{name} is {value!r}: {setting.wrong}"
         for name, setting in _EVERY.items()
         if (value := found.get(name)) is not None and not setting.fits(value)
     }
     if found.get("synchronous_commit") == "local" and not found.get("synchronous_standby_names"):
-        unfit.pop("synchronous_commit", None)  # then there is nobody else to wait for
+        unfit.pop("synchronous_commit", None)  # there is no standby to wait for
     return unfit
 
 
 def mending(names: Collection[str], role: str, database: str) -> list[str]:
-    """The statements that give a role these settings, whatever else says otherwise. Both names are quoted already."""
+    """The statements that make these settings for a role, above all other sources. Both names are quoted already."""
     statements = [f"ALTER ROLE {role} IN DATABASE {database} SET {name} = {_literal(name)};" for name in names]
     if "default_transaction_read_only" in names:
         return ["BEGIN READ WRITE;", *statements, "COMMIT;"]
@@ -151,4 +151,4 @@ def _literal(name: str) -> str:
 
 
 ASKED = (*_EVERY, "server_encoding", "synchronous_standby_names")
-"""What is asked of a server, by name."""
+"""The settings that are queried from a server, by name."""

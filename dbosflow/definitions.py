@@ -1,6 +1,7 @@
-"""What the decorators know: a workflow's or step's function, its names and types, and the registry.
+"""Definitions of workflows and steps: the function, its name and types. And the registry of workflows.
 
-Nothing here runs anything. Annotations are resolved at first use, so a function may name types defined after it.
+Nothing here runs anything. Annotations are resolved at their first use, so a function may name types that are defined
+after it.
 """
 
 from __future__ import annotations
@@ -37,29 +38,29 @@ _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_O
 
 @dataclass(frozen=True)
 class FunctionDef:
-    """A decorated function: the part that workflows and steps share."""
+    """A decorated function: what workflows and steps have in common."""
 
     function: Function
     name: str
     local_names: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
     method: type | None = None
-    """``classmethod`` or ``staticmethod``, if that is what was decorated."""
+    """``classmethod`` or ``staticmethod``, if the function was decorated as such."""
 
     kind = "function"
 
     @cached_property
     def is_async(self) -> bool:
-        """Whether calling it gives an awaitable."""
+        """Whether a call returns an awaitable."""
         return is_async(self.function)
 
     @cached_property
     def wraps_async(self) -> bool:
-        """Whether it is a sync function around an async one, so that only its call shows whether that is awaitable."""
+        """Whether the function is a sync one that wraps an async one, so that only a call shows what it returns."""
         return wraps_async(self.function)
 
     @cached_property
     def result(self) -> Codec[Any]:
-        """How the result travels."""
+        """The codec of the result."""
         annotation = self._hints.get("return", Any)
         origin = get_origin(annotation)
         if isinstance(origin, type) and issubclass(origin, Awaitable):
@@ -76,7 +77,7 @@ class FunctionDef:
         except NameError as error:
             msg = f"{self} has an annotation that cannot be resolved: {error}; import the name at run time"
             raise DefinitionError(msg) from error
-        except TypeError:  # no function: a built-in, a callable object
+        except TypeError:  # a built-in or a callable object, which has no annotations
             return {}
 
     def __str__(self) -> str:
@@ -85,7 +86,7 @@ class FunctionDef:
 
 @dataclass(frozen=True)
 class StepDef(FunctionDef):
-    """A step: its outcome is recorded, its arguments are not."""
+    """A step. Its outcome is recorded, its arguments are not."""
 
     retry: RetryPolicy = ONCE
 
@@ -94,22 +95,26 @@ class StepDef(FunctionDef):
 
 @dataclass(frozen=True)
 class WorkflowDef(FunctionDef):
-    """A workflow: its arguments are recorded with its start, as a JSON object by parameter name."""
+    """A workflow. Its arguments are recorded with its start, as a JSON object with the parameters' names."""
 
     inputs: tuple[str, ...] = ()
-    """The stream keys that outsiders may write, recorded with its start, too."""
+    """The keys of the streams that are written from outside; recorded with the start, too."""
 
     kind = "workflow"
 
     @cached_property
     def is_async(self) -> bool:
-        """Whether its body runs on the loop: that of a function around an async one does."""
+        """Whether the body runs on the loop. That of a sync function around an async one does."""
         return is_async(self.function) or self.wraps_async
 
     def dump_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
-        """The arguments of a call as JSON; ``TypeError`` if they do not fit the signature, as a plain call says it.
+        """The arguments of a call as JSON.
 
-        Those of a class method begin with the class. It is on record if it is not the one that defines the method.
+        A class method's first argument is its class, which is recorded unless it is the class that defines the method.
+
+        Raises:
+            TypeError: the arguments do not fit the signature. The message is that of a plain call.
+            SerializationError: JSON cannot carry an argument under its annotation.
         """
         if self._class_parameter is None:
             return self._dump(args, kwargs)
@@ -123,7 +128,7 @@ class WorkflowDef(FunctionDef):
         plain = self._plain_parameters
         if plain is None or kwargs or len(args) != len(plain):
             return self._arguments.dump((dict(self.signature.bind(*args, **kwargs).arguments),))[1:-1]
-        arguments, fits = {}, True  # as `bind` says it, in a tenth of its time
+        arguments, fits = {}, True  # the same as `bind`, in a tenth of its time
         for place, (name, types) in enumerate(plain):
             arguments[name] = value = args[place]
             if type(value) not in types:
@@ -134,8 +139,8 @@ class WorkflowDef(FunctionDef):
         """The positional and keyword arguments to call with, from the JSON of a start.
 
         Raises:
-            SerializationError: they do not fit the signature; it says which of them, and what is recorded.
-            DefinitionError: it is a class method, and of a class that is not known here.
+            SerializationError: they do not fit the signature. The message names them, and shows the record.
+            DefinitionError: the workflow is a class method, and its class is not known in this process.
         """
         if self._class_parameter is None:
             return self._load(text)
@@ -171,12 +176,12 @@ class WorkflowDef(FunctionDef):
         return args, kwargs
 
     def _names_fit(self, text: str) -> bool:
-        """Whether the function has these parameters. Types alone do not tell: they pass over what they do not know."""
+        """Whether the function has all these parameters. The object type does not tell: it ignores unknown names."""
         recorded = for_people(text)
         return isinstance(recorded, dict) and self._required <= recorded.keys() <= self.signature.parameters.keys()
 
     def _misfit(self, text: str) -> SerializationError:
-        """Which recorded arguments the function does not take, and why."""
+        """The error for recorded arguments that the function does not take; it says which, and why."""
         recorded = for_people(text)
         if not isinstance(recorded, dict):
             return SerializationError(f"{brief(text)}, which is no object of arguments")
@@ -195,13 +200,13 @@ class WorkflowDef(FunctionDef):
 
     @cached_property
     def _class_parameter(self) -> str | None:
-        """The name of the parameter for the class, if it is a class method."""
+        """The name of the parameter for the class, if the function is a class method."""
         if self.method is not classmethod and owner_of(self.function) is None:
             return None
         return next(iter(inspect.signature(self.function).parameters))
 
     def _recorded_class(self, kind: object) -> str | None:
-        """The name of the class that a class method was called on; ``None`` for the one that defines it."""
+        """The name of the class that a class method was called on; ``None`` for the class that defines it."""
         if not isinstance(kind, type) or (owner := definer_of(self.function, kind)) is None:
             msg = f"{self} is a class method: name it as one of its class, with @workflow above @classmethod"
             raise DefinitionError(msg)
@@ -214,7 +219,7 @@ class WorkflowDef(FunctionDef):
         return name
 
     def _class_named(self, name: object) -> type:
-        """The class that a record names; looked up among the known ones, for a row is no reason to import anything."""
+        """The class that a record names. It must be a known class: a row in a database must not import modules."""
         owner = owner_of(self.function)
         if owner is None:
             msg = f"the class that {self} is a class method of is not there"
@@ -227,20 +232,20 @@ class WorkflowDef(FunctionDef):
 
     @cached_property
     def signature(self) -> inspect.Signature:
-        """What the function takes."""
+        """The function's signature."""
         function = self.function if self._class_parameter is None else MethodType(self.function, object)
         return inspect.signature(function)
 
     @cached_property
     def _required(self) -> frozenset[str]:
-        """The parameters that every call gives a value."""
+        """The parameters without a default."""
         parameters = self.signature.parameters.values()
         optional = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
         return frozenset(one.name for one in parameters if one.default is one.empty and one.kind not in optional)
 
     @cached_property
     def _plain_parameters(self) -> tuple[tuple[str, tuple[type, ...]], ...] | None:
-        """The parameters, if each may be given by its place and is one value: name, and types that need no check."""
+        """The names and types of the parameters, if all may be positional and their types need no check by pydantic."""
         parameters = self.signature.parameters.values()
         if not all(one.kind in _POSITIONAL for one in parameters):
             return None
@@ -248,7 +253,7 @@ class WorkflowDef(FunctionDef):
 
     @cached_property
     def _arguments(self) -> Codec[tuple[dict[str, Any]]]:
-        # In a tuple, since pydantic applies a codec's settings from the root of a type and an object type has its own.
+        # In a tuple: pydantic applies a codec's settings from the root of a type, and an object type has its own.
         members = {one.name: self._annotation_of(one) for one in self.signature.parameters.values()}
         arguments: Any = object_type("Arguments", members)
         return Codec(tuple[arguments], f"the arguments of {self}", shown=str(self.signature))
@@ -261,14 +266,14 @@ class WorkflowDef(FunctionDef):
 
 
 class Registry:
-    """The workflows that this process knows, by name. The decorators fill the one that ``registry`` is."""
+    """The workflows that this process knows, by name. The decorators fill the instance ``registry``."""
 
     def __init__(self) -> None:
         self._workflows: dict[str, WorkflowDef] = {}
         self._sites: dict[str, Site] = {}
 
     def add(self, definition: WorkflowDef) -> None:
-        """Makes ``definition`` known. Another function under its name is an error; one that is loaded anew replaces."""
+        """Adds a workflow. A redefinition replaces the old one; another function under the same name is an error."""
         site, known = Site(definition.function), self._sites.get(definition.name)
         if known is not None and not known.gives_way_to(site):
             both = f"{where(self._workflows[definition.name].function)} and {where(definition.function)}"
@@ -280,7 +285,7 @@ class Registry:
         self._workflows[definition.name], self._sites[definition.name] = definition, site
 
     def get(self, name: str) -> WorkflowDef | None:
-        """The workflow of that name, if this process knows it."""
+        """The workflow of the given name, or ``None`` if this process does not know it."""
         return self._workflows.get(name)
 
     def names(self) -> list[str]:
@@ -292,12 +297,12 @@ registry = Registry()
 
 
 def check_name(kind: str, name: object) -> str:
-    """``name`` if a workflow or step may have it."""
+    """``name``, if it is valid for a workflow or step. Otherwise raises a ``ConfigurationError``."""
     return check_identifier(f"{kind} name", name)
 
 
 def caller_locals(function: Function, depth: int) -> Mapping[str, Any]:
-    """The names around a function defined inside another one, which its annotations may use."""
+    """The local names around a function that is defined in another one. Its annotations may use them."""
     if "<locals>" not in getattr(function, "__qualname__", ""):
         return {}
-    return dict(sys._getframe(depth + 1).f_locals)  # noqa: SLF001 (what pydantic does for local types, too)
+    return dict(sys._getframe(depth + 1).f_locals)  # noqa: SLF001 (pydantic does the same for local types)

@@ -1,10 +1,9 @@
-"""Exceptions as JSON, and back: of the class that they were, so that an ``except`` takes the same path both times.
+"""Exceptions as JSON and back, with their own classes, so that an ``except`` takes the same path live and in a replay.
 
-An exception is rebuilt without its constructor: it is made and initialized by the class of Python's own that it derives
-from, and given its attributes. So no code of an author's runs because a row says so, and
-an exception whose constructor wants other arguments than it hands on is rebuilt all the same. Whether it can be is
-found out where the record is made, and stands in it: live and replayed, the same exception or the same stand-in is
-raised.
+An exception is rebuilt without its constructor. The built-in class that it derives from makes and initializes it, and
+then its attributes are set. So a row in the database never makes an author's code run, and the constructor may take
+other arguments than it passes on. Whether an exception can be rebuilt is tested when the record is made, and the answer
+is part of the record. So the live run and every replay raise the same exception or the same stand-in.
 """
 
 from __future__ import annotations
@@ -25,51 +24,51 @@ _LONGEST_ATTRIBUTE = 10_000
 _LONGEST_NOTES = 8000
 _DEEPEST_GROUP = 10
 _LARGEST_INTEGER = 10_000
-"""In bits: Python reads and writes integers of 4,300 digits."""
+"""In bits. Python reads and writes integers of up to 4,300 digits."""
 _MARKS = frozenset({"$tuple", "$bytes", "$dict"})
 _KEPT: dict[type, tuple[str, ...]] = {ImportError: ("name", "path"), AttributeError: ("name",), NameError: ("name",)}
-"""What classes of Python's own keep beside their arguments."""
+"""The attributes that built-in classes keep beside their arguments."""
 
 
 class Failure(NamedTuple):
-    """What a record says of an exception."""
+    """An exception as its record describes it."""
 
     exception: BaseException | None
-    """The exception itself; ``None`` if the record cannot be made one again, here or anywhere."""
+    """The exception itself; ``None`` if it cannot be rebuilt from the record."""
     type: str
     message: str
     missing: str | None = None
-    """The class that is needed and is not here, although whoever wrote the record had it."""
+    """The name of a class that is needed and is not here, although the writer of the record had it."""
     notes: tuple[str, ...] = ()
 
     def noted(self, stand_in: BaseException) -> BaseException:
-        """``stand_in`` with what the record has to say besides."""
+        """``stand_in`` with the notes of the record."""
         for note in self.notes:
             add_note(stand_in, note)
         return stand_in
 
 
 class _MissingError(Exception):
-    """A class that the record needs is not here."""
+    """A class that the record needs is not in this process."""
 
 
 class _UnfaithfulError(Exception):
-    """JSON does not carry it, or gives something else back."""
+    """JSON cannot carry the value, or returns another one."""
 
 
 # -- there -----------------------------------------------------------------------------------------------------------
 
 
 def dump_error(error: BaseException) -> str:
-    """An exception as JSON: its class, message, arguments, attributes, notes, and the text of its traceback.
+    """The JSON of an exception: its class, message, arguments, attributes, notes, and the text of its traceback.
 
-    A message of more than 100,000 characters is cut; then the exception cannot be rebuilt, only named.
+    A message of more than 100,000 characters is cut. The exception can then not be rebuilt, only named.
     """
     return json.dumps(_row(error, _LONGEST_MESSAGE, LONGEST, 0))
 
 
 def brief_error(text: str) -> str:
-    """An error as a stream's end carries it: a workflow may leave thousands open, so its traceback is left out."""
+    """The error for the end of a stream. It has no traceback: a workflow may leave thousands of streams open."""
     row = {name: value for name, value in json.loads(text).items() if name not in {"traceback", "notes"}}
     named = _named(row["type"], row["module"], row["message"], _LONGEST_CAUSE)
     brief = json.dumps(row)
@@ -87,7 +86,7 @@ def _row(error: BaseException, longest: int, traceback: int, depth: int) -> dict
             whole = row | _state(error, longest, traceback, depth)
             if len(json.dumps(whole)) <= 16 * longest and _comes_back(error, whole):
                 row = whole
-        except Exception:  # noqa: BLE001, S110 (the code of its class, or of what it holds: then it is only named)
+        except Exception:  # noqa: BLE001, S110 (from code of its class or its parts: then it is only named)
             pass
     if notes := _notes(notes_of(error)):
         row["notes"] = notes
@@ -103,7 +102,7 @@ def _named(kind: str, module: str, message: str, longest: int) -> dict[str, Any]
 
 
 def _state(error: BaseException, longest: int, traceback: int, depth: int) -> dict[str, Any]:
-    """What it is made of; empty if JSON cannot carry its arguments."""
+    """The arguments and attributes of an exception; empty if JSON cannot carry the arguments."""
     state: dict[str, Any] = {}
     try:
         if isinstance(error, BaseExceptionGroup):
@@ -134,20 +133,20 @@ def _state(error: BaseException, longest: int, traceback: int, depth: int) -> di
 
 
 def _comes_back(error: BaseException, row: dict[str, Any]) -> bool:
-    """Whether the record makes the same exception again: class, message and arguments."""
+    """Whether the record rebuilds an equal exception: class, message and arguments."""
     if row["args"] is None:
         return False
     try:
         back = _rebuilt(json.loads(json.dumps(row)))
-    except Exception:  # noqa: BLE001 (whatever it is, it is no way back)
+    except Exception:  # noqa: BLE001 (whatever it is, the record does not rebuild it)
         return False
-    if isinstance(error, BaseExceptionGroup):  # one of base exceptions may come back as one of exceptions
+    if isinstance(error, BaseExceptionGroup):  # a group of base exceptions may come back as a group of exceptions
         return _message(back) == _message(error)
     return type(back) is type(error) and _message(back) == _message(error) and _same(back.args, error.args)
 
 
 def _arguments(error: BaseException) -> tuple[Any, ...]:
-    """What its built-in class is initialized with: ``args``, and what such a class keeps of them elsewhere."""
+    """The arguments for its built-in class: ``args``, and what the class keeps in attributes."""
     reduced = _built_in(type(error)).__reduce__(error)
     return cast("tuple[Any, ...]", reduced[1]) if isinstance(reduced, tuple) else error.args
 
@@ -166,7 +165,7 @@ def _attributes(error: BaseException) -> dict[str, Any]:
 
 
 def _notes(notes: object) -> list[str]:
-    """The first ones, as many as there is room for."""
+    """The first notes, as many as there is room for."""
     kept, room = [], _LONGEST_NOTES
     for note in notes if isinstance(notes, list | tuple) else ():
         if isinstance(note, str) and room > 0:
@@ -179,23 +178,23 @@ def _notes(notes: object) -> list[str]:
 
 
 def load_error(text: str) -> Failure:
-    """The exception that ``text`` stands for, if it can be rebuilt; and in any case its type's name and its message.
+    """The exception of a record, rebuilt if possible, and in any case its type's name and its message.
 
-    Its class is looked up among those that are imported already. One that is not here is named, if the record says that
-    it was there once: whoever replays must not take another one for it.
+    The class is looked up among the imported ones. If the record says that the exception could be rebuilt, and its
+    class is not here, the result names the class: a replay must not go on with another exception.
     """
     return _loaded(for_people(text), text)
 
 
 def _loaded(row: Any, text: str = "") -> Failure:
-    if not isinstance(row, dict):  # nothing of ours
+    if not isinstance(row, dict):  # not written by this module
         row = {"message": text[:_LONGEST_MESSAGE]}
     name, message, notes = _word(row.get("type")), _word(row.get("message")), _said(row)
     try:
         error = _rebuilt(row)
     except _MissingError as missing:
         return Failure(None, name, message, str(missing), notes)
-    except Exception:  # noqa: BLE001 (a record that somebody else wrote)
+    except Exception:  # noqa: BLE001 (a record that other code wrote)
         return Failure(None, name, message, None, notes)
     for note in notes:
         add_note(error, note)
@@ -203,7 +202,7 @@ def _loaded(row: Any, text: str = "") -> Failure:
 
 
 def _said(row: dict[str, Any]) -> tuple[str, ...]:
-    """The notes of a rebuilt exception."""
+    """The notes for a rebuilt exception."""
     notes = _notes(row.get("notes"))
     left_out = [name for name in _list(row.get("left_out")) if isinstance(name, str)]
     if left_out:
@@ -214,7 +213,7 @@ def _said(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def _rebuilt(row: dict[str, Any]) -> BaseException:
-    """The exception of a record. Raises if there is none."""
+    """The exception of a record. Raises if it cannot be rebuilt."""
     module, name = _word(row.get("module")), _word(row.get("type"))
     if not isinstance(row.get("args"), list):
         raise _UnfaithfulError
@@ -237,7 +236,7 @@ def _rebuilt(row: dict[str, Any]) -> BaseException:
 
 
 def _part(row: Any) -> BaseException:
-    """One of a group's exceptions; what stands for it, if it cannot be rebuilt."""
+    """One exception of a group, or a stand-in if it cannot be rebuilt."""
     failure = _loaded(row)
     if failure.missing is not None:
         raise _MissingError(failure.missing)
@@ -245,7 +244,7 @@ def _part(row: Any) -> BaseException:
 
 
 def _set_attributes(error: BaseException, attributes: object) -> None:
-    """Sets what the record has of them, past whatever code there is for setting them."""
+    """Sets the recorded attributes, without running code of the class."""
     slots = _slots(type(error))
     for name, value in (attributes if isinstance(attributes, dict) else {}).items():
         if name in slots:
@@ -255,10 +254,10 @@ def _set_attributes(error: BaseException, attributes: object) -> None:
 
 
 def _imported(module: str, name: str) -> Any:
-    """The class of this qualified name in a module that is imported; anything else, or ``None``, if it is no class.
+    """The class of the given qualified name in an imported module; something else, or ``None``, if it is no class.
 
-    Names from the database are looked up in dictionaries only: a module's own ``__getattr__``, or a class's, is code
-    that they could have run, and it may import.
+    Names from the database are looked up in dictionaries only. The ``__getattr__`` of a module or class is code, which
+    a row in the database must not run; it could also import modules.
     """
     found: Any = sys.modules.get(module)
     for part in name.split("."):
@@ -269,7 +268,7 @@ def _imported(module: str, name: str) -> Any:
 
 
 def _built_in(kind: type) -> type[BaseException]:
-    """The class of Python's own that an exception's class derives from."""
+    """The built-in class that an exception's class derives from."""
     return next(one for one in kind.__mro__ if issubclass(one, BaseException) and one.__module__ == "builtins")
 
 
@@ -287,7 +286,7 @@ def _slots(kind: type) -> dict[str, MemberDescriptorType]:
 
 
 def _encoded(value: Any) -> Any:
-    """A value as JSON that gives it back as it is; tuples and bytes, which JSON has not, as objects of one name."""
+    """A value as JSON that comes back unchanged. Tuples and bytes, which JSON does not have, are marked objects."""
     kind = type(value)
     if value is None or kind in {str, bool} or (kind is float and value - value == 0):
         return value
@@ -319,7 +318,7 @@ def _decoded(value: Any) -> Any:
 
 
 def _mark(value: dict[str, Any]) -> str | None:
-    """The name that says what an object stands for, where that is no dictionary, or one that looks like none."""
+    """The name that marks an object as no dictionary, or as a dictionary that looks like a marked object."""
     name = next(iter(value)) if len(value) == 1 else None
     return name if name in _MARKS else None
 
@@ -345,5 +344,5 @@ def _word(value: object) -> str:
 def _message(error: BaseException) -> str:
     try:
         return str(error)
-    except (Exception, SystemExit) as broken:  # noqa: BLE001 (the user's own __str__)
+    except (Exception, SystemExit) as broken:  # noqa: BLE001 (from the user's own __str__)
         return f"<no message: {type(broken).__name__} in __str__>"

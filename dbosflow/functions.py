@@ -1,7 +1,7 @@
-"""What can be known of a function before it is called: its colour, where its code is, whose method it is.
+"""Facts about a function that are known before it is called: its colour, the place of its code, its class.
 
-Nothing here goes by what a function wraps where that may say something else than the function itself: a wrapper may
-make an async function of a sync one, or the reverse.
+What a function wraps is no evidence where the function itself may differ: a wrapper can make an async function of a
+sync one, or the reverse.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LOCAL = "<locals>"
 
 
 def check_decorated(kind: str, function: object) -> None:
-    """Refuses what a decorator cannot make a ``kind`` (step, workflow) of."""
+    """Raises a ``DefinitionError`` if a decorator cannot make a ``kind`` (step, workflow) of the function."""
     decorator = f"@{kind}"
     if isinstance(function, str):
         msg = f"{decorator}({function!r}): a name is given by keyword, {decorator}(name={function!r})"
@@ -45,7 +45,7 @@ def check_decorated(kind: str, function: object) -> None:
 
 
 def check_no_generator(kind: str, function: Function) -> None:
-    """Refuses generator functions, sync and async: what they yield is no outcome that could be on record."""
+    """Raises a ``DefinitionError`` for generator functions, sync and async: a record holds one outcome."""
     called = _called(function)
     if inspect.isasyncgenfunction(called) or (inspect.isgeneratorfunction(called) and not is_async(function)):
         msg = (
@@ -59,28 +59,28 @@ def check_no_generator(kind: str, function: Function) -> None:
 
 
 def is_async(function: Function) -> bool:
-    """Whether calling it gives a coroutine: it is an ``async def``, or is marked as one (compiled code, wrappers)."""
+    """Whether a call returns a coroutine: it is an ``async def``, or marked as one (compiled code, wrappers)."""
     function = _whole(function)
     for one in (function, _called(function)):
         if inspect.iscoroutinefunction(one) or type(getattr(one, "_is_coroutine", None)) is object:  # asyncio's mark
             return True
-        code = getattr(one, "__code__", None)  # of a generator made a coroutine by types.coroutine
+        code = getattr(one, "__code__", None)  # a generator that types.coroutine has made a coroutine
         if isinstance(code, CodeType) and code.co_flags & inspect.CO_ITERABLE_COROUTINE:
             return True
     return False
 
 
 def wraps_async(function: Function) -> bool:
-    """Whether it is a sync function around an async one: whether its call gives a coroutine, only the call shows."""
+    """Whether it is a sync function that wraps an async one. Then only a call shows whether it returns a coroutine."""
     return not is_async(function) and is_async(inspect.unwrap(_called(function)))
 
 
 def mark_async(face: Any, function: Function) -> None:
-    """Has ``inspect``, and so all who ask it, take the object ``face`` for the coroutine function ``function``."""
+    """Makes ``inspect``, and so its users, take the object ``face`` for the coroutine function ``function``."""
     if hasattr(inspect, "markcoroutinefunction"):
         inspect.markcoroutinefunction(face)
         return
-    # Before Python 3.12 there is no mark: what has a function's attributes is judged by its code.
+    # Before Python 3.12 there is no mark: an object with a function's attributes is judged by its code.
     called = _called(function)
     code = getattr(called, "__code__", None)
     is_plain = isinstance(code, CodeType) and bool(code.co_flags & inspect.CO_COROUTINE)
@@ -93,7 +93,7 @@ def mark_async(face: Any, function: Function) -> None:
 
 
 async def _asynchronous() -> None:
-    """Stands for the code of what has none of its own."""
+    """Lends its code to objects that have none."""
 
 
 def _called(function: Function) -> Function:
@@ -122,25 +122,25 @@ def qualified_name(function: Function) -> str:
 
 
 def local_name(function: Function) -> str:
-    """A step's default name, and a branch's: qualified, without the functions that it was defined in."""
+    """The default name of a step or branch: qualified, without the functions in which it was defined."""
     return qualified_name(function).rpartition(f"{_LOCAL}.")[2]
 
 
 def where(function: Function) -> str:
-    """A function for messages: by its name, and its file and line if it has them."""
+    """The function for messages: its name, and its file and line if they are known."""
     code = _code(function)
     at = f" ({code.co_filename}:{code.co_firstlineno})" if code is not None else ""
     return f"{getattr(function, '__module__', '?')}.{qualified_name(function)}{at}"
 
 
 def annotated(function: Function) -> Function:
-    """The function whose annotations hold for ``function``."""
+    """The function whose annotations apply to ``function``."""
     innermost: Function = inspect.unwrap(_called(function))
     return innermost
 
 
 def reference_to(face: Any, receiver: tuple[Any, ...]) -> str | tuple[Any, ...]:
-    """How ``face``, which stands for a function, is pickled: by reference, as the function would be."""
+    """How ``face``, which stands for a function, is pickled: by reference, like the function."""
     if receiver:
         return getattr, (receiver[0], face.__name__)
     return str(face.__qualname__)
@@ -152,7 +152,7 @@ def _code(function: Function) -> CodeType | None:
 
 
 class Site:
-    """Where in which code a function was defined, and whether that definition still holds."""
+    """Where a function was defined, and whether the definition is still in force."""
 
     def __init__(self, function: Function) -> None:
         called, code = annotated(function), _code(function)
@@ -166,10 +166,11 @@ class Site:
         self._is_cell = self._file is not None and _is_cell(self._file, module)
 
     def gives_way_to(self, other: Site) -> bool:
-        """Whether a definition at the site ``other`` replaces this one, and is not a second one beside it.
+        """Whether a definition at the site ``other`` replaces this one, rather than being a second one beside it.
 
-        It is the same line again (a reload, an import under another name, a function that was called once more), or a
-        cell of a session that is run anew, or this definition is gone: its module was loaded again, or lost it.
+        It does if it is the same line (a reload, an import under another name, a second call of the function around
+        it), if both are cells of an interactive session, or if this definition is gone: its module was loaded again,
+        or no longer has it.
         """
         if self._place == other._place:
             return True
@@ -182,14 +183,14 @@ class Site:
         module = sys.modules.get(self._module)
         if module is None or (self._globals is not None and self._globals is not vars(module)):
             return False
-        if getattr(module, "__spec__", None) is not self._load:  # each load has a spec of its own
+        if getattr(module, "__spec__", None) is not self._load:  # each load has its own spec
             return False
-        # What a function or a class holds cannot be looked up: the one has ended, the other may be in the making.
+        # A name within a function or class cannot be looked up: the function has returned, the class may be incomplete.
         return not self._name.isidentifier() or hasattr(module, self._name)
 
 
 def _is_cell(file: str, module: ModuleType | None) -> bool:
-    """Whether code of this file name comes from no file: from a notebook's cell, a prompt, a doctest."""
+    """Whether code with this file name comes from no file but from a notebook's cell, a prompt, or a doctest."""
     return file != getattr(module, "__file__", None) and not Path(file).is_file()
 
 
@@ -197,7 +198,7 @@ def _is_cell(file: str, module: ModuleType | None) -> bool:
 
 
 def unbound(function: Any) -> tuple[Any, type | None]:
-    """The function that a ``classmethod`` or ``staticmethod`` object holds, and which of the two it was."""
+    """The function in a ``classmethod`` or ``staticmethod`` object, and which of the two it is."""
     for kind in (classmethod, staticmethod):
         if isinstance(function, kind):
             return function.__func__, kind
@@ -205,7 +206,7 @@ def unbound(function: Any) -> tuple[Any, type | None]:
 
 
 def owner_of(function: Function) -> type | None:
-    """The class whose class method the function is, on whichever side of our decorator ``@classmethod`` stands."""
+    """The class whose class method the function is. ``@classmethod`` may be above or below our decorator."""
     path, _, name = qualified_name(function).rpartition(".")
     if not path or path.endswith(_LOCAL):
         return None
@@ -227,7 +228,7 @@ def definer_of(function: Function, kind: type) -> type | None:
 
 
 def descendants(kind: type) -> Iterator[type]:
-    """The subclasses of a class, and theirs; of one class in the order in which they were made."""
+    """The direct and indirect subclasses of a class. Those of one class come in the order of their definition."""
     seen: set[type] = set()
     pending = [kind]
     while pending:
@@ -240,7 +241,7 @@ def descendants(kind: type) -> Iterator[type]:
 
 
 def class_name(kind: type) -> str:
-    """The name by which a record knows a class."""
+    """The name of a class in records."""
     return f"{kind.__module__}.{kind.__qualname__}"
 
 

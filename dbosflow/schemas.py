@@ -1,7 +1,7 @@
-"""A type as pydantic reads and writes it for us: all of it with one idea of bytes and of numbers, at every depth.
+"""Schemas of types: pydantic's own, with the same settings for bytes and numbers at every depth.
 
-pydantic takes a model's own settings for a model's own fields, whatever is said around it. So the settings are put
-into the schema of each model, dataclass and typed dict that a type is made of, unless its author has set them.
+For a model's fields pydantic uses the model's own settings, whatever the surrounding type says. So the settings are
+inserted into the schema of each model, dataclass and typed dict within a type, unless its author has set them.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from pydantic import TypeAdapter
 from pydantic_core import SchemaSerializer, SchemaValidator
 
 _SETTINGS = {"ser_json_bytes": "base64", "val_json_bytes": "base64", "ser_json_inf_nan": "constants"}
-"""Bytes need not be UTF-8; what is no number is written as what it is, so that it is seen and refused."""
+"""Bytes need not be UTF-8. NaN and infinity are written as such, so that they are noticed and refused."""
 _WITH_SETTINGS = frozenset({"model", "dataclass", "typed-dict"})
 _PLAIN = (Any, str, bool, int, float, None, type(None))
 _NO_SCHEMAS = frozenset({"metadata", "default", "expected", "config"})
-"""Keys of a schema under which stands anything but schemas."""
+"""Keys of a schema whose values are no schemas."""
 
 
 class Schema:
-    """How values of one annotation are written and read; ``is_open`` if anything at all may stand somewhere in it.
+    """How values of one annotation are written and read. ``is_open`` if some part of it may have any type.
 
-    Raises what pydantic raises of an annotation that it has no schema for.
+    Raises what pydantic raises for an annotation that has no schema.
     """
 
     __slots__ = ("is_open", "serializer", "validator")
@@ -48,19 +48,19 @@ def _of_plain(annotation: Any) -> Schema:
 
 
 def schema_of(annotation: Any) -> Schema:
-    """The schema of an annotation; of a plain one the same each time, since ``run_step`` asks at each call."""
+    """The schema of an annotation. Those of plain types are cached, because ``run_step`` needs one at each call."""
     return _of_plain(annotation) if any(annotation is plain for plain in _PLAIN) else Schema(annotation)
 
 
 def _built(what: Any, schema: Any) -> Any:
     try:
         return what(schema, _SETTINGS, _use_prebuilt=False)
-    except TypeError:  # before pydantic 2.13 a model's own is always taken: it writes bytes as UTF-8, or is refused
+    except TypeError:  # before pydantic 2.13 a prebuilt schema is always used, and bytes that are not UTF-8 are refused
         return what(schema, _SETTINGS)
 
 
 def _with_settings(part: Any, kinds: set[str]) -> Any:
-    """A copy of a schema, or of a part of one, with our settings; adds the kinds of schema that it is made of."""
+    """A copy of a schema, or of a part of one, with our settings. Adds the kinds of its parts to ``kinds``."""
     if type(part) is dict:
         copy = {key: value if key in _NO_SCHEMAS else _with_settings(value, kinds) for key, value in part.items()}
         kind = part.get("type")
@@ -77,7 +77,7 @@ def _with_settings(part: Any, kinds: set[str]) -> Any:
 
 
 def of_extensions(annotation: Any) -> Any:
-    """``annotation`` with the typed dicts that pydantic takes: before Python 3.12 it wants those of the extensions."""
+    """``annotation`` with typed dicts that pydantic accepts: before Python 3.12 those of ``typing_extensions``."""
     if sys.version_info >= (3, 12):
         return annotation
     return _of_extensions(annotation, ())

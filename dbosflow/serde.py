@@ -1,10 +1,10 @@
-"""JSON by annotations: what a function's types promise is what the database carries.
+"""JSON by annotations: the database carries what the types of a function promise.
 
-The rule is *live equals replay*, and *what comes back is what went in*. A value goes on in the live run as what a
-replay would read back, so a codec has only one way out: through its own JSON text. That text is read again where it is
-made, and what has come back otherwise than it was (see ``comparison``) is refused there, with what to write instead.
-No pickle, and no code from data: exceptions, the only classes that a row may name, have a module of their own
-(``failures``).
+There are two rules: *live equals replay*, and *what comes back is what went in*. The live run goes on with the value
+that a replay would read, so a codec has only one way out: through its own JSON text. The text is read again right after
+it is made. If the result differs from the value (see ``comparison``), the value is refused with advice on what to write
+instead. There is no pickle, and no data is executed. Exceptions are the only classes that a row can name; they have a
+module of their own (``failures``).
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ T = TypeVar("T")
 
 _DEPTH_HINT = "is nested too deeply"
 _DEEPEST = 199
-"""Lists and dictionaries in one another: pydantic's parser takes 200, and a block of stream values is one more."""
+"""The deepest nesting of lists and dictionaries. pydantic's parser takes 200, and a block of stream values adds one."""
 _LONGEST_INTEGER = 4300
-"""Digits: what Python's and pydantic's parsers read, unless somebody lifts Python's own limit."""
+"""In digits: the limit of pydantic's parser, and of Python's unless that was raised."""
 _LONG_NUMBER = re.compile(rf"(?<![0-9])[0-9]{{{_LONGEST_INTEGER + 1}}}")
 _BRIEF = 200
 _SPACE = re.compile(r"\s*")
@@ -44,22 +44,26 @@ _parse = json.JSONDecoder().raw_decode
 _INPUT = re.compile(r"input_value=.*, input_type=", re.DOTALL)
 _FAITHFUL: dict[Any, tuple[type, ...]] = {kind: (kind,) for kind in (str, bool, int, float, type(None))}
 _FAITHFUL[Any] = tuple(_FAITHFUL)
-"""Annotations and exact types whose values a round trip gives back as they are."""
+"""Annotations, and the exact types whose values a round trip under the annotation returns unchanged."""
 _SCALARS = frozenset(_FAITHFUL[Any])
 _JSON_LIKE = (str, int, float, list, dict)
 _ITERATORS = (Iterator, Generator)
 
 
 def faithful_types(annotation: Any) -> tuple[type, ...]:
-    """The exact types whose values fit the annotation, known without a look inside, and come back as they are."""
+    """The exact types whose values need no check under the annotation: they fit it, and come back unchanged."""
     return _FAITHFUL.get(annotation, ()) if annotation.__hash__ else ()
 
 
 class Codec(Generic[T]):
-    """Dumps and loads the values of one annotation. ``what`` names the place in errors: "result of step 'fetch'".
+    """Dumps and loads the values of one annotation.
 
-    So does ``shown`` the type, where the annotation itself would say little. The fields of models go by their names in
-    Python, whatever aliases they have, and without those that are only computed.
+    Models are written with the Python names of their fields, not their aliases, and without computed fields.
+
+    Args:
+        annotation: the type.
+        what: names the value in errors: "result of step 'fetch'".
+        shown: names the type in errors, if the annotation itself would say little.
     """
 
     __slots__ = ("_collects", "_faithful", "_is_plain", "_iterates", "_read", "_schema", "_write", "shown", "what")
@@ -84,24 +88,26 @@ class Codec(Generic[T]):
         self._write, self._read = self._schema.serializer.to_json, self._schema.validator.validate_json
 
     def dump(self, value: T, *, fits: bool | None = None) -> str:
-        """``value`` as JSON text that Postgres takes, and from which it comes back as it is.
+        """``value`` as JSON text that Postgres accepts and that loads as an equal value.
 
-        The caller may know that it is of faithful types all through, and so does.
+        Args:
+            value: the value.
+            fits: whether the value consists of faithful types only, if the caller knows that.
 
         Raises:
-            SerializationError: it does not come back as it is; the message says what would.
+            SerializationError: the text would load as another value. The message says what to write instead.
         """
         if type(value) in self._faithful if fits is None else fits:
             return self._dump_faithful(value)
         return self._carry(value)[0]
 
     def load(self, text: str) -> T:
-        """The value that ``text`` stands for under the annotation."""
+        """The value of a JSON text under the annotation."""
         loaded: T = self._load(text)
         return iter(loaded) if self._iterates else loaded  # type: ignore[call-overload]
 
     def round_trip(self, value: T) -> tuple[str, T]:
-        """The JSON of ``value``, and what a replay would make of it. As ``dump``, it may refuse."""
+        """The JSON of ``value``, and the value that a replay would load. Raises what ``dump`` raises."""
         if type(value) in self._faithful:
             return self._dump_faithful(value), value
         text, loaded = self._carry(value)
@@ -110,7 +116,7 @@ class Codec(Generic[T]):
         return text, iter(loaded) if self._iterates else loaded
 
     def written(self, value: T) -> str:
-        """``value`` as JSON for people, as near as that comes: nothing is read again."""
+        """``value`` as JSON for people, as closely as possible. The text is not checked by reading it again."""
         try:
             return self.dump(value)
         except SerializationError:
@@ -119,7 +125,7 @@ class Codec(Generic[T]):
     # -- there -------------------------------------------------------------------------------------------------------
 
     def _dump_faithful(self, value: T) -> str:
-        """Text of what needs no look at what comes back."""
+        """The text of a value of a faithful type, which needs no comparison."""
         try:
             text = self._write(value).decode()
         except (PydanticSerializationError, UnicodeError, ValueError, RecursionError):
@@ -129,11 +135,11 @@ class Codec(Generic[T]):
         return self._escaped(value, text) if "\ufffd" in text else text
 
     def _escaped(self, value: T, text: str) -> str:
-        """``text``, or its like with escapes where the value has lone surrogates in a name: they are replaced."""
+        """``text``; or, if pydantic has replaced lone surrogates in names, a text that escapes them."""
         return text if self._same(value, self._load(text))[0] is None else self._dump_slowly(value)
 
     def _carry(self, value: Any) -> tuple[str, Any]:
-        """The text of a value that may not come back as it is, and what came back of it, if that was looked at."""
+        """The text of a value that may come back changed, and the value that came back, if it was loaded."""
         if self._is_plain and _is_json(value):
             return self._dump_faithful(value), _NOT_LOADED
         if self._collects and isinstance(value, Iterator):
@@ -150,7 +156,7 @@ class Codec(Generic[T]):
             found, is_sure = self._same(value, loaded)
         except SerializationError as error:
             found, is_sure = error, True
-        except Exception as error:  # the code of a type of the user's may raise anything
+        except Exception as error:  # code of the user's type may raise anything
             raise self._unfit(error) from error
         if found is None and (is_sure or self._text(loaded) == text):
             return text, loaded
@@ -167,18 +173,18 @@ class Codec(Generic[T]):
             return self._dump_slowly(value)
 
     def _dump_slowly(self, value: T) -> str:
-        """For what pydantic's UTF-8 writer refuses, or replaces in names: lone surrogates travel as escapes."""
+        """The text as the ``json`` module makes it. It escapes lone surrogates, which pydantic refuses or replaces."""
         write = partial(self._schema.serializer.to_python, value, by_alias=False, round_trip=True, warnings=False)
         try:
             try:
                 return json.dumps(write(mode="python"), separators=(",", ":"))
-            except TypeError:  # there is more in it than text: pydantic knows how to write that, and may replace names
+            except TypeError:  # not only plain types: pydantic can write them, but may replace names
                 return json.dumps(write(mode="json"), separators=(",", ":"))
         except (PydanticSerializationError, UnicodeError, ValueError, TypeError, RecursionError) as error:
             raise self._unfit(error) from error
 
     def _check(self, text: str) -> None:
-        """Refuses what no statement takes, what JSON has no number for, and integers that no parser reads again."""
+        """Raises for a text that is too large for a statement, and for numbers that JSON or its parsers do not take."""
         if len(text) > LARGEST_PART // 4 and (size := size_of(text)) > LARGEST_PART:
             msg = (
                 f"{self.what} takes {size} bytes as JSON, and a statement takes {LARGEST_PART}: store it "
@@ -206,14 +212,14 @@ class Codec(Generic[T]):
             if "\\ud" in text.lower():  # pydantic's parser refuses lone surrogates, which Python strings may hold
                 return self._load_slowly(text)
             try:
-                return self._read(text, by_alias=True, by_name=True)  # of somebody who wrote the aliases
+                return self._read(text, by_alias=True, by_name=True)  # the writer may have used aliases
             except ValidationError:
                 raise self._unfit(error) from error
 
     def _load_slowly(self, text: str) -> Any:
         try:
             return self._schema.validator.validate_python(json.loads(text), by_alias=False, by_name=True)
-        except (ValueError, RecursionError) as error:  # pydantic's is one, too
+        except (ValueError, RecursionError) as error:  # pydantic's error is a ValueError, too
             raise self._unfit(error) from error
 
     def _same(self, value: Any, loaded: Any) -> tuple[Difference | None, bool]:
@@ -223,7 +229,7 @@ class Codec(Generic[T]):
     # -- or not ------------------------------------------------------------------------------------------------------
 
     def _refusal(self, value: T, found: Difference | SerializationError | None) -> SerializationError:
-        """Why ``value`` is not carried, without a word of what it holds: an error's text is for everybody."""
+        """The error for a refused ``value``. It does not show the value, because error texts may be seen by anyone."""
         try:
             self._write(value, by_alias=False, round_trip=True, warnings="error")
         except (PydanticSerializationError, ValueError, RecursionError) as error:
@@ -257,7 +263,7 @@ _TELL_MORE = "Declare its type by an annotation that says what it is, or return 
 
 
 def _is_json(value: Any, room: int = _DEEPEST) -> bool:
-    """Whether it is made of what JSON gives back as it is, types included, in no more than ``room`` levels."""
+    """Whether the value has only types that JSON returns unchanged, nested at most ``room`` levels deep."""
     kind = type(value)
     if kind is list:
         return room > 0 and all(type(one) in _SCALARS or _is_json(one, room - 1) for one in value)
@@ -270,8 +276,8 @@ def _is_json(value: Any, room: int = _DEEPEST) -> bool:
 
 
 def _is_too_deep(text: str) -> bool:
-    """Whether pydantic's parser gives up on it within a list: at a depth that no caller's stack has a say in."""
-    without_surrogates = text.replace("\\ud", "\\u0")  # of which it refuses those that are alone
+    """Whether the text, inside a list, is too deep for pydantic's parser. The caller's stack makes no difference."""
+    without_surrogates = text.replace("\\ud", "\\u0")  # the parser refuses lone ones
     try:
         from_json(f"[{without_surrogates}]", cache_strings=False)
     except ValueError as error:
@@ -287,7 +293,7 @@ def _would_come_back(found: Difference) -> str:
 
 
 def _advice(found: Difference) -> str:
-    """What to write instead."""
+    """What to write instead, for a refusal."""
     sent, back = found.sent, found.back
     if isinstance(sent, SecretStr | SecretBytes):
         return "A secret is written as asterisks: carry a reference to it, or declare a str to store it in clear"
@@ -313,17 +319,17 @@ def _advice(found: Difference) -> str:
 
 
 def object_type(name: str, members: Mapping[str, Any]) -> Any:
-    """The type of JSON objects with these members, each optional, for a ``Codec``."""
+    """The type of JSON objects with the given members, all optional, for a ``Codec``."""
     make: Any = TypedDict
     return make(name, members, total=False)
 
 
 plain: Codec[Any] = Codec(Any, "the value")
-"""For what has no declared type: stream values, untyped readers."""
+"""The codec of values without a declared type: those of streams, and of untyped readers."""
 
 
 def dump_undeclared(value: Any, what: str) -> str:
-    """A value that is written where nothing declares its type, for readers who do: as one of its class is carried."""
+    """The JSON of a value whose type is declared only by its readers: the value is written as one of its own class."""
     kind = type(value)
     if kind in _SCALARS or kind is tuple or (issubclass(kind, _JSON_LIKE) and not issubclass(kind, Enum)):
         return _undeclared(Any, what).dump(value)
@@ -337,14 +343,14 @@ def _undeclared(annotation: Any, what: str) -> Codec[Any]:
 
 
 def size_of(text: str) -> int:
-    """The size of ``text`` in UTF-8, as Postgres stores and sends it."""
+    """The size of ``text`` in bytes of UTF-8, as Postgres stores and sends it."""
     return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 def for_people(text: str) -> Any:
-    """What a JSON text from the database stands for; the text itself where Python's parser gives up on it.
+    """The value of a JSON text from the database, or the text itself if Python's parser fails on it.
 
-    Postgres takes deeper nesting and longer numbers than Python does, and one such row must not break a listing.
+    Postgres accepts deeper nesting and longer numbers than Python does. One such row must not break a listing.
     """
     try:
         return json.loads(text)
@@ -353,7 +359,7 @@ def for_people(text: str) -> Any:
 
 
 def items_of(text: str) -> list[str]:
-    """The items of a JSON array, each as it is written there. Raises ``ValueError`` where Python's parser gives up."""
+    """The items of a JSON array, each as its own text. Raises ``ValueError`` if Python's parser fails on one."""
     items: list[str] = []
     place = _SPACE.match(text, text.index("[") + 1).end()  # type: ignore[union-attr]  # it matches nothing, too
     while not text.startswith("]", place):
@@ -369,5 +375,5 @@ def items_of(text: str) -> list[str]:
 
 
 def brief(text: str) -> str:
-    """A JSON text, as much of it as fits a message."""
+    """The beginning of a JSON text, short enough for a message."""
     return text if len(text) <= _BRIEF else f"{text[:_BRIEF]}... ({len(text) - _BRIEF} more characters)"

@@ -1,4 +1,4 @@
-"""The text of a traceback, for a record: short, the author's own code first, and never the value of a variable."""
+"""The text of a traceback for a record: short, the author's own code first, and without the values of variables."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 LONGEST = 6000
-"""Characters of a traceback in a record, causes included."""
+"""The most characters of a traceback in a record, causes included."""
 _OURS = str(Path(__file__).parent)
 _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")})
 _FRAMES = 16
-"""Of the author's code: the innermost ones."""
+"""The number of frames of the author's code: the innermost ones."""
 _LIBRARY_FRAMES = 8
 _LONGEST_LINE = 300
 _LONGEST_CHAIN = 5
@@ -31,7 +31,7 @@ class _Frame(NamedTuple):
 
 
 def text_of(error: BaseException, longest: int) -> str | None:
-    """Where ``error`` was raised, then its causes, in at most so many characters; ``None`` if nothing is known."""
+    """Where ``error`` was raised, then its causes, in at most ``longest`` characters; ``None`` if nothing is known."""
     parts, seen, one = [_frames(error)], {id(error)}, _cause(error)
     while one is not None and id(one[1]) not in seen and len(seen) < _LONGEST_CHAIN:
         how, cause = one
@@ -43,13 +43,13 @@ def text_of(error: BaseException, longest: int) -> str | None:
 
 
 def text_with_notes(error: BaseException) -> str:
-    """The same for a log, where nothing else shows what was noted: a replayed step's traceback is a note."""
+    """The traceback with the notes, for a log. A replayed step's traceback is a note, which a log would not show."""
     notes = [note for note in notes_of(error) if isinstance(note, str)]
     return printable("\n".join([text_of(error, LONGEST) or "", *notes]).strip()[: 2 * LONGEST])
 
 
 def state_of(error: BaseException) -> dict[Any, Any]:
-    """The attributes of an exception, past whatever code of its class there is for getting and setting them."""
+    """The attributes of an exception, without running code of its class."""
     state: dict[Any, Any] = _STATE.__get__(error)
     return state
 
@@ -61,22 +61,22 @@ def notes_of(error: BaseException) -> list[Any]:
 
 
 def add_note(error: BaseException, note: str) -> None:
-    """What ``error.add_note`` does, which a class may have no room for."""
+    """Adds a note like ``error.add_note``, also if the class has no room for it."""
     state_of(error)["__notes__"] = [*notes_of(error), note]
 
 
 def summary(error: BaseException) -> str:
-    """An exception on one line."""
+    """The exception on one line."""
     try:
         text = "".join(traceback.format_exception_only(type(error), error)).strip()
-    except Exception:  # noqa: BLE001 (the code of its class)
+    except Exception:  # noqa: BLE001 (from code of its class)
         text = type(error).__name__
     line = printable(" ".join(text.split()))
     return line if len(line) <= _LONGEST_LINE else f"{line[:_LONGEST_LINE]}..."
 
 
 def printable(text: str) -> str:
-    """``text`` with what a log or a terminal does not take, or would obey, written out."""
+    """``text`` with escapes for the characters that a log or a terminal would interpret or refuse."""
     return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text)
 
 
