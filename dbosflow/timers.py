@@ -115,7 +115,7 @@ class Timeout:
 
 
 def timeout(duration: float | timedelta) -> Timeout:
-    """Limits how long a block of a workflow's body may take: ``async with timeout(30): ...``.
+    """Limits how long a block of a workflow's body may take, as an async context manager.
 
     When the time is over, the operation that the block waits for is cancelled and the block raises ``TimeoutError``,
     as with ``asyncio.timeout``. In a workflow the limit is durable. Its start is recorded, so a recovered workflow has

@@ -1,8 +1,8 @@
-"""For the tests of those who write workflows: crashes, time, and an engine of a test's own.
+"""Test tools for authors of workflows: crashes, a movable clock, and an engine for each test.
 
-- ``assert_crash_safe`` runs a workflow with a crash at each of its durable operations, and compares;
-- ``crash_at`` crashes an engine at one named place;
-- ``dbosflow.testing.fixtures`` holds pytest fixtures: ``pytest_plugins = ["dbosflow.testing.fixtures"]``.
+- ``assert_crash_safe`` runs a workflow with a crash at each of its durable operations, and compares the results.
+- ``crash_at`` crashes an engine at one named place.
+- ``dbosflow.testing.fixtures`` has pytest fixtures: ``pytest_plugins = ["dbosflow.testing.fixtures"]``.
 """
 
 from dbosflow.testing.clock import MovableClock

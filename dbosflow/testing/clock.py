@@ -1,4 +1,4 @@
-"""Time that a test can move on, for the durable sleeps of an engine's workflows and the pauses between attempts."""
+"""A clock that a test can move, for the durable sleeps of an engine's workflows and the pauses between attempts."""
 
 from __future__ import annotations
 
@@ -19,35 +19,38 @@ if TYPE_CHECKING:
     from dbosflow.engine import Engine
 
 _QUIET = 0.01
-"""Seconds for which a sleeper looks on before it moves a clock on that skips."""
+"""Seconds without a new sleeper after which a clock that skips moves on."""
 _GLANCE = 0.01
 """Seconds after which a sleeping thread looks at the clock again: it waits for its run's event, not for the clock's."""
 
 
 class MovableClock(Clock):
-    """A clock that goes as fast as any other, and that a test moves on: ``advance``.
+    """A clock that runs at the usual speed, and that a test can ``advance``.
 
-    A durable sleep, or a pause between two attempts, whose end has come by this clock is over at once; none ever ends
-    before. What a wake time on record says holds for a new owner of the workflow, too, if it has the same clock. Plain
-    timers (``asyncio.sleep``, ``asyncio.timeout``) and the database's ``now()`` go on as ever.
+    A durable sleep or a pause between attempts ends when its end has come by this clock, and never before. The wake
+    time of a sleep is recorded, so it also holds for a new owner of the workflow that has the same clock. Plain timers
+    (``asyncio.sleep``, ``asyncio.timeout``) and the database's ``now()`` are not affected.
+
+    Args:
+        skips: whether the clock moves by itself to the next end of a sleep, so that no sleep takes real time.
     """
 
     def __init__(self, *, skips: bool = False) -> None:
-        """One that ``skips`` moves on by itself, to the next end of a sleep, so that nobody waits for one."""
+        """A clock that starts at the current time."""
         self.skips = skips
         self._lock = threading.Lock()
         self._sleepers: dict[object, tuple[float, Callable[[], None]]] = {}
 
     def install(self, engine: Engine) -> None:
-        """Makes it the clock of what ``engine``, which must be open, begins to run from here on."""
+        """Makes this the clock of all runs that begin on ``engine`` from now on. The engine must be open."""
         rig_of(engine).clock = self
 
     def now(self) -> float:
-        """Seconds, from an arbitrary beginning."""
+        """The time in seconds, from an arbitrary start."""
         return time.monotonic() + self.ahead
 
     def advance(self, seconds: float) -> None:
-        """Moves it on; whoever's sleep is over by then goes on at once. Callable from any thread."""
+        """Moves the clock. Sleeps that are over by then end at once. May be called from any thread."""
         if not seconds >= 0:
             msg = f"a clock cannot be moved on by {seconds!r} seconds: it only goes forward"
             raise ConfigurationError(msg)
@@ -56,11 +59,11 @@ class MovableClock(Clock):
 
     @property
     def sleepers(self) -> int:
-        """How many sleep by it just now."""
+        """The number of sleeps that wait for the clock now."""
         return len(self._sleepers)
 
     async def pause(self, seconds: float, *, skippable: bool = True) -> None:
-        """Waits, on a loop. One that skips does not skip to the end of what is not ``skippable``: a durable timeout."""
+        """Waits on a loop. A clock that skips does not skip what is not ``skippable``: a durable timeout."""
         loop, moved = asyncio.get_running_loop(), asyncio.Event()
         skips = self.skips and skippable
         with self._sleeper(seconds, lambda: loop.call_soon_threadsafe(moved.set), skippable=skippable) as end:
@@ -73,14 +76,14 @@ class MovableClock(Clock):
                     self._skip_to(end)
 
     def wait(self, interrupted: threading.Event, seconds: float) -> None:
-        """Waits, on a thread, unless it is interrupted."""
+        """Waits on a thread, until the time is over or ``interrupted`` is set."""
         with self._sleeper(seconds, lambda: None) as end:
             while (left := end - self.now()) > 0 and not interrupted.wait(min(left, _GLANCE)):
                 self._skip_to(end)
 
     @contextmanager
     def _sleeper(self, seconds: float, moved: Callable[[], object], *, skippable: bool = True) -> Iterator[float]:
-        """Counts as a sleeper during the block; gives the end of the sleep."""
+        """Counts a sleeper during the block, and gives the end of its sleep."""
         name = object()
 
         def wake() -> None:
@@ -96,7 +99,7 @@ class MovableClock(Clock):
                 del self._sleepers[name]
 
     def _skip_to(self, end: float) -> None:
-        """If it skips, and nobody sleeps less long: moves on to the end of the sleep."""
+        """Moves the clock to the end of the sleep, if the clock skips and no other sleep ends earlier."""
         with self._lock:
             if self.skips and end <= min(one for one, _ in self._sleepers.values()):
                 self._move(max(0.0, end - self.now()))

@@ -1,4 +1,4 @@
-"""``crash_at``: ends an engine's owner at a named place, as SIGKILL would, and lets the next one take over."""
+"""``crash_at``: ends an engine's worker at a named place, as SIGKILL would, and lets the next one take over."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Crash:
 
     @property
     def happened(self) -> bool:
-        """Whether the run came by, and its owner is no more."""
+        """Whether the crash has happened."""
         return self._trap.sprung
 
     def __repr__(self) -> str:
@@ -41,26 +41,28 @@ def crash_at(
     producer: str | None = None,
     number: int | None = 0,
 ) -> Iterator[Crash]:
-    """During the block, ``engine`` crashes once, when the workflow makes something durable.
+    """During the block, ``engine`` crashes once, at the commit of a given durable operation of a workflow.
 
-    All that the engine runs at that moment stops as if the process had been killed: it writes nothing more, and no
-    clean-up of its own has an effect that is durable. At once the same engine goes on as a new owner with an empty
-    memory, takes the workflows over, and replays them. What is killed is the owner of the runs, not the Python process:
-    module globals live on, and a thread in the middle of a step goes on to its end, unnoticed.
+    All workflows that the engine runs at that moment stop as if the process had been killed: they write nothing more,
+    and their clean-up code has no durable effect. At once the same engine continues as a new worker with an empty
+    memory, takes the workflows over, and replays them. Not the Python process is killed but the worker: module globals
+    stay, and a thread in the middle of a step runs on to its end, unnoticed.
 
     Args:
-        engine: an open engine that executes.
-        workflow_id: the workflow.
-        key: the key of a record, as ``dbosflow workflow show`` and ``engine.list_steps`` have them: ``"charge#0"``. Or
+        engine: an open engine that executes workflows.
+        workflow_id: the workflow's id.
+        key: the key of a record, as shown by ``dbosflow workflow show`` and ``engine.list_steps``: ``"charge#0"``. Or
             ``"start"``, or ``"end"``; or, with a ``producer``, the key of a stream.
-        when: ``"before"`` the statement that carries it is sent, or ``"after"`` it was committed, but before its
-            answer came.
-        producer: who writes to the stream: ``""`` the workflow's own body, else a branch's path, or a step's key, ``@``
-            and its attempt (``"generate#0@1.1"``).
-        number: which value of that producer in the stream, from 0; ``None`` is the close of the stream.
+        when: ``"before"``: before the statement that carries the operation is sent. ``"after"``: after it is committed,
+            but before the answer arrives.
+        producer: the writer of a value in the stream: ``""`` for the workflow's own body, else a branch's path, or a
+            step's key, ``@`` and the attempt (``"generate#0@1.1"``).
+        number: the index of the value among the producer's values in the stream, from 0; ``None`` is the close of the
+            stream.
 
     Raises:
-        AssertionError: the block is over, and nothing has crashed: a test that passed would have tested nothing.
+        AssertionError: nothing has crashed by the end of the block: the test would have tested nothing.
+        ConfigurationError: ``when`` is not valid.
     """
     if when not in WHEN:
         msg = f'when={when!r} must be "before" or "after"'

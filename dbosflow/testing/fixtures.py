@@ -1,20 +1,20 @@
 """Pytest fixtures.
 
-A project that wants them says so, in its top ``conftest.py``:
+A project enables them in its top ``conftest.py``:
 
-```text
+```python
 pytest_plugins = ["dbosflow.testing.fixtures"]
 ```
 
-============================  ========  =================================================================
-``dbosflow_server``           session   the URL of a server for tests; override it to name one of yours
-``dbosflow_database``         test      the URL of a fresh, migrated database, which is dropped afterwards
-``clock``                     test      the time of the engine's sleeps: ``clock.advance(seconds)``
-``engine``                    test      an open engine on that database and that clock
-``drain``                     test      ``drain()`` waits until no workflow is left running or queued
-============================  ========  =================================================================
+| fixture | scope | value |
+|---|---|---|
+| ``dbosflow_server`` | session | the URL of a server for tests; override the fixture to use another one |
+| ``dbosflow_database`` | test | the URL of a fresh, migrated database, which is dropped afterwards |
+| ``clock`` | test | the clock of the engine's sleeps: ``clock.advance(seconds)`` |
+| ``engine`` | test | an open engine with that database and that clock |
+| ``drain`` | test | ``drain()`` waits until no workflow is running or queued |
 
-An async test opens an engine on its own loop, with ``async with Engine(dbosflow_database)``, and gives it the clock:
+An async test opens an engine on its own loop, with ``async with Engine(dbosflow_database)``, and installs the clock:
 ``clock.install(engine)``.
 """
 
@@ -42,13 +42,16 @@ _NAMED = 5
 
 
 class Drain(Protocol):
-    """What the fixture ``drain`` is."""
+    """The type of the fixture ``drain``."""
 
     def __call__(self, *, timeout: float = 30.0) -> None:
-        """Waits until no workflow of the test's database is left running or queued; blocked ones are.
+        """Waits until no workflow of the test's database is running or queued. Blocked ones may be left.
+
+        Args:
+            timeout: how long to wait, in seconds.
 
         Raises:
-            AssertionError: some are, after ``timeout`` seconds; it names them.
+            AssertionError: some workflows are left after ``timeout`` seconds. The message names them.
         """
 
 
@@ -60,20 +63,20 @@ def dbosflow_server() -> str:
 
 @pytest.fixture
 def dbosflow_database(dbosflow_server: str) -> Iterator[str]:
-    """The URL of a fresh, migrated database of the test's own."""
+    """The URL of a fresh, migrated database for the test."""
     with fresh_database(dbosflow_server) as url:
         yield url
 
 
 @pytest.fixture
 def clock() -> MovableClock:
-    """The time of durable sleeps and of the pauses between attempts, in the test's engine."""
+    """The clock of durable sleeps and of the pauses between attempts in the test's engine."""
     return MovableClock()
 
 
 @pytest.fixture
 def engine(dbosflow_database: str, clock: MovableClock) -> Iterator[Engine]:
-    """An open engine, hosted on a thread. It closes without a grace: what still runs is left behind."""
+    """An open engine on a thread of its own. It closes without grace: what still runs is abandoned."""
     with Engine(dbosflow_database, grace=0.0, compact_every=None) as engine:
         clock.install(engine)
         yield engine
@@ -81,11 +84,11 @@ def engine(dbosflow_database: str, clock: MovableClock) -> Iterator[Engine]:
 
 @pytest.fixture
 def drain(engine: Engine, clock: MovableClock) -> Drain:
-    """Waits until no workflow is left running or queued."""
+    """A function that waits until no workflow is running or queued."""
 
     def drain(*, timeout: float = 30.0) -> None:
         deadline = time.monotonic() + timeout
-        while left := _left(engine) or _left(engine):  # one that changes its status meanwhile is seen the second time
+        while left := _left(engine) or _left(engine):  # the second look sees what changed during the first
             if time.monotonic() > deadline:
                 raise AssertionError(_complaint(left, clock, timeout))
             time.sleep(_GLANCE)

@@ -1,7 +1,7 @@
-"""Crash points: places in a run that are named by what becomes durable there, not by how many statements came before.
+"""Crash points: places in a run, named by what becomes durable there rather than by counting statements.
 
-Group commit packs a workflow's records differently each time. A record's key, a stream value's producer and count, and
-the start and end of a workflow are the same in every run of a program that follows from its records.
+Group commit packs a workflow's records differently each time. But a record's key, a stream value's producer and index,
+and the start and end of a workflow are the same in every run of a deterministic program.
 """
 
 from __future__ import annotations
@@ -19,26 +19,26 @@ if TYPE_CHECKING:
     from dbosflow._runtime.runs.entries import Start
 
 START = "start"
-"""The key of a workflow's start, as a crash point. No record has it: theirs hold a ``#``."""
+"""The key of a workflow's start, as a crash point. No record has it: keys of records contain a ``#``."""
 END = "end"
 """The key of a workflow's end, as a crash point."""
 
 When = Literal["before", "after"]
-"""Before the statement is sent, or after it was committed and before anybody was notified."""
+"""Before the statement is sent; or after it was committed, and before any waiter is notified."""
 WHEN: tuple[When, When] = ("before", "after")
 
 
 @dataclass(frozen=True, slots=True)
 class DurableOperation:
-    """Something that a workflow makes durable."""
+    """A change that a workflow makes durable."""
 
     workflow_id: str
     key: str
-    """A record's key, or ``START``, or ``END``, or a stream's key."""
+    """The key of a record or of a stream, or ``START``, or ``END``."""
     producer: str | None = None
-    """Of a stream value: who wrote it."""
+    """For a stream value: its writer."""
     number: int | None = None
-    """Of a stream value: how many its producer had written to the stream before. ``None``: the stream's close."""
+    """For a stream value: how many values its producer had written to the stream before. ``None``: the close."""
 
     def __str__(self) -> str:
         if self.producer is None:
@@ -52,7 +52,7 @@ class DurableOperation:
 
 @dataclass(frozen=True, slots=True)
 class CrashPoint:
-    """A crash: at which operation, and on which side of its commit."""
+    """A crash: the operation, and the side of its commit."""
 
     operation: DurableOperation
     when: When
@@ -64,13 +64,13 @@ class CrashPoint:
 
 
 def starts(batch: Batch[Run]) -> list[Start]:
-    """The starts of a batch: of workflows that a program starts, and of children."""
+    """The workflow starts in a batch: those from programs, and those of children."""
     children = (record.start for part in batch.slices for record in part.records if record.start is not None)
     return [*batch.starts, *children]
 
 
 def operations(batch: Batch[Run]) -> Iterator[DurableOperation]:
-    """What a batch makes durable, in its order. What the engine adds, such as rollbacks, is none of its own."""
+    """The operations that a batch makes durable, in order, without those that the engine adds, such as rollbacks."""
     for start in batch.starts:
         yield DurableOperation(start.workflow_id, START)
     for part in batch.slices:
@@ -78,7 +78,7 @@ def operations(batch: Batch[Run]) -> Iterator[DurableOperation]:
 
 
 def holds(batch: Batch[Run], operation: DurableOperation, name_of: Callable[[str], str]) -> bool:
-    """Whether a batch makes the operation durable; ``name_of`` gives the id by which it names a workflow."""
+    """Whether a batch makes the operation durable. ``name_of`` maps a workflow's id to the name in the operation."""
     if operation.key == START and operation.producer is None:
         return any(name_of(start.workflow_id) == operation.workflow_id for start in starts(batch))
     return any(
@@ -90,7 +90,7 @@ def holds(batch: Batch[Run], operation: DurableOperation, name_of: Callable[[str
 
 
 def values(part: Slice[Run]) -> Iterator[Values]:
-    """The stream values of a slice."""
+    """The stream values in a slice."""
     for entry in part.entries:
         if isinstance(entry, Values):
             yield entry

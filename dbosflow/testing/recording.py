@@ -1,4 +1,4 @@
-"""Records what a run does: what its body asks for, what its steps are given, and what they return."""
+"""Recorders of runs: which operations a body requests, and what its steps are given and return."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ if TYPE_CHECKING:
 
 
 class Recorder(Protocol):
-    """What records the runs that it is attached to."""
+    """Records the runs that it is attached to."""
 
     def skipped(self, run: Run, key: str, producer: str, count: int, text: str) -> None:
-        """A replay came by a stream value that is durable."""
+        """A replay has passed a stream value that is durable."""
 
     def replayed(self, run: Run, key: str) -> None:
-        """The body asked for a record that is there."""
+        """The body has requested an operation that is on record."""
 
     def called(self, run: Run, key: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """The body of the step ``key`` is about to run."""
 
     def returned(self, run: Run, key: str, function: FunctionDef, value: Any) -> Any:
-        """The body of the step ``key`` has returned ``value``: what its caller gets."""
+        """The body of the step ``key`` has returned ``value``. Returns what the step's caller gets."""
 
     def attach(self, run: Run) -> None:
-        """Records a run whose body has not begun."""
+        """Attaches the recorder to a run whose body has not begun."""
         run.environment = replace(
             run.environment,
             on_skipped=self.skipped,
@@ -39,7 +39,7 @@ class Recorder(Protocol):
 
 
 class _RecordingHands:
-    """Hands that report to a recorder what they do."""
+    """A driver that reports to a recorder."""
 
     def __init__(self, driver: Driver, recorder: Recorder) -> None:
         self._driver = driver

@@ -1,10 +1,11 @@
-"""What tests hang on an open engine: traps that end its lease, and observers. Only this module knows its inner half.
+"""The rig: attaches traps and observers to an open engine. Only this module of ``testing`` uses its private parts.
 
-A simulated crash is what a peer sees of a real one. The worker's runs stop where they are and write nothing more; its
-row is marked dead and its workflows are returned to their queues, by another connection and with the statements that a
-reclaimer uses; the engine goes on as another owner, with a lease of a new id, claims them, and replays. One thing is
-not as in a real crash: the lease counts as released, so that its end is held against none of its workflows. A test may
-crash an engine as often as it likes: what else runs there is never suspected of it, run alone or parked.
+A simulated crash looks to other workers like a real one. The worker's runs stop where they are and write nothing more.
+Another connection marks the worker's row dead and returns its workflows to their queues, with the statements that a
+reclaimer uses. Then the engine continues as another worker, with a lease of a new id; it claims the workflows and
+replays them. One thing differs from a real crash: the lease counts as released, so its end is not held against the
+workflows. A test may crash an engine as often as it likes; other workflows on it never become suspects, which run alone
+and are parked in the end.
 """
 
 from __future__ import annotations
@@ -36,10 +37,10 @@ T = TypeVar("T")
 logger = logging.getLogger("dbosflow.testing")
 
 _LAST_MOMENTS = 10.0
-"""Seconds that the code of a dead owner gets to notice. A thread in a step cannot be ended; its outcome is lost."""
+"""Seconds that code of a dead worker gets to notice. A thread in a step cannot be ended; its outcome is lost."""
 
 _killed: set[UUID] = set()
-"""The ids of the leases that a test has ended: nobody need be warned that they are lost."""
+"""The ids of the leases that a test has ended. Their loss needs no warning."""
 
 
 def _is_news(entry: logging.LogRecord) -> bool:
@@ -61,16 +62,16 @@ class EngineObserver(Protocol):
 
 
 class Trap:
-    """A crash point that waits for its moment."""
+    """A crash point that waits for its operation."""
 
     def __init__(self, point: CrashPoint) -> None:
         self.point = point
         self.sprung = False
         self.name_of: Callable[[str], str] = str
-        """By which name the point knows a workflow of that id."""
+        """Maps a workflow's id to its name in the crash point."""
 
     def springs(self, batch: Batch[Run], *, written: bool) -> bool:
-        """Whether this is the moment. There is one only."""
+        """Whether the crash happens now. It happens only once."""
         if self.sprung or written != (self.point.when == "after") or not self._is_at(batch):
             return False
         self.sprung = True
@@ -81,7 +82,7 @@ class Trap:
 
 
 class Rig:
-    """All that hangs on one engine."""
+    """All that is attached to one engine."""
 
     def __init__(self, engine: Engine) -> None:
         self._core = core_of(engine)
@@ -90,11 +91,11 @@ class Rig:
         self._traps: list[Trap] = []
         self._observers: list[EngineObserver] = []
         self.clock: Clock | None = None
-        """What time is for the runs that begin from here on."""
+        """The clock of the runs that begin from now on."""
 
     @contextmanager
     def trap(self, trap: Trap) -> Iterator[Trap]:
-        """Sets a trap for the time of the block."""
+        """Sets a trap for the duration of the block."""
         self._traps.append(trap)
         try:
             yield trap
@@ -118,7 +119,7 @@ class Rig:
             observer.launched(run)
 
     async def __call__(self, batch: Batch[Run], *, written: bool) -> bool:
-        """The engine's journal asks whether its worker dies here."""
+        """Called by the engine's journal, to find out whether the worker dies here."""
         if written:
             for observer in tuple(self._observers):
                 observer.committed(batch)
@@ -128,12 +129,12 @@ class Rig:
         return True
 
     async def _die(self) -> None:
-        """The lease ends: its runs first, which a dead process would not go on with, then its row."""
+        """Ends the lease: first its runs, which do not outlive a real process, then its row."""
         executor = self._core.executor
         _killed.add(executor.lease.id)
         runner = executor.runner
         ending = [asyncio.ensure_future(runner.settled(workflow_id)) for workflow_id in runner.known()]
-        await asyncio.sleep(0)  # they look up what they wait for
+        await asyncio.sleep(0)  # the runs register what they wait for
         runner.lease_lost()
         if ending:
             _, stubborn = await asyncio.wait(ending, timeout=_LAST_MOMENTS)
@@ -152,7 +153,7 @@ class Rig:
 
 
 def rig_of(engine: Engine) -> Rig:
-    """The rig of an open engine that executes; the same one each time."""
+    """The rig of an open engine that executes workflows; always the same one."""
     executor = core_of(engine).executor
     rig = executor.journal.tripwire
     if not isinstance(rig, Rig):
@@ -163,10 +164,10 @@ def rig_of(engine: Engine) -> Rig:
 
 
 def core_of(engine: Engine) -> EngineCore:
-    """The engine's inner half."""
+    """The core of an engine."""
     return engine._core  # noqa: SLF001 (see above)
 
 
 async def bridged(engine: Engine, work: Coroutine[Any, Any, T]) -> T:
-    """Runs work of the engine's on its loop."""
+    """Runs a coroutine on the engine's loop."""
     return cast("T", await engine._host.bridge(work))  # noqa: SLF001 (see above)

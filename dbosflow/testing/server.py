@@ -1,4 +1,4 @@
-"""The server that a process's tests share, and a fresh database on it for each of them."""
+"""A server that all tests of a process share, and a fresh database on it for each test."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SERVER_VARIABLE = "DBOSFLOW_TEST_DATABASE_URL"
-"""Names a server to use instead of an embedded one, by one of its databases; the role must be able to make more."""
+"""The variable with the URL of a database on another server to use. The role must be able to create databases."""
 
 _lock = threading.Lock()
 _servers: dict[int, str] = {}
-"""The server of each process: a forked one has none yet."""
+"""The server of each process, by process id. A forked process has none yet."""
 _templates: dict[str, str] = {}
-"""The migrated database of each server, by its URL."""
+"""The migrated database of each server, by the server's URL."""
 
 
 def shared_server() -> str:
-    """The URL of a server for tests: the one that ``SERVER_VARIABLE`` names, or an embedded one.
+    """The URL of a server for tests: that of ``DBOSFLOW_TEST_DATABASE_URL``, or that of an embedded server.
 
-    The embedded one runs from the first call to the end of the process, and then is no more.
+    The embedded server runs from the first call to the end of the process. Then it is removed.
     """
     if url := os.environ.get(SERVER_VARIABLE):
         return url
@@ -46,10 +46,10 @@ def shared_server() -> str:
 
 @contextmanager
 def fresh_database(server: str | None = None) -> Iterator[str]:
-    """The URL of a new, migrated database, which is gone after the block.
+    """The URL of a new, migrated database, which is dropped after the block.
 
     Args:
-        server: a server where the role may create databases; by default the one that ``shared_server`` starts.
+        server: the URL of a server where the role may create databases; by default that of ``shared_server``.
     """
     server = server or shared_server()
     name = f"dbosflow_test_{uuid4().hex}"
@@ -61,7 +61,7 @@ def fresh_database(server: str | None = None) -> Iterator[str]:
 
 
 def _template(server: str) -> str:
-    """A migrated database to copy, made by the first who needs it."""
+    """A migrated database to copy. The first call makes it."""
     with _lock:
         if server not in _templates:
             name = f"dbosflow_template_{uuid4().hex}"
@@ -72,7 +72,7 @@ def _template(server: str) -> str:
 
 
 def _drop_template(server: str, name: str, process: int) -> None:
-    """A server that outlives its tests keeps nothing of them; the embedded one takes its template along."""
+    """Drops the template, if the server outlives its tests. An embedded server is removed as a whole."""
     if server not in _servers.values() and os.getpid() == process:
-        with suppress(psycopg.OperationalError):  # the server is gone with all it had
+        with suppress(psycopg.OperationalError):  # the server is gone, and its databases with it
             databases.drop(server, name)

@@ -1,4 +1,4 @@
-"""``assert_crash_safe``: a workflow is run again and again, with a crash at each of its durable operations."""
+"""``assert_crash_safe``: runs a workflow again and again, with a crash at each of its durable operations."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 
 PATIENCE = 60.0
-"""Seconds that one execution, with its crash, may take."""
+"""Seconds that one execution with its crash may take."""
 
 
 @dataclass(frozen=True, slots=True)
 class CrashReport:
-    """What ``assert_crash_safe`` has tried."""
+    """The result of ``assert_crash_safe``."""
 
     operations: tuple[str, ...]
-    """What the workflow and its children make durable, in the order of the undisturbed run."""
+    """The durable operations of the workflow and its children, in the order of the undisturbed run."""
     points: int
-    """How many crashes there were, each followed by a takeover and a comparison."""
+    """The number of crashes, each followed by a takeover and a comparison."""
     outcome: str
     """How the undisturbed run ended, in words: ``gave 3``, or ``failed with ValueError: no``."""
     missed: tuple[str, ...]
-    """Crash points that a later execution did not come by, since it took another, equally good way."""
+    """Crash points that a later execution did not reach, because it took another, equally valid path."""
     not_compared: tuple[str, ...]
-    """Streams whose values are written by steps, and are other ones each time, without any crash."""
+    """Streams that were not compared, because steps write other values to them each time, even without a crash."""
 
 
 @overload
@@ -67,9 +67,9 @@ def assert_crash_safe(
 def assert_crash_safe(
     workflow: Any, /, *args: Any, engine: Any = None, expects: Any = None, **kwargs: Any
 ) -> CrashReport:
-    """Runs a workflow undisturbed, then once for each crash that can meet it, and compares; gives a report.
+    """Runs a workflow undisturbed and then once with each possible crash, and compares the results.
 
-    See ``assert_crash_safe_async``, its awaitable twin.
+    See ``assert_crash_safe_async``, its awaitable twin, for the arguments and errors.
     """
     refuse_on_loop("await assert_crash_safe_async(...)")
     return asyncio.run(_assert_crash_safe(workflow, args, kwargs, engine, expects))
@@ -95,33 +95,33 @@ async def assert_crash_safe_async(
 async def assert_crash_safe_async(
     workflow: Any, /, *args: Any, engine: Any = None, expects: Any = None, **kwargs: Any
 ) -> CrashReport:
-    """Runs a workflow undisturbed, then once for each crash that can meet it, and compares.
+    """Runs a workflow undisturbed and then once with each possible crash, and compares the results.
 
-    A crash comes at each of its durable operations and its children's: before the statement that carries it is sent,
-    and after it was committed but before its answer came. The owner ends as if it was killed, another one takes over,
-    replays, and goes on to the end. Then the same must have come of it as of the undisturbed run: result or error, how
-    each stream ended, and what is committed in it; what a replay writes to a stream again must be what is there; the
-    arguments of each step must be the same; every record must be asked for; and no replay may contradict the records.
+    There are two crashes for each durable operation of the workflow and its children: before the statement that carries
+    it is sent, and after it is committed but before the answer arrives. The worker ends as if it had been killed;
+    another one takes the workflow over, replays it, and goes on to the end. Then these things must be the same as in
+    the undisturbed run: the result or error, how each stream ended, its committed values, the values that a replay
+    writes again, and the arguments of each step. A replay must also use every record, and never contradict one.
 
-    Steps run for real in each execution, so give them fakes. But what a step *returns* is, in each execution, what it
-    returned in the first one: a step may draw a random number or ask for the time, and only what the workflow's body
-    makes of it is compared. Streams that steps fill with other values each time, crash or no crash, are not compared.
+    Steps really run in each execution, so give them fakes. But each step *returns* what it returned in the first
+    execution. So a step may draw a random number or read the time; only what the workflow's body does with it is
+    compared. Streams to which steps write other values each time, even without a crash, are not compared.
 
     Args:
-        workflow: the workflow, or its ``options(...)``, of which the workflow id is not used.
-        args: its arguments.
-        engine: an open engine that executes. By default one on a fresh database of an embedded server, which serves the
-            queues of the workflow's children. A crash ends all that runs on the engine, and its clock skips durable
-            sleeps and the pauses between attempts meanwhile.
-        expects: the exceptions, one class or several, with one of which the workflow is to fail.
-        kwargs: its arguments by name; those named ``engine`` and ``expects`` must go by position.
+        workflow: the workflow, or its ``options(...)``, of which the workflow id is ignored.
+        args: the workflow's positional arguments.
+        engine: an open engine that executes workflows. Default: one on a fresh database of an embedded server, which
+            serves the queues of the workflow's children. A crash ends everything that runs on the engine, and during
+            the sweep its clock skips durable sleeps and pauses between attempts.
+        expects: the exception class, or a tuple of classes, with which the workflow is expected to fail.
+        kwargs: the workflow's keyword arguments. Pass those named ``engine`` or ``expects`` by position.
 
     Returns:
-        How many crashes there were, and at what; and how the undisturbed run ended.
+        The number of crashes and where they happened, and how the undisturbed run ended.
 
     Raises:
-        AssertionError: something differs; it names the operation, the kind of crash, and both values. Or the
-            undisturbed run failed, and ``expects`` does not say so.
+        AssertionError: something differs; the message names the operation, the kind of crash, and both values. Or the
+            undisturbed run failed and ``expects`` does not allow it.
     """
     return await _assert_crash_safe(workflow, args, kwargs, engine, expects)
 
@@ -137,7 +137,7 @@ async def _assert_crash_safe(
 
 @asynccontextmanager
 async def _own_engine() -> AsyncIterator[Engine]:
-    # Entered and left on a thread: to make a database takes a moment.
+    # Entered and left on a thread, because it takes a moment to make a database.
     with contextlib.ExitStack() as resources:
         url = await asyncio.to_thread(resources.enter_context, fresh_database())
         async with Engine(url, grace=0.0, compact_every=None) as engine:
@@ -169,7 +169,7 @@ class _Sweep:
         self._progress = Progress(spec)
 
     async def run(self, expects: Errors | None) -> CrashReport:
-        """Runs it undisturbed, twice, and then with each crash."""
+        """Runs the workflow twice undisturbed, and then with each crash."""
         try:
             with skipping(self._rig):
                 return await self._run(expects)
@@ -218,7 +218,7 @@ class _Sweep:
         )
 
     async def _execute(self, trap: Trap | None) -> tuple[Transcript, dict[str, Ended]]:
-        """Runs it to its end: what happened, and how it and its children ended."""
+        """Runs the workflow to its end; returns the transcript, and how the workflow and its children ended."""
         workflow_id = f"crash-safe-{uuid4().hex}"
         transcript = Transcript(workflow_id, self._spec.definition.name, self._memory)
         transcript.on_queue = self._serve
@@ -238,7 +238,7 @@ class _Sweep:
                 where = "undisturbed" if trap is None else f"with {trap.point}"
                 msg = f"workflow {self._spec.definition.name!r}, {where}, has not ended within {PATIENCE:g} s"
                 raise AssertionError(msg) from None
-        if self._is_own:  # ids that the workflow chose for its children are free again
+        if self._is_own:  # frees the ids that the workflow chose for its children
             await self._engine.prune_async(older_than=0)
         return transcript, ended
 
@@ -252,7 +252,7 @@ class _Sweep:
             return Undisturbed(what, None, error)
 
     def _serve(self, queue: str) -> None:
-        """Runs the work of a queue that a child was given to. Called on the engine's loop."""
+        """Runs the workflows of a queue that a child was started on. Called on the engine's loop."""
         if self._is_own and queue not in self._served:
             self._served[queue] = asyncio.ensure_future(self._core.work({queue: 50}))
 

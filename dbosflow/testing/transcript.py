@@ -1,4 +1,4 @@
-"""What one execution of a workflow did: it and its children, under names that are the same in every execution."""
+"""Transcripts: what one execution of a workflow and its children did, under names that are equal in all executions."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ Place = tuple[str, str]
 
 
 class Source(NamedTuple):
-    """Whose values of a stream."""
+    """A stream and the producer of values in it."""
 
     key: str
     producer: str
-    """A branch's path, or a step's key: of its attempts only one can be committed."""
+    """The path of a branch, or the key of a step: only one of its attempts can be committed."""
     is_step: bool
 
 
 _OUTSIDERS = ("k:", "w:")
-"""How the producers begin that write to a workflow's inputs."""
+"""The prefixes of producers that write to a workflow's inputs."""
 
 
 @dataclass(slots=True)
 class Ended:
-    """How a workflow ended, and what its streams hold that can no longer be rolled back."""
+    """How a workflow ended, and the values in its streams that can no longer be rolled back."""
 
     status: str
     result: str | None
@@ -54,10 +54,10 @@ class Ended:
 
 @dataclass(slots=True)
 class Memory:
-    """What the first execution has shown of its steps, for those that follow.
+    """What the first execution has shown of its steps, for the later ones.
 
-    A step may give another value each time; that is what it is for. So that nothing but the body can make a difference,
-    the same step gives the same value in every execution. Its body runs all the same.
+    A step may return another value each time; that is what steps are for. To make sure that only the body can make a
+    difference, each step returns the same value in every execution. Its own body runs nevertheless.
     """
 
     outcomes: dict[Place, str] = field(default_factory=dict)
@@ -73,14 +73,14 @@ class Transcript(Recorder):
         self._durable: dict[tuple[str, str, str], dict[int, str]] = {}
         self._unasked: dict[str, set[str]] = {}
         self.operations: dict[DurableOperation, None] = {}
-        """What became durable, in its order."""
+        """The operations that became durable, in order."""
         self.differences: list[str] = []
         """What a body did otherwise than before, in this execution or in the first one."""
         self.on_queue: Callable[[str], None] = lambda _: None
-        """Called with each queue that a child was started on."""
+        """Called with the name of each queue that a child was started on."""
 
     def name_of(self, workflow_id: str) -> str:
-        """The name of a workflow of this execution. Another one's is its id."""
+        """The name of a workflow of this execution. For any other workflow, its id."""
         return self._names.get(workflow_id, workflow_id)
 
     # -- called by the engine ----------------------------------------------------------------------------------------
@@ -112,14 +112,14 @@ class Transcript(Recorder):
                 durable.update(enumerate(written.texts, written.producer_seq))
 
     def skipped(self, run: Run, key: str, producer: str, count: int, text: str) -> None:
-        """A replay came by a value that is durable: it must be the same one."""
+        """A replay has passed a durable value. It must be the same one."""
         durable = self._durable.get((run.workflow_id, key, producer), {}).get(count)
         if durable is not None and durable != text:
             where = f"value {count} of stream {key!r} of workflow {self.name_of(run.workflow_id)!r}"
             self.differences.append(shown(where, durable, text, first="on record", then="replayed"))
 
     def replayed(self, run: Run, key: str) -> None:
-        """A replay asked for a record."""
+        """A replay has used a record."""
         self._unasked.get(self.name_of(run.workflow_id), set()).discard(key)
 
     def called(self, run: Run, key: str, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
@@ -132,18 +132,18 @@ class Transcript(Recorder):
             self.differences.append(shown(where, ", ".join(known), ", ".join(given)))
 
     def returned(self, run: Run, key: str, function: FunctionDef, value: Any) -> Any:
-        """The body of a step has returned: what its caller gets."""
+        """The body of a step has returned. Returns what the step's caller gets."""
         try:
             text = function.result.dump(value)
         except SerializationError:
-            return value  # the engine says so
+            return value  # the engine will refuse it
         text = self._memory.outcomes.setdefault((self.name_of(run.workflow_id), key), self._masked(text))
         return function.result.load(self._unmasked(text))
 
     # -- how it ended ------------------------------------------------------------------------------------------------
 
     async def ended(self, core: EngineCore) -> dict[str, Ended]:
-        """Waits until all of it has ended, or is parked; how each one did, by its name."""
+        """Waits until all workflows have ended or are parked; how each one ended, by its name."""
         found: dict[str, Ended] = {}
         while left := [workflow_id for workflow_id, name in self._names.items() if name not in found]:
             for workflow_id in left:
@@ -169,7 +169,7 @@ class Transcript(Recorder):
         return ended
 
     def _masked(self, text: str) -> str:
-        """A text with the names of its workflows in place of their ids, which are other ones each time."""
+        """A text with the names of the workflows in place of their ids, which differ between executions."""
         for workflow_id, name in sorted(self._names.items(), key=lambda one: -len(one[0])):
             text = text.replace(workflow_id, f"<id of {name}>")
         return text
@@ -183,7 +183,7 @@ class Transcript(Recorder):
 def differences(
     first: Mapping[str, Ended], then: Mapping[str, Ended], label: str = "crashed"
 ) -> dict[tuple[str, Source | None], str]:
-    """In what two executions differ, by workflow and, where it is about a producer's values, by their source."""
+    """The differences between two executions: by workflow, and by source if they are about a producer's values."""
     found: dict[tuple[str, Source | None], str] = {}
     for name in sorted(first.keys() | then.keys()):
         one, other = first.get(name), then.get(name)
@@ -207,13 +207,13 @@ def differences(
 
 
 def shown(what: str, before: object, now: object, *, first: str = "undisturbed", then: str = "crashed") -> str:
-    """A difference, with both values below each other."""
+    """A difference, with the two values below each other."""
     width = max(len(first), len(then)) + 1
     return f"{what}:\n    {first + ':':{width}} {before}\n    {then + ':':{width}} {now}"
 
 
 def is_asked_for(key: str, kind: str) -> bool:
-    """Whether every replay of the same code asks for the record: the body's own operations, not those of tasks."""
+    """Whether every replay of the same code uses the record: the body's own operations, but not those of tasks."""
     return "/" not in key and "@" not in key and kind in {"step", "sleep", "child", "result", "read", "for_each"}
 
 
@@ -233,7 +233,7 @@ def _both(one: Mapping[str, str], other: Mapping[str, str], key: str) -> tuple[s
 
 
 def _committed(stream: StreamInfo, steps: list[StepInfo]) -> list[tuple[Source, str]]:
-    """The producers of a stream whose values a record commits, or that need none; each with its source."""
+    """The producers of a stream whose values are committed, by a record or from the start; each with its source."""
     good = {(step.key, step.attempt) for step in steps if step.kind == "step" and step.error is None}
     found = []
     for producer in stream.producers:
@@ -248,7 +248,7 @@ def _committed(stream: StreamInfo, steps: list[StepInfo]) -> list[tuple[Source, 
 
 
 def _dumped(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> list[str]:
-    """Arguments as JSON, as far as they can be: those of steps may be anything."""
+    """Arguments as JSON, if that is possible: those of steps may be anything."""
     texts = []
     for name, value in [*enumerate(args), *kwargs.items()]:
         try:

@@ -1,4 +1,4 @@
-"""How a sweep's first run ended, which nothing disturbed; and what is shown while the sweep goes on."""
+"""The undisturbed first run of a sweep, and the progress that is shown during the sweep."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _LONGEST = 200
 
 
 class Undisturbed:
-    """What a workflow gave, or raised, in the run that no crash has met."""
+    """What a workflow returned or raised in the run without a crash."""
 
     def __init__(self, what: str, result: object, error: BaseException | None) -> None:
         self._what = what
@@ -34,7 +34,7 @@ class Undisturbed:
         self._error = error
 
     def check(self, expects: Errors | None) -> None:
-        """Raises ``AssertionError`` unless it came out as expected: a workflow that always fails has shown little."""
+        """Raises an ``AssertionError`` unless the run ended as expected: a workflow that always fails proves little."""
         if expects is None and self._error is not None:
             kind = type(self._error).__name__
             msg = (
@@ -57,7 +57,7 @@ class Undisturbed:
 
 
 class Progress:
-    """Tells how far a sweep is: its log, and on a terminal a line that is written over."""
+    """Shows the progress of a sweep: in the log, and on a terminal in one line that is overwritten."""
 
     def __init__(self, spec: WorkflowSpec[..., object]) -> None:
         self._what = spec.definition.name
@@ -75,7 +75,7 @@ class Progress:
             sys.stderr.flush()
 
     def over(self) -> None:
-        """Takes the line away."""
+        """Erases the line."""
         if self._shows:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
@@ -83,7 +83,7 @@ class Progress:
 
 @contextmanager
 def skipping(rig: Rig) -> Iterator[None]:
-    """During the block nobody waits for a durable sleep: the clock of the engine's new runs moves on by itself."""
+    """During the block no durable sleep takes real time: the clock of the engine's new runs moves by itself."""
     clock = rig.clock
     moving = clock if isinstance(clock, MovableClock) else MovableClock()
     rig.clock, skips = moving, moving.skips
