@@ -1,4 +1,4 @@
-"""What an engine can be asked about streams: to read them, and to write inputs from outside."""
+"""The engine's methods for streams: reading them, and writing inputs from outside."""
 
 from __future__ import annotations
 
