@@ -234,6 +234,8 @@ class Workflows(Machine):
                 row.recoveries = 0
             elif owner.suspect in {None, one}:
                 row.recoveries = row.recoveries + 1 if row.recovered_seq == seq else 1
+            elif row.recovered_seq == seq and row.recoveries < SUSPECTED:
+                row.recoveries += 1
             row.recovered_seq = seq
             row.owner, row.epoch = None, row.epoch + 1
             row.status = "blocked" if row.recoveries >= MAX_RECOVERIES else "queued"

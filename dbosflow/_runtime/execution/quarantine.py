@@ -13,12 +13,13 @@ queued ──claim──► running ──worker dies──► queued, recoverie
              ├── gets further, or only waits ──► acquitted: recoveries = 0
              ├── ends
              ├── neither within its time ──► out of quarantine, not acquitted: others run beside it, no suspect yet
-             └── its worker dies ──► recoveries + 1, and of this run only; ``max_recoveries`` of them park it
+             └── its worker dies ──► recoveries + 1, and of no other suspect; ``max_recoveries`` of them park it
 ```
 
 A worker with a run in quarantine claims nothing else, in no queue; what it ran before goes on. Its row names the run,
-so that who finds it dead knows whom to accuse: the count of all others stays as it is. Of several suspects the one with
-the fewest deaths goes first, so that innocent ones share what one guilty worker host costs them.
+so that who finds it dead knows whom to accuse: the count of other suspects stays as it is. What is none, and got no
+further, may become one by it: it may have been the killer, claimed just before from another queue. Of several suspects
+the one with the fewest deaths goes first, so that innocent ones share what one guilty worker host costs them.
 
 What a run waits for durably (a sleep, another workflow, a value of a stream) cannot kill its worker, and is not on
 record until it comes: so the owner looks, for a suspect only, whether all its code waits so, and for a moment.

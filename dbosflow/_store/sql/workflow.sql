@@ -90,12 +90,12 @@ WITH orphan AS MATERIALIZED (
 ), counted AS MATERIALIZED (
     SELECT f.id, f.seq, CASE
         WHEN f.ended_because = 'released' THEN 0
-        WHEN f.suspect <> f.id THEN f.recoveries
-        WHEN f.recovered_seq IS DISTINCT FROM f.seq THEN 1
+        WHEN f.suspect <> f.id AND f.recoveries >= 3 THEN f.recoveries
+        WHEN f.recovered_seq IS DISTINCT FROM f.seq THEN CASE WHEN f.suspect <> f.id THEN f.recoveries ELSE 1 END
         WHEN (
             SELECT true FROM dbosflow.stream_block b  -- no EXISTS, which would hash the whole table
             WHERE b.workflow_id = f.id AND b.epoch = f.epoch AND b.kind = 'values' AND b.attempt IS NULL
-            LIMIT 1) THEN 1
+            LIMIT 1) THEN CASE WHEN f.suspect <> f.id THEN f.recoveries ELSE 1 END
         ELSE f.recoveries + 1 END AS recoveries
     FROM found f
 )
