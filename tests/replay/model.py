@@ -204,9 +204,10 @@ def execute(
     commits: list[Commit] | None = None,
     delay: float = 0.0007,
     factory: Any = None,
+    tick: float = 0.0,
 ) -> Outcome:
     """Runs ``program`` to its end, from the history that ``commits`` left, on a loop with that task factory."""
-    return virtual_time.run(_execute(program, seed, list(commits or []), delay, factory))
+    return virtual_time.run(_execute(program, seed, list(commits or []), delay, factory), tick)
 
 
 async def _execute(program: Program, seed: int, before: list[Commit], delay: float, factory: Any) -> Outcome:

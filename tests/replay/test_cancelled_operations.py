@@ -277,3 +277,23 @@ def test_a_timer_does_not_win_over_an_outcome_that_others_have_gone_on_from() ->
         return await asyncio.gather(both(run), run.step("aside", "", takes=0.1))
 
     assert crash_everywhere(program, seed=0, delay=DELAY) == []
+
+
+@pytest.mark.parametrize("turns", range(80))
+def test_a_plain_timer_may_fire_in_any_turn_in_which_a_replay_is_looked_at(turns: int) -> None:
+    """Between the timer and the cancellation that it causes the program seems to wait for nothing any more."""
+    tick = 0.001
+
+    async def program(run: Trace) -> str:
+        await asyncio.gather(run.step("one", ""), run.step("other", ""))
+        try:
+            async with asyncio.timeout((turns + 0.5) * tick):
+                await run.sleep(3600.0)
+        except TimeoutError:
+            return await run.step("late", "")
+        return "in time"
+
+    live = execute(program, seed=0, delay=0, tick=tick)
+    assert live.result == 'succeeded: "late()"'
+    for crash in range(1, len(live.commits)):
+        assert execute(program, seed=1, commits=live.commits[:crash], delay=0, tick=tick).result == live.result

@@ -48,6 +48,14 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
         """Whether it can do nothing by itself: it is in an operation, or what it awaits has not happened."""
         return self.operating or (self.waiting is not None and not self.waiting.done())
 
+    @property
+    def is_woken(self) -> bool:
+        """Whether what it awaits has happened, or was cancelled, and its task is resumed in one of the next turns.
+
+        Also within an operation: between a timer that fires and the cancellation that it causes lies a turn.
+        """
+        return self.waiting is not None and self.waiting.done()
+
     def send(self, value: Any) -> Any:
         """Resumes the coroutine."""
         return self._resume(self._coroutine.send, value)

@@ -290,7 +290,7 @@ class Sequencer:
         parked = self._suspended + sum(not one.done() for one in self._yielded)
         if sum(coroutine.operating for coroutine in coroutines) > parked:
             return "an operation under way", None
-        if not all(coroutine.waits for coroutine in coroutines):
+        if not all(coroutine.waits and not coroutine.is_woken for coroutine in coroutines):
             return "code that runs", None
         due = None if run.timers is None else run.timers.last_after(moment)
         if due is not None:
