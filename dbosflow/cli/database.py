@@ -1,4 +1,4 @@
-"""Which database a command works on."""
+"""Finds the database that a command works on."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def embedded_directory(args: argparse.Namespace) -> Path | None:
-    """The data directory of the embedded server if the command line asks for it.
+    """The data directory of the embedded server, if the command line asks for one.
 
-    Refuses to guess where a URL is given as well: the program whose workflows these are would use that.
+    It is an error if a URL is given as well, because the program that runs the workflows would use the URL.
     """
     directory: Path | None = args.data_dir
     if not args.embedded:
@@ -39,17 +39,18 @@ def embedded_directory(args: argparse.Namespace) -> Path | None:
 
 
 def check_has_url(args: argparse.Namespace) -> None:
-    """Refuses to go on without a URL, which would look like an empty database."""
+    """Raises an error if there is no URL; an embedded server would look like an empty database."""
     if not args.database_url and not os.environ.get(DATABASE_URL_VARIABLE):
-        find_database(embedded=False)  # says so
+        find_database(embedded=False)  # raises the error
 
 
 @contextmanager
 def found_database(args: argparse.Namespace, *, looks: bool) -> Iterator[str]:
-    """The URL of the command's database, for the time of the block.
+    """The URL of the command's database, for the duration of the block.
 
     A command that only ``looks`` needs no option to find the embedded server in its usual place, after a worker or a
-    program that used it. One that changes something asks: whoever forgot the URL must not change another database.
+    program has used it. A command that changes something needs the option, so that a forgotten URL does not make it
+    change another database.
     """
     nothing_said = not (args.embedded or args.database_url or os.environ.get(DATABASE_URL_VARIABLE))
     if looks and nothing_said and args.data_dir is None and DEFAULT_DATA_DIR.is_dir():
@@ -62,9 +63,9 @@ def found_database(args: argparse.Namespace, *, looks: bool) -> Iterator[str]:
 
 @contextmanager
 def client(args: argparse.Namespace, *, looks: bool = True) -> Iterator[Engine]:
-    """An engine that runs nothing, to look at what is there, or to ask for changes.
+    """An engine that executes nothing, for reading and for requesting changes.
 
-    It makes no schema: looking at the wrong database is an error, not an empty list.
+    It creates no schema: looking at the wrong database is an error, and not an empty list.
     """
     with found_database(args, looks=looks) as url:
         if current_revision(url, args.schema) is None:
@@ -78,6 +79,6 @@ def client(args: argparse.Namespace, *, looks: bool = True) -> Iterator[Engine]:
 
 
 def record_of(engine: Engine, workflow_id: str) -> WorkflowInfo:
-    """A workflow's record as JSON; a handle would make exceptions and values of it."""
-    core = engine.handle(workflow_id)._core  # noqa: SLF001 (which nobody else asks for)
+    """A workflow's record with payloads as JSON; a handle would load them as values and exceptions."""
+    core = engine.handle(workflow_id)._core  # noqa: SLF001 (no public API returns it)
     return engine._host.call("info_async", core.repository.info, workflow_id)  # noqa: SLF001

@@ -1,4 +1,4 @@
-"""The entry point: which command runs, and what its errors look like to a person or a shell."""
+"""The entry point: runs a command, and reports its errors to a person or a shell."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PIPE_CLOSED = 128 + signal.SIGPIPE
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs one command; the exit status."""
+    """Runs one command, and returns the exit status."""
     parser = _parser()
     args = parser.parse_args(arguments)
     logs.set_up(
@@ -55,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # whoever read the results has enough of them
+    except BrokenPipeError:  # the reader of the results has closed the pipe
         _forget_output()
         return PIPE_CLOSED
     except OSError as error:
@@ -66,15 +66,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _forget_output() -> None:
-    """The interpreter would try to write the rest when it ends, and complain."""
+    """Discards the rest of the output, which the interpreter would otherwise try to write at its end, and fail."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that shows the whole help to whoever named no command."""
+    """A parser that shows the whole help if no command is given."""
 
     def error(self, message: str) -> NoReturn:
-        """Says what is wrong, and ends with status 2."""
+        """Prints the error and exits with status 2."""
         if "required: COMMAND" in message:
             self.print_help(sys.stderr)
             self.exit(2)

@@ -1,7 +1,7 @@
-"""``dbosflow health``: whether a worker of this machine or container is alive, for whoever restarts it if not.
+"""``dbosflow health``: whether a worker of this machine or container is alive, for a supervisor that restarts it.
 
-A command of its own: behind ``dbosflow worker``, ``health`` would be a module. It opens no engine: one connection, two
-queries. A worker says of itself that it is alive by renewing its lease, so its row is what is looked at.
+It is a separate command, because in ``dbosflow worker health`` the word would be a module. It opens no engine: it needs
+one connection and two queries. A live worker renews its lease, so the command looks at the workers' rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from dbosflow.cli.options import Commands
 
 _PATIENCE = 2.0
-"""Seconds for the connection, which is libpq's shortest: a health check has an interval, and comes again."""
+"""Seconds for the connection, the shortest that libpq allows: a health check is repeated at an interval."""
 
 _DESCRIPTION = """\
 Say whether a worker, or a program with an open engine, is alive on this machine
@@ -64,7 +64,7 @@ def _run(args: argparse.Namespace) -> int:
 
 
 def _judged(workers: list[WorkerState], asked: int | None) -> tuple[bool, str, int | None]:
-    """Whether one of the workers is alive, the one line about it, and its process."""
+    """Whether one of the workers is alive, a line about it, and its process."""
     living = [worker for worker in workers if worker.live]
     for worker in living:
         if worker.in_time and not _has_vanished(worker):
@@ -89,6 +89,6 @@ def _judged(workers: list[WorkerState], asked: int | None) -> tuple[bool, str, i
 
 
 def _has_vanished(worker: WorkerState) -> bool:
-    if worker.process_started_at is None:  # the system says nothing of processes
+    if worker.process_started_at is None:  # the system has no information about processes
         return False
     return has_vanished(replace(this_process(), pid=worker.pid, process_started_at=worker.process_started_at))

@@ -1,4 +1,4 @@
-"""What commands log, on stderr: lines for people, or a JSON object a line."""
+"""The logs of commands, on stderr: lines for people, or one JSON object per line."""
 
 from __future__ import annotations
 
@@ -8,31 +8,31 @@ import sys
 from datetime import UTC, datetime
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-"""What every record has; the rest is what the code that logs has added."""
+"""The attributes of every record. All others were added by the code that logs."""
 
 
 def set_up(*, verbose: bool, is_service: bool, is_one_of_many: bool, in_json: bool) -> None:
-    """Has the library's records, and the user's, written to stderr."""
+    """Sends the log records of the library and of the user's code to stderr."""
     level = logging.INFO if verbose or is_service else logging.WARNING
     who = "[%(process)d] " if is_one_of_many else ""
     form = f"%(asctime)s {who}%(levelname)-7s %(name)s: %(message)s"
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter() if in_json else logging.Formatter(form, datefmt="%H:%M:%S"))
     logging.basicConfig(handlers=[handler], level=level)
-    # alembic tells how it does what the migration's own line says.
+    # alembic logs details of what the migration's own line says.
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if verbose:
         logging.getLogger("dbosflow").setLevel(logging.DEBUG)
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as a JSON object on one line: its time in UTC, where it comes from, and what its code has added to it.
+    """Formats a record as one line of JSON: its time in UTC, its origin, and the attributes that its code has added.
 
-    A workflow's own records carry ``workflow_id``, ``step_key`` and ``attempt``: see ``dbosflow.get_logger``.
+    Records of workflows have ``workflow_id``, ``step_key`` and ``attempt``: see ``dbosflow.get_logger``.
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line. ASCII only, so it is JSON whichever encoding the output has."""
+        """The line. It is ASCII only, so it is valid JSON in any output encoding."""
         line: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname,

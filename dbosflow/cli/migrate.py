@@ -1,4 +1,4 @@
-"""``dbosflow migrate``: brings a database's schema to this version, or prints how."""
+"""``dbosflow migrate``: brings a database's schema to this version, or prints the statements for that."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The modules of the users' that commands import: by name, or by the path of a file."""
+"""Imports the user's modules for commands: by name, or by the path of a file."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ MODULE_HELP = "a module that defines or imports workflows, like myapp.workflows,
 
 
 def load_workflows(*names: str) -> None:
-    """Imports modules; refuses one that brings no workflow.
+    """Imports modules. A module without any workflow is an error.
 
-    They are looked for in the current directory first, and in its ``src``, where there is one.
+    The current directory is searched first, and its ``src``, if there is one.
     """
     here = Path.cwd()
     sys.path[:0] = [str(path) for path in (here, here / "src") if path.is_dir()]
@@ -44,7 +44,7 @@ def _is_path(name: str) -> bool:
 
 
 def _of_file(path: Path) -> ModuleType:
-    """The module of a file or of a package's directory, under the name that it has for those who import it."""
+    """The module of a file or of a package's directory, under the name by which other modules import it."""
     path = path.absolute()
     if not path.exists():
         msg = f"there is no file {str(path)!r}: give the path of a module, or its name, like 'myapp.workflows'"
@@ -80,7 +80,7 @@ def _imported(name: str) -> ModuleType:
 
 
 def _why_not(name: str, error: BaseException) -> str:
-    """What went wrong in somebody's module, and where in it."""
+    """The error in a user's module, and its place in the module."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     where = "" if last.filename.startswith("<") else f" ({last.filename}, line {last.lineno})"
     return f"module {name!r} cannot be imported: {type(error).__name__}: {error}{where}; -v shows all of it"

@@ -1,4 +1,4 @@
-"""The options that several commands take."""
+"""Options that several commands have."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def add_command(
     help: str,  # noqa: A002 (argparse's word)
     description: str | None = None,
 ) -> argparse.ArgumentParser:
-    """A new command with what all of them take. ``run`` gets the parsed arguments and gives the exit status."""
+    """A new command with the options that all have. ``run`` gets the parsed arguments and returns the exit status."""
     parser: argparse.ArgumentParser = commands.add_parser(
         name,
         help=help,
@@ -40,7 +40,7 @@ def add_command(
 
 
 def add_url(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    """``--database-url``; the group that it is in."""
+    """Adds ``--database-url``, and returns its group."""
     group = parser.add_argument_group("database")
     group.add_argument(
         "--database-url",
@@ -54,7 +54,7 @@ def add_url(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
 
 
 def add_database(parser: argparse.ArgumentParser) -> None:
-    """Which database, and which schema in it."""
+    """Adds the options for the database and the schema in it."""
     group = add_url(parser)
     group.add_argument(
         "--embedded", action="store_true", help="use the embedded server, which is for development; needs no URL"
@@ -82,7 +82,7 @@ def _schema(text: str) -> str:
 
 
 def add_json(parser: argparse.ArgumentParser, what: str) -> None:
-    """``--json``, which prints ``what``; errors are JSON as well then, on stderr."""
+    """Adds ``--json``, which prints ``what`` as JSON, and errors as JSON on stderr."""
     parser.add_argument(
         "--json",
         action="store_true",
@@ -91,7 +91,7 @@ def add_json(parser: argparse.ArgumentParser, what: str) -> None:
 
 
 def whole_number(smallest: int, largest: int = LARGEST_INTEGER) -> Callable[[str], int]:
-    """An argument's type: a whole number from ``smallest`` on."""
+    """The type of an argument: a whole number from ``smallest`` on."""
 
     def parse(text: str) -> int:
         if not re.fullmatch(r"\d{1,19}", text) or not smallest <= int(text) <= largest:

@@ -1,4 +1,4 @@
-"""This program as a process to be started: how a command starts another one, and hears that its starter is gone."""
+"""This program as a child process: how a command starts another one, and how that notices the end of its parent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def dbosflow_command() -> list[str]:
-    """The command line of the same dbosflow as this one; the current directory has no say in which one that is."""
+    """The command line of this same dbosflow, whatever the current directory contains."""
     home = Path(dbosflow.__file__).parents[1]
     python = [sys.executable] if home == Path.cwd() else [sys.executable, "-P"]
     return [*python, "-m", "dbosflow"]
@@ -26,14 +26,15 @@ def dbosflow_command() -> list[str]:
 def watch_eof(loop: asyncio.AbstractEventLoop, on_eof: Callable[[], None]) -> None:
     """Calls ``on_eof`` on the loop when standard input ends.
 
-    It ends with whoever holds its other end, however that ends: a parent cannot forget it, even when it is killed.
+    It ends when the process at its other end does, in whatever way. So a parent need do nothing for it, and it also
+    works when the parent is killed.
     """
 
     def read_to_the_end() -> None:
-        # Not by way of sys.stdin, whose lock would be held when the interpreter ends.
+        # Not with sys.stdin, whose lock would be held when the interpreter ends.
         while os.read(0, 4096):
             pass
-        with contextlib.suppress(RuntimeError):  # the loop is closed: stopped already
+        with contextlib.suppress(RuntimeError):  # the loop is closed, so the process is stopping already
             loop.call_soon_threadsafe(on_eof)
 
     threading.Thread(target=read_to_the_end, name="dbosflow-stdin", daemon=True).start()

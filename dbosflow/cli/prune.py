@@ -1,4 +1,4 @@
-"""``dbosflow prune``: finished workflows go, with all that is theirs."""
+"""``dbosflow prune``: removes finished workflows with their records and streams."""
 
 from __future__ import annotations
 

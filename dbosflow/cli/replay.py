@@ -1,4 +1,4 @@
-"""``dbosflow replay``: does changed code still agree with what is on record?"""
+"""``dbosflow replay``: checks whether changed code still agrees with the records."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ Without ids, it takes the newest workflows that MODULE knows."""
 
 @dataclass(frozen=True, slots=True)
 class Checked:
-    """What a replay has shown of one workflow."""
+    """The result of one workflow's replay."""
 
     id: str
     name: str
     status: str
     records: int
-    """How many of its records the code asked for."""
+    """The number of records that the code has used."""
     differences: list[str]
 
     @property
@@ -106,7 +106,7 @@ def _run(args: argparse.Namespace) -> int:
 
 @contextmanager
 def _quiet(*, verbose: bool) -> Iterator[None]:
-    """What a run would log, such as that a workflow is parked, is not true of a replay."""
+    """Silences log records that would be wrong for a replay, such as that a workflow is parked."""
     loggers = [logging.getLogger(f"dbosflow.{name}") for name in ("runner", "replay", "run")]
     before = [logger.level for logger in loggers]
     for logger in loggers:

@@ -1,4 +1,4 @@
-"""SIGTERM as orderly as Ctrl-C: what was started is ended before the process is."""
+"""SIGTERM as orderly as Ctrl-C: everything that was started is stopped before the process ends."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ T = TypeVar("T")
 
 
 def run_to_the_end(main: Coroutine[Any, Any, T]) -> T:
-    """Like ``asyncio.run``; SIGTERM cancels ``main`` and waits for it, too, and then exits with 143."""
+    """Like ``asyncio.run``, but SIGTERM also cancels ``main`` and waits for it; then the process exits with 143."""
     terminated = False
 
     async def heed() -> T:

@@ -1,4 +1,4 @@
-"""``dbosflow stream``: which streams a workflow has, how one stands, and what is in it."""
+"""``dbosflow stream``: lists a workflow's streams, shows the state of one, and prints its values."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from dbosflow.types import Rollback, StreamInfo
 
 _LOOK_AT_PIPE = 1.0
-"""Seconds without a value after which it looks whether anybody still reads its output."""
+"""Seconds without a value after which the command checks whether its output is still read."""
 
 _TAIL = """\
 Print the values of a stream, one a line: those there are, then each next one as
@@ -85,7 +85,7 @@ def add_to(commands: Commands) -> None:
 
 
 def stream_table(streams: list[StreamInfo]) -> str:
-    """Streams as people read them."""
+    """Streams as a table for people."""
     rows = [
         (one.key, str(one.state), str(one.tail), str(one.committed), str(one.values), str(one.bytes), str(one.blocks))
         for one in streams
@@ -165,7 +165,7 @@ def _tail(args: argparse.Namespace) -> int:
 
 
 def _until(engine: Engine, args: argparse.Namespace) -> int | None:
-    """Where to end: as asked for, and without ``--follow`` at what is there now."""
+    """The offset to end before: the given one, or without ``--follow`` the present end."""
     until: int | None = args.until
     if args.follow:
         return until
@@ -196,7 +196,7 @@ def _print_text(item: StreamValue[Any]) -> None:
 
 
 def _rolled_back(rollback: Rollback) -> str:
-    """A rollback on a line of its own, on stderr: on stdout it would look like a value."""
+    """A rollback as a line of its own for stderr; on stdout it would look like a value."""
     offsets = ", ".join(f"{first} to {stop - 1}" for first, stop in rollback.ranges)
     return (
         f"<< rolled back: offsets {offsets}; attempt {rollback.attempt} of step {console.visible(rollback.step_key)} "
@@ -216,7 +216,7 @@ def _print_row(
     error: BaseException | None = None,
     rollback: Rollback | None = None,
 ) -> None:
-    """One item as ``StreamValue`` has it."""
+    """Prints one item with the fields of ``StreamValue``."""
     described = error and console.described(error)
     row = {"offset": offset, "value": value, "closed": closed, "error": described, "rollback": rollback}
     say(console.document(row))

@@ -1,15 +1,15 @@
-"""Keeps worker processes running: ``dbosflow worker --processes N``, and what process 1 of a container is.
+"""Keeps worker processes running: ``dbosflow worker --processes N``, also as process 1 of a container.
 
 ```text
-start ──► runs ──ends by itself──► pause ──► start          one that keeps failing pauses longer
+start ──► runs ──ends by itself──► pause ──► start          the pause grows with repeated failures
             │
-            └── SIGTERM, Ctrl-C: it gets SIGTERM, and is waited for      a second signal: SIGKILL
+            └── SIGTERM, Ctrl-C: the worker gets SIGTERM and is awaited      a second signal: SIGKILL
 ```
 
-Processes are started afresh, never forked. Each holds one end of a pipe, and stops when the other end closes: so none
-outlives its supervisor, also when that is killed. Whatever else becomes a child of this process, as every orphan of a
-container becomes one of process 1, is reaped when it ends; workers never are, or the exit statuses of what a user's
-code starts would be stolen.
+Processes are started afresh, never forked. Each holds one end of a pipe and stops when the other end closes, so no
+worker outlives its supervisor, even if that is killed. Other children of this process are reaped when they end: process
+1 of a container inherits every orphan. A worker is never process 1, because reaping orphans would steal the exit
+statuses of processes that the user's code has started.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.cli")
 
 HOPELESS = os.EX_CONFIG
-"""A worker's exit status for what a restart does not mend: a wrong module, URL or schema."""
+"""A worker's exit status for errors that a restart cannot fix: a wrong module, URL or schema."""
 
 _FIRST_PAUSE = 0.5
 _LONGEST_PAUSE = 30.0
 _SETTLED = 60.0
-"""Seconds after which a worker's start has been a success."""
+"""Seconds after which a worker's start counts as a success."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Worker:
-    """A worker process, and how many before it in a row ended early."""
+    """A worker process, and the number of its predecessors in a row that ended early."""
 
     process: subprocess.Popen[bytes]
     started_at: float
@@ -51,7 +51,7 @@ class _Worker:
 
 
 class Supervisor:
-    """``count`` processes of one command; without ``restarts`` it ends when they do."""
+    """Runs ``count`` processes of one command; without ``restarts`` it ends when they do."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str], count: int, *, restarts: bool) -> None:
         self._command = command
@@ -63,10 +63,10 @@ class Supervisor:
         self._stopping = False
         self._status = 0
         self._over = asyncio.Event()
-        self._input, self._lifeline = os.pipe()  # nothing is ever written there
+        self._input, self._lifeline = os.pipe()  # nothing is ever written to it
 
     async def run(self, *, until_eof: bool) -> int:
-        """Runs until all have ended that are to; the exit status."""
+        """Runs until all processes have ended for good; returns the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)
@@ -93,10 +93,10 @@ class Supervisor:
                 self._command,
                 stdin=self._input,
                 env=self._environment,
-                # Ctrl-C is for this process alone, which passes it on.
+                # Ctrl-C reaches this process only, which passes it on.
                 start_new_session=True,
             )
-        except OSError as error:  # no memory, or no more processes: that may pass
+        except OSError as error:  # no memory or no more processes, which may be temporary
             self._start_later(f"no worker process could be started ({error})", failures + 1)
             return
         self._workers[process.pid] = _Worker(process, time.monotonic(), failures)
@@ -113,7 +113,7 @@ class Supervisor:
         self._pauses.add(handle)
 
     def _look(self) -> None:
-        """Children have ended: workers of ours, or orphans."""
+        """Handles ended children, which are workers of ours or orphans."""
         for pid, worker in tuple(self._workers.items()):
             status = worker.process.poll()
             if status is not None:
@@ -131,7 +131,7 @@ class Supervisor:
                 found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if found is None or found.si_pid in self._workers:  # ended just now: its signal is on its way
+            if found is None or found.si_pid in self._workers:  # the worker has just ended: its SIGCHLD will follow
                 return
             os.waitpid(found.si_pid, 0)
 
@@ -140,7 +140,7 @@ class Supervisor:
         cause = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
         what = f"worker process {pid} {cause}"
         if self._stopping:
-            if status not in {0, -signal.SIGTERM}:  # by SIGTERM: while it started
+            if status not in {0, -signal.SIGTERM}:  # a SIGTERM can come while the worker starts
                 logger.warning("%s; what it ran goes on elsewhere", what)
                 self._status = self._status or 1
         elif not self._restarts or (status == HOPELESS and not self._workers):
@@ -177,6 +177,6 @@ class Supervisor:
 
 
 def pause(failures: int) -> float:
-    """Seconds before a start after so many failures in a row: doubling, bounded, and halved at random."""
+    """Seconds before a start after so many failures in a row: exponential backoff with a limit and with jitter."""
     longest = min(_FIRST_PAUSE * 2.0 ** min(failures, 10), _LONGEST_PAUSE)
     return longest * random.uniform(0.5, 1)  # noqa: S311 (no secret)

@@ -80,7 +80,7 @@ def add_to(commands: Commands) -> None:
         default="text",
         help="write the log as lines for people, or as a JSON object a line (default: %(default)s)",
     )
-    # For a parent that may be killed: its end of the pipe closes with it.
+    # For parents that may be killed: their end of the pipe closes with them.
     parser.add_argument("--until-eof", action="store_true", help="stop, too, when standard input ends")
     parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     add_database(parser)
@@ -99,7 +99,7 @@ def _run(args: argparse.Namespace) -> int:
 
 async def _supervise(args: argparse.Namespace) -> int:
     environment = dict(os.environ)
-    if args.database_url:  # not in the command line, where everybody could read its password
+    if args.database_url:  # not on the command line, where every user could read the password
         environment[DATABASE_URL_VARIABLE] = args.database_url
     supervisor = Supervisor(_command(args), environment, args.processes or 1, restarts=args.processes is not None)
     return await supervisor.run(until_eof=args.until_eof)
@@ -118,7 +118,7 @@ def _command(args: argparse.Namespace) -> list[str]:
 
 
 def _run_supervised(args: argparse.Namespace, directory: Path | None) -> int:
-    """Tells the supervisor whether there is any sense in trying again."""
+    """Runs the worker, with an exit status that tells the supervisor whether a restart makes sense."""
     try:
         return _work(args, directory)
     except (ConfigurationError, SchemaError) as error:
@@ -131,7 +131,7 @@ def _work(args: argparse.Namespace, directory: Path | None) -> int:
     load_workflows(*args.modules)
     engine = Engine(args.database_url or None, data_dir=directory, schema=args.schema)
     worker = _Worker(engine, args.queues or [DEFAULT_QUEUE], args.concurrency)
-    gc.freeze()  # what modules have made lives as long as the process: the collector need not look at it
+    gc.freeze()  # objects of imported modules live as long as the process: the collector need not visit them
     with asyncio.Runner(loop_factory=_new_uvloop() if args.uvloop else None) as runner:
         return runner.run(worker.run(until_eof=args.until_eof))
 
@@ -147,7 +147,7 @@ def _new_uvloop() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 class _Worker:
-    """An engine that serves queues until it is told to stop."""
+    """An engine that serves queues until it is stopped."""
 
     def __init__(self, engine: Engine, queues: list[str], concurrency: int) -> None:
         self._engine = engine
@@ -158,7 +158,7 @@ class _Worker:
         self._task: asyncio.Task[None] | None = None
 
     async def run(self, *, until_eof: bool) -> int:
-        """Serves; the exit status."""
+        """Serves the queues, and returns the exit status."""
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, self._on_signal, number)

@@ -1,4 +1,4 @@
-"""``dbosflow workflow``: what runs, what ran, how far it came; its cancellation, and how it goes on."""
+"""``dbosflow workflow``: lists and shows workflows, cancels and resumes them."""
 
 from __future__ import annotations
 
@@ -146,7 +146,7 @@ def _for_each_id(args: argparse.Namespace, ask: Ask) -> int:
 
 
 def _asked(engine: Engine, workflow_id: str, ask: Ask, args: argparse.Namespace) -> Answer | None:
-    """Asks it of one, and says what came of that; ``None`` if there is none."""
+    """Requests something of one workflow, and prints what came of it; ``None`` if there is no such workflow."""
     try:
         answer = ask(engine, workflow_id)
     except WorkflowNotFoundError as error:
@@ -172,7 +172,7 @@ def _came_of(answer: Answer) -> str:
 
 
 def _record(info: WorkflowInfo) -> str:
-    """The row, one line a fact; what is not there is left out."""
+    """The workflow's row, one line per field, without empty fields."""
     facts = {
         "workflow": info.id,
         "name": info.name,
@@ -211,14 +211,14 @@ def _steps(steps: list[StepInfo]) -> str:
 
 
 def _attempt(step: StepInfo) -> str:
-    """Which attempt of how many, as people count."""
+    """The number of an attempt and of all attempts, counted from 1."""
     if step.number is None:
         return "-"
     return f"{step.number} of {step.attempts}" if step.attempts is not None else str(step.number)
 
 
 def _outcome(step: StepInfo) -> str:
-    """What is on record of it, as much of it as fits a table."""
+    """The outcome of a record, cut to fit a table."""
     if step.error:
         return console.error_line(step.error)
     if step.wake_at is not None:
@@ -230,7 +230,7 @@ def _outcome(step: StepInfo) -> str:
 
 
 def _tracebacks(info: WorkflowInfo, steps: list[StepInfo]) -> str:
-    """Where the workflow failed, and its last failed records."""
+    """The tracebacks of the workflow's error and of its last failed records."""
     failed = [(f"{step.kind} {step.key}", step.error) for step in steps if step.error][-_TRACEBACKS:]
     if info.error:
         failed.append((f"workflow {info.id}", info.error))
@@ -243,7 +243,7 @@ def _tracebacks(info: WorkflowInfo, steps: list[StepInfo]) -> str:
 
 
 def _changed(row: Any) -> str:
-    """What a replay has written otherwise than it is on record."""
+    """The values that a replay has written differently from those on record."""
     facts = row if isinstance(row, dict) else {}
     by = f" of branch {facts['producer']!r}" if facts.get("producer") else ""
     where = f"stream {facts.get('stream')!r}{by}"

@@ -1,9 +1,9 @@
-"""``dbosflow demo``: a workflow streams a file, its worker is killed, and nothing is lost and nothing comes twice.
+"""``dbosflow demo``: a workflow streams a file, its worker is killed, and no word is lost or duplicated.
 
 ```text
-show        the performance          workers     its two worker processes
-workflow    what they run            stage       the database it plays in
-text        what it streams          comparison  what the table claims         page   what people see
+show        runs the demo            workers     its two worker processes
+workflow    the workflow             stage       its database
+text        the streamed text        comparison  the checks of the results     page   the output
 ```
 """
 
@@ -72,7 +72,7 @@ def add_to(commands: Commands) -> None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    # Only now: importing it makes the demo's workflows known, which is nothing that other commands should.
+    # Imported late, because the import registers the demo's workflows, which other commands do not need.
     from dbosflow.cli.demo.page import Page
     from dbosflow.cli.demo.show import Script, Show
     from dbosflow.cli.demo.stage import stage
@@ -113,7 +113,7 @@ _VERDICTS = {
 
 
 def _program() -> str:
-    """How whoever started this can start it again."""
+    """The command line with which the user can start this program again."""
     invoked = Path(sys.argv[0])
     if invoked.name == "__main__.py":
         return f"{shlex.quote(sys.executable)} -m dbosflow"

@@ -1,4 +1,4 @@
-"""What the demo claims, and whether it is so: the stream compared with the file, the records with its paragraphs."""
+"""The claims of the demo and their checks: the stream against the file, the records against its paragraphs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Check:
 
 
 def compare_stream(expected: Sequence[str], items: Sequence[tuple[int, str]]) -> list[Check]:
-    """Compares a file's words with the ``(offset, value)`` that a reader saw, in the order it saw them.
+    """Compares a file's words with the ``(offset, value)`` pairs that a reader saw, in the order in which it saw them.
 
     All checks hold if and only if the reader saw exactly the words, in order, at the offsets 0, 1, 2 ...
     """
@@ -38,7 +38,7 @@ def compare_stream(expected: Sequence[str], items: Sequence[tuple[int, str]]) ->
 
 
 def compare_steps(expected: int, keys: Sequence[str]) -> Check:
-    """Compares the number of steps with the records, by their keys."""
+    """Compares the number of steps with the records' keys."""
     again = len(keys) - len(set(keys))
     seen = f"{len(keys):,}" + (f", {again:,} of them twice" if again else "")
     return Check("steps recorded", f"{expected:,}", seen, len(keys) == expected and not again)

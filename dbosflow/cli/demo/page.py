@@ -1,4 +1,4 @@
-"""The demo's page: words as they arrive, and what happens meanwhile."""
+"""The demo's output: words as they arrive, and events in between."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ _BOLD_RED, _BOLD_GREEN, _DIM, _PLAIN = "\x1b[1;31m", "\x1b[1;32m", "\x1b[2m", "\
 
 
 class Page:
-    """Writes to stdout: coloured on a terminal, plain text without control characters anywhere else."""
+    """Writes to stdout: in colour on a terminal, elsewhere as plain text without control characters."""
 
     def __init__(self) -> None:
         self._coloured = sys.stdout.isatty() and "NO_COLOR" not in os.environ and os.environ.get("TERM") != "dumb"
         self._width = min(shutil.get_terminal_size((80, 24)).columns, _WIDEST)
         self._column = 0
-        self._is_blank = True  # whether the line above is
+        self._is_blank = True  # whether the line above is empty
 
     def word(self, word: str, *, ends_paragraph: bool) -> None:
-        """The next word, at once."""
+        """Writes the next word at once."""
         text = visible(word)
         if self._column and self._column + 1 + len(text) > self._width:
             self._write("\n")
@@ -40,32 +40,32 @@ class Page:
         sys.stdout.flush()
 
     def line(self, text: str) -> None:
-        """A line of its own."""
+        """Writes a line of its own."""
         self._break()
         self._write(f"{text}\n")
         self._is_blank = False
 
     def blank(self) -> None:
-        """An empty line, unless there is one already."""
+        """Writes an empty line, unless there is one already."""
         self._break()
         if not self._is_blank:
             self._write("\n")
         self._is_blank = True
 
     def good(self, text: str) -> None:
-        """A line that says what went well."""
+        """Writes a line about a success."""
         self._note(text, _BOLD_GREEN)
 
     def bad(self, text: str) -> None:
-        """A line that says what broke."""
+        """Writes a line about a failure."""
         self._note(text, _BOLD_RED)
 
     def faint(self, text: str) -> None:
-        """A line beside the point."""
+        """Writes a line of minor importance."""
         self.line(self._in(_DIM, text))
 
     def table(self, headings: Collection[str], rows: Collection[tuple[Collection[str], bool]]) -> None:
-        """Rows, each with whether it holds."""
+        """Writes a table of rows, each with whether its check holds."""
         cells = [list(headings), *(list(row) for row, _ in rows)]
         widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
         self.blank()

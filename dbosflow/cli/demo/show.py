@@ -1,4 +1,4 @@
-"""The demo itself: start two workers, read the stream, kill the one that writes it, go on reading, compare."""
+"""The demo itself: starts two workers, reads the stream, kills the one that writes it, reads on, and compares."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SILENCE = 60.0
-"""Seconds without a word after which something is wrong; a reclaim takes one lease (10 s) at worst."""
+"""Seconds without a word after which something is wrong; a reclaim takes at most one lease (10 s)."""
 _READY = 60.0
 _EARLY_KILL, _LATE_KILL = 0.25, 0.4
 
 
 @dataclass(frozen=True, slots=True)
 class Script:
-    """What is to be played."""
+    """The parameters of a demo."""
 
     path: Path
     most: int | None
@@ -47,7 +47,7 @@ class Script:
 
 @dataclass(slots=True)
 class _Seen:
-    """What the reader saw, when."""
+    """What the reader saw, and when."""
 
     items: list[tuple[int, str]] = field(default_factory=list)
     owner: int | None = None
@@ -57,7 +57,7 @@ class _Seen:
 
 
 class Show:
-    """One performance."""
+    """One run of the demo."""
 
     def __init__(self, stage: Stage, script: Script, page: Page) -> None:
         self.workflow_id = f"demo-{uuid4().hex[:8]}"
@@ -75,7 +75,7 @@ class Show:
         self._due = asyncio.Event()
 
     async def play(self) -> bool:
-        """Plays; whether everything is as it should be."""
+        """Runs the demo; returns whether all checks hold."""
         stage = self._stage
         async with Engine(stage.url, schema=stage.schema, executes=False) as engine, AsyncExitStack() as resources:
             for number in (1, 2):
@@ -95,7 +95,7 @@ class Show:
         return await self._compare(engine)
 
     async def _call_the_roll(self, engine: Engine) -> None:
-        """Waits until each worker has run a workflow, and so said who it is."""
+        """Waits until each worker has run a workflow, and so reported its process."""
         names = [f"{self.workflow_id}-{number}" for number in (1, 2)]
         handles = [await engine.start_async(roll_call.options(workflow_id=name, queue=name)) for name in names]
         pids = await asyncio.gather(*(handle.result_async(timeout=_READY) for handle in handles))
@@ -139,12 +139,12 @@ class Show:
                 self._due.set()
 
     async def _watch_owner(self, engine: Engine) -> None:
-        """Each step says on a stream of its own who runs it: so it is seen who took over, and when."""
+        """Reads the stream on which each step reports its process, to see which one took over, and when."""
         seen = self._seen
         async for item in engine.read_stream_async(self.workflow_id, "owner", timeout=self._silence):
             if item.closed:
                 return
-            if item.rollback is not None:  # what the killed process said of itself
+            if item.rollback is not None:  # of the killed process's report
                 continue
             seen.owner = item.value
             if item.value != seen.killed and seen.killed is not None and seen.taken_over_at == math.inf:
@@ -154,7 +154,7 @@ class Show:
     async def _kill_owner(self) -> None:
         seen = self._seen
         await self._due.wait()
-        # Anywhere within a step: the words that were just read came with the end of one.
+        # Anywhere within a step: the words that were just read became visible at the end of one.
         await asyncio.sleep(self._random.uniform(0, self._longest_step))
         owner = self._workers.get(seen.owner or 0)
         if owner is None:
@@ -177,12 +177,12 @@ class Show:
         return Check("take-over", "the other process", found, seen.taken_over_at != math.inf)
 
     def _take_over_time(self) -> str:
-        """From the kill to the first value of the new owner that the reader saw."""
+        """The time from the kill to the first value of the new owner that the reader saw."""
         return f"{(self._seen.taken_over_at - self._seen.killed_at) * 1000:,.0f} ms"
 
 
 async def _beside(main: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, None]) -> T:
-    """The result of ``main``; an error of the others as soon as there is one. They end with it."""
+    """The result of ``main``, or the first error of the others. They are cancelled when ``main`` ends."""
     task = asyncio.create_task(main)
     tasks: set[asyncio.Task[Any]] = {task, *map(asyncio.create_task, others)}
     pending = tasks
@@ -199,7 +199,7 @@ async def _beside(main: Coroutine[Any, Any, T], *others: Coroutine[Any, Any, Non
 
 
 def _ends(path: Path) -> set[int]:
-    """After how many words a paragraph ends."""
+    """The numbers of words after which a paragraph ends."""
     count, ends = 0, set()
     for paragraph in paragraphs(path.read_text("utf-8", errors="replace")):
         count += len(paragraph)

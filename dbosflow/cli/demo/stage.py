@@ -1,4 +1,4 @@
-"""Where the demo plays: a database of its own that is gone afterwards, or one that is kept to look at."""
+"""The demo's database: one that is dropped afterwards, or one that is kept for inspection."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ class Stage:
     schema: str
     what: str
     look: str | None
-    """The options with which other commands look at it afterwards; none if it is gone by then."""
+    """The options for inspecting it afterwards with other commands; ``None`` if it will be dropped."""
 
 
 @contextmanager
 def stage(args: argparse.Namespace) -> Iterator[Stage]:
-    """The demo's database, for the time of the block."""
+    """The demo's database, for the duration of the block."""
     if args.database_url or os.environ.get(DATABASE_URL_VARIABLE):
         opened = _schema_of_its_own(args)
     elif args.keep:
@@ -45,13 +45,13 @@ def stage(args: argparse.Namespace) -> Iterator[Stage]:
 
 @contextmanager
 def _schema_of_its_own(args: argparse.Namespace) -> Iterator[Stage]:
-    """On a server that may hold something dear: in a schema that nobody else uses, and nothing outside of it."""
+    """A schema that nothing else uses, on a server that may hold important data; nothing outside of it is changed."""
     own = f"dbosflow_demo_{uuid4().hex[:8]}"
     schema = args.schema or own
     look = _options(schema) + (" --database-url URL" if args.database_url else "")
     with ExitStack() as resources:
         database = resources.enter_context(closing(find_database(args.database_url or None, embedded=False)))
-        if schema == own and not args.keep:  # one with a name of the user's choice is the user's
+        if schema == own and not args.keep:  # a schema whose name the user chose is the user's
             resources.callback(drop_schema, database.url, own)
             yield Stage(database.url, schema, f"{database.source}, in a schema of the demo's own", None)
         else:

@@ -1,4 +1,4 @@
-"""The text that the demo streams: a file, in pieces of a paragraph or less."""
+"""The text that the demo streams: a file in pieces of at most a paragraph."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from dbosflow.errors import ConfigurationError
 
 FEWEST_WORDS = 12
 SHOWN = 600
-"""How many words of a text that nobody has chosen are streamed: what is said of it should not scroll away for long."""
+"""How many words of the default text are streamed, so that the messages do not scroll away for long."""
 
 _LONGEST_PIECE = 40
 _FEWEST_PIECES = 12
 
 
 def default_file() -> Path:
-    """A text that ships with Python itself: its licence, else the source of a module that every Python has."""
+    """A text that is part of Python: its licence, or else the source of a standard module."""
     standard_library = Path(os.__file__).parent
     beside = [standard_library, Path(sys.base_prefix), Path(sys.base_prefix) / "share" / "doc" / "python"]
     candidates = [
         *(directory / name for directory in beside for name in ("LICENSE.txt", "LICENSE_PYTHON.txt", "LICENSE")),
         standard_library / "os.py",
-        Path(__file__),  # a Python without any source: still a file that is here
+        Path(__file__),  # without any source of Python: this file exists in any case
     ]
     return next(path for path in candidates if path == Path(__file__) or _is_readable(path))
 
 
 def read_pieces(path: str | Path, most: int | None = None) -> list[list[str]]:
-    """The words of a file by paragraph: of its first paragraphs, as far as ``most`` words go.
+    """The words of a file by paragraph: of its first paragraphs, up to ``most`` words.
 
-    A long paragraph is cut, so that words come evenly.
+    Long paragraphs are cut, so that words come evenly.
 
     Raises:
         ConfigurationError: the file cannot be read, or is too short to be interrupted.
@@ -53,7 +53,7 @@ def read_pieces(path: str | Path, most: int | None = None) -> list[list[str]]:
 
 
 def paragraphs(text: str) -> list[list[str]]:
-    """The words of each paragraph; empty lines part them."""
+    """The words of each paragraph. Paragraphs are separated by empty lines."""
     found: list[list[str]] = [[]]
     for line in text.splitlines():
         words = line.split()
@@ -65,7 +65,7 @@ def paragraphs(text: str) -> list[list[str]]:
 
 
 def _cut(words: list[str], longest: int) -> list[list[str]]:
-    """Pieces of about the same length, none longer than ``longest``."""
+    """The words in pieces of about equal length, none longer than ``longest``."""
     count = -(-len(words) // longest)
     size, rest = divmod(len(words), count)
     starts = [number * size + min(number, rest) for number in range(count + 1)]

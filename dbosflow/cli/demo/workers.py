@@ -1,4 +1,4 @@
-"""The demo's two worker processes: plain ``dbosflow worker``, started, killed and stopped by their pids."""
+"""The demo's two worker processes: plain ``dbosflow worker`` processes, started, killed and stopped by their pids."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 WORKFLOWS = "dbosflow.cli.demo.workflow"
 
 _PATIENCE = 12.0
-"""Seconds that a worker gets to stop: its grace, its last batch, its farewell."""
+"""Seconds that a worker gets to stop: its grace, its last batch, and the release of its lease."""
 _TAIL = 2000
 
 
 class DemoError(DbosflowError):
-    """The demo could not be played to its end."""
+    """The demo could not be run to its end."""
 
 
 class Worker:
@@ -40,17 +40,17 @@ class Worker:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """The process id."""
         return self._process.pid
 
     def kill(self) -> None:
-        """SIGKILL: it can do nothing about it."""
+        """Sends SIGKILL, which the process cannot handle."""
         self._may_end = True
         with suppress(ProcessLookupError):
             self._process.kill()
 
     async def stop(self) -> None:
-        """SIGTERM, and what it takes after that."""
+        """Sends SIGTERM, and SIGKILL if that does not help."""
         self._may_end = True
         if self._process.returncode is not None:
             return
@@ -64,7 +64,7 @@ class Worker:
             await self._process.wait()
 
     async def fail_when_it_ends(self) -> None:
-        """Never returns; raises when the process ends on its own."""
+        """Never returns; raises an error when the process ends by itself."""
         code = await self._process.wait()
         if self._may_end:
             await asyncio.Event().wait()
@@ -79,18 +79,18 @@ class Worker:
 
 @asynccontextmanager
 async def worker(stage: Stage, *queues: str, verbose: bool) -> AsyncIterator[Worker]:
-    """A worker process that serves these queues; gone when the block ends, however it ends."""
-    # Its log is for whoever asks; else only for the case that it ends on its own.
+    """A worker process that serves the given queues, and is ended with the block, however that ends."""
+    # The log is shown on request; otherwise only if the process ends by itself.
     with tempfile.TemporaryFile() as log:
         process = await asyncio.create_subprocess_exec(
             *_command(stage, queues),
-            # Nothing is ever written there. When this process is gone, however it went, the input ends.
+            # Nothing is ever written to it. When this process ends, in whatever way, the input ends.
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=None if verbose else log,
-            # Not in the command line, where everybody could read its password.
+            # Not on the command line, where every user could read the password.
             env={**os.environ, DATABASE_URL_VARIABLE: stage.url},
-            # Ctrl-C is for this process alone, which stops its workers one after the other.
+            # Ctrl-C reaches this process only, which stops its workers one after the other.
             start_new_session=True,
         )
         started = Worker(process, log)

@@ -1,4 +1,4 @@
-"""The workflow that the demo's workers run, and kill nothing of: what a user's module looks like."""
+"""The workflow that the demo's workers run. It looks like a user's module and has no code for being killed."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from dbosflow.cli.demo.text import read_pieces
 
 @step
 async def read(path: str, most: int | None) -> list[list[str]]:
-    """The file's words, a paragraph at a time. Recorded: a worker that takes over needs no file."""
+    """The file's words by paragraph. They are recorded, so a worker that takes over needs no file."""
     return read_pieces(path, most)
 
 
 @step
 async def recite(paragraph: list[str], words_per_second: float) -> list[str]:
-    """Stands for the model that takes its time over an answer. Says at once, and live, which process is at it."""
+    """Stands for a slow model that generates an answer. Reports its process at once, on a stream."""
     await write_stream_async("owner", os.getpid())
     await asyncio.sleep(len(paragraph) / words_per_second)
     return paragraph
@@ -25,7 +25,7 @@ async def recite(paragraph: list[str], words_per_second: float) -> list[str]:
 
 @workflow(name="demo.words")
 async def words(path: str, most: int | None, words_per_second: float) -> int:
-    """Streams a file's words; how many there were."""
+    """Streams a file's words, and returns their number."""
     count = 0
     for paragraph in await read(path, most):
         for word in await recite(paragraph, words_per_second):
@@ -36,11 +36,11 @@ async def words(path: str, most: int | None, words_per_second: float) -> int:
 
 @workflow(name="demo.roll_call")
 async def roll_call() -> int:
-    """Which process runs this: how the demo learns that a worker is ready, and its pid."""
+    """Returns the process that runs it: shows the demo that a worker is ready, and its pid."""
     return await whoami()
 
 
 @step
 async def whoami() -> int:
-    """The process that this runs in."""
+    """Returns the id of the current process."""
     return os.getpid()

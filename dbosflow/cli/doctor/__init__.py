@@ -1,8 +1,8 @@
-"""``dbosflow doctor``: is this database fit for dbosflow, and is everything well with its workers? It changes nothing.
+"""``dbosflow doctor``: checks a database and its workers, and changes nothing.
 
 ```text
-examination   asks, in order        database   judges the server, the session, the way to it
-finding       what a check found    work       judges the schema, the workers, what waits for them
+examination   runs the checks        database   judges the server, the session, the connection
+finding       the result of a check  work       judges the schema, the workers, the waiting workflows
 ```
 """
 

@@ -1,4 +1,4 @@
-"""Judges the server and the way to it, from facts that were asked before."""
+"""Judges the server and the connection to it, from facts that were collected before."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 OLDEST_SERVER = 14
 
 CONNECTIONS = Settings().pool_size + 4
-"""What an executing engine opens at most: its pool, the worker lease, its renewer, LISTEN, NOTIFY."""
+"""The most connections of an executing engine: its pool, the worker lease, the lease's renewer, LISTEN, NOTIFY."""
 
 _FULL = 0.8
 
 
 def judge_connection(connection: AsyncConnection[Any]) -> Finding:
-    """Where the URL leads. Never shows a password."""
+    """The server that the URL leads to, without a password."""
     info = connection.info
     facts = {
         "host": info.host,
@@ -45,7 +45,7 @@ def judge_connection(connection: AsyncConnection[Any]) -> Finding:
 
 
 def judge_server(version: int) -> list[Complaint]:
-    """Complains of a server that is too old; ``version`` as libpq counts, like 140011."""
+    """A complaint if the server is too old. ``version`` is in libpq's form, like 140011."""
     if version >= OLDEST_SERVER * 10_000:
         return []
     what = f"this is Postgres {version // 10_000}"
@@ -53,7 +53,7 @@ def judge_server(version: int) -> list[Complaint]:
 
 
 def judge_versions(connection: AsyncConnection[Any]) -> Finding:
-    """Who takes part, for a bug report."""
+    """The versions of all parts, for a bug report."""
     facts = {
         "dbosflow": VERSION,
         "python": platform.python_version(),
@@ -65,7 +65,7 @@ def judge_versions(connection: AsyncConnection[Any]) -> Finding:
 
 
 def judge_clock(ahead: float, round_trip: float) -> Finding:
-    """How far the database's clock is from ours. For information: leases and timers go by the database's alone."""
+    """The difference between the database's clock and ours. Leases and timers only use the database's clock."""
     where = "ahead of" if ahead >= 0 else "behind"
     found = f"the database's clock is {duration(abs(ahead))} {where} this machine's; only the database's is used"
     return Finding("clock", Verdict.OK, found, None, {"ahead": ahead, "round_trip": round_trip})
@@ -89,7 +89,7 @@ def judge_listen(delay: float | None, *, is_direct: bool, pooled: bool) -> Findi
 
 
 def judge_settings(server: Mapping[str, Any], settings: Mapping[str, str | None], *, pooled: bool) -> Finding:
-    """Settings that cost promises: of the server, and behind a pooler those of the role, which an engine goes by."""
+    """Settings that break promises: those of the server, and behind a pooler also those of the role."""
     facts = {**server, **settings, "pooled": pooled}
     facts.pop("clock", None)
     complaints: list[Complaint] = []
@@ -116,7 +116,7 @@ def judge_settings(server: Mapping[str, Any], settings: Mapping[str, str | None]
 
 
 def judge_limits(found: Mapping[str, Any]) -> Finding:
-    """Whether there are connections left: on the server, in the database, for the role."""
+    """Whether connections are left: on the server, in the database, for the role."""
     limits = [
         ("the server", found["max_connections"] - found["reserved"], found["used"], "raise max_connections"),
         ("the database", found["database_limit"], found["used_by_database"], "raise the database's CONNECTION LIMIT"),
@@ -124,7 +124,7 @@ def judge_limits(found: Mapping[str, Any]) -> Finding:
     ]
     complaints: list[Complaint] = []
     for whose, limit, used, advice in limits:
-        if limit < 0:  # none
+        if limit < 0:  # there is no limit
             continue
         what = f"{used} of the {limit} connections of {whose} are taken; an engine needs up to {CONNECTIONS}"
         if limit - used < CONNECTIONS:

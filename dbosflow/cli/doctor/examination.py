@@ -1,4 +1,4 @@
-"""Asks a database everything that ``dbosflow doctor`` judges; a check that fails does not hide the others."""
+"""Collects the facts that ``dbosflow doctor`` judges. A check that fails does not hide the others."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
 _PATIENCE = 5.0
-"""Seconds for a connection: a person waits."""
+"""Seconds for a connection, while a person waits."""
 _PROBE_PATIENCE = 1.0
 
 
 async def examine(url: str, schema: str, *, listen_url: str | None = None) -> list[Finding]:
-    """Every check that can be made, in an order in which the first problem explains the later ones."""
+    """All possible checks, in an order in which the first problem explains the later ones."""
     try:
         connection = await _connect(url)
     except DbosflowError as error:
@@ -42,7 +42,7 @@ async def examine(url: str, schema: str, *, listen_url: str | None = None) -> li
         examination = _Examination(connection, url, schema)
         found = [judge_connection(connection), judge_versions(connection)]
         found += [await _guarded("clock", examination.clock())]
-        found += [await _guarded("connections", examination.limits())]  # before others are opened
+        found += [await _guarded("connections", examination.limits())]  # before more connections are opened
         found += [await _guarded("listen", examination.listen(listen_url))]
         found += [await _guarded("settings", examination.settings())]
         found += [await _guarded("schema", examination.schema())]
@@ -53,7 +53,7 @@ async def examine(url: str, schema: str, *, listen_url: str | None = None) -> li
 
 
 class _Examination:
-    """The questions, and what later ones need of earlier answers."""
+    """Collects facts, and keeps earlier ones that later checks need."""
 
     def __init__(self, connection: AsyncConnection[Any], url: str, schema: str) -> None:
         self._connection = connection
@@ -62,7 +62,7 @@ class _Examination:
         self._pooled = False
         self._any_worker = False
         self.usable = False
-        """Whether the schema is there and this role may read it."""
+        """Whether the schema exists and this role may read it."""
 
     async def clock(self) -> Finding:
         sent_at = time.time()
@@ -105,7 +105,7 @@ class _Examination:
         return judge_work(queues, blocked, any_worker=self._any_worker)
 
     async def _hears(self, listen_url: str) -> float | None:
-        """Seconds for a NOTIFY to come round; ``None`` if it does not."""
+        """Seconds from a NOTIFY to its arrival at a LISTEN; ``None`` if it does not arrive."""
         async with await _connect(listen_url) as listener, await _connect(self._url) as notifier:
             began = time.monotonic()
             heard = await can_notify(listener, notifier, self._schema, patience=_PROBE_PATIENCE)
@@ -113,7 +113,7 @@ class _Examination:
 
 
 async def _connect(url: str) -> AsyncConnection[Any]:
-    # As behind a pooler, which is not known yet.
+    # As if behind a pooler, because that is not known yet.
     return await connect_async(url, timeout=_PATIENCE, pooled=True)
 
 

@@ -1,4 +1,4 @@
-"""What one check found."""
+"""The result of one check."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Verdict(StrEnum):
-    """How bad it is."""
+    """The severity of a finding."""
 
     OK = "ok"
     WARNING = "warning"
@@ -16,13 +16,13 @@ class Verdict(StrEnum):
 
     @property
     def rank(self) -> int:
-        """The worse, the higher."""
+        """A number that is higher for worse verdicts."""
         return list(Verdict).index(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One check: what was found, what to do about it if anything, and the numbers behind it."""
+    """The result of one check: what was found, what to do about it, and the facts behind it."""
 
     check: str
     verdict: Verdict
@@ -32,11 +32,11 @@ class Finding:
 
 
 Complaint = tuple[Verdict, str, str]
-"""One thing that is wrong: how bad, what, and what to do."""
+"""A problem: how severe it is, what it is, and what to do."""
 
 
 def judged(check: str, complaints: list[Complaint], fine: str, facts: dict[str, Any]) -> Finding:
-    """The finding of a check that may complain of several things; ``fine`` if of nothing."""
+    """The finding of a check that may have several complaints; ``fine`` is its text if there are none."""
     if not complaints:
         return Finding(check, Verdict.OK, fine, None, facts)
     worst = max((verdict for verdict, _, _ in complaints), key=lambda verdict: verdict.rank)

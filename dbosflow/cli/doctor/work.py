@@ -1,4 +1,4 @@
-"""Judges the schema, the workers and the work, from facts that were asked before."""
+"""Judges the schema, the workers and the workflows, from facts that were collected before."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from dbosflow.cli.doctor.finding import Complaint
 
 _LONG = Settings().lease
-"""Seconds for which work may wait without a sign that somebody serves its queue."""
+"""Seconds that work may wait without a sign that a worker serves its queue."""
 
 _AS_OWNER = "run `dbosflow migrate` as the role that owns the schema, or is to own it"
 
 
 def judge_schema(schema: str, state: tuple[str, int] | None, rights: Mapping[str, Any]) -> Finding:
-    """Whether schema and code fit, and what this role may do. ``state`` is None if it may not even look."""
+    """Whether schema and code fit together, and the role's rights. ``state`` is None if the role may not even look."""
     revision, oldest_code = state or (None, 0)
     facts = {"schema": schema, "revision": revision or None, "newest": HEAD, **rights}
     may_migrate = rights["may_migrate"]
@@ -55,7 +55,7 @@ def judge_schema(schema: str, state: tuple[str, int] | None, rights: Mapping[str
 
 
 def judge_workers(rows: Sequence[Mapping[str, Any]]) -> Finding:
-    """Whether the leases are renewed, and nobody's workflows are left behind."""
+    """Whether the leases are renewed, and no dead worker has left workflows."""
     live = [row for row in rows if row["state"] == "live" and abs(row["silent"]) <= row["lease"]]
     lost = [row for row in rows if row not in live]
     facts = {
@@ -92,9 +92,10 @@ def _state(row: Mapping[str, Any]) -> str:
 
 
 def judge_work(queues: Sequence[Mapping[str, Any]], blocked: int, *, any_worker: bool) -> Finding:
-    """Whether what waits is served, and nothing is parked.
+    """Whether waiting workflows are served, and none is parked.
 
-    Which queues a worker serves is not on record: a queue in which work waits and nothing runs is all there is to see.
+    The queues that a worker serves are not recorded. The only sign of a queue without workers is that workflows wait in
+    it and none runs.
     """
     facts = {"blocked": blocked, "queues": [dict(row) for row in queues]}
     complaints: list[Complaint] = []
