@@ -7,11 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._records.keys import path_of
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.operations import patches
 from dbosflow._runtime.replay.branch import Branch, named_region
-from dbosflow._runtime.runs.keys import path_of
 from dbosflow.config import check_identifier
 from dbosflow.errors import NotInWorkflowError
 

@@ -43,7 +43,7 @@ logger = logging.getLogger("dbosflow.database")
 # The newest revision. Revisions are four digits, each greater than the one before.
 HEAD = "0008"
 
-# From here on keys have the form that `_runtime/runs/keys.py` gives them.
+# From here on keys have the form that `_records/keys.py` gives them.
 _KEYS = "0008"
 
 # What `compatibility.oldest_code` is compared with. A migration that older code cannot live with raises that number,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow import serde
-from dbosflow._runtime.runs.keys import child_id
+from dbosflow._records.keys import child_id
 from dbosflow.errors import SerializationError
 from dbosflow.testing.points import operations, starts, values
 from dbosflow.testing.recording import Recorder

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from dbosflow._runtime.runs.keys import below, child_id, path_of, segment
+from dbosflow._records.keys import below, child_id, path_of, segment
 
 NAMES = st.text(st.characters() | st.sampled_from("/#@%+~=0123456789"), min_size=1, max_size=300)
 PARTS = st.lists(st.tuples(NAMES, st.integers(0, 12)), min_size=1, max_size=6)

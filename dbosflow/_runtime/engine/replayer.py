@@ -14,11 +14,11 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
+from dbosflow._records.keys import GIVEN_UP
 from dbosflow._runtime.execution.runner import Runner
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.task_factory import branch_tasks
 from dbosflow._runtime.runs.entries import Ending, Record, Values
-from dbosflow._runtime.runs.keys import GIVEN_UP
 from dbosflow._runtime.runs.state import RunStopped
 from dbosflow._store.workflow import Claimed
 from dbosflow.types import Cancellation, WorkflowStatus

@@ -11,11 +11,11 @@ import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
+from dbosflow._records.keys import GIVEN_UP, shown
 from dbosflow._runtime.execution.isolation import awaited, context_of, is_awaitable, outcome_of, run_in
 from dbosflow._runtime.process.thread_pool import Place, ThreadPool
 from dbosflow._runtime.process.threads import ThreadWaiter
 from dbosflow._runtime.replay import cancellations
-from dbosflow._runtime.runs.keys import GIVEN_UP, shown
 from dbosflow.errors import ThreadLimitError
 
 if TYPE_CHECKING:

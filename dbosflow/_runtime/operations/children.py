@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
+from dbosflow._records import keys
 from dbosflow._runtime.execution.recorded_values import failure, load
 from dbosflow._runtime.execution.waits import Waiting
 from dbosflow._runtime.operations.steps import CancellableOperation, Operation, recorded
-from dbosflow._runtime.runs import keys
 from dbosflow._runtime.runs.entries import Ending, Record, Start
 from dbosflow.errors import (
     DeadlockError,

@@ -11,11 +11,11 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._records.keys import GIVEN_UP, WOKEN
 from dbosflow._runtime.execution.recorded_values import failure, load
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.process.exits import is_signal
 from dbosflow._runtime.runs.entries import Record
-from dbosflow._runtime.runs.keys import GIVEN_UP, WOKEN
 from dbosflow._runtime.runs.state import RunStopped
 from dbosflow.errors import StepFailedError
 from dbosflow.failures import dump_error

@@ -16,9 +16,9 @@ from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING
 
+from dbosflow._records.keys import EXPIRED
 from dbosflow._runtime.operations.steps import Operation, recorded
 from dbosflow._runtime.runs.entries import Record
-from dbosflow._runtime.runs.keys import EXPIRED
 from dbosflow._runtime.runs.state import RunStopped
 
 if TYPE_CHECKING:

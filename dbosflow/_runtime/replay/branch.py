@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dbosflow._runtime.runs import keys
+from dbosflow._records import keys
 from dbosflow._runtime.runs.producers import Producer
 from dbosflow.errors import BranchError
 

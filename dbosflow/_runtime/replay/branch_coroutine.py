@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Coroutine, Generator
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._records import keys
 from dbosflow._runtime.process.exits import contained
 from dbosflow._runtime.replay.branch import running, running_coroutine
-from dbosflow._runtime.runs import keys
 from dbosflow.functions import local_name
 
 if TYPE_CHECKING:

@@ -13,8 +13,8 @@ import asyncio
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from dbosflow._records.keys import GIVEN_UP, operation_of, path_of
 from dbosflow._runtime.runs.entries import Record
-from dbosflow._runtime.runs.keys import GIVEN_UP, operation_of, path_of
 
 if TYPE_CHECKING:
     from dbosflow._runtime.replay.replaying_run import ReplayingRun

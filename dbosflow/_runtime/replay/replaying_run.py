@@ -7,12 +7,12 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from dbosflow._records.keys import is_delivered
 from dbosflow._runtime.process.exits import is_signal
 from dbosflow._runtime.replay.contradiction import contradiction
 from dbosflow._runtime.replay.plain_timers import PlainTimers
 from dbosflow._runtime.replay.recorded_order import RecordedOrder
 from dbosflow._runtime.replay.sequencer import Sequencer
-from dbosflow._runtime.runs.keys import is_delivered
 from dbosflow._runtime.runs.state import RunState, RunStopped, StateEnvironment
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from contextvars import Context
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
+from dbosflow._records.keys import WOKEN, is_delivered, shown
 from dbosflow._runtime.replay.stalls import Awaited, awaited_by
-from dbosflow._runtime.runs.keys import WOKEN, is_delivered, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from dbosflow import serde
+from dbosflow._records.keys import GIVEN_UP
 from dbosflow._runtime.runs.checksums import checksum
-from dbosflow._runtime.runs.keys import GIVEN_UP
 from dbosflow._runtime.streams.uncommitted import RESUMED
 from dbosflow.failures import brief_error
 from dbosflow.types import FrameKind

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dbosflow._records.keys import segment
 from dbosflow._runtime.runs.entries import Record
-from dbosflow._runtime.runs.keys import segment
 from dbosflow.errors import StreamBackPressureError, StreamError, StreamFullError, StreamValueTooLargeError
 from dbosflow.failures import dump_error, load_error
 

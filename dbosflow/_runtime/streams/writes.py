@@ -9,9 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbosflow import serde
+from dbosflow._records.keys import shown
 from dbosflow._runtime.runs.checksums import NOTHING, Repeated
 from dbosflow._runtime.runs.entries import AttemptRollback, Close, Values
-from dbosflow._runtime.runs.keys import shown
 from dbosflow._runtime.streams.limits import Limits
 from dbosflow._runtime.streams.state import StreamState
 from dbosflow._runtime.streams.uncommitted import Uncommitted

@@ -1,0 +1,1 @@
+"""How records are named: for the store, for the runtime, and for the tests of users."""
