@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.operations.children import as_result, result_of, wait_for_result
@@ -30,9 +31,13 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 A = TypeVar("A")
 
-_STATUS: RecordedQuery[WorkflowStatus] = RecordedQuery("status", Codec(WorkflowStatus, "the status of a workflow"))
-_INFO: RecordedQuery[WorkflowInfo] = RecordedQuery("info", Codec(WorkflowInfo, "the record of a workflow"))
-_CANCEL: RecordedQuery[Cancellation] = RecordedQuery("cancel", Codec(Cancellation, "what came of a cancellation"))
+_STATUS: RecordedQuery[WorkflowStatus] = RecordedQuery(
+    RecordKind.STATUS, Codec(WorkflowStatus, "the status of a workflow")
+)
+_INFO: RecordedQuery[WorkflowInfo] = RecordedQuery(RecordKind.INFO, Codec(WorkflowInfo, "the record of a workflow"))
+_CANCEL: RecordedQuery[Cancellation] = RecordedQuery(
+    RecordKind.CANCEL, Codec(Cancellation, "what came of a cancellation")
+)
 
 
 class WorkflowHandle(Generic[T]):

@@ -1,4 +1,4 @@
-"""The grammar of records' keys, of branches' paths, and of the ids that children get by their place; kinds of records.
+"""The grammar of records' keys, of branches' paths, and of the ids that children get by their place.
 
 ```text
 key      = [path "/"] name "#" n            the nth operation of that name in its branch
@@ -23,6 +23,7 @@ import hashlib
 import re
 from functools import lru_cache
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow.config import MAX_IDENTIFIER
 
 GIVEN_UP = "/given-up"
@@ -33,11 +34,6 @@ EXPIRED = "/expired"
 """Ends the key of the record that a durable timeout has expired."""
 PATCHED = "/patched"
 """Ends the key of the record that new code was taken."""
-
-_NO_OPERATION = frozenset({"refused", "patched", "changed"})
-"""Kinds that show no operation of their branch."""
-_SILENT = _NO_OPERATION | {"attempt", "timeout"}
-"""Kinds that deliver nothing to the program, and so have no turn. Any other kind has one, also one added later."""
 
 _LONGEST_NAME = 256
 _LONGEST_PATH = 512
@@ -89,19 +85,9 @@ def given_name(task_name: str) -> str | None:
     return None if not task_name or _DRAWN.search(task_name) else task_name
 
 
-def is_delivered(kind: str) -> bool:
-    """Whether a record of this kind delivers an outcome to the program, in a turn that a replay repeats."""
-    return kind not in _SILENT
-
-
-def shows_operation(kind: str) -> bool:
-    """Whether a record of this kind shows that its branch has asked for an operation."""
-    return kind not in _NO_OPERATION
-
-
 def operation_of(key: str, kind: str = "") -> str:
     """The key of the operation that a record is of."""
-    if kind == "attempt":
+    if kind == RecordKind.ATTEMPT:
         return key.rpartition("@")[0]
     return key.removesuffix(GIVEN_UP).removesuffix(WOKEN).removesuffix(EXPIRED)
 

@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow._store.queries import fetch_all, fetch_named
 from dbosflow._store.workflow import parsed, parsed_error
 from dbosflow.types import StepInfo
@@ -116,7 +117,7 @@ async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence
 
 def _add_record(history: History, row: Any) -> None:
     record = _recorded(row)
-    if record.kind == "attempt":
+    if record.kind == RecordKind.ATTEMPT:
         history.failures.setdefault(record.key.rpartition("@")[0], []).append(record)
     history.records[record.key] = record
 
@@ -129,7 +130,7 @@ def _add_loop(history: History, row: Any) -> None:
 
 def _add_item(history: History, row: Any) -> None:
     loop = history.loops.setdefault(row.child_id, LoopHistory())
-    if row.kind == "step":
+    if row.kind == RecordKind.STEP:
         loop.finished.add(row.tail)
         if row.attempt is None:
             loop.unfit.add(row.tail)
@@ -187,7 +188,7 @@ async def list_steps(connection: AsyncConnection[Any], schema: str, workflow_id:
     rows = await fetch_all(connection, schema, _TABLE, "list", workflow_id=workflow_id)
     ended = {row["key"].rpartition("/")[0]: row["recorded_at"] for row in rows if row["kind"] in _ENDS_A_SLEEP}
     tried = Counter(_step_key(row) for row in rows if row["attempt"])
-    done = {row["key"] for row in rows if row["kind"] == "step"}
+    done = {row["key"] for row in rows if row["kind"] == RecordKind.STEP}
     numbers: Counter[str] = Counter()
     infos = []
     for row in rows:
@@ -201,10 +202,10 @@ async def list_steps(connection: AsyncConnection[Any], schema: str, workflow_id:
     return infos
 
 
-_ENDS_A_SLEEP = ("woken", "given_up")
+_ENDS_A_SLEEP = (RecordKind.WOKEN, RecordKind.GIVEN_UP)
 
 
 def _step_key(row: dict[str, Any]) -> str:
     """The key of the step that a record is of: its own, or that of a failed attempt without the attempt."""
     key: str = row["key"]
-    return key.rpartition("@")[0] if row["kind"] == "attempt" else key
+    return key.rpartition("@")[0] if row["kind"] == RecordKind.ATTEMPT else key

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.execution.changed_values import CHANGED
+from dbosflow._records.kinds import RecordKind
 from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client, record_of
@@ -117,7 +117,7 @@ def _show(args: argparse.Namespace) -> int:
     if failed := _tracebacks(info, steps):
         say()
         say(failed)
-    if changed := [_changed(step.output) for step in steps if step.kind == CHANGED]:
+    if changed := [_changed(step.output) for step in steps if step.kind == RecordKind.CHANGED]:
         say()
         say("\n".join(changed))
     return 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow import serde
 from dbosflow._records.keys import child_id
+from dbosflow._records.kinds import RecordKind
 from dbosflow.errors import SerializationError
 from dbosflow.testing.points import operations, starts, values
 from dbosflow.testing.recording import Recorder
@@ -37,6 +38,12 @@ class Source(NamedTuple):
 
 _OUTSIDERS = ("k:", "w:")
 """The prefixes of producers that write to a workflow's inputs."""
+
+
+_ASKED_FOR = frozenset(
+    {RecordKind.STEP, RecordKind.SLEEP, RecordKind.CHILD, RecordKind.RESULT, RecordKind.READ, RecordKind.FOR_EACH}
+)
+"""Of operations that a body asks for, however fast its replay is."""
 
 
 @dataclass(slots=True)
@@ -214,7 +221,7 @@ def shown(what: str, before: object, now: object, *, first: str = "undisturbed",
 
 def is_asked_for(key: str, kind: str) -> bool:
     """Whether every replay of the same code uses the record: the body's own operations, but not those of tasks."""
-    return "/" not in key and "@" not in key and kind in {"step", "sleep", "child", "result", "read", "for_each"}
+    return "/" not in key and "@" not in key and kind in _ASKED_FOR
 
 
 def _of_values(name: str, source: Source, values: tuple[list[str], list[str]], label: str) -> str:
@@ -234,7 +241,7 @@ def _both(one: Mapping[str, str], other: Mapping[str, str], key: str) -> tuple[s
 
 def _committed(stream: StreamInfo, steps: list[StepInfo]) -> list[tuple[Source, str]]:
     """The producers of a stream whose values are committed, by a record or from the start; each with its source."""
-    good = {(step.key, step.attempt) for step in steps if step.kind == "step" and step.error is None}
+    good = {(step.key, step.attempt) for step in steps if step.kind == RecordKind.STEP and step.error is None}
     found = []
     for producer in stream.producers:
         step, at, attempt = producer.rpartition("@")

@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import psycopg
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.environment import RunEnvironment
 from dbosflow._runtime.execution.run import Run
 from dbosflow._runtime.journal import journal as journal_module
@@ -178,7 +179,7 @@ class Bench:
 def record(run: Run, key: str, output: str = "1") -> asyncio.Future[None]:
     """Appends a record; done when it is durable."""
     waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    run.append(Record(key, "step", output=output, waiter=waiter))
+    run.append(Record(key, RecordKind.STEP, output=output, waiter=waiter))
     return waiter
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dbosflow import Engine, step, workflow, write_stream_async
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.journal import journal as journal_module
 from dbosflow._store.batch import write_batch
 from dbosflow.errors import LeaseLostError
@@ -246,7 +247,7 @@ async def test_what_runs_goes_before_what_is_to_begin_and_does_not_keep_it_out(d
 def _record(key: str) -> Any:
     from dbosflow._runtime.runs.entries import Record
 
-    return Record(key, "step", output="1")
+    return Record(key, RecordKind.STEP, output="1")
 
 
 async def test_seq_and_turn_count_a_workflows_records_and_commits(database_url: str) -> None:

@@ -20,6 +20,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING, NamedTuple
 
 from dbosflow import serde
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.replay.contradiction import contradiction
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._store import stream
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dbosflow.replay")
 
-CHANGED = "changed"
-"""The kind of the record that says so: one for each stream and producer, made by the first run that has found it."""
 _LONGEST_KEY = 256
 
 
@@ -123,7 +122,7 @@ def _told(repeated: Repeated, found: _Difference) -> tuple[str, str]:
 def _keep(run: Run, repeated: Repeated, found: _Difference) -> None:
     """Puts it on record, once: a workflow that ends its workers must not seem to get further each time."""
     row = {"stream": repeated.key, "producer": repeated.producer, **found._asdict()}
-    record = Record(_key(repeated), CHANGED, output=json.dumps(row))
+    record = Record(_key(repeated), RecordKind.CHANGED, output=json.dumps(row))
     if run.recorded(record.key) is not None:
         return
     with run.buffer.lock:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
 from dbosflow._records import keys
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.recorded_values import failure, load
 from dbosflow._runtime.execution.waits import Waiting
 from dbosflow._runtime.operations.steps import CancellableOperation, Operation, recorded
@@ -42,7 +43,7 @@ if TYPE_CHECKING:
     from dbosflow.definitions import WorkflowDef
     from dbosflow.types import WorkflowInfo
 
-_RESULT = "result"
+_RESULT = RecordKind.RESULT
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +70,7 @@ async def start_child(
         msg = f"workflow {run.workflow_id!r} would start a child under its own id: give that another one, or none"
         raise DeadlockError(run.workflow_id, msg)
     with Operation(branch, definition.name, str(definition)) as key:
-        record = recorded(branch, key, "child")
+        record = recorded(branch, key, RecordKind.CHILD)
         async with CancellableOperation(driver, branch, key):
             if record is not None:
                 await driver.turn_of(run, key)
@@ -142,7 +143,7 @@ async def _start(
         parent_key=key,
         inputs=definition.inputs,
     )
-    await driver.commit(run, Record(key, "child", child_id=child_id, start=start))
+    await driver.commit(run, Record(key, RecordKind.CHILD, child_id=child_id, start=start))
     return is_new
 
 

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from dbosflow import serde
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.execution.scope import set_scope
 from dbosflow._runtime.operations.steps import (
@@ -77,7 +78,7 @@ async def run_for_each(
     """Runs the loop, or takes its outcome from its record: the loop's key, its totals, and what ended it early."""
     run = branch.run
     with Operation(branch, settings.name, f"for_each({settings.name!r})") as key:
-        record = recorded(branch, key, "for_each")
+        record = recorded(branch, key, RecordKind.FOR_EACH)
         live: BaseException | None = None
         async with CancellableOperation(driver, branch, key):
             if record is not None:
@@ -94,7 +95,7 @@ async def run_for_each(
                     live, error = failure, dump_error(failure)
                 output = json.dumps(loop.totals)
                 elapsed = time.monotonic() - began
-                await driver.commit(run, Record(key, "for_each", output=output, error=error, elapsed=elapsed))
+                await driver.commit(run, Record(key, RecordKind.FOR_EACH, output=output, error=error, elapsed=elapsed))
         failed = None if error is None else failure_again(run, error, f"key {key!r}", record, live=live)
         return key, json.loads(output or "{}"), failed
 
@@ -245,7 +246,7 @@ class ForEach:
                     ended = True
                     self._finish(offset, finished)
                     return
-                failed = Record(attempt.record_key, "attempt", error=record.error, attempt=attempt.name)
+                failed = Record(attempt.record_key, RecordKind.ATTEMPT, error=record.error, attempt=attempt.name)
                 failed.elapsed, failed.loop_item = record.elapsed, LoopItem(self._key, offset)
                 durable = asyncio.get_running_loop().create_future()
                 run.append_item(failed, durable)
@@ -259,7 +260,8 @@ class ForEach:
         """An item that is not of the handler's type has failed, without an attempt."""
         run, key = self._run, f"{self._key}/{offset}"
         logger.warning("item %s of workflow %s is not handled: %s", key, run.workflow_id, unfit)
-        finished = _Finished(Record(key, "step", error=dump_error(unfit)), unfit, await self._original(offset, None))
+        record = Record(key, RecordKind.STEP, error=dump_error(unfit))
+        finished = _Finished(record, unfit, await self._original(offset, None))
         run.body_begins()  # until it is recorded, like any other
         self._finish(offset, finished)
 

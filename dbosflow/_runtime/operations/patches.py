@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.runs.entries import Record
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def patched(branch: RunBranch, name: str) -> bool:
         return True
     if run.environment.has_ended or run.is_replaying or run.next_of(branch.path) is not None or _values_to_come(run):
         return False
-    run.append(Record(key, "patched"))
+    run.append(Record(key, RecordKind.PATCHED))
     return True
 
 

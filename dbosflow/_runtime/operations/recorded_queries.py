@@ -17,6 +17,7 @@ from dbosflow.failures import dump_error, load_error
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from dbosflow._records.kinds import RecordKind
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import RunBranch
     from dbosflow.serde import Codec
@@ -28,7 +29,7 @@ T = TypeVar("T")
 class RecordedQuery(Generic[T]):
     """A query about a workflow."""
 
-    kind: str
+    kind: RecordKind
     """Names the operation, and is its record's kind."""
     codec: Codec[T]
     """Of the answer."""

@@ -10,6 +10,7 @@ import time
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.operations.steps import CancellableOperation, Operation, recorded
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.streams.cursor import Progress
@@ -30,7 +31,7 @@ async def next_page(driver: Driver, branch: RunBranch, cursor: StreamCursor) -> 
     """Reads the next page: as far as an earlier run read it, or all that is there now."""
     run = branch.run
     with Operation(branch, _NAME, f"read_stream({cursor.workflow_id!r}, {cursor.key!r})") as key:
-        record = recorded(branch, key, "read")
+        record = recorded(branch, key, RecordKind.READ)
         async with CancellableOperation(driver, branch, key):
             if record is None:
                 output, error, began = None, None, time.monotonic()
@@ -41,7 +42,7 @@ async def next_page(driver: Driver, branch: RunBranch, cursor: StreamCursor) -> 
                     except DbosflowError as failure:
                         error = dump_error(failure)
                     elapsed = time.monotonic() - began
-                    await driver.commit(run, Record(key, "read", output=output, error=error, elapsed=elapsed))
+                    await driver.commit(run, Record(key, RecordKind.READ, output=output, error=error, elapsed=elapsed))
             else:
                 error = record.error
                 if error is None:  # before its turn: afterwards the branch would come later than it did live

@@ -12,6 +12,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.keys import GIVEN_UP, WOKEN
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.recorded_values import failure, load
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.process.exits import is_signal
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.steps")
 
 _LATE_LEASE_PAUSE = 0.05
+_STEP = RecordKind.STEP  # once: Python 3.11 takes its time to look up a member
 
 
 async def run_step(
@@ -39,7 +41,7 @@ async def run_step(
 ) -> Any:
     """The outcome of a step: its record's, or that of running it now."""
     with Operation(branch, step.name, step) as key:
-        record = recorded(branch, key, "step")
+        record = recorded(branch, key, _STEP)
         async with CancellableOperation(driver, branch, key):
             if record is None:
                 return await _attempts(driver, branch, key, step=step, args=args, kwargs=kwargs)
@@ -51,11 +53,11 @@ async def sleep(driver: Driver, branch: RunBranch, seconds: float) -> None:
     """Sleeps until a wake time that is on record: a restart does not begin the sleep anew, and never ends it early."""
     run = branch.run
     with Operation(branch, "sleep", "sleep") as key:
-        record = recorded(branch, key, "sleep")
+        record = recorded(branch, key, RecordKind.SLEEP)
         async with CancellableOperation(driver, branch, key):
             if record is None:
                 delay = seconds + run.environment.clock.ahead
-                await driver.commit(run, Record(key, "sleep", delay=delay))
+                await driver.commit(run, Record(key, RecordKind.SLEEP, delay=delay))
                 remaining = delay - run.environment.clock.ahead
             else:
                 await driver.turn_of(run, key)
@@ -70,7 +72,7 @@ async def sleep(driver: Driver, branch: RunBranch, seconds: float) -> None:
             if remaining > 0:
                 await driver.pause(run, remaining)
             if run.sequencer is not None:  # when it ends is an outcome, too, where others go on meanwhile
-                await driver.commit(run, Record(key + WOKEN, "woken"))
+                await driver.commit(run, Record(key + WOKEN, RecordKind.WOKEN))
 
 
 class CancellableOperation:
@@ -128,7 +130,7 @@ class Operation:
             raise branch.run.stopping
 
 
-def recorded(branch: RunBranch, key: str, kind: str) -> Recorded | None:
+def recorded(branch: RunBranch, key: str, kind: RecordKind) -> Recorded | None:
     """The record of an operation that begins; what stands there instead is a contradiction."""
     run = branch.run
     record = run.recorded(key)
@@ -171,7 +173,7 @@ async def _attempts(
             raise failure_again(run, record.error or "", f"key {key!r}", live=error)
         warn_of_failure(run, key, step, failures, error)
         # Durable before the next attempt begins, or a crash in that one would forget that this one has failed.
-        failed_record = Record(attempt.record_key, "attempt", error=record.error, attempt=attempt.name)
+        failed_record = Record(attempt.record_key, RecordKind.ATTEMPT, error=record.error, attempt=attempt.name)
         failed_record.elapsed = record.elapsed
         await driver.commit(run, failed_record)
         await driver.pause(run, step.retry.delay_after(failures))
@@ -182,7 +184,7 @@ async def attempt_once(
 ) -> tuple[Record, Any, BaseException | None]:
     """Runs the body once: the record of its outcome, and its value or error."""
     began, task = time.monotonic(), running_task()
-    record = Record(attempt.key, "step", attempt=attempt.name)
+    record = Record(attempt.key, _STEP, attempt=attempt.name)
     value: Any = None
     failure: BaseException | None = None
     try:

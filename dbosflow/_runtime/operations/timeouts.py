@@ -17,6 +17,7 @@ from contextvars import Context
 from typing import TYPE_CHECKING
 
 from dbosflow._records.keys import EXPIRED
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.operations.steps import Operation, recorded
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.runs.state import RunStopped
@@ -42,7 +43,8 @@ async def begin(driver: Driver, branch: RunBranch, seconds: float, expire: Calla
             await driver.hold(run)
         run.ensure_sequencer()  # who is faster is an order of outcomes, also in a run with one branch
         ahead = run.next_of(branch.path)
-        record = recorded(branch, key, "timeout") if ahead in (None, key) or run.recorded(key) is not None else None
+        known = ahead in (None, key) or run.recorded(key) is not None
+        record = recorded(branch, key, RecordKind.TIMEOUT) if known else None
         return Deadline(run, key, seconds, expire, record, never=record is None and ahead is not None)
 
 
@@ -87,7 +89,7 @@ class Deadline:
         if caught_up.cancelled() or caught_up.exception() is not None or self._over:
             return
         with suppress(RunStopped, asyncio.CancelledError):  # its body gets that by itself
-            run.append(Record(self._key, "timeout", delay=self._seconds + run.environment.clock.ahead))
+            run.append(Record(self._key, RecordKind.TIMEOUT, delay=self._seconds + run.environment.clock.ahead))
             self._run_down(self._seconds)
 
     def _run_down(self, remaining: float) -> None:
@@ -101,7 +103,7 @@ class Deadline:
         with suppress(RunStopped):  # as above
             await run.environment.clock.pause(remaining, skippable=False)
             await run.ensure_sequencer().caught_up()
-            run.append(Record(self._key + EXPIRED, "expired", waiter=waiter))
+            run.append(Record(self._key + EXPIRED, RecordKind.EXPIRED, waiter=waiter))
             waiter.add_done_callback(self._told)
 
     def _told(self, turn: asyncio.Future[None]) -> None:

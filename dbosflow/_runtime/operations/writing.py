@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.execution.scope import PlainCall, current_scope
 from dbosflow._runtime.operations.steps import CancellableOperation, Operation, recorded
@@ -152,7 +153,7 @@ async def flush(driver: Driver, scope: Scope) -> None:
     if isinstance(scope, StepAttempt):
         await driver.durable(scope.run)
     elif isinstance(scope, Branch):
-        await _when_durable(driver, scope, "flush")
+        await _when_durable(driver, scope, RecordKind.FLUSH)
 
 
 async def emitted(driver: Driver, scope: Scope, key: str) -> list[str]:
@@ -171,32 +172,35 @@ async def emitted(driver: Driver, scope: Scope, key: str) -> list[str]:
         return [text for page in pages for text in items_of(page)][:count]
 
     if isinstance(scope, Branch):
-        return await _when_durable(driver, scope, "emitted", look)
+        return await _when_durable(driver, scope, RecordKind.EMITTED, look)
     await driver.durable(run)
     return await driver.wait(run, look())
 
 
 async def _when_durable(
-    driver: Driver, branch: RunBranch, name: str, look: Callable[[], Coroutine[Any, Any, list[str]]] | None = None
+    driver: Driver,
+    branch: RunBranch,
+    kind: RecordKind,
+    look: Callable[[], Coroutine[Any, Any, list[str]]] | None = None,
 ) -> list[str]:
     """What there is to see when all is durable that the run has buffered."""
     run = branch.run
     found: list[str] = []
-    with Operation(branch, name, name) as key:
+    with Operation(branch, kind, kind) as key:
         # Whether the run had turns by then may be timing: a library makes a task now and then, before the first branch.
         ahead = run.next_behind(branch.path)
         if ahead != key and (run.sequencer is None or ahead is not None):
             if ahead is None:  # else more is on record behind it, and so is all that was written before it
                 await driver.durable(run)
             return found if look is None else await driver.wait(run, look())
-        record = recorded(branch, key, name)
+        record = recorded(branch, key, kind)
         async with CancellableOperation(driver, branch, key):
             if look is not None:
                 if record is None:
                     await driver.durable(run)
                 found = await driver.wait(run, look())  # before its turn: afterwards it would come later
             if record is None:
-                await driver.commit(run, Record(key, name))
+                await driver.commit(run, Record(key, kind))
             else:
                 await driver.turn_of(run, key)
             return found

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from dbosflow._records.keys import GIVEN_UP, operation_of, path_of
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.runs.entries import Record
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ async def record_cancellation(run: ReplayingRun, key: str) -> None:
         if run.is_finishing():
             return
     waiter = asyncio.get_running_loop().create_future()
-    run.append(Record(key + GIVEN_UP, "given_up", waiter=waiter))
+    run.append(Record(key + GIVEN_UP, RecordKind.GIVEN_UP, waiter=waiter))
     await shielded(waiter)
 
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from dbosflow._records.keys import GIVEN_UP, WOKEN, operation_of, path_of, shows_operation
+from dbosflow._records.keys import GIVEN_UP, WOKEN, operation_of, path_of
+from dbosflow._records.kinds import shows_operation
 
 if TYPE_CHECKING:
     from dbosflow._store.step import History, Recorded

@@ -7,7 +7,7 @@ from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from dbosflow._records.keys import is_delivered
+from dbosflow._records.kinds import is_delivered
 from dbosflow._runtime.process.exits import is_signal
 from dbosflow._runtime.replay.contradiction import contradiction
 from dbosflow._runtime.replay.plain_timers import PlainTimers

@@ -23,7 +23,8 @@ from contextvars import Context
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from dbosflow._records.keys import WOKEN, is_delivered, shown
+from dbosflow._records.keys import WOKEN, shown
+from dbosflow._records.kinds import is_delivered
 from dbosflow._runtime.replay.stalls import Awaited, awaited_by
 
 if TYPE_CHECKING:

@@ -10,6 +10,8 @@ from dbosflow.types import FrameKind, WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dbosflow._records.kinds import RecordKind
+
 
 class Waiter(Protocol):
     """What an operation waits on: an asyncio future, or for a thread a concurrent one."""
@@ -29,7 +31,7 @@ class Record:
     """A durable record to be. ``seq`` and ``turn`` are given when its batch is built."""
 
     key: str
-    kind: str
+    kind: RecordKind
     output: str | None = None
     error: str | None = None
     attempt: str | None = None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from dbosflow import serde
 from dbosflow._records.keys import GIVEN_UP
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.runs.checksums import checksum
 from dbosflow._runtime.streams.uncommitted import RESUMED
 from dbosflow.failures import brief_error
@@ -130,14 +131,14 @@ class Frames:
         uncommitted = self.uncommitted
         if not uncommitted:
             return
-        if record.kind == "attempt":
+        if record.kind is RecordKind.ATTEMPT:
             self._roll_back([record.key])
-        elif record.kind == "given_up":
+        elif record.kind is RecordKind.GIVEN_UP:
             operation = record.key.removesuffix(GIVEN_UP)
             self._roll_back([*uncommitted.producers(operation), *uncommitted.items_of(operation)])
-        elif record.kind == "for_each":  # what is not on record of its items never will be
+        elif record.kind is RecordKind.FOR_EACH:  # what is not on record of its items never will be
             self._roll_back(uncommitted.items_of(record.key))
-        elif record.kind == "step":
+        elif record.kind is RecordKind.STEP:
             for producer in uncommitted.producers(record.key):
                 if record.error is None and producer.rpartition("@")[2] in {record.attempt, RESUMED}:
                     for key, _ in uncommitted.pop(producer):

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbosflow._records.keys import segment
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.runs.entries import Record
 from dbosflow.errors import StreamBackPressureError, StreamError, StreamFullError, StreamValueTooLargeError
 from dbosflow.failures import dump_error, load_error
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
     from dbosflow._store.step import History
     from dbosflow.config import Settings
 
-REFUSED = "refused"
-"""The kind of a refusal's record."""
-
 
 class Limits:
     """The limits of one run's streams, and its refusals so far."""
@@ -28,7 +26,7 @@ class Limits:
     def __init__(self, workflow_id: str, settings: Settings, history: History) -> None:
         self._workflow_id = workflow_id
         self._settings = settings
-        self._recorded = {key: record for key, record in history.records.items() if record.kind == REFUSED}
+        self._recorded = {key: record for key, record in history.records.items() if record.kind == RecordKind.REFUSED}
         self._seen: dict[str, int] = {}
 
     def refusal(self, key: str, values: int, written: int, size: int) -> StreamError | None:
@@ -65,7 +63,7 @@ class Limits:
         name = self._name(key, producer, count)
         place = _place(key, producer, count)
         self._seen[place] = self._seen.get(place, 0) + 1
-        return Record(name, REFUSED, error=dump_error(error))
+        return Record(name, RecordKind.REFUSED, error=dump_error(error))
 
     def _name(self, key: str, producer: str, count: int) -> str:
         place = _place(key, producer, count)

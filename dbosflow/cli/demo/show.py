@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 from uuid import uuid4
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow.cli.demo.comparison import Check, compare_steps, compare_stream
 from dbosflow.cli.demo.text import paragraphs, read_pieces
 from dbosflow.cli.demo.workers import DemoError, Worker, worker
@@ -119,7 +120,7 @@ class Show:
         steps = await engine.list_steps_async(self.workflow_id)
         return [
             *compare_stream(self._expected, self._seen.items),
-            compare_steps(1 + len(self._pieces), [step.key for step in steps if step.kind == "step"]),
+            compare_steps(1 + len(self._pieces), [step.key for step in steps if step.kind == RecordKind.STEP]),
             Check("status", "succeeded", str(info.status), info.status is WorkflowStatus.SUCCEEDED),
             self._take_over(),
         ]

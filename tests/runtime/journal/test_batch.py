@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.journal.batch import Batch, Slice, take_out
 from dbosflow._runtime.runs.buffer import Buffer
 from dbosflow._runtime.runs.entries import (
@@ -103,7 +104,7 @@ def values(source: SourceByHand, key: str, *texts: str) -> Values:
 
 def record(key: str, **rest: Any) -> Record:
     """A step's."""
-    return Record(key, "step", output="1", **rest)
+    return Record(key, RecordKind.STEP, output="1", **rest)
 
 
 def start(workflow_id: str, decided: list[Any] | None = None, **rest: Any) -> Start:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.replay.recorded_order import RecordedOrder
 from dbosflow._runtime.replay.sequencer import QUIET_ROUNDS, SPINNER_ROUNDS, WARN_AFTER, Sequencer
 from dbosflow._runtime.runs.buffer import Buffer
@@ -241,7 +242,7 @@ def commit(*names: str, came: list[str]) -> list[Record]:
     for name in names:
         waiter: Future[None] = Future()
         waiter.add_done_callback(noting(name, came))
-        records.append(Record(name, "step", waiter=waiter))
+        records.append(Record(name, RecordKind.STEP, waiter=waiter))
     return records
 
 

@@ -7,6 +7,7 @@ from concurrent.futures import Future
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.runs.buffer import Buffer
 from dbosflow._runtime.runs.entries import Barrier, Entry, Record
 
@@ -15,7 +16,7 @@ SIZES = st.lists(st.integers(0, 500), max_size=12)
 
 def entry(size: int) -> Record:
     """A record of 200 bytes and these."""
-    return Record("work#0", "step", output="x" * size)
+    return Record("work#0", RecordKind.STEP, output="x" * size)
 
 
 def filled(sizes: list[int], limit: int = 10**6) -> tuple[Buffer, list[Entry]]:
@@ -102,12 +103,12 @@ def test_a_durable_outcome_is_delivered_to_its_waiter_and_no_other() -> None:
     one, other = Future[None](), Future[None]()
     buffer.expect(one)
     buffer.expect(other)
-    buffer.notify(Record("work#0", "step", waiter=one))
+    buffer.notify(Record("work#0", RecordKind.STEP, waiter=one))
     assert one.done()
     assert not other.done()
     buffer.notify(Barrier(other))
     assert other.done()
-    buffer.notify(Record("work#1", "step"))
+    buffer.notify(Record("work#1", RecordKind.STEP))
 
 
 def test_an_outcome_for_somebody_who_has_given_up_is_no_error() -> None:

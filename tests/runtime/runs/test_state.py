@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.runs import state as state_module
 from dbosflow._runtime.runs.entries import Ending, Record
 from dbosflow._runtime.runs.state import RunStopped
@@ -63,7 +64,7 @@ def begins(run: Run) -> None:
 
 def records(run: Run) -> None:
     """An operation that has begun has its outcome."""
-    run.append(Record("work#0", "step"))
+    run.append(Record("work#0", RecordKind.STEP))
 
 
 def writes(run: Run) -> None:
@@ -220,7 +221,7 @@ def test_a_barrier_in_a_run_that_has_nothing_buffered_is_passed_at_once() -> Non
     run, empty, behind = make_run(), Future[None](), Future[None]()
     run.add_barrier(empty)
     assert empty.done()
-    run.append(Record("work#0", "step"))
+    run.append(Record("work#0", RecordKind.STEP))
     run.add_barrier(behind)
     assert not behind.done()
     entries, _ = run.take(10**6)
@@ -230,7 +231,7 @@ def test_a_barrier_in_a_run_that_has_nothing_buffered_is_passed_at_once() -> Non
 
 def test_all_that_waits_ends_with_the_reason_when_the_run_stops() -> None:
     run, barrier, outcome = make_run(), Future[None](), Future[None]()
-    run.append(Record("work#0", "step", waiter=outcome))
+    run.append(Record("work#0", RecordKind.STEP, waiter=outcome))
     run.add_barrier(barrier)
     run.stop("lost")
     assert barrier.exception() is outcome.exception() is run.stopping
@@ -241,7 +242,7 @@ def test_a_record_that_is_refused_is_waited_for_by_nobody() -> None:
     run, waiter = make_run(), Future[None]()
     run.cancel()
     with pytest.raises(WorkflowCancelledError):
-        run.append(Record("work#0", "step", waiter=waiter))
+        run.append(Record("work#0", RecordKind.STEP, waiter=waiter))
     assert run.take(10**6) == ((), False)
     run.stop("lost")
     assert not waiter.done()
@@ -273,7 +274,7 @@ def test_a_writer_waits_for_room_only_in_a_full_buffer_of_a_run_that_goes_on() -
     calls, heard = Calls(), list[str]()
     run = make_run(calls=calls, buffer_bytes=100)
     run.when_room(lambda: heard.append("empty"))
-    run.append(Record("work#0", "step"))
+    run.append(Record("work#0", RecordKind.STEP))
     run.when_room(lambda: heard.append("full"))
     assert heard == ["empty"]
     assert calls.back_pressure == ["wf"]

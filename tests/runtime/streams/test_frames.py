@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.runs.checksums import NOTHING, checksum
 from dbosflow._runtime.runs.entries import Close, Ending, Record, Values
 from dbosflow._runtime.streams.frames import Frames
@@ -117,20 +118,20 @@ WRITERS = ("work#0@1.0", "work#0@1.1", "work#0@*", "other#0@1.0", "loop#0/3@1.0"
 @pytest.mark.parametrize(
     ("record", "committed", "rolled_back"),
     [
-        (Record("work#0", "step", attempt="1.1"), ["work#0@1.1", "work#0@*"], ["work#0@1.0"]),
-        (Record("work#0", "step", attempt="1.7"), ["work#0@*"], ["work#0@1.0", "work#0@1.1"]),
+        (Record("work#0", RecordKind.STEP, attempt="1.1"), ["work#0@1.1", "work#0@*"], ["work#0@1.0"]),
+        (Record("work#0", RecordKind.STEP, attempt="1.7"), ["work#0@*"], ["work#0@1.0", "work#0@1.1"]),
         (
-            Record("work#0", "step", attempt="1.1", error=FAILED),
+            Record("work#0", RecordKind.STEP, attempt="1.1", error=FAILED),
             [],
             ["work#0@1.0", "work#0@1.1", "work#0@*"],
         ),
-        (Record("work#0@1.1", "attempt", error=FAILED), [], ["work#0@1.1"]),
-        (Record("work#0/given-up", "given_up"), [], ["work#0@1.0", "work#0@1.1", "work#0@*"]),
-        (Record("loop#0/given-up", "given_up"), [], ["loop#0/3@1.0"]),
-        (Record("loop#0", "for_each"), [], ["loop#0/3@1.0"]),
-        (Record("loop#0/3", "step", attempt="1.0"), ["loop#0/3@1.0"], []),
-        (Record("unknown#0", "step", attempt="1.0"), [], []),
-        (Record("work#0", "sleep"), [], []),
+        (Record("work#0@1.1", RecordKind.ATTEMPT, error=FAILED), [], ["work#0@1.1"]),
+        (Record("work#0/given-up", RecordKind.GIVEN_UP), [], ["work#0@1.0", "work#0@1.1", "work#0@*"]),
+        (Record("loop#0/given-up", RecordKind.GIVEN_UP), [], ["loop#0/3@1.0"]),
+        (Record("loop#0", RecordKind.FOR_EACH), [], ["loop#0/3@1.0"]),
+        (Record("loop#0/3", RecordKind.STEP, attempt="1.0"), ["loop#0/3@1.0"], []),
+        (Record("unknown#0", RecordKind.STEP, attempt="1.0"), [], []),
+        (Record("work#0", RecordKind.SLEEP), [], []),
     ],
     ids=[
         "success commits its attempt, and what is shared",
@@ -175,7 +176,7 @@ def test_a_rollback_names_the_ranges_of_its_attempt_among_values_of_others() -> 
     frames = Frames(Streams())
     for producer in ("work#0@1.0", "", "work#0@1.0", "work#0@1.0"):
         frames.values(values("a", producer, "1", "2"))
-    frames.commit_or_roll_back(Record("work#0@1.0", "attempt", error=FAILED))
+    frames.commit_or_roll_back(Record("work#0@1.0", RecordKind.ATTEMPT, error=FAILED))
     assert shown(frames)[-1] == ("a", 8, "rollback", "[[0, 2], [4, 8]]")
 
 
@@ -183,7 +184,7 @@ def test_what_an_earlier_slice_wrote_is_rolled_back_and_the_runs_own_view_stays(
     """A slice may be dropped, and be built anew: until it is acknowledged, the run knows of no rollback."""
     streams = Streams({"a": StreamState(3)}, Uncommitted([("work#0@1.0", "a", 1, 2)]))
     frames = Frames(streams)
-    frames.commit_or_roll_back(Record("work#0@1.0", "attempt", error=FAILED))
+    frames.commit_or_roll_back(Record("work#0@1.0", RecordKind.ATTEMPT, error=FAILED))
     assert shown(frames) == [("a", 3, "rollback", "[[1, 3]]")]
     assert not frames.uncommitted
     assert streams.uncommitted.producers() == ["work#0@1.0"]
@@ -192,15 +193,15 @@ def test_what_an_earlier_slice_wrote_is_rolled_back_and_the_runs_own_view_stays(
 def test_readers_have_news_of_a_stream_whose_values_are_committed_without_a_block() -> None:
     streams = Streams(uncommitted=Uncommitted([("work#0@1.0", "a", 0, 2)]))
     frames = Frames(streams)
-    frames.commit_or_roll_back(Record("work#0", "step", attempt="1.0"))
+    frames.commit_or_roll_back(Record("work#0", RecordKind.STEP, attempt="1.0"))
     frames.values(values("b", "", "1"))
     assert set(frames.touched()) == {"a", "b"}
 
 
 # -- ends of streams -------------------------------------------------------------------------------------------------
 
-SUCCESS = Record("work#0", "step", attempt="1.0")
-FAILURE = Record("work#0@1.0", "attempt", error=FAILED)
+SUCCESS = Record("work#0", RecordKind.STEP, attempt="1.0")
+FAILURE = Record("work#0@1.0", RecordKind.ATTEMPT, error=FAILED)
 
 
 def test_a_close_of_a_stream_that_no_attempt_has_written_to_ends_it_at_once() -> None:
@@ -231,7 +232,7 @@ def test_an_end_waits_for_the_last_of_several_attempts() -> None:
     frames.close(close("a"))
     frames.commit_or_roll_back(SUCCESS)
     assert frames.ended == set()
-    frames.commit_or_roll_back(Record("other#0", "step", attempt="1.0"))
+    frames.commit_or_roll_back(Record("other#0", RecordKind.STEP, attempt="1.0"))
     assert frames.ended == {"a"}
 
 
@@ -338,11 +339,11 @@ def apply(frames: Frames, entry: Sequence[object]) -> None:
         case ("body", str(key), int(count)):
             frames.values(values(key, "", *["1"] * count))
         case ("success", str(step), str(label)):
-            frames.commit_or_roll_back(Record(step, "step", attempt=label))
+            frames.commit_or_roll_back(Record(step, RecordKind.STEP, attempt=label))
         case ("failure", str(step)):
-            frames.commit_or_roll_back(Record(step, "step", error=FAILED))
+            frames.commit_or_roll_back(Record(step, RecordKind.STEP, error=FAILED))
         case ("attempt", str(step), str(label)):
-            frames.commit_or_roll_back(Record(f"{step}@{label}", "attempt", error=FAILED))
+            frames.commit_or_roll_back(Record(f"{step}@{label}", RecordKind.ATTEMPT, error=FAILED))
         case ("new attempt", str(step)):
             frames.roll_back_attempts(step)
 

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dbosflow._runtime.streams.limits import REFUSED, Limits, refusal
+from dbosflow._records.kinds import RecordKind
+from dbosflow._runtime.streams.limits import Limits, refusal
 from dbosflow._store.step import History
 from dbosflow.config import Settings
 from dbosflow.errors import StreamBackPressureError, StreamError, StreamFullError, StreamValueTooLargeError
@@ -59,9 +60,9 @@ def test_a_replay_is_refused_at_the_same_writes_as_often_and_then_no_more(places
     live, past = Limits("wf", Settings(), History()), History()
     for number, (key, producer, count) in enumerate(places):
         record = live.record(key, producer, count, StreamFullError("wf", key, f"refusal {number}"))
-        assert record.kind == REFUSED
+        assert record.kind == RecordKind.REFUSED
         assert record.key not in past.records
-        past.records[record.key] = recorded(record.key, REFUSED, error=record.error)
+        past.records[record.key] = recorded(record.key, RecordKind.REFUSED, error=record.error)
     replay = Limits("wf", Settings(), past)
     for number, (key, producer, count) in enumerate(places):
         assert replay.any_recorded
@@ -75,7 +76,9 @@ def test_a_replay_is_refused_at_the_same_writes_as_often_and_then_no_more(places
 def test_a_refusal_after_replayed_ones_has_another_record() -> None:
     """It stands beside them: under one of their keys it would not be written."""
     first = Limits("wf", Settings(), History()).record("a", "", 2, StreamFullError("wf", "a", "full"))
-    replay = Limits("wf", Settings(), History(records={first.key: recorded(first.key, REFUSED, error=first.error)}))
+    replay = Limits(
+        "wf", Settings(), History(records={first.key: recorded(first.key, RecordKind.REFUSED, error=first.error)})
+    )
     replay.recorded("a", "", 2)
     assert replay.record("a", "", 2, StreamFullError("wf", "a", "full")).key != first.key
 
@@ -88,7 +91,7 @@ def test_a_refusal_whose_class_is_no_stream_error_is_one_all_the_same() -> None:
     """The code may have changed; an ``except StreamError`` around the write catches it as before."""
     key = Limits("wf", Settings(), History()).record("a", "", 0, StreamFullError("wf", "a", "full")).key
     gone = '{"type": "GoneError", "module": "nowhere", "message": "was full", "args": null}'
-    replay = Limits("wf", Settings(), History(records={key: recorded(key, REFUSED, error=gone)}))
+    replay = Limits("wf", Settings(), History(records={key: recorded(key, RecordKind.REFUSED, error=gone)}))
     error = replay.recorded("a", "", 0)
     assert type(error) is StreamError
     assert "was full" in str(error)

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 
 import pytest
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.runs.checksums import NOTHING, checksum
 from dbosflow._runtime.runs.entries import AttemptRollback, Close, Entry, LoopItem, Record, Values
 from dbosflow._runtime.runs.producers import Producer
@@ -353,7 +354,7 @@ def test_dead_letters_are_counted_as_values_of_their_loop() -> None:
 
 def test_the_dead_letter_of_an_item_stands_in_the_items_record() -> None:
     bed = Bed()
-    record = Record("loop#0/3", "step", loop_item=LoopItem("loop#0", 3))
+    record = Record("loop#0/3", RecordKind.STEP, loop_item=LoopItem("loop#0", 3))
     bed.run.append_item(record, Future(), ("dead", "1"))
     assert record.dead_letter is not None
     assert (record.dead_letter.key, record.dead_letter.producer) == ("dead", "loop#0")
@@ -384,7 +385,7 @@ def test_what_a_slice_has_made_of_the_streams_is_the_runs_once_it_is_acknowledge
             frames.values(entry)
         elif isinstance(entry, Close):
             frames.close(entry)
-    frames.commit_or_roll_back(Record("work#0@1.0", "attempt"))
+    frames.commit_or_roll_back(Record("work#0@1.0", RecordKind.ATTEMPT))
     streams = bed.streams
     assert (streams.by_key["a"].tail, streams.by_key["b"].ended, bool(streams.uncommitted)) == (3, False, True)
     streams.acknowledged(frames)
@@ -400,7 +401,7 @@ def test_a_wish_to_close_that_is_rolled_back_opens_the_stream_for_the_next_attem
     for entry in bed.taken():
         assert isinstance(entry, Close)
         frames.close(entry)
-    frames.commit_or_roll_back(Record("work#0@1.0", "attempt"))
+    frames.commit_or_roll_back(Record("work#0@1.0", RecordKind.ATTEMPT))
     bed.streams.acknowledged(frames)
     bed.write("a", "1", producer=attempt("work#0", "1.1"))
     assert blocks(bed.taken()) == [("a", "work#0@1.1", 0, ["1"])]
