@@ -112,7 +112,7 @@ def halted(which: str) -> int:
 
 
 @pytest.mark.parametrize("which", FLOWS)
-def test_a_fast_writer_is_held_back(database_url: str, which: str) -> None:
+def test_a_writer_that_is_faster_than_the_database_is_held_back(database_url: str, which: str) -> None:
     """It stops at its bound while the database is stuck, goes on when that goes on, and nothing is lost meanwhile."""
     written.pop(which, None)
     with Engine(database_url, buffer_bytes=BUFFER, lease=30) as engine:
@@ -130,7 +130,7 @@ def test_a_fast_writer_is_held_back(database_url: str, which: str) -> None:
 
 
 @pytest.mark.parametrize("colour", ["async", "sync"])
-def test_a_value_above_the_bound_passes(database_url: str, colour: str) -> None:
+def test_a_value_larger_than_the_buffer_is_written_all_the_same(database_url: str, colour: str) -> None:
     """The buffer bounds what waits behind a value, not the size of one."""
     large = "y" * (3 * BUFFER)
 

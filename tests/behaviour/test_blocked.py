@@ -256,7 +256,7 @@ async def resumed(client: Engine, workflow_id: str) -> Resumption:
     return await client.resume_async(workflow_id)
 
 
-def test_only_what_is_blocked_is_resumed(database_url: str, client: Engine) -> None:
+def test_only_a_blocked_workflow_can_be_resumed(database_url: str, client: Engine) -> None:
     """Of an id that nobody has it is an error; whatever else there is stays as it is."""
     with pytest.raises(WorkflowNotFoundError, match="'nobody'"):
         client.resume("nobody")
@@ -268,7 +268,7 @@ def test_only_what_is_blocked_is_resumed(database_url: str, client: Engine) -> N
     assert client.resume("waiting") == Resumption("unchanged", WorkflowStatus.CANCELLED)
 
 
-def test_who_kills_its_workers_has_all_its_recoveries_again_when_it_is_resumed(
+def test_a_resumed_workflow_that_kills_its_workers_has_all_its_recoveries_again(
     database_url: str, client: Engine, execute: Callable[..., Any]
 ) -> None:
     """Parked for that, it has no record that contradicts; it goes on where it was."""

@@ -69,7 +69,7 @@ async def long_names() -> list[Any]:
     return read
 
 
-def test_the_longest_names_go_everywhere(database_url: str) -> None:
+def test_names_of_the_greatest_length_work_everywhere(database_url: str) -> None:
     """They are measured in bytes, as an index measures them: written, read, queued, trimmed, refused, recovered."""
     workflow_id, once = dense(LONGEST, 6), dense(LONGEST, 7)
     with Engine(database_url, stream_values=8, block_values=1) as engine:
@@ -110,7 +110,7 @@ NAMES: dict[str, Callable[[Engine, str], object]] = {
 
 
 @pytest.mark.parametrize("where", NAMES)
-def test_longer_names_are_refused_at_once(engine: Engine, where: str) -> None:
+def test_names_beyond_the_greatest_length_are_refused_at_once(engine: Engine, where: str) -> None:
     """Also those that have as many characters, and more bytes. Nothing else notices."""
     for name in (dense(LONGEST + 1, 1), "\0", "\ud800", ""):
         if name == "" and where == "a filter":
@@ -157,7 +157,7 @@ def test_numbers_out_of_range_are_refused_at_once(engine: Engine, where: str) ->
             give(engine, value)
 
 
-def test_a_bound_inside_a_workflow_is_the_same_live_and_replayed(engine: Engine) -> None:
+def test_a_bound_that_a_workflow_passes_raises_the_same_live_and_replayed(engine: Engine) -> None:
     """Refused before anything is on record."""
 
     @workflow(inputs=["i"])

@@ -81,7 +81,7 @@ class Account:
         return f"{cls(5.0).converted_on_thread(amount)} {cls.currency}"
 
 
-def test_outside_an_engine_they_are_plain_functions() -> None:
+def test_workflows_and_steps_are_plain_functions_outside_an_engine() -> None:
     """Unit tests need no database: steps run, and stream writes are validated and dropped."""
 
     @workflow
@@ -213,7 +213,7 @@ def test_an_instance_method_is_no_workflow() -> None:
         _ = Order().ship
 
 
-def test_a_name_is_taken_once() -> None:
+def test_a_workflow_name_is_taken_once() -> None:
     """Two functions under one workflow name: which one a recovery would run is not to be left to import order."""
 
     @workflow(name="taken by test_calls")

@@ -45,7 +45,9 @@ async def waiting(*, step_in_cleanup: bool = False) -> None:
 
 
 @pytest.mark.parametrize("step_in_cleanup", [False, True])
-def test_async_code_gets_a_cancelled_error_and_can_do_nothing_durable(engine: Engine, *, step_in_cleanup: bool) -> None:
+def test_async_code_of_a_cancelled_workflow_gets_a_cancelled_error_and_can_do_nothing_durable(
+    engine: Engine, *, step_in_cleanup: bool
+) -> None:
     handle = engine.start(waiting, step_in_cleanup=step_in_cleanup)
     eventually(lambda: noted() == ["began", "began"])
     assert handle.cancel().outcome == "requested"
@@ -55,7 +57,7 @@ def test_async_code_gets_a_cancelled_error_and_can_do_nothing_durable(engine: En
     assert handle.status() is WorkflowStatus.CANCELLED
 
 
-def test_the_streams_that_it_leaves_open_end_as_cancelled(engine: Engine, database_url: str) -> None:
+def test_streams_that_a_cancelled_workflow_leaves_open_end_as_cancelled(engine: Engine, database_url: str) -> None:
     """In the transaction that ends the workflow, and a reader hears of it."""
     handle = engine.start(waiting.options(workflow_id="w"), step_in_cleanup=False)
     reader = engine.read_stream("w", "open")
@@ -87,7 +89,7 @@ def on_thread() -> None:
         raise
 
 
-def test_the_outcome_of_a_sync_step_under_way_is_refused(
+def test_the_outcome_of_a_sync_step_of_a_cancelled_workflow_is_refused(
     engine: Engine, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A thread cannot be interrupted: it hears of the cancel where its step would be recorded."""
@@ -134,7 +136,7 @@ async def never_ending() -> None:
             note("no")
 
 
-def test_cleanup_has_a_limit(database_url: str) -> None:
+def test_the_cleanup_of_a_cancelled_workflow_has_a_time_limit(database_url: str) -> None:
     """A body that does not end is left behind; the workflow ends without it."""
     with Engine(database_url, grace=0.2) as engine:
         handle = engine.start(never_ending)
@@ -151,7 +153,7 @@ async def parent() -> None:
     await asleep()
 
 
-def test_children_are_cancelled_too(engine: Engine) -> None:
+def test_children_of_a_cancelled_workflow_are_cancelled_too(engine: Engine) -> None:
     handle = engine.start(parent)
     eventually(lambda: noted() == ["began", "began"])
     handle.cancel()
@@ -160,7 +162,7 @@ def test_children_are_cancelled_too(engine: Engine) -> None:
             engine.handle(workflow_id).result(timeout=PATIENCE)
 
 
-def test_what_nobody_has_begun_ends_at_once(client: Engine) -> None:
+def test_a_cancelled_workflow_that_nobody_has_begun_ends_at_once(client: Engine) -> None:
     """The caller's own statement ends it; a worker that comes later finds nothing to run."""
     handle = client.start(asleep)
     assert handle.cancel().outcome == "cancelled"

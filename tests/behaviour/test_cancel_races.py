@@ -136,14 +136,14 @@ async def with_values() -> None:
 
 
 @pytest.mark.parametrize("flow", [one_after_the_other, one_after_the_other_on_thread, with_values])
-def test_no_step_begins_after_the_answer_that_tells(quiet: Engine, flow: Any) -> None:
+def test_no_step_begins_after_the_answer_that_tells_of_a_cancel(quiet: Engine, flow: Any) -> None:
     """Not even the next one: its outcome is durable, and the owner knows before it goes on."""
     quiet.start(flow.options(workflow_id="w"))
     ends_cancelled(quiet, "w")
     assert noted() == [0, 1]
 
 
-def test_no_branch_begins_another_step(quiet: Engine) -> None:
+def test_no_branch_of_a_cancelled_workflow_begins_another_step(quiet: Engine) -> None:
     quiet.start(two_at_once.options(workflow_id="w"))
     ends_cancelled(quiet, "w")
     assert set(noted()) <= {1, 2, 12}, "2 may have been quicker than 1, and 12 have begun with it"
@@ -160,7 +160,7 @@ async def items_at_once() -> None:
 
 
 @pytest.mark.parametrize("flow", [item_by_item, items_at_once])
-def test_no_item_of_a_loop_begins_after_the_answer_that_tells(quiet: Engine, flow: Any) -> None:
+def test_no_item_of_a_loop_begins_after_the_answer_that_tells_of_a_cancel(quiet: Engine, flow: Any) -> None:
     quiet.start(flow.options(workflow_id="w"))
     with suppress(StreamClosedError):  # what was written by then is enough
         for number in range(20):
@@ -187,7 +187,7 @@ async def starts_afterwards() -> None:
     await leaf_below.start_async()
 
 
-def test_no_child_starts_after_the_answer_that_tells(quiet: Engine, database_url: str) -> None:
+def test_no_child_starts_after_the_answer_that_tells_of_a_cancel(quiet: Engine, database_url: str) -> None:
     quiet.start(starts_afterwards.options(workflow_id="w"))
     ends_cancelled(quiet, "w")
     assert rows(database_url, "SELECT id FROM dbosflow.workflow WHERE parent_id = 'w'") == []
@@ -236,7 +236,9 @@ async def ends_with_nothing_else() -> str:
 
 
 @pytest.mark.parametrize("flow", [ends_well, ends_well_on_thread, ends_badly, leaves_a_branch, ends_with_nothing_else])
-def test_a_body_that_is_over_does_not_end_otherwise(quiet: Engine, database_url: str, flow: Any) -> None:
+def test_a_cancel_after_the_body_is_over_does_not_change_how_it_ends(
+    quiet: Engine, database_url: str, flow: Any
+) -> None:
     """Its end is refused where it would be written, and the owner ends it, with its children and its streams."""
     quiet.start(flow.options(workflow_id="w"))
     ends_cancelled(quiet, "w")
@@ -377,7 +379,7 @@ def test_starts_on_the_wire_of_a_body_that_outlives_the_grace_are_cancelled(
 
 
 @pytest.mark.parametrize("flow", [starts_many, busy_branches])
-def test_children_may_be_left(quiet: Engine, database_url: str, flow: Any) -> None:
+def test_children_of_a_cancelled_workflow_may_be_left_alone(quiet: Engine, database_url: str, flow: Any) -> None:
     """By the request, and by the owner that carries it out: with a body that ends, and one that does not."""
     handle = quiet.start(flow.options(workflow_id="w"), *([3] if flow is starts_many else []))
     eventually(lambda: "leaf_below" in noted() and ("blocks" in noted() or noted().count("leaf_below") == 3))

@@ -90,7 +90,7 @@ CHANGES: dict[str, tuple[list[Any], list[Any], str, str]] = {
 
 @pytest.mark.parametrize("mode", ["warn", "block"])
 @pytest.mark.parametrize("which", CHANGES)
-def test_the_first_value_that_differs_is_told(
+def test_the_first_value_that_a_replay_writes_differently_is_reported(
     database_url: str, which: str, mode: Mode, caplog: pytest.LogCaptureFixture
 ) -> None:
     """As a warning and on record, and the workflow goes on; or, where the engine was told so, it is blocked there."""
@@ -120,7 +120,7 @@ def test_the_first_value_that_differs_is_told(
 
 @pytest.mark.parametrize("sync", [True, False])
 @pytest.mark.parametrize("mode", ["warn", "block"])
-def test_both_colours_are_compared(database_url: str, sync: bool, mode: Mode) -> None:  # noqa: FBT001
+def test_repeated_values_are_compared_in_sync_and_async_workflows(database_url: str, sync: bool, mode: Mode) -> None:  # noqa: FBT001
     begun = Interruption()
     flow = flow_of(begun, ["a", "b"], ["a", "x"], sync=sync)
     workflow_id = begun.first_pass(database_url, flow)
@@ -130,7 +130,7 @@ def test_both_colours_are_compared(database_url: str, sync: bool, mode: Mode) ->
 
 
 @pytest.mark.parametrize("sync", [True, False])
-def test_the_same_values_are_told_of_by_nobody(
+def test_a_replay_that_writes_the_same_values_reports_nothing(
     database_url: str,
     sync: bool,  # noqa: FBT001
     caplog: pytest.LogCaptureFixture,
@@ -185,7 +185,9 @@ async def copying(begun: Interruption) -> None:
     await close_stream_async("other")
 
 
-def test_what_a_step_writes_is_another_attempt_s(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_values_of_another_attempt_of_a_step_are_not_compared(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """A step may write something else each time; also where attempts go on behind each other."""
     begun = Interruption()
 
@@ -202,7 +204,9 @@ def test_what_a_step_writes_is_another_attempt_s(database_url: str, caplog: pyte
     assert warnings(caplog) == []
 
 
-def test_values_of_older_code_are_not_compared(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_values_without_a_checksum_from_older_code_are_not_compared(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """They have no checksum; and none is begun in the middle."""
     begun = Interruption()
     flow = flow_of(begun, ["a", "b"], ["a", "x", "y"])
@@ -214,7 +218,7 @@ def test_values_of_older_code_are_not_compared(database_url: str, caplog: pytest
 
 
 @pytest.mark.parametrize(("changed", "text"), [("b", "others, which are trimmed"), ("i", '"i!" as value 8')])
-def test_of_trimmed_values_it_is_only_said_that_they_differ(
+def test_changed_values_that_were_trimmed_are_only_said_to_differ(
     database_url: str, changed: str, text: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """And of those that are left, which."""
@@ -229,7 +233,9 @@ def test_of_trimmed_values_it_is_only_said_that_they_differ(
     assert text in warning
 
 
-def test_all_is_trimmed_and_the_checksum_is_still_known(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_changed_values_are_noticed_although_all_of_them_were_trimmed(
+    database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """Another producer has the newest block, so nothing is left of the first one's."""
     begun = Interruption()
 
@@ -255,7 +261,7 @@ def test_all_is_trimmed_and_the_checksum_is_still_known(database_url: str, caplo
     assert "others, which are trimmed" in warning
 
 
-def test_it_is_on_record_once(database_url: str) -> None:
+def test_a_changed_value_is_on_record_once(database_url: str) -> None:
     """However often the workflow is recovered: a record tells that a workflow gets further."""
     begun = Interruption()
 
@@ -280,7 +286,7 @@ def test_it_is_on_record_once(database_url: str) -> None:
     assert [row["written"] for row in changes(database_url)] == ['"pass 1"']
 
 
-def test_long_values_are_told_of_in_part(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_long_changed_values_are_reported_in_part(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
     begun = Interruption()
     flow = flow_of(begun, ["a" * 100_000], ["b" * 100_000])
     workflow_id = begun.first_pass(database_url, flow)
@@ -315,12 +321,12 @@ def test_a_write_that_was_refused_is_refused_again_before_those_behind_it(
     assert warnings(caplog) == []
 
 
-def test_the_setting_is_checked() -> None:
+def test_the_setting_for_changed_values_is_checked() -> None:
     with pytest.raises(ConfigurationError, match="on_changed_values"):
         Engine("postgresql://localhost/none", on_changed_values="ignore")
 
 
-def test_what_is_told_of_holds_no_flush_up(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_reporting_a_changed_value_holds_no_flush_up(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
     """The record of it waits for the end of the replay; a flush that has left no record waits for nothing."""
     begun = Interruption()
 
@@ -341,7 +347,7 @@ def test_what_is_told_of_holds_no_flush_up(database_url: str, caplog: pytest.Log
     assert [change["place"] for change in changes(database_url)] == [0]
 
 
-def test_what_has_run_before_a_changed_value_is_found_is_not_denied(database_url: str) -> None:
+def test_a_blocked_workflow_says_that_steps_ran_before_a_changed_value_was_found(database_url: str) -> None:
     """The branch has something new to do before its last value that is there: only that one tells."""
     begun = Interruption()
 

@@ -103,7 +103,7 @@ def test_a_circle_of_waits_is_broken_where_it_would_close(engine: Engine, colour
     assert len(core.waits) == 0
 
 
-def test_waits_that_end_are_no_circle(engine: Engine) -> None:
+def test_waits_that_end_by_themselves_are_no_circle(engine: Engine) -> None:
     """A child may wait for a parent that does not wait for it; branches of one may wait for the same."""
 
     @workflow
@@ -186,7 +186,7 @@ OPERATIONS: dict[str, Callable[[Engine], Coroutine[Any, Any, Any]]] = {
 
 
 @pytest.mark.parametrize("what", OPERATIONS)
-def test_a_sync_workflow_may_not(engine: Engine, what: str) -> None:
+def test_a_sync_workflow_may_not_run_a_loop_of_its_own(engine: Engine, what: str) -> None:
     """What goes on there in which order no replay can repeat. It hears at once what to write instead."""
 
     async def main() -> None:

@@ -69,7 +69,7 @@ def test_outside_of_workflows_there_is_nothing_to_know() -> None:
         current()
 
 
-def test_records_carry_the_ids(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_records_of_workflow_code_carry_its_ids(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
     engine.run(located.options(workflow_id="w"))
     names = ("message", "workflow_id", "step_key", "attempt")
     ids = [tuple(vars(record)[name] for name in names) for record in records_of(caplog)]
@@ -143,7 +143,7 @@ def test_a_workflow_reads_the_stream_of_another_one(engine: Engine) -> None:
     assert engine.run(totalling_on_thread, "s") == sum(range(50))
 
 
-def test_its_failure_is_raised_like_outside(engine: Engine) -> None:
+def test_a_workflow_that_reads_the_stream_of_a_failed_one_gets_its_error(engine: Engine) -> None:
     engine.start(source.options(workflow_id="s"), 13)
     with pytest.raises(StreamFailedError):
         engine.run(totalling_on_thread, "s")
@@ -164,7 +164,7 @@ async def reading_in_two_passes() -> list[int]:
     return seen
 
 
-def test_a_replay_reads_the_same_values_again_and_then_goes_on(database_url: str) -> None:
+def test_a_replay_reads_the_same_values_of_another_stream_again_and_then_goes_on(database_url: str) -> None:
     with Engine(database_url) as engine:
         engine.run(source.options(workflow_id="s"), 20)
     assert half_read.two_passes(database_url, reading_in_two_passes) == list(range(20))

@@ -86,7 +86,7 @@ def setting_on_thread() -> list[str]:
 
 
 @pytest.mark.parametrize("flow", [setting_on_loop, setting_on_thread], ids=["on loop", "on thread"])
-def test_what_a_step_sets_the_body_does_not_see(engine: Engine, flow: Any) -> None:
+def test_context_variables_that_a_step_sets_are_not_seen_by_the_body(engine: Engine, flow: Any) -> None:
     """Live, and after a crash at its end, when all of its steps are on record."""
     with crash_at(engine, "w", "end"):
         handle = engine.start(flow.options(workflow_id="w"))
@@ -95,7 +95,7 @@ def test_what_a_step_sets_the_body_does_not_see(engine: Engine, flow: Any) -> No
         assert handle.result(timeout=30) == ["the body"] * 4
 
 
-def test_a_cancellation_arrives_in_the_step(engine: Engine) -> None:
+def test_a_cancellation_arrives_in_a_step_that_has_its_own_context(engine: Engine) -> None:
     """Where it waits, in its own context; what it then does is its own as well."""
     seen: list[str] = []
 

@@ -116,7 +116,7 @@ SYNC: dict[str, Callable[..., Any]] = {
 
 
 @pytest.mark.parametrize("which", ASYNC)
-def test_what_is_async_is_an_async_step(engine: Engine, which: str) -> None:
+def test_a_decorated_async_function_is_an_async_step(engine: Engine, which: str) -> None:
     """By what it is, not by what it wraps; and everybody who asks is told so."""
     one = step(name="async step")(ASYNC[which])
 
@@ -139,7 +139,7 @@ def test_what_is_async_is_an_async_step(engine: Engine, which: str) -> None:
 
 
 @pytest.mark.parametrize("which", SYNC)
-def test_what_is_sync_is_a_sync_step(engine: Engine, which: str) -> None:
+def test_a_decorated_sync_function_is_a_sync_step(engine: Engine, which: str) -> None:
     one = step(name="sync step")(SYNC[which])
 
     @workflow(name=f"sync {which}")
@@ -283,7 +283,7 @@ def test_generators_are_refused_where_they_are_decorated(decorator: Any, functio
             decorate(function)
 
 
-def test_generators_are_refused_where_they_are_given(engine: Engine) -> None:
+def test_a_step_that_gives_a_generator_fails_and_says_why(engine: Engine) -> None:
     @workflow(name="gives generators", inputs=["numbers"])
     def flow() -> None:
         with pytest.raises(DefinitionError, match="generator function"):
@@ -307,7 +307,7 @@ def test_generators_are_refused_where_they_are_given(engine: Engine) -> None:
         (staticmethod(step(name="a step")(double)), "decorated already"),
     ],
 )
-def test_what_is_no_function_is_refused(decorator: Any, function: Any, words: str) -> None:
+def test_decorators_refuse_what_is_no_function(decorator: Any, function: Any, words: str) -> None:
     with pytest.raises(DefinitionError, match=words):
         decorator(function)
 
@@ -573,7 +573,7 @@ def test_steps_and_workflows_are_pickled_by_reference() -> None:
         pickle.dumps(step(name="local")(lambda: None))
 
 
-def test_another_process_runs_them_as_plain_functions(engine: Engine) -> None:
+def test_another_process_runs_pickled_steps_as_plain_functions(engine: Engine) -> None:
     """A pool of processes maps a step in a step's body, forked or started anew."""
 
     @workflow(name="maps a step in other processes")

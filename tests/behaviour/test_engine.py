@@ -174,7 +174,7 @@ def test_a_setting_that_is_wrong_is_named(database_url: str) -> None:
         Engine(database_url, schema="")
 
 
-def test_a_client_runs_nothing(client: Engine) -> None:
+def test_an_engine_that_is_only_a_client_runs_nothing(client: Engine) -> None:
     """``executes=False``: a start is enqueued, and it takes no work."""
     handle = client.start(doubling, 1)
     with pytest.raises(WaitTimeoutError, match="goes on"):
@@ -204,7 +204,7 @@ with Engine(sys.argv[1], executes=False) as engine:
     assert done.returncode == 42
 
 
-def test_another_schema_is_another_world(database_url: str) -> None:
+def test_workflows_in_another_schema_are_not_seen(database_url: str) -> None:
     """Engines of different schemas share a database, and nothing else."""
     with Engine(database_url, schema='else"where') as engine:
         handle = engine.start(doubling.options(workflow_id="w"), 4)

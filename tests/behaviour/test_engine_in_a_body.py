@@ -127,7 +127,7 @@ def asking_for_nobody() -> str:
     return "found"
 
 
-def test_an_error_is_an_answer_too(engine: Engine) -> None:
+def test_an_engines_error_in_a_body_is_on_record_as_its_answer(engine: Engine) -> None:
     with crash_at(engine, "w", "note#0", when="after"):
         assert engine.run(asking_for_nobody.options(workflow_id="w")) == "refused"
     assert told == ["refused"]
@@ -157,7 +157,7 @@ def refused(what: str, engine: str) -> str:
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_is_not_on_record_is_refused_in_a_body(engine: Engine, what: str) -> None:
+def test_engine_methods_without_a_record_are_refused_in_a_body(engine: Engine, what: str) -> None:
     assert engine.run(refused.options(workflow_id="w"), what, "own") == "InWorkflowError"
 
 
@@ -177,7 +177,7 @@ async def refused_async(what: str) -> str:
 
 
 @pytest.mark.parametrize("what", REFUSED_ASYNC)
-def test_what_is_not_on_record_is_refused_in_an_async_body(engine: Engine, what: str) -> None:
+def test_engine_methods_without_a_record_are_refused_in_an_async_body(engine: Engine, what: str) -> None:
     assert engine.run(refused_async, what) == "InWorkflowError"
 
 
@@ -191,7 +191,7 @@ def listing_in_a_step() -> int:
     return listing()
 
 
-def test_a_step_may_ask_anything(engine: Engine) -> None:
+def test_a_step_may_call_any_method_of_the_engine(engine: Engine) -> None:
     assert engine.run(listing_in_a_step) == 1
 
 

@@ -186,7 +186,7 @@ def test_a_workflow_that_exits_fails_alone(database_url: str, kind: BaseExceptio
 
 @pytest.mark.parametrize("kind", KINDS[:2] + KINDS[3:5], ids=lambda kind: type(kind).__name__)
 @pytest.mark.parametrize("colour", ["async", "sync"])
-def test_what_a_step_has_raised_is_on_record(database_url: str, kind: BaseException, colour: str) -> None:
+def test_an_exit_that_a_step_has_raised_is_on_record(database_url: str, kind: BaseException, colour: str) -> None:
     """So a replay takes the path of the live run, and the step is not run again."""
     passes: list[str] = []
     calls = 0
@@ -220,7 +220,7 @@ def test_what_a_step_has_raised_is_on_record(database_url: str, kind: BaseExcept
 
 
 @pytest.mark.parametrize("how", ["the engine closes", "the lease is lost"])
-def test_a_stop_leaves_no_noise(
+def test_a_run_that_stops_leaves_no_noise_in_the_log(
     database_url: str, execute: Callable[..., Any], caplog: pytest.LogCaptureFixture, how: str
 ) -> None:
     """The branches of a run that goes on elsewhere are over: nobody complains of errors that nobody awaits."""

@@ -326,7 +326,7 @@ def test_what_an_exception_holds_that_json_cannot_is_left_out_live_and_replayed(
     assert "left out: request" in notes[0]
 
 
-def test_a_group_is_taken_apart_live_and_replayed(database_url: str) -> None:
+def test_an_exception_group_is_taken_apart_live_and_replayed(database_url: str) -> None:
     """``except*`` finds what is in it, also beside what can only be named."""
     passes: list[Any] = []
     interruption = Interruption()
@@ -366,7 +366,7 @@ async def _raise(error: Exception) -> None:
 
 
 @pytest.mark.parametrize("gone", ["module", "class"])
-def test_a_class_that_is_not_here_blocks_a_replay(
+def test_a_recorded_error_whose_class_is_missing_blocks_the_replay(
     database_url: str, monkeypatch: pytest.MonkeyPatch, gone: str
 ) -> None:
     """Another exception than the live run saw would take another path."""

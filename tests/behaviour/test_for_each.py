@@ -89,7 +89,7 @@ async def two_pass_loop(ordered: bool) -> list[Any]:  # noqa: FBT001 (an argumen
     return [done.count, done.last, done.results]
 
 
-def test_a_resume_begins_at_the_watermark(client: Engine, database_url: str) -> None:
+def test_a_resumed_loop_begins_at_its_watermark(client: Engine, database_url: str) -> None:
     """Out of order, what is done behind an item that is not is not done again."""
     with Engine(database_url, grace=0.0) as engine:
         engine.start(two_pass_loop.options(workflow_id="w"), False)
@@ -154,7 +154,7 @@ async def loop_over_failures(on_error: Any) -> list[Any]:
     return [done.count, done.failed, done.last, done.results]
 
 
-def test_a_failure_ends_the_loop(engine: Engine) -> None:
+def test_a_failed_item_ends_its_loop(engine: Engine) -> None:
     """In the order of the stream the first one, after its attempts."""
     handle = engine.start(loop_over_failures.options(workflow_id="w"), "raise")
     feed(engine, "w", [0, 2, 5, 4, 7])
@@ -224,7 +224,7 @@ def side_by_side_loop() -> list[Any]:
     return for_each("work", all_abreast, concurrency=3, collect=True, checkpoint_every=2).results
 
 
-def test_handlers_run_side_by_side(engine: Engine) -> None:
+def test_handlers_of_a_loop_run_side_by_side(engine: Engine) -> None:
     """Plain functions, too, on threads of their own; each is a step with a key by its offset."""
     handle = engine.start(side_by_side_loop.options(workflow_id="w"))
     feed(engine, "w", range(6))
@@ -275,7 +275,7 @@ async def mistaken(what: str) -> None:
         ("on_error", ConfigurationError, "on_error='ignore'"),
     ],
 )
-def test_mistakes_are_named(engine: Engine, what: str, error: type[Exception], match: str) -> None:
+def test_wrong_arguments_of_for_each_are_named(engine: Engine, what: str, error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         engine.run(mistaken, what)
 

@@ -136,7 +136,9 @@ def test_no_value_is_lost_or_doubled_when_answers_are_lost(database_url: str, *,
     assert disorder(database_url) == []
 
 
-def test_an_idempotency_key_writes_once(engine: Engine, client: Engine, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_idempotency_key_writes_to_an_input_once(
+    engine: Engine, client: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
     """Also from another process, at the same time, after the end, and with another value, which is said."""
     handle = engine.start(listening.options(workflow_id="w"), 2)
 
@@ -160,7 +162,9 @@ def test_an_idempotency_key_writes_once(engine: Engine, client: Engine, caplog: 
 # -- the end -----------------------------------------------------------------------------------------------------------
 
 
-async def test_the_end_closes_each_input_used_or_not(engine: Engine, client: Engine, database_url: str) -> None:
+async def test_the_end_of_a_workflow_closes_each_input_used_or_not(
+    engine: Engine, client: Engine, database_url: str
+) -> None:
     """Many writers, many workflows that end meanwhile: what was acknowledged is there, and nothing behind the end."""
     written: dict[str, int] = {}
 
@@ -251,7 +255,7 @@ async def heard_in_two_passes() -> list[Any]:
     return heard
 
 
-def test_a_replay_reads_the_same_and_then_goes_on(client: Engine, database_url: str) -> None:
+def test_a_replay_reads_the_same_from_an_input_and_then_goes_on(client: Engine, database_url: str) -> None:
     """Values that came meanwhile are behind what was read."""
     with Engine(database_url, grace=0.0) as engine:
         handle = engine.start(heard_in_two_passes.options(workflow_id="w"))
@@ -294,7 +298,7 @@ def impatient() -> list[Any]:
     return [*found, next(reader)]
 
 
-def test_a_timeout_is_on_record(client: Engine, database_url: str) -> None:
+def test_a_timeout_of_a_read_from_an_input_is_on_record(client: Engine, database_url: str) -> None:
     """In the replay it is raised again, although there is a value now; and reading goes on after it."""
     with Engine(database_url, grace=0.0) as engine:
         engine.start(impatient.options(workflow_id="w"))
@@ -370,7 +374,7 @@ def test_a_read_that_is_cancelled_has_read_nothing(client: Engine, database_url:
         assert client.handle("w").result(timeout=PATIENCE) == ["cancelled", 1, 2]
 
 
-def test_branches_read_in_a_replay_as_they_did_live(client: Engine, database_url: str) -> None:
+def test_branches_read_an_input_in_a_replay_as_they_did_live(client: Engine, database_url: str) -> None:
     """Values, timeouts and ends, each in its turn."""
     chance = random.Random(3)
     with Engine(database_url, grace=0.0) as engine:
@@ -419,7 +423,7 @@ def test_a_declared_stream_types_its_values(engine: Engine) -> None:
     assert handle.result(timeout=PATIENCE) == {"a": 1}
 
 
-def test_what_is_no_input_is_refused(engine: Engine) -> None:
+def test_a_write_to_a_stream_that_is_no_input_is_refused(engine: Engine) -> None:
     """With what to do instead."""
     handle = engine.start(listening.options(workflow_id="w"), 1)
     with pytest.raises(StreamInputError, match=r"no input of workflow 'w'.*: 'chat'.*@workflow\(inputs=\['caht'\]\)"):
@@ -462,7 +466,7 @@ def test_a_workflow_does_not_write_its_own_input(engine: Engine, how: str) -> No
     assert disorder(engine.database_url) == []
 
 
-def test_mistakes_are_told_where_they_are_made() -> None:
+def test_wrong_uses_of_input_streams_raise_where_they_are_made() -> None:
     with pytest.raises(DefinitionError, match=r"inputs=\['chat'\]"):
         workflow(inputs="chat")(lambda: None)
     with pytest.raises(ConfigurationError, match="stream key"):
@@ -476,6 +480,6 @@ async def reading_from_the_tail() -> None:
     read_input_async("chat", start=-1)
 
 
-def test_a_start_is_an_offset(engine: Engine) -> None:
+def test_a_read_of_an_input_cannot_start_counted_from_its_tail(engine: Engine) -> None:
     with pytest.raises((ConfigurationError, StreamError), match="start=-1"):
         engine.run(reading_from_the_tail)

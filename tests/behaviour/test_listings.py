@@ -100,7 +100,7 @@ async def retries_and_waits() -> None:
     await asyncio.gather(sleep_async(0), sleep_async(3600))
 
 
-def test_steps_are_told_as_people_count(engine: Engine) -> None:
+def test_a_listing_numbers_steps_as_people_count(engine: Engine) -> None:
     """Attempts from 1 on, also in another owner; sleeps with their length; children by their id."""
     failures.clear()
     with crash_at(engine, "w", "flaky#0@1.1", when="after"):
@@ -125,7 +125,7 @@ async def two_naps() -> None:
     await asyncio.gather(sleep_async(0), sleep_async(0))
 
 
-def test_a_sleep_took_until_it_was_over(engine: Engine, execute: Callable[..., list[Any]]) -> None:
+def test_a_listing_says_that_a_sleep_took_until_it_was_over(engine: Engine, execute: Callable[..., list[Any]]) -> None:
     """Nobody may have been there to wake it when its time was over."""
     engine.run(two_naps.options(workflow_id="w"))
     late = "UPDATE dbosflow.step SET recorded_at = recorded_at + interval '1 hour' WHERE kind = 'woken'"

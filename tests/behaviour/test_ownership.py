@@ -86,7 +86,7 @@ def test_a_frozen_worker_is_taken_over_and_writes_nothing_when_it_thaws(
     assert disorder(database_url) == []
 
 
-def test_what_a_frozen_worker_had_in_hand_never_arrives(
+def test_a_batch_that_a_frozen_worker_had_in_hand_never_arrives(
     database_url: str, start_program: StartProgram, client: Engine
 ) -> None:
     """It thaws with batches on their way, and nobody has gone on in its place yet: only the fence keeps them out."""

@@ -117,7 +117,7 @@ BAD: list[str] = [
 
 
 @pytest.mark.parametrize("payload", BAD)
-def test_a_bad_row_breaks_no_listing(database_url: str, engine: Engine, payload: str) -> None:
+def test_a_workflow_row_that_cannot_be_read_breaks_no_listing(database_url: str, engine: Engine, payload: str) -> None:
     """Somebody wrote nonsense into one row: it is listed like all others, and who asks for it gets an error."""
     for workflow_id in ("good", "bad"):
         with pytest.raises(ValueError, match="x"):
@@ -145,7 +145,7 @@ def test_a_bad_row_breaks_no_listing(database_url: str, engine: Engine, payload:
         next(reader)
 
 
-def test_a_bad_step_row_is_listed_too(database_url: str, engine: Engine) -> None:
+def test_a_step_row_that_cannot_be_read_is_listed_all_the_same(database_url: str, engine: Engine) -> None:
     """The same for records."""
     engine.run(shipping.options(workflow_id="w"), PARCEL)
     alter(database_url, """UPDATE dbosflow.step SET output = '"\\u0000"', error = '[1e999]'""")

@@ -58,7 +58,7 @@ def rows_of(handles: list[WorkflowHandle[Any]]) -> list[tuple[str, str, int]]:
 @pytest.mark.parametrize(
     "how", [{}, {"value_in_step": True}, {"value": True}, {"sleep": True}], ids=lambda how: "".join(how) or "at once"
 )
-def test_no_sleeper_is_parked_with_it(
+def test_a_sleeping_workflow_is_not_parked_with_one_that_kills_workers(
     client: Engine, database_url: str, start_program: StartProgram, how: dict[str, Any]
 ) -> None:
     """Whatever the poison does first; a value or a sleep counts as progress once."""
@@ -93,7 +93,7 @@ def test_a_queue_goes_on_behind_a_poison(
     assert rows(database_url, "SELECT count(*) FROM dbosflow.workflow WHERE status = 'blocked'") == [(1,)]
 
 
-def test_what_sleeps_outlives_machines_that_fail_again_and_again(
+def test_a_sleeping_workflow_outlives_machines_that_fail_again_and_again(
     client: Engine, database_url: str, start_program: StartProgram
 ) -> None:
     """All workers are killed at once, more often than a workflow may be recovered in a row.

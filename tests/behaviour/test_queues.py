@@ -107,7 +107,7 @@ def test_queues_of_one_worker_have_a_limit_each(client: Engine, database_url: st
         assert begun() == ["blocker", "0", "1", "2"]
 
 
-def test_work_is_claimed_when_it_comes_not_when_a_poll_finds_it(database_url: str) -> None:
+def test_queued_work_is_claimed_when_it_comes_and_not_when_a_poll_finds_it(database_url: str) -> None:
     """Told by NOTIFY, with polls switched off: from a client in another process's place, and when a slot comes free."""
     settings: dict[str, Any] = {"safety_poll": NEVER, "fast_poll": NEVER}
     with (
@@ -122,7 +122,9 @@ def test_work_is_claimed_when_it_comes_not_when_a_poll_finds_it(database_url: st
         assert [handle.result(timeout=PATIENCE) for handle in handles] == [str(number) for number in range(30)]
 
 
-async def test_what_waited_before_there_was_a_worker_is_taken(client: Engine, database_url: str) -> None:
+async def test_workflows_that_were_queued_before_there_was_a_worker_are_taken(
+    client: Engine, database_url: str
+) -> None:
     """A backlog larger than one claim, taken by a worker that opens later."""
     spec = taking_a_while.options(queue="q")
     handles = await asyncio.gather(*(client.start_async(spec, str(number), 0) for number in range(500)))

@@ -147,7 +147,7 @@ def test_a_draining_worker_hands_over_what_is_idle_at_once(
     assert disorder(database_url) == []
 
 
-def test_grace_ends(start_program: StartProgram, client: Engine) -> None:
+def test_steps_that_outlive_the_grace_are_left_to_the_next_owner(start_program: StartProgram, client: Engine) -> None:
     """What takes longer than the grace is left, and done again by the next owner."""
     workers = [start_program("worker", module="surviving", settings={"grace": 0.1}) for _ in range(2)]
     start_in(workers[0], "lingering_twice", 1.0)

@@ -61,7 +61,9 @@ async def waits_for_a_thread(name: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["started here", "enqueued", "a child"])
-async def test_it_begins_when_there_is_a_thread(database_url: str, threads: Threads, how: str) -> None:
+async def test_a_workflow_that_gets_no_thread_begins_when_there_is_one(
+    database_url: str, threads: Threads, how: str
+) -> None:
     """Its result is whatever its body gives, which runs once. A refusal is on no record, and no death."""
     targets: dict[str, Any] = {
         "started here": on_a_thread.options(workflow_id="w"),
@@ -98,7 +100,7 @@ async def has_a_step_on_a_thread(name: str) -> str:
     return await step_on_a_thread.run_async(name)
 
 
-async def test_a_step_waits_for_its_thread(database_url: str, threads: Threads) -> None:
+async def test_a_step_that_gets_no_thread_waits_for_one(database_url: str, threads: Threads) -> None:
     """It has not failed, and no attempt of it is lost."""
     async with Engine(database_url) as engine:
         threads.none = True

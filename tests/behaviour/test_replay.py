@@ -196,7 +196,7 @@ def test_code_that_no_longer_asks_for_a_record_is_parked(database_url: str) -> N
     assert sorted(ledger.noted()) == ["first", "last", "removed"]
 
 
-def test_an_added_branch_shifts_nobody(database_url: str) -> None:
+def test_a_branch_that_new_code_adds_changes_no_keys_of_others(database_url: str) -> None:
     """A branch is known by its function and how many of it came before, not by its place among all."""
     interruption = Interruption()
 

@@ -211,7 +211,7 @@ REFUSED: dict[str, tuple[Any, Callable[[], Any]]] = {
 
 
 @pytest.mark.parametrize("which", REFUSED)
-def test_what_json_cannot_carry_is_refused_by_name(engine: Engine, which: str) -> None:
+def test_a_result_that_json_cannot_carry_is_refused_by_name(engine: Engine, which: str) -> None:
     """A step's result and a workflow's: the error says where, under which type, and the workflow can catch it."""
     annotation, make_value = REFUSED[which]
 

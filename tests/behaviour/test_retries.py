@@ -77,7 +77,7 @@ def test_a_step_is_tried_until_it_succeeds(database_url: str, engine: Engine, co
     ]
 
 
-def test_the_last_failure_is_the_steps(engine: Engine) -> None:
+def test_the_failure_of_the_last_attempt_is_that_of_the_step(engine: Engine) -> None:
     """When the attempts are used up, the workflow gets the last error, and the body ran exactly so often."""
     bodies = Bodies(ValueError("one"), ValueError("two"), ValueError("three"), None)
 
@@ -112,7 +112,7 @@ def test_by_default_a_step_is_tried_once(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("colour", ["async", "sync"])
-def test_waits_grow_up_to_their_limit(engine: Engine, colour: str) -> None:
+def test_waits_between_attempts_grow_up_to_their_limit(engine: Engine, colour: str) -> None:
     """``interval``, then ``backoff`` times as long each time, up to ``max_interval``; never less."""
     bodies = Bodies(*[ValueError("again")] * 4, None)
     retry: Any = step(max_attempts=5, interval=0.05, backoff=3, max_interval=0.2)
@@ -137,7 +137,7 @@ def test_waits_grow_up_to_their_limit(engine: Engine, colour: str) -> None:
     assert all(wait >= least for wait, least in zip(bodies.waits, [0.05, 0.15, 0.2, 0.2], strict=True)), bodies.waits
 
 
-def test_only_what_is_worth_it_is_tried_again(engine: Engine) -> None:
+def test_only_errors_that_the_policy_names_are_tried_again(engine: Engine) -> None:
     """``retry_on`` names the errors; any other is final at once. So is a result that does not fit its type."""
     other, unfit = Bodies(ConnectionError("a"), TypeError("b"), None), Bodies(None)
 
@@ -161,7 +161,7 @@ def test_only_what_is_worth_it_is_tried_again(engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("colour", ["on_loop", "on_thread"])
-def test_attempts_count_across_owners(
+def test_attempts_of_a_step_are_counted_across_owners(
     database_url: str, start_program: StartProgram, client: Engine, colour: str
 ) -> None:
     """Two owners die in the middle of attempts.
@@ -188,7 +188,7 @@ def test_attempts_count_across_owners(
     ("options", "named"),
     [({"max_attempts": 0}, "max_attempts=0"), ({"interval": -1}, "interval"), ({"backoff": 0.5}, "backoff=0.5")],
 )
-def test_a_policy_that_is_none_is_refused(options: dict[str, Any], named: str) -> None:
+def test_a_retry_policy_with_senseless_values_is_refused(options: dict[str, Any], named: str) -> None:
     """Where it is written, not where it would first matter."""
     with pytest.raises(ConfigurationError, match=named):
         step(**options)

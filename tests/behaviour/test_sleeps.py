@@ -65,7 +65,7 @@ def woken_at() -> list[datetime]:
 
 
 @EVERYWHERE
-def test_the_wake_time_is_on_record_when_the_sleep_begins(database_url: str, flow: Any) -> None:
+def test_the_wake_time_of_a_sleep_is_on_record_when_it_begins(database_url: str, flow: Any) -> None:
     """By the database's clock, so that it means the same to every worker."""
     with Engine(database_url, grace=0) as engine:
         began = rows(database_url, "SELECT now()")[0][0]
@@ -92,7 +92,7 @@ def test_a_recovered_workflow_does_not_sleep_anew(database_url: str, flow: Any) 
 
 
 @EVERYWHERE
-def test_nobody_wakes_early_however_often_he_is_interrupted(database_url: str, flow: Any) -> None:
+def test_no_sleep_ends_early_however_often_it_is_interrupted(database_url: str, flow: Any) -> None:
     """Three owners share one sleep; the wake time stays, and what follows happens after it."""
     recorded: list[list[datetime]] = []
     with Engine(database_url, grace=0) as engine:
@@ -146,7 +146,7 @@ def test_a_sleep_can_be_cancelled(database_url: str, engine: Engine) -> None:
 
 
 @pytest.mark.parametrize("duration", [-1, float("nan"), float("inf"), timedelta(seconds=-1)])
-def test_a_duration_that_is_none_is_refused(engine: Engine, duration: float | timedelta) -> None:
+def test_a_sleep_whose_duration_is_no_number_of_seconds_is_refused(engine: Engine, duration: float | timedelta) -> None:
     """In the body that asks for it, so that it can be caught there."""
 
     @workflow
@@ -170,12 +170,12 @@ OUTSIDE: dict[str, Callable[[], Any]] = {
 
 
 @pytest.mark.parametrize("which", OUTSIDE)
-def test_outside_a_workflow_it_is_a_plain_sleep(which: str) -> None:
+def test_a_durable_sleep_outside_of_a_workflow_is_a_plain_one(which: str) -> None:
     """Unit tests of functions that sleep need no database."""
     OUTSIDE[which]()
 
 
-def test_a_wait_that_ends_leaves_the_workflow_alone(engine: Engine) -> None:
+def test_a_wait_for_a_result_that_ends_leaves_the_workflow_alone(engine: Engine) -> None:
     """``result(timeout=)`` ends the wait, not what it waits for."""
     handle = engine.start(sleeping, 0.3)
     with pytest.raises(WaitTimeoutError, match="it goes on"):

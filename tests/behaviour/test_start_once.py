@@ -27,7 +27,7 @@ async def something_else(what: str) -> str:
     return await noted("else")
 
 
-def test_the_same_id_twice_is_one_execution(engine: Engine) -> None:
+def test_two_starts_of_one_id_are_one_execution(engine: Engine) -> None:
     """While it runs and after it has ended: the second start gives a handle to the first execution."""
     first = engine.start(starting_once.options(workflow_id="order-1"), "a")
     second = engine.start(starting_once.options(workflow_id="order-1"), "a")
@@ -80,7 +80,7 @@ def test_an_enqueue_and_a_start_of_one_id_are_one_execution(engine: Engine, clie
 
 
 @pytest.mark.parametrize("where", ["engine", "client"])
-def test_other_arguments_warn_and_change_nothing(
+def test_a_start_of_a_known_id_with_other_arguments_warns_and_changes_nothing(
     where: str, request: pytest.FixtureRequest, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The first execution counts. A caller who meant another one learns it from the log."""
@@ -132,7 +132,7 @@ def test_a_start_without_an_id_is_an_execution_of_its_own(engine: Engine) -> Non
 
 
 @pytest.mark.parametrize("workflow_id", ["", "x" * 513, "nul\0", "lone \ud800"])
-def test_an_id_that_cannot_be_one_is_refused(engine: Engine, workflow_id: str) -> None:
+def test_a_text_that_cannot_be_a_workflow_id_is_refused(engine: Engine, workflow_id: str) -> None:
     """At the call, with the reason; not by the database, later."""
     with pytest.raises(ConfigurationError, match="workflow id"):
         starting_once.options(workflow_id=workflow_id)
@@ -141,7 +141,7 @@ def test_an_id_that_cannot_be_one_is_refused(engine: Engine, workflow_id: str) -
 
 
 @pytest.mark.parametrize("workflow_id", ["x" * 512, "ünï/cödé #1 % %s ' \" \\ ;--", "\x1f", "🌍"])
-def test_any_other_text_is_an_id(engine: Engine, workflow_id: str) -> None:
+def test_any_text_that_fits_can_be_a_workflow_id(engine: Engine, workflow_id: str) -> None:
     """An id is a key of the caller's own; it needs no escaping."""
     assert engine.run(starting_once.options(workflow_id=workflow_id), "a") == "a"
     handle: Any = engine.handle(workflow_id)
@@ -149,7 +149,7 @@ def test_any_other_text_is_an_id(engine: Engine, workflow_id: str) -> None:
     assert handle.info().id == workflow_id
 
 
-def test_an_unknown_id_is_not_found(engine: Engine) -> None:
+def test_a_workflow_of_an_unknown_id_is_not_found(engine: Engine) -> None:
     """A handle does no I/O; each of its questions does."""
     handle = engine.handle("nobody")
     for ask in (handle.status, handle.info, handle.result):

@@ -125,7 +125,7 @@ async def ends_here() -> None:
         await write_stream_async("k", value)
 
 
-def test_a_running_workflow_is_left_alone(database_url: str) -> None:
+def test_streams_of_a_running_workflow_are_not_compacted(database_url: str) -> None:
     """What its owner remembers of its streams stays as it is."""
     with Engine(database_url, block_values=1, compact_every=None) as engine:
         engine.start(ends_here.options(workflow_id="running")).result(PATIENCE)

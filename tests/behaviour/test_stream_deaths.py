@@ -92,7 +92,7 @@ async def silent() -> None:
 ends_its_silence = Gate()
 
 
-def test_silence_is_no_end(database_url: str) -> None:
+def test_a_stream_whose_writer_is_silent_has_not_ended(database_url: str) -> None:
     """Ten minutes of it are some ninety polls; here it outlasts hundreds, and the reader is still there."""
     with Engine(database_url, safety_poll=0.01, fast_poll=0.01) as engine, ThreadPoolExecutor(1) as threads:
         handle = engine.start(silent)

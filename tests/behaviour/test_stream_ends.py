@@ -83,7 +83,7 @@ def test_a_workflow_that_fails_ends_its_streams_with_its_error_in_the_same_trans
     assert rows(database_url, query) == [(True,)]
 
 
-def test_after_the_last_value_a_reader_raises_the_cause(engine: Engine, client: Engine) -> None:
+def test_a_reader_raises_why_a_stream_ended_behind_its_last_value(engine: Engine, client: Engine) -> None:
     """A stream that ended badly never looks complete: in the process that wrote it, and in any other."""
     handle = engine.start(ending_badly)
     for one in (engine, client):
@@ -141,7 +141,7 @@ async def test_a_channels_last_item_is_the_end(engine: Engine) -> None:
     assert isinstance(last.error.__cause__, SoldOutError)
 
 
-def test_a_cause_that_cannot_be_rebuilt_is_named(engine: Engine) -> None:
+def test_a_streams_error_that_cannot_be_rebuilt_is_named(engine: Engine) -> None:
     """The stand-in says what it was."""
 
     @workflow
@@ -196,7 +196,9 @@ def test_a_closed_key_ends_while_the_workflow_goes_on(engine: Engine, client: En
     assert handle.status() is WorkflowStatus.RUNNING
 
 
-async def test_the_end_is_told_not_found_by_a_poll(database_url: str, start_program: StartProgram) -> None:
+async def test_readers_are_notified_of_a_streams_end_and_need_no_poll(
+    database_url: str, start_program: StartProgram
+) -> None:
     """Readers and waiters in other processes hear of each value, close and end, with polls switched off in all."""
     settings: dict[str, Any] = {"safety_poll": NEVER, "fast_poll": NEVER}
 

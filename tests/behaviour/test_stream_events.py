@@ -60,7 +60,7 @@ def test_an_observer_hears_each_event_in_order(engine: Engine, fails: bool, end:
     assert {(one.workflow_id, one.key) for one in heard} == {("w", "k")}
 
 
-def test_a_reader_is_heard_of(engine: Engine) -> None:
+def test_an_observer_hears_of_readers(engine: Engine) -> None:
     """With the frames that it was given; who has ended to listen hears nothing."""
     heard: list[StreamEvent] = []
     ended: list[StreamEvent] = []
@@ -101,7 +101,7 @@ async def hurried() -> None:
         await write_stream_async("k", "x" * 1000)
 
 
-def test_back_pressure_is_heard_of(database_url: str) -> None:
+def test_an_observer_hears_of_back_pressure(database_url: str) -> None:
     """While the writer waits."""
     heard = threading.Event()
     with Engine(database_url, buffer_bytes=10_000, lease=60) as engine:

@@ -107,7 +107,7 @@ async def fills_by_step() -> str:
     return "written"
 
 
-def test_a_step_fails_with_the_limit(database_url: str) -> None:
+def test_a_step_that_passes_a_streams_limit_fails(database_url: str) -> None:
     """What its attempt wrote before is rolled back."""
     with Engine(database_url, stream_values=2) as engine:
         assert engine.start(fills_by_step.options(workflow_id="w")).result(PATIENCE) == "full"
@@ -205,7 +205,7 @@ def test_a_writer_waits_for_the_database_only_so_long(database_url: str, flow: A
 @pytest.mark.parametrize(
     "wrong", [{"stream_values": 0}, {"stream_bytes": -1}, {"value_bytes": 0}, {"buffer_timeout": 0}], ids=str
 )
-def test_a_limit_that_nothing_could_meet_is_refused(wrong: Any) -> None:
+def test_a_limit_of_streams_that_nothing_could_meet_is_refused(wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match=next(iter(wrong))):
         Engine("postgresql://localhost/none", **wrong)
 

@@ -29,7 +29,7 @@ async def writing_many(count: int) -> None:
         await write_stream_async("k", number)
 
 
-def test_a_value_is_there_before_the_workflow_goes_on(engine: Engine, gate: Gate, gated: Any) -> None:
+def test_a_value_is_readable_while_its_workflow_waits(engine: Engine, gate: Gate, gated: Any) -> None:
     """Reading is live: each value arrives while the writer waits for leave to write the next."""
     with engine.read_stream(engine.start(gated, 5).workflow_id, "k", timeout=PATIENCE) as reader:
         for number in range(5):
@@ -41,7 +41,7 @@ def test_a_value_is_there_before_the_workflow_goes_on(engine: Engine, gate: Gate
         assert reader.closed
 
 
-def test_reading_starts_anywhere(database_url: str, engine: Engine, client: Engine) -> None:
+def test_a_stream_can_be_read_from_any_offset(database_url: str, engine: Engine, client: Engine) -> None:
     """At the first, within a block, at the last, at the end; in any process. Nothing is skipped or comes twice."""
     workflow_id = engine.start(writing_many, COUNT).workflow_id
     assert engine.read_stream(workflow_id, "k").read_all() == (list(range(COUNT)), True)
@@ -185,13 +185,13 @@ def test_a_reader_can_be_left_at_any_time(engine: Engine, gate: Gate, gated: Any
         ({"on_rollback": "retry"}, "on_rollback='retry'"),
     ],
 )
-def test_an_option_that_is_none_is_refused(engine: Engine, options: Any, said: str) -> None:
+def test_a_reader_with_senseless_options_is_refused(engine: Engine, options: Any, said: str) -> None:
     """Where it is asked for, with what it could be."""
     with pytest.raises(ConfigurationError, match=said):
         engine.read_stream("w", "k", **options)
 
 
-def test_nothing_is_left_of_a_reader(engine: Engine) -> None:
+def test_a_reader_that_is_over_leaves_nothing_behind(engine: Engine) -> None:
     """A hundred thousand reads later no subscription is left behind: what is forgotten can be read again."""
     workflow_id = engine.start(writing_many, 3).workflow_id
     for _ in range(50):

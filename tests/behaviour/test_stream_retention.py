@@ -101,7 +101,7 @@ def test_a_workflow_whose_stream_was_trimmed_is_replayed(database_url: str) -> N
         assert rows(database_url, "SELECT max(epoch) > 1 FROM dbosflow.workflow") == [(True,)]
 
 
-def test_blocks_go_as_a_whole_and_the_newest_stays(database_url: str) -> None:
+def test_trimming_removes_whole_blocks_and_keeps_the_newest(database_url: str) -> None:
     """So the tail is known, and the end is: trimming everything leaves the last block."""
     with Engine(database_url) as engine:
         gates["w"].open()
@@ -115,7 +115,7 @@ def test_blocks_go_as_a_whole_and_the_newest_stays(database_url: str) -> None:
         assert reader.read_all() == ([], True)
 
 
-def test_what_is_uncommitted_stays(database_url: str) -> None:
+def test_uncommitted_values_are_not_trimmed(database_url: str) -> None:
     """With all behind it; once it is committed it may go."""
     with Engine(database_url, **ONE_A_BLOCK) as engine:
         engine.start(uncommitted_then_more.options(workflow_id="w"))
@@ -179,7 +179,7 @@ def test_a_key_whose_value_was_trimmed_still_writes_once(database_url: str) -> N
     assert disorder(database_url) == []
 
 
-def test_what_cannot_be_trimmed_is_refused(engine: Engine) -> None:
+def test_a_trim_with_senseless_arguments_is_refused(engine: Engine) -> None:
     with pytest.raises(WorkflowNotFoundError):
         engine.streams.trim("nobody", "k", before=1)
     engine.run(childless.options(workflow_id="w"), "x")
@@ -231,7 +231,7 @@ def test_finished_workflows_are_pruned_by_age(database_url: str) -> None:
             engine.read_stream("w", "k").read_all()
 
 
-def test_a_child_stays_while_its_parent_runs(database_url: str) -> None:
+def test_a_finished_child_is_not_pruned_while_its_parent_runs(database_url: str) -> None:
     """The parent may be replayed, and ask for it."""
     with Engine(database_url) as engine:
         parent = engine.start(parent_of_pruned.options(workflow_id="w"))

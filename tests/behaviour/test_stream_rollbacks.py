@@ -127,7 +127,7 @@ async def retried_when_let() -> None:
     await five_then_eight_when_let("gate")
 
 
-def test_a_reader_that_was_there_is_told(engine: Engine, gate: Gate) -> None:
+def test_a_reader_that_has_seen_a_value_hears_of_its_rollback(engine: Engine, gate: Gate) -> None:
     """Live it sees five values, the rollback of them, and eight; committed nothing before the step has succeeded."""
     gates["gate"] = gate
     engine.start(retried_when_let.options(workflow_id="w"))
@@ -149,7 +149,7 @@ def test_a_reader_that_was_there_is_told(engine: Engine, gate: Gate) -> None:
     assert next(items).closed
 
 
-def test_a_plain_iterator_raises_and_goes_on(engine: Engine, gate: Gate) -> None:
+def test_a_plain_iterator_raises_at_a_rollback_and_goes_on(engine: Engine, gate: Gate) -> None:
     """By default; a function is called instead, and nothing happens when it is to be ignored."""
     gates["gate"] = gate
     engine.start(retried_when_let.options(workflow_id="w"))
@@ -179,13 +179,15 @@ def test_a_plain_iterator_raises_and_goes_on(engine: Engine, gate: Gate) -> None
         ("tail", ["closed"]),
     ],
 )
-def test_who_resumes_is_told_of_what_he_had_seen(engine: Engine, start: Any, items: list[Any]) -> None:
+def test_a_reader_that_resumes_hears_of_rollbacks_of_what_it_had_seen(
+    engine: Engine, start: Any, items: list[Any]
+) -> None:
     """What he had not seen he never sees; counting from the end counts what is visible."""
     engine.start(retried.options(workflow_id="w")).result(PATIENCE)
     assert seen(engine, start=start) == items
 
 
-def test_a_range_is_read_alone(engine: Engine) -> None:
+def test_a_range_of_a_stream_is_read_without_what_is_around_it(engine: Engine) -> None:
     """``until`` ends before its offset, and is no end of the stream."""
     engine.start(retried.options(workflow_id="w")).result(PATIENCE)
     assert seen(engine, start=6, until=9) == [0, 1, 2]
@@ -408,7 +410,7 @@ async def counts(on_retry: str) -> list[int]:
     return await counting(on_retry)
 
 
-def test_what_is_kept_counts_at_once(engine: Engine, database_url: str) -> None:
+def test_values_that_are_kept_on_retry_are_committed_at_once(engine: Engine, database_url: str) -> None:
     """``keep``: every attempt's values stay, and are never ahead of anything."""
     engine.start(counts.options(workflow_id="w"), "keep").result(PATIENCE)
     content = [*range(3), *range(6), *range(9)]
@@ -441,7 +443,7 @@ async def resumes_after_a_crash() -> list[int]:
     return await resumed_after_a_crash()
 
 
-def test_the_next_owner_resumes_too(database_url: str) -> None:
+def test_an_attempt_of_the_next_owner_resumes_where_the_last_one_stopped(database_url: str) -> None:
     """What the dead one had durable is there; the workflow's stream has each value once."""
     interruptions["here"] = Interruption()
     workflow_id = resumes_after_a_crash.options(workflow_id="w")
@@ -462,7 +464,7 @@ async def resumes_in_vain() -> None:
     await resuming_in_vain()
 
 
-def test_what_was_resumed_in_vain_is_rolled_back_once(engine: Engine, database_url: str) -> None:
+def test_values_of_a_resumed_step_that_fails_are_rolled_back_once(engine: Engine, database_url: str) -> None:
     """When the step fails for good."""
     with pytest.raises(FlakyError):
         engine.start(resumes_in_vain.options(workflow_id="w")).result(PATIENCE)
@@ -511,7 +513,7 @@ async def reads_what_is_retried() -> list[str]:
     return found
 
 
-def test_a_replay_reads_what_was_rolled_back_meanwhile(database_url: str, gate: Gate) -> None:
+def test_a_replay_reads_again_what_was_rolled_back_meanwhile(database_url: str, gate: Gate) -> None:
     """It saw the values before they were rolled back, so it sees them again, though a late reader does not."""
     gates["gate"], interruptions["here"] = gate, Interruption()
     five_read.clear()

@@ -94,7 +94,7 @@ def same(a: Any, b: Any) -> bool:
 
 
 @pytest.mark.parametrize("flow", [writing_values, writing_values_on_thread], ids=["async", "sync"])
-def test_every_value_comes_back_as_it_was_written(database_url: str, engine: Engine, flow: Any) -> None:
+def test_every_stream_value_comes_back_as_it_was_written(database_url: str, engine: Engine, flow: Any) -> None:
     """Also what looks like an end of stream, an error or a frame; and each can be resumed behind."""
     engine.run(flow.options(workflow_id="w"))
     values, closed = engine.read_stream("w", "k").read_all()
@@ -107,7 +107,7 @@ def test_every_value_comes_back_as_it_was_written(database_url: str, engine: Eng
     assert len(stored_values(database_url, "w", "k")) == len(VALUES), "and is readable in psql"
 
 
-def test_values_come_back_in_another_process(start_program: StartProgram, engine: Engine) -> None:
+def test_stream_values_come_back_in_another_process(start_program: StartProgram, engine: Engine) -> None:
     """A reader that shares nothing but the database gets the same."""
     engine.run(writing_values.options(workflow_id="w"))
     reader = start_program("reader", id="w", key="k")
@@ -137,7 +137,7 @@ REFUSED: list[Any] = [
 
 
 @pytest.mark.parametrize("position", range(len(REFUSED)))
-def test_what_is_no_json_is_refused_where_it_is_written(engine: Engine, position: int) -> None:
+def test_a_value_that_is_no_json_is_refused_where_it_is_written(engine: Engine, position: int) -> None:
     """The write raises, in the body and in a step; the stream has no trace of it, and goes on."""
 
     @step
@@ -182,7 +182,7 @@ def test_a_value_that_does_not_fit_the_readers_type_is_an_error_of_the_reader(en
     assert len(engine.read_stream("w", "k").read_all()[0]) == len(VALUES)
 
 
-def test_keys_are_any_text(engine: Engine) -> None:
+def test_stream_keys_are_any_text(engine: Engine) -> None:
     """A key needs no escaping, and is its own stream."""
     keys = ["k", "K", "ünï/cödé", "w", "%s", "a'b\"c\\d;--", "\x1f", "k\x1fk", " ", "x" * 512]
 

@@ -31,7 +31,7 @@ async def writing_some(count: int) -> None:
         await write_stream_async("k", number)
 
 
-def test_a_timeout_leaves_the_reader_usable(engine: Engine, gate: Gate, gated: Any) -> None:
+def test_a_timeout_in_a_read_leaves_the_reader_usable(engine: Engine, gate: Gate, gated: Any) -> None:
     """It counts seconds without news, not since the start, and says which stream; reading goes on after it."""
     workflow_id = engine.start(gated, 3).workflow_id
     reader = engine.read_stream(workflow_id, "k", timeout=0.2)
@@ -58,7 +58,7 @@ def test_a_timeout_leaves_the_reader_usable(engine: Engine, gate: Gate, gated: A
     asyncio.run(main())
 
 
-def test_an_unknown_workflow_is_not_found(engine: Engine) -> None:
+def test_a_reader_of_an_unknown_workflow_is_told_that_there_is_none(engine: Engine) -> None:
     """At once, or after ``wait_for`` seconds; asking again looks again."""
     reader = engine.read_stream("later", "k")
     for _ in range(2):

@@ -39,7 +39,7 @@ def listened(reader: Any) -> list[list[Any]]:
 
 
 @pytest.mark.parametrize("colour", ["streaming", "streaming_on_thread"])
-def test_values_are_written_once_over_kills(
+def test_stream_values_are_written_once_over_kills(
     database_url: str, start_program: StartProgram, hire: Hire, client: Engine, colour: str
 ) -> None:
     """Offsets are dense, each value stands once at its place; a reader that stayed connected saw exactly that."""
@@ -255,7 +255,7 @@ def test_each_attempt_of_a_step_writes_under_its_own_name(database_url: str, eng
 
 
 @pytest.mark.parametrize("key", ["", "x" * 513, "nul\0", "lone \ud800"])
-def test_a_key_that_cannot_be_one_is_refused(engine: Engine, key: str) -> None:
+def test_a_text_that_cannot_be_a_stream_key_is_refused(engine: Engine, key: str) -> None:
     """By the write and by the reader, with the reason."""
 
     @workflow

@@ -65,7 +65,7 @@ def gate() -> None:
     write_stream("go", True)
 
 
-def test_a_chain_is_recovered_whole_however_long_it_is(database_url: str) -> None:
+def test_a_chain_of_sync_parents_is_recovered_whole_however_long_it_is(database_url: str) -> None:
     """One process takes all of it: parents, which only wait, do not keep their children from being taken."""
     with Engine(database_url, grace=0) as engine:
         engine.start(chain.options(workflow_id="top"), 1100)
@@ -101,7 +101,7 @@ def quick_one() -> str:
     return "done"
 
 
-def test_a_child_that_hangs_holds_nobody_else(database_url: str) -> None:
+def test_a_child_that_hangs_holds_up_nobody_but_its_parent(database_url: str) -> None:
     """Its parent waits on a thread of its own: it hears of its cancellation at once, and others run."""
     hangs.clear()
     hung.clear()
@@ -134,7 +134,7 @@ def napper(seconds: float) -> str:
     return "slept"
 
 
-def test_a_sleep_is_no_running_workflow(database_url: str) -> None:
+def test_a_sleeping_sync_workflow_does_not_count_as_running(database_url: str) -> None:
     """A crowd that sleeps for an hour leaves the only thread to who has something to do."""
     with Engine(database_url, workflow_threads=1, grace=0) as engine:
         for _ in range(20):
@@ -143,7 +143,9 @@ def test_a_sleep_is_no_running_workflow(database_url: str) -> None:
 
 
 @pytest.mark.parametrize("waiting_threads", [1, 64])
-def test_a_sleep_keeps_nobody_from_running_where_few_may_wait(database_url: str, waiting_threads: int) -> None:
+def test_a_sleeping_sync_workflow_keeps_nobody_from_running_where_few_may_wait(
+    database_url: str, waiting_threads: int
+) -> None:
     with Engine(database_url, waiting_threads=waiting_threads, grace=0) as engine:
         asleep = engine.start(napper, 3600.0)
         eventually(lambda: [one.kind for one in engine.list_steps(asleep.workflow_id)] == ["sleep"])
@@ -151,7 +153,7 @@ def test_a_sleep_keeps_nobody_from_running_where_few_may_wait(database_url: str,
         assert engine.start(quick_one).result(timeout=PATIENCE) == "done"
 
 
-def test_who_wakes_waits_for_a_place(database_url: str) -> None:
+def test_a_sync_workflow_that_wakes_waits_for_a_free_thread(database_url: str) -> None:
     with Engine(database_url, workflow_threads=3) as engine:
         handles = [engine.start(waker) for _ in range(9)]
         for handle in handles:
@@ -188,7 +190,7 @@ def test_at_the_limit_of_waiting_threads_the_wait_raises_and_that_is_on_record(d
         assert failed == {("result", True)}
 
 
-def test_the_limit_is_checked_when_it_is_set(database_url: str) -> None:
+def test_the_setting_for_waiting_threads_is_checked(database_url: str) -> None:
     with pytest.raises(ConfigurationError, match="waiting_threads"):
         Engine(database_url, waiting_threads=0)
 

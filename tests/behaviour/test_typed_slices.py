@@ -66,7 +66,7 @@ def taken(take: Callable[[], Any]) -> list[Any]:
     return found
 
 
-def test_every_slice_is_what_its_own_values_say(engine: Engine) -> None:
+def test_every_slice_of_a_typed_stream_depends_on_its_own_values_only(engine: Engine) -> None:
     """Of all beginnings and ends; what is outside of a slice need not be of the type."""
     for start in range(len(VALUES)):
         for until in range(start + 1, len(VALUES) + 1, 3):
@@ -83,7 +83,7 @@ def test_every_slice_is_what_its_own_values_say(engine: Engine) -> None:
     assert engine.read_stream("w", "k", start=2, until=9).read_all()[0] == VALUES[2:9]
 
 
-def test_a_reader_stays_where_it_can_go_no_further(engine: Engine) -> None:
+def test_a_reader_stays_at_a_value_that_is_not_of_its_type(engine: Engine) -> None:
     """It says so as often as it is asked, and another one goes on from there."""
     reader = engine.read_stream("w", "k", type=int)
     assert [next(reader) for _ in range(3)] == [0, 1, 2]
@@ -153,7 +153,7 @@ def reading(begun: Interruption, *, sync: bool) -> Any:
 
 
 @pytest.mark.parametrize("sync", [True, False])
-def test_what_was_read_and_no_longer_fits_blocks_the_workflow(database_url: str, sync: bool) -> None:  # noqa: FBT001
+def test_recorded_values_that_no_longer_fit_their_type_block_the_workflow(database_url: str, sync: bool) -> None:  # noqa: FBT001
     """The values were of the type when they were read: so it is the code that has changed."""
     begun = Interruption()
     flow = reading(begun, sync=sync)

@@ -101,7 +101,9 @@ async def writing_wrongly(where: str) -> None:
 
 
 @pytest.mark.parametrize(("where", "said"), [("value", "a value of stream 'tokens'"), ("final", "the final payload")])
-def test_what_does_not_fit_is_refused_at_the_writer(engine: Engine, where: str, said: str) -> None:
+def test_a_value_that_does_not_fit_a_typed_stream_is_refused_at_the_writer(
+    engine: Engine, where: str, said: str
+) -> None:
     """With the stream's name; readers never see it."""
     handle = engine.start(writing_wrongly, where)
     with pytest.raises(SerializationError, match=said):
@@ -129,7 +131,7 @@ async def failing_stream(how: str) -> str:
 
 
 @pytest.mark.parametrize("how", ["fail", "with"])
-def test_a_stream_fails_alone(engine: Engine, how: str) -> None:
+def test_a_stream_that_is_failed_by_its_writer_fails_nothing_else(engine: Engine, how: str) -> None:
     """Readers get its reason; the workflow goes on."""
     handle = engine.start(failing_stream, how)
     assert handle.result(PATIENCE) == "went on"
@@ -273,7 +275,7 @@ def test_a_writer_hears_of_a_cancellation(engine: Engine) -> None:
     eventually(lambda: handle.status().ended)
 
 
-def test_outside_an_engine_writers_check_and_drop() -> None:
+def test_writers_outside_an_engine_check_their_values_and_drop_them() -> None:
     """A unit test of a step needs nothing; a writer without anything around it is an error."""
     writing_in_a_step(["a"])
     with pytest.raises(NotInWorkflowError, match="needs a workflow or step"):

@@ -217,7 +217,7 @@ async def passed(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("which", FAITHFUL)
-def test_awkward_values_pass_every_place_unchanged(database_url: str, engine: Engine, which: str) -> None:
+def test_awkward_json_values_pass_every_place_unchanged(database_url: str, engine: Engine, which: str) -> None:
     """As argument, stream value, step's result and workflow's result; in this process and from the tables."""
     value = FAITHFUL[which]
     assert engine.run(passing.options(workflow_id="w"), value) == value
@@ -230,7 +230,7 @@ def test_awkward_values_pass_every_place_unchanged(database_url: str, engine: En
 
 @pytest.mark.parametrize("annotation", [Any, Row | int | float | dict[str, Any] | None], ids=["untyped", "typed"])
 @pytest.mark.parametrize("which", REFUSED)
-def test_what_json_cannot_carry_is_refused_in_every_place(engine: Engine, which: str, annotation: Any) -> None:
+def test_values_that_json_cannot_carry_are_refused_in_every_place(engine: Engine, which: str, annotation: Any) -> None:
     """Never written as something else: the error names the place and what was found there."""
     value, found = REFUSED[which]
 
@@ -289,7 +289,7 @@ def test_a_models_field_that_is_no_number_is_refused_in_every_place(engine: Engi
         engine.run(flow, caught=False)
 
 
-def test_what_is_just_not_too_deep_is_read_by_everybody(engine: Engine) -> None:
+def test_json_that_is_just_not_too_deep_is_read_everywhere(engine: Engine) -> None:
     """Whether they say a type or not, and beside other values."""
     values = [nested(199), 1, nested(199, "a")]
 

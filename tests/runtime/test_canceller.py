@@ -168,7 +168,7 @@ async def test_a_run_that_reloads_in_its_cleanup_stays_cancelled(database_url: s
     assert bodies == ["begins", "cleans up"]
 
 
-async def test_the_journal_tells_before_it_delivers(database_url: str) -> None:
+async def test_a_run_hears_of_its_cancellation_before_its_outcomes(database_url: str) -> None:
     """In the order of what is heard: the cancel, then nothing that follows from the record."""
     async with Bench(database_url) as bench:
         one, other = await bench.run("one"), await bench.run("other")
@@ -183,7 +183,7 @@ async def test_the_journal_tells_before_it_delivers(database_url: str) -> None:
         assert await bench.records() == ["one:a", "other:a"]
 
 
-async def test_a_lone_record_asks_once_more_and_is_written(database_url: str) -> None:
+async def test_a_lone_record_of_a_cancelled_run_is_sent_once_more_and_is_written(database_url: str) -> None:
     """Its statement has no answer but that it wrote nothing; the next one of that run has one by itself."""
     async with Bench(database_url) as bench:
         run = await bench.run("w")

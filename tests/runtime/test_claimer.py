@@ -239,7 +239,7 @@ async def test_the_work_of_another_program_is_left_alone(database_url: str) -> N
         assert await engine.handle("w").status_async() == "queued"
 
 
-async def test_the_look_for_unknown_work_is_not_paid_by_the_claims(
+async def test_looking_for_unknown_workflows_adds_nothing_to_a_claim(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is made once in a safety poll, and only when all else is claimed."""

@@ -20,7 +20,7 @@ from tests.runtime.patience import until
 
 
 @pytest.mark.parametrize("bad", ["[1,", '"\x00"', '"\ud800"', "[" * 100_000], ids=["cut", "NUL", "surrogate", "deep"])
-async def test_one_bad_row_is_told_to_whoever_asked(database_url: str, bad: str) -> None:
+async def test_one_bad_enqueue_fails_alone(database_url: str, bad: str) -> None:
     """The others, of the same statement, are enqueued; and nothing is tried again for ever."""
     async with AsyncConnectionPool(database_url, min_size=1, kwargs={"autocommit": True}) as pool:
         enqueuer = Enqueuer(pool, "dbosflow")
@@ -38,7 +38,7 @@ async def test_one_bad_row_is_told_to_whoever_asked(database_url: str, bad: str)
     assert rows(database_url, "SELECT id FROM dbosflow.workflow ORDER BY id") == [("w0",), ("w2",)]
 
 
-async def test_what_is_acknowledged_is_durable_whatever_the_database_prefers(database_url: str) -> None:
+async def test_an_acknowledged_enqueue_is_durable_whatever_the_database_prefers(database_url: str) -> None:
     """Its own setting would let a crash of the server take an enqueue that was acknowledged."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         name = sql.Identifier(connection.info.dbname)

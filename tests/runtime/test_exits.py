@@ -54,7 +54,7 @@ def again() -> None:
 
 
 @pytest.mark.parametrize("raising", [by_itself, in_a_pool, on_a_loop, again, sys.exit])
-def test_what_code_raises_by_itself_is_no_signal(raising: Callable[[], object]) -> None:
+def test_an_exit_that_code_raises_by_itself_is_no_signal(raising: Callable[[], object]) -> None:
     """Whichever way it came to the main thread."""
     assert not is_signal(caught(raising))
     assert not is_signal(ValueError())
@@ -98,7 +98,7 @@ def handling(handler: Any) -> Iterator[None]:
     [signal.default_int_handler, raising_handler, exiting_handler, partial(raising_handler, 1), Handler()],
     ids=["Python's", "a function", "one that exits", "a partial", "an object"],
 )
-def test_a_signals_is_one(handler: Any) -> None:
+def test_an_exception_of_a_signals_handler_is_a_signal(handler: Any) -> None:
     """Python's own handler, asyncio's and any other; also where it came through a ``finally``."""
     with handling(handler):
         assert is_signal(caught(partial(signal.raise_signal, signal.SIGINT)))
@@ -133,7 +133,7 @@ def test_a_coroutine_that_is_thrown_away_has_no_outcome() -> None:
     assert is_outcome(GeneratorExit(), None)
 
 
-async def test_a_service_outlives_what_it_meets() -> None:
+async def test_a_service_outlives_the_errors_that_it_meets() -> None:
     """Whatever that is: a service that ended would be missed by everybody, and by nobody at once."""
     met: list[BaseException] = [SystemExit(3), KeyboardInterrupt(), GeneratorExit(), ValueError()]
 

@@ -86,7 +86,7 @@ def test_ctrl_c_leaves_nothing_behind_wherever_it_comes(running: Host) -> None:
     assert running.call("answer_async", answer, 0) == 0
 
 
-def test_whoever_asks_is_told_what_its_call_could_not_begin_with(running: Host) -> None:
+def test_a_call_that_cannot_begin_on_the_loop_raises_why(running: Host) -> None:
     """What makes the coroutine may raise, too: a slip in its arguments must not be waited for."""
 
     def broken() -> Any:
@@ -106,7 +106,7 @@ def stops() -> None:
 
 @pytest.mark.parametrize("ending", [exits, stops])
 @pytest.mark.parametrize("loops", ["asyncio", "uvloop"])
-def test_code_on_the_loop_cannot_end_it(
+def test_code_on_an_engines_loop_cannot_end_the_loop(
     caplog: pytest.LogCaptureFixture, ending: Callable[[], None], loops: str
 ) -> None:
     """In a callback of its own, say, where nobody awaits it. It is said, and all that waits goes on."""
@@ -134,7 +134,7 @@ class Mortal(asyncio.SelectorEventLoop):
         self._selector.select = select  # type: ignore[attr-defined]
 
 
-def test_a_loop_that_ends_all_the_same_tells_whoever_waits(caplog: pytest.LogCaptureFixture) -> None:
+def test_calls_on_an_engines_loop_that_ends_all_the_same_fail(caplog: pytest.LogCaptureFixture) -> None:
     """At once: blocking calls, awaits of other loops, threads of workflows, and who comes later."""
     running, died = Host(Mortal), threading.Event()
     running.on_death = died.set
@@ -171,7 +171,7 @@ def test_a_loop_that_ends_all_the_same_tells_whoever_waits(caplog: pytest.LogCap
     running.stop()
 
 
-def test_a_loop_of_the_programs_that_is_over_tells_whoever_waits() -> None:
+def test_calls_on_a_programs_own_loop_that_is_over_fail() -> None:
     """Its program has ended without closing the engine: threads that wait hear it, and so does who comes later."""
     running, begun = Host(), threading.Event()
 

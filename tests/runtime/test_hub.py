@@ -86,7 +86,7 @@ async def settle() -> None:
         await asyncio.sleep(0)
 
 
-async def test_queries_grow_with_commits_and_not_with_readers(database_url: str) -> None:
+async def test_a_hubs_queries_grow_with_commits_and_not_with_readers(database_url: str) -> None:
     """Two hundred readers at the tail of one stream cost as much as one."""
     async with laid(database_url) as table:
         await table.status("w", "running")
@@ -121,7 +121,7 @@ async def test_one_query_serves_all_streams_that_have_news(database_url: str) ->
         quiet.cancel()
 
 
-async def test_a_wake_up_during_a_query_is_not_lost(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wake_up_during_a_readers_query_is_not_lost(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """The value was committed after the query's snapshot: its hint comes before the answer, and must outlive it."""
     answered, go_on = asyncio.Event(), asyncio.Event()
 
@@ -146,7 +146,9 @@ async def test_a_wake_up_during_a_query_is_not_lost(database_url: str, monkeypat
             assert len((await reading).blocks) == 1
 
 
-async def test_a_wake_up_between_two_pages_is_not_lost(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_wake_up_between_two_pages_of_a_stream_is_not_lost(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The hint comes while the page is on its way, and the hub looks again before the reader asks for the next one."""
     fetch = stream.fetch
     async with laid(database_url) as table:
@@ -165,7 +167,7 @@ async def test_a_wake_up_between_two_pages_is_not_lost(database_url: str, monkey
             assert len((await table.read("w", 0, "running")).blocks) == 1
 
 
-async def test_a_page_that_is_not_the_last_tells_nothing_of_the_end(
+async def test_a_page_of_a_stream_that_is_not_the_last_tells_nothing_of_the_end(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One reader's query takes the news of a stream; another, that was between two pages, still gets them."""
@@ -183,7 +185,7 @@ async def test_a_page_that_is_not_the_last_tells_nothing_of_the_end(
             assert len((await table.read("w", 0, "running")).blocks) == 1
 
 
-async def test_a_failed_query_is_asked_again(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failed_query_for_readers_is_asked_again(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Readers wait through an outage as through silence."""
     failures = 2
 

@@ -84,7 +84,9 @@ def test_a_forked_child_is_a_process_of_its_own() -> None:
     assert subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=False).returncode == 0
 
 
-def test_where_the_system_says_nothing_only_the_lease_tells(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_the_system_names_no_process_only_the_lease_tells_that_one_is_dead(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """No ``/proc``: not local, so never taken for vanished."""
     monkeypatch.setattr(identity, "_read", lambda path: None)
     identity._identity.cache_clear()

@@ -16,7 +16,7 @@ from tests.behaviour.tables import disorder, stored_values
 
 
 @pytest.mark.parametrize("bad", ["[1", '"\x00"', '"\ud800"', "[" * 100_000], ids=["cut", "NUL", "surrogate", "deep"])
-async def test_one_bad_value_is_told_to_whoever_wrote_it(database_url: str, bad: str) -> None:
+async def test_one_bad_value_for_an_input_fails_alone(database_url: str, bad: str) -> None:
     """The others, of the same block, are written in their order; and nothing is tried again for ever."""
     async with AsyncConnectionPool(database_url, min_size=1, kwargs={"autocommit": True}) as pool:
         async with pool.connection() as connection:

@@ -142,7 +142,9 @@ async def test_a_large_batch_is_delivered_while_the_next_is_under_way(database_u
         assert meanwhile == [True] * MANY
 
 
-async def test_one_half_of_a_large_batch_goes_on_while_what_the_other_appended_is_under_way(database_url: str) -> None:
+async def test_one_half_of_a_large_batch_is_delivered_while_the_others_next_records_are_under_way(
+    database_url: str,
+) -> None:
     """If nothing else is pending. From there on the halves take turns, and neither loop nor server waits."""
     async with Bench(database_url) as bench:
         runs = [await bench.run(f"w{number}") for number in range(MANY)]
@@ -156,7 +158,7 @@ async def test_one_half_of_a_large_batch_goes_on_while_what_the_other_appended_i
         assert [len(rows.records) for rows in bench.sent] == [MANY, *[MANY // 2] * 4]
 
 
-async def test_what_a_run_writes_goes_after_what_is_durable_and_not_delivered(database_url: str) -> None:
+async def test_a_runs_next_records_wait_until_its_durable_ones_are_delivered(database_url: str) -> None:
     """Its numbers are given by then."""
     async with Bench(database_url) as bench:
         runs = [await bench.run(f"w{number}") for number in range(MANY + 1)]
@@ -176,7 +178,7 @@ async def test_what_a_run_writes_goes_after_what_is_durable_and_not_delivered(da
         assert written == [("early", 0), ("late", 1)]
 
 
-async def test_who_has_the_connection_finds_everything_delivered_that_is_durable(database_url: str) -> None:
+async def test_whoever_gets_the_journals_connection_finds_all_durable_records_delivered(database_url: str) -> None:
     """Or a claim would take a start that is durable, and about to be run, for one that nobody runs."""
     async with Bench(database_url) as bench:
 
@@ -231,7 +233,7 @@ async def test_the_starts_of_a_batch_have_its_limit_too(database_url: str) -> No
         assert [len(rows.starts) for rows in bench.sent] == [1, 1, 1]
 
 
-async def test_what_runs_goes_before_what_is_to_begin_and_does_not_keep_it_out(database_url: str) -> None:
+async def test_records_go_before_starts_in_a_batch_and_do_not_keep_them_out(database_url: str) -> None:
     """Or all that was ever started would be under way at once, in memory, and nothing of it would end."""
     most, least_starts = journal_module._MOST_SLICES, journal_module._LEAST_STARTS
 
@@ -273,7 +275,7 @@ async def test_an_id_is_started_once_however_often_it_was_asked_for(database_url
         assert answers.count(False) == 10
 
 
-async def test_closing_tells_whoever_waits_for_a_start(database_url: str) -> None:
+async def test_a_start_that_waits_while_the_journal_closes_fails(database_url: str) -> None:
     """Nobody is left to wait for a journal that has ended."""
     async with Bench(database_url) as bench:
         bench.faults += [before_sending(sqlstate("57P03"))] * 1000

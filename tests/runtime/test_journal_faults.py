@@ -255,7 +255,7 @@ async def test_one_runs_bad_data_is_its_own_misfortune(database_url: str, bad: s
         assert await bench.rows(query) == [("error", 0)]
 
 
-async def test_one_starts_bad_data_is_told_to_whoever_asked(database_url: str) -> None:
+async def test_a_start_with_bad_data_fails_alone(database_url: str) -> None:
     """The others start."""
     async with Bench(database_url) as bench:
         told = [bench.start("good"), bench.start("bad", "[1,"), bench.start("also good")]

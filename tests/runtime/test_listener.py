@@ -78,7 +78,7 @@ async def test_a_process_hears_of_what_it_waits_for_and_not_of_all_that_others_d
     await listener.close()
 
 
-async def test_who_comes_back_to_a_part_that_is_just_left_hears_of_it(
+async def test_a_subscriber_that_comes_back_to_a_channel_that_is_just_left_hears_it(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A part is left after a while only, and one that is wanted again meanwhile is listened to again."""
@@ -224,7 +224,9 @@ async def _more(probe: Callable[[], bool]) -> bool:
     return probe()
 
 
-async def test_a_process_does_not_listen_to_itself(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_process_does_not_hear_its_own_notifications(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It was woken directly, before: a hint about its own commit would only cost a query."""
     heard: list[str] = []
 

@@ -63,7 +63,7 @@ async def talking(url: str) -> AsyncIterator[tuple[Notifier, Ear]]:
             await notifier.close()
 
 
-async def test_topics_coalesce_while_a_statement_is_under_way(
+async def test_topics_coalesce_while_a_notification_is_under_way(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first goes at once; what comes meanwhile goes in one statement, each topic once."""
@@ -87,7 +87,7 @@ async def test_topics_coalesce_while_a_statement_is_under_way(
     assert len(sent) == 2
 
 
-async def test_long_payloads_are_split_and_no_topic_is_dropped(database_url: str) -> None:
+async def test_long_notifications_are_split_and_no_topic_is_dropped(database_url: str) -> None:
     """A payload of 8000 bytes would be refused, and its statement with it."""
     longest = "\U0001f600" * MAX_IDENTIFIER
     topics = [stream_topic(f"{number}-{longest[4:]}", longest) for number in range(20)]
@@ -101,7 +101,7 @@ async def test_long_payloads_are_split_and_no_topic_is_dropped(database_url: str
         assert len(ear.payloads) < 3 * len(PARTS)
 
 
-async def test_what_others_wait_for_is_on_the_wire_before_the_loop_goes_on(database_url: str) -> None:
+async def test_an_urgent_notification_is_on_the_wire_before_the_loop_goes_on(database_url: str) -> None:
     """Also while code of this process, which the same commit has set free, keeps the loop."""
     async with talking(database_url) as (notifier, ear):
         notifier.send(["w1"])  # connects, and prepares the statement
@@ -124,7 +124,7 @@ def test_the_longest_identifiers_fit_whatever_they_are_made_of(control: str) -> 
 
 
 @pytest.mark.parametrize("payload", ["", "hello", "{}", "[1, null]", '"w1"', "[[]]"])
-def test_what_others_say_on_the_channel_is_no_topic(payload: str) -> None:
+def test_foreign_text_on_the_channel_is_no_topic(payload: str) -> None:
     """A hint is nothing to trip over."""
     assert topics_of(payload) == []
 
@@ -152,7 +152,7 @@ async def _within(heard: Any, seconds: float) -> list[str]:
         return []
 
 
-async def test_closing_sends_what_is_left(database_url: str) -> None:
+async def test_a_notifier_that_closes_sends_the_topics_that_are_left(database_url: str) -> None:
     """The last commits of an engine are news, too."""
     async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
         await listen(connection, SCHEMA, PARTS)

@@ -183,7 +183,7 @@ def run(url: str, test: Callable[[Engine], Awaitable[None]], **settings: Any) ->
         *(waits_for_a_child, waits_on_a_thread, reads, loops, writes_and_waits, other),
     ],
 )
-def test_what_gets_further_or_waits_is_acquitted(database_url: str, flow: Any) -> None:
+def test_a_suspect_that_gets_further_or_waits_is_acquitted(database_url: str, flow: Any) -> None:
     """And so is the next one, which the same worker claims then; also where all its records are there already."""
     for number in range(3):
         suspect(database_url, name_of(flow), f"suspect-{number}")
@@ -208,7 +208,7 @@ def test_what_gets_further_or_waits_is_acquitted(database_url: str, flow: Any) -
 @pytest.mark.parametrize(
     "flow", [in_a_held_step, in_an_item, in_a_step_beside_a_sleep, in_a_plain_thread_beside_a_sleep]
 )
-def test_what_works_is_not_acquitted_and_nothing_else_is_claimed(database_url: str, flow: Any) -> None:
+def test_a_suspect_at_work_is_not_acquitted_and_nothing_else_is_claimed(database_url: str, flow: Any) -> None:
     """Though a branch of it sleeps; in-process starts go on as ever."""
 
     async def test(engine: Engine) -> None:
@@ -327,7 +327,7 @@ def test_a_suspect_that_is_run_since_somebody_starts_it_once_more_leaves_the_qua
     run(database_url, test)
 
 
-def test_one_that_was_not_acquitted_is_alone_among_suspects_for_longer(database_url: str) -> None:
+def test_a_suspect_that_was_not_acquitted_is_alone_among_suspects_for_longer(database_url: str) -> None:
     """Else a late death of its would accuse the next suspect. What is not suspected is claimed meanwhile."""
 
     async def test(engine: Engine) -> None:
@@ -346,7 +346,7 @@ def test_one_that_was_not_acquitted_is_alone_among_suspects_for_longer(database_
     run(database_url, test, lease=2.0, safety_poll=0.2)
 
 
-def test_it_is_alone_among_suspects_for_six_leases(database_url: str) -> None:
+def test_a_suspect_that_was_not_acquitted_is_alone_among_suspects_for_six_leases(database_url: str) -> None:
     async def test(engine: Engine) -> None:
         await until(lambda: bodies == ["held"])
         began = time.monotonic()
@@ -358,7 +358,9 @@ def test_it_is_alone_among_suspects_for_six_leases(database_url: str) -> None:
     run(database_url, test, lease=0.4)
 
 
-def test_what_waits_for_a_slow_database_is_not_acquitted(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_suspect_that_waits_for_a_slow_database_is_not_acquitted(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It reads what is there, and handles it then: what kills its worker comes behind that each time."""
     fetch, check = stream.fetch, AsyncConnectionPool.check_connection
 

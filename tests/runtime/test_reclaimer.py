@@ -132,7 +132,7 @@ def test_nobody_dies_within_a_lease_of_a_time_in_which_the_reclaimer_did_not_loo
 
 
 @pytest.mark.parametrize("seconds", [3600.0, 15.0])
-def test_a_clock_that_jumps_forward_kills_nobody(
+def test_a_database_clock_that_jumps_forward_kills_nobody(
     world: World, seconds: float, caplog: pytest.LogCaptureFixture
 ) -> None:
     """All leases look old at once; those who live renew within the lease."""
@@ -151,7 +151,7 @@ def test_a_clock_that_jumps_forward_kills_nobody(
     assert "clock jumped" in caplog.text
 
 
-def test_a_clock_that_jumps_back_does_not_keep_the_dead_alive(world: World) -> None:
+def test_a_database_clock_that_jumps_back_does_not_keep_the_dead_alive(world: World) -> None:
     """A lease dated in the future is over once it was watched, unchanged, for its length."""
 
     async def schedule(world: World) -> None:
@@ -177,7 +177,7 @@ def test_a_lease_dated_in_the_future_is_watched_anew_when_it_changes(world: Worl
     in_the(world, schedule)
 
 
-def test_a_small_drift_is_no_jump(world: World) -> None:
+def test_a_small_drift_of_the_clock_is_no_jump(world: World) -> None:
     """Clocks are not equal; deaths are still noticed."""
 
     async def schedule(world: World) -> None:
@@ -207,7 +207,7 @@ def test_a_vanished_process_is_dead_at_once_and_a_busy_row_is_tried_again(world:
     in_the(world, schedule)
 
 
-def test_who_left_is_not_remembered(world: World) -> None:
+def test_a_worker_that_left_is_not_remembered(world: World) -> None:
     """However many workers come and go: killed, released, or taken for dead by somebody else."""
 
     async def schedule(world: World) -> None:

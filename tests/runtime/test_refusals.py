@@ -80,7 +80,9 @@ def pool_of(url: str) -> AsyncConnectionPool[Any]:
 
 
 @refusals
-async def test_readers_and_waiters(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_readers_and_waiters_with_bad_arguments_fail_alone(
+    database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """They share statements; the one that is refused is told, and the others read on."""
     monkeypatch.setattr(stream, "fetch", refusing(stream.fetch, error, lambda wants: BAD in [one[0] for one in wants]))
     monkeypatch.setattr(store, "outcomes", refusing(store.outcomes, error, names_bad))
@@ -102,7 +104,9 @@ async def test_readers_and_waiters(database_url: str, error: Exception, monkeypa
     assert [found[4], found[6]] == [None, None]
 
 
-async def test_readers_without_rights(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_readers_without_rights_are_told_and_not_tried_again(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Trying again would change nothing: they are told, too."""
     error = PermissionDeniedError("no rights")
     monkeypatch.setattr(stream, "fetch", refusing(stream.fetch, error, bool))
@@ -116,7 +120,9 @@ async def test_readers_without_rights(database_url: str, monkeypatch: pytest.Mon
 
 
 @refusals
-async def test_enqueues_and_inputs(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_enqueues_and_inputs_with_bad_data_fail_alone(
+    database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Many in one statement, and each by itself once that is refused."""
     is_bad: Any = lambda rows: any(BAD in str(row) for row in rows)  # noqa: E731 (of rows of both)
     monkeypatch.setattr(store, "enqueue", refusing(store.enqueue, error, is_bad))
@@ -143,7 +149,7 @@ async def test_enqueues_and_inputs(database_url: str, error: Exception, monkeypa
 
 
 @refusals
-async def test_questions_to_the_tables(database_url: str, error: Exception) -> None:
+async def test_a_refused_question_to_the_tables_is_not_asked_again(database_url: str, error: Exception) -> None:
     """Also those that are asked until there is an answer: no answer will come."""
 
     async def refuse(*_: Any) -> None:
@@ -156,7 +162,9 @@ async def test_questions_to_the_tables(database_url: str, error: Exception) -> N
 
 
 @refusals
-async def test_histories(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_history_that_is_refused_stops_no_other_workflow(
+    database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A claim takes many workflows: one whose records cannot be read holds up no other."""
     monkeypatch.setattr(step, "histories", refusing(step.histories, error, names_bad))
 
@@ -191,7 +199,9 @@ def test_a_workflow_whose_records_cannot_be_read_is_parked(
 
 
 @refusals
-async def test_compactions(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stream_that_cannot_be_compacted_stops_no_other(
+    database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The one that cannot be compacted stays as it is; the walk goes on behind it."""
     looked: list[str] = []
 
@@ -217,7 +227,9 @@ async def test_compactions(database_url: str, error: Exception, monkeypatch: pyt
 
 @refusals
 @pytest.mark.parametrize("times", [1, 2, 3, 4])
-async def test_a_run_that_is_refused_again_and_again(database_url: str, error: Exception, times: int) -> None:
+async def test_a_run_that_is_refused_again_and_again_ends_with_less_and_less(
+    database_url: str, error: Exception, times: int
+) -> None:
     """Its end is tried with less each time, and at last it is let go of; others of its worker go on meanwhile."""
     async with Bench(database_url) as bench:
         run, other = await bench.run("w"), await bench.run("other")
@@ -242,7 +254,9 @@ async def test_a_run_that_is_refused_again_and_again(database_url: str, error: E
 
 
 @refusals
-async def test_a_witness_that_is_refused(database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_whose_witness_query_is_refused_is_sent_again(
+    database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It says nothing of the batch, which is sent again: no worker stands still for a question."""
     asked = 0
 
@@ -263,7 +277,7 @@ async def test_a_witness_that_is_refused(database_url: str, error: Exception, mo
 
 
 @refusals
-async def test_a_batch_of_many(database_url: str, error: Exception) -> None:
+async def test_a_bad_row_in_a_batch_of_many_stops_nobody_else(database_url: str, error: Exception) -> None:
     """Only the run whose data is refused ends; starts are told, too."""
     async with Bench(database_url) as bench:
         runs = [await bench.run(one) for one in ("a", BAD, "c")]

@@ -144,7 +144,7 @@ def test_a_lease_is_renewed_several_times_while_it_lasts(
     assert [record.levelname for record in caplog.records if "was not renewed: cut" in record.message] == ["WARNING"]
 
 
-def test_connecting_takes_a_part_of_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_renewers_connecting_takes_no_more_than_a_part_of_the_lease(monkeypatch: pytest.MonkeyPatch) -> None:
     """Then there is time for another host; and a pooler is connected to as it must be."""
     one = Renewal(monkeypatch)
     one.renewer._renew()
@@ -245,7 +245,9 @@ def test_code_that_holds_the_loop_up_does_not_cost_the_lease(database_url: str) 
         assert (info.epoch, info.recoveries) == (1, 0)
 
 
-def test_whatever_a_renewal_meets_the_thread_goes_on(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_thread_that_renews_outlives_whatever_a_renewal_meets(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without it every lease of the process would be lost, one after the other, and nobody would say why."""
     renew, failures = worker.renew, 2
 

@@ -221,7 +221,7 @@ async def test_a_run_whose_data_is_refused_fails_with_an_error_that_says_so(
         assert isinstance(items[-1].error.__cause__, SerializationError)
 
 
-async def test_another_timeline_makes_every_run_reload(database_url: str) -> None:
+async def test_a_database_on_another_timeline_makes_every_run_reload(database_url: str) -> None:
     """After a failover that lost commits, what memory knows may be ahead of the tables."""
     setup()
     async with Engine(database_url) as engine:
@@ -241,7 +241,7 @@ async def test_another_timeline_makes_every_run_reload(database_url: str) -> Non
     assert caught == []
 
 
-async def test_another_timeline_behind_a_pooler_makes_every_run_reload(database_url: str) -> None:
+async def test_a_database_on_another_timeline_behind_a_pooler_makes_every_run_reload(database_url: str) -> None:
     """No connection of ours breaks there when the pooler is led to another server: each batch looks for itself."""
     setup()
     async with Engine(database_url, pooled=True) as engine:

@@ -111,7 +111,7 @@ def test_no_more_calls_run_at_a_time_than_the_limit(pools: Pools) -> None:
     assert all(one.result(PATIENCE) for one in calls)
 
 
-def test_who_comes_back_goes_before_what_is_queued(pools: Pools, order: list[str]) -> None:
+def test_a_call_that_has_waited_gets_its_thread_back_before_queued_calls(pools: Pools, order: list[str]) -> None:
     pool, gate, busy = pools(1), pools.gate(), pools.gate()
     waiter = Waiter(pool, gate)
     returned = pool.submit(waiter)
@@ -126,7 +126,7 @@ def test_who_comes_back_goes_before_what_is_queued(pools: Pools, order: list[str
     assert order == ["returned", "queued"]
 
 
-def test_what_is_wanted_goes_before_the_rest(pools: Pools, order: list[str]) -> None:
+def test_a_call_that_somebody_waits_for_gets_a_thread_before_others(pools: Pools, order: list[str]) -> None:
     """A child, which its parent waits for somewhere; and what a thread is away for, however it was queued."""
     pool, gate, busy = pools(1), pools.gate(), pools.gate()
     _busy(pool, busy)
@@ -144,7 +144,7 @@ def test_what_is_wanted_goes_before_the_rest(pools: Pools, order: list[str]) -> 
     assert order.index("root") == 2
 
 
-def test_at_the_limit_a_wait_for_another_raises_and_names_the_setting(pools: Pools) -> None:
+def test_a_wait_for_another_call_at_the_thread_limit_raises_and_names_the_setting(pools: Pools) -> None:
     pool, gate = pools(4, waiting_limit=2), pools.gate()
     waiters = [Waiter(pool, gate) for _ in range(2)]
     waiting = [pool.begin(number, one, wanted=True) for number, one in enumerate(waiters)]
@@ -156,7 +156,7 @@ def test_at_the_limit_a_wait_for_another_raises_and_names_the_setting(pools: Poo
     assert [one.result(PATIENCE) for one in waiting] == ["back"] * 2
 
 
-def test_at_the_limit_a_wait_that_ends_by_itself_keeps_its_place(pools: Pools) -> None:
+def test_a_wait_that_ends_by_itself_keeps_its_thread_at_the_limit(pools: Pools) -> None:
     pool, gate = pools(2, waiting_limit=1), pools.gate()
     first = Waiter(pool, gate)
     pool.begin("first", first, wanted=True)
@@ -169,7 +169,7 @@ def test_at_the_limit_a_wait_that_ends_by_itself_keeps_its_place(pools: Pools) -
     assert staying.result(PATIENCE) == "back"
 
 
-def test_what_nobody_waits_for_does_not_use_the_last_room_to_wait(pools: Pools) -> None:
+def test_calls_that_nobody_waits_for_leave_the_last_waiting_threads_to_others(pools: Pools) -> None:
     """Or a crowd of parents would be refused their waits, where now the rest of them begins a little later."""
     pool, gate = pools(2, waiting_limit=8), pools.gate()
     roots = [pool.submit(Waiter(pool, gate)) for _ in range(20)]
@@ -181,7 +181,7 @@ def test_what_nobody_waits_for_does_not_use_the_last_room_to_wait(pools: Pools) 
 
 
 @pytest.mark.parametrize(("limit", "waiting_limit"), [(1, 1), (4, 1), (4, 4), (4, 5), (64, 64)])
-def test_where_few_may_wait_one_that_does_keeps_nobody_from_running(
+def test_a_waiting_call_keeps_nobody_from_running_where_few_may_wait(
     pools: Pools, limit: int, waiting_limit: int
 ) -> None:
     """A sleep may take days, and nobody waits for the others but their callers."""
@@ -211,7 +211,7 @@ def test_a_place_is_lent_once_for_all_waits_of_its_call(pools: Pools) -> None:
     eventually(lambda: pool._free == 1)
 
 
-def test_an_error_of_the_wait_goes_on_although_no_place_is_free(pools: Pools) -> None:
+def test_an_error_in_a_wait_is_raised_although_no_thread_is_free(pools: Pools) -> None:
     """A run that is stopped, or cancelled, must not wait for others that run long."""
     pool, gate, busy = pools(1), pools.gate(), pools.gate()
     away = threading.Event()
@@ -284,7 +284,7 @@ def test_calls_that_no_thread_will_ever_take_are_refused(pools: Pools) -> None:
     assert pool.submit(lambda: "ran").result(PATIENCE) == "ran"
 
 
-def test_a_thread_that_is_none_of_the_pool_has_no_place_to_give_up(pools: Pools) -> None:
+def test_a_thread_outside_the_pool_has_no_place_to_give_up(pools: Pools) -> None:
     pool = pools(1, waiting_limit=1)
     with pool.away("this thread", at_the_limit="raise"):
         assert (pool._away, pool._free) == (0, 1)

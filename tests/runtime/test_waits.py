@@ -26,7 +26,7 @@ def waits_of(*pairs: tuple[str, str]) -> Waits:
         ([("a", "x"), ("x", "y"), ("y", "b"), ("a", "z"), ("z", "b")], "'a' waits for 'z' waits for 'b'"),
     ],
 )
-def test_a_circle_is_found_whichever_way_it_goes(pairs: list[tuple[str, str]], way: str) -> None:
+def test_a_circle_of_waits_is_found_whichever_way_it_goes(pairs: list[tuple[str, str]], way: str) -> None:
     """The shortest of several is told."""
     waits = waits_of(*pairs)
     with pytest.raises(DeadlockError, match=f"'b' would wait for 'a' for ever, since {way}: "):
@@ -49,6 +49,6 @@ def test_a_wait_that_is_over_leads_nowhere() -> None:
     assert len(waits) == 0
 
 
-def test_nobody_waits_for_itself() -> None:
+def test_a_workflow_that_waits_for_itself_is_a_circle() -> None:
     with pytest.raises(DeadlockError, match="'a' waits for its own result"):
         Waits().begin("a", "a")

@@ -75,7 +75,7 @@ def value_of(path: Path) -> int:
     return value
 
 
-def test_a_second_function_of_a_name_is_refused(write: Write) -> None:
+def test_a_second_workflow_function_of_a_name_is_refused(write: Write) -> None:
     """In another module, in another line of the same one, in a class; the error names both places."""
     write("names_first", ONE)
     second = write("names_second", TWO)
@@ -99,14 +99,14 @@ def test_a_second_function_of_a_name_is_refused(write: Write) -> None:
         "from functools import wraps\n@wraps(len)\n@workflow\ndef NAME(): ...\n@workflow\ndef NAME(): ...",
     ],
 )
-def test_a_second_function_of_one_module_is_refused(write: Write, twice: str) -> None:
+def test_a_second_workflow_function_of_a_name_in_one_module_is_refused(write: Write, twice: str) -> None:
     """It would take the place of the first, whose recoveries would run the other one."""
     write("names_twice", twice)
     with pytest.raises(DefinitionError, match="two functions are workflows"):
         importlib.import_module("names_twice")
 
 
-def test_a_module_that_is_reloaded_replaces(write: Write) -> None:
+def test_a_module_that_is_reloaded_replaces_its_workflows(write: Write) -> None:
     """As it was, and changed, with the function in another line; also what its functions make."""
     path = write("names_again", ONE)
     module = importlib.import_module("names_again")
@@ -117,7 +117,7 @@ def test_a_module_that_is_reloaded_replaces(write: Write) -> None:
     assert value_of(path) == 2
 
 
-def test_a_module_that_is_imported_anew_replaces(write: Write) -> None:
+def test_a_module_that_is_imported_anew_replaces_its_workflows(write: Write) -> None:
     """It was removed from the modules; so tests import things again."""
     path = write("names_anew", ONE)
     importlib.import_module("names_anew")
@@ -127,12 +127,14 @@ def test_a_module_that_is_imported_anew_replaces(write: Write) -> None:
     assert value_of(path) == 2
 
 
-def test_a_function_that_was_deleted_gives_its_name_free(write: Write) -> None:
+def test_a_workflow_function_that_was_deleted_frees_its_name(write: Write) -> None:
     write("names_deleted", ONE + "\ndel NAME\n" + TWO)
     importlib.import_module("names_deleted")
 
 
-def test_the_same_file_under_two_names_is_one(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_file_under_two_module_names_defines_its_workflows_once(
+    write: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A script that is imported as a module as well, and what pytest imports under a name of its own."""
     path = write("names_script", ONE)
     importlib.import_module("names_script")
@@ -160,7 +162,7 @@ def cell(text: str, file: str, module: ModuleType) -> None:
     exec(compile(dedent(text), file, "exec"), vars(module))
 
 
-def test_a_cell_that_is_run_anew_replaces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_notebook_cell_that_is_run_anew_replaces_its_workflows(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each has a file name of its own; within one the name is taken once."""
     name = f"flow_{uuid4().hex}"
     notebook = ModuleType("names_notebook")
@@ -179,7 +181,7 @@ def test_a_cell_that_is_run_anew_replaces(monkeypatch: pytest.MonkeyPatch) -> No
     cell("\n" + one, "<stdin>", notebook)
 
 
-def test_two_doctests_may_use_one_name(write: Write) -> None:
+def test_two_doctests_may_use_one_workflow_name(write: Write) -> None:
     """Each runs in a namespace of its own. One that takes the name of a workflow of its module is refused."""
     example = ">>> @workflow(name='NAME-example')\n    ... def example(): return 1\n    >>> example()\n    1\n"
     text = f"def a():\n    '''\n    {example}    '''\ndef b():\n    '''\n    >>> 1\n    1\n    {example}    '''\n"

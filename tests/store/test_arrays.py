@@ -13,20 +13,20 @@ from dbosflow._store.arrays import ARRAYS, Texts, dump_values
     "items",
     [(), ("",), (None,), (None, None), ("a", None, 'q"u\\o{t,e}'), ("é\u2028𝄞", "NULL", "null"), ("x" * 1_000_000,)],
 )
-def test_texts_arrive_as_they_are(database_url: str, items: tuple[str | None, ...]) -> None:
+def test_text_arrays_arrive_in_the_database_as_they_are(database_url: str, items: tuple[str | None, ...]) -> None:
     """Also none at all, and nothing but nulls."""
     with psycopg.connect(database_url) as connection:
         row = connection.execute("SELECT %s::text[], pg_typeof(%s)::text", (Texts(items), Texts(items))).fetchone()
     assert row == (list(items), "text[]")
 
 
-def test_every_mix_of_nulls_is_one_type() -> None:
+def test_an_array_has_one_type_whatever_nulls_are_in_it() -> None:
     """Or each would be a prepared statement of its own."""
     dumpers = [Transformer().get_dumper(Texts(items), PyFormat.AUTO) for items in ((), (None,), ("a",), ("a", None))]
     assert {(dumper.oid, dumper.format) for dumper in dumpers} == {(1009, 1)}
 
 
-def test_what_is_no_text_is_refused(database_url: str) -> None:
+def test_a_text_that_postgres_cannot_hold_is_refused(database_url: str) -> None:
     """As psycopg and Postgres do it."""
     with psycopg.connect(database_url, autocommit=True) as connection:
         with pytest.raises(UnicodeEncodeError):
@@ -54,7 +54,7 @@ def test_an_item_arrives_alone_as_it_does_in_an_array(database_url: str, kind: s
 
 
 @pytest.mark.parametrize(("kind", "item"), [("integer", 2**31), ("bigint", 2**63)])
-def test_a_number_that_its_type_cannot_hold_is_refused(kind: str, item: int) -> None:
+def test_a_number_that_its_column_type_cannot_hold_is_refused(kind: str, item: int) -> None:
     """Alone, and in an array."""
     array = ARRAYS[f"{kind}[]"]
     with pytest.raises(OverflowError):

@@ -116,7 +116,7 @@ async def test_an_async_connection_is_ready_for_use(database_url: str) -> None:
         assert int(connection.info.get_parameters()["keepalives_idle"]) <= 15
 
 
-def test_the_url_has_the_last_word(database_url: str) -> None:
+def test_connection_parameters_of_the_url_have_the_last_word(database_url: str) -> None:
     """Every setting of ours gives way to one in the URL."""
     url = with_parameters(database_url, application_name="shop", keepalives_idle="77", connect_timeout="99")
     with connect(url) as connection:
@@ -136,7 +136,7 @@ def test_the_url_has_the_last_word(database_url: str) -> None:
         b"",
     ],
 )
-def test_what_passes_is_tried_again(opener: Opener, passing: bytes) -> None:
+def test_a_connection_error_that_passes_is_tried_again(opener: Opener, passing: bytes) -> None:
     """A server that is starting, stopping or full is asked until it knows a real answer."""
     final = error_response("3D000", 'database "shop" does not exist')
     with impostor(passing, passing, final) as server, pytest.raises(ConfigurationError):
@@ -158,7 +158,7 @@ def test_what_passes_is_tried_again(opener: Opener, passing: bytes) -> None:
         MD5_PASSWORD_REQUEST,
     ],
 )
-def test_what_a_person_must_mend_is_said_at_once(opener: Opener, final: bytes) -> None:
+def test_a_connection_error_that_a_person_must_mend_is_raised_at_once(opener: Opener, final: bytes) -> None:
     """No wait for what no wait can change; the message says where, what, and what to look at."""
     with impostor(final) as server, pytest.raises(ConfigurationError) as raised:
         opener(server.url.replace(f":{SECRET}", "") if final is MD5_PASSWORD_REQUEST else server.url, timeout=30)
@@ -168,7 +168,7 @@ def test_what_a_person_must_mend_is_said_at_once(opener: Opener, final: bytes) -
     assert SECRET not in everything_said(raised.value)
 
 
-def test_a_real_server_says_it_the_same_way(opener: Opener, database_url: str) -> None:
+def test_a_real_server_refuses_connections_with_the_same_errors(opener: Opener, database_url: str) -> None:
     """The words that are matched are Postgres' own."""
     for wrong in ({"dbname": "no_such_database"}, {"user": "no_such_role", "password": SECRET}):
         with pytest.raises(ConfigurationError, match="no_such_"):
@@ -244,7 +244,7 @@ def test_the_other_hosts_are_asked_when_the_one_that_answered_last_does_not(open
         assert (len(asked), connect_module._answered[url]) == (1, 1)
 
 
-async def test_a_pool_connects_as_everybody_else_does(database_url: str) -> None:
+async def test_a_pools_connections_are_made_as_single_ones_are(database_url: str) -> None:
     """It waits for a silent host no longer than others do, and notices a peer that falls silent."""
     with after_a_silent_host(database_url, target_session_attrs="read-write") as (url, _):
         pool: AsyncConnectionPool[Any] = AsyncConnectionPool(

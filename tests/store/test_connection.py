@@ -52,7 +52,7 @@ async def test_a_session_that_ends_in_a_statement_fails_it(database_url: str) ->
         assert connection.broken
 
 
-async def test_what_is_larger_than_the_socket_goes_both_ways(database_url: str) -> None:
+async def test_payloads_larger_than_the_sockets_buffers_go_both_ways(database_url: str) -> None:
     """Many times: a part of the answer is no answer."""
     async with await connect_async(database_url) as connection:
         for _ in range(3):

@@ -388,7 +388,7 @@ def test_a_migration_that_cannot_lock_the_tables_holds_nobody_up(
         assert opened.result() == ("0003", migrate.HEAD)
 
 
-def test_who_waited_takes_what_the_other_migration_left(empty_database_url: str) -> None:
+def test_a_process_that_waited_for_another_migration_takes_what_it_left(empty_database_url: str) -> None:
     """Also where that was newer code, whose revisions this one has never heard of."""
     newer = "UPDATE dbosflow.schema_version SET version_num = '9999'; COMMIT;"
     printed = migrate.migration_sql().replace("BEGIN;", "").replace("COMMIT;", newer)

@@ -48,7 +48,9 @@ async def test_an_engine_that_is_open_on_a_loop_is_opened_to_itself(database_url
         await engine.run_async(opened)
 
 
-def test_alembics_lines_are_not_the_users(empty_database_url: str, caplog: pytest.LogCaptureFixture) -> None:
+def test_log_lines_of_alembic_are_not_shown_to_the_user(
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
     """What it tells while a schema is made is of its own work; its logger is afterwards as it was."""
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, logger="alembic")
@@ -71,7 +73,7 @@ def on_a_loop(url: str, **settings: Any) -> None:
 
 @pytest.mark.parametrize("opening", [in_a_thread, on_a_loop])
 @pytest.mark.parametrize("silent", [False, True])
-def test_a_server_that_is_away_is_said_before_it_is_an_error(
+def test_a_server_that_is_away_is_logged_before_it_is_an_error(
     caplog: pytest.LogCaptureFixture, opening: Callable[..., None], *, silent: bool
 ) -> None:
     """After a second, with the place and the reason, once; never a password. One that is there says nothing."""
@@ -91,7 +93,7 @@ def test_a_server_that_is_away_is_said_before_it_is_an_error(
 
 
 @pytest.mark.parametrize("opening", [in_a_thread, on_a_loop])
-def test_a_server_that_answers_is_no_warning(
+def test_opening_on_a_server_that_answers_logs_no_warning(
     database_url: str, caplog: pytest.LogCaptureFixture, opening: Callable[..., None]
 ) -> None:
     """Nor one that is given up before a second is over."""

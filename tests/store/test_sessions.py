@@ -99,7 +99,7 @@ def unlike(found: dict[str, str]) -> dict[str, str]:
     return differing(wanted(), found)
 
 
-def test_every_setting_that_a_user_may_change_was_decided(database_url: str) -> None:
+def test_every_server_setting_that_a_user_may_change_is_decided_for_sessions(database_url: str) -> None:
     """Those that change what our statements mean are set; of each other one somebody has looked that it does not."""
     with psycopg.connect(database_url) as connection:
         rows = connection.execute("SELECT name FROM pg_settings WHERE context = 'user'").fetchall()
@@ -118,7 +118,7 @@ def test_a_session_is_what_it_has_to_be_whatever_its_database_says(
         assert unlike(ask(hostile_url, set(_EVERY))) == {}
 
 
-def test_neither_the_environment_nor_the_url_overrides_it(
+def test_neither_the_environment_nor_the_url_overrides_a_sessions_settings(
     database_url: str, ask: Callable[[str, set[str]], dict[str, str]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """libpq sends some variables apart from the options, behind them."""
@@ -142,7 +142,7 @@ def test_the_urls_own_options_hold_for_all_that_we_do_not_decide(
 
 
 @pytest.mark.parametrize("options", ["", "-c statement_timeout=1min -c work_mem=77MB"])
-def test_a_session_costs_no_round_trip(hostile_url: str, options: str) -> None:
+def test_setting_up_a_session_costs_no_round_trip(hostile_url: str, options: str) -> None:
     """But for the first of a process with a server: what it is to be stands in its first message, behind the user's."""
     with wire(with_parameters(hostile_url, options=options)) as line:
         for expected in (["session.settings"], [], []):

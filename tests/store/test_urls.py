@@ -65,7 +65,7 @@ def test_a_url_of_sqlalchemy_is_read_as_libpq_would(url: str, read: dict[str, st
         ("postgresql+oracle://ann:hunter2@db/shop", "oracle"),
     ],
 )
-def test_what_has_no_equivalent_is_refused_by_name(url: str, named: str) -> None:
+def test_a_url_option_without_an_equivalent_is_refused_by_name(url: str, named: str) -> None:
     """Never by its value, which may be a secret."""
     with pytest.raises(ConfigurationError, match=f"'{named}'") as raised:
         connect(url)
@@ -80,7 +80,7 @@ def test_an_option_that_may_be_the_rest_of_a_password_is_not_named(option: str) 
     assert "ter2" not in str(raised.value)
 
 
-def test_everybody_takes_one(database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_entry_point_takes_a_url_of_sqlalchemy(database_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     """An engine, with a listen_url of that kind, too; the command line; and the log, which shows no password."""
     url = with_parameters(database_url).replace("postgresql://", "postgresql+psycopg://")
     with Engine(url, listen_url=url, executes=False) as engine:
@@ -90,7 +90,7 @@ def test_everybody_takes_one(database_url: str, capsys: pytest.CaptureFixture[st
     assert "nothing to run" in capsys.readouterr().err
 
 
-def test_the_log_names_the_place_and_no_password(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_log_names_the_databases_place_and_no_password(caplog: pytest.LogCaptureFixture) -> None:
     """As of any other URL."""
     caplog.set_level("INFO")
     find_database(f"postgresql+asyncpg://{ANNS}/shop").close()

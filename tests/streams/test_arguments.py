@@ -45,7 +45,7 @@ ASYNC = [async_fn, async_generator, async_step, Callable(), partial(async_fn, 1)
 
 @pytest.mark.parametrize("fn", ASYNC)
 @pytest.mark.parametrize("name", FN_SYNC)
-def test_an_async_function_has_a_function_of_its_own(name: str, fn: Any) -> None:
+def test_a_transformer_that_is_given_an_async_function_names_its_async_twin(name: str, fn: Any) -> None:
     twin = {"map": "map_async$", "flat_map": "flat_map_async$"}.get(name, "map_async first$")
     with pytest.raises(ConfigurationError, match=f"is async: use {twin}"):
         getattr(streams, name)([1], fn)
@@ -59,7 +59,7 @@ def test_an_async_reducer_is_refused() -> None:
 
 
 @pytest.mark.parametrize("fn", [len, str, Callable, sync_step, partial(max, 0), lambda value: value])
-def test_any_plain_callable_will_do(fn: Any) -> None:
+def test_a_transformer_takes_any_plain_callable(fn: Any) -> None:
     """Classes, builtins, steps, partials."""
     for name in FN_SYNC:
         getattr(streams, name)([1], fn)
@@ -68,19 +68,19 @@ def test_any_plain_callable_will_do(fn: Any) -> None:
 @pytest.mark.parametrize(
     "fn", [async_fn, async_step, Callable(), partial(async_fn, 1), lambda value: async_fn(value, value)]
 )
-def test_any_async_callable_will_do(fn: Any) -> None:
+def test_an_async_transformer_takes_any_async_callable(fn: Any) -> None:
     for name in FN_ASYNC:
         getattr(streams, name)([1], fn)
 
 
 @pytest.mark.parametrize("name", FN_ASYNC)
-def test_an_async_generator_cannot_be_awaited(name: str) -> None:
+def test_an_async_generator_function_is_refused_by_transformers(name: str) -> None:
     with pytest.raises(ConfigurationError, match="is an async generator: return an iterable"):
         getattr(streams, name)([1], async_generator)
 
 
 @pytest.mark.parametrize("name", [*FN_SYNC, *FN_ASYNC])
-def test_what_is_no_function_is_refused(name: str) -> None:
+def test_a_transformer_refuses_what_is_no_function(name: str) -> None:
     for fn in (None, 3, [1]):
         with pytest.raises(ConfigurationError, match="the source comes first, then the function"):
             getattr(streams, name)([1], fn)
@@ -90,7 +90,7 @@ def test_what_is_no_function_is_refused(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["chunk", "take", "skip"])
 @pytest.mark.parametrize("count", [-1, 1.0, "1", None, True])
-def test_counts_are_whole_numbers(name: str, count: Any) -> None:
+def test_take_and_skip_refuse_counts_that_are_no_whole_numbers(name: str, count: Any) -> None:
     word, least = ("size", 1) if name == "chunk" else ("count", 0)
     with pytest.raises(ConfigurationError, match=f"{word}={count!r} must be a whole number of at least {least}"):
         getattr(streams, name)([1], count)
@@ -98,14 +98,14 @@ def test_counts_are_whole_numbers(name: str, count: Any) -> None:
         getattr(stages, name)(count)
 
 
-def test_a_chunk_holds_something() -> None:
+def test_a_chunk_of_no_values_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="size=0 must be a whole number of at least 1"):
         streams.chunk([1], 0)
 
 
 @pytest.mark.parametrize("name", FN_ASYNC)
 @pytest.mark.parametrize("concurrency", [0, -1, 1.5, None])
-def test_a_bound_is_a_whole_number(name: str, concurrency: Any) -> None:
+def test_a_bound_on_concurrency_is_a_whole_number(name: str, concurrency: Any) -> None:
     with pytest.raises(ConfigurationError, match=r"concurrency=.* must be a whole number of at least 1"):
         getattr(streams, name)([1], async_fn, concurrency=concurrency)
 
@@ -123,7 +123,7 @@ def test_a_bound_is_a_whole_number(name: str, concurrency: Any) -> None:
         lambda source: streams.reduce(source, max, 0),
     ],
 )
-def test_a_source_has_values(call: Any) -> None:
+def test_a_transformer_refuses_a_source_that_is_not_iterable(call: Any) -> None:
     with pytest.raises(ConfigurationError, match="give a reader, a channel, an iterable or an async iterable"):
         call(3)
     with pytest.raises(ConfigurationError, match="call it first"):
@@ -134,6 +134,6 @@ def test_a_source_has_values(call: Any) -> None:
     coroutine.close()
 
 
-def test_a_stage_can_be_called() -> None:
+def test_a_pipe_refuses_a_stage_that_cannot_be_called() -> None:
     with pytest.raises(ConfigurationError, match="is no stage of a pipe"):
         streams.pipe([1], 3)  # type: ignore[call-overload]

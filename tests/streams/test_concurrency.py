@@ -89,7 +89,7 @@ async def square(value: int) -> int:
 @sources
 @concurrencies
 @both_orders
-def test_every_value_goes_through(make: Any, concurrency: int, ordered: bool) -> None:  # noqa: FBT001 (a parameter)
+def test_every_value_goes_through_a_concurrent_map(make: Any, concurrency: int, ordered: bool) -> None:  # noqa: FBT001 (a parameter)
     async def test() -> None:
         source = make(range(20))
         values = streams.map_async(source, square, concurrency=concurrency, ordered=ordered)
@@ -103,7 +103,7 @@ def test_every_value_goes_through(make: Any, concurrency: int, ordered: bool) ->
 
 @sources
 @concurrencies
-def test_the_values_of_iterables_follow_each_other(make: Any, concurrency: int) -> None:
+def test_values_of_a_concurrent_flat_map_follow_each_other(make: Any, concurrency: int) -> None:
     async def parts(value: int) -> list[int]:
         await asyncio.sleep(0)
         return [value] * value
@@ -117,7 +117,7 @@ def test_the_values_of_iterables_follow_each_other(make: Any, concurrency: int) 
     run(test)
 
 
-def test_results_come_in_order_whatever_their_calls_take() -> None:
+def test_results_of_a_concurrent_map_come_in_order_whatever_their_calls_take() -> None:
     """Or, where that is asked for, as they get done."""
 
     async def test() -> None:
@@ -139,7 +139,7 @@ def test_results_come_in_order_whatever_their_calls_take() -> None:
     run(test)
 
 
-def test_unordered_the_first_done_comes_first() -> None:
+def test_an_unordered_map_gives_the_first_result_that_is_done_first() -> None:
     async def test() -> None:
         calls = Calls()
         async with streams.map_async(itertools.count(), calls, concurrency=3, ordered=False) as values:
@@ -152,7 +152,7 @@ def test_unordered_the_first_done_comes_first() -> None:
 
 @pytest.mark.parametrize("concurrency", [1, 2, 4])
 @both_orders
-def test_no_more_calls_than_allowed(concurrency: int, ordered: bool) -> None:  # noqa: FBT001 (a parameter)
+def test_a_concurrent_map_makes_no_more_calls_at_a_time_than_allowed(concurrency: int, ordered: bool) -> None:  # noqa: FBT001 (a parameter)
     """And as many as allowed, as soon as there are values."""
 
     async def test() -> None:
@@ -171,7 +171,7 @@ def test_no_more_calls_than_allowed(concurrency: int, ordered: bool) -> None:  #
 
 @concurrencies
 @both_orders
-def test_little_is_read_ahead(concurrency: int, ordered: bool) -> None:  # noqa: FBT001 (a parameter)
+def test_a_concurrent_map_reads_little_ahead_of_its_source(concurrency: int, ordered: bool) -> None:  # noqa: FBT001 (a parameter)
     """Nothing before the first is asked for; then no further ahead of the consumer than there are places."""
 
     async def test() -> None:
@@ -191,7 +191,7 @@ def test_little_is_read_ahead(concurrency: int, ordered: bool) -> None:  # noqa:
 
 @pytest.mark.parametrize("concurrency", [2, 5])
 @both_orders
-def test_a_result_does_not_wait_for_the_next_value(concurrency: int, ordered: bool) -> None:  # noqa: FBT001 (a parameter)
+def test_a_result_of_a_concurrent_map_does_not_wait_for_the_next_value(concurrency: int, ordered: bool) -> None:  # noqa: FBT001 (a parameter)
     """A live source may have no news for long."""
 
     async def quiet() -> AsyncIterator[int]:
@@ -225,7 +225,7 @@ def test_an_error_of_the_source_comes_behind_all_results(
 
 
 @concurrencies
-def test_an_error_comes_in_its_results_place(concurrency: int) -> None:
+def test_an_error_of_a_concurrent_call_comes_in_its_results_place(concurrency: int) -> None:
     """After the results before it, though it was there earlier. The rest is cancelled, waited for, and closed."""
 
     async def test() -> None:
@@ -279,7 +279,7 @@ def broken_at_once(value: int) -> Any:
 
 @concurrencies
 @both_orders
-def test_a_function_that_fails_before_there_is_anything_to_await(
+def test_an_async_function_that_fails_before_its_first_await_fails_its_value(
     concurrency: int,
     ordered: bool,  # noqa: FBT001 (a parameter)
 ) -> None:
@@ -293,7 +293,7 @@ def test_a_function_that_fails_before_there_is_anything_to_await(
 
 
 @concurrencies
-def test_a_function_must_give_an_awaitable(concurrency: int) -> None:
+def test_a_concurrent_map_refuses_a_function_that_gives_no_awaitable(concurrency: int) -> None:
     """It may be one that no check at the call can tell from a good one."""
 
     async def test() -> None:
@@ -308,7 +308,7 @@ def test_a_function_must_give_an_awaitable(concurrency: int) -> None:
 
 @concurrencies
 @both_orders
-def test_a_cancelled_consumer_cancels_all_of_it(concurrency: int, ordered: bool) -> None:  # noqa: FBT001 (a parameter)
+def test_a_cancelled_consumer_cancels_all_concurrent_calls(concurrency: int, ordered: bool) -> None:  # noqa: FBT001 (a parameter)
     """And is cancelled itself, once every call has ended and the source is closed; also where it is cancelled twice."""
 
     async def test() -> None:
@@ -333,7 +333,7 @@ def test_a_cancelled_consumer_cancels_all_of_it(concurrency: int, ordered: bool)
 
 @sources
 @concurrencies
-def test_closed_early_it_ends_what_is_under_way(make: Any, concurrency: int) -> None:
+def test_a_concurrent_map_that_is_closed_early_ends_the_calls_under_way(make: Any, concurrency: int) -> None:
     async def test() -> None:
         calls, source = Calls(), make(itertools.count())
         values = streams.map_async(source, calls, concurrency=concurrency)
@@ -352,7 +352,7 @@ def test_closed_early_it_ends_what_is_under_way(make: Any, concurrency: int) -> 
 
 
 @pytest.mark.parametrize("concurrency", [2, 5])
-def test_a_cancelled_close_still_closes(concurrency: int) -> None:
+def test_a_concurrent_map_whose_closing_is_cancelled_is_closed_all_the_same(concurrency: int) -> None:
     """It waits for what is under way all the same, and then says that it was cancelled."""
 
     async def test() -> None:
@@ -373,7 +373,7 @@ def test_a_cancelled_close_still_closes(concurrency: int) -> None:
 
 @sources
 @concurrencies
-def test_closed_before_it_began_it_closes_the_source(make: Any, concurrency: int) -> None:
+def test_a_concurrent_map_that_is_closed_before_it_began_closes_its_source(make: Any, concurrency: int) -> None:
     async def test() -> None:
         source = make(range(3))
         await streams.map_async(source, square, concurrency=concurrency).aclose()
@@ -383,7 +383,7 @@ def test_closed_before_it_began_it_closes_the_source(make: Any, concurrency: int
 
 
 @concurrencies
-def test_dropped_half_way_it_leaves_nothing(concurrency: int) -> None:
+def test_a_concurrent_map_that_is_dropped_half_way_leaves_no_task(concurrency: int) -> None:
     """A loop that is left early, without ``async with``; no cycle waits for the collector."""
 
     async def test() -> None:
@@ -403,7 +403,7 @@ def test_dropped_half_way_it_leaves_nothing(concurrency: int) -> None:
     run(test)
 
 
-def test_one_at_a_time_there_is_no_task() -> None:
+def test_a_map_of_one_call_at_a_time_makes_no_task() -> None:
     """Everything happens in the consumer's."""
 
     async def test() -> None:
@@ -452,7 +452,7 @@ def test_a_source_stays_in_one_task(concurrency: int, error: BaseException | Non
 
 
 @concurrencies
-def test_what_the_closing_raises_is_raised(concurrency: int) -> None:
+def test_an_error_in_closing_a_source_is_raised(concurrency: int) -> None:
     async def source() -> AsyncIterator[int]:
         try:
             for value in range(100):
@@ -469,7 +469,7 @@ def test_what_the_closing_raises_is_raised(concurrency: int) -> None:
 
 
 @concurrencies
-def test_a_source_that_is_cancelled_within_ends_it(concurrency: int) -> None:
+def test_a_source_that_is_cancelled_from_within_ends_a_concurrent_map(concurrency: int) -> None:
     """Not by its consumer, but by what it waits for."""
 
     async def test() -> None:
@@ -482,7 +482,7 @@ def test_a_source_that_is_cancelled_within_ends_it(concurrency: int) -> None:
 
 
 @concurrencies
-def test_a_source_that_does_not_mind_being_cancelled(concurrency: int) -> None:
+def test_a_source_that_ignores_its_cancellation_gets_no_more_calls(concurrency: int) -> None:
     """And gives a value all the same: nobody calls anything for it any more."""
     called = []
 
@@ -510,7 +510,7 @@ def test_a_source_that_does_not_mind_being_cancelled(concurrency: int) -> None:
     run(test)
 
 
-def test_closing_leaves_nothing_to_the_loop() -> None:
+def test_a_closed_concurrent_map_leaves_nothing_to_the_loop() -> None:
     """When it returns, everything between it and the source is closed as well."""
     closed = []
 
@@ -536,7 +536,7 @@ def test_closing_leaves_nothing_to_the_loop() -> None:
     run(test)
 
 
-def test_async_stages_in_a_pipe() -> None:
+def test_a_pipe_takes_async_stages() -> None:
     async def test() -> None:
         source = AsyncSource(itertools.count())
 

@@ -72,7 +72,7 @@ def test_a_live_stream_goes_through_a_pipe(engine: Engine) -> None:
     assert streams.collect(values) == [["2", "3", "4", "5"], ["6", "7", "8", "9"], ["10", "11"]]
 
 
-async def test_a_channel_gives_its_values(database_url: str) -> None:
+async def test_a_transformer_reads_the_values_of_a_channel(database_url: str) -> None:
     async with Engine(database_url) as engine:
         handle = await engine.start_async(counting, COUNT)
         channel = engine.read_stream_async(handle.workflow_id, "k", type=int)

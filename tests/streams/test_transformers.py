@@ -50,7 +50,9 @@ each = pytest.mark.parametrize(("transform", "expected"), EACH.values(), ids=EAC
 
 
 @each
-def test_each_does_what_it_says(colour: Colour, transform: Any, expected: list[Any]) -> None:
+def test_each_transformer_gives_its_values_and_closes_its_source_at_the_end(
+    colour: Colour, transform: Any, expected: list[Any]
+) -> None:
     """To the end; the source is closed there, once, and further calls say that it is the end."""
     source = colour.source(range(5))
     values = transform(source)
@@ -63,7 +65,9 @@ def test_each_does_what_it_says(colour: Colour, transform: Any, expected: list[A
 
 
 @each
-def test_nothing_is_read_before_it_is_asked_for(colour: Colour, transform: Any, expected: list[Any]) -> None:
+def test_a_transformer_reads_nothing_before_it_is_asked_for_a_value(
+    colour: Colour, transform: Any, expected: list[Any]
+) -> None:
     source = colour.source(range(5))
     values = transform(source)
     assert (source.pulled, source.closings) == (0, 0)
@@ -87,7 +91,9 @@ def test_an_infinite_source_is_read_only_as_far_as_needed(colour: Colour, transf
 
 
 @each
-def test_dropped_half_way_the_source_is_closed(colour: Colour, transform: Any, expected: list[Any]) -> None:
+def test_a_transformer_that_is_dropped_half_way_closes_its_source(
+    colour: Colour, transform: Any, expected: list[Any]
+) -> None:
     """Also where somebody else holds the source; without a cycle that the collector must find."""
     source = colour.source(itertools.count())
     values = transform(source)
@@ -149,7 +155,7 @@ def stopping(value: int) -> Any:
 
 
 @pytest.mark.parametrize("name", ["map", "filter", "flat_map", "take_while", "skip_while"])
-def test_a_stray_stop_iteration_is_no_end(colour: Colour, name: str) -> None:
+def test_a_stray_stop_iteration_of_a_function_is_no_end_of_a_stream(colour: Colour, name: str) -> None:
     """As the built-in ``map`` takes it for one, and drops what follows."""
     values = getattr(streams, name)(colour.source(range(5)), stopping)
     assert isinstance(colour.read_until_error(values)[1], RuntimeError)
@@ -169,7 +175,7 @@ def test_take_while_reads_the_value_that_ends_it(colour: Colour) -> None:
     assert (source.pulled, source.closings) == (4, 1)
 
 
-def test_skip_while_asks_no_more_once_it_has_begun(colour: Colour) -> None:
+def test_skip_while_asks_its_function_no_more_once_it_has_begun(colour: Colour) -> None:
     source = colour.source([0, 5, 1, 6])
     assert colour.read(streams.skip_while(source, small)) == [5, 1, 6]
 
@@ -179,7 +185,7 @@ def test_a_chunk_that_is_full_at_the_end_has_no_empty_one_behind(colour: Colour)
     assert colour.read(streams.chunk(colour.source([]), 2)) == []
 
 
-def test_values_of_any_kind_go_through(colour: Colour) -> None:
+def test_values_of_any_kind_go_through_transformers(colour: Colour) -> None:
     """Also those that look like an end."""
     given: list[Any] = [None, False, 0, "", [], StopIteration(), Ellipsis]
     assert colour.read(streams.map(colour.source(given), lambda value: value)) == given

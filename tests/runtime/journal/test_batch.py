@@ -237,7 +237,7 @@ def test_an_end_that_does_not_come_true_leaves_the_rest_of_its_slice() -> None:
 # -- acknowledged ----------------------------------------------------------------------------------------------------
 
 
-def test_its_run_hears_of_all_entries_once_they_are_durable() -> None:
+def test_a_run_hears_of_all_entries_of_its_slice_once_they_are_durable() -> None:
     source = SourceByHand()
     entries: list[Entry] = [record("work#0"), values(source, "out", "1"), Close("out", "", 1, None)]
     part = Slice(source, entries)
@@ -257,7 +257,7 @@ def test_a_child_is_new_once_though_its_id_stands_in_the_statement_twice() -> No
     assert started == {"unknown"}
 
 
-def test_an_id_is_taken_out_of_those_that_were_inserted_once() -> None:
+def test_an_id_is_taken_once_out_of_those_that_a_statement_inserted() -> None:
     started = {"a"}
     assert [take_out(started, "a"), take_out(started, "a"), take_out(started, "b")] == [True, False, False]
 

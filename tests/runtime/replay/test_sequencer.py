@@ -324,7 +324,7 @@ async def test_the_journal_is_told_once_when_the_replay_is_over() -> None:
 
 
 @on_virtual_time
-async def test_whoever_asks_when_nothing_is_on_record_goes_on_at_once() -> None:
+async def test_an_operation_of_a_run_without_records_need_not_wait_for_a_replay() -> None:
     run = SequencedByHand()
     assert run.sequencer.caught_up().done()
 

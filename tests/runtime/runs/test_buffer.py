@@ -44,7 +44,7 @@ def test_batches_of_any_size_take_all_entries_once_and_in_order(sizes: list[int]
 
 
 @given(SIZES, st.integers(1, 3000))
-def test_it_has_room_until_what_is_buffered_or_on_its_way_reaches_the_limit(sizes: list[int], limit: int) -> None:
+def test_a_buffer_has_room_until_what_is_not_durable_reaches_the_limit(sizes: list[int], limit: int) -> None:
     buffer, entries = filled(sizes, limit)
     pending = sum(one.size for one in entries)
     assert (buffer.size, buffer.has_room) == (pending, pending < limit)
@@ -57,14 +57,14 @@ def test_it_has_room_until_what_is_buffered_or_on_its_way_reaches_the_limit(size
     assert buffer.size == 0
 
 
-def test_what_is_left_by_a_batch_stands_before_what_comes_next() -> None:
+def test_entries_left_by_a_batch_stand_before_those_that_come_next() -> None:
     buffer, entries = filled([0, 0, 0])
     assert buffer.take(1) == (entries[:1], True)
     buffer.push(last := entry(0))
     assert buffer.take(10**6) == ([*entries[1:], last], False)
 
 
-def test_taking_asks_to_be_submitted_again() -> None:
+def test_a_run_whose_entries_were_taken_must_be_submitted_again() -> None:
     """What is pushed meanwhile would else wait for a journal that knows of nothing."""
     buffer, _ = filled([0])
     buffer.submitted = True
@@ -72,7 +72,7 @@ def test_taking_asks_to_be_submitted_again() -> None:
     assert not buffer.submitted
 
 
-def test_who_waits_for_room_is_called_once_when_there_is_some() -> None:
+def test_a_writer_that_waits_for_room_is_called_once_when_there_is_some() -> None:
     buffer, (first, second, third) = filled([0, 0, 0], limit=400)
     called: list[str] = []
     buffer.expect_room(lambda: called.append("one"))
@@ -111,7 +111,7 @@ def test_a_durable_outcome_is_delivered_to_its_waiter_and_no_other() -> None:
     buffer.notify(Record("work#1", RecordKind.STEP))
 
 
-def test_an_outcome_for_somebody_who_has_given_up_is_no_error() -> None:
+def test_an_outcome_for_a_waiter_that_was_cancelled_is_no_error() -> None:
     buffer, waiter = Buffer(1), Future[None]()
     buffer.expect(waiter)
     waiter.cancel()

@@ -48,7 +48,7 @@ def test_checksums_take_both_signs() -> None:
     assert found == {False, True}
 
 
-def test_the_stored_form_is_the_crc_of_the_text_with_a_comma() -> None:
+def test_a_stored_checksum_is_the_crc_of_the_text_with_a_comma() -> None:
     """It stands in tables: another one would contradict whatever older runs have written."""
     assert [checksum("1", NOTHING), checksum('"ü"', checksum("1", NOTHING))] == [-1252230738, 1707189486]
 
@@ -70,7 +70,7 @@ def test_a_replay_agrees_only_with_the_values_that_it_has_written(pairs: list[tu
 
 
 @given(TEXTS, TEXTS, st.integers(0, 12))
-def test_the_first_difference_is_the_first_value_that_is_another_or_missing(
+def test_the_first_difference_of_a_replay_is_the_first_value_that_is_another_or_missing(
     texts: list[str], there: list[str], behind: int
 ) -> None:
     """It is looked for in blocks: so from any value on, given that all before it are the same."""

@@ -90,7 +90,7 @@ ROWS = {
 MAY_BRANCH = {"active", "draining", "cancelled"}
 
 
-def test_the_table_has_a_row_for_each_state() -> None:
+def test_the_table_of_a_runs_states_has_a_row_for_each_state() -> None:
     assert ROWS.keys() == CAUSES.keys()
 
 
@@ -119,7 +119,7 @@ def test_a_run_allows_in_each_state_what_the_table_says(state: str, question: Ca
 
 
 @pytest.mark.parametrize("state", CAUSES)
-def test_its_tasks_are_branches_as_long_as_it_is_neither_ending_nor_stopped(state: str) -> None:
+def test_tasks_of_a_run_are_branches_as_long_as_it_is_neither_ending_nor_stopped(state: str) -> None:
     """Those of a cancelled one too: its ``finally`` may gather, and what is in there raises by itself."""
     run = make_run()
     CAUSES[state](run)
@@ -136,7 +136,7 @@ def test_its_tasks_are_branches_as_long_as_it_is_neither_ending_nor_stopped(stat
     ],
 )
 @pytest.mark.parametrize("state", CAUSES)
-def test_each_named_question_has_its_column(state: str, question: str, yes_in: set[str]) -> None:
+def test_each_question_about_a_run_is_answered_by_its_state(state: str, question: str, yes_in: set[str]) -> None:
     run = make_run()
     CAUSES[state](run)
     answer = getattr(run, question)
@@ -146,7 +146,7 @@ def test_each_named_question_has_its_column(state: str, question: str, yes_in: s
 # -- the arrows ------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_stopped_first_stays_stopped_for_that_reason() -> None:
+def test_a_run_that_was_stopped_stays_stopped_for_the_first_reason() -> None:
     run = make_run()
     run.stop("first")
     run.stop("second")
@@ -229,7 +229,7 @@ def test_a_barrier_in_a_run_that_has_nothing_buffered_is_passed_at_once() -> Non
     assert behind.done()
 
 
-def test_all_that_waits_ends_with_the_reason_when_the_run_stops() -> None:
+def test_all_waiting_in_a_run_that_stops_ends_with_the_reason() -> None:
     run, barrier, outcome = make_run(), Future[None](), Future[None]()
     run.append(Record("work#0", RecordKind.STEP, waiter=outcome))
     run.add_barrier(barrier)

@@ -27,7 +27,7 @@ from tests.runtime.hand_made import recorded
         ({}, 10**9, 10**12, 1000, None),
     ],
 )
-def test_a_limit_may_be_reached_and_not_passed(
+def test_a_limit_of_a_stream_may_be_reached_and_not_passed(
     settings: dict[str, int], values: int, written: int, size: int, refused: type[StreamError] | None
 ) -> None:
     found = refusal(Settings(**settings), ("wf", "out"), values, written, size)  # type: ignore[arg-type]
@@ -83,7 +83,7 @@ def test_a_refusal_after_replayed_ones_has_another_record() -> None:
     assert replay.record("a", "", 2, StreamFullError("wf", "a", "full")).key != first.key
 
 
-def test_other_records_are_no_refusals() -> None:
+def test_records_of_steps_are_no_refusals_of_writes() -> None:
     assert not Limits("wf", Settings(), History(records={"work#0": recorded("work#0")})).any_recorded
 
 

@@ -36,7 +36,7 @@ def test_a_close_that_is_to_be_repeated_has_not_happened_yet() -> None:
     assert looks(stream) == (False, False)
 
 
-def test_it_remembers_whether_a_step_has_closed_it() -> None:
+def test_a_stream_remembers_whether_a_step_has_closed_it() -> None:
     """A replay may come to that close sooner, later, or never; so refusals that follow from it go on record."""
     for by_step in (False, True):
         stream = StreamState()

@@ -76,7 +76,7 @@ def test_a_copy_shares_nothing_with_what_it_was_made_from(
     assert {one: dict(original.pop(one)) for one in PRODUCERS} == {one: dict(untouched.pop(one)) for one in PRODUCERS}
 
 
-def test_what_a_history_tells_of_is_uncommitted() -> None:
+def test_uncommitted_writes_of_a_history_may_be_rolled_back() -> None:
     uncommitted = Uncommitted([("work#0@1.0", "a", 3, 2), ("work#0@1.0", "a", 5, 1), ("work#0@1.0", "a", 9, 1)])
     assert dict(uncommitted.pop("work#0@1.0")) == {"a": [(3, 6), (9, 10)]}
 

@@ -105,7 +105,7 @@ def test_a_block_that_has_reached_its_size_takes_no_more() -> None:
     assert [texts for *_, texts in blocks(bed.taken())] == [[large], ["2"]]
 
 
-def test_what_is_buffered_counts_in_the_buffer_by_its_size() -> None:
+def test_buffered_values_count_in_the_buffer_by_their_size() -> None:
     bed = Bed()
     bed.write("a", '"ü"')
     assert bed.run.buffer.size == sum(one.size for one in bed.taken()) == 200 + 4 + 1
@@ -125,7 +125,7 @@ def test_a_replay_passes_over_what_is_durable_by_count_and_appends_the_rest() ->
     assert bed.calls.submitted == 1
 
 
-def test_what_is_durable_of_one_producer_or_stream_is_new_of_another() -> None:
+def test_values_that_one_producer_has_durable_are_new_of_another_and_in_another_stream() -> None:
     bed = Bed(produced={("a", ""): 1}, tails={"a": 1})
     bed.write("a", "1", producer=attempt("work#0"))
     bed.write("b", "1")
@@ -210,7 +210,7 @@ def test_a_resumed_producer_goes_on_behind_what_it_has_durable() -> None:
     assert blocks(bed.taken()) == [("a", "work#0@*", 3, ["4", "5"])]
 
 
-def test_what_is_new_of_the_body_is_counted_without_repeated_values_and_steps() -> None:
+def test_new_values_of_a_body_are_counted_without_repeated_ones_and_those_of_steps() -> None:
     bed = Bed(produced={("a", ""): 2}, tails={"a": 2})
     bed.write("a", "1")
     bed.write("a", "1", producer=attempt("work#0"))
