@@ -1,7 +1,7 @@
-"""Whom the server runs as: ourselves, or, because Postgres refuses root, an account of no privileges.
+"""The account that the server runs as: our own, or an unprivileged one, because Postgres refuses to run as root.
 
-Root's own directories are closed to that account, and stay so: nothing here changes the mode of a directory that it
-did not make. What the account cannot reach is put where it can (see ``place`` and ``relocation``).
+That account cannot enter root's own directories. It stays that way: nothing here changes the mode of a directory that
+it did not make. What the account cannot reach is put elsewhere (see ``place`` and ``relocation``).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _UNPRIVILEGED = ("postgres", "_postgres", "nobody")
 
 @dataclass(frozen=True)
 class Account:
-    """An account of this system, and whether a process must change to it."""
+    """An account of this system. A process may have to change to it."""
 
     name: str
     uid: int
@@ -33,16 +33,16 @@ class Account:
 
     @property
     def foreign(self) -> bool:
-        """Whether it is another account than the one this process runs as."""
+        """Whether it is not the account of this process."""
         return self.uid != os.geteuid()
 
     def reaches(self, directory: Path) -> bool:
         """Whether the account may enter ``directory`` (an absolute path without links), and all above it."""
-        # What is our own we use anyway, and find out; it may be open to us by a supplementary group.
+        # Our own account may have access by a supplementary group, so it just tries.
         return not self.foreign or all(self._may_enter(each.stat()) for each in (directory, *directory.parents))
 
     def _may_enter(self, status: os.stat_result) -> bool:
-        # Only the first class that fits counts, as in the kernel; the account runs without supplementary groups.
+        # Only the first class that fits counts, as in the kernel. The account runs without supplementary groups.
         if status.st_uid == self.uid:
             return bool(status.st_mode & stat.S_IXUSR)
         if status.st_gid == self.gid:
@@ -50,7 +50,7 @@ class Account:
         return bool(status.st_mode & stat.S_IXOTH)
 
     def run(self, command: list[str]) -> str:
-        """The output of a short ``command`` run as this account; raises ``OSError`` when it cannot be run."""
+        """The output of a short ``command`` run as this account. Raises ``OSError`` if it cannot be run."""
         done = subprocess.run(  # noqa: S603  the commands are Postgres programs that we looked up, without a shell
             command,
             check=False,
@@ -71,7 +71,7 @@ class Account:
 def server_account(cluster: Path) -> Account:
     """The account for the server whose data is, or will be, in ``cluster``.
 
-    Raises ``ConfigurationError`` when there is none, or when the data belongs to somebody else.
+    Raises ``ConfigurationError`` if there is none, or if the data belongs to another user.
     """
     candidates = _candidates()
     try:

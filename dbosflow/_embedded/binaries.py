@@ -1,4 +1,4 @@
-"""Which Postgres to run: the package's, else the system's; the newest that runs here and can read the data."""
+"""Chooses the Postgres to run: the package's, else the system's; the newest that runs here and can read the data."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ class _Binaries:
 
     @property
     def major(self) -> int:
-        """The part of the version that data directories are tied to."""
+        """The major version, which data directories depend on."""
         return self.version[0]
 
 
 def find_binaries(account: Account, cluster: Path, bin_dir: Path | None, deadline: Deadline) -> Installation:
-    """The installation with which ``account`` serves ``cluster``: of its version if it exists, else the newest.
+    """The installation with which ``account`` serves ``cluster``: of its version if that exists, else the newest.
 
-    ``bin_dir`` names the only one to consider. Raises ``ConfigurationError`` when there is none; the message says
-    what to do.
+    ``bin_dir`` names the only one to consider. Raises ``ConfigurationError`` if there is none; the message says what to
+    do.
     """
     major = cluster_major(cluster)
     problems: list[str] = []
@@ -54,7 +54,7 @@ def find_binaries(account: Account, cluster: Path, bin_dir: Path | None, deadlin
 
 
 def cluster_major(cluster: Path) -> int | None:
-    """The major version of the data in ``cluster``, ``None`` if there is none yet."""
+    """The major version of the data in ``cluster``; ``None`` if there is no data yet."""
     try:
         return int((cluster / "PG_VERSION").read_text())
     except FileNotFoundError:
@@ -72,7 +72,7 @@ def _newest_first(source: list[Installation], problems: list[str]) -> list[_Bina
 
 
 def _version(installation: Installation) -> tuple[int, ...]:
-    # Running it also shows that its shared libraries are there; root may ask for the version.
+    # A run also shows whether its shared libraries exist. Root may ask for the version.
     text = own_account().run([installation.program("postgres"), "--version"])
     match = re.search(r"\(PostgreSQL\) (\d+)(?:\.(\d+))?", text)
     if not match:

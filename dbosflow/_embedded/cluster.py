@@ -1,7 +1,7 @@
-"""Postgres itself: its command lines, settings, access rules, and what its state file says.
+"""Postgres itself: its command lines, settings, access rules, and state file.
 
-Only the server's own account and the users' enter the socket's directory, and Postgres asks the kernel who connects
-(``peer``). So there is no password that could leak, and no port that others could reach.
+Only the server's own account and the user's account can enter the socket's directory, and Postgres asks the kernel for
+the user that connects (``peer``). So there is no password that could leak, and no port that others could reach.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 DATABASE = "dbosflow"
 _ROLE = "dbosflow"
-# The database for those who look for, or make, the other one.
+# The database for connections that look for the other one, or create it.
 _MAINTENANCE_DATABASE = "postgres"
 
 _SETTINGS = {
@@ -36,9 +36,9 @@ _SETTINGS = {
     "shared_buffers": "64MB",
     "timezone": "UTC",
     "log_timezone": "UTC",
-    # /dev/shm is 64 MB in a container, and elsewhere it is emptied when a user logs out of systemd.
+    # /dev/shm is limited to 64 MB in a container; elsewhere systemd empties it when a user logs out.
     "dynamic_shared_memory_type": "mmap",
-    # The keeper holds the log file; a start takes it away when it has grown.
+    # The keeper writes the log file; a start renames it when it has grown.
     "logging_collector": "off",
     "log_destination": "stderr",
     "log_checkpoints": "off",
@@ -49,24 +49,24 @@ _SETTINGS = {
 
 @dataclass(frozen=True)
 class State:
-    """What ``postmaster.pid`` says of a server that runs, or ran."""
+    """The contents of ``postmaster.pid`` for a server that runs, or ran."""
 
     ready: bool
     socket_directory: Path
 
     def url(self, database: str = DATABASE) -> str:
-        """The address of one of its databases."""
+        """The URL of one of its databases."""
         return f"postgresql://{_ROLE}@/{database}?host={quote(str(self.socket_directory), safe='')}&port={PORT}"
 
 
 def initdb_command(installation: Installation, *, durable: bool) -> list[str]:
-    """The command that makes a cluster, without its directory."""
+    """The command that creates a cluster, without its directory."""
     return [
         installation.program("initdb"),
         f"--username={_ROLE}",
         "--encoding=UTF8",
         "--locale=C",
-        # For a server that somebody starts by hand; ours has its own rules.
+        # For a server that a user starts by hand; ours has its own rules.
         "--auth-local=peer",
         "--auth-host=reject",
         "--no-instructions",
@@ -78,8 +78,8 @@ def postgres_command(installation: Installation, place: Place, socket_directory:
     """The command that serves the cluster in ``place``."""
     settings = {
         **_SETTINGS,
-        # Relative to the cluster, where Postgres runs. When it ends it removes its socket, by this name: where its
-        # directory was removed and made anew meanwhile, that must not be the socket of the server that is there now.
+        # Relative to the cluster, where Postgres runs. When Postgres ends it removes its socket by this name. If its
+        # directory was removed and made anew meanwhile, the socket of the new server must not be removed.
         "unix_socket_directories": _quoted(Path(os.path.relpath(socket_directory, place.cluster)))
         if socket_directory == place.socket
         else _quoted(socket_directory),
@@ -91,24 +91,24 @@ def postgres_command(installation: Installation, place: Place, socket_directory:
 
 
 def write_access_rules(place: Place) -> None:
-    """Let this process's user in, as the owner of all databases, and nobody else."""
+    """Lets this process's user connect, as the owner of all databases, and no other user."""
     rules = {
         place.access: f"local all all peer map={_ROLE}\n",
         place.users: f'{_ROLE} "{own_account().name}" {_ROLE}\n',
     }
     for path, text in rules.items():
         write_file(path, text)
-        # For the server's account to read, whatever the umask; there is nothing secret in them.
+        # Readable for the server's account, whatever the umask; the files contain no secrets.
         path.chmod(0o644)
 
 
 def read_state(place: Place) -> State | None:
-    """The state of the server in ``place``, ``None`` when it is down or still starting up."""
+    """The state of the server in ``place``; ``None`` if it is down or still starting."""
     try:
         lines = (place.cluster / "postmaster.pid").read_text().splitlines()
     except FileNotFoundError:
         return None
-    # Line by line: pid, data directory, start time, port, socket directory, address, shared memory, status.
+    # The lines are: pid, data directory, start time, port, socket directory, address, shared memory, status.
     socket_line, status_line = 4, 7
     if len(lines) <= status_line:
         return None
@@ -116,14 +116,14 @@ def read_state(place: Place) -> State | None:
 
 
 def has_database(state: State, timeout: float) -> bool:
-    """Whether the server holds our database. Raises ``psycopg.OperationalError`` when it does not answer."""
+    """Whether our database exists on the server. Raises ``psycopg.OperationalError`` if the server does not answer."""
     with _connect(state, timeout) as connection:
         row = connection.execute("SELECT FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone()
     return row is not None
 
 
 def create_database(state: State, timeout: float) -> None:
-    """Make our database, unless it is there."""
+    """Creates our database, unless it exists."""
     if not has_database(state, timeout):
         with _connect(state, timeout) as connection:
             connection.execute(f"CREATE DATABASE {DATABASE}")
@@ -131,11 +131,11 @@ def create_database(state: State, timeout: float) -> None:
 
 def _connect(state: State, timeout: float) -> psycopg.Connection:
     settings = wanted()
-    del settings["transaction_timeout"]  # which not every Postgres has, and no statement here takes long
+    del settings["transaction_timeout"]  # not every Postgres has it, and no statement here takes long
     parameters: dict[str, Any] = {"connect_timeout": max(2, round(timeout)), **startup(settings)}
     return psycopg.connect(state.url(_MAINTENANCE_DATABASE), autocommit=True, **parameters)
 
 
 def _quoted(path: Path) -> str:
-    # The setting is a list: commas part its members, and quotes join them.
+    # The setting is a list: commas separate its members, and quotes protect them.
     return '"' + str(path).replace('"', '""') + '"'

@@ -1,4 +1,4 @@
-"""Waiting for what other processes do: look again every few milliseconds, and not for ever."""
+"""Waiting for other processes: by looking again every few milliseconds, up to a deadline."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ _LONGEST_PAUSE = 0.05
 
 
 class TimeIsUpError(Exception):
-    """A deadline has passed. Internal: whoever set the deadline says what it means."""
+    """A deadline has passed. It is internal: the code that set the deadline raises an error that says what it means."""
 
 
 class Deadline:
-    """A point in (monotonic) time until which a caller is ready to wait."""
+    """A point in (monotonic) time up to which a caller waits."""
 
     def __init__(self, timeout: float) -> None:
-        """Lies ``timeout`` seconds from now."""
+        """A deadline ``timeout`` seconds from now."""
         self._at = time.monotonic() + timeout
         self._pause = _SHORTEST_PAUSE
 
     @property
     def remaining(self) -> float:
-        """Seconds left, zero when it has passed."""
+        """The seconds that are left; zero after the deadline."""
         return max(0.0, self._at - time.monotonic())
 
     def pause(self) -> None:
-        """Wait a little before the next look, a bit longer each time; raises ``TimeIsUpError`` at the end."""
+        """Waits a little before the next look, a bit longer each time. Raises ``TimeIsUpError`` at the deadline."""
         if not self.remaining:
             raise TimeIsUpError
         time.sleep(min(self._pause, self.remaining))

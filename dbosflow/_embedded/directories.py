@@ -1,6 +1,6 @@
-"""Making directories that are exactly as open as they should be, whatever the umask; and never opening another's.
+"""Makes directories with exactly the right permissions, whatever the umask, and never opens up another user's.
 
-Files are written by name only where nobody else can have put a link of that name.
+Files are written by name only in directories where no other user can have put a link of that name.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def make_directory(path: Path) -> Path:
-    """Make ``path``, unless it is there, for ourselves alone; under root the server's account may pass through."""
+    """Makes ``path``, unless it exists, for ourselves alone; if we are root, the server's account may pass through."""
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         path.mkdir(0o700)
@@ -28,7 +28,7 @@ def make_directory(path: Path) -> Path:
 
 
 def make_temporary_directory() -> Path:
-    """Make a directory of that kind where temporary files go."""
+    """Makes such a directory in the place for temporary files."""
     return _let_through(Path(tempfile.mkdtemp(prefix="dbosflow-")).resolve())
 
 
@@ -38,14 +38,14 @@ def _let_through(directory: Path) -> Path:
 
 
 def write_file(path: Path, text: str, mode: int = 0o644) -> None:
-    """Write a file, made if it is missing. Raises ``OSError`` where a link stands: its target may be anything."""
+    """Writes a file, and creates it if needed. Raises ``OSError`` for a link: its target may be anything."""
     flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
     with os.fdopen(os.open(path, flags, mode), "w") as file:
         file.write(text)
 
 
 def check_own(path: Path) -> None:
-    """Refuse, by a ``ConfigurationError``, what belongs to another user, or where anybody may put files."""
+    """Raises a ``ConfigurationError`` if the path belongs to another user, or if any user may put files there."""
     status = path.lstat()
     if status.st_uid != os.geteuid():
         message = (
@@ -59,7 +59,7 @@ def check_own(path: Path) -> None:
 
 
 def make_private(path: Path, account: Account) -> Path:
-    """Make ``path``, unless it is there, as a directory that ``account`` (and root) alone can enter."""
+    """Makes ``path``, unless it exists, as a directory that only ``account`` (and root) can enter."""
     path.mkdir(0o700, exist_ok=True)
     if account.foreign:
         os.chown(path, account.uid, account.gid)
@@ -67,7 +67,7 @@ def make_private(path: Path, account: Account) -> Path:
 
 
 def is_private(path: Path, account: Account) -> bool:
-    """Whether ``path`` is a directory, not a link to one, that ``account`` (and root) alone can enter."""
+    """Whether ``path`` is a directory, and no link to one, that only ``account`` (and root) can enter."""
     try:
         status = path.lstat()
     except FileNotFoundError:
@@ -76,9 +76,9 @@ def is_private(path: Path, account: Account) -> bool:
 
 
 def make_system_directory(path: Path, account: Account) -> Path:
-    """Make ``path``, unless it is there, for what root keeps for ``account``.
+    """Makes ``path``, unless it exists, for data that root keeps for ``account``.
 
-    Raises ``ConfigurationError`` when others could write to it, or the account cannot enter it.
+    Raises ``ConfigurationError`` if others could write to it, or if the account cannot enter it.
     """
     make_directory(path)
     resolved = Path(os.path.realpath(path))

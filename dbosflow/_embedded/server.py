@@ -1,7 +1,7 @@
-"""Joining and leaving an embedded server: what the rest of dbosflow sees.
+"""Joining and leaving an embedded server: the interface for the rest of dbosflow.
 
-To be a user is to hold ``users.lock`` shared, from before the first look at the server to ``EmbeddedServer.leave``,
-or to the end of the process. All else follows from that; ``keeper`` draws it.
+A user is a process that holds ``users.lock`` shared, from before its first look at the server until
+``EmbeddedServer.leave`` or the end of the process. Everything else follows from that; see the diagram in ``keeper``.
 """
 
 from __future__ import annotations
@@ -24,44 +24,44 @@ if TYPE_CHECKING:
 
     from dbosflow._embedded.cluster import State
 
-# How long the owner of an ephemeral server waits for it to stop and vanish.
+# How long the owner of an ephemeral server waits until the server has stopped and its files are removed.
 _REMOVAL_PATIENCE = 30.0
 
 
 class EmbeddedServer:
-    """One membership in the embedded server of a data directory; the server runs while it has any.
+    """One membership in the embedded server of a data directory. The server runs as long as it has any.
 
-    A process may join more than once, and each membership counts. It belongs to the process that joined: a forked
-    child is no user, and its ``leave`` does nothing. A process that ends, in whatever way, has left.
+    A process may join more than once, and each membership counts. A membership belongs to the process that joined: a
+    forked child is no user, and its ``leave`` does nothing. A process that ends, in whatever way, has left.
     """
 
     def __init__(self, state: State, membership: FileLock) -> None:
-        """For ``join`` and ``ephemeral``."""
+        """Called by ``join`` and ``ephemeral``."""
         self._state = state
         self._membership = membership
 
     @property
     def url(self) -> str:
-        """The address of the server's database ``dbosflow``; only this user of the system can connect."""
+        """The URL of the server's database ``dbosflow``. Only this user of the system can connect."""
         return self._state.url()
 
     @classmethod
     def join(cls, data_dir: Path, *, timeout: float = 60.0, bin_dir: Path | None = None) -> Self:
-        """Become a user of the server in ``data_dir``, which is started if nobody runs it; blocks until it answers.
+        """Becomes a user of the server in ``data_dir``, and starts it if it does not run; blocks until it answers.
 
-        The directory is made if it is missing, and what the server holds stays there for the next time.
-        ``timeout`` is in seconds. ``bin_dir`` names a directory with Postgres programs to use instead of looking for
-        some; it does not matter when the server runs already.
+        The directory is made if it does not exist, and the server's data stays there for the next time. ``timeout`` is
+        in seconds. ``bin_dir`` names a directory with Postgres programs, which is used instead of a search; it is
+        ignored if the server runs already.
 
-        Raises ``ConfigurationError`` when there is no Postgres to run or the directory cannot be used, and
-        ``DatabaseUnavailableError``, with the end of the server's log, when it does not start in time.
+        Raises ``ConfigurationError`` if there is no Postgres to run or the directory cannot be used, and
+        ``DatabaseUnavailableError``, with the end of the server's log, if the server does not start in time.
         """
         return cls._join(data_dir, timeout, bin_dir, ephemeral=False)
 
     @classmethod
     @contextlib.contextmanager
     def ephemeral(cls, *, timeout: float = 60.0, bin_dir: Path | None = None) -> Iterator[Self]:
-        """A server of one's own in a temporary directory; both are gone when the block ends, or the process."""
+        """A private server in a temporary directory. Both are removed when the block or the process ends."""
         place = _temporary_place(timeout)
         process = os.getpid()
         try:
@@ -71,12 +71,12 @@ class EmbeddedServer:
             finally:
                 server.leave()
         finally:
-            # A child that was forked inside the block leaves the block as well.
+            # A child that was forked inside the block leaves the block, too.
             if os.getpid() == process:
                 _await_removal(place)
 
     def leave(self) -> None:
-        """Be no longer a user, at once; the server stops by itself if this was the last. May be called again."""
+        """Stops being a user, at once. After the last user has left, the server stops. May be called again."""
         self._membership.release()
 
     @classmethod
@@ -99,7 +99,7 @@ def _enter(data_dir: Path, deadline: Deadline) -> tuple[Place, FileLock]:
         try:
             place = Place.of(data_dir, deadline)
             membership = FileLock(place.users_lock)
-            # The directory of an ephemeral server may be taken away meanwhile.
+            # The directory of an ephemeral server may be removed meanwhile.
             with contextlib.suppress(FileNotFoundError):
                 if membership.try_acquire(shared=True):
                     return place, membership
@@ -123,7 +123,7 @@ def _await_removal(place: Place) -> None:
     with contextlib.suppress(TimeIsUpError, FileNotFoundError):
         while is_taken(place.keeper_lock):
             deadline.pause()
-        # A keeper that was killed has removed nothing, and its server is still stopping.
+        # A keeper that was killed has removed nothing, and its server may still be stopping.
         while is_taken(place.cluster_lock):
             deadline.pause()
     place.discard()

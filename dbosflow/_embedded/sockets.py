@@ -1,8 +1,8 @@
 """A directory for the server's socket: private, and with a path short enough (107 bytes on Linux, 103 on macOS).
 
-It is ``socket`` in the server's root. Where that path is too long, or the file system takes no sockets, it is a
-temporary directory, and ``socket`` a link that remembers it: the keeper removes it with the server, and if the keeper
-was killed, the next server takes it over, so none is ever left behind.
+The directory is ``socket`` in the server's root. If that path is too long, or the file system does not support sockets,
+it is a temporary directory, and ``socket`` is a link to it. The keeper removes the directory with the server. If the
+keeper was killed, the next server takes the directory over, so none is left behind.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from dbosflow._embedded.account import Account
     from dbosflow._embedded.place import Place
 
-# Only a part of the socket's name: the server listens on no network.
+# It only makes up the socket's name: the server listens on no network.
 PORT = 5432
 
 
 def socket_file(directory: Path) -> Path:
-    """The socket of a server whose socket directory that is."""
+    """The socket of a server with the given socket directory."""
     return directory / f".s.PGSQL.{PORT}"
 
 
@@ -34,7 +34,7 @@ _TRIAL_NAME = ".s.PGSQL.test"
 
 
 def socket_directory(place: Place, account: Account) -> Path:
-    """The directory for the socket of the server in ``place``, made if it is missing."""
+    """The directory for the socket of the server in ``place``; it is made if it does not exist."""
     link = place.socket
     if link.is_symlink():
         if is_private(link.readlink(), account):
@@ -60,7 +60,7 @@ def _temporary(account: Account) -> Path:
 
 
 def _takes_sockets(directory: Path) -> bool:
-    # Trying is the only test that knows both the system's limit and the file system.
+    # Only a trial covers both the system's limit and the file system.
     path = directory / _TRIAL_NAME
     with closing(socket.socket(socket.AF_UNIX)) as trial:
         try:

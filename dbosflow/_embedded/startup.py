@@ -1,8 +1,8 @@
-"""From a place to a server that answers: look at what is there, and do what is missing.
+"""From a place to a server that answers.
 
-The questions are asked again until the server answers: does it? If not, and nobody else is at it, is there a keeper? If
-not, start one. They are about what *is*, never about what should have happened before; so it does not matter who was
-killed in the middle of what.
+Until the server answers, the same questions are asked again: does it answer? If not, and no other user is starting it,
+is there a keeper? If not, a keeper is started. All questions are about the present state, and never about what should
+have happened before. So it does not matter which process was killed at which moment.
 """
 
 from __future__ import annotations
@@ -36,19 +36,19 @@ if TYPE_CHECKING:
     from dbosflow._embedded.deadline import Deadline
     from dbosflow._embedded.place import Place
 
-# A log that has grown larger makes room for a new one when the server starts; one old one is kept.
+# A larger log is renamed when the server starts; one old log is kept.
 _LOG_SIZE = 16 * 1024 * 1024
 _TAIL_SIZE = 2000
 
 
 class Startup:
-    """One user's wait for the server in ``place``, which it starts if nobody does.
+    """One user's wait for the server in ``place``, which is started if no other user does so.
 
-    ``bin_dir`` names the only binaries to use; an ``ephemeral`` server takes its files with it when it stops.
+    ``bin_dir`` names the only binaries to use. An ``ephemeral`` server removes its files when it stops.
     """
 
     def __init__(self, place: Place, deadline: Deadline, *, bin_dir: Path | None, ephemeral: bool) -> None:
-        """Nothing happens before ``wait``."""
+        """Does nothing yet; ``wait`` begins."""
         self._place = place
         self._deadline = deadline
         self._bin_dir = bin_dir
@@ -57,9 +57,9 @@ class Startup:
         self._log_start = 0
 
     def wait(self) -> State:
-        """The state of the server, once it answers. The caller holds ``users.lock``, so it stays.
+        """The state of the server, once it answers. It stays up as long as the caller holds ``users.lock``.
 
-        Raises ``ConfigurationError`` or ``DatabaseUnavailableError`` when it cannot be started.
+        Raises ``ConfigurationError`` or ``DatabaseUnavailableError`` if it cannot be started.
         """
         turn = FileLock(self._place.start_lock)
         try:
@@ -74,8 +74,8 @@ class Startup:
             turn.release()
 
     def _look(self) -> tuple[State | None, bool]:
-        """The state of a server that answers, and whether it has our database."""
-        # Without its keeper it is about to stop, though it may still answer.
+        """The state of a server that answers, and whether our database exists on it."""
+        # Without its keeper the server is about to stop, although it may still answer.
         if not is_taken(self._place.keeper_lock):
             return None, False
         state = read_state(self._place)
@@ -88,7 +88,7 @@ class Startup:
 
     def _act(self, state: State | None) -> None:
         if state:
-            # A server that goes away now is found gone by the next look.
+            # If the server stops now, the next look will show that.
             with suppress(psycopg.OperationalError):
                 create_database(state, self._deadline.remaining)
         elif not is_taken(self._place.keeper_lock):
@@ -108,10 +108,10 @@ class Startup:
                 stdout=log,
                 stderr=log,
                 cwd="/",
-                # Out of reach of the terminal's Ctrl-C, and of whoever kills this process's group.
+                # Out of reach of the terminal's Ctrl-C, and of signals to this process's group.
                 start_new_session=True,
             )
-            # Soon: this is the keeper's first half, which forks as soon as it holds its lock.
+            # This returns soon: the process is the keeper's first half, which forks as soon as it holds its lock.
             keeper.communicate(plan.to_json())
         code = keeper.returncode
         if code not in {0, EXIT_ALREADY_KEPT}:
@@ -148,7 +148,7 @@ class Startup:
 
 
 def tail(place: Place, start: int = 0) -> str:
-    """The end of the server's log, from ``start`` on, as the end of an error message."""
+    """The end of the server's log, from ``start`` on, for an error message."""
     try:
         text = place.log.read_bytes()[start:].decode(errors="replace").strip()
     except FileNotFoundError:

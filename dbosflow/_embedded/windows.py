@@ -1,4 +1,4 @@
-"""The face of the embedded server where there is none: Windows has neither the locks nor the signals it is made of."""
+"""The stand-in for the embedded server on Windows, which lacks the locks and signals that the server needs."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ if TYPE_CHECKING:
 
 
 class EmbeddedServer:
-    """Says, when it is asked for, what to do instead."""
+    """Raises an error that says what to use instead."""
 
     url: str
 
     @classmethod
     def join(cls, data_dir: Path, *, timeout: float = 60.0, bin_dir: Path | None = None) -> Self:
-        """Raise ``ConfigurationError``."""
+        """Raises a ``ConfigurationError``."""
         _refuse(data_dir, timeout, bin_dir)
 
     @classmethod
     def ephemeral(cls, *, timeout: float = 60.0, bin_dir: Path | None = None) -> AbstractContextManager[Self]:
-        """Raise ``ConfigurationError``."""
+        """Raises a ``ConfigurationError``."""
         _refuse(timeout, bin_dir)
 
     def leave(self) -> None:
-        """Nothing was joined."""
+        """Does nothing, because nothing was joined."""
 
 
 def _refuse(*_: object) -> NoReturn:
