@@ -1,20 +1,20 @@
-"""All the SQL, and the connections that it goes over. Nothing here knows asyncio, but for the waits of a connection.
+"""All the SQL, and the connections that carry it. Nothing here uses asyncio, except to wait on a connection.
 
 From the lowest to the highest:
 
 ```text
-urls         database URLs as people have them
-setup        what a new session is set to
-connect      opens connections, and says in words why one cannot be had
-connection   a connection of psycopg's whose waits cost a callback
+urls         database URLs in the forms that people use
+setup        the settings of a new session
+connect      opens connections, and explains errors
+connection   a psycopg connection whose waits cost one callback
 arrays wire  arrays in Postgres's binary format; hot statements over libpq itself
 statements   loads the named statements of sql/<table>.sql
-queries      runs one of them, and gives its errors names
-workflow step stream worker batch    a module a table, and one for the journal's statement
+queries      runs a statement, and gives its errors names
+workflow step stream worker batch    one module per table, and one for the journal's statement
 notify       NOTIFY and LISTEN
-retention    what takes old data away
-doctor       what the command of that name asks
-migrate      brings a schema to this code
+retention    removes old data
+doctor       the queries of `dbosflow doctor`
+migrate      migrates a schema to this code's version
 databases    copies of databases, for tests
 sql/         the statements; schema.sql is the whole schema in one file
 ```

@@ -1,12 +1,13 @@
 """Arrays as parameters, in Postgres's binary format.
 
-psycopg's own text format escapes each text with a regular expression: half a megabyte of JSON held the event loop for a
-second, in binary for a millisecond. Its binary format is left where all items are null, which would make another
-prepared statement of each such mix of columns. And it looks for the type in the values, each time. So the types of
-these arrays are said.
+psycopg's own text format escapes each text with a regular expression: half a megabyte of JSON held up the event loop
+for a second, and takes a millisecond in binary. psycopg leaves its binary format if all items are null, which would
+make another prepared statement of each such combination of columns; and it inspects the values for their type each
+time. So the types of these arrays are fixed here.
 
-The format is that of ``array_recv`` in Postgres's ``src/backend/utils/adt/arrayfuncs.c``: dimensions, whether there are
-nulls, the type of the items; length and lower bound; then each item behind its length, -1 for null.
+The format is that of ``array_recv`` in Postgres's ``src/backend/utils/adt/arrayfuncs.c``: the number of dimensions,
+whether there are nulls, the type of the items; the length and the lower bound; then each item after its length, which
+is -1 for null.
 """
 
 from __future__ import annotations
@@ -30,17 +31,17 @@ _NULL = _LENGTH(-1)
 
 @dataclass(frozen=True, slots=True)
 class ArrayType:
-    """How the items of one type are written. The type ids are fixed in Postgres's catalog."""
+    """How items of one type are written. The type ids are fixed in Postgres's catalog."""
 
     oid: int
     item_oid: int
     item: Callable[[Any], bytes]
-    """An item behind its length."""
+    """Encodes an item, with its length in front."""
     value: Callable[[Any], bytes]
-    """An item by itself."""
+    """Encodes an item without its length."""
 
     def dump(self, items: Sequence[Any]) -> bytes:
-        """The array; what the type cannot hold raises ``OverflowError``, or ``UnicodeError``."""
+        """The array. Raises ``OverflowError`` or ``UnicodeError`` for an item that the type cannot hold."""
         if not items:
             return pack(">iii", 0, 0, self.item_oid)
         item, holds_null = self.item, None in items
@@ -52,7 +53,7 @@ class ArrayType:
 
 
 def dump_values(types: Iterable[ArrayType], values: Iterable[Any]) -> list[bytes | None]:
-    """One value for each type, as a parameter of the items' type; raises as ``ArrayType.dump``."""
+    """One value for each type, as a parameter of the items' type. Raises what ``ArrayType.dump`` raises."""
     try:
         return [None if value is None else one.value(value) for one, value in zip(types, values, strict=True)]
     except struct.error as error:
@@ -72,7 +73,7 @@ def _numbers(oid: int, item_oid: int, code: str) -> ArrayType:
 
 @dataclass(frozen=True, slots=True)
 class ScalarType:
-    """How one value of a type is written."""
+    """How a single value of a type is written."""
 
     oid: int
     dump: Callable[[Any], bytes]
@@ -90,11 +91,11 @@ SCALARS = {name.removesuffix("[]"): ScalarType(array.item_oid, array.value) for 
     "uuid": ScalarType(2950, lambda value: value.bytes),
 }
 TYPES: dict[str, ArrayType | ScalarType] = ARRAYS | SCALARS
-"""By the names that the statements cast their parameters to."""
+"""The types, by the names to which the statements cast their parameters."""
 
 
 class Texts(tuple[str | None, ...]):
-    """The items of a parameter ``:name::text[]`` that psycopg sends."""
+    """The items of a parameter ``:name::text[]`` that is sent by psycopg."""
 
     __slots__ = ()
 

@@ -1,8 +1,8 @@
-"""A connection of psycopg's whose waits cost a callback.
+"""A psycopg connection whose waits cost one callback.
 
-psycopg registers the socket with the event loop for each wait, sets a timer, and takes both back: for a statement of a
-batch that is a third of the client's time. Here the socket stays registered, and what comes is read at once: so a
-connection that the server ends while nobody uses it is known to be broken before the next statement.
+psycopg registers the socket with the event loop for each wait, sets a timer, and undoes both. For a statement of a
+batch that is a third of the client's time. Here the socket stays registered, and data is read as soon as it arrives. So
+if the server ends an idle connection, this is known before the next statement.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ _LONGEST_CANCEL = 5.0
 
 
 class Connection(AsyncConnection[TupleRow]):
-    """One connection, used on one event loop. ``close`` it: the loop knows it until then."""
+    """A connection for one event loop. ``close`` it: until then the loop refers to it."""
 
     _loop: asyncio.AbstractEventLoop | None = None
-    """The loop that its socket is registered with."""
+    """The loop with which the socket is registered."""
     _socket = -1
-    """A duplicate of libpq's descriptor. That one libpq closes when it finds the connection broken, whoever asked, and
-    its number may be another connection's before the loop has noticed."""
+    """A duplicate of libpq's descriptor. When libpq finds the connection broken it closes its own descriptor, and the
+    number may be another connection's before the loop has noticed."""
     _waiting: asyncio.Future[Ready] | None = None
     on_lost: Callable[[], None] | None = None
-    """Is called when the connection turns out to be broken while nobody uses it."""
+    """Called when an idle connection turns out to be broken."""
 
     async def wait(self, gen: PQGen[RV], interval: float = _CHECK_EVERY, timeout: float | None = None) -> RV:  # noqa: ASYNC109 (as its base has it)
-        """Drives what psycopg does on the connection, as its base does."""
+        """Runs a psycopg generator on the connection, like the base class."""
         if timeout is not None:
             self._leave()
             return await super().wait(gen, interval, timeout)
@@ -57,11 +57,11 @@ class Connection(AsyncConnection[TupleRow]):
         """Closes the connection."""
         self._leave()
         await super().close()
-        if self._waiting is not None:  # another task's statement, which will find out
+        if self._waiting is not None:  # another task's statement, which will notice
             _set_ready(self._waiting, Ready.R)
 
     async def _drive(self, gen: PQGen[RV], ready: Ready | None = None) -> RV:
-        """Begins ``gen``, or goes on with it, as if the socket had become ``ready``."""
+        """Starts ``gen``, or continues it as if the socket had become ``ready``."""
         try:
             state = gen.send(ready)  # type: ignore[arg-type]  # that a generator begins with None
             while True:
@@ -75,7 +75,7 @@ class Connection(AsyncConnection[TupleRow]):
                 self._leave()
 
     async def _ready(self, state: Wait) -> Ready:
-        """Waits until the server has answered, or, for what did not fit into the socket, until there is room in it."""
+        """Waits until the server has answered or, if the output did not fit into the socket, until there is room."""
         loop = asyncio.get_running_loop()
         if self._loop is not loop:
             self._leave()
@@ -96,7 +96,7 @@ class Connection(AsyncConnection[TupleRow]):
         link, lost = self.pgconn, False
         try:
             link.consume_input()
-        except psycopg.Error:  # it is over; whoever waits finds that out by himself
+        except psycopg.Error:  # the connection is broken; the waiting task will notice by itself
             self._leave()
             lost = True
         if self._waiting is not None:
@@ -109,7 +109,7 @@ class Connection(AsyncConnection[TupleRow]):
                 link.notify_handler(notification)
 
     def _leave(self) -> None:
-        """Takes the socket back from the loop."""
+        """Removes the socket from the loop."""
         loop, self._loop = self._loop, None
         if loop is not None:
             loop.remove_reader(self._socket)
@@ -117,10 +117,10 @@ class Connection(AsyncConnection[TupleRow]):
             os.close(self._socket)
 
     async def _cancel_statement(self, gen: PQGen[Any]) -> None:
-        """Asks the server to end a statement that nobody waits for any more, or the connection would be stuck.
+        """Asks the server to cancel a statement that is no longer awaited. Otherwise the connection would be stuck.
 
-        More than once: the server passes over a request that comes before it has read the statement. If that does not
-        end, the connection does.
+        The request is repeated, because the server ignores one that arrives before it has read the statement. If that
+        does not end the statement, the connection is closed.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + _LONGEST_CANCEL

@@ -1,4 +1,4 @@
-"""Databases of a server: made as copies of one, and dropped together with whoever is still connected."""
+"""Creates databases as copies of another one, and drops them together with their connections."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dbosflow._store.urls import understood
 
 
 def create(url: str, name: str, *, template: str = "template0") -> str:
-    """Makes a database, a copy of ``template``, on the server of ``url``; how to connect to it."""
+    """Creates a database as a copy of ``template`` on the server of ``url``; returns its URL."""
     with connect(url, any_encoding=True) as connection:
         statement = sql.SQL("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8'")
         connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
@@ -18,6 +18,6 @@ def create(url: str, name: str, *, template: str = "template0") -> str:
 
 
 def drop(url: str, name: str) -> None:
-    """Drops a database on the server of ``url``, if it is there."""
+    """Drops a database on the server of ``url``, if it exists."""
     with connect(url, any_encoding=True) as connection:
         connection.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))

@@ -1,4 +1,4 @@
-"""What ``dbosflow doctor`` asks of a database. Nothing here writes, or creates what is missing."""
+"""The queries of ``dbosflow doctor``. Nothing here writes, or creates what is missing."""
 
 from __future__ import annotations
 
@@ -19,23 +19,23 @@ _TABLE = "doctor"
 
 
 async def server(connection: AsyncConnection[Any], schema: str) -> DictRow:
-    """The session's role, place and clock; durations in seconds, 0 for none."""
+    """The session's role, place and clock. Durations are seconds, 0 for none."""
     return (await fetch_all(connection, schema, _TABLE, "server"))[0]
 
 
 async def settings(connection: AsyncConnection[Any], schema: str) -> dict[str, str | None]:
-    """What is in force in the session, of all that matters; None for what this server does not know."""
+    """The relevant settings in force in the session; None for settings that this server does not have."""
     rows = await fetch_all(connection, schema, "session", "settings", names=list(ASKED))
     return {row["name"]: row["value"] for row in rows}
 
 
 async def connections(connection: AsyncConnection[Any], schema: str) -> DictRow:
-    """The connection limits (-1 for none), and how many are taken."""
+    """The connection limits (-1 for none), and how many connections are in use."""
     return (await fetch_all(connection, schema, _TABLE, "connections"))[0]
 
 
 async def state(connection: AsyncConnection[Any], schema: str) -> tuple[str, int]:
-    """The schema's revision, "" where there is none, and the oldest code that may use it."""
+    """The schema's revision (an empty text if there is no schema), and the oldest code that may use it."""
     try:
         (row,) = await fetch_all(connection, schema, "schema_version", "read_state")
     except errors.UndefinedTable:
@@ -51,15 +51,15 @@ async def rights(connection: AsyncConnection[Any], schema: str) -> DictRow:
 
 
 async def workers(connection: AsyncConnection[Any], schema: str) -> Rows:
-    """The live workers, and the dead ones that still own runs."""
+    """The live workers, and the dead ones that still own workflows."""
     return await fetch_all(connection, schema, _TABLE, "workers")
 
 
 async def queues(connection: AsyncConnection[Any], schema: str) -> Rows:
-    """The queues in which work waits."""
+    """The queues in which workflows wait."""
     return await fetch_all(connection, schema, _TABLE, "queues")
 
 
 async def blocked(connection: AsyncConnection[Any], schema: str) -> int:
-    """How many workflows are parked as blocked."""
+    """The number of workflows that are parked as blocked."""
     return int((await fetch_all(connection, schema, _TABLE, "blocked"))[0]["blocked"])

@@ -1,4 +1,4 @@
-"""Brings a database's schema to this code, and refuses to work with one that this code cannot serve.
+"""Migrates a database's schema to this code's version, and refuses a schema that this code cannot serve.
 
 Every engine calls ``ensure_schema`` when it opens, so many processes may meet at an empty database:
 
@@ -8,10 +8,10 @@ read revision ──── newest, or newer and compatible ───────
      └─ none, or older ──► BEGIN ─► advisory lock ─► read again ─► migrate ─► COMMIT
 ```
 
-The first line is the usual way and costs one query; alembic, whose import takes longer than everything else of an
-engine's start, is loaded only on the second. One transaction carries all pending migrations: a schema is never half
-migrated, whoever is killed. Migrations only ever go forward and expand first, so old code runs on a newer schema for
-as long as ``compatibility.oldest_code`` lets it: that is what a rolling deploy needs.
+The first line is the usual way and costs one query. Only the second one imports alembic, which takes longer than the
+rest of an engine's start. All pending migrations run in one transaction, so a schema is never half migrated, whichever
+process is killed. Migrations only go forward, and expand first. So old code runs on a newer schema as long as
+``compatibility.oldest_code`` allows it, which rolling deployments need.
 """
 
 from __future__ import annotations
@@ -43,11 +43,11 @@ logger = logging.getLogger("dbosflow.database")
 # The newest revision. Revisions are four digits, each greater than the one before.
 HEAD = "0008"
 
-# From here on keys have the form that `_records/keys.py` gives them.
+# From this revision on keys have the form that `_records/keys.py` gives them.
 _KEYS = "0008"
 
-# What `compatibility.oldest_code` is compared with. A migration that older code cannot live with raises that number,
-# and the release that can raises this one.
+# Compared with `compatibility.oldest_code`. A migration that older code cannot work with raises that number, and the
+# release that can work with it raises this one.
 CODE_GENERATION = 1
 
 # alembic's `op` and `context` are process-wide, and engines may open in several threads.
@@ -57,29 +57,29 @@ _alembic_in_use = threading.Lock()
 GrantKind = Literal["worker", "client", "reader"]
 
 _PAUSE = 1.0
-"""Seconds between two attempts to lock tables, in which others get on."""
+"""Seconds between two attempts to lock tables, during which other sessions make progress."""
 
 _GRANTED = re.compile(r':"(role|schema)"')
 
 
 class _State(NamedTuple):
-    revision: str  # "" where there is no schema: that sorts before every revision
+    revision: str  # "" if there is no schema: that sorts before every revision
     oldest_code: int
 
 
 def ensure_schema(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout: float = TIMEOUT) -> None:
-    """Sees that ``schema`` fits this code; creates or migrates it where it is missing or older.
+    """Makes ``schema`` fit this code: creates it if it is missing, and migrates it if it is older.
 
     Raises:
-        SchemaError: the schema needs newer code, or it could not be migrated and is as it was before.
-        DatabaseUnavailableError: no connection within ``timeout`` seconds, or it was lost.
+        SchemaError: the schema needs newer code, or it could not be migrated and is unchanged.
+        DatabaseUnavailableError: there was no connection within ``timeout`` seconds, or it was lost.
         ConfigurationError: the URL is wrong.
     """
     migrate(url, schema, timeout=timeout)
 
 
 def migrate(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout: float = TIMEOUT) -> tuple[str | None, str]:
-    """Like ``ensure_schema``; returns the revision before, which is None for an empty database, and after."""
+    """Like ``ensure_schema``. Returns the revision before (None for an empty database) and the one after."""
     with connect(url, timeout=timeout, pooled=True) as connection, named_errors(schema):
         found = _read(connection, schema)
     if not _is_older(found, schema):
@@ -97,13 +97,13 @@ def migrate(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout: float
 
 
 def current_revision(url: str, schema: str = statements.DEFAULT_SCHEMA, *, timeout: float = TIMEOUT) -> str | None:
-    """The revision that ``schema`` is at; None where there is no schema."""
+    """The revision of ``schema``; None if there is no schema."""
     with connect(url, timeout=timeout, pooled=True) as connection, named_errors(schema):
         return _read(connection, schema).revision or None
 
 
 def migration_sql(schema: str = statements.DEFAULT_SCHEMA, since: str | None = None) -> str:
-    """What ``migrate`` would run on a schema at revision ``since`` (None: on an empty database), for psql."""
+    """The statements of ``migrate`` for a schema at revision ``since`` (None: for an empty database), for psql."""
     if since is not None and since >= HEAD:
         return ""
     preamble = _statement("begin_migration")
@@ -115,20 +115,20 @@ def migration_sql(schema: str = statements.DEFAULT_SCHEMA, since: str | None = N
 
 
 def grants_sql(role: str, kind: GrantKind, schema: str = statements.DEFAULT_SCHEMA) -> str:
-    """What the owner of ``schema`` runs, once it is migrated, so that ``role`` can be a ``kind``; for psql."""
+    """The statements that let ``role`` be a ``kind``, for psql. The schema's owner runs them after each migration."""
     text = statements.source("grants")[kind]
     names = {"role": statements.quoted(role), "schema": statements.quoted(schema)}
     return _GRANTED.sub(lambda place: names[place[1]], text).strip() + "\n"
 
 
 def drop_schema(url: str, schema: str, *, timeout: float = TIMEOUT) -> None:
-    """Drops ``schema`` with everything in it. For one that the caller has made."""
+    """Drops ``schema`` with everything in it. Only for a schema that the caller has created."""
     with connect(url, timeout=timeout, pooled=True) as connection, named_errors(schema):
         connection.execute(statements.literal(f"DROP SCHEMA IF EXISTS {statements.quoted(schema)} CASCADE"))
 
 
 def run_file(context: MigrationContext, path: Path) -> None:
-    """Runs a migration's ``.sql`` file as it is: no driver or dialect looks for parameters in it."""
+    """Runs a migration's ``.sql`` file unchanged: neither driver nor dialect looks for parameters in it."""
     text = statements.in_schema(path.read_text("utf-8"), context.opts["version_table_schema"])
     if context.as_sql:
         context.impl.static_output(text)
@@ -145,7 +145,7 @@ def _locked_out(schema: str) -> DatabaseUnavailableError:
 
 def _read(connection: psycopg.Connection[Any], schema: str) -> _State:
     query = statements.literal(_statement("read_state", schema))
-    # An empty database answers with an error; a transaction needs a savepoint to go on after it.
+    # An empty database answers with an error, after which a transaction can only continue from a savepoint.
     savepoint = nullcontext() if connection.autocommit else connection.transaction()
     try:
         with savepoint:
@@ -156,7 +156,7 @@ def _read(connection: psycopg.Connection[Any], schema: str) -> _State:
 
 
 def _is_older(found: _State, schema: str) -> bool:
-    """Whether migrations are due; raises where this code is too old for what it found."""
+    """Whether migrations are pending. Raises ``SchemaError`` if this code is too old for the schema."""
     if found.oldest_code > CODE_GENERATION:
         message = (
             f"schema {schema!r} is at revision {found.revision} and needs code of generation {found.oldest_code} "
@@ -170,7 +170,7 @@ def _migrate(url: str, schema: str, timeout: float) -> tuple[str | None, str]:
     with _transaction(url, timeout) as (connection, driver):
         driver.execute(statements.literal(_statement("begin_migration")))
         found = _read(driver, schema)
-        if not _is_older(found, schema):  # somebody else was faster
+        if not _is_older(found, schema):  # another process was faster
             return found.revision or None, found.revision
         if found.revision and found.revision < _KEYS:
             _warn_of_unfinished(driver, schema)
@@ -181,17 +181,17 @@ def _migrate(url: str, schema: str, timeout: float) -> tuple[str | None, str]:
 
 @contextmanager
 def _transaction(url: str, timeout: float) -> Iterator[tuple[Connection, psycopg.Connection[Any]]]:
-    """One transaction, as alembic wants it and as the driver's own connection.
+    """One transaction, as alembic needs it and as the driver's own connection.
 
-    SQLAlchemy never sees the URL: libpq's forms (several hosts, sockets, ``options``, ``key=value``) have no
-    equivalent there.
+    SQLAlchemy never sees the URL, because it has no equivalent for some of libpq's forms (several hosts, sockets,
+    ``options``, ``key=value``).
     """
     import sqlalchemy
 
     def connect_for_migration() -> psycopg.Connection[Any]:
         connection = connect(url, timeout=timeout, pooled=True)
         connection.autocommit = False
-        # Whatever the role's defaults are: what is read after the lock has to be what is committed by then.
+        # Overrides the role's defaults: a read after the lock has to see what was committed before.
         connection.isolation_level = psycopg.IsolationLevel.READ_COMMITTED
         connection.read_only = False
         return connection
@@ -200,7 +200,7 @@ def _transaction(url: str, timeout: float) -> Iterator[tuple[Connection, psycopg
         "postgresql+psycopg://",
         creator=connect_for_migration,
         poolclass=sqlalchemy.NullPool,
-        use_native_hstore=False,  # saves a look for a type that is not used
+        use_native_hstore=False,  # saves a query for a type that is not used
     )
     try:
         with engine.begin() as connection:
@@ -210,7 +210,7 @@ def _transaction(url: str, timeout: float) -> Iterator[tuple[Connection, psycopg
 
 
 def _warn_of_unfinished(connection: psycopg.Connection[Any], schema: str) -> None:
-    """Says which workflows may find none of their records, since today's code gives them other keys."""
+    """Logs the workflows that may find none of their records, because today's code gives them other keys."""
     rows = connection.execute(statements.literal(_statement("unfinished", schema))).fetchall()
     if rows:
         logger.warning(
@@ -230,19 +230,19 @@ def _create_schema(connection: psycopg.Connection[Any], schema: str) -> None:
 
 
 def _statement(name: str, schema: str = statements.DEFAULT_SCHEMA) -> str:
-    """A statement without parameters, as it is written: psycopg looks for none either."""
+    """A statement without parameters, unchanged: psycopg does not look for any either."""
     return statements.in_schema(statements.source("schema_version")[name], schema)
 
 
 def _upgrade(revisions: str, output: io.StringIO | None = None, **attributes: object) -> None:
-    """Runs alembic, or has it print to ``output``; ``attributes`` are what the environment script reads."""
+    """Runs alembic, or makes it print to ``output``. ``attributes`` are for the environment script."""
     with _alembic_in_use, _quiet():
         _run_alembic(revisions, output, attributes)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """What alembic tells of itself is not for whoever opened an engine: how it works, and which plugins it has."""
+    """Silences alembic's messages about how it works and which plugins it has: an engine's user has no use for them."""
     log = logging.getLogger("alembic")
     level = log.level
     log.setLevel(max(level, logging.WARNING))
@@ -262,7 +262,7 @@ def _run_alembic(revisions: str, output: io.StringIO | None, attributes: dict[st
 
 
 def _scripts() -> Path:
-    """The migrations: inside an installed package, beside the package in a checkout."""
+    """The directory of the migrations: inside an installed package, beside the package in a checkout."""
     package = Path(__file__).resolve().parents[1]
     for place in (package / "migrations", package.parent / "migrations"):
         if place.joinpath("env.py").is_file():
@@ -273,7 +273,7 @@ def _scripts() -> Path:
 
 @contextmanager
 def named_errors(schema: str) -> Iterator[None]:
-    """What the database says, as this package's errors, which say what to do."""
+    """Turns the database's errors into this package's errors, which say what to do."""
     try:
         yield
     except (errors.InsufficientPrivilege, PermissionDeniedError) as error:

@@ -1,11 +1,11 @@
-"""NOTIFY and LISTEN: some channels a schema, each payload a JSON array of topics.
+"""NOTIFY and LISTEN: a few channels per schema. Each payload is a JSON array of topics.
 
-A topic is a hint that something may be read anew: ``w<workflow id>``, ``s<workflow id>␟<stream key>``, ``q<queue>``,
-``d`` (a worker came or went), ``x`` (one has died), ``c`` (a cancel was asked for). Hints may be lost, doubled or late;
-nothing but latency depends on them.
+A topic is a hint to read something anew: ``w<workflow id>``, ``s<workflow id>␟<stream key>``, ``q<queue>``, ``d`` (a
+worker came or went), ``x`` (a worker has died), ``c`` (a cancellation was requested). Hints may be lost, duplicated or
+late; only latency depends on them.
 
-The topics have parts, each with a channel of its own, and a process listens only to the parts with subscribers:
-an idle worker to its queues and to what concerns every process, whatever the others stream.
+The topics are divided into parts, each with a channel of its own. A process only listens to the parts that have
+subscribers. So an idle worker listens to its queues and to what concerns all processes, however much is streamed.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ if TYPE_CHECKING:
 
 MAX_PAYLOAD = 7999  # bytes; Postgres takes fewer than 8000
 SEPARATOR = "\x1f"
-"""Between a workflow's id and a stream's key. Either may hold it: then topics collide, and are hints all the same."""
+"""Between a workflow's id and a stream's key. If either contains it, topics may collide; as hints they still work."""
 WORKERS_TOPIC = "d"
 DEATH_TOPIC = "x"
-"""A worker has died, and the hints of its last commits perhaps with it: everybody reads anew."""
+"""A worker has died, perhaps before it sent the hints of its last commits. All processes read anew."""
 CANCEL_TOPIC = "c"
 
 
@@ -59,11 +59,11 @@ _QUEUE_PARTS, _WORKFLOW_PARTS = 8, 32
 PARTS = frozenset(
     {EVERYBODYS, *(f"q{number}" for number in range(_QUEUE_PARTS)), *(f"w{n}" for n in range(_WORKFLOW_PARTS))}
 )
-"""All of them."""
+"""All parts."""
 
 
 def part_of(topic: str) -> str:
-    """The part that a topic belongs to; in every process the same one. A workflow and its streams share theirs."""
+    """The part that a topic belongs to, the same in every process. A workflow and its streams have the same part."""
     kind = topic[:1]
     if kind in {"w", "s"}:
         return f"w{crc32(topic[1:].partition(SEPARATOR)[0].encode()) % _WORKFLOW_PARTS}"
@@ -73,12 +73,12 @@ def part_of(topic: str) -> str:
 
 
 def channel(schema: str, part: str) -> str:
-    """The channel of a part of a schema's topics."""
+    """The channel for one part of a schema's topics."""
     return f"dbosflow:{schema}:{part}" if part else f"dbosflow:{schema}"
 
 
 def payloads(topics: Sequence[str]) -> Iterator[str]:
-    """``topics`` as payloads, each short enough. No topic is dropped: identifiers are far shorter than a payload."""
+    """The topics as payloads that are short enough. No topic is dropped: identifiers are far shorter than a payload."""
     text = f"[{','.join(map(encode_basestring, topics))}]"
     if len(text.encode()) <= MAX_PAYLOAD or len(topics) == 1:
         yield text
@@ -89,7 +89,7 @@ def payloads(topics: Sequence[str]) -> Iterator[str]:
 
 
 def topics_of(payload: str) -> list[str]:
-    """The topics of a payload; none if somebody else wrote it."""
+    """The topics of a payload; none if the payload was not written by dbosflow."""
     try:
         topics = json.loads(payload)
     except ValueError:
@@ -107,17 +107,17 @@ async def _send(connection: AsyncConnection[Any], schema: str, rows: Sequence[tu
 
 
 def notify_at_once(connection: AsyncConnection[Any], schema: str, topics: Iterable[str]) -> bool:
-    """Puts hints on the wire before it returns; whether it could. Then ``answered`` is to be awaited."""
+    """Puts hints on the wire before it returns. Returns whether it could; then ``answered`` has to be awaited."""
     return _prepares(connection) and send(connection, _notify(schema), _values(_rows(schema, topics)))
 
 
 async def answered(connection: AsyncConnection[Any]) -> None:
-    """Waits until the server has taken what ``notify_at_once`` sent."""
+    """Waits until the server has processed what ``notify_at_once`` sent."""
     await answer(connection)
 
 
 def _rows(schema: str, topics: Iterable[str]) -> list[tuple[str, str]]:
-    """Channels and payloads."""
+    """The channels and payloads of the topics."""
     by_part: dict[str, list[str]] = {}
     for topic in topics:
         by_part.setdefault(part_of(topic), []).append(topic)
@@ -143,8 +143,8 @@ async def can_notify(
 ) -> bool:
     """Whether a NOTIFY on one connection reaches a LISTEN on the other within ``patience`` seconds.
 
-    A pooler in transaction mode takes the LISTEN without an error and never delivers. There the session goes on
-    listening, whoever gets it next; so it is to a channel that nobody uses again.
+    A pooler in transaction mode accepts the LISTEN without an error and never delivers. The session behind it goes on
+    listening, whichever client gets it next. So the channel is one that is never used again.
     """
     probe = f"dbosflow-probe:{uuid4().hex}"
     await _each(listener, "LISTEN {}", [probe])
@@ -158,12 +158,12 @@ async def can_notify(
 
 
 async def listen(connection: AsyncConnection[Any], schema: str, parts: Iterable[str] = (EVERYBODYS,)) -> None:
-    """Begins to listen. What is read after this is safe: a commit that the reading misses is notified to us."""
+    """Begins to listen. A read after this is safe: commits that the read misses are notified."""
     await _each(connection, "LISTEN {}", [channel(schema, part) for part in parts])
 
 
 async def unlisten(connection: AsyncConnection[Any], schema: str, parts: Iterable[str]) -> None:
-    """Listens no more to these parts."""
+    """Stops listening to these parts."""
     await _each(connection, "UNLISTEN {}", [channel(schema, part) for part in parts])
 
 

@@ -1,7 +1,7 @@
-"""Runs one named statement: the few lines that the table modules share.
+"""Runs named statements: the common code of the table modules.
 
-Most go through a cursor of psycopg's. Hot ones go over the wire as they are: each of their parameters says its type,
-``:name::text[]``, and so does each column of the answer.
+Most statements go through a psycopg cursor. Hot ones go directly over the wire: in the statement each parameter names
+its type, ``:name::text[]``, and so does each column of the result.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ async def fetch_all(connection: AsyncConnection[Any], schema: str, table: str, n
 async def fetch_named(
     connection: AsyncConnection[Any], schema: str, table: str, name: str, /, **values: Any
 ) -> list[Any]:
-    """``fetch_all`` for many rows: named tuples, which take a third of the time."""
+    """``fetch_all`` for many rows: as named tuples, which take a third of the time."""
     return await _fetch(connection, schema, (table, name), values, namedtuple_row)
 
 
@@ -65,7 +65,7 @@ async def _fetch(
 async def fetch_hot(
     connection: AsyncConnection[Any], schema: str, table: str, name: str, /, **values: Any
 ) -> list[list[Any]]:
-    """The rows of a hot statement, each in the order of its columns. The caller has the connection for itself."""
+    """The rows of a hot statement, with the columns in order. The caller has the connection for itself."""
     statement, types = _hot(table, name, statements.load(table, schema)[name])
     parameters = [types[key].dump(values[key]) for key in types]
     with rights_named(schema):
@@ -84,7 +84,7 @@ _LOADERS: dict[int, Callable[[bytes], Any]] = {
     23: int,
     25: bytes.decode,
 }
-"""What the columns' values in text format stand for, by the type's id in Postgres's catalog."""
+"""How to load columns in text format, by the type's id in Postgres's catalog."""
 
 _TYPED = re.compile(r"(?<![:\w]):(?P<name>[a-z_]\w*)::(?P<type>[a-z ]+(?:\[\])?)")
 
@@ -101,7 +101,7 @@ def _hot(table: str, name: str, text: str) -> tuple[Statement, dict[str, ArrayTy
 
 @contextmanager
 def rights_named(schema: str) -> Iterator[None]:
-    """What the database refuses this role, as an error that says what to do."""
+    """Turns a lack of privileges into an error that says what to do."""
     try:
         yield
     except errors.InsufficientPrivilege as error:
@@ -113,17 +113,17 @@ def rights_named(schema: str) -> Iterator[None]:
 
 
 _REFUSED_CLASSES = ("22", "23", "54")
-"""SQLSTATE classes that speak of the data itself: sending it again would change nothing."""
+"""The SQLSTATE classes of errors about the data itself. Sending the data again would not help."""
 
 
 _OF_VALUES = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError, struct.error)
-"""What code raises that binds parameters, or that reads an answer."""
+"""The errors of code that binds parameters or reads a result."""
 
 
 def is_refused(error: BaseException) -> bool:
-    """Whether the database, or the driver, refuses a statement for its data; else it may be sent again."""
+    """Whether the database or the driver refuses a statement for its data. Otherwise it may be sent again."""
     if isinstance(error, psycopg.Error):
-        if error.sqlstate is None:  # the driver's own: it could not bind a value
+        if error.sqlstate is None:  # an error of the driver, which could not bind a value
             return isinstance(error, psycopg.DataError | psycopg.ProgrammingError | psycopg.NotSupportedError)
         return error.sqlstate[:2] in _REFUSED_CLASSES
     return isinstance(error, _OF_VALUES)

@@ -1,4 +1,4 @@
-"""What takes old data away: the beginnings of streams, and finished workflows."""
+"""Removes old data: the beginnings of streams, and finished workflows."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:
 _TABLE = "retention"
 
 Place = tuple["datetime", str]
-"""A workflow in the order of their creation: when it was created, and its id."""
+"""A workflow's position in the order of creation: its creation time and its id."""
 
 
 async def trim(connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str, before: int) -> int | None:
-    """Removes a stream's whole blocks before an offset; the first one that is there then, ``None`` without a stream."""
+    """Removes a stream's whole blocks before an offset. Returns the first offset left, ``None`` without a stream."""
     which = {"workflow_id": workflow_id, "key": key}
     async with connection.transaction():
         await fetch_all(connection, schema, _TABLE, "hold", workflow_id=workflow_id)
@@ -27,31 +27,31 @@ async def trim(connection: AsyncConnection[Any], schema: str, workflow_id: str, 
 
 
 async def first(connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str) -> int | None:
-    """The first offset of a stream that is still there."""
+    """The first offset of a stream that is left."""
     rows = await fetch_all(connection, schema, _TABLE, "first", workflow_id=workflow_id, key=key)
     return int(rows[0]["first"]) if rows else None
 
 
 async def is_trimmed(connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str, producer: str) -> bool:
-    """Whether values of a producer are gone."""
+    """Whether values of a producer have been removed."""
     which = {"workflow_id": workflow_id, "key": key, "producer": producer}
     return bool(await fetch_all(connection, schema, _TABLE, "trimmed", **which))
 
 
 async def prune(connection: AsyncConnection[Any], schema: str, age: float, batch: int) -> int:
-    """Removes up to ``batch`` workflows that ended more than ``age`` seconds ago; how many."""
+    """Removes up to ``batch`` workflows that ended more than ``age`` seconds ago; returns their number."""
     return len(await fetch_all(connection, schema, _TABLE, "prune", age=age, batch=batch))
 
 
 async def prunable(connection: AsyncConnection[Any], schema: str, age: float) -> int:
-    """How many ``prune`` would remove."""
+    """The number of workflows that ``prune`` would remove."""
     return int((await fetch_all(connection, schema, _TABLE, "prunable", age=age))[0]["workflows"])
 
 
 async def scattered(
     connection: AsyncConnection[Any], schema: str, workflow_id: str, least: int, max_bytes: int
 ) -> list[str]:
-    """The keys of a workflow's streams in which at least so many blocks could join the one before them."""
+    """The keys of a workflow's streams in which at least the given number of blocks could join their predecessors."""
     which = {"workflow_id": workflow_id, "least": least, "max_bytes": max_bytes}
     return [row["key"] for row in await fetch_all(connection, schema, _TABLE, "scattered", **which)]
 
@@ -66,9 +66,9 @@ async def compact(
     max_blocks: int,
     max_bytes: int,
 ) -> int | None:
-    """Compacts a stretch of an ended workflow's stream; where to go on, ``None`` if there is nothing to do any more.
+    """Compacts a part of an ended workflow's stream. Returns where to continue, ``None`` if nothing is left to do.
 
-    Nothing happens where another process holds the workflow.
+    Does nothing if another process holds the workflow.
     """
     async with connection.transaction():
         if not await fetch_all(connection, schema, _TABLE, "claim_ended", workflow_id=workflow_id):
@@ -82,7 +82,7 @@ async def compact(
 
 
 async def ended_after(connection: AsyncConnection[Any], schema: str, place: Place, limit: int) -> list[Place]:
-    """The next ended workflows in the order of their creation."""
+    """The next ended workflows in the order of creation."""
     created_at, workflow_id = place
     rows = await fetch_all(
         connection, schema, _TABLE, "ended_after", created_at=created_at, id=workflow_id, limit=limit

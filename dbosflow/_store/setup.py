@@ -1,8 +1,8 @@
-"""Sets a new session up: sees that it is as ``dbosflow._sessions`` has it, by the cheapest way that works.
+"""Sets up a new session: makes sure, in the cheapest way, that its settings are those of ``dbosflow._sessions``.
 
-A server that is met for the first time is asked what is in force, once a process and URL: so it is known whether the
-way to it takes options, and which settings it has. After that a session that the startup packet has set costs nothing:
-the server reports by itself what an environment variable may have overridden.
+The first session of a process with a URL queries the settings in force. The answer shows whether the connection takes
+options, and which settings the server has. After that, a session that was set by the startup packet costs nothing,
+because the server reports by itself the settings that an environment variable may have overridden.
 """
 
 from __future__ import annotations
@@ -22,43 +22,43 @@ if TYPE_CHECKING:
     from psycopg import ConnectionInfo
 
     Questions = Generator[tuple[str, dict[str, list[str]]], list[tuple[Any, ...]], None]
-    """Statements with their values; each is sent its rows."""
+    """Yields statements with their values, and is sent the rows of each."""
 
 _OPTIONS_REFUSED = re.compile(r"unsupported startup parameter|command-line options")
-"""PgBouncer's words, which Neon and Supavisor share; and those of Amazon's RDS Proxy."""
+"""The messages of PgBouncer, which Neon and Supavisor share, and of Amazon's RDS Proxy."""
 
 
 @dataclass(frozen=True)
 class _Way:
-    """What is known of the way to a server, and of the server."""
+    """What is known about a server and the connection to it."""
 
     takes_options: bool = True
     missing: frozenset[str] = frozenset()
     """Settings that the server does not have."""
     known: bool = False
-    """Whether it was asked."""
+    """Whether the server was queried."""
 
 
 _ways: dict[str, _Way] = {}
-"""By URL."""
+"""What is known, by URL."""
 _NEWER = frozenset({"transaction_timeout", "idle_session_timeout"})
-"""Not of every server: one that has them not takes no connection with them."""
+"""Settings that not every server has. A server without one of them refuses a connection that sets it."""
 _UNKNOWN = re.compile(rf"\b({'|'.join(_NEWER)})\b")
-"""What such a one says holds the name, in whichever language, between whichever quotes."""
+"""Finds the setting's name in that server's message, in any language and between any quotes."""
 
 
 class Wish(NamedTuple):
-    """What a session is to be."""
+    """The wanted properties of a session."""
 
     settings: Mapping[str, str]
     is_own: bool
-    """Whether what is set in it stays ours: not behind a pooler in transaction mode."""
+    """Whether settings stay with us: not behind a pooler in transaction mode."""
     any_encoding: bool = False
-    """Whether the database may be of any encoding: only for who makes another one."""
+    """Whether the database may have any encoding: only for connections that create another one."""
 
 
 def parameters(url: str, wish: Wish, given: str) -> dict[str, str]:
-    """What is to be said when connecting; ``given`` are the user's own options."""
+    """The parameters of a connection. ``given`` are the user's own options."""
     way = _ways.get(url, _Way(missing=_NEWER))
     if not way.takes_options:
         return {"client_encoding": _sessions.ENCODING} | ({"options": given} if given else {})
@@ -67,20 +67,20 @@ def parameters(url: str, wish: Wish, given: str) -> dict[str, str]:
 
 
 def is_to_be_tried_anew(url: str, error: psycopg.Error) -> bool:
-    """Whether connecting failed by what was said then, and something else is to be said the next time."""
+    """Whether a connection failed because of its parameters, and the next one will have others."""
     way = _ways.get(url, _Way(missing=_NEWER))
     if way.takes_options and _OPTIONS_REFUSED.search(str(error)):
         _ways[url] = replace(way, takes_options=False)
         return True
     found = _UNKNOWN.search(str(error))
-    if found and found[1] in _NEWER - way.missing:  # an older server stands there now
+    if found and found[1] in _NEWER - way.missing:  # the server is now an older one
         _ways[url] = _Way(missing=_NEWER)
         return True
     return False
 
 
 def setting_up(url: str, info: ConnectionInfo, wish: Wish) -> Questions:
-    """What is to be asked and said in a new session before anything else: mostly nothing.
+    """The statements at the beginning of a new session: mostly none.
 
     Raises:
         ConfigurationError: the database cannot hold every text.
@@ -105,14 +105,14 @@ def setting_up(url: str, info: ConnectionInfo, wish: Wish) -> Questions:
 
 
 def _learned(way: _Way, found: Mapping[str, str | None], wish: Wish) -> _Way:
-    """What a server's answer says of the way to it. Some poolers take options, and pass none or a few of them on."""
+    """What a server's answer shows about the connection. Some poolers take options, and pass on none or only a few."""
     missing = frozenset(name for name in _NEWER if found[name] is None)
     dropped = _sessions.differing(wish.settings, found).keys() - _sessions.OVERRIDDEN - _NEWER
     return _Way(way.takes_options and not dropped, missing, known=True)
 
 
 def wrong_encoding(encoding: str, database: str) -> ConfigurationError:
-    """The refusal of a database that cannot hold our texts."""
+    """The error for a database that cannot hold our texts."""
     return ConfigurationError(
         f"database {database!r} has the encoding {encoding}, which cannot hold every text: dbosflow needs UTF8. "
         "A database keeps the encoding that it was made with, so make another one: "
@@ -121,15 +121,15 @@ def wrong_encoding(encoding: str, database: str) -> ConfigurationError:
 
 
 def questions() -> tuple[str, dict[str, list[str]]]:
-    """What a session is asked whose settings are to be judged."""
+    """The query for the settings of a session."""
     return _statement("settings"), {"names": list(_sessions.ASKED)}
 
 
 def check_pooled(found: Mapping[str, str | None], info: ConnectionInfo) -> None:
-    """Refuses a pooler's sessions in which our statements would not do what they say.
+    """Raises an error for sessions of a pooler in which our statements would not work as intended.
 
     Raises:
-        ConfigurationError: which has the statements that mend it.
+        ConfigurationError: the settings do not fit. The message has the statements that correct them.
     """
     wrong = _sessions.wrong(found)
     if not wrong:

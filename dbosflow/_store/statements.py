@@ -1,9 +1,9 @@
 """Loads the named statements of ``sql/<table>.sql``.
 
-The files run as they are in psql: parameters are psql variables (``:name``), tables are written ``dbosflow.<table>``.
-Loading turns ``:name`` into psycopg's ``%(name)s`` and puts the configured schema, quoted, in the place of
-``dbosflow.``; so the schema's name enters the SQL once, here, and never by way of a format string at run time.
-What is a literal, a quoted name or a comment in SQL is none of that, whatever it looks like.
+The files run unchanged in psql: parameters are psql variables (``:name``), tables are written ``dbosflow.<table>``.
+Loading turns ``:name`` into psycopg's ``%(name)s``, and ``dbosflow.`` into the configured schema, quoted. So the
+schema's name enters the SQL only here, and never by a format string at run time. Literals, quoted names and comments in
+the SQL are left alone, whatever they contain.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _TOKEN = re.compile(
     """,
     re.MULTILINE | re.DOTALL | re.VERBOSE,
 )
-"""What is looked for, in the order in which SQL itself would tell it apart. Our files hold no E'' and no /* */."""
+"""The tokens, in the order in which SQL itself would recognize them. Our files have no E'' and no /* */."""
 _PLACE = re.compile(r"%\((\w+)\)s|%%")
 
 
 @cache
 def source(table: str) -> Mapping[str, str]:
-    """The statements of ``sql/<table>.sql`` by name, as they are written."""
+    """The statements of ``sql/<table>.sql`` by name, unchanged."""
     parts = _NAME.split(files(__package__).joinpath("sql", f"{table}.sql").read_text("utf-8"))
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
@@ -48,7 +48,7 @@ def load(table: str, schema: str = DEFAULT_SCHEMA) -> Mapping[str, str]:
 
 
 def prepare(text: str, schema: str) -> str:
-    """One psql statement as psycopg takes it, in ``schema``."""
+    """A psql statement in psycopg's form, in ``schema``."""
     name = quoted(schema).replace("%", "%%") if schema != DEFAULT_SCHEMA else schema
 
     def ready(token: re.Match[str]) -> str:
@@ -58,18 +58,18 @@ def prepare(text: str, schema: str) -> str:
             return f"{name}."
         return "" if token["comment"] else token[0]
 
-    # Here and not afterwards: a parameter's own % stays single.
+    # Here and not afterwards, so that the % of a parameter stays single.
     return _TOKEN.sub(ready, text.replace("%", "%%")).strip().rstrip(";")
 
 
 def numbered(text: str, names: Sequence[str]) -> str:
-    """A statement that is ready for psycopg as libpq takes it: the parameters, in this order, as ``$1`` and so on."""
+    """Turns a statement from psycopg's form into libpq's: the parameters, in the given order, become ``$1`` etc."""
     numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
     return _PLACE.sub(lambda place: numbers[place[1]] if place[1] else "%", text)
 
 
 def in_schema(text: str, schema: str) -> str:
-    """``text`` with every ``dbosflow.`` moved to ``schema``, safely quoted."""
+    """``text`` with ``schema``, safely quoted, in place of every ``dbosflow.``."""
     if schema == DEFAULT_SCHEMA:
         return text
     name = quoted(schema)
@@ -77,10 +77,10 @@ def in_schema(text: str, schema: str) -> str:
 
 
 def quoted(identifier: str) -> str:
-    """``identifier`` as SQL writes it."""
+    """``identifier``, quoted for SQL."""
     return sql.Identifier(identifier).as_string(None)
 
 
 def literal(text: Any) -> LiteralString:
-    """Marks SQL that came from our own files, which psycopg's types ask to be a literal."""
+    """Marks SQL from our own files as a literal, which psycopg's types require."""
     return cast("LiteralString", text)

@@ -1,4 +1,4 @@
-"""The table ``step``, and a run's whole history: its records and what its producers have durable."""
+"""The table ``step``, and a run's whole history: its records, and what its producers have made durable."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _TABLE = "step"
 
 
 class Recorded(NamedTuple):
-    """One durable record, as a replay reads it. Payloads are JSON text."""
+    """One durable record for a replay. Payloads are JSON text."""
 
     key: str
     kind: str
@@ -32,18 +32,18 @@ class Recorded(NamedTuple):
     error: str | None
     child_id: str | None
     remaining: float | None
-    """Seconds until its ``wake_at``, by the database's clock when the history was read."""
+    """Seconds until ``wake_at``, by the database's clock at the time when the history was read."""
     age: float
-    """Seconds since it was recorded, by the same clock."""
+    """Seconds since the record was made, by the same clock."""
     epoch: int = 0
-    """That of the run that recorded it."""
+    """The epoch of the run that made the record."""
     foreign: str | None = None
-    """Of a child: the name of the workflow under its id, if that was started by somebody else."""
+    """For a child: the name of the workflow under its id, if another caller started that."""
 
 
 @dataclass(slots=True)
 class LoopHistory:
-    """What is on record of a loop: its totals, and the items that its watermark, ``next``, does not supersede."""
+    """The records of a loop: its totals, and the items that its watermark, ``next``, does not supersede."""
 
     next: int = 0
     """Every item before this offset is done."""
@@ -52,28 +52,28 @@ class LoopHistory:
     last: int | None = None
     """The greatest offset that is done."""
     finished: set[int] = field(default_factory=set)
-    """What is done from the watermark on."""
+    """The offsets of finished items from the watermark on."""
     unfit: set[int] = field(default_factory=set)
-    """What of that was never handled, since it was not of the handler's type."""
+    """Those of them that were never handled, because they were not of the handler's type."""
     failures: dict[int, list[Recorded]] = field(default_factory=dict)
-    """The failed attempts of what is not done, by offset, oldest first."""
+    """The failed attempts of unfinished items, by offset, oldest first."""
 
 
 @dataclass(slots=True)
 class History:
-    """What a run replays. Empty for a workflow that never ran."""
+    """The records that a run replays. Empty for a workflow that never ran."""
 
     records: dict[str, Recorded] = field(default_factory=dict)
     failures: dict[str, list[Recorded]] = field(default_factory=dict)
     """The failed attempts of each step, by its key, oldest first."""
     produced: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Durable values by stream key and producer."""
+    """The number of durable values by stream key and producer."""
     checksums: dict[tuple[str, str], int | None] = field(default_factory=dict)
-    """Of these values; ``None`` where older code has written some of them."""
+    """The checksums of these values; ``None`` if older code has written some of them."""
     values: dict[str, int] = field(default_factory=dict)
-    """Values ever written by stream key."""
+    """The number of values ever written, by stream key."""
     bytes: dict[str, int] = field(default_factory=dict)
-    """Their size by stream key: of each as JSON, and one more."""
+    """Their size in bytes of JSON plus one for each value, by stream key."""
     tails: dict[str, int] = field(default_factory=dict)
     closed: set[str] = field(default_factory=set)
     loops: dict[str, LoopHistory] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class History:
     last_seq: int = -1
     last_turn: int = -1
     uncommitted: list[tuple[str, str, int, int]] = field(default_factory=list)
-    """What attempts wrote that is uncommitted: producer, stream key, offset and count of each block."""
+    """The uncommitted blocks of attempts: producer, stream key, offset and count of each."""
 
     @property
     def next_place(self) -> tuple[int, int]:
@@ -94,7 +94,7 @@ class History:
 
 
 NO_HISTORY = History()
-"""Of a workflow that begins; nobody changes a history."""
+"""The history of a workflow that begins. Histories are never changed."""
 
 
 async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, History]:
@@ -143,14 +143,14 @@ def _add_uncommitted(history: History, row: Any) -> None:
 
 
 def _add_producer(history: History, row: Any) -> None:
-    """What a producer has in a stream, or had in what was trimmed from it."""
+    """Adds what a producer has in a stream, or had in a part that was trimmed."""
     key, producer = row.key, row.producer
     history.produced[key, producer] = history.produced.get((key, producer), 0) + row.count
     history.values[key] = history.values.get(key, 0) + row.count
     history.bytes[key] = history.bytes.get(key, 0) + row.bytes
     if row.count and row.part == "producer":
         history.checksums[key, producer] = row.checksum
-    elif row.part == "trimmed":  # what stands only there if nothing else is left
+    elif row.part == "trimmed":  # it only matters if nothing else is left
         history.checksums.setdefault((key, producer), row.checksum)
     if row.part == "producer":
         history.tails[key] = max(row.tail, history.tails.get(key, 0))
@@ -178,13 +178,13 @@ def _recorded(row: Any) -> Recorded:
 
 
 async def collected(connection: AsyncConnection[Any], schema: str, workflow_id: str, loop_key: str) -> list[str]:
-    """What the handler of a loop gave for each item, as JSON."""
+    """The handler's results for each item of a loop, as JSON."""
     rows = await fetch_all(connection, schema, _TABLE, "collected", workflow_id=workflow_id, loop_key=loop_key)
     return [row["output"] or "null" for row in rows]
 
 
 async def list_steps(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> list[StepInfo]:
-    """A workflow's records in the order they were made."""
+    """A workflow's records in the order in which they were made."""
     rows = await fetch_all(connection, schema, _TABLE, "list", workflow_id=workflow_id)
     ended = {row["key"].rpartition("/")[0]: row["recorded_at"] for row in rows if row["kind"] in _ENDS_A_SLEEP}
     tried = Counter(_step_key(row) for row in rows if row["attempt"])
@@ -206,6 +206,6 @@ _ENDS_A_SLEEP = (RecordKind.WOKEN, RecordKind.GIVEN_UP)
 
 
 def _step_key(row: dict[str, Any]) -> str:
-    """The key of the step that a record is of: its own, or that of a failed attempt without the attempt."""
+    """The key of the step that a record belongs to: the record's own, or for a failed attempt without the attempt."""
     key: str = row["key"]
     return key.rpartition("@")[0] if row["kind"] == RecordKind.ATTEMPT else key

@@ -1,4 +1,4 @@
-"""The table ``stream_block``: append-only frames, read in pages."""
+"""The table ``stream_block``: append-only frames, which are read in pages."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ PAGE_BYTES = 1024 * 1024
 
 
 class Want(NamedTuple):
-    """A reader's place: the first offset that it has not seen."""
+    """The position of a reader: the first offset that it has not seen."""
 
     workflow_id: str
     key: str
     offset: int
     committed: bool = False
-    """Whether it may see only what can no longer be rolled back."""
+    """Whether the reader may only see frames that can no longer be rolled back."""
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """A run of frames, as stored. ``values`` is JSON text: an array, or a control frame's payload."""
+    """Consecutive frames, as stored. ``values`` is JSON text: an array, or a control frame's payload."""
 
     offset: int
     count: int
@@ -49,32 +49,32 @@ class Block:
     producer: str
     attempt: str | None
     committed: bool = True
-    """For a committed view: whether a record commits it."""
+    """For a committed view: whether the block is committed by a record."""
 
     @property
     def next(self) -> int:
-        """The offset after its last frame."""
+        """The offset after the last frame."""
         return self.offset + self.count
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What one reader had not seen, and its workflow's status, of one snapshot."""
+    """What a reader had not seen, and its workflow's status, from one snapshot."""
 
     status: WorkflowStatus | None
     """``None``: no such workflow."""
     error: str | None
     blocks: tuple[Block, ...]
     complete: bool
-    """Whether nothing that this reader may see followed the last block when the page was read."""
+    """Whether the last block was the end of what this reader may see, when the page was read."""
     truncated: int | None = None
-    """The first offset that is still there, where that is behind the reader's."""
+    """The first offset that is left, if it is after the reader's."""
     rollbacks: tuple[tuple[int, Ranges], ...] = ()
-    """All rollbacks from the reader's offset on, also behind the page: the offset of each, and the ranges it covers."""
+    """All rollbacks from the reader's offset on, also after the page: the offset of each, and the ranges it covers."""
 
 
 async def fetch(connection: AsyncConnection[Any], schema: str, wants: Sequence[Want]) -> list[Page]:
-    """One page for each want, in one statement. The caller has the connection for itself."""
+    """Fetches one page for each want, in one statement. The caller has the connection for itself."""
     rows = await fetch_hot(
         connection,
         schema,
@@ -94,7 +94,7 @@ async def fetch(connection: AsyncConnection[Any], schema: str, wants: Sequence[W
 
 
 class _Row(NamedTuple):
-    """What the statement gives of a block; with a ``length`` of 0 of a rollback; without one, that there is none."""
+    """A row of the statement: a block, a rollback (``length`` is 0), or nothing (``length`` is missing)."""
 
     number: int
     status: str | None
@@ -134,7 +134,7 @@ def _is_in(offset: int, rollbacks: Iterable[tuple[int, Ranges]]) -> bool:
 
 
 def ranges_of(text: str) -> Ranges:
-    """The ranges of a rollback frame; none if somebody else wrote it: one fetch serves many readers."""
+    """The ranges of a rollback frame; none if other code wrote it, because one fetch serves many readers."""
     rows = for_people(text)
     if not isinstance(rows, list):
         return ()
@@ -171,9 +171,9 @@ async def offset_from_end(
                 rollbacks.append((before, ranges_of(row["values"])))
             elif row["kind"] == FrameKind.VALUES and not _is_in(before, rollbacks):
                 if committed and not row["committed"]:
-                    seen = 0  # nothing behind it is visible yet
+                    seen = 0  # nothing after it is visible yet
                     continue
-                seen += stop - before  # a compaction may have merged it with what was seen already
+                seen += stop - before  # a compaction may have merged the block with one that was counted already
                 if seen >= count:
                     return int(before + seen - count)
         if len(rows) < PAGE_BLOCKS:
@@ -182,32 +182,32 @@ async def offset_from_end(
 
 @dataclass(frozen=True, slots=True)
 class Appended:
-    """What came of one block of an outside writer."""
+    """The result of appending one block from outside."""
 
     status: WorkflowStatus | None
     """``None``: no such workflow."""
     input_streams: tuple[str, ...]
-    """What its workflow declares."""
+    """The inputs that the workflow declares."""
     declared: bool
     ended: bool
     offset: int | None
-    """Where it stands; with none of the above to blame, another writer was faster."""
+    """The block's offset. If there is none, and no other field explains it, another writer was faster."""
     differs: bool
-    """Whether the producer had written something else there before."""
+    """Whether the producer had already written something else there."""
     full: bool
-    """Whether nothing of the stream's was written, because with all of it the stream would be above a limit."""
+    """Whether nothing was written to the stream, because all of it would exceed a limit."""
     seen: Seen | None
-    """How much the stream had been written before, if that was added up."""
+    """How much had been written to the stream before, if that was added up."""
 
 
 class Seen(NamedTuple):
-    """How much had been written to an input when it was seen."""
+    """How much had been written to an input at a certain time."""
 
     run: str
-    """When its workflow was created: another one may have its id by now."""
+    """The creation time of the workflow: another workflow may have its id now."""
     values: int
     bytes: int
-    """The size of the values, each with one byte more."""
+    """The size of the values in bytes plus one for each."""
 
 
 async def append(
@@ -221,7 +221,7 @@ async def append(
 ) -> list[Appended]:
     """Appends blocks to inputs: ``(workflow id, key, count, kind, values, bytes, producer)`` each.
 
-    With ``max_bytes``, what was ``seen`` of a stream before need not be added up again.
+    With ``max_bytes``, the part of a stream that was ``seen`` before is not added up again.
     """
     names = ("ids", "keys", "counts", "kinds", "values", "bytes", "producers")
     values: dict[str, Any] = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
@@ -250,7 +250,7 @@ async def append(
 
 async def _append(connection: AsyncConnection[Any], schema: str, values: dict[str, Any]) -> Rows:
     async with connection.cursor(row_factory=dict_row) as cursor:
-        # Not prepared: a plan that was made while the table was empty would scan it.
+        # Not prepared: a plan that was made while the table was empty would scan the table.
         statement = statements.literal(statements.load(_TABLE, schema)["append"])
         try:
             await cursor.execute(statement, values, prepare=False)
@@ -269,13 +269,13 @@ async def emitted(
 
 
 class Summed(NamedTuple):
-    """A block with the values of a producer from ``before``, by its own count, to before ``stop``."""
+    """A block with the values ``before`` up to ``stop`` (exclusive) of a producer, by the producer's own count."""
 
     offset: int
     before: int
     stop: int
     checksum: int | None
-    """Of all the values of the producer up to the block's last one."""
+    """The checksum of all values of the producer up to the block's last one."""
 
 
 async def checksums(
@@ -287,7 +287,7 @@ async def checksums(
 
 
 async def values_at(connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str, offset: int) -> str:
-    """The values of the block at an offset, as a JSON array; of one that is gone, none."""
+    """The values of the block at an offset, as a JSON array, which is empty if the block is gone."""
     which = {"workflow_id": workflow_id, "key": key, "offset": offset}
     rows = await fetch_all(connection, schema, _TABLE, "values_at", **which)
     return str(rows[0]["values"]) if rows else "[]"
@@ -296,7 +296,7 @@ async def values_at(connection: AsyncConnection[Any], schema: str, workflow_id: 
 async def list_streams(
     connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str | None = None
 ) -> list[StreamInfo]:
-    """The streams of a workflow by key, whatever the collation, or only the one of this key."""
+    """The streams of a workflow, or only the one with this key, sorted by key whatever the collation."""
     rows = await fetch_all(connection, schema, _TABLE, "list", workflow_id=workflow_id, key=key)
     found = (
         StreamInfo(**{**row, "state": StreamState(row["state"]), "producers": tuple(sorted(row["producers"]))})

@@ -1,7 +1,7 @@
-"""Database URLs as people have them: libpq's two forms, and SQLAlchemy's, which name a driver.
+"""Database URLs in the forms that people use: libpq's two, and SQLAlchemy's, which name a driver.
 
-What SQLAlchemy hands to its driver is carried where libpq has the same, and refused by name where it has not. No
-message holds a URL or a value of one: either may be a password.
+An option that SQLAlchemy passes to its driver is translated if libpq has an equivalent, and refused by name if not. No
+message contains a URL or one of its values: either may be a password.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ _DRIVEN = re.compile(r"postgres(?:ql)?\+(\w+)://")
 _SCHEME = re.compile(r"postgres(?:ql)?(?:\+\w+)?://")
 _DRIVERS = frozenset({"psycopg", "psycopg_async", "psycopg2", "psycopg2cffi", "asyncpg", "pg8000"})
 _SAME = {"asyncpg": {"ssl": "sslmode", "timeout": "connect_timeout"}, "pg8000": {"timeout": "connect_timeout"}}
-"""What a driver calls otherwise than libpq does."""
+"""The options that a driver names differently than libpq."""
 _PLAIN = re.compile(r"[a-z_0-9]{1,40}")
 
 
 def understood(url: str) -> str:
-    """``url`` as libpq reads it.
+    """``url`` in libpq's form.
 
     Raises:
-        ConfigurationError: it names a driver that is not known, or an option that has no equivalent; or it cannot be
-            told where its password ends. Nothing of it is shown but the names of options.
+        ConfigurationError: the URL names an unknown driver, or an option that has no equivalent; or the end of its
+            password is unclear. The message shows nothing of the URL but the names of options.
     """
     _refuse_misplaced_secrets(url)
     found = _DRIVEN.match(url)
@@ -45,7 +45,7 @@ def understood(url: str) -> str:
 
 
 def _carried(query: str, same: dict[str, str]) -> str:
-    """The options of a URL, as libpq names them."""
+    """The options of a URL with libpq's names."""
     if not query:
         return ""
     known = {option.keyword.decode() for option in pq.Conninfo.get_defaults()}
@@ -63,7 +63,7 @@ def _carried(query: str, same: dict[str, str]) -> str:
             hosts.append(value)
         else:
             options[name] = value
-    # SQLAlchemy repeats `host`, each with its port; libpq lists hosts and ports apart.
+    # SQLAlchemy repeats `host`, each with its port. libpq has one list of hosts and one of ports.
     if hosts:
         places = [one.rpartition(":") if re.search(r":\d+$", one) else (one, "", "") for one in hosts]
         options["host"] = ",".join(host for host, _, _ in places)
@@ -73,7 +73,7 @@ def _carried(query: str, same: dict[str, str]) -> str:
 
 
 def _refuse_option(name: str, query: str) -> NoReturn:
-    if "@" in query or not _PLAIN.fullmatch(name):  # then it may be the end of a password
+    if "@" in query or not _PLAIN.fullmatch(name):  # it may be the end of a password
         unreadable()
     message = (
         f"the database URL has the option {name!r}, which has no equivalent in libpq: leave it out "
@@ -83,7 +83,7 @@ def _refuse_option(name: str, query: str) -> NoReturn:
 
 
 def _refuse_misplaced_secrets(url: str) -> None:
-    """Refuses a URL whose password holds a bare ``@`` or ``/``: its rest would be taken for a host or a database."""
+    """Refuses a URL whose password contains a bare ``@`` or ``/``: the rest would be taken for a host or a database."""
     found = _SCHEME.match(url)
     if found is None:
         return
@@ -93,7 +93,7 @@ def _refuse_misplaced_secrets(url: str) -> None:
 
 
 def unreadable() -> NoReturn:
-    """Raises, without a word of the URL."""
+    """Raises an error that shows nothing of the URL."""
     message = (
         "the database URL cannot be read (it is not shown here, since it may hold a password). "
         "Write postgresql://user:password@host:port/database, with special characters of the password "

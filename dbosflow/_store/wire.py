@@ -1,7 +1,8 @@
-"""Hot statements over libpq itself, by psycopg's ``psycopg.pq``.
+"""Hot statements over libpq itself, by ``psycopg.pq``.
 
-A cursor of psycopg's looks for the type of each parameter, for the statement's name and for a loader of each result, at
-each execution: for a batch of one record about as long as Postgres takes for it. Here all of that is known beforehand.
+At each execution a psycopg cursor looks up the type of each parameter, the name of the prepared statement, and a loader
+for each result. For a batch of one record this takes about as long as Postgres takes for the statement. Here all of
+that is known in advance.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
 _prepared: WeakKeyDictionary[AsyncConnection[Any], set[bytes]] = WeakKeyDictionary()
-"""The names of what was prepared on each connection."""
+"""The names of the prepared statements on each connection."""
 
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement with parameters ``$1`` and so on, and the type ids of these."""
+    """A statement with parameters ``$1`` and so on, and the ids of their types."""
 
     name: bytes
     text: bytes
@@ -36,16 +37,18 @@ class Statement:
 async def execute(
     connection: AsyncConnection[Any], statement: Statement, values: Sequence[bytes | None], *, prepare: bool
 ) -> PGresult:
-    """The result of a statement, its values in text format. The caller has the connection for itself, in autocommit.
+    """Executes a statement, and returns its result with the values in text format.
+
+    The caller has the connection for itself, in autocommit mode.
 
     Args:
-        connection: of psycopg's.
-        statement: prepared the first time on this connection, if ``prepare``.
-        values: of the parameters, in binary format.
-        prepare: not behind a pooler, where the next statement may meet another session.
+        connection: a psycopg connection.
+        statement: the statement. With ``prepare`` it is prepared the first time on this connection.
+        values: the parameters' values, in binary format.
+        prepare: whether to prepare it. Not behind a pooler, where the next statement may meet another session.
 
     Raises:
-        psycopg.Error: of the class of the SQLSTATE.
+        psycopg.Error: the server's error, in the class of its SQLSTATE.
     """
     if not prepare:
         link, formats = connection.pgconn, [Format.BINARY] * len(values)
@@ -59,9 +62,9 @@ async def execute(
 
 
 def send(connection: AsyncConnection[Any], statement: Statement, values: Sequence[bytes | None]) -> bool:
-    """Puts a statement on the wire before it returns, and then ``answer`` is to be awaited.
+    """Puts a statement on the wire before it returns. Then ``answer`` has to be awaited.
 
-    ``False`` if it is not prepared yet, and nothing was sent.
+    Returns ``False``, and sends nothing, if the statement is not prepared yet.
     """
     if statement.name not in _prepared.get(connection, ()):
         return False
@@ -70,13 +73,13 @@ def send(connection: AsyncConnection[Any], statement: Statement, values: Sequenc
 
 
 async def answer(connection: AsyncConnection[Any]) -> PGresult:
-    """Sends what is left to be sent, and waits until the server is ready for more; the one result, or its error."""
+    """Sends the rest of the output, and waits until the server is ready again. Returns the one result, or raises."""
     results: list[PGresult] = await connection.wait(generators.execute(connection.pgconn))
     for result in results:
         if result.status == ExecStatus.FATAL_ERROR:
             error = error_from_result(result)
             if isinstance(error, ReadOnlySqlTransaction):
-                # A primary that became a reader may keep its sessions. Whoever connects anew finds the one that writes.
+                # A primary that became a standby may keep its sessions. A new connection finds the new primary.
                 await connection.close()
             raise error
     return results[-1]

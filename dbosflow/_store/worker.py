@@ -1,4 +1,4 @@
-"""The table ``worker``: one row a worker lease, and the process that holds it."""
+"""The table ``worker``: one row per worker lease, with the process that holds it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _TABLE = "worker"
 
 @dataclass(frozen=True, slots=True)
 class ProcessIdentity:
-    """Which process a worker belongs to, so that its host can tell whether it is gone."""
+    """The process of a worker, so that other processes of its host can tell whether it is gone."""
 
     host: str
     boot_id: str | None
@@ -33,7 +33,7 @@ class ProcessIdentity:
 
 @dataclass(frozen=True, slots=True)
 class SurveyedLease:
-    """A live worker's lease as a survey sees it. Seconds are by the database's clock."""
+    """A live worker's lease in a survey. Seconds are by the database's clock."""
 
     id: UUID
     renewed_at: datetime
@@ -46,7 +46,7 @@ class SurveyedLease:
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """A worker of this place, living or dead. Seconds are by the database's clock."""
+    """A live or dead worker of this place. Seconds are by the database's clock."""
 
     pid: int
     process_started_at: str | None
@@ -57,7 +57,7 @@ class WorkerState:
 
     @property
     def in_time(self) -> bool:
-        """Whether it was renewed within its lease; a renewal dated further ahead than that tells of no renewal."""
+        """Whether the lease was renewed in time. A renewal dated too far in the future does not count."""
         return abs(self.silent) <= self.lease
 
 
@@ -77,13 +77,13 @@ async def register(
 
 
 def renew(connection: Connection[Any], schema: str, ids: Sequence[UUID]) -> set[UUID]:
-    """Renews these workers; those that are still live. Blocking: the renewer has a thread of its own."""
+    """Renews the given workers; returns those that are still live. Blocking: the renewer has a thread of its own."""
     cursor = connection.execute(statements.literal(statements.load(_TABLE, schema)["renew"]), {"ids": list(ids)})
     return {row[0] for row in cursor.fetchall()}
 
 
 def of_place(connection: Connection[Any], schema: str, place: ProcessIdentity, pid: int | None) -> list[WorkerState]:
-    """The workers of the machine or container that ``place`` is in, the living first. Blocking: for a health check."""
+    """The workers of the machine or container of ``place``, the live ones first. Blocking: for a health check."""
     values = {name: value for name, value in asdict(place).items() if name in {"host", "boot_id", "pid_namespace"}}
     with connection.cursor(row_factory=class_row(WorkerState)) as cursor:
         cursor.execute(statements.literal(statements.load(_TABLE, schema)["of_place"]), {**values, "pid": pid})
@@ -91,20 +91,20 @@ def of_place(connection: Connection[Any], schema: str, place: ProcessIdentity, p
 
 
 async def release(connection: AsyncConnection[Any], schema: str, worker_id: UUID) -> None:
-    """Ends one's own lease, over its own connection and after its last batch."""
+    """Ends the caller's own lease, over its own connection and after its last batch."""
     await fetch_all(connection, schema, _TABLE, "release", id=worker_id)
 
 
 async def end_quarantine(
     connection: AsyncConnection[Any], schema: str, worker_id: UUID, workflow_id: str, *, acquitted: bool
 ) -> None:
-    """The worker's death accuses that workflow alone no more; an acquitted one is suspected of nothing."""
+    """Ends a quarantine: the worker's death no longer counts against that run alone. Acquittal clears its count."""
     which = {"id": worker_id, "workflow_id": workflow_id, "acquitted": acquitted}
     await fetch_all(connection, schema, _TABLE, "end_quarantine", **which)
 
 
 async def survey(connection: AsyncConnection[Any], schema: str) -> list[SurveyedLease]:
-    """Every live worker."""
+    """All live workers."""
     rows = await fetch_all(connection, schema, _TABLE, "survey")
     names = ProcessIdentity.__dataclass_fields__
     return [
@@ -117,14 +117,14 @@ async def survey(connection: AsyncConnection[Any], schema: str) -> list[Surveyed
 
 
 async def orphans(connection: AsyncConnection[Any], schema: str) -> bool:
-    """Whether dead workers still own runs."""
+    """Whether dead workers still own workflows."""
     return bool((await fetch_all(connection, schema, _TABLE, "orphans"))[0]["orphans"])
 
 
 async def mark_dead(
     connection: AsyncConnection[Any], schema: str, leases: Sequence[SurveyedLease], because: str
 ) -> set[UUID]:
-    """Marks these workers dead as far as they are as they were seen, and have no batch under way; those it marked."""
+    """Marks workers dead that are unchanged since they were seen and have no batch running; returns those marked."""
     rows = await fetch_all(
         connection,
         schema,
@@ -138,5 +138,5 @@ async def mark_dead(
 
 
 async def forget(connection: AsyncConnection[Any], schema: str) -> None:
-    """Deletes the rows of workers long dead that own nothing."""
+    """Deletes the rows of workers that died long ago and own nothing."""
     await fetch_all(connection, schema, _TABLE, "forget")

@@ -1,4 +1,4 @@
-"""The table ``workflow``: one row an execution."""
+"""The table ``workflow``: one row per execution."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _TABLE = "workflow"
 
 @dataclass(frozen=True, slots=True)
 class Enqueued:
-    """A workflow to be inserted for whichever worker claims it."""
+    """A workflow to be inserted for any worker to claim."""
 
     workflow_id: str
     name: str
@@ -36,7 +36,7 @@ class Enqueued:
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """What stands under a workflow id."""
+    """The row of a workflow id that was taken."""
 
     id: str
     name: str
@@ -46,12 +46,12 @@ class Started:
     input: str
     parent_id: str | None
     parent_key: str | None
-    """The key of its start among its parent's records."""
+    """The key of the workflow's start among its parent's records."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claimed:
-    """A workflow that a worker has just taken."""
+    """A workflow that a worker has just claimed."""
 
     id: str
     name: str
@@ -59,20 +59,20 @@ class Claimed:
     epoch: int
     input: str
     input_streams: str | None
-    """The keys that outsiders may write, as the start declared them: a JSON array."""
+    """The keys of the inputs, as declared at the start: a JSON array."""
     recoveries: int
     cancel_requested: bool
     is_child: bool
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """``input_streams``, each."""
+        """The keys in ``input_streams``."""
         return tuple(json.loads(self.input_streams)) if self.input_streams else ()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """Where a workflow stands, with its payloads as JSON text."""
+    """A workflow's status, with its payloads as JSON text."""
 
     id: str
     status: WorkflowStatus
@@ -81,7 +81,7 @@ class Outcome:
 
 
 async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[Enqueued]) -> set[str]:
-    """Inserts queued workflows; the ids that were new."""
+    """Inserts queued workflows; returns the ids that were new."""
     inserted = await fetch_hot(
         connection,
         schema,
@@ -98,12 +98,12 @@ async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[
 
 
 def keys_text(keys: Sequence[str]) -> str | None:
-    """Stream keys as the statements that start a workflow take them."""
+    """Stream keys in the form for the statements that start a workflow."""
     return json.dumps(keys) if keys else None
 
 
 async def started(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, Started]:
-    """What stands under these ids."""
+    """The rows of these ids."""
     rows = await fetch_all(connection, schema, _TABLE, "started", ids=list(ids))
     return {row["id"]: Started(**{**row, "status": WorkflowStatus(row["status"])}) for row in rows}
 
@@ -118,14 +118,14 @@ async def claim(
     limit: int,
     suspects: bool = True,
 ) -> list[Claimed]:
-    """Takes up to ``limit`` queued workflows for a worker that is still live, or one of the ``suspects``."""
+    """Claims up to ``limit`` queued workflows for a worker that is still live, or one of the ``suspects``."""
     which = {"queue": queue, "names": names, "limit": limit, "suspects": suspects}
     rows = await fetch_hot(connection, schema, _TABLE, "claim", worker_id=worker_id, **which)
     return [Claimed(*row) for row in rows]
 
 
 async def unknown(connection: AsyncConnection[Any], schema: str, *, queue: str, names: Sequence[str]) -> list[str]:
-    """The workflows that wait in a queue and are not among ``names``."""
+    """The names of the workflows that wait in a queue, except the given ``names``."""
     rows = await fetch_all(connection, schema, _TABLE, "unknown", queue=queue, names=list(names))
     return [row["name"] for row in rows]
 
@@ -139,7 +139,7 @@ async def adopt(
     queues: Sequence[str] | None = None,
     workflow_id: str | None = None,
 ) -> list[Claimed]:
-    """Begins a new pass of what a worker owns besides the ``known``: of these queues' workflows, or of one workflow."""
+    """Begins a new epoch of workflows that a worker owns, except the ``known``: those of queues, or a single one."""
     which = {"queues": queues, "workflow_id": workflow_id}
     rows = await fetch_all(connection, schema, _TABLE, "adopt", worker_id=worker_id, known=list(known), **which)
     return [Claimed(**row) for row in rows]
@@ -148,7 +148,7 @@ async def adopt(
 async def renew_epoch(
     connection: AsyncConnection[Any], schema: str, *, workflow_id: str, worker_id: UUID, epoch: int
 ) -> int | None:
-    """Begins a new pass of the owner itself; ``None`` if it is not the owner."""
+    """Begins a new epoch of a run for its owner; ``None`` if the caller is not the owner."""
     rows = await fetch_all(
         connection, schema, _TABLE, "renew_epoch", workflow_id=workflow_id, worker_id=worker_id, epoch=epoch
     )
@@ -158,14 +158,14 @@ async def renew_epoch(
 async def release(
     connection: AsyncConnection[Any], schema: str, worker_id: UUID, runs: Sequence[tuple[str, int]]
 ) -> set[str]:
-    """Returns runs of a living worker, id and epoch, to their queues; the names of these queues."""
+    """Returns runs of a live worker, by id and epoch, to their queues; returns the names of the queues."""
     ids, epochs = [workflow_id for workflow_id, _ in runs], [epoch for _, epoch in runs]
     rows = await fetch_all(connection, schema, _TABLE, "release", worker_id=worker_id, ids=ids, epochs=epochs)
     return {row["queue"] for row in rows}
 
 
 async def requeue(connection: AsyncConnection[Any], schema: str, *, max_recoveries: int) -> Rows:
-    """Returns the runs of dead workers to their queues, or parks them; rows of ``id, queue, status``."""
+    """Returns the runs of dead workers to their queues, or parks them; returns rows of ``id, queue, status``."""
     return await fetch_all(connection, schema, _TABLE, "requeue", max_recoveries=max_recoveries)
 
 
@@ -175,19 +175,19 @@ async def cancel(
     workflow_id: str,
     children: bool = True,  # noqa: FBT001, FBT002 (what is asked of tables has a place)
 ) -> Rows:
-    """Asks for the cancellation of a workflow, and of what it has started; rows of ``id, status, queue``."""
+    """Requests the cancellation of a workflow and its children; returns rows of ``id, status, queue``."""
     which = {"workflow_id": workflow_id, "parent_id": None, "children": children}
     return await fetch_all(connection, schema, _TABLE, "cancel", **which)
 
 
 async def cancel_children(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> Rows:
-    """Asks for the cancellation of what a workflow has started, unless its own was asked for without; the same rows."""
+    """Requests the cancellation of a workflow's children, unless its own excluded them; returns the same rows."""
     which = {"workflow_id": None, "parent_id": workflow_id, "children": True}
     return await fetch_all(connection, schema, _TABLE, "cancel", **which)
 
 
 async def resume(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> tuple[str, str | None] | None:
-    """Returns a blocked workflow to its queue: the status that it has then, and the queue if it was that.
+    """Returns a blocked workflow to its queue. Gives its status afterwards, and the queue if it was blocked.
 
     ``None`` if there is no such workflow.
     """
@@ -196,25 +196,25 @@ async def resume(connection: AsyncConnection[Any], schema: str, workflow_id: str
 
 
 async def cancel_requests(connection: AsyncConnection[Any], schema: str, worker_id: UUID) -> list[str]:
-    """The runs of a worker that somebody has asked to cancel."""
+    """The runs of a worker whose cancellation was requested."""
     rows = await fetch_all(connection, schema, _TABLE, "cancel_requests", worker_id=worker_id)
     return [row["id"] for row in rows]
 
 
 async def outcomes(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, Outcome]:
-    """Where these workflows stand."""
+    """The statuses and outcomes of these workflows."""
     rows = await fetch_hot(connection, schema, _TABLE, "outcomes", ids=ids)
     return {row[0]: Outcome(row[0], WorkflowStatus(row[1]), *row[2:]) for row in rows}
 
 
 async def show(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> WorkflowInfo | None:
-    """The record of one workflow."""
+    """The record of a workflow."""
     rows = await fetch_all(connection, schema, _TABLE, "show", workflow_id=workflow_id)
     return _info(rows[0]) if rows else None
 
 
 async def list_workflows(connection: AsyncConnection[Any], schema: str, which: WorkflowFilter) -> list[WorkflowInfo]:
-    """The records of the workflows that fit, newest first; those of one instant by id, whatever the collation."""
+    """The matching workflows, newest first; those of the same instant are sorted by id, whatever the collation."""
     rows = await fetch_all(
         connection, schema, _TABLE, "list", status=which.status, name=which.name, queue=which.queue, limit=which.limit
     )
@@ -229,12 +229,12 @@ def _info(row: dict[str, Any]) -> WorkflowInfo:
 
 
 def parsed(payload: str | None) -> Any:
-    """A payload for people: what it stands for."""
+    """The value of a payload, for people."""
     return None if payload is None else for_people(payload)
 
 
 def parsed_error(payload: str | None) -> dict[str, Any] | None:
-    """An error's record for people; what is none of ours becomes the message of one."""
+    """The record of an error, for people. A text that dbosflow did not write becomes the message of an error."""
     record = parsed(payload)
     if record is None or isinstance(record, dict):
         return record
