@@ -18,6 +18,7 @@ from dbosflow.workflows import Workflow, WorkflowSpec, spec_of
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from dbosflow._runtime.execution.engine_port import HandlePort
     from dbosflow.definitions import WorkflowDef
     from dbosflow.types import Resumption, StepInfo, WorkflowInfo, WorkflowStatus
 
@@ -249,11 +250,10 @@ class Engine(EngineStreams):
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _new_core(self, url: str) -> EngineCore:
-        def make_handle(workflow_id: str, definition: WorkflowDef | None) -> WorkflowHandle[Any]:
+        def make_handle(core: HandlePort, workflow_id: str, definition: WorkflowDef | None) -> WorkflowHandle[Any]:
             return WorkflowHandle(self._host, core, workflow_id, definition)
 
-        core = EngineCore(url, self._settings, registry, make_handle)
-        return core
+        return EngineCore(url, self._settings, registry, make_handle)
 
     async def _start(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WorkflowHandle[Any]:
         spec = spec_of(target)

@@ -20,8 +20,8 @@ from dbosflow.types import Cancellation, WorkflowInfo, WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from dbosflow._runtime.engine.core import EngineCore
     from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.execution.engine_port import HandlePort
     from dbosflow._runtime.execution.run import RunBranch
     from dbosflow._runtime.process.host import Host
     from dbosflow._runtime.runs.entries import Ending
@@ -48,7 +48,7 @@ class WorkflowHandle(Generic[T]):
     time.
     """
 
-    def __init__(self, host: Host, core: EngineCore, workflow_id: str, definition: WorkflowDef | None) -> None:
+    def __init__(self, host: Host, core: HandlePort, workflow_id: str, definition: WorkflowDef | None) -> None:
         self._host = host
         self._core = core
         self._definition = definition

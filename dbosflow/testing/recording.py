@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
+
+from dbosflow._runtime.execution.wrapped_driver import WrappedDriver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,32 +35,29 @@ class Recorder(Protocol):
         run.environment = replace(
             run.environment,
             on_skipped=self.skipped,
-            loop_driver=cast("Driver", _RecordingHands(run.loop_driver, self)),
-            thread_driver=cast("Driver", _RecordingHands(run.thread_driver, self)),
+            loop_driver=_RecordingDriver(run.loop_driver, self),
+            thread_driver=_RecordingDriver(run.thread_driver, self),
         )
 
 
-class _RecordingHands:
+class _RecordingDriver(WrappedDriver):
     """A driver that reports to a recorder."""
 
     def __init__(self, driver: Driver, recorder: Recorder) -> None:
-        self._driver = driver
+        super().__init__(driver)
         self._recorder = recorder
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._driver, name)
 
     async def turn_of(self, run: Run, key: str) -> None:
         self._recorder.replayed(run, key)
-        await self._driver.turn_of(run, key)
+        await super().turn_of(run, key)
 
     async def await_cancellation(self, run: Run, key: str) -> None:
         self._recorder.replayed(run, key)
-        await self._driver.await_cancellation(run, key)
+        await super().await_cancellation(run, key)
 
     async def call(
         self, attempt: StepAttempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
         self._recorder.called(attempt.run, attempt.key, args, kwargs)
-        returned = await self._driver.call(attempt, function, args, kwargs)
+        returned = await super().call(attempt, function, args, kwargs)
         return self._recorder.returned(attempt.run, attempt.key, function, returned)

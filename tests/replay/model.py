@@ -13,11 +13,11 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 from dbosflow import Stream, close_stream_async, sleep_async, write_stream_async
+from dbosflow._runtime.execution.journal_port import Backing
+from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.execution.runner import Runner
 from dbosflow._runtime.execution.scope import current_scope
@@ -30,6 +30,7 @@ from dbosflow._store.step import History, Recorded
 from dbosflow.config import Settings
 from dbosflow.definitions import Registry, StepDef, WorkflowDef
 from dbosflow.retries import RetryPolicy
+from tests.ports import EndlessLease, NoEngine, NoHistories, SoleOwner
 from tests.replay import virtual_time
 
 if TYPE_CHECKING:
@@ -161,6 +162,15 @@ class MemoryJournal:
         self._pending: list[Run] = []
         self._submitted = asyncio.Event()
 
+    def behind(self, runner: Runner) -> Backing:
+        """What stands behind that runner, to which it reports."""
+        self.owner = runner
+        return Backing(self, SoleOwner())
+
+    def finish(self, run: Run, ending: Ending) -> None:
+        """Nobody cancels a run here."""
+        raise AssertionError(run, ending)
+
     def submit(self, run: Run) -> None:
         """Says that ``run`` has pending entries."""
         if not run.buffer.submitted:
@@ -221,20 +231,15 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
     tasks = ExitStack()
     tasks.enter_context(branch_tasks(loop))
     journal = MemoryJournal(delay)
-    lease: Any = SimpleNamespace(id=uuid4(), in_time=True)
-    nothing: Any = None
     runner = Runner(
-        pool=nothing,
-        lease=lease,
+        backing=journal.behind,
+        lease=EndlessLease(),
         settings=Settings(),
         registry=Registry(),
+        histories=NoHistories(),
         running_code=RunningCode(),
-        engine=nothing,
-        announce=nothing,
+        engine=NoEngine(),
     )
-    owner: Any = journal
-    runner.attach(owner)
-    journal.owner = runner
     trace.durable = lambda: journal.commits
     working = loop.create_task(journal.work())
     said: list[str] = []
@@ -242,15 +247,8 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
     replay_log = logging.getLogger("dbosflow.replay")
     replay_log.addHandler(listening)
     try:
-        runner._launch(
-            "w",
-            WorkflowDef(body, "program"),
-            "{}",
-            epoch=2 if before else 1,
-            queue="",
-            history=history(before),
-            on_slot_freed=None,
-        )
+        definition = WorkflowDef(body, "program")
+        runner.launch(Launch("w", definition, "{}", (), epoch=2 if before else 1, history=history(before)))
         async with asyncio.timeout(LONGEST_RUN):
             ending = await runner.settled("w")
     except TimeoutError:

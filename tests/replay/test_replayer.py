@@ -35,3 +35,26 @@ def test_a_contradiction_is_said_whatever_other_branches_wait_for(database_url: 
             assert result.ending.status is WorkflowStatus.BLOCKED
             assert "has not asked for what comes next" in (result.ending.error or "")
             assert result.unknown == []
+
+
+@workflow
+async def replayed_child() -> None:
+    """Ends at once."""
+
+
+def test_a_cancellation_that_is_not_on_record_halts_the_replay(database_url: str) -> None:
+    """Nobody is cancelled by it, and the code is told nothing that a worker would not tell it."""
+    begun = Interruption()
+
+    @workflow
+    async def cancelling_its_child() -> None:
+        child = await replayed_child.start_async()
+        await child.result_async()
+        await begun.point_async()
+        await child.cancel_async(children=False)
+
+    workflow_id = begun.first_pass(database_url, cancelling_its_child)
+    with Engine(database_url, executes=False) as engine:
+        result = engine._host.call("replay", engine._core.replay, workflow_id, 30.0)
+        assert result.ending is None
+        assert result.unknown == ["cancel#0"]

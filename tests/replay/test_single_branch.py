@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
 
 import pytest
 
@@ -19,6 +17,7 @@ from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef
+from tests.ports import EndlessLease, NoEngine
 from tests.replay.model import Trace, execute, history
 
 if TYPE_CHECKING:
@@ -87,11 +86,10 @@ def _run(commits: Any) -> Run:
     def submit(run: Run) -> None:
         raise AssertionError(run)
 
-    lease: Any = SimpleNamespace(id=uuid4(), in_time=True)
-    nothing: Any = None
-    drivers = LoopDriver(nothing), ThreadDriver(asyncio.get_running_loop(), ThreadPool(1, "test"))
+    threads = ThreadPool(1, "test")
+    drivers = LoopDriver(threads), ThreadDriver(asyncio.get_running_loop(), threads)
     return Run(
-        RunEnvironment(lease, Settings(), submit, *drivers, engine=nothing, running_code=RunningCode()),
+        RunEnvironment(EndlessLease(), Settings(), submit, *drivers, engine=NoEngine(), running_code=RunningCode()),
         workflow_id="w",
         definition=WorkflowDef(loop_of_steps, "program"),
         arguments_text="{}",

@@ -11,17 +11,20 @@ from unittest.mock import patch
 import psycopg
 
 from dbosflow._records.kinds import RecordKind
+from dbosflow._runtime.execution.drivers import LoopDriver, ThreadDriver
 from dbosflow._runtime.execution.environment import RunEnvironment
 from dbosflow._runtime.execution.run import Run
 from dbosflow._runtime.journal import journal as journal_module
 from dbosflow._runtime.journal.journal import Journal
 from dbosflow._runtime.leases.worker_lease import WorkerLease
+from dbosflow._runtime.process.thread_pool import ThreadPool
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.runs.entries import Ending, Record, Start
 from dbosflow._store.batch import BatchResult, BatchRows, write_batch
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef
 from dbosflow.types import WorkflowStatus
+from tests.ports import NoEngine
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -149,9 +152,10 @@ class Bench:
     async def run(self, workflow_id: str) -> Run:
         """A run of a workflow that was started here."""
         assert await self.start(workflow_id) is True
-        nothing: Any = None
+        threads = ThreadPool(1, "test")  # which no body asks for any
+        drivers = LoopDriver(threads), ThreadDriver(asyncio.get_running_loop(), threads)
         environment = RunEnvironment(
-            self.lease, self.settings, self.journal.submit, nothing, nothing, nothing, RunningCode()
+            self.lease, self.settings, self.journal.submit, *drivers, engine=NoEngine(), running_code=RunningCode()
         )
         definition = WorkflowDef(lambda: None, "flow")
         run = Run(environment, workflow_id=workflow_id, definition=definition, arguments_text="{}", epoch=1, queue="")

@@ -318,7 +318,7 @@ async def test_a_history_that_was_read_before_the_timeline_changed_is_read_again
         else:
             execute(database_url, QUEUED_AGAIN)
             handle = engine.handle("w", stubborn)
-            runner._announce([queue_topic("")])
+            engine._core.announce([queue_topic("")])
         await asyncio.wait_for(began.get(), 10)
         go_on.set()
         assert await handle.result_async(10) == 1

@@ -22,6 +22,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from dbosflow._runtime.engine.executor import Executor
 from dbosflow._runtime.engine.replayer import ReplayResult, replay
+from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import place_lent
 from dbosflow._runtime.execution.waits import Waits
 from dbosflow._runtime.operations.children import result_of
@@ -49,6 +50,7 @@ from dbosflow.types import Cancellation, Resumption, WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
+    from dbosflow._runtime.execution.engine_port import HandlePort
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._store.queries import Rows
     from dbosflow._store.workflow import Started
@@ -71,12 +73,12 @@ class EngineCore:
         url: str,
         settings: Settings,
         registry: Registry,
-        make_handle: Callable[[str, WorkflowDef | None], Any],
+        make_handle: Callable[[HandlePort, str, WorkflowDef | None], Any],
     ) -> None:
         self._url = url
         self._settings = settings
         self._registry = registry
-        self._make_handle = make_handle
+        self.make_handle = make_handle
         self.waits = Waits()
         self.statistics = StreamStatistics()
         self._resources = AsyncExitStack()
@@ -282,7 +284,8 @@ class EngineCore:
     def launch_child(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> None:
         """Runs a child whose start was durable just now."""
         assert self._executor is not None
-        self._executor.runner.launch(workflow_id, definition, arguments_text, is_child=True)
+        launch = Launch(workflow_id, definition, arguments_text, definition.inputs, is_child=True)
+        self._executor.runner.launch(launch)
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
         """What stands under a child's id that was taken. Runs it if it is ours: a start whose answer was lost."""
@@ -333,7 +336,7 @@ class EngineCore:
 
     def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
         """A handle to a workflow, made the engine's way."""
-        return self._make_handle(workflow_id, definition)
+        return self.make_handle(self, workflow_id, definition)
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
         """How the workflow ended, or (unless only its end is asked for) that it is blocked. Waits for that."""

@@ -11,6 +11,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 
 from dbosflow._runtime.execution.canceller import Canceller
+from dbosflow._runtime.execution.histories import Histories
+from dbosflow._runtime.execution.journal_port import Backing
+from dbosflow._runtime.execution.launch import Launch
+from dbosflow._runtime.execution.ownership import LeaseOwnership
 from dbosflow._runtime.execution.quarantine import Quarantine
 from dbosflow._runtime.execution.runner import Runner
 from dbosflow._runtime.execution.watchdog import Watchdog
@@ -68,20 +72,20 @@ class Executor:
         self._registry = registry
         self._wakeups = wakeups
         self._announce = announce
+        self._statistics = statistics
         self._loop = asyncio.get_running_loop()
         running_code = RunningCode()
         self.lease = WorkerLease(url, settings, on_new_timeline=self._reload_all)
         self.runner = Runner(
-            pool=pool,
+            backing=self._backing,
             lease=self.lease,
             settings=settings,
             registry=registry,
+            histories=Histories(pool, settings.schema),
             running_code=running_code,
             engine=engine,
-            announce=announce,
+            on_back_pressure=statistics.waits_for_room,
         )
-        self.journal = Journal(self.lease, settings, self.runner, announce, statistics)
-        self.runner.attach(self.journal, statistics.waits_for_room)
         self._renewer = LeaseRenewer(url, settings, self.lease, self._lease_is_over)
         self._reclaimer = Reclaimer(pool, settings, wakeups, announce, self._is_own_worker)
         self._canceller = Canceller(
@@ -97,6 +101,12 @@ class Executor:
             self._compactors.append(compactor)
             self.runner.on_scattered = compactor.ended
         self._resources = AsyncExitStack()
+
+    def _backing(self, runner: Runner) -> Backing:
+        self.journal = Journal(self.lease, self._settings, runner, self._announce, self._statistics)
+        return Backing(
+            self.journal, LeaseOwnership(self.lease, self._settings, self.journal.connection, self._announce)
+        )
 
     async def open(self) -> None:
         """Registers as a worker and starts the services; what was interrupted elsewhere is resumed from here on."""
@@ -268,7 +278,7 @@ class _PendingStart:
         self._ending = ending
 
     def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
-        run = self._runner.launch(self.workflow_id, self.definition, self.arguments_text) if result is True else None
+        run = self._runner.launch(self._launch()) if result is True else None
         if run is not None and self._ending is not None:
             run.when_settled(self._ending)
             return
@@ -276,6 +286,9 @@ class _PendingStart:
             _set_result(self._started, result)
         if self._ending is not None:
             _set_result(self._ending, result if isinstance(result, BaseException) else None)
+
+    def _launch(self) -> Launch:
+        return Launch(self.workflow_id, self.definition, self.arguments_text, self.definition.inputs)
 
 
 def _set_result(future: asyncio.Future[T], result: T | BaseException) -> None:

@@ -1,8 +1,8 @@
 """Replays a workflow in memory: today's code against a recorded history. It writes nothing, and runs no step's body.
 
-The runner, the branches and their turns are those of any run. Two parts are replaced: the journal, which keeps what it
-is given and writes none of it, and the driver. An operation that is on record returns as ever; one that is not halts
-its branch.
+The runner, the branches and their turns are those of any run. Replaced is what stands around them: the journal, which
+notes what it is given and writes none of it, the engine, which only looks things up, and the driver. An operation that
+is on record returns as ever; one that is not halts its branch.
 """
 
 from __future__ import annotations
@@ -12,29 +12,34 @@ import json
 import threading
 import time
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from dbosflow._records.keys import GIVEN_UP
+from dbosflow._runtime.engine.read_only_engine import ReadOnlyEngine
+from dbosflow._runtime.execution.histories import Histories
+from dbosflow._runtime.execution.journal_port import Backing
+from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.runner import Runner
+from dbosflow._runtime.execution.wrapped_driver import WrappedDriver
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.task_factory import branch_tasks
 from dbosflow._runtime.runs.entries import Ending, Record, Values
 from dbosflow._runtime.runs.state import RunStopped
-from dbosflow._store.workflow import Claimed
-from dbosflow.types import Cancellation, WorkflowStatus
+from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from psycopg_pool import AsyncConnectionPool
 
-    from dbosflow._runtime.engine.core import EngineCore
+    from dbosflow._runtime.engine.read_only_engine import ReplayedEngine
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run, StepAttempt
-    from dbosflow._runtime.leases.worker_lease import WorkerLease
+    from dbosflow._runtime.repository import Repository
+    from dbosflow._runtime.streams.writes import RunStreams
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.config import Settings
-    from dbosflow.definitions import FunctionDef, Registry, WorkflowDef
+    from dbosflow.definitions import FunctionDef, Registry
 
 _QUIET = 0.2
 """Seconds without progress after which a halted replay is over."""
@@ -67,7 +72,7 @@ class ReplayResult:
 
 
 async def replay(
-    core: EngineCore,
+    engine: ReplayedEngine,
     pool: AsyncConnectionPool[Any],
     settings: Settings,
     registry: Registry,
@@ -77,131 +82,109 @@ async def replay(
 ) -> ReplayResult:
     """Replays a workflow whose function ``registry`` knows, within ``limit`` seconds."""
     loop = asyncio.get_running_loop()
-    lease = cast("WorkerLease", _NoLease())
-    journal = _ReplayJournal(loop, await _values(core, workflow.id), is_over=workflow.status.ended)
+    definition = registry.get(workflow.name)
+    assert definition is not None
+    seen = _Replay(await _values(engine.repository, workflow.id), is_over=workflow.status.ended)
+    histories, epoch = Histories(pool, settings.schema), workflow.epoch + 1
     with branch_tasks(loop):
         runner = Runner(
-            pool=pool,
-            lease=lease,
+            backing=lambda runner: Backing(_ReplayJournal(loop, runner, seen.result), _NoOwnership()),
+            lease=_NoLease(),
             settings=settings,
             registry=registry,
+            histories=histories,
             running_code=RunningCode(),
-            engine=_ReadOnlyEngine(core),
-            announce=lambda _: None,
+            engine=ReadOnlyEngine(engine),
         )
-        runner.attach(journal)
-        runner.on_launched = journal.begin
-        journal.runner = runner
-        claimed = Claimed(workflow.id, workflow.name, "", workflow.epoch + 1, workflow.input, None, 0, False, False)
+        runner.on_launched = seen.begin
         try:
-            await runner.resume([claimed])
-            await journal.wait_for_end(limit)
+            history = (await histories.read([workflow.id])).get(workflow.id) if epoch > 1 else None
+            run = runner.launch(Launch(workflow.id, definition, workflow.input, (), epoch=epoch, history=history))
+            assert run is not None  # the runner does not close yet
+            await seen.wait_for_end(run, runner, limit)
         finally:
             await runner.close(0.0)
-    return journal.result
+    return seen.result
 
 
-async def _values(core: EngineCore, workflow_id: str) -> dict[Source, list[Any]]:
+async def _values(repository: Repository, workflow_id: str) -> dict[Source, list[Any]]:
     """What the workflow's body has in its streams, as far as it has not been trimmed."""
     found: dict[Source, list[Any]] = {}
-    for stream in await core.repository.streams(workflow_id):
+    for stream in await repository.streams(workflow_id):
         for producer in stream.producers:
             if "@" not in producer and stream.first == 0:
-                pages = await core.repository.emitted(workflow_id, stream.key, producer)
+                pages = await repository.emitted(workflow_id, stream.key, producer)
                 found[stream.key, producer] = [value for page in pages for value in json.loads(page)]
     return found
 
 
 class _NoLease:
-    """A lease that is never taken."""
+    """The lease of a worker that owns nothing, and so loses nothing."""
 
-    id = None
     in_time = True
 
 
-class _ReadOnlyEngine:
-    """The engine as a replayed run sees it: it looks things up, and changes nothing."""
+class _NoOwnership:
+    """A replay owns no workflow: none is reloaded, or given up."""
 
-    def __init__(self, core: EngineCore) -> None:
-        self._core = core
+    async def renew(self, run: Run) -> int | None:  # noqa: ARG002 (see OwnershipPort)
+        """It is owned elsewhere, if by anybody."""
+        return None
 
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._core, name)
-
-    def is_of(self, engine: object) -> bool:
-        """Whether the replayed run is of this engine, or a handle of this run."""
-        return engine is self or self._core.is_of(engine)
-
-    def launch_child(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> None:
-        """No start is ever written, so none is launched."""
-
-    async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:  # noqa: ARG002 (see EnginePort)
-        """What stands under a child's id. Nobody adopts it."""
-        return await self._core.patient_repository.started(workflow_id)
-
-    async def cancel_children(self, workflow_id: str) -> None:
-        """Nobody is cancelled."""
-
-    async def cancel(self, workflow_id: str) -> Cancellation:
-        """Nobody is: a body that asks for it gets the answer that it was requested."""
-        return Cancellation("requested", await self._core.repository.status(workflow_id))
-
-    def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
-        """A handle that goes through here."""
-        handle = self._core.handle(workflow_id, definition)
-        handle._core = self  # noqa: SLF001 (a handle of this run only)
-        return handle
+    async def release(self, runs: list[Run]) -> None:
+        """There is nothing to give up."""
 
 
 class _ReplayJournal:
-    """The journal of a replay: it notes what the code does, and writes nothing."""
+    """The journal of a replay: it notes what the code would have written, and writes nothing."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, values: dict[Source, list[Any]], *, is_over: bool) -> None:
-        self.result = ReplayResult()
-        self.runner: Runner
-        self.halted = threading.Event()
-        """Set once a branch can go no further."""
+    def __init__(self, loop: asyncio.AbstractEventLoop, runner: Runner, result: ReplayResult) -> None:
         self._loop = loop
-        self._values = values
-        self._is_over = is_over
-        self._run: Run
-        self._asked: set[str] = set()
-
-    # -- called by the runner and the run ----------------------------------------------------------------------------
-
-    def begin(self, run: Run) -> None:
-        """A run is about to begin."""
-        self._run, self._streams = run, run.streams  # a run that has ended lets go of them
-        for stream in self._streams.by_key.values():  # closed by what the code is to do again
-            stream.repeat()
-        run.environment = replace(
-            run.environment,
-            has_ended=self._is_over,
-            on_skipped=self._skipped,
-            on_changed=lambda *_: None,  # all of them are compared
-            loop_driver=cast("Driver", _LoopDriver(run.loop_driver, self)),
-            thread_driver=cast("Driver", _ThreadDriver(run.thread_driver, self)),
-        )
+        self._runner = runner
+        self._result = result
 
     def submit(self, run: Run) -> None:
         """Takes what the run would have written."""
         entries, _ = run.take(1 << 62)
         for entry in entries:
             if isinstance(entry, Ending):
-                self.result.ending = entry
-                self._loop.call_soon_threadsafe(self.runner.ended, run, entry)
+                self._result.ending = entry
+                self._loop.call_soon_threadsafe(self._runner.ended, run, entry)
             elif isinstance(entry, Values) and entry.attempt is None:
                 source = (entry.key, entry.producer)
-                self.result.added[source] = self.result.added.get(source, 0) + len(entry.texts)
+                self._result.added[source] = self._result.added.get(source, 0) + len(entry.texts)
 
     def finish(self, run: Run, ending: Ending) -> None:
         """Notes how a run ends that was stopped."""
-        self.result.ending = ending
-        self.runner.ended(run, ending)
+        self._result.ending = ending
+        self._runner.ended(run, ending)
 
-    def connection(self) -> NoReturn:
-        """There is none: what reloads or takes its workflows over does so on a database."""
-        raise NotImplementedError
+
+class _Replay:
+    """What is seen of a replay: what the code asks for, and how far it comes."""
+
+    def __init__(self, values: dict[Source, list[Any]], *, is_over: bool) -> None:
+        self.result = ReplayResult()
+        self.halted = threading.Event()
+        """Set once a branch can go no further."""
+        self._values = values
+        self._is_over = is_over
+        self._asked: set[str] = set()
+
+    # -- called by the runner and the run ----------------------------------------------------------------------------
+
+    def begin(self, run: Run) -> None:
+        """A run is about to begin."""
+        for stream in run.streams.by_key.values():  # closed by what the code is to do again
+            stream.repeat()
+        run.environment = replace(
+            run.environment,
+            has_ended=self._is_over,
+            on_skipped=self._skipped,
+            on_changed=lambda *_: None,  # all of them are compared
+            loop_driver=_LoopDriver(run.loop_driver, self),
+            thread_driver=_ThreadDriver(run.thread_driver, self),
+        )
 
     def _skipped(self, _: Run, key: str, producer: str, count: int, text: str) -> None:
         there = self._values.get((key, producer), [])
@@ -220,68 +203,66 @@ class _ReplayJournal:
 
     # -- the end -----------------------------------------------------------------------------------------------------
 
-    async def wait_for_end(self, limit: float) -> None:
-        """Waits until the code has ended, or can go no further."""
+    async def wait_for_end(self, run: Run, runner: Runner, limit: float) -> None:
+        """Waits until the code of ``run``, which was launched just now, has ended, or can go no further."""
+        streams = run.streams  # a run that has ended lets go of them
         deadline = time.monotonic() + limit
-        settled = asyncio.ensure_future(self.runner.settled(self._run.workflow_id))
+        settled = asyncio.ensure_future(runner.settled(run.workflow_id))
         resumptions, quiet_since = -1, time.monotonic()
         while not settled.done():
             await asyncio.wait([settled], timeout=_POLL_INTERVAL)
             now = time.monotonic()
-            if resumptions != self._run.resumptions:
-                resumptions, quiet_since = self._run.resumptions, now
+            if resumptions != run.resumptions:
+                resumptions, quiet_since = run.resumptions, now
             if self.halted.is_set() and (self._is_over or now - quiet_since > 2 * _QUIET):
                 break
             if now > deadline:
                 self.result.timed_out = not self.halted.is_set()
-                sequencer = self._run.sequencer
+                sequencer = run.sequencer
                 self.result.waits_for = None if sequencer is None else sequencer.stalled_on
                 break
         settled.cancel()
-        self._sum_up()
+        self._sum_up(run, streams)
 
-    def _sum_up(self) -> None:
-        run, result = self._run, self.result
+    def _sum_up(self, run: Run, streams: RunStreams) -> None:
+        result = self.result
         result.records = len(self._asked)
         if result.ending is not None and result.ending.status is not WorkflowStatus.BLOCKED:
             for (key, producer), count in run.history.produced.items():
-                left = count - self._streams.count(key, producer)
+                left = count - streams.count(key, producer)
                 if "@" not in producer and left > 0:
                     result.missing[key, producer] = left
 
 
-class _ReplayDriver:
+class _ReplayDriver(WrappedDriver):
     """A driver that does nothing anew."""
 
-    def __init__(self, driver: Driver, journal: _ReplayJournal) -> None:
-        self._driver = driver
-        self._journal = journal
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._driver, name)
+    def __init__(self, driver: Driver, seen: _Replay) -> None:
+        super().__init__(driver)
+        self._seen = seen
 
     async def halt(self) -> NoReturn:
         """Goes no further."""
         raise NotImplementedError
 
     async def turn_of(self, run: Run, key: str) -> None:
-        self._journal.asked(key)
-        await self._driver.turn_of(run, key)
+        self._seen.asked(key)
+        await super().turn_of(run, key)
 
     async def await_cancellation(self, run: Run, key: str) -> None:
-        self._journal.asked(key)
-        await self._driver.await_cancellation(run, key)
+        self._seen.asked(key)
+        await super().await_cancellation(run, key)
 
     async def record_cancellation(self, run: Run, key: str) -> None:
         """Not written: what was cancelled is not on record, and its key is noted already."""
         if run.stopping is not None:  # the code contradicts its records: that has ended what waits for them
             raise run.stopping
         if run.recorded(key) is not None:
-            self._journal.unknown(key + GIVEN_UP)
+            self._seen.unknown(key + GIVEN_UP)
             await self.halt()
 
     async def commit(self, run: Run, record: Record) -> None:  # noqa: ARG002 (see Driver)
-        self._journal.unknown(record.key)
+        self._seen.unknown(record.key)
         await self.halt()
 
     async def call(
@@ -291,16 +272,16 @@ class _ReplayDriver:
         args: tuple[Any, ...],  # noqa: ARG002
         kwargs: Mapping[str, Any],  # noqa: ARG002
     ) -> Any:
-        self._journal.unknown(attempt.key)
+        self._seen.unknown(attempt.key)
         await self.halt()
 
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:  # noqa: ARG002 (see Driver)
-        self._journal.unknown(f"the result of workflow {workflow_id!r}")
+        self._seen.unknown(f"the result of workflow {workflow_id!r}")
         await self.halt()
 
     async def pause(self, run: Run, seconds: float) -> None:  # noqa: ARG002 (see Driver)
         if seconds > 0:  # it still sleeps: there the records end
-            self._journal.halted.set()
+            self._seen.halted.set()
             await self.halt()
 
     async def hold(self, run: Run) -> None:  # noqa: ARG002 (see Driver)
@@ -321,6 +302,6 @@ class _LoopDriver(_ReplayDriver):
 
 class _ThreadDriver(_ReplayDriver):
     async def halt(self) -> NoReturn:
-        self._journal.halted.set()
+        self._seen.halted.set()
         msg = "the records end here"
         raise RunStopped(msg)

@@ -1,4 +1,4 @@
-"""What a run needs of the engine around it: to start children, and to wait for workflows."""
+"""What a run needs of the engine around it: to start children, and to wait for workflows. And what a handle needs."""
 
 from __future__ import annotations
 
@@ -11,16 +11,19 @@ if TYPE_CHECKING:
     from dbosflow._runtime.streams.cursor import ReadRequest, StreamCursor
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.definitions import WorkflowDef
+    from dbosflow.types import Cancellation
 
 
 class EnginePort(Protocol):
     """The engine, as its runs see it."""
 
-    patient_repository: Repository
-    """What is durable, asked until there is an answer: no workflow fails for want of a database."""
+    @property
+    def patient_repository(self) -> Repository:
+        """What is durable, asked until there is an answer: no workflow fails for want of a database."""
 
-    waits: Waits
-    """Which of its workflows wait for which."""
+    @property
+    def waits(self) -> Waits:
+        """Which of its workflows wait for which."""
 
     def is_of(self, engine: object) -> bool:
         """Whether it is this engine, and not another one in the process."""
@@ -42,3 +45,17 @@ class EnginePort(Protocol):
 
     def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
         """A handle to a workflow."""
+
+
+class HandlePort(Protocol):
+    """The engine, as the handles that it makes see it."""
+
+    @property
+    def repository(self) -> Repository:
+        """What is durable, asked for as long as a caller waits."""
+
+    async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
+        """How a workflow ended. Waits for that; with ``ended``, also while it is blocked."""
+
+    async def cancel(self, workflow_id: str, children: bool = True) -> Cancellation:  # noqa: FBT001, FBT002 (by the host)
+        """Asks for the cancellation of a workflow, and of what it has started; what came of that so far."""

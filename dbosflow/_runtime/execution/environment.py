@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 from dbosflow._runtime.process.clock import CLOCK
 
@@ -12,7 +12,6 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.execution.driver_port import DriverPort
     from dbosflow._runtime.execution.engine_port import EnginePort
-    from dbosflow._runtime.leases.worker_lease import WorkerLease
     from dbosflow._runtime.process.clock import Clock
     from dbosflow._runtime.replay.branch import RunningCode
     from dbosflow._runtime.runs.checksums import Repeated
@@ -23,11 +22,19 @@ R = TypeVar("R")
 A = TypeVar("A")
 
 
+class LeasePort(Protocol):
+    """What runs ask of the lease of their worker."""
+
+    @property
+    def in_time(self) -> bool:
+        """Whether the lease is certainly still ours."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunEnvironment(Generic[R, A]):
     """What all runs (``R``) of one engine share, and the attempts (``A``) of their steps."""
 
-    lease: WorkerLease
+    lease: LeasePort
     settings: Settings
     submit: Callable[[R], None]
     """Tells the journal that a run has pending entries."""

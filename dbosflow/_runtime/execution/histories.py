@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import psycopg
 
@@ -20,6 +20,16 @@ logger = logging.getLogger("dbosflow.runner")
 
 _RETRY = 0.5
 """Seconds between two tries while the database is away."""
+
+
+class HistoriesPort(Protocol):
+    """What a runner asks for the records that its runs go on from."""
+
+    async def read(self, ids: list[str], /) -> dict[str, History | Exception]:
+        """The history of each workflow, or why it can never be read; nothing once it is closed."""
+
+    def close(self) -> None:
+        """Tries no more."""
 
 
 class Histories:

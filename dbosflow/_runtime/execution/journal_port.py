@@ -1,12 +1,12 @@
-"""What the runner and its runs need of a journal."""
+"""What stands behind a runner: a journal for its runs, and the ownership of their workflows."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
-
+    from dbosflow._runtime.execution.ownership import OwnershipPort
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.runs.entries import Ending
 
@@ -20,5 +20,12 @@ class JournalPort(Protocol):
     def finish(self, run: Run, ending: Ending, /) -> None:
         """Writes the end of a run that was stopped for good, and nothing else of it."""
 
-    def connection(self) -> AbstractAsyncContextManager[Any]:
-        """The connection of the lease, between two batches."""
+
+@dataclass(frozen=True, slots=True)
+class Backing:
+    """What stands behind a runner."""
+
+    journal: JournalPort
+    """Writes what its runs append, and reports to it."""
+    ownership: OwnershipPort
+    """Says which of their workflows it owns."""

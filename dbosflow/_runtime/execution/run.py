@@ -13,7 +13,7 @@ from dbosflow._runtime.streams.writes import RunStreams
 from dbosflow._store.step import NO_HISTORY
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from dbosflow._runtime.execution.driver_port import DriverPort
     from dbosflow._runtime.execution.engine_port import EnginePort
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 class Run(ReplayingRun):
     """One owner's pass over one workflow."""
 
-    __slots__ = ("_streams", "_waiters", "on_slot_freed", "outcome", "task")
+    __slots__ = ("_streams", "_waiters", "outcome", "task")
 
     environment: RunEnvironment[Run, StepAttempt]
     root: RunBranch
@@ -59,8 +59,6 @@ class Run(ReplayingRun):
         self._streams = RunStreams(self) if past.tails or past.uncommitted else None
         self.task: asyncio.Task[None] | None = None
         """What drives its body, or ends what that left running; ``None`` when that is over."""
-        self.on_slot_freed: Callable[[str], None] | None = None
-        """Called once the run is over and its slot is free."""
         self.outcome: Ending | None = None
         """Its durable end once it is over; ``None`` if it goes on elsewhere."""
         self._waiters: tuple[asyncio.Future[Ending | None], ...] = ()
@@ -178,8 +176,6 @@ class Run(ReplayingRun):
             if not waiter.done():
                 waiter.set_result(outcome)
         self.replay_is_over()
-        if self.on_slot_freed is not None:
-            self.on_slot_freed(self.workflow_id)
         # What refers to it in a circle would wait for the garbage collector.
         if outcome is not None:
             self._streams = None

@@ -1,0 +1,79 @@
+"""How a cancelled run ends whose body does not end it: that one takes too long, or has ended it before the request."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._runtime.runs.entries import Ending
+from dbosflow._runtime.runs.state import RunStopped
+from dbosflow.types import WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from dbosflow._runtime.execution.bodies import Bodies
+    from dbosflow._runtime.execution.journal_port import JournalPort
+    from dbosflow._runtime.execution.run import Run
+
+logger = logging.getLogger("dbosflow.runner")
+
+
+class CancelledRuns:
+    """The cancelled runs of one runner, whose bodies get ``grace`` seconds to clean up."""
+
+    def __init__(
+        self,
+        grace: float,
+        *,
+        bodies: Bodies,
+        journal: JournalPort,
+        is_here: Callable[[Run], bool],
+        begin_task: Callable[[Coroutine[Any, Any, None], str], None],
+    ) -> None:
+        self._grace = grace
+        self._bodies = bodies
+        self._journal = journal
+        self._is_here = is_here
+        """Whether a run is the one of its workflow in this process."""
+        self._begin_task = begin_task
+        self._loop = asyncio.get_running_loop()
+
+    def cancel(self, run: Run) -> None:
+        """Somebody has asked to cancel the workflow of ``run``, which is notified now."""
+        if run.cancel():
+            logger.info("workflow %s is asked to end", run.workflow_id)
+            self._loop.call_later(self._grace, self._cut_short, run)
+
+    def _cut_short(self, run: Run) -> None:
+        """Ends a cancelled run whose body does not end."""
+        if self._can_be_cut_short(run):
+            logger.warning("workflow %s is cancelled; its body has not ended within the grace", run.workflow_id)
+            self._begin_task(self._end_without_body(run), f"dbosflow-cut-{run.workflow_id}")
+
+    def _can_be_cut_short(self, run: Run) -> bool:
+        return self._is_here(run) and run.may_branch
+
+    async def _end_without_body(self, run: Run) -> None:
+        try:
+            await self._bodies.cancel_children(run)
+        except RunStopped:
+            return
+        if self._can_be_cut_short(run):
+            run.stop("it was cancelled, and did not end within the grace")
+            self._journal.finish(run, Ending(WorkflowStatus.CANCELLED))
+
+    def overtaken(self, run: Run) -> None:
+        """A cancel came before the end of ``run``, which then ends as cancelled."""
+        if self._is_here(run) and not run.superseded:
+            logger.info("workflow %s is cancelled: that was asked for before its end was durable", run.workflow_id)
+            self._begin_task(self._end_overtaken(run), f"dbosflow-overtaken-{run.workflow_id}")
+
+    async def _end_overtaken(self, run: Run) -> None:
+        run.cancelled = True
+        try:
+            await self._bodies.cancel_children(run)
+        except RunStopped:
+            return
+        self._journal.finish(run, Ending(WorkflowStatus.CANCELLED))

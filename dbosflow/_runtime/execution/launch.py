@@ -1,0 +1,51 @@
+"""What a run is made of: by a start in this process, by a claim, or by the reload of its history."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from dbosflow._store.step import History
+    from dbosflow._store.workflow import Claimed
+    from dbosflow.definitions import WorkflowDef
+
+
+@dataclass(slots=True)
+class Launch:
+    """What a run is made of. With the defaults: a workflow that was started just now."""
+
+    workflow_id: str
+    definition: WorkflowDef
+    arguments_text: str
+    inputs: Iterable[str]
+    """The stream keys that outsiders write, as its start declared them."""
+    epoch: int = 1
+    queue: str = ""
+    history: History | Exception | None = None
+    """What it goes on from, or why that can never be read."""
+    on_slot_freed: Callable[[str], None] | None = None
+    """Called once the run is over and its slot is free; ``None`` if it holds no slot."""
+    cancelled: bool = False
+    is_child: bool = False
+
+    @classmethod
+    def of_claim(
+        cls,
+        claimed: Claimed,
+        definition: WorkflowDef,
+        history: History | Exception | None,
+        on_slot_freed: Callable[[str], None],
+    ) -> Launch:
+        """The launch of what this worker has claimed."""
+        return cls(
+            *(claimed.id, definition, claimed.input, claimed.inputs),
+            epoch=claimed.epoch,
+            queue=claimed.queue,
+            history=history,
+            on_slot_freed=on_slot_freed,
+            cancelled=claimed.cancel_requested,
+            is_child=claimed.is_child,
+        )

@@ -1,0 +1,67 @@
+"""Who owns the workflows of a runner: a run's next pass takes a later epoch, and what is given up goes to its queue."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Protocol
+
+import psycopg
+
+from dbosflow._store import workflow
+from dbosflow._store.notify import queue_topic
+from dbosflow.errors import DbosflowError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from contextlib import AbstractAsyncContextManager
+
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.leases.worker_lease import WorkerLease
+    from dbosflow.config import Settings
+
+logger = logging.getLogger("dbosflow.runner")
+
+
+class OwnershipPort(Protocol):
+    """What a runner asks about the workflows that it owns."""
+
+    async def renew(self, run: Run, /) -> int | None:
+        """The epoch of the next pass over the workflow of ``run``; ``None`` if it is owned elsewhere."""
+
+    async def release(self, runs: list[Run], /) -> None:
+        """Gives the workflows of these runs up, which have stopped."""
+
+
+class LeaseOwnership:
+    """Ownership by the lease of a worker, over its ``connection`` between two batches."""
+
+    def __init__(
+        self,
+        lease: WorkerLease,
+        settings: Settings,
+        connection: Callable[[], AbstractAsyncContextManager[Any]],
+        announce: Callable[[Iterable[str]], None],
+    ) -> None:
+        self._lease = lease
+        self._schema = settings.schema
+        self._connection = connection
+        self._announce = announce
+
+    async def renew(self, run: Run) -> int | None:
+        """The epoch of the next pass over the workflow of ``run``; ``None`` if it is owned elsewhere."""
+        async with self._connection() as connection:
+            return await workflow.renew_epoch(
+                connection, self._schema, workflow_id=run.workflow_id, worker_id=self._lease.id, epoch=run.epoch
+            )
+
+    async def release(self, runs: list[Run]) -> None:
+        """Returns the workflows of these runs to their queues, now or a little later."""
+        try:
+            async with self._connection() as connection:
+                queues = await workflow.release(
+                    connection, self._schema, self._lease.id, [(run.workflow_id, run.epoch) for run in runs]
+                )
+        except (psycopg.Error, DbosflowError, OSError) as error:
+            logger.warning("%d workflows are handed over a little later: %s", len(runs), error)  # with the worker
+        else:
+            self._announce(map(queue_topic, queues))

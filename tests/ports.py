@@ -1,0 +1,72 @@
+"""What stands around a run that asks for none of it: each says so if it is asked all the same."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.execution.waits import Waits
+    from dbosflow._runtime.repository import Repository
+    from dbosflow._runtime.streams.cursor import ReadRequest
+    from dbosflow._store.step import History
+    from dbosflow.definitions import WorkflowDef
+
+
+class NoEngine:
+    """An engine for runs that have no children, wait for no workflow, and read no stream."""
+
+    @property
+    def patient_repository(self) -> Repository:
+        raise AssertionError
+
+    @property
+    def waits(self) -> Waits:
+        raise AssertionError
+
+    def is_of(self, engine: object) -> bool:
+        raise AssertionError(engine)
+
+    def launch_child(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> None:
+        raise AssertionError(workflow_id)
+
+    async def find_child(self, workflow_id: str, definition: WorkflowDef) -> NoReturn:
+        raise AssertionError(workflow_id)
+
+    def cursor(self, request: ReadRequest) -> NoReturn:
+        raise AssertionError(request)
+
+    async def outcome(self, workflow_id: str, *, ended: bool = False) -> NoReturn:
+        raise AssertionError(workflow_id)
+
+    async def cancel_children(self, workflow_id: str) -> None:
+        raise AssertionError(workflow_id)
+
+    def handle(self, workflow_id: str, definition: WorkflowDef | None) -> NoReturn:
+        raise AssertionError(workflow_id)
+
+
+class EndlessLease:
+    """A lease that is never over."""
+
+    in_time = True
+
+
+class SoleOwner:
+    """Ownership that nobody contests: no run is reloaded, or given up."""
+
+    async def renew(self, run: Run) -> int | None:
+        raise AssertionError(run)
+
+    async def release(self, runs: list[Run]) -> None:
+        raise AssertionError(runs)
+
+
+class NoHistories:
+    """For a runner whose runs are launched with their history."""
+
+    async def read(self, ids: list[str]) -> dict[str, History | Exception]:
+        raise AssertionError(ids)
+
+    def close(self) -> None:
+        """There is nothing to close."""
