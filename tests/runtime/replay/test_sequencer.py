@@ -94,7 +94,9 @@ def turns(*keys: str) -> History:
 
 def coroutine(**state: Any) -> Any:
     """A coroutine of the run, which waits in an operation."""
-    return SimpleNamespace(**{"operating": True, "waits": True, "branch": SimpleNamespace(path="")} | state)
+    return SimpleNamespace(
+        **{"operating": True, "waits": True, "is_woken": False, "branch": SimpleNamespace(path="")} | state
+    )
 
 
 def noting(name: str, came: list[str]) -> Callable[[object], None]:
