@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, get_args, ove
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.recorded_values import load
 from dbosflow._runtime.execution.scope import branch_around
-from dbosflow._runtime.operations.for_each import ForEachSettings, OnError, dead_letter_key, run_for_each
+from dbosflow._runtime.operations.for_each import run_for_each
+from dbosflow._runtime.operations.for_each_settings import ForEachSettings, OnError, dead_letter_key
 from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow.config import check_identifier
 from dbosflow.definitions import FunctionDef, StepDef, check_name

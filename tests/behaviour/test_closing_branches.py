@@ -108,6 +108,51 @@ def test_a_closing_engine_lets_a_step_finish_and_holds_the_next(database_url: st
         assert other.handle(handle.workflow_id).result(timeout=PATIENCE) == ["second", "first"]
 
 
+@pytest.mark.parametrize("colour", ["async", "sync"])
+def test_an_attempt_that_fails_while_the_engine_closes_counts(database_url: str, colour: str) -> None:
+    """A step of two attempts runs twice, wherever: the failure goes on record before the engine lets go of its run."""
+    under_way, go_on = threading.Event(), threading.Event()
+    begun = 0
+
+    def fail() -> None:
+        nonlocal begun
+        begun += 1
+        under_way.set()
+        assert go_on.wait(PATIENCE)
+        msg = f"attempt {begun}"
+        raise ValueError(msg)
+
+    @step(name="failing", max_attempts=2, interval=0.01)
+    async def failing_on_loop() -> None:
+        await asyncio.to_thread(fail)
+
+    failing_on_thread = step(name="failing", max_attempts=2, interval=0.01)(fail)
+
+    @workflow
+    async def failing_while_closing_on_loop() -> None:
+        await failing_on_loop()
+
+    @workflow
+    def failing_while_closing_on_thread() -> None:
+        failing_on_thread()
+
+    target: Any = failing_while_closing_on_loop if colour == "async" else failing_while_closing_on_thread
+    engine = Engine(database_url, grace=PATIENCE).open()
+    engine.start(target.options(workflow_id="w"))
+    assert under_way.wait(PATIENCE)
+    runner = engine._core._executor.runner  # type: ignore[union-attr]
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    eventually(lambda: runner._closing)
+    go_on.set()
+    closing.join(PATIENCE)
+    with Engine(database_url, executes=False) as client:
+        assert [one.kind for one in client.list_steps("w")] == ["attempt"]
+    with Engine(database_url) as other, pytest.raises(ValueError, match="attempt 2"):
+        other.handle("w").result(timeout=PATIENCE)
+    assert begun == 2
+
+
 def test_a_child_whose_start_is_committed_while_the_engine_closes_goes_on_elsewhere(database_url: str) -> None:
     """Its parent's engine does not begin it any more, and closes."""
     go_on = threading.Event()

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow._runtime.operations.steps import is_outcome, running_task
+from dbosflow._runtime.operations.retrying import is_outcome, running_task
 from dbosflow._runtime.process.exits import Contained, is_signal
 from dbosflow._runtime.process.service import Service
 

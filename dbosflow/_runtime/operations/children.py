@@ -21,7 +21,7 @@ from dbosflow._records import keys
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.recorded_values import failure, load
 from dbosflow._runtime.execution.waits import Waiting
-from dbosflow._runtime.operations.steps import CancellableOperation, Operation, recorded
+from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.runs.entries import Ending, Record, Start
 from dbosflow.errors import (
     DeadlockError,
@@ -69,23 +69,20 @@ async def start_child(
     if options.workflow_id == run.workflow_id:
         msg = f"workflow {run.workflow_id!r} would start a child under its own id: give that another one, or none"
         raise DeadlockError(run.workflow_id, msg)
-    with Operation(branch, definition.name, str(definition)) as key:
-        record = recorded(branch, key, RecordKind.CHILD)
-        async with CancellableOperation(driver, branch, key):
-            if record is not None:
-                await driver.turn_of(run, key)
-                child_id, foreign = str(record.child_id), record.foreign
-                if options.workflow_id not in (None, child_id):
-                    asked = f"starts child {options.workflow_id!r} at key {key!r}"
-                    raise run.disagree(asked, f"child {child_id!r}", record)
-            else:
-                child_id, foreign = options.workflow_id or keys.child_id(run.workflow_id, key), None
-                new = await _start(
-                    driver, branch, definition, options, key=key, child_id=child_id, args=args, kwargs=kwargs
-                )
-                if new:
-                    return child_id
-        if record is None:
+    async with DurableOperation(driver, branch, RecordKind.CHILD, definition.name, str(definition)) as operation:
+        key, record = operation.key, operation.record
+        if record is not None:
+            await operation.replayed()
+            child_id, foreign = str(record.child_id), record.foreign
+            if options.workflow_id not in (None, child_id):
+                asked = f"starts child {options.workflow_id!r} at key {key!r}"
+                raise run.disagree(asked, f"child {child_id!r}", record)
+        else:
+            child_id, foreign = options.workflow_id or keys.child_id(run.workflow_id, key), None
+            new = await _start(operation, definition, options, child_id=child_id, args=args, kwargs=kwargs)
+            if new:
+                return child_id
+            operation.cancellable = False
             found = await driver.wait(run, run.engine.find_child(child_id, definition))
             if found is not None and (found.parent_id, found.parent_key) != (run.workflow_id, key):
                 foreign = found.name
@@ -111,17 +108,15 @@ def _check_foreign(
 
 
 async def _start(
-    driver: Driver,
-    branch: RunBranch,
+    operation: DurableOperation,
     definition: WorkflowDef,
     options: ChildOptions,
     *,
-    key: str,
     child_id: str,
     args: tuple[Any, ...],
     kwargs: Mapping[str, Any],
 ) -> bool:
-    run = branch.run
+    run, key = operation.run, operation.key
     arguments_text = definition.dump_arguments(args, dict(kwargs))
     is_new = False
 
@@ -143,7 +138,7 @@ async def _start(
         parent_key=key,
         inputs=definition.inputs,
     )
-    await driver.commit(run, Record(key, RecordKind.CHILD, child_id=child_id, start=start))
+    await operation.commit(Record(key, RecordKind.CHILD, child_id=child_id, start=start))
     return is_new
 
 
@@ -160,25 +155,23 @@ async def wait_for_result(
     ``elsewhere`` waits for one that is not this engine's.
     """
     run = branch.run
-    with Operation(branch, _RESULT, f"the result of workflow {workflow_id!r}") as key:
-        record = recorded(branch, key, _RESULT)
-        async with CancellableOperation(driver, branch, key):
-            if record is not None:
-                await driver.turn_of(run, key)
-                if record.child_id != workflow_id:
-                    asked = f"asks for the result of workflow {workflow_id!r} at key {key!r}"
-                    raise run.disagree(asked, f"that of workflow {record.child_id!r}", record)
-                output, error = record.output, record.error
-            else:
-                began = time.monotonic()
-                output, error = await _outcome(driver, branch, workflow_id, elsewhere)
-                found = Record(key, _RESULT, child_id=workflow_id, output=output, error=error)
-                found.elapsed = time.monotonic() - began
-                await driver.commit(run, found)
-    if error is not None:
-        failed = failure(run, error, f"key {key!r}", record)
+    what = f"the result of workflow {workflow_id!r}"
+    async with DurableOperation(driver, branch, _RESULT, _RESULT, what) as operation:
+        key, record = operation.key, operation.record
+
+        async def live() -> Record:
+            began = time.monotonic()
+            output, error = await _outcome(driver, branch, workflow_id, elsewhere)
+            elapsed = time.monotonic() - began
+            return Record(key, _RESULT, child_id=workflow_id, output=output, error=error, elapsed=elapsed)
+
+        found = await operation.outcome(live)
+        if found.child_id != workflow_id:
+            raise run.disagree(f"asks for {what} at key {key!r}", f"that of workflow {found.child_id!r}", record)
+    if found.error is not None:
+        failed = failure(run, found.error, f"key {key!r}", record)
         raise failed.exception or failed.noted(WorkflowFailedError(workflow_id, failed.type, failed.message))
-    return load(run, _codec(definition), output, f"key {key!r}", record)
+    return load(run, _codec(definition), found.output, f"key {key!r}", record)
 
 
 async def _outcome(

@@ -21,23 +21,15 @@ import time
 from collections import OrderedDict
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
 from dbosflow._records.kinds import RecordKind
-from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.execution.scope import set_scope
-from dbosflow._runtime.operations.steps import (
-    CancellableOperation,
-    Operation,
-    attempt_once,
-    failure_again,
-    in_time,
-    is_outcome,
-    recorded,
-    running_task,
-    warn_of_failure,
-)
+from dbosflow._runtime.operations.for_each_settings import ForEachSettings, dead_letter_key
+from dbosflow._runtime.operations.operation import DurableOperation
+from dbosflow._runtime.operations.retrying import Attempts, is_outcome, running_task, warn_of_failure
+from dbosflow._runtime.operations.steps import failure_again
 from dbosflow._runtime.process.exits import Contained
 from dbosflow._runtime.runs.entries import LoopItem, Record
 from dbosflow._store.step import LoopHistory
@@ -54,22 +46,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dbosflow.steps")
 
-OnError = Literal["raise", "skip", "dead_letter"]
-"""What becomes of an item whose handler fails for good."""
-
 _AHEAD = 1024
 """How many items may be done behind one that is not."""
-
-
-@dataclass(frozen=True, slots=True)
-class ForEachSettings:
-    """The options of one loop, checked."""
-
-    name: str
-    concurrency: int = 1
-    ordered: bool = True
-    checkpoint_every: int = 1
-    on_error: OnError = "raise"
 
 
 async def run_for_each(
@@ -77,27 +55,29 @@ async def run_for_each(
 ) -> tuple[str, dict[str, Any], BaseException | None]:
     """Runs the loop, or takes its outcome from its record: the loop's key, its totals, and what ended it early."""
     run = branch.run
-    with Operation(branch, settings.name, f"for_each({settings.name!r})") as key:
-        record = recorded(branch, key, RecordKind.FOR_EACH)
-        live: BaseException | None = None
-        async with CancellableOperation(driver, branch, key):
-            if record is not None:
-                await driver.turn_of(run, key)
-                output, error = record.output, record.error
-            else:
-                loop, task = ForEach(branch, key, request, handler, settings), running_task()
-                error, began = None, time.monotonic()
-                try:
-                    await driver.wait(run, loop.run(), awaits=request.workflow_id)
-                except BaseException as failure:  # the handler's or the stream's: the loop's outcome
-                    if not is_outcome(failure, task):
-                        raise
-                    live, error = failure, dump_error(failure)
-                output = json.dumps(loop.totals)
-                elapsed = time.monotonic() - began
-                await driver.commit(run, Record(key, RecordKind.FOR_EACH, output=output, error=error, elapsed=elapsed))
-        failed = None if error is None else failure_again(run, error, f"key {key!r}", record, live=live)
-        return key, json.loads(output or "{}"), failed
+    what = f"for_each({settings.name!r})"
+    async with DurableOperation(driver, branch, RecordKind.FOR_EACH, settings.name, what) as operation:
+        key, record = operation.key, operation.record
+        ended_by: BaseException | None = None
+
+        async def live() -> Record:
+            nonlocal ended_by
+            loop, task, began = ForEach(branch, key, request, handler, settings), running_task(), time.monotonic()
+            error = None
+            try:
+                await driver.wait(run, loop.run(), awaits=request.workflow_id)
+            except BaseException as failure:  # the handler's or the stream's: the loop's outcome
+                if not is_outcome(failure, task):
+                    raise
+                ended_by, error = failure, dump_error(failure)
+            output, elapsed = json.dumps(loop.totals), time.monotonic() - began
+            return Record(key, RecordKind.FOR_EACH, output=output, error=error, elapsed=elapsed)
+
+        found = await operation.outcome(live)
+        failed = None
+        if found.error is not None:
+            failed = failure_again(run, found.error, f"key {key!r}", record, live=ended_by)
+        return key, json.loads(found.output or "{}"), failed
 
 
 class ForEach:
@@ -222,50 +202,21 @@ class ForEach:
     # -- an item -----------------------------------------------------------------------------------------------------
 
     async def _handle(self, offset: int, value: Any) -> None:
-        run, retry = self._run, self._handler.retry
-        key = f"{self._key}/{offset}"
-        past = self._history.failures.pop(offset, [])
-        failures, number = len(past), 0
-        if past:
-            await asyncio.sleep(max(retry.delay_after(failures) - past[-1].age - run.age, 0))
-        while True:
-            number += 1
-            attempt = StepAttempt(run, key, f"{run.epoch}.{number}")
-            await in_time(run.loop_driver, self._branch)
-            run.begin_attempt(key)
-            run.body_begins()
-            ended = False
-            try:
-                record, _, error = await attempt_once(run.loop_driver, attempt, self._handler, (value,), {})
-                failures += error is not None
-                again = error is not None and retry.allows_retry(failures, error)
-                if error is not None:
-                    warn_of_failure(run, key, self._handler, failures, error, again=again)
-                if not again:
-                    finished = _Finished(record, error, None if error is None else await self._original(offset, value))
-                    ended = True
-                    self._finish(offset, finished)
-                    return
-                failed = Record(attempt.record_key, RecordKind.ATTEMPT, error=record.error, attempt=attempt.name)
-                failed.elapsed, failed.loop_item = record.elapsed, LoopItem(self._key, offset)
-                durable = asyncio.get_running_loop().create_future()
-                run.append_item(failed, durable)
-                await durable
-            finally:
-                if not ended:
-                    run.body_ended()
-            await asyncio.sleep(retry.delay_after(failures))
+        past = self._history.failures.pop(offset, ())
+        attempts = _ItemAttempts(self._branch, self._handler, self, (self._key, offset, value))
+        await attempts.until_final(past, (value,), {})
 
     async def _refuse(self, offset: int, unfit: SerializationError) -> None:
         """An item that is not of the handler's type has failed, without an attempt."""
         run, key = self._run, f"{self._key}/{offset}"
         logger.warning("item %s of workflow %s is not handled: %s", key, run.workflow_id, unfit)
-        record = Record(key, RecordKind.STEP, error=dump_error(unfit))
-        finished = _Finished(record, unfit, await self._original(offset, None))
+        finished = _Finished(
+            Record(key, RecordKind.STEP, error=dump_error(unfit)), unfit, await self.original(offset, None)
+        )
         run.body_begins()  # until it is recorded, like any other
-        self._finish(offset, finished)
+        self.finish(offset, finished)
 
-    async def _original(self, offset: int, value: Any) -> str | None:
+    async def original(self, offset: int, value: Any) -> str | None:
         """The JSON of an item for its dead letter: as it stands in the stream, whatever its handler has made of it."""
         if self._settings.on_error != "dead_letter":
             return None
@@ -274,7 +225,8 @@ class ForEach:
             return serde.plain.written(value) if self._codec is None else self._codec.written([value])[1:-1]
         return text
 
-    def _finish(self, offset: int, finished: _Finished) -> None:
+    def finish(self, offset: int, finished: _Finished) -> None:
+        """The outcome of an item is there: it goes on record now, or once those before it have."""
         if self._settings.ordered:
             self._begun[offset] = finished
         elif self._ends_the_loop(finished):  # and so is not done, whatever else still gets on record
@@ -349,6 +301,36 @@ class ForEach:
         return asyncio.get_running_loop().create_task(Contained(work), context=context)
 
 
+class _ItemAttempts(Attempts):
+    """The attempts of a loop's handler at one item: what they leave on record waits for no turn."""
+
+    __slots__ = ("_item", "_loop")
+
+    def __init__(self, branch: RunBranch, handler: StepDef, loop: ForEach, item: tuple[str, int, Any]) -> None:
+        key, offset, _ = item
+        super().__init__(branch.run.loop_driver, branch, f"{key}/{offset}", handler)
+        self._loop, self._item = loop, item
+
+    async def _conclude(self, record: Record, error: BaseException | None, failures: int) -> None:
+        _, offset, value = self._item
+        original = None
+        if error is not None:
+            warn_of_failure(self._run, self._key, self._step, failures, error, again=False)
+            original = await self._loop.original(offset, value)
+        self.is_handed_on = True
+        self._loop.finish(offset, _Finished(record, error, original))
+
+    async def _commit_failure(self, record: Record) -> None:
+        key, offset, _ = self._item
+        record.loop_item = LoopItem(key, offset)
+        durable = asyncio.get_running_loop().create_future()
+        self._run.append_item(record, durable)
+        await durable
+
+    async def _pause(self, seconds: float) -> None:
+        await asyncio.sleep(max(seconds, 0))
+
+
 @dataclass(frozen=True, slots=True)
 class _Finished:
     """An item whose handler has returned or failed for good."""
@@ -357,8 +339,3 @@ class _Finished:
     error: BaseException | None
     original: str | None
     """The item's JSON, if a dead letter is to hold it."""
-
-
-def dead_letter_key(name: str) -> str:
-    """The key of the stream that gets the dead letters of a loop."""
-    return f"{name}.dead"

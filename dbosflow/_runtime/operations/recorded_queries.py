@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from dbosflow._runtime.operations.steps import CancellableOperation, Operation, recorded
+from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.runs.entries import Record
 from dbosflow.errors import DatabaseUnavailableError, DbosflowError, WorkflowError
 from dbosflow.failures import dump_error, load_error
@@ -41,25 +41,24 @@ async def run_query(
     """The answer to a query about a workflow, or its recorded error; ``answer`` fetches a new one."""
     run, kind = branch.run, query.kind
     what = f"the {kind} of workflow {workflow_id!r}"
-    with Operation(branch, kind, what) as key:
-        record = recorded(branch, key, kind)
-        async with CancellableOperation(driver, branch, key):
-            if record is not None:
-                await driver.turn_of(run, key)
-                if record.child_id != workflow_id:
-                    raise run.disagree(f"asks for {what} at key {key!r}", f"that of {record.child_id!r}", record)
-                output, error = record.output, record.error
-            else:
-                output, error = None, None
-                try:
-                    output = query.codec.dump(await driver.wait(run, _patiently(answer)))
-                except DbosflowError as refused:
-                    error = dump_error(refused)
-                await driver.commit(run, Record(key, kind, child_id=workflow_id, output=output, error=error))
-    if error is not None:
-        found = load_error(error)
-        raise found.exception or WorkflowError(workflow_id, found.message)
-    return query.codec.load(output or "null")
+    async with DurableOperation(driver, branch, kind, kind, what) as operation:
+        key = operation.key
+
+        async def live() -> Record:
+            output, error = None, None
+            try:
+                output = query.codec.dump(await driver.wait(run, _patiently(answer)))
+            except DbosflowError as refused:
+                error = dump_error(refused)
+            return Record(key, kind, child_id=workflow_id, output=output, error=error)
+
+        found = await operation.outcome(live)
+        if found.child_id != workflow_id:
+            raise run.disagree(f"asks for {what} at key {key!r}", f"that of {found.child_id!r}", operation.record)
+    if found.error is not None:
+        failed = load_error(found.error)
+        raise failed.exception or WorkflowError(workflow_id, failed.message)
+    return query.codec.load(found.output or "null")
 
 
 async def _patiently(answer: Callable[[], Awaitable[T]]) -> T:

@@ -11,7 +11,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from dbosflow._records.kinds import RecordKind
-from dbosflow._runtime.operations.steps import CancellableOperation, Operation, recorded
+from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.streams.cursor import Progress
 from dbosflow.errors import DbosflowError, SerializationError, StreamError
@@ -29,28 +29,33 @@ _NAME = "read_stream"
 
 async def next_page(driver: Driver, branch: RunBranch, cursor: StreamCursor) -> None:
     """Reads the next page: as far as an earlier run read it, or all that is there now."""
-    run = branch.run
-    with Operation(branch, _NAME, f"read_stream({cursor.workflow_id!r}, {cursor.key!r})") as key:
-        record = recorded(branch, key, RecordKind.READ)
-        async with CancellableOperation(driver, branch, key):
-            if record is None:
-                output, error, began = None, None, time.monotonic()
-                with cursor.restored_on_failure():
-                    try:
-                        await driver.wait(run, cursor.next_page(), awaits=cursor.workflow_id)
-                        output = json.dumps(asdict(cursor.progress()))
-                    except DbosflowError as failure:
-                        error = dump_error(failure)
-                    elapsed = time.monotonic() - began
-                    await driver.commit(run, Record(key, RecordKind.READ, output=output, error=error, elapsed=elapsed))
-            else:
-                error = record.error
-                if error is None:  # before its turn: afterwards the branch would come later than it did live
-                    await _repeat(driver, run, cursor, record)
-                await driver.turn_of(run, key)
+    what = f"read_stream({cursor.workflow_id!r}, {cursor.key!r})"
+    async with DurableOperation(driver, branch, RecordKind.READ, _NAME, what) as operation:
+        record = operation.record
+        if record is None:
+            error = await _read(operation, cursor)
+        else:
+            error = record.error
+            if error is None:  # before its turn: afterwards the branch would come later than it did live
+                await _repeat(driver, branch.run, cursor, record)
+            await operation.replayed()
         if error is not None:
             found = load_error(error)
             raise found.exception or StreamError(cursor.workflow_id, cursor.key, found.message)
+
+
+async def _read(operation: DurableOperation, cursor: StreamCursor) -> str | None:
+    """Reads all that is there now, and puts on record how far that is; the error that it gave instead."""
+    output, error, began = None, None, time.monotonic()
+    with cursor.restored_on_failure():
+        try:
+            await operation.driver.wait(operation.run, cursor.next_page(), awaits=cursor.workflow_id)
+            output = json.dumps(asdict(cursor.progress()))
+        except DbosflowError as failure:
+            error = dump_error(failure)
+        elapsed = time.monotonic() - began
+        await operation.commit(Record(operation.key, RecordKind.READ, output=output, error=error, elapsed=elapsed))
+    return error
 
 
 async def _repeat(driver: Driver, run: Run, cursor: StreamCursor, record: Recorded) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from dbosflow._records.keys import EXPIRED
 from dbosflow._records.kinds import RecordKind
-from dbosflow._runtime.operations.steps import Operation, recorded
+from dbosflow._runtime.operations.operation import Operation
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.runs.state import RunStopped
 
@@ -38,13 +38,15 @@ async def begin(driver: Driver, branch: RunBranch, seconds: float, expire: Calla
     record: the block was over by then, and so it will be again.
     """
     run = branch.run
-    with Operation(branch, "timeout", "timeout") as key:
+    with Operation(branch, "timeout", "timeout") as operation:
+        key = operation.key
         if run.is_draining:
             await driver.hold(run)
         run.ensure_sequencer()  # who is faster is an order of outcomes, also in a run with one branch
         ahead = run.next_of(branch.path)
-        known = ahead in (None, key) or run.recorded(key) is not None
-        record = recorded(branch, key, RecordKind.TIMEOUT) if known else None
+        record = (
+            operation.find_record(RecordKind.TIMEOUT) if ahead in (None, key) or run.recorded(key) is not None else None
+        )
         return Deadline(run, key, seconds, expire, record, never=record is None and ahead is not None)
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.execution.scope import PlainCall, current_scope
-from dbosflow._runtime.operations.steps import CancellableOperation, Operation, recorded
+from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.runs.producers import Producer
@@ -177,6 +177,28 @@ async def emitted(driver: Driver, scope: Scope, key: str) -> list[str]:
     return await driver.wait(run, look())
 
 
+class _Sight(DurableOperation):
+    """A look at what is durable. It has a turn, and a record, only among branches.
+
+    Whether the run had turns by then may be timing: a library makes a task now and then, before the first branch.
+    """
+
+    __slots__ = ("ahead", "has_turn")
+
+    ahead: str | None
+    """What its branch has next on record."""
+    has_turn: bool
+
+    async def _look_up(self) -> None:
+        run = self.run
+        self.ahead = run.next_behind(self.branch.path)
+        self.has_turn = self.ahead == self.key or (run.sequencer is not None and self.ahead is None)
+        if self.has_turn:
+            await super()._look_up()
+        else:
+            self.cancellable = False
+
+
 async def _when_durable(
     driver: Driver,
     branch: RunBranch,
@@ -186,21 +208,17 @@ async def _when_durable(
     """What there is to see when all is durable that the run has buffered."""
     run = branch.run
     found: list[str] = []
-    with Operation(branch, kind, kind) as key:
-        # Whether the run had turns by then may be timing: a library makes a task now and then, before the first branch.
-        ahead = run.next_behind(branch.path)
-        if ahead != key and (run.sequencer is None or ahead is not None):
-            if ahead is None:  # else more is on record behind it, and so is all that was written before it
+    async with _Sight(driver, branch, kind, kind, kind) as operation:
+        if not operation.has_turn:
+            if operation.ahead is None:  # else more is on record behind it, and so is all that was written before it
                 await driver.durable(run)
             return found if look is None else await driver.wait(run, look())
-        record = recorded(branch, key, kind)
-        async with CancellableOperation(driver, branch, key):
-            if look is not None:
-                if record is None:
-                    await driver.durable(run)
-                found = await driver.wait(run, look())  # before its turn: afterwards it would come later
-            if record is None:
-                await driver.commit(run, Record(key, kind))
-            else:
-                await driver.turn_of(run, key)
-            return found
+        if look is not None:
+            if operation.record is None:
+                await driver.durable(run)
+            found = await driver.wait(run, look())  # before its turn: afterwards it would come later
+        if operation.record is None:
+            await operation.commit(Record(operation.key, kind))
+        else:
+            await operation.replayed()
+        return found

@@ -1,0 +1,142 @@
+"""An operation of a workflow's body: what all of them have in common, written once.
+
+An operation begins with its key, and has one of three lives:
+
+```text
+           ┌─ live      no record under the key: the work is done, its outcome committed, and then the program goes on
+key ───────┼─ replayed  its record is delivered in its turn; a record of something else is a contradiction
+           └─ cancelled the program has cancelled it: it goes on when that is on record, and on replay again
+```
+
+An operation is written once for either colour: it waits by a driver (see ``drivers``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Self
+
+from dbosflow._records.keys import GIVEN_UP
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from dbosflow._records.kinds import RecordKind
+    from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.execution.run import Run, RunBranch
+    from dbosflow._runtime.replay.branch import Owner
+    from dbosflow._runtime.runs.entries import Record
+    from dbosflow._store.step import Recorded
+
+
+class Operation:
+    """An operation of a branch, under way in the block: it has its key, and whoever is not the branch is refused."""
+
+    __slots__ = ("_name", "_owner", "_what", "branch", "key", "run")
+
+    def __init__(self, branch: RunBranch, name: str, what: object) -> None:
+        self._name, self._what = name, what
+        self._owner: Owner
+        self.branch = branch
+        self.run: Run = branch.run
+        self.key: str
+
+    def __enter__(self) -> Self:
+        run, branch = self.run, self.branch
+        run.check_may_begin()
+        owner = self._owner = branch.check_owner(self._what)
+        key = self.key = branch.key_of(self._name)
+        timers = run.timers
+        if timers is not None and timers.any:
+            timers.warn_of_pending(branch, key)
+        owner.operating, branch.operation = True, key
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        run = self.run
+        self._owner.operating, self.branch.operation = False, None
+        run.note_resumption()
+        if run.stopping is not None and kind is not None and issubclass(kind, asyncio.CancelledError):
+            raise run.stopping
+
+    def find_record(self, kind: RecordKind) -> Recorded | None:
+        """Its record; what stands there instead is a contradiction."""
+        run, key = self.run, self.key
+        record = run.recorded(key)
+        if record is not None and record.kind != kind:
+            raise run.disagree(f"asks for a {kind} at key {key!r}", f"a {record.kind}", record)
+        if run.recorded_order is not None:
+            there = run.recorded_order.ask(self.branch.path, key)
+            if there is not None:
+                known = "" if record is not None else ", which is not on record"
+                raise run.disagree(f"asks for {key!r}{known}", f"{there!r} next", there)
+        return record
+
+
+class DurableOperation(Operation):
+    """An operation whose outcome is on record, or will be. In the block it is live or replayed, and can be cancelled.
+
+    With a ``record`` it is replayed: the block awaits ``replayed``, before or after what it makes of the record.
+    Without one it is live: the block does the work and commits.
+    """
+
+    __slots__ = ("cancellable", "driver", "kind", "record")
+
+    def __init__(self, driver: Driver, branch: RunBranch, kind: RecordKind, name: str, what: object) -> None:
+        super().__init__(branch, name, what)
+        self.driver = driver
+        self.kind = kind
+        self.record: Recorded | None = None
+        self.cancellable = True
+        """Whether a cancellation that reaches the block is put on record; not where the outcome is decided."""
+
+    async def __aenter__(self) -> Self:
+        self.__enter__()
+        try:
+            await self._look_up()
+        except BaseException as error:
+            self.__exit__(type(error))
+            raise
+        return self
+
+    async def _look_up(self) -> None:
+        run = self.run
+        record = self.record = self.find_record(self.kind)
+        if run.is_draining:
+            await self.driver.hold(run)
+        if run.recorded_order is None:
+            return
+        if run.recorded(self.key + GIVEN_UP) is not None:
+            await self.driver.await_cancellation(run, self.key)
+        elif record is None:
+            try:
+                await self.driver.catch_up(run, self.key)
+            except asyncio.CancelledError:  # also before it began
+                await self.driver.record_cancellation(run, self.key)
+                raise
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> None:
+        if kind is not None and self.cancellable and issubclass(kind, asyncio.CancelledError):
+            try:
+                await self.driver.record_cancellation(self.run, self.key)
+            except BaseException as error:
+                self.__exit__(type(error))
+                raise
+        self.__exit__(kind)
+
+    async def replayed(self) -> None:
+        """Waits for the turn of its record."""
+        await self.driver.turn_of(self.run, self.key)
+
+    async def commit(self, record: Record) -> None:
+        """Waits until its record is durable and its turn has come."""
+        await self.driver.commit(self.run, record)
+
+    async def outcome(self, live: Callable[[], Awaitable[Record]]) -> Record | Recorded:
+        """What is on record, in its turn, or what ``live`` gives, once that is durable."""
+        if self.record is not None:
+            await self.replayed()
+            return self.record
+        record = await live()
+        await self.commit(record)
+        return record

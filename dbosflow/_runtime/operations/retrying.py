@@ -1,0 +1,149 @@
+"""The attempts of a step, or of a loop's handler at one item: one after another, until one succeeds or none may follow.
+
+```text
+pause ──► attempt ──► succeeded, or failed for good ──► concluded: its record
+  ▲          └─────── failed ──► on record, or a crash in the next attempt would forget it ──┐
+  └──────────────────────────────────────────────────────────────────────────────────────────┘
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._records.kinds import RecordKind
+from dbosflow._runtime.execution.run import StepAttempt
+from dbosflow._runtime.process.exits import is_signal
+from dbosflow._runtime.runs.entries import Record
+from dbosflow._runtime.runs.state import RunStopped
+from dbosflow.failures import dump_error
+from dbosflow.tracebacks import summary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from dbosflow._runtime.execution.drivers import Driver
+    from dbosflow._runtime.execution.run import Run, RunBranch
+    from dbosflow._store.step import Recorded
+    from dbosflow.definitions import StepDef
+
+logger = logging.getLogger("dbosflow.steps")
+
+_LATE_LEASE_PAUSE = 0.05
+
+_STEP = RecordKind.STEP  # once: Python 3.11 takes its time to look up a member
+
+
+class Attempts:
+    """The attempts of a step in this pass. A loop has its own way to record them: see ``for_each``."""
+
+    __slots__ = ("_branch", "_driver", "_key", "_run", "_step", "is_handed_on")
+
+    def __init__(self, driver: Driver, branch: RunBranch, key: str, step: StepDef) -> None:
+        self._driver, self._branch, self._key, self._step = driver, branch, key, step
+        self._run: Run = branch.run
+        self.is_handed_on = False
+        """Whether the body counts as under way until somebody else says that it has ended."""
+
+    async def until_final(
+        self, past: Sequence[Recorded], args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> tuple[Record, Any, BaseException | None]:
+        """Goes on behind the ``past`` ones: the record of the last attempt, and its value or error."""
+        run, key, step, number, failures = self._run, self._key, self._step, 0, len(past)
+        if past:
+            await self._pause(step.retry.delay_after(failures) - past[-1].age - run.age)
+        while True:
+            number += 1
+            attempt = StepAttempt(run, key, f"{run.epoch}.{number}")
+            await self._in_time()
+            run.begin_attempt(key)
+            run.body_begins()
+            try:
+                outcome = record, _, error = await attempt_once(self._driver, attempt, step, args, kwargs)
+                failures += error is not None
+                if error is None or not step.retry.allows_retry(failures, error):
+                    await self._conclude(record, error, failures)
+                    return outcome
+                warn_of_failure(run, key, step, failures, error)
+                failed = Record(attempt.record_key, RecordKind.ATTEMPT, error=record.error, attempt=attempt.name)
+                failed.elapsed = record.elapsed
+                await self._commit_failure(failed)
+            finally:
+                if not self.is_handed_on:
+                    run.body_ended()
+            await self._pause(step.retry.delay_after(failures))
+
+    async def _in_time(self) -> None:
+        """Waits while the lease is past its deadline: then another worker may own the run already."""
+        run = self._run
+        while not run.environment.lease.in_time:
+            await self._driver.pause(run, _LATE_LEASE_PAUSE)
+        if run.is_draining:
+            await self._driver.hold(run)
+        run.check_may_begin()
+
+    async def _conclude(self, record: Record, error: BaseException | None, failures: int) -> None:
+        """No other attempt follows: puts the outcome on record."""
+        await self._driver.commit(self._run, record)
+        if error is not None:
+            warn_of_failure(self._run, self._key, self._step, failures, error, again=False)
+
+    async def _commit_failure(self, record: Record) -> None:
+        """Puts on record that an attempt has failed, before the next one begins."""
+        await self._driver.commit(self._run, record)
+
+    async def _pause(self, seconds: float) -> None:
+        await self._driver.pause(self._run, seconds)
+
+
+async def attempt_once(
+    driver: Driver, attempt: StepAttempt, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+) -> tuple[Record, Any, BaseException | None]:
+    """Runs the body once: the record of its outcome, and its value or error."""
+    began, task = time.monotonic(), running_task()
+    record = Record(attempt.key, _STEP, attempt=attempt.name)
+    value: Any = None
+    failure: BaseException | None = None
+    try:
+        returned = await driver.call(attempt, step, args, kwargs)
+        record.output, value = step.result.round_trip(returned)
+    except BaseException as error:
+        if not is_outcome(error, task):
+            raise
+        failure = error
+        record.error = dump_error(error)
+    finally:
+        attempt.closed = True
+    record.elapsed = time.monotonic() - began
+    return record, value, failure
+
+
+def warn_of_failure(
+    run: Run, key: str, step: StepDef, failures: int, error: BaseException, *, again: bool = True
+) -> None:
+    """Warns of an attempt that has failed: which it was, and when the next one comes."""
+    after = f"next in {step.retry.delay_after(failures):g} s" if again else "no other follows"
+    logger.warning(
+        *("step %s of workflow %s failed, attempt %d of %d, %s: %s", key, run.workflow_id),
+        *(failures, step.retry.max_attempts, after, summary(error)),
+    )
+
+
+def is_outcome(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
+    """Whether what a function, called in ``task``, has raised is how it came out, and not the end of this pass."""
+    if isinstance(error, RunStopped) or is_signal(error):
+        return False
+    if isinstance(error, asyncio.CancelledError):  # else it is the body's own, of a task inside it
+        return task is None or not task.cancelling()
+    return not isinstance(error, GeneratorExit) or running_task() is task  # else its coroutine is thrown away
+
+
+def running_task() -> asyncio.Task[Any] | None:
+    """The task that runs here; ``None`` on a thread of a sync workflow."""
+    try:
+        return asyncio.current_task()
+    except RuntimeError:
+        return None
