@@ -22,7 +22,7 @@ from benchmarks.gate import Gate, gates
 from benchmarks.halves import half
 from benchmarks.job import Contender, Figures, Job, delays
 from benchmarks.meter import metered
-from benchmarks.settled import until_done
+from benchmarks.polling import until_done
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -159,7 +159,7 @@ def throughput(job: Job) -> Figures:
 async def _throughput(job: Job) -> Figures:
     with half(_work, job.url, _CLIENTS, _PATIENT) as worker:
         apps = [_app(job.url) for _ in range(_CLIENTS)]
-        await asyncio.to_thread(worker.hear)
+        await asyncio.to_thread(worker.receive)
         for app in apps:
             await app.spawn("nothing", None)
         await until_done(job.url, _DONE, _CLIENTS)
@@ -186,7 +186,7 @@ async def _timed(job: Job, interval: float) -> list[float]:
     took = []
     with half(_work, job.url, 1, interval) as worker:
         app = _app(job.url)
-        await asyncio.to_thread(worker.hear)
+        await asyncio.to_thread(worker.receive)
         for _ in range(job.size + 1):
             began = time.monotonic()
             spawned = await app.spawn("nothing", None)

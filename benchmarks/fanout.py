@@ -40,12 +40,12 @@ def _transactions(url: str, values: int, readers: int, write: Callable[..., None
     with ExitStack() as both:
         reader = both.enter_context(half(read, url, readers))
         writer = both.enter_context(half(write, url, values, _INTERVAL))
-        reader.hear()
-        writer.hear()
+        reader.receive()
+        writer.receive()
         workflow_id = f"fanout-{readers}-{values}"
-        reader.tell(workflow_id)
-        writer.tell(workflow_id)
-        seen = reader.hear()
+        reader.send(workflow_id)
+        writer.send(workflow_id)
+        seen = reader.receive()
         assert seen == values * readers, f"{readers} readers saw {seen} of {values} values each"
     return _count(url) - before
 

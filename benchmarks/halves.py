@@ -1,4 +1,4 @@
-"""A measurement of two processes: this one, and another that talks with it over a pipe."""
+"""A measurement of two processes: this one, and another that is connected to it by a pipe."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Half:
         self.process = process
         self._pipe = pipe
 
-    def tell(self, what: object) -> None:
+    def send(self, what: object) -> None:
         """Sends it ``what``."""
         self._pipe.send(what)
 
-    def hear(self) -> Any:
-        """What it says next; ``EOFError`` if it has ended."""
+    def receive(self) -> Any:
+        """The next message from it; ``EOFError`` if it has ended."""
         return self._pipe.recv()
 
     def kill(self) -> None:
@@ -41,7 +41,7 @@ def half(target: Callable[..., None], *args: object) -> Iterator[Half]:
     there, here = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=target, args=(there, *args))
     process.start()
-    there.close()  # so that its end is heard
+    there.close()  # so that its end is noticed
     try:
         yield Half(process, here)
         process.join(_PATIENCE)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CHOICE = "DBOSFLOW_BENCHMARKS_LOOP"
-"""The variable of the environment that tells it: the other half of a measurement inherits it."""
+"""The variable of the environment that names it: the other half of a measurement inherits it."""
 
 
 def choose_uvloop() -> None:

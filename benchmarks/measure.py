@@ -35,7 +35,7 @@ def _end_with_the_starter() -> None:
 def main() -> None:
     """``prepare`` as the scenario makes the contender's tables instead."""
     name, scenario, url, size = sys.argv[1:]
-    if os.getsid(0) == os.getpid():  # started for one round, with a pipe that tells when nobody is there to be told
+    if os.getsid(0) == os.getpid():  # started for one round, with a pipe that ends when nobody is there to report to
         threading.Thread(target=_end_with_the_starter, daemon=True).start()
     one = contender(name)
     if scenario == "prepare":

@@ -70,7 +70,7 @@ def measure_all(
     say: Callable[[str], None],
     contenders: Sequence[str] = CONTENDERS,
 ) -> Results:
-    """Measures the scenarios; ``say`` hears of each measurement. In a hurry the last ones may not get their turn."""
+    """Measures the scenarios; ``say`` gets each measurement. If time runs out, the last ones are left out."""
     deadline = time.monotonic() + IN_A_HURRY if quick else math.inf
     titles, notes = available(contenders)
     results = Results(titles, notes=notes)

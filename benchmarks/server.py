@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 # A benchmark's minutes are too short for either to be a fair part of them.
 _QUIET = {"autovacuum": "off", "checkpoint_timeout": "30min", "max_wal_size": "8GB"}
-# Each flush waits 2 ms first, whoever else commits: a slow disk.
+# Each flush waits 2 ms first, whatever else commits: a slow disk.
 _SLOW_DISK = {"commit_delay": "2000", "commit_siblings": "0"}
 
 
@@ -40,7 +40,7 @@ def own_server(*, slow_disk: bool = False) -> Iterator[str]:
 
 @contextmanager
 def database(server_url: str, name: str, *, template: str = "template0") -> Iterator[str]:
-    """The URL of a new database; it goes with the block, together with whoever is still connected."""
+    """The URL of a new database; it goes with the block, together with the sessions that are still connected."""
     with psycopg.connect(server_url, autocommit=True) as connection:
         drop = sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name))
         create = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
@@ -56,7 +56,7 @@ def database(server_url: str, name: str, *, template: str = "template0") -> Iter
 def with_database(url: str, name: str) -> str:
     """The same server's database ``name``."""
     parameters = {key: str(value) for key, value in conninfo_to_dict(url).items()} | {"dbname": name}
-    # Who connects stands where SQLAlchemy, too, looks for it.
+    # The user stands where SQLAlchemy, too, looks for it.
     user, password, dbname = (parameters.pop(key, "") for key in ("user", "password", "dbname"))
     who = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")
     return f"postgresql://{who}@/{quote(dbname, safe='')}?{urlencode(parameters, quote_via=quote)}"

@@ -1,6 +1,6 @@
 """A long stream, written and read with flat memory: ``python benchmarks/stream_memory.py [--values N --bytes N]``.
 
-A writer process and a reader process, on an ephemeral server; each tells its peak memory before the stream and after.
+A writer process and a reader process, on an ephemeral server; each reports its peak memory before the stream and after.
 Linux only: the kernel's own count (VmHWM), since ``getrusage`` would also count the process that started this one.
 """
 
@@ -73,9 +73,9 @@ def main() -> None:
             }
             print(f"{args.values} values, {args.values * args.bytes / 2**20:.0f} MB")
             for role, process in roles.items():
-                told = json.loads(process.communicate()[0])
+                found = json.loads(process.communicate()[0])
                 print(
-                    f"{role}: {told['seconds']:.1f} s; peak {told['before']:.0f} MB before, {told['after']:.0f} after"
+                    f"{role}: {found['seconds']:.1f} s; peak {found['before']:.0f} MB before, {found['after']:.0f} after"
                 )
 
 

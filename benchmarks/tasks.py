@@ -13,7 +13,7 @@ import psycopg
 from benchmarks.halves import half
 from benchmarks.job import Contender, Figures, Job, delays
 from benchmarks.meter import metered
-from benchmarks.settled import until_done, until_found
+from benchmarks.polling import until_done, until_found
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -50,7 +50,7 @@ async def _throughput(job: Job) -> Figures:
     app, nothing = _app(job.url)
     with half(_work, job.url) as worker:
         async with app.open_async():
-            await asyncio.to_thread(worker.hear)
+            await asyncio.to_thread(worker.receive)
             await nothing.defer_async()
             await until_done(job.url, _DONE, 1)
             with metered(job.url) as meter:
@@ -70,7 +70,7 @@ async def _idle(job: Job) -> Figures:
     took = []
     with half(_work, job.url) as worker:
         async with app.open_async(), await psycopg.AsyncConnection.connect(job.url, autocommit=True) as looking:
-            await asyncio.to_thread(worker.hear)
+            await asyncio.to_thread(worker.receive)
             for number in range(job.size + 3):
                 began = time.monotonic()
                 await nothing.defer_async()

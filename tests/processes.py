@@ -47,7 +47,7 @@ class ModuleProcess(ABC):
                 env={**os.environ, "PYTHONPATH": str(ROOT), **(environment or {})},
                 start_new_session=own_group,
             )
-        name = f"chaos-listens-{module}"  # by which those who count threads know that it is of the tests
+        name = f"chaos-listens-{module}"  # by which the counts of threads leave it out
         self._listening = threading.Thread(target=self._listen, name=name, daemon=True)
         self._listening.start()
 
@@ -61,7 +61,7 @@ class ModuleProcess(ABC):
         """Its exit status, once it has ended."""
         return self._process.poll()
 
-    def tell(self, **message: Any) -> None:
+    def send(self, **message: Any) -> None:
         """Sends it a message, if it still listens."""
         assert self._process.stdin
         with suppress(BrokenPipeError):
@@ -81,7 +81,7 @@ class ModuleProcess(ABC):
     def _on_line(self, line: str) -> None:
         """It has written a line."""
 
-    def _on_end(self) -> None:  # noqa: B027 (who reads lines only need not know)
+    def _on_end(self) -> None:  # noqa: B027 (a reader of lines needs no end)
         """It writes no more."""
 
     def _listen(self) -> None:

@@ -164,19 +164,19 @@ OPERATIONS: dict[str, Callable[[Place], Awaitable[float]]] = {
 
 
 class Timer:
-    """A process with an engine on one database, which times operations when it is told to."""
+    """A process with an engine on one database, which times operations on request."""
 
     def __init__(self, process: Half) -> None:
         self._process = process
 
     def time(self, name: str) -> float:
         """The median of an operation, in milliseconds."""
-        self._process.tell(name)
-        return float(self._process.hear())
+        self._process.send(name)
+        return float(self._process.receive())
 
     def end(self) -> None:
         """It closes its engine and is gone."""
-        self._process.tell(None)
+        self._process.send(None)
 
 
 @contextmanager
@@ -185,7 +185,7 @@ def timer(url: str, size: int, *, others: int) -> Iterator[Timer]:
     with ExitStack() as processes:
         crowd = [processes.enter_context(half(_idle, url)) for _ in range(others)]
         for one in crowd:
-            one.hear()
+            one.receive()
         found = Timer(processes.enter_context(half(_serve, url, size)))
         yield found
         found.end()

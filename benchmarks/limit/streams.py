@@ -36,7 +36,7 @@ def _copy(connection: psycopg.Connection, values: int) -> None:
 
 
 def latency(job: Job) -> Figures:
-    """A commit, a notification on another connection, a fetch by whoever hears it."""
+    """A commit, a notification on another connection, a fetch by the session that gets it."""
     return _latency(job, streams=1)
 
 
@@ -53,14 +53,14 @@ def _latency(job: Job, *, streams: int) -> Figures:
         psycopg.connect(job.url, autocommit=True) as notifier,
     ):
         notifier.execute("SET synchronous_commit = off")
-        reader.hear()
+        reader.receive()
         with metered(job.url) as meter:
             for number in range(job.size):
                 time.sleep(max(0.0, meter.started + number * _INTERVAL - time.monotonic()))
                 values = [str(time.monotonic())] * streams
                 connection.execute(_INSERT, (ids, [number] * streams, values), prepare=True)
                 notifier.execute("SELECT pg_notify('news', '')", prepare=True)
-        lags, last = reader.hear()
+        lags, last = reader.receive()
     values_in_all = job.size * streams
     return delays(lags) | {"rate": values_in_all / (last - meter.started)} | meter.costs(values_in_all)
 

@@ -11,7 +11,7 @@ from benchmarks.halves import half
 from benchmarks.job import Figures, Job, Scenario, delays
 from benchmarks.meter import metered
 from benchmarks.ours.workflows import nothing
-from benchmarks.settled import until_done
+from benchmarks.polling import until_done
 from dbosflow import Engine
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ def throughput(job: Job) -> Figures:
 async def _throughput(job: Job) -> Figures:
     with half(_work, job.url) as worker:
         async with Engine(job.url, executes=False) as engine:
-            await asyncio.to_thread(worker.hear)
+            await asyncio.to_thread(worker.receive)
             await (await engine.start_async(nothing)).result_async()
             with metered(job.url) as meter:
                 await asyncio.gather(*(engine.start_async(nothing) for _ in range(job.size)))
@@ -46,7 +46,7 @@ async def _idle(job: Job) -> Figures:
     took = []
     with half(_work, job.url) as worker:
         async with Engine(job.url, executes=False) as engine:
-            await asyncio.to_thread(worker.hear)
+            await asyncio.to_thread(worker.receive)
             for _ in range(job.size + 3):
                 await asyncio.sleep(0.05)
                 began = time.monotonic()

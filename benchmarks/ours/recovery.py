@@ -13,7 +13,7 @@ from benchmarks.halves import half
 from benchmarks.memory import resident, threads
 from benchmarks.ours.queues import DONE
 from benchmarks.ours.workflows import echo
-from benchmarks.settled import until_done
+from benchmarks.polling import until_done
 from dbosflow import Engine, sleep_async, workflow
 
 if TYPE_CHECKING:
@@ -57,10 +57,10 @@ def replay(job: Job) -> Figures:
 
 def _recovered(url: str, workflows: int, steps: int) -> float:
     with half(_interrupt, url, workflows, steps) as victim:
-        done = victim.hear()
+        done = victim.receive()
         victim.kill()
     with half(_recover, url, done + workflows) as heir:
-        return float(heir.hear())
+        return float(heir.receive())
 
 
 def _interrupt(pipe: Connection, url: str, workflows: int, steps: int) -> None:

@@ -107,9 +107,9 @@ async def _latency(job: Job, *, streams: int) -> Figures:
     with half(_read_times, job.url) as reader:
         async with Engine(job.url) as engine:
             await engine.run_async(ticking, 5, 0.01)
-            await asyncio.to_thread(reader.hear)
+            await asyncio.to_thread(reader.receive)
             ids = [f"ticking-{number}" for number in range(streams)]
-            reader.tell(ids)
+            reader.send(ids)
             with metered(job.url) as meter:
                 started = await asyncio.gather(
                     *(
@@ -120,7 +120,7 @@ async def _latency(job: Job, *, streams: int) -> Figures:
                     )
                 )
                 await asyncio.gather(*(handle.result_async() for handle in started))
-            lags, last = await asyncio.to_thread(reader.hear)
+            lags, last = await asyncio.to_thread(reader.receive)
     values = job.size * streams
     return delays(lags) | {"rate": values / (last - meter.started)} | meter.costs(values)
 
@@ -146,7 +146,7 @@ async def _read_all_times(pipe: Connection, url: str) -> None:
 
 
 def stream_end(job: Job) -> Figures:
-    """How late a reader in another process hears of a workflow's end, after the one who waits for its result here."""
+    """How late a reader in another process sees a workflow's end, after the caller that waits for its result here."""
     return loop.run(_stream_end(job))
 
 
@@ -155,14 +155,14 @@ async def _stream_end(job: Job) -> Figures:
     with half(_await_ends, job.url) as reader:
         async with Engine(job.url) as engine:
             await engine.run_async(ticking, 5, 0.01)
-            await asyncio.to_thread(reader.hear)
+            await asyncio.to_thread(reader.receive)
             for number in range(job.size):
                 started = await engine.start_async(ticking.options(workflow_id=f"ending-{number}"), 5, 0.01)
-                reader.tell(started.workflow_id)
+                reader.send(started.workflow_id)
                 await started.result_async()
                 ended = time.monotonic()
-                behind.append(await asyncio.to_thread(reader.hear) - ended)
-            reader.tell(None)
+                behind.append(await asyncio.to_thread(reader.receive) - ended)
+            reader.send(None)
     return delays(behind)
 
 

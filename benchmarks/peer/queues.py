@@ -13,7 +13,7 @@ from benchmarks.job import Figures, Job, Scenario, delays
 from benchmarks.meter import metered
 from benchmarks.peer.application import DONE, launched
 from benchmarks.peer.workflows import nothing
-from benchmarks.settled import until_done
+from benchmarks.polling import until_done
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -29,7 +29,7 @@ def throughput(job: Job) -> Figures:
 async def _throughput(job: Job) -> Figures:
     with half(_work, job.url) as worker:
         client = DBOSClient(system_database_url=job.url, system_database_pool_size=20)
-        await asyncio.to_thread(worker.hear)
+        await asyncio.to_thread(worker.receive)
         await (await _enqueue(client, _EAGER)).get_result(polling_interval_sec=0.05)
         with metered(job.url) as meter:
             await asyncio.gather(*(_enqueue(client, _EAGER) for _ in range(job.size)))
@@ -52,7 +52,7 @@ def idle(job: Job) -> Figures:
 async def _idle(job: Job) -> Figures:
     with half(_work, job.url) as worker:
         client = DBOSClient(system_database_url=job.url)
-        await asyncio.to_thread(worker.hear)
+        await asyncio.to_thread(worker.receive)
         await _timed(client, _EAGER, 2, 0.05)
         patient = await _timed(client, _PATIENT, job.size, None)
         eager = await _timed(client, _EAGER, job.size, 0.05)

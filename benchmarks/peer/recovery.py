@@ -15,7 +15,7 @@ from benchmarks.halves import half
 from benchmarks.memory import resident, threads
 from benchmarks.peer.application import DONE, launched_here
 from benchmarks.peer.workflows import echo
-from benchmarks.settled import until_done
+from benchmarks.polling import until_done
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -61,10 +61,10 @@ def _recovered(url: str, workflows: int, steps: int) -> float:
         row = connection.execute(DONE.encode()).fetchone()
     assert row is not None
     with half(_interrupt, url, workflows, steps) as victim:
-        victim.hear()
+        victim.receive()
         victim.kill()
     with half(_recover, url, row[0] + workflows) as heir:
-        return float(heir.hear())
+        return float(heir.receive())
 
 
 def _interrupt(pipe: Connection, url: str, workflows: int, steps: int) -> None:

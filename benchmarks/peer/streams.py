@@ -108,15 +108,15 @@ async def _latency(job: Job, streams: int, coalesce: float | None) -> Figures:
     with half(_read_times, job.url) as reader:
         async with launched_here(job.url, coalesce=coalesce):
             await ticking(5, 0.01)
-            await asyncio.to_thread(reader.hear)
+            await asyncio.to_thread(reader.receive)
             ids = [f"ticking-{coalesce}-{number}" for number in range(streams)]
             with metered(job.url) as meter:
                 handles = await asyncio.gather(
                     *(_start(one, job.size, _INTERVAL, _INTERVAL * number / streams) for number, one in enumerate(ids))
                 )
-                reader.tell(ids)
+                reader.send(ids)
                 await asyncio.gather(*(handle.get_result() for handle in handles))
-            lags, last = await asyncio.to_thread(reader.hear)
+            lags, last = await asyncio.to_thread(reader.receive)
     values = job.size * streams
     return delays(lags) | {"rate": values / (last - meter.started)} | meter.costs(values)
 
@@ -154,7 +154,7 @@ def _client(url: str) -> DBOSClient:
 
 
 def stream_end(job: Job) -> Figures:
-    """How late a reader in another process hears of a workflow's end, after the one who waits for its result here."""
+    """How late a reader in another process sees a workflow's end, after the caller that waits for its result here."""
     return asyncio.run(_stream_end(job))
 
 
@@ -163,14 +163,14 @@ async def _stream_end(job: Job) -> Figures:
     with half(_await_ends, job.url) as reader:
         async with launched_here(job.url):
             await ticking(5, 0.01)
-            await asyncio.to_thread(reader.hear)
+            await asyncio.to_thread(reader.receive)
             for number in range(job.size):
                 handle = await _start(f"ending-{number}", 5, 0.01)
-                reader.tell(f"ending-{number}")
+                reader.send(f"ending-{number}")
                 await handle.get_result()
                 ended = time.monotonic()
-                behind.append(await asyncio.to_thread(reader.hear) - ended)
-            reader.tell(None)
+                behind.append(await asyncio.to_thread(reader.receive) - ended)
+            reader.send(None)
     return delays(behind)
 
 

@@ -57,7 +57,7 @@ def start_program(database_url: str, tmp_path: Path) -> Iterator[StartProgram]:
             count += 1
             log = tmp_path / f"{name}-{count}.log"
             program = programs.enter_context(Program(name, log, **({"url": database_url} | options)))
-            assert program.hear() == {"ready": True}
+            assert program.receive() == {"ready": True}
             return program
 
         yield start

@@ -84,7 +84,7 @@ class Killing:
             reader = self._program("reader", id=WORKFLOW_ID, key="values", wait_for=PATIENCE, timeout=PATIENCE)
             workers = [self._worker() for _ in range(2)]
             for program in (reader, *workers):
-                assert program.hear() == {"ready": True}
+                assert program.receive() == {"ready": True}
             handle = client.start(marathon.options(workflow_id=WORKFLOW_ID, queue=QUEUE), summary.steps, summary.values)
             self._kill_on_the_way(workers)
             draws = handle.result(timeout=PATIENCE)
@@ -126,10 +126,10 @@ class Killing:
         stored = stored_values(self._url, WORKFLOW_ID, "values")
         if stored != expected:
             faults.append(f"the table holds something else: {_first_difference(stored, expected)}")
-        heard = [(offset, value) for offset, value in (reader.hear() for _ in range(values))]
-        if heard != expected:
-            faults.append(f"the reader saw something else: {_first_difference(heard, expected)}")
-        if (end := reader.hear()) != {"end": values, "closed": True, "error": None}:
+        received = [(offset, value) for offset, value in (reader.receive() for _ in range(values))]
+        if received != expected:
+            faults.append(f"the reader saw something else: {_first_difference(received, expected)}")
+        if (end := reader.receive()) != {"end": values, "closed": True, "error": None}:
             faults.append(f"the reader's end was {end}")
         faults += disorder(self._url)
 

@@ -23,7 +23,7 @@ class Program(ModuleProcess):
 
     def __init__(self, name: str, log: Path, **options: Any) -> None:
         """Starts ``name`` with ``options``, which are JSON; what it logs is appended to ``log``."""
-        self._heard: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         super().__init__(f"tests.behaviour.programs.{name}", log, options)
 
     @property
@@ -31,10 +31,10 @@ class Program(ModuleProcess):
         """Whether it has not ended yet."""
         return self.status is None
 
-    def hear(self, timeout: float = PATIENCE) -> Any:
-        """The next thing that it says."""
+    def receive(self, timeout: float = PATIENCE) -> Any:
+        """The next message from it."""
         try:
-            line = self._heard.get(timeout=timeout)
+            line = self._lines.get(timeout=timeout)
         except queue.Empty:
             pytest.fail(f"process {self.pid} has said nothing for {timeout:g} s; its log:\n{self.log.read_text()}")
         if line is None:
@@ -42,9 +42,9 @@ class Program(ModuleProcess):
         return json.loads(line)
 
     def ask(self, **message: Any) -> Any:
-        """Says something to it, and gives its answer."""
-        self.tell(**message)
-        return self.hear()
+        """Sends it a message, and returns its answer."""
+        self.send(**message)
+        return self.receive()
 
     def logs(self, *parts: str, timeout: float = PATIENCE) -> str:
         """Waits for a line of its log that holds all ``parts``."""
@@ -76,10 +76,10 @@ class Program(ModuleProcess):
         assert self._process.wait(PATIENCE) == 0, self.log.read_text()
 
     def _on_line(self, line: str) -> None:
-        self._heard.put(line)
+        self._lines.put(line)
 
     def _on_end(self) -> None:
-        self._heard.put(None)
+        self._lines.put(None)
 
     def __enter__(self) -> Self:
         return self

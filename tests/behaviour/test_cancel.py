@@ -186,8 +186,8 @@ def test_a_dead_owners_workflow_is_cancelled_by_the_next_owner(
 ) -> None:
     """The next owner runs nothing of it: it closes the streams and ends it."""
     first = start_program("worker", module="cancelling")
-    first.tell(start="streaming", id="w")
-    assert first.hear() == {"started": "w"}
+    first.send(start="streaming", id="w")
+    assert first.receive() == {"started": "w"}
     assert next(client.read_stream("w", "open", wait_for=PATIENCE)) == 1
     first.kill()
     assert client.handle("w").cancel().outcome == "requested"
@@ -201,8 +201,8 @@ def test_a_dead_owners_workflow_is_cancelled_by_the_next_owner(
 def test_an_owner_in_another_process_hears_at_once(start_program: StartProgram, database_url: str) -> None:
     """By NOTIFY: the safety poll is set so slow that it cannot be what helped."""
     owner = start_program("worker", module="cancelling", settings={"safety_poll": 3600})
-    owner.tell(start="streaming", id="w")
-    assert owner.hear() == {"started": "w"}
+    owner.send(start="streaming", id="w")
+    assert owner.receive() == {"started": "w"}
     with Engine(database_url, executes=False, safety_poll=3600) as client:
         assert next(client.read_stream("w", "open", wait_for=PATIENCE)) == 1
         began = time.monotonic()

@@ -361,8 +361,8 @@ def test_a_blocked_workflow_says_that_steps_ran_before_a_changed_value_was_found
         return "done"
 
     workflow_id = begun.first_pass(database_url, doing_more_before)
-    told = second_pass(database_url, workflow_id, doing_more_before, "block")
-    assert "writes true as value 0 of stream 'k', where its records hold false" in told
-    assert "Steps may have run since, and are on record" in told
-    assert "Nothing new has run" not in told
+    message = second_pass(database_url, workflow_id, doing_more_before, "block")
+    assert "writes true as value 0 of stream 'k', where its records hold false" in message
+    assert "Steps may have run since, and are on record" in message
+    assert "Nothing new has run" not in message
     assert records(database_url, workflow_id) == [("note#0", "step")]

@@ -19,13 +19,13 @@ PATIENCE = 30.0
 
 engines: dict[str, Engine] = {}
 """What the bodies of this module use, as programs use a global."""
-told: list[Any] = []
+noted: list[Any] = []
 
 
 @pytest.fixture
 def engine(engine: Engine) -> Engine:
     engines["own"] = engine
-    told.clear()
+    noted.clear()
     return engine
 
 
@@ -41,7 +41,7 @@ async def double_async(number: int) -> int:
 
 @step
 def note(what: str) -> None:
-    told.append(what)
+    noted.append(what)
 
 
 # -- starts ------------------------------------------------------------------------------------------------------------
@@ -130,7 +130,7 @@ def asking_for_nobody() -> str:
 def test_an_engines_error_in_a_body_is_on_record_as_its_answer(engine: Engine) -> None:
     with crash_at(engine, "w", "note#0", when="after"):
         assert engine.run(asking_for_nobody.options(workflow_id="w")) == "refused"
-    assert told == ["refused"]
+    assert noted == ["refused"]
 
 
 # -- what is refused ---------------------------------------------------------------------------------------------------

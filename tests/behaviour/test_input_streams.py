@@ -100,12 +100,12 @@ def test_writers_in_many_processes_leave_no_gap(
         for name, wide in (("a", 50), ("b", 7))
     ]
     for outsider in outsiders:
-        outsider.tell()
-    assert [outsider.hear(PATIENCE * 5) for outsider in outsiders] == [{"written": VALUES}] * 2
-    heard = handle.result(timeout=PATIENCE)
+        outsider.send()
+    assert [outsider.receive(PATIENCE * 5) for outsider in outsiders] == [{"written": VALUES}] * 2
+    received = handle.result(timeout=PATIENCE)
     for name in "ab":
-        assert [number for writer, number in heard if writer == name] == list(range(VALUES))
-    assert stored_values(database_url, "w", "chat") == list(enumerate(heard))
+        assert [number for writer, number in received if writer == name] == list(range(VALUES))
+    assert stored_values(database_url, "w", "chat") == list(enumerate(received))
     assert disorder(database_url) == []
 
 
@@ -128,10 +128,10 @@ def test_no_value_is_lost_or_doubled_when_answers_are_lost(database_url: str, *,
         handle = engine.start(listening.options(workflow_id="w"), 180)
         random.seed(5)
         asyncio.run(main(between.url))
-        heard = handle.result(timeout=PATIENCE)
+        received = handle.result(timeout=PATIENCE)
         assert between.lost > 3
     for name in "abc":
-        assert [number for writer, number in heard if writer == name] == list(range(60))
+        assert [number for writer, number in received if writer == name] == list(range(60))
     assert len(stored_values(database_url, "w", "chat")) == 180
     assert disorder(database_url) == []
 
@@ -245,14 +245,14 @@ half_heard = Interruption()
 
 @workflow(inputs=["chat"])
 async def heard_in_two_passes() -> list[Any]:
-    heard: list[Any] = []
+    received: list[Any] = []
     async for item in read_input_async("chat"):
         if item.closed:
             break
-        heard.append(item.value)
-        if len(heard) == 3:
+        received.append(item.value)
+        if len(received) == 3:
             await half_heard.point_async()
-    return heard
+    return received
 
 
 def test_a_replay_reads_the_same_from_an_input_and_then_goes_on(client: Engine, database_url: str) -> None:

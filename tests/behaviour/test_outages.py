@@ -95,10 +95,10 @@ def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
 
     So there are batches whose fate is open, leases that are not renewed, lost hints and broken pools.
     """
-    heard: dict[str, Any] = {}
+    received: dict[str, Any] = {}
 
     def listen(client: Engine, workflow_id: str) -> None:
-        heard[workflow_id] = list(client.read_stream(workflow_id, "left", wait_for=PATIENCE))
+        received[workflow_id] = list(client.read_stream(workflow_id, "left", wait_for=PATIENCE))
 
     with Engine(database_url, lease=10) as engine, Engine(database_url, executes=False) as client:
         ids = [*(f"loop{number}" for number in range(10)), *(f"thread{number}" for number in range(5))]
@@ -111,7 +111,7 @@ def test_connections_that_are_cut_again_and_again_lose_and_double_nothing(
                 engine.handle(workflow_id).result(timeout=PATIENCE)
         for reader in readers:
             reader.join(PATIENCE)
-        assert heard == {workflow_id: list(range(STEPS)) for workflow_id in ids}
+        assert received == {workflow_id: list(range(STEPS)) for workflow_id in ids}
         assert sum(counts) > 20, "this was not much of an attack"
         check_all(database_url, engine, ids)
     assert rows(database_url, "SELECT DISTINCT epoch FROM dbosflow.workflow") == [(1,)]

@@ -163,12 +163,12 @@ def test_a_reader_does_not_mind_a_change_of_owners(start_program: StartProgram, 
     workers = [start_program("worker", module="surviving", settings=settings) for _ in range(3)]
     start_in(workers[0], "ticking", 300, 0.01)
     reader = client.read_stream("w", "ticks", timeout=PATIENCE)
-    heard = [next(reader) for _ in range(10)]
+    received = [next(reader) for _ in range(10)]
     workers[0].freeze()
-    heard += [next(reader) for _ in range(100)]  # it takes an heir
+    received += [next(reader) for _ in range(100)]  # it takes an heir
     workers[0].thaw()
     heir = max(workers[1:], key=lambda worker: len(lines_of(worker)))
     heir.kill()
     values, closed = reader.read_all()
     assert closed
-    assert heard + values == list(range(300))
+    assert received + values == list(range(300))

@@ -75,9 +75,9 @@ def test_everything_that_a_killed_worker_ran_goes_on(
     heirs = [start_program("worker", module="surviving", settings=settings) for _ in range(2)]
     ids = [f"w{number}" for number in range(100)]
     for workflow_id in ids:
-        owner.tell(start="ticking", id=workflow_id, args=[8, 0.05])
+        owner.send(start="ticking", id=workflow_id, args=[8, 0.05])
     for _ in ids:
-        owner.hear()
+        owner.receive()
     owner.kill()
     assert [client.handle(one, surviving.ticking).result(timeout=PATIENCE) for one in ids] == [8] * 100
     for workflow_id in ids:

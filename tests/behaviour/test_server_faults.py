@@ -66,7 +66,7 @@ def test_a_server_that_fails_under_load_loses_and_doubles_nothing(
         ]
         client = programs.enter_context(Engine(server.url, executes=False))
         for worker in workers:
-            assert worker.hear() == {"ready": True}
+            assert worker.receive() == {"ready": True}
         reader = client.read_stream(IDS[0], "left", wait_for=PATIENCE)
         start_all(client, IDS, QUEUE)
         for goal in (len(IDS) * 5, len(IDS) * 25):
@@ -104,7 +104,7 @@ async def test_answers_that_get_lost_after_the_commit_cost_nothing(database_url:
 
 
 @workflow(inputs=["said"])
-async def hears() -> list[Any]:
+async def listens() -> list[Any]:
     """What it is told."""
     return [item.value async for item in read_input_async("said") if not item.closed]
 
@@ -139,16 +139,16 @@ def test_sessions_that_may_only_read_are_left_for_others(database_url: str, serv
         serving.start()
         start_all(engine, IDS[:4])
         client.start(quick.options(workflow_id="before", queue=QUEUE), "before").result(timeout=PATIENCE)
-        hearing = client.start(hears.options(workflow_id="hears", queue=QUEUE))
-        client.write_stream("hears", "said", "before")
+        listening = client.start(listens.options(workflow_id="listens", queue=QUEUE))
+        client.write_stream("listens", "said", "before")
         eventually(lambda: len(noted()) > 20)
         refuse_writes_of_earlier_sessions(admin)
-        client.write_stream("hears", "said", "after")
-        client.close_stream("hears", "said")
-        assert hearing.result(timeout=PATIENCE) == ["before", "after"]
+        client.write_stream("listens", "said", "after")
+        client.close_stream("listens", "said")
+        assert listening.result(timeout=PATIENCE) == ["before", "after"]
         handle = client.start(quick.options(workflow_id="after", queue=QUEUE), "after")
         assert handle.result(timeout=PATIENCE) == "after"
-        rows(server.url, "DELETE FROM dbosflow.step WHERE workflow_id IN ('before', 'after', 'hears') RETURNING key")
+        rows(server.url, "DELETE FROM dbosflow.step WHERE workflow_id IN ('before', 'after', 'listens') RETURNING key")
         for workflow_id in ("before", "after"):
             assert noted().count(workflow_id) == 1
         check_all(server.url, engine, IDS[:4])

@@ -58,8 +58,8 @@ def test_two_processes_that_start_the_same_ids_start_each_once(
     ids = [f"order-{number}" for number in range(40)]
     workers = [start_program("worker", module="starting"), start_program("worker", module="starting")]
     for worker, order in zip(workers, (ids, ids[::-1]), strict=True):
-        worker.tell(start_all="starting_once", ids=order)
-    assert [worker.hear() for worker in workers] == [{"started": 40}, {"started": 40}]
+        worker.send(start_all="starting_once", ids=order)
+    assert [worker.receive() for worker in workers] == [{"started": 40}, {"started": 40}]
     assert [client.handle(one, starting_once).result(timeout=PATIENCE) for one in ids] == ids
     assert Counter(ledger()) == dict.fromkeys(ids, 1)
     assert rows(database_url, "SELECT count(*) FROM dbosflow.workflow") == [(40,)]
@@ -114,10 +114,10 @@ def test_a_start_is_durable_when_it_returns(database_url: str, start_program: St
     ids = [f"order-{number}" for number in range(20)]
     random.shuffle(ids)
     for number, workflow_id in enumerate(ids):
-        owner.tell(start="starting_once", id=workflow_id, args=[workflow_id])
+        owner.send(start="starting_once", id=workflow_id, args=[workflow_id])
         if number == 10:
             break
-    started = [owner.hear()["started"] for _ in range(11)]
+    started = [owner.receive()["started"] for _ in range(11)]
     owner.kill()
     assert [client.handle(one, starting_once).result(timeout=PATIENCE) for one in started] == started
     assert set(ledger()) == set(started)

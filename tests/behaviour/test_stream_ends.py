@@ -222,13 +222,13 @@ async def test_readers_are_notified_of_a_streams_end_and_need_no_poll(
             options = {"id": handle.workflow_id, "settings": settings, "timeout": PATIENCE}
             for key in ("early", "a", "nobody"):
                 readers[key] = await asyncio.to_thread(start_program, "reader", key=key, **options)
-            assert await asyncio.to_thread(readers["early"].hear) == [0, 1]
-            assert await asyncio.to_thread(readers["early"].hear) == {"end": 1, "closed": True, "error": None}
-            assert await asyncio.to_thread(readers["a"].hear) == [0, 1]
+            assert await asyncio.to_thread(readers["early"].receive) == [0, 1]
+            assert await asyncio.to_thread(readers["early"].receive) == {"end": 1, "closed": True, "error": None}
+            assert await asyncio.to_thread(readers["a"].receive) == [0, 1]
             waiting = asyncio.create_task(client.handle(handle.workflow_id).result_async(PATIENCE))
             await asyncio.sleep(0)
             goes_on[-1].set()
-            ends = [await asyncio.to_thread(readers[key].hear) for key in ("a", "nobody")]
+            ends = [await asyncio.to_thread(readers[key].receive) for key in ("a", "nobody")]
             assert [(end["end"], end["closed"], bool(end["error"])) for end in ends] == [
                 (1, True, not well),
                 (0, True, not well),

@@ -48,42 +48,42 @@ def _nothing_tried() -> None:
 @pytest.mark.parametrize(("fails", "end"), [(False, "close"), (True, "error")])
 def test_an_observer_hears_each_event_in_order(engine: Engine, fails: bool, end: str) -> None:  # noqa: FBT001
     """After the commit: what it hears of can be read."""
-    heard: list[StreamEvent] = []
+    events: list[StreamEvent] = []
     for event in ("created", "write", "rollback", "close", "error"):
-        engine.streams.on(event, heard.append)
+        engine.streams.on(event, events.append)
     engine.start(eventful.options(workflow_id="w"), fails)
-    eventually(lambda: any(one.event == end for one in heard), timeout=PATIENCE)
-    told = [(one.event, one.offset, one.count) for one in heard]
-    assert told[0] == ("created", 0, 1)
-    assert [one for one in told if one[0] == "write"] == [("write", 0, 1), ("write", 1, 1), ("write", 3, 1)]
-    assert told[-3:] == [("rollback", 2, 1), ("write", 3, 1), (end, 4, 1)]
-    assert {(one.workflow_id, one.key) for one in heard} == {("w", "k")}
+    eventually(lambda: any(one.event == end for one in events), timeout=PATIENCE)
+    facts = [(one.event, one.offset, one.count) for one in events]
+    assert facts[0] == ("created", 0, 1)
+    assert [one for one in facts if one[0] == "write"] == [("write", 0, 1), ("write", 1, 1), ("write", 3, 1)]
+    assert facts[-3:] == [("rollback", 2, 1), ("write", 3, 1), (end, 4, 1)]
+    assert {(one.workflow_id, one.key) for one in events} == {("w", "k")}
 
 
 def test_an_observer_hears_of_readers(engine: Engine) -> None:
     """With the frames that it was given; who has ended to listen hears nothing."""
-    heard: list[StreamEvent] = []
+    events: list[StreamEvent] = []
     ended: list[StreamEvent] = []
-    engine.streams.on("read", heard.append)
+    engine.streams.on("read", events.append)
     engine.streams.on("read", ended.append)()
     engine.start(eventful.options(workflow_id="w"), fails=False).result(PATIENCE)
     assert engine.read_stream("w", "k").read_all() == (["body", "step"], True)
-    eventually(lambda: bool(heard), timeout=PATIENCE)
-    assert [(one.offset, one.count) for one in heard] == [(0, 5)]
+    eventually(lambda: bool(events), timeout=PATIENCE)
+    assert [(one.offset, one.count) for one in events] == [(0, 5)]
     assert ended == []
 
 
 def test_a_failing_observer_hurts_nobody(engine: Engine) -> None:
     """Neither the workflow nor the next observer; it is counted."""
-    heard: list[StreamEvent] = []
+    events: list[StreamEvent] = []
 
     def broken(event: StreamEvent) -> None:
         raise FlawError(event)
 
     engine.streams.on("write", broken)
-    engine.streams.on("write", heard.append)
+    engine.streams.on("write", events.append)
     engine.start(eventful.options(workflow_id="w"), fails=False).result(PATIENCE)
-    eventually(lambda: len(heard) == 3, timeout=PATIENCE)
+    eventually(lambda: len(events) == 3, timeout=PATIENCE)
     assert engine.streams.stats().failed_hooks == 3
 
 
@@ -103,12 +103,12 @@ async def hurried() -> None:
 
 def test_an_observer_hears_of_back_pressure(database_url: str) -> None:
     """While the writer waits."""
-    heard = threading.Event()
+    called = threading.Event()
     with Engine(database_url, buffer_bytes=10_000, lease=60) as engine:
-        engine.streams.on("back-pressure", lambda _: heard.set())
+        engine.streams.on("back-pressure", lambda _: called.set())
         with stuck(database_url):
             handle = engine.start(hurried.options(workflow_id="w"))
-            assert heard.wait(PATIENCE)
+            assert called.wait(PATIENCE)
         handle.result(PATIENCE)
         assert engine.streams.stats().back_pressure > 0
 

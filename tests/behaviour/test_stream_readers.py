@@ -118,8 +118,8 @@ def test_a_reader_in_another_process_keeps_up(
     reader = start_program("reader", id="w", key="k", settings={"safety_poll": 600, "fast_poll": 600})
     for number in range(20):
         gate.open()
-        assert reader.hear() == [number, number]
-    assert reader.hear() == {"end": 20, "closed": True, "error": None}
+        assert reader.receive() == [number, number]
+    assert reader.receive() == {"end": 20, "closed": True, "error": None}
 
 
 def test_a_stream_is_readable_long_after_its_writer(database_url: str) -> None:

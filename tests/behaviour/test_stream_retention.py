@@ -76,9 +76,9 @@ def test_a_reader_of_what_was_trimmed_is_told_where_to_begin(database_url: str) 
         assert engine.streams.trim("w", "k", before=4) == 4
         for view in ("live", "committed", "raw"):
             for start in range(4):
-                with pytest.raises(StreamTruncatedError) as told:
+                with pytest.raises(StreamTruncatedError) as caught:
                     read(engine, 1, start=start, view=view)
-                assert told.value.first_available == 4
+                assert caught.value.first_available == 4
             assert read(engine, 6, start=4, view=view) == [4, 5, 6, 7, 8, 9]
         assert read(engine, 6, start=-100) == [4, 5, 6, 7, 8, 9]
         info = engine.streams.info("w", "k")

@@ -153,8 +153,8 @@ def test_a_plain_iterator_raises_at_a_rollback_and_goes_on(engine: Engine, gate:
     """By default; a function is called instead, and nothing happens when it is to be ignored."""
     gates["gate"] = gate
     engine.start(retried_when_let.options(workflow_id="w"))
-    told: list[Any] = []
-    readers = [engine.read_stream("w", "k", on_rollback=choice) for choice in ("raise", "ignore", told.append)]
+    rollbacks: list[Any] = []
+    readers = [engine.read_stream("w", "k", on_rollback=choice) for choice in ("raise", "ignore", rollbacks.append)]
     for reader in readers:
         assert [next(reader) for _ in range(5)] == [0, 1, 2, 3, 4]
     gate.open()
@@ -163,7 +163,7 @@ def test_a_plain_iterator_raises_at_a_rollback_and_goes_on(engine: Engine, gate:
         next(readers[0])
     assert raised.value.rollback.ranges == ((0, 5),)
     assert [list(reader) for reader in readers] == [list(range(8))] * 3
-    assert [one.ranges for one in told] == [((0, 5),)]
+    assert [one.ranges for one in rollbacks] == [((0, 5),)]
     assert engine.read_stream("w", "k").read_all()[0] == list(range(8))
 
 

@@ -112,10 +112,10 @@ def test_stream_values_come_back_in_another_process(start_program: StartProgram,
     engine.run(writing_values.options(workflow_id="w"))
     reader = start_program("reader", id="w", key="k")
     for offset, value in enumerate(VALUES):
-        said = reader.hear()
+        said = reader.receive()
         assert said[0] == offset
         assert same(said[1], value)
-    assert reader.hear() == {"end": len(VALUES), "closed": True, "error": None}
+    assert reader.receive() == {"end": len(VALUES), "closed": True, "error": None}
 
 
 def test_one_bad_value_breaks_no_listing(database_url: str, engine: Engine) -> None:

@@ -32,10 +32,10 @@ KILLS = 3
 
 def listened(reader: Any) -> list[list[Any]]:
     """What a reader process has heard by the end of the stream."""
-    heard: list[list[Any]] = []
-    while isinstance(said := reader.hear(), list):
-        heard.append(said)
-    return [*heard, said]
+    received: list[list[Any]] = []
+    while isinstance(said := reader.receive(), list):
+        received.append(said)
+    return [*received, said]
 
 
 @pytest.mark.parametrize("colour", ["streaming", "streaming_on_thread"])

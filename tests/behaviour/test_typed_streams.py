@@ -246,13 +246,13 @@ def test_flushes_are_replayed(database_url: str) -> None:
 @step
 async def watching() -> None:
     writer = plain.writer()
-    told = asyncio.Event()
-    writer.on_cancel(told.set)
+    on_cancel = asyncio.Event()
+    writer.on_cancel(on_cancel.set)
     assert writer.writable
     assert not writer.cancelled
     await writer.write_async("watching")
     try:
-        await told.wait()
+        await on_cancel.wait()
     finally:
         seen.append((writer.cancelled, writer.writable))
 

@@ -22,7 +22,7 @@ async def doubled(number: int) -> int:
 
 
 @step
-def told(words: list[str]) -> None:
+def write_words(words: list[str]) -> None:
     for word in words:
         write_stream("words", word)
 
@@ -31,7 +31,7 @@ def told(words: list[str]) -> None:
 async def everything(size: int) -> list[int]:
     """Branches with outcomes in turns, a sync step on a thread, a sleep that is cancelled, streams."""
     numbers = await asyncio.gather(*(doubled(number) for number in range(size)))
-    await told.run_async(["a", "b"])
+    await write_words.run_async(["a", "b"])
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await sleep_async(600)

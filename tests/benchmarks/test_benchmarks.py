@@ -93,7 +93,7 @@ def test_a_scenario_of_ours_runs(database_url: str, scenario: str, size: int, fi
 
 
 def test_the_end_of_a_stream_is_measured(database_url: str) -> None:
-    """From when this process hears of it: a reader elsewhere may even be the first to."""
+    """From when this process learns of it: a reader elsewhere may even be the first to."""
     assert set(json.loads(run("benchmarks.measure", "ours", "stream_end", database_url, "1"))) == {"p50", "p99"}
 
 
@@ -113,7 +113,7 @@ def test_whoever_chooses_uvloop_gets_it_in_both_halves(monkeypatch: pytest.Monke
     loop.choose_uvloop()
     assert loop_in_use() == "uvloop"
     with half(tell_loop) as other:
-        assert other.hear() == "uvloop"
+        assert other.receive() == "uvloop"
 
 
 def tell_loop(pipe: Connection) -> None:

@@ -147,7 +147,7 @@ class User:
     def url(self) -> str:
         """The server's address; waits until the user has joined."""
         if self._url is None:
-            self._url = str(self.hear())
+            self._url = str(self.receive())
         return self._url
 
     def query(self, statement: str) -> object:
@@ -155,11 +155,11 @@ class User:
         assert self.url
         assert self.process.stdin
         print(statement, file=self.process.stdin, flush=True)
-        rows = self.hear()
+        rows = self.receive()
         return rows[0][0] if isinstance(rows, list) else None
 
-    def hear(self) -> object:
-        """The next thing that the user says."""
+    def receive(self) -> object:
+        """The next message from the user."""
         assert self.process.stdout
         with killed_after(LONGEST_SILENCE, self.process):
             line = self.process.stdout.readline()

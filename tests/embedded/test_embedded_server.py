@@ -92,7 +92,7 @@ os.read(os.pipe()[0], 1)
         assert user.query("SELECT 1") == 1
         assert user.process.stdin
         user.process.stdin.close()
-        assert user.hear() == "left"
+        assert user.receive() == "left"
         home.expect_nobody()
         assert user.process.poll() is None
 
@@ -106,7 +106,7 @@ for _ in range(10):
     server.leave()
 say("done")
 """)
-        assert user.hear() == "done"
+        assert user.receive() == "done"
         home.expect_nobody()
 
 
@@ -287,7 +287,7 @@ class TestChildren:
     def test_a_child_does_not_keep_the_server(self, home: Home, script: str) -> None:
         """The server stops when its user is killed, though a forked child or a subprocess of it lives on."""
         user = home.user(script)
-        child = user.hear()
+        child = user.receive()
         assert isinstance(child, int)
         assert user.query("SELECT 1") == 1
         user.kill()

@@ -17,7 +17,7 @@ import traceback
 from dbosflow._embedded import EmbeddedServer
 from tests.conftest import URL_VARIABLE
 from tests.hostile.situations import SITUATIONS
-from tests.hostile.story import tried
+from tests.hostile.trial import tried
 
 
 def main(words: list[str]) -> int:

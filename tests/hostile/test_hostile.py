@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.hostile.situations import SITUATIONS, Situation
-from tests.hostile.story import tried
+from tests.hostile.trial import tried
 
 WORDS = ("at once", "variables", "LATIN1", "de-u-co-phonebk")
 SAMPLE = [one for one in SITUATIONS if any(word in one.name for word in WORDS)]

@@ -83,7 +83,7 @@ async def lose_the_lease(db: Database, engine: Engine) -> None:
     await db.requeue(max_recoveries=1 << 30)
     executor.journal.lease_is_over()
     async with asyncio.timeout(PATIENCE):
-        while executor.journal._lease_is_over:  # noqa: ASYNC110 (nobody tells); the new one has its id before its row
+        while executor.journal._lease_is_over:  # noqa: ASYNC110 (nothing signals it); the new one has its id before its row
             await asyncio.sleep(0.001)
     core._wakeups.wake([queue_topic(RECOVERY_QUEUE)])  # as the reclaimer's announcement would
 

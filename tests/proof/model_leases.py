@@ -63,7 +63,7 @@ class Leases(Machine):
 
     @rule(seconds=st.sampled_from([3.0, 7.5, 11.0]))
     def time_passes(self, seconds: float) -> None:
-        """For everybody; who does not renew meanwhile is frozen, or cut off. No sum comes near to the lease of 10 s."""
+        """Time passes for all: a worker that does not renew is frozen, or cut off. No sum comes near to the lease."""
         self.rows(
             "UPDATE dbosflow.worker SET renewed_at = renewed_at - %s * interval '1 second' WHERE state = 'live'",
             seconds,
@@ -73,7 +73,7 @@ class Leases(Machine):
 
     @rule(chosen=st.sets(workers, min_size=1))
     def renew(self, chosen: set[int]) -> None:
-        """Only the living are renewed, whatever batch is under way; the others hear that they are not."""
+        """Only the living are renewed, whatever batch is under way; the others learn that they are not."""
         assert self._renew(chosen) == {self.holders[number].lease.id for number in chosen if self.holders[number].live}
 
     def _renew(self, chosen: set[int]) -> set[UUID]:
@@ -90,7 +90,7 @@ class Leases(Machine):
 
     @rule(renewed_meanwhile=st.sets(workers))
     def reclaim(self, renewed_meanwhile: set[int]) -> None:
-        """Whoever was silent too long is dead: unless he spoke up since he was looked at, or has a batch under way."""
+        """A worker that was silent too long is dead, unless it renewed since the survey, or has a batch under way."""
         surveyed = self.run(worker.survey(self.db.admin, SCHEMA))
         assert {lease.id for lease in surveyed} == {holder.lease.id for holder in self.all if holder.live}
         expired = [lease for lease in surveyed if lease.silent > lease.lease]
@@ -98,10 +98,10 @@ class Leases(Machine):
             holder.lease.id for holder in self.all if holder.live and holder.silent > LEASE
         }
         dying = [holder for holder in self.all if holder.live and holder.silent > LEASE]
-        spoken = {self.holders[number].lease.id for number in renewed_meanwhile}
+        renewed = {self.holders[number].lease.id for number in renewed_meanwhile}
         if renewed_meanwhile:
             self._renew(renewed_meanwhile)
-        dying = [one for one in dying if one.under_way is None and one.lease.id not in spoken]
+        dying = [one for one in dying if one.under_way is None and one.lease.id not in renewed]
         dead = self.run(worker.mark_dead(self.db.admin, SCHEMA, expired, "expired"))
         assert dead == {holder.lease.id for holder in dying}
         for holder in dying:
@@ -133,7 +133,7 @@ class Leases(Machine):
 
     @rule(number=workers, old=st.booleans())
     def write(self, number: int, old: bool) -> None:  # noqa: FBT001 (a drawn value)
-        """Written by the living, and by nobody else: a thawed process is told that it has no lease."""
+        """Only workers with a live lease write: a thawed process learns that it has no lease."""
         holder = self.all[number % len(self.all)] if old else self.holders[number]
         if holder.under_way is not None:
             return
@@ -172,7 +172,7 @@ class Leases(Machine):
 
     @invariant()
     def the_tables_are_what_the_model_says(self) -> None:
-        """Who lives, who owns what, and what is on record."""
+        """Which workers are live, which owns what, and what is on record."""
         found = dict(self.rows("SELECT id, state = 'live' FROM dbosflow.worker"))
         assert found == {holder.lease.id: holder.live for holder in self.all}
         owners = {one: rest for one, *rest in self.rows("SELECT id, worker_id, epoch, status FROM dbosflow.workflow")}

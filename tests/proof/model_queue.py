@@ -1,6 +1,7 @@
 """A model of a queue: workers that come, go and lose their leases; the order of what waits; limits.
 
-The workers are engines of this process, each with a lease, a claimer and a limit of its own. Jobs end when told.
+The workers are engines of this process, each with a lease, a claimer and a limit of its own. A job ends
+when the model says so.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ RUNNING: list[str] = []
 
 @workflow
 async def queued_job(name: str) -> str:
-    """Runs until it is told to end."""
+    """Runs until the model ends it."""
     RUNNING.append(name)
     try:
         await GATES[name].wait()
@@ -140,7 +141,7 @@ class Queue(Machine):
     @precondition(lambda self: self.workers)
     @rule(data=st.data())
     def lose(self, data: st.DataObject) -> None:
-        """A worker's lease is taken away while it lives: it begins anew, and what it ran goes back."""
+        """A worker loses its lease while its process runs: it begins anew, and what it ran goes back."""
         worker = data.draw(st.sampled_from(self.workers))
         self._returned(worker)
         self.run(lose_the_lease(self.db, worker.engine))
@@ -162,7 +163,7 @@ class Queue(Machine):
 
         async def settled() -> None:
             async with asyncio.timeout(PATIENCE):
-                while not (len(RUNNING) == wanted and await self._owned() == {*RUNNING}):  # noqa: ASYNC110 (nobody tells)
+                while not (len(RUNNING) == wanted and await self._owned() == {*RUNNING}):  # noqa: ASYNC110 (nothing signals it)
                     await asyncio.sleep(LOOK)
 
         self.run(settled())

@@ -1,7 +1,7 @@
 """A model of streams: producers, attempts, rollbacks, ends, lost leases, readers anywhere, trims, compactions.
 
-The workflow is a puppet on a real engine. The model is a list of frames for each key; readers of each view at any
-offset must see what follows from that list.
+The workflow runs on a real engine and does what the model commands. The model is a list of frames for each key;
+readers of each view at any offset must see what follows from that list.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from hypothesis.stateful import invariant, precondition, rule
 from dbosflow import Engine
 from dbosflow._store import retention
 from dbosflow.errors import StreamTruncatedError, WorkflowNotFoundError
+from tests.proof.commanded import COMMANDS, BranchCommands, commanded
 from tests.proof.machine import Bench, Machine, lose_the_lease
-from tests.proof.puppets import BOOKS, Orders, puppet
 from tests.protocol.schedules import PATIENCE, SCHEMA
 
 BRANCHES = 2
@@ -91,29 +91,29 @@ class Streams(Machine):
 
     def __init__(self, at: Bench) -> None:
         super().__init__(at)
-        self.name = f"puppet-{next(_numbers)}"
-        self.orders = [Orders() for _ in range(BRANCHES)]
-        BOOKS[self.name] = self.orders
+        self.name = f"commanded-{next(_numbers)}"
+        self.commands = [BranchCommands() for _ in range(BRANCHES)]
+        COMMANDS[self.name] = self.commands
         self.streams = {key: Expected() for key in KEYS}
         self.attempt: Attempt | None = None
         self.ended = self.pruned = False
         self.numbers = itertools.count()
         self.engine = Engine(self.db.url, compact_every=None, grace=0.5)
         self.run(self.engine.open_async())
-        self.run(self.engine.start_async(puppet.options(workflow_id=self.name), self.name))
+        self.run(self.engine.start_async(commanded.options(workflow_id=self.name), self.name))
         self._settle()
 
     def teardown(self) -> None:
         """The engine is an example's own."""
         self.run(self.engine.close_async())
-        del BOOKS[self.name]
+        del COMMANDS[self.name]
 
     def _settle(self) -> None:
-        """Until each branch waits for its next order, and all that it wrote is in the table."""
+        """Until each branch waits for its next command, and all that it wrote is in the table."""
 
         async def settled() -> None:
             async with asyncio.timeout(PATIENCE):
-                while not (self.ended or all(orders.idle for orders in self.orders)):  # noqa: ASYNC110
+                while not (self.ended or all(commands.idle for commands in self.commands)):  # noqa: ASYNC110
                     await asyncio.sleep(LOOK)
                 for key, stream in self.streams.items():
                     while (found := await self._tail(key)) != stream.tail:
@@ -141,7 +141,7 @@ class Streams(Machine):
         if attempt is not None and attempt.mode == "keep":
             attempt = None
         values = [next(self.numbers) for _ in range(times)]
-        self.orders[branch].tell("write", key, values)
+        self.commands[branch].add("write", key, values)
         stream.frames += [Frame("values", value, attempt) for value in values]
         self._settle()
 
@@ -150,7 +150,7 @@ class Streams(Machine):
     def begin_a_step(self, branch: int, mode: str) -> None:
         """From now on that branch writes inside an attempt."""
         self.attempt = Attempt(branch, mode)
-        self.orders[branch].tell("step", mode)
+        self.commands[branch].add("step", mode)
         self._settle()
 
     @precondition(lambda self: self.attempt is not None)
@@ -163,7 +163,7 @@ class Streams(Machine):
             attempt.state, self.attempt = "committed", None
         elif attempt.mode != "resume":
             self._roll_back(attempt)
-        self.orders[attempt.branch].tell("succeed" if succeeds else "fail")
+        self.commands[attempt.branch].add("succeed" if succeeds else "fail")
         self._settle()
 
     def _roll_back(self, attempt: Attempt) -> None:
@@ -181,7 +181,7 @@ class Streams(Machine):
         stream = self.streams[key]
         if stream.closed or (self.attempt is not None):
             return
-        self.orders[branch].tell("close", key)
+        self.commands[branch].add("close", key)
         stream.frames.append(Frame("complete"))
         stream.closed = True
         self._settle()
@@ -190,8 +190,8 @@ class Streams(Machine):
     @rule()
     def lose_the_owner(self) -> None:
         """Its lease is taken away; another pass replays, and what an attempt had written is rolled back."""
-        for orders in self.orders:
-            orders.read = -1
+        for commands in self.commands:
+            commands.read = -1
         self.run(lose_the_lease(self.db, self.engine))
         if self.attempt is not None and self.attempt.mode != "resume":
             self._roll_back(self.attempt)
@@ -201,8 +201,8 @@ class Streams(Machine):
     @rule()
     def end(self) -> None:
         """Every stream that is open ends with the workflow."""
-        for orders in self.orders:
-            orders.tell("end")
+        for commands in self.commands:
+            commands.add("end")
         self.ended = True
         for stream in self.streams.values():
             if stream.frames and not stream.closed:

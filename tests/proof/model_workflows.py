@@ -59,7 +59,7 @@ class Session:
     state: str = "live"
     why: str | None = None
     suspect: str | None = None
-    """Whom it has in quarantine."""
+    """The workflow that it has in quarantine."""
     beliefs: dict[str, tuple[int, int]] = field(default_factory=dict)
     """The epoch of each run that it took once, and how many records it thinks there are."""
     last: BatchRows | None = None
@@ -101,7 +101,7 @@ class Workflows(Machine):
 
     @rule(chosen=st.sets(ids, min_size=1, max_size=3))
     def enqueue(self, chosen: set[str]) -> None:
-        """Each id once, whoever has it."""
+        """Each id once, in whichever process."""
         rows = [workflow.Enqueued(one, NAME, "", 0, "{}") for one in chosen]
         assert self.run(workflow.enqueue(self.db.admin, SCHEMA, rows)) == chosen - self.model.keys()
         self.clock += 1
@@ -134,7 +134,7 @@ class Workflows(Machine):
     def write(self, number: int, one: str, end: str | None) -> None:
         """A record, and perhaps the end, as far as a worker believes that the run is its own.
 
-        What is to be cancelled ends so or not at all, and each answer about a run of one's own tells of that.
+        What is to be cancelled ends so or not at all, and each answer about a run of one's own says so.
         """
         session = self.workers[number]
         epoch, seq = session.beliefs.get(one, (1, 0))

@@ -1,6 +1,6 @@
 """A reader process that stays connected while the workers die: what it saw is compared with what the tables hold.
 
-It is told, in lines of JSON, to follow streams from now on, to read them anew, and to say what it saw. A reading has
+Orders are lines of JSON: to follow streams from now on, to read them anew, and to say what it saw. A reading has
 the form that the checkers of a chaos run take.
 """
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow import Engine
 from tests.chaos.programs.reader import read_segment
-from tests.proof.lives import Life
+from tests.proof.forked import ForkedProcess
 from tests.support import with_parameters
 
 if TYPE_CHECKING:
@@ -37,10 +37,10 @@ class Observer:
             os.close(theirs[1])  # or its input would never end
             asyncio.run(_observe(url, theirs[0], ours[1]))
 
-        self._life = Life(directory / "observer.log", work)
+        self._process = ForkedProcess(directory / "observer.log", work)
         os.close(ours[1])
         os.close(theirs[0])
-        self._heard = os.fdopen(ours[0])
+        self._lines = os.fdopen(ours[0])
         self._said = os.fdopen(theirs[1], "w")
 
     def follow(self, streams: list[tuple[str, str, int]]) -> None:
@@ -49,8 +49,8 @@ class Observer:
 
     def readings(self, streams: list[tuple[str, str, int]]) -> list[dict[str, Any]]:
         """What those who followed saw up to the end, and what is seen now of these streams."""
-        self._say(["tell", streams])
-        found: list[dict[str, Any]] = json.loads(self._heard.readline())
+        self._say(["report", streams])
+        found: list[dict[str, Any]] = json.loads(self._lines.readline())
         return found
 
     def _say(self, what: Any) -> None:
@@ -61,14 +61,14 @@ class Observer:
 
     def __exit__(self, *_: object) -> None:
         self._said.close()
-        self._life.end()
-        self._heard.close()
+        self._process.end()
+        self._lines.close()
 
 
-async def _observe(url: str, told: int, tell: int) -> None:
+async def _observe(url: str, orders_fd: int, answers_fd: int) -> None:
     loop = asyncio.get_running_loop()
     orders = asyncio.StreamReader(limit=1 << 24)
-    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), os.fdopen(told, "rb"))
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(orders), os.fdopen(orders_fd, "rb"))
     following: list[asyncio.Task[dict[str, Any]]] = []
     async with Engine(with_parameters(url, application_name=NAME), executes=False) as engine:
         while order := await orders.readline():
@@ -87,10 +87,10 @@ async def _observe(url: str, told: int, tell: int) -> None:
                 for start in {0, middle}
             ]
             done = await asyncio.gather(*(_in_time(reading) for reading in [*following, *map(loop.create_task, late)]))
-            await asyncio.to_thread(_tell, tell, done)
+            await asyncio.to_thread(_send, answers_fd, done)
 
 
-def _tell(descriptor: int, what: Any) -> None:
+def _send(descriptor: int, what: Any) -> None:
     text = (json.dumps(what) + "\n").encode()
     while text:
         text = text[os.write(descriptor, text) :]
@@ -108,9 +108,9 @@ async def _read(engine: Engine, workflow_id: str, key: str, *, mode: str, view: 
     assert task
     task.set_name(f"a reader ({mode}, {view}) of {workflow_id} {key!r} from {start}")
     seen: list[list[Any]] = []
-    told = {"id": workflow_id, "key": key, "view": view, "start": start}
+    request = {"id": workflow_id, "key": key, "view": view, "start": start}
     try:
-        end = await read_segment(engine, told, None, seen)
-    except Exception as error:  # noqa: BLE001 (whatever it is, the sweep shall hear of it)
+        end = await read_segment(engine, request, None, seen)
+    except Exception as error:  # noqa: BLE001 (whatever it is, it is the sweep's to report)
         return {"id": workflow_id, "error": f"{task.get_name()}: {type(error).__name__}: {error}"}
-    return {**told, "mode": mode, "segments": [[start, seen]], "end": end}
+    return {**request, "mode": mode, "segments": [[start, seen]], "end": end}

@@ -28,7 +28,7 @@ class How(StrEnum):
     SENT = "sent"
     """It dies with the statement on the wire: committed or not."""
     COMMITTED = "committed"
-    """It dies after the commit, before it hears of it."""
+    """It dies after the commit, before the answer comes."""
     UNANSWERED = "unanswered"
     """Nobody dies: the statement is committed, and the connection breaks before the answer."""
     CUT = "cut"

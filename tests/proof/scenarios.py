@@ -247,13 +247,13 @@ async def swept_listening() -> list[int | None]:
 @workflow(inputs=["chat"])
 async def swept_reading() -> list[Any]:
     """Reads what it is sent, one by one, with steps between."""
-    heard: list[Any] = []
+    received: list[Any] = []
     async for item in read_input_async("chat"):
         if item.closed:
             break
-        heard.append([item.value, await swept(len(heard))])
-        await write_stream_async("heard", item.value)
-    return heard
+        received.append([item.value, await swept(len(received))])
+        await write_stream_async("received", item.value)
+    return received
 
 
 @workflow
@@ -267,7 +267,7 @@ async def swept_dozing(*, parent: bool) -> None:
 
 
 class Client:
-    """The outside of one run: starts workflows, and hears what came of them. Does the same again after a crash."""
+    """The outside of one run: starts workflows, and waits for their results. Does the same again after a crash."""
 
     def __init__(self, engine: Engine, run: str, note: Callable[[str, Any], None]) -> None:
         self.engine = engine
@@ -299,9 +299,9 @@ class Client:
         except Exception:  # noqa: BLE001 (whatever it ended with)
             info = await handle.info_async()
             message = None if info.error is None else str(info.error)
-            self._note("told", [workflow_id, info.status, message])
+            self._note("ends", [workflow_id, info.status, message])
         else:
-            self._note("told", [workflow_id, "succeeded", result])
+            self._note("ends", [workflow_id, "succeeded", result])
 
     async def sees(self, workflow_id: str, key: str) -> None:
         """Waits for the first value of a stream."""

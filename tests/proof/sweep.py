@@ -35,7 +35,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 
 def _work(options: argparse.Namespace) -> int:
-    """Sweeps the scenarios that are told on one database; what came of it is the last line."""
+    """Sweeps the scenarios that are named on one database; what came of it is the last line."""
     began = time.monotonic()
     with tempfile.TemporaryDirectory() as directory:
         sweep = Sweep(options.url, Path(directory), random.Random(options.seed))

@@ -16,8 +16,8 @@ import psycopg
 from tests.behaviour import ledger
 from tests.chaos.checkers.final_states import FinalStateMonitor
 from tests.chaos.history.workflow_history import histories
+from tests.proof.forked import said, scenario_process
 from tests.proof.injection import Trap
-from tests.proof.lives import said, scenario_life
 from tests.proof.observer import Observer
 from tests.proof.points import How, Point
 from tests.proof.verdict import Outcome, left_over, outcome, unnamed, violations
@@ -90,8 +90,8 @@ class Sweep:
 
     def _undisturbed(self, name: str) -> Undisturbed:
         run = self._new_run()
-        life = scenario_life(self._url, self._directory, name, run, None)
-        if life.end() != 0:
+        process = scenario_process(self._url, self._directory, name, run, None)
+        if process.end() != 0:
             raise AssertionError(self._log())
         lines = [line for line in said(self._directory / "points") if line[0] != "sprung"]
         points = sorted({Point(*line).of_any_run() for line in lines})
@@ -110,12 +110,12 @@ class Sweep:
         streams = [(f"{run}.{workflow_id}", key, middle) for workflow_id, key, middle in right.streams]
         observer.follow(streams)
         final_states = FinalStateMonitor(self._url)
-        found = self._lives(name, run, traps, final_states)
+        found = self._run_processes(name, run, traps, final_states)
         found += violations(
             self._url,
             right.outcome,
             acknowledged=said(self._directory / "acknowledged"),
-            told=said(self._directory / "told"),
+            ends=said(self._directory / "ends"),
             readings=observer.readings(streams),
         )
         found += final_states.compare()
@@ -130,22 +130,22 @@ class Sweep:
             self.tally.violations += [f"{title}: {what}" for what in found]
             print(f"{title}\n" + "\n".join(found) + f"\n{self._log()}", file=sys.stderr, flush=True)
 
-    def _lives(self, name: str, run: str, traps: list[Trap], final_states: FinalStateMonitor) -> list[str]:
+    def _run_processes(self, name: str, run: str, traps: list[Trap], final_states: FinalStateMonitor) -> list[str]:
         """One process after the other, each with its trap, until one comes to the end; what is wrong with them."""
         for number in range(len(traps) + 1):
             trap = traps[number].within(run) if number < len(traps) else None
-            status = scenario_life(self._url, self._directory, name, run, trap).end()
+            status = scenario_process(self._url, self._directory, name, run, trap).end()
             final_states.sample()
             if status == 0:
                 return []
             if status != -signal.SIGKILL:
-                return [f"life {number} ended with {status}"]
-        return ["no life came to its end"]
+                return [f"process {number} ended with {status}"]
+        return ["no process came to its end"]
 
     def _new_run(self) -> str:
         """Forgets the last run; the name of the next one."""
         self._runs += 1
-        for path in ("ledger", "points", "acknowledged", "told", "log"):
+        for path in ("ledger", "points", "acknowledged", "ends", "log"):
             (self._directory / path).unlink(missing_ok=True)
         with psycopg.connect(self._url, autocommit=True) as connection:
             connection.execute(

@@ -49,7 +49,13 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
         "",
     ),
     "a death that passes batches": ("leases", "worker", "mark_dead", "FOR UPDATE OF k SKIP LOCKED", ""),
-    "a death of who spoke up": ("leases", "worker", "mark_dead", "AND k.renewed_at = seen.renewed_at", ""),
+    "a death of one that renewed meanwhile": (
+        "leases",
+        "worker",
+        "mark_dead",
+        "AND k.renewed_at = seen.renewed_at",
+        "",
+    ),
     "a renewal of the dead": ("leases", "worker", "renew", "AND state = 'live'", ""),
     "a trim of what is uncommitted": ("streams", "retention", "trim", "least(", "coalesce("),
     "a reader of the next block": ("streams", "stream", "fetch", 'held."offset" <= r.start', 'held."offset" > r.start'),
@@ -57,10 +63,10 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
     "no limit": ("queue", "workflow", "claim", "LIMIT %(limit)s::integer", ""),
 }
 
-Story = list[tuple[str, dict[str, Any]]]
+Example = list[tuple[str, dict[str, Any]]]
 ONE = {"number": 0, "chosen": {"w0"}}
 SILENT = ("time_passes", {"seconds": 11.0})
-STORIES: dict[str, Story] = {
+SHORTEST: dict[str, Example] = {
     "a claim keeps the epoch": [("start", ONE), ("hand_over", ONE), ("claim", {"number": 1, "limit": 1})],
     "a requeue takes from the living": [("start", ONE), ("requeue", {})],
     "a cancel ends what runs": [("start", ONE), ("cancel", {"one": "w0"})],
@@ -70,7 +76,7 @@ STORIES: dict[str, Story] = {
         SILENT,
         ("reclaim", {"renewed_meanwhile": set()}),
     ],
-    "a death of who spoke up": [SILENT, ("reclaim", {"renewed_meanwhile": {0}})],
+    "a death of one that renewed meanwhile": [SILENT, ("reclaim", {"renewed_meanwhile": {0}})],
     "a renewal of the dead": [SILENT, ("reclaim", {"renewed_meanwhile": set()}), ("renew", {"chosen": {0}})],
     "the youngest first": [*[("enqueue", {"priorities": [0]})] * 2, ("hire", {"limit": 1})],
     "no limit": [("enqueue", {"priorities": [0, 0]}), ("hire", {"limit": 1})],
@@ -87,33 +93,33 @@ INVARIANTS = {
 def test_a_model_sees_what_a_broken_statement_does(
     database_url: str, fault: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each is one that the statement was written to prevent. Where it takes luck to meet it, its story is told."""
+    """Each is one that the statement was written to prevent. Where random rules rarely meet it, an example is given."""
     model, table, name, part, instead = BROKEN[fault]
-    if fault in STORIES:
-        tell(model, database_url, STORIES[fault])
+    if fault in SHORTEST:
+        run_example(model, database_url, SHORTEST[fault])
     load = statements.load
     good = load(table, "dbosflow")
     assert part in good[name]
     broken = {**good, name: good[name].replace(part, instead)}
     monkeypatch.setattr(statements, "load", lambda of, schema="dbosflow": broken if of == table else load(of, schema))
     with pytest.raises(Exception):  # noqa: B017, PT011 (an assertion, a deadline, or what the database refuses)
-        look(model, database_url, STORIES.get(fault))
+        check_model(model, database_url, SHORTEST.get(fault))
 
 
-def look(model: str, url: str, story: Story | None) -> None:
-    """Has a model go through a story, or through random ones: those that have none are met within ten or so."""
-    if story is None:
+def check_model(model: str, url: str, example: Example | None) -> None:
+    """Has a model go through an example, or through random ones: those that have none are met within ten or so."""
+    if example is None:
         check(MODELS[model], url, examples=40, steps=STEPS, shrinks=False)
     else:
-        tell(model, url, story)
+        run_example(model, url, example)
 
 
-def tell(model: str, url: str, story: Story) -> None:
+def run_example(model: str, url: str, example: Example) -> None:
     """Has a model do these things, one after the other, and compares after each."""
     with bench(url) as at:
         machine: Any = MODELS[model](at)
         try:
-            for rule, values in story:
+            for rule, values in example:
                 getattr(machine, rule)(**values)
                 getattr(machine, INVARIANTS[model])()
         finally:

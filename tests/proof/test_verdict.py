@@ -41,9 +41,9 @@ def plant(url: str, statement: LiteralString) -> None:
         assert connection.execute(statement).rowcount > 0
 
 
-def found(url: str, right: verdict.Outcome, **heard: Any) -> list[str]:
+def found(url: str, right: verdict.Outcome, **observed: Any) -> list[str]:
     """All that is wrong."""
-    return [*verdict.violations(url, right, **({"acknowledged": (), "told": (), "readings": ()} | heard))]
+    return [*verdict.violations(url, right, **({"acknowledged": (), "ends": (), "readings": ()} | observed))]
 
 
 def right(url: str) -> verdict.Outcome:
@@ -188,12 +188,12 @@ def test_a_step_that_was_executed_although_it_was_on_record_is_seen(url: str, li
 
 def test_what_a_client_was_told_and_does_not_stand_is_seen(url: str) -> None:
     """A start that was acknowledged, an end that is another one, or none."""
-    kept = {"acknowledged": ["r1.retries"], "told": [["r1.retries", "succeeded", [3, 3, 4]]]}
+    kept = {"acknowledged": ["r1.retries"], "ends": [["r1.retries", "succeeded", [3, 3, 4]]]}
     assert found(url, right(url), **kept) == []
     assert "acknowledged" in found(url, right(url), acknowledged=["r1.lost"])[0]
-    assert "is not there" in found(url, right(url), told=[["r1.lost", "succeeded", 1]])[0]
-    assert "was told" in found(url, right(url), told=[["r1.retries", "succeeded", 1]])[0]
-    assert "was told" in found(url, right(url), told=[["r1.retries", "cancelled", None]])[0]
+    assert "is not there" in found(url, right(url), ends=[["r1.lost", "succeeded", 1]])[0]
+    assert "was told" in found(url, right(url), ends=[["r1.retries", "succeeded", 1]])[0]
+    assert "was told" in found(url, right(url), ends=[["r1.retries", "cancelled", None]])[0]
 
 
 def seen_of(url: str) -> Iterator[dict[str, Any]]:

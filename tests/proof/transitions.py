@@ -27,7 +27,7 @@ QUICK = "SET lock_timeout = '10s'; SET deadlock_timeout = '50ms'"
 
 @dataclass
 class World:
-    """Who is there."""
+    """The workers at the start."""
 
     one: UUID
     gone: UUID

@@ -1,7 +1,7 @@
 """What must hold after a run that was disturbed at one point: the same came of it as of an undisturbed one.
 
 The checkers of the behaviour and the chaos tests look at order, epochs, executions and readers; here is what only a
-comparison with an undisturbed run can tell, and what a client was told on the way.
+comparison with an undisturbed run can tell, and which results a client got on the way.
 """
 
 from __future__ import annotations
@@ -126,16 +126,16 @@ def violations(
     right: Outcome,
     *,
     acknowledged: Iterable[str],
-    told: Iterable[tuple[str, str, Any]],
+    ends: Iterable[tuple[str, str, Any]],
     readings: Iterable[Mapping[str, Any]],
 ) -> Iterator[str]:
-    """All that is wrong after a run. ``told`` is what clients heard of ends: id, status, result or message."""
+    """All that is wrong after a run. ``ends`` are the ends that clients learnt of: id, status, result or message."""
     yield from wrong_rows(url)
     found = {history.workflow_id: history for history in histories(url)}
     yield from differences(outcome(found.values()), right)
     for workflow_id, history in found.items():
         yield from (f"{workflow_id}: {what}" for what in check_executions(history, ()))
-    yield from unkept(found, acknowledged, told)
+    yield from unkept(found, acknowledged, ends)
     for reading in readings:
         if "error" in reading:
             yield reading["error"]
@@ -144,18 +144,18 @@ def violations(
 
 
 def unkept(
-    found: Mapping[str, WorkflowHistory], acknowledged: Iterable[str], told: Iterable[tuple[str, str, Any]]
+    found: Mapping[str, WorkflowHistory], acknowledged: Iterable[str], ends: Iterable[tuple[str, str, Any]]
 ) -> Iterator[str]:
-    """What a client was told and does not stand."""
+    """What a client learnt, and the tables do not hold."""
     for workflow_id in acknowledged:
         if workflow_id not in found:
             yield f"the start of {workflow_id} was acknowledged, and it is not there"
-    for workflow_id, *heard in told:
+    for workflow_id, *end in ends:
         history = found.get(workflow_id)
         if history is None:
-            yield f"a client was told of the end of {workflow_id}, which is not there"
+            yield f"a client learnt of the end of {workflow_id}, which is not there"
         else:
-            yield from check_outcome(history, (heard[0], heard[1]))
+            yield from check_outcome(history, (end[0], end[1]))
 
 
 def left_over(url: str, *, observers: int) -> list[str]:

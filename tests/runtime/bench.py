@@ -59,16 +59,16 @@ def sqlstate(code: str) -> psycopg.Error:
 
 
 class Bench:
-    """Owns what a journal works with, and hears what it finds out about its runs."""
+    """Owns what a journal works with, and notes the events of its runs."""
 
     def __init__(self, url: str, **settings: Any) -> None:
         self.settings = Settings(**settings)
         self.url = url
-        self.lease = WorkerLease(url, self.settings, on_new_timeline=lambda: self.heard.append("new timeline"))
+        self.lease = WorkerLease(url, self.settings, on_new_timeline=lambda: self.events.append("new timeline"))
         self.faults: deque[Fault | None] = deque()
         """What happens to the next statements, one each; ``None``: nothing. Then nothing any more."""
         self.sent: list[BatchRows] = []
-        self.heard: list[Any] = []
+        self.events: list[Any] = []
         self.topics: list[str] = []
         self.runs: list[Run] = []
         self._resources = AsyncExitStack()
@@ -105,39 +105,39 @@ class Bench:
     def _announce(self, topics: Iterable[str], *, at_once: bool = True) -> None:
         self.topics.extend(topics)
 
-    # -- what the journal says ---------------------------------------------------------------------------------------
+    # -- what the journal calls ---------------------------------------------------------------------------------------
 
     def ended(self, run: Run, ending: Ending) -> None:
         """The end of ``run`` is durable."""
-        self.heard.append(("ended", run.workflow_id, str(ending.status)))
+        self.events.append(("ended", run.workflow_id, str(ending.status)))
 
     def lost(self, run: Run) -> None:
         """``run`` is owned elsewhere."""
-        self.heard.append(("lost", run.workflow_id))
+        self.events.append(("lost", run.workflow_id))
         run.stop("lost")
 
     def moved(self, run: Run) -> None:
         """The tables are not what ``run`` remembers."""
-        self.heard.append(("moved", run.workflow_id))
+        self.events.append(("moved", run.workflow_id))
         run.stop("moved")
 
     def cancel_requested(self, run: Run) -> None:
         """Somebody has asked to cancel it."""
         if run.cancel():
-            self.heard.append(("cancel", run.workflow_id))
+            self.events.append(("cancel", run.workflow_id))
 
     def overtaken(self, run: Run) -> None:
         """A cancel came before its end."""
-        self.heard.append(("overtaken", run.workflow_id))
+        self.events.append(("overtaken", run.workflow_id))
         self.journal.finish(run, Ending(WorkflowStatus.CANCELLED))
 
     def unwritable(self, run: Run) -> None:
         """The database takes nothing of ``run``."""
-        self.heard.append(("unwritable", run.workflow_id))
+        self.events.append(("unwritable", run.workflow_id))
 
     def lease_lost(self) -> None:
         """Every run is owned elsewhere."""
-        self.heard.append("lease lost")
+        self.events.append("lease lost")
         for run in self.runs:
             run.stop("lease lost")
 
@@ -163,10 +163,10 @@ class Bench:
         return run
 
     async def forget(self) -> None:
-        """Lets the journal come to rest, and forgets what was sent and heard so far."""
+        """Lets the journal come to rest, and forgets statements, events and topics so far."""
         await self.journal.flush()
         self.sent.clear()
-        self.heard.clear()
+        self.events.clear()
         self.topics.clear()
 
     async def rows(self, query: str, *values: Any) -> list[tuple[Any, ...]]:

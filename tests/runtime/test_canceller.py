@@ -176,7 +176,7 @@ async def test_a_run_hears_of_its_cancellation_before_its_outcomes(database_url:
         await bench.rows("UPDATE dbosflow.workflow SET cancel_requested_at = now() WHERE id = 'one'")
         waiters = [record(one, "a"), record(other, "a")]
         await waiters[1]
-        assert bench.heard == [("cancel", "one")]
+        assert bench.events == [("cancel", "one")]
         assert one.cancelled
         assert not other.cancelled
         assert len(bench.sent) == 1
@@ -191,7 +191,7 @@ async def test_a_lone_record_of_a_cancelled_run_is_sent_once_more_and_is_written
         await bench.rows("UPDATE dbosflow.workflow SET cancel_requested_at = now()")
         write(run, "1")
         await bench.journal.flush()
-        assert bench.heard == [("cancel", "w")]
+        assert bench.events == [("cancel", "w")]
         assert await bench.rows("SELECT count FROM dbosflow.stream_block") == [(1,)]
 
 
@@ -205,8 +205,8 @@ async def test_an_end_that_a_cancel_overtakes_takes_nothing_else_with_it(databas
         end(run)
         end(other)
         await bench.journal.flush()
-        assert ("ended", "other", "succeeded") in bench.heard
-        assert [one for one in bench.heard if one[1] == "w"] == [("overtaken", "w"), ("ended", "w", "cancelled")]
+        assert ("ended", "other", "succeeded") in bench.events
+        assert [one for one in bench.events if one[1] == "w"] == [("overtaken", "w"), ("ended", "w", "cancelled")]
         rows = await bench.rows('SELECT kind FROM dbosflow.stream_block ORDER BY "offset"')
         assert rows == [("values",), ("cancelled",)]
 
@@ -228,4 +228,4 @@ async def test_a_cancel_in_the_instant_of_an_end_is_no_refusal_of_its_data(datab
             await bench.rows("UPDATE dbosflow.workflow SET cancel_requested_at = now()")
             await holder.rollback()
         await bench.journal.flush()
-        assert bench.heard == [("overtaken", "w"), ("ended", "w", "cancelled")]
+        assert bench.events == [("overtaken", "w"), ("ended", "w", "cancelled")]

@@ -26,11 +26,11 @@ async def test_one_bad_enqueue_fails_alone(database_url: str, bad: str) -> None:
         enqueuer = Enqueuer(pool, "dbosflow")
         texts = ["1", bad, "2"]
         asked = [enqueuer.enqueue(Enqueued(f"w{n}", "flow", "q", 0, text)) for n, text in enumerate(texts)]
-        told = asyncio.gather(*asked, return_exceptions=True)
+        answers = asyncio.gather(*asked, return_exceptions=True)
         enqueuer.open()
         try:
             async with asyncio.timeout(20):
-                first, second, third = await told
+                first, second, third = await answers
         finally:
             await enqueuer.close()
     assert (first, third) == (True, True)

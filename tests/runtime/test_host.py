@@ -159,10 +159,10 @@ def test_calls_on_an_engines_loop_that_ends_all_the_same_fail(caplog: pytest.Log
             await running.bridge(waits())
 
     with ThreadPoolExecutor(4) as pool:
-        told: list[Future[Any]] = [pool.submit(call), pool.submit(call), pool.submit(asyncio.run, awaits())]
+        calls: list[Future[Any]] = [pool.submit(call), pool.submit(call), pool.submit(asyncio.run, awaits())]
         with pytest.raises(EngineClosedError, match="the selector is gone"):
             running.call("die_async", die)
-        for one in told:
+        for one in calls:
             one.result(timeout=10)
     assert died.is_set()
     assert "CRITICAL" in [record.levelname for record in caplog.records]

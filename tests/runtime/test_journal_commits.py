@@ -210,7 +210,7 @@ async def test_a_batch_has_a_limit_and_order_is_kept_across_it(database_url: str
             end(run)
         await bench.journal.flush()
         assert len(bench.sent) > 5
-        assert len(bench.heard) == len(runs)
+        assert len(bench.events) == len(runs)
         for run in runs:
             rows = await bench.rows(
                 "SELECT key FROM dbosflow.step WHERE workflow_id = %s ORDER BY seq", run.workflow_id
@@ -268,8 +268,8 @@ async def test_seq_and_turn_count_a_workflows_records_and_commits(database_url: 
 async def test_an_id_is_started_once_however_often_it_was_asked_for(database_url: str) -> None:
     """In one window, in the next, and by another worker: one is told that it is new."""
     async with Bench(database_url) as bench, Bench(database_url) as other:
-        told = [each.start("w") for each in (bench, other) for _ in range(5)]
-        answers = await asyncio.gather(*told)
+        asked = [each.start("w") for each in (bench, other) for _ in range(5)]
+        answers = await asyncio.gather(*asked)
         answers.append(await bench.start("w"))
         assert answers.count(True) == 1
         assert answers.count(False) == 10

@@ -73,7 +73,7 @@ async def test_the_same_batch_is_sent_again_when_the_trouble_passes(database_url
         await bench.journal.flush()
         assert bench.sent[:4] == [bench.sent[0]] * 4
         assert len(bench.sent) == 5
-        assert bench.heard == []
+        assert bench.events == []
         assert await bench.records() == [f"w{number}:{key}" for number in range(3) for key in "ab"]
         query = 'SELECT "offset", values::text FROM dbosflow.stream_block WHERE workflow_id = %s ORDER BY 1'
         assert await bench.rows(query, "w0") == [(0, "[1]"), (1, "[2]")]
@@ -89,7 +89,7 @@ async def test_a_batch_whose_answer_was_lost_is_not_written_twice(database_url: 
         CONTENTS[contents](run)
         await bench.journal.flush()
         assert len(bench.sent) == 1
-        assert bench.heard == ([("ended", "w", "succeeded")] if contents in ("an end", "all") else [])
+        assert bench.events == ([("ended", "w", "succeeded")] if contents in ("an end", "all") else [])
         assert len(bench.topics) == {"a record": 0, "all": 2}.get(contents, 1)
         await record(other, "next")
         if contents in ("a record", "values", "a close"):
@@ -117,7 +117,7 @@ async def test_a_batch_that_arrives_after_the_witness_was_asked_is_found_at_the_
         await bench.journal.flush()
         assert len(bench.sent) == 2
         assert run.stopping is None
-        assert bench.heard == ([("ended", "w", "succeeded")] if run.ending else [])
+        assert bench.events == ([("ended", "w", "succeeded")] if run.ending else [])
         if not run.ending:
             await record(run, "next")
 
@@ -158,8 +158,8 @@ async def test_a_start_whose_answer_was_lost_is_read_again(database_url: str) ->
         await bench.rows("INSERT INTO dbosflow.workflow (id, name, status, input) VALUES ('old', '', 'queued', '{}')")
         await bench.forget()
         bench.faults.append(after_the_commit(psycopg.OperationalError("lost")))
-        told = [bench.start("old"), bench.start("new"), record(run, "a")]
-        answers = await asyncio.gather(*told)
+        asked = [bench.start("old"), bench.start("new"), record(run, "a")]
+        answers = await asyncio.gather(*asked)
         assert answers[:2] == [False, False], "the caller reads the rows, and finds whose they are"
         query = "SELECT id FROM dbosflow.workflow WHERE worker_id = %s ORDER BY id"
         assert await bench.rows(query, bench.lease.id) == [("new",), ("w",)]
@@ -247,7 +247,7 @@ async def test_one_runs_bad_data_is_its_own_misfortune(database_url: str, bad: s
         assert [type(result) for result in results] == [type(None)] * 2 + [RunStopped] + [type(None)] * 2
         assert await started is True
         await bench.journal.flush()
-        assert bench.heard == [("ended", "w2", "failed")]
+        assert bench.events == [("ended", "w2", "failed")]
         assert await bench.records() == ["w0:a", "w1:a", "w3:a", "w4:a"]
         ((status, error),) = await bench.rows("SELECT status, error FROM dbosflow.workflow WHERE id = 'w2'")
         assert (status, error["type"]) == ("failed", "SerializationError")
@@ -258,8 +258,8 @@ async def test_one_runs_bad_data_is_its_own_misfortune(database_url: str, bad: s
 async def test_a_start_with_bad_data_fails_alone(database_url: str) -> None:
     """The others start."""
     async with Bench(database_url) as bench:
-        told = [bench.start("good"), bench.start("bad", "[1,"), bench.start("also good")]
-        good, bad, also_good = await asyncio.gather(*told)
+        asked = [bench.start("good"), bench.start("bad", "[1,"), bench.start("also good")]
+        good, bad, also_good = await asyncio.gather(*asked)
         assert (good, also_good) == (True, True)
         assert isinstance(bad, SerializationError)
 
@@ -278,6 +278,6 @@ async def test_a_foreign_row_makes_its_run_reload_and_nobody_stop(
         results = await asyncio.gather(record(run, "a"), record(other, "a"), return_exceptions=True)
         assert isinstance(results[0], RunStopped)
         assert results[1] is None
-        assert bench.heard == [("moved", "w")]
+        assert bench.events == [("moved", "w")]
         assert await bench.records() == ["other:a", "w:a"]
     assert "please report it" in caplog.text

@@ -29,7 +29,7 @@ async def test_runs_that_shut_the_gate_go_and_the_rest_is_sent_again_at_once(dat
             waiters.append(record(run, "a"))
         results = await asyncio.gather(*waiters, return_exceptions=True)
         assert [isinstance(result, RunStopped) for result in results] == [number in (1, 4) for number in range(6)]
-        assert bench.heard == [(what, "w1"), (what, "w4")]
+        assert bench.events == [(what, "w1"), (what, "w4")]
         assert len(bench.sent) == 2
         assert await bench.records() == ["w0:a", "w2:a", "w3:a", "w5:a"]
 
@@ -46,7 +46,7 @@ async def test_a_lost_worker_stops_every_run_and_its_starts_survive(database_url
         results = await asyncio.gather(*waiters, return_exceptions=True)
         assert all(isinstance(result, RunStopped) for result in results)
         assert await started is True
-        assert bench.heard == ["lease lost"]
+        assert bench.events == ["lease lost"]
         assert runs[2].stopping is not None
         assert bench.lease.id != old
         assert await bench.records() == []
@@ -72,4 +72,4 @@ async def test_a_worker_that_is_lost_with_its_database_begins_anew_when_it_can(d
         bench.lease.reopen = fail  # type: ignore[method-assign]
         assert await bench.start("new") is True
         assert failures < 0
-        assert bench.heard == ["lease lost"]
+        assert bench.events == ["lease lost"]

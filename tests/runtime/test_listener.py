@@ -57,23 +57,23 @@ async def test_a_listener_heals_and_wakes_everybody_once_it_listens_again(databa
 
 async def test_a_process_hears_of_what_it_waits_for_and_not_of_all_that_others_do(database_url: str) -> None:
     """Many that are idle cost those at work nothing but a signal: their own loops sleep on."""
-    wakeups, heard, busy = Wakeups(), asyncio.Queue[str](), stream_topic("busy", "out")
-    wakeups.subscribe(queue_topic("mine"), lambda: heard.put_nowait("mine"))
+    wakeups, received, busy = Wakeups(), asyncio.Queue[str](), stream_topic("busy", "out")
+    wakeups.subscribe(queue_topic("mine"), lambda: received.put_nowait("mine"))
     listener = Listener(database_url, Settings(), wakeups, lambda pid: False)
     listener.open()
     async with await connect_async(database_url) as connection, asyncio.timeout(15):
-        assert await heard.get() == "mine"  # as each time that a connection begins to listen
-        told: list[str] = []
+        assert await received.get() == "mine"  # as each time that a connection begins to listen
+        topics: list[str] = []
         assert listener._connection
-        listener._connection.add_notify_handler(lambda one: told.extend(topics_of(one.payload)))
+        listener._connection.add_notify_handler(lambda one: topics.extend(topics_of(one.payload)))
         await notify(connection, "dbosflow", [busy])
         await notify(connection, "dbosflow", [queue_topic("mine")])
-        assert await heard.get() == "mine"
-        assert told == [queue_topic("mine")]
-        unsubscribe = wakeups.subscribe(busy, lambda: heard.put_nowait("busy"))
-        assert await heard.get() == "busy"  # what was committed before it was listened to is read now
+        assert await received.get() == "mine"
+        assert topics == [queue_topic("mine")]
+        unsubscribe = wakeups.subscribe(busy, lambda: received.put_nowait("busy"))
+        assert await received.get() == "busy"  # what was committed before it was listened to is read now
         await notify(connection, "dbosflow", [busy])
-        assert await heard.get() == "busy"
+        assert await received.get() == "busy"
         unsubscribe()
     await listener.close()
 
@@ -93,21 +93,21 @@ async def test_a_subscriber_that_comes_back_to_a_channel_that_is_just_left_hears
     monkeypatch.setattr(listener_module, "_KEEPALIVE", 0.2)
     monkeypatch.setattr(listener_module, "unlisten", slowly)
 
-    wakeups, heard = Wakeups(), asyncio.Queue[str]()
-    unsubscribe = wakeups.subscribe(topic, lambda: heard.put_nowait("before"))
+    wakeups, received = Wakeups(), asyncio.Queue[str]()
+    unsubscribe = wakeups.subscribe(topic, lambda: received.put_nowait("before"))
 
     def come_back() -> None:
-        wakeups.subscribe(topic, lambda: heard.put_nowait("again"))
+        wakeups.subscribe(topic, lambda: received.put_nowait("again"))
 
     coming_back.append(come_back)
     listener = Listener(database_url, Settings(), wakeups, lambda pid: False)
     listener.open()
     async with await connect_async(database_url) as connection, asyncio.timeout(15):
-        assert await heard.get() == "before"
+        assert await received.get() == "before"
         unsubscribe()
-        assert await heard.get() == "again"  # it is listened to again, so it is read once
+        assert await received.get() == "again"  # it is listened to again, so it is read once
         await notify(connection, "dbosflow", [topic])
-        assert await heard.get() == "again"
+        assert await received.get() == "again"
     await listener.close()
     assert not coming_back
 
@@ -228,13 +228,13 @@ async def test_a_process_does_not_hear_its_own_notifications(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It was woken directly, before: a hint about its own commit would only cost a query."""
-    heard: list[str] = []
+    received: list[str] = []
 
-    def hear(payload: str) -> list[str]:
-        heard.append(payload)
+    def note(payload: str) -> list[str]:
+        received.append(payload)
         return []
 
-    monkeypatch.setattr(listener_module, "topics_of", hear)
+    monkeypatch.setattr(listener_module, "topics_of", note)
 
     global go_on  # noqa: PLW0603
     go_on = asyncio.Event()
@@ -242,4 +242,4 @@ async def test_a_process_does_not_hear_its_own_notifications(
     async with Engine(database_url) as engine:
         await engine.run_async(writes)
         await until(lambda: not engine._core._notifier._topics)
-    assert heard == []
+    assert received == []

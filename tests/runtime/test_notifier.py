@@ -31,34 +31,34 @@ if TYPE_CHECKING:
 SCHEMA = "dbosflow"
 
 
-class Ear:
+class ListenSession:
     """A LISTEN session."""
 
     def __init__(self, connection: psycopg.AsyncConnection[Any]) -> None:
         self._connection = connection
         self.payloads: list[str] = []
 
-    async def hear(self, count: int) -> list[str]:
-        """Waits until so many topics were heard."""
-        heard: list[str] = []
+    async def receive(self, count: int) -> list[str]:
+        """Waits until so many topics have come."""
+        received: list[str] = []
         async with asyncio.timeout(10):
             async for notification in self._connection.notifies():
                 self.payloads.append(notification.payload)
-                heard += topics_of(notification.payload)
-                if len(heard) >= count:
+                received += topics_of(notification.payload)
+                if len(received) >= count:
                     break
-        return heard
+        return received
 
 
 @asynccontextmanager
-async def talking(url: str) -> AsyncIterator[tuple[Notifier, Ear]]:
-    """A notifier, and somebody who listens."""
+async def talking(url: str) -> AsyncIterator[tuple[Notifier, ListenSession]]:
+    """A notifier, and a session that listens."""
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
         await listen(connection, SCHEMA, PARTS)
         notifier = Notifier(url, Settings())
         notifier.open()
         try:
-            yield notifier, Ear(connection)
+            yield notifier, ListenSession(connection)
         finally:
             await notifier.close()
 
@@ -77,13 +77,13 @@ async def test_topics_coalesce_while_a_notification_is_under_way(
         await notify(connection, schema, sent[-1])
 
     monkeypatch.setattr(notifier_module, "notify", slowly)
-    async with talking(database_url) as (notifier, ear):
+    async with talking(database_url) as (notifier, session):
         notifier.send(["first"])
         await under_way.wait()
         for number in range(1000):
             notifier.send(["again", f"topic {number % 10}"])
         go_on.set()
-        assert await ear.hear(12) == ["first", "again", *(f"topic {number}" for number in range(10))]
+        assert await session.receive(12) == ["first", "again", *(f"topic {number}" for number in range(10))]
     assert len(sent) == 2
 
 
@@ -94,24 +94,24 @@ async def test_long_notifications_are_split_and_no_topic_is_dropped(database_url
     topics += [stream_topic("w", '"\\\x01' * (MAX_IDENTIFIER // 3))]
     topics += [f"w{number}" for number in range(5000)]
 
-    async with talking(database_url) as (notifier, ear):
+    async with talking(database_url) as (notifier, session):
         notifier.send(topics)
-        assert sorted(await ear.hear(len(topics))) == sorted(topics)
-        assert all(len(payload.encode()) <= MAX_PAYLOAD for payload in ear.payloads)
-        assert len(ear.payloads) < 3 * len(PARTS)
+        assert sorted(await session.receive(len(topics))) == sorted(topics)
+        assert all(len(payload.encode()) <= MAX_PAYLOAD for payload in session.payloads)
+        assert len(session.payloads) < 3 * len(PARTS)
 
 
 async def test_an_urgent_notification_is_on_the_wire_before_the_loop_goes_on(database_url: str) -> None:
     """Also while code of this process, which the same commit has set free, keeps the loop."""
-    async with talking(database_url) as (notifier, ear):
+    async with talking(database_url) as (notifier, session):
         notifier.send(["w1"])  # connects, and prepares the statement
-        assert await ear.hear(1) == ["w1"]
+        assert await session.receive(1) == ["w1"]
         await until(notifier._idle.is_set)
         with psycopg.connect(database_url, autocommit=True) as blocking:
             blocking.execute(f'LISTEN "{channel(SCHEMA, part_of("w2"))}"'.encode())
             notifier.send(["w2"], at_once=True)
-            heard = [one.payload for one in blocking.notifies(timeout=10, stop_after=1)]
-        assert heard == ['["w2"]']
+            received = [one.payload for one in blocking.notifies(timeout=10, stop_after=1)]
+        assert received == ['["w2"]']
 
 
 @pytest.mark.parametrize("control", ["\x01", "\x1f", "\x7f", '"', "\\"])
@@ -131,23 +131,23 @@ def test_foreign_text_on_the_channel_is_no_topic(payload: str) -> None:
 
 async def test_a_notifier_heals_and_what_is_sent_after_that_is_heard(database_url: str) -> None:
     """A failed statement is a lost hint; the next one goes over a new connection."""
-    async with talking(database_url) as (notifier, ear):
+    async with talking(database_url) as (notifier, session):
         notifier.send(["before"])
-        assert await ear.hear(1) == ["before"]
+        assert await session.receive(1) == ["before"]
         async with await psycopg.AsyncConnection.connect(database_url, autocommit=True) as connection:
             await connection.execute("SELECT pg_terminate_backend(%s)", (notifier.backend_pid,))
-        heard: list[str] = []
+        received: list[str] = []
         async with asyncio.timeout(10):
-            while not heard:
+            while not received:
                 notifier.send(["after"])
-                heard = await _within(ear.hear(1), 0.5)
-        assert set(heard) == {"after"}
+                received = await _within(session.receive(1), 0.5)
+        assert set(received) == {"after"}
 
 
-async def _within(heard: Any, seconds: float) -> list[str]:
+async def _within(received: Any, seconds: float) -> list[str]:
     try:
         async with asyncio.timeout(seconds):
-            return list(await heard)
+            return list(await received)
     except TimeoutError:
         return []
 
@@ -159,8 +159,8 @@ async def test_a_notifier_that_closes_sends_the_topics_that_are_left(database_ur
         notifier = Notifier(database_url, Settings())
         notifier.open()
         notifier.send(["first"])
-        ear = Ear(connection)
-        assert await ear.hear(1) == ["first"]
+        session = ListenSession(connection)
+        assert await session.receive(1) == ["first"]
         notifier.send(["last"])
         await notifier.close()
-        assert await ear.hear(1) == ["last"]
+        assert await session.receive(1) == ["last"]

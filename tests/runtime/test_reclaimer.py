@@ -17,7 +17,7 @@ from dbosflow._runtime.process.identity import this_process
 from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._store import worker, workflow
 from dbosflow.config import Settings
-from tests.runtime.played_world import LEASE, NoConnection, World
+from tests.runtime.simulated_world import LEASE, NoConnection, World
 
 if TYPE_CHECKING:
     from collections.abc import Callable

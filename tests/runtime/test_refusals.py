@@ -91,11 +91,11 @@ async def test_readers_and_waiters_with_bad_arguments_fail_alone(
     hub, outcomes = Hub(session, "dbosflow", wakeups), Outcomes(session, "dbosflow", wakeups)
     asked = [hub.read(one, "k", 0, "unseen") for one in ("a", BAD, "b", BAD)]
     asked += [outcomes.wait_for(one) for one in ("a", BAD, "b")]  # type: ignore[misc]
-    told = asyncio.ensure_future(in_time(*asked))
+    answers = asyncio.ensure_future(in_time(*asked))
     await asyncio.sleep(0)
     for service in (hub, outcomes):
         service.open()
-    found = await told
+    found = await answers
     for service in (hub, outcomes):
         await service.close()
     await session.close()
@@ -131,17 +131,17 @@ async def test_enqueues_and_inputs_with_bad_data_fail_alone(
     async with pool_of(database_url) as pool:
         enqueuer, input_writer = Enqueuer(pool, "dbosflow"), InputWriter(pool, Settings(), lambda _: None)
         asked = [enqueuer.enqueue(Enqueued(one, "flow", "q", 0, "{}", ("i",))) for one in ("a", BAD, "b")]
-        told = asyncio.ensure_future(in_time(*asked))
+        answers = asyncio.ensure_future(in_time(*asked))
         await asyncio.sleep(0)
         enqueuer.open()
-        first, second, third = await told
+        first, second, third = await answers
         assert (first, third) == (True, True)
         assert isinstance(second, SerializationError)
         values = [input_writer.append("a", "i", f'"{value}"', None) for value in ("x", BAD, "y")]
-        told = asyncio.ensure_future(in_time(*values))
+        answers = asyncio.ensure_future(in_time(*values))
         await asyncio.sleep(0)
         input_writer.open()
-        first, second, third = await told
+        first, second, third = await answers
         assert (first, third) == (0, 1)
         assert isinstance(second, SerializationError)
         for service in (enqueuer, input_writer):
@@ -238,16 +238,16 @@ async def test_a_run_that_is_refused_again_and_again_ends_with_less_and_less(
         bench.faults += [before_sending(error)] * times
         waiter = record(run, "a")
         write(run, "1", key="refused")
-        (told,) = await in_time(waiter)
-        assert isinstance(told, RunStopped)
+        (answer,) = await in_time(waiter)
+        assert isinstance(answer, RunStopped)
         await in_time(record(other, "b"))
         assert await bench.records() == ["other:b"]
         ends = await bench.rows("SELECT status, error ->> 'type' FROM dbosflow.workflow WHERE id = 'w'")
         blocks = await bench.rows('SELECT key, kind FROM dbosflow.stream_block ORDER BY key, "offset"')
         if times > 3:
-            assert bench.heard == [("unwritable", "w")]
+            assert bench.events == [("unwritable", "w")]
         else:
-            assert bench.heard == [("ended", "w", "failed")]
+            assert bench.events == [("ended", "w", "failed")]
             assert ends == [("failed", "SerializationError")]
         ended = [("durable", "error"), ("refused", "error")][: max(3 - times, 0)]
         assert blocks == sorted([("durable", "values"), *ended], key=lambda row: row[0])

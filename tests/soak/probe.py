@@ -34,17 +34,17 @@ class Probe:
 
     async def watch(self) -> None:
         """Goes on as long as clients come; a slow probe does not hold the next one up."""
-        began = told_at = time.monotonic()
+        began = reported_at = time.monotonic()
         numbers = count()
         async with asyncio.TaskGroup() as group:
             while not self._clients.over:
                 number = next(numbers)
                 group.create_task(self._probe(f"p{number:06}"))
                 await asyncio.sleep(_PAUSE)
-                if time.monotonic() - told_at > _WINDOW:
-                    told_at = time.monotonic()
-                    self._tell(told_at - began)
-        self._tell(time.monotonic() - began)
+                if time.monotonic() - reported_at > _WINDOW:
+                    reported_at = time.monotonic()
+                    self._report(reported_at - began)
+        self._report(time.monotonic() - began)
 
     async def _probe(self, workflow_id: str) -> None:
         began = time.monotonic()
@@ -64,7 +64,7 @@ class Probe:
         except DbosflowError:
             return  # the checker says what is wrong
 
-    def _tell(self, at: float) -> None:
+    def _report(self, at: float) -> None:
         for what, seconds in self._seconds.items():
             if seconds:
                 for suffix, percent in PERCENTILES.items():

@@ -163,16 +163,16 @@ async def test_notifications_come_while_the_connection_is_idle_busy_or_asked_for
         await listener.execute("LISTEN news")
         await notifier.execute("NOTIFY news, 'before anybody asks'")
         await notifier.execute("NOTIFY news, 'a second one'")
-        heard = [one.payload async for one in listener.notifies(timeout=10, stop_after=2)]
-        assert heard == ["before anybody asks", "a second one"]
-        listener.add_notify_handler(lambda one: heard.append(one.payload))
+        received = [one.payload async for one in listener.notifies(timeout=10, stop_after=2)]
+        assert received == ["before anybody asks", "a second one"]
+        listener.add_notify_handler(lambda one: received.append(one.payload))
         await listener.execute("SELECT 1")
         await notifier.execute("NOTIFY news, 'idle'")
-        await until(lambda: heard[-1] == "idle")
+        await until(lambda: received[-1] == "idle")
         asking = asyncio.create_task(listener.execute("SELECT pg_sleep(0.1)"))
         await notifier.execute("NOTIFY news, 'busy'")
         await asking
-        await until(lambda: heard[-1] == "busy")
+        await until(lambda: received[-1] == "busy")
 
 
 async def test_the_loop_forgets_a_closed_connection(database_url: str) -> None:
@@ -201,12 +201,12 @@ class Deaf(Proxy):
 
     def __init__(self, url: str) -> None:
         super().__init__(url)
-        self.heard = threading.Event()
+        self.received = threading.Event()
         self.hang_up = threading.Event()
 
     def sent(self, client: socket.socket, data: bytes) -> None:
         if len(data) > 4096:
-            self.heard.set()
+            self.received.set()
             self.hang_up.wait(30)
             client.shutdown(socket.SHUT_RDWR)
 
@@ -224,7 +224,7 @@ async def test_a_session_that_ends_while_a_statement_waits_for_room_fails_it(dea
     connection = await connect_async(deaf.url)
     await connection.execute("SELECT 1")
     asking = asyncio.create_task(connection.execute("SELECT %s::text", (LARGE,)))
-    assert await asyncio.to_thread(deaf.heard.wait, 10)
+    assert await asyncio.to_thread(deaf.received.wait, 10)
     deaf.hang_up.set()
     async with asyncio.timeout(10):
         with pytest.raises(psycopg.OperationalError):

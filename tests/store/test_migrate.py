@@ -32,7 +32,7 @@ HEAD = migrate.HEAD
 NEXT = f"{int(HEAD) + 1:04}"
 """The revision of the release after this one."""
 
-OPEN_WHEN_TOLD = """
+OPEN_ON_A_LINE = """
 import sys
 from dbosflow._store.migrate import ensure_schema
 print("ready", flush=True)
@@ -57,7 +57,7 @@ ODD_NAMES = [
 def process(url: str) -> Iterator[subprocess.Popen[str]]:
     """A process that opens the schema of ``url`` when it reads a line."""
     with subprocess.Popen(
-        [sys.executable, "-c", OPEN_WHEN_TOLD, url], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", OPEN_ON_A_LINE, url], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as started:
         try:
             yield started
@@ -65,7 +65,7 @@ def process(url: str) -> Iterator[subprocess.Popen[str]]:
             started.kill()
 
 
-def tell(opener: subprocess.Popen[str]) -> None:
+def open_now(opener: subprocess.Popen[str]) -> None:
     assert opener.stdin is not None
     opener.stdin.write("\n")
     opener.stdin.flush()
@@ -133,7 +133,7 @@ def test_an_empty_database_is_migrated_once(empty_database_url: str) -> None:
 def test_a_current_schema_costs_one_query_and_no_alembic(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine's start is as fast as it can be."""
     with process(database_url) as opener:
-        tell(opener)
+        open_now(opener)
         assert [read(opener), read(opener)] == ["ready", "False"]
 
     migrate.ensure_schema(database_url)  # a server that this process does not know is asked for its settings, too
@@ -157,7 +157,7 @@ def test_twelve_processes_open_an_empty_database_at_once(empty_database_url: str
         openers = [resources.enter_context(process(empty_database_url)) for _ in range(12)]
         assert [read(opener) for opener in openers] == ["ready"] * 12
         for opener in openers:
-            tell(opener)
+            open_now(opener)
         assert [opener.wait() for opener in openers] == [0] * 12
     assert migrate.current_revision(empty_database_url) == migrate.HEAD
 
@@ -331,7 +331,7 @@ def test_a_killed_migration_leaves_nothing(empty_database_url: str) -> None:
     with psycopg.connect(empty_database_url) as obstacle, process(empty_database_url) as opener:
         obstacle.execute("CREATE TABLE dbosflow.worker ()")  # not committed: whoever wants the name waits
         assert read(opener) == "ready"
-        tell(opener)
+        open_now(opener)
         with psycopg.connect(empty_database_url, autocommit=True) as watcher:
             known = [watcher.info.backend_pid, obstacle.info.backend_pid]
             query = (

@@ -11,25 +11,25 @@ from dbosflow import read_input, read_input_async, workflow
 @workflow(name="talking.listening", inputs=["chat"])
 async def listening(count: int) -> list[Any]:
     """The first ``count`` values of its input, or all until that is closed."""
-    heard: list[Any] = []
+    received: list[Any] = []
     async for item in read_input_async("chat"):
         if item.closed:
             break
-        heard.append(item.value)
-        if len(heard) == count:
+        received.append(item.value)
+        if len(received) == count:
             break
-    return heard
+    return received
 
 
 @workflow(name="talking.listening_on_thread", inputs=["chat"])
 def listening_on_thread(count: int) -> list[Any]:
     """The same on a thread."""
-    heard: list[Any] = []
+    received: list[Any] = []
     for value in read_input("chat"):
-        heard.append(value)
-        if len(heard) == count:
+        received.append(value)
+        if len(received) == count:
             break
-    return heard
+    return received
 
 
 @workflow(inputs=["chat", "unused"])

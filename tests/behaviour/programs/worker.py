@@ -44,13 +44,13 @@ async def main(options: dict[str, Any]) -> None:
                 await working
 
 
-async def obey(engine: Engine, module: Any, told: dict[str, Any]) -> None:
+async def obey(engine: Engine, module: Any, command: dict[str, Any]) -> None:
     """Does one thing."""
-    match told:
+    match command:
         case {"start": name, "id": workflow_id}:
             target = getattr(module, name).options(workflow_id=workflow_id)
             try:
-                await engine.start_async(target, *told.get("args", []))
+                await engine.start_async(target, *command.get("args", []))
             except Exception as error:  # noqa: BLE001 (whatever it is, the test shall hear of it)
                 say(error=type(error).__name__, message=str(error))
             else:

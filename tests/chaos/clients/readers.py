@@ -29,13 +29,13 @@ class Readers(ClientProcesses):
     def read(self, operation: Operation) -> None:
         """Has the stream of an operation read, in the way that it says."""
         self._expect(operation.workflow_id)
-        self._random.choice(self.processes).tell(id=operation.workflow_id, key=operation.key, mode=operation.reading)
+        self._random.choice(self.processes).send(id=operation.workflow_id, key=operation.key, mode=operation.reading)
 
     def read_slowly(self, workflow_id: str, key: str) -> None:
         """Has a stream read a few values a second. Callable from any thread."""
         self._expect(workflow_id)
         request = {"id": workflow_id, "key": key, "mode": "slow"}
-        self._loop.call_soon_threadsafe(lambda: self.processes[0].tell(**request))
+        self._loop.call_soon_threadsafe(lambda: self.processes[0].send(**request))
 
     def is_pending(self, workflow_id: str) -> bool:
         """Whether a reader of a workflow has not come to its end."""

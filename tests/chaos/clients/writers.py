@@ -50,10 +50,10 @@ class Writers(ClientProcesses):
         """SIGKILL, and a successor that is requested again what is not done."""
         async with self._locks[index]:
             killed = self.processes[index]
-            killed.send(signal.SIGKILL)
+            killed.send_signal(signal.SIGKILL)
             self.processes[index] = await asyncio.to_thread(self._start, index)
             for task in self._tasks[index].values():
-                self.processes[index].tell(**task.request)
+                self.processes[index].send(**task.request)
             await asyncio.to_thread(killed.close)
 
     def received(self, index: int, message: dict[str, Any]) -> None:
@@ -81,7 +81,7 @@ class Writers(ClientProcesses):
             return
         task = _Task(operation, request | {"task": next(self._numbers)}, self._loop.create_future())
         self._tasks[writing.process][task.request["task"]] = task
-        self.processes[writing.process].tell(**task.request)
+        self.processes[writing.process].send(**task.request)
         await task.done
 
     def _answered(self, operation: Operation, answers: Sequence[Sequence[Any]]) -> None:

@@ -111,7 +111,7 @@ class Nemesis:
         elif fault.kind == "kill writer":
             await self._writers.kill(fault.target)
         elif fault.kind == "busy pool":
-            self._nodes[fault.target].process.tell(busy=fault.seconds)
+            self._nodes[fault.target].process.send(busy=fault.seconds)
         elif fault.kind == "hold xmin":
             await self._session_nemesis.inject(fault.kind, fault.seconds)
         elif fault.kind in self._session_nemesis.kinds:

@@ -80,7 +80,7 @@ class Process(ModuleProcess):
         self._on_message = on_message
         super().__init__(f"tests.chaos.programs.{name}", log, options, environment=environment, own_group=True)
 
-    def send(self, number: signal.Signals) -> None:
+    def send_signal(self, number: signal.Signals) -> None:
         """Sends it a signal; to one that has ended, nothing."""
         self._process.send_signal(number)
 

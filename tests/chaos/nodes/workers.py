@@ -81,28 +81,28 @@ class WorkerNode:
     def kill(self) -> None:
         """SIGKILL."""
         self._ends()
-        self.process.send(signal.SIGKILL)
+        self.process.send_signal(signal.SIGKILL)
         self.process.wait(DRAIN_LIMIT)
 
     async def freeze(self, seconds: float) -> None:
         """SIGSTOP, and SIGCONT after so many seconds."""
         since = time.time()
-        self.process.send(signal.SIGSTOP)
+        self.process.send_signal(signal.SIGSTOP)
         try:
             await asyncio.sleep(seconds)
         finally:
             self.frozen.append(Frozen(self.process.pid, since, time.time()))
-            self.process.send(signal.SIGCONT)
+            self.process.send_signal(signal.SIGCONT)
 
     def drain(self) -> float:
         """SIGTERM; returns when the worker has left, and how long that took. Nothing may be left of it."""
         began, on_violation = time.monotonic(), self._launcher.on_violation
         was_ready = self._ready
         self._ends()
-        self.process.send(signal.SIGTERM)
+        self.process.send_signal(signal.SIGTERM)
         status = self.process.wait(DRAIN_LIMIT)
         if status is None:
-            self.process.send(signal.SIGUSR1)  # its threads' stacks, for the log
+            self.process.send_signal(signal.SIGUSR1)  # its threads' stacks, for the log
             self.process.wait(1.0)
             self.kill()
             on_violation(f"{self.name} did not stop within {DRAIN_LIMIT:g} s of SIGTERM: see {self.process.log.name}")
@@ -129,7 +129,7 @@ class WorkerNode:
 
     def inventory(self, limit: float) -> dict[str, Any] | None:
         """What its worker answers that it holds, unless it does not answer within the limit."""
-        self.process.tell(inventory=True)
+        self.process.send(inventory=True)
         try:
             return self._inventory.get(timeout=limit)
         except Empty:

@@ -109,8 +109,8 @@ def record(key: str, **rest: Any) -> Record:
 
 def start(workflow_id: str, decided: list[Any] | None = None, **rest: Any) -> Start:
     """A start whose decision is noted."""
-    heard = [] if decided is None else decided
-    return Start(workflow_id, "flow", "{}", rest.pop("queue", ""), 0, heard.append, **rest)
+    decisions = [] if decided is None else decided
+    return Start(workflow_id, "flow", "{}", rest.pop("queue", ""), 0, decisions.append, **rest)
 
 
 def column(batch: Batch[Any], name: str) -> list[Any]:

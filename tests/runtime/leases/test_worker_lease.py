@@ -12,9 +12,9 @@ from dbosflow.config import Settings
 
 def lease(reloads: list[str] | None = None, *, lasts: float = 10.0, pooled: bool | None = None) -> WorkerLease:
     """A lease that nobody has registered."""
-    heard = [] if reloads is None else reloads
+    calls = [] if reloads is None else reloads
     settings = Settings(lease=lasts, pooled=pooled)
-    return WorkerLease("postgresql:///nowhere", settings, on_new_timeline=lambda: heard.append("reload"))
+    return WorkerLease("postgresql:///nowhere", settings, on_new_timeline=lambda: calls.append("reload"))
 
 
 def test_a_lease_that_was_never_registered_is_not_ours() -> None:
@@ -52,10 +52,10 @@ def test_two_leases_never_have_one_id() -> None:
 )
 def test_every_run_reloads_at_each_change_of_the_timeline(timelines: list[str], reloads: list[str]) -> None:
     """A failover may have lost commits; the first timeline that is seen is none."""
-    heard: list[str] = []
-    one = lease(heard)
+    calls: list[str] = []
+    one = lease(calls)
     answers = [one.is_new(timeline) for timeline in timelines]
-    assert heard == reloads
+    assert calls == reloads
     assert answers.count(True) == len(reloads)
 
 

@@ -48,7 +48,7 @@ class SequencedByHand:
     """Whether its operations are on record in an order, which a replay follows."""
     is_roomy: bool = True
     """Whether there is room in time for a branch that waits for some."""
-    told: list[str] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
     contradictions: list[tuple[str, str, str | None]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -61,11 +61,11 @@ class SequencedByHand:
 
     def submit(self) -> None:
         """The journal is told."""
-        self.told.append("submit")
+        self.calls.append("submit")
 
     def replay_is_over(self) -> None:
         """No timers are watched any more."""
-        self.told.append("over")
+        self.calls.append("over")
 
     def disagree(self, asked: str, there: str, record: str | None = None) -> BaseException:
         """Code and records disagree."""
@@ -316,13 +316,13 @@ async def test_the_journal_is_told_once_when_the_replay_is_over() -> None:
     """Until then it is given nothing of the run, for that may contradict what is on record."""
     run = SequencedByHand(turns("a"), coroutines=[coroutine()])
     await rounds()
-    assert run.told == []
+    assert run.calls == []
     await run.sequencer.turn_of("a")
     await rounds()
     run.sequencer.committed([])
     await rounds()
-    assert run.told.count("submit") == 1
-    assert "over" in run.told
+    assert run.calls.count("submit") == 1
+    assert "over" in run.calls
 
 
 @on_virtual_time

@@ -123,15 +123,15 @@ def test_an_outcome_for_a_waiter_that_was_cancelled_is_no_error() -> None:
 
 def test_a_dropped_buffer_writes_nothing_and_ends_all_waiting_with_the_reason() -> None:
     buffer, _ = filled([0, 0], limit=1)
-    waiting, told, rooms = Future[None](), Future[None](), list[str]()
+    waiting, notified, rooms = Future[None](), Future[None](), list[str]()
     buffer.expect(waiting)
-    buffer.expect(told)
+    buffer.expect(notified)
     buffer.expect_room(lambda: rooms.append("stopped"))
-    buffer.notify(Barrier(told))
+    buffer.notify(Barrier(notified))
     reason = RuntimeError("lost")
     buffer.drop(reason)
     buffer.drop(RuntimeError("again"))
     assert buffer.take(10**6) == ((), False)
     assert waiting.exception() is reason
-    assert told.result() is None
+    assert notified.result() is None
     assert rooms == ["stopped"]

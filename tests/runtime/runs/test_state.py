@@ -249,12 +249,12 @@ def test_a_record_that_is_refused_is_waited_for_by_nobody() -> None:
 
 
 def test_who_asks_to_hear_of_a_cancellation_hears_once_and_at_once_if_it_was() -> None:
-    run, heard = make_run(), list[str]()
-    run.when_cancelled(lambda: heard.append("before"))
+    run, called = make_run(), list[str]()
+    run.when_cancelled(lambda: called.append("before"))
     run.cancel()
     run.cancel()
-    run.when_cancelled(lambda: heard.append("after"))
-    assert heard == ["before", "after"]
+    run.when_cancelled(lambda: called.append("after"))
+    assert called == ["before", "after"]
     assert run.interrupted.is_set()
 
 
@@ -262,25 +262,25 @@ def test_a_listener_that_fails_keeps_no_other_from_hearing_of_a_cancellation(cap
     def fail() -> None:
         raise ValueError
 
-    run, heard = make_run(), list[str]()
+    run, called = make_run(), list[str]()
     run.when_cancelled(fail)
-    run.when_cancelled(lambda: heard.append("other"))
+    run.when_cancelled(lambda: called.append("other"))
     run.cancel()
-    assert heard == ["other"]
+    assert called == ["other"]
     assert "a listener for its cancellation failed" in caplog.text
 
 
 def test_a_writer_waits_for_room_only_in_a_full_buffer_of_a_run_that_goes_on() -> None:
-    calls, heard = Calls(), list[str]()
+    calls, called = Calls(), list[str]()
     run = make_run(calls=calls, buffer_bytes=100)
-    run.when_room(lambda: heard.append("empty"))
+    run.when_room(lambda: called.append("empty"))
     run.append(Record("work#0", RecordKind.STEP))
-    run.when_room(lambda: heard.append("full"))
-    assert heard == ["empty"]
+    run.when_room(lambda: called.append("full"))
+    assert called == ["empty"]
     assert calls.back_pressure == ["wf"]
     run.stop("lost")
-    run.when_room(lambda: heard.append("stopped"))
-    assert heard == ["empty", "full", "stopped"]
+    run.when_room(lambda: called.append("stopped"))
+    assert called == ["empty", "full", "stopped"]
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Waiting for the database to say that all is done, in the same way whoever does it."""
+"""Waiting for the database to say that all is done, in the same way for every system."""
 
 from __future__ import annotations
 

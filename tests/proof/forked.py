@@ -1,4 +1,4 @@
-"""Processes that are forked from a sweep, which has imported everything already: a life costs what its work costs.
+"""Processes that are forked from a sweep, which has imported everything already: a process costs what its work costs.
 
 The sweep itself is of one thread and never opens an engine or keeps a connection, or a fork would inherit them.
 """
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from tests.proof.injection import Trap
 
 LIMIT = 30.0
-"""Seconds in which a life must be over."""
+"""Seconds in which a process must be over."""
 SETTINGS: dict[str, Any] = {"grace": 2.0, "compact_every": None, "lease": 10.0}
 
 
-class Life:
+class ForkedProcess:
     """A process that does ``work``; what it logs is appended to ``log``."""
 
     def __init__(self, log: Path, work: Callable[[], None]) -> None:
         self._log = log
         self.pid = os.fork()
         if self.pid == 0:
-            _live(log, work)
+            _run_forked(log, work)
 
     def end(self, limit: float = LIMIT) -> int | None:
         """Waits for its end: its exit status, negative if a signal ended it; ``None`` if it had to be killed here."""
@@ -56,7 +56,7 @@ class Life:
         return os.waitstatus_to_exitcode(found[1])
 
 
-def _live(log: Path, work: Callable[[], None]) -> None:
+def _run_forked(log: Path, work: Callable[[], None]) -> None:
     """The forked process: it ends here, whatever happens."""
     status = 1
     try:
@@ -67,24 +67,24 @@ def _live(log: Path, work: Callable[[], None]) -> None:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
         work()
         status = 0
-    except BaseException:  # noqa: BLE001 (the log tells, and nothing of the sweep may run on in here)
+    except BaseException:  # noqa: BLE001 (it is in the log, and nothing of the sweep may run on in here)
         os.write(2, traceback.format_exc().encode())
     finally:
         os._exit(status)
 
 
-def scenario_life(url: str, directory: Path, scenario: str, run: str, trap: Trap | None) -> Life:
+def scenario_process(url: str, directory: Path, scenario: str, run: str, trap: Trap | None) -> ForkedProcess:
     """A worker process that is also the client of one run; what it made durable is in the file ``points``."""
 
     def work() -> None:
         os.environ[ledger.VARIABLE] = str(directory / "ledger")
         Injection(directory / "points", trap).install()
-        asyncio.run(_run(with_parameters(url, application_name="life"), directory, scenario, run))
+        asyncio.run(_run_scenario(with_parameters(url, application_name="forked"), directory, scenario, run))
 
-    return Life(directory / "log", work)
+    return ForkedProcess(directory / "log", work)
 
 
-async def _run(url: str, directory: Path, scenario: str, run: str) -> None:
+async def _run_scenario(url: str, directory: Path, scenario: str, run: str) -> None:
     async with Engine(url, **SETTINGS) as engine:
         working = asyncio.get_running_loop().create_task(engine.run_worker_async(QUEUE, concurrency=2))
         client = Client(engine, run, lambda name, what: say(directory / name, what))

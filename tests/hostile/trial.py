@@ -42,7 +42,7 @@ async def hostile_child(text: str) -> str:
     return text
 
 
-@workflow(inputs=["told"])
+@workflow(inputs=["chat"])
 async def hostile(texts: list[str]) -> list[Any]:
     """Steps, values, a timer, a child and an input, with the same texts everywhere."""
     found: list[Any] = []
@@ -53,22 +53,22 @@ async def hostile(texts: list[str]) -> list[Any]:
     await sleep_async(_SLEEP)
     child = await hostile_child.start_async(texts[0])
     found.append(await child.result_async())
-    found += [item.value async for item in read_input_async("told") if not item.closed]
+    found += [item.value async for item in read_input_async("chat") if not item.closed]
     for key in IDS:
         await write_stream_async(key, key)
     return [*found, 0.1 + 0.2, began > 0]
 
 
-def tell(url: str) -> None:
-    """The whole of it; an assertion fails where something came out otherwise than anywhere else."""
+def check(url: str) -> None:
+    """Runs all of it; an assertion fails where something came out otherwise than anywhere else."""
     expected = [*(f"<{text}>" for text in TEXTS), TEXTS[0], *TEXTS, 0.1 + 0.2, True]
     with Engine(url, lease=5.0) as engine:
         for point in ("hostile_said#1", "sleep#0"):
             with crash_at(engine, point, point):
                 handle = engine.start(hostile.options(workflow_id=point), TEXTS)
                 for text in TEXTS:
-                    engine.write_stream(point, "told", text)
-                engine.close_stream(point, "told")
+                    engine.write_stream(point, "chat", text)
+                engine.close_stream(point, "chat")
                 assert handle.result(timeout=60) == expected
         for child in [engine.start(hostile_child.options(workflow_id=one), one) for one in IDS]:
             assert child.result(timeout=60) == child.workflow_id
@@ -82,7 +82,7 @@ def tell(url: str) -> None:
         listed = client.list_workflows()
         assert {*IDS, "hostile_said#1", "sleep#0"} <= {info.id for info in listed}
         assert listed == sorted(listed, key=lambda info: (info.created_at, info.id), reverse=True)
-        assert [stream.key for stream in client.streams.list("sleep#0")] == sorted([*IDS, "clé", "told"])
+        assert [stream.key for stream in client.streams.list("sleep#0")] == sorted([*IDS, "clé", "chat"])
         assert all(abs(datetime.now(UTC) - info.created_at) < timedelta(minutes=10) for info in listed)
         assert client.prune(older_than=3600, dry_run=True) == 0
         assert client.prune(older_than=0) >= len(IDS)
@@ -96,7 +96,7 @@ def tell(url: str) -> None:
 
 @contextmanager
 def laid(admin_url: str, situation: Situation) -> Iterator[str]:
-    """A database in that situation; whoever looks from outside is in it, too."""
+    """A database in that situation; clients that look from outside are in it, too."""
     name = f"hostile_{uuid4().hex}"
     before = {key: os.environ.get(key) for key in situation.environment}
     with psycopg.connect(admin_url, autocommit=True) as connection:
@@ -122,7 +122,7 @@ def laid(admin_url: str, situation: Situation) -> Iterator[str]:
 
 
 def refused(url: str) -> None:
-    """Whoever opens it is told why not; nothing is made in it."""
+    """Opening it raises an error that says why not; nothing is made in it."""
     for opening in (Engine(url).open, lambda: asyncio.run(Engine(url).open_async())):
         with pytest.raises(ConfigurationError, match="ENCODING 'UTF8'"):
             opening()
@@ -141,7 +141,7 @@ def tried(admin_url: str, situation: Situation) -> str | None:
         situation = type(situation)(situation.name, situation.made, kept, situation.of_role, situation.environment)
     try:
         with laid(admin_url, situation) as url:
-            (refused if situation.refused else tell)(url)
+            (refused if situation.refused else check)(url)
     except (psycopg.errors.FeatureNotSupported, psycopg.errors.SyntaxError, psycopg.errors.WrongObjectType) as error:
         if "CREATE DATABASE" in str(error) or "ICU" in str(error) or "option" in str(error):
             return str(error).splitlines()[0]

@@ -1,4 +1,4 @@
-"""The world as a reclaimer sees it, played: the database's clock, its own, and the workers that a survey shows."""
+"""The world as a reclaimer sees it, simulated: the database's clock, its own, and the workers that a survey shows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 
 
 class NoConnection:
-    """A pool for those who send nothing."""
+    """A pool for tests that send nothing."""
 
     def connection(self) -> Self:
         """Nor does it give any."""
