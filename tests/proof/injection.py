@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from dbosflow._runtime.journal import journal
+from dbosflow._runtime.journal import committer
 from dbosflow._store import stream, workflow
 from tests.proof.points import How, Point, of_append, of_batch
 
@@ -57,7 +57,7 @@ class Injection:
 
     def install(self) -> None:
         """From now on everything that this process makes durable passes here."""
-        self._wrap(journal, "write_batch", lambda connection, rows, *_: of_batch(rows))
+        self._wrap(committer, "write_batch", lambda connection, rows, *_: of_batch(rows))
         self._wrap(stream, "append", lambda connection, schema, rows, **_: of_append(rows))
         self._wrap(workflow, "enqueue", lambda connection, schema, rows: (Point("start", r.workflow_id) for r in rows))
         self._wrap(workflow, "cancel", lambda connection, schema, one, *_: [Point("cancel", one)])

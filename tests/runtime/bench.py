@@ -14,7 +14,7 @@ from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.drivers import LoopDriver, ThreadDriver
 from dbosflow._runtime.execution.environment import RunEnvironment
 from dbosflow._runtime.execution.run import Run
-from dbosflow._runtime.journal import journal as journal_module
+from dbosflow._runtime.journal import committer as committer_module
 from dbosflow._runtime.journal.journal import Journal
 from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._runtime.process.thread_pool import ThreadPool
@@ -75,7 +75,7 @@ class Bench:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as resources:
-            resources.enter_context(patch.object(journal_module, "write_batch", self._write_batch))
+            resources.enter_context(patch.object(committer_module, "write_batch", self._write_batch))
             resources.push_async_callback(self.lease.disconnect)
             async with self.lease.lock:
                 await self.lease.open()

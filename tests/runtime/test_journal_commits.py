@@ -10,6 +10,7 @@ import pytest
 
 from dbosflow import Engine, step, workflow, write_stream_async
 from dbosflow._records.kinds import RecordKind
+from dbosflow._runtime.journal import committer as committer_module
 from dbosflow._runtime.journal import journal as journal_module
 from dbosflow._store.batch import write_batch
 from dbosflow.errors import LeaseLostError
@@ -59,7 +60,7 @@ def sent(monkeypatch: pytest.MonkeyPatch) -> list[BatchRows]:
         batches.append(rows)
         return await write_batch(connection, rows, *rest)
 
-    monkeypatch.setattr(journal_module, "write_batch", send)
+    monkeypatch.setattr(committer_module, "write_batch", send)
     return batches
 
 

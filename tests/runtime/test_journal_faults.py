@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from dbosflow import Engine, workflow
-from dbosflow._runtime.journal import journal
+from dbosflow._runtime.journal import committer
 from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._runtime.runs.state import RunStopped
 from dbosflow._store.batch import write_batch
@@ -200,7 +200,7 @@ async def test_a_child_whose_start_was_not_acknowledged_runs_at_once(
             raise psycopg.OperationalError("lost")
         return result
 
-    monkeypatch.setattr(journal, "write_batch", lose)
+    monkeypatch.setattr(committer, "write_batch", lose)
     async with Engine(database_url, safety_poll=600.0) as engine:
         handle = await engine.start_async(parent.options(workflow_id="w"))
         assert await handle.result_async(30) == 7

@@ -15,7 +15,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from dbosflow import Engine, WorkflowStatus, workflow
 from dbosflow._runtime.execution.histories import Histories
-from dbosflow._runtime.journal import journal as journal_module
+from dbosflow._runtime.journal import committer as committer_module
 from dbosflow._runtime.process.session import Session
 from dbosflow._runtime.queues.enqueuer import Enqueuer
 from dbosflow._runtime.repository import Repository
@@ -265,7 +265,7 @@ async def test_a_batch_whose_witness_query_is_refused_is_sent_again(
         asked += 1
         raise error
 
-    monkeypatch.setattr(journal_module, "is_durable", refuse)
+    monkeypatch.setattr(committer_module, "is_durable", refuse)
 
     async with Bench(database_url) as bench:
         run = await bench.run("w")
@@ -289,7 +289,7 @@ async def test_a_bad_row_in_a_batch_of_many_stops_nobody_else(database_url: str,
             return await write_batch(connection, rows, *rest)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(journal_module, "write_batch", refuse)
+            patch.setattr(committer_module, "write_batch", refuse)
             found = await in_time(*(record(run, "k") for run in runs), bench.start("d"), bench.start(f"{BAD} too"))
         assert [found[0], found[2], found[3]] == [None, None, True]
         assert isinstance(found[1], RunStopped)

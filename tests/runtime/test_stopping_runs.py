@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from dbosflow import Engine, for_each_async, step, workflow, write_stream_async
-from dbosflow._runtime.journal import journal as journal_module
+from dbosflow._runtime.journal import committer as committer_module
 from dbosflow._runtime.repository import Repository
 from dbosflow._store import step as step_store
 from dbosflow._store import workflow as workflow_store
@@ -205,7 +205,7 @@ async def test_a_run_whose_data_is_refused_fails_with_an_error_that_says_so(
         return await write_batch(connection, rows, *rest)
 
     setup()
-    monkeypatch.setattr(journal_module, "write_batch", refuse)
+    monkeypatch.setattr(committer_module, "write_batch", refuse)
     async with Engine(database_url) as engine:
         good = [await engine.start_async(stubborn, number) for number in range(3)]
         bad = await engine.start_async(stubborn.options(workflow_id="bad"), 3)
@@ -282,7 +282,7 @@ async def test_an_end_that_was_under_way_when_the_timeline_changed_is_not_writte
             await connection.close()
             raise psycopg.OperationalError("the primary is gone, and with it the last record")
 
-        monkeypatch.setattr(journal_module, "write_batch", fail_over)
+        monkeypatch.setattr(committer_module, "write_batch", fail_over)
         assert await (await engine.start_async(stubborn.options(workflow_id="w"), 1)).result_async(10) == 1
         assert [one.key for one in await engine.list_steps_async("w")] == ["wait#0", "refund#0"]
         assert (await engine.handle("w").info_async()).epoch == 2

@@ -1,0 +1,265 @@
+"""Sends a batch until it is durable, or belongs to nobody any more.
+
+What can become of a batch:
+
+```text
+gather ──► send ──► written ──────────────────────────► acknowledge: wake readers, notify, deliver
+            │  ▲
+            │  └─ connection lost, overload, read-only ── witness: there? ─► acknowledge
+            │        (the same batch again)                  not there ─► send
+            ├─ gate shut: no lease ─► every run of the worker stops; starts wait for the next lease
+            │             not mine ─► that run stops; the rest is sent again
+            │             moved ────► that run reloads; the rest is sent again
+            │             cancelled ► that run ends so instead; the rest is sent again
+            │             timeline ─► every run reloads (behind a pooler; else the worker's connection tells)
+            └─ refused for its data ─► slice by slice; the refused one ends its run with a typed error, and if
+                          that is refused, too, for what its streams would end with: without that
+```
+
+After a lost acknowledgement nothing is guessed: every slice leaves a row that only it can write, under a key fixed
+before it was sent, and that row tells. A late copy of a batch finds its keys taken or the gate shut.
+
+Each answer names the runs that somebody has asked to cancel; they are notified before they go on (``canceller``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+import psycopg
+
+from dbosflow._runtime.journal.batch import Batch, Slice
+from dbosflow._runtime.journal.source import Source
+from dbosflow._runtime.runs.entries import MOST_REFUSALS, Ending
+from dbosflow._store.batch import is_durable, write_batch
+from dbosflow._store.queries import is_refused
+from dbosflow.errors import DbosflowError, SerializationError
+from dbosflow.failures import dump_error
+from dbosflow.types import WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dbosflow._runtime.journal.owner import JournalOwner
+    from dbosflow._runtime.leases.worker_lease import WorkerLease
+    from dbosflow._store.batch import BatchResult
+    from dbosflow.config import Settings
+
+logger = logging.getLogger("dbosflow.journal")
+
+_FIRST_PAUSE = 0.01
+_LONGEST_PAUSE = 1.0
+"""Seconds between two tries."""
+_OFTEN = 5
+"""How often a batch may have been sent before what stops it counts as an error, and not as a warning."""
+_MOST_LOST_PLACES = 1000
+"""How often the end of an input may lose its place to writers before its run reloads: then something else is wrong."""
+
+
+R = TypeVar("R", bound=Source)
+
+
+class CommittingJournal(Protocol[R]):
+    """What the committer tells the journal whose batches it sends."""
+
+    async def written(self, batch: Batch[R], started: Iterable[str]) -> None:
+        """The batch is durable, as its answer or a witness says; it has inserted ``started``."""
+
+    def acknowledge(self, batch: Batch[R], started: Iterable[str]) -> None:
+        """The batch was durable before: readers wake, and its runs may go on."""
+
+    def deliver(self) -> None:
+        """Lets runs go on from what is durable."""
+
+    async def lease_lost(self, batch: Batch[R]) -> None:
+        """The lease is dead: the runs of the batch go on elsewhere, its starts wait for the next lease."""
+
+
+class Committer(Generic[R]):
+    """Sends the batches of one journal, one at a time."""
+
+    def __init__(
+        self, lease: WorkerLease, settings: Settings, owner: JournalOwner[R], journal: CommittingJournal[R]
+    ) -> None:
+        self._lease = lease
+        self._settings = settings
+        self._owner = owner
+        self._journal = journal
+
+    async def commit(self, batch: Batch[R]) -> None:
+        """Sends ``batch`` until it is durable, or belongs to nobody any more."""
+        while not batch.empty:
+            try:
+                connection = await self._lease.connection()
+                if stopped := batch.stopped_runs():  # to connect may be to find another timeline, and stop every run
+                    batch = batch.without(stopped)
+                    continue
+                batch.sent += 1
+                lease = self._lease
+                result = await write_batch(
+                    connection, batch.rows(), lease.id, self._settings.schema, lease.hidden_timeline
+                )
+                known = result.written or (batch.sent > 1 and await self._is_durable(batch))
+            except (DbosflowError, OSError) as error:
+                await self._wait_for_database(batch, error)
+                continue
+            except Exception as error:  # noqa: BLE001 (the database's, the driver's, or of code that binds values)
+                if await self._was_overtaken(batch, error):
+                    continue
+                if is_refused(error):
+                    await self._settle_refused(batch, error)
+                    return
+                if await self._durable_after(batch, error):
+                    await self._journal.written(batch, frozenset())  # whether a start was the first is asked of its row
+                    return
+                continue
+            self._report_cancel_requests(batch, result)
+            if known:
+                await self._journal.written(batch, result.started)
+                return
+            if not result.leased:
+                await self._journal.lease_lost(batch)
+                return
+            batch = self._without_failed(batch, result)
+
+    def _report_cancel_requests(self, batch: Batch[R], result: BatchResult) -> None:
+        """Reports cancel requests before anything is delivered: then nothing begins that follows from it."""
+        if result.cancelled:
+            for part in batch.slices:
+                if part.run.workflow_id in result.cancelled:
+                    self._owner.cancel_requested(part.run)
+
+    async def _was_overtaken(self, batch: Batch[R], error: Exception) -> bool:
+        """Whether somebody came first in the instant of the statement, whose next snapshot sees that: it is sent again.
+
+        A cancel, where the run was to end otherwise (nothing else in a batch can divide by zero); or an outside writer,
+        who has taken the place that the end of an input was to have. That one is sent alone, since the runs of one
+        statement share its fate.
+        """
+        if isinstance(error, psycopg.errors.DivisionByZero):
+            return batch.sent < _MOST_LOST_PLACES
+        if not (isinstance(error, psycopg.errors.UniqueViolation) and batch.closes_inputs and len(batch.slices) == 1):
+            return False
+        return (
+            batch.sent < _MOST_LOST_PLACES and not batch.starts and not (batch.sent > 1 and await self._is_seen(batch))
+        )
+
+    async def _durable_after(self, batch: Batch[R], error: Exception) -> bool:
+        """After an error that leaves the batch's fate open: asks a witness, over a new connection if need be."""
+        _log_trouble(batch, error, "looking whether it is durable")
+        await back_off(batch.sent)
+        while True:
+            try:
+                return await self._is_seen(batch)
+            except (psycopg.Error, DbosflowError, OSError) as again:
+                await self._wait_for_database(batch, again)
+
+    async def _is_seen(self, batch: Batch[R]) -> bool:
+        """Whether a witness says that it is durable. One that is refused says nothing: a batch may be sent again."""
+        try:
+            return await self._is_durable(batch)
+        except Exception as error:
+            if not is_refused(error):
+                raise
+            return False
+
+    async def _is_durable(self, batch: Batch[R]) -> bool:
+        connection = await self._lease.connection()
+        return await is_durable(connection, batch.rows(), self._lease.id, self._settings.schema)
+
+    async def _wait_for_database(self, batch: Batch[R], error: Exception) -> None:
+        _log_trouble(batch, error, "trying again")
+        await self._lease.disconnect()
+        await back_off(batch.sent)
+
+    async def _settle_refused(self, batch: Batch[R], error: Exception) -> None:
+        """The database or the driver refuses something in the batch for its data."""
+        if batch.sent > 1 and isinstance(error, psycopg.errors.UniqueViolation) and await self._is_seen(batch):
+            self._journal.acknowledge(batch, frozenset())
+            self._journal.deliver()
+            return
+        parts = batch.split_off_inputs() if isinstance(error, psycopg.errors.UniqueViolation) else batch.split()
+        if len(parts) > 1:
+            for part in parts:
+                await self.commit(part)
+                self._journal.deliver()
+            return
+        if batch.starts:
+            batch.starts[0].on_decided(_unfit(error))
+        elif isinstance(error, psycopg.errors.UniqueViolation):
+            run = batch.slices[0].run
+            logger.error(
+                "workflow %s: a row stands that this run did not write; please report it: %s", run.workflow_id, error
+            )
+            self._owner.moved(run)
+        else:
+            await self._end_refused(batch.slices[0], error)
+
+    async def _end_refused(self, part: Slice[R], error: Exception) -> None:
+        """Ends a run whose data is refused: without the data, with the reason. Each time with less that may be refused.
+
+        In the end nothing is left but the row of the workflow. Should even that be refused, it is let go of.
+        """
+        run, before = part.run, part.ending
+        refusals = 1 if before is None else before.refusals + 1
+        run.stop("the database refused its data")
+        if refusals > MOST_REFUSALS:
+            logger.critical(
+                "workflow %s cannot be ended, and runs again with the next look for forgotten runs: %s",
+                *(run.workflow_id, line(error)),
+            )
+            self._owner.unwritable(run)
+            return
+        if before is not None and not before.yields_to_cancel:
+            ending = Ending(before.status, refusals=refusals)
+        else:
+            ending = Ending(WorkflowStatus.FAILED, error=dump_error(_unfit(error)), refusals=refusals)
+        await self.commit(Batch([Slice(run, [ending])], []))
+
+    def _without_failed(self, batch: Batch[R], result: BatchResult) -> Batch[R]:
+        """The gate was shut by some runs, or by another timeline: these go, the rest is sent again."""
+        if result.timeline is not None and self._lease.is_new(result.timeline):
+            return batch.without(batch.stopped_runs())
+        failed: set[R] = set()
+        overtaken: list[Slice[R]] = []
+        for part in batch.slices:
+            run = part.run
+            if run.workflow_id not in result.mine:
+                failed.add(run)
+                self._owner.lost(run)
+            elif run.workflow_id in result.moved:
+                failed.add(run)
+                self._owner.moved(run)
+            elif part.ending is not None and part.ending.yields_to_cancel and run.workflow_id in result.cancelled:
+                failed.add(run)
+                overtaken.append(part)
+        rest = batch.without(failed)
+        for part in overtaken:
+            if (others := part.without_end()) is not None:
+                rest.slices.append(others)
+            self._owner.overtaken(part.run)
+        return rest
+
+
+async def back_off(sent: int) -> None:
+    """Pauses before the next try, the longer the more often it was tried."""
+    pause = min(_FIRST_PAUSE * 2 ** min(sent, 10), _LONGEST_PAUSE)
+    await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
+
+
+def _log_trouble(batch: Batch[Any], error: Exception, plan: str) -> None:
+    """A cut connection heals in a moment; what does not pass, such as a full disk, somebody has to look at."""
+    level = logging.ERROR if batch.sent >= _OFTEN else logging.WARNING
+    logger.log(level, "batch of %d runs waits: %s; %s", len(batch.slices), line(error), plan)
+
+
+def _unfit(error: Exception) -> SerializationError:
+    return SerializationError(f"the database refused the data: {line(error)}")
+
+
+def line(error: Exception) -> str:
+    """An error in one line."""
+    return f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''}"

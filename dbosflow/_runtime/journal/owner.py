@@ -1,0 +1,54 @@
+"""What the journal calls: whoever owns its runs, who announces news, and a test that ends its worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from dbosflow._runtime.journal.source import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from dbosflow._runtime.journal.batch import Batch
+    from dbosflow._runtime.runs.entries import Ending
+
+Owned_contra = TypeVar("Owned_contra", bound=Source, contravariant=True)
+
+
+class JournalOwner(Protocol[Owned_contra]):
+    """What the journal calls when it finds something out about its runs."""
+
+    def ended(self, run: Owned_contra, ending: Ending) -> None:
+        """The end of ``run`` is durable."""
+
+    def lost(self, run: Owned_contra) -> None:
+        """``run`` is owned elsewhere."""
+
+    def moved(self, run: Owned_contra) -> None:
+        """The tables are not what ``run`` remembers: it must reload."""
+
+    def cancel_requested(self, run: Owned_contra) -> None:
+        """Somebody has asked to cancel the workflow of ``run``."""
+
+    def overtaken(self, run: Owned_contra) -> None:
+        """The end of ``run`` was not written, since a cancel came first."""
+
+    def unwritable(self, run: Owned_contra) -> None:
+        """The database takes nothing of ``run``, not even its end."""
+
+    def lease_lost(self) -> None:
+        """Every run of the worker is owned elsewhere, or will be."""
+
+
+class Announce(Protocol):
+    """How the journal announces news."""
+
+    def __call__(self, topics: Iterable[str], *, at_once: bool = True) -> None:
+        """Wakes who waits for these topics, here and elsewhere; ``at_once`` those elsewhere first."""
+
+
+class Tripwire(Protocol):
+    """Where a test ends a worker, as the death of its process would."""
+
+    async def __call__(self, batch: Batch[Any], *, written: bool) -> bool:
+        """Whether the worker dies here: before ``batch`` is sent, or once it is durable and nobody was notified."""
