@@ -10,18 +10,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import time
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg_pool import AsyncConnectionPool
 
+from dbosflow._runtime.engine.connections import is_pooled, open_pool
 from dbosflow._runtime.engine.executor import Executor
 from dbosflow._runtime.engine.replayer import ReplayResult, replay
+from dbosflow._runtime.engine.starts import StartRequest, Starts
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import place_lent
 from dbosflow._runtime.execution.waits import Waits
@@ -36,15 +35,11 @@ from dbosflow._runtime.streams.statistics import StreamStatistics
 from dbosflow._runtime.wakeups.listener import Listener, SafetyPoll
 from dbosflow._runtime.wakeups.notifier import Notifier
 from dbosflow._runtime.wakeups.topics import Wakeups
-from dbosflow._sessions import POOL, READER, wanted
+from dbosflow._sessions import READER
 from dbosflow._store import workflow
-from dbosflow._store.connect import PoolConnection, check_session, connect_async
 from dbosflow._store.migrate import ensure_schema, named_errors
-from dbosflow._store.notify import CANCEL_TOPIC, can_notify, queue_topic, workflow_topic
-from dbosflow._store.setup import Wish
-from dbosflow._store.workflow import Enqueued, Outcome
-from dbosflow.config import DEFAULT_QUEUE
-from dbosflow.errors import EngineClosedError, WorkflowConflictError
+from dbosflow._store.notify import CANCEL_TOPIC, queue_topic, workflow_topic
+from dbosflow.errors import EngineClosedError
 from dbosflow.types import Cancellation, Resumption, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -53,14 +48,12 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.engine_port import HandlePort
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._store.queries import Rows
-    from dbosflow._store.workflow import Started
+    from dbosflow._store.workflow import Outcome, Started
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry, WorkflowDef
 
-_PROBE_PATIENCE = 1.0
 _MOST_LOST_PLACES = 1000
 """How often the end of an input may lose its place to writers: then something else is wrong."""
-_PREPARE_AFTER = 3
 
 logger = logging.getLogger("dbosflow.engine")
 
@@ -94,9 +87,10 @@ class EngineCore:
     async def _open(self, schema: str) -> None:
         async with self._resources as resources:
             # A first connection says in plain words what is wrong with the URL or the server.
-            self._settings = replace(self._settings, pooled=await self._is_pooled())
+            self._settings = replace(self._settings, pooled=await is_pooled(self._url, self._settings))
             await asyncio.to_thread(ensure_schema, self._url, schema, timeout=self._settings.connect_timeout)
-            self._pool = await self._open_pool(resources)
+            self._pool = await open_pool(self._url, self._settings)
+            resources.push_async_callback(self._pool.close)
             self.repository = Repository(self._pool, self._settings)
             self.patient_repository = Repository(self._pool, self._settings, patient=True)
             self._wakeups = Wakeups()
@@ -112,20 +106,24 @@ class EngineCore:
             for service in (*services, SafetyPoll(self._settings, self._wakeups, listener)):
                 service.open()
                 resources.push_async_callback(service.close)
-            if self._settings.executes:
-                executor = self._executor = Executor(
-                    self._url,
-                    self._settings,
-                    registry=self._registry,
-                    pool=self._pool,
-                    wakeups=self._wakeups,
-                    announce=self.announce,
-                    engine=self,
-                    statistics=self.statistics,
-                )
+            executor = self._executor = self._new_executor() if self._settings.executes else None
+            self._starts = Starts(executor, self._enqueuer, self.repository, self.announce)
+            if executor is not None:
                 resources.push_async_callback(executor.close)
                 await executor.open()
             self._resources = resources.pop_all()
+
+    def _new_executor(self) -> Executor:
+        return Executor(
+            self._url,
+            self._settings,
+            registry=self._registry,
+            pool=self._pool,
+            wakeups=self._wakeups,
+            announce=self.announce,
+            engine=self,
+            statistics=self.statistics,
+        )
 
     @property
     def executor(self) -> Executor:
@@ -148,50 +146,6 @@ class EngineCore:
         if self._executor is not None:
             self._executor.runner.stop_all("the engine's event loop has ended")
 
-    async def _is_pooled(self) -> bool:
-        """Connects, and finds out whether a pooler in transaction mode stands between.
-
-        As if one did: what is prepared in a session stays there for the client that gets it next.
-        """
-        settings = self._settings
-        async with await connect_async(self._url, timeout=settings.connect_timeout, pooled=True) as listener:
-            if settings.pooled is False:
-                return False
-            if settings.pooled is None:
-                async with await connect_async(self._url, timeout=settings.connect_timeout, pooled=True) as notifier:
-                    if await can_notify(listener, notifier, settings.schema, patience=_PROBE_PATIENCE):
-                        return False
-            await check_session(listener)
-            if settings.pooled:
-                return True
-        if settings.listen_url is None:
-            logger.warning(
-                "a NOTIFY does not reach a LISTEN: there seems to be a pooler in transaction mode. Polling each %s s "
-                "instead; give listen_url=, a direct URL, for wake-ups at once",
-                settings.fast_poll,
-            )
-        return True
-
-    async def _open_pool(self, resources: AsyncExitStack) -> AsyncConnectionPool[Any]:
-        pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
-            self._url,
-            connection_class=PoolConnection,
-            min_size=1,
-            max_size=self._settings.pool_size,
-            kwargs={
-                "autocommit": True,
-                # A pooler would run a prepared statement on a connection that does not know it.
-                "prepare_threshold": None if self._settings.pooled else _PREPARE_AFTER,
-                "wish": Wish(wanted(POOL, idle=self._settings.lease), is_own=not self._settings.pooled),
-            },
-            timeout=self._settings.connect_timeout,
-            open=False,
-            name="dbosflow",
-        )
-        await pool.open()
-        resources.push_async_callback(pool.close)
-        return pool
-
     def announce(self, topics: Iterable[str], *, at_once: bool = True) -> None:
         """Wakes who waits for these topics: here directly, elsewhere by NOTIFY.
 
@@ -206,76 +160,15 @@ class EngineCore:
 
     # -- workflows ---------------------------------------------------------------------------------------------------
 
-    async def start(
-        self,
-        definition: WorkflowDef,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        workflow_id: str | None,
-        queue: str | None,
-        priority: int,
-    ) -> str:
+    async def start(self, request: StartRequest) -> str:
         """Starts a workflow here, or enqueues it; its id. It is durable when this returns."""
-        arguments_text = definition.dump_arguments(args, kwargs)
-        known_to_be_new = workflow_id is None
-        workflow_id = workflow_id or _new_id()
-        if queue is None and self._executor is not None:
-            is_new = await self._executor.start(workflow_id, definition, arguments_text, priority)
-            topics = [] if known_to_be_new else [workflow_topic(workflow_id)]
-        else:
-            queue = queue or DEFAULT_QUEUE
-            is_new = await self._enqueuer.enqueue(
-                Enqueued(workflow_id, definition.name, queue, priority, arguments_text, definition.inputs)
-            )
-            topics = [queue_topic(queue), workflow_topic(workflow_id)]
-        # A start whose answer was lost looks like one that stood before, and nobody was notified of it yet.
-        if is_new or await self._is_open(workflow_id, definition, arguments_text):
-            self.announce(topics)
-        return workflow_id
+        return await self._starts.start(request)
 
-    async def run(
-        self,
-        definition: WorkflowDef,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        workflow_id: str | None,
-        queue: str | None,
-        priority: int,
-    ) -> Any:
+    async def run(self, request: StartRequest) -> Any:
         """Starts a workflow and waits for its result. Here and under a new id, that is one wait."""
-        if workflow_id is None and queue is None and self._executor is not None:
-            workflow_id, arguments_text = _new_id(), definition.dump_arguments(args, kwargs)
-            with place_lent():
-                ending = await self._executor.run(workflow_id, definition, arguments_text, priority)
-            if ending is not None:
-                return result_of(workflow_id, ending, definition)
-            # Where the start's answer was lost, it runs now.
-            await self._is_open(workflow_id, definition, arguments_text)
-        else:
-            workflow_id = await self.start(
-                definition, args, kwargs, workflow_id=workflow_id, queue=queue, priority=priority
-            )
-        return result_of(workflow_id, await self.outcome(workflow_id), definition)
-
-    async def _is_open(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> bool:
-        """The id was taken: by the same workflow (fine), with other arguments (a warning), or by another one."""
-        found = await self.repository.started(workflow_id)
-        if found is None:
-            return False  # pruned meanwhile
-        if found.name != definition.name:
-            msg = (
-                f"workflow id {workflow_id!r} belongs to workflow {found.name!r}, so {definition.name!r} cannot have it"
-            )
-            raise WorkflowConflictError(workflow_id, msg)
-        if found.input != arguments_text:
-            logger.warning(
-                "workflow %s was started before, with other arguments; its first execution is used", workflow_id
-            )
-        if self._executor is not None:
-            await self._executor.adopt(found)
-        return not found.status.ended
+        workflow_id, ending = await self._starts.run(request)
+        outcome = await self.outcome(workflow_id) if ending is None else ending
+        return result_of(workflow_id, outcome, request.definition)
 
     def is_of(self, engine: object) -> bool:
         """Whether it is this engine, and not another one in the process."""
@@ -387,14 +280,3 @@ class EngineCore:
         """Claims the work of these queues, each up to its concurrency, until cancelled or closed."""
         async with self.executor.claiming(queues):
             await self._closing.wait()
-
-
-def _new_id() -> str:
-    """A unique id that begins with the time (RFC 9562, version 7), so that new rows stand together in the indexes."""
-    noise = os.urandom(10).hex()
-    time_part = f"{time.time_ns() // 1_000_000:012x}"
-    return f"{time_part[:8]}-{time_part[8:]}-7{noise[:3]}-{_VARIANT[noise[3]]}{noise[4:7]}-{noise[7:19]}"
-
-
-_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
-"""The two bits that say which kind of id it is, and two random ones."""

@@ -13,12 +13,11 @@ import psycopg
 from dbosflow._runtime.execution.canceller import Canceller
 from dbosflow._runtime.execution.histories import Histories
 from dbosflow._runtime.execution.journal_port import Backing
-from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.ownership import LeaseOwnership
 from dbosflow._runtime.execution.quarantine import Quarantine
 from dbosflow._runtime.execution.runner import Runner
 from dbosflow._runtime.execution.watchdog import Watchdog
-from dbosflow._runtime.journal.journal import Announce, Journal
+from dbosflow._runtime.journal.journal import Journal
 from dbosflow._runtime.leases.reclaimer import Reclaimer
 from dbosflow._runtime.leases.renewer import LeaseRenewer
 from dbosflow._runtime.leases.worker_lease import WorkerLease
@@ -32,18 +31,21 @@ from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
 from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from uuid import UUID
 
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.execution.engine_port import EnginePort
+    from dbosflow._runtime.execution.launch import Launch
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.journal.owner import Announce
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._runtime.streams.statistics import StreamStatistics
     from dbosflow._runtime.wakeups.topics import Wakeups
     from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
-    from dbosflow.definitions import Registry, WorkflowDef
+    from dbosflow.definitions import Registry
 
 T = TypeVar("T")
 
@@ -168,32 +170,42 @@ class Executor:
             if self._claimers and not any(other.queue == claimer.queue for other in self._claimers):
                 self._claimers[0].adopt_of(claimer.queue)
 
-    def start(
-        self, workflow_id: str, definition: WorkflowDef, arguments_text: str, priority: int
-    ) -> asyncio.Future[bool]:
+    def start(self, launch: Launch, priority: int) -> asyncio.Future[bool]:
         """Starts a workflow in this process. The future says, when it is durable, whether its row is new: it runs."""
         started: asyncio.Future[bool] = self._loop.create_future()
-        self._start(_PendingStart(self.runner, workflow_id, definition, arguments_text, started=started), priority)
+        self._start(launch, priority, lambda _, result: _set_result(started, result))
         return started
 
-    def run(
-        self, workflow_id: str, definition: WorkflowDef, arguments_text: str, priority: int
-    ) -> asyncio.Future[Ending | None]:
+    def run(self, launch: Launch, priority: int) -> asyncio.Future[Ending | None]:
         """Starts a workflow in this process. The future says how it ended, once that is durable.
 
         ``None`` if its row is not new, or if it goes on elsewhere.
         """
         ending: asyncio.Future[Ending | None] = self._loop.create_future()
-        self._start(_PendingStart(self.runner, workflow_id, definition, arguments_text, ending=ending), priority)
+
+        def decided(run: Run | None, result: bool | BaseException) -> None:  # noqa: FBT001 (a future's result)
+            if run is not None:
+                run.when_settled(ending)
+            else:
+                _set_result(ending, result if isinstance(result, BaseException) else None)
+
+        self._start(launch, priority, decided)
         return ending
 
-    def _start(self, pending: _PendingStart, priority: int) -> None:
-        definition = pending.definition
-        start = Start(
-            *(pending.workflow_id, definition.name, pending.arguments_text, RECOVERY_QUEUE, priority, pending),
-            inputs=definition.inputs,
+    def _start(
+        self, launch: Launch, priority: int, decided: Callable[[Run | None, bool | BaseException], None]
+    ) -> None:
+        """Writes a start. ``decided`` is called with its run, if the row is new and it begins, and with the result."""
+
+        def on_decided(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+            decided(self.runner.launch(launch) if result is True else None, result)
+
+        name, inputs = launch.definition.name, launch.definition.inputs
+        self.journal.start(
+            Start(
+                *(launch.workflow_id, name, launch.arguments_text, RECOVERY_QUEUE, priority, on_decided), inputs=inputs
+            )
         )
-        self.journal.start(start)
 
     async def adopt(self, found: Started) -> None:
         """Runs a workflow of this worker's whose start was committed without our hearing of it."""
@@ -253,42 +265,6 @@ class Executor:
             connection, self._settings.schema, max_recoveries=self._settings.max_recoveries
         )
         return {row["queue"] for row in requeued}
-
-
-class _PendingStart:
-    """A start on its way, called with its result: launches the run if the row is new, and sets its caller's future."""
-
-    __slots__ = ("_ending", "_runner", "_started", "arguments_text", "definition", "workflow_id")
-
-    def __init__(
-        self,
-        runner: Runner,
-        workflow_id: str,
-        definition: WorkflowDef,
-        arguments_text: str,
-        *,
-        started: asyncio.Future[bool] | None = None,
-        ending: asyncio.Future[Ending | None] | None = None,
-    ) -> None:
-        self._runner = runner
-        self.workflow_id = workflow_id
-        self.definition = definition
-        self.arguments_text = arguments_text
-        self._started = started
-        self._ending = ending
-
-    def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
-        run = self._runner.launch(self._launch()) if result is True else None
-        if run is not None and self._ending is not None:
-            run.when_settled(self._ending)
-            return
-        if self._started is not None:
-            _set_result(self._started, result)
-        if self._ending is not None:
-            _set_result(self._ending, result if isinstance(result, BaseException) else None)
-
-    def _launch(self) -> Launch:
-        return Launch(self.workflow_id, self.definition, self.arguments_text, self.definition.inputs)
 
 
 def _set_result(future: asyncio.Future[T], result: T | BaseException) -> None:

@@ -1,0 +1,68 @@
+"""The pool of an engine, and what stands between it and the server: perhaps a pooler."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any
+
+from psycopg_pool import AsyncConnectionPool
+
+from dbosflow._sessions import POOL, wanted
+from dbosflow._store.connect import PoolConnection, check_session, connect_async
+from dbosflow._store.notify import can_notify
+from dbosflow._store.setup import Wish
+
+if TYPE_CHECKING:
+    from dbosflow.config import Settings
+
+_PROBE_PATIENCE = 1.0
+"""Seconds that a NOTIFY gets to reach a LISTEN."""
+_PREPARE_AFTER = 3
+"""How often a pooled connection runs a statement before it is prepared."""
+
+logger = logging.getLogger("dbosflow.engine")
+
+
+async def is_pooled(url: str, settings: Settings) -> bool:
+    """Connects, and finds out whether a pooler in transaction mode stands between.
+
+    As if one did: what is prepared in a session stays there for the client that gets it next.
+    """
+    async with await connect_async(url, timeout=settings.connect_timeout, pooled=True) as listener:
+        if settings.pooled is False:
+            return False
+        if settings.pooled is None:
+            async with await connect_async(url, timeout=settings.connect_timeout, pooled=True) as notifier:
+                if await can_notify(listener, notifier, settings.schema, patience=_PROBE_PATIENCE):
+                    return False
+        await check_session(listener)
+        if settings.pooled:
+            return True
+    if settings.listen_url is None:
+        logger.warning(
+            "a NOTIFY does not reach a LISTEN: there seems to be a pooler in transaction mode. Polling each %s s "
+            "instead; give listen_url=, a direct URL, for wake-ups at once",
+            settings.fast_poll,
+        )
+    return True
+
+
+async def open_pool(url: str, settings: Settings) -> AsyncConnectionPool[Any]:
+    """The opened pool of an engine, for its queries."""
+    pool: AsyncConnectionPool[Any] = AsyncConnectionPool(
+        url,
+        connection_class=PoolConnection,
+        min_size=1,
+        max_size=settings.pool_size,
+        kwargs={
+            "autocommit": True,
+            # A pooler would run a prepared statement on a connection that does not know it.
+            "prepare_threshold": None if settings.pooled else _PREPARE_AFTER,
+            "wish": Wish(wanted(POOL, idle=settings.lease), is_own=not settings.pooled),
+        },
+        timeout=settings.connect_timeout,
+        open=False,
+        name="dbosflow",
+    )
+    await pool.open()
+    return pool

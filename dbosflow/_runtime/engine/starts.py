@@ -1,0 +1,123 @@
+"""How a workflow is started: here, or by way of a queue; once, however often the same id is asked for."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._runtime.execution.launch import Launch
+from dbosflow._runtime.execution.scope import place_lent
+from dbosflow._store.notify import queue_topic, workflow_topic
+from dbosflow._store.workflow import Enqueued
+from dbosflow.config import DEFAULT_QUEUE
+from dbosflow.errors import WorkflowConflictError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from dbosflow._runtime.engine.executor import Executor
+    from dbosflow._runtime.queues.enqueuer import Enqueuer
+    from dbosflow._runtime.repository import Repository
+    from dbosflow._runtime.runs.entries import Ending
+    from dbosflow.definitions import WorkflowDef
+
+logger = logging.getLogger("dbosflow.engine")
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """What a caller wants to be started."""
+
+    definition: WorkflowDef
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    workflow_id: str | None
+    """``None`` for a new one."""
+    queue: str | None
+    """``None`` for this process, if it executes, else for the default one."""
+    priority: int
+
+    def arguments_text(self) -> str:
+        """The arguments, as they are stored."""
+        return self.definition.dump_arguments(self.args, self.kwargs)
+
+
+class Starts:
+    """The starts of one engine."""
+
+    def __init__(
+        self,
+        executor: Executor | None,
+        enqueuer: Enqueuer,
+        repository: Repository,
+        announce: Callable[[Iterable[str]], None],
+    ) -> None:
+        self._executor = executor
+        self._enqueuer = enqueuer
+        self._repository = repository
+        self._announce = announce
+
+    async def start(self, request: StartRequest) -> str:
+        """Starts a workflow here, or enqueues it; its id. It is durable when this returns."""
+        definition, queue = request.definition, request.queue
+        arguments_text = request.arguments_text()
+        known_to_be_new = request.workflow_id is None
+        workflow_id = request.workflow_id or _new_id()
+        if queue is None and self._executor is not None:
+            launch = Launch(workflow_id, definition, arguments_text, definition.inputs)
+            is_new = await self._executor.start(launch, request.priority)
+            topics = [] if known_to_be_new else [workflow_topic(workflow_id)]
+        else:
+            queue = queue or DEFAULT_QUEUE
+            is_new = await self._enqueuer.enqueue(
+                Enqueued(workflow_id, definition.name, queue, request.priority, arguments_text, definition.inputs)
+            )
+            topics = [queue_topic(queue), workflow_topic(workflow_id)]
+        # A start whose answer was lost looks like one that stood before, and nobody was notified of it yet.
+        if is_new or await self._is_open(workflow_id, definition, arguments_text):
+            self._announce(topics)
+        return workflow_id
+
+    async def run(self, request: StartRequest) -> tuple[str, Ending | None]:
+        """Starts a workflow; its id, and how it ended if that was one wait: here, and under a new id."""
+        if request.workflow_id is not None or request.queue is not None or self._executor is None:
+            return await self.start(request), None
+        definition = request.definition
+        launch = Launch(_new_id(), definition, request.arguments_text(), definition.inputs)
+        with place_lent():
+            ending = await self._executor.run(launch, request.priority)
+        if ending is None:  # where the start's answer was lost, it runs now
+            await self._is_open(launch.workflow_id, definition, launch.arguments_text)
+        return launch.workflow_id, ending
+
+    async def _is_open(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> bool:
+        """The id was taken: by the same workflow (fine), with other arguments (a warning), or by another one."""
+        found = await self._repository.started(workflow_id)
+        if found is None:
+            return False  # pruned meanwhile
+        if found.name != definition.name:
+            msg = (
+                f"workflow id {workflow_id!r} belongs to workflow {found.name!r}, so {definition.name!r} cannot have it"
+            )
+            raise WorkflowConflictError(workflow_id, msg)
+        if found.input != arguments_text:
+            logger.warning(
+                "workflow %s was started before, with other arguments; its first execution is used", workflow_id
+            )
+        if self._executor is not None:
+            await self._executor.adopt(found)
+        return not found.status.ended
+
+
+def _new_id() -> str:
+    """A unique id that begins with the time (RFC 9562, version 7), so that new rows stand together in the indexes."""
+    noise = os.urandom(10).hex()
+    time_part = f"{time.time_ns() // 1_000_000:012x}"
+    return f"{time_part[:8]}-{time_part[8:]}-7{noise[:3]}-{_VARIANT[noise[3]]}{noise[4:7]}-{noise[7:19]}"
+
+
+_VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
+"""The two bits that say which kind of id it is, and two random ones."""
