@@ -1,14 +1,14 @@
--- What `dbosflow doctor` asks. It reads, and needs no right that an engine does not need.
+-- The queries of `dbosflow doctor`. They only read, and need no privilege that an engine does not need.
 
--- name: server (this session's place and its clock; the one setting for which the server's own is too patient)
+-- name: server (this session's place and clock; and the one setting of which the server's own value is too patient)
 SELECT session_user AS role, current_database() AS database,
        extract(epoch FROM clock_timestamp())::double precision AS clock,
        pg_is_in_recovery() AS standby,
        (SELECT setting::double precision / 1000 FROM pg_catalog.pg_settings
         WHERE name = 'idle_in_transaction_session_timeout') AS idle_in_transaction_session_timeout;
 
--- name: connections (the limits, and what is taken: of all, of this database, of this role; not by this session)
--- What other roles do is hidden from an ordinary one, backend_type included: whoever has a database is a client then.
+-- name: connections (the limits, and the connections in use: all, of this database, of this role; without this session)
+-- An ordinary role cannot see what other roles do, backend_type included. Sessions with a database count as clients then.
 SELECT current_setting('max_connections')::integer AS max_connections,
        current_setting('superuser_reserved_connections')::integer
            + coalesce(nullif(current_setting('reserved_connections', true), ''), '0')::integer AS reserved,
@@ -21,7 +21,7 @@ FROM pg_catalog.pg_stat_activity a
 WHERE a.pid <> pg_backend_pid() AND a.datid IS NOT NULL
   AND coalesce(a.backend_type, 'client backend') = 'client backend';
 
--- name: schema_rights (what this role may do with the schema; one row, also where there is none)
+-- name: schema_rights (what this role may do with the schema; one row, even if there is no schema)
 SELECT coalesce(has_schema_privilege(n.oid, 'USAGE'), false) AS may_use,
        CASE WHEN n.oid IS NULL THEN has_database_privilege(current_database(), 'CREATE')
             ELSE has_schema_privilege(n.oid, 'CREATE') AND NOT EXISTS (
@@ -30,7 +30,7 @@ SELECT coalesce(has_schema_privilege(n.oid, 'USAGE'), false) AS may_use,
        END AS may_migrate
 FROM (SELECT) AS one LEFT JOIN pg_catalog.pg_namespace n ON n.nspname = :schema;
 
--- name: missing_rights (the tables that this role may not use, and what it lacks)
+-- name: missing_rights (the tables that this role may not use, and the privileges that it lacks)
 SELECT c.relname AS "table", array_agg(r.name ORDER BY r.name) AS lacks
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
@@ -41,7 +41,7 @@ WHERE n.nspname = :schema AND c.relkind = 'r' AND NOT has_table_privilege(c.oid,
 GROUP BY c.relname
 ORDER BY c.relname;
 
--- name: workers (the live workers and how many runs each has; the dead ones that still own some). Index: workflow_owned.
+-- name: workers (the live workers with their numbers of runs; the dead ones that still own runs). Index: workflow_owned.
 SELECT k.id::text AS id, k.state, k.host, k.pid, k.version, k.lease,
        extract(epoch FROM now() - k.renewed_at)::double precision AS silent, coalesce(owned.runs, 0) AS runs
 FROM dbosflow.worker k
@@ -51,7 +51,7 @@ LEFT JOIN (
 WHERE k.state = 'live' OR owned.runs > 0
 ORDER BY k.host, k.pid, k.started_at;
 
--- name: queues (where work waits, for how long, and how much of it runs). Index: workflow_queued, workflow_owned.
+-- name: queues (where workflows wait, for how long, and how many of them run). Index: workflow_queued, workflow_owned.
 SELECT waiting.queue, waiting.workflows AS waiting, waiting.longest,
        (SELECT count(*) FROM dbosflow.workflow r WHERE r.queue = waiting.queue AND r.worker_id IS NOT NULL) AS running
 FROM (
@@ -61,5 +61,5 @@ FROM (
 ) AS waiting
 ORDER BY waiting.queue;
 
--- name: blocked (how many are parked; scans the table, which only a person's question may do)
+-- name: blocked (the number of parked workflows; scans the table, which only a query for a person may do)
 SELECT count(*) AS blocked FROM dbosflow.workflow WHERE status = 'blocked';

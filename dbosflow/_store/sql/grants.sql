@@ -1,15 +1,15 @@
--- What each kind of role needs, and no more. Run by the owner of the schema after each migration:
--- `dbosflow migrate --grants ROLE --as worker` prints it with the names filled in. The tests run as these roles.
+-- The minimum privileges of each kind of role. The schema's owner grants them after each migration:
+-- `dbosflow migrate --grants ROLE --as worker` prints the statements with the names filled in. Tests run as these roles.
 
--- name: worker (runs workflows, and does what clients do)
--- Records are never altered, so not even a worker may; it may delete them, to prune.
+-- name: worker (runs workflows, and does all that clients do)
+-- Records are never changed, so not even a worker may update them; it may delete them, to prune.
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".stream_value TO :"role";
 GRANT SELECT, INSERT, DELETE ON :"schema".step TO :"role";
 GRANT SELECT, INSERT, UPDATE, DELETE
     ON :"schema".workflow, :"schema".stream_block, :"schema".stream_trim, :"schema".worker TO :"role";
 
--- name: client (starts workflows for workers, writes to their inputs, asks for cancellations, resumes, reads)
+-- name: client (starts workflows for workers, writes to their inputs, requests cancellations, resumes, reads)
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
     :"schema".stream_trim, :"schema".worker, :"schema".stream_value TO :"role";

@@ -1,17 +1,18 @@
--- How old data goes: the beginnings of streams, and finished workflows as a whole. Nothing here runs by itself.
+-- Removes old data: the beginnings of streams, and finished workflows as a whole. Nothing here runs by itself.
 
--- name: hold (compaction and pruning take the row FOR UPDATE: they wait for a trim, and it for them; the owner waits for none)
+-- name: hold (compaction and pruning lock the row FOR UPDATE, so they and a trim wait for each other; owners never wait)
 SELECT id FROM dbosflow.workflow WHERE id = :workflow_id FOR KEY SHARE;
 
--- name: trim (a later statement than hold, so that it sees what a compaction has made)
--- Whole blocks from the beginning on, so offsets stay dense. The newest block stays, which holds the tail, or the end; so
--- does all from the first block on that neither a record commits nor a rollback covers. Index: the primary key.
--- So does what outsiders wrote, all and everywhere, until no statement is under way whose snapshot may be older: one that
--- appends at the tail it saw finds by the block in that place that others were faster. (Vacuum waits for the same, so
--- nothing would be gained.) `unseen` is read after this statement's own snapshot was taken, in which the blocks are. Ids
--- of transactions come round again; a block of more than a day is taken for seen whatever its own.
--- What goes is named by an array, and by a range besides: before Postgres 17 the index is not asked for the array's items,
--- and the whole stream would be read.
+-- name: trim (runs after hold, so that it sees the result of a compaction)
+-- Removes whole blocks from the beginning, so offsets stay dense. It keeps the newest block, which has the tail or the
+-- end, and everything from the first block on that is neither committed by a record nor covered by a rollback. Index: the
+-- primary key.
+-- It also keeps all blocks from outside as long as a statement runs whose snapshot may be older: a statement that appends
+-- at the tail that it saw needs the block in that place to notice that another writer was faster. (Vacuum waits for the
+-- same statements, so nothing would be gained.) `unseen` is read after this statement's own snapshot was taken, which
+-- has the blocks. Transaction ids wrap around; a block older than a day counts as seen, whatever its id.
+-- The DELETE has an array of offsets and also a range: before Postgres 17 the index is not used for the items of the
+-- array, and the whole stream would be read.
 WITH unseen AS MATERIALIZED (
     SELECT max(age(backend_xmin)) AS age
     FROM pg_stat_activity
@@ -34,7 +35,7 @@ WITH unseen AS MATERIALIZED (
                  AND r.producer = b.producer)),
         (SELECT min(b."offset") FROM dbosflow.stream_block b
          WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" < :before
-           AND b.epoch IS NOT DISTINCT FROM 0  -- and not by stream_block_input, which does not know where to stop
+           AND b.epoch IS NOT DISTINCT FROM 0  -- so stream_block_input is not used, in which the scan would not stop
            AND b.created_at > now() - interval '1 day'
            AND age(b.xmin) <= (SELECT age FROM unseen))) AS "offset"
 ), old AS MATERIALIZED (
@@ -61,17 +62,17 @@ ON CONFLICT (workflow_id, key, producer)
 DO UPDATE SET count = dbosflow.stream_trim.count + excluded.count, bytes = dbosflow.stream_trim.bytes + excluded.bytes,
               checksum = excluded.checksum;
 
--- name: first (the first offset that is still there)
+-- name: first (the first offset that is left)
 SELECT "offset" AS first FROM dbosflow.stream_block WHERE workflow_id = :workflow_id AND key = :key
 ORDER BY "offset" LIMIT 1;
 
--- name: trimmed (whether something of a producer is gone)
+-- name: trimmed (whether values of a producer were removed)
 SELECT count FROM dbosflow.stream_trim WHERE workflow_id = :workflow_id AND key = :key AND producer = :producer;
 
--- name: prune (finished workflows, oldest first, with all that is theirs; index: workflow_created)
--- Probes of the primary keys for each that goes, written so that no plan can scan a table or join it as a whole.
--- One whose parent still runs stays, since that may ask for its outcome. What another process prunes or compacts is skipped.
--- One that has inputs stays, as in trim, until whatever may write to them has seen its end.
+-- name: prune (removes finished workflows with all their rows, oldest first; index: workflow_created)
+-- Probes the primary keys for each workflow, and is written so that no plan can scan a table or join it as a whole.
+-- A workflow whose parent runs is kept, because the parent may ask for its outcome. Workflows that another process prunes
+-- or compacts are skipped. One with inputs is kept, as in trim, until every possible writer can see its end.
 WITH old AS MATERIALIZED (
     SELECT w.id
     FROM dbosflow.workflow w
@@ -93,7 +94,7 @@ WITH old AS MATERIALIZED (
 DELETE FROM dbosflow.workflow WHERE id = ANY(ARRAY(SELECT id FROM old))
 RETURNING id;
 
--- name: prunable (how many prune would take, by the same conditions; index: workflow_created)
+-- name: prunable (the number of workflows that prune would remove, by the same conditions; index: workflow_created)
 SELECT count(*) AS workflows
 FROM dbosflow.workflow w
 WHERE w.created_at < now() - :age * interval '1 second' AND w.ended_at < now() - :age * interval '1 second'
@@ -102,13 +103,15 @@ WHERE w.created_at < now() - :age * interval '1 second' AND w.ended_at < now() -
        OR age(w.xmin) > coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
                                   WHERE datname = current_database() AND pid <> pg_backend_pid()), -1));
 
--- name: claim_ended (the row of an ended workflow, held for a compaction: whoever comes second goes elsewhere)
+-- name: claim_ended (locks the row of an ended workflow for a compaction; a second process gets no row)
 SELECT id FROM dbosflow.workflow WHERE id = :workflow_id AND ended_at IS NOT NULL FOR UPDATE SKIP LOCKED;
 
--- name: compact (a stretch of an ended workflow's stream; a later statement than claim_ended)
--- Consecutive value blocks of one producer, attempt and epoch become one, up to about a size; one of half of it stays as it
--- is, so that none grows with each pass. What is merged is committed or rolled back together, and their frames keep their offsets: in every view a reader sees the same, wherever it stands. The checksum is
--- that of the last of them, since it runs over all that came before. Nothing else is touched. Gives where the next stretch begins, NULL at the end. Index: the primary key.
+-- name: compact (compacts a part of an ended workflow's stream; runs after claim_ended)
+-- Merges consecutive value blocks of one producer, attempt and epoch, up to a certain size. A block of half that size is
+-- left alone, so that no block is rewritten at each pass. Merged blocks are committed or rolled back together, and their
+-- frames keep their offsets, so readers see the same as before in every view and at every position. The checksum is that
+-- of the last merged block, because it covers all values before it. Nothing else is changed. Returns where the next part
+-- begins, NULL at the end. Index: the primary key.
 WITH stretch AS MATERIALIZED (
     SELECT b."offset", b.count, b.kind, b.values::text AS values, b.bytes, b.producer, b.producer_seq, b.attempt,
            b.epoch, b.created_at, b.checksum
@@ -156,7 +159,7 @@ SELECT CASE WHEN (SELECT count(*) FROM stretch) = :max_blocks
             THEN greatest((SELECT max("offset") FROM stretch), :start + 1) END AS next,
        (SELECT count(*) FROM removed) AS removed, (SELECT count(*) FROM merged) AS merged;
 
--- name: scattered (streams of a workflow in which at least so many blocks could join the one before; values are not touched)
+-- name: scattered (streams with at least this many blocks that could join the block before; their values are not read)
 SELECT n.key
 FROM (
     SELECT b.key, b.kind = 'values' AND greatest(b.bytes, lag(b.bytes) OVER neighbour) * 2 < :max_bytes

@@ -1,17 +1,17 @@
--- The whole schema as the migrations leave it: a newcomer reads this one file. A test compares it with a migrated database.
--- Every unique key begins with the workflow's id or belongs to the small table `worker`; no foreign keys between
--- workflows, no triggers, no sequences: what a distributed Postgres or a pooler would trip over is not here.
+-- The whole schema after all migrations, in one file. A test compares it with a migrated database.
+-- Every unique key begins with the workflow's id or belongs to the small table `worker`. There are no foreign keys between
+-- workflows, no triggers and no sequences, which cause problems in a distributed Postgres or behind a pooler.
 
 CREATE SCHEMA IF NOT EXISTS dbosflow;
 
--- One row an execution. `worker_id` and `epoch` are the fence: only the worker that holds both may write for the run.
+-- One row per execution. `worker_id` and `epoch` are the fence: only the worker that has both may write for the run.
 -- An ended or queued workflow has no worker_id.
 CREATE TABLE dbosflow.workflow (
     id                  text        NOT NULL PRIMARY KEY,
     name                text        NOT NULL,
     status              text        NOT NULL
         CHECK (status IN ('queued', 'scheduled', 'running', 'waiting', 'blocked', 'succeeded', 'failed', 'cancelled')),
-    queue               text        NOT NULL DEFAULT '',   -- '': started in process; any executing engine recovers it
+    queue               text        NOT NULL DEFAULT '',   -- '': started in a process; any executing engine recovers it
     priority            integer     NOT NULL DEFAULT 0,    -- lower first
     keys                json,                              -- deduplication, partition and fairness keys
     input               json        NOT NULL,              -- the arguments by parameter name
@@ -21,33 +21,33 @@ CREATE TABLE dbosflow.workflow (
     worker_id           uuid,
     parent_id           text,
     parent_key          text,
-    input_streams       text[],                            -- keys that outsiders write; the end closes them by name
+    input_streams       text[],                            -- keys of the inputs; the workflow's end closes them by name
     attributes          json,
     deadline_at         timestamptz,
     wake_at             timestamptz,
-    cancel_requested_at timestamptz,                       -- final: from then on it ends as cancelled or not at all
-    recoveries          integer     NOT NULL DEFAULT 0,    -- deaths of its workers in a row that count against it
-    recovered_seq       integer,                           -- the newest record's seq at the last reclaim
+    cancel_requested_at timestamptz,                       -- final: afterwards it ends as cancelled, or not at all
+    recoveries          integer     NOT NULL DEFAULT 0,    -- consecutive deaths of its workers that count against it
+    recovered_seq       integer,                           -- seq of the newest record at the last reclaim
     created_at          timestamptz NOT NULL DEFAULT now(),
     started_at          timestamptz,
     ended_at            timestamptz,
-    cancel_children     boolean                            -- whether its cancel is for what it has started, too
+    cancel_children     boolean                            -- whether its cancellation includes its children
 ) WITH (fillfactor = 80);
 
--- What a claim scans, in its order.
+-- Scanned by a claim, in its order.
 CREATE INDEX workflow_queued ON dbosflow.workflow (queue, priority, created_at, id) WHERE status = 'queued';
--- The queued ones that are suspected of killing their workers, which are claimed alone. Few or none.
+-- Queued suspects of killing their workers, which are claimed alone. There are few or none.
 CREATE INDEX workflow_suspected ON dbosflow.workflow (queue, recoveries, created_at, id)
     WHERE status = 'queued' AND recoveries >= 3;
--- What a reclaim scans.
+-- Scanned by a reclaim.
 CREATE INDEX workflow_owned ON dbosflow.workflow (worker_id) WHERE worker_id IS NOT NULL;
--- What a listing scans.
+-- Scanned by a listing.
 CREATE INDEX workflow_created ON dbosflow.workflow (created_at, id);
 -- A workflow's children.
 CREATE INDEX workflow_parent ON dbosflow.workflow (parent_id) WHERE parent_id IS NOT NULL;
 
--- One row a durable record of a run, inserted once and never updated. `seq` orders a workflow's records over all its
--- epochs; `turn` counts its commits: outcomes of one turn are handed to the program together, live and on replay.
+-- One row per durable record of a run, inserted once and never updated. `seq` orders a workflow's records over all its
+-- epochs. `turn` counts its commits: outcomes of the same turn are delivered to the program together, live and on replay.
 CREATE TABLE dbosflow.step (
     workflow_id text        NOT NULL,
     key         text        NOT NULL,                      -- branch path / name # occurrence
@@ -62,50 +62,50 @@ CREATE TABLE dbosflow.step (
     wake_at     timestamptz,
     started_at  timestamptz NOT NULL,
     recorded_at timestamptz NOT NULL DEFAULT now(),
-    loop_key    text,                                      -- of an item of a loop (`for_each`): the loop's own key
-    loop_offset bigint,                                    -- of the item in the loop's stream
+    loop_key    text,                                      -- for an item of a `for_each` loop: the loop's own key
+    loop_offset bigint,                                    -- for an item of a loop: its offset in the loop's stream
     loop_next   bigint,                                    -- every item before this offset is done
     PRIMARY KEY (workflow_id, key)
 );
 COMMENT ON COLUMN dbosflow.step.key IS 'branch path / name # occurrence; what separates is %-escaped in names';
 
--- Append-only. A block is a run of consecutive frames of one stream by one producer; a control frame is a block of its own.
+-- Append-only. A block has consecutive frames of one stream by one producer; a control frame has a block of its own.
 CREATE TABLE dbosflow.stream_block (
     workflow_id  text        NOT NULL,
     key          text        NOT NULL,
-    "offset"     bigint      NOT NULL,                     -- of its first frame
+    "offset"     bigint      NOT NULL,                     -- of the first frame
     count        integer     NOT NULL CHECK (count > 0),
     kind         text        NOT NULL CHECK (kind IN ('values', 'rollback', 'complete', 'error', 'cancelled')),
     values       json,                                     -- values: an array of `count`; control frames: their payload
     bytes        integer     NOT NULL,                     -- size of `values` as text
-    producer     text        NOT NULL,                     -- branch path; inside a step its key @ attempt
+    producer     text        NOT NULL,                     -- branch path; in a step: the step's key @ attempt
     producer_seq bigint      NOT NULL,                     -- how many values the producer had written before
     attempt      text,                                     -- epoch.n of the step attempt that wrote it
     epoch        integer     NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT now(),
-    checksum     integer,                                  -- CRC-32 of all values of its producer up to its last one
+    checksum     integer,                                  -- CRC-32 of the producer's values up to the block's last one
     PRIMARY KEY (workflow_id, key, "offset")
 );
--- What outsiders write to a workflow's inputs has epoch 0, which no owner has: each producer's block is there once. Their
+-- Blocks written to inputs from outside have epoch 0, which no owner has; so each producer's block exists once. Their
 -- producers are `k:` and an idempotency key, or `w:` and a unique id.
 CREATE UNIQUE INDEX stream_block_input ON dbosflow.stream_block (workflow_id, key, producer) WHERE epoch = 0;
--- A reader's fetch looks up the few rollbacks ahead of it.
+-- A reader's fetch looks up the few rollbacks that follow its offset.
 CREATE INDEX stream_block_rollback ON dbosflow.stream_block (workflow_id, key) WHERE kind = 'rollback';
 
--- What was trimmed from streams, so that a replay still knows how much each producer has written, and who writes to an
--- input whether a block of that name was there.
+-- What was trimmed from streams. A replay needs to know how much each producer has written, and a writer to an input
+-- whether a block with its producer's name was there.
 CREATE TABLE dbosflow.stream_trim (
     workflow_id text   NOT NULL,
     key         text   NOT NULL,
     producer    text   NOT NULL,
-    count       bigint NOT NULL,                           -- of its values that are gone
-    bytes       bigint NOT NULL,                           -- of their size, each value's and one more
-    "offset"    bigint,                                    -- of an outsider's block; what the workflow wrote has none
-    checksum    integer,                                   -- of all values of the producer up to the last that is gone
+    count       bigint NOT NULL,                           -- of the values that were trimmed
+    bytes       bigint NOT NULL,                           -- of their sizes, plus one for each value
+    "offset"    bigint,                                    -- of a block from outside; null for the workflow's own values
+    checksum    integer,                                   -- of all values of the producer up to the last trimmed one
     PRIMARY KEY (workflow_id, key, producer)
 ) WITH (fillfactor = 80);
 
--- A worker lease: one connection of one process. Batches lock the row FOR KEY SHARE; death takes it FOR UPDATE.
+-- A worker lease: one connection of one process. Batches lock the row FOR KEY SHARE; a death locks it FOR UPDATE.
 CREATE TABLE dbosflow.worker (
     id                 uuid             NOT NULL PRIMARY KEY,
     state              text             NOT NULL DEFAULT 'live' CHECK (state IN ('live', 'dead')),
@@ -116,20 +116,20 @@ CREATE TABLE dbosflow.worker (
     ended_because      text,                               -- released | vanished | expired
     host               text             NOT NULL,
     boot_id            text,                               -- of the host's kernel
-    pid_namespace      text,                               -- pids compare only within it
+    pid_namespace      text,                               -- pids are only comparable within it
     pid                integer          NOT NULL,
-    process_started_at text,                               -- kernel's start time of the process, in its own unit
+    process_started_at text,                               -- the kernel's start time of the process, in its own unit
     version            text             NOT NULL,
-    suspect            text                                -- the workflow that it runs alone: its death accuses no other
+    suspect            text                                -- the workflow that it runs alone, which only its death accuses
 ) WITH (fillfactor = 10);
 
--- The oldest code that may use this schema. Code that is older refuses to open it.
+-- The oldest code that may use this schema. Older code refuses to open it.
 CREATE TABLE dbosflow.compatibility (
     oldest_code integer NOT NULL
 );
 INSERT INTO dbosflow.compatibility (oldest_code) VALUES (1);
 
--- For people in psql. `value` stays json: ->> and jsonb would refuse \u0000, which a json column keeps.
+-- For people in psql. `value` stays json, because ->> and jsonb would refuse \u0000, which a json column can hold.
 CREATE VIEW dbosflow.stream_value AS
 SELECT b.workflow_id, b.key, b."offset" + v.ordinality - 1 AS "offset", v.value,
        b.producer, b.attempt, b.epoch, b.created_at

@@ -1,4 +1,4 @@
--- What the migrations and each opening engine ask of a schema. `schema_version` is alembic's table: one row, the newest revision.
+-- Queries of the migrations and of each opening engine. `schema_version` is alembic's table: one row, the newest revision.
 
 -- name: read_state
 -- Each engine's first query; an empty database answers with "undefined table".
@@ -6,9 +6,9 @@ SELECT (SELECT max(version_num) FROM dbosflow.schema_version) AS revision,
        (SELECT max(oldest_code) FROM dbosflow.compatibility)  AS oldest_code;
 
 -- name: begin_migration
--- One migration at a time in a database, whoever runs it. The lock goes with its transaction, also when its process is
--- killed, and also behind a pooler. A role's timeouts are meant for its queries, not for waiting here. But the locks of
--- tables are waited for with everybody who works queueing up behind: not long, and whoever vanishes holds none.
+-- Only one migration runs at a time in a database. The lock ends with its transaction, even if its process is killed, and
+-- also behind a pooler. A role's timeouts are meant for its queries, and not for this wait. But a wait for the locks of
+-- tables is short, because all other sessions queue up behind it; and a process that vanishes must not keep the locks.
 SET LOCAL search_path = pg_catalog;
 SET LOCAL statement_timeout = 0;
 SET LOCAL lock_timeout = 0;
@@ -19,10 +19,10 @@ SET LOCAL lock_timeout = '3s';
 SET LOCAL idle_in_transaction_session_timeout = '1min';
 
 -- name: find_schema
--- CREATE SCHEMA IF NOT EXISTS asks for the right to create one even where it exists.
+-- CREATE SCHEMA IF NOT EXISTS requires the privilege to create a schema even if the schema exists.
 SELECT EXISTS (SELECT FROM pg_catalog.pg_namespace WHERE nspname = :schema);
 
--- name: unfinished (workflows with records that have not ended, by name)
+-- name: unfinished (running workflows that have records, by name)
 SELECT w.name, count(*) AS count
 FROM dbosflow.workflow w
 WHERE w.status NOT IN ('succeeded', 'failed', 'cancelled')

@@ -1,7 +1,7 @@
--- name: history (all that the runs of these workflows need to replay: records, and what each producer has durable)
--- Scans of the primary keys; the values of the blocks are not touched. Uncommitted blocks have an order of their own.
--- Of a loop come its totals, and of its items only those that its watermark does not supersede. A child's record has in
--- place of a producer the name of the workflow that stands under the child's id, if that is not the one it has started.
+-- name: history (all that a replay of these workflows needs: the records, and what each producer has made durable)
+-- Scans of the primary keys; the values of the blocks are not read. Uncommitted blocks have an order of their own.
+-- For a loop it returns the totals, and only those items that the loop's watermark does not supersede. A child's record
+-- has in place of a producer the name of the workflow under the child's id, if that is not the workflow that it started.
 WITH loop AS MATERIALIZED (
     SELECT workflow_id, loop_key, coalesce(max(loop_next), 0) AS next, max(seq) AS seq, max(turn) AS turn,
            json_build_object('done', count(*) FILTER (WHERE kind = 'step' AND error IS NULL),
@@ -38,13 +38,13 @@ SELECT 'producer', workflow_id, key, max(kind) FILTER (WHERE kind IN ('complete'
        coalesce(sum(bytes - 1) FILTER (WHERE kind = 'values'), 0)::bigint, max("offset" + count),
        ((max(ARRAY["offset", checksum]) FILTER (WHERE kind = 'values'))[2])::integer
 FROM dbosflow.stream_block
-WHERE workflow_id = ANY(:ids) AND epoch > 0             -- not what outsiders wrote
+WHERE workflow_id = ANY(:ids) AND epoch > 0             -- without blocks from outside
 GROUP BY workflow_id, key, producer
 UNION ALL
 SELECT 'trimmed', workflow_id, key, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, producer, count, bytes,
        NULL, checksum
 FROM dbosflow.stream_trim
-WHERE workflow_id = ANY(:ids) AND "offset" IS NULL      -- not what outsiders wrote
+WHERE workflow_id = ANY(:ids) AND "offset" IS NULL      -- without blocks from outside
 UNION ALL
 SELECT 'uncommitted', b.workflow_id, b.key, b.kind, NULL, NULL, b.attempt, NULL, NULL, NULL, NULL, NULL, NULL,
        b.producer, b.count, NULL, b."offset", NULL
@@ -58,13 +58,13 @@ WHERE b.workflow_id = ANY(:ids) AND b.kind = 'values' AND b.attempt IS NOT NULL
       SELECT FROM dbosflow.stream_block r
       WHERE r.workflow_id = b.workflow_id AND r.key = b.key AND r.kind = 'rollback' AND r.producer = b.producer);
 
--- name: list (a workflow's records in the order they were made)
+-- name: list (a workflow's records in the order in which they were made)
 SELECT key, kind, seq, turn, epoch, attempt, output::text AS output, error::text AS error, child_id, wake_at,
        started_at, recorded_at
 FROM dbosflow.step WHERE workflow_id = :workflow_id
 ORDER BY turn, seq;
 
--- name: collected (what the handler of a loop gave for each item, in the order of the stream)
+-- name: collected (the handler's results for each item of a loop, in the order of the stream)
 SELECT output::text AS output FROM dbosflow.step
 WHERE workflow_id = :workflow_id AND loop_key = :loop_key AND kind = 'step' AND error IS NULL
 ORDER BY loop_offset;

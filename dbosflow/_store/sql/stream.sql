@@ -1,7 +1,7 @@
--- name: fetch (what readers at these offsets have not seen, with each owner's status, all in one snapshot)
--- Begins with the block that holds the offset, not with the next one. With it come all rollbacks from there on, however
--- far ahead, so that nobody is shown what is rolled back already; and for a committed view, which blocks are committed.
--- Indexes: the primary keys, a probe and a short range a stream, a probe a block of an attempt; stream_block_rollback.
+-- name: fetch (what readers at these offsets have not seen, with the status of each workflow, from one snapshot)
+-- Begins with the block that has the offset, and not with the next one. It includes all later rollbacks, however far ahead,
+-- so that no reader is given values that are rolled back already; and for a committed view, which blocks are committed.
+-- Indexes: the primary keys, a probe and a short range per stream, a probe per block of an attempt; stream_block_rollback.
 WITH wanted AS MATERIALIZED (
     SELECT * FROM unnest(:ids::text[], :keys::text[], :starts::bigint[], :committed::boolean[]) WITH ORDINALITY
         AS r (workflow_id, key, start, committed, number)
@@ -48,22 +48,22 @@ WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" < :before
 ORDER BY b."offset" DESC
 LIMIT :max_blocks;
 
--- name: emitted (what a producer has durable, in order)
+-- name: emitted (the durable values of a producer, in order)
 SELECT values::text AS values FROM dbosflow.stream_block
 WHERE workflow_id = :workflow_id AND key = :key AND producer = :producer AND kind = 'values'
 ORDER BY "offset";
 
--- name: checksums (of a producer's blocks, in order; the values are not touched)
+-- name: checksums (of a producer's blocks, in order; the values are not read)
 SELECT "offset", producer_seq AS before, producer_seq + count AS stop, checksum FROM dbosflow.stream_block
 WHERE workflow_id = :workflow_id AND key = :key AND producer = :producer AND kind = 'values'
 ORDER BY "offset";
 
--- name: values_at (those of the block at an offset)
+-- name: values_at (the values of the block at an offset)
 SELECT values::text AS values FROM dbosflow.stream_block
 WHERE workflow_id = :workflow_id AND key = :key AND "offset" = :offset;
 
--- name: list (of one key, or of all; the values are not touched. Index: the primary key, and step's for a block of an attempt)
--- `committed` is where the first block begins that neither a record commits nor a rollback covers.
+-- name: list (one stream or all; the values are not read. Index: the primary key, and step's for blocks of an attempt)
+-- `committed` is the offset of the first block that is neither committed by a record nor covered by a rollback.
 SELECT b.key, coalesce(max(b.kind) FILTER (WHERE b.kind IN ('complete', 'error', 'cancelled')), 'open') AS state,
        min(b."offset") AS first, max(b."offset" + b.count) AS tail,
        coalesce(min(b."offset") FILTER (WHERE b.uncommitted), max(b."offset" + b.count)) AS committed,
@@ -87,16 +87,17 @@ FROM (
 ) AS b
 GROUP BY b.key ORDER BY b.key;
 
--- name: append (what outsiders write to inputs: of each stream all blocks, in their order, or none)
--- Each block stands at a tail that this statement sees. The first of a stream's decides: the primary key lets one writer
--- have the place, and nobody who saw this tail can write behind it. Who was not let try again, with the new tail. For
--- the same reason `known` is exact: a block of ours that it does not see has the first place taken, too. The end of a
--- workflow takes a place in each of its inputs, so nothing gets in after it. `first` is sorted: no deadlock.
--- What would bring a stream above a limit is not written either, and with it nothing of that stream: the writer learns how
--- full it is, and sends what fits. All that was ever written counts. How many values that are the tail says, since inputs
--- hold nothing else; how many bytes is added up, from where the writer has seen the stream last (`known`), unless that is
--- trimmed by now or of another workflow of this id.
--- Indexes: the primary keys, one probe a stream; stream_block_input and stream_trim's, one probe a block.
+-- name: append (appends blocks from outside to inputs: for each stream all blocks, in order, or none)
+-- The blocks of a stream are placed at the tail that this statement sees. The first one decides: the primary key lets
+-- only one writer have the place, and no other statement that saw this tail can write after it. A writer that lost tries
+-- again with the new tail. For the same reason `known` is exact: if this statement does not see a block of ours, the
+-- first place is taken, too. The end of a workflow takes a place in each of its inputs, so nothing is written after it.
+-- `first` is sorted, to avoid deadlocks.
+-- If a stream would exceed a limit, nothing is written to it; the writer learns how full the stream is, and sends what
+-- fits. All values ever written count. Their number follows from the tail, because inputs hold nothing else. Their bytes
+-- are added up from where the writer has last seen the stream (`known`), unless that part was trimmed, or belongs to
+-- another workflow that had this id.
+-- Indexes: the primary keys, one probe per stream; those of stream_block_input and stream_trim, one probe per block.
 WITH given AS MATERIALIZED (
     SELECT *
     FROM unnest(:ids::text[], :keys::text[], :counts::integer[], :kinds::text[], :values::text[], :bytes::integer[],
@@ -143,7 +144,7 @@ WITH given AS MATERIALIZED (
         (SELECT b."offset", b.values
          FROM dbosflow.stream_block b
          WHERE b.workflow_id = g.workflow_id AND b.key = g.key AND b.producer = g.producer AND b.epoch = 0
-         LIMIT 1)                       -- there is no second; without it the whole index could be joined instead
+         LIMIT 1)                       -- there is only one; without the limit the whole index could be joined instead
         UNION ALL                       -- or it was trimmed
         (SELECT t."offset", NULL
          FROM dbosflow.stream_trim t

@@ -2,11 +2,11 @@
 INSERT INTO dbosflow.worker (id, lease, host, boot_id, pid_namespace, pid, process_started_at, version)
 VALUES (:id, :lease, :host, :boot_id, :pid_namespace, :pid, :process_started_at, :version);
 
--- name: renew (an UPDATE of no key column: it does not wait for the batches that hold the row FOR KEY SHARE)
+-- name: renew (updates no key column, so it does not wait for batches that hold the row FOR KEY SHARE)
 UPDATE dbosflow.worker SET renewed_at = now() WHERE id = ANY(:ids) AND state = 'live' RETURNING id;
 
 -- name: release (by the worker itself, after its last batch)
--- FOR UPDATE, like any death: the server may still be writing a batch whose connection was lost.
+-- FOR UPDATE, like every death: the server may still be writing a batch whose connection was lost.
 UPDATE dbosflow.worker SET state = 'dead', ended_at = now(), ended_because = 'released'
 WHERE id = (SELECT id FROM dbosflow.worker WHERE id = :id AND state = 'live' FOR UPDATE);
 
@@ -17,7 +17,7 @@ WITH freed AS (
 UPDATE dbosflow.workflow SET recoveries = 0
 WHERE id = :workflow_id::text AND worker_id = :id AND :acquitted::boolean;
 
--- name: survey (every live worker, and what the guards of an expiry need)
+-- name: survey (every live worker, with the facts for the guards of an expiry)
 SELECT k.id, k.renewed_at, k.lease, k.host, k.boot_id, k.pid_namespace, k.pid, k.process_started_at,
        extract(epoch FROM now() - k.renewed_at)::double precision AS silent,
        extract(epoch FROM now())::double precision AS clock,
@@ -29,8 +29,8 @@ SELECT EXISTS (
     SELECT FROM dbosflow.worker k JOIN dbosflow.workflow w ON w.worker_id = k.id WHERE k.state = 'dead'
 ) AS orphans;
 
--- name: mark_dead (waits for nobody: a worker with a batch under way is skipped and tried again)
--- FOR UPDATE, since a plain UPDATE of `state` would pass the KEY SHARE lock of a batch under way.
+-- name: mark_dead (never waits: a worker that is writing a batch is skipped and tried again)
+-- FOR UPDATE, because a plain UPDATE of `state` is not held up by the KEY SHARE lock of a running batch.
 WITH gone AS MATERIALIZED (
     SELECT k.id
     FROM unnest(:ids::uuid[], :renewed::timestamptz[]) AS seen (id, renewed_at)
@@ -42,12 +42,12 @@ UPDATE dbosflow.worker k SET state = 'dead', ended_at = now(), ended_because = :
 FROM gone WHERE k.id = gone.id
 RETURNING k.id;
 
--- name: forget (rows of workers long dead that own nothing)
+-- name: forget (deletes workers that died long ago and own nothing)
 DELETE FROM dbosflow.worker k
 WHERE k.state = 'dead' AND k.ended_at < now() - interval '1 day'
   AND NOT EXISTS (SELECT FROM dbosflow.workflow w WHERE w.worker_id = k.id);
 
--- name: of_place (the workers of one machine or container, for its health check; the living first, the latest before others)
+-- name: of_place (the workers of one machine or container, for a health check; live ones first, the newest of them first)
 SELECT k.pid, k.process_started_at, k.state = 'live' AS live, k.lease, k.ended_because,
        extract(epoch FROM now() - k.renewed_at)::double precision AS silent
 FROM dbosflow.worker k

@@ -1,5 +1,5 @@
--- name: enqueue (needs no lease: the row belongs to nobody)
--- Sorted by id: two processes that enqueue the same ids would deadlock otherwise.
+-- name: enqueue (needs no lease, because the row has no owner)
+-- Sorted by id: otherwise two processes that enqueue the same ids could deadlock.
 INSERT INTO dbosflow.workflow (id, name, status, queue, priority, input, input_streams)
 SELECT s.id, s.name, 'queued', s.queue, s.priority, s.input::json,
        CASE WHEN s.input_streams IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(s.input_streams::json)) END
@@ -10,17 +10,17 @@ ORDER BY s.id
 ON CONFLICT (id) DO NOTHING
 RETURNING id;
 
--- name: started (what stands under an id that could not be inserted; a later statement, so it sees the winner)
+-- name: started (the row of an id that could not be inserted; runs after the insert, so it sees the winner)
 SELECT id, name, status, worker_id, epoch, input::text AS input, parent_id, parent_key
 FROM dbosflow.workflow WHERE id = ANY(:ids);
 
 -- name: claim
--- Locks: the worker's row FOR KEY SHARE (a dead worker claims nothing), the claimed rows. Indexes: workflow_queued and the
--- primary key. Planned for any limit, `free` would pass for a tenth of the queue, worth reading the whole table for; an
--- array passes for a few. A suspect (see dbosflow/_runtime/execution/quarantine.py) is claimed alone, by a worker that has none,
--- and only if that takes `suspects` now.
--- It waits for its flush, as every other commit does: a claim that a crash of the server forgot would give its epoch away
--- twice, and no row would tell any more which owner has written it.
+-- Locks: the worker's row FOR KEY SHARE (a dead worker claims nothing), and the claimed rows. Indexes: workflow_queued and
+-- the primary key. The claimed ids are an array, for which the planner expects a few rows. For `free` itself, with an
+-- unknown limit, it would expect a tenth of the queue, and read the whole table. A suspect (see
+-- dbosflow/_runtime/execution/quarantine.py) is claimed alone, by a worker that has none, and only if `suspects` is true.
+-- The commit is flushed like every other one: if a crash of the server lost a claim, its epoch would be given out twice,
+-- and no row could show which of the two owners has written it.
 WITH lease AS MATERIALIZED (
     SELECT id FROM dbosflow.worker WHERE id = :worker_id::uuid AND state = 'live' AND suspect IS NULL FOR KEY SHARE
 ), suspect AS MATERIALIZED (
@@ -51,7 +51,7 @@ WHERE w.id = taken.id
 RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, to_json(w.input_streams)::text AS input_streams,
           w.recoveries, w.cancel_requested_at IS NOT NULL AS cancel_requested, w.parent_id IS NOT NULL AS is_child;
 
--- name: unknown (workflows that wait in a queue and are not among these; asked now and then, when little else waits)
+-- name: unknown (names of waiting workflows in a queue, except the given ones; runs rarely, when little else waits)
 SELECT DISTINCT waiting.name
 FROM (
     SELECT w.name FROM dbosflow.workflow w
@@ -64,17 +64,17 @@ UPDATE dbosflow.workflow SET epoch = epoch + 1
 WHERE id = :workflow_id AND worker_id IS NOT DISTINCT FROM :worker_id::uuid AND epoch = :epoch
 RETURNING epoch;
 
--- name: release (runs that their own worker hands over while it lives, sent between two of its batches)
+-- name: release (runs that a live worker gives back, between two of its batches)
 UPDATE dbosflow.workflow w
 SET worker_id = NULL, epoch = w.epoch + 1, status = 'queued', recoveries = 0
 FROM unnest(:ids::text[], :epochs::integer[]) AS r (id, epoch)
 WHERE w.id = r.id AND w.worker_id IS NOT DISTINCT FROM :worker_id::uuid AND w.epoch = r.epoch
 RETURNING w.queue;
 
--- name: requeue (the runs of dead workers; a statement after the death, so that it sees all they claimed)
--- Whom a death counts against, dbosflow/_runtime/execution/quarantine.py says. Level-triggered: it asks for every dead worker's runs,
--- whoever marked the worker. Index: workflow_owned, by an array: joined with the dead workers, a table that nobody has analyzed
--- yet would be read as a whole.
+-- name: requeue (the runs of dead workers; runs after the death, so that it sees all that they claimed)
+-- dbosflow/_runtime/execution/quarantine.py says which runs a death counts against. Level-triggered: it handles the runs of
+-- all dead workers, whichever process marked them. Index: workflow_owned, by an array: in a join with the dead workers, a
+-- table that was never analyzed would be read as a whole.
 WITH orphan AS MATERIALIZED (
     SELECT w.id, w.worker_id, w.recoveries, w.recovered_seq, w.epoch
     FROM dbosflow.workflow w
@@ -93,7 +93,7 @@ WITH orphan AS MATERIALIZED (
         WHEN f.suspect <> f.id AND f.recoveries >= 3 THEN f.recoveries
         WHEN f.recovered_seq IS DISTINCT FROM f.seq THEN CASE WHEN f.suspect <> f.id THEN f.recoveries ELSE 1 END
         WHEN (
-            SELECT true FROM dbosflow.stream_block b  -- no EXISTS, which would hash the whole table
+            SELECT true FROM dbosflow.stream_block b  -- not EXISTS, which would hash the whole table
             WHERE b.workflow_id = f.id AND b.epoch = f.epoch AND b.kind = 'values' AND b.attempt IS NULL
             LIMIT 1) THEN CASE WHEN f.suspect <> f.id THEN f.recoveries ELSE 1 END
         ELSE f.recoveries + 1 END AS recoveries
@@ -110,7 +110,7 @@ FROM unnest(ARRAY(SELECT id FROM counted), ARRAY(SELECT recoveries FROM counted)
 WHERE w.id = c.id
 RETURNING w.id, w.queue, w.status;
 
--- name: outcomes (what waiters ask for)
+-- name: outcomes (the statuses and outcomes for waiters)
 SELECT id, status, output::text AS output, error::text AS error FROM dbosflow.workflow WHERE id = ANY(:ids::text[]);
 
 -- name: show
@@ -129,19 +129,20 @@ WHERE (:status::text IS NULL OR status = :status) AND (:name::text IS NULL OR na
 ORDER BY created_at DESC, id DESC
 LIMIT :limit;
 
--- name: adopt (what a worker owns and does not run: a claim or a start whose answer was lost, or an end that a failover lost)
--- In a new epoch: it may have run in this one already, and attempts are named by theirs. Index: workflow_owned.
+-- name: adopt (runs that a worker owns without knowing: the answer of a claim or start was lost, or a failover lost an end)
+-- In a new epoch: it may have run in this one already, and attempts are named by epoch. Index: workflow_owned.
 UPDATE dbosflow.workflow SET epoch = epoch + 1
 WHERE worker_id = :worker_id AND NOT id = ANY(:known)
   AND (:queues::text[] IS NULL OR queue = ANY(:queues)) AND (:workflow_id::text IS NULL OR id = :workflow_id)
 RETURNING id, name, queue, epoch, input::text AS input, to_json(input_streams)::text AS input_streams, recoveries,
           cancel_requested_at IS NOT NULL AS cancel_requested, parent_id IS NOT NULL AS is_child;
 
--- name: cancel (of one workflow by id, or of the children of one, unless its own was asked for without them)
--- A request, which the owner or the next one carries out: only the fence may write for a run. A workflow that never ran
--- has nobody to carry it out, so it ends here, with its inputs: if one of their writers is faster, the primary key says so,
--- and this is sent again. A blocked one is queued again, to get an owner. With `children` the request is one for all that
--- stands below, as far as no generation between has ended; a child whose start is on its way is its parent's to cancel.
+-- name: cancel (a workflow by id, or the children of one, unless its own cancellation excluded them)
+-- This is a request, which the owner or the next owner carries out, because only the fence may write for a run. A workflow
+-- that never ran has no owner, so it ends here, with its inputs: if a writer to one of them is faster, the primary key
+-- reports that, and the statement is repeated. A blocked workflow is queued again to get an owner. With `children` the
+-- request includes all descendants below, down to the first generation that has ended; a child whose start has not
+-- arrived yet is cancelled by its parent.
 WITH RECURSIVE tree AS (
     SELECT w.id
     FROM dbosflow.workflow w
@@ -156,7 +157,7 @@ WITH RECURSIVE tree AS (
         SELECT c.id
         FROM dbosflow.workflow c
         WHERE c.parent_id = tree.id AND c.status NOT IN ('succeeded', 'failed', 'cancelled')
-        OFFSET 0 -- a probe of workflow_parent for each, never a join with the whole table
+        OFFSET 0 -- a probe of workflow_parent for each, and never a join with the whole table
     ) AS below
     WHERE :children::boolean
 ), asked AS MATERIALIZED (
@@ -190,8 +191,8 @@ FROM asked a
 WHERE w.id = a.id
 RETURNING w.id, w.status, w.queue;
 
--- name: resume (a blocked workflow goes back to its queue, for whichever worker knows it; any other stays as it is)
--- A blocked one has no owner, so whoever may do this may write. What was counted against it is forgotten.
+-- name: resume (a blocked workflow returns to its queue, for any worker that knows it; others are left unchanged)
+-- A blocked workflow has no owner, so any role that may do this may write. The deaths that counted against it are cleared.
 WITH found AS MATERIALIZED (
     SELECT id, status FROM dbosflow.workflow WHERE id = :workflow_id FOR UPDATE
 ), resumed AS (
@@ -203,5 +204,5 @@ WITH found AS MATERIALIZED (
 )
 SELECT coalesce(r.status, f.status) AS status, r.queue FROM found f LEFT JOIN resumed r ON r.id = f.id;
 
--- name: cancel_requests (among the runs of a worker; index: workflow_owned)
+-- name: cancel_requests (of the runs of a worker; index: workflow_owned)
 SELECT id FROM dbosflow.workflow WHERE worker_id = :worker_id AND cancel_requested_at IS NOT NULL;
