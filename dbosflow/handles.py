@@ -20,7 +20,6 @@ from dbosflow.types import Cancellation, WorkflowInfo, WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine
 
-    from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.engine_port import HandlePort
     from dbosflow._runtime.execution.run import RunBranch
     from dbosflow._runtime.process.host import Host
@@ -89,7 +88,7 @@ class WorkflowHandle(Generic[T]):
         scope = current_scope()
         if isinstance(scope, Branch):
             refuse_on_loop("await handle.result_async()")
-            found: T = drive(self._recorded(scope.run.thread_driver, scope))
+            found: T = drive(self._recorded(scope))
             return found
         return self._host.call("result_async", self._result, timeout)
 
@@ -113,12 +112,12 @@ class WorkflowHandle(Generic[T]):
         """
         scope = current_scope()
         if isinstance(scope, Branch):
-            return await self._recorded(scope.run.loop_driver, scope)
+            return await self._recorded(scope)
         return await self._host.bridge(self._result(timeout))
 
-    async def _recorded(self, driver: Driver, branch: RunBranch) -> T:
+    async def _recorded(self, branch: RunBranch) -> T:
         engine = None if branch.run.engine.is_of(self._core) else self._elsewhere
-        result: T = await wait_for_result(driver, branch, self.workflow_id, self._definition, elsewhere=engine)
+        result: T = await wait_for_result(branch, self.workflow_id, self._definition, elsewhere=engine)
         return result
 
     async def _elsewhere(self) -> Outcome | Ending:
@@ -165,13 +164,13 @@ class WorkflowHandle(Generic[T]):
         twin, scope = f"{query.kind}_async", current_scope()
         if isinstance(scope, Branch):
             refuse_on_loop(f"await handle.{twin}()")
-            return drive(run_query(scope.run.thread_driver, scope, query, self.workflow_id, self._reached(answer)))
+            return drive(run_query(scope, query, self.workflow_id, self._reached(answer)))
         return self._host.call(twin, answer)
 
     async def _query_async(self, query: RecordedQuery[A], answer: Callable[[], Coroutine[Any, Any, A]]) -> A:
         scope = current_scope()
         if isinstance(scope, Branch):
-            return await run_query(scope.run.loop_driver, scope, query, self.workflow_id, self._reached(answer))
+            return await run_query(scope, query, self.workflow_id, self._reached(answer))
         return await self._host.bridge(answer())
 
     def _reached(self, answer: Callable[[], Coroutine[Any, Any, A]]) -> Callable[[], Awaitable[A]]:

@@ -41,7 +41,7 @@ def sleep(duration: float | timedelta) -> None:
     refuse_on_loop("await sleep_async(...)")
     scope = current_scope()
     if isinstance(scope, Branch):
-        drive(operations.sleep(scope.run.thread_driver, scope, _seconds(duration, "a sleep's duration")))
+        drive(operations.sleep(scope, _seconds(duration, "a sleep's duration")))
     else:
         time.sleep(_seconds(duration, "a sleep's duration"))
 
@@ -61,7 +61,7 @@ async def sleep_async(duration: float | timedelta) -> None:
     """
     scope = current_scope()
     if isinstance(scope, Branch):
-        await operations.sleep(scope.run.loop_driver, scope, _seconds(duration, "a sleep's duration"))
+        await operations.sleep(scope, _seconds(duration, "a sleep's duration"))
     else:
         await asyncio.sleep(_seconds(duration, "a sleep's duration"))
 
@@ -92,7 +92,7 @@ class Timeout:
             return self
         self._task = task = asyncio.current_task()
         self._cancelling = 0 if task is None else task.cancelling()
-        self._deadline = await timeouts.begin(scope.run.loop_driver, scope, self._seconds, self._expire)
+        self._deadline = await timeouts.begin(scope, self._seconds, self._expire)
         return self
 
     def _expire(self) -> None:

@@ -24,7 +24,6 @@ from dbosflow.types import Processed
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import RunBranch
 
 T = TypeVar("T")
@@ -69,7 +68,7 @@ def for_each(source: Any, function: Callable[[Any], Any], **options: Unpack[Loop
     """
     refuse_on_loop("await for_each_async(...)")
     scope = branch_around("for_each", "read_stream")
-    return drive(_for_each(scope.run.thread_driver, scope, source, function, options))
+    return drive(_for_each(scope, source, function, options))
 
 
 @overload
@@ -111,17 +110,17 @@ async def for_each_async(source: Any, function: Callable[[Any], Any], **options:
         ConfigurationError: an option is not valid.
     """
     scope = branch_around("for_each_async", "read_stream_async")
-    return await _for_each(scope.run.loop_driver, scope, source, function, options)
+    return await _for_each(scope, source, function, options)
 
 
 async def _for_each(
-    driver: Driver, branch: RunBranch, source: Any, function: Callable[[Any], Any], options: LoopOptions
+    branch: RunBranch, source: Any, function: Callable[[Any], Any], options: LoopOptions
 ) -> Processed[Any]:
     handler = _handler(function)
     settings = _settings(options, handler)
     cursor = cursor_of(source)
     request = input_read_request(branch, source, None, {}) if cursor is None else cursor.for_each_request
-    key, totals, error = await run_for_each(driver, branch, request, handler, settings)
+    key, totals, error = await run_for_each(branch, request, handler, settings)
     if cursor is not None:
         cursor.continue_at(totals["next"])
     if error is not None:
@@ -129,7 +128,7 @@ async def _for_each(
     texts: list[str] = []
     if options.get("collect", False):
         run = branch.run
-        texts = await driver.wait(run, run.engine.patient_repository.collected(run.workflow_id, key))
+        texts = await run.driver.wait(run, run.engine.patient_repository.collected(run.workflow_id, key))
     results = [load(branch.run, handler.result, text, f"key {key!r}") for text in texts]
     return Processed(totals["count"], totals["failed"], totals["last"], results)
 

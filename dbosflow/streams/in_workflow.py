@@ -41,7 +41,7 @@ def read_stream(
     refuse_on_loop("read_stream_async(...)")
     scope = branch_around("read_stream", "read_stream")
     cursor = scope.run.engine.cursor(read_request(workflow_id, key, type, options))
-    return StreamReader(cursor, lambda: drive(next_page(scope.run.thread_driver, scope, cursor)), on_rollback)
+    return StreamReader(cursor, lambda: drive(next_page(scope, cursor)), on_rollback)
 
 
 @overload
@@ -67,4 +67,4 @@ def read_stream_async(
     """
     scope = branch_around("read_stream_async", "read_stream_async")
     cursor = scope.run.engine.cursor(read_request(workflow_id, key, type, options))
-    return StreamChannel(cursor, lambda: next_page(scope.run.loop_driver, scope, cursor))
+    return StreamChannel(cursor, lambda: next_page(scope, cursor))

@@ -59,7 +59,7 @@ def read_input(
     refuse_on_loop("read_input_async(...)")
     scope = branch_around("read_input", "read_stream")
     cursor = scope.run.engine.cursor(input_read_request(scope, stream, type, options))
-    return StreamReader(cursor, lambda: drive(next_page(scope.run.thread_driver, scope, cursor)))
+    return StreamReader(cursor, lambda: drive(next_page(scope, cursor)))
 
 
 @overload
@@ -95,7 +95,7 @@ def read_input_async(
     """
     scope = branch_around("read_input_async", "read_stream_async")
     cursor = scope.run.engine.cursor(input_read_request(scope, stream, type, options))
-    return StreamChannel(cursor, lambda: next_page(scope.run.loop_driver, scope, cursor))
+    return StreamChannel(cursor, lambda: next_page(scope, cursor))
 
 
 def input_read_request(

@@ -74,6 +74,12 @@ class Run(ReplayingRun):
         return self.environment.thread_driver
 
     @property
+    def driver(self) -> DriverPort[Run, StepAttempt]:
+        """How its body waits."""
+        environment = self.environment
+        return environment.loop_driver if self.definition.is_async else environment.thread_driver
+
+    @property
     def engine(self) -> EnginePort:
         """The engine, as it looks from inside a workflow."""
         return self.environment.engine

@@ -20,8 +20,11 @@ from dbosflow import serde
 from dbosflow._records import keys
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.recorded_values import failure, load
+from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.execution.waits import Waiting
 from dbosflow._runtime.operations.operation import DurableOperation
+from dbosflow._runtime.operations.plain_calls import run_plainly_async
+from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.runs.entries import Ending, Record, Start
 from dbosflow.errors import (
     DeadlockError,
@@ -37,7 +40,6 @@ from dbosflow.types import WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
-    from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run, RunBranch
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
@@ -55,8 +57,16 @@ class ChildOptions:
     priority: int = 0
 
 
+async def run_child(definition: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Starts a child of the branch that awaits this, and waits for its result."""
+    branch = current_scope()
+    if not isinstance(branch, Branch):  # carried out of the workflow, or into a step
+        return await run_plainly_async(definition, args, kwargs)
+    child_id = await start_child(branch, definition, ChildOptions(), args=args, kwargs=kwargs)
+    return await wait_for_result(branch, child_id, definition)
+
+
 async def start_child(
-    driver: Driver,
     branch: RunBranch,
     definition: WorkflowDef,
     options: ChildOptions,
@@ -69,7 +79,7 @@ async def start_child(
     if options.workflow_id == run.workflow_id:
         msg = f"workflow {run.workflow_id!r} would start a child under its own id: give that another one, or none"
         raise DeadlockError(run.workflow_id, msg)
-    async with DurableOperation(driver, branch, RecordKind.CHILD, definition.name, str(definition)) as operation:
+    async with DurableOperation(branch, RecordKind.CHILD, definition.name, str(definition)) as operation:
         key, record = operation.key, operation.record
         if record is not None:
             await operation.replayed()
@@ -83,7 +93,7 @@ async def start_child(
             if new:
                 return child_id
             operation.cancellable = False
-            found = await driver.wait(run, run.engine.find_child(child_id, definition))
+            found = await operation.driver.wait(run, run.engine.find_child(child_id, definition))
             if found is not None and (found.parent_id, found.parent_key) != (run.workflow_id, key):
                 foreign = found.name
         if foreign is not None:
@@ -143,7 +153,6 @@ async def _start(
 
 
 async def wait_for_result(
-    driver: Driver,
     branch: RunBranch,
     workflow_id: str,
     definition: WorkflowDef | None,
@@ -156,12 +165,12 @@ async def wait_for_result(
     """
     run = branch.run
     what = f"the result of workflow {workflow_id!r}"
-    async with DurableOperation(driver, branch, _RESULT, _RESULT, what) as operation:
+    async with DurableOperation(branch, _RESULT, _RESULT, what) as operation:
         key, record = operation.key, operation.record
 
         async def live() -> Record:
             began = time.monotonic()
-            output, error = await _outcome(driver, branch, workflow_id, elsewhere)
+            output, error = await _outcome(operation, workflow_id, elsewhere)
             elapsed = time.monotonic() - began
             return Record(key, _RESULT, child_id=workflow_id, output=output, error=error, elapsed=elapsed)
 
@@ -175,18 +184,18 @@ async def wait_for_result(
 
 
 async def _outcome(
-    driver: Driver,
-    branch: RunBranch,
+    operation: DurableOperation,
     workflow_id: str,
     elsewhere: Callable[[], Coroutine[Any, Any, Ending | Outcome]] | None,
 ) -> tuple[str | None, str | None]:
     """The output of a workflow, or the error that waiting for it gives: for the record, so also of a refused wait."""
+    run, driver = operation.run, operation.driver
     try:
         if elsewhere is None:
-            with Waiting(branch.run.engine.waits, branch.run.workflow_id, workflow_id):
-                outcome = await driver.outcome(branch.run, workflow_id)
+            with Waiting(run.engine.waits, run.workflow_id, workflow_id):
+                outcome = await driver.outcome(run, workflow_id)
         else:
-            outcome = await driver.wait(branch.run, elsewhere(), awaits=workflow_id)
+            outcome = await driver.wait(run, elsewhere(), awaits=workflow_id)
     except (ThreadLimitError, DeadlockError) as refused:
         return None, dump_error(refused)
     failure = failure_of(workflow_id, outcome)

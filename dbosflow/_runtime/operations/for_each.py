@@ -39,7 +39,6 @@ from dbosflow.failures import brief_error, dump_error
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
-    from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import RunBranch
     from dbosflow._runtime.streams.cursor import ReadRequest, StreamCursor
     from dbosflow.definitions import StepDef
@@ -51,12 +50,12 @@ _AHEAD = 1024
 
 
 async def run_for_each(
-    driver: Driver, branch: RunBranch, request: ReadRequest, handler: StepDef, settings: ForEachSettings
+    branch: RunBranch, request: ReadRequest, handler: StepDef, settings: ForEachSettings
 ) -> tuple[str, dict[str, Any], BaseException | None]:
     """Runs the loop, or takes its outcome from its record: the loop's key, its totals, and what ended it early."""
     run = branch.run
     what = f"for_each({settings.name!r})"
-    async with DurableOperation(driver, branch, RecordKind.FOR_EACH, settings.name, what) as operation:
+    async with DurableOperation(branch, RecordKind.FOR_EACH, settings.name, what) as operation:
         key, record = operation.key, operation.record
         ended_by: BaseException | None = None
 
@@ -65,7 +64,7 @@ async def run_for_each(
             loop, task, began = ForEach(branch, key, request, handler, settings), running_task(), time.monotonic()
             error = None
             try:
-                await driver.wait(run, loop.run(), awaits=request.workflow_id)
+                await operation.driver.wait(run, loop.run(), awaits=request.workflow_id)
             except BaseException as failure:  # the handler's or the stream's: the loop's outcome
                 if not is_outcome(failure, task):
                     raise
@@ -210,9 +209,8 @@ class ForEach:
         """An item that is not of the handler's type has failed, without an attempt."""
         run, key = self._run, f"{self._key}/{offset}"
         logger.warning("item %s of workflow %s is not handled: %s", key, run.workflow_id, unfit)
-        finished = _Finished(
-            Record(key, RecordKind.STEP, error=dump_error(unfit)), unfit, await self.original(offset, None)
-        )
+        record = Record(key, RecordKind.STEP, error=dump_error(unfit))
+        finished = _Finished(record, unfit, await self.original(offset, None))
         run.body_begins()  # until it is recorded, like any other
         self.finish(offset, finished)
 

@@ -8,7 +8,7 @@ key ───────┼─ replayed  its record is delivered in its turn; a
            └─ cancelled the program has cancelled it: it goes on when that is on record, and on replay again
 ```
 
-An operation is written once for either colour: it waits by a driver (see ``drivers``).
+It is written once for either colour: it waits by the driver of its workflow's body (see ``drivers``).
 """
 
 from __future__ import annotations
@@ -82,9 +82,9 @@ class DurableOperation(Operation):
 
     __slots__ = ("cancellable", "driver", "kind", "record")
 
-    def __init__(self, driver: Driver, branch: RunBranch, kind: RecordKind, name: str, what: object) -> None:
+    def __init__(self, branch: RunBranch, kind: RecordKind, name: str, what: object) -> None:
         super().__init__(branch, name, what)
-        self.driver = driver
+        self.driver: Driver = self.run.driver
         self.kind = kind
         self.record: Recorded | None = None
         self.cancellable = True

@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from dbosflow._records.kinds import RecordKind
-    from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import RunBranch
     from dbosflow.serde import Codec
 
@@ -36,18 +35,18 @@ class RecordedQuery(Generic[T]):
 
 
 async def run_query(
-    driver: Driver, branch: RunBranch, query: RecordedQuery[T], workflow_id: str, answer: Callable[[], Awaitable[T]]
+    branch: RunBranch, query: RecordedQuery[T], workflow_id: str, answer: Callable[[], Awaitable[T]]
 ) -> T:
     """The answer to a query about a workflow, or its recorded error; ``answer`` fetches a new one."""
     run, kind = branch.run, query.kind
     what = f"the {kind} of workflow {workflow_id!r}"
-    async with DurableOperation(driver, branch, kind, kind, what) as operation:
+    async with DurableOperation(branch, kind, kind, what) as operation:
         key = operation.key
 
         async def live() -> Record:
             output, error = None, None
             try:
-                output = query.codec.dump(await driver.wait(run, _patiently(answer)))
+                output = query.codec.dump(await operation.driver.wait(run, _patiently(answer)))
             except DbosflowError as refused:
                 error = dump_error(refused)
             return Record(key, kind, child_id=workflow_id, output=output, error=error)

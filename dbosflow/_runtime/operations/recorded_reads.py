@@ -19,25 +19,24 @@ from dbosflow.failures import dump_error, load_error
 from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.execution.drivers import Driver
-    from dbosflow._runtime.execution.run import Run, RunBranch
+    from dbosflow._runtime.execution.run import RunBranch
     from dbosflow._runtime.streams.cursor import StreamCursor
     from dbosflow._store.step import Recorded
 
 _NAME = "read_stream"
 
 
-async def next_page(driver: Driver, branch: RunBranch, cursor: StreamCursor) -> None:
+async def next_page(branch: RunBranch, cursor: StreamCursor) -> None:
     """Reads the next page: as far as an earlier run read it, or all that is there now."""
     what = f"read_stream({cursor.workflow_id!r}, {cursor.key!r})"
-    async with DurableOperation(driver, branch, RecordKind.READ, _NAME, what) as operation:
+    async with DurableOperation(branch, RecordKind.READ, _NAME, what) as operation:
         record = operation.record
         if record is None:
             error = await _read(operation, cursor)
         else:
             error = record.error
             if error is None:  # before its turn: afterwards the branch would come later than it did live
-                await _repeat(driver, branch.run, cursor, record)
+                await _repeat(operation, cursor, record)
             await operation.replayed()
         if error is not None:
             found = load_error(error)
@@ -58,14 +57,14 @@ async def _read(operation: DurableOperation, cursor: StreamCursor) -> str | None
     return error
 
 
-async def _repeat(driver: Driver, run: Run, cursor: StreamCursor, record: Recorded) -> None:
+async def _repeat(operation: DurableOperation, cursor: StreamCursor, record: Recorded) -> None:
     try:
-        await driver.wait(run, cursor.repeat(_progress(record.output or "{}")))
+        await operation.driver.wait(operation.run, cursor.repeat(_progress(record.output or "{}")))
     except SerializationError as unfit:
         asked = (
             f"reads stream {cursor.key!r} of workflow {cursor.workflow_id!r} at key {record.key!r} with another type"
         )
-        raise run.disagree(asked, f"a page that it has taken ({unfit})", record) from unfit
+        raise operation.run.disagree(asked, f"a page that it has taken ({unfit})", record) from unfit
 
 
 def _progress(text: str) -> Progress:

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._records.keys import WOKEN
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.recorded_values import failure, load
+from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.operations.operation import DurableOperation
+from dbosflow._runtime.operations.plain_calls import run_plainly_async
 from dbosflow._runtime.operations.retrying import Attempts
+from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.runs.entries import Record
 from dbosflow.errors import StepFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run, RunBranch
     from dbosflow._store.step import Recorded
     from dbosflow.definitions import StepDef
@@ -24,28 +26,29 @@ if TYPE_CHECKING:
 _STEP = RecordKind.STEP  # once: Python 3.11 takes its time to look up a member
 
 
-async def run_step(
-    driver: Driver, branch: RunBranch, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Any:
-    """The outcome of a step: its record's, or that of running it now."""
+async def run_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """The outcome of a step: its record's, or that of running it now, in the branch that awaits it."""
+    branch = current_scope()
+    if not isinstance(branch, Branch):  # carried out of the workflow, or into a step
+        return await run_plainly_async(step, args, kwargs)
     run = branch.run
-    async with DurableOperation(driver, branch, _STEP, step.name, step) as operation:
+    async with DurableOperation(branch, _STEP, step.name, step) as operation:
         key, record = operation.key, operation.record
         if record is not None:
             await operation.replayed()
             return _outcome(run, record, step)
-        attempts = Attempts(driver, branch, key, step)
+        attempts = Attempts(operation.driver, branch, key, step)
         made, value, error = await attempts.until_final(run.history.failures.get(key, ()), args, kwargs)
         if error is not None:
             raise failure_again(run, made.error or "", f"key {key!r}", live=error)
         return value
 
 
-async def sleep(driver: Driver, branch: RunBranch, seconds: float) -> None:
+async def sleep(branch: RunBranch, seconds: float) -> None:
     """Sleeps until a wake time that is on record: a restart does not begin the sleep anew, and never ends it early."""
     run = branch.run
-    async with DurableOperation(driver, branch, RecordKind.SLEEP, "sleep", "sleep") as operation:
-        key, record = operation.key, operation.record
+    async with DurableOperation(branch, RecordKind.SLEEP, "sleep", "sleep") as operation:
+        key, record, driver = operation.key, operation.record, operation.driver
         if record is None:
             delay = seconds + run.environment.clock.ahead
             await operation.commit(Record(key, RecordKind.SLEEP, delay=delay))

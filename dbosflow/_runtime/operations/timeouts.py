@@ -25,12 +25,11 @@ from dbosflow._runtime.runs.state import RunStopped
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run, RunBranch
     from dbosflow._store.step import Recorded
 
 
-async def begin(driver: Driver, branch: RunBranch, seconds: float, expire: Callable[[], None]) -> Deadline:
+async def begin(branch: RunBranch, seconds: float, expire: Callable[[], None]) -> Deadline:
     """Begins one, which calls ``expire`` on the loop in the turn of its expiry. A replay has what is left of it.
 
     The caller goes on at once, live and on replay: what has no turn must not wait. So if turns of others are still to
@@ -41,12 +40,11 @@ async def begin(driver: Driver, branch: RunBranch, seconds: float, expire: Calla
     with Operation(branch, "timeout", "timeout") as operation:
         key = operation.key
         if run.is_draining:
-            await driver.hold(run)
+            await run.driver.hold(run)
         run.ensure_sequencer()  # who is faster is an order of outcomes, also in a run with one branch
         ahead = run.next_of(branch.path)
-        record = (
-            operation.find_record(RecordKind.TIMEOUT) if ahead in (None, key) or run.recorded(key) is not None else None
-        )
+        known = ahead in (None, key) or run.recorded(key) is not None
+        record = operation.find_record(RecordKind.TIMEOUT) if known else None
         return Deadline(run, key, seconds, expire, record, never=record is None and ahead is not None)
 
 

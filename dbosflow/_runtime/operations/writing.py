@@ -153,7 +153,7 @@ async def flush(driver: Driver, scope: Scope) -> None:
     if isinstance(scope, StepAttempt):
         await driver.durable(scope.run)
     elif isinstance(scope, Branch):
-        await _when_durable(driver, scope, RecordKind.FLUSH)
+        await _when_durable(scope, RecordKind.FLUSH)
 
 
 async def emitted(driver: Driver, scope: Scope, key: str) -> list[str]:
@@ -172,7 +172,7 @@ async def emitted(driver: Driver, scope: Scope, key: str) -> list[str]:
         return [text for page in pages for text in items_of(page)][:count]
 
     if isinstance(scope, Branch):
-        return await _when_durable(driver, scope, RecordKind.EMITTED, look)
+        return await _when_durable(scope, RecordKind.EMITTED, look)
     await driver.durable(run)
     return await driver.wait(run, look())
 
@@ -200,15 +200,13 @@ class _Sight(DurableOperation):
 
 
 async def _when_durable(
-    driver: Driver,
-    branch: RunBranch,
-    kind: RecordKind,
-    look: Callable[[], Coroutine[Any, Any, list[str]]] | None = None,
+    branch: RunBranch, kind: RecordKind, look: Callable[[], Coroutine[Any, Any, list[str]]] | None = None
 ) -> list[str]:
     """What there is to see when all is durable that the run has buffered."""
     run = branch.run
     found: list[str] = []
-    async with _Sight(driver, branch, kind, kind, kind) as operation:
+    async with _Sight(branch, kind, kind, kind) as operation:
+        driver = operation.driver
         if not operation.has_turn:
             if operation.ahead is None:  # else more is on record behind it, and so is all that was written before it
                 await driver.durable(run)

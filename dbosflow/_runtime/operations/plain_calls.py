@@ -1,0 +1,49 @@
+"""Decorated functions called as what they are: outside of any workflow, or inside a step."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._runtime.execution.isolation import awaited, is_awaitable, outcome_of
+from dbosflow._runtime.execution.scope import Entered, PlainCall, current_scope
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Mapping
+
+    from dbosflow.definitions import FunctionDef
+
+
+def plain_call(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """Calls the function itself. Outside a workflow its stream writes are validated and dropped."""
+    if current_scope() is not None:
+        return function.function(*args, **kwargs)
+    if function.is_async:
+        return _plain_async(function, args, kwargs)
+    with Entered(PlainCall()):
+        value = function.function(*args, **kwargs)
+    return _plainly_awaited(value) if is_awaitable(value) else value
+
+
+def run_plainly(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """A plain call of either colour, from sync code."""
+    value = plain_call(function, args, kwargs)
+    return asyncio.run(awaited(value)) if is_awaitable(value) else value
+
+
+async def run_plainly_async(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    """A plain call of either colour, from async code; a sync function goes to a thread."""
+    if function.is_async:
+        return await plain_call(function, args, kwargs)
+    value = await asyncio.to_thread(plain_call, function, args, kwargs)
+    return await value if is_awaitable(value) else value
+
+
+async def _plain_async(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    with Entered(PlainCall()):
+        return await outcome_of(function.function, *args, **kwargs)
+
+
+async def _plainly_awaited(value: Awaitable[Any]) -> Any:
+    with Entered(PlainCall()):
+        return await value
