@@ -21,12 +21,14 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from dbosflow._runtime.execution.scope import Scope
     from dbosflow._runtime.operations.writing import OnRetry
     from dbosflow.serde import Codec
 
 C = TypeVar("C")
 F = TypeVar("F")
+
+_WRITER = "a stream's writer"
+"""What errors call it."""
 
 
 def write_stream(key: str, value: Any) -> None:
@@ -36,8 +38,10 @@ def write_stream(key: str, value: Any) -> None:
     for the errors.
     """
     refuse_on_loop("await write_stream_async(...)")
-    scope, text = _checked(key, value, "write_stream")
-    drive(writing.write_on_thread(scope, key, text, "write_stream"))
+    scope = writing.writer("write_stream")
+    check_identifier("stream key", key)
+    text = serde.dump_undeclared(value, "a stream's value")
+    drive(writing.write(scope, key, text, "write_stream", on_loop=False))
 
 
 async def write_stream_async(key: str, value: Any) -> None:
@@ -66,8 +70,10 @@ async def write_stream_async(key: str, value: Any) -> None:
         BranchError: the caller is no branch of its workflow.
         ConfigurationError: the key is not valid.
     """
-    scope, text = _checked(key, value, "write_stream_async")
-    await writing.write_on_loop(scope, key, text, "write_stream_async")
+    scope = writing.writer("write_stream_async")
+    check_identifier("stream key", key)
+    text = serde.dump_undeclared(value, "a stream's value")
+    await writing.write(scope, key, text, "write_stream_async", on_loop=True)
 
 
 def close_stream(key: str) -> None:
@@ -98,12 +104,6 @@ async def close_stream_async(key: str) -> None:
     writing.close(writing.writer("close_stream_async"), check_identifier("stream key", key), "close_stream_async")
 
 
-def _checked(key: str, value: Any, what: str) -> tuple[Scope, str]:
-    scope = writing.writer(what)
-    check_identifier("stream key", key)
-    return scope, serde.dump_undeclared(value, "a stream's value")
-
-
 class StreamWriter(Generic[C, F]):
     """Writes to one stream, for the branch or step that made it with ``Stream.writer``.
 
@@ -115,7 +115,7 @@ class StreamWriter(Generic[C, F]):
         self._key = key
         self._chunks = chunks
         self._final = final
-        self._scope = writing.writer("a stream's writer")
+        self._scope = writing.writer(_WRITER)
         self._dropped = 0
         writing.set_on_retry(self._scope, key, on_retry)
 
@@ -124,7 +124,7 @@ class StreamWriter(Generic[C, F]):
     def write(self, value: C) -> None:
         """Appends a value of the stream's type. See ``write_async``, its awaitable twin."""
         refuse_on_loop("await writer.write_async(...)")
-        drive(writing.write_on_thread(self._scope, self._key, self._chunks.dump(value), "a stream's writer"))
+        drive(writing.write(self._scope, self._key, self._chunks.dump(value), _WRITER, on_loop=False))
         self._dropped += isinstance(self._scope, PlainCall)
 
     async def write_async(self, value: C) -> None:
@@ -135,7 +135,7 @@ class StreamWriter(Generic[C, F]):
             StreamClosedError: the stream is closed.
             StreamError: the other errors of ``write_stream_async``.
         """
-        await writing.write_on_loop(self._scope, self._key, self._chunks.dump(value), "a stream's writer")
+        await writing.write(self._scope, self._key, self._chunks.dump(value), _WRITER, on_loop=True)
         self._dropped += isinstance(self._scope, PlainCall)
 
     def write_many(self, values: Iterable[C]) -> None:
@@ -254,7 +254,7 @@ class StreamWriter(Generic[C, F]):
     # -- inside ------------------------------------------------------------------------------------------------------
 
     def _close(self, kind: FrameKind, payload: str | None) -> None:
-        writing.close(self._scope, self._key, "a stream's writer", kind, payload)
+        writing.close(self._scope, self._key, _WRITER, kind, payload)
 
     def _loaded(self, texts: list[str]) -> list[C]:
         if isinstance(self._scope, PlainCall):

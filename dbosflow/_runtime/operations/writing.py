@@ -67,28 +67,8 @@ def set_on_retry(scope: Scope, key: str, on_retry: OnRetry) -> None:
         raise ConfigurationError(msg)
 
 
-async def write_on_loop(scope: Scope, key: str, text: str, what: str) -> None:
-    """Buffers one value once there is room for it. Lets the loop go on now and then."""
-    if isinstance(scope, Branch):
-        scope.check_owner(what)
-        run, producer = scope.run, scope.producer
-        run.check_may_begin()
-        if run.streams.needs_room(key, producer) and not await _room_for(scope):
-            run.streams.refuse_for_room(key, producer)
-        run.streams.write(key, text, producer)
-        scope.since_yield += 1 + len(text) // _WEIGHT_BYTES
-        if scope.since_yield >= _YIELD_EVERY:
-            scope.since_yield = 0
-            await _yield_control(scope, what)
-    elif isinstance(scope, StepAttempt):
-        run, producer = scope.run, scope.producer(key)
-        if run.streams.needs_room(key, producer) and not await run.loop_driver.room(run):
-            run.streams.refuse_for_room(key, producer)
-        run.streams.write(key, text, producer)
-
-
-async def write_on_thread(scope: Scope, key: str, text: str, what: str) -> None:
-    """Buffers one value once there is room for it."""
+async def write(scope: Scope, key: str, text: str, what: str, *, on_loop: bool) -> None:
+    """Buffers one value once there is room for it. On the loop it lets others go on now and then."""
     if isinstance(scope, PlainCall):
         return
     run = scope.run
@@ -98,9 +78,15 @@ async def write_on_thread(scope: Scope, key: str, text: str, what: str) -> None:
         producer = scope.producer
     else:
         producer = scope.producer(key)
-    if run.streams.needs_room(key, producer) and not await run.thread_driver.room(run):
-        run.streams.refuse_for_room(key, producer)
-    run.streams.write(key, text, producer)
+    streams = run.streams
+    if streams.needs_room(key, producer) and not await _has_room(scope, on_loop=on_loop):
+        streams.refuse_for_room(key, producer)
+    streams.write(key, text, producer)
+    if on_loop and isinstance(scope, Branch):
+        scope.since_yield += 1 + len(text) // _WEIGHT_BYTES
+        if scope.since_yield >= _YIELD_EVERY:
+            scope.since_yield = 0
+            await _yield_control(scope)
 
 
 def close(scope: Scope, key: str, what: str, kind: FrameKind = FrameKind.COMPLETE, payload: str | None = None) -> None:
@@ -121,22 +107,24 @@ def written(scope: Scope, key: str) -> int:
     return scope.run.streams.count(key, producer.name)
 
 
-async def _room_for(branch: RunBranch) -> bool:
-    """Whether there is room for the branch's next value. Among branches it waited for that when it yielded control."""
-    run = branch.run
-    if run.sequencer is None:
-        return await run.loop_driver.room(run)
-    had_room, branch.had_room = branch.had_room, True
-    return had_room
+async def _has_room(scope: RunBranch | StepAttempt, *, on_loop: bool) -> bool:
+    """Whether there is room for the next value. A branch among others waited for that when it yielded control."""
+    run = scope.run
+    if isinstance(scope, Branch) and run.sequencer is not None:
+        had_room, scope.had_room = scope.had_room, True
+        return had_room
+    driver = run.loop_driver if on_loop else run.thread_driver
+    return await driver.room(run)
 
 
-async def _yield_control(branch: RunBranch, what: str) -> None:
+async def _yield_control(branch: RunBranch) -> None:
     """Lets the loop, or the other branches, go on."""
     run = branch.run
     if run.sequencer is None:
         await asyncio.sleep(0)
         return
-    owner = branch.check_owner(what)
+    owner = branch.owner
+    assert owner is not None  # the caller
     owner.operating = True
     try:
         branch.had_room = await run.sequencer.yield_control()
