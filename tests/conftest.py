@@ -2,7 +2,7 @@
 
 One server a test run, found in this order: the one that ``DBOSFLOW_TEST_DATABASE_URL`` names (the role must be allowed
 to create databases); a container, where a Docker engine answers; else the embedded server, which needs nothing. With
-pytest-xdist the controller owns the server and tells its workers where it is, so it outlives each of them. A template
+pytest-xdist the controller owns the server and gives its workers its address, so it outlives each of them. A template
 database is migrated once, and each test gets a copy of it.
 """
 
@@ -42,7 +42,7 @@ DOCKER_COMMAND = "postgres -c max_connections=300 -c fsync=off"  # no test cuts 
 
 ROOM_IN_MEMORY = 4 * 1024**3
 
-# What the controller tells its workers: {"url", "template", "origin"}.
+# What the controller sends its workers: {"url", "template", "origin"}.
 _Server = dict[str, str]
 _SERVER = pytest.StashKey[_Server]()
 
@@ -140,7 +140,7 @@ def _docker_answers() -> bool:
 
 @contextmanager
 def _database(admin_url: str, template: str = "template0") -> Iterator[str]:
-    """The URL of a new database, which goes at the end together with whoever is still connected to it."""
+    """The URL of a new database, which goes at the end together with the sessions that are still connected to it."""
     name = f"dbosflow_test_{uuid4().hex}"
     with psycopg.connect(admin_url, autocommit=True) as connection:
         create = sql.SQL("CREATE DATABASE {} TEMPLATE {} ENCODING 'UTF8'")
@@ -166,6 +166,6 @@ def execute(database_url: str) -> Callable[..., list[tuple[Any, ...]]]:
 
 @pytest.fixture
 async def db(database_url: str) -> AsyncIterator[Database]:
-    """The test's database, and the sessions in it that a schedule tells what to do."""
+    """The test's database, and the sessions in it, which a schedule drives."""
     async with Database(database_url) as database:
         yield database

@@ -2,7 +2,7 @@
 
 Starts an embedded Postgres and a PgBouncer before it on loopback, looks at what a pooler changes (LISTEN is taken and
 never delivers, sessions are handed on), and runs a part of the suite through it. Root installs PgBouncer by the way,
-anybody else is told what to install. Not a part of ``.ci/run``. The exit status is 0 if all passed, 1 if not, 3 if
+to others it says what to install. Not a part of ``.ci/run``. The exit status is 0 if all passed, 1 if not, 3 if
 there is no PgBouncer.
 """
 
@@ -106,7 +106,7 @@ def check_polling(pooled: str, direct: str) -> None:
 
 
 def check_listen_url(pooled: str, direct: str) -> None:
-    """With a direct way to LISTEN, and polls switched off, everything still arrives: so it is told at once."""
+    """With a direct way to LISTEN, and polls switched off, everything still arrives: by hints alone."""
     with (
         Engine(pooled, listen_url=direct, **NEVER) as worker,
         Engine(pooled, listen_url=direct, executes=False, **NEVER) as client,

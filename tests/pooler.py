@@ -1,7 +1,7 @@
 """PgBouncer in transaction mode before a server, as a process that may be ended, frozen and paused.
 
 It comes from Debian: root installs it by the way, anybody else has to. It runs as the account of the server, as neither
-runs as root, and lets everybody in who reaches it.
+runs as root, and takes every connection that reaches it.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ class Pooler:
         return with_parameters(self._server_url, host="127.0.0.1", port=str(self._port), **parameters)
 
     def lead_to(self, server_url: str) -> None:
-        """Names the server that it leads to; one that runs has to be told to ``RELOAD``."""
+        """Names the server that it leads to; one that runs needs a ``RELOAD``."""
         host, port = (psycopg.conninfo.conninfo_to_dict(server_url)[name] for name in ("host", "port"))
         places = {"host": host, "port": port, "listen_port": self._port, "directory": self._directory}
         self._settings.write_text(_SETTINGS.format(**places, pool_size=self._pool_size))

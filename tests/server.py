@@ -22,7 +22,7 @@ IMMEDIATE = signal.SIGQUIT
 
 
 class Server:
-    """An embedded server; whoever keeps it starts it again when it ends."""
+    """An embedded server; its keeper starts it again when it ends."""
 
     def __init__(self, url: str) -> None:
         self.url = url

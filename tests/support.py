@@ -30,7 +30,7 @@ def eventually(probe: Callable[[], T], *, timeout: float = 30.0) -> T:
 
 @contextmanager
 def killed_after(seconds: float, process: subprocess.Popen[Any]) -> Iterator[None]:
-    """Kills ``process`` if the block takes longer: whoever reads its output in there comes to its end, and fails."""
+    """Kills ``process`` if the block takes longer: code in there that reads its output comes to its end, and fails."""
     timer = threading.Timer(seconds, process.kill)
     timer.start()
     try:

@@ -40,7 +40,7 @@ def texts(module: ast.Module) -> Iterator[tuple[int, str]]:
 
 
 def test_all_the_sql_is_in_the_store() -> None:
-    """Whoever reviews a query, an index or a lock has one room to look into."""
+    """A reviewer of a query, an index or a lock has one room to look into."""
     found = [
         f"{path}:{line}"
         for path, module in sources()
@@ -87,7 +87,7 @@ def test_the_public_names_are_listed() -> None:
 
 
 def test_the_testing_kit_lists_its_names_and_asks_for_pytest_only_in_its_fixtures() -> None:
-    """Whoever runs workflows needs no pytest; whoever tests them elsewhere does not, either."""
+    """Running workflows needs no pytest; neither does testing them with something else."""
     module = dict(sources())["testing/__init__.py"]
     bound = {alias.name for node in module.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert set(testing.__all__) == bound

@@ -229,7 +229,7 @@ def test_the_workers_of_a_demo_that_is_killed_end_by_themselves(shell: Shell) ->
 
 
 def test_a_worker_that_ends_on_its_own_ends_the_demo(shell: Shell, database_url: str) -> None:
-    """The demo waits for nobody who is gone, and says what it was."""
+    """The demo waits for no process that is gone, and says which it was."""
     demo, workers = start_demo(shell, "--kill-at", "0.9")
     for pid in workers:
         os.kill(pid, signal.SIGKILL)

@@ -135,7 +135,7 @@ def test_a_tail_is_an_object_a_line_and_the_last_one_tells_the_end(shell: Shell,
 
 
 def test_a_tail_of_a_stream_that_ended_badly_says_so_on_both_outputs(shell: Shell, database_url: str) -> None:
-    """Whoever reads only the items knows that it is not complete; the status is 1, as without ``--json``."""
+    """A reader of the items alone knows that they are not complete; the status is 1, as without ``--json``."""
     with Engine(database_url) as engine, pytest.raises(ValueError, match="paper"):
         engine.run(breaking_off.options(workflow_id="w"))
     done = shell.run("stream", "tail", "w", "words", "--json")

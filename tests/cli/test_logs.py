@@ -37,7 +37,7 @@ def test_a_line_of_json_holds_what_the_record_does() -> None:
     assert failed["stack"] == "where it was"
 
 
-@workflow(name="told of in the log")
+@workflow(name="named in the log")
 def told_of() -> None: ...
 
 
@@ -48,10 +48,10 @@ def test_begins_and_ends_of_workflows_are_for_those_who_ask(
     caplog.set_level(logging.DEBUG, logger="dbosflow")
     with Engine(database_url) as engine:
         engine.run(told_of.options(workflow_id="w"))
-    lines = [one for one in caplog.records if "told of in the log" in one.getMessage()]
+    lines = [one for one in caplog.records if "named in the log" in one.getMessage()]
     assert [one.getMessage().split(" after ")[0] for one in lines] == [
-        "workflow w (told of in the log) begins at epoch 1",
-        "workflow w (told of in the log) is succeeded",
+        "workflow w (named in the log) begins at epoch 1",
+        "workflow w (named in the log) is succeeded",
     ]
     assert {one.levelname for one in lines} == {"DEBUG"}
     assert {vars(one)["workflow_id"] for one in lines} == {"w"}

@@ -17,7 +17,7 @@ def prunable() -> None:
 
 
 def test_it_says_how_many_are_gone(shell: Shell, database_url: str) -> None:
-    """Those that ended longer ago than it was told."""
+    """It prunes those that ended longer ago than the given age."""
     with Engine(database_url) as engine:
         for _ in range(3):
             engine.run(prunable)

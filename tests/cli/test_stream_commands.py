@@ -111,7 +111,7 @@ def test_no_follow_prints_what_is_there_and_ends(shell: Shell, running: Engine) 
 
 
 def test_a_range_ends_before_its_last_offset(shell: Shell, ended: Engine) -> None:
-    """An end that was not reached is not told."""
+    """An end that was not reached is not printed."""
     done = shell.run("stream", "tail", "w", "words", "--from", "3", "--until", "4", "--json")
     assert [(item["offset"], item["value"], item["closed"]) for item in items(done.out)] == [(3, "clean", False)]
     assert done.status == 0

@@ -117,7 +117,7 @@ def test_ctrl_c_is_status_130(shell: Shell) -> None:
 
 
 def test_a_worker_that_dies_is_started_anew_and_its_workflow_goes_on(shell: Shell, database_url: str) -> None:
-    """The log tells the cause; the others are left alone."""
+    """The log names the cause; the others are left alone."""
     supervisor, gate = start_waiting(shell, "--processes", "2")
     (first,) = begun(shell)
     os.kill(int(first), signal.SIGKILL)
@@ -164,7 +164,7 @@ def test_what_no_restart_mends_ends_the_supervisor(shell: Shell) -> None:
 
 
 def test_no_worker_outlives_a_supervisor_that_is_killed(shell: Shell, database_url: str) -> None:
-    """They hear of it, stop in an orderly way, and give their leases up."""
+    """They notice it, stop in an orderly way, and give their leases up."""
     supervisor, pids = start_supervisor(shell)
     supervisor.signal(signal.SIGKILL)
     supervisor.process.wait(30)
@@ -203,7 +203,7 @@ def test_options_reach_the_workers_and_the_password_no_command_line(bare_shell: 
 
 
 def bury(shell: Shell, database_url: str) -> list[str]:
-    """Who an orphan's new parent is, as its worker sees it, and what became of it."""
+    """The new parent of an orphan, as its worker sees it, and what became of the orphan."""
     assert shell.python("-c", START_BURYING).end().status == 0
     with Engine(database_url, executes=False) as engine:
         found: list[str] = engine.handle("w").result(timeout=60)

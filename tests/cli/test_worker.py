@@ -156,7 +156,7 @@ def test_sigterm_lets_a_running_step_finish_and_hands_the_workflow_over(shell: S
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_second_signal_quits_at_once(shell: Shell, database_url: str, number: signal.Signals) -> None:
-    """Whoever cannot wait for a step need not: the workflow goes on elsewhere, as after a crash."""
+    """A second signal ends the wait for a step: the workflow goes on elsewhere, as after a crash."""
     worker, gate = start_waiting(shell)
     check_second_signal(worker, number)
 

@@ -58,7 +58,7 @@ def start_waiting(shell: Shell, *options: str) -> tuple[Command, Path]:
 
 
 def check_graceful_stop(shell: Shell, command: Command, gate: Path, log: str, url: str) -> None:
-    """SIGTERM, which ``log`` tells of, lets the running step finish; another worker goes on behind its record."""
+    """SIGTERM, which ``log`` mentions, lets the running step finish; another worker goes on behind its record."""
     command.signal(signal.SIGTERM)
     command.await_log(log)
     gate.write_text("through")

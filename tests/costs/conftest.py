@@ -40,7 +40,7 @@ def line(database_url: str) -> Iterator[Wire]:
 
 @pytest.fixture
 def open_engine(line: Wire) -> OpenEngine:
-    """Engines on that wire, which have run one workflow, if they run any, and hear what others notify."""
+    """Engines on that wire, which have run one workflow, if they run any, and listen to what others notify."""
 
     @asynccontextmanager
     async def opened(**settings: Any) -> AsyncIterator[Engine]:

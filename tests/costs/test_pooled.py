@@ -49,7 +49,7 @@ async def test_the_look_for_a_pooler_prepares_nothing(line: Wire) -> None:
 
 
 async def test_a_session_that_was_looked_at_hears_no_hint(database_url: str) -> None:
-    """Behind a pooler it goes on listening, for whoever gets it next."""
+    """Behind a pooler it goes on listening, for the client that gets it next."""
     connect = partial(psycopg.AsyncConnection.connect, database_url, autocommit=True, prepare_threshold=None)
     async with await connect() as one, await connect() as other:
         assert await can_notify(one, other, "dbosflow", patience=PATIENCE)

@@ -25,7 +25,7 @@ async def costs_queued(number: int) -> int:
 async def test_a_thousand_queued_workflows_are_claimed_and_ended_in_tens_of_statements(
     open_engine: OpenEngine, line: Wire
 ) -> None:
-    """A round of the worker's slots is a claim, a batch of ends, and a look of whoever waits."""
+    """A round of the worker's slots is a claim, a batch of ends, and one query of each client that waits."""
     rounds = WORKFLOWS // CONCURRENCY
 
     async with open_engine() as engine, open_engine(executes=False) as client:
@@ -47,7 +47,7 @@ async def test_a_thousand_queued_workflows_are_claimed_and_ended_in_tens_of_stat
 
 
 async def test_a_lone_queued_workflow_costs_an_insert_a_claim_and_an_end(open_engine: OpenEngine, line: Wire) -> None:
-    """And no look at the queue besides: a worker that serves it is told."""
+    """A hint names the queue, so its worker claims once and looks no more."""
     workflows = 50
 
     async with open_engine() as engine, open_engine(executes=False) as client:

@@ -1,4 +1,4 @@
-"""What streams cost: shared batches and large blocks for who writes, one query a commit for all who read."""
+"""What streams cost: shared batches and large blocks for a writer, one query a commit for all readers."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ async def test_readers_of_a_stream_share_one_query_a_flush(
 async def test_values_that_outsiders_write_at_a_time_go_in_one_statement(
     open_engine: OpenEngine, line: Wire, gate: Gate
 ) -> None:
-    """A thousand writers of one process: one append or a few, as many blocks, and one hint to whoever reads."""
+    """A thousand writers of one process: one append or a few, as many blocks, and one hint to all readers."""
 
     @workflow(name="costs_with_an_input", inputs=["in"])
     async def with_an_input() -> None:

@@ -20,7 +20,7 @@ _ACCOUNTS = ["own account", "no privileges"] if os.geteuid() == 0 else ["own acc
 
 @pytest.fixture(params=_ACCOUNTS)
 def account(request: pytest.FixtureRequest) -> Account:
-    """Whom the users run as: what is promised to root is promised to everybody else."""
+    """The accounts that the users run as: what is promised to root is promised to everybody else."""
     return Account.own() if request.param == "own account" else Account.named("nobody")
 
 

@@ -62,7 +62,7 @@ with EmbeddedServer.ephemeral() as server:
 
 @dataclass(frozen=True)
 class Account:
-    """Whom a process runs as."""
+    """The account that a process runs as."""
 
     name: str
     uid: int

@@ -1,4 +1,4 @@
-"""Where the embedded server puts its files, whose they are, which Postgres it runs, and whom it lets in."""
+"""Where the embedded server puts its files, whose they are, which Postgres it runs, and which users may connect."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ class TestServer:
                 assert query(server.url, "SELECT current_database()") == "dbosflow"
 
     def test_no_other_user_of_the_system_can_connect(self, home: Home) -> None:
-        """Neither by the way that is closed, nor, were it open, past the question who is there."""
+        """The directory is closed to them; if it were open, the server would refuse them by their account."""
         knock = "import psycopg, sys; psycopg.connect(sys.argv[1])"
         with joined(home.data_dir) as server:
             others = [Account.named(name) for name in ("nobody", "postgres") if os.geteuid() == 0]
@@ -104,7 +104,7 @@ class TestFiles:
     """Whose files they are, and where."""
 
     def test_what_a_user_without_privileges_has_is_closed_to_others(self, empty_home: Home) -> None:
-        """One closed directory holds everything; git is told to stay out of it."""
+        """One closed directory holds everything; a ``.gitignore`` keeps git out of it."""
         if os.geteuid() == 0:
             nobody = Account.named("nobody")
             os.chown(empty_home.path, nobody.uid, nobody.gid)
@@ -177,7 +177,7 @@ class TestFiles:
 
 
 class TestEnvironment:
-    """What variables say to whoever connects to a server."""
+    """What variables say to a client that connects to a server."""
 
     def test_its_database_is_made_whatever_they_say(self, empty_home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
         """They are meant for another server."""

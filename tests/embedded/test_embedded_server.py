@@ -1,4 +1,4 @@
-"""The embedded server is there while it has a user, and its data for longer, whoever is killed when."""
+"""The embedded server is there while it has a user, and its data for longer, whichever process is killed, and when."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ with EmbeddedServer.ephemeral() as server:
 
 
 class TestSharing:
-    """Who names the same directory gets the same server, and the same data."""
+    """Users that name the same directory get the same server, and the same data."""
 
     def test_two_processes_share_one_server(self, home: Home) -> None:
         """The second finds the first one's server, and the server outlives the first."""
@@ -149,7 +149,7 @@ class TestEnds:
         home.expect_nobody()
 
     def test_nobody_joins_the_server_of_a_killed_keeper(self, home: Home) -> None:
-        """It may look ready until it hears of the death: a new keeper closes its door, and waits for its end."""
+        """It may look ready until it notices the death: a new keeper closes its door, and waits for its end."""
         user = home.user()
         assert user.url
         (keeper,), (server,) = home.keepers, home.servers
@@ -187,7 +187,7 @@ class TestEnds:
 
     @pytest.mark.parametrize("victim", ["user", "keeper", "initdb"])
     def test_a_start_that_was_interrupted_is_made_good_by_the_next_user(self, empty_home: Home, victim: str) -> None:
-        """Whoever is killed while the cluster is made: no half of one is taken for a cluster, nor left behind."""
+        """Whichever process is killed while the cluster is made: no half of one is used, nor left behind."""
         user = empty_home.user()
         eventually(lambda: list(empty_home.path.glob("data/server/half-made-*/PG_VERSION")), timeout=PATIENCE)
         if victim == "user":

@@ -383,13 +383,13 @@ class _Async:
         return [await asyncio.shield(one) for one in self._branches(plans, place)]
 
     async def race(self, _number: int, plans: list[Any], *, place: int) -> list[Any]:
-        """Who wins is timing, and nobody looks."""
+        """Which of them wins is timing, and nothing looks at it."""
         tasks = [asyncio.create_task(one) for one in self._branches(plans, place)]
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         return [await task for task in tasks]
 
     async def waited(self, number: int, plans: list[Any], *, place: int) -> list[Any]:
-        """Who is done within the time is timing, and nobody looks."""
+        """Which of them is done within the time is timing, and nothing looks at it."""
         tasks = [asyncio.create_task(one) for one in self._branches(plans, place)]
         await wait(tasks, timeout=0.001 * number)
         return [await task for task in tasks]

@@ -1,4 +1,4 @@
-"""What ``EXPLAIN ANALYZE`` tells of a statement prepared as psycopg does it, with tables full of other things."""
+"""What ``EXPLAIN ANALYZE`` reports of a statement prepared as psycopg does it, with tables full of other things."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ Node = dict[str, Any]
 
 
 class Plan:
-    """What ``EXPLAIN ANALYZE`` tells of one execution."""
+    """What ``EXPLAIN ANALYZE`` reports of one execution."""
 
     def __init__(self, plan: Node) -> None:
         self.nodes = list(_nodes(plan))
-        # Parts that write are carried out after the rest, and are not in what is told of the whole.
+        # Parts that write are carried out after the rest, and are not in the figures of the whole.
         self.pages = max(_pages(plan), sum(map(_pages, plan.get("Plans", ()))))
         """How often it looked at a page."""
 

@@ -1,4 +1,4 @@
-"""What a schedule is made of: sessions of one database that are told, one after the other, what to do and when to wait.
+"""What a schedule is made of: sessions of one database; a test says what each does, and when it waits.
 
 A schedule never sleeps to let something happen: it looks, with a deadline, whether a session waits for a lock.
 """
@@ -170,7 +170,7 @@ class Database:
                     return
 
     async def hold_key(self, workflow_id: str, key: str = "held") -> psycopg.AsyncConnection[Any]:
-        """A session that has that record under way: whoever writes it, too, has taken its snapshot and waits."""
+        """A session that has that record under way: another writer of it has taken its snapshot and waits."""
         session = await self.connect(autocommit=False)
         await session.execute(
             """INSERT INTO dbosflow.step (workflow_id, key, kind, epoch, seq, turn, started_at)
@@ -180,7 +180,7 @@ class Database:
         return session
 
     async def reclaim(self, *workers: WorkerLease) -> set[UUID]:
-        """The first statement of a death: of those workers, who is dead now."""
+        """The first statement of a death: which of those workers are dead now."""
         surveyed = await worker.survey(self.admin, SCHEMA)
         leases = [one for one in surveyed if one.id in {worker.id for worker in workers}]
         return await worker.mark_dead(self.admin, SCHEMA, leases, "expired")

@@ -1,4 +1,4 @@
-"""A cancel that answered that it was asked for is final, whatever was under way: who would end the workflow is told.
+"""A cancel that answered that it was asked for is final, whatever was under way: an end otherwise is refused.
 
 The owner's answer is checked in the statement that would write the end; see dbosflow/_runtime/execution/canceller.py.
 """
@@ -155,7 +155,7 @@ async def test_an_owner_that_was_not_asked_cancels_the_children_of_what_it_ends(
 
 
 async def test_a_cancel_outlives_the_owner(db: Database) -> None:
-    """Each later one is told with its claim, and the request is not withdrawn by a second one."""
+    """Each later owner learns of it with its claim, and the request is not withdrawn by a second one."""
     lease = await (await db.lease()).start("w")
     await cancel(db, "w")
     (at,) = await db.rows("SELECT cancel_requested_at FROM dbosflow.workflow")

@@ -1,4 +1,4 @@
-"""The fence: a batch is written by a live owner or not at all, and whoever takes over sees all that was written.
+"""The fence: a batch is written by a live owner or not at all, and the next owner sees all that was written.
 
 The schedules are those in which an epoch condition without a lock lost records.
 """

@@ -22,7 +22,7 @@ PAUSE = """
         'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NEW; END';
     CREATE TRIGGER pause BEFORE INSERT ON dbosflow.stream_block FOR EACH ROW
         WHEN (NEW.producer = 'k:slow' OR NEW.values->>'reason' = 'slow') EXECUTE FUNCTION dbosflow.pause()"""
-"""Who writes so has taken its snapshot, and waits before its row stands."""
+"""A producer of these has taken its snapshot, and waits before its row stands."""
 
 
 @asynccontextmanager
@@ -49,7 +49,7 @@ async def append(session: psycopg.AsyncConnection[Any], producer: str, **limits:
 
 
 async def soon(call: Callable[[], Awaitable[Any]], wanted: int) -> None:
-    """Whoever else has a snapshot, such as autovacuum, lets go of it."""
+    """Others that have a snapshot, such as autovacuum, let go of it."""
     async with asyncio.timeout(PATIENCE):
         while await call() != wanted:
             pass
@@ -99,7 +99,7 @@ async def test_nothing_is_written_to_what_was_pruned(db: Database) -> None:
 
 @pytest.mark.parametrize("limit", [{"max_values": 2}, {"max_bytes": 3}])
 async def test_writers_that_see_the_same_room_do_not_take_it_twice(db: Database, limit: dict[str, int]) -> None:
-    """There was room for the slow one when it looked; who was faster has its place, and then there is none."""
+    """There was room for the slow one when it looked; a faster writer has its place, and then there is none."""
     await start(db, await db.lease())
     slow, quick = await db.connect(), await db.connect()
     assert await append(quick, "k:first", **limit) == 0

@@ -1,4 +1,4 @@
-"""Start once: the workflow id is the key, whoever comes first, and nobody waits for another in a circle."""
+"""Start once: the workflow id is the key, whichever start comes first, and nobody waits for another in a circle."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MIDDLE = "d"
 
 @pytest.mark.parametrize("way", ["start", "enqueue"])
 async def test_two_processes_that_name_the_same_ids_in_opposite_order_do_not_deadlock(db: Database, way: str) -> None:
-    """Each statement inserts in the order of the ids, so whoever is behind waits at the first of them."""
+    """Each statement inserts in the order of the ids, so the later one waits at the first of them."""
     one, other = await db.lease(), await db.lease()
     in_the_way = await db.connect()
     await in_the_way.execute("BEGIN")

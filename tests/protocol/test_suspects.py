@@ -1,4 +1,4 @@
-"""Whom the death of a worker counts against, and how who is suspected of it is claimed: alone, one suspect a worker."""
+"""Which runs the death of a worker counts against, and how a suspect is claimed: alone, one suspect a worker."""
 
 from __future__ import annotations
 

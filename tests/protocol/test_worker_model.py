@@ -43,7 +43,7 @@ INVARIANTS = {
     "something follows a terminal frame": """
         SELECT b.workflow_id FROM dbosflow.stream_block b JOIN dbosflow.stream_block t USING (workflow_id)
         WHERE t.kind = 'complete' AND b."offset" > t."offset" """,
-    "a run belongs to nobody who lives": """
+    "a run has no live owner": """
         SELECT w.id FROM dbosflow.workflow w LEFT JOIN dbosflow.worker k ON k.id = w.worker_id
         WHERE (w.status = 'running' AND k.state IS DISTINCT FROM 'live')
            OR (w.status <> 'running' AND k.id IS NOT NULL)""",
@@ -52,7 +52,7 @@ INVARIANTS = {
 
 @pytest.mark.timeout(SECONDS + 60)
 async def test_the_protocol_holds_under_false_deaths_and_lost_answers(db: Database) -> None:
-    """No record lost or doubled, none of a stale owner, and nothing that the workers were told is untrue."""
+    """No record lost or doubled, none of a stale owner, and no answer to a worker is untrue."""
     chance = random.Random(SEED)
     ledger, stop = Ledger(), asyncio.Event()
     workers = [

@@ -29,7 +29,7 @@ LARGE = f'"{os.urandom(200_000).hex()}"'
 
 @dataclass
 class Ledger:
-    """What the workers were told, to be compared with the tables, and what must never have happened."""
+    """The answers that workers got, to be compared with the tables, and what must never have happened."""
 
     acknowledged: set[tuple[str, str, int]] = field(default_factory=set)
     refused: set[tuple[str, str, int]] = field(default_factory=set)
@@ -64,7 +64,7 @@ class WorkerModel:
         self._sent: deque[tuple[WorkerLease, BatchRows]] = deque(maxlen=30)
 
     async def work(self, stop: asyncio.Event) -> None:
-        """Until told to stop."""
+        """Until ``stop`` is set."""
         lease = await self._db.lease()
         while not stop.is_set():
             await self._claim(lease)
@@ -85,7 +85,7 @@ class WorkerModel:
             self._runs[one.id] = _Run(one.epoch, len(seqs), history.tails.get("out", 0))
 
     async def _write(self, lease: WorkerLease) -> bool:
-        """One batch; whether the worker lives."""
+        """Writes one batch; whether the worker is live."""
         rows = self._batch()
         self._ledger.batches += 1
         while rows.runs or rows.starts:
@@ -122,7 +122,7 @@ class WorkerModel:
 
     @staticmethod
     async def _send_once_more_if_rolled_back(lease: WorkerLease, rows: BatchRows) -> BatchResult:
-        """A row that it would have ended was taken meanwhile: as a whole it was rolled back, and is told so now."""
+        """A row that it would have ended was taken meanwhile: all of it was rolled back, as the answer says now."""
         try:
             return await lease.send(rows)
         except psycopg.errors.DivisionByZero:

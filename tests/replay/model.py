@@ -67,7 +67,7 @@ class Trace:
     async def step(
         self, name: str, argument: str, *, takes: float | None = None, fails: bool = False, attempts: int = 1
     ) -> str:
-        """A durable step. Its outcome tells its argument, so an outcome that went astray shows.
+        """A durable step. Its outcome holds its argument, so an outcome that went astray shows.
 
         With several ``attempts`` each of them fails or succeeds by chance.
         """

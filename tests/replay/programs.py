@@ -57,7 +57,7 @@ async def staggered_by_plain_timers(run: Trace) -> Any:
 
 
 async def pool_of_workers_on_a_queue(run: Trace) -> Any:
-    """The example of asyncio's documentation: who takes which item is decided by who is done first."""
+    """The example of asyncio's documentation: which task takes which item is decided by which is done first."""
     queue: asyncio.Queue[int] = asyncio.Queue()
     results: dict[int, str] = {}
     for number in range(8):
@@ -165,7 +165,7 @@ async def semaphore(run: Trace) -> Any:
 
 
 async def counter_under_a_lock(run: Trace) -> Any:
-    """Who gets the lock when is decided by the step before it."""
+    """When each task gets the lock is decided by the step before it."""
     lock = asyncio.Lock()
     count = 0
 

@@ -1,4 +1,4 @@
-"""How branches are named, and who may do durable work in one: on every Python alike."""
+"""How branches are named, and which code may do durable work in one: on every Python alike."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_as_completed_over_coroutines_is_refused() -> None:
 
 
 def test_two_tasks_in_one_context_are_two_branches() -> None:
-    """The context that they were given says whose children they are, not who they are."""
+    """The context that they were given names their parent, not them."""
 
     async def program(run: Trace) -> Any:
         async def child(number: int) -> str:
@@ -462,7 +462,7 @@ def test_a_callback_does_no_durable_work() -> None:
 
 
 def test_an_abandoned_async_generator_does_no_durable_work() -> None:
-    """The collector closes it at a time of its own, in the context of whoever happens to run."""
+    """The collector closes it at a time of its own, in the context of the task that happens to run."""
     refusals: list[str] = []
 
     async def program(run: Trace) -> Any:
@@ -529,7 +529,7 @@ def test_an_eager_task_made_behind_the_engines_back_does_no_durable_work() -> No
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="eager tasks came with Python 3.12")
 def test_tasks_of_a_factory_set_after_the_engines_do_no_durable_work() -> None:
-    """Whoever replaces the loop's factory while workflows run is told by the first operation of such a task."""
+    """When code replaces the loop's factory while workflows run, the first operation of such a task says so."""
 
     async def program(run: Trace) -> Any:
         async def child() -> str:

@@ -109,7 +109,7 @@ def test_a_sleep_cancelled_when_it_was_just_over_stays_cancelled() -> None:
 
 
 def test_outcomes_and_givings_up_of_one_commit_go_on_in_one_order() -> None:
-    """Live they took another number of loop turns than on replay, so whoever was last live was first on replay."""
+    """Live they took another number of loop turns than on replay, so the last one live was the first one on replay."""
 
     async def program(run: Trace) -> Any:
         log: list[str] = []
@@ -220,7 +220,7 @@ def test_what_a_closing_engine_holds_is_not_cancelled_by_a_timer(turns: bool) ->
 
 @pytest.mark.parametrize("recorded", [0, 1])
 def test_a_wait_that_begins_after_the_run_has_stopped_ends_at_once(recorded: int) -> None:
-    """Nobody would tell it any more: a ``finally`` of the body's must not keep its task for ever."""
+    """Nothing would end its wait any more: a ``finally`` of the body's must not keep its task for ever."""
     seen: list[BaseException] = []
 
     async def program(run: Trace) -> Any:

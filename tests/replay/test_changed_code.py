@@ -300,7 +300,7 @@ def test_a_lock_or_event_that_a_thread_may_stir_is_waited_for_during_the_grace()
 
 @pytest.mark.parametrize("timer", ["sleep", "timeout", "call_later"])
 def test_a_plain_timer_is_waited_for_however_long_it_takes(timer: str) -> None:
-    """Who waits for it asks late, not never: the records hold, and it is said what for."""
+    """A task that waits for it asks late, not never: the records hold, and it is said what for."""
 
     async def program(run: Trace) -> Any:
         async def late() -> str:
@@ -352,7 +352,7 @@ def test_an_outcome_from_outside_is_waited_for_however_long_it_takes() -> None:
 
 @pytest.mark.parametrize("where", ["around a step", "around tasks", "beside"])
 def test_a_plain_timer_around_an_operation_is_told_of(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a replay, with its place in the code, and once: who of them is faster is on no record."""
+    """By a replay, with its place in the code, and once: which of them is faster is on no record."""
     monkeypatch.setattr(plain_timers, "_warned", set())
 
     async def program(run: Trace) -> Any:

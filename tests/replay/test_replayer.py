@@ -43,7 +43,7 @@ async def replayed_child() -> None:
 
 
 def test_a_cancellation_that_is_not_on_record_halts_the_replay(database_url: str) -> None:
-    """Nobody is cancelled by it, and the code is told nothing that a worker would not tell it."""
+    """It cancels no workflow, and the code sees nothing that it would not see in a worker."""
     begun = Interruption()
 
     @workflow

@@ -20,7 +20,7 @@ VALUES = 6
 
 
 async def writers_with_jitter(run: Trace) -> Any:
-    """Each branch has its own order; who comes first is decided by plain timers, in each run anew."""
+    """Each branch has its own order; which comes first is decided by plain timers, in each run anew."""
 
     async def write(name: str) -> None:
         for number in range(VALUES):

@@ -1,6 +1,6 @@
 """Rows that an attacker wrote: read in every way, they import nothing, call nothing, and break no listing.
 
-Whoever may write the tables may fake outcomes; that is what writing means. They must not get code run by it.
+A role that may write the tables may fake outcomes; that is what writing means. They must not get code run by it.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ RECORDS: dict[str, Any] = {
     "null": None,
 }
 AS_THEY_ARE = {"the end of the process": "SystemExit", "an interruption": "KeyboardInterrupt"}
-"""What a step may raise, too: its workflow hears of it, and nobody else."""
+"""What a step may raise, too: its workflow gets it, and nothing else does."""
 LACKING = {"a module that is not imported", "a module that imports when asked", "a dunder", "a pickle", "escapes"}
 TEXTS = {name: json.dumps({"message": "boom"} | row if isinstance(row, dict) else row) for name, row in RECORDS.items()}
 TEXTS |= {

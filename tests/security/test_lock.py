@@ -31,7 +31,7 @@ def required() -> list[Requirement]:
 
 
 def test_each_requirement_is_locked_at_a_version_that_it_allows() -> None:
-    """Whoever changes ``pyproject.toml`` renews the lock: docs/operations.md says how."""
+    """A change of ``pyproject.toml`` renews the lock: docs/operations.md says how."""
     pinned = locked()
     for one in required():
         versions = [version for version, _ in pinned.get(canonicalize_name(one.name), [])]
@@ -42,7 +42,7 @@ def test_each_requirement_is_locked_at_a_version_that_it_allows() -> None:
 
 
 def test_each_locked_file_has_a_hash() -> None:
-    """So that an index, or who is between, cannot give another file under the same version."""
+    """So that an index, or an attacker between, cannot give another file under the same version."""
     entries = locked()
     assert len(entries) >= len(required())
     for name, versions in entries.items():
@@ -51,6 +51,6 @@ def test_each_locked_file_has_a_hash() -> None:
 
 
 def test_the_lock_names_no_place_of_its_own() -> None:
-    """No index, file or directory of whoever renewed it."""
+    """No index, file or directory of the machine that renewed it."""
     lines = [line for line in LOCK.read_text("utf-8").splitlines() if not line.lstrip().startswith("#")]
     assert not [line for line in lines if line.startswith("-") or "://" in line or "@ " in line]

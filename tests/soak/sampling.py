@@ -41,8 +41,8 @@ class Member:
     application: str
     """What its sessions are called."""
     pid: int
-    told: Mapping[str, int]
-    """What it said of itself last."""
+    reported: Mapping[str, int]
+    """What it last reported of itself."""
 
 
 class Sampler:
@@ -61,7 +61,7 @@ class Sampler:
             if self._pids.setdefault(member.name, member.pid) != member.pid:
                 self._pids[member.name] = member.pid
                 self._levels.begin_anew(member.name, at)
-            for what, value in {**measure(member.pid), **member.told}.items():
+            for what, value in {**measure(member.pid), **member.reported}.items():
                 self._levels.add(what, member.name, at, value)
         try:
             self._sample_server(at, members)

@@ -71,7 +71,7 @@ class Leaking:
         self._resources.enter_context(psycopg.connect(self._url, application_name="leaking"))
 
     def listening(self) -> None:
-        """A session that hears of something."""
+        """A session that listens."""
         connection = psycopg.connect(self._url, application_name="leaking", autocommit=True)
         self._resources.enter_context(connection).execute("LISTEN something")
 
@@ -195,7 +195,7 @@ def test_what_goes_with_the_work_may_rise_with_its_pace() -> None:
 
 
 def test_who_came_in_the_middle_is_not_compared_with_its_predecessor() -> None:
-    """And who came before the end of the warm-up is judged."""
+    """A process that came before the end of the warm-up is judged."""
     for at_restart, expected in ((200.0, 0), (50.0, 1)):
         levels = Levels()
         for number in range(200):

@@ -1,4 +1,4 @@
-"""Getting a connection: what passes by itself is waited for, what does not is named at once, and no secret is told.
+"""Getting a connection: what passes by itself is waited for, what does not is named at once, and no secret is shown.
 
 libpq gives no SQLSTATE for a connection that failed, so a server of our own says here what a real one says only in the
 middle of a restart or an attack.

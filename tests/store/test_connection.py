@@ -158,7 +158,7 @@ async def test_a_statement_that_does_not_end_is_ended_with_its_connection(
 
 
 async def test_notifications_come_while_the_connection_is_idle_busy_or_asked_for_them(database_url: str) -> None:
-    """To handlers as soon as they are there, and to who iterates: none is lost between the two."""
+    """To handlers as soon as they are there, and to iterators: none is lost between the two."""
     async with await connect_async(database_url) as listener, await connect_async(database_url) as notifier:
         await listener.execute("LISTEN news")
         await notifier.execute("NOTIFY news, 'before anybody asks'")
@@ -197,7 +197,7 @@ async def test_the_loop_forgets_a_closed_connection(database_url: str) -> None:
 
 
 class Deaf(Proxy):
-    """Hears nothing any more of what is too large, and hangs up when it is told to."""
+    """Reads no more than a part of a large message, and hangs up on request."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url)

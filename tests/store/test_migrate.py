@@ -329,7 +329,7 @@ def test_a_killed_migration_leaves_nothing(empty_database_url: str) -> None:
     """A process killed in the middle of the migration has done nothing, and holds up nobody."""
     execute(empty_database_url, "CREATE SCHEMA dbosflow")
     with psycopg.connect(empty_database_url) as obstacle, process(empty_database_url) as opener:
-        obstacle.execute("CREATE TABLE dbosflow.worker ()")  # not committed: whoever wants the name waits
+        obstacle.execute("CREATE TABLE dbosflow.worker ()")  # not committed: a session that wants the name waits
         assert read(opener) == "ready"
         open_now(opener)
         with psycopg.connect(empty_database_url, autocommit=True) as watcher:
@@ -348,7 +348,7 @@ def test_a_killed_migration_leaves_nothing(empty_database_url: str) -> None:
 
 @contextmanager
 def another_migration(url: str) -> Iterator[tuple[psycopg.Connection[Any], psycopg.Connection[Any]]]:
-    """A migration of somebody else's that is under way, and a connection to watch from who waits for it."""
+    """A migration of somebody else's that is under way, and a connection that shows which sessions wait for it."""
     with psycopg.connect(url) as under_way, psycopg.connect(url, autocommit=True) as watcher:
         under_way.execute("SELECT pg_advisory_xact_lock(hashtextextended('dbosflow migrate', 0))")
         yield under_way, watcher
@@ -373,7 +373,7 @@ def test_a_roles_timeouts_do_not_cut_the_wait_for_another_migration(empty_databa
 def test_a_migration_that_cannot_lock_the_tables_holds_nobody_up(
     empty_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whoever comes after it would wait as long as it does; it gives way, says so, and comes again."""
+    """All that come after it would wait as long as it does; it gives way, says so, and comes again."""
     older = io.StringIO()
     migrate._upgrade("base:0003", older, schema="dbosflow", preamble='CREATE SCHEMA "dbosflow";')
     execute(empty_database_url, older.getvalue())
@@ -389,7 +389,7 @@ def test_a_migration_that_cannot_lock_the_tables_holds_nobody_up(
 
 
 def test_a_process_that_waited_for_another_migration_takes_what_it_left(empty_database_url: str) -> None:
-    """Also where that was newer code, whose revisions this one has never heard of."""
+    """Also where that was newer code, whose revisions this one does not know."""
     newer = "UPDATE dbosflow.schema_version SET version_num = '9999'; COMMIT;"
     printed = migrate.migration_sql().replace("BEGIN;", "").replace("COMMIT;", newer)
     with ThreadPoolExecutor() as pool, another_migration(empty_database_url) as (under_way, watcher):

@@ -25,7 +25,7 @@ def opened() -> int:
 
 
 def test_an_open_engine_is_opened_to_itself(database_url: str) -> None:
-    """Once, whoever opens it and how often; the first close closes it, and it can be opened anew."""
+    """It opens once, however often it is asked to; the first close closes it, and it can be opened anew."""
     engine = Engine(database_url)
     for _ in range(2):
         with ThreadPoolExecutor() as pool:
@@ -51,7 +51,7 @@ async def test_an_engine_that_is_open_on_a_loop_is_opened_to_itself(database_url
 def test_log_lines_of_alembic_are_not_shown_to_the_user(
     empty_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """What it tells while a schema is made is of its own work; its logger is afterwards as it was."""
+    """It logs only its own work while a schema is made; its logger is afterwards as it was."""
     caplog.set_level(logging.DEBUG)
     caplog.set_level(logging.DEBUG, logger="alembic")
     with Engine(empty_database_url):

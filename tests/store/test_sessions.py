@@ -1,7 +1,7 @@
 """What a session is set to: the same for each, whatever a role, a database, a URL or the environment says.
 
 Where the way to the server takes no options it is set by a statement, if the session is ours; if it is a pooler's, what
-is wrong is refused. A database that cannot hold our texts is refused by whoever opens it.
+is wrong is refused. A database that cannot hold our texts is refused when it is opened.
 """
 
 from __future__ import annotations
@@ -194,7 +194,7 @@ def test_a_session_is_set_by_a_statement_where_options_are_dropped(
 
 @pytest.mark.parametrize("way", [Refusing, Dropping])
 def test_a_poolers_sessions_are_left_as_they_are(hostile_url: str, way: type[Refusing | Dropping]) -> None:
-    """What is set in them would be set for whoever gets them next."""
+    """What is set in them would be set for the next client."""
     with closing(way(hostile_url)) as between:
         for _ in range(2):
             with connect(between.url, pooled=True) as connection:
@@ -244,7 +244,7 @@ def made(admin_url: str, form: str) -> Iterator[str]:
 
 @pytest.mark.parametrize("encoding", ["LATIN1", "SQL_ASCII", "EUC_JP", "WIN1252"])
 def test_a_database_of_another_encoding_is_refused_in_words(admin_url: str, encoding: str) -> None:
-    """By whoever connects: an engine, a migration, `doctor`; each time, not only the first."""
+    """By all that connect: an engine, a migration, `doctor`; each time, not only the first."""
     with made(admin_url, f"ENCODING '{encoding}' LOCALE 'C'") as url:
         for _ in range(2):
             for opening in (

@@ -74,7 +74,7 @@ def test_a_url_option_without_an_equivalent_is_refused_by_name(url: str, named: 
 
 @pytest.mark.parametrize("option", ["ter2=1@db/shop", "hun%20ter2=1", "hun-ter2=1", "hunter2@db/shop", "hunter2"])
 def test_an_option_that_may_be_the_rest_of_a_password_is_not_named(option: str) -> None:
-    """A password with a bare question mark ends there for whoever reads the URL."""
+    """A password with a bare question mark ends there for every reader of the URL."""
     with pytest.raises(ConfigurationError, match="cannot be read") as raised:
         understood(f"postgresql+psycopg://ann:hun?{option}")
     assert "ter2" not in str(raised.value)

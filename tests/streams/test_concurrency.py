@@ -56,7 +56,7 @@ async def settle() -> None:
 
 
 class Calls:
-    """An async function whose calls end when they are told to; it knows which were under way and how they ended."""
+    """An async function whose calls end when the test lets them; it knows which were under way and how they ended."""
 
     def __init__(self) -> None:
         self.begun: list[int] = []

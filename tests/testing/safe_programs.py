@@ -58,7 +58,7 @@ async def flaky() -> str:
 
 @step(max_attempts=2, interval=0)
 def copied(text: list[str]) -> int:
-    """Goes on behind what earlier attempts wrote, whoever made them."""
+    """Goes on behind what earlier attempts wrote, in whichever process."""
     writer = lines.writer(on_retry="resume")
     done = len(writer.emitted())
     for line in text[done:]:

@@ -19,7 +19,7 @@ from tests.behaviour.test_failures import MADE, OutOfStockError, StatefulError
 
 
 def test_no_constructor_is_called_from_a_record() -> None:
-    """Whoever can write rows could call it."""
+    """A role that can write rows could call it."""
     text = dump_error(StatefulError("nails", retryable=True))
     MADE.clear()
     found = load_error(text).exception
@@ -159,7 +159,7 @@ HOSTILE: dict[str, BaseException] = {
     "as an attribute": StatefulError("nails", retryable=10**5000),  # type: ignore[arg-type]
     "lets nobody look": GuardedError("guarded"),
     "has no arguments": ClosedError(),
-    "cannot be told": SpeechlessError(),
+    "cannot be printed": SpeechlessError(),
     "a frozen dataclass": FrozenError(402),
     "a key that is no text": _with_a_key_that_is_no_text(),
     "a response of urllib's": HTTPError("http://localhost", 404, "Not Found", Message(), None),

@@ -23,7 +23,7 @@ async def charge(item: str) -> str:
 
 
 class Fake(Model):
-    """Asks for two tools, and is done when it has heard of them."""
+    """Asks for two tools, and is done when it has their results."""
 
     async def get_response(self, *args: Any, **options: Any) -> ModelResponse:
         given = options.get("input", args[1] if len(args) > 1 else "")

@@ -20,7 +20,7 @@ async def charge(item: str) -> str:
 
 
 def answer(messages: list[ModelMessage], info: AgentInfo) -> ModelResponse:
-    """Asks for three tools, and is done when it has heard of them."""
+    """Asks for three tools, and is done when it has their results."""
     if len(messages) > 1:
         return ModelResponse(parts=[TextPart("done")])
     calls = [("buy", "tea", "a"), ("buy", "milk", "b"), ("look_up", "cups", "c")]
