@@ -195,6 +195,12 @@ class RunState:
             raise self.stopping
         if self.cancelled:
             raise self._cancellation()
+        self._check_not_over()
+
+    def _check_not_over(self) -> None:
+        """What is written behind its end would shut the gate for the whole batch."""
+        if self.is_over:
+            raise RunStopped(f"workflow {self.workflow_id!r} has ended")
 
     def _cancellation(self) -> BaseException:
         message = f"workflow {self.workflow_id!r} is cancelled"
@@ -222,6 +228,7 @@ class RunState:
         with self.buffer.lock:
             if self.stopping is not None:
                 raise self.stopping
+            self._check_not_over()
             if not self.buffer.size:
                 waiter.set_result(None)
                 return
