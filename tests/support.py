@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from contextlib import contextmanager
@@ -16,16 +17,32 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+TIMEOUT = 30.0
+"""Seconds after which what was waited for is not going to happen."""
 
-def eventually(probe: Callable[[], T], *, timeout: float = 30.0) -> T:
+
+def eventually(probe: Callable[[], T], *, timeout: float = TIMEOUT) -> T:
     """The first truthy answer of ``probe``; fails with its last answer once ``timeout`` seconds are over."""
     deadline = time.monotonic() + timeout
     while not (answer := probe()):
-        if time.monotonic() > deadline:
-            message = f"still {answer!r} after {timeout:g} s"
-            raise AssertionError(message)
+        _check_deadline(deadline, answer, timeout)
         time.sleep(0.01)
     return answer
+
+
+async def eventually_async(probe: Callable[[], T], *, timeout: float = TIMEOUT) -> T:  # noqa: ASYNC109 (as above)
+    """The same for code on a loop, which goes on meanwhile. ``probe`` is called there, so it must not block."""
+    deadline = time.monotonic() + timeout
+    while not (answer := probe()):
+        _check_deadline(deadline, answer, timeout)
+        await asyncio.sleep(0.001)
+    return answer
+
+
+def _check_deadline(deadline: float, answer: object, timeout: float) -> None:
+    if time.monotonic() > deadline:
+        message = f"still {answer!r} after {timeout:g} s"
+        raise AssertionError(message)
 
 
 @contextmanager

@@ -20,7 +20,7 @@ from tests.chaos.checkers.workers import WOKE, DeathChecker, Disruption, Pace, S
 from tests.chaos.history.workflow_history import histories
 from tests.chaos.topologies import pgbouncer
 from tests.chaos.workloads.registry import WORKLOADS
-from tests.runtime.patience import until
+from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -202,7 +202,7 @@ async def test_what_work_leaves_behind_in_a_process_is_reported(
         workload: Any = WORKLOADS["failing"]
         with pytest.raises(ValueError, match="that was all"):
             await engine.run_async(workload, 2, 0.0)
-        await until(lambda: not found_in(engine))  # a topic goes a little later
+        await eventually_async(lambda: not found_in(engine))  # a topic goes a little later
 
         unsubscribe = engine._core._wakeups.subscribe("wsomebody", lambda: None)
         assert sees(engine, "listens for ['wsomebody']")
@@ -221,9 +221,9 @@ async def test_what_work_leaves_behind_in_a_process_is_reported(
 
         async with own_pool(engine).connection():
             waiting = loop.create_task(engine.list_workflows_async())
-            await until(lambda: sees(engine, "wait for one"))
+            await eventually_async(lambda: sees(engine, "wait for one"))
         await waiting
-        await until(lambda: not found_in(engine))
+        await eventually_async(lambda: not found_in(engine))
 
 
 # -- pace ------------------------------------------------------------------------------------------------------------

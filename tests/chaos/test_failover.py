@@ -16,8 +16,7 @@ from tests.chaos import lossy
 from tests.chaos.nodes.pair import Pair
 from tests.chaos.nodes.postgres import PATIENCE
 from tests.runtime.bench import Bench, record
-from tests.runtime.patience import until
-from tests.support import eventually
+from tests.support import eventually, eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,9 +64,9 @@ async def test_what_a_synchronous_standby_does_not_have_is_not_acknowledged() ->
             backend = (await bench.lease.connection()).info.backend_pid
             await asyncio.to_thread(pair.standby.stop, "stop fast")
             durable = record(run, "after")
-            await until(lambda: pair.primary.ask(WAITS, backend) == [(True,)])
+            await eventually_async(lambda: pair.primary.ask(WAITS, backend) == [(True,)])
             await asyncio.to_thread(pair.primary.ask, "SELECT pg_terminate_backend(%s)", backend)
-            await until(lambda: durable.done() or pair.primary.ask(WITNESS_WAITS) == [(1,)])
+            await eventually_async(lambda: durable.done() or pair.primary.ask(WITNESS_WAITS) == [(1,)])
             assert pair.primary.ask("SELECT key FROM dbosflow.step ORDER BY seq") == [("before",), ("after",)]
             assert not durable.done()
             await asyncio.to_thread(pair.standby.start)

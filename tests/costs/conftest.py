@@ -10,7 +10,7 @@ import pytest
 from dbosflow import Engine, workflow
 from tests.behaviour.gate import Gate
 from tests.costs.wire import Wire, wire
-from tests.runtime.patience import until
+from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -49,8 +49,8 @@ def open_engine(line: Wire) -> OpenEngine:
         async with Engine(line.url, **at_rest) as engine:
             if engine_runs := settings.get("executes", True):
                 await engine.run_async(costs_nothing)
-            await until(lambda: "listener" in {one.session.role for one in line.since(place).messages})
-            await until(lambda: not engine_runs or line.since(place).executed["notify.notify"])
+            await eventually_async(lambda: "listener" in {one.session.role for one in line.since(place).messages})
+            await eventually_async(lambda: not engine_runs or line.since(place).executed["notify.notify"])
             yield engine
 
     return opened

@@ -9,7 +9,7 @@ import psycopg
 
 from dbosflow import Engine, step, workflow, write_stream_async
 from dbosflow._store.notify import can_notify, notify
-from tests.runtime.patience import PATIENCE, until
+from tests.support import TIMEOUT, eventually_async
 
 if TYPE_CHECKING:
     from tests.costs.wire import Session, Wire
@@ -52,11 +52,11 @@ async def test_a_session_that_was_looked_at_hears_no_hint(database_url: str) -> 
     """Behind a pooler it goes on listening, for the client that gets it next."""
     connect = partial(psycopg.AsyncConnection.connect, database_url, autocommit=True, prepare_threshold=None)
     async with await connect() as one, await connect() as other:
-        assert await can_notify(one, other, "dbosflow", patience=PATIENCE)
+        assert await can_notify(one, other, "dbosflow", patience=TIMEOUT)
         await one.execute("LISTEN afterwards")
         await notify(other, "dbosflow", ["a hint"])
         await other.execute("NOTIFY afterwards")
-        assert (await anext(one.notifies(timeout=PATIENCE))).channel == "afterwards"
+        assert (await anext(one.notifies(timeout=TIMEOUT))).channel == "afterwards"
 
 
 async def test_a_pooled_engine_prepares_nothing_and_does_not_listen(line: Wire) -> None:
@@ -66,6 +66,6 @@ async def test_a_pooled_engine_prepares_nothing_and_does_not_listen(line: Wire) 
         for handle in handles:
             assert [item async for item in engine.read_stream_async(handle.workflow_id, "totals")][-1].closed
             assert (await handle.status_async()).ended
-        await until(lambda: sum(one.statement == "worker.renew" for one in line.messages) > OFTEN)
+        await eventually_async(lambda: sum(one.statement == "worker.renew" for one in line.messages) > OFTEN)
     assert prepared_by(line.sessions) == set()
     assert not any("LISTEN" in one.statement for one in line.messages)

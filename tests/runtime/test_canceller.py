@@ -15,7 +15,7 @@ from dbosflow._store import workflow as store
 from dbosflow._store.notify import queue_topic
 from dbosflow.errors import WorkflowCancelledError
 from tests.runtime.bench import Bench, end, record, write
-from tests.runtime.patience import until
+from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -115,14 +115,14 @@ async def test_a_cancel_between_a_claim_and_its_launch_is_heard(
     async with quiet_engine(database_url) as engine:
         if not alone:
             await engine.start_async(mute)
-            await until(lambda: bodies.pop() if bodies else None)
+            await eventually_async(lambda: bodies.pop() if bodies else None)
         await queued_again(database_url)
         engine._core.announce([queue_topic("")])
         await gate.reached.wait()
         looks.clear()
         assert (await engine.handle("w").cancel_async()).outcome == "requested"
         if place != "the claim is durable" or not alone:  # else the look itself waits for the claim
-            await until(lambda: any(looks))
+            await eventually_async(lambda: any(looks))
         gate.open.set()
         await ends_cancelled(engine)
     assert place != "the history is read" or bodies == []
@@ -140,7 +140,7 @@ async def test_a_run_that_reloads_while_it_is_cancelled_stays_so(
 
     async with quiet_engine(database_url) as engine:
         await engine.start_async(slumber.options(workflow_id="w"))
-        await until(lambda: bodies == ["slumber"])
+        await eventually_async(lambda: bodies == ["slumber"])
         monkeypatch.setattr(step_store, "histories", held_histories)
         executor = engine._core._executor
         assert executor is not None
@@ -158,9 +158,9 @@ async def test_a_run_that_reloads_in_its_cleanup_stays_cancelled(database_url: s
     """The new pass begins nothing: what the body made of the cancel is on no record."""
     async with quiet_engine(database_url) as engine:
         await engine.start_async(cleans_up_slowly.options(workflow_id="w"))
-        await until(lambda: bodies == ["begins"])
+        await eventually_async(lambda: bodies == ["begins"])
         await engine.handle("w").cancel_async()
-        await until(lambda: bodies == ["begins", "cleans up"])
+        await eventually_async(lambda: bodies == ["begins", "cleans up"])
         executor = engine._core._executor
         assert executor is not None
         executor.runner.reload_all()

@@ -12,7 +12,7 @@ import pytest
 from dbosflow import Engine, step, workflow, write_stream_async
 from dbosflow._store import workflow as store
 from tests.behaviour.tables import disorder
-from tests.runtime.patience import until
+from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -92,7 +92,7 @@ async def test_a_claimer_never_takes_more_than_it_can_run(database_url: str, mon
     monkeypatch.setattr(store, "claim", watch)
     async with worker(database_url, safety_poll=100.0) as engine:
         handles = await enqueue(engine, 10)
-        await until(lambda: len(running) == CONCURRENCY)
+        await eventually_async(lambda: len(running) == CONCURRENCY)
         counts = [str(await handle.status_async()) for handle in handles]
         assert (counts.count("running"), counts.count("queued")) == (CONCURRENCY, 10 - CONCURRENCY)
         go_on.set()

@@ -16,7 +16,7 @@ from dbosflow._store import workflow as store
 from dbosflow._store.workflow import Enqueued
 from dbosflow.errors import SerializationError
 from tests.behaviour.tables import rows
-from tests.runtime.patience import until
+from tests.support import eventually_async
 
 
 @pytest.mark.parametrize("bad", ["[1,", '"\x00"', '"\ud800"', "[" * 100_000], ids=["cut", "NUL", "surrogate", "deep"])
@@ -83,7 +83,7 @@ async def test_an_enqueue_whose_answer_was_lost_is_announced_all_the_same(
         working = asyncio.ensure_future(engine.run_worker_async("q"))
         first = await client.start_async(unheard_job.options(queue="q"))
         assert await first.result_async(30) == "done"
-        await until(lambda: 1 in claimed and claimed[-1] == 0)  # it has looked again, and waits to be told
+        await eventually_async(lambda: 1 in claimed and claimed[-1] == 0)  # it has looked again, and waits to be told
         handle = await client.start_async(unheard_job.options(workflow_id="w", queue="q"))
         assert await handle.result_async(30) == "done"
         working.cancel()

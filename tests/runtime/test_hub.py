@@ -17,7 +17,7 @@ from dbosflow._sessions import READER
 from dbosflow._store import stream, workflow
 from dbosflow._store.notify import stream_topic, workflow_topic
 from dbosflow.config import Settings
-from tests.runtime.patience import until
+from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -215,7 +215,7 @@ async def test_readers_that_are_dropped_leave_nothing_behind(database_url: str) 
         for task in reading:
             task.cancel()
         await asyncio.gather(*reading, return_exceptions=True)
-        await until(lambda: not (table.wakeups._subscribers or table.hub._tails))
+        await eventually_async(lambda: not (table.wakeups._subscribers or table.hub._tails))
         queries = table.hub.queries
         await table.write("w", "w0")
         await settle()
@@ -240,7 +240,7 @@ async def test_waiters_for_results_share_queries_and_leave_nothing_behind(databa
             for number in range(4):
                 await table.status(f"w{number}", "running")
             waiting = [asyncio.create_task(outcomes.wait_for(f"w{number % 4}")) for number in range(READERS)]
-            await until(lambda: asked)
+            await eventually_async(lambda: asked)
             for number in range(4):
                 await table.status(f"w{number}", "succeeded")
             async with asyncio.timeout(5):

@@ -15,7 +15,7 @@ from dbosflow._runtime.journal import journal as journal_module
 from dbosflow._store.batch import write_batch
 from dbosflow.errors import LeaseLostError
 from tests.runtime.bench import Bench, before_sending, end, record, sqlstate, write
-from tests.runtime.patience import until
+from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from dbosflow._runtime.execution.run import Run
@@ -130,7 +130,7 @@ async def test_a_large_batch_is_delivered_while_the_next_is_under_way(database_u
         async def while_the_second_is_under_way(send: Send) -> BatchResult:
             at_sending.extend(waiter.done() for waiter in early)
             with suppress(AssertionError):  # it would be the journal's to hear
-                await until(lambda: all(waiter.done() for waiter in early))
+                await eventually_async(lambda: all(waiter.done() for waiter in early))
             meanwhile.extend(waiter.done() for waiter in early)
             return await send()
 
@@ -281,7 +281,7 @@ async def test_a_start_that_waits_while_the_journal_closes_fails(database_url: s
     async with Bench(database_url) as bench:
         bench.faults += [before_sending(sqlstate("57P03"))] * 1000
         waiting = [bench.start("under way")]
-        await until(lambda: bench.sent)
+        await eventually_async(lambda: bench.sent)
         waiting.append(bench.start("pending"))
         await bench.journal.close()
         bench.journal.fail_pending()

@@ -16,7 +16,7 @@ from dbosflow._store.batch import write_batch
 from dbosflow.errors import DatabaseUnavailableError, SerializationError
 from dbosflow.types import FrameKind
 from tests.runtime.bench import Bench, after_the_commit, before_sending, end, record, sqlstate, write
-from tests.runtime.patience import until
+from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -66,7 +66,7 @@ async def test_the_same_batch_is_sent_again_when_the_trouble_passes(database_url
         waiters = [record(run, "a") for run in runs]
         for run in runs:
             write(run, "1")
-        await until(lambda: bench.sent)
+        await eventually_async(lambda: bench.sent)
         waiters += [record(run, "b") for run in runs]
         write(runs[0], "2")
         await asyncio.gather(*waiters)

@@ -16,9 +16,8 @@ from dbosflow._store.connect import connect_async
 from dbosflow._store.notify import DEATH_TOPIC, notify, part_of, queue_topic, stream_topic, topics_of, unlisten
 from dbosflow._store.notify import listen as listen_to
 from dbosflow.config import Settings
-from tests.runtime.patience import until
 from tests.runtime.sessions import LISTENING, cut, sessions
-from tests.support import eventually
+from tests.support import eventually, eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -170,7 +169,7 @@ async def test_a_death_has_everybody_read_what_its_last_hints_did_not_tell(
             assert (await anext(reader)).value == 0
             reading = asyncio.create_task(anext(reader))
             tails = client._core._hub._tails
-            await until(lambda: any(tail.asks and tail.end == 1 and not tail.news for tail in tails.values()))
+            await eventually_async(lambda: any(one.asks and one.end == 1 and not one.news for one in tails.values()))
             go_on.set()
             await handle.result_async()
         assert not reading.done()
@@ -203,16 +202,16 @@ async def test_polls_are_fast_while_listening_does_not_work_and_slow_while_it_do
     poll = SafetyPoll(settings, wakeups, listener)
     listener.open()
     poll.open()
-    await until(lambda: woken > 20)
+    await eventually_async(lambda: woken > 20)
     working = True
     async with asyncio.timeout(10):
         await listener.healthy.wait()
-    await until(lambda: poll._interval == settings.safety_poll)
+    await eventually_async(lambda: poll._interval == settings.safety_poll)
     before = woken
     assert not await _more(lambda: woken > before + 1)
     working = False
     await asyncio.to_thread(cut, database_url, LISTENING)
-    await until(lambda: woken > before + 20)
+    await eventually_async(lambda: woken > before + 20)
     await poll.close()
     await listener.close()
 
@@ -241,5 +240,5 @@ async def test_a_process_does_not_hear_its_own_notifications(
     go_on.set()
     async with Engine(database_url) as engine:
         await engine.run_async(writes)
-        await until(lambda: not engine._core._notifier._topics)
+        await eventually_async(lambda: not engine._core._notifier._topics)
     assert received == []

@@ -23,7 +23,7 @@ from dbosflow._store.notify import (
     topics_of,
 )
 from dbosflow.config import MAX_IDENTIFIER, Settings
-from tests.runtime.patience import until
+from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
@@ -106,7 +106,7 @@ async def test_an_urgent_notification_is_on_the_wire_before_the_loop_goes_on(dat
     async with talking(database_url) as (notifier, session):
         notifier.send(["w1"])  # connects, and prepares the statement
         assert await session.receive(1) == ["w1"]
-        await until(notifier._idle.is_set)
+        await eventually_async(notifier._idle.is_set)
         with psycopg.connect(database_url, autocommit=True) as blocking:
             blocking.execute(f'LISTEN "{channel(SCHEMA, part_of("w2"))}"'.encode())
             notifier.send(["w2"], at_once=True)

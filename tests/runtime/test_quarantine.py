@@ -16,7 +16,7 @@ from dbosflow import Engine, for_each_async, read_stream_async, sleep, sleep_asy
 from dbosflow._runtime.execution.quarantine import SUSPECTED
 from dbosflow._store import stream
 from dbosflow._store import workflow as store
-from tests.runtime.patience import until
+from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -190,8 +190,8 @@ def test_a_suspect_that_gets_further_or_waits_is_acquitted(database_url: str, fl
 
     async def test(engine: Engine) -> None:
         names = [f"suspect-{number}" for number in range(3)]
-        await until(lambda: flow is other or [deaths(database_url, name) for name in names] == [0, 0, 0])
-        await until(lambda: in_quarantine(database_url) is None)
+        await eventually_async(lambda: flow is other or [deaths(database_url, name) for name in names] == [0, 0, 0])
+        await eventually_async(lambda: in_quarantine(database_url) is None)
 
     with psycopg.connect(database_url) as session:
         session.execute(
@@ -212,7 +212,7 @@ def test_a_suspect_at_work_is_not_acquitted_and_nothing_else_is_claimed(database
     """Though a branch of it sleeps; in-process starts go on as ever."""
 
     async def test(engine: Engine) -> None:
-        await until(lambda: in_quarantine(database_url) == "suspect")
+        await eventually_async(lambda: in_quarantine(database_url) == "suspect")
         working = asyncio.create_task(engine.run_worker_async("q"))
         handle = await engine.start_async(other.options(queue="q"))
         assert await engine.run_async(other) == "done"
@@ -238,9 +238,9 @@ def test_a_quarantine_ends(database_url: str) -> None:
     """After a lease for each death but two: it is not acquitted, and holds nobody up any longer."""
 
     async def test(engine: Engine) -> None:
-        await until(lambda: bodies == ["held"])
+        await eventually_async(lambda: bodies == ["held"])
         began = time.monotonic()
-        await until(lambda: in_quarantine(database_url) is None)
+        await eventually_async(lambda: in_quarantine(database_url) is None)
         assert time.monotonic() - began < 5 * 2
         assert deaths(database_url) == SUSPECTED + 1
         assert await engine.handle("second", other).result_async(PATIENCE) == "done"
@@ -252,9 +252,9 @@ def test_a_quarantine_ends(database_url: str) -> None:
 
 def test_a_suspect_that_is_cancelled_or_ends_leaves_the_quarantine(database_url: str) -> None:
     async def test(engine: Engine) -> None:
-        await until(lambda: bodies == ["held"])
+        await eventually_async(lambda: bodies == ["held"])
         await engine.handle("suspect").cancel_async()
-        await until(lambda: in_quarantine(database_url) is None)
+        await eventually_async(lambda: in_quarantine(database_url) is None)
 
     suspect(database_url, "in_a_held_step")
     run(database_url, test)
@@ -319,7 +319,7 @@ def test_a_suspect_that_is_run_since_somebody_starts_it_once_more_leaves_the_qua
         await lost.wait()
         handle = await engine.start_async(other.options(workflow_id="suspect"))
         assert await handle.result_async(PATIENCE) == "done"
-        await until(lambda: in_quarantine(database_url) is None)
+        await eventually_async(lambda: in_quarantine(database_url) is None)
 
     monkeypatch.setattr(store, "claim", lose)
     monkeypatch.setattr(store, "adopt", slow)
@@ -331,8 +331,8 @@ def test_a_suspect_that_was_not_acquitted_is_alone_among_suspects_for_longer(dat
     """Else a late death of its would accuse the next suspect. What is not suspected is claimed meanwhile."""
 
     async def test(engine: Engine) -> None:
-        await until(lambda: bodies == ["held"])
-        await until(lambda: in_quarantine(database_url) is None)
+        await eventually_async(lambda: bodies == ["held"])
+        await eventually_async(lambda: in_quarantine(database_url) is None)
         suspect(database_url, "other", "free", recoveries=SUSPECTED - 1)
         working = asyncio.create_task(engine.run_worker_async("another"))  # as soon as it is there it looks for work
         assert await engine.handle("free", other).result_async(PATIENCE) == "done"
@@ -348,7 +348,7 @@ def test_a_suspect_that_was_not_acquitted_is_alone_among_suspects_for_longer(dat
 
 def test_a_suspect_that_was_not_acquitted_is_alone_among_suspects_for_six_leases(database_url: str) -> None:
     async def test(engine: Engine) -> None:
-        await until(lambda: bodies == ["held"])
+        await eventually_async(lambda: bodies == ["held"])
         began = time.monotonic()
         assert await engine.handle("second", other).result_async(PATIENCE) == "done"
         assert time.monotonic() - began > 6 * 0.4 * 0.9
@@ -369,9 +369,9 @@ def test_a_suspect_that_waits_for_a_slow_database_is_not_acquitted(
         return await asked(*args, **options)
 
     async def test(engine: Engine) -> None:
-        await until(lambda: in_quarantine(database_url) == "suspect")
+        await eventually_async(lambda: in_quarantine(database_url) == "suspect")
         runner = engine._core.executor.runner
-        await until(lambda: runner.run_of("suspect"))
+        await eventually_async(lambda: runner.run_of("suspect"))
         while not (suspected := runner.run_of("suspect")) or not suspected.bodies:
             assert deaths(database_url) == SUSPECTED
             await asyncio.sleep(0.05)

@@ -17,8 +17,8 @@ from dbosflow._store import workflow as workflow_store
 from dbosflow._store.batch import write_batch
 from dbosflow._store.notify import queue_topic
 from dbosflow.errors import SerializationError
-from tests.runtime.patience import until
 from tests.runtime.sessions import cut
+from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
@@ -164,7 +164,7 @@ async def test_a_run_that_waits_for_a_connection_when_it_stops_takes_none_with_i
         async with pool.connection():
             await client.write_stream_async("w", "work", 1)
             await client.close_stream_async("w", "work")
-            await until(lambda: bool(requests) and queued(pool) > requests[0])
+            await eventually_async(lambda: bool(requests) and queued(pool) > requests[0])
             assert run.task is not None
             runner.reload_all()
             await asyncio.wait({run.task}, timeout=10)
@@ -187,7 +187,7 @@ async def test_a_run_taken_over_by_another_worker_stops_alone(database_url: str)
         )
         go_on.set()
         assert await kept.result_async(10) == 2
-        await until(lambda: not len(executor_of(engine).runner))
+        await eventually_async(lambda: not len(executor_of(engine).runner))
         assert await taken.status_async() == "running"
         assert await engine.list_steps_async("taken") == []
     assert caught == []

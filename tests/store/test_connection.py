@@ -15,8 +15,8 @@ import pytest
 from dbosflow._store.connect import connect_async
 from dbosflow._store.connection import Connection
 from tests.behaviour.proxy import Proxy
-from tests.runtime.patience import until
 from tests.runtime.sessions import cut
+from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,7 +76,7 @@ async def test_a_cancelled_statement_ends_and_the_connection_goes_on(database_ur
     """The server is asked to stop, and the next statement gets its own answer."""
     async with await connect_async(database_url) as connection:
         asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
-        await until(lambda: connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE)
+        await eventually_async(lambda: connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE)
         asking.cancel()
         await _is_cancelled(asking)
         await _goes_on(connection)
@@ -168,11 +168,11 @@ async def test_notifications_come_while_the_connection_is_idle_busy_or_asked_for
         listener.add_notify_handler(lambda one: received.append(one.payload))
         await listener.execute("SELECT 1")
         await notifier.execute("NOTIFY news, 'idle'")
-        await until(lambda: received[-1] == "idle")
+        await eventually_async(lambda: received[-1] == "idle")
         asking = asyncio.create_task(listener.execute("SELECT pg_sleep(0.1)"))
         await notifier.execute("NOTIFY news, 'busy'")
         await asking
-        await until(lambda: received[-1] == "busy")
+        await eventually_async(lambda: received[-1] == "busy")
 
 
 async def test_the_loop_forgets_a_closed_connection(database_url: str) -> None:
@@ -236,7 +236,7 @@ async def test_a_statement_whose_connection_is_closed_fails(database_url: str) -
     """By another task, while it waits."""
     connection = await connect_async(database_url)
     asking = asyncio.create_task(connection.execute("SELECT pg_sleep(600)"))
-    await until(lambda: connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE)
+    await eventually_async(lambda: connection.pgconn.transaction_status == psycopg.pq.TransactionStatus.ACTIVE)
     await connection.close()
     async with asyncio.timeout(10):
         with pytest.raises(psycopg.OperationalError):
