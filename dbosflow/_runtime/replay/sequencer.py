@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from dbosflow._records.keys import WOKEN, shown
 from dbosflow._records.kinds import is_delivered
-from dbosflow._runtime.replay.stalls import Awaited, awaited_by
+from dbosflow._runtime.replay.stalls import waits_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -267,7 +267,8 @@ class Sequencer:
             await self._quiet(or_news=True)
             if self._news.is_set():
                 return
-            why, look_at = self._waits_for(moment, began)
+            parked = self._suspended + sum(not one.done() for one in self._yielded)
+            why, look_at = waits_for(run, parked, moment, began)
             if why is None:
                 self._disagree()
                 return
@@ -278,35 +279,6 @@ class Sequencer:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(_earliest(look_at, self._warn_at)):
                     await self._news.wait()
-
-    def _waits_for(self, moment: float, began: float) -> tuple[str | None, float | None]:
-        """What may still ask for the next turn (``None``: nothing can), and when to look again if there is no news.
-
-        Timers that were due by ``moment`` have fired by now. The run has been quiet since ``began``.
-        """
-        run = self._run
-        if run.gets_no_further:
-            return "its end", None
-        coroutines = run.coroutines
-        parked = self._suspended + sum(not one.done() for one in self._yielded)
-        if sum(coroutine.operating for coroutine in coroutines) > parked:
-            return "an operation under way", None
-        if not all(coroutine.waits and not coroutine.is_woken for coroutine in coroutines):
-            return "code that runs", None
-        due = None if run.timers is None else run.timers.last_after(moment)
-        if due is not None:
-            return "a plain timer", due
-        held = None
-        for coroutine in coroutines:
-            if not coroutine.operating:
-                awaited, said = awaited_by(coroutine)
-                said = f"{said}, in {_title(coroutine.branch.path)}"
-                if awaited in (Awaited.OUTSIDE, Awaited.NOTHING):
-                    return said, None
-                if awaited is Awaited.PRIMITIVE:
-                    held = said
-        until = began + run.settings.replay_grace
-        return (None, None) if held is None or asyncio.get_running_loop().time() >= until else (held, until)
 
     def _disagree(self) -> None:
         ahead = self._turns[0] if self._turns else [self._still_to_ask or ""]
@@ -352,10 +324,6 @@ def _turns(run: SequencedRun) -> list[list[str]]:
     ]
     ahead.sort(key=lambda record: (record.turn, record.seq))
     return [[record.key for record in turn] for _, turn in groupby(ahead, key=lambda record: record.turn)]
-
-
-def _title(path: str) -> str:
-    return f"branch {path!r}" if path else "the workflow's own branch"
 
 
 def _earliest(*moments: float | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Whether a stalled replay can go on: what a coroutine waits for, as far as attributes and asyncio's frames tell.
+"""Whether a stalled replay can go on: what its coroutines wait for, as far as attributes and asyncio's frames tell.
 
 A replay is *stalled* when the run is quiet and nothing has asked for what is next on record. Either something will
 happen that is not on record (a timer, an answer from outside), and then the code goes on and asks; or nothing will, and
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import CodeType, FrameType
 
+    from dbosflow._runtime.replay.sequenced_run import SequencedRun
+
 
 _ASYNCIO = str(Path(asyncio.__file__).parent)
 _PRIMITIVES = frozenset({"locks.py", "queues.py"})
@@ -40,6 +42,39 @@ class Awaited(Enum):
     """A thread, I/O, a future of unknown origin."""
     NOTHING = "nothing more"
     """All of it has happened, and the coroutine is resumed in one of the loop's next turns."""
+
+
+def waits_for(run: SequencedRun, parked: int, moment: float, began: float) -> tuple[str | None, float | None]:
+    """What may still ask for the next turn (``None``: nothing can), and when to look again if there is no news.
+
+    Of its operations, so many as are ``parked`` wait for the sequencer itself. Timers that were due by ``moment`` have
+    fired by now. The run has been quiet since ``began``.
+    """
+    if run.gets_no_further:
+        return "its end", None
+    coroutines = run.coroutines
+    if sum(coroutine.operating for coroutine in coroutines) > parked:
+        return "an operation under way", None
+    if not all(coroutine.waits and not coroutine.is_woken for coroutine in coroutines):
+        return "code that runs", None
+    due = None if run.timers is None else run.timers.last_after(moment)
+    if due is not None:
+        return "a plain timer", due
+    held = None
+    for coroutine in coroutines:
+        if not coroutine.operating:
+            awaited, said = awaited_by(coroutine)
+            said = f"{said}, in {_title(coroutine.branch.path)}"
+            if awaited in (Awaited.OUTSIDE, Awaited.NOTHING):
+                return said, None
+            if awaited is Awaited.PRIMITIVE:
+                held = said
+    until = began + run.settings.replay_grace
+    return (None, None) if held is None or asyncio.get_running_loop().time() >= until else (held, until)
+
+
+def _title(path: str) -> str:
+    return f"branch {path!r}" if path else "the workflow's own branch"
 
 
 def awaited_by(coroutine: BranchCoroutine) -> tuple[Awaited, str]:
