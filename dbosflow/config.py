@@ -39,7 +39,9 @@ class Settings:
     """The settings of an engine. Durations are seconds, sizes are bytes."""
 
     schema: str = "dbosflow"
+    """The schema of the tables: a name of up to 50 bytes."""
     executes: bool = True
+    """Whether workflows run in this process. ``False`` makes a client, whose starts are enqueued."""
     lease: float = 10.0
     """How long a worker may be silent before other workers take over its workflows."""
     grace: float = 8.0
@@ -59,15 +61,18 @@ class Settings:
     waiting_threads: int = 2048
     """How many sync workflows wait at a time in this process; each keeps a thread.
 
-    Above the limit a wait for another workflow raises ``ThreadLimitError``, and a sleep counts as running. At about
-    three quarters of the limit the same holds for starts that no workflow waits for. As many steps that wait for
-    workflows lend their thread's place.
+    Above the limit a wait for another workflow raises ``ThreadLimitError``, and a sleep counts as running. For starts
+    that no workflow waits for, the waiting workflows above about three quarters of the limit count as running, too.
+    The same number of steps that wait for workflows do not count as running.
     """
     step_threads: int = 32
     """How many sync steps of async workflows run at a time in this process."""
     batch_bytes: int = 4 * 1024 * 1024
+    """At how many bytes of JSON the journal closes a batch; the rest goes into the next one."""
     block_values: int = 512
+    """At how many values a block of a stream is full."""
     block_bytes: int = 64 * 1024
+    """At how many bytes of JSON a block of a stream is full."""
     buffer_bytes: int = 4 * 1024 * 1024
     """How many bytes one workflow may have buffered for its streams before a write waits."""
     buffer_timeout: float | None = None

@@ -36,10 +36,10 @@ class Engine(EngineStreams):
     database is that of ``url``, else that of ``DBOSFLOW_DATABASE_URL``, else an embedded server in ``data_dir``
     (``./.dbosflow``), which is for development.
 
-    Every method comes twice: a blocking one for sync code, and its awaitable twin, whose name ends in ``_async``. Each
-    raises ``EngineClosedError`` if the engine is not open, and ``DatabaseUnavailableError`` if Postgres does not answer
-    within ``connect_timeout``. Blocking methods raise ``BlockingCallError`` on a running event loop. In a workflow's
-    body only ``start``, ``run`` and ``handle`` are allowed; the others raise ``InWorkflowError``.
+    Methods that wait come twice: a blocking one for sync code, and its awaitable twin, whose name ends in ``_async``.
+    They raise ``EngineClosedError`` if the engine is not open, and ``DatabaseUnavailableError`` if Postgres does not
+    answer within ``connect_timeout``. Blocking ones raise ``BlockingCallError`` on a running event loop. In a
+    workflow's body only ``start``, ``run`` and ``handle`` are allowed; the others raise ``InWorkflowError``.
 
     Args:
         url: a ``postgresql://`` URL, or a libpq connection string.
