@@ -4,13 +4,21 @@
 key      = [path "/"] name "#" n            the nth operation of that name in its branch
          | key "/" offset                   an item of a loop
          | key "@" epoch "." n              a failed attempt
-         | key "/given-up" | key "/woken"   what else is on record of an operation
+         | key "/given-up" | key "/woken" | key "/expired"
+                                            what else is on record of an operation
          | [path "/"] name "#" n "/patched" that the nth call of patched(name) took new code
+         | path "/write_stream(" stream ")@" count "." n
+                                            the nth refusal of what would be the branch's value ``count`` there
+         | path "/write_stream('" stream "')/changed"
+                                            that a replay has written other values there than the run before
 path     = region | [region "/"] branch { "/" branch }
 branch   = name "#" n                       the nth task of that name that its parent has made
 region   = name                             ``with branch(name)``: at the root, and once in a run
 child id = parent's id "/" key, with "+" for the key's own "/"
 ```
+
+No key of a record is as another one's, and what a key says is read here only; SQL reads, of producers, the step's key
+(see ``stream_block`` in ``schema.sql``).
 
 What separates stands in no name: there it is written ``%`` and two hexadecimal digits for each byte, as in a URL, and
 so are ``%`` itself and what no text column takes. Two names never give one key, and two places never one child's id.
@@ -38,6 +46,8 @@ PATCHED = "/patched"
 _LONGEST_NAME = 256
 _LONGEST_PATH = 512
 """In bytes: a key, with a workflow's id and a stream's key before it, has to fit an index, a third of a page."""
+_LONGEST_CHANGED = 256
+"""In bytes: it ends with the stream's key as it is, and that may be of any length."""
 _KEPT = 64
 """Bytes that are left of what is too long."""
 
@@ -60,9 +70,73 @@ def segment(name: str) -> str:
     return _shortened(_NOT_IN_NAMES.sub(_escaped, name), _LONGEST_NAME)
 
 
-def below(path: str, part: str) -> str:
-    """The path of a branch below that of ``path``."""
-    return _shortened(f"{path}/{part}", _LONGEST_PATH) if path else part
+def branch_path(parent: str, part: str, occurrence: int) -> str:
+    """The path of a branch whose name is ``part`` as a segment."""
+    return _shortened(f"{parent}/{part}#{occurrence}", _LONGEST_PATH) if parent else f"{part}#{occurrence}"
+
+
+def operation_key(path: str, part: str, occurrence: int) -> str:
+    """The key of an operation whose name is ``part`` as a segment."""
+    return f"{path}/{part}#{occurrence}" if path else f"{part}#{occurrence}"
+
+
+def patch_key(path: str, part: str, occurrence: int) -> str:
+    """The key of the record that a call of ``patched`` took new code."""
+    return f"{path}/{part}#{occurrence}{PATCHED}" if path else f"{part}#{occurrence}{PATCHED}"
+
+
+def item_key(loop_key: str, offset: int) -> str:
+    """The key of a loop's item, which is a step."""
+    return f"{loop_key}/{offset}"
+
+
+def attempt_name(epoch: int, number: int) -> str:
+    """What an attempt of a step is called: no two owners of a workflow can give the same name."""
+    return f"{epoch}.{number}"
+
+
+def attempt_key(step_key: str, attempt: str) -> str:
+    """The key of the record that an attempt has failed."""
+    return f"{step_key}@{attempt}"
+
+
+def refused_key(path: str, stream: str, count: int, number: int) -> str:
+    """The key of a refusal of the branch's value ``count`` in a stream; ``number`` is 0 for the first one."""
+    return f"{path}/write_stream({segment(stream)})@{count}.{number}"
+
+
+def changed_key(path: str, stream: str) -> str:
+    """The key of the record that a branch has written other values to a stream than the run before."""
+    key = f"{path}/write_stream({stream!r})/changed"
+    if len(key.encode()) <= _LONGEST_CHANGED:
+        return key
+    return f"/write_stream(...)/changed~{hashlib.sha256(key.encode()).hexdigest()}"
+
+
+def is_within(path: str, outer: str) -> bool:
+    """Whether a branch is that of ``outer``, or was made by it or for it."""
+    return outer in {"", path} or path.startswith(f"{outer}/")
+
+
+def is_own(key: str) -> bool:
+    """Whether an operation's key is one of the body's own, and not of a branch, an item or a failed attempt."""
+    return "/" not in key and "@" not in key
+
+
+def is_item_of(key: str, loop_key: str) -> bool:
+    """Whether it is the key of an item of this loop."""
+    loop, _, offset = key.rpartition("/")
+    return loop == loop_key and offset.isdecimal()
+
+
+def step_of(attempt_key: str) -> str:
+    """The key of the step that an attempt's key, or the name under which it writes, is of."""
+    return attempt_key.rpartition("@")[0]
+
+
+def attempt_of(attempt_key: str) -> str:
+    """The attempt that an attempt's key, or the name under which it writes, is of."""
+    return attempt_key.rpartition("@")[2]
 
 
 def path_of(key: str) -> str:
@@ -88,7 +162,7 @@ def given_name(task_name: str) -> str | None:
 def operation_of(key: str, kind: str = "") -> str:
     """The key of the operation that a record is of."""
     if kind == RecordKind.ATTEMPT:
-        return key.rpartition("@")[0]
+        return step_of(key)
     return key.removesuffix(GIVEN_UP).removesuffix(WOKEN).removesuffix(EXPIRED)
 
 

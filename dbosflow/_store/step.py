@@ -7,6 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from dbosflow._records.keys import operation_of, step_of
 from dbosflow._records.kinds import RecordKind
 from dbosflow._store.queries import fetch_all, fetch_named
 from dbosflow._store.workflow import parsed, parsed_error
@@ -118,7 +119,7 @@ async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence
 def _add_record(history: History, row: Any) -> None:
     record = _recorded(row)
     if record.kind == RecordKind.ATTEMPT:
-        history.failures.setdefault(record.key.rpartition("@")[0], []).append(record)
+        history.failures.setdefault(step_of(record.key), []).append(record)
     history.records[record.key] = record
 
 
@@ -186,16 +187,17 @@ async def collected(connection: AsyncConnection[Any], schema: str, workflow_id: 
 async def list_steps(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> list[StepInfo]:
     """A workflow's records in the order in which they were made."""
     rows = await fetch_all(connection, schema, _TABLE, "list", workflow_id=workflow_id)
-    ended = {row["key"].rpartition("/")[0]: row["recorded_at"] for row in rows if row["kind"] in _ENDS_A_SLEEP}
-    tried = Counter(_step_key(row) for row in rows if row["attempt"])
+    ended = {operation_of(row["key"]): row["recorded_at"] for row in rows if row["kind"] in _ENDS_A_SLEEP}
+    tried = Counter(operation_of(row["key"], row["kind"]) for row in rows if row["attempt"])
     done = {row["key"] for row in rows if row["kind"] == RecordKind.STEP}
     numbers: Counter[str] = Counter()
     infos = []
     for row in rows:
-        key, shown = _step_key(row), {"output": parsed(row["output"]), "error": parsed_error(row["error"])}
+        shown = {"output": parsed(row["output"]), "error": parsed_error(row["error"])}
         until = ended.get(row["key"], row["wake_at"]) if row["wake_at"] else row["recorded_at"]
         shown["duration"] = (until - row["started_at"]).total_seconds()
         if row["attempt"]:
+            key = operation_of(row["key"], row["kind"])
             numbers[key] += 1
             shown |= {"number": numbers[key], "attempts": tried[key] if key in done else None}
         infos.append(StepInfo(**{**row, **shown}))
@@ -203,9 +205,3 @@ async def list_steps(connection: AsyncConnection[Any], schema: str, workflow_id:
 
 
 _ENDS_A_SLEEP = (RecordKind.WOKEN, RecordKind.GIVEN_UP)
-
-
-def _step_key(row: dict[str, Any]) -> str:
-    """The key of the step that a record belongs to: the record's own, or for a failed attempt without the attempt."""
-    key: str = row["key"]
-    return key.rpartition("@")[0] if row["kind"] == RecordKind.ATTEMPT else key

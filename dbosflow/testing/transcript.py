@@ -7,8 +7,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow import serde
-from dbosflow._records.keys import child_id
+from dbosflow._records.keys import attempt_of, child_id, is_own, step_of
 from dbosflow._records.kinds import RecordKind
+from dbosflow._records.producers import RESUMED, is_of_step, is_outsider
 from dbosflow.errors import SerializationError
 from dbosflow.testing.points import operations, starts, values
 from dbosflow.testing.recording import Recorder
@@ -34,10 +35,6 @@ class Source(NamedTuple):
     producer: str
     """The path of a branch, or the key of a step: only one of its attempts can be committed."""
     is_step: bool
-
-
-_OUTSIDERS = ("k:", "w:")
-"""The prefixes of producers that write to a workflow's inputs."""
 
 
 _ASKED_FOR = frozenset(
@@ -221,7 +218,7 @@ def shown(what: str, before: object, now: object, *, first: str = "undisturbed",
 
 def is_asked_for(key: str, kind: str) -> bool:
     """Whether every replay of the same code uses the record: the body's own operations, but not those of tasks."""
-    return "/" not in key and "@" not in key and kind in _ASKED_FOR
+    return is_own(key) and kind in _ASKED_FOR
 
 
 def _of_values(name: str, source: Source, values: tuple[list[str], list[str]], label: str) -> str:
@@ -244,12 +241,13 @@ def _committed(stream: StreamInfo, steps: list[StepInfo]) -> list[tuple[Source, 
     good = {(step.key, step.attempt) for step in steps if step.kind == RecordKind.STEP and step.error is None}
     found = []
     for producer in stream.producers:
-        step, at, attempt = producer.rpartition("@")
-        if producer.startswith(_OUTSIDERS):
+        if is_outsider(producer):
             continue
-        if not at:
+        if not is_of_step(producer):
             found.append((Source(stream.key, producer, is_step=False), producer))
-        elif (step, attempt) in good or (attempt == "*" and any(key == step for key, _ in good)):
+            continue
+        step, attempt = step_of(producer), attempt_of(producer)
+        if (step, attempt) in good or (attempt == RESUMED and any(key == step for key, _ in good)):
             found.append((Source(stream.key, step, is_step=True), producer))
     return found
 

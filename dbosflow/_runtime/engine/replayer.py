@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dbosflow._records.keys import GIVEN_UP
+from dbosflow._records.producers import is_of_step
 from dbosflow._runtime.engine.read_only_engine import ReadOnlyEngine
 from dbosflow._runtime.execution.histories import Histories
 from dbosflow._runtime.execution.journal_port import Backing
@@ -112,7 +113,7 @@ async def _values(repository: Repository, workflow_id: str) -> dict[Source, list
     found: dict[Source, list[Any]] = {}
     for stream in await repository.streams(workflow_id):
         for producer in stream.producers:
-            if "@" not in producer and stream.first == 0:
+            if not is_of_step(producer) and stream.first == 0:
                 pages = await repository.emitted(workflow_id, stream.key, producer)
                 found[stream.key, producer] = [value for page in pages for value in json.loads(page)]
     return found
@@ -230,7 +231,7 @@ class _Replay:
         if result.ending is not None and result.ending.status is not WorkflowStatus.BLOCKED:
             for (key, producer), count in run.history.produced.items():
                 left = count - streams.count(key, producer)
-                if "@" not in producer and left > 0:
+                if not is_of_step(producer) and left > 0:
                     result.missing[key, producer] = left
 
 

@@ -13,13 +13,13 @@ a producer has passed its last durable value, or the body has ended before â”€â”
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import json
 import logging
 from contextvars import Context
 from typing import TYPE_CHECKING, NamedTuple
 
 from dbosflow import serde
+from dbosflow._records.keys import changed_key
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.replay.contradiction import contradiction
 from dbosflow._runtime.runs.entries import Record
@@ -32,8 +32,6 @@ if TYPE_CHECKING:
     from dbosflow.errors import NonDeterminismError
 
 logger = logging.getLogger("dbosflow.replay")
-
-_LONGEST_KEY = 256
 
 
 class _Difference(NamedTuple):
@@ -122,7 +120,7 @@ def _told(repeated: Repeated, found: _Difference) -> tuple[str, str]:
 def _keep(run: Run, repeated: Repeated, found: _Difference) -> None:
     """Puts it on record, once: a workflow that ends its workers must not seem to get further each time."""
     row = {"stream": repeated.key, "producer": repeated.producer, **found._asdict()}
-    record = Record(_key(repeated), RecordKind.CHANGED, output=json.dumps(row))
+    record = Record(changed_key(repeated.producer, repeated.key), RecordKind.CHANGED, output=json.dumps(row))
     if run.recorded(record.key) is not None:
         return
     with run.buffer.lock:
@@ -130,13 +128,6 @@ def _keep(run: Run, repeated: Repeated, found: _Difference) -> None:
             return
         run.buffer.push(record)
     run.environment.submit(run)
-
-
-def _key(repeated: Repeated) -> str:
-    key = f"{repeated.producer}/write_stream({repeated.key!r})/changed"
-    if len(key.encode()) <= _LONGEST_KEY:
-        return key
-    return f"/write_stream(...)/changed~{hashlib.sha256(key.encode()).hexdigest()}"
 
 
 def _stream(repeated: Repeated) -> str:

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
+from dbosflow._records.keys import item_key
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.scope import set_scope
 from dbosflow._runtime.operations.for_each_settings import ForEachSettings, dead_letter_key
@@ -207,7 +208,7 @@ class ForEach:
 
     async def _refuse(self, offset: int, unfit: SerializationError) -> None:
         """An item that is not of the handler's type has failed, without an attempt."""
-        run, key = self._run, f"{self._key}/{offset}"
+        run, key = self._run, item_key(self._key, offset)
         logger.warning("item %s of workflow %s is not handled: %s", key, run.workflow_id, unfit)
         record = Record(key, RecordKind.STEP, error=dump_error(unfit))
         finished = _Finished(record, unfit, await self.original(offset, None))
@@ -306,7 +307,7 @@ class _ItemAttempts(Attempts):
 
     def __init__(self, branch: RunBranch, handler: StepDef, loop: ForEach, item: tuple[str, int, Any]) -> None:
         key, offset, _ = item
-        super().__init__(branch.run.loop_driver, branch, f"{key}/{offset}", handler)
+        super().__init__(branch.run.loop_driver, branch, item_key(key, offset), handler)
         self._loop, self._item = loop, item
 
     async def _conclude(self, record: Record, error: BaseException | None, failures: int) -> None:

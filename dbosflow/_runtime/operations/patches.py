@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbosflow._records.kinds import RecordKind
+from dbosflow._records.producers import is_of_step
 from dbosflow._runtime.runs.entries import Record
 
 if TYPE_CHECKING:
@@ -36,6 +37,6 @@ def _values_to_come(run: Run) -> bool:
     """Whether any branch has values on record that it has still to write again: they may follow from this one."""
     history = run.history
     return any(
-        "@" not in producer and producer not in history.loops and run.streams.count(key, producer) < count
+        not is_of_step(producer) and producer not in history.loops and run.streams.count(key, producer) < count
         for (key, producer), count in history.produced.items()
     )

@@ -14,6 +14,7 @@ import logging
 import time
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._records.keys import attempt_name
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.process.exits import is_signal
@@ -57,7 +58,7 @@ class Attempts:
             await self._pause(step.retry.delay_after(failures) - past[-1].age - run.age)
         while True:
             number += 1
-            attempt = StepAttempt(run, key, f"{run.epoch}.{number}")
+            attempt = StepAttempt(run, key, attempt_name(run.epoch, number))
             await self._in_time()
             run.begin_attempt(key)
             run.body_begins()

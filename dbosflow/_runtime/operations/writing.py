@@ -11,13 +11,13 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from dbosflow._records.kinds import RecordKind
+from dbosflow._records.producers import RESUMED, of_all_attempts
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.execution.scope import PlainCall, current_scope
 from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.runs.producers import Producer
-from dbosflow._runtime.streams.uncommitted import RESUMED
 from dbosflow.errors import ConfigurationError, NotInWorkflowError
 from dbosflow.serde import items_of
 from dbosflow.types import FrameKind
@@ -58,7 +58,7 @@ def set_on_retry(scope: Scope, key: str, on_retry: OnRetry) -> None:
     elif on_retry == "keep":
         producer = Producer(scope.record_key, None, scope)
     elif on_retry == "resume":
-        producer = Producer(f"{scope.key}@{RESUMED}", RESUMED, scope)
+        producer = Producer(of_all_attempts(scope.key), RESUMED, scope)
         scope.run.streams.resume_producer(key, producer.name)
     else:
         assert_never(on_retry)

@@ -22,7 +22,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dbosflow._records import keys
+from dbosflow._records.keys import PATCHED, branch_path, operation_key, patch_key, segment
+from dbosflow._records.producers import BODY
 from dbosflow._runtime.runs.producers import Producer
 from dbosflow.errors import BranchError
 
@@ -173,7 +174,7 @@ class BranchedRun(Protocol):
         """One of its coroutines has ended."""
 
 
-_BODY = Producer("")
+_BODY = Producer(BODY)
 """The workflow's own branch, in every run: most runs write nothing."""
 
 
@@ -200,27 +201,29 @@ class Branch:
 
     def key_of(self, name: str) -> str:
         """The key of the next operation of that name."""
-        part = keys.segment(name)
-        occurrence = self.count(part)
-        return f"{self.path}/{part}#{occurrence}" if self.path else f"{part}#{occurrence}"
+        part, counts = segment(name), self._counts
+        if counts is None:  # as `count` does, for each operation one call less
+            counts = self._counts = {}
+        occurrence = counts.get(part, 0)
+        counts[part] = occurrence + 1
+        return operation_key(self.path, part, occurrence)
 
     def patch_key(self, name: str) -> str:
         """The key of the next call of ``patched`` with that name."""
-        part = keys.segment(name)
-        key = f"{part}#{self.count(part + keys.PATCHED)}{keys.PATCHED}"
-        return f"{self.path}/{key}" if self.path else key
+        part = segment(name)
+        return patch_key(self.path, part, self.count(part + PATCHED))
 
     def begin(self, name: str) -> None:
         """Takes its path: it is the next branch of that name that its parent has made."""
         assert self.parent is not None
         parent, self.parent = self.parent, None
-        part = keys.segment(name)
-        self.path = keys.below(parent.path, f"{part}#{parent.count(f'{part}/')}")
+        part = segment(name)
+        self.path = branch_path(parent.path, part, parent.count(f"{part}/"))
         self.producer = Producer(self.path)
 
     def region(self, name: str) -> Branch:
         """The branch of a region, whose name must be its own in the run. Only the root makes regions."""
-        part = keys.segment(name)
+        part = segment(name)
         if self.count(f"{part}//"):
             msg = f"branch({name!r}) was entered before in workflow {self.run.workflow_id!r}: give each its own name"
             raise BranchError(msg)
@@ -228,10 +231,11 @@ class Branch:
 
     def count(self, name: str) -> int:
         """How many of that there were, before this one."""
-        if self._counts is None:
-            self._counts = {}
-        count = self._counts.get(name, 0)
-        self._counts[name] = count + 1
+        counts = self._counts
+        if counts is None:
+            counts = self._counts = {}
+        count = counts.get(name, 0)
+        counts[name] = count + 1
         return count
 
     def is_caller(self) -> bool:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
 
+from dbosflow._records.keys import is_within
 from dbosflow._runtime.replay.branch import SCOPE, Branch
 from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
 
@@ -73,7 +74,7 @@ class PlainTimers:
         for handle, place in list(self._handles.items()):
             if handle.cancelled() or handle.when() <= now or place.path is None or place[:2] in _warned:
                 continue
-            if place.path in ("", branch.path) or branch.path.startswith(f"{place.path}/"):
+            if is_within(branch.path, place.path):
                 _warned.add(place[:2])
                 logger.warning(
                     "workflow %s: a plain timer, set at %s:%d, is pending around %r. It leaves no record, and starts "

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from dbosflow._records.keys import attempt_key
+
 
 class Attempt:
     """One attempt of a step: what its stream writes are named after. Closed in memory before it ends in the records."""
@@ -19,7 +21,7 @@ class Attempt:
     @property
     def record_key(self) -> str:
         """The key of the record of its failure, and the name of its writes."""
-        return f"{self.key}@{self.name}"
+        return attempt_key(self.key, self.name)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from dbosflow import serde
+from dbosflow._records.keys import step_of
 from dbosflow._runtime.streams.decoding import decoded
 from dbosflow._runtime.streams.hub import UNSEEN
 from dbosflow._store.stream import ranges_of
@@ -362,4 +363,4 @@ def truncated(workflow_id: str, key: str, offset: int, first_available: int) -> 
 
 
 def _rollback(block: Block) -> Rollback:
-    return Rollback(ranges_of(block.values or "[]"), block.producer.rpartition("@")[0], block.attempt or "")
+    return Rollback(ranges_of(block.values or "[]"), step_of(block.producer), block.attempt or "")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from dbosflow import serde
-from dbosflow._records.keys import GIVEN_UP
+from dbosflow._records.keys import attempt_of, operation_of
 from dbosflow._records.kinds import RecordKind
+from dbosflow._records.producers import RESUMED, is_resumed
 from dbosflow._runtime.runs.checksums import checksum
-from dbosflow._runtime.streams.uncommitted import RESUMED
 from dbosflow.failures import brief_error
 from dbosflow.types import FrameKind
 
@@ -134,13 +134,13 @@ class Frames:
         if record.kind is RecordKind.ATTEMPT:
             self._roll_back([record.key])
         elif record.kind is RecordKind.GIVEN_UP:
-            operation = record.key.removesuffix(GIVEN_UP)
+            operation = operation_of(record.key)
             self._roll_back([*uncommitted.producers(operation), *uncommitted.items_of(operation)])
         elif record.kind is RecordKind.FOR_EACH:  # what is not on record of its items never will be
             self._roll_back(uncommitted.items_of(record.key))
         elif record.kind is RecordKind.STEP:
             for producer in uncommitted.producers(record.key):
-                if record.error is None and producer.rpartition("@")[2] in {record.attempt, RESUMED}:
+                if record.error is None and attempt_of(producer) in {record.attempt, RESUMED}:
                     for key, _ in uncommitted.pop(producer):
                         self.committed.add(key)
                         self._release_close(key)
@@ -149,11 +149,11 @@ class Frames:
 
     def roll_back_attempts(self, step_key: str) -> None:
         """Before a new attempt of a step: rolls back the uncommitted values of earlier ones."""
-        self._roll_back(one for one in self.uncommitted.producers(step_key) if not _is_resumed(one))
+        self._roll_back(one for one in self.uncommitted.producers(step_key) if not is_resumed(one))
 
     def _roll_back(self, producers: Iterable[str]) -> None:
         for producer in producers:
-            attempt = producer.rpartition("@")[2]
+            attempt = attempt_of(producer)
             for key, ranges in self.uncommitted.pop(producer):
                 if ranges:
                     text = json.dumps(ranges)
@@ -220,7 +220,3 @@ class Frames:
     def touched(self) -> Iterable[str]:
         """The streams whose readers have news when it is durable."""
         return self.committed.union(self.tails)
-
-
-def _is_resumed(producer: str) -> bool:
-    return producer.endswith(f"@{RESUMED}")

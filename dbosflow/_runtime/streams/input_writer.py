@@ -18,12 +18,12 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import uuid
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from dbosflow._records.producers import idempotency_key_of, of_idempotency_key, unique_outsider
 from dbosflow._runtime.process.service import Service, set_closed
 from dbosflow._runtime.streams.limits import refusal, too_large
 from dbosflow._store import stream
@@ -74,7 +74,7 @@ class _PendingBlock:
     def split(self) -> list[_PendingBlock]:
         """A block for each value. It is refused, so nothing of it stands."""
         pairs = zip(self.texts, self.futures, strict=True)
-        return [_PendingBlock(f"w:{uuid.uuid4()}", open=False, texts=[text], futures=[one]) for text, one in pairs]
+        return [_PendingBlock(unique_outsider(), open=False, texts=[text], futures=[one]) for text, one in pairs]
 
     def row(self, stream_of: _StreamKey) -> tuple[Any, ...]:
         """As the statement takes it."""
@@ -126,7 +126,7 @@ class InputWriter(Service):
         blocks = self._pending.setdefault((workflow_id, key), [])
         block = blocks[-1] if blocks else None
         if idempotency_key is not None:
-            producer = f"k:{idempotency_key}"
+            producer = of_idempotency_key(idempotency_key)
             block = next((one for one in blocks if one.producer == producer), None)
             if block is None:
                 blocks.append(block := _PendingBlock(producer, open=False, texts=[text], size=size))
@@ -134,7 +134,7 @@ class InputWriter(Service):
                 _warn_of_other_value(workflow_id, key, idempotency_key)
             return await self._written(block)
         if block is None or not block.open or self._is_full(block):
-            blocks.append(block := _PendingBlock(f"w:{uuid.uuid4()}"))
+            blocks.append(block := _PendingBlock(unique_outsider()))
         block.texts.append(text)
         block.size += size
         return await self._written(block)
@@ -237,7 +237,7 @@ class InputWriter(Service):
                 _tell_error(block.futures, error)
                 continue
             if result.differs:
-                _warn_of_other_value(*stream_of, block.producer.removeprefix("k:"))
+                _warn_of_other_value(*stream_of, idempotency_key_of(block.producer))
             written.add(stream_of)
             _tell(block, result.offset or 0)
         if written:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from dbosflow._records.keys import segment
+from dbosflow._records.keys import refused_key
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.runs.entries import Record
 from dbosflow.errors import StreamBackPressureError, StreamError, StreamFullError, StreamValueTooLargeError
@@ -27,7 +27,7 @@ class Limits:
         self._workflow_id = workflow_id
         self._settings = settings
         self._recorded = {key: record for key, record in history.records.items() if record.kind == RecordKind.REFUSED}
-        self._seen: dict[str, int] = {}
+        self._seen: dict[tuple[str, str, int], int] = {}
 
     def refusal(self, key: str, values: int, written: int, size: int) -> StreamError | None:
         """Why a value of ``size`` bytes cannot follow so many values and bytes; ``None`` if it can."""
@@ -49,29 +49,22 @@ class Limits:
 
     def recorded(self, key: str, producer: str, count: int) -> StreamError | None:
         """How an earlier run was refused the producer's write after ``count``, if it was; each refusal once."""
-        name = self._name(key, producer, count)
-        record = self._recorded.pop(name, None)
+        place = (producer, key, count)
+        number = self._seen.get(place, 0)
+        record = self._recorded.pop(refused_key(*place, number), None)
         if record is None:
             return None
-        self._seen[_place(key, producer, count)] = int(name.rpartition(".")[2]) + 1
+        self._seen[place] = number + 1
         found = load_error(record.error or "{}")
         error = found.exception
         return error if isinstance(error, StreamError) else StreamError(self._workflow_id, key, found.message)
 
     def record(self, key: str, producer: str, count: int, error: StreamError) -> Record:
         """The record of a refusal of the producer's write after ``count``."""
-        name = self._name(key, producer, count)
-        place = _place(key, producer, count)
-        self._seen[place] = self._seen.get(place, 0) + 1
-        return Record(name, RecordKind.REFUSED, error=dump_error(error))
-
-    def _name(self, key: str, producer: str, count: int) -> str:
-        place = _place(key, producer, count)
-        return f"{place}.{self._seen.get(place, 0)}"
-
-
-def _place(key: str, producer: str, count: int) -> str:
-    return f"{producer}/write_stream({segment(key)})@{count}"
+        place = (producer, key, count)
+        number = self._seen.get(place, 0)
+        self._seen[place] = number + 1
+        return Record(refused_key(*place, number), RecordKind.REFUSED, error=dump_error(error))
 
 
 def refusal(settings: Settings, stream_of: tuple[str, str], values: int, written: int, size: int) -> StreamError | None:

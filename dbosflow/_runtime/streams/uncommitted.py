@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from dbosflow._records.keys import is_item_of, step_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from dbosflow._runtime.runs.entries import Close
-
-RESUMED = "*"
-"""The attempt of values that belong to a step as a whole: all its attempts share them, and share one fate."""
 
 RangeList = list[tuple[int, int]]
 """Offsets, each range from its first to the one after its last."""
@@ -60,12 +59,11 @@ class Uncommitted:
 
     def producers(self, step_key: str | None = None) -> list[str]:
         """The producers with uncommitted writes, of one step or of all."""
-        return [one for one in self._written if step_key is None or one.rpartition("@")[0] == step_key]
+        return [one for one in self._written if step_key is None or step_of(one) == step_key]
 
     def items_of(self, loop_key: str) -> list[str]:
         """The producers with uncommitted writes that are attempts of a loop's items."""
-        steps = {one: one.rpartition("@")[0].rpartition("/") for one in self._written}
-        return [one for one, (loop, _, offset) in steps.items() if loop == loop_key and offset.isdecimal()]
+        return [one for one in self._written if is_item_of(step_of(one), loop_key)]
 
     def pop(self, producer: str) -> Iterator[tuple[str, RangeList]]:
         """Forgets a producer: the streams that it wrote to, and where."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from dbosflow import serde
 from dbosflow._records.keys import shown
+from dbosflow._records.producers import BODY, is_of_step
 from dbosflow._runtime.runs.checksums import NOTHING, Repeated
 from dbosflow._runtime.runs.entries import AttemptRollback, Close, Values
 from dbosflow._runtime.streams.limits import Limits
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from dbosflow._runtime.streams.frames import Frames
     from dbosflow.errors import StreamError
     from dbosflow.types import FrameKind
-
-_BODY = ""
-"""The producer that the workflow's own branch is."""
 
 
 class RunStreams:
@@ -157,7 +155,7 @@ class RunStreams:
         run = self._run
         for (key, name), recorded in run.history.checksums.items():
             left = run.history.produced[key, name] - self.count(key, name)
-            if name == _BODY and recorded is not None and left > 0:
+            if name == BODY and recorded is not None and left > 0:
                 run.environment.on_changed(run, self._repeated.pop((key, name), Repeated(key, name)))
 
     def checksum(self, key: str, producer: str) -> int | None:
@@ -243,7 +241,9 @@ class RunStreams:
         produced = self._run.history.produced
         with self._run.buffer.lock:
             return sum(
-                max(count - produced.get(place, 0), 0) for place, count in self._written.items() if "@" not in place[1]
+                max(count - produced.get(place, 0), 0)
+                for place, count in self._written.items()
+                if not is_of_step(place[1])
             )
 
     def count(self, key: str, producer: str) -> int:
