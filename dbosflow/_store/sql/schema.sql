@@ -51,7 +51,7 @@ CREATE INDEX workflow_parent ON dbosflow.workflow (parent_id) WHERE parent_id IS
 CREATE TABLE dbosflow.step (
     workflow_id text        NOT NULL,
     key         text        NOT NULL,                      -- branch path / name # occurrence
-    kind        text        NOT NULL,                      -- step | attempt | sleep | wake | child | given_up ...
+    kind        text        NOT NULL,                      -- step | attempt | sleep | woken | child | given_up ...
     epoch       integer     NOT NULL,
     seq         integer     NOT NULL,
     turn        integer     NOT NULL,
@@ -67,9 +67,15 @@ CREATE TABLE dbosflow.step (
     loop_next   bigint,                                    -- every item before this offset is done
     PRIMARY KEY (workflow_id, key)
 );
+-- All forms of a key are in _records/keys.py, all kinds in _records/kinds.py.
 COMMENT ON COLUMN dbosflow.step.key IS 'branch path / name # occurrence; what separates is %-escaped in names';
 
 -- Append-only. A block has consecutive frames of one stream by one producer; a control frame has a block of its own.
+-- What an attempt of a step writes has the name `step's key @ attempt`, and the attempt besides (_records/producers.py).
+-- So `left(producer, -length(attempt) - 1)` is the step's key, and what stands under it in `step` commits the block if it
+-- is the success of that attempt, or, for the attempt `*`, of any. Until then the block is uncommitted, unless a rollback
+-- of its producer stands in the stream. Five statements ask that, in the same words: step.sql's history, stream.sql's
+-- fetch, backwards and list, retention.sql's trim.
 CREATE TABLE dbosflow.stream_block (
     workflow_id  text        NOT NULL,
     key          text        NOT NULL,
