@@ -6,7 +6,6 @@ import asyncio
 from collections import deque
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Self
-from unittest.mock import patch
 
 import psycopg
 
@@ -14,7 +13,6 @@ from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.drivers import LoopDriver, ThreadDriver
 from dbosflow._runtime.execution.environment import RunEnvironment
 from dbosflow._runtime.execution.run import Run
-from dbosflow._runtime.journal import committer as committer_module
 from dbosflow._runtime.journal.journal import Journal
 from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._runtime.process.thread_pool import ThreadPool
@@ -29,6 +27,8 @@ from tests.ports import NoEngine
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
     from types import TracebackType
+
+    from dbosflow._runtime.journal.owner import Write
 
     Send = Callable[[], Awaitable[BatchResult]]
     Fault = Callable[[Send], Awaitable[BatchResult]]
@@ -67,6 +67,8 @@ class Bench:
         self.lease = WorkerLease(url, self.settings, on_new_timeline=lambda: self.events.append("new timeline"))
         self.faults: deque[Fault | None] = deque()
         """What happens to the next statements, one each; ``None``: nothing. Then nothing any more."""
+        self.write: Write = write_batch
+        """What sends a statement to which nothing happens."""
         self.sent: list[BatchRows] = []
         self.events: list[Any] = []
         self.topics: list[str] = []
@@ -75,11 +77,10 @@ class Bench:
 
     async def __aenter__(self) -> Self:
         async with AsyncExitStack() as resources:
-            resources.enter_context(patch.object(committer_module, "write_batch", self._write_batch))
             resources.push_async_callback(self.lease.disconnect)
             async with self.lease.lock:
                 await self.lease.open()
-            self.journal = Journal(self.lease, self.settings, self, self._announce)
+            self.journal = Journal(self.lease, self.settings, self, self._announce, write=self._write_batch)
             self.journal.open()
             resources.push_async_callback(self.journal.close)
             self.database = await resources.enter_async_context(
@@ -98,7 +99,7 @@ class Bench:
         fault = self.faults.popleft() if self.faults else None
 
         async def send() -> BatchResult:
-            return await write_batch(connection, rows, *rest)
+            return await self.write(connection, rows, *rest)
 
         return await (send() if fault is None else fault(send))
 

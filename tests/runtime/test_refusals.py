@@ -288,9 +288,8 @@ async def test_a_bad_row_in_a_batch_of_many_stops_nobody_else(database_url: str,
                 raise error
             return await write_batch(connection, rows, *rest)
 
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(committer_module, "write_batch", refuse)
-            found = await in_time(*(record(run, "k") for run in runs), bench.start("d"), bench.start(f"{BAD} too"))
+        bench.write = refuse
+        found = await in_time(*(record(run, "k") for run in runs), bench.start("d"), bench.start(f"{BAD} too"))
         assert [found[0], found[2], found[3]] == [None, None, True]
         assert isinstance(found[1], RunStopped)
         assert isinstance(found[4], SerializationError)

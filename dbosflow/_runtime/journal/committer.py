@@ -43,7 +43,7 @@ from dbosflow.types import WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from dbosflow._runtime.journal.owner import JournalOwner
+    from dbosflow._runtime.journal.owner import JournalOwner, Write
     from dbosflow._runtime.leases.worker_lease import WorkerLease
     from dbosflow._store.batch import BatchResult
     from dbosflow.config import Settings
@@ -82,8 +82,15 @@ class Committer(Generic[R]):
     """Sends the batches of one journal, one at a time."""
 
     def __init__(
-        self, lease: WorkerLease, settings: Settings, owner: JournalOwner[R], journal: CommittingJournal[R]
+        self,
+        lease: WorkerLease,
+        settings: Settings,
+        owner: JournalOwner[R],
+        journal: CommittingJournal[R],
+        *,
+        write: Write | None = None,
     ) -> None:
+        self._write = write
         self._lease = lease
         self._settings = settings
         self._owner = owner
@@ -99,7 +106,7 @@ class Committer(Generic[R]):
                     continue
                 batch.sent += 1
                 lease = self._lease
-                result = await write_batch(
+                result = await (self._write or write_batch)(
                     connection, batch.rows(), lease.id, self._settings.schema, lease.hidden_timeline
                 )
                 known = result.written or (batch.sent > 1 and await self._is_durable(batch))

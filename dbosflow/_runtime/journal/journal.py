@@ -30,7 +30,7 @@ from dbosflow.errors import DbosflowError, LeaseLostError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterable
 
-    from dbosflow._runtime.journal.owner import Announce, JournalOwner, Tripwire
+    from dbosflow._runtime.journal.owner import Announce, JournalOwner, Tripwire, Write
     from dbosflow._runtime.leases.worker_lease import WorkerLease
     from dbosflow._runtime.runs.entries import Ending, Start
     from dbosflow._runtime.streams.statistics import StreamStatistics
@@ -61,6 +61,8 @@ class Journal(Service, Generic[R]):
         owner: JournalOwner[R],
         announce: Announce,
         statistics: StreamStatistics | None = None,
+        *,
+        write: Write | None = None,
     ) -> None:
         super().__init__("journal", interval=None)
         self._lease = lease
@@ -68,7 +70,7 @@ class Journal(Service, Generic[R]):
         self._owner = owner
         self._announce = announce
         self._statistics = statistics
-        self._committer = Committer(lease, settings, owner, self)
+        self._committer = Committer(lease, settings, owner, self, write=write)
         self._gathered_at = 0.0
         self._loop = asyncio.get_running_loop()
         self._submitted: deque[R] = deque()

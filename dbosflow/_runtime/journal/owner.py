@@ -8,9 +8,13 @@ from dbosflow._runtime.journal.source import Source
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from uuid import UUID
+
+    from psycopg import AsyncConnection
 
     from dbosflow._runtime.journal.batch import Batch
     from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._store.batch import BatchResult, BatchRows
 
 Owned_contra = TypeVar("Owned_contra", bound=Source, contravariant=True)
 
@@ -45,6 +49,15 @@ class Announce(Protocol):
 
     def __call__(self, topics: Iterable[str], *, at_once: bool = True) -> None:
         """Wakes who waits for these topics, here and elsewhere; ``at_once`` those elsewhere first."""
+
+
+class Write(Protocol):
+    """How the journal sends a batch: ``write_batch``, or what a test puts in its place."""
+
+    async def __call__(
+        self, connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str, timeline: str | None, /
+    ) -> BatchResult:
+        """Sends one batch; see ``write_batch``."""
 
 
 class Tripwire(Protocol):
