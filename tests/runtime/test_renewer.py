@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -93,12 +94,23 @@ def test_a_lease_that_is_over_is_told_and_not_revived(database_url: str) -> None
     with_renewer(database_url, look)
 
 
+class PlayedLease:
+    """A lease of no database."""
+
+    def __init__(self, renewed: Callable[[float], None]) -> None:
+        self.id = uuid4()
+        self.renewed = renewed
+
+    def begin_another(self) -> None:
+        self.id = uuid4()
+
+
 class Renewal:
     """One renewal after the other, of a lease and over a connection that are not real."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.renewed: list[float] = []
-        self.lease = SimpleNamespace(id="old", renewed=self.renewed.append)
+        self.lease = PlayedLease(self.renewed.append)
         self.over: list[None] = []
         self.connected: list[dict[str, Any]] = []
         self.meanwhile: Callable[[], object] = lambda: None
@@ -109,7 +121,7 @@ class Renewal:
         monkeypatch.setattr(worker, "renew", self._renew)
 
     async def _made(self, settings: Settings) -> LeaseRenewer:
-        return LeaseRenewer("url", settings, cast("WorkerLease", self.lease), lambda: self.over.append(None))
+        return LeaseRenewer("url", settings, self.lease, lambda: self.over.append(None))
 
     def _connect(self, _: str, **options: Any) -> Any:
         self.connected.append(options)
@@ -174,7 +186,7 @@ def test_an_answer_about_the_lease_before_says_nothing_of_the_new_one(
     """The worker took another lease while it was on its way: that is neither renewed by it nor over."""
     one = Renewal(monkeypatch)
     one.lives = lives
-    one.meanwhile = lambda: setattr(one.lease, "id", "new")
+    one.meanwhile = one.lease.begin_another
     one.renewer._renew()
     assert (one.renewed, one.over) == ([], [])
     one.meanwhile = lambda: None

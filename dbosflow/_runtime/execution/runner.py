@@ -76,11 +76,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._runs: dict[str, Run] = {}
         self._slots = Slots()
-        # Two pools, so that steps never wait for workflows: a sync workflow owns its thread and runs its steps on it.
-        self._workflow_threads = ThreadPool(
-            settings.workflow_threads, "dbosflow-workflow", waiting_limit=settings.waiting_threads
-        )
-        self._step_threads = ThreadPool(settings.step_threads, "dbosflow-step", waiting_limit=settings.waiting_threads)
+        self._workflow_threads, self._step_threads = _thread_pools(settings)
         self._bodies = Bodies(self._workflow_threads, self._remove)
         self._tasks: set[asyncio.Task[None]] = set()
         """What reloads runs, and ends cancelled ones."""
@@ -339,6 +335,15 @@ class Runner:
             task.cancel()
         self._workflow_threads.shutdown()
         self._step_threads.shutdown()
+
+
+def _thread_pools(settings: Settings) -> tuple[ThreadPool, ThreadPool]:
+    """One for workflows and one for steps, which never wait for them: a sync workflow runs its steps on its thread."""
+    limit = settings.waiting_threads
+    return (
+        ThreadPool(settings.workflow_threads, "dbosflow-workflow", waiting_limit=limit),
+        ThreadPool(settings.step_threads, "dbosflow-step", waiting_limit=limit),
+    )
 
 
 def _log(run: Run, what: str, *values: object) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from dbosflow._runtime.process.threads import ThreadService
 from dbosflow._store import worker
@@ -17,10 +17,10 @@ from dbosflow._store.connect import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from uuid import UUID
 
     from psycopg import Connection
 
-    from dbosflow._runtime.leases.worker_lease import WorkerLease
     from dbosflow.config import Settings
 
 logger = logging.getLogger("dbosflow.leases")
@@ -29,10 +29,21 @@ _RENEWALS_A_LEASE = 5
 _RETRY = 0.2
 
 
+class RenewedLease(Protocol):
+    """What the renewer asks of a lease, on its own thread."""
+
+    @property
+    def id(self) -> UUID:
+        """The worker's id, which is another one once the lease is."""
+
+    def renewed(self, sent_at: float, /) -> None:
+        """The database has renewed it at the earliest when that was asked, at ``sent_at``."""
+
+
 class LeaseRenewer(ThreadService):
     """The thread that renews a lease."""
 
-    def __init__(self, url: str, settings: Settings, lease: WorkerLease, on_lease_over: Callable[[], None]) -> None:
+    def __init__(self, url: str, settings: Settings, lease: RenewedLease, on_lease_over: Callable[[], None]) -> None:
         super().__init__("leases")
         self._url = url
         self._settings = settings
