@@ -6,7 +6,6 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from dbosflow._runtime.engine.core import EngineCore
-from dbosflow._runtime.engine.starts import StartRequest
 from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_seconds, check_whole
@@ -14,7 +13,7 @@ from dbosflow.definitions import registry
 from dbosflow.filters import WorkflowFilter, chosen
 from dbosflow.handles import WorkflowHandle
 from dbosflow.streams.engine_streams import EngineStreams
-from dbosflow.workflows import Workflow, WorkflowSpec, spec_of
+from dbosflow.workflows import Workflow, WorkflowSpec, spec_of, start_request
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -257,22 +256,17 @@ class Engine(EngineStreams):
         return EngineCore(url, self._settings, registry, make_handle)
 
     async def _start(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WorkflowHandle[Any]:
-        request = _start_request(target, args, kwargs)
+        request = start_request(target, args, kwargs)
         return WorkflowHandle(self._host, self._core, await self._core.start(request), request.definition)
 
     async def _run(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        return await self._core.run(_start_request(target, args, kwargs))
+        return await self._core.run(start_request(target, args, kwargs))
 
     @property
     def _runs_caller(self) -> bool:
         """Whether the caller is the body of a workflow of this engine."""
         scope = current_scope()
         return isinstance(scope, Branch) and scope.run.engine.is_of(self._core)
-
-
-def _start_request(target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> StartRequest:
-    spec = spec_of(target)
-    return StartRequest(spec.definition, spec.receiver + args, kwargs, spec.workflow_id, spec.queue, spec.priority)
 
 
 def _age(older_than: timedelta | float, batch: int) -> tuple[float, int]:

@@ -9,7 +9,7 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from dbosflow._runtime.operations import calls
-from dbosflow._runtime.operations.children import ChildOptions
+from dbosflow._runtime.runs.start_request import StartRequest
 from dbosflow.config import LARGEST_INTEGER, check_identifier, check_whole
 from dbosflow.definitions import WorkflowDef, caller_locals, check_name, registry
 from dbosflow.errors import DefinitionError
@@ -17,7 +17,7 @@ from dbosflow.functions import check_decorated, mark_async, qualified_name, refe
 from dbosflow.streams.declared import key_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
     from dbosflow.handles import WorkflowHandle
     from dbosflow.streams import Stream
@@ -41,21 +41,13 @@ class WorkflowSpec(Generic[P, T]):
     def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:
         """Inside a sync workflow: starts a child with these options. See ``Workflow.start``."""
         twin = f"await {self.definition.name}.start_async(...)"
-        handle: WorkflowHandle[T] = calls.start_child(
-            self.definition, self._of_child, self.receiver + args, kwargs, twin
-        )
+        handle: WorkflowHandle[T] = calls.start_child(start_request(self, args, kwargs), twin)
         return handle
 
     async def start_async(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:
         """Inside a workflow: starts a child with these options. See ``Workflow.start_async``."""
-        handle: WorkflowHandle[T] = await calls.start_child_async(
-            self.definition, self._of_child, self.receiver + args, kwargs
-        )
+        handle: WorkflowHandle[T] = await calls.start_child_async(start_request(self, args, kwargs))
         return handle
-
-    @property
-    def _of_child(self) -> ChildOptions:
-        return ChildOptions(self.workflow_id, self.queue, self.priority)
 
 
 class Workflow(Generic[P, R, T]):
@@ -185,6 +177,13 @@ def spec_of(target: object) -> WorkflowSpec[Any, Any]:
         return target
     msg = f"{target!r} is no workflow; decorate the function with @workflow"
     raise DefinitionError(msg)
+
+
+def start_request(target: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> StartRequest:
+    """The request for a start of a workflow, or of a spec with its options, with these arguments."""
+    spec = spec_of(target)
+    args = spec.receiver + args
+    return StartRequest(spec.definition, args, kwargs, spec.workflow_id, spec.queue, spec.priority)
 
 
 class WorkflowDecorator:

@@ -20,7 +20,7 @@ import psycopg
 from dbosflow._runtime.engine.connections import is_pooled, open_pool
 from dbosflow._runtime.engine.executor import Executor
 from dbosflow._runtime.engine.replayer import ReplayResult, replay
-from dbosflow._runtime.engine.starts import StartRequest, Starts
+from dbosflow._runtime.engine.starts import Starts
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import place_lent
 from dbosflow._runtime.execution.waits import Waits
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.execution.engine_port import HandlePort
     from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._store.queries import Rows
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.config import Settings

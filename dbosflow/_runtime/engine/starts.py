@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import place_lent
@@ -22,27 +21,10 @@ if TYPE_CHECKING:
     from dbosflow._runtime.queues.enqueuer import Enqueuer
     from dbosflow._runtime.repository import Repository
     from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow.definitions import WorkflowDef
 
 logger = logging.getLogger("dbosflow.engine")
-
-
-@dataclass(frozen=True, slots=True)
-class StartRequest:
-    """What a caller wants to be started."""
-
-    definition: WorkflowDef
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    workflow_id: str | None
-    """``None`` for a new one."""
-    queue: str | None
-    """``None`` for this process, if it executes, else for the default one."""
-    priority: int
-
-    def arguments_text(self) -> str:
-        """The arguments, as they are stored."""
-        return self.definition.dump_arguments(self.args, self.kwargs)
 
 
 class Starts:

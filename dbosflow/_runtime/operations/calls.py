@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from types import CoroutineType
 
     from dbosflow._runtime.execution.scope import Scope
-    from dbosflow._runtime.operations.children import ChildOptions
+    from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow.definitions import FunctionDef, StepDef, WorkflowDef
 
 logger = logging.getLogger("dbosflow.steps")
@@ -86,24 +86,20 @@ def run_child_async(
     return _named(children.run_child(workflow, args, kwargs), workflow)
 
 
-def start_child(
-    workflow: WorkflowDef, options: ChildOptions, args: tuple[Any, ...], kwargs: Mapping[str, Any], twin: str
-) -> Any:
+def start_child(request: StartRequest, twin: str) -> Any:
     """A child that is not waited for, from sync code; its handle."""
     refuse_on_loop(twin)
-    return drive(start_child_async(workflow, options, args, kwargs))
+    return drive(start_child_async(request))
 
 
-async def start_child_async(
-    workflow: WorkflowDef, options: ChildOptions, args: tuple[Any, ...], kwargs: Mapping[str, Any]
-) -> Any:
+async def start_child_async(request: StartRequest) -> Any:
     """A child that is not waited for, from async code; its handle."""
-    scope = current_scope()
+    scope, workflow = current_scope(), request.definition
     if not isinstance(scope, Branch):
         _check_no_attempt(workflow, scope)
         msg = f"{workflow} can be started as a child only inside a workflow; outside of one use engine.start(...)"
         raise NotInWorkflowError(msg)
-    child_id = await children.start_child(scope, workflow, options, args=args, kwargs=kwargs)
+    child_id = await children.start_child(scope, request)
     return scope.run.engine.handle(child_id, workflow)
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import time
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
@@ -26,6 +26,7 @@ from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.operations.plain_calls import run_plainly_async
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.runs.entries import Ending, Record, Start
+from dbosflow._runtime.runs.start_request import StartRequest
 from dbosflow.errors import (
     DeadlockError,
     ThreadLimitError,
@@ -40,7 +41,7 @@ from dbosflow.types import WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
-    from dbosflow._runtime.execution.run import Run, RunBranch
+    from dbosflow._runtime.execution.run import RunBranch
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
     from dbosflow.types import WorkflowInfo
@@ -48,35 +49,19 @@ if TYPE_CHECKING:
 _RESULT = RecordKind.RESULT
 
 
-@dataclass(frozen=True, slots=True)
-class ChildOptions:
-    """The options of one start of a child."""
-
-    workflow_id: str | None = None
-    queue: str | None = None
-    priority: int = 0
-
-
 async def run_child(definition: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     """Starts a child of the branch that awaits this, and waits for its result."""
     branch = current_scope()
     if not isinstance(branch, Branch):  # carried out of the workflow, or into a step
         return await run_plainly_async(definition, args, kwargs)
-    child_id = await start_child(branch, definition, ChildOptions(), args=args, kwargs=kwargs)
+    child_id = await start_child(branch, StartRequest(definition, args, kwargs))
     return await wait_for_result(branch, child_id, definition)
 
 
-async def start_child(
-    branch: RunBranch,
-    definition: WorkflowDef,
-    options: ChildOptions,
-    *,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> str:
+async def start_child(branch: RunBranch, request: StartRequest) -> str:
     """Starts a child; its id. When this returns, the child and the parent's record of it are durable."""
-    run = branch.run
-    if options.workflow_id == run.workflow_id:
+    run, definition = branch.run, request.definition
+    if request.workflow_id == run.workflow_id:
         msg = f"workflow {run.workflow_id!r} would start a child under its own id: give that another one, or none"
         raise DeadlockError(run.workflow_id, msg)
     async with DurableOperation(branch, RecordKind.CHILD, definition.name, str(definition)) as operation:
@@ -84,66 +69,55 @@ async def start_child(
         if record is not None:
             await operation.replayed()
             child_id, foreign = str(record.child_id), record.foreign
-            if options.workflow_id not in (None, child_id):
-                asked = f"starts child {options.workflow_id!r} at key {key!r}"
+            if request.workflow_id not in (None, child_id):
+                asked = f"starts child {request.workflow_id!r} at key {key!r}"
                 raise run.disagree(asked, f"child {child_id!r}", record)
         else:
-            child_id, foreign = options.workflow_id or keys.child_id(run.workflow_id, key), None
-            new = await _start(operation, definition, options, child_id=child_id, args=args, kwargs=kwargs)
-            if new:
+            child_id, foreign = request.workflow_id or keys.child_id(run.workflow_id, key), None
+            if await _start(operation, request, child_id):
                 return child_id
             operation.cancellable = False
             found = await operation.driver.wait(run, run.engine.find_child(child_id, definition))
             if found is not None and (found.parent_id, found.parent_key) != (run.workflow_id, key):
                 foreign = found.name
         if foreign is not None:
-            _check_foreign(run, definition, options, key=key, child_id=child_id, foreign=foreign)
+            _check_foreign(operation, request, child_id, foreign)
         return child_id
 
 
-def _check_foreign(
-    run: Run, definition: WorkflowDef, options: ChildOptions, *, key: str, child_id: str, foreign: str
-) -> None:
+def _check_foreign(operation: DurableOperation, request: StartRequest, child_id: str, foreign: str) -> None:
     """Raises unless a workflow that was started by somebody else is meant: then it is the child."""
-    if options.workflow_id is None:
+    run, name = operation.run, request.definition.name
+    if request.workflow_id is None:
         msg = (
-            f"workflow {run.workflow_id!r} starts a child at key {key!r}, and under the child's id, {child_id!r}, "
-            f"stands a workflow {foreign!r} which it has not started. It is parked as blocked. Give that one another "
-            "id, or the child one of its own: `child.options(workflow_id=...)`"
+            f"workflow {run.workflow_id!r} starts a child at key {operation.key!r}, and under the child's id, "
+            f"{child_id!r}, stands a workflow {foreign!r} which it has not started. It is parked as blocked. Give that "
+            "one another id, or the child one of its own: `child.options(workflow_id=...)`"
         )
         raise run.park(WorkflowConflictError(child_id, msg))
-    if foreign != definition.name:
-        msg = f"workflow id {child_id!r} belongs to workflow {foreign!r}, not to {definition.name!r}"
+    if foreign != name:
+        msg = f"workflow id {child_id!r} belongs to workflow {foreign!r}, not to {name!r}"
         raise WorkflowConflictError(child_id, msg)
 
 
-async def _start(
-    operation: DurableOperation,
-    definition: WorkflowDef,
-    options: ChildOptions,
-    *,
-    child_id: str,
-    args: tuple[Any, ...],
-    kwargs: Mapping[str, Any],
-) -> bool:
-    run, key = operation.run, operation.key
-    arguments_text = definition.dump_arguments(args, dict(kwargs))
+async def _start(operation: DurableOperation, request: StartRequest, child_id: str) -> bool:
+    run, key, definition, arguments_text = operation.run, operation.key, request.definition, request.arguments_text()
     is_new = False
 
     def on_decided(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
         nonlocal is_new
         is_new = result is True
-        if is_new and options.queue is None:
+        if is_new and request.queue is None:
             run.engine.launch_child(child_id, definition, arguments_text)
 
     start = Start(
         child_id,
         definition.name,
         arguments_text,
-        options.queue or "",
-        options.priority,
+        request.queue or "",
+        request.priority,
         on_decided,
-        owned=options.queue is None,
+        owned=request.queue is None,
         parent_id=run.workflow_id,
         parent_key=key,
         inputs=definition.inputs,
