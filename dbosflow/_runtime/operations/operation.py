@@ -92,23 +92,26 @@ class DurableOperation(Operation):
 
     async def __aenter__(self) -> Self:
         self.__enter__()
+        run = self.run
         try:
-            await self._look_up()
+            self.record = self.find_record(self.kind)
+            if self.cancellable and (run.is_draining or run.recorded_order is not None):
+                await self._wait_to_begin()
         except BaseException as error:
             self.__exit__(type(error))
             raise
         return self
 
-    async def _look_up(self) -> None:
+    async def _wait_to_begin(self) -> None:
+        """Waits where nothing may begin any more, where a record says that it was cancelled, or while others replay."""
         run = self.run
-        record = self.record = self.find_record(self.kind)
         if run.is_draining:
             await self.driver.hold(run)
         if run.recorded_order is None:
             return
         if run.recorded(self.key + GIVEN_UP) is not None:
             await self.driver.await_cancellation(run, self.key)
-        elif record is None:
+        elif self.record is None:
             try:
                 await self.driver.catch_up(run, self.key)
             except asyncio.CancelledError:  # also before it began

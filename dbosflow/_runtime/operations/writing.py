@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import RunBranch
     from dbosflow._runtime.execution.scope import Scope
+    from dbosflow._store.step import Recorded
 
 _YIELD_EVERY = 64
 """Values after which a branch yields control; a large value counts for several."""
@@ -177,14 +178,12 @@ class _Sight(DurableOperation):
     """What its branch has next on record."""
     has_turn: bool
 
-    async def _look_up(self) -> None:
+    def find_record(self, kind: RecordKind) -> Recorded | None:
+        """Its record, if it has a turn."""
         run = self.run
         self.ahead = run.next_behind(self.branch.path)
-        self.has_turn = self.ahead == self.key or (run.sequencer is not None and self.ahead is None)
-        if self.has_turn:
-            await super()._look_up()
-        else:
-            self.cancellable = False
+        self.has_turn = self.cancellable = self.ahead == self.key or (run.sequencer is not None and self.ahead is None)
+        return super().find_record(kind) if self.has_turn else None
 
 
 async def _when_durable(
