@@ -41,7 +41,7 @@ class Crew:
         return next((member for member in self.members if member.pid in pids and member.running), None)
 
     def kill_owner(self, workflow_id: str) -> bool:
-        """Kills whoever owns the workflow, and hires another; ``False`` if nobody owns it any more."""
+        """Kills the owner of the workflow, and starts another worker; ``False`` if it has no owner any more."""
         eventually(lambda: self.owner(workflow_id) or self._is_over(workflow_id))
         owner = self.owner(workflow_id)
         if owner is None:

@@ -6,7 +6,7 @@ python -m tests.behaviour.killing --steps 1000 --values 10000 --kills 10
 
 Two workers serve one queue; a workflow runs on one of them. At random moments its owner is killed (SIGKILL) and another
 worker hired. At the end everything is compared: the result, one record for each step, offsets without a gap with the
-right value at each, and what a reader in a process of its own saw, who stayed connected throughout. Prints a summary;
+right value at each, and what a reader in a process of its own saw, which stayed connected throughout. Prints a summary;
 the exit status is 1 if anything differs. Needs no Postgres: without ``--database-url`` it makes an embedded one, which
 goes with it.
 """

@@ -1,4 +1,4 @@
-"""A proxy before Postgres, which loses answers: the statement arrives and is committed, and nobody hears of it."""
+"""A proxy before Postgres, which loses answers: the statement arrives and is committed, and no client learns of it."""
 
 from __future__ import annotations
 

@@ -218,7 +218,7 @@ def test_children_that_are_not_those_on_record_park_the_workflow(database_url: s
 def test_a_resumed_workflow_goes_on_with_the_code_that_its_records_follow_from(
     database_url: str, client: Engine
 ) -> None:
-    """The worker is told at once. What its readers and waiters get then is as if nothing had been."""
+    """The worker is notified at once. What its readers and waiters get then is as if nothing had been."""
     interruption = Interruption()
     broken = False
 
@@ -321,7 +321,7 @@ def test_readers_of_a_blocked_workflow_get_what_there_is_and_the_reason(database
 
 
 def test_waiters_hear_at_once_that_a_workflow_is_blocked(database_url: str, client: Engine) -> None:
-    """A reader and a waiter of another process, who were there before, need no poll to learn of it."""
+    """A reader and a waiter of another process, which were there before, need no poll to learn of it."""
     interruption, flow = change("plainly")
     with Engine(database_url, grace=0) as engine:
         workflow_id = engine.start(flow).workflow_id

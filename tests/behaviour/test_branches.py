@@ -37,8 +37,7 @@ async def _caught(errors: list[BaseException], work: Awaitable[Any]) -> None:
         errors.append(error)
 
 
-async def write_in_callback(errors: list[BaseException]) -> None:
-    """A timer's callback has inherited the context, and runs between the branch's own turns."""
+async def _write_in_callback(errors: list[BaseException], schedule: Callable[[Callable[[], None]], object]) -> None:
     done = asyncio.Event()
 
     def tick() -> None:
@@ -48,32 +47,33 @@ async def write_in_callback(errors: list[BaseException]) -> None:
             errors.append(error)
         done.set()
 
-    asyncio.get_running_loop().call_soon(tick)
+    schedule(tick)
     await done.wait()
+
+
+async def write_in_callback(errors: list[BaseException]) -> None:
+    """A timer's callback has inherited the context, and runs between the branch's own turns."""
+    await _write_in_callback(errors, asyncio.get_running_loop().call_soon)
+
+
+async def _on_thread(errors: list[BaseException], call: Callable[[], object]) -> None:
+    def work() -> None:
+        try:
+            call()
+        except BranchError as error:
+            errors.append(error)
+
+    await asyncio.to_thread(work)
 
 
 async def step_in_thread(errors: list[BaseException]) -> None:
     """``to_thread`` copies the context: the step would take its key by timing."""
-
-    def work() -> None:
-        try:
-            echoed_on_thread(1)
-        except BranchError as error:
-            errors.append(error)
-
-    await asyncio.to_thread(work)
+    await _on_thread(errors, lambda: echoed_on_thread(1))
 
 
 async def write_in_thread(errors: list[BaseException]) -> None:
     """So would a write."""
-
-    def work() -> None:
-        try:
-            write_stream("k", 1)
-        except BranchError as error:
-            errors.append(error)
-
-    await asyncio.to_thread(work)
+    await _on_thread(errors, lambda: write_stream("k", 1))
 
 
 async def as_completed_of_coroutines(errors: list[BaseException]) -> None:
@@ -90,17 +90,11 @@ async def as_completed_of_coroutines(errors: list[BaseException]) -> None:
 
 async def copied_context(errors: list[BaseException]) -> None:
     """A context copied by hand makes a callback no better."""
-    done = asyncio.Event()
 
-    def tick() -> None:
-        try:
-            write_stream_async("k", 1).send(None)
-        except BranchError as error:
-            errors.append(error)
-        done.set()
+    def schedule(tick: Callable[[], None]) -> None:
+        asyncio.get_running_loop().call_later(0, functools.partial(contextvars.copy_context().run, tick))
 
-    asyncio.get_running_loop().call_later(0, functools.partial(contextvars.copy_context().run, tick))
-    await done.wait()
+    await _write_in_callback(errors, schedule)
 
 
 async def two_operations_at_once(errors: list[BaseException]) -> None:

@@ -58,7 +58,7 @@ def test_async_code_of_a_cancelled_workflow_gets_a_cancelled_error_and_can_do_no
 
 
 def test_streams_that_a_cancelled_workflow_leaves_open_end_as_cancelled(engine: Engine, database_url: str) -> None:
-    """In the transaction that ends the workflow, and a reader hears of it."""
+    """In the transaction that ends the workflow, and a reader sees it."""
     handle = engine.start(waiting.options(workflow_id="w"), step_in_cleanup=False)
     reader = engine.read_stream("w", "open")
     assert next(reader) == 1
@@ -92,7 +92,7 @@ def on_thread() -> None:
 def test_the_outcome_of_a_sync_step_of_a_cancelled_workflow_is_refused(
     engine: Engine, database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A thread cannot be interrupted: it hears of the cancel where its step would be recorded."""
+    """A thread cannot be interrupted: it learns of the cancel where its step would be recorded."""
     caplog.set_level(logging.INFO, logger="dbosflow")
     handle = engine.start(on_thread.options(workflow_id="w"))
     eventually(lambda: noted() == ["began"])

@@ -1,7 +1,7 @@
 """A cancel is final, whenever it comes: beside an end, beside a batch on the wire, and if nobody gives a hint of it.
 
 A request that is written by SQL gives none, and the safety poll is set so slow that it cannot be what helped: the
-owner hears of it with the answer of its next batch.
+owner learns of it with the answer of its next batch.
 """
 
 from __future__ import annotations
@@ -48,8 +48,8 @@ def ask_silently(workflow_id: str) -> None:
 
 @pytest.fixture
 def quiet(database_url: str) -> Iterator[Engine]:
-    """An engine that hears nothing but hints and answers."""
-    global go_on  # noqa: PLW0603 (a workflow's body is told by it)
+    """An engine that learns of cancels by hints and answers alone."""
+    global go_on  # noqa: PLW0603 (it ends a workflow's body)
     go_on = threading.Event()
     urls.append(database_url)
     with Engine(database_url, safety_poll=3600, grace=1.0) as engine:
@@ -88,7 +88,7 @@ def ends_cancelled(engine: Engine, workflow_id: str) -> None:
     assert disorder(urls[-1]) == []
 
 
-# -- a lost hint: the next answer tells --------------------------------------------------------------------------------
+# -- a lost hint: the next answer says so ------------------------------------------------------------------------------
 
 
 @step
@@ -262,7 +262,7 @@ async def contradicts() -> None:
 
 
 def test_a_body_that_contradicts_its_records_is_cancelled_and_not_parked(quiet: Engine, database_url: str) -> None:
-    """A workflow that is parked has no owner who would carry the request out."""
+    """A workflow that is parked has no owner that would carry the request out."""
     with psycopg.connect(database_url) as session:
         session.execute(
             """INSERT INTO dbosflow.workflow (id, name, status, input, epoch)

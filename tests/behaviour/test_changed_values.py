@@ -1,4 +1,4 @@
-"""A replay that writes other stream values than are on record is told of with both values; they stay as they are."""
+"""A replay that writes other stream values than are on record is reported with both values; they stay as they are."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ CHANGES: dict[str, tuple[list[Any], list[Any], str, str]] = {
 def test_the_first_value_that_a_replay_writes_differently_is_reported(
     database_url: str, which: str, mode: Mode, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As a warning and on record, and the workflow goes on; or, where the engine was told so, it is blocked there."""
+    """As a warning and on record, and the workflow goes on; or, by a setting, it is blocked there."""
     before, after, written, recorded = CHANGES[which]
     begun = Interruption()
     flow = flow_of(begun, before, after)
@@ -145,7 +145,7 @@ def test_a_replay_that_writes_the_same_values_reports_nothing(
 
 
 def test_a_checksum_goes_on_over_passes_and_branches(database_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    """Each branch has its own on each stream, over all owners; what one writes otherwise is told of it alone."""
+    """Each branch has its own on each stream, over all owners; what one writes otherwise is reported of it alone."""
     begun = Interruption()
 
     async def teller(name: str) -> None:
@@ -262,7 +262,7 @@ def test_changed_values_are_noticed_although_all_of_them_were_trimmed(
 
 
 def test_a_changed_value_is_on_record_once(database_url: str) -> None:
-    """However often the workflow is recovered: a record tells that a workflow gets further."""
+    """However often the workflow is recovered: a record shows that a workflow gets further."""
     begun = Interruption()
 
     async def body() -> str:
@@ -348,7 +348,7 @@ def test_reporting_a_changed_value_holds_no_flush_up(database_url: str, caplog: 
 
 
 def test_a_blocked_workflow_says_that_steps_ran_before_a_changed_value_was_found(database_url: str) -> None:
-    """The branch has something new to do before its last value that is there: only that one tells."""
+    """The branch has something new to do before its last value that is there: only that one shows it."""
     begun = Interruption()
 
     @workflow

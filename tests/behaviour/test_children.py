@@ -146,7 +146,7 @@ async def naming_parent(child_id: str) -> int:
 
 
 def test_a_child_of_a_given_id_is_the_workflow_of_that_id(engine: Engine) -> None:
-    """Whoever started it: the id is the idempotency key."""
+    """From wherever it was started: the id is the idempotency key."""
     assert engine.run(async_child.options(workflow_id="known"), 3) == 30
     assert engine.run(naming_parent, "known") == 30
     assert noted() == [3]

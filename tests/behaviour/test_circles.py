@@ -1,4 +1,4 @@
-"""A workflow that would wait for itself is told so; asyncio.run in sync code works, or is refused in words."""
+"""A workflow that would wait for itself gets an error; asyncio.run in sync code works, or is refused in words."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ async def itself_on_loop(how: str) -> str:
     }
     with pytest.raises(DeadlockError, match="would"):
         await ways[how]()
-    return "told"
+    return "refused"
 
 
 @workflow
@@ -53,15 +53,15 @@ def itself_on_thread(how: str) -> str:
     }
     with pytest.raises(DeadlockError, match="would"):
         ways[how]()
-    return "told"
+    return "refused"
 
 
 @pytest.mark.parametrize("how", ["a handle", "engine.run", "a child under its id"])
 @pytest.mark.parametrize("flow", [itself_on_loop, itself_on_thread], ids=["async", "sync"])
 def test_a_workflow_does_not_wait_for_itself(engine: Engine, how: str, flow: Any) -> None:
-    """Its result comes with its end. It hears it at once, and can go on; what came of the wait is on record."""
+    """Its result comes with its end. It gets the error at once, and can go on; what came of the wait is on record."""
     engines["here"] = engine
-    assert engine.start(flow.options(workflow_id="w"), how).result(timeout=PATIENCE) == "told"
+    assert engine.start(flow.options(workflow_id="w"), how).result(timeout=PATIENCE) == "refused"
     errors = [one.error["type"] for one in engine.list_steps("w") if one.error is not None]
     assert errors == (["DeadlockError"] if how == "a handle" else [])
 
@@ -69,7 +69,7 @@ def test_a_workflow_does_not_wait_for_itself(engine: Engine, how: str, flow: Any
 @pytest.mark.parametrize("colour", ["async", "sync"])
 @pytest.mark.parametrize("length", [2, 3, 5])
 def test_a_circle_of_waits_is_broken_where_it_would_close(engine: Engine, colour: str, length: int) -> None:
-    """A child waits for its parent, or for that one's. Whoever closes the circle hears it, and the others get the rest.
+    """A child waits for its parent, or for that one's. The one that closes the circle gets an error, then all others.
 
     That may be the parent: its child runs, and waits, before it does so itself. The top then ends before what is below
     it, which waits on: so the test waits for all of them before it looks whether any wait is left.
@@ -82,7 +82,7 @@ def test_a_circle_of_waits_is_broken_where_it_would_close(engine: Engine, colour
                 return await on_loop(below - 1)
             return str(await engine.handle("top").result_async())
         except DeadlockError as error:
-            return f"told: {error}"
+            return f"refused: {error}"
 
     @workflow
     def on_thread(below: int) -> str:
@@ -91,11 +91,11 @@ def test_a_circle_of_waits_is_broken_where_it_would_close(engine: Engine, colour
                 return on_thread(below - 1)
             return str(engine.handle("top").result())
         except DeadlockError as error:
-            return f"told: {error}"
+            return f"refused: {error}"
 
     flow: Any = on_loop if colour == "async" else on_thread
     found = engine.start(flow.options(workflow_id="top"), length - 1).result(timeout=PATIENCE)
-    assert found.startswith("told: ")
+    assert found.startswith("refused: ")
     assert found.count(" waits for ") == length - 1
     for one in engine.list_workflows():
         engine.handle(one.id).result(timeout=PATIENCE)
@@ -187,7 +187,7 @@ OPERATIONS: dict[str, Callable[[Engine], Coroutine[Any, Any, Any]]] = {
 
 @pytest.mark.parametrize("what", OPERATIONS)
 def test_a_sync_workflow_may_not_run_a_loop_of_its_own(engine: Engine, what: str) -> None:
-    """What goes on there in which order no replay can repeat. It hears at once what to write instead."""
+    """What goes on there in which order no replay can repeat. Its error says at once what to write instead."""
 
     async def main() -> None:
         await OPERATIONS[what](engine)
@@ -196,8 +196,8 @@ def test_a_sync_workflow_may_not_run_a_loop_of_its_own(engine: Engine, what: str
     def flow() -> str:
         with pytest.raises(BranchError, match=r"asyncio\.run.* Make the workflow async"):
             asyncio.run(main())
-        return "told"
+        return "refused"
 
     handle = engine.start(flow.options(workflow_id="w"))
-    assert handle.result(timeout=PATIENCE) == "told"
+    assert handle.result(timeout=PATIENCE) == "refused"
     assert engine.list_steps("w") == []

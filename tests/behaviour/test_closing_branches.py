@@ -69,7 +69,7 @@ async def wrapped(call: Callable[[], Coroutine[Any, Any, str]]) -> list[str]:
 
 @pytest.mark.parametrize("way", [in_a_group, swallowed, wrapped])
 def test_a_closing_engine_lets_a_step_finish_and_holds_the_next(database_url: str, way: Any) -> None:
-    """The other branch is told nothing that it could make a result of: the workflow goes on elsewhere to its end."""
+    """The other branch gets nothing that it could make a result of: the workflow goes on elsewhere to its end."""
     course = Course()
 
     @step

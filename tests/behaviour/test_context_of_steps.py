@@ -131,7 +131,7 @@ async def keeping() -> str:
 
 
 def test_the_caller_of_an_engine_keeps_its_context(engine: Engine) -> None:
-    """Nor does a workflow's body leave anything behind in the context of whoever started it."""
+    """Nor does a workflow's body leave anything behind in the context of the code that started it."""
     token = place.set("the caller")
     try:
         assert engine.run(keeping) == "nowhere"

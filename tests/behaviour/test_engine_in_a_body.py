@@ -107,7 +107,7 @@ async def waiting_for_ever() -> None:
 
 @pytest.mark.parametrize("body", [asking, asking_async], ids=["sync", "async"])
 def test_answers_about_a_workflow_are_on_record(engine: Engine, body: Any) -> None:
-    """It has ended when the replay asks again, and is told what the first run was told."""
+    """It has ended when the replay asks again, and gets what the first run got."""
     engine.start(waiting_for_ever.options(workflow_id="other", queue="nobody's"))
     with crash_at(engine, "w", "note#0", when="after"):
         status, seen, _, outcome = engine.run(body.options(workflow_id="w"))

@@ -144,7 +144,7 @@ def _local() -> Exception:
 
 _OBJECT = object()
 MADE: list[str] = []
-"""Whom a constructor was called for."""
+"""The classes whose constructor was called."""
 
 
 def _grouped() -> Exception:
@@ -279,7 +279,7 @@ def test_result_raises_the_workflows_own_error_in_any_process(database_url: str,
     assert seen(caught[0]) == seen(caught[1]) == seen(caught[2]) == seen(caught[3])
     if which in REBUILT and which != "exit":
         assert seen(caught[0]) == seen(REBUILT[which]())
-    elif which == "exit":  # what ends its process is not to end that of who waits for it
+    elif which == "exit":  # what ends its process is not to end that of its waiter
         assert isinstance(caught[0], WorkflowFailedError)
     else:
         assert isinstance(caught[0], WorkflowFailedError)

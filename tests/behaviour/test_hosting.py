@@ -261,7 +261,7 @@ async def forks() -> int:
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_process_that_a_step_forks_is_not_the_step(database_url: str) -> None:
-    """What it would write were lost: it is told so, and the step's own writes are not touched."""
+    """What it would write would be lost: it gets an error, and the step's own writes are not touched."""
     with Engine(database_url) as engine:
         handle = engine.start(forks)
         assert handle.result(PATIENCE) == 42

@@ -53,7 +53,7 @@ both = pytest.mark.parametrize("target", [listening, listening_on_thread], ids=[
 
 @both
 def test_a_workflow_reads_what_is_written_to_it(engine: Engine, target: Any) -> None:
-    """Before it began to read, and while it waits; each write tells its offset."""
+    """Before it began to read, and while it waits; each write returns its offset."""
     handle = engine.start(target.options(workflow_id="w"), 5)
     values: list[Any] = ["text", None, {"closed": True}, 1.5, []]
     assert [engine.write_stream("w", "chat", value) for value in values] == [0, 1, 2, 3, 4]
@@ -271,7 +271,7 @@ def test_a_replay_reads_the_same_from_an_input_and_then_goes_on(client: Engine, 
 
 
 def test_a_workflow_reads_each_value_once_though_its_owners_are_killed(client: Engine, hire: Hire) -> None:
-    """Who was handed values and died has not read them for good until a record says so."""
+    """A workflow that got values and died has not read them for good until a record says so."""
     crew = hire("talking", lease=2.0)
     handle = client.start(listening.options(workflow_id="w", queue=QUEUE), 40)
     for number in range(40):
@@ -320,7 +320,7 @@ both_read = Interruption()
 
 @workflow(inputs=["chat", "control"])
 async def two_readers() -> list[Any]:
-    """Who of two branches comes first is on record."""
+    """Which of two branches comes first is on record."""
     seen: list[Any] = []
 
     async def follow(key: str) -> None:

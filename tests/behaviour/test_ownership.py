@@ -1,4 +1,4 @@
-"""P6 and P11: one live owner. Who lost his lease writes nothing any more; who blocks his own loop does not lose it."""
+"""P6 and P11: one live owner. A worker that lost its lease writes no more; blocking its own loop does not lose it."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def test_python_code_that_blocks_does_not_cost_the_lease(
 
 
 def test_a_reader_does_not_mind_a_change_of_owners(start_program: StartProgram, client: Engine) -> None:
-    """Frozen, thawed or killed: whoever reads sees each value once, and the end."""
+    """Frozen, thawed or killed: a reader sees each value once, and the end."""
     settings = {"lease": LEASE}
     workers = [start_program("worker", module="surviving", settings=settings) for _ in range(3)]
     start_in(workers[0], "ticking", 300, 0.01)

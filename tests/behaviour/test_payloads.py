@@ -118,7 +118,7 @@ BAD: list[str] = [
 
 @pytest.mark.parametrize("payload", BAD)
 def test_a_workflow_row_that_cannot_be_read_breaks_no_listing(database_url: str, engine: Engine, payload: str) -> None:
-    """Somebody wrote nonsense into one row: it is listed like all others, and who asks for it gets an error."""
+    """Somebody wrote nonsense into one row: it is listed like all others, and asking for it is an error."""
     for workflow_id in ("good", "bad"):
         with pytest.raises(ValueError, match="x"):
             engine.run(breaking.options(workflow_id=workflow_id), "x")

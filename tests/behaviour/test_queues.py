@@ -138,7 +138,7 @@ async def test_workflows_that_were_queued_before_there_was_a_worker_are_taken(
 
 
 def test_lower_priority_numbers_go_first(client: Engine, database_url: str) -> None:
-    """Among equals, who came first."""
+    """Among equals, the first that came."""
     jobs = [("c", 5), ("a", -1), ("d", 5), ("b", 0), ("e", 100), ("f", 100)]
     handles = [client.start(taking_a_while.options(queue="q", priority=priority), job, 0) for job, priority in jobs]
     with Engine(database_url) as engine, working(engine, "q", concurrency=1):
@@ -207,7 +207,7 @@ def held_on_thread(name: str) -> str:
 
 
 def test_a_workflow_that_was_lost_and_taken_again_keeps_its_slot(database_url: str, client: Engine) -> None:
-    """Its old pass, which hears late that the lease is lost, frees nothing when it ends: the new one is running."""
+    """Its old pass, which learns late that the lease is lost, frees nothing when it ends: the new one is running."""
     held.clear()
     left.clear()
     with Engine(database_url, lease=1.0) as engine, working(engine, "q", concurrency=2):

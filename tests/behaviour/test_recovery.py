@@ -1,4 +1,4 @@
-"""P7: recovery needs nobody. Whoever dies, closes or hangs, his workflows go on in another worker, in time."""
+"""P7: recovery needs no operator. When a worker dies, closes or hangs, its workflows go on in another, in time."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 30.0
 LONG_LEASE = 600.0
-"""One that no test waits for: who goes on nevertheless did not wait for its end."""
+"""One that no test waits for: a workflow that goes on did not wait for its end."""
 
 
 def start_in(worker: Program, name: str, *args: Any, workflow_id: str = "w") -> None:
@@ -103,7 +103,7 @@ def test_a_restart_of_the_only_worker_resumes_at_once(start_program: StartProgra
 def test_an_engine_that_closes_hands_over_at_once(
     database_url: str, start_program: StartProgram, client: Engine
 ) -> None:
-    """It gives its lease up; its peers are told, and need neither the lease nor a poll."""
+    """It gives its lease up; its peers are notified, and need neither the lease nor a poll."""
     settings = {"lease": LONG_LEASE, "safety_poll": LONG_LEASE, "fast_poll": LONG_LEASE}
     workers = [start_program("worker", module="surviving", settings=settings) for _ in range(2)]
     start_in(workers[0], "ticking", 60, 0.01)

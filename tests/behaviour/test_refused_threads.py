@@ -1,4 +1,4 @@
-"""A sync workflow or step for which the system starts no thread: it begins once there is one; nobody hears of it."""
+"""A sync workflow or step for which the system starts no thread: it begins once there is one; no error is raised."""
 
 from __future__ import annotations
 

@@ -105,12 +105,12 @@ async def test_answers_that_get_lost_after_the_commit_cost_nothing(database_url:
 
 @workflow(inputs=["said"])
 async def listens() -> list[Any]:
-    """What it is told."""
+    """The values of its input."""
     return [item.value async for item in read_input_async("said") if not item.closed]
 
 
 def refuse_writes_of_earlier_sessions(connection: psycopg.Connection[Any]) -> None:
-    """From now on a session that is there already may only read, and is told so as a reader tells it."""
+    """From now on a session that is there already may only read; a reader says so."""
     connection.execute("""
         CREATE FUNCTION only_reads() RETURNS trigger LANGUAGE plpgsql AS $$
         BEGIN
@@ -177,7 +177,7 @@ def disk_full(url: str) -> Iterator[None]:
 
 
 def said(caplog: pytest.LogCaptureFixture) -> set[str]:
-    """Who has said, as an error, that there is no room."""
+    """The loggers that have said, as an error, that there is no room."""
     errors = [record for record in caplog.records if record.levelno == logging.ERROR]
     return {record.name for record in errors if "No space left on device" in record.getMessage()}
 
@@ -228,7 +228,7 @@ async def test_one_pooled_connection_serves_any_number_of_callers(database_url: 
 
 
 def test_a_pool_that_stays_busy_is_a_typed_error_and_leaks_nothing(database_url: str) -> None:
-    """Its only connection waits for a lock: who asks next hears what to do; afterwards all is as it was."""
+    """Its only connection waits for a lock: the next call's error says what to do; afterwards all is as it was."""
     with Engine(database_url, executes=False, pool_size=1, connect_timeout=1.0) as client:
         first = client.start(quick.options(workflow_id="w"), "w")
         held: list[Any] = []

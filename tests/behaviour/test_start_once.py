@@ -1,4 +1,4 @@
-"""P1: the workflow id is the idempotency key. The same id twice gives the same execution, whoever asks, and when."""
+"""P1: the workflow id is the idempotency key: the same id twice gives the same execution, anywhere, at any time."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_an_enqueue_and_a_start_of_one_id_are_one_execution(engine: Engine, clie
 def test_a_start_of_a_known_id_with_other_arguments_warns_and_changes_nothing(
     where: str, request: pytest.FixtureRequest, engine: Engine, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The first execution counts. A caller who meant another one learns it from the log."""
+    """The first execution counts. A caller that meant another one learns it from the log."""
     starter: Engine = request.getfixturevalue(where)
     engine.run(starting_once.options(workflow_id="order-1"), "a")
     with caplog.at_level(logging.WARNING, "dbosflow"):
@@ -125,7 +125,7 @@ def test_a_start_is_durable_when_it_returns(database_url: str, start_program: St
 
 
 def test_a_start_without_an_id_is_an_execution_of_its_own(engine: Engine) -> None:
-    """Only who names an id asks for the execution that it may have already."""
+    """Only a start with an id of its own asks for the execution that there may be already."""
     handles = [engine.start(starting_once, "a") for _ in range(50)]
     assert [handle.result(timeout=PATIENCE) for handle in handles] == ["a"] * 50
     assert len({handle.workflow_id for handle in handles}) == len(ledger()) == 50

@@ -105,7 +105,7 @@ async def many_values(count: int) -> None:
 
 
 def test_a_long_stream_becomes_large_blocks_of_a_bounded_size(database_url: str) -> None:
-    """Stretch by stretch, whoever does it; two engines at a time do no harm."""
+    """Stretch by stretch, by any engine; two at a time do no harm."""
     count = 1500
     with Engine(database_url, block_values=1, compact_every=None) as engine:
         engine.start(many_values.options(workflow_id="w"), count).result(PATIENCE)

@@ -1,4 +1,4 @@
-"""P5: the end of a stream is out of band, final, written with the workflow's own end, and told at once."""
+"""P5: the end of a stream is out of band, final, written with the workflow's own end, and notified at once."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PATIENCE = 30.0
 NEVER = 600.0
-"""A poll that would come too late for any test: what arrives nevertheless was told."""
+"""A poll that would come too late for any test: what arrives nevertheless was notified."""
 
 
 class SoldOutError(Exception):
@@ -199,7 +199,7 @@ def test_a_closed_key_ends_while_the_workflow_goes_on(engine: Engine, client: En
 async def test_readers_are_notified_of_a_streams_end_and_need_no_poll(
     database_url: str, start_program: StartProgram
 ) -> None:
-    """Readers and waiters in other processes hear of each value, close and end, with polls switched off in all."""
+    """Clients in other processes are notified of each value, close and end, with polls switched off in all."""
     settings: dict[str, Any] = {"safety_poll": NEVER, "fast_poll": NEVER}
 
     @workflow

@@ -1,4 +1,4 @@
-"""Observers hear what happens to streams, and can hold nothing up."""
+"""Observers are called with what happens to streams, and can hold nothing up."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def _nothing_tried() -> None:
 
 @pytest.mark.parametrize(("fails", "end"), [(False, "close"), (True, "error")])
 def test_an_observer_hears_each_event_in_order(engine: Engine, fails: bool, end: str) -> None:  # noqa: FBT001
-    """After the commit: what it hears of can be read."""
+    """After the commit: what it is called with can be read."""
     events: list[StreamEvent] = []
     for event in ("created", "write", "rollback", "close", "error"):
         engine.streams.on(event, events.append)
@@ -61,7 +61,7 @@ def test_an_observer_hears_each_event_in_order(engine: Engine, fails: bool, end:
 
 
 def test_an_observer_hears_of_readers(engine: Engine) -> None:
-    """With the frames that it was given; who has ended to listen hears nothing."""
+    """With the frames that it was given; one that has stopped is called no more."""
     events: list[StreamEvent] = []
     ended: list[StreamEvent] = []
     engine.streams.on("read", events.append)

@@ -139,13 +139,7 @@ refused = threading.Event()
 
 @workflow
 async def pressed() -> str:
-    for number in range(100):
-        try:
-            await write_stream_async("k", LARGE)
-        except StreamBackPressureError:
-            refused.set()
-            return f"stopped at {number}"
-    return "done"
+    return await pressing()
 
 
 @workflow
@@ -188,7 +182,7 @@ async def pressed_step() -> str:
     "flow", [pressed, pressed_on_thread, pressed_branches, pressed_step], ids=["async", "sync", "branches", "step"]
 )
 def test_a_writer_waits_for_the_database_only_so_long(database_url: str, flow: Any) -> None:
-    """After the timeout it is told what to do; the refused value is not written, and the workflow goes on."""
+    """After the timeout its error says what to do; the refused value is not written, and the workflow goes on."""
     refused.clear()
     with Engine(database_url, buffer_bytes=10_000, buffer_timeout=0.2, lease=60) as engine:
         with stuck(database_url):
@@ -244,7 +238,7 @@ def open_input(database_url: str, gate: Gate) -> Iterator[Engine]:
 
 
 def test_a_value_for_an_input_is_measured_as_json_in_utf_8(database_url: str, open_input: Engine) -> None:
-    """By the engine that writes it, before it is sent; whoever has another limit, has another."""
+    """By the engine that writes it, before it is sent; each engine has its own limit."""
     with Engine(database_url, executes=False, value_bytes=10) as client:
         assert client.write_stream("w", "in", "é" * 4) == 0
         for idempotency_key in (None, "key"):

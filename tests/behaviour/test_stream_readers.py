@@ -113,7 +113,7 @@ async def test_two_hundred_readers_of_one_stream_while_it_is_written(database_ur
 def test_a_reader_in_another_process_keeps_up(
     start_program: StartProgram, engine: Engine, gate: Gate, gated: Any
 ) -> None:
-    """It is told of each value, and needs no poll: with a timeout far below the poll it never runs dry."""
+    """It is notified of each value, and needs no poll: with a timeout far below the poll it never runs dry."""
     engine.start(gated.options(workflow_id="w"), 20)
     reader = start_program("reader", id="w", key="k", settings={"safety_poll": 600, "fast_poll": 600})
     for number in range(20):
@@ -151,7 +151,7 @@ def test_a_long_stream_of_small_and_large_blocks_is_read_in_pages(database_url: 
 
 
 def test_a_reader_can_be_left_at_any_time(engine: Engine, gate: Gate, gated: Any) -> None:
-    """Whoever leaves early holds nobody up, and may come back at the offset where he was."""
+    """A reader that leaves early holds no other up, and may come back at the offset where it was."""
     workflow_id = engine.start(gated, 4).workflow_id
     gate.open(2)
     with engine.read_stream(workflow_id, "k", timeout=PATIENCE) as reader:

@@ -1,4 +1,4 @@
-"""What is trimmed or pruned is gone for good, and everybody who would have read it is told so."""
+"""What is trimmed or pruned is gone for good, and each reader of it gets an error."""
 
 from __future__ import annotations
 
@@ -162,7 +162,7 @@ def passed(value: Any) -> Any:
 
 
 def test_a_key_whose_value_was_trimmed_still_writes_once(database_url: str) -> None:
-    """A writer that crashed after its write, and begins again when the value is gone: it is told the same offset."""
+    """A writer that crashed after its write, and begins again when the value is gone: it gets the same offset."""
     with Engine(database_url) as engine:
         handle = engine.start(ten_items.options(workflow_id="w"))
         for number in range(10):

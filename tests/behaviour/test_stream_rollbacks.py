@@ -272,7 +272,7 @@ async def writing_for_ever(gate: str) -> None:
 @workflow
 async def cancels() -> None:
     task = asyncio.create_task(writing_for_ever("gate"))
-    await gates["told"].passed()
+    await gates["failing"].passed()
     task.cancel()
     await asyncio.wait([task])
     await write_stream_async("k", "cancelled")
@@ -280,11 +280,11 @@ async def cancels() -> None:
 
 def test_a_step_that_is_cancelled_is_rolled_back(engine: Engine, gate: Gate, database_url: str) -> None:
     """With the record that says so."""
-    gates["gate"], gates["told"] = gate, type(gate)()
+    gates["gate"], gates["failing"] = gate, type(gate)()
     engine.start(cancels.options(workflow_id="w"))
     reader = engine.read_stream("w", "k")
     assert next(reader) == "mine"
-    gates["told"].open()
+    gates["failing"].open()
     engine.handle("w").result(PATIENCE)
     assert seen(engine) == ["cancelled", "closed"]
     assert seen(engine, view="raw") == ["mine", "rollback ((0, 1),)", "cancelled", "closed"]
@@ -293,7 +293,7 @@ def test_a_step_that_is_cancelled_is_rolled_back(engine: Engine, gate: Gate, dat
 
 def test_the_end_of_the_workflow_rolls_back_what_is_uncommitted(engine: Engine, gate: Gate, database_url: str) -> None:
     """A cancelled workflow's step has no outcome: its values go before the terminal frame."""
-    gates["gate"], gates["told"] = gate, type(gate)()
+    gates["gate"], gates["failing"] = gate, type(gate)()
     engine.start(cancels.options(workflow_id="w"))
     reader = engine.read_stream("w", "k")
     assert next(reader) == "mine"
@@ -353,7 +353,7 @@ async def closes_in_step() -> str:
 
 
 def test_a_close_in_a_step_comes_with_its_success(engine: Engine, database_url: str) -> None:
-    """The first attempt's close goes with its values; the second's is told with the step's record."""
+    """The first attempt's close goes with its values; the second's comes with the step's record."""
     assert engine.start(closes_in_step.options(workflow_id="w")).result(PATIENCE) == "closed"
     assert seen(engine, view="raw") == [1, "rollback ((0, 1),)", 1, "closed"]
     assert disorder(database_url) == []
@@ -362,7 +362,7 @@ def test_a_close_in_a_step_comes_with_its_success(engine: Engine, database_url: 
 @workflow
 async def closes_meanwhile() -> None:
     task = asyncio.create_task(writing_once("gate"))
-    await gates["told"].passed()
+    await gates["failing"].passed()
     await close_stream_async("k")
     gates["gate"].open()
     await task
@@ -378,10 +378,10 @@ async def writing_once(gate: str) -> None:
 
 def test_a_close_waits_until_what_is_before_it_is_settled(engine: Engine, gate: Gate, database_url: str) -> None:
     """Nothing can follow a terminal frame, and a rollback may have to."""
-    gates["gate"], gates["told"] = gate, type(gate)()
+    gates["gate"], gates["failing"] = gate, type(gate)()
     engine.start(closes_meanwhile.options(workflow_id="w"))
     assert next(engine.read_stream("w", "k")) == 1
-    gates["told"].open()
+    gates["failing"].open()
     engine.handle("w").result(PATIENCE)
     assert seen(engine, view="raw") == [1, "rollback ((0, 1),)", "closed"]
     assert disorder(database_url) == []
@@ -419,7 +419,7 @@ def test_values_that_are_kept_on_retry_are_committed_at_once(engine: Engine, dat
 
 
 def test_an_attempt_resumes_where_the_last_one_stopped(engine: Engine, database_url: str) -> None:
-    """``resume``: it is told what there is, and goes on behind it; nothing is written twice."""
+    """``resume``: it learns what there is, and goes on behind it; nothing is written twice."""
     assert engine.start(counts.options(workflow_id="w"), "resume").result(PATIENCE) == list(range(6))
     assert seen(engine, view="raw") == [*range(9), "closed"]
     assert seen(engine, view="committed") == [*range(9), "closed"]

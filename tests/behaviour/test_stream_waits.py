@@ -76,7 +76,7 @@ def test_a_reader_of_an_unknown_workflow_is_told_that_there_is_none(engine: Engi
 def test_a_reader_may_be_there_before_its_workflow(
     request: pytest.FixtureRequest, engine: Engine, client: Engine, starter: str
 ) -> None:
-    """``wait_for``: it is told of the start, in this process and in others, also of one that is only enqueued."""
+    """``wait_for``: it is notified of the start, in this process and in others, also of one that is only enqueued."""
     found: dict[str, Any] = {}
 
     def read(name: str, one: Engine) -> None:
@@ -107,7 +107,7 @@ WAITS: dict[str, Callable[[Engine, str], Any]] = {
 @pytest.mark.parametrize("executes", [True, False])
 @pytest.mark.parametrize("wait", WAITS)
 def test_closing_the_engine_ends_the_waits_on_it(database_url: str, gated: Any, *, wait: str, executes: bool) -> None:
-    """Nobody hangs on an engine that is gone: he hears that it is."""
+    """No wait hangs on an engine that is closed: it raises."""
     raised: list[BaseException] = []
 
     def block(engine: Engine) -> None:

@@ -31,7 +31,7 @@ KILLS = 3
 
 
 def listened(reader: Any) -> list[list[Any]]:
-    """What a reader process has heard by the end of the stream."""
+    """What a reader process has received by the end of the stream."""
     received: list[list[Any]] = []
     while isinstance(said := reader.receive(), list):
         received.append(said)

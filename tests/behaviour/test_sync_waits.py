@@ -102,7 +102,7 @@ def quick_one() -> str:
 
 
 def test_a_child_that_hangs_holds_up_nobody_but_its_parent(database_url: str) -> None:
-    """Its parent waits on a thread of its own: it hears of its cancellation at once, and others run."""
+    """Its parent waits on a thread of its own: it learns of its cancellation at once, and others run."""
     hangs.clear()
     hung.clear()
     with Engine(database_url, workflow_threads=2, grace=0.5) as engine:
@@ -135,7 +135,7 @@ def napper(seconds: float) -> str:
 
 
 def test_a_sleeping_sync_workflow_does_not_count_as_running(database_url: str) -> None:
-    """A crowd that sleeps for an hour leaves the only thread to who has something to do."""
+    """A crowd that sleeps for an hour leaves the only thread to those that have something to do."""
     with Engine(database_url, workflow_threads=1, grace=0) as engine:
         for _ in range(20):
             engine.start(napper, 3600.0)
@@ -179,7 +179,7 @@ def read_it(depth: int) -> str:
 
 
 def test_at_the_limit_of_waiting_threads_the_wait_raises_and_that_is_on_record(database_url: str) -> None:
-    """The workflow that waits is told, not its child, and not the process."""
+    """The workflow that waits gets the error, not its child, and not the process."""
     with Engine(database_url, waiting_threads=3) as engine:
         result = engine.run(stubborn_parent.options(workflow_id="top"), 5)
         assert result[-3:] == ["3", "4", "5"]

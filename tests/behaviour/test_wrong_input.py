@@ -114,7 +114,7 @@ class Rows(BaseModel):
 
 
 def test_arguments_that_do_not_fit_start_nothing(database_url: str, engine: Engine, client: Engine) -> None:
-    """The caller hears it, whoever that is: of a start, an enqueue, a child."""
+    """The caller gets the error, whatever it calls: of a start, an enqueue, a child."""
 
     @workflow
     async def taking(number: int) -> None: ...

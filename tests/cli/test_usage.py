@@ -27,6 +27,7 @@ COMMANDS = [
     ("stream", "info"),
     ("stream", "tail"),
     ("prune",),
+    ("replay",),
     ("health",),
     ("doctor",),
 ]

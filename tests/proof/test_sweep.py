@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 
 SAMPLE = int(os.environ.get("DBOSFLOW_TEST_SWEEP", "3"))
 
-ONE_LIFE = """
+ONE_PROCESS = """
 import json, pathlib, sys
 from tests.proof.injection import Trap
-from tests.proof.lives import said, scenario_life
+from tests.proof.forked import said, scenario_process
 from tests.proof.points import How, Point
 url, directory, how = sys.argv[1], pathlib.Path(sys.argv[2]), How(sys.argv[3])
-status = scenario_life(url, directory, "sequence", "r1", Trap(Point("record", "r1.sequence", "swept#1"), how)).end()
+status = scenario_process(url, directory, "sequence", "r1", Trap(Point("record", "r1.sequence", "swept#1"), how)).end()
 print(json.dumps([status, [line for line in said(directory / "points") if line[0] == "sprung"]]))
 """
 
@@ -57,7 +57,7 @@ def test_a_crash_at_any_record_changes_nothing(database_url: str, scenario: str)
 @pytest.mark.parametrize("how", How)
 def test_a_trap_does_at_its_point_what_it_says(database_url: str, tmp_path: Path, how: How) -> None:
     """The record is there if it had been committed, the process is not if it was to die, and it happens once."""
-    status, sprung = python("-c", ONE_LIFE, database_url, str(tmp_path), how)
+    status, sprung = python("-c", ONE_PROCESS, database_url, str(tmp_path), how)
     assert status == (-9 if how.deadly else 0)
     assert sprung == [["sprung", how]]
     recorded = {key for (key,) in rows(database_url, "SELECT key FROM dbosflow.step WHERE kind = 'step'")}

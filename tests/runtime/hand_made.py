@@ -45,7 +45,7 @@ def shared(step_key: str, under_way: str = "1.0") -> Producer:
 
 
 class Calls:
-    """What a run has told those around it."""
+    """The calls that a run has made to its surroundings."""
 
     def __init__(self) -> None:
         self.submitted = 0

@@ -31,7 +31,7 @@ async def slumber() -> None:
 
 @workflow
 async def mute() -> None:
-    """Writes nothing, so no answer tells it anything."""
+    """Writes nothing, so it learns nothing from an answer."""
     bodies.append("mute")
     await asyncio.Event().wait()
 
@@ -48,7 +48,7 @@ async def cleans_up_slowly() -> None:
 
 @asynccontextmanager
 async def quiet_engine(url: str) -> AsyncIterator[Engine]:
-    """One that hears by hints and answers alone, and that is asked by its own calls."""
+    """One that learns of cancels by hints, answers and its own calls alone."""
     bodies.clear()
     async with Engine(url, safety_poll=3600, grace=1.0) as engine:
         yield engine
@@ -169,7 +169,7 @@ async def test_a_run_that_reloads_in_its_cleanup_stays_cancelled(database_url: s
 
 
 async def test_a_run_hears_of_its_cancellation_before_its_outcomes(database_url: str) -> None:
-    """In the order of what is heard: the cancel, then nothing that follows from the record."""
+    """In the order of the events: the cancel, then nothing that follows from the record."""
     async with Bench(database_url) as bench:
         one, other = await bench.run("one"), await bench.run("other")
         await bench.forget()

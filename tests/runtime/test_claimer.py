@@ -29,7 +29,7 @@ most: int
 
 @workflow
 async def waits(number: int) -> int:
-    """Runs until it is told to go on."""
+    """Runs until the test lets it end."""
     global most  # noqa: PLW0603 (a workflow has no other place to say this)
     running.add(number)
     most = max(most, len(running))

@@ -52,14 +52,14 @@ async def test_an_acknowledged_enqueue_is_durable_whatever_the_database_prefers(
 
 
 @workflow
-async def unheard_job() -> str:
+async def job_without_hint() -> str:
     return "done"
 
 
 async def test_an_enqueue_whose_answer_was_lost_is_announced_all_the_same(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sent again it finds its own row there; the workers hear of that at once, and need no poll."""
+    """Sent again it finds its own row there; the workers are notified at once, and need no poll."""
     enqueue, claim = store.enqueue, store.claim
     lost: list[str] = []
     claimed: list[int] = []
@@ -81,10 +81,10 @@ async def test_an_enqueue_whose_answer_was_lost_is_announced_all_the_same(
     monkeypatch.setattr(store, "claim", count)
     async with Engine(database_url, executes=False) as client, Engine(database_url, safety_poll=600.0) as engine:
         working = asyncio.ensure_future(engine.run_worker_async("q"))
-        first = await client.start_async(unheard_job.options(queue="q"))
+        first = await client.start_async(job_without_hint.options(queue="q"))
         assert await first.result_async(30) == "done"
-        await eventually_async(lambda: 1 in claimed and claimed[-1] == 0)  # it has looked again, and waits to be told
-        handle = await client.start_async(unheard_job.options(workflow_id="w", queue="q"))
+        await eventually_async(lambda: 1 in claimed and claimed[-1] == 0)  # it has looked again, and waits for a hint
+        handle = await client.start_async(job_without_hint.options(workflow_id="w", queue="q"))
         assert await handle.result_async(30) == "done"
         working.cancel()
         await asyncio.gather(working, return_exceptions=True)

@@ -121,7 +121,7 @@ async def test_a_contained_coroutine_ends_its_task_only() -> None:
 
 
 def test_a_coroutine_that_is_thrown_away_has_no_outcome() -> None:
-    """Whoever closes it raises ``GeneratorExit`` in it, as its own code may: only that one is in its own task."""
+    """Closing it raises ``GeneratorExit`` in it, as its own code may: only that one is in its own task."""
 
     async def main() -> tuple[bool, bool, bool]:
         own = running_task()

@@ -135,7 +135,7 @@ class Mortal(asyncio.SelectorEventLoop):
 
 
 def test_calls_on_an_engines_loop_that_ends_all_the_same_fail(caplog: pytest.LogCaptureFixture) -> None:
-    """At once: blocking calls, awaits of other loops, threads of workflows, and who comes later."""
+    """At once: blocking calls, awaits of other loops, threads of workflows, and calls that come later."""
     running, died = Host(Mortal), threading.Event()
     running.on_death = died.set
     running.start()
@@ -172,7 +172,7 @@ def test_calls_on_an_engines_loop_that_ends_all_the_same_fail(caplog: pytest.Log
 
 
 def test_calls_on_a_programs_own_loop_that_is_over_fail() -> None:
-    """Its program has ended without closing the engine: threads that wait hear it, and so does who comes later."""
+    """Its program has ended without closing the engine: threads that wait get the error, and so do later calls."""
     running, begun = Host(), threading.Event()
 
     async def waits() -> None:

@@ -33,7 +33,7 @@ def test_a_pid_that_was_given_to_another_process_is_not_that_process() -> None:
 
 
 def test_a_process_of_another_boot_or_namespace_is_not_local() -> None:
-    """Its pid means something else here, or nothing: only its lease tells."""
+    """Its pid means something else here, or nothing: only its lease says."""
     own = this_process()
     assert not is_local(replace(own, boot_id="another"))
     assert not is_local(replace(own, pid_namespace="pid:[1]"))

@@ -129,7 +129,7 @@ async def test_a_large_batch_is_delivered_while_the_next_is_under_way(database_u
 
         async def while_the_second_is_under_way(send: Send) -> BatchResult:
             at_sending.extend(waiter.done() for waiter in early)
-            with suppress(AssertionError):  # it would be the journal's to hear
+            with suppress(AssertionError):  # it would go to the journal
                 await eventually_async(lambda: all(waiter.done() for waiter in early))
             meanwhile.extend(waiter.done() for waiter in early)
             return await send()
@@ -267,7 +267,7 @@ async def test_seq_and_turn_count_a_workflows_records_and_commits(database_url: 
 
 
 async def test_an_id_is_started_once_however_often_it_was_asked_for(database_url: str) -> None:
-    """In one window, in the next, and by another worker: one is told that it is new."""
+    """In one window, in the next, and by another worker: one gets the answer that it is new."""
     async with Bench(database_url) as bench, Bench(database_url) as other:
         asked = [each.start("w") for each in (bench, other) for _ in range(5)]
         answers = await asyncio.gather(*asked)

@@ -31,7 +31,7 @@ go_on = asyncio.Event()
 
 @workflow
 async def writes() -> None:
-    """One value, and another when it is told to."""
+    """One value, and another when the gate opens."""
     await write_stream_async("out", 0)
     await go_on.wait()
     await write_stream_async("out", 1)
@@ -160,12 +160,12 @@ async def test_a_death_has_everybody_read_what_its_last_hints_did_not_tell(
     global go_on  # noqa: PLW0603
     go_on = asyncio.Event()
     async with Engine(database_url) as engine, Engine(database_url, executes=False) as client:
-        # Who begins to listen wakes everybody, too.
+        # A session that begins to listen wakes all subscribers, too.
         await asyncio.to_thread(eventually, lambda: len(sessions(database_url, LISTENING)) == 2)
         handle = await engine.start_async(writes)
         reader = client.read_stream_async(handle.workflow_id, "out", wait_for=10)
         async with asyncio.timeout(10):
-            await anext(engine.read_stream_async(handle.workflow_id, "out"))  # it is there: nobody will tell
+            await anext(engine.read_stream_async(handle.workflow_id, "out"))  # it is there: no hint will come
             assert (await anext(reader)).value == 0
             reading = asyncio.create_task(anext(reader))
             tails = client._core._hub._tails

@@ -303,7 +303,7 @@ def test_a_suspect_that_cannot_be_looked_at_holds_nobody_up(database_url: str) -
 def test_a_suspect_that_is_run_since_somebody_starts_it_once_more_leaves_the_quarantine(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The answer of its claim was lost, and whoever starts it is faster than the claimer's look at what is owned."""
+    """The answer of its claim was lost, and its start is faster than the claimer's look at what is owned."""
     claim, adopt, lost = store.claim, store.adopt, asyncio.Event()
 
     async def lose(*args: Any, **options: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Whom a reclaimer takes for dead: the guards against clocks, outages and itself, with time told by the test."""
+"""Which workers a reclaimer takes for dead: guards against clocks, outages and itself, at times that the test sets."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def in_the(world: World, schedule: Callable[[World], Any]) -> None:
 
 
 def test_a_silent_worker_is_dead_after_its_lease_and_not_before(world: World) -> None:
-    """And who renews lives for ever."""
+    """A worker that renews is live for ever."""
 
     async def schedule(world: World) -> None:
         alive = world.worker()

@@ -1,4 +1,4 @@
-"""Kinds of record: the words that are stored, and what each one tells a replay."""
+"""Kinds of record: the words that are stored, and what each one means to a replay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is refused for its data is refused once, to whoever asked, and nobody else waits: in all loops that try again.
+"""What is refused for its data is refused once, to its caller, and no other waits: in all loops that try again.
 
 Each loop is given a statement that is refused as the database, the driver or code that reads an answer would do it.
 """
@@ -70,7 +70,7 @@ def names_bad(asked: Any) -> bool:
 
 
 async def in_time(*asked: Any) -> list[Any]:
-    """What each is told."""
+    """What each gets."""
     async with asyncio.timeout(PATIENCE):
         return await asyncio.gather(*asked, return_exceptions=True)
 
@@ -83,7 +83,7 @@ def pool_of(url: str) -> AsyncConnectionPool[Any]:
 async def test_readers_and_waiters_with_bad_arguments_fail_alone(
     database_url: str, error: Exception, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They share statements; the one that is refused is told, and the others read on."""
+    """They share statements; the one that is refused gets the error, and the others read on."""
     monkeypatch.setattr(stream, "fetch", refusing(stream.fetch, error, lambda wants: BAD in [one[0] for one in wants]))
     monkeypatch.setattr(store, "outcomes", refusing(store.outcomes, error, names_bad))
 
@@ -107,7 +107,7 @@ async def test_readers_and_waiters_with_bad_arguments_fail_alone(
 async def test_readers_without_rights_are_told_and_not_tried_again(
     database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Trying again would change nothing: they are told, too."""
+    """Trying again would change nothing: they get the error, too."""
     error = PermissionDeniedError("no rights")
     monkeypatch.setattr(stream, "fetch", refusing(stream.fetch, error, bool))
 
@@ -278,7 +278,7 @@ async def test_a_batch_whose_witness_query_is_refused_is_sent_again(
 
 @refusals
 async def test_a_bad_row_in_a_batch_of_many_stops_nobody_else(database_url: str, error: Exception) -> None:
-    """Only the run whose data is refused ends; starts are told, too."""
+    """Only the run whose data is refused ends; starts get the error, too."""
     async with Bench(database_url) as bench:
         runs = [await bench.run(one) for one in ("a", BAD, "c")]
         await bench.forget()

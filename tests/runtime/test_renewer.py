@@ -37,7 +37,7 @@ def renewed_at(url: str) -> Any:
 
 
 def with_renewer(url: str, look: Callable[[WorkerLease, list[None]], None]) -> None:
-    """A lease that is renewed, and what is told when it is over."""
+    """A lease that is renewed, and what is called when it is over."""
 
     async def main() -> None:
         settings = Settings(lease=LEASE)

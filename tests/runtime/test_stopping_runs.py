@@ -35,12 +35,12 @@ go_on: asyncio.Event
 bodies: list[str]
 caught: list[str]
 let_go: list[int]
-"""Steps that were told in the way that libraries understand, too."""
+"""Steps that were cancelled in the way that libraries understand, too."""
 
 
 @step
 async def wait(value: int) -> int:
-    """Says that it began, and returns when it is told to."""
+    """Says that it began, and returns when the test lets it."""
     bodies.append("wait")
     began.put_nowait(value)
     try:

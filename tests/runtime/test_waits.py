@@ -9,7 +9,7 @@ from dbosflow.errors import DeadlockError
 
 
 def waits_of(*pairs: tuple[str, str]) -> Waits:
-    """Who waits for whom."""
+    """Which workflow waits for which."""
     waits = Waits()
     for waiter, awaited in pairs:
         waits.begin(waiter, awaited)
@@ -27,7 +27,7 @@ def waits_of(*pairs: tuple[str, str]) -> Waits:
     ],
 )
 def test_a_circle_of_waits_is_found_whichever_way_it_goes(pairs: list[tuple[str, str]], way: str) -> None:
-    """The shortest of several is told."""
+    """The shortest of several is reported."""
     waits = waits_of(*pairs)
     with pytest.raises(DeadlockError, match=f"'b' would wait for 'a' for ever, since {way}: "):
         waits.begin("b", "a")

@@ -1,4 +1,4 @@
-"""A step that emits five values, fails, and emits eight; and whose process dies once, at a place that is told."""
+"""A step that emits five values, fails, and emits eight; and whose process dies once, at a given place."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ async def released() -> None:
 
 @step
 async def drawn(number: int) -> int:
-    """A number that only its record can tell again."""
+    """A number that only its record can repeat."""
     note(number)
     await asyncio.sleep(0)
     return random.getrandbits(48)
@@ -39,7 +39,7 @@ def value_at(offset: int, number: int, draw: int) -> list[int]:
 async def marathon(steps: int, values: int) -> list[int]:
     """Runs the steps one after the other, and writes its share of the values after each.
 
-    It does not get to its last step before whoever wants to kill its owners is done with that.
+    It does not get to its last step before the test has killed all the owners that it means to.
     """
     draws: list[int] = []
     written = 0

@@ -1,7 +1,7 @@
 """A process that writes ``[writer, 0]``, ``[writer, 1]`` ... to an input of a workflow.
 
 Its options: ``url``, the workflow's ``id``, the ``writer``, a ``count``, and ``wide``, how many values are under way
-at a time. With ``keys`` each value has an idempotency key. It says ``{"ready": true}``, begins when it is told to, and
+at a time. With ``keys`` each value has an idempotency key. It says ``{"ready": true}``, begins at the next line, and
 says how many were written, by when the input was closed.
 """
 

@@ -58,7 +58,7 @@ async def side_by_side(count: int) -> list[str]:
 
 @workflow
 async def racing(count: int) -> list[str]:
-    """The first of each pair wins, and the loser is cancelled: who it was must not change in a replay."""
+    """The first of each pair wins, and the loser is cancelled: which it was must not change in a replay."""
     winners: list[str] = []
     for number in range(count):
         racers = [asyncio.create_task(counted(f"{number} {side}"), name=side) for side in ("left", "right")]
@@ -73,7 +73,7 @@ async def racing(count: int) -> list[str]:
 
 @workflow
 async def pooling(count: int) -> list[str]:
-    """Workers that take from one queue, as in the asyncio documentation: who gets what is a matter of when."""
+    """Workers that take from one queue, as in the asyncio documentation: which gets what is a matter of time."""
     queue: asyncio.Queue[int] = asyncio.Queue()
     for number in range(count):
         queue.put_nowait(number)

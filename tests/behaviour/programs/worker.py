@@ -1,7 +1,7 @@
-"""A worker process: an engine that runs the workflows of a module, does what it is told, and may be killed.
+"""A worker process: an engine that runs the workflows of a module, obeys commands, and may be killed.
 
 Its options: ``url``; ``module``, of ``programs``; ``queues`` and ``concurrency``, if it shall serve any; the
-``settings`` of its engine. It says ``{"ready": true}``, then one answer for each thing that it is told; at the end of
+``settings`` of its engine. It says ``{"ready": true}``, then one answer for each command; at the end of
 its input it closes its engine and ends.
 """
 
@@ -51,7 +51,7 @@ async def obey(engine: Engine, module: Any, command: dict[str, Any]) -> None:
             target = getattr(module, name).options(workflow_id=workflow_id)
             try:
                 await engine.start_async(target, *command.get("args", []))
-            except Exception as error:  # noqa: BLE001 (whatever it is, the test shall hear of it)
+            except Exception as error:  # noqa: BLE001 (whatever it is, it is the test's to judge)
                 say(error=type(error).__name__, message=str(error))
             else:
                 say(started=workflow_id)

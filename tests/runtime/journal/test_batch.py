@@ -357,7 +357,7 @@ def test_a_refused_batch_is_split_into_single_slices_and_starts() -> None:
 def test_ends_of_inputs_are_split_off_so_that_only_they_are_tried_again(
     closing: str, expected: list[list[str]]
 ) -> None:
-    """Outsiders who write them may be faster; what else is in the batch need not wait for that."""
+    """Outside writers of them may be faster; what else is in the batch need not wait for that."""
     slices = [
         Slice(SourceByHand(name, inputs=("in",)), [SUCCEEDED if name in closing else record("x#0")]) for name in "ab"
     ]

@@ -1,4 +1,4 @@
-"""The order of each branch's recorded operations: a replay that asks in it gets through, another is told where not."""
+"""The order of each branch's recorded operations: a replay in it gets through, another learns where it differs."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ class SequencedByHand:
         return self.is_roomy
 
     def submit(self) -> None:
-        """The journal is told."""
+        """The journal is notified."""
         self.calls.append("submit")
 
     def replay_is_over(self) -> None:

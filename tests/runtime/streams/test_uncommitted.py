@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PRODUCERS = ("work#0@1.0", "work#0@1.1", "other#0@1.0")
 BLOCKS = st.lists(st.tuples(st.sampled_from(PRODUCERS), st.sampled_from("ab"), st.integers(0, 3)), max_size=20)
-"""Blocks as they come: who writes to which stream, and how many values; none is a wish to close it."""
+"""Blocks as they come: the producer, the stream, and how many values; none is a wish to close it."""
 
 
 def written(blocks: Iterable[tuple[str, str, int]]) -> tuple[Uncommitted, dict[tuple[str, str], set[int]]]:
