@@ -9,6 +9,8 @@ producer = path                    a branch; the workflow's own has none
          | "w:" unique id
 ```
 
+A branch may be called like an outsider: what tells them apart is whether the stream is an input.
+
 SQL cuts the names of attempts, too: see ``stream_block`` in ``schema.sql``.
 """
 
@@ -40,11 +42,6 @@ def is_of_step(producer: str) -> bool:
 def is_resumed(producer: str) -> bool:
     """Whether it stands for all attempts of its step."""
     return producer.endswith(f"@{RESUMED}")
-
-
-def is_outsider(producer: str) -> bool:
-    """Whether the producer of an input's values is an outsider. Of another stream's it may be a branch of that name."""
-    return producer.startswith((_KEYED, _UNIQUE))
 
 
 def of_idempotency_key(idempotency_key: str) -> str:

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from dbosflow import serde
 from dbosflow._records.keys import attempt_of, child_id, is_own, step_of
 from dbosflow._records.kinds import RecordKind
-from dbosflow._records.producers import RESUMED, is_of_step, is_outsider
+from dbosflow._records.producers import RESUMED, is_of_step
 from dbosflow.errors import SerializationError
 from dbosflow.testing.points import operations, starts, values
 from dbosflow.testing.recording import Recorder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from dbosflow._runtime.engine.core import EngineCore
     from dbosflow._runtime.execution.run import Run
@@ -76,6 +76,8 @@ class Transcript(Recorder):
         self._memory = memory
         self._durable: dict[tuple[str, str, str], dict[int, str]] = {}
         self._unasked: dict[str, set[str]] = {}
+        self._inputs: dict[str, Collection[str]] = {}
+        """The streams of each workflow that has run which only outsiders write to."""
         self.operations: dict[DurableOperation, None] = {}
         """The operations that became durable, in order."""
         self.differences: list[str] = []
@@ -93,6 +95,7 @@ class Transcript(Recorder):
         """A run is about to begin."""
         if run.workflow_id in self._names:
             self.attach(run)
+            self._inputs[run.workflow_id] = run.inputs
             self._unasked[self.name_of(run.workflow_id)] = {
                 record.key for record in run.history.records.values() if is_asked_for(record.key, record.kind)
             }
@@ -166,6 +169,8 @@ class Transcript(Recorder):
         steps = await core.repository.steps(workflow_id)
         for stream in await core.repository.streams(workflow_id):
             ended.states[stream.key] = str(stream.state)
+            if stream.key in self._inputs.get(workflow_id, (stream.key,)):
+                continue
             for source, producer in _committed(stream, steps):
                 pages = await core.repository.emitted(workflow_id, stream.key, producer)
                 found = [self._masked(json.dumps(value)) for page in pages for value in json.loads(page)]
@@ -241,8 +246,6 @@ def _committed(stream: StreamInfo, steps: list[StepInfo]) -> list[tuple[Source, 
     good = {(step.key, step.attempt) for step in steps if step.kind == RecordKind.STEP and step.error is None}
     found = []
     for producer in stream.producers:
-        if is_outsider(producer):
-            continue
         if not is_of_step(producer):
             found.append((Source(stream.key, producer, is_step=False), producer))
             continue

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from dbosflow import Engine, current, run_step_async, sleep, sleep_async, step, workflow, write_stream_async
+from dbosflow import Engine, branch, current, run_step_async, sleep, sleep_async, step, workflow, write_stream_async
 from dbosflow.testing import CrashReport, MovableClock, assert_crash_safe, assert_crash_safe_async
 from dbosflow.testing.sweep import _Sweep
 from tests.support import eventually
@@ -218,6 +218,14 @@ async def unsafe_values() -> None:
 
 
 @workflow
+async def unsafe_branch() -> None:
+    """A value of a branch with a name like those of the producers that write to inputs."""
+    with branch("k:aside"):
+        await write_stream_async("out", random.random())
+    await kept(1)
+
+
+@workflow
 async def unsafe_aside() -> int:
     """What a step did besides giving its outcome: a replay does not do it again, and a repetition does."""
     before = len(seen)
@@ -269,6 +277,10 @@ CRASH = (
         (
             unsafe_values,
             r"- value 1 of stream 'out' of workflow 'unsafe_values':\n    undisturbed: 0\.\d+\n    crashed: ",
+        ),
+        (
+            unsafe_branch,
+            r"- value 0 of stream 'out' of workflow 'unsafe_branch', written by 'k:aside':\n    undisturbed: 0\.\d+\n",
         ),
         (unsafe_aside, r"- result of workflow 'unsafe_aside':\n    undisturbed: 1\n    crashed:     [02]"),
         (unsafe_argument, r"- the arguments of step 'paid#0' of workflow 'unsafe_argument':\n    undisturbed: 0\.\d+"),
