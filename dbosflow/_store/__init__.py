@@ -10,7 +10,8 @@ connection   a psycopg connection whose waits cost one callback
 arrays wire  arrays in Postgres's binary format; hot statements over libpq itself
 statements   loads the named statements of sql/<table>.sql
 queries      runs a statement, and gives its errors names
-workflow step stream worker batch    one module per table, and one for the journal's statement
+workflow step stream worker    one module per table
+batch_rows batch    the rows of the journal's statement; its forms, composed of the parts in sql/batch.sql
 notify       NOTIFY and LISTEN
 retention    removes old data
 doctor       the queries of `dbosflow doctor`

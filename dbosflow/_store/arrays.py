@@ -42,9 +42,15 @@ class ArrayType:
 
     def dump(self, items: Sequence[Any]) -> bytes:
         """The array. Raises ``OverflowError`` or ``UnicodeError`` for an item that the type cannot hold."""
-        if not items:
-            return pack(">iii", 0, 0, self.item_oid)
-        item, holds_null = self.item, None in items
+        return self._dump(items, holds_null=None in items) if items else pack(">iii", 0, 0, self.item_oid)
+
+    def dump_column(self, items: Sequence[Any]) -> bytes | None:
+        """Like ``dump``, for at least one item; ``None`` if every item is: ``unnest`` fills a NULL array up."""
+        nulls = items.count(None)
+        return None if nulls == len(items) else self._dump(items, holds_null=nulls > 0)
+
+    def _dump(self, items: Sequence[Any], *, holds_null: bool) -> bytes:
+        item = self.item
         try:
             body = [_NULL if one is None else item(one) for one in items] if holds_null else map(item, items)
             return _HEAD.pack(1, holds_null, self.item_oid, len(items), 1) + b"".join(body)

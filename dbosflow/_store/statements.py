@@ -11,16 +11,18 @@ from __future__ import annotations
 import re
 from functools import cache
 from importlib.resources import files
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, LiteralString, cast
 
 from psycopg import sql
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
 DEFAULT_SCHEMA = "dbosflow"
 
 _NAME = re.compile(r"^-- name: *(\w+)[^\n]*\n", re.MULTILINE)
+_SECTION = re.compile(r"^-- \[(\w+)\n(.*?)^-- \]\n", re.MULTILINE | re.DOTALL)
 _TOKEN = re.compile(
     r"""
       (?P<kept>'(?:[^']|'')*' | "(?:[^"]|"")*" | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
@@ -47,13 +49,21 @@ def load(table: str, schema: str = DEFAULT_SCHEMA) -> Mapping[str, str]:
     return {name: prepare(body, schema) for name, body in source(table).items()}
 
 
-def prepare(text: str, schema: str) -> str:
-    """A psql statement in psycopg's form, in ``schema``."""
+def with_sections(text: str, names: Container[str]) -> str:
+    """A statement with only the sections of these names. A section stands between lines ``-- [name`` and ``-- ]``."""
+    return _SECTION.sub(lambda section: section[2] if section[1] in names else "", text)
+
+
+def prepare(text: str, schema: str, parts: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A psql statement in psycopg's form, in ``schema``.
+
+    A variable that is in ``parts`` stands for that SQL, which is in psycopg's form already.
+    """
     name = quoted(schema).replace("%", "%%") if schema != DEFAULT_SCHEMA else schema
 
     def ready(token: re.Match[str]) -> str:
         if parameter := token["parameter"]:
-            return f"%({parameter})s"
+            return parts.get(parameter) or f"%({parameter})s"
         if token["schema"]:
             return f"{name}."
         return "" if token["comment"] else token[0]

@@ -6,14 +6,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from dbosflow._store.batch import batch_statement, parameters
+from dbosflow._store.batch import batch_statement
+from dbosflow._store.batch_rows import parameters
 from tests.protocol.plans import explain, prepare
 from tests.protocol.schedules import SCHEMA, Database, Slice, batch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbosflow._store.batch import BatchRows
+    from dbosflow._store.batch_rows import BatchRows
     from tests.protocol.plans import Plan
     from tests.protocol.schedules import WorkerLease
 

@@ -19,7 +19,7 @@ from tests.proof.machine import Bench, Machine
 from tests.protocol.schedules import NAME, SCHEMA, Slice, WorkerLease, batch
 
 if TYPE_CHECKING:
-    from dbosflow._store.batch import BatchRows
+    from dbosflow._store.batch_rows import BatchRows
 
 IDS = [f"w{number}" for number in range(5)]
 WORKERS = range(3)

@@ -14,7 +14,7 @@ import psycopg
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from dbosflow._store.batch import BatchRows
+    from dbosflow._store.batch_rows import BatchRows
 
 _SEPARATOR = " | "
 _COUNTED = "values"
@@ -66,17 +66,17 @@ def block(workflow_id: str, key: str, kind: str, producer: str, place: int) -> P
 
 def of_batch(rows: BatchRows) -> Iterator[Point]:
     """The points that one statement of the journal carries."""
-    for workflow_id, *_ in rows.starts:
-        yield Point("start", workflow_id)
-    for workflow_id, key, *_ in rows.records:
-        yield Point("record", workflow_id, key)
-    for workflow_id, key, _, count, kind, _, _, producer, producer_seq, *_ in rows.blocks:
-        for place in range(producer_seq, producer_seq + (count if kind == _COUNTED else 1)):
-            yield block(workflow_id, key, str(kind), producer, place)
-    for workflow_id, key, kind, *_ in rows.inputs:
-        yield block(workflow_id, key, str(kind), "", 0)
-    for workflow_id, *_ in rows.ends:
-        yield Point("end", workflow_id)
+    for start in rows.starts:
+        yield Point("start", start.workflow_id)
+    for record in rows.records:
+        yield Point("record", record.workflow_id, record.key)
+    for row in rows.blocks:
+        for place in range(row.producer_seq, row.producer_seq + (row.value_count if row.kind == _COUNTED else 1)):
+            yield block(row.workflow_id, row.key, str(row.kind), row.producer, place)
+    for closed in rows.inputs:
+        yield block(closed.workflow_id, closed.key, str(closed.kind), "", 0)
+    for end in rows.ends:
+        yield Point("end", end.workflow_id)
 
 
 def of_append(rows: list[tuple[Any, ...]]) -> Iterator[Point]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dbosflow._store import batch
-from dbosflow._store.batch import BatchRows
+from dbosflow._store.batch_rows import BatchRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

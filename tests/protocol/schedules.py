@@ -16,7 +16,8 @@ import psycopg
 
 from dbosflow._sessions import WORKER, startup, wanted
 from dbosflow._store import step, worker, workflow
-from dbosflow._store.batch import BatchResult, BatchRows, write_batch
+from dbosflow._store.batch import BatchResult, write_batch
+from dbosflow._store.batch_rows import BatchRows, BlockRow, EndRow, RecordRow, RunRow, StartRow, TailRow
 from dbosflow._store.worker import ProcessIdentity
 
 if TYPE_CHECKING:
@@ -39,16 +40,29 @@ class Slice:
 
     workflow_id: str
     epoch: int = 1
-    records: list[tuple[Any, ...]] = field(default_factory=list)
-    blocks: list[tuple[Any, ...]] = field(default_factory=list)
-    ends: list[tuple[Any, ...]] = field(default_factory=list)
+    records: list[RecordRow] = field(default_factory=list)
+    blocks: list[BlockRow] = field(default_factory=list)
+    ends: list[EndRow] = field(default_factory=list)
 
     def record(self, key: str, output: str | None = "1", *, seq: int = 0) -> Slice:
         """A step's outcome."""
         self.records.append(
-            (
-                *(self.workflow_id, key, "step", self.epoch, seq, seq, f"{self.epoch}.1", output),
-                *(None, None, None, 0.0, None, None, None),
+            RecordRow(
+                workflow_id=self.workflow_id,
+                key=key,
+                kind="step",
+                epoch=self.epoch,
+                seq=seq,
+                turn=seq,
+                attempt=f"{self.epoch}.1",
+                output=output,
+                error=None,
+                child_id=None,
+                delay=None,
+                elapsed=0.0,
+                loop_key=None,
+                loop_offset=None,
+                loop_next=None,
             )
         )
         return self
@@ -57,7 +71,20 @@ class Slice:
         """A block of a stream."""
         values = json.dumps(list(range(offset, offset + count))) if kind == "values" else None
         self.blocks.append(
-            (self.workflow_id, key, offset, count, kind, values, len(values or ""), "", offset, None, self.epoch, 1)
+            BlockRow(
+                workflow_id=self.workflow_id,
+                key=key,
+                offset=offset,
+                value_count=count,
+                kind=kind,
+                values=values,
+                size=len(values or ""),
+                producer="",
+                producer_seq=offset,
+                attempt=None,
+                epoch=self.epoch,
+                checksum=1,
+            )
         )
         return self
 
@@ -67,22 +94,24 @@ class Slice:
 
     def end(self, status: str = "succeeded", output: str | None = '"done"') -> Slice:
         """The end of the workflow."""
-        self.ends.append((self.workflow_id, self.epoch, status, output, None))
+        self.ends.append(EndRow(self.workflow_id, self.epoch, status, output, None))
         return self
 
 
 def batch(*slices: Slice, starts: tuple[str, ...] = ()) -> BatchRows:
     """The rows of one statement."""
-    rows = BatchRows(starts=[(workflow_id, NAME, "", 0, "{}", None, None, None, True) for workflow_id in starts])
+    rows = BatchRows(
+        starts=[StartRow(workflow_id, NAME, "", 0, "{}", None, None, None, owned=True) for workflow_id in starts]
+    )
     for part in slices:
-        rows.runs.append((part.workflow_id, part.epoch))
+        rows.runs.append(RunRow(part.workflow_id, part.epoch))
         rows.records += part.records
         rows.blocks += part.blocks
         rows.ends += part.ends
         first: dict[str, int] = {}
-        for _, key, offset, *_ in part.blocks:
-            first.setdefault(key, offset)
-        rows.tails += [(part.workflow_id, key, offset) for key, offset in first.items()]
+        for block in part.blocks:
+            first.setdefault(block.key, block.offset)
+        rows.tails += [TailRow(part.workflow_id, key, offset) for key, offset in first.items()]
     return rows
 
 

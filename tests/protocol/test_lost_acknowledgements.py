@@ -15,7 +15,7 @@ from tests.protocol.schedules import SCHEMA, Database, Slice, batch
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbosflow._store.batch import BatchRows
+    from dbosflow._store.batch_rows import BatchRows
     from tests.protocol.schedules import WorkerLease
 
 pytestmark = pytest.mark.usefixtures("all_forms")

@@ -12,7 +12,8 @@ import pytest
 from psycopg import IsolationLevel
 
 from dbosflow._store import statements
-from dbosflow._store.batch import batch_statement, lone_statement, parameters
+from dbosflow._store.batch import batch_statement, lone_statement
+from dbosflow._store.batch_rows import parameters
 from tests.protocol.plans import explain, populate, prepare
 from tests.protocol.schedules import NAME, ROWS, SCHEMA, Database, Slice, batch
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
 
-    from dbosflow._store.batch import BatchRows
+    from dbosflow._store.batch_rows import BatchRows
 
 SIZE = 1000
 """Workflows in a batch."""

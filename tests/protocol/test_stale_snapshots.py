@@ -10,6 +10,7 @@ import psycopg
 import pytest
 
 from dbosflow._store import retention, stream
+from dbosflow._store.batch_rows import InputRow
 from tests.protocol.schedules import PATIENCE, SCHEMA, Database, Slice, batch
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ async def held_up(db: Database, session: Any, write: Callable[[], Awaitable[Any]
 async def start(db: Database, lease: WorkerLease) -> None:
     """A workflow with an input."""
     rows = batch(starts=("w",))
-    rows.starts = [(*row[:7], '["out"]', row[8]) for row in rows.starts]
+    rows.starts = [row._replace(input_streams='["out"]') for row in rows.starts]
     assert (await lease.send(rows)).started == {"w"}
 
 
@@ -73,7 +74,7 @@ async def test_an_input_does_not_end_in_the_middle(db: Database) -> None:
     lease, quick = await db.lease(), await db.connect()
     await start(db, lease)
     ending = batch(Slice("w").end())
-    ending.inputs = [("w", "out", "complete", '{"reason": "slow"}', 0, 1)]
+    ending.inputs = [InputRow("w", "out", "complete", '{"reason": "slow"}', 0, 1)]
     async with held_up(db, lease.connection, lambda: lease.send(ending)) as writing:
         assert [await append(quick, f"k:{number}") for number in range(2)] == [0, 1]
         assert await retention.trim(quick, SCHEMA, "w", "out", 1) == 0
@@ -88,7 +89,7 @@ async def test_nothing_is_written_to_what_was_pruned(db: Database) -> None:
     lease, slow = await db.lease(), await db.connect()
     await start(db, lease)
     ending = batch(Slice("w").end())
-    ending.inputs = [("w", "out", "complete", None, 0, 1)]
+    ending.inputs = [InputRow("w", "out", "complete", None, 0, 1)]
     async with held_up(db, slow, lambda: append(slow, "k:slow")) as writing:
         assert (await lease.send(ending)).written
         assert await retention.prune(db.admin, SCHEMA, 0.0, 10) == 0

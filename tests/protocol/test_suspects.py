@@ -101,7 +101,7 @@ async def test_without_a_suspect_a_death_accuses_all_that_got_no_further(db: Dat
     lease = await db.lease()
     assert len(await lease.claim()) == 4
     step = Slice("attempt", 3).values(0)
-    step.blocks = [(*row[:9], "3.1", *row[10:]) for row in step.blocks]
+    step.blocks = [row._replace(attempt="3.1") for row in step.blocks]
     assert (await lease.write(Slice("record", 3).record("a"), Slice("value", 3).values(0), step)).written
     assert await dies(db, lease) == {"still": 2, "record": 1, "value": 1, "attempt": 2}
 

@@ -19,7 +19,8 @@ from tests.protocol.schedules import SCHEMA, Database, Slice, WorkerLease, batch
 if TYPE_CHECKING:
     import random
 
-    from dbosflow._store.batch import BatchResult, BatchRows
+    from dbosflow._store.batch import BatchResult
+    from dbosflow._store.batch_rows import BatchRows
 
 RECORDS = 12
 """After about so many a run ends."""
@@ -42,7 +43,9 @@ class Ledger:
 
     def decide(self, rows: BatchRows, *, written: bool) -> None:
         """A batch's fate is known."""
-        (self.acknowledged if written else self.refused).update((row[0], row[1], row[3]) for row in rows.records)
+        (self.acknowledged if written else self.refused).update(
+            (row.workflow_id, row.key, row.epoch) for row in rows.records
+        )
 
 
 @dataclass
@@ -97,7 +100,7 @@ class WorkerModel:
                 self._ledger.lost += 1
                 self._ledger.decide(rows, written=False)
                 return False
-            for workflow_id in {workflow_id for workflow_id, _ in rows.runs} - result.mine:
+            for workflow_id in {row.workflow_id for row in rows.runs} - result.mine:
                 self._ledger.lost += 1
                 del self._runs[workflow_id]
             if result.moved & result.mine:
@@ -115,7 +118,7 @@ class WorkerModel:
                 part.values(run.tail, self._chance.randint(1, 4))
                 run.ending = run.seq >= RECORDS and self._chance.random() < 0.3
                 if run.ending:
-                    part.closed(run.tail + part.blocks[0][3]).end()
+                    part.closed(run.tail + part.blocks[0].value_count).end()
                 slices.append(part)
         starts = tuple(f"w{self._ledger.ended + self._chance.randint(0, 3)}" for _ in range(len(self._runs) < 4))
         return batch(*slices, starts=starts)
@@ -142,7 +145,7 @@ class WorkerModel:
             result = await self._send_once_more_if_rolled_back(lease, rows)
         except psycopg.errors.UniqueViolation:
             if not await is_durable(lease.connection, rows, lease.id, SCHEMA):
-                self._ledger.impossible.append(f"a foreign row: {rows.records[0][:4]}")
+                self._ledger.impossible.append(f"a foreign row: {rows.records[0]}")
             return None
         if not result.written and worker_again and await is_durable(lease.connection, rows, lease.id, SCHEMA):
             return None
@@ -173,13 +176,13 @@ class WorkerModel:
 
     def _acknowledge(self, rows: BatchRows, result: BatchResult | None) -> None:
         self._ledger.decide(rows, written=True)
-        for workflow_id, _, _, count, kind, *_ in (row[:5] for row in rows.blocks):
-            if kind == "values":
-                run = self._runs[workflow_id]
-                run.seq, run.tail = run.seq + 1, run.tail + count
+        for block in rows.blocks:
+            if block.kind == "values":
+                run = self._runs[block.workflow_id]
+                run.seq, run.tail = run.seq + 1, run.tail + block.value_count
                 if run.ending:
                     self._ledger.ended += 1
-                    del self._runs[workflow_id]
+                    del self._runs[block.workflow_id]
         for workflow_id in result.started if result is not None else ():
             self._ledger.started += 1
             self._runs[workflow_id] = _Run(1, 0, 0)

@@ -25,7 +25,7 @@ from dbosflow._runtime.journal.batch import Slice
 from dbosflow._runtime.operations.calls import run_step_async
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.task_factory import branch_tasks
-from dbosflow._store.batch import BatchRows
+from dbosflow._store.batch_rows import BatchRows
 from dbosflow._store.step import History, Recorded
 from dbosflow.config import Settings
 from dbosflow.definitions import Registry, StepDef, WorkflowDef
@@ -195,12 +195,13 @@ class MemoryJournal:
 
     def _commit(self, part: Slice[Run], rows: BatchRows) -> None:
         commit = Commit()
-        for _, key, kind, _, seq, turn, attempt, output, error, child, delay, *_ in rows.records:
-            commit.records.append(Recorded(key, kind, seq, turn, attempt, output, error, child, delay, 0.0))
+        for row in rows.records:
+            found = (row.key, row.kind, row.seq, row.turn, row.attempt, row.output, row.error, row.child_id, row.delay)
+            commit.records.append(Recorded(*found, 0.0))
         values = [list(entry.texts) for entry in part.entries if hasattr(entry, "texts")]
-        for _, key, offset, count, kind, _, _, producer, *_ in rows.blocks:
-            texts = [text.strip('"') for text in values.pop(0)] if kind == "values" else []
-            commit.blocks.append((key, offset, count, str(kind), texts, producer))
+        for block in rows.blocks:
+            texts = [text.strip('"') for text in values.pop(0)] if block.kind == "values" else []
+            commit.blocks.append((block.key, block.offset, block.value_count, str(block.kind), texts, block.producer))
         self.commits.append(commit)
         part.acknowledged(set())
         if part.ending is not None:

@@ -18,7 +18,7 @@ from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._runtime.process.thread_pool import ThreadPool
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.runs.entries import Ending, Record, Start
-from dbosflow._store.batch import BatchResult, BatchRows, write_batch
+from dbosflow._store.batch import BatchResult, write_batch
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef
 from dbosflow.types import WorkflowStatus
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from dbosflow._runtime.journal.owner import Write
+    from dbosflow._store.batch_rows import BatchRows
 
     Send = Callable[[], Awaitable[BatchResult]]
     Fault = Callable[[Send], Awaitable[BatchResult]]

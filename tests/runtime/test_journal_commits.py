@@ -19,7 +19,8 @@ from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._store.batch import BatchResult, BatchRows
+    from dbosflow._store.batch import BatchResult
+    from dbosflow._store.batch_rows import BatchRows
     from tests.runtime.bench import Send
 
 MANY = journal_module._MANY
@@ -92,7 +93,7 @@ def test_fast_stream_values_share_blocks_and_statements(database_url: str, sent:
     with Engine(database_url) as engine:
         engine.run(writer, 2000)
         blocks = [block for rows in sent for block in rows.blocks]
-        assert sum(block[3] for block in blocks) == 2001
+        assert sum(block.value_count for block in blocks) == 2001
         assert len(blocks) < 200
 
 
@@ -101,9 +102,9 @@ async def test_a_workflows_first_record_never_travels_with_its_start(database_ur
     async with Engine(database_url) as engine:
         await asyncio.gather(*(engine.run_async(one_step, number) for number in range(50)))
     for rows in sent:
-        started = {row[0] for row in rows.starts}
-        assert not started & {workflow_id for workflow_id, _ in rows.runs}
-        assert len({workflow_id for workflow_id, _ in rows.runs}) == len(rows.runs) >= len(rows.ends)
+        started = {row.workflow_id for row in rows.starts}
+        assert not started & {row.workflow_id for row in rows.runs}
+        assert len({row.workflow_id for row in rows.runs}) == len(rows.runs) >= len(rows.ends)
 
 
 async def test_what_was_written_before_a_record_is_durable_with_it_or_before(database_url: str) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._store.batch import BatchRows
+    from dbosflow._store.batch_rows import BatchRows
 
 PASSING = {
     "connection lost": psycopg.OperationalError("the connection is lost"),
@@ -196,7 +196,7 @@ async def test_a_child_whose_start_was_not_acknowledged_runs_at_once(
     async def lose(connection: Any, rows: BatchRows, *rest: Any) -> Any:
         result = await write_batch(connection, rows, *rest)
         if rows.records and rows.starts and not lost:
-            lost.append(rows.starts[0][0])
+            lost.append(rows.starts[0].workflow_id)
             raise psycopg.OperationalError("lost")
         return result
 

@@ -36,7 +36,7 @@ from tests.runtime.bench import Bench, before_sending, record, sqlstate, write
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from dbosflow._store.batch import BatchRows
+    from dbosflow._store.batch_rows import BatchRows
 
 PATIENCE = 20.0
 

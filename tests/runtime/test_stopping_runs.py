@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.engine.executor import Executor
-    from dbosflow._store.batch import BatchResult, BatchRows
+    from dbosflow._store.batch import BatchResult
+    from dbosflow._store.batch_rows import BatchRows
 
 QUEUED_AGAIN = """
     INSERT INTO dbosflow.workflow (id, name, status, input, epoch)
@@ -200,7 +201,7 @@ async def test_a_run_whose_data_is_refused_fails_with_an_error_that_says_so(
     """Its handle raises it; the workflows that shared its batch succeed."""
 
     async def refuse(connection: Any, rows: BatchRows, *rest: Any) -> BatchResult:
-        if any(row[0] == "bad" for row in rows.records):
+        if any(row.workflow_id == "bad" for row in rows.records):
             raise psycopg.errors.InvalidTextRepresentation("invalid input syntax for type json")
         return await write_batch(connection, rows, *rest)
 

@@ -7,12 +7,12 @@ acknowledged or dropped as a whole.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dbosflow._runtime.journal.source import Source
 from dbosflow._runtime.runs.entries import AttemptRollback, Close, Ending, Record, Values
 from dbosflow._runtime.streams.frames import Frames
-from dbosflow._store.batch import BatchRows
+from dbosflow._store.batch_rows import BatchRows, EndRow, RecordRow, RunRow, StartRow
 from dbosflow._store.notify import queue_topic, stream_topic, workflow_topic
 from dbosflow._store.workflow import keys_text
 from dbosflow.types import FrameKind
@@ -20,7 +20,7 @@ from dbosflow.types import FrameKind
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from dbosflow._runtime.runs.entries import Entry, LoopItem, Start
+    from dbosflow._runtime.runs.entries import Entry, Start
     from dbosflow._runtime.streams.frames import NewBlock
     from dbosflow._runtime.streams.statistics import StreamStatistics
 
@@ -86,22 +86,36 @@ class Slice(Generic[R]):
         """Adds its rows to a batch."""
         run = self.run
         workflow_id, epoch, turn = run.workflow_id, run.epoch, run.turn
-        rows.runs.append((workflow_id, epoch))
+        rows.runs.append(RunRow(workflow_id, epoch))
         rows.aware = rows.aware or run.cancelled
         for seq, record in enumerate(self.records, run.seq):
             if record.start is not None:
                 rows.starts.append(start_row(record.start))
+            item = record.loop_item
             rows.records.append(
-                (
-                    *(workflow_id, record.key, record.kind, epoch, seq, turn, record.attempt),
-                    *(record.output, record.error, record.child_id, record.delay, record.elapsed),
-                    *(_NO_ITEM if record.loop_item is None else _item_columns(record.loop_item)),
+                RecordRow(
+                    workflow_id,
+                    record.key,
+                    record.kind,
+                    epoch,
+                    seq,
+                    turn,
+                    record.attempt,
+                    record.output,
+                    record.error,
+                    record.child_id,
+                    record.delay,
+                    record.elapsed,
+                    None if item is None else item.loop,
+                    None if item is None else item.offset,
+                    None if item is None else item.next,
                 )
             )
         if self.frames is not None:
             self.frames.add_to(rows)
         if self.ending is not None:
-            rows.ends.append((workflow_id, epoch, self.ending.status, self.ending.output, self.ending.error))
+            ending = self.ending
+            rows.ends.append(EndRow(workflow_id, epoch, ending.status, ending.output, ending.error))
 
     def acknowledged(self, started: set[str]) -> None:
         """It is durable: its run goes on, and its children begin; their ids are taken out of ``started``."""
@@ -152,19 +166,19 @@ def take_out(started: set[str], workflow_id: str) -> bool:
     return True
 
 
-def start_row(start: Start) -> tuple[Any, ...]:
+def start_row(start: Start) -> StartRow:
     """A start as a row of the statement."""
-    return (
-        *(start.workflow_id, start.name, start.queue, start.priority, start.input),
-        *(start.parent_id, start.parent_key, keys_text(start.inputs), start.owned),
+    return StartRow(
+        start.workflow_id,
+        start.name,
+        start.queue,
+        start.priority,
+        start.input,
+        start.parent_id,
+        start.parent_key,
+        keys_text(start.inputs),
+        start.owned,
     )
-
-
-_NO_ITEM = (None, None, None)
-
-
-def _item_columns(item: LoopItem) -> tuple[str, int, int | None]:
-    return item.loop, item.offset, item.next
 
 
 @dataclass(slots=True, eq=False)

@@ -15,6 +15,7 @@ from dbosflow._records.keys import attempt_of, operation_of
 from dbosflow._records.kinds import RecordKind
 from dbosflow._records.producers import RESUMED, is_resumed
 from dbosflow._runtime.runs.checksums import checksum
+from dbosflow._store.batch_rows import BlockRow, InputRow, TailRow
 from dbosflow.failures import brief_error
 from dbosflow.types import FrameKind
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.runs.entries import Close, Ending, Record, Values
     from dbosflow._runtime.streams.state import StreamState
     from dbosflow._runtime.streams.uncommitted import Uncommitted
-    from dbosflow._store.batch import BatchRows
+    from dbosflow._store.batch_rows import BatchRows
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,17 +206,27 @@ class Frames:
         """Adds its rows to a batch."""
         workflow_id, epoch, streams = self._streams.workflow_id, self._streams.epoch, self._streams.by_key
         for key in self.tails:
-            rows.tails.append((workflow_id, key, streams[key].tail))
+            rows.tails.append(TailRow(workflow_id, key, streams[key].tail))
         for block in self.blocks:
             size = serde.size_of(block.values or "")
             rows.blocks.append(
-                (
-                    *(workflow_id, block.key, block.offset, block.count, block.kind, block.values, size),
-                    *(block.producer, block.producer_seq, block.attempt, epoch, block.checksum),
+                BlockRow(
+                    workflow_id,
+                    block.key,
+                    block.offset,
+                    block.count,
+                    block.kind,
+                    block.values,
+                    size,
+                    block.producer,
+                    block.producer_seq,
+                    block.attempt,
+                    epoch,
+                    block.checksum,
                 )
             )
         for key, kind, error in self.inputs:
-            rows.inputs.append((workflow_id, key, kind, error, serde.size_of(error or ""), epoch))
+            rows.inputs.append(InputRow(workflow_id, key, kind, error, serde.size_of(error or ""), epoch))
 
     def touched(self) -> Iterable[str]:
         """The streams whose readers have news when it is durable."""

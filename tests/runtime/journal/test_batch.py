@@ -140,7 +140,7 @@ def test_records_are_numbered_without_gaps_and_those_of_one_commit_share_a_turn(
     for number, count in enumerate(commits):
         part = Slice(source, [record(f"work#{number}.{one}") for one in range(count)] + [AttemptRollback("other#0")])
         one = batch(part)
-        places += zip(column(one, "record_seqs"), column(one, "record_turns"), strict=True)
+        places += zip(column(one, "record_seq"), column(one, "record_turn"), strict=True)
         part.acknowledged(set())
     with_records = [count for count in commits if count]
     expected = [turn + number for number, count in enumerate(with_records) for _ in range(count)]
@@ -163,7 +163,7 @@ def test_blocks_of_the_next_batch_begin_behind_what_was_acknowledged() -> None:
     offsets = []
     for _ in range(2):
         part = Slice(source, [values(source, "out", "1", "2"), values(source, "new", "3")])
-        offsets.append(column(batch(part), "block_offsets"))
+        offsets.append(column(batch(part), "block_offset"))
         part.acknowledged(set())
     assert offsets == [[4, 0], [6, 1]]
 
@@ -173,9 +173,9 @@ def test_a_dropped_slice_leaves_its_run_as_it_was() -> None:
     for _ in range(2):
         part = Slice(source, [record("work#0", attempt="1.1"), values(source, "out", "1")])
         one = batch(part)
-        assert column(one, "block_offsets") == [4, 5]
-        assert column(one, "block_kinds") == ["rollback", "values"]
-        assert column(one, "record_seqs") == [0]
+        assert column(one, "block_offset") == [4, 5]
+        assert column(one, "block_kind") == ["rollback", "values"]
+        assert column(one, "record_seq") == [0]
     assert source.streams.uncommitted.producers() == ["work#0@1.0"]
 
 
@@ -189,8 +189,8 @@ def test_a_dead_letter_is_written_with_its_items_record() -> None:
     source = SourceByHand()
     letter = values(source, "dead", '"bad"')
     one = batch(Slice(source, [record("loop#0/3", loop_item=LoopItem("loop#0", 3, 4), dead_letter=letter)]))
-    assert column(one, "block_keys") == ["dead"]
-    assert (column(one, "record_loop_keys"), column(one, "record_loop_offsets"), column(one, "record_loop_nexts")) == (
+    assert column(one, "block_key") == ["dead"]
+    assert (column(one, "record_loop_key"), column(one, "record_loop_offset"), column(one, "record_loop_next")) == (
         ["loop#0"],
         [3],
         [4],
@@ -219,8 +219,8 @@ def test_a_batch_knows_whether_a_run_in_it_hears_of_its_cancellation_already() -
 def test_an_end_closes_streams_and_inputs_if_it_ends_the_workflow(ending: Ending, ends: list[str]) -> None:
     source = SourceByHand(history=History(tails={"out": 4}), inputs=("in",))
     one = batch(Slice(source, [ending]))
-    assert column(one, "end_statuses") == [ending.status]
-    assert column(one, "block_kinds") == ends
+    assert column(one, "end_status") == [ending.status]
+    assert column(one, "block_kind") == ends
     assert column(one, "input_keys") == ["in"] * len(ends)
     assert one.closes_inputs == bool(ends)
 
@@ -230,7 +230,7 @@ def test_an_end_that_does_not_come_true_leaves_the_rest_of_its_slice() -> None:
     rest = Slice(source, [record("work#0"), SUCCEEDED]).without_end()
     assert rest is not None
     assert rest.ending is None
-    assert column(batch(rest), "record_keys") == ["work#0"]
+    assert column(batch(rest), "record_key") == ["work#0"]
     assert Slice(source, [SUCCEEDED]).without_end() is None
 
 

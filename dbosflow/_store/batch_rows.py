@@ -1,0 +1,182 @@
+"""The rows of the batch statement: one type a section, whose fields are the statement's parameters, in this order.
+
+A field ``key`` of a ``RecordRow`` is the parameter ``:record_key`` of ``sql/batch.sql``; its annotation is the type.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_type_hints
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+BigInt = Annotated[int, "bigint"]
+"""An offset or a count that has no bound of 32 bits, as a plain ``int`` here has."""
+_SQL_TYPES: dict[Any, str] = {
+    str: "text",
+    int: "integer",
+    BigInt: "bigint",
+    float: "double precision",
+    bool: "boolean",
+}
+
+
+class RunRow(NamedTuple):
+    """A run that writes, and may only write while it is of this epoch and this worker's."""
+
+    workflow_id: str
+    epoch: int
+
+
+class StartRow(NamedTuple):
+    """A workflow to insert: ``owned`` if it runs here, else queued."""
+
+    workflow_id: str
+    name: str
+    queue: str
+    priority: int
+    input: str
+    parent_id: str | None
+    parent_key: str | None
+    input_streams: str | None
+    owned: bool
+
+
+class RecordRow(NamedTuple):
+    """A record of an operation."""
+
+    workflow_id: str
+    key: str
+    kind: str
+    epoch: int
+    seq: int
+    turn: int
+    attempt: str | None
+    output: str | None
+    error: str | None
+    child_id: str | None
+    delay: float | None
+    elapsed: float
+    loop_key: str | None
+    loop_offset: BigInt | None
+    loop_next: BigInt | None
+
+
+class TailRow(NamedTuple):
+    """A stream that is written to, and where its writer has seen it end."""
+
+    workflow_id: str
+    key: str
+    offset: BigInt
+
+
+class BlockRow(NamedTuple):
+    """A block of a stream that the workflow writes itself."""
+
+    workflow_id: str
+    key: str
+    offset: BigInt
+    value_count: int
+    kind: str
+    values: str | None
+    size: int
+    producer: str
+    producer_seq: BigInt
+    attempt: str | None
+    epoch: int
+    checksum: int | None
+
+
+class InputRow(NamedTuple):
+    """The end of a stream that outsiders write, at the tail that the statement finds."""
+
+    workflow_id: str
+    key: str
+    kind: str
+    values: str | None
+    size: int
+    epoch: int
+
+
+class EndRow(NamedTuple):
+    """The end of a workflow."""
+
+    workflow_id: str
+    epoch: int
+    status: str
+    output: str | None
+    error: str | None
+
+
+ROW_TYPES: dict[str, dict[str, Any]] = {
+    "runs": {"run": RunRow},
+    "starts": {"start": StartRow},
+    "records": {"record": RecordRow},
+    "blocks": {"tail": TailRow, "block": BlockRow},
+    "inputs": {"input": InputRow},
+    "ends": {"end": EndRow},
+}
+"""The types of rows of each section, by the names that their parameters begin with."""
+
+
+@dataclass(slots=True)
+class BatchRows:
+    """The rows of one batch."""
+
+    runs: list[RunRow] = field(default_factory=list)
+    starts: list[StartRow] = field(default_factory=list)
+    records: list[RecordRow] = field(default_factory=list)
+    tails: list[TailRow] = field(default_factory=list)
+    blocks: list[BlockRow] = field(default_factory=list)
+    inputs: list[InputRow] = field(default_factory=list)
+    ends: list[EndRow] = field(default_factory=list)
+    aware: bool = False
+    """Whether a run among them is being cancelled, and knows: it need not be notified."""
+
+    def shape(self) -> tuple[str, ...]:
+        """The sections that this batch has rows for."""
+        return tuple([name for name in ROW_TYPES if getattr(self, name)])
+
+    def arrays(self) -> Iterator[tuple[Any, ...]]:
+        """The columns of its rows, in the order of ``parameters``."""
+        for section in self.shape():
+            for row in ROW_TYPES[section]:
+                yield from zip(*getattr(self, f"{row}s"), strict=True)
+
+    def values(self) -> list[Any]:
+        """The only row of each section, its values in the order of ``parameters``."""
+        return [value for rows in self._in_order() for row in rows for value in row]
+
+    @property
+    def single(self) -> bool:
+        """Whether each section has one row: a batch of one record, one value, one start or one end."""
+        return max(map(len, self._in_order())) == 1
+
+    def _in_order(self) -> tuple[Sequence[tuple[Any, ...]], ...]:
+        """All rows, as ``parameters`` has them."""
+        return self.runs, self.starts, self.records, self.tails, self.blocks, self.inputs, self.ends
+
+
+@cache
+def parameters(shape: tuple[str, ...]) -> tuple[str, ...]:
+    """The names of the statement's parameters for the rows of the sections in the shape: ``<row>_<field>``."""
+    rows = (row for section in shape for row in ROW_TYPES[section].items())
+    return tuple(f"{row}_{name}" for row, row_type in rows for name in row_type._fields)
+
+
+@cache
+def sql_types() -> dict[str, str]:
+    """The SQL type of each of these parameters."""
+    return {
+        f"{row}_{name}": _sql_type(hint)
+        for rows in ROW_TYPES.values()
+        for row, row_type in rows.items()
+        for name, hint in get_type_hints(row_type, include_extras=True).items()
+    }
+
+
+def _sql_type(hint: Any) -> str:
+    """That of a field, which may be ``None`` besides."""
+    return next(_SQL_TYPES[kind] for kind in (hint, *get_args(hint)) if kind in _SQL_TYPES)

@@ -1,0 +1,126 @@
+"""The forms of the batch statement: composed of the parts of ``batch.sql``, with the columns that the row types say."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import subprocess
+from shutil import which
+from typing import TYPE_CHECKING
+
+import psycopg
+import pytest
+
+from dbosflow._store import migrate, statements
+from dbosflow._store.batch import batch_statement, lone_statement
+from dbosflow._store.batch_rows import ROW_TYPES, BatchRows, InputRow, parameters, sql_types
+from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, batch
+from tests.store.prepared import assert_is_read, parameters_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+VARIABLE = re.compile(r"(?<![:\w]):([a-z_]+)")
+PARTS = ("batch", "started", "recorded", "appended", "closed", "ended", "lone_gate")
+OTHERS = {"worker_id", "timeline", "gate", "started", "recorded", "appended", "closed", "ended"}
+COUNTS = {"run_count", "start_count", "end_count"}
+
+
+def shapes() -> Iterator[tuple[str, ...]]:
+    """Each that a batch can have, behind a pooler and not."""
+    for size in range(1, len(ROW_TYPES) + 1):
+        for sections in itertools.combinations(ROW_TYPES, size):
+            if "runs" in sections or sections == ("starts",):
+                yield from (sections, ("timeline", *sections))
+
+
+def code(name: str) -> str:
+    """A part without its comments."""
+    return re.sub(r"--[^\n]*", "", statements.source("batch")[name])
+
+
+def test_the_statement_uses_each_field_of_each_row_and_nothing_else() -> None:
+    """A field that the SQL does not name would shift all that follow it; one that no row has would never be sent."""
+    used = {name for part in PARTS for name in VARIABLE.findall(code(part))} - OTHERS
+    assert used == {*sql_types()} | COUNTS
+    assert [*sql_types()] == [*parameters(tuple(ROW_TYPES))]
+
+
+def test_rows_are_laid_out_as_the_statement_numbers_them() -> None:
+    """``parameters``, ``arrays`` and ``values`` have the same order: the sections', and their rows' fields'."""
+    rows = batch(Slice("w").record("a").values(0).closed(1).end(), starts=("new",))
+    columns = dict(zip(parameters(rows.shape()), rows.arrays(), strict=True))
+    assert columns["block_kind"] == ("values", "complete")
+    for section in rows.shape():
+        for row, row_type in ROW_TYPES[section].items():
+            found = getattr(rows, f"{row}s")
+            assert found
+            for place, name in enumerate(row_type._fields):
+                assert columns[f"{row}_{name}"] == tuple(one[place] for one in found)
+    one_each = batch(Slice("w").record("a").end(), starts=("new",))
+    values = dict(zip(parameters(one_each.shape()), one_each.values(), strict=True))
+    assert (values["record_key"], values["end_status"], values["start_name"]) == ("a", "succeeded", NAME)
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, 'per%cent "q" %(record_key)s :gate'])
+def test_the_server_reads_every_form_of_every_shape(empty_database_url: str, schema: str) -> None:
+    """With the parameters that the shape's rows have, no more and no fewer."""
+    migrate.migrate(empty_database_url, schema)
+    with psycopg.connect(empty_database_url) as connection:
+        for shape in shapes():
+            forms = batch_statement(shape, schema), batch_statement(shape, schema, single=True)
+            for text in filter(None, (*forms, lone_statement(shape, schema))):
+                assert_is_read(connection, text, shape)
+                given = (
+                    {"worker_id", *parameters(shape[1:]), "timeline"}
+                    if "timeline" in shape
+                    else {"worker_id", *parameters(shape)}
+                )
+                assert {*parameters_of(text)} == given, shape
+
+
+def test_one_row_alone_is_that_part_and_its_gate() -> None:
+    """And where several parts write there is no such form."""
+    lone = lone_statement(("runs", "records"), SCHEMA)
+    assert lone is not None
+    assert lone.startswith("INSERT INTO dbosflow.step")
+    assert lone_statement(("runs", "records", "ends"), SCHEMA) is None
+    assert lone_statement(("runs",), SCHEMA) is None
+
+
+def in_psql(db: Database, part: str, variables: dict[str, str]) -> None:
+    """Runs one part as it is written, all its sections included."""
+    given = {name: statements.source("batch")[name] for name in PARTS} | variables
+    command = ["psql", "-X", "-q", "-v", "ON_ERROR_STOP=1", db.url]
+    command += [word for name, value in given.items() for word in ("-v", f"{name}={value}")]
+    script = f"{statements.source('batch')[part].rstrip().removesuffix(';')};"
+    subprocess.run(command, input=script, text=True, check=True, capture_output=True)
+
+
+def as_variables(rows: BatchRows, **others: str) -> dict[str, str]:
+    """The columns of a batch of one row in each section, as expressions."""
+    names = parameters(rows.shape())
+    texts = ["NULL" if value is None else f"'{value}'" for value in rows.values()]
+    columns = {name: f"{text}::{sql_types()[name]}" for name, text in zip(names, texts, strict=True)}
+    return columns | dict.fromkeys(COUNTS, "1") | others
+
+
+@pytest.mark.skipif(which("psql") is None, reason="there is no psql here")
+async def test_the_statement_runs_in_psql_with_its_parts_and_parameters_as_variables(db: Database) -> None:
+    """As it stands in the file: whole, with one row in each section, and one part alone behind its own gate."""
+    lease = await db.lease()
+    await lease.start("w", "x")
+    (timeline,) = await db.rows("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)")
+    others = {"worker_id": f"'{lease.id}'", "timeline": f"'{timeline[0]}'"}
+    rows = batch(Slice("w").record("a").values(0).end(), starts=("new",))
+    rows.inputs = [InputRow("w", "in", "complete", None, 0, 1)]
+    in_psql(db, "batch", as_variables(rows, gate="gate", **others))
+    alone = batch(Slice("x").values(0))
+    in_psql(db, "appended", as_variables(alone, gate="(:lone_gate) AS gate", **others))
+    assert await db.stored("w") == ({"a"}, [(0, 1, "complete"), (0, 1, "values")])
+    assert (await db.stored("x"))[1] == [(0, 1, "values")]
+    assert dict(await db.rows("SELECT id, status FROM dbosflow.workflow")) == {
+        "w": "succeeded",
+        "x": "running",
+        "new": "running",
+    }
