@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.execution.waits import Waits
     from dbosflow._runtime.repository import Repository
-    from dbosflow._runtime.streams.cursor import ReadRequest
+    from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow._store.step import History
     from dbosflow.definitions import WorkflowDef
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
-from dbosflow._runtime.streams.cursor import truncated
+from dbosflow._runtime.streams.paging import truncated
 from dbosflow._store import retention, step, stream, workflow
 from dbosflow._store.queries import is_refused
 from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, StreamNotFoundError, WorkflowNotFoundError
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from psycopg_pool import AsyncConnectionPool
 
-    from dbosflow._runtime.streams.cursor import ReadRequest
+    from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
     from dbosflow.filters import WorkflowFilter

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING, Any, get_args
 
-from dbosflow._runtime.streams.cursor import View
+from dbosflow._runtime.streams.position import View
 from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client

@@ -12,7 +12,7 @@ from dbosflow.streams.writers import StreamWriter
 
 if TYPE_CHECKING:
     from dbosflow._runtime.operations.writing import OnRetry
-    from dbosflow._runtime.streams.cursor import ReadRequest
+    from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow.streams.options import ReadOptions
 
 C = TypeVar("C")

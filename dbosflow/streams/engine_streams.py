@@ -14,7 +14,7 @@ from dbosflow.streams.readers import StreamChannel, StreamReader
 from dbosflow.streams.resource import Streams
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.streams.cursor import ReadRequest
+    from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow.streams.declared import Stream
     from dbosflow.streams.options import OnRollback, ReadOptions
 

@@ -21,7 +21,7 @@ from dbosflow.streams.readers import StreamChannel, StreamReader
 
 if TYPE_CHECKING:
     from dbosflow._runtime.execution.run import RunBranch
-    from dbosflow._runtime.streams.cursor import ReadRequest
+    from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow.streams.options import ReadOptions
 
 C = TypeVar("C")

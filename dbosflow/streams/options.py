@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, TypedDict, get_args
 
-from dbosflow._runtime.streams.cursor import ReadRequest, View
+from dbosflow._runtime.streams.position import ReadRequest, View
 from dbosflow.config import LARGEST_OFFSET, check_identifier, check_seconds, check_timeout, check_whole
 from dbosflow.errors import ConfigurationError
 from dbosflow.serde import Codec

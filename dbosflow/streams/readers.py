@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-    from dbosflow._runtime.streams.cursor import Item, StreamCursor
+    from dbosflow._runtime.streams.cursor import StreamCursor
+    from dbosflow._runtime.streams.position import Item
     from dbosflow.streams.options import OnRollback
 
 T = TypeVar("T")

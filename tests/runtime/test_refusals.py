@@ -21,7 +21,7 @@ from dbosflow._runtime.queues.enqueuer import Enqueuer
 from dbosflow._runtime.repository import Repository
 from dbosflow._runtime.runs.state import RunStopped
 from dbosflow._runtime.streams.compactor import Compactor
-from dbosflow._runtime.streams.hub import Hub, Outcomes
+from dbosflow._runtime.streams.hub import UNSEEN, Hub, Outcomes
 from dbosflow._runtime.streams.input_writer import InputWriter
 from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._sessions import READER
@@ -89,7 +89,7 @@ async def test_readers_and_waiters_with_bad_arguments_fail_alone(
 
     session, wakeups = Session(database_url, Settings(), READER), Wakeups()
     hub, outcomes = Hub(session, "dbosflow", wakeups), Outcomes(session, "dbosflow", wakeups)
-    asked = [hub.read(one, "k", 0, "unseen") for one in ("a", BAD, "b", BAD)]
+    asked = [hub.read(one, "k", 0, UNSEEN) for one in ("a", BAD, "b", BAD)]
     asked += [outcomes.wait_for(one) for one in ("a", BAD, "b")]  # type: ignore[misc]
     answers = asyncio.ensure_future(in_time(*asked))
     await asyncio.sleep(0)
@@ -114,7 +114,7 @@ async def test_readers_without_rights_are_told_and_not_tried_again(
     session = Session(database_url, Settings(), READER)
     hub = Hub(session, "dbosflow", Wakeups())
     hub.open()
-    assert await in_time(hub.read("a", "k", 0, "unseen"), hub.read("b", "k", 0, "unseen")) == [error, error]
+    assert await in_time(hub.read("a", "k", 0, UNSEEN), hub.read("b", "k", 0, UNSEEN)) == [error, error]
     await hub.close()
     await session.close()
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Iterable, Iterator
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
-from dbosflow._runtime.streams.cursor import Item, StreamCursor
+from dbosflow._runtime.streams.position import Item
 from dbosflow.streams import StreamChannel, StreamReader, StreamValue
 from dbosflow.types import FrameKind, StreamOutcome
+
+if TYPE_CHECKING:
+    from dbosflow._runtime.streams.cursor import StreamCursor
 
 
 class Counting:

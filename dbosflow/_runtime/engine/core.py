@@ -28,7 +28,7 @@ from dbosflow._runtime.operations.children import result_of
 from dbosflow._runtime.process.session import Session
 from dbosflow._runtime.queues.enqueuer import Enqueuer
 from dbosflow._runtime.repository import Repository, not_found
-from dbosflow._runtime.streams.cursor import ReadRequest, StreamCursor
+from dbosflow._runtime.streams.cursor import StreamCursor
 from dbosflow._runtime.streams.hub import Hub, Outcomes
 from dbosflow._runtime.streams.input_writer import InputWriter
 from dbosflow._runtime.streams.statistics import StreamStatistics
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.engine_port import HandlePort
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._runtime.runs.start_request import StartRequest
+    from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow._store.queries import Rows
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.config import Settings

@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.waits import Waits
     from dbosflow._runtime.repository import Repository
     from dbosflow._runtime.runs.entries import Ending
-    from dbosflow._runtime.streams.cursor import ReadRequest, StreamCursor
+    from dbosflow._runtime.streams.cursor import StreamCursor
+    from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.definitions import WorkflowDef
 

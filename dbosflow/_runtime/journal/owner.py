@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.journal.batch import Batch
     from dbosflow._runtime.runs.entries import Ending
-    from dbosflow._store.batch import BatchResult, BatchRows
+    from dbosflow._store.batch import BatchResult
+    from dbosflow._store.batch_rows import BatchRows
 
 Owned_contra = TypeVar("Owned_contra", bound=Source, contravariant=True)
 

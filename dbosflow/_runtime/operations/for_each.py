@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from dbosflow._runtime.execution.run import RunBranch
-    from dbosflow._runtime.streams.cursor import ReadRequest, StreamCursor
+    from dbosflow._runtime.streams.cursor import StreamCursor
+    from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow.definitions import StepDef
 
 logger = logging.getLogger("dbosflow.steps")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.runs.entries import Record
-from dbosflow._runtime.streams.cursor import Progress
+from dbosflow._runtime.streams.position import Progress
 from dbosflow.errors import DbosflowError, SerializationError, StreamError
 from dbosflow.failures import dump_error, load_error
 from dbosflow.types import FrameKind

@@ -11,6 +11,7 @@ A wake-up marks a stream as having news. Marks set while a query is under way st
 from __future__ import annotations
 
 import asyncio
+from enum import Enum, auto
 from typing import TYPE_CHECKING
 
 from dbosflow._runtime.process.service import Service, is_final, set_closed, set_errors
@@ -28,14 +29,19 @@ if TYPE_CHECKING:
     from dbosflow._runtime.wakeups.topics import Wakeups
     from dbosflow._store.workflow import Outcome
 
-UNSEEN = "unseen"
-"""What a reader knows of a workflow that it has never looked at."""
+
+class Unseen(Enum):
+    """What a reader knows of a workflow that it has never looked at."""
+
+    UNSEEN = auto()
+
+
+UNSEEN = Unseen.UNSEEN
+SeenStatus = WorkflowStatus | Unseen | None
+"""As a reader has last seen it; ``None``: there was no such workflow."""
 
 _LOOK_EVERY = 1.0
 """Seconds between two looks for streams that nobody reads any more."""
-UNKNOWN = -1
-"""The end of a stream of which only a part was seen."""
-
 
 _StreamView = tuple[str, str, bool]
 """Workflow id, key, and whether its readers see only what is committed."""
@@ -46,7 +52,7 @@ class _Ask:
 
     __slots__ = ("future", "known", "offset")
 
-    def __init__(self, offset: int, known: WorkflowStatus | str | None) -> None:
+    def __init__(self, offset: int, known: SeenStatus) -> None:
         self.offset = offset
         self.known = known
         self.future: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
@@ -66,7 +72,8 @@ class _Tail:
         self.news = True
         self.idle = False
         """Whether nobody has asked since the last look for such streams."""
-        self.end = UNKNOWN
+        self.end: int | None = None
+        """The offset behind its last frame; ``None`` if only a part of it was seen."""
         self.status: WorkflowStatus | None = None
         self.unsubscribe: list[Callable[[], None]] = []
 
@@ -89,7 +96,7 @@ class Hub(Service):
         """Statements sent so far: what a test counts."""
 
     async def read(
-        self, workflow_id: str, key: str, offset: int, known: WorkflowStatus | str | None, *, committed: bool = False
+        self, workflow_id: str, key: str, offset: int, known: SeenStatus, *, committed: bool = False
     ) -> Page:
         """The next page at ``offset``: waits for frames there, or for a workflow status other than ``known``.
 
@@ -166,7 +173,7 @@ class Hub(Service):
         if page.complete:
             tail.end = page.blocks[-1].next if page.blocks else want.offset
         else:
-            tail.end = UNKNOWN
+            tail.end = None
         tail.status = page.status
 
     def _follow(self, stream_of: _StreamView) -> _Tail:

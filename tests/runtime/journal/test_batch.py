@@ -27,7 +27,7 @@ from dbosflow._runtime.runs.entries import (
 from dbosflow._runtime.runs.state import RunStopped
 from dbosflow._runtime.streams.state import StreamState
 from dbosflow._runtime.streams.statistics import StreamStatistics
-from dbosflow._store.batch import parameters
+from dbosflow._store.batch_rows import parameters
 from dbosflow._store.notify import queue_topic, stream_topic, workflow_topic
 from dbosflow._store.step import History
 from dbosflow.types import WorkflowStatus

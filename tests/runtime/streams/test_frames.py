@@ -16,7 +16,7 @@ from dbosflow._runtime.runs.entries import Close, Ending, Record, Values
 from dbosflow._runtime.streams.frames import Frames
 from dbosflow._runtime.streams.state import StreamState
 from dbosflow._runtime.streams.uncommitted import Uncommitted
-from dbosflow._store.batch import BatchRows
+from dbosflow._store.batch_rows import BatchRows
 from dbosflow.failures import dump_error
 from dbosflow.types import FrameKind, WorkflowStatus
 

@@ -1,0 +1,105 @@
+"""What a read asks for, what it gives, and how far it has come: values, none of which changes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, Literal
+
+from dbosflow._runtime.streams.hub import UNSEEN
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from dbosflow._runtime.streams.hub import SeenStatus
+    from dbosflow.errors import SerializationError
+    from dbosflow.serde import Codec
+    from dbosflow.types import FrameKind, Rollback, StreamOutcome
+
+View = Literal["live", "committed", "raw"]
+"""What a reader sees: values at once, and the rollbacks of some of them; only values that stay; or every frame."""
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """One value with its offset, or the rollback of some that came before, or that a value is not of the type."""
+
+    value: Any
+    offset: int
+    rollback: Rollback | None = None
+    error: SerializationError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a reader has read: the next offset, the rollbacks that it knew of, and the end if it has seen it."""
+
+    next: int
+    kind: FrameKind | None = None
+    error: str | None = None
+    known: int = 0
+    """The offset after the last rollback that it knew of, which may lie far ahead."""
+    start: int = 0
+    """Where it began, if not at a given offset."""
+    unfit: str | None = None
+    """Why the value at the next offset is not of the reader's type, if it came to one that is not."""
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """What a cursor has fetched so far, and what it has learned from that.
+
+    A cursor replaces it as a whole, so whoever kept an earlier one can have it read on from there.
+    """
+
+    next: int
+    """The first offset that was not fetched."""
+    start: int = 0
+    """Where it began: what is before it counts as given, or was not asked for."""
+    is_placed: bool = True
+    """Whether the start is known: one that counts from the end is looked up first."""
+    rollbacks: Mapping[int, bool] = field(default_factory=lambda: MappingProxyType({}))
+    """The rollbacks that it knows of and has not come to: whether they cover values that it was given."""
+    known_rollbacks: int = 0
+    """The offset after the last rollback that it has ever known of."""
+    end: tuple[FrameKind | None, str | None] = (None, None)
+    """The terminal frame, and its payload."""
+    ending: StreamOutcome | None = None
+    """What that frame means to the reader."""
+    unfit: str | None = None
+    """Why the value at ``next`` is not of the reader's type."""
+    status: SeenStatus = UNSEEN
+    """That of the workflow, when it was last looked at."""
+
+    def progress(self) -> Progress:
+        """What a workflow records of it."""
+        return Progress(self.next, *self.end, self.known_rollbacks, self.start, self.unfit)
+
+
+@dataclass(frozen=True, slots=True)
+class ReadRequest:
+    """What is to be read: a stream, from where to where, and how."""
+
+    workflow_id: str
+    key: str
+    start: int | Literal["tail"] = 0
+    until: int | None = None
+    view: View = "live"
+    timeout: float | None = None
+    wait_for: float = 0.0
+    codec: Codec[list[Any]] | None = None
+    final: Codec[Any] | None = None
+
+    @property
+    def hides(self) -> bool:
+        """Whether values that are rolled back are hidden from a reader that has not seen them."""
+        return self.view != "raw"
+
+    @property
+    def stream(self) -> str:
+        """The stream, in words."""
+        return f"stream {self.key!r} of workflow {self.workflow_id!r}"
+
+    def is_over_at(self, offset: int) -> bool:
+        """Whether nothing more is wanted from this offset on."""
+        return self.until is not None and offset >= self.until
