@@ -8,13 +8,13 @@ is part of the record. So the live run and every replay raise the same exception
 
 from __future__ import annotations
 
-import base64
 import json
 import sys
 from types import MemberDescriptorType, ModuleType
 from typing import Any, NamedTuple, cast
 
 from dbosflow.errors import StepFailedError
+from dbosflow.plain_values import UnfaithfulError, decoded, encoded, same
 from dbosflow.serde import for_people
 from dbosflow.tracebacks import LONGEST, add_note, notes_of, state_of, text_of
 
@@ -23,9 +23,6 @@ _LONGEST_CAUSE = 1000
 _LONGEST_ATTRIBUTE = 10_000
 _LONGEST_NOTES = 8000
 _DEEPEST_GROUP = 10
-_LARGEST_INTEGER = 10_000
-"""In bits. Python reads and writes integers of up to 4,300 digits."""
-_MARKS = frozenset({"$tuple", "$bytes", "$dict"})
 _KEPT: dict[type, tuple[str, ...]] = {ImportError: ("name", "path"), AttributeError: ("name",), NameError: ("name",)}
 """The attributes that built-in classes keep beside their arguments."""
 
@@ -50,10 +47,6 @@ class Failure(NamedTuple):
 
 class _MissingError(Exception):
     """A class that the record needs is not in this process."""
-
-
-class _UnfaithfulError(Exception):
-    """JSON cannot carry the value, or returns another one."""
 
 
 # -- there -----------------------------------------------------------------------------------------------------------
@@ -112,17 +105,17 @@ def _state(error: BaseException, longest: int, traceback: int, depth: int) -> di
             share = traceback // max(len(error.exceptions), 1)
             state["parts"] = [_row(part, longest, share, depth + 1) for part in error.exceptions]
         else:
-            state["args"] = [_encoded(one) for one in _arguments(error)]
-    except (_UnfaithfulError, RecursionError):
+            state["args"] = [encoded(one) for one in _arguments(error)]
+    except (UnfaithfulError, RecursionError):
         return {}
     attributes, left_out = {}, []
     for name, value in _attributes(error).items():
         try:
-            attributes[name] = _encoded(value)
+            attributes[name] = encoded(value)
             if len(json.dumps(attributes[name])) <= _LONGEST_ATTRIBUTE:
                 continue
             del attributes[name]
-        except (_UnfaithfulError, RecursionError):
+        except (UnfaithfulError, RecursionError):
             pass
         left_out.append(name)
     if attributes:
@@ -142,7 +135,7 @@ def _comes_back(error: BaseException, row: dict[str, Any]) -> bool:
         return False
     if isinstance(error, BaseExceptionGroup):  # a group of base exceptions may come back as a group of exceptions
         return _message(back) == _message(error)
-    return type(back) is type(error) and _message(back) == _message(error) and _same(back.args, error.args)
+    return type(back) is type(error) and _message(back) == _message(error) and same(back.args, error.args)
 
 
 def _arguments(error: BaseException) -> tuple[Any, ...]:
@@ -216,15 +209,15 @@ def _rebuilt(row: dict[str, Any]) -> BaseException:
     """The exception of a record. Raises if it cannot be rebuilt."""
     module, name = _word(row.get("module")), _word(row.get("type"))
     if not isinstance(row.get("args"), list):
-        raise _UnfaithfulError
+        raise UnfaithfulError
     kind = _imported(module, name)
     if kind is None:
         where = f"a module {module!r} that is imported" if module not in sys.modules else f"module {module!r}"
         raise _MissingError(f"no class {name!r} in {where}")
     if not (isinstance(kind, type) and issubclass(kind, BaseException)):
-        raise _UnfaithfulError
+        raise UnfaithfulError
     base: Any = _built_in(kind)
-    args = [_decoded(one) for one in row["args"]]
+    args = [decoded(one) for one in row["args"]]
     if issubclass(kind, BaseExceptionGroup):
         parts = [_part(part) for part in _list(row.get("parts"))]
         error: BaseException = base.__new__(kind, *args, parts)
@@ -248,9 +241,9 @@ def _set_attributes(error: BaseException, attributes: object) -> None:
     slots = _slots(type(error))
     for name, value in (attributes if isinstance(attributes, dict) else {}).items():
         if name in slots:
-            slots[name].__set__(error, _decoded(value))
+            slots[name].__set__(error, decoded(value))
         elif not name.startswith("__"):
-            state_of(error)[name] = _decoded(value)
+            state_of(error)[name] = decoded(value)
 
 
 def _imported(module: str, name: str) -> Any:
@@ -280,57 +273,6 @@ def _slots(kind: type) -> dict[str, MemberDescriptorType]:
         if isinstance(slot, MemberDescriptorType)
         if one.__module__ != "builtins" or name in _KEPT.get(one, ())
     }
-
-
-# -- values of any kind ----------------------------------------------------------------------------------------------
-
-
-def _encoded(value: Any) -> Any:
-    """A value as JSON that comes back unchanged. Tuples and bytes, which JSON does not have, are marked objects."""
-    kind = type(value)
-    if value is None or kind in {str, bool} or (kind is float and value - value == 0):
-        return value
-    if kind is int and value.bit_length() <= _LARGEST_INTEGER:
-        return value
-    if kind is list:
-        return [_encoded(one) for one in value]
-    if kind is tuple:
-        return {"$tuple": [_encoded(one) for one in value]}
-    if kind is bytes:
-        return {"$bytes": base64.b64encode(value).decode()}
-    if kind is dict and all(type(name) is str for name in value):
-        encoded = {name: _encoded(one) for name, one in value.items()}
-        return {"$dict": encoded} if _mark(value) else encoded
-    raise _UnfaithfulError
-
-
-def _decoded(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_decoded(one) for one in value]
-    if not isinstance(value, dict):
-        return value
-    mark = _mark(value)
-    if mark == "$tuple":
-        return tuple(map(_decoded, value[mark]))
-    if mark == "$bytes":
-        return base64.b64decode(value[mark])
-    return {name: _decoded(one) for name, one in (value[mark] if mark else value).items()}
-
-
-def _mark(value: dict[str, Any]) -> str | None:
-    """The name that marks an object as no dictionary, or as a dictionary that looks like a marked object."""
-    name = next(iter(value)) if len(value) == 1 else None
-    return name if name in _MARKS else None
-
-
-def _same(a: object, b: object) -> bool:
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return len(a) == len(b) and all(map(_same, a, b))
-    if isinstance(a, dict) and isinstance(b, dict):
-        return a.keys() == b.keys() and all(_same(a[key], b[key]) for key in a)
-    return a == b
 
 
 def _list(value: object) -> list[Any]:

@@ -16,11 +16,12 @@ from enum import Enum
 from functools import lru_cache, partial
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, PydanticUserError, SecretBytes, SecretStr, ValidationError
+from pydantic import PydanticUserError, ValidationError
 from pydantic_core import PydanticSerializationError, from_json
 from typing_extensions import TypedDict
 
-from dbosflow.comparison import Absent, Comparison
+from dbosflow.advice import TELL_MORE, advice, would_come_back
+from dbosflow.comparison import Comparison
 from dbosflow.config import LARGEST_PART
 from dbosflow.errors import SerializationError
 from dbosflow.schemas import schema_of
@@ -237,9 +238,9 @@ class Codec(Generic[T]):
         if isinstance(found, SerializationError):
             return found
         if found is None:
-            return self._not_the_same("it would come back as another value", _TELL_MORE)
+            return self._not_the_same("it would come back as another value", TELL_MORE)
         where = f" at {found.path}" if found.path else ""
-        return self._not_the_same(f"{_would_come_back(found)}{where}", _advice(found))
+        return self._not_the_same(f"{would_come_back(found)}{where}", advice(found))
 
     def _not_the_same(self, what: str, advice: str) -> SerializationError:
         return SerializationError(
@@ -259,7 +260,6 @@ class Codec(Generic[T]):
 
 
 _NOT_LOADED: Any = object()
-_TELL_MORE = "Declare its type by an annotation that says what it is, or return what JSON has a word for"
 
 
 def _is_json(value: Any, room: int = _DEEPEST) -> bool:
@@ -283,39 +283,6 @@ def _is_too_deep(text: str) -> bool:
     except ValueError as error:
         return "recursion limit" in str(error)
     return False
-
-
-def _would_come_back(found: Difference) -> str:
-    sent, back = type(found.sent).__qualname__, type(found.back).__qualname__
-    if isinstance(found.back, Absent):
-        return f"a {sent} would not come back"
-    return f"a {sent} would come back as {'another ' if sent == back else 'a '}{back}"
-
-
-def _advice(found: Difference) -> str:
-    """What to write instead, for a refusal."""
-    sent, back = found.sent, found.back
-    if isinstance(sent, SecretStr | SecretBytes):
-        return "A secret is written as asterisks: carry a reference to it, or declare a str to store it in clear"
-    if isinstance(sent, BaseModel) and isinstance(back, BaseModel):
-        return (
-            f"Annotate {type(sent).__name__} itself, or a union of the classes that it may be; classes that look alike "
-            'in JSON need a discriminator, as in Annotated[A | B, Field(discriminator="kind")]'
-        )
-    if isinstance(sent, dict) and isinstance(back, dict):
-        return "JSON has names that are text only: declare the keys, as in dict[int, str]"
-    if type(sent) is type(back) or Absent in {type(sent), type(back)}:
-        return (
-            "Is it excluded, not part of __init__, private, or changed by a validator? Then JSON has not all of it: "
-            "declare a field for it that is read and written"
-        )
-    if isinstance(sent, bytes | str) and isinstance(back, bytes | str):
-        return "In JSON both are text: put each into a model of its own, and declare a union with a discriminator"
-    return (
-        f"Declare what it is, as in an annotation `-> {type(sent).__name__}`, a field, or "
-        f'Stream[{type(sent).__name__}, None]("key"); members of a union that look alike need Annotated[..., '
-        'Field(discriminator="kind")]'
-    )
 
 
 def object_type(name: str, members: Mapping[str, Any]) -> Any:

@@ -5,7 +5,8 @@ From the lowest to the highest:
 ```text
 urls         database URLs in the forms that people use
 setup        the settings of a new session
-connect      opens connections, and explains errors
+attempts     retries of a connection, and their errors in words
+connect      opens connections
 connection   a psycopg connection whose waits cost one callback
 arrays wire  arrays in Postgres's binary format; hot statements over libpq itself
 statements   loads the named statements of sql/<table>.sql

@@ -20,7 +20,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from psycopg_pool import AsyncConnectionPool
 
-from dbosflow._store import connect as connect_module
+from dbosflow._store import attempts
 from dbosflow._store.connect import PoolConnection, connect, connect_async
 from dbosflow.errors import ConfigurationError, DatabaseUnavailableError
 from tests.support import with_parameters
@@ -239,9 +239,9 @@ def test_the_host_that_answered_last_is_asked_first_where_only_one_will_do(
 def test_the_other_hosts_are_asked_when_the_one_that_answered_last_does_not(opener: Opener, database_url: str) -> None:
     """As after a failover."""
     with after_a_silent_host(database_url, target_session_attrs="read-write") as (url, asked):
-        connect_module._answered[url] = 0
+        attempts._answered[url] = 0
         opener(url, timeout=20)
-        assert (len(asked), connect_module._answered[url]) == (1, 1)
+        assert (len(asked), attempts._answered[url]) == (1, 1)
 
 
 async def test_a_pools_connections_are_made_as_single_ones_are(database_url: str) -> None:
