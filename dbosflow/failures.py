@@ -19,10 +19,15 @@ from dbosflow.serde import for_people
 from dbosflow.tracebacks import LONGEST, add_note, notes_of, state_of, text_of
 
 _LONGEST_MESSAGE = 100_000
+"""Characters: some messages quote a whole answer, and are read; a record of megabytes is read by nobody."""
 _LONGEST_CAUSE = 1000
+"""Characters of a message at the end of a stream, of which a workflow may leave thousands."""
 _LONGEST_ATTRIBUTE = 10_000
+"""Characters of JSON. What is larger is the data that the exception is about, and is left out, by name."""
 _LONGEST_NOTES = 8000
+"""Characters of all notes of an exception together: somewhat more than of its traceback."""
 _DEEPEST_GROUP = 10
+"""Groups of exceptions in one another. Task groups nest as code does; deeper ones are named only."""
 _KEPT: dict[type, tuple[str, ...]] = {ImportError: ("name", "path"), AttributeError: ("name",), NameError: ("name",)}
 """The attributes that built-in classes keep beside their arguments."""
 

@@ -40,6 +40,7 @@ _LONGEST_INTEGER = 4300
 """In digits: the limit of pydantic's parser, and of Python's unless that was raised."""
 _LONG_NUMBER = re.compile(rf"(?<![0-9])[0-9]{{{_LONGEST_INTEGER + 1}}}")
 _BRIEF = 200
+"""Characters of a value in a message: two lines, by which one knows it."""
 _SPACE = re.compile(r"\s*")
 _parse = json.JSONDecoder().raw_decode
 _INPUT = re.compile(r"input_value=.*, input_type=", re.DOTALL)

@@ -15,8 +15,11 @@ _LIBRARIES = tuple({sysconfig.get_path(name) for name in ("stdlib", "platstdlib"
 _FRAMES = 16
 """The number of frames of the author's code: the innermost ones."""
 _LIBRARY_FRAMES = 8
+"""Of other code, if there is some of the author's: where it was called matters more than how deep it went."""
 _LONGEST_LINE = 300
+"""Characters of a line of source: a data set in one line would fill the record."""
 _LONGEST_CHAIN = 5
+"""Exceptions of a chain, from the last one on: what led to it is mostly near, and a chain may be endless."""
 _STATE: Any = vars(BaseException)["__dict__"]
 
 

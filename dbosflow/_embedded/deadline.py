@@ -5,7 +5,9 @@ from __future__ import annotations
 import time
 
 _SHORTEST_PAUSE = 0.002
+"""Seconds until the second look: what a healthy process does takes a few milliseconds."""
 _LONGEST_PAUSE = 0.05
+"""Seconds between two looks in the end: nobody notices the delay, and twenty looks a second cost nothing."""
 
 
 class TimeIsUpError(Exception):

@@ -49,14 +49,16 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_ALREADY_KEPT = 3
 
-# Users take the lock for an instant to test whether it is free; only another keeper holds it for longer.
 _CLAIM_PATIENCE = 2.0
-# How long Postgres may take to end after each signal: fast shutdown, immediate shutdown, kill.
+"""Seconds. Users take the lock for an instant to test whether it is free; only another keeper holds it for longer."""
+# Seconds that Postgres may take to end after each signal: fast shutdown, immediate shutdown, kill.
 _STOP_PATIENCE = ((signal.SIGINT, 20.0), (signal.SIGQUIT, 5.0), (signal.SIGKILL, 5.0))
-# A server that ends by itself is restarted, unless it has ended early too many times in a row.
 _SHORT_LIFE = 5.0
+"""Seconds. A server that ends by itself is restarted, unless it has ended this early ``_SHORT_LIVES`` times in a row:
+then its configuration or its files are wrong, and another start would find the same."""
 _SHORT_LIVES = 3
 _PAUSE = 0.005
+"""Seconds between two tries to take a lock that users hold for an instant."""
 
 _HALF_MADE = "half-made-"
 

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
     from dbosflow._embedded.cluster import State
 
-# How long the owner of an ephemeral server waits until the server has stopped and its files are removed.
 _REMOVAL_PATIENCE = 30.0
+"""Seconds that the owner of an ephemeral server waits until the server has stopped and its files are removed: as
+long as the keeper takes at most to stop it, by one signal after the other."""
 
 
 class EmbeddedServer:

@@ -36,9 +36,10 @@ if TYPE_CHECKING:
     from dbosflow._embedded.deadline import Deadline
     from dbosflow._embedded.place import Place
 
-# A larger log is renamed when the server starts; one old log is kept.
 _LOG_SIZE = 16 * 1024 * 1024
+"""Bytes. A larger log is renamed when the server starts; one old log is kept."""
 _TAIL_SIZE = 2000
+"""Characters of the log in an error message: some twenty lines, of which the last ones say why a server ended."""
 
 
 class Startup:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _PAUSE = 0.1
+"""Seconds between two tries of a query. The pool waits for a connection by itself, so this is only for what broke."""
 
 logger = logging.getLogger("dbosflow.engine")
 

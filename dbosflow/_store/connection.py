@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 RV = TypeVar("RV")
 
 _CHECK_EVERY = 0.1
+"""Seconds: psycopg's own value, for its waits with a timeout. Ours need no such looks."""
 _CANCEL_AGAIN = 0.1
+"""Seconds that a statement gets to end after a cancel request, before the next one goes."""
 _LONGEST_CANCEL = 5.0
+"""Seconds for all of them. A connection costs less than a task that hangs, so then it is closed."""
 
 
 class Connection(AsyncConnection[TupleRow]):

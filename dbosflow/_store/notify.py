@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
-MAX_PAYLOAD = 7999  # bytes; Postgres takes fewer than 8000
+MAX_PAYLOAD = 7999
+"""Bytes: Postgres takes fewer than 8000."""
 SEPARATOR = "\x1f"
 """Between a workflow's id and a stream's key. If either contains it, topics may collide; as hints they still work."""
 WORKERS_TOPIC = "d"

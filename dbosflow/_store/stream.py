@@ -24,8 +24,11 @@ if TYPE_CHECKING:
 _TABLE = "stream"
 
 PAGE_BLOCKS = 256
-_BEHIND_ALL = 2**62
+"""Blocks in a reader's page at most: a round trip for so many is next to nothing for each."""
 PAGE_BYTES = 1024 * 1024
+"""Bytes of values in it, but for the last block: what a reader holds in memory, however far behind it is."""
+_BEHIND_ALL = 2**62
+"""An offset that no value has: half of what a ``bigint`` holds."""
 
 
 class Want(NamedTuple):

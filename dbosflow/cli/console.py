@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 _LONGEST_SUMMARY = 80
+"""Characters: a column of a table on a terminal of usual width."""
 
 
 def prepare() -> None:

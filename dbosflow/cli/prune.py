@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from dbosflow.cli.options import Commands
 
 _BATCH = 100
+"""Workflows in one transaction: its locks are held for a moment, and an interrupted run has lost little."""
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _DESCRIPTION = """\

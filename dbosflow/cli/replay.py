@@ -28,7 +28,9 @@ if TYPE_CHECKING:
     from dbosflow.types import WorkflowInfo
 
 _LIMIT = 100
+"""Histories, the latest: enough to come by every path that is in use, in some seconds."""
 _SECONDS = 10
+"""For one replay. It waits for nothing but its own code, so one that takes longer hangs."""
 _ENDED = frozenset({WorkflowStatus.SUCCEEDED, WorkflowStatus.FAILED})
 
 _DESCRIPTION = """\

@@ -36,7 +36,9 @@ HOPELESS = os.EX_CONFIG
 """A worker's exit status for errors that a restart cannot fix: a wrong module, URL or schema."""
 
 _FIRST_PAUSE = 0.5
+"""Seconds before a worker that ended is started again, doubled at each failure in a row."""
 _LONGEST_PAUSE = 30.0
+"""Seconds: a start that fails for hours does not fill a log, and one that works again is soon there."""
 _SETTLED = 60.0
 """Seconds after which a worker's start counts as a success."""
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.cli")
 
 _CONCURRENCY = 50
+"""Workflows at once in a process: of those that mostly wait, one core runs as many with ease."""
 
 _DESCRIPTION = f"""\
 Run the workflows of these modules: those that wait in the queues, and those

@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     Ask = Callable[[Engine, str], Answer]
 
 _LIMIT = 20
+"""Workflows in a listing that was told nothing else: a screen."""
 _TRACEBACKS = 3
+"""Failures whose tracebacks are shown, the last ones: attempts of one step mostly fail alike."""
 
 _CANCEL = """\
 Ask for the cancellation of workflows, and of the children they have started

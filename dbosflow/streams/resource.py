@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 
 _LARGEST = 2**62
+"""An offset that no stream comes to: half of what a ``bigint`` holds."""
 
 
 class Streams:

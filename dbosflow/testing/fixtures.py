@@ -37,8 +37,10 @@ if TYPE_CHECKING:
     from dbosflow.types import WorkflowInfo
 
 _GLANCE = 0.01
+"""Seconds between two looks whether what a test has started is over."""
 _UNDER_WAY = (WorkflowStatus.RUNNING, WorkflowStatus.QUEUED, WorkflowStatus.SCHEDULED, WorkflowStatus.WAITING)
 _NAMED = 5
+"""Workflows that are named of those which a test has left under way."""
 
 
 class Drain(Protocol):

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.testing")
 
 _LONGEST = 200
+"""Characters of a value in a failed assertion."""
 
 
 class Undisturbed:

@@ -16,9 +16,9 @@ if TYPE_CHECKING:
     from dbosflow.config import Settings
 
 _PROBE_PATIENCE = 1.0
-"""Seconds that a NOTIFY gets to reach a LISTEN."""
+"""Seconds that a NOTIFY gets to reach a LISTEN. It takes a millisecond; a pooler swallows it."""
 _PREPARE_AFTER = 3
-"""How often a pooled connection runs a statement before it is prepared."""
+"""How often a pooled connection runs a statement before it is prepared: a rare one is not worth a round trip."""
 
 logger = logging.getLogger("dbosflow.engine")
 

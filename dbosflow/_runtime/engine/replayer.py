@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 _QUIET = 0.2
 """Seconds without progress after which a halted replay is over."""
 _POLL_INTERVAL = 0.02
+"""Seconds between two looks whether a halted replay still gets on: a tenth of ``_QUIET``."""
 
 Source = tuple[str, str]
 """A stream key and a producer."""

@@ -65,11 +65,13 @@ SUSPECTED = 3
 _LONGEST = 6
 """Leases that a quarantine takes at the most."""
 _GLANCE = 0.05
+"""Seconds between two looks at a suspect: two within the time that it must be calm for."""
 _CALM = 0.1
 _ROUND_TRIPS = 5
 """A run must be seen to wait for so many seconds, and for as long as so many round trips take: one that reads a stream
 waits for each page, too, however far the database is."""
 _RETRY = 0.5
+"""Seconds between two tries to end a quarantine while the database is away: the suspect's place stays taken as long."""
 
 
 class Quarantine:

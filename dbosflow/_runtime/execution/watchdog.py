@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.watchdog")
 
 _LOOKS_A_LIMIT = 2
+"""Limits between two looks, each of which wakes the loop: what holds it for three is always seen."""
 _FRAMES_SHOWN = 3
+"""Frames of the stack that a warning names: who calls what, in one line of a log."""
 _LOOK_AGAIN = 1.0
+"""Seconds between two looks whether a loop that is held was closed meanwhile, and will never answer."""
 
 
 class Watchdog(ThreadService):

@@ -51,8 +51,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.journal")
 
 _FIRST_PAUSE = 0.01
+"""Seconds, doubled at each try: a connection that was cut can mostly be made anew at once."""
 _LONGEST_PAUSE = 1.0
-"""Seconds between two tries."""
+"""Seconds between two tries while the database is away: every durable operation waits for it to be back."""
 _OFTEN = 5
 """How often a batch may have been sent before what stops it counts as an error, and not as a warning."""
 _MOST_LOST_PLACES = 1000

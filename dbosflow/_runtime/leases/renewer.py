@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.leases")
 
 _RENEWALS_A_LEASE = 5
+"""Renewals within the time of a lease: several in a row may fail, or be late, before it is over."""
 _RETRY = 0.2
+"""Seconds until the next try after one that failed: even of the shortest lease there is time for a few."""
 
 
 class RenewedLease(Protocol):

@@ -31,6 +31,7 @@ T = TypeVar("T")
 logger = logging.getLogger("dbosflow.engine")
 
 _LONGEST_START = 5.0
+"""Seconds that the loop's thread gets to say that it runs. It takes a millisecond; closing must not hang if it died."""
 
 
 class _Process:

@@ -18,7 +18,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.service")
 
 FIRST_BACKOFF = 0.05
+"""Seconds, doubled at each failure in a row: a cut connection can mostly be made anew at once."""
 LONGEST_BACKOFF = 2.0
+"""Seconds: soon enough to find a database that is back, and rare enough for the log of one that stays away."""
 CANCEL_AGAIN = 0.5
 """Seconds after which a cancellation counts as lost: ``asyncio.wait_for``, which the pool waits with, loses one that
 comes together with what it waits for (before Python 3.12, python/cpython#86296)."""

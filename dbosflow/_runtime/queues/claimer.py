@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 RECOVERY_QUEUE = ""
 _CLAIM_LIMIT = 200
+"""Workflows in one claim: enough to share the round trip, and few enough to leave some to other workers, and to launch
+between two turns of the loop that nobody notices."""
 
 logger = logging.getLogger("dbosflow.claimer")
 

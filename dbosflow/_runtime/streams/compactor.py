@@ -26,9 +26,13 @@ logger = logging.getLogger("dbosflow.compactor")
 LEAST = 4
 """A stream in which fewer blocks could join their neighbours is left as it is."""
 BLOCK_BYTES = 256 * 1024
+"""Bytes of values in a block that several have become: a quarter of a reader's page, so that pages still fill."""
 STRETCH_BLOCKS = 200
+"""Blocks that one statement joins: it holds their locks for some milliseconds."""
 _REMEMBERED = 10_000
+"""Workflows that ended here and wait for their turn. Those that are forgotten, the walk over all of them finds."""
 _WALK = 100
+"""Workflows that one step of that walk looks at: a fraction of a second of the database's time."""
 _BEGINNING: Place = (datetime.min.replace(tzinfo=UTC), "")
 
 

@@ -51,9 +51,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.appender")
 
 _FIRST_PAUSE = 0.001
+"""Seconds, doubled at each lost race for a place in a stream: about the time of the statement that won."""
 _LONGEST_PAUSE = 0.05
-
+"""Seconds: whoever writes waits for it, and the races are short ones however many take part."""
 _REMEMBERED = 10_000
+"""Streams whose size is remembered, to refuse early what is over a limit; the statement checks it anyway."""
 
 _StreamKey = tuple[str, str]
 """Workflow id and key."""

@@ -25,8 +25,11 @@ logger = logging.getLogger("dbosflow.observer")
 
 EVENTS = get_args(StreamEventKind)
 _QUEUE_LIMIT = 10_000
+"""Events that wait for the callback, some megabytes; what comes when it is full is dropped, and counted."""
 _CLOSE_TIMEOUT = 5.0
+"""Seconds that the callback gets for what waits when the engine closes: it is the user's code, and may hang."""
 _POLL_INTERVAL = 0.05
+"""Seconds between two looks whether it is done with that."""
 
 _EVENT_OF: dict[FrameKind, StreamEventKind] = {
     FrameKind.VALUES: "write",

@@ -23,8 +23,11 @@ if TYPE_CHECKING:
     from dbosflow.cli.options import Commands
 
 _SECONDS = 5.0
+"""That the whole text takes: time enough for a kill and a takeover to be seen."""
 _SLOWEST = 40.0
+"""Words a second of a short text, whose stream would else stutter."""
 _SHORTEST = 2.0
+"""Seconds that even such a text takes, or it would be over before the kill."""
 
 _DESCRIPTION = """\
 Watch a workflow survive its worker.

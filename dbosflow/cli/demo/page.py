@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection
 
 _WIDEST = 100
+"""Columns of text: wider lines are hard to read."""
 _BOLD_RED, _BOLD_GREEN, _DIM, _PLAIN = "\x1b[1;31m", "\x1b[1;32m", "\x1b[2m", "\x1b[0m"
 
 

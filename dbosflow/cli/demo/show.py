@@ -31,6 +31,7 @@ T = TypeVar("T")
 _SILENCE = 60.0
 """Seconds without a word after which something is wrong; a reclaim takes at most one lease (10 s)."""
 _READY = 60.0
+"""Seconds for all workers to have started, on a slow machine: each imports the package and connects."""
 _EARLY_KILL, _LATE_KILL = 0.25, 0.4
 
 

@@ -26,6 +26,7 @@ CONNECTIONS = Settings().pool_size + 4
 """The most connections of an executing engine: its pool, the worker lease, the lease's renewer, LISTEN, NOTIFY."""
 
 _FULL = 0.8
+"""The share of the server's connections from which on there is a warning: a second deployment may not find its own."""
 
 
 def judge_connection(connection: AsyncConnection[Any]) -> Finding:

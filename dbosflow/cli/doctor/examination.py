@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 _PATIENCE = 5.0
 """Seconds for a connection, while a person waits."""
 _PROBE_PATIENCE = 1.0
+"""Seconds for a NOTIFY to reach a LISTEN: as the engine itself waits when it opens."""
 
 
 async def examine(url: str, schema: str, *, listen_url: str | None = None) -> list[Finding]:

@@ -221,7 +221,7 @@ def test_an_end_closes_streams_and_inputs_if_it_ends_the_workflow(ending: Ending
     one = batch(Slice(source, [ending]))
     assert column(one, "end_status") == [ending.status]
     assert column(one, "block_kind") == ends
-    assert column(one, "input_keys") == ["in"] * len(ends)
+    assert column(one, "input_key") == ["in"] * len(ends)
     assert one.closes_inputs == bool(ends)
 
 
