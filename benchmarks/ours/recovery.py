@@ -56,11 +56,11 @@ def replay(job: Job) -> Figures:
 
 
 def _recovered(url: str, workflows: int, steps: int) -> float:
-    with half(_interrupt, url, workflows, steps) as victim:
-        done = victim.receive()
-        victim.kill()
-    with half(_recover, url, done + workflows) as heir:
-        return float(heir.receive())
+    with half(_interrupt, url, workflows, steps) as killed:
+        done = killed.receive()
+        killed.kill()
+    with half(_recover, url, done + workflows) as successor:
+        return float(successor.receive())
 
 
 def _interrupt(pipe: Connection, url: str, workflows: int, steps: int) -> None:

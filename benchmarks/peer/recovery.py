@@ -60,11 +60,11 @@ def _recovered(url: str, workflows: int, steps: int) -> float:
     with psycopg.connect(url) as connection:
         row = connection.execute(DONE.encode()).fetchone()
     assert row is not None
-    with half(_interrupt, url, workflows, steps) as victim:
-        victim.receive()
-        victim.kill()
-    with half(_recover, url, row[0] + workflows) as heir:
-        return float(heir.receive())
+    with half(_interrupt, url, workflows, steps) as killed:
+        killed.receive()
+        killed.kill()
+    with half(_recover, url, row[0] + workflows) as successor:
+        return float(successor.receive())
 
 
 def _interrupt(pipe: Connection, url: str, workflows: int, steps: int) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from dbosflow import Engine, workflow, write_stream_async
 from tests.behaviour import ledger
-from tests.behaviour.crew import Crew
 from tests.behaviour.gate import Gate
 from tests.behaviour.program import Program
+from tests.behaviour.worker_pool import WorkerPool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -63,21 +63,21 @@ def start_program(database_url: str, tmp_path: Path) -> Iterator[StartProgram]:
         yield start
 
 
-class Hire(Protocol):
-    """How a test hires a crew."""
+class StartPool(Protocol):
+    """How a test starts a pool of workers."""
 
-    def __call__(self, module: str, *, size: int = 2, **settings: Any) -> Crew: ...
+    def __call__(self, module: str, *, size: int = 2, **settings: Any) -> WorkerPool: ...
 
 
 @pytest.fixture
-def hire(database_url: str, start_program: StartProgram) -> Iterator[Hire]:
-    """Crews of workers on the test's database."""
-    with ExitStack() as crews:
+def start_pool(database_url: str, start_program: StartProgram) -> Iterator[StartPool]:
+    """Pools of workers on the test's database."""
+    with ExitStack() as pools:
 
-        def hire(module: str, *, size: int = 2, **settings: Any) -> Crew:
-            return crews.enter_context(Crew(database_url, start_program, module, size=size, **settings))
+        def start_pool(module: str, *, size: int = 2, **settings: Any) -> WorkerPool:
+            return pools.enter_context(WorkerPool(database_url, start_program, module, size=size, **settings))
 
-        yield hire
+        yield start_pool
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What does not fit is refused at the door, with the range that does; what fits goes through everywhere."""
+"""What does not fit is refused by the call, with the range that does; what fits goes through everywhere."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ def test_a_blocking_engine_runs_both_colours(database_url: str, flow: Any) -> No
 
 @BOTH_COLOURS
 async def test_an_awaitable_engine_runs_both_colours(database_url: str, flow: Any) -> None:
-    """``async with`` lives on the caller's loop, and awaits both colours."""
+    """``async with`` runs on the caller's loop, and awaits both colours."""
     async with Engine(database_url) as engine:
         handle = await engine.start_async(flow, 21)
         assert await handle.result_async(timeout=PATIENCE) == 42

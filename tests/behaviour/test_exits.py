@@ -295,7 +295,7 @@ except KeyboardInterrupt:
 
 @pytest.mark.parametrize("where", ["in_a_step", "in_the_body", "in_a_task"])
 def test_ctrl_c_ends_the_program_and_no_workflow(database_url: str, client: Engine, where: str) -> None:
-    """Where the engine lives on the main thread, it may come while code of a workflow runs. It is no outcome."""
+    """Where the engine runs on the main thread, it may come while code of a workflow runs. It is no outcome."""
     program = [sys.executable, "-c", CTRL_C, database_url, where]
     ended = subprocess.run(program, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert "interrupted" in ended.stdout, ended.stderr

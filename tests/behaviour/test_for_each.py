@@ -12,15 +12,15 @@ import pytest
 
 from dbosflow import Engine, Stream, current, for_each, for_each_async, read_input, read_stream_async, step, workflow
 from dbosflow.errors import ConfigurationError, NotInWorkflowError, StreamInputError, StreamTimeoutError
-from tests.behaviour.crew import QUEUE
 from tests.behaviour.interruption import Interruption
 from tests.behaviour.ledger import note, noted
 from tests.behaviour.programs.looping import looping, looping_on_thread
 from tests.behaviour.tables import disorder, records, rows
+from tests.behaviour.worker_pool import QUEUE
 from tests.support import eventually
 
 if TYPE_CHECKING:
-    from tests.behaviour.conftest import Hire
+    from tests.behaviour.conftest import StartPool
 
 PATIENCE = 60.0
 PORTION = 12
@@ -48,26 +48,33 @@ def feed(engine: Engine, workflow_id: str, values: Any, key: str = "work") -> No
     ids=["side by side", "in turn", "thread"],
 )
 def test_each_items_effect_is_recorded_once_however_often_it_is_killed(
-    client: Engine, database_url: str, hire: Hire, *, target: Any, concurrency: int, kills: int, ordered: bool
+    client: Engine,
+    database_url: str,
+    start_pool: StartPool,
+    *,
+    target: Any,
+    concurrency: int,
+    kills: int,
+    ordered: bool,
 ) -> None:
     """At random points, by SIGKILL. What runs again is what was under way, and no more."""
     count = PORTION * kills
     chance = random.Random(11)
-    crew = hire("looping", lease=2.0)
+    pool = start_pool("looping", lease=2.0)
     handle = client.start(target.options(workflow_id="w", queue=QUEUE), concurrency, ordered)
     for kill in range(kills):
         for number in range(PORTION * kill, PORTION * (kill + 1)):
             client.write_stream("w", "work", number)
         begun = PORTION * kill + chance.randint(1, PORTION)
         eventually(lambda begun=begun: len(set(noted())) >= begun)  # type: ignore[misc]
-        assert crew.kill_owner("w")
+        assert pool.kill_owner("w")
     client.close_stream("w", "work")
     assert handle.result(timeout=PATIENCE) == [count, 0, count - 1]
     effects = client.read_stream("w", "effects", view="committed").read_all()
     assert (sorted(effects[0]), effects[1]) == (list(range(count)), True)
     query = "SELECT count(*), count(DISTINCT loop_offset) FROM dbosflow.step WHERE kind = 'step'"
     assert rows(database_url, query) == [(count, count)]
-    assert crew.done_again("w") == set()
+    assert pool.done_again("w") == set()
     assert count <= len(noted()) <= count + kills * concurrency
     assert disorder(database_url) == []
 

@@ -34,15 +34,15 @@ from dbosflow.errors import (
     StreamTimeoutError,
     WorkflowNotFoundError,
 )
-from tests.behaviour.crew import QUEUE
 from tests.behaviour.interruption import Interruption
 from tests.behaviour.programs.talking import ending_soon, listening, listening_on_thread
 from tests.behaviour.proxy import proxy
 from tests.behaviour.tables import disorder, rows, stored_values
+from tests.behaviour.worker_pool import QUEUE
 from tests.support import eventually
 
 if TYPE_CHECKING:
-    from tests.behaviour.conftest import Hire, StartProgram
+    from tests.behaviour.conftest import StartPool, StartProgram
 
 PATIENCE = 60.0
 VALUES = int(os.environ.get("DBOSFLOW_TEST_INPUT_VALUES", "1000"))
@@ -270,14 +270,14 @@ def test_a_replay_reads_the_same_from_an_input_and_then_goes_on(client: Engine, 
     assert handle.workflow_id == "w"
 
 
-def test_a_workflow_reads_each_value_once_though_its_owners_are_killed(client: Engine, hire: Hire) -> None:
+def test_a_workflow_reads_each_value_once_though_its_owners_are_killed(client: Engine, start_pool: StartPool) -> None:
     """A workflow that got values and died has not read them for good until a record says so."""
-    crew = hire("talking", lease=2.0)
+    pool = start_pool("talking", lease=2.0)
     handle = client.start(listening.options(workflow_id="w", queue=QUEUE), 40)
     for number in range(40):
         if number in (5, 17, 30):
-            eventually(lambda: crew.owner("w"))
-            crew.kill_owner("w")
+            eventually(lambda: pool.owner("w"))
+            pool.kill_owner("w")
         client.write_stream("w", "chat", number)
     assert handle.result(timeout=PATIENCE) == list(range(40))
 

@@ -57,7 +57,7 @@ def test_a_frozen_worker_is_taken_over_and_writes_nothing_when_it_thaws(
     """
     settings = {"lease": LEASE}
     owner = start_program("worker", module="surviving", settings=settings)
-    heir = start_program("worker", module="surviving", settings=settings)
+    successor = start_program("worker", module="surviving", settings=settings)
     if moment == "between steps":
         start_in(owner, "ticking", 20, 0.2)  # so it is most likely frozen between two steps
         eventually(lambda: len(lines_of(owner)) >= 5)
@@ -80,7 +80,7 @@ def test_a_frozen_worker_is_taken_over_and_writes_nothing_when_it_thaws(
         assert lines_of(owner) in (["first begins"], ["first begins", "first ends"]), (
             "the body may end, no other begins"
         )
-        assert lines_of(heir)[-2:] == ["second begins", "second ends"]
+        assert lines_of(successor)[-2:] == ["second begins", "second ends"]
     assert written_by(database_url, 1) == before
     assert rows(database_url, "SELECT ended_because FROM dbosflow.worker WHERE state = 'dead'") == [("expired",)]
     assert disorder(database_url) == []
@@ -118,14 +118,14 @@ def test_a_worker_that_was_taken_over_works_again_under_a_new_lease(
     """Its worker begins anew: what it is given later it runs, and it could take the workflow back."""
     settings = {"lease": LEASE}
     owner = start_program("worker", module="surviving", settings=settings)
-    heir = start_program("worker", module="surviving", settings=settings)
+    successor = start_program("worker", module="surviving", settings=settings)
     start_in(owner, "ticking", 300, 0.01)
     eventually(lambda: len(lines_of(owner)) >= 10)
     owner.freeze()
-    eventually(lambda: lines_of(heir), timeout=PATIENCE)
+    eventually(lambda: lines_of(successor), timeout=PATIENCE)
     owner.thaw()
     owner.logs("lease", "lost")
-    heir.kill()
+    successor.kill()
     assert client.handle("w", surviving.ticking).result(timeout=PATIENCE) == 300
     assert lines_of(owner)[-1] == "tick 299"
     assert client.read_stream("w", "ticks").read_all() == (list(range(300)), True)
@@ -165,10 +165,10 @@ def test_a_reader_does_not_mind_a_change_of_owners(start_program: StartProgram, 
     reader = client.read_stream("w", "ticks", timeout=PATIENCE)
     received = [next(reader) for _ in range(10)]
     workers[0].freeze()
-    received += [next(reader) for _ in range(100)]  # it takes an heir
+    received += [next(reader) for _ in range(100)]  # it takes a successor
     workers[0].thaw()
-    heir = max(workers[1:], key=lambda worker: len(lines_of(worker)))
-    heir.kill()
+    successor = max(workers[1:], key=lambda worker: len(lines_of(worker)))
+    successor.kill()
     values, closed = reader.read_all()
     assert closed
     assert received + values == list(range(300))

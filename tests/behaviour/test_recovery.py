@@ -54,11 +54,11 @@ def test_a_killed_workers_workflows_go_on_at_once_on_the_same_host(
     else:
         start_in(workers[0], "ticking", 60, 0.01)
     eventually(lambda: len(ledger.entries()) >= 10)
-    owner, heir = sorted(workers, key=ticks_of, reverse=True)
+    owner, successor = sorted(workers, key=ticks_of, reverse=True)
     owner.kill()
     assert client.handle("w", surviving.ticking).result(timeout=PATIENCE) == 60
     assert ticks_of(owner) >= 10
-    assert ticks_of(owner) + ticks_of(heir) in (60, 61), "at most the step under way was done again"
+    assert ticks_of(owner) + ticks_of(successor) in (60, 61), "at most the step under way was done again"
     assert client.read_stream("w", "ticks").read_all() == (list(range(60)), True)
     assert client.handle("w").info().recoveries == 1
     reasons = rows(database_url, "SELECT ended_because FROM dbosflow.worker WHERE state = 'dead'")
@@ -72,7 +72,7 @@ def test_everything_that_a_killed_worker_ran_goes_on(
     """Not one of a hundred is forgotten, and none is run by two."""
     settings = {"lease": LONG_LEASE}
     owner = start_program("worker", module="surviving", settings=settings)
-    heirs = [start_program("worker", module="surviving", settings=settings) for _ in range(2)]
+    successors = [start_program("worker", module="surviving", settings=settings) for _ in range(2)]
     ids = [f"w{number}" for number in range(100)]
     for workflow_id in ids:
         owner.send(start="ticking", id=workflow_id, args=[8, 0.05])
@@ -82,7 +82,7 @@ def test_everything_that_a_killed_worker_ran_goes_on(
     assert [client.handle(one, surviving.ticking).result(timeout=PATIENCE) for one in ids] == [8] * 100
     for workflow_id in ids:
         assert client.read_stream(workflow_id, "ticks").read_all() == (list(range(8)), True)
-    assert sum(ticks_of(heir) for heir in heirs) > 0
+    assert sum(ticks_of(successor) for successor in successors) > 0
     assert disorder(database_url) == []
 
 

@@ -12,13 +12,13 @@ import pytest
 from dbosflow import Engine, WorkflowStatus, step, workflow
 from dbosflow.errors import WorkflowBlockedError
 from tests.behaviour import ledger
-from tests.behaviour.crew import QUEUE
 from tests.behaviour.interruption import Interruption
 from tests.behaviour.programs import replaying
 from tests.behaviour.tables import disorder, records
+from tests.behaviour.worker_pool import QUEUE
 
 if TYPE_CHECKING:
-    from tests.behaviour.conftest import Hire
+    from tests.behaviour.conftest import StartPool
 
 PATIENCE = 30.0
 KILLS = 3
@@ -36,19 +36,19 @@ KILLS = 3
     ],
 )
 def test_a_recorded_step_never_runs_again(
-    database_url: str, hire: Hire, client: Engine, *, name: str, count: int, every: int
+    database_url: str, start_pool: StartPool, client: Engine, *, name: str, count: int, every: int
 ) -> None:
     """Its owners are killed at random moments. What was on record then is not done again.
 
     The programs, whose paths depend on timing, fail by themselves if a replay shows them anything else.
     """
-    crew = hire("replaying")
+    pool = start_pool("replaying")
     flow: Any = getattr(replaying, name)
     handle = client.start(flow.options(workflow_id="w", queue=QUEUE), count)
-    kills = crew.kill_during("w", kills=KILLS, every=every)
+    kills = pool.kill_during("w", kills=KILLS, every=every)
     result = handle.result(timeout=PATIENCE)
     assert kills, "it was over before anybody was killed"
-    assert crew.done_again("w") == set()
+    assert pool.done_again("w") == set()
     assert max(Counter(ledger.noted()).values()) <= 1 + kills
     if name.startswith("in_turn"):
         assert result == [f"step {number}" for number in range(count)]

@@ -18,13 +18,13 @@ from dbosflow import (
     write_stream_async,
 )
 from dbosflow.errors import ConfigurationError, StreamClosedError
-from tests.behaviour.crew import QUEUE
 from tests.behaviour.interruption import Interruption
 from tests.behaviour.programs import streaming
 from tests.behaviour.tables import disorder, rows, stored_values
+from tests.behaviour.worker_pool import QUEUE
 
 if TYPE_CHECKING:
-    from tests.behaviour.conftest import Hire, StartProgram
+    from tests.behaviour.conftest import StartPool, StartProgram
 
 PATIENCE = 30.0
 KILLS = 3
@@ -40,14 +40,14 @@ def listened(reader: Any) -> list[list[Any]]:
 
 @pytest.mark.parametrize("colour", ["streaming", "streaming_on_thread"])
 def test_stream_values_are_written_once_over_kills(
-    database_url: str, start_program: StartProgram, hire: Hire, client: Engine, colour: str
+    database_url: str, start_program: StartProgram, start_pool: StartPool, client: Engine, colour: str
 ) -> None:
     """Offsets are dense, each value stands once at its place; a reader that stayed connected saw exactly that."""
     reader = start_program("reader", id="w", key="values", wait_for=PATIENCE)
-    crew = hire("streaming")
+    pool = start_pool("streaming")
     flow: Any = getattr(streaming, colour)
     handle = client.start(flow.options(workflow_id="w", queue=QUEUE), 300)
-    kills = crew.kill_during("w", kills=KILLS, every=50)
+    kills = pool.kill_during("w", kills=KILLS, every=50)
     results = handle.result(timeout=PATIENCE)
     assert kills
     assert [number for number, _ in results] == list(range(300))
@@ -63,13 +63,13 @@ def test_stream_values_are_written_once_over_kills(
 
 
 def test_several_producers_of_one_key_keep_their_own_orders_over_kills(
-    database_url: str, hire: Hire, client: Engine
+    database_url: str, start_pool: StartPool, client: Engine
 ) -> None:
     """Branches may share a key: each has its own count, so none loses or doubles a value when it is replayed."""
-    crew = hire("streaming")
+    pool = start_pool("streaming")
     spec = streaming.streaming_in_branches.options(workflow_id="w", queue=QUEUE)
     handle = client.start(spec, 60, 5)
-    kills = crew.kill_during("w", kills=KILLS, every=12)
+    kills = pool.kill_during("w", kills=KILLS, every=12)
     handle.result(timeout=PATIENCE)
     assert kills
     values, closed = client.read_stream("w", "values").read_all()
@@ -84,12 +84,12 @@ def test_several_producers_of_one_key_keep_their_own_orders_over_kills(
 
 
 def test_a_failing_workflow_streams_its_last_value_once_over_kills(
-    database_url: str, hire: Hire, client: Engine
+    database_url: str, start_pool: StartPool, client: Engine
 ) -> None:
     """The end comes behind the last value, and says how it ended, also after crashes."""
-    crew = hire("streaming")
+    pool = start_pool("streaming")
     handle = client.start(streaming.streaming_then_failing.options(workflow_id="w", queue=QUEUE), 300)
-    crew.kill_during("w", kills=2, every=30)
+    pool.kill_during("w", kills=2, every=30)
     with pytest.raises(ValueError, match="that was all"):
         handle.result(timeout=PATIENCE)
     assert client.read_stream("w", "values").read_all() == (list(range(300)), True)

@@ -135,7 +135,7 @@ def napper(seconds: float) -> str:
 
 
 def test_a_sleeping_sync_workflow_does_not_count_as_running(database_url: str) -> None:
-    """A crowd that sleeps for an hour leaves the only thread to those that have something to do."""
+    """Many workflows that sleep for an hour leave the only thread to those that have something to do."""
     with Engine(database_url, workflow_threads=1, grace=0) as engine:
         for _ in range(20):
             engine.start(napper, 3600.0)

@@ -145,8 +145,8 @@ def test_it_passes_on_a_server_of_the_users_and_leaves_nothing_there(shell: Shel
     done = shell.run("demo", write_text(shell), *FAST)
     assert done.status == 0, done.out + done.err
     assert (killed := re.search(r"SIGKILL to process (\d+)", done.out))
-    assert (heir := re.search(r"process (\d+) goes on, [\d,.]+ m?s after the kill", done.out))
-    assert killed[1] != heir[1]
+    assert (successor := re.search(r"process (\d+) goes on, [\d,.]+ m?s after the kill", done.out))
+    assert killed[1] != successor[1]
     rows = rows_of(done.out)
     assert rows.pop("take-over") == "ok"
     assert len(rows) == 7

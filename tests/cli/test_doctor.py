@@ -315,7 +315,7 @@ def test_a_lease_from_the_future_is_found(database_url: str, execute: Execute) -
 
 
 def test_work_that_nobody_serves_is_found(database_url: str, execute: Execute) -> None:
-    """A problem if no worker lives; a warning for a queue of which nothing runs; fine where something does."""
+    """A problem if no worker is live; a warning for a queue of which nothing runs; fine where something does."""
     add_workflow(execute, queue="reports")
     finding = checks(database_url)["work"]
     assert finding.verdict is Verdict.PROBLEM

@@ -149,7 +149,7 @@ class TestEnds:
         home.expect_nobody()
 
     def test_nobody_joins_the_server_of_a_killed_keeper(self, home: Home) -> None:
-        """It may look ready until it notices the death: a new keeper closes its door, and waits for its end."""
+        """It may look ready until it notices the death: a new keeper lets nobody in, and waits for its end."""
         user = home.user()
         assert user.url
         (keeper,), (server,) = home.keepers, home.servers
@@ -285,7 +285,7 @@ class TestChildren:
 
     @pytest.mark.parametrize("script", [FORK, SUBPROCESS])
     def test_a_child_does_not_keep_the_server(self, home: Home, script: str) -> None:
-        """The server stops when its user is killed, though a forked child or a subprocess of it lives on."""
+        """The server stops when its user is killed, though a forked child or a subprocess of it runs on."""
         user = home.user(script)
         child = user.receive()
         assert isinstance(child, int)

@@ -112,7 +112,7 @@ class Queue(Machine):
 
     @precondition(lambda self: len(self.workers) < MOST_WORKERS)
     @rule(limit=limits)
-    def hire(self, limit: int) -> None:
+    def add_worker(self, limit: int) -> None:
         """One more worker, with a limit of its own."""
 
         async def open_worker() -> Worker:

@@ -78,8 +78,8 @@ SHORTEST: dict[str, Example] = {
     ],
     "a death of one that renewed meanwhile": [SILENT, ("reclaim", {"renewed_meanwhile": {0}})],
     "a renewal of the dead": [SILENT, ("reclaim", {"renewed_meanwhile": set()}), ("renew", {"chosen": {0}})],
-    "the youngest first": [*[("enqueue", {"priorities": [0]})] * 2, ("hire", {"limit": 1})],
-    "no limit": [("enqueue", {"priorities": [0, 0]}), ("hire", {"limit": 1})],
+    "the youngest first": [*[("enqueue", {"priorities": [0]})] * 2, ("add_worker", {"limit": 1})],
+    "no limit": [("enqueue", {"priorities": [0, 0]}), ("add_worker", {"limit": 1})],
 }
 """The rules that show a fault, in their order: of random ones, few examples hold them."""
 INVARIANTS = {

@@ -32,7 +32,7 @@ async def asked(db: Database) -> set[str]:
     return {one for (one,) in await db.rows("SELECT id FROM dbosflow.workflow WHERE cancel_requested_at IS NOT NULL")}
 
 
-async def family(db: Database, **parents: str | None) -> None:
+async def start_tree(db: Database, **parents: str | None) -> None:
     """Workflows that run elsewhere, each with its parent."""
     for workflow_id, parent in parents.items():
         await db.rows(
@@ -124,33 +124,33 @@ async def test_the_answer_of_each_batch_tells_of_cancels(db: Database) -> None:
 
 async def test_a_cancel_is_one_of_all_that_stands_below(db: Database) -> None:
     """As far as no generation between has ended: what that left running was meant to outlive it."""
-    await family(db, top=None, a="top", b="top", aa="a", aaa="aa", bb="b", other=None)
+    await start_tree(db, top=None, a="top", b="top", aa="a", aaa="aa", bb="b", other=None)
     await db.rows("UPDATE dbosflow.workflow SET status = 'succeeded' WHERE id = 'b'")
     assert set(await cancel(db, "top")) == await asked(db) == {"top", "a", "aa", "aaa"}
 
 
 async def test_a_child_that_nobody_has_begun_ends_with_the_request(db: Database) -> None:
     """At any depth; what has begun has an owner who ends it."""
-    await family(db, top=None, a="top", aa="a")
+    await start_tree(db, top=None, a="top", aa="a")
     await db.rows("UPDATE dbosflow.workflow SET epoch = 0, status = 'queued' WHERE id = 'aa'")
     assert await cancel(db, "top") == {"top": "running", "a": "running", "aa": "cancelled"}
 
 
 async def test_the_children_may_be_left_as_they_are(db: Database) -> None:
     """Also by the owner, when it ends the parent; unless somebody asks for them, too, before or after."""
-    await family(db, p=None, c="p", q=None, d="q")
+    await start_tree(db, p=None, c="p", q=None, d="q")
     assert set(await cancel(db, "p", children=False)) == {"p"}
     assert await workflow.cancel_children(db.admin, SCHEMA, "p") == []
     assert set(await cancel(db, "p")) == {"p", "c"}
     await cancel(db, "q")
-    await family(db, later="q")
+    await start_tree(db, later="q")
     await cancel(db, "q", children=False)
     assert {row["id"] for row in await workflow.cancel_children(db.admin, SCHEMA, "q")} == {"d", "later"}
 
 
 async def test_an_owner_that_was_not_asked_cancels_the_children_of_what_it_ends(db: Database) -> None:
     """What was asked for by code of before has no word on them: they are cancelled."""
-    await family(db, p=None, c="p")
+    await start_tree(db, p=None, c="p")
     assert {row["id"] for row in await workflow.cancel_children(db.admin, SCHEMA, "p")} == {"c"}
 
 

@@ -136,9 +136,9 @@ async def test_a_release_waits_for_a_batch_that_lost_its_connection(db: Database
     lease = await db.lease()
     await lease.start("w")
     held = await db.hold_key("w")
-    ghost = await db.lease(lease.id)
-    writing = asyncio.create_task(ghost.write(Slice("w").record("held")))
-    await db.waiting(ghost.connection)
+    old_session = await db.lease(lease.id)
+    writing = asyncio.create_task(old_session.write(Slice("w").record("held")))
+    await db.waiting(old_session.connection)
     releasing = asyncio.create_task(worker.release(lease.connection, SCHEMA, lease.id))
     await db.waiting(lease.connection)
     assert await db.requeue() == {}
@@ -205,7 +205,7 @@ async def test_a_worker_that_was_renewed_meanwhile_does_not_die(db: Database) ->
 
 @each_slice
 async def test_an_ended_run_is_nobodys(db: Database, part: Callable[[int], Slice]) -> None:
-    """Its worker lives and its epoch stands, but it has no owner any more: no record follows an end."""
+    """Its worker is live and its epoch stands, but it has no owner any more: no record follows an end."""
     lease = await db.lease()
     await lease.start("w")
     assert (await lease.write(Slice("w").end())).written

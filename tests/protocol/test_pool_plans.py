@@ -194,7 +194,7 @@ LISTED_BY = (
 
 
 async def crowded(db: Database, worker_id: UUID) -> None:
-    """The crowd, and of everything that these statements look at far more than any of them is asked for."""
+    """The tables of ``plans``, and of all that these statements look at far more than any of them is asked for."""
     await populate(db, worker_id=worker_id, owned=OWNED)
     await db.rows("UPDATE dbosflow.workflow SET ended_at = created_at WHERE status = 'succeeded'")
     await db.rows(

@@ -146,10 +146,10 @@ async def test_two_that_kill_are_both_parked_and_a_third_that_does_not_is_not(db
     """By workers that come one after the other, each of which dies as soon as it has one of the two."""
     await queue(db, one=0, innocent=0, two=0)
     parked: dict[str, str] = {}
-    lives = 0
+    passes = 0
     while set(parked.values()) != {"blocked"} or len(parked) < 2:
-        lives += 1
-        assert lives < 30
+        passes += 1
+        assert passes < 30
         lease = await db.lease()
         got = await claimed(lease)
         while got and not got & {"one", "two"}:  # what is innocent waits, and is acquitted
@@ -158,5 +158,5 @@ async def test_two_that_kill_are_both_parked_and_a_third_that_does_not_is_not(db
         await db.reclaim(lease)
         parked |= {one: status for one, status in (await db.requeue()).items() if status == "blocked"}
     assert parked == {"one": "blocked", "two": "blocked"}
-    assert lives == SUSPECTED + 2 * (10 - SUSPECTED)
+    assert passes == SUSPECTED + 2 * (10 - SUSPECTED)
     assert (await deaths(db))["innocent"] <= SUSPECTED

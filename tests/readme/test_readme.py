@@ -199,8 +199,8 @@ def test_the_links_lead_somewhere() -> None:
 
 
 def test_the_map_shows_every_room() -> None:
-    """A module or package that is added to the house is added to the map."""
-    house = Path(dbosflow.__file__).parent
-    rooms = {path.stem for path in house.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    """A module or package that is added to ``dbosflow`` is added to the map."""
+    package = Path(dbosflow.__file__).parent
+    rooms = {path.stem for path in package.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
     shown = set(re.findall(r"\(dbosflow/(\w+)(?:\.py)?\)", CONTRIBUTING))
     assert rooms - {"__init__", "__main__"} == shown

@@ -1,6 +1,6 @@
 """A workflow run by the engine's own runner, with a journal in memory and on virtual time: for thousands of replays.
 
-What is real: definitions, runner, run, branches, sequencer, operations, slices. What is played: the database. A
+What is real: definitions, runner, run, branches, sequencer, operations, slices. What is simulated: the database. A
 *commit* is one batch of the journal; a crash comes between two of them, and a replay begins with what they left.
 """
 

@@ -157,7 +157,7 @@ def deaths(url: str, workflow_id: str = "suspect") -> Any:
 
 
 def in_quarantine(url: str) -> Any:
-    """Which is, in the one worker that lives."""
+    """It is, in the one worker that is live."""
     return asked(url, "SELECT suspect FROM dbosflow.worker WHERE state = 'live'")
 
 

@@ -164,7 +164,7 @@ def test_a_database_clock_that_jumps_back_does_not_keep_the_dead_alive(world: Wo
 
 
 def test_a_lease_dated_in_the_future_is_watched_anew_when_it_changes(world: World) -> None:
-    """Its owner lives, by a clock that is ahead."""
+    """Its owner is live, by a clock that is ahead."""
 
     async def schedule(world: World) -> None:
         ahead = world.worker()

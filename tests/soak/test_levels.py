@@ -135,7 +135,7 @@ def test_rows_that_grow_are_reported(database_url: str) -> None:
 # -- noise -------------------------------------------------------------------------------------------------------------
 
 
-def played(value: Callable[[float, random.Random], float], seed: int) -> list[Point]:
+def simulated(value: Callable[[float, random.Random], float], seed: int) -> list[Point]:
     """A level over time."""
     draw = random.Random(seed)
     return [(at, value(at, draw)) for at in (number * 2.0 for number in range(150))]
@@ -156,14 +156,14 @@ NOISES: dict[str, Callable[[float, random.Random], float]] = {
 @pytest.mark.parametrize("noise", NOISES.values(), ids=NOISES)
 def test_noise_is_no_leak(noise: Callable[[float, random.Random], float]) -> None:
     """Nor is it in a hundred runs."""
-    assert [leak(played(noise, seed), MEMORY) for seed in range(100)] == [None] * 100
+    assert [leak(simulated(noise, seed), MEMORY) for seed in range(100)] == [None] * 100
 
 
 @pytest.mark.parametrize("noise", ["none", "white", "a collector of garbage", "outages", "outbursts"])
 def test_a_leak_under_noise_is_seen(noise: str) -> None:
     """In nearly all of a hundred runs: it is 25 MB over the time."""
     found = [
-        leak(played(lambda at, draw: NOISES[noise](at, draw) + 25e6 * at / 300, seed), MEMORY) for seed in range(100)
+        leak(simulated(lambda at, draw: NOISES[noise](at, draw) + 25e6 * at / 300, seed), MEMORY) for seed in range(100)
     ]
     assert sum(one is not None for one in found) >= 90
 

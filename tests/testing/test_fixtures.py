@@ -136,7 +136,7 @@ def test_a_project_that_asks_for_the_fixtures_gets_them(tmp_path: Path) -> None:
 
 
 def test_async_tests_of_pytest_asyncio_get_them_too(tmp_path: Path) -> None:
-    """The engine on its thread is awaited from the test's loop; an engine of the test's own lives on that."""
+    """The engine on its thread is awaited from the test's loop; an engine of the test's own runs on that."""
     tmp_path.joinpath("conftest.py").write_text(CONFTEST, "utf-8")
     tmp_path.joinpath("test_project.py").write_text(
         """

@@ -18,10 +18,10 @@ if TYPE_CHECKING:
     from tests.behaviour.conftest import StartProgram
     from tests.behaviour.program import Program
 
-QUEUE = "crew"
+QUEUE = "pool"
 
 
-class Crew:
+class WorkerPool:
     """Keeps so many workers alive; each serves the same queue."""
 
     def __init__(self, url: str, start_program: StartProgram, module: str, *, size: int = 2, **settings: Any) -> None:
