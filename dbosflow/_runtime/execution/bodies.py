@@ -272,7 +272,7 @@ async def _catch_up(run: Run) -> None:
 
 async def _end_leftovers(run: Run) -> None:
     """Branches that nobody waited for end with their workflow, as tasks do with their loop."""
-    run.ending = True
+    run.begin_ending()
     if run.sequencer is not None:
         run.sequencer.finish()
     tasks = run.tasks()

@@ -71,7 +71,7 @@ class CancelledRuns:
             self._begin_task(self._end_overtaken(run), f"dbosflow-overtaken-{run.workflow_id}")
 
     async def _end_overtaken(self, run: Run) -> None:
-        run.cancelled = True
+        run.begin_cancelled()
         try:
             await self._bodies.cancel_children(run)
         except RunStopped:

@@ -73,7 +73,7 @@ class ChangedValues:
         code, there = _told(repeated, found)
         if error is not None:
             if run.contradiction is error:  # and not stopped before for another reason
-                run.contradiction = _contradiction(run, code, there)
+                run.contradict(_contradiction(run, code, there))
             return
         logger.warning(
             "workflow %s: its code %s, where its records hold %s, which stays. Either the code has changed, or its "

@@ -137,7 +137,7 @@ class Run(ReplayingRun):
         """Buffers the run's last entry: its body is over, and so is what it left running."""
         self.task = None
         with self.buffer.lock:
-            self.ending = True
+            self.begin_ending()
             self.buffer.push(ending)
         self.environment.submit(self)
 

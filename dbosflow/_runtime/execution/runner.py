@@ -168,7 +168,7 @@ class Runner:
         self._slots.hold(run, launch.on_slot_freed)
         if launch.cancelled or workflow_id in self._cancel_at_launch:
             self._cancel_at_launch.discard(workflow_id)
-            run.cancelled = True
+            run.begin_cancelled()
         if self.on_launched is not None:
             self.on_launched(run)
         previous = self._runs.get(workflow_id)
@@ -180,7 +180,7 @@ class Runner:
         _log(run, "begins at epoch %d", launch.epoch)
         if isinstance(history, Exception):  # without its records it would begin anew
             msg = f"its records cannot be read: {type(history).__name__}: {history}"
-            run.contradiction = NonDeterminismError(workflow_id, msg)
+            run.contradict(NonDeterminismError(workflow_id, msg))
             run.stop(msg)
             self._bodies.over(run, None, history)
         else:
@@ -241,7 +241,7 @@ class Runner:
             return
         on_slot_freed = self._slots.take_from(run)  # the new pass keeps the slot
         self._coming.add(run.workflow_id)
-        run.superseded = True
+        run.supersede()
         self._stop(run, "the workflow reloads its history")
         self._task(self._reload(run, on_slot_freed), f"dbosflow-reload-{run.workflow_id}")
 

@@ -219,7 +219,7 @@ class ReplayingRun(RunState):
     def park(self, why: E) -> E:
         """Ends this pass: the workflow is parked as blocked, and its error is ``why``. See ``disagree``."""
         if self.stopping is None:
-            self.contradiction = why
+            self.contradict(why)
             self.stop("it is parked as blocked")
         return why
 
@@ -245,7 +245,7 @@ class ReplayingRun(RunState):
         if self.cancelled or self.ending or self.stopping is not None:
             return False
         with self.buffer.lock:
-            self.cancelled = True
+            self.begin_cancelled()
             callbacks, self._cancel_callbacks = self._cancel_callbacks, ()
         self.interrupted.set()
         for callback in callbacks:

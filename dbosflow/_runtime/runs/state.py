@@ -1,7 +1,7 @@
 """The state of a run: where it is between its beginning and its end, and what it may still do there.
 
 A run is in one of these states; *cancelled* and *draining* can come on top of *active*. Each question that other rooms
-ask (``may_branch``, ``check_may_begin`` ...) is one column, so that nobody reads flags by himself.
+ask (``may_branch``, ``check_may_begin`` ...) is one column, so that no other room combines flags by itself.
 
 ```text
 state       who causes it                       begins      records     writes to   waits until
@@ -9,7 +9,8 @@ state       who causes it                       begins      records     writes t
 active      the runner                          yes         yes         yes         yes
 draining    the engine closes: ``drain``        held back   yes         yes         yes
 cancelled   the canceller: ``cancel``           no          no          no          yes
-ending      its body is over                no          yes         no          yes
+ending      ``begin_ending``: its body is   no          yes         no          yes
+            over
 stopped     ``stop``: the lease is lost, a      no          no          no          no
             reload, a contradiction, a close
 over        ``settle``: its end is durable, or  no          no          no          no
@@ -254,6 +255,24 @@ class RunState:
             callback()
         else:
             self.environment.on_back_pressure(self.workflow_id)
+
+    # -- its transitions; ``cancel`` and ``stop`` are above, where its code is (see ``replaying_run``) -----------------
+
+    def begin_cancelled(self) -> None:
+        """It is to be cancelled, and there is no code to notify: the body has not begun, or is over."""
+        self.cancelled = True
+
+    def begin_ending(self) -> None:
+        """Its body is over: what it has left running is to end, and begins nothing any more."""
+        self.ending = True
+
+    def supersede(self) -> None:
+        """A new pass takes its place, from what the tables hold: then not even its end may be written."""
+        self.superseded = True
+
+    def contradict(self, why: WorkflowError) -> None:
+        """Its workflow is to be parked as blocked for this reason, or for this one instead of that before."""
+        self.contradiction = why
 
     # -- draining ----------------------------------------------------------------------------------------------------
 
