@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import time
 from typing import TYPE_CHECKING
 
@@ -12,7 +11,7 @@ from dbos import DBOS
 
 from benchmarks.gate import Gate
 from benchmarks.halves import half
-from benchmarks.memory import resident, threads
+from benchmarks.killed import recovery, replay, sleeping
 from benchmarks.peer.application import DONE, launched_here
 from benchmarks.peer.workflows import echo
 from benchmarks.polling import until_done
@@ -21,9 +20,6 @@ if TYPE_CHECKING:
     from multiprocessing.connection import Connection
 
     from benchmarks.job import Figures, Job, Scenario
-
-_WARM_UP = 50
-_REPLAYED = 10
 
 stuck: Gate | None = None
 """Set in a process that is to be killed: its workflows wait there when their steps are on record."""
@@ -42,18 +38,6 @@ async def interrupted(steps: int) -> None:
 async def sleeper() -> None:
     """Sleeps for long."""
     await DBOS.sleep_async(3600)
-
-
-def recovery(job: Job) -> Figures:
-    """From the launch of a new process until 1,000 workflows, each with a step on record, have ended."""
-    return {"seconds": _recovered(job.url, job.size, 1)}
-
-
-def replay(job: Job) -> Figures:
-    """What a recorded step takes of the time from launch to end, in ten workflows; as many without steps are subtracted."""
-    baseline = min(_recovered(job.url, _REPLAYED, 0) for _ in range(2))
-    with_steps = min(_recovered(job.url, _REPLAYED, job.size // _REPLAYED) for _ in range(2))
-    return {"step_us": max(with_steps - baseline, 1e-6) / job.size * 1e6, "baseline_ms": baseline * 1e3}
 
 
 def _recovered(url: str, workflows: int, steps: int) -> float:
@@ -99,17 +83,7 @@ def memory(job: Job) -> Figures:
 
 async def _memory(job: Job) -> Figures:
     async with launched_here(job.url):
-        await asyncio.gather(*(DBOS.start_workflow_async(sleeper) for _ in range(_WARM_UP)))
-        await asyncio.sleep(1)
-        gc.collect()
-        bytes_before, threads_before = resident(), threads()
-        await asyncio.gather(*(DBOS.start_workflow_async(sleeper) for _ in range(job.size)))
-        await asyncio.sleep(2)
-        gc.collect()
-        return {
-            "kilobytes": (resident() - bytes_before) / job.size / 1024,
-            "threads": float(threads() - threads_before),
-        }
+        return await sleeping(lambda: DBOS.start_workflow_async(sleeper), job.size)
 
 
-SCENARIOS: dict[str, Scenario] = {"recovery": recovery, "replay": replay, "memory": memory}
+SCENARIOS: dict[str, Scenario] = {"recovery": recovery(_recovered), "replay": replay(_recovered), "memory": memory}
