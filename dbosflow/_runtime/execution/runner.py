@@ -25,7 +25,7 @@ from dbosflow._runtime.execution.handover import hand_over, wait_for_code
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.run import Run
 from dbosflow._runtime.execution.slots import Slots
-from dbosflow._runtime.process.thread_pool import ThreadPool
+from dbosflow._runtime.process.thread_pool import thread_pools
 from dbosflow.errors import DbosflowError, NonDeterminismError
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self._runs: dict[str, Run] = {}
         self._slots = Slots()
-        self._workflow_threads, self._step_threads = _thread_pools(settings)
+        self._workflow_threads, self._step_threads = thread_pools(settings)
         self._bodies = Bodies(self._workflow_threads, self._remove)
         self._tasks: set[asyncio.Task[None]] = set()
         """What reloads runs, and ends cancelled ones."""
@@ -335,15 +335,6 @@ class Runner:
             task.cancel()
         self._workflow_threads.shutdown()
         self._step_threads.shutdown()
-
-
-def _thread_pools(settings: Settings) -> tuple[ThreadPool, ThreadPool]:
-    """One for workflows and one for steps, which never wait for them: a sync workflow runs its steps on its thread."""
-    limit = settings.waiting_threads
-    return (
-        ThreadPool(settings.workflow_threads, "dbosflow-workflow", waiting_limit=limit),
-        ThreadPool(settings.step_threads, "dbosflow-step", waiting_limit=limit),
-    )
 
 
 def _log(run: Run, what: str, *values: object) -> None:

@@ -36,6 +36,8 @@ from dbosflow.errors import ThreadLimitError
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable, Iterator
 
+    from dbosflow.config import Settings
+
 T = TypeVar("T")
 
 _Call = tuple[Future[Any], "Callable[[], Any]"]
@@ -264,3 +266,12 @@ class Place:
                 self._waits -= 1
                 if not self._waits and self._is_away:
                     self._pool._come_back(None, at_once=True)  # noqa: SLF001 (a part of the pool)
+
+
+def thread_pools(settings: Settings) -> tuple[ThreadPool, ThreadPool]:
+    """One for workflows and one for steps, which never wait for them: a sync workflow runs its steps on its thread."""
+    limit = settings.waiting_threads
+    return (
+        ThreadPool(settings.workflow_threads, "dbosflow-workflow", waiting_limit=limit),
+        ThreadPool(settings.step_threads, "dbosflow-step", waiting_limit=limit),
+    )
