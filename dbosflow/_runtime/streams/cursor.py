@@ -110,7 +110,8 @@ class StreamCursor:
         self._position = replace(self._position, next=offset, start=offset, is_placed=True)
 
     def _see(self, status: SeenStatus) -> None:
-        self._position = replace(self._position, status=status)
+        if status is not self._position.status:
+            self._position = replace(self._position, status=status)
 
     async def _read(self, timeout: float | None) -> Page:  # noqa: ASYNC109 (the reader's own setting)
         try:

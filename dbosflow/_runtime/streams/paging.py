@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from dbosflow import serde
 from dbosflow._records.keys import step_of
 from dbosflow._runtime.streams.decoding import decoded
-from dbosflow._runtime.streams.position import Item
+from dbosflow._runtime.streams.position import Item, Position
 from dbosflow._store.stream import ranges_of
 from dbosflow.errors import (
     SerializationError,
@@ -22,7 +21,7 @@ from dbosflow.failures import load_error
 from dbosflow.types import FrameKind, Rollback, StreamOutcome, WorkflowStatus
 
 if TYPE_CHECKING:
-    from dbosflow._runtime.streams.position import Position, Progress, ReadRequest
+    from dbosflow._runtime.streams.position import Progress, ReadRequest
     from dbosflow._store.stream import Block, Page
     from dbosflow.types import Ranges
 
@@ -54,14 +53,17 @@ class PageReader:
     @property
     def position(self) -> Position:
         """Behind what was read."""
-        return replace(
-            self._before,
-            next=self._next,
-            rollbacks=self._rollbacks,
-            known_rollbacks=self._known_rollbacks,
-            end=self._end,
-            ending=self._ending,
-            unfit=self._unfit,
+        before = self._before
+        return Position(
+            self._next,
+            before.start,
+            before.is_placed,
+            self._rollbacks,
+            self._known_rollbacks,
+            self._end,
+            self._ending,
+            self._unfit,
+            before.status,
         )
 
     def accept(self, page: Page, progress: Progress | None = None) -> None:
