@@ -1,11 +1,11 @@
-"""What stands in the column of a record or of a stream's block as a word or a name that has parts.
+"""The words and structured names that are stored in the columns of records and of stream blocks.
 
 ```text
-kinds        which kinds of record there are, and what each one tells a replay
-keys         how records, branches and children are named, and what their names say
-producers    how those are named who write to streams
+kinds        the kinds of record, and what each one means for a replay
+keys         how records, branches and children are named, and how their names are read
+producers    how the producers of stream values are named
 ```
 
-Above it everybody reads and writes these names with its functions: the store, whose SQL cuts some of them as well
-(``stream_block`` in ``schema.sql`` says where), the runtime, the tests of users.
+All code above reads and writes these names with the functions of this package: the store, whose SQL cuts some of them
+as well (``stream_block`` in ``schema.sql`` says where), the runtime, and the tests of users.
 """

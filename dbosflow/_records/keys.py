@@ -1,28 +1,28 @@
-"""The grammar of records' keys, of branches' paths, and of the ids that children get by their place.
+"""The grammar of records' keys, of branches' paths, and of the ids that children get by their position.
 
 ```text
 key      = [path "/"] name "#" n            the nth operation of that name in its branch
          | key "/" offset                   an item of a loop
          | key "@" epoch "." n              a failed attempt
          | key "/given-up" | key "/woken" | key "/expired"
-                                            what else is on record of an operation
-         | [path "/"] name "#" n "/patched" that the nth call of patched(name) took new code
+                                            other facts on record about an operation
+         | [path "/"] name "#" n "/patched" the nth call of patched(name) took new code
          | path "/write_stream(" stream ")@" count "." n
                                             the nth refusal of what would be the branch's value ``count`` there
          | path "/write_stream('" stream "')/changed"
-                                            that a replay has written other values there than the run before
+                                            a replay has written other values there than the run before
 path     = region | [region "/"] branch { "/" branch }
 branch   = name "#" n                       the nth task of that name that its parent has made
 region   = name                             ``with branch(name)``: at the root, and once in a run
 child id = parent's id "/" key, with "+" for the key's own "/"
 ```
 
-No key of a record is as another one's, and what a key says is read here only; SQL reads, of producers, the step's key
+No two kinds of record share a key, and only this module reads keys; SQL reads the step's key from producers' names
 (see ``stream_block`` in ``schema.sql``).
 
-What separates stands in no name: there it is written ``%`` and two hexadecimal digits for each byte, as in a URL, and
-so are ``%`` itself and what no text column takes. Two names never give one key, and two places never one child's id.
-What would be too long for an index is cut, and ends with ``~`` and the hash of the whole.
+Separators never stand in a name: there they are written as ``%`` and two hexadecimal digits for each byte, as in a
+URL, and so are ``%`` itself and characters that no text column takes. Two names never give one key, and two positions
+never one child's id. A key that would be too long for an index is cut, and ends with ``~`` and the hash of the whole.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from dbosflow._records.kinds import RecordKind
 from dbosflow.config import MAX_IDENTIFIER
 
 GIVEN_UP = "/given-up"
-"""Ends the key of the record that an operation was cancelled; its kind, ``given_up``, is stored."""
+"""Ends the key of the record that an operation was cancelled; the kind ``given_up`` is what is stored."""
 WOKEN = "/woken"
 """Ends the key of the record that a sleep is over, in a run with branches."""
 EXPIRED = "/expired"
@@ -45,19 +45,19 @@ PATCHED = "/patched"
 
 _LONGEST_NAME = 256
 _LONGEST_PATH = 512
-"""In bytes: a key, with a workflow's id and a stream's key before it, has to fit an index, a third of a page."""
+"""In bytes: a key, preceded by a workflow's id and a stream's key, has to fit an index, a third of a page."""
 _LONGEST_CHANGED = 256
-"""In bytes: it ends with the stream's key as it is, and that may be of any length."""
+"""In bytes: such a key ends with the stream's key as it is, which may be of any length."""
 _KEPT = 64
-"""Bytes that are left of what is too long."""
+"""Bytes that are kept of a key that is too long."""
 
 _NOT_IN_NAMES = re.compile(r"[%/#@+~\x00-\x1f\x7f\ud800-\udfff]")
 
 _FUNCTION = re.compile(r"[^\W\d]\w*(?:\.(?:<locals>|<lambda>|[^\W\d]\w*))+")
-"""A function with its module, which anyio names a task after unless it is told another name."""
+"""A function with its module: the name that anyio gives a task by default."""
 _LONG_NUMBER = r"\d{3}|[0-9a-fA-F]{8}"
 _DRAWN = re.compile(rf"{_LONG_NUMBER}|(?:^|[\W_])\d|^None$")
-"""In names that a replay may not give again: asyncio's own, and those with a counter, an address or a UUID in them.
+"""Task names that a replay may not give again: asyncio's own, and those with a counter, an address or a UUID in them.
 
 ``None`` is what Python 3.13 calls a task of a factory that was given no name.
 """
@@ -91,7 +91,7 @@ def item_key(loop_key: str, offset: int) -> str:
 
 
 def attempt_name(epoch: int, number: int) -> str:
-    """What an attempt of a step is called: no two owners of a workflow can give the same name."""
+    """The name of an attempt of a step: two owners of a workflow never give the same name."""
     return f"{epoch}.{number}"
 
 
@@ -101,12 +101,12 @@ def attempt_key(step_key: str, attempt: str) -> str:
 
 
 def refused_key(path: str, stream: str, count: int, number: int) -> str:
-    """The key of a refusal of the branch's value ``count`` in a stream; ``number`` is 0 for the first one."""
+    """The key of a refusal of the branch's value ``count`` in a stream; ``number`` counts the refusals, from 0."""
     return f"{path}/write_stream({segment(stream)})@{count}.{number}"
 
 
 def changed_key(path: str, stream: str) -> str:
-    """The key of the record that a branch has written other values to a stream than the run before."""
+    """The key of the record that a branch has written other values to a stream than in the run before."""
     key = f"{path}/write_stream({stream!r})/changed"
     if len(key.encode()) <= _LONGEST_CHANGED:
         return key
@@ -114,33 +114,33 @@ def changed_key(path: str, stream: str) -> str:
 
 
 def is_within(path: str, outer: str) -> bool:
-    """Whether a branch is that of ``outer``, or was made by it or for it."""
+    """Whether a branch is ``outer``, or was made by or for ``outer``."""
     return outer in {"", path} or path.startswith(f"{outer}/")
 
 
 def is_own(key: str) -> bool:
-    """Whether an operation's key is one of the body's own, and not of a branch, an item or a failed attempt."""
+    """Whether an operation's key is one of the body's own, and not that of a branch, an item or a failed attempt."""
     return "/" not in key and "@" not in key
 
 
 def is_item_of(key: str, loop_key: str) -> bool:
-    """Whether it is the key of an item of this loop."""
+    """Whether the key is that of an item of this loop."""
     loop, _, offset = key.rpartition("/")
     return loop == loop_key and offset.isdecimal()
 
 
 def step_of(attempt_key: str) -> str:
-    """The key of the step that an attempt's key, or the name under which it writes, is of."""
+    """The key of the step to which an attempt's key, or the name of an attempt's writes, belongs."""
     return attempt_key.rpartition("@")[0]
 
 
 def attempt_of(attempt_key: str) -> str:
-    """The attempt that an attempt's key, or the name under which it writes, is of."""
+    """The attempt in an attempt's key, or in the name of an attempt's writes."""
     return attempt_key.rpartition("@")[2]
 
 
 def path_of(key: str) -> str:
-    """The path of the branch whose operation, or whose loop's item, has this key."""
+    """The path of the branch that owns the operation, or the loop's item, with this key."""
     path, _, last = key.rpartition("/")
     return path if "#" in last else path.rpartition("/")[0]
 
@@ -152,7 +152,7 @@ def child_id(parent_id: str, key: str) -> str:
 
 @lru_cache(maxsize=4096)
 def given_name(task_name: str) -> str | None:
-    """What a task's branch is called after its name; ``None`` if a replay might give the task another one."""
+    """The name that a task's branch gets from the task; ``None`` if a replay might name the task differently."""
     if _FUNCTION.fullmatch(task_name):
         name = task_name.rpartition(".")[2]
         return None if _DRAWN_IN_FUNCTION.search(name) else name
@@ -160,14 +160,14 @@ def given_name(task_name: str) -> str | None:
 
 
 def operation_of(key: str, kind: str = "") -> str:
-    """The key of the operation that a record is of."""
+    """The key of the operation that a record belongs to."""
     if kind == RecordKind.ATTEMPT:
         return step_of(key)
     return key.removesuffix(GIVEN_UP).removesuffix(WOKEN).removesuffix(EXPIRED)
 
 
 def shown(key: str) -> str:
-    """A record's key, as a person reads it."""
+    """A record's key in readable form."""
     for suffix, what in ((GIVEN_UP, "was cancelled"), (WOKEN, "was over"), (EXPIRED, "has expired")):
         if key.endswith(suffix):
             return f"that {key.removesuffix(suffix)!r} {what}"

@@ -1,7 +1,7 @@
-"""The kinds of record, and what each one tells a replay. The words are stored.
+"""The kinds of record, and what each one means for a replay. The words are stored.
 
-Of a record that newer code has written, an unknown kind is taken for an operation with an outcome: a replay that does
-not ask for it is blocked, and nothing is passed over.
+A record of an unknown kind, written by newer code, counts as an operation with an outcome: a replay that does not ask
+for that operation is blocked, and nothing is skipped.
 """
 
 from __future__ import annotations
@@ -10,17 +10,17 @@ from enum import StrEnum
 
 
 class RecordKind(StrEnum):
-    """What a record says."""
+    """What a record states."""
 
     # the outcome of an operation, under the operation's own key
     STEP = "step"
     """A step, or the handler of a loop's item, has a result or has failed for good."""
     SLEEP = "sleep"
-    """A sleep has begun, and until when it goes."""
+    """A sleep has begun; the record holds its end."""
     CHILD = "child"
     """A child was started, or found."""
     RESULT = "result"
-    """A workflow was waited for."""
+    """A workflow's outcome was waited for."""
     STATUS = "status"
     """A workflow's status was asked for."""
     INFO = "info"
@@ -34,9 +34,9 @@ class RecordKind(StrEnum):
     FLUSH = "flush"
     """All that was written before it is durable."""
     EMITTED = "emitted"
-    """The workflow has looked at what it had written."""
+    """The workflow has read what it had written."""
 
-    # what else is on record of an operation, under a key of its own
+    # other facts about an operation, under keys of their own
     ATTEMPT = "attempt"
     """An attempt of a step has failed."""
     WOKEN = "woken"
@@ -44,17 +44,17 @@ class RecordKind(StrEnum):
     GIVEN_UP = "given_up"
     """The program has cancelled an operation."""
     TIMEOUT = "timeout"
-    """A durable timeout runs, and until when."""
+    """A durable timeout was started; the record holds its deadline."""
     EXPIRED = "expired"
     """A durable timeout has expired."""
 
-    # what the run has decided or noticed
+    # what the run has decided or found
     PATCHED = "patched"
     """``patched`` took new code."""
     REFUSED = "refused"
-    """A stream took no more values of the body."""
+    """A stream refused further values of the body."""
     CHANGED = "changed"
-    """A replay has written other values to a stream: one for each producer, by the first run that has found it."""
+    """A replay has written other values to a stream; at most one record a producer, by the first run that finds it."""
 
 
 _NO_OPERATION = frozenset({RecordKind.PATCHED, RecordKind.REFUSED, RecordKind.CHANGED})
@@ -67,5 +67,5 @@ def is_delivered(kind: str) -> bool:
 
 
 def shows_operation(kind: str) -> bool:
-    """Whether a record of this kind shows that its branch has asked for an operation."""
+    """Whether a record of this kind shows that its branch asked for an operation."""
     return kind not in _NO_OPERATION

@@ -1,7 +1,7 @@
 """A batch in the making: slices of runs, with their sequence numbers, turns and offsets given at the last moment.
 
-``seq`` and ``turn`` are the run's own counters; for the offsets see ``frames``. A slice keeps what it assumed, to be
-acknowledged or dropped as a whole.
+``seq`` and ``turn`` are the run's own counters; the offsets are explained in ``frames``. A slice keeps what it assumed,
+to be acknowledged or dropped as a whole.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ R = TypeVar("R", bound=Source)
 
 
 class Slice(Generic[R]):
-    """What one run has in one batch. There is one of a run at a time, so its offsets can be given when it is built."""
+    """What one run has in one batch. A run has one slice at a time, so offsets can be set when it is built."""
 
     __slots__ = ("ending", "entries", "frames", "records", "run")
 
@@ -40,7 +40,7 @@ class Slice(Generic[R]):
         self.ending: Ending | None = None
         streams = run.written_streams
         self.frames: Frames | None = Frames(streams) if streams is not None and streams.uncommitted else None
-        """What it makes of the run's streams; most records have nothing to do with any."""
+        """What the slice makes of the run's streams; ``None`` for most, whose records have nothing to do with any."""
         for entry in entries:
             if isinstance(entry, Record):
                 self._record(entry)
@@ -69,21 +69,21 @@ class Slice(Generic[R]):
 
     @property
     def blocks(self) -> Sequence[NewBlock]:
-        """The blocks that it appends."""
+        """The blocks that the slice appends."""
         return self.frames.blocks if self.frames is not None else ()
 
     def without_end(self) -> Slice[R] | None:
-        """What is left of it when its run does not end so; ``None`` if that is nothing."""
+        """What is left of the slice if its run does not end so; ``None`` if that is nothing."""
         rest = [entry for entry in self.entries if entry is not self.ending]
         return Slice(self.run, rest) if rest else None
 
     @property
     def closes_inputs(self) -> bool:
-        """Whether it ends streams that outsiders write, who may be faster."""
+        """Whether the slice ends streams that outside writers write, which may come first."""
         return self.frames is not None and bool(self.frames.inputs)
 
     def add_to(self, rows: BatchRows) -> None:
-        """Adds its rows to a batch."""
+        """Adds the slice's rows to a batch."""
         run = self.run
         workflow_id, epoch, turn = run.workflow_id, run.epoch, run.turn
         rows.runs.append(RunRow(workflow_id, epoch))
@@ -118,7 +118,7 @@ class Slice(Generic[R]):
             rows.ends.append(EndRow(workflow_id, epoch, ending.status, ending.output, ending.error))
 
     def acknowledged(self, started: set[str]) -> None:
-        """It is durable: its run goes on, and its children begin; their ids are taken out of ``started``."""
+        """The slice is durable: its run goes on, and its children begin; takes their ids out of ``started``."""
         run = self.run
         if self.records:
             run.seq += len(self.records)
@@ -131,7 +131,7 @@ class Slice(Generic[R]):
         run.committed(self.entries)
 
     def count_in(self, statistics: StreamStatistics) -> None:
-        """Counts its blocks, which are durable. Its run is not notified yet."""
+        """Counts the slice's blocks, which are durable. The slice's run is not notified yet."""
         run = self.run
         has_values = bool(run.written_streams and run.written_streams.blocks)
         for block in self.blocks:
@@ -141,13 +141,13 @@ class Slice(Generic[R]):
 
     @property
     def is_awaited_elsewhere(self) -> bool:
-        """Whether other processes may wait for it: for values, for work, or for an end that nobody awaits here."""
+        """Whether other processes may wait for the slice: for values, for work, or for an end not awaited here."""
         if self.frames is not None or any(record.start is not None for record in self.records):
             return True
         return self.ending is not None and not self.run.is_awaited
 
     def topics(self) -> Iterable[str]:
-        """Who has news when it is durable."""
+        """The topics that have news when the slice is durable."""
         if self.frames is not None:
             for key in self.frames.touched():
                 yield stream_topic(self.run.workflow_id, key)
@@ -159,7 +159,7 @@ class Slice(Generic[R]):
 
 
 def take_out(started: set[str], workflow_id: str) -> bool:
-    """Whether the id is among those that the statement inserted; once, though it may stand in it twice."""
+    """Whether the statement inserted the id; true once, though a statement may contain the id twice."""
     if workflow_id not in started:
         return False
     started.remove(workflow_id)
@@ -191,7 +191,7 @@ class Batch(Generic[R]):
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is left in it."""
+        """Whether nothing is left in the batch."""
         return not self.slices and not self.starts
 
     def rows(self) -> BatchRows:
@@ -211,17 +211,17 @@ class Batch(Generic[R]):
             statistics.flushed(seconds)
 
     def without(self, runs: set[R]) -> Batch[R]:
-        """The batch without the slices of these runs. The whole one may have arrived all the same."""
+        """The batch without the slices of these runs. The whole batch may have arrived all the same."""
         return Batch([part for part in self.slices if part.run not in runs], self.starts, self.sent)
 
     def stopped_runs(self) -> set[R]:
-        """Runs that were stopped meanwhile. The end of one is written anyhow, unless a new pass takes its place."""
+        """The runs that were stopped meanwhile. A run's end is written anyhow, unless a new pass takes its place."""
         stopped = (part for part in self.slices if part.run.stopping is not None)
         return {part.run for part in stopped if part.ending is None or part.run.superseded}
 
     @property
     def closes_inputs(self) -> bool:
-        """Whether it ends streams that outsiders write, who may be faster."""
+        """Whether the batch ends streams that outside writers write, which may come first."""
         return any(part.closes_inputs for part in self.slices)
 
     def split(self) -> Sequence[Batch[R]]:
@@ -229,7 +229,7 @@ class Batch(Generic[R]):
         return [Batch([part], []) for part in self.slices] + [Batch([], [start]) for start in self.starts]
 
     def split_off_inputs(self) -> Sequence[Batch[R]]:
-        """Each slice that ends inputs by itself, and the rest together; if there are none of them, as ``split``."""
+        """One batch for each slice that ends inputs, and one for the rest; if there is none, as ``split``."""
         closing = {part.run for part in self.slices if part.closes_inputs}
         rest = self.without(closing)
         if not closing or rest.empty:

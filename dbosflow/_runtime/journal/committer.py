@@ -1,4 +1,4 @@
-"""Sends a batch until it is durable, or belongs to nobody any more.
+"""Sends a batch until it is durable, or no run of it is owned here any more.
 
 What can become of a batch:
 
@@ -11,15 +11,15 @@ gather ──► send ──► written ─────────────�
             │             not mine ─► that run stops; the rest is sent again
             │             moved ────► that run reloads; the rest is sent again
             │             cancelled ► that run ends so instead; the rest is sent again
-            │             timeline ─► every run reloads (behind a pooler; else the worker's connection tells)
+            │             timeline ─► every run reloads (behind a pooler; else the worker's connection shows it)
             └─ refused for its data ─► slice by slice; the refused one ends its run with a typed error, and if
-                          that is refused, too, for what its streams would end with: without that
-```
+            └─ refused for its data ─► slice by slice; a refused slice ends its run with a typed error; and if the
+                          final frames of the run's streams are refused, too: without them
 
-After a lost acknowledgement nothing is guessed: every slice leaves a row that only it can write, under a key fixed
-before it was sent, and that row tells. A late copy of a batch finds its keys taken or the gate shut.
+Nothing is guessed after a lost acknowledgement: every slice leaves a row that only this slice can write, under a key
+fixed before the batch was sent, and that row decides. A late copy of a batch finds its keys taken or the gate shut.
 
-Each answer names the runs that somebody has asked to cancel; they are notified before they go on (``canceller``).
+Each answer names the runs that are to be cancelled; they are notified before they go on (``canceller``).
 """
 
 from __future__ import annotations
@@ -51,32 +51,32 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.journal")
 
 _FIRST_PAUSE = 0.01
-"""Seconds, doubled at each try: a connection that was cut can mostly be made anew at once."""
+"""Seconds, doubled at each try: a cut connection can mostly be replaced at once."""
 _LONGEST_PAUSE = 1.0
 """Seconds between two tries while the database is away: every durable operation waits for it to be back."""
 _OFTEN = 5
-"""How often a batch may have been sent before what stops it counts as an error, and not as a warning."""
+"""How often a batch may be sent before what stops it is logged as an error, and not as a warning."""
 _MOST_LOST_PLACES = 1000
-"""How often the end of an input may lose its place to writers before its run reloads: then something else is wrong."""
+"""How often the end of an input may lose its offset to writers before its run reloads: then something else is wrong."""
 
 
 R = TypeVar("R", bound=Source)
 
 
 class CommittingJournal(Protocol[R]):
-    """What the committer tells the journal whose batches it sends."""
+    """How the committer notifies the journal whose batches it sends."""
 
     async def written(self, batch: Batch[R], started: Iterable[str]) -> None:
-        """The batch is durable, as its answer or a witness says; it has inserted ``started``."""
+        """The batch is durable, as its answer or a witness shows, and has inserted ``started``."""
 
     def acknowledge(self, batch: Batch[R], started: Iterable[str]) -> None:
-        """The batch was durable before: readers wake, and its runs may go on."""
+        """The batch was durable before: readers are woken, and its runs may go on."""
 
     def deliver(self) -> None:
         """Lets runs go on from what is durable."""
 
     async def lease_lost(self, batch: Batch[R]) -> None:
-        """The lease is dead: the runs of the batch go on elsewhere, its starts wait for the next lease."""
+        """The lease is dead: the runs of the batch go on elsewhere, and its starts wait for the next lease."""
 
 
 class Committer(Generic[R]):
@@ -98,7 +98,7 @@ class Committer(Generic[R]):
         self._journal = journal
 
     async def commit(self, batch: Batch[R]) -> None:
-        """Sends ``batch`` until it is durable, or belongs to nobody any more."""
+        """Sends ``batch`` until it is durable, or no run of it is owned here any more."""
         while not batch.empty:
             try:
                 connection = await self._lease.connection()
@@ -141,11 +141,11 @@ class Committer(Generic[R]):
                     self._owner.cancel_requested(part.run)
 
     async def _was_overtaken(self, batch: Batch[R], error: Exception) -> bool:
-        """Whether somebody came first in the instant of the statement, whose next snapshot sees that: it is sent again.
+        """Whether another writer came first in the instant of the statement: the next snapshot shows that, so resend.
 
-        A cancel, where the run was to end otherwise (nothing else in a batch can divide by zero); or an outside writer,
-        who has taken the place that the end of an input was to have. That one is sent alone, since the runs of one
-        statement share its fate.
+        Either a cancel, where the run was to end otherwise (nothing else in a batch can divide by zero); or an outside
+        writer, whose value has the offset that the end of an input was to have. The slice with that end is sent alone,
+        since the runs of one statement share its fate.
         """
         if isinstance(error, psycopg.errors.DivisionByZero):
             return batch.sent < _MOST_LOST_PLACES
@@ -156,7 +156,7 @@ class Committer(Generic[R]):
         )
 
     async def _durable_after(self, batch: Batch[R], error: Exception) -> bool:
-        """After an error that leaves the batch's fate open: asks a witness, over a new connection if need be."""
+        """Asks a witness, over a new connection if need be, after an error that leaves the batch's fate open."""
         _log_trouble(batch, error, "looking whether it is durable")
         await back_off(batch.sent)
         while True:
@@ -166,7 +166,7 @@ class Committer(Generic[R]):
                 await self._wait_for_database(batch, again)
 
     async def _is_seen(self, batch: Batch[R]) -> bool:
-        """Whether a witness says that it is durable. One that is refused says nothing: a batch may be sent again."""
+        """Whether a witness shows that the batch is durable. A refused witness decides nothing: the batch is resent."""
         try:
             return await self._is_durable(batch)
         except Exception as error:
@@ -184,7 +184,7 @@ class Committer(Generic[R]):
         await back_off(batch.sent)
 
     async def _settle_refused(self, batch: Batch[R], error: Exception) -> None:
-        """The database or the driver refuses something in the batch for its data."""
+        """Handles a batch in which the database or the driver refuses some data."""
         if batch.sent > 1 and isinstance(error, psycopg.errors.UniqueViolation) and await self._is_seen(batch):
             self._journal.acknowledge(batch, frozenset())
             self._journal.deliver()
@@ -207,9 +207,9 @@ class Committer(Generic[R]):
             await self._end_refused(batch.slices[0], error)
 
     async def _end_refused(self, part: Slice[R], error: Exception) -> None:
-        """Ends a run whose data is refused: without the data, with the reason. Each time with less that may be refused.
+        """Ends a run whose data is refused: without the data, with the reason. Each try contains less to refuse.
 
-        In the end nothing is left but the row of the workflow. Should even that be refused, it is let go of.
+        In the end only the workflow's row is left. If even that is refused, the run is given up.
         """
         run, before = part.run, part.ending
         refusals = 1 if before is None else before.refusals + 1
@@ -228,7 +228,7 @@ class Committer(Generic[R]):
         await self.commit(Batch([Slice(run, [ending])], []))
 
     def _without_failed(self, batch: Batch[R], result: BatchResult) -> Batch[R]:
-        """The gate was shut by some runs, or by another timeline: these go, the rest is sent again."""
+        """Returns the batch without the runs that shut the gate, by themselves or by another timeline; to be resent."""
         if result.timeline is not None and self._lease.is_new(result.timeline):
             return batch.without(batch.stopped_runs())
         failed: set[R] = set()
@@ -253,13 +253,13 @@ class Committer(Generic[R]):
 
 
 async def back_off(sent: int) -> None:
-    """Pauses before the next try, the longer the more often it was tried."""
+    """Pauses before the next try; the more tries there were, the longer."""
     pause = min(_FIRST_PAUSE * 2 ** min(sent, 10), _LONGEST_PAUSE)
     await asyncio.sleep(pause * random.uniform(0.5, 1.0))  # noqa: S311 (jitter)
 
 
 def _log_trouble(batch: Batch[Any], error: Exception, plan: str) -> None:
-    """A cut connection heals in a moment; what does not pass, such as a full disk, somebody has to look at."""
+    """Logs trouble: a cut connection heals in a moment; a lasting fault, such as a full disk, needs an operator."""
     level = logging.ERROR if batch.sent >= _OFTEN else logging.WARNING
     logger.log(level, "batch of %d runs waits: %s; %s", len(batch.slices), line(error), plan)
 

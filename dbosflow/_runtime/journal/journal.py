@@ -1,12 +1,12 @@
 """The journal: group commit with output-commit order. The heart of the engine.
 
-Every durable record of every run of a worker is appended in memory; the journal takes all that is pending, writes it as
-ONE statement (one round trip, one WAL flush), and only then wakes who waits. While that statement is under way the next
-batch gathers, so a lone step pays one commit and no artificial delay, and a thousand concurrent steps share a handful.
-What a large batch sets free goes on while the next one is under way, so that neither the server nor the loop waits for
-the other.
+Every durable record of every run of a worker is appended in memory. The journal takes all pending records, writes them
+as ONE statement (one round trip, one WAL flush), and only then wakes their waiters. While that statement is under way
+the next batch gathers, so a lone step pays one commit and no artificial delay, and a thousand concurrent steps share a
+handful. The runs that a large batch sets free go on while the next batch is under way, so that neither the server nor
+the loop waits for the other.
 
-How a batch is sent, and what can become of it, is in ``committer``.
+``committer`` explains how a batch is sent, and what can become of it.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.journal")
 
 _MOST_SLICES = 200
-"""Runs and starts in one batch: with more, the loop has nothing to do while the server writes, and then the server."""
+"""Runs and starts in one batch: with more, the loop idles while the server writes, and then the server idles."""
 _LEAST_STARTS = 50
-"""How many of them may be starts, however much is written by what runs."""
+"""How many of them may be starts, however much the running workflows write."""
 _MANY = 32
-"""Runs and starts in a batch for which it is worth delivering while the next one is under way."""
+"""Runs and starts that make a batch large enough to be delivered while the next one is under way."""
 
 
 R = TypeVar("R", bound=Source)
@@ -78,15 +78,15 @@ class Journal(Service, Generic[R]):
         self._last: list[tuple[R, Ending]] = []
         self._under_way: Batch[R] | None = None
         self._durable: deque[tuple[Slice[R] | Start, set[str]]] = deque()
-        """What is durable and has yet to be delivered, each with the ids that its statement inserted."""
+        """Slices and starts that are durable and not yet delivered, each with the ids that its statement inserted."""
         self._lease_is_over = False
         self._idle = asyncio.Event()
         self._idle.set()
 
-    # -- what is appended --------------------------------------------------------------------------------------------
+    # -- appending ---------------------------------------------------------------------------------------------------
 
     def submit(self, run: R) -> None:
-        """Says that ``run`` has pending entries. Callable from any thread."""
+        """Notes that ``run`` has pending entries. Callable from any thread."""
         if run.buffer.submitted:
             return
         run.buffer.submitted = True
@@ -101,12 +101,12 @@ class Journal(Service, Generic[R]):
         self._wake_for_work()
 
     def finish(self, run: R, ending: Ending) -> None:
-        """Writes the end of a run that was stopped for good, and nothing else of it."""
+        """Writes the end of a run that was stopped for good, and nothing else of that run."""
         self._last.append((run, ending))
         self._wake_for_work()
 
     def lease_is_over(self) -> None:
-        """The worker's row is dead, as a renewal found. An idle worker has no batch to find it out by."""
+        """The worker's row is dead, as a renewal found. An idle worker has no batch that would show it."""
         self._lease_is_over = True
         self._wake_for_work()
 
@@ -119,14 +119,14 @@ class Journal(Service, Generic[R]):
         self.wake()
 
     async def flush(self) -> None:
-        """Waits until all that was appended is durable, or belongs to nobody any more."""
+        """Waits until everything appended is durable, or owned here no more."""
         await self._idle.wait()
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[Any]:
-        """The connection of the lease, between two batches: for claims, which the fence covers, too.
+        """The lease's connection, between two batches: for claims, which the fence covers, too.
 
-        What is durable is delivered by then: a workflow of the worker that nobody runs would be taken for a lost one.
+        What is durable is delivered by then: a workflow that the worker owns and does not run would count as lost.
         """
         async with self._lease.lock:
             self.deliver()
@@ -135,7 +135,7 @@ class Journal(Service, Generic[R]):
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     async def work_once(self) -> bool:
-        """Writes one batch: the one that failed before, or all that is pending."""
+        """Writes one batch: the one that failed before, or everything pending."""
         if self._lease_is_over:
             async with self._lease.lock:
                 await self.lease_lost(self._under_way or Batch([], []))
@@ -161,7 +161,7 @@ class Journal(Service, Generic[R]):
     async def _go_on(self) -> None:
         """Delivers a small batch now, a large one when the next is on its way; half of it if nothing else is pending.
 
-        The other half then goes on while that is under way which the first appends.
+        The other half then goes on while the records that the first half appends are being written.
         """
         others = bool(self._submitted or self._starts)
         if len(self._durable) < _MANY:
@@ -169,10 +169,10 @@ class Journal(Service, Generic[R]):
         elif not others:
             self.deliver(len(self._durable) // 2)
         if not others:
-            await asyncio.sleep(0)  # what was set free goes on first, and what it appends is gathered at once
+            await asyncio.sleep(0)  # what was set free runs first, and its records are gathered at once
 
     def deliver(self, most: int | None = None) -> None:
-        """Runs go on from what is durable, children begin, and who waits for a start is notified."""
+        """Delivers what is durable: runs go on, children begin, and waiters for starts are notified."""
         for _ in range(len(self._durable) if most is None else most):
             part, started = self._durable.popleft()
             if not isinstance(part, Slice):
@@ -183,12 +183,12 @@ class Journal(Service, Generic[R]):
                 self._owner.ended(part.run, part.ending)
 
     def _gather(self) -> Batch[R]:
-        """Takes what is pending, up to the limit of a batch; a run's entries in their order.
+        """Takes what is pending, up to the limit of a batch, with the entries of each run in order.
 
-        What runs goes before what is to begin, which has a part of each batch for itself all the same.
+        Runs go before starts, which have a part of each batch for themselves all the same.
         """
         limit = self._settings.batch_bytes
-        held = {part.run for part, _ in self._durable if isinstance(part, Slice)}  # their next place is not known yet
+        held = {part.run for part, _ in self._durable if isinstance(part, Slice)}  # their next offsets are unknown
         slices = [Slice(run, [ending]) for run, ending in self._last if run not in held]
         self._last = [(run, ending) for run, ending in self._last if run in held]
         for _ in range(min(len(self._submitted), _MOST_SLICES - min(len(self._starts), _LEAST_STARTS))):
@@ -208,7 +208,7 @@ class Journal(Service, Generic[R]):
         return Batch(slices, self._take_starts(_MOST_SLICES - len(slices), limit))
 
     def _take_starts(self, count: int, limit: int) -> list[Start]:
-        """So many pending starts, about ``limit`` bytes; an id once: the same id again is decided by the first."""
+        """Takes up to ``count`` starts, about ``limit`` bytes; of equal ids only the first, which decides for all."""
         taken: dict[str, Start] = {}
         again: list[Start] = []
         while self._starts and len(taken) < count and (limit > 0 or not taken):
@@ -228,7 +228,7 @@ class Journal(Service, Generic[R]):
         return True
 
     async def lease_lost(self, batch: Batch[R]) -> None:
-        """The lease is dead: every run of the worker stops, and what starts waits for the next lease, taken here."""
+        """The lease is dead: stops every run of the worker, and keeps the starts for the next lease, taken here."""
         logger.warning("the lease of worker %s is lost; its runs go on elsewhere", self._lease.id)
         self.deliver()
         self._owner.lease_lost()
@@ -246,12 +246,12 @@ class Journal(Service, Generic[R]):
                 return
 
     async def written(self, batch: Batch[R], started: Iterable[str]) -> None:
-        """The batch is durable just now, and has inserted ``started``."""
+        """The batch has just become durable, and has inserted ``started``."""
         if self.tripwire is None or not await self._dies(self.tripwire, batch, written=True):
             self.acknowledge(batch, started)
 
     def acknowledge(self, batch: Batch[R], started: Iterable[str]) -> None:
-        """The batch is durable: readers wake, peers are notified, and its runs may go on."""
+        """The batch is durable: wakes readers, notifies peers, and lets its runs go on."""
         if self._statistics is not None:
             batch.count_in(self._statistics, time.monotonic() - self._gathered_at)
         topics = [topic for part in batch.slices for topic in part.topics()]
@@ -262,7 +262,7 @@ class Journal(Service, Generic[R]):
         self._durable.extend((part, new) for part in parts)
 
     def fail_pending(self) -> None:
-        """Fails what could not be written when the journal closes: starts are notified."""
+        """Fails what could not be written when the journal closes; callers of starts are notified."""
         self.deliver()
         for start in (*(self._under_way.starts if self._under_way else ()), *self._starts):
             start.on_decided(LeaseLostError("the engine closed before the start was durable"))

@@ -1,4 +1,4 @@
-"""What the journal calls: whoever owns its runs, who announces news, and a test that ends its worker."""
+"""What the journal calls: the owner of its runs, the announcement of news, and a test that ends its worker."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Owned_contra = TypeVar("Owned_contra", bound=Source, contravariant=True)
 
 
 class JournalOwner(Protocol[Owned_contra]):
-    """What the journal calls when it finds something out about its runs."""
+    """How the journal reports what it finds out about its runs."""
 
     def ended(self, run: Owned_contra, ending: Ending) -> None:
         """The end of ``run`` is durable."""
@@ -30,10 +30,10 @@ class JournalOwner(Protocol[Owned_contra]):
         """``run`` is owned elsewhere."""
 
     def moved(self, run: Owned_contra) -> None:
-        """The tables are not what ``run`` remembers: it must reload."""
+        """The tables are not what ``run`` remembers: ``run`` must reload."""
 
     def cancel_requested(self, run: Owned_contra) -> None:
-        """Somebody has asked to cancel the workflow of ``run``."""
+        """A cancel of the workflow of ``run`` was requested."""
 
     def overtaken(self, run: Owned_contra) -> None:
         """The end of ``run`` was not written, since a cancel came first."""
@@ -49,11 +49,11 @@ class Announce(Protocol):
     """How the journal announces news."""
 
     def __call__(self, topics: Iterable[str], *, at_once: bool = True) -> None:
-        """Wakes who waits for these topics, here and elsewhere; ``at_once`` those elsewhere first."""
+        """Wakes the waiters of these topics, here and elsewhere; those elsewhere first if ``at_once``."""
 
 
 class Write(Protocol):
-    """How the journal sends a batch: ``write_batch``, or what a test puts in its place."""
+    """How the journal sends a batch: ``write_batch``, or a test's replacement."""
 
     async def __call__(
         self, connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str, timeline: str | None, /
@@ -62,7 +62,7 @@ class Write(Protocol):
 
 
 class Tripwire(Protocol):
-    """Where a test ends a worker, as the death of its process would."""
+    """A point at which a test ends a worker, as the death of its process would."""
 
     async def __call__(self, batch: Batch[Any], *, written: bool) -> bool:
-        """Whether the worker dies here: before ``batch`` is sent, or once it is durable and nobody was notified."""
+        """Whether the worker dies here: before ``batch`` is sent, or once it is durable and no waiter is notified."""

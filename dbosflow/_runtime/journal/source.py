@@ -1,4 +1,4 @@
-"""What the journal asks of a run, which is all that it knows of runs."""
+"""What the journal asks of a run: the only things that it knows of runs."""
 
 from __future__ import annotations
 
@@ -20,61 +20,61 @@ class Source(Protocol):
     seq: int
     """The next record's place among all records of the workflow."""
     turn: int
-    """How many commits with records it has had."""
+    """How many commits with records the run has had."""
 
     @property
     def workflow_id(self) -> str:
-        """Its workflow's id."""
+        """The workflow's id."""
 
     @property
     def epoch(self) -> int:
-        """With the worker's id, what fences its writes."""
+        """The run's epoch: with the worker's id, it fences the run's writes."""
 
     @property
     def inputs(self) -> Collection[str]:
-        """The stream keys that outsiders write, and that end with it."""
+        """The keys of the streams that outside writers write; those streams end with the workflow."""
 
     @property
     def buffer(self) -> Buffer:
-        """What it has for the journal."""
+        """What the run has for the journal."""
 
     @property
     def stopping(self) -> RunStopped | None:
-        """Why it is stopped: then nothing of it is written any more."""
+        """Why the run is stopped: then nothing of the run is written any more."""
 
     @property
     def superseded(self) -> bool:
-        """Whether a new pass takes its place: then not even its end may be written."""
+        """Whether a new pass takes the run's place: then not even its end may be written."""
 
     @property
     def contradiction(self) -> WorkflowError | None:
-        """Why its workflow is to be parked: then its end is written although it is stopped."""
+        """Why the workflow is to be parked: then the run's end is written although the run is stopped."""
 
     @property
     def cancelled(self) -> bool:
-        """Whether it knows that it is to be cancelled."""
+        """Whether the run was notified of its cancellation."""
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody in this process waits until it is over."""
+        """Whether a caller in this process waits until the run is over."""
 
     @property
     def streams(self) -> RunStreams:
-        """What it writes to streams."""
+        """What the run writes to streams."""
 
     @property
     def written_streams(self) -> RunStreams | None:
-        """``streams``, if it has written to any."""
+        """``streams``, if the run has written to any."""
 
     @property
     def age(self) -> float:
-        """Seconds since its history was read."""
+        """Seconds since the history of the run was read."""
 
     def take(self, limit: int) -> tuple[Sequence[Entry], bool]:
-        """Takes pending entries in order, about ``limit`` bytes; and whether any are left."""
+        """Takes about ``limit`` bytes of pending entries in order; and whether any are left."""
 
     def committed(self, entries: Sequence[Entry]) -> None:
-        """These entries are durable: their room is free, and the outcomes among them are delivered."""
+        """These entries are durable: frees their room, and delivers the outcomes among them."""
 
     def stop(self, why: str) -> None:
-        """Ends its pass."""
+        """Ends the run's pass."""

@@ -1,4 +1,4 @@
-"""What a run has for the journal: its entries in order, who waits until they are durable, and who waits for room."""
+"""What a run has for the journal: its entries in order, the waiters for durability, and the waiters for room."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 class Buffer:
     """The buffer of one run.
 
-    A batch takes all that is pending, or a prefix of it. It is filled by the loop's thread or by the thread of a sync
-    body, and emptied by the loop's: hence the lock.
+    A batch takes all pending entries, or a prefix of them. The loop's thread or the thread of a sync body fills the
+    buffer, and the loop's thread empties it: hence the lock.
     """
 
     __slots__ = ("_entries", "_limit", "_room", "_waiters", "lock", "size", "submitted")
@@ -23,19 +23,19 @@ class Buffer:
     def __init__(self, limit: int) -> None:
         self.lock = threading.Lock()
         self.size = 0
-        """The rough size of what is pending or on its way, in bytes."""
+        """The rough size of what is pending or being written, in bytes."""
         self.submitted = False
-        """Whether the journal knows that something is pending."""
+        """Whether the journal was notified that something is pending."""
         self._limit = limit
-        # Made when they are needed: a run is nothing but such objects, and the garbage collector goes by their number.
+        # Made on demand: runs consist of such objects, and the garbage collector starts by their number.
         self._entries: list[Entry] | None = None
         self._waiters: dict[Waiter, None] | None = None
         self._room: tuple[Callable[[], None], ...] = ()
 
-    # -- filled, by who holds the lock -------------------------------------------------------------------------------
+    # -- filling: the caller holds the lock --------------------------------------------------------------------------
 
     def push(self, entry: Entry) -> None:
-        """Appends an entry. The caller holds the lock, and submits the run."""
+        """Appends an entry. The caller holds the lock, and submits the run afterwards."""
         if self._entries is None:
             self._entries = [entry]
         else:
@@ -43,7 +43,7 @@ class Buffer:
         self.size += entry.size
 
     def expect(self, waiter: Waiter) -> None:
-        """Remembers who waits for an entry. The caller holds the lock."""
+        """Remembers the waiter of an entry. The caller holds the lock."""
         if self._waiters is None:
             self._waiters = {waiter: None}
         else:
@@ -51,17 +51,17 @@ class Buffer:
 
     @property
     def has_room(self) -> bool:
-        """Whether it may take more before some of it is durable."""
+        """Whether the buffer takes more before some of its content is durable."""
         return self.size < self._limit
 
     def expect_room(self, callback: Callable[[], None]) -> None:
-        """Calls ``callback`` once there is room, or the run has stopped. The caller holds the lock."""
+        """Calls ``callback`` once there is room or the run has stopped. The caller holds the lock."""
         self._room = (*self._room, callback)
 
-    # -- emptied, on the loop's thread -------------------------------------------------------------------------------
+    # -- emptying, on the loop's thread ------------------------------------------------------------------------------
 
     def take(self, limit: int) -> tuple[Sequence[Entry], bool]:
-        """Takes pending entries, about ``limit`` bytes; and whether any are left. The caller holds the lock."""
+        """Takes about ``limit`` bytes of pending entries; and whether any are left. The caller holds the lock."""
         self.submitted = False
         taken, self._entries = self._entries, None
         if taken is None:
@@ -74,7 +74,7 @@ class Buffer:
         return taken, False
 
     def free(self, size: int) -> None:
-        """So much of it is durable: there is room again."""
+        """Frees the room of ``size`` bytes that are durable now."""
         with self.lock:
             self.size -= size
             if not self._room or not self.has_room:
@@ -84,7 +84,7 @@ class Buffer:
             callback()
 
     def notify(self, entry: Record | Barrier) -> None:
-        """Delivers one durable outcome to whoever waits for it."""
+        """Delivers one durable outcome to its waiter."""
         waiter = entry.waiter
         if waiter is not None:
             if self._waiters is not None:
@@ -93,7 +93,7 @@ class Buffer:
                 waiter.set_result(None)
 
     def drop(self, stopping: BaseException) -> None:
-        """The run has stopped: what is pending is never written, and all waiting ends."""
+        """Drops what is pending and ends all waiting, since the run has stopped."""
         with self.lock:
             self._entries = None
             waiters, self._waiters = self._waiters, None

@@ -1,8 +1,8 @@
-"""Running checksums of what a producer writes: they tell in a replay whether it writes what it has written before.
+"""Running checksums of what a producer writes: they show whether a replay writes the same values as the run before.
 
-Each block carries that of all values of its producer up to its last one. A replay passes over what is durable by count;
-where it has passed the last of that, its own checksum must be the one that stands there. It is taken of each value's
-JSON text with a comma behind it, so it says nothing about how values are packed or stored.
+Each block carries the checksum of all values of its producer up to the block's last one. A replay skips durable values
+by count; behind the last of them, the replay's own checksum must equal the recorded one. A checksum covers each value's
+JSON text followed by a comma, so the way in which values are packed or stored does not matter.
 """
 
 from __future__ import annotations
@@ -16,46 +16,46 @@ from dbosflow.serde import brief
 NOTHING = 0
 """The checksum before the first value."""
 _KEPT = 100_000
-"""Values of one replay whose text is kept until they are compared; of those behind them only the checksum is."""
+"""How many values of one replay keep their text until they are compared; later ones keep their checksum only."""
 
 
 def checksum(text: str, before: int) -> int:
-    """The checksum behind a value's JSON, or behind that of several with commas between them."""
+    """Returns the checksum behind a value's JSON, or behind the JSON of several values with commas between them."""
     crc = zlib.crc32(f"{text},".encode(), before)
     return crc - (1 << 32) if crc >> 31 else crc  # a signed integer of four bytes
 
 
 @dataclass(slots=True)
 class Repeated:
-    """What a replay has written again to a stream for one producer: passed over, and kept to be compared."""
+    """What a replay has written to a stream again for one producer: skipped, and kept for the comparison."""
 
     key: str
     producer: str
     _checksums: array[int] = field(default_factory=lambda: array("i"))
-    """Behind each value."""
+    """The checksum behind each value."""
     _texts: list[str] = field(default_factory=list)
 
     @property
     def count(self) -> int:
-        """How many values it has written again."""
+        """How many values were written again."""
         return len(self._checksums)
 
     def add(self, text: str) -> None:
-        """One value more."""
+        """Adds one value."""
         self._checksums.append(checksum(text, self._before(self.count)))
         if len(self._texts) < _KEPT:
             self._texts.append(brief(text))
 
     def text(self, count: int) -> str | None:
-        """The value behind the first ``count`` ones, as much of it as fits a message, if it is kept."""
+        """The value behind the first ``count`` values, shortened to fit a message; ``None`` if it was not kept."""
         return self._texts[count] if count < len(self._texts) else None
 
     def agrees_to(self, count: int, recorded: int | None) -> bool:
-        """Whether its first ``count`` values have this checksum."""
+        """Whether the first ``count`` values have this checksum."""
         return count <= self.count and self._before(count) == recorded
 
     def first_difference(self, there: int, texts: list[str]) -> int | None:
-        """The first of the values that stand behind the first ``there`` which was not written again as it stands."""
+        """The index of the first value, behind the first ``there``, that differs from the recorded one."""
         for count, text in enumerate(texts, there):
             if count >= self.count or checksum(text, self._before(count)) != self._checksums[count]:
                 return count

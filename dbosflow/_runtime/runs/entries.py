@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
 
 class Waiter(Protocol):
-    """What an operation waits on: an asyncio future, or for a thread a concurrent one."""
+    """What an operation waits on: an asyncio future, or on a thread a concurrent one."""
 
     def done(self) -> bool:
-        """Whether it has a result already."""
+        """Whether there is a result already."""
 
     def set_result(self, result: None, /) -> None:
-        """Sets the result: the record is durable and its turn has come."""
+        """Sets the result: the record is durable, and its turn has come."""
 
     def set_exception(self, exception: BaseException, /) -> None:
         """Sets an error: the run is over."""
@@ -28,7 +28,7 @@ class Waiter(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Record:
-    """A durable record to be. ``seq`` and ``turn`` are given when its batch is built."""
+    """A record to be written. ``seq`` and ``turn`` are assigned when its batch is built."""
 
     key: str
     kind: RecordKind
@@ -41,21 +41,21 @@ class Record:
     elapsed: float = 0.0
     waiter: Waiter | None = None
     start: Start | None = None
-    """The child that starts in the same statement."""
+    """The child that the same statement starts."""
     loop_item: LoopItem | None = None
-    """The item of a loop whose record it is."""
+    """The loop's item that this record is of."""
     dead_letter: Values | None = None
-    """A value for the stream of dead letters, written in the same statement."""
+    """A value for the stream of dead letters, written by the same statement."""
 
     @property
     def size(self) -> int:
-        """Its rough size in a statement, in bytes."""
+        """The record's rough size in a statement, in bytes."""
         return 200 + len(self.output or "") + len(self.error or "") + (len(self.start.input) if self.start else 0)
 
 
 @dataclass(frozen=True, slots=True)
 class LoopItem:
-    """An item of a `for_each` loop: the loop's key, the item's offset, and the one before which every item is done."""
+    """An item of a `for_each` loop: the loop's key, the item's offset, and the watermark: all before it are done."""
 
     loop: str
     offset: int
@@ -64,7 +64,7 @@ class LoopItem:
 
 @dataclass(slots=True, eq=False)
 class Values:
-    """Consecutive values of one stream by one producer; open for more until a batch takes it."""
+    """Consecutive values of one stream by one producer; more can be added until a batch takes them."""
 
     key: str
     producer: str
@@ -76,7 +76,7 @@ class Values:
 
 @dataclass(slots=True, eq=False)
 class Close:
-    """The end of one stream by its own writer: complete, with a final payload, or with an error."""
+    """The end of one stream by the workflow itself: complete, with a final payload, or with an error."""
 
     key: str
     producer: str
@@ -87,13 +87,13 @@ class Close:
 
     @property
     def size(self) -> int:
-        """Its rough size in a statement, in bytes."""
+        """The close's rough size in a statement, in bytes."""
         return 200 + len(self.payload or "")
 
 
 @dataclass(slots=True, eq=False)
 class AttemptRollback:
-    """Before a new attempt of a step: the uncommitted values of earlier ones are rolled back."""
+    """Precedes a new attempt of a step: rolls back the uncommitted values of earlier attempts."""
 
     step_key: str
     size: int = 200
@@ -101,45 +101,45 @@ class AttemptRollback:
 
 @dataclass(slots=True, eq=False)
 class Barrier:
-    """Writes no row: its waiter is notified when all that was buffered before it is durable."""
+    """Writes no row: its waiter is notified when everything buffered before it is durable."""
 
     waiter: Waiter
     size: int = 0
 
 
 MOST_REFUSALS = 3
-"""How often the end of a run is tried without what was refused: first all else, then without the ends of streams that
-nobody knows of yet, and at last the row of the workflow alone."""
+"""How often a refused end of a run is tried with less: first without the refused data, then also without the ends of
+streams that have no row yet, and at last as the workflow's row alone."""
 
 
 @dataclass(slots=True, eq=False)
 class Ending:
-    """The end of a run: of its workflow, or of this pass of a workflow that is parked as blocked."""
+    """The end of a run: of its workflow, or of this pass over a workflow that is parked as blocked."""
 
     status: WorkflowStatus
     output: str | None = None
     error: str | None = None
     refusals: int = 0
-    """How often the database has refused what the run was to write: then it leaves more and more out."""
+    """How often the database has refused what the run was to write; each refusal leaves out more."""
 
     @property
     def size(self) -> int:
-        """Its rough size in a statement, in bytes."""
+        """The ending's rough size in a statement, in bytes."""
         return 200 + len(self.output or "") + len(self.error or "")
 
     @property
     def yields_to_cancel(self) -> bool:
-        """Whether it is not written of a workflow that somebody has asked to cancel."""
+        """Whether a cancel request for the workflow prevents this ending."""
         return self.status is not WorkflowStatus.CANCELLED
 
     @property
     def ends_streams(self) -> bool:
-        """Whether it closes what the workflow leaves open; a reader sees the end of the workflow anyhow."""
+        """Whether the ending closes streams left open; a reader sees the end of the workflow in any case."""
         return self.status.ended and self.refusals < MOST_REFUSALS
 
     @property
     def frame(self) -> FrameKind:
-        """The terminal frame of the streams that it closes."""
+        """The terminal frame of the streams that the ending closes."""
         return _FRAMES[self.status]
 
 
@@ -154,9 +154,9 @@ Entry = Record | Values | Close | AttemptRollback | Barrier | Ending
 
 @dataclass(slots=True, eq=False)
 class Start:
-    """A workflow to be started. ``on_decided`` is called with whether the row is new, or why it could not be.
+    """A workflow to be started. ``on_decided`` is called with whether the row is new, or with the error.
 
-    ``owned`` ones run in this process; others wait in their queue.
+    ``owned`` workflows run in this process; others wait in their queue.
     """
 
     workflow_id: str
@@ -169,4 +169,4 @@ class Start:
     parent_id: str | None = None
     parent_key: str | None = None
     inputs: tuple[str, ...] = ()
-    """The stream keys that outsiders may write."""
+    """The keys of the streams that outside writers may write."""

@@ -1,4 +1,4 @@
-"""Who writes to a stream: a branch, or within a step one of its attempts."""
+"""The producers of stream values: a branch, or within a step one of the step's attempts."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from dbosflow._records.keys import attempt_key
 
 
 class Attempt:
-    """One attempt of a step: what its stream writes are named after. Closed in memory before it ends in the records."""
+    """One attempt of a step; its stream writes are named after it. Closed in memory before its record is written."""
 
     __slots__ = ("closed", "key", "name")
 
     def __init__(self, key: str, name: str) -> None:
         self.key = key
         self.name = name
-        """``epoch.n``: no two owners of a workflow can give the same one."""
+        """``epoch.n``: two owners of a workflow never assign the same one."""
         self.closed = False
 
     @property
     def record_key(self) -> str:
-        """The key of the record of its failure, and the name of its writes."""
+        """The key of the record of the attempt's failure, and the name of the attempt's writes."""
         return attempt_key(self.key, self.name)
 
 
 @dataclass(frozen=True, slots=True)
 class Producer:
-    """Who writes to a stream: a branch, or within a step an attempt."""
+    """A producer of stream values: a branch, or within a step an attempt."""
 
     name: str
-    """The branch's path; of a step its key, ``@`` and the attempt."""
+    """The branch's path; within a step, the step's key, ``@`` and the attempt."""
     label: str | None = None
-    """The attempt whose failure rolls its values back: ``epoch.n``, or ``*`` for all; ``None`` if nothing does."""
+    """The attempt whose failure rolls the values back: ``epoch.n``, or ``*`` for all; ``None`` if nothing does."""
     attempt: Attempt | None = None
-    """The attempt that must be under way."""
+    """The attempt that must be running."""

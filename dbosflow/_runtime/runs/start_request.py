@@ -1,4 +1,4 @@
-"""What a caller wants to be started, by an engine or as a child: one object from the public call to the journal."""
+"""A request to start a workflow, by an engine or as a child: one object from the public call to the journal."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class StartRequest:
-    """A start that is asked for."""
+    """A request to start a workflow."""
 
     definition: WorkflowDef
     args: tuple[Any, ...]
     kwargs: Mapping[str, Any]
     workflow_id: str | None = None
-    """``None`` for a new one."""
+    """The workflow's id; ``None`` for a new one."""
     queue: str | None = None
-    """``None`` for this process, if it executes, else for the default one."""
+    """The queue; ``None`` for this process, if it executes workflows, else for the default queue."""
     priority: int = 0
 
     def arguments_text(self) -> str:
-        """The arguments, as they are stored."""
+        """The arguments in their stored form."""
         return self.definition.dump_arguments(self.args, dict(self.kwargs))

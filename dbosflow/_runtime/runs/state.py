@@ -1,10 +1,10 @@
 """The state of a run: where it is between its beginning and its end, and what it may still do there.
 
-A run is in one of these states; *cancelled* and *draining* can come on top of *active*. Each question that other rooms
-ask (``may_branch``, ``check_may_begin`` ...) is one column, so that no other room combines flags by itself.
+A run is in one of these states; *cancelled* and *draining* can come on top of *active*. Each question of other rooms
+(``may_branch``, ``check_may_begin`` ...) is one column, so no other room combines flags by itself.
 
 ```text
-state       who causes it                       begins      records     writes to   waits until
+state       caused by                           begins      records     writes to   waits until
                                                 operations              streams     durable
 active      the runner                          yes         yes         yes         yes
 draining    the engine closes: ``drain``        held back   yes         yes         yes
@@ -17,12 +17,12 @@ over        ``settle``: its end is durable, or  no          no          no      
             it goes on elsewhere
 
 active ──► ending ──► over          its body has returned or raised
-active ──► cancelled ──► ending     its body hears of it, and nothing that it asks for begins
+active ──► cancelled ──► ending     its body is notified, and no operation of the body begins any more
 any    ──► stopped ──► over         it writes nothing any more; or only that it is blocked: ``contradiction``
 ```
 
-A run that is cancelled while it ends stays what it is: the statement that would end it sees the request (see
-``canceller``). What is *stopped* first stays stopped for that reason.
+A run that is cancelled while it ends keeps its state: the statement that would end the run sees the request (see
+``canceller``). A run that is *stopped* first stays stopped, for that first reason.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from dbosflow.errors import WorkflowError
 
 _NOBODY_WAITS = threading.Event()
-"""The ``interrupted`` of runs whose bodies are on the loop: no thread of theirs waits for anything."""
+"""The ``interrupted`` of runs whose bodies are on the loop: they have no thread that waits for anything."""
 
 
 class RunStopped(BaseException):
@@ -59,7 +59,7 @@ class RunStopped(BaseException):
 
 
 class StateEnvironment(Protocol):
-    """What the state of a run needs of what all runs share."""
+    """What the state of a run needs from what all runs share."""
 
     @property
     def settings(self) -> Settings:
@@ -67,7 +67,7 @@ class StateEnvironment(Protocol):
 
     @property
     def submit(self) -> Callable[[Any], None]:
-        """Tells the journal that a run has pending entries."""
+        """Notifies the journal that a run has pending entries."""
 
     @property
     def on_back_pressure(self) -> Callable[[str], None]:
@@ -75,7 +75,7 @@ class StateEnvironment(Protocol):
 
 
 class RunState:
-    """One owner's pass over one workflow: whose it is, where it stands, and what it has for the journal."""
+    """One owner's pass over one workflow: its owner, its state, and its buffer for the journal."""
 
     __slots__ = (
         *("_began", "_cancel_callbacks", "arguments_text", "bodies", "buffer", "cancelled", "contradiction"),
@@ -101,29 +101,29 @@ class RunState:
         self.workflow_id, self.epoch, self.queue = workflow_id, epoch, queue
         self.definition, self.arguments_text = definition, arguments_text
         self.inputs: Collection[str] = tuple(inputs)
-        """The stream keys that outsiders write, and this run never does."""
+        """The keys of the streams that outside writers write, and this run never does."""
         self.history = history
         self.seq, self.turn = history.next_place
         self.buffer = Buffer(environment.settings.buffer_bytes)
-        """What it has for the journal."""
+        """What the run has for the journal."""
         self.stopping: RunStopped | None = None
-        """Why it is stopped, to be raised in its code."""
+        """Why the run is stopped, as an exception to raise in its code."""
         self.superseded = False
-        """Whether a new pass takes its place, from what the tables hold: then not even its end may be written."""
+        """Whether a new pass, read from the tables, takes the run's place: then not even its end may be written."""
         self.contradiction: WorkflowError | None = None
         """Why the workflow is to be parked, whatever its body makes of the error."""
         self.cancelled = False
-        """Whether its workflow is to be cancelled."""
+        """Whether the workflow is to be cancelled."""
         self.ending = False
-        """Whether its body is over, and what it left running is ended."""
+        """Whether the body is over and the tasks that it left running have ended."""
         self.is_over = False
-        """Whether it has come to its end, or stopped for good."""
+        """Whether the run has come to its end, or was stopped for good."""
         self.bodies = self.waits = 0
-        """Step bodies under way; operations that wait for a time, for another workflow, or for a stream."""
+        """The step bodies under way; not operations that wait for a time, for another workflow, or for a stream."""
         # Set while the engine closes: called once no step body is under way.
         self.on_drained: Callable[[], None] | None = None
         self.interrupted = _NOBODY_WAITS if definition.is_async else threading.Event()
-        """Wakes what a thread of this run waits for: it has stopped, or is to be cancelled."""
+        """Wakes the run's thread from what it waits for: the run was stopped, or is to be cancelled."""
         self._cancel_callbacks: tuple[Callable[[], object], ...] = ()
         self._began = time.monotonic()
 
@@ -134,46 +134,46 @@ class RunState:
 
     @property
     def age(self) -> float:
-        """Seconds since its history was read."""
+        """Seconds since the history of the run was read."""
         return time.monotonic() - self._began
 
     def recorded(self, key: str) -> Recorded | None:
         """The record under ``key``, if there is one."""
         return self.history.records.get(key)
 
-    # -- what it may still do ----------------------------------------------------------------------------------------
+    # -- questions: what the run may still do ------------------------------------------------------------------------
 
     @property
     def may_branch(self) -> bool:
-        """Whether new tasks of its branches are branches of it."""
+        """Whether new tasks of the run's branches become branches of the run."""
         return not self.ending and self.stopping is None
 
     @property
     def may_write(self) -> bool:
-        """Whether its code may write to streams."""
+        """Whether the run's code may write to streams."""
         return self.may_branch and not self.cancelled
 
     @property
     def is_draining(self) -> bool:
-        """Whether what would begin is held back."""
+        """Whether operations that would begin are held back."""
         return self.on_drained is not None
 
     def is_finishing(self) -> bool:
-        """Whether it ends in this process, so that what its code still does leaves no record for a replay."""
+        """Whether the run ends in this process, so that what its code still does leaves no record for a replay."""
         return self.ending or self.cancelled
 
     @property
     def is_cut_short(self) -> bool:
-        """Whether its code does not go on as it would by itself."""
+        """Whether the run's code does not go on as it would: the run is cancelled, ending or stopped."""
         return self.cancelled or self.ending or self.stopping is not None
 
     @property
     def gets_no_further(self) -> bool:
-        """Whether its code begins no operation any more, or only elsewhere."""
+        """Whether the run's code begins no operation any more, or only elsewhere."""
         return self.is_draining or self.cancelled or self.stopping is not None
 
     def check_may_begin(self) -> None:
-        """Raises ``RunStopped``, or the cancellation, when no operation may begin any more."""
+        """Raises ``RunStopped``, or the cancellation, if no operation may begin any more."""
         if self.stopping is not None:
             raise self.stopping
         if self.cancelled:
@@ -182,7 +182,7 @@ class RunState:
             raise RunStopped(f"workflow {self.workflow_id!r} is no longer run here")
 
     def check_may_write(self, attempt: Attempt | None) -> None:
-        """Raises when nothing can be written any more: by anybody, or by an attempt that is over."""
+        """Raises if nothing can be written any more: by the run at all, or by an attempt that is over."""
         if self.cancelled:
             raise self._cancellation()
         if self.stopping is not None or self.ending:
@@ -199,7 +199,7 @@ class RunState:
         self._check_not_over()
 
     def _check_not_over(self) -> None:
-        """What is written behind its end would shut the gate for the whole batch."""
+        """Checks that the run is not over: a write behind the run's end would shut the gate for the whole batch."""
         if self.is_over:
             raise RunStopped(f"workflow {self.workflow_id!r} has ended")
 
@@ -210,13 +210,13 @@ class RunState:
         return WorkflowCancelledError(self.workflow_id, message)
 
     def submit(self) -> None:
-        """Tells the journal that it has pending entries."""
+        """Notifies the journal that the run has pending entries."""
         self.environment.submit(self)
 
-    # -- what its code hands over, on its own thread -----------------------------------------------------------------
+    # -- what the run's code hands over, on its own thread -----------------------------------------------------------
 
     def append(self, record: Record) -> None:
-        """Buffers a record; its waiter is notified when it is durable and its turn has come."""
+        """Buffers a record; the record's waiter is notified when the record is durable and its turn has come."""
         with self.buffer.lock:
             self._check_may_record()
             if record.waiter is not None:
@@ -225,7 +225,7 @@ class RunState:
         self.environment.submit(self)
 
     def add_barrier(self, waiter: Waiter) -> None:
-        """Notifies ``waiter`` when all that is buffered now is durable."""
+        """Notifies ``waiter`` when everything that is buffered now is durable."""
         with self.buffer.lock:
             if self.stopping is not None:
                 raise self.stopping
@@ -238,7 +238,7 @@ class RunState:
         self.environment.submit(self)
 
     def when_cancelled(self, callback: Callable[[], object]) -> None:
-        """Calls ``callback`` (from the loop's thread) when the workflow is asked to end, or now if it was."""
+        """Calls ``callback`` (from the loop's thread) when the workflow is cancelled, or now if it already was."""
         with self.buffer.lock:
             if not self.cancelled:
                 self._cancel_callbacks = (*self._cancel_callbacks, callback)
@@ -246,7 +246,7 @@ class RunState:
         callback()
 
     def when_room(self, callback: Callable[[], None]) -> None:
-        """Calls ``callback`` (from the loop's thread) once there is room, or the run has stopped."""
+        """Calls ``callback`` (from the loop's thread) once there is room or the run has stopped."""
         with self.buffer.lock:
             waits = not self.buffer.has_room and self.stopping is None
             if waits:
@@ -256,30 +256,30 @@ class RunState:
         else:
             self.environment.on_back_pressure(self.workflow_id)
 
-    # -- its transitions; ``cancel`` and ``stop`` are above, where its code is (see ``replaying_run``) -----------------
+    # -- transitions; ``cancel`` and ``stop`` are in ``replaying_run``, with the code that they reach ------------------
 
     def begin_cancelled(self) -> None:
-        """It is to be cancelled, and there is no code to notify: the body has not begun, or is over."""
+        """Marks the run as cancelled where no code is to be notified: the body has not begun, or is over."""
         self.cancelled = True
 
     def begin_ending(self) -> None:
-        """Its body is over: what it has left running is to end, and begins nothing any more."""
+        """Marks the body as over: the tasks that it left running are to end, and begin nothing any more."""
         self.ending = True
 
     def supersede(self) -> None:
-        """A new pass takes its place, from what the tables hold: then not even its end may be written."""
+        """Marks the run as replaced by a new pass, read from the tables: then not even its end may be written."""
         self.superseded = True
 
     def contradict(self, why: WorkflowError) -> None:
-        """Its workflow is to be parked as blocked for this reason, or for this one instead of that before."""
+        """Sets, or replaces, the reason for which the workflow is to be parked as blocked."""
         self.contradiction = why
 
     # -- draining ----------------------------------------------------------------------------------------------------
 
     def drain(self, on_drained: Callable[[], None]) -> None:
-        """Holds what would begin; calls ``on_drained`` once no step body is under way. A run at its end just ends.
+        """Holds back new operations; calls ``on_drained`` once no step body is under way. A run at its end just ends.
 
-        Held, not refused: what a body made of a refusal while other branches go on would be durable.
+        They are held back, not refused: what a body made of a refusal while other branches go on would be durable.
         """
         with self.buffer.lock:
             self.on_drained = on_drained
@@ -288,12 +288,12 @@ class RunState:
             on_drained()
 
     def body_begins(self) -> None:
-        """A step body is about to run."""
+        """Counts a step body that is about to run."""
         with self.buffer.lock:
             self.bodies += 1
 
     def body_ended(self) -> None:
-        """A step body has ended and its outcome is durable, or is not going to be."""
+        """Counts off a step body that has ended and whose outcome is durable, or never will be."""
         with self.buffer.lock:
             self.bodies -= 1
             on_drained = self.on_drained if self.bodies == 0 and not self.ending else None
