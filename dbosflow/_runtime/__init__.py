@@ -1,7 +1,7 @@
 """The asyncio part: how workflows run, what they write, what their readers see, and how another worker takes over.
 
 Rooms, from the lowest to the highest. A lower one never imports a higher one, types included; a contract of
-import-linter holds it. ``docs/architecture.md`` follows a value, a step and a take-over through them.
+import-linter holds it. ``docs/architecture.md`` follows a value, a step and a takeover through them.
 
 ```text
 process      time, threads, connections, background services, and which process this is

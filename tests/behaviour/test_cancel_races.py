@@ -236,7 +236,7 @@ async def ends_with_nothing_else() -> str:
 
 
 @pytest.mark.parametrize("flow", [ends_well, ends_well_on_thread, ends_badly, leaves_a_branch, ends_with_nothing_else])
-def test_a_cancel_after_the_body_is_over_does_not_change_how_it_ends(
+def test_a_cancel_after_the_body_is_over_still_ends_it_as_cancelled(
     quiet: Engine, database_url: str, flow: Any
 ) -> None:
     """Its end is refused where it would be written, and the owner ends it, with its children and its streams."""

@@ -148,7 +148,7 @@ def test_it_passes_on_a_server_of_the_users_and_leaves_nothing_there(shell: Shel
     assert (successor := re.search(r"process (\d+) goes on, [\d,.]+ m?s after the kill", done.out))
     assert killed[1] != successor[1]
     rows = rows_of(done.out)
-    assert rows.pop("take-over") == "ok"
+    assert rows.pop("takeover") == "ok"
     assert len(rows) == 7
     assert set(rows.values()) == {"ok"}
     assert not re.search(r"[^\n -~]", done.out), "a pipe gets no control characters"

@@ -176,7 +176,7 @@ class Show:
             found = "no other process was seen"
         else:
             found = f"process {seen.owner} after {self._take_over_time()}"
-        return Check("take-over", "the other process", found, seen.taken_over_at != math.inf)
+        return Check("takeover", "the other process", found, seen.taken_over_at != math.inf)
 
     def _take_over_time(self) -> str:
         """The time from the kill to the first value of the new owner that the reader saw."""
