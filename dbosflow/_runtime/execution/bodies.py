@@ -2,8 +2,8 @@
 
 ```text
 body ──► returned ──► succeeded ─┐
-     ──► raised ────► failed ────┤ with all that it left running ended, one entry in the journal
-     ──► asked to end ► cancelled ┘
+     ──► raised ────► failed ────┤ after the tasks that it left running have ended, one entry in the journal
+     ──► cancelled ─► cancelled ─┘
      ──► contradicts its records ► blocked
      ──► stopped: lease lost, engine closing, reload: nothing is written
 ```
@@ -43,11 +43,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.runner")
 
 _LEFTOVER_GRACE = 1.0
-"""Seconds that branches which nobody waited for get to end when their workflow has."""
+"""Seconds that branches which no code waited for get to end after their workflow's body."""
 
 
 class Bodies:
-    """The bodies of one runner's runs. ``on_stopped`` is called with each that ended with nothing to write."""
+    """The bodies of one runner's runs. ``on_stopped`` is called with each run that ended with nothing to write."""
 
     def __init__(self, threads: ThreadPool, on_stopped: Callable[[Run], None]) -> None:
         self._loop = asyncio.get_running_loop()
@@ -55,9 +55,9 @@ class Bodies:
         self._on_stopped = on_stopped
 
     def begin(self, run: Run, *, is_child: bool) -> None:
-        """Begins the body of ``run``, which is given its task. How it comes out goes to the journal.
+        """Begins the body of ``run``, and gives the run its task. The body's outcome goes to the journal.
 
-        Where there are fewer threads than sync bodies, children go first: somebody waits for them.
+        Where there are fewer threads than sync bodies, children go first: a parent waits for each of them.
         """
         if run.definition.is_async:
             run.replay_begins()
@@ -67,12 +67,12 @@ class Bodies:
             self._task(self._on_thread(run, is_child), run)
 
     def close(self) -> None:
-        """Begins nothing on a thread any more, and waits for none."""
+        """Begins nothing on a thread any more, and waits for no thread."""
         self._threads.shutdown()
 
     def _task(self, work: Coroutine[Any, Any, None], run: Run) -> asyncio.Task[None]:
-        # In a context of its own: whoever caused this may be a workflow, whose branches are its own tasks only. And not
-        # by the loop's factory: one that begins tasks at once would run the body in the middle of the journal's work.
+        # In a context of its own: the caller may be a workflow, whose branches are its own tasks only. And not by the
+        # loop's task factory: one that begins tasks at once would run the body in the middle of the journal's work.
         name = f"dbosflow-run-{run.workflow_id}"
         run.task = asyncio.Task(work, loop=self._loop, name=name, context=Context())
         return run.task
@@ -89,17 +89,17 @@ class Bodies:
         try:
             value = await asyncio.wrap_future(self._threads.begin(run.workflow_id, body, wanted=is_child))
         except ThreadLimitError as refused:
-            if run.root.owner is None:  # not the body's: it begins anew when the claimer looks for what nobody runs
+            if run.root.owner is None:  # not the body's: it begins anew when the claimer finds that it is not running
                 run.stop("its process has no thread for it just now")
             error = refused
-        except BaseException as raised:  # noqa: BLE001 (whatever it is, it is how the body came out)
+        except BaseException as raised:  # noqa: BLE001 (whatever is raised is the body's outcome)
             error = raised
         self.over(run, value, error)
 
-    # -- how it came out ---------------------------------------------------------------------------------------------
+    # -- the body's outcome ------------------------------------------------------------------------------------------
 
     def over(self, run: Run, value: Any, error: BaseException | None) -> None:
-        """The body has returned a value, or raised an error, whatever it is: also sys.exit() ends no engine."""
+        """The body has returned a value or raised an error, which may be any: even sys.exit() ends no engine."""
         ending = _ending(run, value, error)
         if run.history.checksums and ending is not None and run.stopping is None and not run.cancelled:
             with suppress(NonDeterminismError):  # then the run has stopped
@@ -111,7 +111,7 @@ class Bodies:
             self._end_soon(run, ending)
 
     async def _end_when_told(self, run: Run, ending: Ending | None, findings: Iterable[Future[None]]) -> None:
-        """Ends the run when all that is looked up about it is done."""
+        """Ends the run once everything that is looked up about it is known."""
         try:
             await asyncio.gather(*map(asyncio.wrap_future, findings))
         except BaseException as stopped:  # noqa: BLE001 (see below)
@@ -123,12 +123,12 @@ class Bodies:
             self._task(self._conclude(run, ending), run)
             return
         if run.stopping is None:
-            with suppress(NonDeterminismError):  # it parks the workflow, whoever catches it
+            with suppress(NonDeterminismError):  # the error parks the workflow, wherever it is caught
                 run.check_all_asked("has ended")
         self._end(run, ending)
 
     async def _conclude(self, run: Run, ending: Ending | None) -> None:
-        """Ends what the body left running, then the run."""
+        """Ends the tasks that the body left running, then the run."""
         try:
             await _catch_up(run)
             await _end_leftovers(run)
@@ -140,7 +140,7 @@ class Bodies:
         self._end(run, ending)
 
     async def cancel_children(self, run: Run) -> None:
-        """Cancels the children of a cancelled run: also those whose starts are on their way now, and no more can begin.
+        """Cancels the children of a cancelled run, including those whose starts are being written; no more can begin.
 
         Raises:
             RunStopped: the run is over for this process; its next owner cancels them.
@@ -151,7 +151,7 @@ class Bodies:
 
     def _end(self, run: Run, ending: Ending | None) -> None:
         if run.stopping is None and ending is not None:
-            run.end(ending)  # the runner is notified when it is durable
+            run.end(ending)  # the runner is notified when the end is durable
         elif run.contradiction is not None:
             logger.error("workflow %s is parked as blocked: %s", run.workflow_id, run.contradiction)
             run.end(Ending(WorkflowStatus.BLOCKED, error=dump_error(run.contradiction)))
@@ -160,9 +160,9 @@ class Bodies:
 
 
 class BodyCoroutine(BranchCoroutine):
-    """The body of an async workflow, called when its task begins, in the context of that.
+    """The body of an async workflow, called when its task begins, in that task's context.
 
-    The task itself ends well, however the body comes out: that is reported to the ``bodies``.
+    The task itself ends well, whatever the body's outcome, which is reported to the ``bodies``.
     """
 
     __slots__ = ("_bodies",)
@@ -179,7 +179,7 @@ class BodyCoroutine(BranchCoroutine):
         return super().__next__()
 
     def throw(self, *error: Any) -> Any:
-        """Resumes the coroutine with an error; one that has not begun never does."""
+        """Resumes the coroutine with an error; a body that has not begun never begins."""
         if self._coroutine is _NOT_BEGUN:
             self._coroutine = _never()
         return super().throw(*error)
@@ -203,25 +203,25 @@ class BodyCoroutine(BranchCoroutine):
         raise StopIteration
 
     def _exited(self, task: asyncio.Task[Any] | None, error: BaseException) -> Any:  # noqa: ARG002 (see BranchCoroutine)
-        raise error  # it ends no task: the bodies are notified
+        raise error  # ends no task: the bodies are notified
 
 
 _NOT_BEGUN = cast("Coroutine[Any, Any, Any]", None)
 
 
 async def _never() -> None:
-    """Stands for a body that was cancelled before it began."""
+    """Stands in for a body that was cancelled before it began."""
 
 
 def _called(run: Run) -> Any:
-    """What the workflow's function gives: of an async one its coroutine."""
+    """Calls the workflow's function: the value, or for an async function its coroutine."""
     run.check_may_begin()
     args, kwargs = arguments(run)
     return run.definition.function(*args, **kwargs)
 
 
 def _no_awaitable(run: Run, value: Any) -> Any:
-    """What the body on a thread has given; nobody there can await it."""
+    """The value of a body on a thread, where nothing can await it."""
     if is_awaitable(value):
         if iscoroutine(value):
             value.close()
@@ -254,7 +254,7 @@ def _stop(run: Run, error: BaseException) -> None:
 
 
 async def _catch_up(run: Run) -> None:
-    """Waits until all that is on record was delivered: a body that ends before has left something out."""
+    """Waits until everything on record is delivered: a body that ends before has left something out."""
     if run.recorded_order is None or run.cancelled:
         return
     if run.sequencer is not None:
@@ -271,7 +271,7 @@ async def _catch_up(run: Run) -> None:
 
 
 async def _end_leftovers(run: Run) -> None:
-    """Branches that nobody waited for end with their workflow, as tasks do with their loop."""
+    """Ends branches that no code waited for together with their workflow, as tasks end with their loop."""
     run.begin_ending()
     if run.sequencer is not None:
         run.sequencer.finish()

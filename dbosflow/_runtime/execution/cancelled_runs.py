@@ -1,4 +1,4 @@
-"""How a cancelled run ends whose body does not end it: that one takes too long, or has ended it before the request."""
+"""Ends cancelled runs whose bodies do not: a body takes too long, or has ended the run before the request."""
 
 from __future__ import annotations
 
@@ -36,12 +36,12 @@ class CancelledRuns:
         self._bodies = bodies
         self._journal = journal
         self._is_here = is_here
-        """Whether a run is the one of its workflow in this process."""
+        """Whether a run is its workflow's current run in this process."""
         self._begin_task = begin_task
         self._loop = asyncio.get_running_loop()
 
     def cancel(self, run: Run) -> None:
-        """Somebody has asked to cancel the workflow of ``run``, which is notified now."""
+        """Carries out a cancel request for the workflow of ``run``, which is notified now."""
         if run.cancel():
             logger.info("workflow %s is asked to end", run.workflow_id)
             self._loop.call_later(self._grace, self._cut_short, run)
@@ -65,7 +65,7 @@ class CancelledRuns:
             self._journal.finish(run, Ending(WorkflowStatus.CANCELLED))
 
     def overtaken(self, run: Run) -> None:
-        """A cancel came before the end of ``run``, which then ends as cancelled."""
+        """A cancel came before the end of ``run``, which now ends as cancelled."""
         if self._is_here(run) and not run.superseded:
             logger.info("workflow %s is cancelled: that was asked for before its end was durable", run.workflow_id)
             self._begin_task(self._end_overtaken(run), f"dbosflow-overtaken-{run.workflow_id}")

@@ -1,38 +1,38 @@
-"""Is notified that a run of this worker is to be cancelled, and has the runner carry it out.
+"""Receives cancel requests for the runs of this worker, and has the runner carry them out.
 
 A cancel is a request in the workflow's row, since only the owner's fence may write for a run:
 
 ```text
-running ──cancel()──► requested ─notify─► delivered ──► its children asked ──► ended: cancelled
-                          │  the body is notified, and nothing that it asks for begins any more
+running ──cancel()──► requested ─notify─► delivered ──► its children are asked ──► ended: cancelled
+                          │  the body is notified, and no operation of the body begins any more
                           └── never ran: cancelled in the same statement
 ```
 
 *Requested* is final: the statement that would end the workflow as succeeded, failed or blocked reads that row, and
-writes nothing; then the owner ends it as cancelled. So whoever is told "requested" knows how it ends.
+writes nothing; then the owner ends the workflow as cancelled. So a caller that gets "requested" knows the end.
 
-The owner is notified by the hint, at once; by the answer of its next batch, before anything is delivered that the batch
-made durable; with its claim, where it is the next owner; by the safety poll, if it writes nothing and the hint was
-lost. So no step, child or loop item begins once any of these has come.
+The owner is notified in four ways: by the hint, at once; by the answer of its next batch, before anything that the
+batch made durable is delivered; with its claim, if it is the next owner; by the safety poll, if it writes nothing and
+the hint was lost. No step, child or loop item begins once any of these has arrived.
 
-What can meet it, and what comes of that:
+What a request can meet, and the result:
 
-- *an end in the same instant*: the row has one order. The end was first: ``cancel`` waits for it, and answers "ended".
-  The cancel was first: the end is not written. If it commits between the snapshot and the row, all of the statement is
-  rolled back, and it is sent again.
-- *a batch on the wire* is written, or not, as ever. Children whose starts are in it are there before the parent asks
-  for the cancellation of its children, since that waits until what the run has appended is durable.
+- *an end in the same instant*: the row has one order. If the end was first, ``cancel`` waits for it, and answers
+  "ended". If the cancel was first, the end is not written. If the cancel commits between the snapshot and the row, all
+  of the statement is rolled back, and sent again.
+- *a batch on the wire* is written, or not, as ever. Children whose starts are in the batch exist before the parent
+  asks for their cancellation, since the parent waits until everything that the run has appended is durable.
 - *a claim, a start or a reload on its way*: the worker owns the workflow and does not run it yet. Such a request is
-  kept until it does; what is claimed is known between two batches, so that is when the canceller looks again.
+  kept until it does; what is claimed is known between two batches, so the canceller looks again then.
 - *a takeover*: the request stands in the row, and the claim hands it over. The next owner runs nothing of the body.
-- *a dead owner, a queue, a parked workflow*: as a takeover; one that is parked is queued to get an owner.
+- *a dead owner, a queue, a parked workflow*: as a takeover; a parked workflow is queued to get an owner.
 - *a drain*: the body is notified, or the next owner carries it out.
 - *a body that does not end* within the grace: the run ends without it, with its children.
-- *a second cancel* changes nothing; but one with children makes it one with children.
+- *a second cancel* changes nothing, except that one with children adds the children to the first.
 
-Children: the request is one for all that stands below, in one statement, as far as no generation between has ended.
-What begins below meanwhile is cancelled by its parent, which is asked itself. With ``children=False`` both are left
-out.
+Children: one request, in one statement, covers all descendants, as far as no generation between has ended. Children
+that begin meanwhile are cancelled by their parent, which has a request of its own. With ``children=False`` both are
+left out.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ if TYPE_CHECKING:
 
 
 class Canceller(Service):
-    """Looks for cancel requests among the runs of one worker."""
+    """Looks for cancel requests for the runs of one worker."""
 
     def __init__(
         self,
@@ -75,12 +75,12 @@ class Canceller(Service):
         self._unsubscribe = wakeups.subscribe(CANCEL_TOPIC, self.wake)
 
     async def close(self) -> None:
-        """Hears no more."""
+        """Stops listening."""
         self._unsubscribe()
         await super().close()
 
     async def work_once(self) -> bool:
-        """Passes on the requests that stand."""
+        """Passes on the pending requests."""
         if not self._runner.known():
             async with self._lease.lock:  # a claim may be on its way, or a start
                 pass
@@ -89,7 +89,7 @@ class Canceller(Service):
         async with self._pool.connection() as connection:
             requested = await workflow.cancel_requests(connection, self._schema, self._lease.id)
         unknown = [workflow_id for workflow_id in requested if not self._runner.cancel(workflow_id)]
-        if unknown:  # claimed or started a moment ago: between two batches, all that is owned is known
+        if unknown:  # claimed or started a moment ago: between two batches, all owned workflows are known
             async with self._journal.connection():
                 for workflow_id in unknown:
                     self._runner.cancel(workflow_id)

@@ -1,12 +1,12 @@
-"""Stream values that a replay writes otherwise than they are on record: found, logged, and kept for people.
+"""Stream values that a replay writes otherwise than they are on record: found, logged, and kept for operators.
 
-What is on record stays, so readers see nothing of it. It may be harmless, as a time or a random number in a line about
-progress is; or the code has changed, and no program has ever written what the stream now holds. Which one it is nobody
-can tell from here. So it is a warning, and blocks the workflow only if the engine is set so.
+What is on record stays, so readers notice nothing. A change may be harmless, as a time or a random number in a line
+about progress is; or the code has changed, and no program has ever written what the stream now holds. This module
+cannot tell which. So a change causes a warning, and blocks the workflow only with the setting for that.
 
 ```text
 a producer has passed its last durable value, or the body has ended before ──► other checksum
-    ──► blocked at once, if set so ──► the first value that differs ──► log, and a record │ the error of the block
+    ──► blocked at once, with that setting ──► the first value that differs ──► log, and a record │ the block's error
 ```
 """
 
@@ -35,26 +35,26 @@ logger = logging.getLogger("dbosflow.replay")
 
 
 class _Difference(NamedTuple):
-    """The first value that differs: its place among its producer's, what stands there, and what was written."""
+    """The first value that differs: its place among its producer's values, the recorded text, and the written one."""
 
     place: int | None = None
     recorded: str | None = None
     written: str | None = None
     is_missing: bool = False
-    """Whether nothing was written there: the body has ended."""
+    """Whether nothing was written there, since the body has ended."""
 
 
 class ChangedValues:
-    """Tells of changed values. Hears of them in the thread of the code that writes them."""
+    """Reports changed values. Called in the thread of the code that writes them."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
 
     def found(self, run: Run, repeated: Repeated) -> None:
-        """What a producer has written again is not what it has on record.
+        """Handles a producer whose repeated values are not those on record.
 
         Raises:
-            NonDeterminismError: where that blocks the workflow. It says more once the first difference is found.
+            NonDeterminismError: where that blocks the workflow. Its text is completed once the difference is found.
         """
         error = None
         if run.settings.on_changed_values == "block":
@@ -68,11 +68,11 @@ class ChangedValues:
     async def _tell(self, run: Run, repeated: Repeated, error: NonDeterminismError | None) -> None:
         try:
             found = await _first_difference(run, repeated)
-        except DbosflowError:  # the engine closes
+        except DbosflowError:  # the engine is closing
             found = _Difference()
         code, there = _told(repeated, found)
         if error is not None:
-            if run.contradiction is error:  # and not stopped before for another reason
+            if run.contradiction is error:  # and the run was not stopped before for another reason
                 run.contradict(_contradiction(run, code, there))
             return
         logger.warning(
@@ -84,12 +84,12 @@ class ChangedValues:
 
 
 def _contradiction(run: Run, code: str, there: str) -> NonDeterminismError:
-    """It is found at the last value that is there, or at the body's end: new things may have run before."""
+    """The error, found at the last recorded value, or at the body's end: new operations may have run before."""
     return contradiction(run.workflow_id, code, there, read_before=run.age, is_late=True)
 
 
 async def _first_difference(run: Run, repeated: Repeated) -> _Difference:
-    """Looks for it with the checksums of the blocks; of the values, one block's are read."""
+    """Finds the first difference by the checksums of the blocks; reads the values of one block only."""
     ask, source = run.engine.patient_repository.ask, (run.workflow_id, repeated.key, repeated.producer)
     durable = run.history.produced[repeated.key, repeated.producer]
     for block in await ask(stream.checksums, *source):
@@ -118,7 +118,7 @@ def _told(repeated: Repeated, found: _Difference) -> tuple[str, str]:
 
 
 def _keep(run: Run, repeated: Repeated, found: _Difference) -> None:
-    """Puts it on record, once: a workflow that ends its workers must not seem to get further each time."""
+    """Puts the difference on record, once: a workflow that kills its workers must not seem to get further each time."""
     row = {"stream": repeated.key, "producer": repeated.producer, **found._asdict()}
     record = Record(changed_key(repeated.producer, repeated.key), RecordKind.CHANGED, output=json.dumps(row))
     if run.recorded(record.key) is not None:

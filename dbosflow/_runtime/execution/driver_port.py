@@ -1,4 +1,4 @@
-"""What an operation asks of a driver: how it waits. Of runs (``R``) and attempts (``A``) it says nothing more."""
+"""What an operation asks of a driver: how to wait. Runs (``R``) and attempts (``A``) stay abstract here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ A_contra = TypeVar("A_contra", contravariant=True)
 
 
 class DriverPort(Protocol[R_contra, A_contra]):
-    """How an operation waits, and how it calls a function of the user's, in sync or in async code."""
+    """How an operation waits, and how it calls a user's function, in sync or in async code."""
 
     async def commit(self, run: R_contra, record: Record) -> None:
         """Buffers a record and waits until it is durable and its turn has come."""
@@ -26,10 +26,10 @@ class DriverPort(Protocol[R_contra, A_contra]):
         """Waits until the turn of the record under ``key`` has come."""
 
     async def catch_up(self, run: R_contra, key: str) -> None:
-        """Waits until all that is on record was delivered: the operation of ``key`` is new, and begins only then."""
+        """Waits until everything on record is delivered: the operation of ``key`` is new, and begins only then."""
 
     async def await_cancellation(self, run: R_contra, key: str) -> None:
-        """Waits to be cancelled, as the records say that the operation of ``key`` was."""
+        """Waits for the cancellation that the records hold for the operation of ``key``."""
 
     async def record_cancellation(self, run: R_contra, key: str) -> None:
         """Records that the program has cancelled the operation of ``key``, before it goes on."""
@@ -43,16 +43,16 @@ class DriverPort(Protocol[R_contra, A_contra]):
         """Waits for the end of another workflow."""
 
     async def wait(self, run: R_contra, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
-        """Waits for work of the engine's on its loop, which waits for the workflow ``awaits``, if for any."""
+        """Waits for work of the engine's on the engine's loop; ``awaits`` is the workflow that the work waits for."""
 
     async def pause(self, run: R_contra, seconds: float) -> None:
-        """Waits, unless the run stops."""
+        """Waits; ends early if the run stops."""
 
     async def hold(self, run: R_contra) -> None:
-        """Waits until the run stops, or is cancelled: the engine closes, and nothing begins any more."""
+        """Waits until the run stops or is cancelled: the engine is closing, and nothing begins any more."""
 
     async def room(self, run: R_contra) -> bool:
         """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
 
     async def durable(self, run: R_contra) -> None:
-        """Waits until all that the run has buffered is durable."""
+        """Waits until everything that the run has buffered is durable."""

@@ -1,6 +1,6 @@
 """Drivers run the operations of a workflow: on the event loop, or on the thread of a sync workflow.
 
-An operation is written once, as a coroutine that waits by a ``Driver``. That of the loop awaits. That of a thread
+An operation is written once, as a coroutine that waits by a ``Driver``. The loop's driver awaits. A thread's driver
 blocks, so the coroutine never suspends, and ``drive`` runs it to its end with a single ``send``.
 """
 
@@ -66,7 +66,7 @@ class LoopDriver:
 
     @property
     def _is_here(self) -> bool:
-        """Whether it is called on the engine's loop; else on one that a sync step runs by itself."""
+        """Whether the caller is on the engine's loop, and not on a loop that a sync step runs by itself."""
         return asyncio.get_running_loop() is self._loop
 
     async def commit(self, run: Run, record: Record) -> None:
@@ -95,18 +95,18 @@ class LoopDriver:
         sequencer.raise_withheld()
 
     async def await_cancellation(self, run: Run, key: str) -> None:
-        """Waits for the cancellation that the live run got here, and then for its turn."""
+        """Waits for the cancellation that the live run got at this operation, and then for its turn."""
         run.check_may_begin()
         await cancellations.cancelled_again(run, key)
 
     async def record_cancellation(self, run: Run, key: str) -> None:
-        """Commits the record that an operation was cancelled; further cancellations wait for that."""
+        """Commits the record that an operation was cancelled; further cancellations wait for the commit."""
         await cancellations.record_cancellation(run, key)
 
     async def call(
         self, attempt: StepAttempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Calls the user's function; a sync one in the pool for steps. An awaitable that it gives is awaited here."""
+        """Calls the user's function; a sync one in the pool for steps. An awaitable result is awaited here."""
         context = context_of(attempt)
         if function.is_async:
             return await run_in(context, outcome_of(function.function, *args, **kwargs))
@@ -116,7 +116,7 @@ class LoopDriver:
         return await run_in(context, awaited(value)) if is_awaitable(value) else value
 
     async def _on_thread(self, call: Callable[[], T]) -> T:
-        """Makes the call in the pool for steps. That the system starts no thread for it now is no outcome of it."""
+        """Makes the call in the pool for steps. A system that starts no thread for it now is no outcome of the step."""
         begun = False
 
         def begin() -> T:
@@ -137,7 +137,7 @@ class LoopDriver:
         return await self.wait(run, run.engine.outcome(workflow_id, ended=True), awaits=workflow_id)
 
     async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
-        """Waits for work of the engine's, here."""
+        """Waits for work of the engine's, in this task."""
         if not self._is_here:
             return await asyncio.to_thread(drive, run.thread_driver.wait(run, work))
         if awaits is None:
@@ -159,7 +159,7 @@ class LoopDriver:
     async def hold(self, run: Run) -> None:
         """Waits; a run that stops, or is cancelled, cancels its tasks.
 
-        A timer or a sibling that does it goes unheard: what the body made of that would be durable, and on no record.
+        A cancellation by a timer or a sibling is ignored: what the body made of it would be durable, and on no record.
         """
         while True:
             try:
@@ -183,7 +183,7 @@ class LoopDriver:
         return True
 
     async def durable(self, run: Run) -> None:
-        """Waits until all that the run has buffered is durable."""
+        """Waits until everything that the run has buffered is durable."""
         if not self._is_here:
             await asyncio.to_thread(drive, run.thread_driver.durable(run))
             return
@@ -193,7 +193,7 @@ class LoopDriver:
 
 
 class ThreadDriver:
-    """Code on the thread of a sync workflow. Its steps run on that thread, too; while it waits for others, they run."""
+    """Code on the thread of a sync workflow. Its steps run on that thread; engine work runs on the loop meanwhile."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, threads: ThreadPool) -> None:
         self._loop = loop
@@ -206,24 +206,24 @@ class ThreadDriver:
         waiter.wait()
 
     async def turn_of(self, run: Run, key: str) -> None:
-        """Nothing to wait for: a thread is the only branch of its run."""
+        """Returns at once: a thread is the only branch of its run."""
         run.note_replayed(key)
 
     async def catch_up(self, run: Run, key: str) -> None:
-        """A thread is the only branch of its run: what is left on record contradicts."""
+        """Reports what is left on record as a contradiction: a thread is the only branch of its run."""
         run.check_all_asked(f"asks for {key!r}, which is not on record")
 
     async def await_cancellation(self, run: Run, key: str) -> None:
-        """Nothing cancels an operation of a thread: it was of an async body."""
+        """Reports a contradiction: nothing cancels an operation of a thread, so the record is of an async body."""
         raise run.disagree(f"cannot give {key!r} up", shown(key + GIVEN_UP), key + GIVEN_UP)
 
     async def record_cancellation(self, run: Run, key: str) -> None:
-        """Nothing cancels an operation of a thread."""
+        """Does nothing, since nothing cancels an operation of a thread."""
 
     async def call(
         self, attempt: StepAttempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        """Calls the user's function here; an async one, and the rest of one that gives an awaitable, on the loop."""
+        """Calls the user's function here; an async function, or an awaitable result, is awaited on the loop."""
         attempt.place = Place(self._threads)
         context = context_of(attempt)
         if function.is_async:
@@ -238,18 +238,18 @@ class ThreadDriver:
             return call.result()
 
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
-        """Waits for the end of another workflow; ``ThreadLimitError`` if as many threads wait as may."""
+        """Waits for the end of another workflow; ``ThreadLimitError`` if the most threads allowed wait already."""
         return await self.wait(run, run.engine.outcome(workflow_id, ended=True), awaits=workflow_id)
 
     async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
-        """Waits for work of the engine's on its loop; if that ``awaits``, as ``outcome`` does."""
+        """Waits for work of the engine's on its loop; with ``awaits``, as ``outcome`` does."""
         if awaits is None:
             return self._wait(run, work)
         try:
             with self._threads.away(_named(run), awaits=awaits, at_the_limit="raise"):
                 return self._wait_durably(run, work)
         except ThreadLimitError:
-            work.close()  # it was never begun
+            work.close()  # never begun
             raise
 
     def _wait(self, run: Run, work: Coroutine[Any, Any, T]) -> T:
@@ -265,7 +265,7 @@ class ThreadDriver:
             run.waits -= 1
 
     async def pause(self, run: Run, seconds: float) -> None:
-        """Waits; a run that stops wakes it."""
+        """Waits; a stop of the run ends the wait."""
         run.waits += 1
         try:
             with self._threads.away(_named(run), at_the_limit="stay"):
@@ -275,7 +275,7 @@ class ThreadDriver:
             run.waits -= 1
 
     async def hold(self, run: Run) -> None:
-        """Waits; a run that stops, or is cancelled, wakes it."""
+        """Waits; a stop or a cancel of the run ends the wait."""
         run.interrupted.wait()
         run.check_may_begin()
 
@@ -286,7 +286,7 @@ class ThreadDriver:
         return room.wait(run.settings.buffer_timeout)
 
     async def durable(self, run: Run) -> None:
-        """Waits until all that the run has buffered is durable."""
+        """Waits until everything that the run has buffered is durable."""
         durable = ThreadWaiter()
         run.add_barrier(durable)
         durable.wait()

@@ -1,4 +1,4 @@
-"""What a run needs of the engine around it: to start children, and to wait for workflows. And what a handle needs."""
+"""What a run needs from the engine around it: to start children, and to wait for workflows. And what a handle needs."""
 
 from __future__ import annotations
 
@@ -20,43 +20,43 @@ class EnginePort(Protocol):
 
     @property
     def patient_repository(self) -> Repository:
-        """What is durable, asked until there is an answer: no workflow fails for want of a database."""
+        """The stored data, queried until there is an answer: no workflow fails for want of a database."""
 
     @property
     def waits(self) -> Waits:
-        """Which of its workflows wait for which."""
+        """Which of the engine's workflows wait for which."""
 
     def is_of(self, engine: object) -> bool:
-        """Whether it is this engine, and not another one in the process."""
+        """Whether ``engine`` is this engine, and not another one in the process."""
 
     def launch_child(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> None:
-        """Runs a child whose start was durable just now."""
+        """Runs a child whose start has just become durable."""
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
-        """What stands under a child's id that was taken. Runs it if it is ours: a start whose answer was lost."""
+        """What a taken child's id stands for. Runs the workflow if it is ours: the answer of its start was lost."""
 
     def cursor(self, request: ReadRequest) -> StreamCursor:
         """A cursor over one stream. Does no I/O by itself."""
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
-        """How a workflow ended. Waits for that; with ``ended``, also while it is blocked."""
+        """Waits until a workflow has ended, and returns how; with ``ended``, waits also while it is blocked."""
 
     async def cancel_children(self, workflow_id: str) -> None:
-        """Asks for the cancellation of a workflow's children."""
+        """Requests the cancellation of a workflow's children."""
 
     def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
         """A handle to a workflow."""
 
 
 class HandlePort(Protocol):
-    """The engine, as the handles that it makes see it."""
+    """The engine, as its handles see it."""
 
     @property
     def repository(self) -> Repository:
-        """What is durable, asked for as long as a caller waits."""
+        """The stored data, queried for as long as a caller waits."""
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
-        """How a workflow ended. Waits for that; with ``ended``, also while it is blocked."""
+        """Waits until a workflow has ended, and returns how; with ``ended``, waits also while it is blocked."""
 
     async def cancel(self, workflow_id: str, children: bool = True) -> Cancellation:  # noqa: FBT001, FBT002 (by the host)
-        """Asks for the cancellation of a workflow, and of what it has started; what came of that so far."""
+        """Requests the cancellation of a workflow, and of what it has started; returns the result so far."""

@@ -23,11 +23,11 @@ A = TypeVar("A")
 
 
 class LeasePort(Protocol):
-    """What runs ask of the lease of their worker."""
+    """What runs ask of their worker's lease."""
 
     @property
     def in_time(self) -> bool:
-        """Whether the lease is certainly still ours."""
+        """Whether the worker certainly still has the lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +37,7 @@ class RunEnvironment(Generic[R, A]):
     lease: LeasePort
     settings: Settings
     submit: Callable[[R], None]
-    """Tells the journal that a run has pending entries."""
+    """Notifies the journal that a run has pending entries."""
     loop_driver: DriverPort[R, A]
     thread_driver: DriverPort[R, A]
     engine: EnginePort
@@ -47,7 +47,7 @@ class RunEnvironment(Generic[R, A]):
     on_skipped: Callable[[R, str, str, int, str], None] = lambda *_: None
     """Called for each value that a replay does not write again: stream key, producer, its count before, the value."""
     on_changed: Callable[[R, Repeated], None] = lambda *_: None
-    """Called when what a replay has written again for a producer is not what is on record; may raise."""
+    """Called when what a replay has written again for a producer differs from the record; may raise."""
     has_ended: bool = False
-    """Whether its runs are replays of workflows that have ended: nothing new is on record of them."""
+    """Whether the runs are replays of workflows that have ended: nothing new of them goes on record."""
     clock: Clock = CLOCK

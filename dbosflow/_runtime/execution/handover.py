@@ -1,4 +1,4 @@
-"""How runs are given up when their engine closes: as they stop, and without waiting for code that does not return."""
+"""How runs are given up when their engine closes: as they stop, without waiting for code that does not return."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _LEFTOVER_GRACE = 1.0
 
 
 async def hand_over(runs: list[Run], grace: float, ownership: OwnershipPort) -> None:
-    """Gives runs up as they stop, so that peers need not wait for those whose steps take the whole grace."""
+    """Gives up runs as they stop, so that peers need not wait for runs whose steps take the whole grace."""
     loop = asyncio.get_running_loop()
     running = {run.when_settled(loop.create_future()): run for run in runs}
     deadline = loop.time() + grace
@@ -32,7 +32,7 @@ async def hand_over(runs: list[Run], grace: float, ownership: OwnershipPort) -> 
 
 
 async def wait_for_code(runs: list[Run]) -> None:
-    """Waits a moment for the code of runs that were stopped, and leaves behind what has not returned then."""
+    """Waits a moment for the code of stopped runs, and leaves behind what has not returned by then."""
     tasks = {run.task: run for run in runs if run.task is not None}
     if not tasks:
         return

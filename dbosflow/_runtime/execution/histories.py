@@ -1,4 +1,4 @@
-"""Reads what owned workflows go on from: until it works, and so that one which cannot be read holds up no other."""
+"""Reads the histories of owned workflows: with retries, and so that an unreadable history holds up no other one."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class HistoriesPort(Protocol):
     """What a runner asks for the records that its runs go on from."""
 
     async def read(self, ids: list[str], /) -> dict[str, History | Exception]:
-        """The history of each workflow, or why it can never be read; nothing once it is closed."""
+        """The history of each workflow, or why it can never be read; nothing after ``close``."""
 
     def close(self) -> None:
-        """Tries no more."""
+        """Ends the retries."""
 
 
 class Histories:
@@ -41,11 +41,11 @@ class Histories:
         self._closing = False
 
     def close(self) -> None:
-        """Tries no more."""
+        """Ends the retries."""
         self._closing = True
 
     async def read(self, ids: list[str]) -> dict[str, History | Exception]:
-        """The history of each workflow, or why it can never be read; nothing once it is closed."""
+        """The history of each workflow, or why it can never be read; nothing after ``close``."""
         while ids and not self._closing:
             try:
                 async with self._pool.connection() as connection:

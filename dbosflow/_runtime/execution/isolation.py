@@ -1,7 +1,7 @@
-"""How a step's function is called: in a copy of its caller's context, and to the end of what it gives.
+"""How a step's function is called: in a copy of its caller's context, until an awaitable result has been awaited.
 
-A context variable that a step sets is one of its effects, and a replay runs no step: in the body it would have the new
-value live and the old one on replay. So a step sees the caller's context and changes a copy, in either colour.
+A context variable that a step sets is one of its effects, and a replay runs no step: the body would see the new value
+live and the old one on replay. So a step sees the caller's context and changes a copy, in either colour.
 """
 
 from __future__ import annotations
@@ -38,16 +38,16 @@ async def awaited(value: Awaitable[Any]) -> Any:
 
 
 async def outcome_of(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """What the function gives in the end: an awaitable is awaited, whatever kind of function made it."""
+    """Calls the function and returns its final result: an awaitable is awaited, whatever kind of function made it."""
     value = function(*args, **kwargs)
     return await value if is_awaitable(value) else value
 
 
 @coroutine
 def run_in(context: Context, body: Coroutine[Any, Any, Any]) -> Generator[Any, Any, Any]:
-    """Awaits ``body`` in the running task, each part of it in ``context``: what a task of its own would cost is saved.
+    """Awaits ``body`` in the running task, each part of it in ``context``, which saves the cost of a task of its own.
 
-    So is its place in the task: a cancellation of the caller arrives in the body, as it does in a plain ``await``.
+    A cancellation of the caller arrives in the body, as it does in a plain ``await``.
     """
     resume: Callable[[Any], Any] = body.send
     value: Any = None
@@ -61,5 +61,5 @@ def run_in(context: Context, body: Coroutine[Any, Any, Any]) -> Generator[Any, A
         except GeneratorExit:
             context.run(body.close)
             raise
-        except BaseException as error:  # noqa: BLE001 (a cancellation, say: the body's to handle)
+        except BaseException as error:  # noqa: BLE001 (a cancellation, for example: the body handles it)
             resume, value = body.throw, error

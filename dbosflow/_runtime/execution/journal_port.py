@@ -1,4 +1,4 @@
-"""What stands behind a runner: a journal for its runs, and the ownership of their workflows."""
+"""What a runner is built on: a journal for its runs, and the ownership of their workflows."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 
 class JournalPort(Protocol):
-    """Writes what runs append: the journal, or what stands for it in a replay in memory."""
+    """Writes what runs append: the journal, or its stand-in for a replay in memory."""
 
     def submit(self, run: Run, /) -> None:
-        """Says that ``run`` has pending entries. Callable from any thread."""
+        """Notes that ``run`` has pending entries. Callable from any thread."""
 
     def finish(self, run: Run, ending: Ending, /) -> None:
-        """Writes the end of a run that was stopped for good, and nothing else of it."""
+        """Writes the end of a run that was stopped for good, and nothing else of that run."""
 
 
 @dataclass(frozen=True, slots=True)
 class Backing:
-    """What stands behind a runner."""
+    """What a runner is built on."""
 
     journal: JournalPort
-    """Writes what its runs append, and reports to it."""
+    """Writes what the runs append, and reports to the runner."""
     ownership: OwnershipPort
-    """Says which of their workflows it owns."""
+    """Decides which of the workflows the runner owns."""

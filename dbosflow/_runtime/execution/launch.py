@@ -1,4 +1,4 @@
-"""What a run is made of: by a start in this process, by a claim, or by the reload of its history."""
+"""The parts that a run is made from: by a start in this process, by a claim, or by the reload of its history."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Launch:
-    """What a run is made of. With the defaults: a workflow that was started just now."""
+    """The parts that a run is made from. With the defaults: a workflow that was started just now."""
 
     workflow_id: str
     definition: WorkflowDef
     arguments_text: str
     inputs: Iterable[str]
-    """The stream keys that outsiders write, as its start declared them."""
+    """The keys of the streams that outside writers write, as the start declared them."""
     epoch: int = 1
     queue: str = ""
     history: History | Exception | None = None
-    """What it goes on from, or why that can never be read."""
+    """The history that the run goes on from, or why it can never be read."""
     on_slot_freed: Callable[[str], None] | None = None
-    """Called once the run is over and its slot is free; ``None`` if it holds no slot."""
+    """Called once the run is over and its slot is free; ``None`` if the run holds no slot."""
     cancelled: bool = False
     is_child: bool = False
 

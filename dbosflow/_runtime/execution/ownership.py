@@ -1,4 +1,4 @@
-"""Who owns the workflows of a runner: a run's next pass takes a later epoch, and what is given up goes to its queue."""
+"""Ownership of a runner's workflows: a run's next pass takes a later epoch; released workflows go to their queues."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class OwnershipPort(Protocol):
         """The epoch of the next pass over the workflow of ``run``; ``None`` if it is owned elsewhere."""
 
     async def release(self, runs: list[Run], /) -> None:
-        """Gives the workflows of these runs up, which have stopped."""
+        """Gives up the workflows of these runs, which have stopped."""
 
 
 class LeaseOwnership:

@@ -1,9 +1,9 @@
-"""Which runs are suspected of killing their workers, and how a suspect is run: alone, so that a death accuses one.
+"""Finds the runs that may be killing their workers, and runs such a suspect alone, so that a death accuses one run.
 
-A worker that dies takes all its runs along, and nobody sees which of them did it (a segmentation fault, the OOM
-killer). So a death counts against every run that has not got further since its claim: no new record, and no stream
-value of its body; what a step had written is no sign, since the next attempt writes it again. From the third such death
-in a row on the run is a *suspect*:
+A worker that dies takes all its runs along, and there is no evidence which of them caused it (a segmentation fault, the
+OOM killer). So a death counts against every run that has not got further since its claim: no new record, and no stream
+value of its body; values of a step are no evidence, since the next attempt writes them again. From the third such death
+in a row on, the run is a *suspect*:
 
 ```text
 queued ──claim──► running ──worker dies──► queued, recoveries + 1     (got further: recoveries = 1)
@@ -16,21 +16,22 @@ queued ──claim──► running ──worker dies──► queued, recoverie
              └── its worker dies ──► recoveries + 1, and of no other suspect; ``max_recoveries`` of them park it
 ```
 
-A worker with a run in quarantine claims nothing else, in no queue; what it ran before goes on. Its row names the run,
-so that who finds it dead knows whom to accuse: the count of other suspects stays as it is. What is none, and got no
-further, may become one by it: it may have been the killer, claimed just before from another queue. Of several suspects
-the one with the fewest deaths goes first, so that innocent ones share what one guilty worker host costs them.
+A worker with a run in quarantine claims nothing else, in no queue; the runs that it had before go on. Its row names the
+suspect, so the reclaimer that finds the worker dead knows which run to accuse: the counts of other suspects stay. A run
+that is no suspect and got no further may become one by that death: it may have been the killer, claimed just before
+from another queue. Of several suspects the one with the fewest deaths goes first, so that innocent ones share what one
+guilty run costs them.
 
 What a run waits for durably (a sleep, another workflow, a value of a stream) cannot kill its worker, and is not on
-record until it comes: so the owner looks, for a suspect only, whether all its code waits so, and for a moment.
+record until it comes. So the owner checks, of suspects only, whether all code of the run waits so, and for a moment.
 
-How long the others wait: for what a suspect takes to do one of these, at the most ``lease`` seconds for each death but
-two (with a lease of 10 s: 10 s for the first, 60 s at the most). One that kills at once holds nobody up but by its
-deaths: of ten it is seven times alone.
+How long the other workflows wait: until the suspect does one of these, at most ``lease`` seconds for each death but two
+(with a lease of 10 s: 10 s for the first, 60 s at most). A run that kills at once delays them by its deaths only: of
+ten deaths it is alone in seven.
 
-One that kills later than that is at large by then. Were another suspect in quarantine when it does, the death would
-accuse that one, again and again, and the guilty one never. So until its longest time (60 s) is over, its worker claims
-no other suspect: then the death counts against all, and its next quarantine takes longer.
+A run that kills later than that is out of quarantine by then. If another suspect were in quarantine at that time, the
+death would accuse the other one, again and again, and the guilty run never. So until the first one's longest time (60
+s) is over, its worker claims no other suspect: then the death counts against all, and the next quarantine takes longer.
 """
 
 from __future__ import annotations
@@ -61,17 +62,17 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.quarantine")
 
 SUSPECTED = 3
-"""Deaths in a row that make a suspect. The claim and its index say the same."""
+"""Deaths in a row that make a suspect. The claim and its index have the same number."""
 _LONGEST = 6
-"""Leases that a quarantine takes at the most."""
+"""The most leases that a quarantine takes."""
 _GLANCE = 0.05
-"""Seconds between two looks at a suspect: two within the time that it must be calm for."""
+"""Seconds between two looks at a suspect: there are two within the time for which it must be calm."""
 _CALM = 0.1
 _ROUND_TRIPS = 5
-"""A run must be seen to wait for so many seconds, and for as long as so many round trips take: one that reads a stream
-waits for each page, too, however far the database is."""
+"""A run must be seen waiting for so many seconds, and for as long as so many round trips take: a run that reads a
+stream waits for each page, too, however far the database is."""
 _RETRY = 0.5
-"""Seconds between two tries to end a quarantine while the database is away: the suspect's place stays taken as long."""
+"""Seconds between two tries to end a quarantine while the database is away; the place stays taken meanwhile."""
 
 
 class Quarantine:
@@ -82,11 +83,11 @@ class Quarantine:
         self._settings = settings
         self._lease = lease
         self._task: asyncio.Task[None] | None = None
-        """What looks at the suspect that is in it now."""
+        """The task that watches the suspect in quarantine."""
         self._next: deque[tuple[Claimed, Run | None]] = deque()
-        """Suspects that the worker has got in other ways than by a claim: they take their turns."""
+        """Suspects that the worker has got otherwise than by a claim: they take their turns."""
         self._lingering: set[asyncio.Task[None]] = set()
-        """What looks at those that are out of quarantine, and not acquitted."""
+        """The tasks that watch suspects which are out of quarantine and not acquitted."""
         self._callbacks: tuple[Callable[[], None], ...] = ()
 
     @property
@@ -96,11 +97,11 @@ class Quarantine:
 
     @property
     def takes_suspects(self) -> bool:
-        """Whether the worker may claim a suspect: none that it runs may be taken for another one."""
+        """Whether the worker may claim a suspect: none of its runs may be mistaken for that suspect."""
         return self._task is None and not self._lingering
 
     def when_free(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Calls ``callback`` each time that the worker may claim again, until what this returns is called."""
+        """Calls ``callback`` each time the worker may claim again; the returned function ends that."""
         self._callbacks = (*self._callbacks, callback)
 
         def leave() -> None:
@@ -109,7 +110,7 @@ class Quarantine:
         return leave
 
     def enter(self, got: Iterable[Claimed], find: Callable[[str], Run | None]) -> None:
-        """Takes in who of these is suspected, and looks at each from here on; their runs are launched by now."""
+        """Takes the suspects among ``got``, whose runs are launched by now, and watches each from here on."""
         for one in got:
             if one.recoveries >= SUSPECTED:
                 logger.warning(
@@ -127,7 +128,7 @@ class Quarantine:
             )
 
     async def close(self) -> None:
-        """Looks no more."""
+        """Ends the watching."""
         tasks = {*self._lingering, *(() if self._task is None else (self._task,))}
         for task in tasks:
             task.cancel()
@@ -146,7 +147,7 @@ class Quarantine:
         self._tell()
 
     async def _linger(self, workflow_id: str, run: Run, until: float) -> None:
-        """Looks at one that is out of quarantine, and still a suspect."""
+        """Watches a run that is out of quarantine, and still a suspect."""
         if await self._is_acquitted(run, until):
             await self._end(workflow_id, acquitted=True)
         self._lingering.discard(cast("asyncio.Task[None]", asyncio.current_task()))
@@ -171,12 +172,12 @@ class Quarantine:
         logger.info("workflow %s is out of quarantine: %s", workflow_id, "acquitted" if acquitted else "not acquitted")
 
     async def _is_acquitted(self, run: Run | None, until: float) -> bool:
-        """Whether the run gets further, or only waits, before it is over, or it is that late."""
+        """Whether the run gets further, or only waits, before the run or the time is over."""
         if run is None:
             return False
         try:
             return await self._is_innocent(run, until)
-        except Exception:  # the code of an awaitable of the user's may raise anything
+        except Exception:  # an awaitable of the user's may raise anything
             logger.exception("workflow %s could not be looked at", run.workflow_id)
             return False
 
@@ -198,7 +199,7 @@ class Quarantine:
         return False
 
     async def _round_trip(self) -> float:
-        """How long the database takes to say nothing, in seconds; for ever where it does not answer."""
+        """The time of a round trip to the database, in seconds; infinite if the database does not answer."""
         began = time.monotonic()
         try:
             async with self._pool.connection() as connection:
@@ -209,12 +210,12 @@ class Quarantine:
 
 
 def _own_values(run: Run) -> int:
-    """How many values the run's own code has written that no earlier run had."""
+    """How many values the run's own code has written that no earlier run wrote."""
     return 0 if run.written_streams is None else run.written_streams.new_values_of_body()
 
 
 def only_waits(run: Run) -> bool:
-    """Whether nothing of the run's code does anything: each branch waits durably, or for such a one."""
+    """Whether the run's code does nothing: each branch waits durably, or for a branch that does."""
     if run.stopping is not None or run.bodies or run.buffer.size or run.is_replaying or not run.waits:
         return False
     if not run.definition.is_async:

@@ -1,10 +1,10 @@
-"""What is on record, as today's annotations take it.
+"""Reads recorded values under today's annotations.
 
-What an earlier run recorded has fitted the types of its code: a live run delivers nothing else. So what does not load
-was recorded by other code, and that never fails a workflow: it contradicts, and the workflow is parked as blocked.
+What an earlier run recorded has fitted the types of its code: a live run delivers nothing else. So a value that does
+not load was recorded by other code. That never fails a workflow: it is a contradiction, and parks the workflow.
 
-The arguments of a start are judged alike, though a start may come from code that never fitted: the two look the same
-from here, and one that is parked by mistake can be cancelled, while one that failed by mistake has ended for good.
+The arguments of a start are treated alike, though a start may come from code that never fitted: both cases look the
+same from here. A workflow that is parked by mistake can be cancelled; one that failed by mistake has ended for good.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def load(run: Run, codec: Codec[T], text: str | None, where: str, record: Record
 
 
 def failure(run: Run, text: str, where: str, record: Recorded | None = None) -> Failure:
-    """A recorded exception. Raises, and blocks the workflow, if its class is not here: it would be another error."""
+    """A recorded exception. Raises, and blocks the workflow, if its class is missing: a stand-in would differ."""
     found = load_error(text)
     if found.missing is None:
         return found
@@ -44,7 +44,7 @@ def failure(run: Run, text: str, where: str, record: Recorded | None = None) -> 
 
 
 def arguments(run: Run) -> tuple[list[Any], dict[str, Any]]:
-    """What the workflow's function is called with. Raises, and blocks the workflow, if it does not take that."""
+    """The arguments of the workflow's function. Raises, and blocks the workflow, if the function does not take them."""
     definition = run.definition
     try:
         return definition.load_arguments(run.arguments_text)
@@ -54,5 +54,5 @@ def arguments(run: Run) -> tuple[list[Any], dict[str, Any]]:
 
 
 def _reason(unfit: Exception) -> str:
-    """Why it does not fit, on one line."""
+    """Why a value does not fit, on one line."""
     return " ".join(str(unfit).split()) or type(unfit).__name__

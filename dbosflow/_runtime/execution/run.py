@@ -58,24 +58,24 @@ class Run(ReplayingRun):
         self.root = RunBranch(self, "")
         self._streams = RunStreams(self) if past.tails or past.uncommitted else None
         self.task: asyncio.Task[None] | None = None
-        """What drives its body, or ends what that left running; ``None`` when that is over."""
+        """The task of the run's body, or of ending what the body left running; ``None`` when that is over."""
         self.outcome: Ending | None = None
-        """Its durable end once it is over; ``None`` if it goes on elsewhere."""
+        """The durable end once the run is over; ``None`` if the workflow goes on elsewhere."""
         self._waiters: tuple[asyncio.Future[Ending | None], ...] = ()
 
     @property
     def loop_driver(self) -> DriverPort[Run, StepAttempt]:
-        """How its code on the loop waits."""
+        """How the run's code on the loop waits."""
         return self.environment.loop_driver
 
     @property
     def thread_driver(self) -> DriverPort[Run, StepAttempt]:
-        """How its code on a thread waits."""
+        """How the run's code on a thread waits."""
         return self.environment.thread_driver
 
     @property
     def driver(self) -> DriverPort[Run, StepAttempt]:
-        """How its body waits."""
+        """How the run's body waits."""
         environment = self.environment
         return environment.loop_driver if self.definition.is_async else environment.thread_driver
 
@@ -86,7 +86,7 @@ class Run(ReplayingRun):
 
     @property
     def streams(self) -> RunStreams:
-        """What it writes to its streams."""
+        """What the run writes to its streams."""
         if self._streams is None:
             with self.buffer.lock:
                 if self._streams is None:
@@ -100,19 +100,19 @@ class Run(ReplayingRun):
 
     @property
     def blocks(self) -> int:
-        """How many stream blocks it has made durable."""
+        """How many stream blocks the run has made durable."""
         return 0 if self._streams is None else self._streams.blocks
 
     async def room(self) -> bool:
-        """Waits on the loop for room in its buffer; whether it came in time."""
+        """Waits on the loop for room in the run's buffer; whether it came in time."""
         return await self.loop_driver.room(self)
 
-    # -- what the body asks for, on its own thread -------------------------------------------------------------------
+    # -- called by the body, on its own thread -----------------------------------------------------------------------
 
     def append_item(self, record: Record, durable: Waiter, dead_letter: tuple[str, str] | None = None) -> None:
-        """Buffers the record of a loop's item, with its dead letter, if there is one, in the same statement.
+        """Buffers the record of a loop's item and its dead letter, if there is one, for the same statement.
 
-        ``durable`` is notified at the commit: it waits for no turn, since the program sees only the loop's outcome.
+        ``durable`` is notified at the commit, in no turn, since the program sees only the loop's outcome.
         """
         streams = self.streams if dead_letter is not None else None
         with self.buffer.lock:
@@ -127,14 +127,14 @@ class Run(ReplayingRun):
         self.environment.submit(self)
 
     def begin_attempt(self, step_key: str) -> None:
-        """Rolls back what earlier attempts of a step wrote to streams, as far as it is uncommitted."""
+        """Rolls back the uncommitted stream values of earlier attempts of a step."""
         if self._streams is not None:
             self._streams.begin_attempt(step_key)
 
-    # -- what the journal asks for, on the loop's thread -------------------------------------------------------------
+    # -- called by the journal, on the loop's thread -----------------------------------------------------------------
 
     def end(self, ending: Ending) -> None:
-        """Buffers the run's last entry: its body is over, and so is what it left running."""
+        """Buffers the run's last entry: its body is over, and the tasks that it left running have ended."""
         self.task = None
         with self.buffer.lock:
             self.begin_ending()
@@ -142,7 +142,7 @@ class Run(ReplayingRun):
         self.environment.submit(self)
 
     def take(self, limit: int) -> tuple[Sequence[Entry], bool]:
-        """Takes pending entries in order, about ``limit`` bytes; and whether any are left. None while it holds back."""
+        """Takes about ``limit`` bytes of pending entries in order; and whether any are left. None while held back."""
         with self.buffer.lock:
             if self._holds_back:
                 self.buffer.submitted = False
@@ -170,10 +170,10 @@ class Run(ReplayingRun):
             for record in outcomes:
                 self.buffer.notify(record)
 
-    # -- how it came out ---------------------------------------------------------------------------------------------
+    # -- the run's end -----------------------------------------------------------------------------------------------
 
     def settle(self, outcome: Ending | None) -> None:
-        """It is over: with a durable end, or without one, and then it goes on elsewhere. Whoever waits is notified."""
+        """Ends the run, with a durable end, or without one if it goes on elsewhere. Waiters are notified."""
         if self.is_over:
             return
         self.is_over, self.outcome = True, outcome
@@ -182,7 +182,7 @@ class Run(ReplayingRun):
             if not waiter.done():
                 waiter.set_result(outcome)
         self.replay_is_over()
-        # What refers to it in a circle would wait for the garbage collector.
+        # References in a circle would wait for the garbage collector.
         if outcome is not None:
             self._streams = None
         if self.task is None or self.task.done():
@@ -191,11 +191,11 @@ class Run(ReplayingRun):
 
     @property
     def is_awaited(self) -> bool:
-        """Whether somebody in this process waits until it is over."""
+        """Whether a caller in this process waits until the run is over."""
         return bool(self._waiters)
 
     async def settled(self) -> Ending | None:
-        """Waits until it is over: its durable end, or ``None`` if it goes on elsewhere."""
+        """Waits until the run is over: its durable end, or ``None`` if it goes on elsewhere."""
         waiter = self.when_settled(asyncio.get_running_loop().create_future())
         try:
             return await waiter
@@ -203,7 +203,7 @@ class Run(ReplayingRun):
             self._waiters = tuple(other for other in self._waiters if other is not waiter)
 
     def when_settled(self, waiter: asyncio.Future[Ending | None]) -> asyncio.Future[Ending | None]:
-        """Gives ``waiter`` back, whose result is the run's outcome once it is over."""
+        """Returns ``waiter``, whose result will be the run's outcome."""
         if self.is_over:
             waiter.set_result(self.outcome)
         else:
@@ -212,7 +212,7 @@ class Run(ReplayingRun):
 
 
 class RunBranch(Branch):
-    """A branch as operations know it: one of a run."""
+    """A branch of a run, as operations know it."""
 
     __slots__ = ()
 
@@ -228,12 +228,12 @@ class StepAttempt(Attempt):
         super().__init__(key, name)
         self.run = run
         self.producers: dict[str, Producer] = {}
-        """How it writes to each stream, as its first writer there said."""
+        """How the attempt writes to each stream, as its first writer there set it."""
         self.place: Place | None = None
-        """That of the thread which it holds; ``None`` on the loop."""
+        """The place that the attempt's thread holds in its pool; ``None`` on the loop."""
 
     def producer(self, key: str) -> Producer:
-        """The producer of its values in the stream ``key``: rolled back if it fails, unless a writer said more."""
+        """The producer of the attempt's values in the stream ``key``: rolled back on failure, unless set otherwise."""
         producer = self.producers.get(key)
         if producer is None:
             producer = self.producers[key] = Producer(self.record_key, self.name, self)

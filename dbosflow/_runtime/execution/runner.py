@@ -1,7 +1,7 @@
-"""The runs of a worker: begins each from its history, finds out how it ended, and stops it when the engine closes.
+"""The runs of a worker: begins each from its history, is notified of its end, and stops it when the engine closes.
 
-A run begins with a start in this process, with a claim, or anew where the tables are not what it remembers. What drives
-its body is in ``bodies``; what it writes goes through the journal, which reports ends and lost leases here.
+A run begins with a start in this process, with a claim, or anew where the tables differ from what it remembers.
+``bodies`` drives its body; the journal takes what it writes, and reports ends and lost leases to the runner.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.runner")
 
 SCATTERED = 8
-"""Stream blocks of a run from which on it is worth looking whether they can be fewer."""
+"""The number of stream blocks from which on a run's streams are worth compacting."""
 
 
 _runners: weakref.WeakSet[Runner] = weakref.WeakSet()
@@ -52,12 +52,12 @@ os.register_at_fork(after_in_child=_runners.clear)
 
 
 def some_run_here() -> bool:
-    """Whether any engine of this process runs a workflow just now."""
+    """Whether any engine of this process runs a workflow now."""
     return any(len(runner) for runner in tuple(_runners))
 
 
 class Runner:
-    """The runs of one worker. What stands behind it is made for it, and may be used once it is made."""
+    """The runs of one worker. What it is built on (``backing``) may be used once the runner is made."""
 
     def __init__(
         self,
@@ -79,15 +79,15 @@ class Runner:
         self._workflow_threads, self._step_threads = thread_pools(settings)
         self._bodies = Bodies(self._workflow_threads, self._remove)
         self._tasks: set[asyncio.Task[None]] = set()
-        """What reloads runs, and ends cancelled ones."""
+        """The tasks that reload runs, and end cancelled ones."""
         self._coming: set[str] = set()
-        """Workflows that are owned, and whose history is being read."""
+        """Owned workflows whose histories are being read."""
         self._timelines = 0
-        """How often the database turned out to be another one than it was."""
+        """How often the database turned out to be another one than before."""
         self._cancel_at_launch: set[str] = set()
         self._closing = False
         self._drained: list[Run] = []
-        """What ran here when the closing began."""
+        """The runs at the moment when the closing began."""
         self.on_scattered: Callable[[str], None] | None = None
         """Called with the id of each workflow that ended and left many blocks."""
         self.on_launched: Callable[[Run], None] | None = None
@@ -118,7 +118,7 @@ class Runner:
         return [*self._runs, *self._coming]
 
     def run_of(self, workflow_id: str) -> Run | None:
-        """The run of a workflow, if it has one here."""
+        """The current run of a workflow here; ``None`` if there is none."""
         return self._runs.get(workflow_id)
 
     def _is_here(self, run: Run) -> bool:
@@ -151,7 +151,7 @@ class Runner:
     def launch(self, launch: Launch) -> Run | None:
         """Begins a run; ``None`` if the engine closes, and the workflow goes on elsewhere."""
         workflow_id, history = launch.workflow_id, launch.history
-        if self._closing:  # nobody would stop it: it goes on elsewhere, once the lease is released
+        if self._closing:  # nothing would stop it: it goes on elsewhere, once the lease is released
             if launch.on_slot_freed is not None:
                 launch.on_slot_freed(workflow_id)
             return None
@@ -187,7 +187,7 @@ class Runner:
             self._bodies.begin(run, is_child=launch.is_child)
         return run
 
-    # -- the end, as the journal tells it ----------------------------------------------------------------------------
+    # -- the end, as the journal reports it --------------------------------------------------------------------------
 
     def ended(self, run: Run, ending: Ending) -> None:
         """The end of ``run`` is durable."""
@@ -197,9 +197,9 @@ class Runner:
         self._remove(run, ending)
 
     def cancel(self, workflow_id: str) -> bool:
-        """Carries a cancel request out: the body is notified now, and has the grace to clean up.
+        """Carries out a cancel request: the body is notified now, and has the grace to clean up.
 
-        Whether the workflow is known here.
+        Returns whether the workflow is known here.
         """
         coming = workflow_id in self._coming
         if coming:
@@ -210,11 +210,11 @@ class Runner:
         return coming or run is not None
 
     def cancel_requested(self, run: Run) -> None:
-        """Somebody has asked to cancel the workflow of ``run``, which is notified now."""
+        """Carries out a cancel request for the workflow of ``run``, which is notified now."""
         self._cancelled.cancel(run)
 
     def overtaken(self, run: Run) -> None:
-        """A cancel came before the end of ``run``, which then ends as cancelled."""
+        """A cancel came before the end of ``run``, which now ends as cancelled."""
         self._cancelled.overtaken(run)
 
     def lost(self, run: Run) -> None:
@@ -236,7 +236,7 @@ class Runner:
             self._stop(run, why)
 
     def moved(self, run: Run) -> None:
-        """The tables are not what ``run`` remembers: it begins a new pass from its history."""
+        """The tables are not what ``run`` remembers: its workflow begins a new pass from the history."""
         if not self._is_here(run) or run.workflow_id in self._coming:
             return
         on_slot_freed = self._slots.take_from(run)  # the new pass keeps the slot
@@ -246,7 +246,7 @@ class Runner:
         self._task(self._reload(run, on_slot_freed), f"dbosflow-reload-{run.workflow_id}")
 
     def _task(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        # In a context of its own: who causes this may be a workflow, whose branches are its own tasks only.
+        # In a context of its own: the caller may be a workflow, whose branches are its own tasks only.
         task = self._loop.create_task(work, name=name, context=Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -255,13 +255,13 @@ class Runner:
         self._loop.call_soon_threadsafe(self._stop, run, "the engine closes")
 
     def _stop(self, run: Run, why: str) -> None:
-        """Stops a run, also one whose body is over and whose end is not durable yet."""
+        """Stops a run, even one whose body is over and whose end is not durable yet."""
         run.stop(why)
         if run.task is None or run.task.done():
             self._remove(run)
 
     def reload_all(self) -> None:
-        """The database is another one than it was: every run begins a new pass."""
+        """Begins a new pass of every run: the database is another one than before."""
         self._timelines += 1
         for run in tuple(self._runs.values()):
             self.moved(run)
@@ -300,21 +300,21 @@ class Runner:
         self._begin_anew(timeline, [workflow_id])
 
     def _remove(self, run: Run, ending: Ending | None = None) -> None:
-        """A run is over: with a durable end, or without one, and then it goes on elsewhere."""
+        """Removes a run that is over: with a durable end, or without one if it goes on elsewhere."""
         if self._is_here(run):
             del self._runs[run.workflow_id]
         run.settle(ending)
         self._slots.free(run)
 
     async def settled(self, workflow_id: str) -> Ending | None:
-        """The durable end of a run of this process; ``None`` if there is none here, or it stopped."""
+        """The durable end of a run of this process; ``None`` if there is no such run, or it was stopped."""
         run = self._runs.get(workflow_id)
         return None if run is None else await run.settled()
 
     # -- the engine closes -------------------------------------------------------------------------------------------
 
     def drain(self) -> None:
-        """From here on nothing begins: no run, and no operation of one."""
+        """Lets nothing begin from here on: no run, and no operation of one."""
         if self._closing:
             return
         self._closing = True
@@ -338,7 +338,7 @@ class Runner:
 
 
 def _log(run: Run, what: str, *values: object) -> None:
-    """Says in the log what becomes of a run."""
+    """Logs what becomes of a run."""
     if logger.isEnabledFor(logging.DEBUG):
         ids = {"workflow_id": run.workflow_id, "workflow_name": run.definition.name}
         logger.debug(f"workflow %s (%s) {what}", *ids.values(), *values, extra=ids)  # noqa: G004 (only the constant part)

@@ -1,8 +1,9 @@
-"""Which durable thing the running code belongs to: a branch of a workflow, an attempt of a step, or a plain call.
+"""What the running code belongs to: a branch of a workflow, an attempt of a step, or a plain call.
 
 Code of an async workflow is known by the coroutine that its task resumes, whatever its context says: libraries copy
-context variables from one task into another. Elsewhere a context variable tells. Threads of ``asyncio.to_thread``
-inherit it, and so do callbacks: it is no proof of being the branch; a branch checks that for itself (see ``branch``).
+context variables from one task into another. Elsewhere a context variable decides. Threads of ``asyncio.to_thread``
+inherit the variable, and so do callbacks: it does not prove that the caller is the branch, which checks that itself
+(see ``branch``).
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _scope: ContextVar[Scope | None] = cast("ContextVar[Scope | None]", SCOPE)
 
 
 def current_scope() -> Scope | None:
-    """The scope of the calling code; ``None`` if it has nothing to do with any workflow."""
+    """The scope of the calling code; ``None`` if that code belongs to no workflow."""
     coroutine = running_coroutine()
     if coroutine is not None and not coroutine.operating:
         branch = coroutine.branch
@@ -39,12 +40,12 @@ def current_scope() -> Scope | None:
 
 
 def set_scope(scope: Scope | None) -> None:
-    """Sets what the calling context says."""
+    """Sets the scope of the calling context."""
     _scope.set(scope)
 
 
 def branch_around(what: str, outside: str) -> RunBranch:
-    """The branch that runs here, for ``what``, which reads inside a workflow; ``outside`` is the engine's method."""
+    """The running branch, for ``what``, which reads inside a workflow; ``outside`` is the engine's method."""
     scope = current_scope()
     if isinstance(scope, RunBranch):
         return scope
@@ -53,7 +54,7 @@ def branch_around(what: str, outside: str) -> RunBranch:
 
 
 def refuse_in_body() -> None:
-    """Raises in the body of a workflow, for what an engine is asked that is not put on record there."""
+    """Raises in a workflow's body: the engine's answer would not be put on record there."""
     scope = current_scope()
     if isinstance(scope, RunBranch):
         msg = (
@@ -82,7 +83,7 @@ class Entered:
 
 @contextmanager
 def place_lent() -> Iterator[None]:
-    """The running code only waits in the block, for another workflow; so does the thread that its step may hold."""
+    """The block only waits, for another workflow: lends the place of the thread that the calling step may hold."""
     scope = current_scope()
     if isinstance(scope, StepAttempt) and scope.place is not None:
         with scope.place.lent():

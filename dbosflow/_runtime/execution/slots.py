@@ -1,4 +1,4 @@
-"""The slots of a queue's concurrency: which run holds one, and whom to call when it is free."""
+"""The slots of a queue's concurrency: which run holds one, and the callback for when the slot is free."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ class Slots:
         self._held: dict[Run, Callable[[str], None]] = {}
 
     def hold(self, run: Run, on_slot_freed: Callable[[str], None] | None) -> None:
-        """``run`` holds a slot from here on, if it is given one, unless it holds one already."""
+        """Gives ``run`` a slot, unless ``on_slot_freed`` is ``None`` or the run holds one already."""
         if on_slot_freed is not None:
             self._held.setdefault(run, on_slot_freed)
 
     def take_from(self, run: Run) -> Callable[[str], None] | None:
-        """Takes the slot of ``run``, for its next pass, which keeps it whenever this one ends."""
+        """Takes the slot of ``run`` for its next pass, which keeps the slot whenever this one ends."""
         return self._held.pop(run, None)
 
     def free(self, run: Run) -> None:
-        """``run`` is over: whoever gave it a slot is called, once."""
+        """Frees the slot of ``run``, which is over: its callback is called, once."""
         on_slot_freed = self._held.pop(run, None)
         if on_slot_freed is not None:
             on_slot_freed(run.workflow_id)

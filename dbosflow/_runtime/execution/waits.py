@@ -1,6 +1,6 @@
-"""Who waits for whom among the workflows of one engine. A wait that would close a circle never ends, and is refused.
+"""Which workflows of one engine wait for which. A wait that would close a circle never ends, and is refused.
 
-What runs in other processes, or in other engines of this one, is not seen.
+Workflows in other processes, or in other engines of this one, are not seen.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Waits:
-    """The waits of one engine's workflows. Branches of one may wait for several others."""
+    """The waits of one engine's workflows. Branches of one workflow may wait for several others."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -25,10 +25,10 @@ class Waits:
         return len(self._awaited)
 
     def begin(self, waiter: str, awaited: str) -> None:
-        """``waiter`` begins to wait for the end of ``awaited``.
+        """Notes that ``waiter`` waits for the end of ``awaited``.
 
         Raises:
-            DeadlockError: that one waits for it, by itself or through others.
+            DeadlockError: ``awaited`` waits for ``waiter``, by itself or through others.
         """
         with self._lock:
             circle = self._way(awaited, waiter)
@@ -43,7 +43,7 @@ class Waits:
         raise DeadlockError(waiter, msg)
 
     def end(self, waiter: str, awaited: str) -> None:
-        """It waits for that one no more."""
+        """Notes that ``waiter`` waits for ``awaited`` no more."""
         with self._lock:
             others = self._awaited[waiter]
             others.remove(awaited)
@@ -51,7 +51,7 @@ class Waits:
                 del self._awaited[waiter]
 
     def _way(self, start: str, to: str) -> list[str]:
-        """The shortest way of waits; mostly who is awaited waits for nobody."""
+        """The shortest path of waits; mostly the awaited workflow waits for nothing."""
         came_from: dict[str, str | None] = {start: None}
         front = [start]
         for one in front:
@@ -70,7 +70,7 @@ class Waits:
 
 
 class Waiting:
-    """In the block, one workflow waits for another."""
+    """Notes that one workflow waits for another during the block."""
 
     __slots__ = ("_awaited", "_waiter", "_waits")
 

@@ -1,8 +1,8 @@
-"""Names the workflow and step whose Python code holds the event loop up.
+"""Names the workflow and step whose Python code blocks the event loop.
 
-A thread asks the loop for a sign of life. If none comes within ``slow_callback`` seconds, the thread looks at what the
-loop is running at that moment: which branch's coroutine, in which operation, and at which line of code. The lease is
-safe all the while: it is renewed on a thread of its own.
+A thread pings the loop. If no answer comes within ``slow_callback`` seconds, the thread looks at what the loop is
+running at that moment: which branch's coroutine, in which operation, and at which line of code. The lease is safe all
+the while, since a thread of its own renews it.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ logger = logging.getLogger("dbosflow.watchdog")
 _LOOKS_A_LIMIT = 2
 """Limits between two looks, each of which wakes the loop: what holds it for three is always seen."""
 _FRAMES_SHOWN = 3
-"""Frames of the stack that a warning names: who calls what, in one line of a log."""
+"""Frames of the stack that a warning names: the calling functions, in one line of a log."""
 _LOOK_AGAIN = 1.0
-"""Seconds between two looks whether a loop that is held was closed meanwhile, and will never answer."""
+"""Seconds between two checks whether a blocked loop was closed meanwhile, and will never answer."""
 
 
 class Watchdog(ThreadService):
@@ -41,7 +41,7 @@ class Watchdog(ThreadService):
         self._alive = threading.Event()
 
     def run(self) -> None:
-        """Watches."""
+        """Runs the watch."""
         while self.goes_on(self._limit * _LOOKS_A_LIMIT):
             self._alive.clear()
             asked = time.monotonic()
@@ -53,7 +53,7 @@ class Watchdog(ThreadService):
                 continue
             culprit, place = self._culprit(), self._place()
             while not self._alive.wait(_LOOK_AGAIN):
-                if self._loop.is_closed():  # it will not say anything any more
+                if self._loop.is_closed():  # no answer will come any more
                     return
             if not self.closing.is_set():
                 lag = time.monotonic() - asked
@@ -72,10 +72,10 @@ class Watchdog(ThreadService):
 
 
 def _innermost(thread: int) -> list[str]:
-    """Where a thread is just now, innermost first.
+    """Where a thread is now, innermost frame first.
 
     Few steps, and no file is read meanwhile: a frame of a thread that goes on may be gone, and CPython 3.11 has been
-    seen to give something else in its place.
+    seen to return something else in its place.
     """
     places: list[str] = []
     frame: Any = sys._current_frames().get(thread)  # noqa: SLF001 (what faulthandler shows, as text)

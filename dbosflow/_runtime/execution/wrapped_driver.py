@@ -1,4 +1,4 @@
-"""A driver around another one, which does what is not overridden."""
+"""A driver around another one, which gets every call that is not overridden."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 class WrappedDriver:
-    """A driver that leaves everything to another one. For what the methods do, see ``DriverPort``."""
+    """A driver that leaves everything to another one. ``DriverPort`` documents the methods."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
