@@ -50,12 +50,13 @@ class Repository:
         self._patient = patient
 
     async def ask(self, statement: Callable[..., Awaitable[T]], *values: object) -> T:
-        """The answer of a statement, on a pooled connection.
+        """Sends a statement on a pooled connection, and returns its answer.
 
-        In a task of its own: the caller may be a workflow's body, which is ended by an error that no pool knows.
+        The statement runs in a task of its own: the caller may be a workflow's body, which is ended by an error that no
+        pool knows.
 
         Raises:
-            DatabaseUnavailableError: there was none in time.
+            DatabaseUnavailableError: there was no connection in time.
             EngineClosedError: the engine was closed meanwhile.
         """
         return await asyncio.get_running_loop().create_task(self._ask(statement, values), context=Context())
@@ -90,11 +91,11 @@ class Repository:
     # -- workflows ---------------------------------------------------------------------------------------------------
 
     async def started(self, workflow_id: str) -> Started | None:
-        """What stands under a workflow id."""
+        """What a workflow id stands for."""
         return (await self.ask(workflow.started, [workflow_id])).get(workflow_id)
 
     async def status(self, workflow_id: str) -> WorkflowStatus:
-        """Where the workflow stands."""
+        """The workflow's status."""
         found = await self.ask(workflow.outcomes, [workflow_id])
         if workflow_id not in found:
             raise not_found(workflow_id)
@@ -108,7 +109,7 @@ class Repository:
         return found
 
     async def workflows(self, which: WorkflowFilter) -> list[WorkflowInfo]:
-        """The records of the workflows that fit."""
+        """The records of the workflows that the filter selects."""
         return await self.ask(workflow.list_workflows, which)
 
     async def steps(self, workflow_id: str) -> list[StepInfo]:
@@ -116,7 +117,7 @@ class Repository:
         return await self.ask(step.list_steps, workflow_id)
 
     async def collected(self, workflow_id: str, loop_key: str) -> list[str]:
-        """What the handler of a loop gave for each item, as JSON."""
+        """The results of a loop's handler for each item, as JSON."""
         return await self.ask(step.collected, workflow_id, loop_key)
 
     # -- streams -----------------------------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ class Repository:
         return found[0]
 
     async def resolve_start(self, request: ReadRequest) -> int:
-        """The offset that a start of ``"tail"``, or of so many values before the end, stands for."""
+        """The offset that a start of ``"tail"``, or of a number of values before the end, stands for."""
         if isinstance(request.start, str):
             return await self.ask(stream.tail, request.workflow_id, request.key)
         find = partial(stream.offset_from_end, count=-request.start, committed=request.view == "committed")
@@ -154,14 +155,14 @@ class Repository:
     # -- retention ---------------------------------------------------------------------------------------------------
 
     async def trim(self, workflow_id: str, key: str, before: int) -> int:
-        """Removes what is before an offset of a stream, as far as it may go; the first offset that is there then."""
+        """Removes the values before an offset of a stream, as far as allowed; returns the first offset still there."""
         first = await self.ask(retention.trim, workflow_id, key, before)
         if first is None:
             await self.stream(workflow_id, key)  # raises
         return first or 0
 
     async def prune(self, age: float, batch: int, dry_run: bool) -> int:  # noqa: FBT001 (handed on by position)
-        """Removes the workflows that ended more than ``age`` seconds ago, so many a transaction; how many."""
+        """Removes workflows that ended more than ``age`` seconds ago, ``batch`` in a transaction; returns how many."""
         if dry_run:
             return await self.ask(retention.prunable, age)
         pruned = 0
@@ -173,5 +174,5 @@ class Repository:
 
 
 def not_found(workflow_id: str) -> WorkflowNotFoundError:
-    """There is none of this id."""
+    """The error for an id without a workflow."""
     return WorkflowNotFoundError(workflow_id, f"there is no workflow {workflow_id!r}")

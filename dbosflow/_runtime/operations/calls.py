@@ -31,7 +31,7 @@ _warned: set[tuple[str, str, int]] = set()
 
 
 def call_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """A step called like the function that it is."""
+    """Calls a step like the function that it is."""
     scope = current_scope()
     if isinstance(scope, Branch):
         on_loop = _own_colour(step)
@@ -43,7 +43,7 @@ def call_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
 
 
 def run_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any], twin: str) -> Any:
-    """A step of either colour, from sync code."""
+    """Runs a step of either colour from sync code."""
     refuse_on_loop(twin)
     if isinstance(current_scope(), Branch):
         return drive(steps.run_step(step, args, kwargs))
@@ -51,14 +51,14 @@ def run_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any], tw
 
 
 def run_step_async(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Coroutine[Any, Any, Any]:
-    """A step of either colour, from async code."""
+    """Runs a step of either colour from async code."""
     if isinstance(current_scope(), Branch):
         return _named(steps.run_step(step, args, kwargs), step)
     return run_plainly_async(step, args, kwargs)
 
 
 def call_workflow(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """A workflow called like the function that it is: inside a workflow it is a child, outside an engine just that."""
+    """Calls a workflow like a function: inside a workflow as a child, outside an engine as the plain function."""
     scope = current_scope()
     if isinstance(scope, Branch):
         on_loop = _own_colour(workflow)
@@ -69,7 +69,7 @@ def call_workflow(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[
 
 
 def run_child(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any], twin: str) -> Any:
-    """A child of either colour, from sync code."""
+    """Runs a child of either colour from sync code."""
     refuse_on_loop(twin)
     scope = current_scope()
     if isinstance(scope, Branch):
@@ -81,19 +81,19 @@ def run_child(workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str,
 def run_child_async(
     workflow: WorkflowDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> Coroutine[Any, Any, Any]:
-    """A child of either colour, from async code."""
+    """Runs a child of either colour from async code."""
     _check_plain_call(workflow, current_scope())
     return _named(children.run_child(workflow, args, kwargs), workflow)
 
 
 def start_child(request: StartRequest, twin: str) -> Any:
-    """A child that is not waited for, from sync code; its handle."""
+    """Starts a child from sync code, without a wait for its result; returns its handle."""
     refuse_on_loop(twin)
     return drive(start_child_async(request))
 
 
 async def start_child_async(request: StartRequest) -> Any:
-    """A child that is not waited for, from async code; its handle."""
+    """Starts a child from async code, without a wait for its result; returns its handle."""
     scope, workflow = current_scope(), request.definition
     if not isinstance(scope, Branch):
         _check_no_attempt(workflow, scope)
@@ -104,16 +104,16 @@ async def start_child_async(request: StartRequest) -> Any:
 
 
 def _named(operation: Coroutine[Any, Any, Any], function: FunctionDef) -> Coroutine[Any, Any, Any]:
-    """The operation as a coroutine; a task that is made of it is a branch of its own, named after the function."""
+    """The operation as a coroutine; a task made from it is a branch of its own, named after the function."""
     named = cast("CoroutineType[Any, Any, Any]", operation)
     named.__qualname__ = function.name
     return named
 
 
 def _own_colour(function: FunctionDef) -> bool:
-    """Whether it is called as an async function; refuses the colour that it has not.
+    """Whether the function is called as an async one; refuses a call of the other colour.
 
-    A sync function around an async one may have either: who calls it knows.
+    A sync function around an async one may have either: the caller knows which.
     """
     on_loop = asyncio._get_running_loop() is not None  # noqa: SLF001 (get_running_loop raises)
     if function.is_async == on_loop or function.wraps_async:
@@ -127,7 +127,7 @@ def _own_colour(function: FunctionDef) -> bool:
 
 
 def _warn_of_lost_context(step: StepDef) -> None:
-    """A step on a thread that lost its workflow's context is a plain call."""
+    """Warns that a step on a thread that lost its workflow's context is a plain call."""
     if some_run_here():
         _warn_once(
             step,
@@ -137,7 +137,7 @@ def _warn_of_lost_context(step: StepDef) -> None:
 
 
 def _check_plain_call(workflow: WorkflowDef, scope: Scope | None) -> None:
-    """A workflow that is called like a function where it could run durably looks as if it did."""
+    """Warns of a workflow that is called like a function where it could run durably, since the call looks durable."""
     _check_no_attempt(workflow, scope)
     if scope is None and some_engine_is_open():
         _warn_once(
@@ -154,8 +154,8 @@ def _check_no_attempt(workflow: WorkflowDef, scope: Scope | None) -> None:
 
 
 def _warn_once(function: FunctionDef, message: str) -> None:
-    """Once for each place in the code that calls it."""
-    frame = sys._getframe(4)  # noqa: SLF001 (who called the step or workflow)
+    """Warns once for each place in the code that makes the call."""
+    frame = sys._getframe(4)  # noqa: SLF001 (the caller of the step or workflow)
     place = (function.name, frame.f_code.co_filename, frame.f_lineno)
     if place not in _warned:
         _warned.add(place)

@@ -1,10 +1,10 @@
-"""Children: workflows that a workflow starts, each exactly once, and whose outcomes it waits for.
+"""Children: workflows that a workflow starts, each exactly once, and whose outcomes the parent waits for.
 
-The child's id follows from the parent's id and the key of the operation, and its row is written by the statement that
-writes the parent's record of it: both are there, or neither. From then on the child is a workflow like any other, with
-streams, records and an owner of its own. What it gave is recorded in the parent, too, so that a replay does not ask.
+The child's id follows from the parent's id and the key of the operation. One statement writes the child's row and the
+parent's record of the start: both exist, or neither. From then on the child is a workflow like any other, with streams,
+records and an owner of its own. The parent records the child's outcome, too, so that a replay does not ask for it.
 
-Ids are free, so somebody else's workflow may stand under the id that a child is to get. It is not taken for the child:
+Ids are free, so an unrelated workflow may already have the id that a child is to get. It is not taken for the child:
 the parent is parked, now and in each replay. With an id that the author gives, the workflow of that id is meant.
 """
 
@@ -59,7 +59,7 @@ async def run_child(definition: WorkflowDef, args: tuple[Any, ...], kwargs: Mapp
 
 
 async def start_child(branch: RunBranch, request: StartRequest) -> str:
-    """Starts a child; its id. When this returns, the child and the parent's record of it are durable."""
+    """Starts a child; returns its id. The child and the parent's record of the start are durable by then."""
     run, definition = branch.run, request.definition
     if request.workflow_id == run.workflow_id:
         msg = f"workflow {run.workflow_id!r} would start a child under its own id: give that another one, or none"
@@ -86,7 +86,7 @@ async def start_child(branch: RunBranch, request: StartRequest) -> str:
 
 
 def _check_foreign(operation: DurableOperation, request: StartRequest, child_id: str, foreign: str) -> None:
-    """Raises unless a workflow that was started by somebody else is meant: then it is the child."""
+    """Raises unless a workflow that another caller started is meant, which then is the child."""
     run, name = operation.run, request.definition.name
     if request.workflow_id is None:
         msg = (
@@ -133,9 +133,9 @@ async def wait_for_result(
     *,
     elsewhere: Callable[[], Coroutine[Any, Any, Ending | Outcome]] | None = None,
 ) -> Any:
-    """The outcome of a workflow, recorded in the one that waits for it: its value, or its exception raised.
+    """Waits for the outcome of a workflow, and records it in the waiting one: returns the value, or raises the error.
 
-    ``elsewhere`` waits for one that is not this engine's.
+    ``elsewhere`` waits for a workflow of another engine.
     """
     run = branch.run
     what = f"the result of workflow {workflow_id!r}"
@@ -162,7 +162,7 @@ async def _outcome(
     workflow_id: str,
     elsewhere: Callable[[], Coroutine[Any, Any, Ending | Outcome]] | None,
 ) -> tuple[str | None, str | None]:
-    """The output of a workflow, or the error that waiting for it gives: for the record, so also of a refused wait."""
+    """The output of a workflow, or the error of waiting for it: for the record, so a refused wait is included."""
     run, driver = operation.run, operation.driver
     try:
         if elsewhere is None:
@@ -177,7 +177,7 @@ async def _outcome(
 
 
 def result_of(workflow_id: str, outcome: Ending | Outcome, definition: WorkflowDef | None) -> Any:
-    """What waiting for a workflow gives that ended so: its result, typed if its function is known, or its failure."""
+    """The result of waiting for a workflow with this outcome, typed if its function is known; or raises its failure."""
     failure = failure_of(workflow_id, outcome)
     if failure is not None:
         raise failure
@@ -185,9 +185,9 @@ def result_of(workflow_id: str, outcome: Ending | Outcome, definition: WorkflowD
 
 
 def as_result(info: WorkflowInfo, definition: WorkflowDef | None) -> WorkflowInfo:
-    """A workflow's record with its output and error as waiting for it gives them; JSON that does not fit stays that."""
+    """A workflow's record with its output and error as a wait returns them; JSON that does not fit is kept as it is."""
     output, error = info.output, info.error
-    with suppress(Exception):  # today's type may be another one, and its code raise anything
+    with suppress(Exception):  # today's type may be another one, and its code may raise anything
         if error is not None:
             error = failure_of(info.id, Ending(info.status, error=json.dumps(error)))
         elif info.status is WorkflowStatus.SUCCEEDED:
@@ -200,7 +200,7 @@ def _codec(definition: WorkflowDef | None) -> serde.Codec[Any]:
 
 
 def failure_of(workflow_id: str, outcome: Ending | Outcome) -> BaseException | None:
-    """What waiting for a workflow raises: its own exception, or that it failed, was cancelled, or is blocked."""
+    """The error of waiting for a workflow: its own exception, or that it failed, was cancelled, or is blocked."""
     if outcome.status is WorkflowStatus.SUCCEEDED:
         return None
     if outcome.status is WorkflowStatus.CANCELLED:
@@ -208,6 +208,6 @@ def failure_of(workflow_id: str, outcome: Ending | Outcome) -> BaseException | N
     found = load_error(outcome.error or "{}")
     if outcome.status is WorkflowStatus.BLOCKED:
         return WorkflowBlockedError(workflow_id, f"workflow {workflow_id!r} is blocked: {found.message}")
-    if isinstance(found.exception, Exception):  # what ends its process is not to end that of who waits for it
+    if isinstance(found.exception, Exception):  # what ends its process is not to end the waiter's
         return found.exception
     return found.noted(WorkflowFailedError(workflow_id, found.type, found.message))

@@ -1,15 +1,15 @@
-"""Durable `for_each` loops: a step for each item of a stream, and the loop is one operation of its branch.
+"""Durable `for_each` loops: a step for each item of a stream; the loop is one operation of its branch.
 
-The program sees only the outcome of the whole loop, so nothing in between has to be replayed: what is read is not on
-record, and a run that goes on begins where the records say that all is done.
+The program sees only the outcome of the whole loop, so nothing in between has to be replayed: the reads are not on
+record, and a later run begins at the watermark of the records.
 
 ```text
 page ──► item ──► attempts of the handler ──► its record, which carries the watermark ──► durable: room for another
                       └── failed for good ──► raise: the loop ends │ skip │ dead letter, in the record's statement
 ```
 
-The *watermark* is the offset before which every item is done. A record that carries a greater one supersedes all below
-it: a history holds the items from there on, never more than are begun at a time; so does the memory.
+The *watermark* is the offset before which every item is done. A record with a greater watermark supersedes all below
+it: a history, like the memory, holds the items from there on, and never more than are begun at a time.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ _AHEAD = 1024
 async def run_for_each(
     branch: RunBranch, request: ReadRequest, handler: StepDef, settings: ForEachSettings
 ) -> tuple[str, dict[str, Any], BaseException | None]:
-    """Runs the loop, or takes its outcome from its record: the loop's key, its totals, and what ended it early."""
+    """Runs the loop, or takes its outcome from its record: the loop's key, its totals, and the error that ended it."""
     run = branch.run
     what = f"for_each({settings.name!r})"
     async with DurableOperation(branch, RecordKind.FOR_EACH, settings.name, what) as operation:
@@ -100,7 +100,7 @@ class ForEach:
         self._cursor: StreamCursor = run.engine.cursor(replace(request, start=self._next))
         self._done, self._failed, self._last = history.done, history.failed, history.last
         self._begun: OrderedDict[int, _Finished | bool] = OrderedDict()
-        """From the watermark on, in the order of the stream: whether each is done, or finished and not on record."""
+        """The items from the watermark on, in the order of the stream: finished and not on record, or whether done."""
         self._under_way = 0
         self._not_durable = 0
         self._room = asyncio.Event()
@@ -109,7 +109,7 @@ class ForEach:
 
     @property
     def totals(self) -> dict[str, Any]:
-        """How many items it has handled, how many failed, and where it is."""
+        """How many items the loop has handled, how many failed, and its offset."""
         return {"count": self._done, "failed": self._failed, "last": self._last, "next": self._next}
 
     async def run(self) -> None:
@@ -128,7 +128,7 @@ class ForEach:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._failure.cancel()
             for state in self._begun.values():
-                if isinstance(state, _Finished):  # behind one that has ended the loop: it is never recorded
+                if isinstance(state, _Finished):  # behind the item that has ended the loop: never recorded
                     self._run.body_ended()
 
     async def _feed(self) -> None:
@@ -157,9 +157,9 @@ class ForEach:
             raise outcome.error
 
     def _check_new(self, unfit: SerializationError) -> None:
-        """Blocks the workflow if the next item was handled before, and so was of the type that it was read with then.
+        """Blocks the workflow if the next item was handled before, and so had the type that was expected then.
 
-        A new one that is not of the type may be whatever somebody has written: it fails, as if its handler had.
+        A new item that is not of the type may be anything that was written: it fails, as if its handler had failed.
         """
         offset, history = self._cursor.offset, self._history
         if offset in history.failures or (offset in history.finished and offset not in history.unfit):
@@ -208,28 +208,28 @@ class ForEach:
         await attempts.until_final(past, (value,), {})
 
     async def _refuse(self, offset: int, unfit: SerializationError) -> None:
-        """An item that is not of the handler's type has failed, without an attempt."""
+        """Records the failure, without an attempt, of an item that is not of the handler's type."""
         run, key = self._run, item_key(self._key, offset)
         logger.warning("item %s of workflow %s is not handled: %s", key, run.workflow_id, unfit)
         record = Record(key, RecordKind.STEP, error=dump_error(unfit))
         finished = _Finished(record, unfit, await self.original(offset, None))
-        run.body_begins()  # until it is recorded, like any other
+        run.body_begins()  # until the failure is recorded, as for any item
         self.finish(offset, finished)
 
     async def original(self, offset: int, value: Any) -> str | None:
-        """The JSON of an item for its dead letter: as it stands in the stream, whatever its handler has made of it."""
+        """The JSON of an item for its dead letter: as stored in the stream, whatever the handler has made of it."""
         if self._settings.on_error != "dead_letter":
             return None
         text = await self._cursor.text_at(offset)
-        if text is None:  # it was trimmed meanwhile
+        if text is None:  # trimmed meanwhile
             return serde.plain.written(value) if self._codec is None else self._codec.written([value])[1:-1]
         return text
 
     def finish(self, offset: int, finished: _Finished) -> None:
-        """The outcome of an item is there: it goes on record now, or once those before it have."""
+        """Takes an item's outcome: it goes on record now, or once those before it have."""
         if self._settings.ordered:
             self._begun[offset] = finished
-        elif self._ends_the_loop(finished):  # and so is not done, whatever else still gets on record
+        elif self._ends_the_loop(finished):  # so the item is not done, whatever else still gets on record
             self._record(offset, finished, self._next)
         else:
             before = self._next
@@ -252,7 +252,7 @@ class ForEach:
             if state is False:
                 return
             if isinstance(state, _Finished):
-                self._begun[offset] = False  # until it is recorded, which it may not be
+                self._begun[offset] = False  # until it is recorded, which may never happen
                 self._record(offset, state, offset + 1)
                 if self._ends_the_loop(state):
                     return
@@ -281,7 +281,7 @@ class ForEach:
             run.append_item(record, durable, dead_letter)
         except BaseException as refused:  # the stream for dead letters is closed or full, or the run is over
             durable.cancel()
-            self._fail(refused)  # at once: nothing else begins, or gets on record behind it
+            self._fail(refused)  # at once: nothing else begins or gets on record behind it
             raise
         self._failed += error is not None
         self._done += error is None
@@ -289,20 +289,20 @@ class ForEach:
 
     def _is_durable(self, durable: asyncio.Future[None]) -> None:
         if not durable.cancelled():
-            durable.exception()  # the run is over, and who waits for it is notified
+            durable.exception()  # the run is over, and its waiters are notified
         self._not_durable -= 1
         self._run.body_ended()
         self._room.set()
 
     def _task(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task that is no branch of the workflow."""
+        """Makes a task that is no branch of the workflow."""
         context = copy_context()
         context.run(set_scope, None)
         return asyncio.get_running_loop().create_task(Contained(work), context=context)
 
 
 class _ItemAttempts(Attempts):
-    """The attempts of a loop's handler at one item: what they leave on record waits for no turn."""
+    """The attempts of a loop's handler at one item: their records wait for no turn."""
 
     __slots__ = ("_item", "_loop")
 
@@ -338,4 +338,4 @@ class _Finished:
     record: Record
     error: BaseException | None
     original: str | None
-    """The item's JSON, if a dead letter is to hold it."""
+    """The item's JSON, if a dead letter is to contain it."""

@@ -1,14 +1,14 @@
-"""An operation of a workflow's body: what all of them have in common, written once.
+"""An operation of a workflow's body: the common part of all operations.
 
 An operation begins with its key, and has one of three lives:
 
 ```text
-           ┌─ live      no record under the key: the work is done, its outcome committed, and then the program goes on
+           ┌─ live      no record under the key: the work is done, its outcome is committed, then the program goes on
 key ───────┼─ replayed  its record is delivered in its turn; a record of something else is a contradiction
-           └─ cancelled the program has cancelled it: it goes on when that is on record, and on replay again
+           └─ cancelled the program has cancelled it: the cancellation goes on record first, and is replayed, too
 ```
 
-It is written once for either colour: it waits by the driver of its workflow's body (see ``drivers``).
+An operation is written once for both colours: it waits by the driver of its workflow's body (see ``drivers``).
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Operation:
-    """An operation of a branch, under way in the block: it has its key, and whoever is not the branch is refused."""
+    """An operation of a branch, under way in the block: it has its key; callers other than the branch are refused."""
 
     __slots__ = ("_name", "_owner", "_what", "branch", "key", "run")
 
@@ -60,7 +60,7 @@ class Operation:
             raise run.stopping
 
     def find_record(self, kind: RecordKind) -> Recorded | None:
-        """Its record; what stands there instead is a contradiction."""
+        """The operation's record; a record of another kind is a contradiction."""
         run, key = self.run, self.key
         record = run.recorded(key)
         if record is not None and record.kind != kind:
@@ -76,8 +76,8 @@ class Operation:
 class DurableOperation(Operation):
     """An operation whose outcome is on record, or will be. In the block it is live or replayed, and can be cancelled.
 
-    With a ``record`` it is replayed: the block awaits ``replayed``, before or after what it makes of the record.
-    Without one it is live: the block does the work and commits.
+    With a ``record`` it is replayed: the block awaits ``replayed``, before or after its use of the record. Without one
+    it is live: the block does the work and commits.
     """
 
     __slots__ = ("cancellable", "driver", "kind", "record")
@@ -88,7 +88,7 @@ class DurableOperation(Operation):
         self.kind = kind
         self.record: Recorded | None = None
         self.cancellable = True
-        """Whether a cancellation that reaches the block is put on record; not where the outcome is decided."""
+        """Whether a cancellation that reaches the block is put on record; not where the outcome is decided already."""
 
     async def __aenter__(self) -> Self:
         self.__enter__()
@@ -103,7 +103,7 @@ class DurableOperation(Operation):
         return self
 
     async def _wait_to_begin(self) -> None:
-        """Waits where nothing may begin any more, where a record says that it was cancelled, or while others replay."""
+        """Waits if nothing may begin any more, if a cancellation is on record, or while other branches replay."""
         run = self.run
         if run.is_draining:
             await self.driver.hold(run)
@@ -114,7 +114,7 @@ class DurableOperation(Operation):
         elif self.record is None:
             try:
                 await self.driver.catch_up(run, self.key)
-            except asyncio.CancelledError:  # also before it began
+            except asyncio.CancelledError:  # even before the operation began
                 await self.driver.record_cancellation(run, self.key)
                 raise
 
@@ -128,15 +128,15 @@ class DurableOperation(Operation):
         self.__exit__(kind)
 
     async def replayed(self) -> None:
-        """Waits for the turn of its record."""
+        """Waits for the turn of the operation's record."""
         await self.driver.turn_of(self.run, self.key)
 
     async def commit(self, record: Record) -> None:
-        """Waits until its record is durable and its turn has come."""
+        """Waits until the operation's record is durable and its turn has come."""
         await self.driver.commit(self.run, record)
 
     async def outcome(self, live: Callable[[], Awaitable[Record]]) -> Record | Recorded:
-        """What is on record, in its turn, or what ``live`` gives, once that is durable."""
+        """Returns the record in its turn, or the outcome of ``live`` once it is durable."""
         if self.record is not None:
             await self.replayed()
             return self.record

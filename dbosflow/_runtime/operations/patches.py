@@ -1,10 +1,10 @@
-"""Which code a run takes where the code has changed: the old path as long as its records are of the old code.
+"""Which code a run takes where the code has changed: the old path as long as its records come from the old code.
 
-A patch is known by its branch, its name, and which call of that name it is. If new code was taken, that is on record,
-in no turn and on no branch's list; so the call, and the old path with it, can be deleted once no workflow of the old
-code is left. If old code was taken, no record is needed. What decided so (a turn to come, an operation that the branch
-has still to repeat, or a value that any branch has) decides so again in each later replay, since records are never
-deleted.
+A patch is identified by its branch, its name, and the number of the call with that name. If new code was taken, that is
+on record, in no turn and on no branch's list; so the call, and the old path with it, can be deleted once no workflow of
+the old code is left. If old code was taken, no record is needed. What caused that decision (a turn to come, an
+operation that the branch has still to repeat, or a value that any branch has) causes the same one in each later replay,
+since records are never deleted.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def patched(branch: RunBranch, name: str) -> bool:
-    """Whether new code is to be taken here. Waits for nothing."""
+    """Whether the caller is to take new code. Waits for nothing."""
     run = branch.run
     run.check_may_begin()
     branch.check_owner(f"patched({name!r})")
@@ -34,7 +34,7 @@ def patched(branch: RunBranch, name: str) -> bool:
 
 
 def _values_to_come(run: Run) -> bool:
-    """Whether any branch has values on record that it has still to write again: they may follow from this one."""
+    """Whether any branch has recorded values still to write again: they may follow from this decision."""
     history = run.history
     return any(
         not is_of_step(producer) and producer not in history.loops and run.streams.count(key, producer) < count

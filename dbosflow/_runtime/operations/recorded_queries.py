@@ -1,6 +1,6 @@
-"""Queries of a body about workflows: the answer is put on record, so a replay is given the same one.
+"""Queries of a body about workflows: the answer is put on record, so a replay gets the same one.
 
-The state may have changed by then. A query that also does something, as a cancellation, is sent again if its answer was
+The state may have changed by then. A query that also has an effect, as a cancellation, is sent again if its answer was
 not on record when the worker died.
 """
 
@@ -29,15 +29,15 @@ class RecordedQuery(Generic[T]):
     """A query about a workflow."""
 
     kind: RecordKind
-    """Names the operation, and is its record's kind."""
+    """The name of the operation, and the kind of its record."""
     codec: Codec[T]
-    """Of the answer."""
+    """The codec of the answer."""
 
 
 async def run_query(
     branch: RunBranch, query: RecordedQuery[T], workflow_id: str, answer: Callable[[], Awaitable[T]]
 ) -> T:
-    """The answer to a query about a workflow, or its recorded error; ``answer`` fetches a new one."""
+    """Returns the answer to a query about a workflow, or raises its recorded error; ``answer`` fetches a new one."""
     run, kind = branch.run, query.kind
     what = f"the {kind} of workflow {workflow_id!r}"
     async with DurableOperation(branch, kind, kind, what) as operation:
@@ -61,7 +61,7 @@ async def run_query(
 
 
 async def _patiently(answer: Callable[[], Awaitable[T]]) -> T:
-    """Tries until there is an answer: no workflow fails for want of a database. Each try waits already."""
+    """Tries until there is an answer: no workflow fails for want of a database. Each try waits by itself."""
     while True:
         try:
             return await answer()

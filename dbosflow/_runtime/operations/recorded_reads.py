@@ -1,6 +1,6 @@
 """Reads of another workflow's stream inside a workflow: each page is an operation.
 
-What is recorded is how far it read, not what: values never change, so a replay reads the same range again.
+The record says how far a page was read, not its values: values never change, so a replay reads the same range again.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _NAME = "read_stream"
 
 
 async def next_page(branch: RunBranch, cursor: StreamCursor) -> None:
-    """Reads the next page: as far as an earlier run read it, or all that is there now."""
+    """Reads the next page: as far as an earlier run read it, or everything that is there now."""
     what = f"read_stream({cursor.workflow_id!r}, {cursor.key!r})"
     async with DurableOperation(branch, RecordKind.READ, _NAME, what) as operation:
         record = operation.record
@@ -35,7 +35,7 @@ async def next_page(branch: RunBranch, cursor: StreamCursor) -> None:
             error = await _read(operation, cursor)
         else:
             error = record.error
-            if error is None:  # before its turn: afterwards the branch would come later than it did live
+            if error is None:  # before its turn: after it, the branch would go on later than it did live
                 await _repeat(operation, cursor, record)
             await operation.replayed()
         if error is not None:
@@ -44,7 +44,7 @@ async def next_page(branch: RunBranch, cursor: StreamCursor) -> None:
 
 
 async def _read(operation: DurableOperation, cursor: StreamCursor) -> str | None:
-    """Reads all that is there now, and puts on record how far that is; the error that it gave instead."""
+    """Reads everything that is there now, and puts on record how far that is; or returns the error instead."""
     output, error, began = None, None, time.monotonic()
     with cursor.restored_on_failure():
         try:

@@ -39,7 +39,7 @@ _STEP = RecordKind.STEP  # once: Python 3.11 takes its time to look up a member
 
 
 class Attempts:
-    """The attempts of a step in this pass. A loop has its own way to record them: see ``for_each``."""
+    """The attempts of a step in this pass. A loop records its attempts in its own way: see ``for_each``."""
 
     __slots__ = ("_branch", "_driver", "_key", "_run", "_step", "is_handed_on")
 
@@ -47,12 +47,12 @@ class Attempts:
         self._driver, self._branch, self._key, self._step = driver, branch, key, step
         self._run: Run = branch.run
         self.is_handed_on = False
-        """Whether the body counts as under way until somebody else says that it has ended."""
+        """Whether the body counts as under way until the receiver of its outcome says that it has ended."""
 
     async def until_final(
         self, past: Sequence[Recorded], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[Record, Any, BaseException | None]:
-        """Goes on behind the ``past`` ones: the record of the last attempt, and its value or error."""
+        """Goes on after the ``past`` attempts: returns the record of the last attempt, and its value or error."""
         run, key, step, number, failures = self._run, self._key, self._step, 0, len(past)
         if past:
             await self._pause(step.retry.delay_after(failures) - past[-1].age - run.age)
@@ -87,13 +87,13 @@ class Attempts:
         run.check_may_begin()
 
     async def _conclude(self, record: Record, error: BaseException | None, failures: int) -> None:
-        """No other attempt follows: puts the outcome on record."""
+        """Puts the final outcome on record, which no other attempt follows."""
         await self._driver.commit(self._run, record)
         if error is not None:
             warn_of_failure(self._run, self._key, self._step, failures, error, again=False)
 
     async def _commit_failure(self, record: Record) -> None:
-        """Puts on record that an attempt has failed, before the next one begins."""
+        """Puts the failure of an attempt on record, before the next one begins."""
         await self._driver.commit(self._run, record)
 
     async def _pause(self, seconds: float) -> None:
@@ -103,7 +103,7 @@ class Attempts:
 async def attempt_once(
     driver: Driver, attempt: StepAttempt, step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
 ) -> tuple[Record, Any, BaseException | None]:
-    """Runs the body once: the record of its outcome, and its value or error."""
+    """Runs the body once; returns the record of its outcome, and its value or error."""
     began, task = time.monotonic(), running_task()
     record = Record(attempt.key, _STEP, attempt=attempt.name)
     value: Any = None
@@ -125,7 +125,7 @@ async def attempt_once(
 def warn_of_failure(
     run: Run, key: str, step: StepDef, failures: int, error: BaseException, *, again: bool = True
 ) -> None:
-    """Warns of an attempt that has failed: which it was, and when the next one comes."""
+    """Warns that an attempt has failed: its number, and the time of the next one."""
     after = f"next in {step.retry.delay_after(failures):g} s" if again else "no other follows"
     logger.warning(
         *("step %s of workflow %s failed, attempt %d of %d, %s: %s", key, run.workflow_id),
@@ -134,12 +134,12 @@ def warn_of_failure(
 
 
 def is_outcome(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
-    """Whether what a function, called in ``task``, has raised is how it came out, and not the end of this pass."""
+    """Whether an error of a function called in ``task`` is the function's outcome, and not the end of this pass."""
     if isinstance(error, RunStopped) or is_signal(error):
         return False
-    if isinstance(error, asyncio.CancelledError):  # else it is the body's own, of a task inside it
+    if isinstance(error, asyncio.CancelledError):  # without a request it is the body's own, of a task inside it
         return task is None or not task.cancelling()
-    return not isinstance(error, GeneratorExit) or running_task() is task  # else its coroutine is thrown away
+    return not isinstance(error, GeneratorExit) or running_task() is task  # else the coroutine is being discarded
 
 
 def running_task() -> asyncio.Task[Any] | None:

@@ -1,4 +1,4 @@
-"""What a body can do durably: steps and sleeps. Each is written once, for either colour (see ``drivers``)."""
+"""The steps and sleeps of a body. Each operation is written once, for both colours (see ``drivers``)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _STEP = RecordKind.STEP  # once: Python 3.11 takes its time to look up a member
 
 
 async def run_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
-    """The outcome of a step: its record's, or that of running it now, in the branch that awaits it."""
+    """Returns the outcome of a step, from its record or from running it now, in the branch that awaits this."""
     branch = current_scope()
     if not isinstance(branch, Branch):  # carried out of the workflow, or into a step
         return await run_plainly_async(step, args, kwargs)
@@ -45,7 +45,7 @@ async def run_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, An
 
 
 async def sleep(branch: RunBranch, seconds: float) -> None:
-    """Sleeps until a wake time that is on record: a restart does not begin the sleep anew, and never ends it early."""
+    """Sleeps until a wake time that is on record: a restart neither begins the sleep anew nor ends it early."""
     run = branch.run
     async with DurableOperation(branch, RecordKind.SLEEP, "sleep", "sleep") as operation:
         key, record, driver = operation.key, operation.record, operation.driver
@@ -58,14 +58,14 @@ async def sleep(branch: RunBranch, seconds: float) -> None:
             if run.recorded(key + WOKEN) is not None:
                 await driver.turn_of(run, key + WOKEN)
                 return
-            if run.next_behind(branch.path) is not None:  # it ended before the run had turns
+            if run.next_behind(branch.path) is not None:  # the sleep ended before the run had turns
                 return
             if run.sequencer is not None:
                 await driver.catch_up(run, key + WOKEN)
             remaining = (record.remaining or 0.0) - run.age - run.environment.clock.ahead
         if remaining > 0:
             await driver.pause(run, remaining)
-        if run.sequencer is not None:  # when it ends is an outcome, too, where others go on meanwhile
+        if run.sequencer is not None:  # the moment of its end is an outcome, too, where other branches go on meanwhile
             await operation.commit(Record(key + WOKEN, RecordKind.WOKEN))
 
 
@@ -80,7 +80,7 @@ def failure_again(
 ) -> BaseException:
     """The exception of a failed step, rebuilt from its record: live and replayed the same, or the same stand-in.
 
-    A cancellation that a body raises by itself is never raised again: for its caller it would be one of its own.
+    A cancellation that a body raises by itself is never raised again: the caller would take it for its own.
     """
     found = failure(run, text, where, record)
     error = found.exception

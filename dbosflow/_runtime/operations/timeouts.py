@@ -1,12 +1,12 @@
-"""Durable deadlines of a workflow's body: when one begins is on record, and its expiry is an outcome with a turn.
+"""Durable deadlines of a workflow's body: the beginning is on record, and the expiry is an outcome with a turn.
 
 ```text
-begun (on record, nobody waits for that) ──► due ──► expiry on record ──► its turn ──► the body is cancelled
-             └── ended by the body, whatever comes after
+begun (on record, without a wait for it) ──► due ──► expiry on record ──► its turn ──► the body is cancelled
+             └── ended by the body, whatever comes later
 ```
 
-So the records say whether the deadline or a step was faster, however fast a replay is. A timer of asyncio's leaves no
-record, and starts anew.
+So the records decide whether the deadline or a step was faster, however fast a replay is. A timer of asyncio's leaves
+no record, and starts anew.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 
 
 async def begin(branch: RunBranch, seconds: float, expire: Callable[[], None]) -> Deadline:
-    """Begins one, which calls ``expire`` on the loop in the turn of its expiry. A replay has what is left of it.
+    """Begins a deadline, which calls ``expire`` on the loop in the turn of its expiry. A replay has the remaining time.
 
-    The caller goes on at once, live and on replay: what has no turn must not wait. So if turns of others are still to
-    come, the beginning is put on record behind them. If the branch has other records next, the beginning never was on
-    record: the block was over by then, and so it will be again.
+    The caller goes on at once, live and on replay: an operation without a turn must not wait. So if turns of others are
+    still to come, the beginning is put on record behind them. If the branch has other records next, the beginning never
+    was on record: the block was over by then, and will be again.
     """
     run = branch.run
     with Operation(branch, "timeout", "timeout") as operation:
         key = operation.key
         if run.is_draining:
             await run.driver.hold(run)
-        run.ensure_sequencer()  # who is faster is an order of outcomes, also in a run with one branch
+        run.ensure_sequencer()  # which one is faster is an order of outcomes, even in a run with one branch
         ahead = run.next_of(branch.path)
         known = ahead in (None, key) or run.recorded(key) is not None
         record = operation.find_record(RecordKind.TIMEOUT) if known else None
@@ -49,7 +49,7 @@ async def begin(branch: RunBranch, seconds: float, expire: Callable[[], None]) -
 
 
 class Deadline:
-    """One that has begun."""
+    """A deadline that has begun."""
 
     __slots__ = ("_expire", "_key", "_over", "_run", "_seconds", "_task")
 
@@ -79,7 +79,7 @@ class Deadline:
                 caught_up.add_done_callback(self._put_on_record)
 
     def end(self) -> None:
-        """The body has come to the end of what it is for: an expiry whose turn has not come is not delivered."""
+        """Ends the deadline with its block: an expiry whose turn has not come is not delivered."""
         self._over = True
         if self._task is not None:
             self._task.cancel()
@@ -88,12 +88,12 @@ class Deadline:
         run = self._run
         if caught_up.cancelled() or caught_up.exception() is not None or self._over:
             return
-        with suppress(RunStopped, asyncio.CancelledError):  # its body gets that by itself
+        with suppress(RunStopped, asyncio.CancelledError):  # the body gets these by itself
             run.append(Record(self._key, RecordKind.TIMEOUT, delay=self._seconds + run.environment.clock.ahead))
             self._run_down(self._seconds)
 
     def _run_down(self, remaining: float) -> None:
-        # In a context of its own: it is no branch.
+        # In a context of its own, so that it is no branch.
         loop = asyncio.get_running_loop()
         self._task = asyncio.Task(self._expire_after(max(remaining, 0.0)), loop=loop, context=Context())
 

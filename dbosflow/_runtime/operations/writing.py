@@ -1,7 +1,7 @@
 """Stream writes: buffered by the run, durable with or before its next record; a fast writer waits for room.
 
 Code that writes and never waits would hold up its event loop, and so its own commits. So a write yields control after
-every so many values. In a run with branches the place of that must not depend on timing: it follows from what was
+every so many values. In a run with branches, the place of that must not depend on timing: it follows from what was
 written.
 """
 
@@ -35,11 +35,11 @@ _YIELD_EVERY = 64
 _WEIGHT_BYTES = 4096
 
 OnRetry = Literal["rollback", "keep", "resume"]
-"""What becomes of the values of an attempt that does not succeed."""
+"""What becomes of the values of an attempt that fails."""
 
 
 def writer(what: str) -> Scope:
-    """Who writes here: the running branch or attempt, or a plain call, whose writes are dropped."""
+    """The writer: the running branch or attempt, or a plain call, whose writes are dropped."""
     scope = current_scope()
     if scope is None:
         msg = f"{what} needs a workflow or step around it: there is no workflow whose stream this could be"
@@ -48,7 +48,7 @@ def writer(what: str) -> Scope:
 
 
 def set_on_retry(scope: Scope, key: str, on_retry: OnRetry) -> None:
-    """Says what becomes of what an attempt writes to a stream; one answer for each stream."""
+    """Sets what becomes of an attempt's values in a stream when it fails; one answer for each stream."""
     if not isinstance(scope, StepAttempt):
         if on_retry != "rollback" and isinstance(scope, Branch):
             msg = f"on_retry={on_retry!r} is for steps: what a workflow's body writes is never rolled back"
@@ -69,7 +69,7 @@ def set_on_retry(scope: Scope, key: str, on_retry: OnRetry) -> None:
 
 
 async def write(scope: Scope, key: str, text: str, what: str, *, on_loop: bool) -> None:
-    """Buffers one value once there is room for it. On the loop it lets others go on now and then."""
+    """Buffers one value once there is room for it. On the loop, lets other tasks go on now and then."""
     if isinstance(scope, PlainCall):
         return
     run = scope.run
@@ -109,7 +109,7 @@ def written(scope: Scope, key: str) -> int:
 
 
 async def _has_room(scope: RunBranch | StepAttempt, *, on_loop: bool) -> bool:
-    """Whether there is room for the next value. A branch among others waited for that when it yielded control."""
+    """Whether there is room for the next value. A branch among others waited for room when it yielded control."""
     run = scope.run
     if isinstance(scope, Branch) and run.sequencer is not None:
         had_room, scope.had_room = scope.had_room, True
@@ -135,9 +135,9 @@ async def _yield_control(branch: RunBranch) -> None:
 
 
 async def flush(driver: Driver, scope: Scope) -> None:
-    """Waits until all that the run has buffered is durable.
+    """Waits until everything that the run has buffered is durable.
 
-    Among branches that is an outcome like any other: it is recorded, so that a replay goes on from it in the same turn.
+    Among branches this is an outcome like any other: it is recorded, so that a replay goes on from it in the same turn.
     """
     if isinstance(scope, StepAttempt):
         await driver.durable(scope.run)
@@ -146,9 +146,9 @@ async def flush(driver: Driver, scope: Scope) -> None:
 
 
 async def emitted(driver: Driver, scope: Scope, key: str) -> list[str]:
-    """The values that the scope has in the stream, as JSON: with ``resume``, also those of earlier attempts.
+    """Returns the values that the scope has in the stream, as JSON: with ``resume``, also those of earlier attempts.
 
-    No more of them than the scope has written by now: in a replay more of them may be durable.
+    Never more than the scope has written by now: in a replay, more values may be durable.
     """
     if isinstance(scope, PlainCall):
         return []
@@ -167,7 +167,7 @@ async def emitted(driver: Driver, scope: Scope, key: str) -> list[str]:
 
 
 class _Sight(DurableOperation):
-    """A look at what is durable. It has a turn, and a record, only among branches.
+    """A read of what is durable. Only among branches it has a turn and a record.
 
     Whether the run had turns by then may be timing: a library makes a task now and then, before the first branch.
     """
@@ -175,11 +175,11 @@ class _Sight(DurableOperation):
     __slots__ = ("ahead", "has_turn")
 
     ahead: str | None
-    """What its branch has next on record."""
+    """The next operation on record for the branch."""
     has_turn: bool
 
     def find_record(self, kind: RecordKind) -> Recorded | None:
-        """Its record, if it has a turn."""
+        """The operation's record, if it has a turn."""
         run = self.run
         self.ahead = run.next_behind(self.branch.path)
         self.has_turn = self.cancellable = self.ahead == self.key or (run.sequencer is not None and self.ahead is None)
@@ -189,19 +189,19 @@ class _Sight(DurableOperation):
 async def _when_durable(
     branch: RunBranch, kind: RecordKind, look: Callable[[], Coroutine[Any, Any, list[str]]] | None = None
 ) -> list[str]:
-    """What there is to see when all is durable that the run has buffered."""
+    """Waits until everything that the run has buffered is durable; returns what ``look`` then reads."""
     run = branch.run
     found: list[str] = []
     async with _Sight(branch, kind, kind, kind) as operation:
         driver = operation.driver
         if not operation.has_turn:
-            if operation.ahead is None:  # else more is on record behind it, and so is all that was written before it
+            if operation.ahead is None:  # else more is on record behind this, and all earlier writes are durable
                 await driver.durable(run)
             return found if look is None else await driver.wait(run, look())
         if look is not None:
             if operation.record is None:
                 await driver.durable(run)
-            found = await driver.wait(run, look())  # before its turn: afterwards it would come later
+            found = await driver.wait(run, look())  # before its turn: after it, the branch would go on later
         if operation.record is None:
             await operation.commit(Record(operation.key, kind))
         else:

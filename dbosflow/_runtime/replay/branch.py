@@ -2,10 +2,10 @@
 
 A step is keyed by *branch path / name # occurrence* (see ``keys``). The task factory wraps the coroutine of each task
 that a workflow's own code makes in a ``BranchCoroutine``, which sees by public means what the coroutine awaits. So the
-engine knows
+engine knows:
 
-- **whose code is running**: that of the coroutine which its task resumes. A context variable could not say so, since
-  libraries copy them from one task into another; it says only that code has to do with a workflow at all;
+- **whose code is running**: that of the coroutine which the running task resumes. A context variable could not decide
+  that, since libraries copy such variables from one task into another; it shows only that code belongs to a workflow;
 - **the name of a branch**: the name given to its task, if a replay gives it again, else that of the coroutine; and how
   many branches of that name its parent has made. The name is read when the task begins, since no Python shows it
   earlier. Tasks begin in the order in which they were made, which is their parent's program order. The order of their
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from dbosflow.definitions import WorkflowDef
 
 SCOPE: ContextVar[object] = ContextVar("dbosflow_scope", default=None)
-"""Which durable thing the running code has to do with: see ``scope``, which says what there may be."""
+"""What the running code belongs to: see ``scope`` for the possible values."""
 
 
 class Owner(Protocol):
@@ -46,7 +46,7 @@ class Owner(Protocol):
         """Whether the calling code is this thread of control."""
 
     def work_for(self, branch: Branch) -> None:
-        """From here on, does what its code asks for in the name of ``branch``."""
+        """Makes this owner act for ``branch`` from here on."""
 
 
 class ThreadOwner:
@@ -57,7 +57,7 @@ class ThreadOwner:
         self._thread = threading.get_ident()
 
     def is_caller(self) -> bool:
-        """Whether the calling code is this thread of control, and not on an event loop that it runs by itself."""
+        """Whether the caller is this thread of control, and not an event loop that the thread runs by itself."""
         return self.is_here and asyncio._get_running_loop() is None  # noqa: SLF001 (get_running_loop raises)
 
     @property
@@ -66,7 +66,7 @@ class ThreadOwner:
         return threading.get_ident() == self._thread
 
     def work_for(self, branch: Branch) -> None:
-        """From here on, does what its code asks for in the name of ``branch``."""
+        """Makes this owner act for ``branch`` from here on."""
         SCOPE.set(branch)
 
 
@@ -78,7 +78,7 @@ class RunningOwner(Owner, Protocol):
 
 
 class _Running(threading.local):
-    """The coroutine whose code the calling thread is in."""
+    """The coroutine whose code the calling thread runs."""
 
     coroutine: RunningOwner | None = None
 
@@ -87,7 +87,7 @@ running = _Running()
 
 
 def _forget() -> None:
-    """A process that a step forks (multiprocessing does) is not the one that owns the workflow: it is plain code."""
+    """Forgets the owner in a process that a step forks, as multiprocessing does: its code is plain code there."""
     SCOPE.set(None)
     running.coroutine = None
 
@@ -96,35 +96,35 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def running_coroutine() -> RunningOwner | None:
-    """The coroutine whose code is calling, whatever its context variables say; none in a callback or a foreign task."""
+    """The coroutine of the calling code, whatever its context variables say; none in a callback or a foreign task."""
     coroutine = running.coroutine
-    # A task that begins within another's step, as eager ones do, is not that one.
+    # An eager task that begins within another task's step is not that task.
     return coroutine if coroutine is not None and coroutine.task is asyncio.current_task() else None
 
 
 class RunningCode:
-    """Which code the loop runs just now: every coroutine writes it, the watchdog's thread reads it."""
+    """Which code the loop runs now: every coroutine writes it, the watchdog's thread reads it."""
 
     __slots__ = ("current",)
 
     def __init__(self) -> None:
         self.current: RunningOwner | None = None
-        """``None`` while the loop runs code that is no workflow's."""
+        """``None`` while the loop runs code that is of no workflow."""
 
 
 class Timers(Protocol):
-    """What notes the plain timers of a run: see ``plain_timers``."""
+    """The collector of a run's plain timers: see ``plain_timers``."""
 
     def add(self, handle: asyncio.TimerHandle, place: Any) -> None:
-        """One more timer is set."""
+        """Adds a timer."""
 
 
 class BranchEnvironment(Protocol):
-    """What branches need of what all runs share."""
+    """What branches need from what all runs share."""
 
     @property
     def running_code(self) -> RunningCode:
-        """Which code the loop runs just now."""
+        """Which code the loop runs now."""
 
 
 class BranchedRun(Protocol):
@@ -136,42 +136,42 @@ class BranchedRun(Protocol):
 
     @property
     def workflow_id(self) -> str:
-        """Its workflow's id."""
+        """The workflow's id."""
 
     @property
     def definition(self) -> WorkflowDef:
-        """Its workflow's function."""
+        """The workflow's function."""
 
     @property
     def stopping(self) -> RunStopped | None:
-        """Why it is stopped."""
+        """Why the run is stopped."""
 
     @property
     def may_branch(self) -> bool:
-        """Whether new tasks of its branches are branches of it."""
+        """Whether new tasks of the run's branches become branches of the run."""
 
     @property
     def root(self) -> Branch:
-        """The branch of its body."""
+        """The branch of the run's body."""
 
     @property
     def timers(self) -> Timers | None:
-        """The plain timers that its code has set, while it replays."""
+        """The plain timers that the run's code has set, while the run replays."""
 
     def check_may_begin(self) -> None:
-        """Raises when no operation may begin any more."""
+        """Raises if no operation may begin any more."""
 
     def ensure_sequencer(self) -> object:
-        """From here on outcomes are delivered by turns."""
+        """Makes outcomes be delivered by turns from here on."""
 
     def note_resumption(self) -> None:
-        """Its code is resumed."""
+        """Notes that the run's code is resumed."""
 
     def begin_coroutine(self, coroutine: Any) -> None:
-        """One more coroutine of its code begins."""
+        """Notes that a coroutine of the run's code begins."""
 
     def end_coroutine(self, coroutine: Any) -> None:
-        """One of its coroutines has ended."""
+        """Notes that a coroutine of the run's code has ended."""
 
 
 _BODY = Producer(BODY)
@@ -179,7 +179,7 @@ _BODY = Producer(BODY)
 
 
 class Branch:
-    """One thread of control of a run, and the counters that make its keys."""
+    """One thread of control of a run, with the counters that make its keys."""
 
     __slots__ = ("_counts", "had_room", "operation", "owner", "parent", "path", "producer", "run", "since_yield")
 
@@ -187,22 +187,22 @@ class Branch:
         self.run = run
         self.path = path
         self.parent = parent
-        """The branch that has made it, until it begins and gets its path."""
+        """The parent branch, until this one begins and gets its path."""
         self.producer = Producer(path) if path else _BODY
         self.owner: Owner | None = None
         self.operation: str | None = None
         """The key of the operation under way, for the watchdog."""
         self.since_yield = 0
-        """Stream values, weighted by size, that its own code has written since it last yielded control."""
+        """Stream values, weighted by size, that the branch's own code has written since it last yielded control."""
         self.had_room = True
-        """Whether there was room for more when it yielded control last, or has not been told otherwise since."""
+        """Whether there was room for more when the branch last yielded control; asked once, then true again."""
         self._counts: dict[str, int] | None = None
-        """How many operations of each name there were; branches count under the name and a slash, regions under two."""
+        """The number of operations by name; branches count under the name and a slash, regions under two slashes."""
 
     def key_of(self, name: str) -> str:
-        """The key of the next operation of that name."""
+        """The key of the branch's next operation of that name."""
         part, counts = segment(name), self._counts
-        if counts is None:  # as `count` does, for each operation one call less
+        if counts is None:  # the same as `count`, with one call less for each operation
             counts = self._counts = {}
         occurrence = counts.get(part, 0)
         counts[part] = occurrence + 1
@@ -214,7 +214,7 @@ class Branch:
         return patch_key(self.path, part, self.count(part + PATCHED))
 
     def begin(self, name: str) -> None:
-        """Takes its path: it is the next branch of that name that its parent has made."""
+        """Sets the branch's path: it is the next branch of that name of its parent."""
         assert self.parent is not None
         parent, self.parent = self.parent, None
         part = segment(name)
@@ -222,7 +222,7 @@ class Branch:
         self.producer = Producer(self.path)
 
     def region(self, name: str) -> Branch:
-        """The branch of a region, whose name must be its own in the run. Only the root makes regions."""
+        """The branch of a region, whose name must be unique in the run. Only the root makes regions."""
         part = segment(name)
         if self.count(f"{part}//"):
             msg = f"branch({name!r}) was entered before in workflow {self.run.workflow_id!r}: give each its own name"
@@ -230,7 +230,7 @@ class Branch:
         return type(self)(self.run, part)
 
     def count(self, name: str) -> int:
-        """How many of that there were, before this one."""
+        """Counts one more under the name; returns how many there were before."""
         counts = self._counts
         if counts is None:
             counts = self._counts = {}
@@ -239,11 +239,11 @@ class Branch:
         return count
 
     def is_caller(self) -> bool:
-        """Whether the calling code is this branch, and not a callback, a thread or a task that has its context."""
+        """Whether the caller is this branch, and not a callback, a thread or a task that has its context."""
         return self.owner is not None and self.owner.is_caller()
 
     def check_owner(self, what: object) -> Owner:
-        """The branch's owner, if it is the caller and free; else ``BranchError``, which names ``what``."""
+        """The branch's owner, if the owner is the caller and free; else ``BranchError``, which names ``what``."""
         owner = self.owner
         if owner is None or not owner.is_caller():
             raise self._refusal(what)
@@ -277,7 +277,7 @@ class Branch:
 
 @contextmanager
 def named_region(outer: Branch, name: str) -> Iterator[None]:
-    """In the block the caller, ``outer``, works under a branch of that name at the root of its run."""
+    """Makes the caller, ``outer``, work under a branch of that name at the root of its run, during the block."""
     outer.run.check_may_begin()
     owner = outer.check_owner(f"branch({name!r})")
     inner = outer.run.root.region(name)

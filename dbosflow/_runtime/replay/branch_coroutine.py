@@ -1,4 +1,4 @@
-"""The coroutine of a branch, watched while a task drives it: who is running, and what it waits for."""
+"""The coroutine of a branch, watched while a task drives it: when it runs, and what it waits for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class BranchCoroutine(Coroutine[Any, Any, Any]):
-    """A coroutine of a branch, watched while a task drives it. It is also its branch's owner while it runs."""
+    """A coroutine of a branch, watched while a task drives it. While it runs, it is also its branch's owner."""
 
     __slots__ = ("_coroutine", "_previous_owner", "_was_stopped", "begun", "branch", "operating", "task", "waiting")
 
@@ -40,17 +40,17 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
         return running_coroutine() is self
 
     def work_for(self, branch: Branch) -> None:
-        """From here on, does what its code asks for in the name of ``branch``."""
+        """Makes this owner act for ``branch`` from here on."""
         self.branch = branch
 
     @property
     def waits(self) -> bool:
-        """Whether it can do nothing by itself: it is in an operation, or what it awaits has not happened."""
+        """Whether the coroutine cannot go on by itself: it is in an operation, or what it awaits has not happened."""
         return self.operating or (self.waiting is not None and not self.waiting.done())
 
     @property
     def is_woken(self) -> bool:
-        """Whether what it awaits has happened, or was cancelled, and its task is resumed in one of the next turns.
+        """Whether what the coroutine awaits has happened, or was cancelled: the task is resumed in a next turn.
 
         Also within an operation: between a timer that fires and the cancellation that it causes lies a turn.
         """
@@ -81,7 +81,7 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
     def _resume(self, resume: Callable[..., Any], *values: Any) -> Any:
         run = self.branch.run
         running_code = run.environment.running_code
-        if not self.operating:  # a step's body may work as it likes: its run is quiet all the while
+        if not self.operating:  # a step's body may take any time: its run is quiet all the while
             run.note_resumption()
         if not self.begun:
             self._enter()
@@ -97,8 +97,8 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
         except BaseException as error:
             self._finish()
             if run.stopping is not None and not isinstance(error, StopIteration):
-                # The branch was cancelled, whatever it made of that: else a group that is over before it, and asyncio
-                # where nobody awaits it, would complain of an error.
+                # The branch was cancelled, whatever its code made of that: else a group that is over before the branch,
+                # or asyncio where nothing awaits the branch, would report an error.
                 raise asyncio.CancelledError(str(run.stopping)) from None
             raise
         finally:
@@ -106,7 +106,7 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
         return awaited
 
     def _exited(self, task: asyncio.Task[Any] | None, error: BaseException) -> Any:
-        """Its code has raised what ends programs: it ends this task alone."""
+        """Ends this task alone, whose code has raised what ends programs."""
         return contained(task, error)
 
     def _enter(self) -> None:
@@ -114,7 +114,7 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
         made, self.task = self.task, asyncio.current_task()
         branch = self.branch
         if branch.parent is not None:
-            # An eager task begins before anybody could have named it.
+            # An eager task begins before its maker could name it.
             given = None if made is None else keys.given_name(made.get_name())
             branch.begin(given or local_name(self._coroutine))  # type: ignore[arg-type]  # its type has one, if it has not
         self._previous_owner, branch.owner = branch.owner, self
@@ -122,7 +122,7 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
     def _finish(self) -> None:
         branch = self.branch
         branch.run.end_coroutine(self)
-        # Its branch and its task refer to it, too: together they would stay until the garbage collector comes.
+        # The branch and the task refer to the coroutine, too: together they would wait for the garbage collector.
         self.task = None
         if branch.owner is self:
             branch.owner, self._previous_owner = self._previous_owner, None
@@ -151,12 +151,12 @@ class BranchCoroutine(Coroutine[Any, Any, Any]):
 
     @property
     def cr_running(self) -> bool:
-        """Whether it is running."""
+        """Whether the coroutine is running."""
         return bool(getattr(self._coroutine, "cr_running", False))
 
     @property
     def cr_await(self) -> Any:
-        """What it awaits."""
+        """What the coroutine awaits."""
         return getattr(self._coroutine, "cr_await", None)
 
 

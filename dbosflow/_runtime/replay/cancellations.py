@@ -2,8 +2,8 @@
 
 A replay is faster than the live run was where operations are on record, and slower where a turn has to come. So a
 cancellation may reach an operation before the turn of its outcome, although the live program went on with that outcome:
-there is more on record behind it, of its own branch, or of one that waited for it. Then the cancellation is *withheld*.
-It is raised at the next operation that was cancelled, or that is new, if the task is still to be cancelled by then. The
+there are more records behind it, of its own branch, or of one that waited for it. Then the cancellation is *withheld*:
+it is raised at the next operation that was cancelled, or that is new, if the task is still to be cancelled by then. The
 cancellation of the workflow, and the end of a run, are never withheld.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 async def wait_for_turn(run: ReplayingRun, sequencer: Sequencer, key: str) -> None:
     """Waits for the turn of the record under ``key``.
 
-    In as many turns of the loop as a commit: the order within a turn of the run is that in which its tasks wake.
+    The wait takes as many turns of the loop as a commit: within a turn of the run, tasks go on in the order of waking.
     """
     while True:
         turn = sequencer.turn_of(key)
@@ -36,7 +36,7 @@ async def wait_for_turn(run: ReplayingRun, sequencer: Sequencer, key: str) -> No
                 raise
             sequencer.withhold(cancellation)
             if not sequencer.is_to_come(key):
-                return  # its turn came in the same moment
+                return  # the turn came in the same moment
         else:
             return
 
@@ -48,7 +48,7 @@ def _may_be_withheld(run: ReplayingRun, sequencer: Sequencer, key: str) -> bool:
 
 
 async def cancelled_again(run: ReplayingRun, key: str) -> None:
-    """Waits for the cancellation that the live run got at this operation, and then for its turn: raises it."""
+    """Waits for the cancellation that the live run got at this operation, and for its turn; then raises it."""
     sequencer = run.ensure_sequencer()
     sequencer.discard_outcome(key)
     try:
@@ -65,7 +65,7 @@ async def cancelled_again(run: ReplayingRun, key: str) -> None:
 async def record_cancellation(run: ReplayingRun, key: str) -> None:
     """Commits the record that an operation was cancelled, behind all that is on record.
 
-    Further cancellations wait for that. Nothing to do where the workflow is over: no replay will ask.
+    Further cancellations wait for the commit. Does nothing where the workflow is over: no replay will ask.
     """
     if run.is_finishing():
         return
@@ -73,7 +73,7 @@ async def record_cancellation(run: ReplayingRun, key: str) -> None:
         raise run.stopping
     sequencer = run.ensure_sequencer()
     if sequencer.is_replaying:
-        sequencer.discard_outcome(key)  # an outcome on record, whose turn had not come, is delivered to nobody
+        sequencer.discard_outcome(key)  # an outcome on record, whose turn had not come, is not delivered
         with sequencer.suspended():
             await shielded(sequencer.caught_up())
         if run.is_finishing():
@@ -86,7 +86,7 @@ async def record_cancellation(run: ReplayingRun, key: str) -> None:
 async def shielded(turn: asyncio.Future[None]) -> None:
     """Waits for a turn whose operation is cancelled already, whatever further cancellations come.
 
-    Live and on replay the same way: it takes as many turns of the loop, so within a turn of the run the order is one.
+    Live and on replay the same way: it takes as many turns of the loop, so the order within a turn of the run is equal.
     """
     while not turn.done():
         with suppress(asyncio.CancelledError):

@@ -1,4 +1,4 @@
-"""What is said when code and records disagree: one text, wherever it is found."""
+"""The text for a disagreement of code and records: one text, wherever the disagreement is found."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def contradiction(
 
     Args:
         workflow_id: the workflow's.
-        asked: what its code does now, as in "asks for a sleep at key 'sleep#0'".
-        there: what its records hold instead, as in "a step".
-        record: where that stands, if it is one record: then it is said when it was made, and by which epoch.
+        asked: what the code does now, as in "asks for a sleep at key 'sleep#0'".
+        there: what the records hold instead, as in "a step".
+        record: the record that holds it, if it is one record: then the text says when it was made, and by which epoch.
         read_before: seconds since the history was read.
-        is_late: whether new things may have run since that place.
+        is_late: whether new operations may have run since that place.
     """
     made = "" if record is None else f", recorded {_moment(record.age + read_before)} in epoch {record.epoch}"
     new = "Steps may have run since, and are on record" if is_late else "Nothing new has run"

@@ -1,8 +1,8 @@
-"""Which plain timers the code of a run has set: those of asyncio, which leave no record and start anew in a replay.
+"""The plain timers that the code of a run has set: those of asyncio, which leave no record and restart in a replay.
 
-While one is pending a replay waits for it, since code that it wakes may ask for what is on record. A loop's timers are
-watched only while some run on it replays: a ``call_at`` that is wrapped for good would cost each timer of the process.
-A warning names one that is pending around an operation: which of the two was faster is on no record.
+While a timer is pending a replay waits for it, since code that it wakes may ask for what is on record. A loop's timers
+are watched only while a run on that loop replays: a ``call_at`` that is wrapped for good would slow each timer of the
+process. A warning names a timer that is pending around an operation: which of the two was faster is on no record.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _STALLED_AFTER = 1.0
 
 
 class _Place(NamedTuple):
-    """Where a timer was set: in the code, and by which branch of its run; ``None`` where a callback has set it."""
+    """Where a timer was set: in the code, and by which branch of its run; ``None`` if a callback has set it."""
 
     file: str
     line: int
@@ -39,7 +39,7 @@ class _Place(NamedTuple):
 
 
 _warned: set[tuple[str, int]] = set()
-"""The places in the code that were warned of: each once in a process."""
+"""The places in the code that had a warning: each has one in a process."""
 
 
 class PlainTimers:
@@ -51,25 +51,25 @@ class PlainTimers:
         self._loop = loop = asyncio.get_running_loop()
         self._stall_timer = loop.call_later(_STALLED_AFTER, on_stall)
         self.any = False
-        """Whether there were any: most code sets none."""
+        """Whether there were any timers: most code sets none."""
         self._handles: WeakKeyDictionary[asyncio.TimerHandle, _Place] = WeakKeyDictionary()
         self._watch: _LoopWatch | None = _watches.setdefault(loop, _LoopWatch())
         self._watch.enter(loop)
 
     def close(self) -> None:
-        """Watches for no more timers; those that there are stay known."""
+        """Watches for no more timers; the known ones stay known."""
         self._stall_timer.cancel()
         watch, self._watch = self._watch, None
         if watch is not None:
             watch.leave(self._loop)
 
     def add(self, handle: asyncio.TimerHandle, place: _Place) -> None:
-        """Code of the run has set this one."""
+        """Adds a timer that code of the run has set."""
         self._handles[handle] = place
         self.any = True
 
     def warn_of_pending(self, branch: Branch, key: str) -> None:
-        """Warns of timers that may cut the operation of ``key`` short, which begins: once for each place in code."""
+        """Warns, once for each place in code, of timers that may cut short the operation of ``key``, which begins."""
         now = self._loop.time()
         for handle, place in list(self._handles.items()):
             if handle.cancelled() or handle.when() <= now or place.path is None or place[:2] in _warned:
@@ -84,7 +84,7 @@ class PlainTimers:
                 )
 
     def last_after(self, moment: float) -> float | None:
-        """When the last one is due that is pending and due after ``moment``, by the loop's clock; ``None``: none is."""
+        """When the last pending timer due after ``moment`` is due, by the loop's clock; ``None`` if there is none."""
         due = [handle.when() for handle in self._handles if not handle.cancelled() and handle.when() > moment]
         return max(due, default=None)
 
@@ -107,7 +107,7 @@ class _LoopWatch:
         self._users -= 1
         if self._users == 0:
             for name, ours in self._ours.items():
-                if vars(loop).get(name) is ours:  # else somebody has wrapped it once more, and calls ours
+                if vars(loop).get(name) is ours:  # else another wrapper was put around ours, and calls it
                     delattr(loop, name)
 
 

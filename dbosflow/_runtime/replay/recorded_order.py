@@ -1,8 +1,8 @@
 """The operations that each branch has on record, in the order in which a replay must ask for them.
 
-A branch is one thread of control, so its operations have one order: that of their first records. A replay follows it. A
-branch that asks for an operation takes the first one that is left on its list. If that is another one, code and records
-disagree, before anything has run. Only a branch that has none left does something new.
+A branch is one thread of control, so its operations have one order: that of their first records. A replay follows this
+order. A branch that asks for an operation takes the first one left on its list. If that is another operation, code and
+records disagree, before anything has run. Only a branch with an empty list does something new.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class RecordedOrder:
-    """The recorded operations of a run that were not asked for yet, by branch."""
+    """The recorded operations of a run that have not been asked for yet, by branch."""
 
     __slots__ = ("_ahead", "_history", "left")
 
@@ -28,15 +28,15 @@ class RecordedOrder:
             if shows_operation(record.kind):
                 key = operation_of(record.key, record.kind)
                 ahead.setdefault(path_of(key), {})[key] = None
-        for key in history.loops:  # of one that is not over only the items are on record
+        for key in history.loops:  # of a loop that is not over, only the items are on record
             ahead.setdefault(path_of(key), {}).setdefault(key)
         self._history = history
         self._ahead = {path: deque(keys) for path, keys in ahead.items()}
         self.left = sum(map(len, self._ahead.values()))
-        """How many there are."""
+        """The number of operations left."""
 
     def ask(self, path: str, key: str) -> str | None:
-        """The branch asks for an operation: takes it off the list, or returns what is next there instead."""
+        """Takes the operation that the branch asks for off its list, or returns what is next there instead."""
         ahead = self._ahead.get(path)
         if not ahead:
             return None
@@ -53,11 +53,11 @@ class RecordedOrder:
 
     @property
     def first_left(self) -> str | None:
-        """An operation that nobody has asked for."""
+        """An operation that no branch has asked for yet."""
         return next((keys[0] for keys in self._ahead.values() if keys), None)
 
     def record_of(self, key: str) -> Recorded | None:
-        """The first record of an operation; of a loop that is not over there is none."""
+        """The first record of an operation; a loop that is not over has none."""
         records = self._history.records
         attempts = self._history.failures.get(key)
         return attempts[0] if attempts else records.get(key) or records.get(key + GIVEN_UP) or records.get(key + WOKEN)

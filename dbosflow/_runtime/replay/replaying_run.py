@@ -1,4 +1,4 @@
-"""A run that replays: its branches, what they have on record, and how it is stopped when code and records disagree."""
+"""A run that replays: its branches, their records, and how the run is stopped when code and records disagree."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ logger = logging.getLogger("dbosflow.run")
 
 
 class ReplayEnvironment(StateEnvironment, Protocol):
-    """What a run that replays needs of what all runs share."""
+    """What a run that replays needs from what all runs share."""
 
     @property
     def running_code(self) -> RunningCode:
-        """Which code the loop runs just now."""
+        """Which code the loop runs now."""
 
     @property
     def on_skipped(self) -> Callable[[Any, str, str, int, str], None]:
@@ -44,11 +44,11 @@ class ReplayEnvironment(StateEnvironment, Protocol):
 
     @property
     def on_changed(self) -> Callable[[Any, Repeated], None]:
-        """Called when what a replay has written again for a producer is not what is on record; may raise."""
+        """Called when what a replay has written again for a producer differs from the record; may raise."""
 
 
 class ReplayingRun(RunState):
-    """A run with its branches, and what they have on record."""
+    """A run with its branches and their records."""
 
     __slots__ = (
         *("_main", "_others", "_replayed", "_to_replay", "calls", "recorded_order", "resumption_event", "resumptions"),
@@ -62,15 +62,15 @@ class ReplayingRun(RunState):
         super().__init__(environment, **identity)
         past = self.history
         self.recorded_order = RecordedOrder(past) if past.records or past.loops else None
-        """What its branches have on record and were not asked for yet; ``None`` in a run without a past."""
+        """The branches' records that have not been asked for yet; ``None`` in a run without a past."""
         self.timers: PlainTimers | None = None
-        """The plain timers that its code has set, while it replays."""
+        """The plain timers that the run's code has set, while the run replays."""
         self.resumption_event: asyncio.Event | None = None
-        """Set when code of the run is resumed, while the sequencer watches whether its replay still gets on."""
+        """Set when code of the run is resumed, while the sequencer watches whether the replay still gets on."""
         self.resumptions = 0
-        """Counts the resumptions of its coroutines."""
+        """Counts the resumptions of the run's coroutines."""
         self.sequencer: Sequencer | None = None
-        """Delivers outcomes by turns. It is made with the first branch, since a run with one branch needs none."""
+        """Delivers outcomes by turns. Made with the first branch, since a run with one branch needs no sequencer."""
         self.calls: tuple[Future[Any], ...] = ()
         """Bodies on the loop that the thread of this run waits for."""
         self._main: BranchCoroutine | None = None
@@ -79,31 +79,31 @@ class ReplayingRun(RunState):
         self._to_replay = sum(is_delivered(record.kind) for record in past.records.values()) if past.records else 0
 
     async def room(self) -> bool:
-        """Waits on the loop for room in its buffer; whether it came in time."""
+        """Waits on the loop for room in the run's buffer; whether it came in time."""
         raise NotImplementedError
 
     def ensure_sequencer(self) -> Sequencer:
-        """Its sequencer, which is made if there is none. From here on outcomes are delivered by turns."""
+        """Returns the run's sequencer, made now if there is none. From then on outcomes are delivered by turns."""
         if self.sequencer is None:
             self.sequencer = Sequencer(self)
         return self.sequencer
 
     def note_resumption(self) -> None:
-        """Its code is resumed."""
+        """Notes that the run's code is resumed."""
         self.resumptions += 1
         if self.resumption_event is not None:
             self.resumption_event.set()
 
-    # -- its coroutines ----------------------------------------------------------------------------------------------
+    # -- coroutines --------------------------------------------------------------------------------------------------
 
     @property
     def coroutines(self) -> Collection[BranchCoroutine]:
-        """Its coroutines: the body's, and those of its other branches."""
+        """The run's coroutines: the body's, and those of its other branches."""
         main = () if self._main is None else (self._main,)
         return (*main, *self._others) if self._others else main
 
     def begin_coroutine(self, coroutine: BranchCoroutine) -> None:
-        """One more coroutine of its code begins. Most runs have one."""
+        """Adds a coroutine of the run's code, which begins. Most runs have one."""
         if self._main is None:
             self._main = coroutine
         elif self._others is None:
@@ -112,32 +112,32 @@ class ReplayingRun(RunState):
             self._others.add(coroutine)
 
     def end_coroutine(self, coroutine: BranchCoroutine) -> None:
-        """One of its coroutines has ended."""
+        """Removes a coroutine of the run's code, which has ended."""
         if coroutine is self._main:
             self._main = None
         elif self._others is not None:
             self._others.discard(coroutine)
 
     def tasks(self) -> set[asyncio.Task[Any]]:
-        """The tasks of its branches."""
+        """The tasks of the run's branches."""
         return {
             coroutine.task for coroutine in self.coroutines if coroutine.task is not None and not coroutine.task.done()
         }
 
-    # -- its records --------------------------------------------------------------------------------------------------
+    # -- records ------------------------------------------------------------------------------------------------------
 
     @property
     def is_replaying(self) -> bool:
-        """Whether records of an earlier run are still to be delivered to it."""
+        """Whether records of an earlier run are still to be delivered to this one."""
         if self.sequencer is not None:
             return self.sequencer.is_replaying
         return len(self.replayed) < self._to_replay
 
     @property
     def _holds_back(self) -> bool:
-        """Whether what is new stays in the buffer: what is on record may still contradict, and then it is dropped.
+        """Whether what is new stays in the buffer: the records may still contradict, and then it is dropped.
 
-        A branch that has come to the end of its own records writes to its streams while others still replay theirs.
+        A branch at the end of its own records writes to its streams while others still replay theirs.
         """
         sequencer = self.sequencer
         if sequencer is None or not sequencer.is_replaying:
@@ -145,9 +145,9 @@ class ReplayingRun(RunState):
         return not self.is_cut_short
 
     def next_behind(self, path: str) -> str | None:
-        """What is on record behind that which the branch does now: something of its own, or, beside no other, anything.
+        """What is on record behind the branch's operation of now: of its own, or, if it is the only branch, any record.
 
-        With regions one coroutine works for several branches: what it has recorded in another one counts, too.
+        With regions one coroutine works for several branches: its records in another one of them count, too.
         """
         ahead = self.next_of(path)
         if ahead is None and self.recorded_order is not None and len(self.coroutines) == 1:
@@ -155,24 +155,24 @@ class ReplayingRun(RunState):
         return ahead
 
     def next_of(self, path: str) -> str | None:
-        """The next operation that the branch has on record."""
+        """The next operation on record for the branch."""
         return None if self.recorded_order is None else self.recorded_order.next_of(path)
 
     def check_all_asked(self, does: str) -> None:
-        """Raises what parks the workflow, if anything on record was not asked for by a body that ``does`` this now."""
+        """Raises the error that parks the workflow, if the body ``does`` this before it has asked for every record."""
         order = self.recorded_order
         if order is not None and order.left:
             there = order.first_left or ""
             raise self.disagree(does, f"{there!r} behind that", there)
 
     def replay_begins(self) -> None:
-        """Its body is about to begin, on the loop. A replay that is stalled for long gets a sequencer."""
+        """The body is about to begin, on the loop. A replay that is stalled for long gets a sequencer."""
         order = self.recorded_order
         if order is not None:
             self.timers = PlainTimers(lambda: self.ensure_sequencer() if self.may_branch and order.left else None)
 
     def replay_is_over(self) -> None:
-        """All that is on record was delivered: new operations begin, and plain timers are no longer watched."""
+        """Everything on record is delivered: new operations begin, and plain timers are no longer watched."""
         timers, self.timers = self.timers, None
         if timers is not None:
             timers.close()
@@ -188,10 +188,10 @@ class ReplayingRun(RunState):
             self._replayed = set()
         self._replayed.add(key)
 
-    # -- how it is stopped --------------------------------------------------------------------------------------------
+    # -- stops --------------------------------------------------------------------------------------------------------
 
     def stop(self, why: str) -> None:
-        """Ends this pass: operations under way and all that would begin raise ``RunStopped``."""
+        """Ends this pass: operations under way, and all that would begin, raise ``RunStopped``."""
         if self.stopping is not None:
             return
         with self.buffer.lock:
@@ -206,9 +206,9 @@ class ReplayingRun(RunState):
             task.cancel()
 
     def disagree(self, asked: str, there: str, record: Recorded | str | None = None) -> NonDeterminismError:
-        """Ends this pass because code and records disagree: it writes nothing any more but that it is blocked.
+        """Ends this pass because code and records disagree: nothing more is written than that the workflow is blocked.
 
-        Whatever becomes of the error, which is the caller's to raise. See ``contradiction`` for what it says; a record
+        That holds whatever becomes of the error, which the caller raises. ``contradiction`` makes its text; a record
         may be given by its key, or by that of its operation.
         """
         if isinstance(record, str):
@@ -217,7 +217,7 @@ class ReplayingRun(RunState):
         return self.park(contradiction(self.workflow_id, asked, there, record, read_before=self.age))
 
     def park(self, why: E) -> E:
-        """Ends this pass: the workflow is parked as blocked, and its error is ``why``. See ``disagree``."""
+        """Ends this pass and parks the workflow as blocked, with the error ``why``. See ``disagree``."""
         if self.stopping is None:
             self.contradict(why)
             self.stop("it is parked as blocked")
@@ -225,7 +225,7 @@ class ReplayingRun(RunState):
 
     @contextmanager
     def cancelling(self, call: Future[Any]) -> Iterator[None]:
-        """Cancels ``call``, which the block waits for, when the run stops; then it raises ``RunStopped``."""
+        """Cancels ``call``, which the block waits for, when the run stops; then raises ``RunStopped``."""
         self.calls = (*self.calls, call)
         try:
             if self.stopping is not None:
@@ -240,7 +240,8 @@ class ReplayingRun(RunState):
     def cancel(self) -> bool:
         """Asks the body to end: async code gets ``CancelledError``, sync code an error at its next durable call.
 
-        Whether it had to be asked; one that ends anyhow is not, and the statement that would end it sees the request.
+        Returns whether there was a body to ask; one that ends anyhow is not asked: the statement of its end sees the
+        request.
         """
         if self.cancelled or self.ending or self.stopping is not None:
             return False

@@ -25,7 +25,7 @@ class SequencedRun(Protocol):
 
     @property
     def workflow_id(self) -> str:
-        """Its workflow's id."""
+        """The workflow's id."""
 
     @property
     def settings(self) -> Settings:
@@ -33,11 +33,11 @@ class SequencedRun(Protocol):
 
     @property
     def history(self) -> History:
-        """What is on record of it."""
+        """The run's records."""
 
     @property
     def recorded_order(self) -> RecordedOrder | None:
-        """What its branches have on record and were not asked for yet."""
+        """The branches' records that have not been asked for yet."""
 
     @property
     def replayed(self) -> Collection[str]:
@@ -45,36 +45,36 @@ class SequencedRun(Protocol):
 
     @property
     def buffer(self) -> Buffer:
-        """What it has for the journal."""
+        """What the run has for the journal."""
 
     @property
     def coroutines(self) -> Collection[BranchCoroutine]:
-        """Its coroutines: the body's, and those of its other branches."""
+        """The run's coroutines: the body's, and those of its other branches."""
 
     @property
     def resumptions(self) -> int:
-        """Counts the resumptions of its coroutines."""
+        """The number of resumptions of the run's coroutines."""
 
     @property
     def timers(self) -> PlainTimers | None:
-        """The plain timers that its code has set, while it replays."""
+        """The plain timers that the run's code has set, while the run replays."""
 
     @property
     def stopping(self) -> RunStopped | None:
-        """Why it is stopped."""
+        """Why the run is stopped."""
 
     @property
     def gets_no_further(self) -> bool:
-        """Whether its code begins no operation any more."""
+        """Whether the run's code begins no operation any more."""
 
     async def room(self) -> bool:
-        """Waits for room in its buffer; whether it came in time."""
+        """Waits for room in the run's buffer; whether it came in time."""
 
     def submit(self) -> None:
-        """Tells the journal that it has pending entries."""
+        """Notifies the journal that the run has pending entries."""
 
     def replay_is_over(self) -> None:
-        """All that is on record was delivered."""
+        """Everything on record is delivered."""
 
     def disagree(self, asked: str, there: str, record: str | None = None) -> BaseException:
         """Ends this pass because code and records disagree."""

@@ -5,9 +5,9 @@ each record carries the ``turn`` (the run's own count of commits) and the ``seq`
 
 - a live run gets the outcomes of one commit together, in ``seq`` order, once it is quiet;
 - a replay gets the same turns in the same order, each once it is quiet, and nothing new begins before they are over.
-  No turn is passed over: if nothing can ask for the next one any more, code and records disagree;
+  No turn is skipped: if nothing can ask for the next one any more, code and records disagree;
 - a branch that writes many stream values yields control now and then. That is no outcome, so it goes before them;
-- what is new in a stream stays in the run's buffer until the replay is over, and so is dropped if that contradicts.
+- new stream values stay in the run's buffer until the replay is over, and so are dropped if the replay contradicts.
 
 A run counts as quiet when it has seemed so for several turns of the loop in a row. A gather of gathers passes a result
 up one turn at a time, and meanwhile every branch seems to wait.
@@ -39,7 +39,7 @@ T = TypeVar("T")
 logger = logging.getLogger("dbosflow.replay")
 
 QUIET_ROUNDS = 8
-"""Turns of the loop that a run must seem quiet for."""
+"""Turns of the loop for which a run must seem quiet."""
 SPINNER_ROUNDS = 200
 """Turns after which a run that never gets quiet (a body that spins on ``sleep(0)``) gets its outcomes all the same."""
 WARN_AFTER = 1.0
@@ -54,21 +54,21 @@ class Sequencer:
         self._turns = deque(_turns(run))
         self._asked: dict[str, asyncio.Future[None]] = {}
         self._suspended = 0
-        """How many operations wait for a turn, for the last one, or to be cancelled: nothing else lets them go on."""
+        """How many operations wait for a turn, for the last turn, or for a cancellation: nothing else resumes them."""
         self._holds_back = self.is_replaying
-        """Whether the journal may have been given nothing of the run, and is to be told when the replay is over."""
+        """Whether entries of the run may be held back from the journal, which is notified when the replay is over."""
         self._catching_up: list[asyncio.Future[None]] = []
-        """They wait until all turns are over."""
+        """The waiters for the end of all turns."""
         self._withheld: dict[asyncio.Task[Any], asyncio.CancelledError] = {}
-        """The cancellations that were withheld, by task."""
+        """The withheld cancellations, by task."""
         self._commits: deque[list[Record]] = deque()
         """The outcomes of new commits, which are delivered after all that is on record."""
         self._yielded: deque[asyncio.Future[bool]] = deque()
         """Branches that have yielded control."""
         self.stalled_on: str | None = None
-        """What a stalled replay waited for last."""
+        """What a stalled replay waited for at the last look."""
         self._warned_of_spinning = False
-        """Whether it was logged that the code never gets quiet."""
+        """Whether the log says already that the code never gets quiet."""
         self._news = asyncio.Event()
         self._warn_at: float | None = asyncio.get_running_loop().time() + WARN_AFTER
         """When to log what a stalled replay waits for."""
@@ -77,7 +77,7 @@ class Sequencer:
             self._deliver_turns(), name=f"dbosflow-turns-{run.workflow_id}", context=Context()
         )
 
-    # -- what operations ask for -------------------------------------------------------------------------------------
+    # -- called by operations ----------------------------------------------------------------------------------------
 
     def turn_of(self, key: str) -> asyncio.Future[None]:
         """Asks for the turn of the record under ``key``: done when it has come."""
@@ -94,13 +94,13 @@ class Sequencer:
         return not self._turns or key in self._turns[-1]
 
     def discard_outcome(self, key: str) -> None:
-        """Discards the recorded outcome of ``key``, whose operation is cancelled: it is delivered to nobody."""
+        """Discards the recorded outcome of ``key``, whose operation is cancelled: no operation gets it."""
         for turn in self._turns:
             turn[:] = [one for one in turn if one not in (key, key + WOKEN)]
         self._news.set()
 
     def caught_up(self) -> asyncio.Future[None]:
-        """Done when all that is on record was delivered."""
+        """Returns a future that is done when everything on record is delivered."""
         future = self._future()
         if not self.is_replaying and not future.done():
             future.set_result(None)
@@ -111,7 +111,7 @@ class Sequencer:
 
     @contextmanager
     def suspended(self) -> Iterator[None]:
-        """In the block an operation waits for the sequencer, or for a cancellation, and for nothing else."""
+        """During the block, an operation waits for the sequencer or for a cancellation, and for nothing else."""
         self._suspended += 1
         self._news.set()
         try:
@@ -147,7 +147,7 @@ class Sequencer:
 
     @property
     def is_replaying(self) -> bool:
-        """Whether recorded outcomes are still to be delivered, or operations to be asked for that have none yet."""
+        """Whether recorded outcomes are still to be delivered, or operations without an outcome to be asked for."""
         return any(self._turns) or self._still_to_ask is not None
 
     @property
@@ -155,7 +155,7 @@ class Sequencer:
         order = self._run.recorded_order
         return None if order is None or not order.left else order.first_left
 
-    # -- what the run tells ------------------------------------------------------------------------------------------
+    # -- called by the run -------------------------------------------------------------------------------------------
 
     def committed(self, records: list[Record]) -> None:
         """Queues the outcomes of one commit. Once the turns are over, they are delivered at once."""
@@ -172,7 +172,7 @@ class Sequencer:
         self._end_turns()
 
     def finish(self) -> None:
-        """Ends the turns, since the workflow has ended. No branch that is left waits for one: it could never end."""
+        """Ends the turns, since the workflow has ended. No leftover branch may wait for a turn: it could never end."""
         self._end_turns()
         for future in self._waiting():
             future.cancel()
@@ -182,7 +182,7 @@ class Sequencer:
         return [*self._asked.values(), *self._yielded, *self._catching_up]
 
     def _end_turns(self) -> None:
-        task, self._task = self._task, None  # how it ended refers to it, and would keep both for the garbage collector
+        task, self._task = self._task, None  # its exception refers to it, and both would wait for the garbage collector
         if task is not None:
             task.cancel()
 
@@ -192,7 +192,7 @@ class Sequencer:
                 self._run.buffer.notify(record)
 
     def _future(self) -> asyncio.Future[Any]:
-        """A future of an operation. It fails at once if the run has stopped, since nothing would settle it any more."""
+        """A future for an operation; fails at once if the run has stopped, since nothing would complete it any more."""
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self._run.stopping is not None:
             future.set_exception(self._run.stopping)
@@ -210,7 +210,7 @@ class Sequencer:
             if self._may_go_on:
                 room = await self._run.room()
                 _set_result(self._yielded.popleft(), room)
-            elif self._ready():  # still: there may be no room any more
+            elif self._ready():  # checked again: the room may be gone
                 self._deliver()
 
     def _ready(self) -> bool:
@@ -224,7 +224,7 @@ class Sequencer:
 
     @property
     def _may_go_on(self) -> bool:
-        """Whether a branch has yielded control that is not to wait for room which only the end of the replay makes."""
+        """Whether a branch that has yielded control may go on: not if only the replay's end makes room for it."""
         return bool(self._yielded) and (self._run.buffer.has_room or not self.is_replaying)
 
     def _deliver(self) -> None:
@@ -241,7 +241,7 @@ class Sequencer:
                 self._run.buffer.notify(record)
 
     async def _wait(self) -> None:
-        """Waits for news; on replay, as long as any code may still ask for the turn that is next."""
+        """Waits for news; on replay, as long as any code may still ask for the next turn."""
         if not self.is_replaying:
             self._replay_is_over()
             await self._news.wait()

@@ -1,6 +1,6 @@
-"""Whether a stalled replay can go on: what its coroutines wait for, as far as attributes and asyncio's frames tell.
+"""Whether a stalled replay can go on: what its coroutines wait for, as far as attributes and asyncio's frames show.
 
-A replay is *stalled* when the run is quiet and nothing has asked for what is next on record. Either something will
+A replay is *stalled* when the run is quiet and no code has asked for what is next on record. Either something will
 happen that is not on record (a timer, an answer from outside), and then the code goes on and asks; or nothing will, and
 then code and records disagree. If that cannot be decided, the replay waits: a wrong contradiction would park a sound
 workflow.
@@ -28,27 +28,27 @@ _PRIMITIVES = frozenset({"locks.py", "queues.py"})
 _WAITERS = frozenset({"_wait", "_cancel_and_wait", "wait_for"})
 """The functions of asyncio that wait for tasks which their caller names."""
 _DEEPEST = 200
-"""How many coroutines deep the innermost one is looked for."""
+"""How many coroutines deep the search for the innermost one goes."""
 
 
 class Awaited(Enum):
     """What a coroutine waits for."""
 
     OWN = "coroutines of its own run"
-    """They are looked at as well; by itself it does nothing."""
+    """Coroutines that are looked at as well; the wait itself does nothing."""
     PRIMITIVE = "a lock, an event or a queue"
-    """One of the run's own coroutines lets it go on, or a thread, which cannot be seen."""
+    """One of the run's own coroutines, or a thread, which cannot be seen, lets it go on."""
     OUTSIDE = "the outside"
     """A thread, I/O, a future of unknown origin."""
     NOTHING = "nothing more"
-    """All of it has happened, and the coroutine is resumed in one of the loop's next turns."""
+    """Everything awaited has happened, and the coroutine is resumed in one of the loop's next turns."""
 
 
 def waits_for(run: SequencedRun, parked: int, moment: float, began: float) -> tuple[str | None, float | None]:
     """What may still ask for the next turn (``None``: nothing can), and when to look again if there is no news.
 
-    Of its operations, so many as are ``parked`` wait for the sequencer itself. Timers that were due by ``moment`` have
-    fired by now. The run has been quiet since ``began``.
+    ``parked`` of the run's operations wait for the sequencer itself. Timers that were due by ``moment`` have fired by
+    now. The run has been quiet since ``began``.
     """
     if run.gets_no_further:
         return "its end", None
@@ -78,7 +78,7 @@ def _title(path: str) -> str:
 
 
 def awaited_by(coroutine: BranchCoroutine) -> tuple[Awaited, str]:
-    """What a suspended coroutine that is in no operation waits for, and how to call that."""
+    """What a suspended coroutine that is in no operation waits for, and a name for that."""
     run = coroutine.branch.run
     future = coroutine.waiting
     if isinstance(future, asyncio.Task):
@@ -99,7 +99,7 @@ def awaited_by(coroutine: BranchCoroutine) -> tuple[Awaited, str]:
 
 
 def _named_in(code: CodeType, file: str, frame: FrameType) -> Iterable[Any]:
-    """The tasks that a function of asyncio waits for; one that is no task if that cannot be told."""
+    """The tasks that a function of asyncio waits for; an object that is no task if that cannot be found out."""
     unknown = [None]
     if file == "taskgroups.py":
         return getattr(frame.f_locals.get("self"), "_tasks", unknown)
@@ -125,7 +125,7 @@ def _is_own(future: Any, run: object) -> bool:
 
 
 def _innermost(coroutine: BranchCoroutine) -> tuple[CodeType | None, FrameType | None]:
-    """The code and the frame that wait in the end; none where something stands between that says nothing of itself."""
+    """The innermost code and frame of a wait; none where something in between does not show its own."""
     at: Any = coroutine
     for _ in range(_DEEPEST):
         following = getattr(at, "cr_await", None) or getattr(at, "gi_yieldfrom", None)

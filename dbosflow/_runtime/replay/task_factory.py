@@ -44,7 +44,7 @@ class BranchTaskFactory:
     """The loop's task factory while an engine is open: names the tasks of workflows, leaves all others as they were.
 
     A task made by a callback, or by the event loop for an abandoned async generator, has no place in a branch's order.
-    It is no branch, and the durable operations that it asks for are refused.
+    So it is no branch, and the durable operations that it asks for are refused.
     """
 
     def __init__(self, previous: TaskFactory) -> None:
@@ -98,7 +98,7 @@ def _wrapped(coro: Any, maker: RunningOwner) -> BranchCoroutine:
 def branch_tasks(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """Chains a factory before the loop's own during the block; engines on one loop share it, whichever closes first.
 
-    Afterwards the loop's own is put back, unless somebody has chained theirs before ours.
+    Afterwards the loop's own factory is put back, unless another one was chained before ours.
     """
     current = loop.get_task_factory()
     factory = current if isinstance(current, BranchTaskFactory) else BranchTaskFactory(current)
@@ -113,7 +113,7 @@ def branch_tasks(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 
 def _who_wants_a_task() -> CodeType | None:
-    """The code that asks for the task which the factory is about to make, asyncio's ways to ask for one aside."""
+    """The code that asks for the task which the factory is about to make, except asyncio's own functions."""
     asking: FrameType | None = sys._getframe(3)  # noqa: SLF001 (who called the factory)
     above = asking
     for _ in range(_OTHER_FACTORIES):
