@@ -182,6 +182,32 @@ def test_a_branch_that_waits_for_room_hides_no_replay_that_stands_still(monkeypa
     parked(execute(both(old, new), seed=REPLAYED, commits=live.commits[:crash]), live.commits[:crash])
 
 
+def test_a_branch_that_waits_for_room_gets_it_when_the_replay_is_over_and_nothing_else_is_new(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What takes the room was held back, and no other branch tells the journal of anything any more."""
+    monkeypatch.setattr(model, "Settings", partial(Settings, buffer_bytes=1, buffer_timeout=30.0))
+
+    async def program(run: Trace) -> Any:
+        async def writing() -> None:
+            await run.step("a", "", takes=0)
+            await asyncio.sleep(0.1 if run.seed >= REPLAYED else 5)
+            for number in range(200):
+                await run.write(str(number))
+
+        async def longer() -> str:
+            await asyncio.sleep(1)
+            return await run.step("b", "", takes=0)
+
+        return await asyncio.gather(writing(), longer())
+
+    live = execute(program, seed=0)
+    commits = live.commits[: recorded(live.commits, "longer#0/b#0")]
+    assert not any(commit.blocks for commit in commits)
+    run = execute(program, seed=REPLAYED, commits=commits)
+    assert (run.result, run.stream) == (live.result, live.stream)
+
+
 def test_what_was_held_back_is_durable_once_the_replay_is_over() -> None:
     """Also if nothing else is new: a reader need not wait for the next step."""
 

@@ -208,6 +208,8 @@ class Sequencer:
                 continue
             await self._quiet()
             if self._may_go_on:
+                if not self.is_replaying:
+                    self._replay_is_over()  # what was held back may be all that takes the room, and nothing else new
                 room = await self._run.room()
                 _set_result(self._yielded.popleft(), room)
             elif self._ready():  # checked again: the room may be gone
