@@ -1,1 +1,1 @@
-"""What is written to streams, by runs and by outsiders, and the cursors of their readers."""
+"""What runs and outside writers write to streams, and the cursors of the readers."""

@@ -1,8 +1,8 @@
-"""Makes few large blocks of the many small ones that a live stream leaves, once its workflow has ended.
+"""Joins the many small blocks that a live stream leaves into few large ones, once its workflow has ended.
 
-Workflows that end here are looked at soon; all others by a slow walk over the table, which never ends. Any executing
-engine does it, and the workflow's row, locked for a stretch of one stream at a time, sees that only one does. Readers
-wait for nothing: a statement of theirs sees the blocks before or after, which say the same.
+Workflows that end here are processed soon; all others by a slow walk over the table, which never ends. Any executing
+engine may do it; the workflow's row, locked for a stretch of one stream at a time, makes sure that only one does.
+Readers wait for nothing: their statements see the blocks before or after, with the same values.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ logger = logging.getLogger("dbosflow.compactor")
 LEAST = 4
 """A stream in which fewer blocks could join their neighbours is left as it is."""
 BLOCK_BYTES = 256 * 1024
-"""Bytes of values in a block that several have become: a quarter of a reader's page, so that pages still fill."""
+"""Bytes of values in a joined block: a quarter of a reader's page, so that pages still fill."""
 STRETCH_BLOCKS = 200
-"""Blocks that one statement joins: it holds their locks for some milliseconds."""
+"""Blocks that one statement joins, which holds their locks for some milliseconds."""
 _REMEMBERED = 10_000
-"""Workflows that ended here and wait for their turn. Those that are forgotten, the walk over all of them finds."""
+"""Workflows that ended here and wait for their turn; the walk over all workflows finds those beyond this number."""
 _WALK = 100
-"""Workflows that one step of that walk looks at: a fraction of a second of the database's time."""
+"""Workflows in one step of that walk: a fraction of a second of the database's time."""
 _BEGINNING: Place = (datetime.min.replace(tzinfo=UTC), "")
 
 
@@ -47,11 +47,11 @@ class Compactor(Service):
         self._place: Place = _BEGINNING
 
     def ended(self, workflow_id: str) -> None:
-        """Says that a workflow has ended that has left many blocks."""
+        """Notes that a workflow with many blocks has ended."""
         self._ended.append(workflow_id)
 
     async def work_once(self) -> bool:
-        """Compacts what has ended here, and goes on with the walk."""
+        """Compacts the streams of workflows that ended here, and goes on with the walk."""
         while self._ended:
             await self._try(self._ended[0])
             self._ended.popleft()
@@ -65,7 +65,7 @@ class Compactor(Service):
         return False
 
     async def _try(self, workflow_id: str) -> None:
-        """Compacts what a workflow has left, unless the database refuses to: then it stays as it is."""
+        """Compacts the streams of a workflow, unless the database refuses: then they stay as they are."""
         try:
             await self._compact(workflow_id)
         except Exception as error:

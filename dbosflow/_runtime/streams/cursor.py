@@ -1,4 +1,4 @@
-"""A cursor over one stream: its position, and the frames of the page it holds. Both public readers are built on it."""
+"""A cursor over one stream: its position, and the frames of its current page. Both public readers are built on it."""
 
 from __future__ import annotations
 
@@ -33,21 +33,21 @@ if TYPE_CHECKING:
 
 
 class OffsetResolver(Protocol):
-    """Finds the offset that a read starts at."""
+    """Finds the offset at which a read starts."""
 
     async def resolve_start(self, request: ReadRequest) -> int:
-        """The offset that a start of ``"tail"``, or of so many values before the end, stands for."""
+        """The offset that a start of ``"tail"``, or of a number of values before the end, stands for."""
 
 
 class StreamCursor:
     """Reads one stream. Lives on the engine's event loop; ``next_page`` is the only wait.
 
     ``offset`` is the first one that has not been handed out. When ``outcome`` is set, nothing more will come; when
-    ``over`` is, nothing more is wanted.
+    ``over`` is set, nothing more is wanted.
 
-    A rollback frame covers values before it. What a reader had not been given by the time it learned of that, it never
-    gets; for what it had been given, it gets the rollback in its place. Who resumes at an offset counts as having
-    been given what is before.
+    A rollback frame covers values before it. Values that a reader had not received when it learned of the rollback are
+    never handed out; for values that it had received, it gets the rollback in its place. A reader that resumes at an
+    offset counts as having received what is before.
     """
 
     def __init__(self, hub: Hub, resolver: OffsetResolver, request: ReadRequest) -> None:
@@ -63,7 +63,7 @@ class StreamCursor:
         self._position = Position(next=self.offset, is_placed=self.offset == request.start)
 
     def take(self) -> Item | None:
-        """The next item of the page at hand, if there is one. Sets ``outcome`` or ``over`` once the last was taken.
+        """The next item of the current page, if there is one. Sets ``outcome`` or ``over`` once the last was taken.
 
         Raises:
             SerializationError: the next value is not of the type. Those before it were handed out, however they are
@@ -85,13 +85,13 @@ class StreamCursor:
         return self._position.is_placed and self._request.is_over_at(self._position.next)
 
     async def next_page(self) -> None:
-        """Waits until there are items to take, or the end.
+        """Waits until there are items to take, or the stream has ended for this reader.
 
         Raises:
             WorkflowNotFoundError: no workflow of this id within ``wait_for`` seconds.
             WorkflowBlockedError: the workflow is parked; reading can go on when it is resumed.
             StreamTimeoutError: no news within ``timeout`` seconds; reading can go on.
-            StreamTruncatedError: what comes next was trimmed; read anew from what it says is the first there is.
+            StreamTruncatedError: the next values were trimmed; read again from the first available offset in the error.
         """
         if not self._position.is_placed:
             self._start_at(await self._resolver.resolve_start(self._request))
@@ -100,7 +100,7 @@ class StreamCursor:
             if page.status is None:
                 page = await self._appearing()
             blocked = page.status is WorkflowStatus.BLOCKED
-            self._see(UNSEEN if blocked else page.status)  # a later call looks at a blocked one anew
+            self._see(UNSEEN if blocked else page.status)  # a later call reads a blocked workflow's status again
             self._accept(page)
             if blocked and not self._items and self._position.ending is None:
                 raise WorkflowBlockedError(self.workflow_id, self._blocked_message(page.error))
@@ -141,28 +141,28 @@ class StreamCursor:
 
     @property
     def for_each_request(self) -> ReadRequest:
-        """The request of a `for_each` loop that takes over from here: only values that stay."""
+        """The request of a `for_each` loop that takes over from here: only committed values."""
         if not self._position.is_placed:
             msg = "a loop needs to know where it begins: give the reader a start of 0 or more, or read from it first"
             raise ConfigurationError(msg)
         return replace(self._request, start=self.offset, view="committed")
 
     def continue_at(self, offset: int) -> None:
-        """Moves to the offset behind what a `for_each` loop has done."""
+        """Moves to the offset behind the items that a `for_each` loop has done."""
         self._items.clear()
         self.outcome = None
         self._position = replace(self._position, ending=None, unfit=None)
         self._start_at(offset)
 
     def pass_over(self) -> None:
-        """Goes on behind the next value, which is not of the type."""
+        """Skips the next value, which is not of the type."""
         self._items.clear()
         self.offset = self._position.next + 1
-        # what there is behind it is no news
+        # the values behind it are no news
         self._position = replace(self._position, next=self.offset, unfit=None, status=UNSEEN)
 
     async def text_at(self, offset: int) -> str | None:
-        """The JSON of the value at an offset, as it stands in the stream; ``None`` if it is there no more."""
+        """The JSON of the value at an offset, as stored in the stream; ``None`` if the value was trimmed."""
         page = await self._hub.read(self.workflow_id, self.key, offset, UNSEEN, committed=False)
         block = page.blocks[0] if page.blocks else None
         if block is None or not block.offset <= offset < block.next:
@@ -173,12 +173,12 @@ class StreamCursor:
             return None
 
     def progress(self) -> Progress:
-        """How far it has read: a workflow records that, and not the values."""
+        """How far the cursor has read: a workflow records that, and not the values."""
         return self._position.progress()
 
     @contextmanager
     def restored_on_failure(self) -> Iterator[None]:
-        """Restores the position if the block fails: what was read in it counts as unread."""
+        """Restores the position if the block fails: what the block read counts as unread."""
         position, offset, items = self._position, self.offset, tuple(self._items)
         try:
             yield
@@ -187,10 +187,10 @@ class StreamCursor:
             raise
 
     async def repeat(self, progress: Progress) -> None:
-        """Reads again what an earlier run of the workflow around it has read, and not more.
+        """Reads again what an earlier run of the reading workflow has read, and not more.
 
         Raises:
-            SerializationError: the type that it reads with has changed, and takes one of the values no more.
+            SerializationError: the type of the reader has changed, and does not take one of the values any more.
         """
         if not self._position.is_placed:
             self._start_at(progress.start)
@@ -210,7 +210,7 @@ class StreamCursor:
             self._position = replace(self._position, end=(progress.kind, progress.error), ending=ending)
 
     def _accept(self, page: Page, progress: Progress | None = None) -> None:
-        """Adds the frames of a page to the items; with ``progress``, only what was known and read then."""
+        """Adds the frames of a page to the items; with ``progress``, only what was known and read at that point."""
         reader = PageReader(self._request, self._position)
         try:
             reader.accept(page, progress)

@@ -1,7 +1,7 @@
-"""The values of a part of a stream's block, as a reader's type takes them.
+"""Decodes a part of a stream's block by a reader's type.
 
-How values are packed into blocks is nobody's business but the writer's and the compactor's. So only what is wanted has
-to be of the type, and what comes before a value that is not is given all the same.
+How values are packed into blocks concerns only the writer and the compactor. So only the wanted values have to be of
+the type, and the values before one that is not are returned all the same.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def decoded(
     text: str, count: int, first: int, last: int, codec: Codec[list[Any]] | None
 ) -> tuple[list[Any], str | None]:
-    """Of a block's ``count`` values those from ``first`` to before ``last``, and why there are fewer if there are."""
+    """The values of a block from ``first`` to before ``last``, and the error if one of them could not be decoded."""
     if codec is None:
         values = serde.for_people(text)
         if not isinstance(values, list) or len(values) != count:
@@ -26,7 +26,7 @@ def decoded(
     if first == 0 and last == count:
         try:
             values = codec.load(text)
-        except Exception:  # noqa: BLE001 (the code of a type of the user's may raise anything; the values tell which)
+        except Exception:  # noqa: BLE001 (a type of the user's may raise anything; the values one by one show which)
             values = []
         if len(values) == count:
             return values, None

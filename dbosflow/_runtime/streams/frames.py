@@ -1,6 +1,6 @@
 """What one slice of a batch makes of its run's streams: blocks with their offsets, rollbacks, ends.
 
-Offsets come from the last *acknowledged* tail, so a block starts where its writer has seen the stream end. All of it
+Offsets come from the last *acknowledged* tail, so a block starts where its writer has seen the stream end. A slice
 works on a copy of what is uncommitted, which becomes the run's when the slice is acknowledged.
 """
 
@@ -41,23 +41,23 @@ class NewBlock:
     producer_seq: int = 0
     attempt: str | None = None
     checksum: int | None = None
-    """Of all values of its producer up to its last one, if that of those before it is known."""
+    """The checksum of all values of the producer up to the block's last one, if that of the earlier ones is known."""
 
 
 class OwnedStreams(Protocol):
-    """What frames are made from: see ``writes``."""
+    """The streams that frames are made for: see ``writes``."""
 
     @property
     def workflow_id(self) -> str:
-        """Whose streams they are."""
+        """The id of the workflow that owns the streams."""
 
     @property
     def epoch(self) -> int:
-        """In which epoch they are written."""
+        """The epoch in which they are written."""
 
     @property
     def inputs(self) -> Collection[str]:
-        """The keys that outsiders write."""
+        """The keys of the streams that outside writers write."""
 
     @property
     def by_key(self) -> Mapping[str, StreamState]:
@@ -65,10 +65,10 @@ class OwnedStreams(Protocol):
 
     @property
     def uncommitted(self) -> Uncommitted:
-        """What may still be rolled back."""
+        """The writes that may still be rolled back."""
 
     def checksum(self, key: str, producer: str) -> int | None:
-        """Of what the producer has in the stream; ``None`` where older code has written some of it."""
+        """The checksum of the producer's values in the stream; ``None`` where older code has written some of them."""
 
 
 class Frames:
@@ -80,11 +80,11 @@ class Frames:
         self._streams = streams
         self.blocks: list[NewBlock] = []
         self.tails: dict[str, int] = {}
-        """The tail of each stream that it writes to, after it."""
+        """The tail, after the slice, of each stream that the slice writes to."""
         self.checksums: dict[tuple[str, str], int] = {}
-        """Of what each producer has in a stream, after it."""
+        """The checksum, after the slice, of each producer's values in a stream."""
         self.committed: set[str] = set()
-        """Streams whose values, written by an attempt, are committed by its records."""
+        """Streams whose values, written by an attempt, are committed by the slice's records."""
         self.ended: set[str] = set()
         self.inputs: list[tuple[str, FrameKind, str | None]] = []
         """The inputs that end with the workflow, at offsets that only the statement can know."""
@@ -92,7 +92,7 @@ class Frames:
         self.uncommitted = streams.uncommitted.copy()
 
     def values(self, entry: Values) -> None:
-        """Gives values their place."""
+        """Assigns offsets to values."""
         text = ",".join(entry.texts)
         offset = self._append(
             entry.key,
@@ -108,7 +108,7 @@ class Frames:
             self.uncommitted.wrote(entry.producer, entry.key, offset, len(entry.texts))
 
     def _checksum(self, entry: Values, text: str) -> int | None:
-        """That of all values of the producer up to these; unknown if older code has written some of them."""
+        """The checksum of all values of the producer up to these; unknown if older code has written some of them."""
         place = (entry.key, entry.producer)
         before = self.checksums.get(place)
         if before is None:
@@ -119,7 +119,7 @@ class Frames:
         return found
 
     def close(self, close: Close) -> None:
-        """Ends a stream; if some of it is uncommitted, holds the end until that is committed or rolled back."""
+        """Ends a stream; if a part of it is uncommitted, holds the end until that is committed or rolled back."""
         if close.attempt is not None:
             self.uncommitted.wrote(close.producer, close.key, 0, 0)
         if self.uncommitted.holds(close.key):
@@ -137,7 +137,7 @@ class Frames:
         elif record.kind is RecordKind.GIVEN_UP:
             operation = operation_of(record.key)
             self._roll_back([*uncommitted.producers(operation), *uncommitted.items_of(operation)])
-        elif record.kind is RecordKind.FOR_EACH:  # what is not on record of its items never will be
+        elif record.kind is RecordKind.FOR_EACH:  # items that are not on record never will be
             self._roll_back(uncommitted.items_of(record.key))
         elif record.kind is RecordKind.STEP:
             for producer in uncommitted.producers(record.key):
@@ -149,7 +149,7 @@ class Frames:
                     self._roll_back([producer])
 
     def roll_back_attempts(self, step_key: str) -> None:
-        """Before a new attempt of a step: rolls back the uncommitted values of earlier ones."""
+        """Rolls back the uncommitted values of earlier attempts of a step, before a new one begins."""
         self._roll_back(one for one in self.uncommitted.producers(step_key) if not is_resumed(one))
 
     def _roll_back(self, producers: Iterable[str]) -> None:
@@ -173,12 +173,12 @@ class Frames:
         self._append(close.key, 1, close.kind, close.payload, producer=close.producer, producer_seq=close.producer_seq)
 
     def end(self, ending: Ending) -> None:
-        """Rolls back what is uncommitted; then every stream that the workflow leaves open ends with it."""
+        """Rolls back what is uncommitted; then ends every stream that the workflow leaves open."""
         self._roll_back(self.uncommitted.producers())
         error = ending.error and brief_error(ending.error)
         for key, stream in self._streams.by_key.items():
             if ending.refusals > 1 and not stream.tail:
-                continue  # its key may be what is refused
+                continue  # its key may be what was refused
             if not stream.ended and key not in self.ended:
                 self._append(key, 1, ending.frame, error)
         self.inputs = [(key, ending.frame, error) for key in self._streams.inputs]
@@ -203,7 +203,7 @@ class Frames:
         return offset
 
     def add_to(self, rows: BatchRows) -> None:
-        """Adds its rows to a batch."""
+        """Adds the rows of the frames to a batch."""
         workflow_id, epoch, streams = self._streams.workflow_id, self._streams.epoch, self._streams.by_key
         for key in self.tails:
             rows.tails.append(TailRow(workflow_id, key, streams[key].tail))
@@ -229,5 +229,5 @@ class Frames:
             rows.inputs.append(InputRow(workflow_id, key, kind, error, serde.size_of(error or ""), epoch))
 
     def touched(self) -> Iterable[str]:
-        """The streams whose readers have news when it is durable."""
+        """The streams whose readers have news when the slice is durable."""
         return self.committed.union(self.tails)

@@ -1,9 +1,9 @@
 """The hub: all readers of this process share its queries.
 
-A reader asks for what follows its offset. If nothing can have come since the last look, the ask is parked; else it goes
-into the next query, together with the asks of all other readers: one statement fetches for all of them, and those that
-stand at the same place get the same page. So queries grow with commits, not with readers, and a reader holds one page
-at most: a slow one simply asks later.
+A reader asks for what follows its offset. If nothing can have come since the last look, the request is parked; else it
+goes into the next query, together with those of all other readers: one statement fetches for all of them, and readers
+at the same position get the same page. So queries grow with commits, not with readers, and a reader holds one page at
+most: a slow reader just asks later.
 
 A wake-up marks a stream as having news. Marks set while a query is under way stay set, so nothing falls between.
 """
@@ -38,10 +38,10 @@ class Unseen(Enum):
 
 UNSEEN = Unseen.UNSEEN
 SeenStatus = WorkflowStatus | Unseen | None
-"""As a reader has last seen it; ``None``: there was no such workflow."""
+"""A workflow's status as a reader has last seen it; ``None``: there was no such workflow."""
 
 _LOOK_EVERY = 1.0
-"""Seconds between two looks for streams that nobody reads any more."""
+"""Seconds between two looks for streams that are not read any more."""
 
 _StreamView = tuple[str, str, bool]
 """Workflow id, key, and whether its readers see only what is committed."""
@@ -58,12 +58,12 @@ class _Ask:
         self.future: asyncio.Future[Page] = asyncio.get_running_loop().create_future()
 
     def is_answered_by(self, page: Page) -> bool:
-        """Whether the page holds news for it."""
+        """Whether the page holds news for the reader."""
         return bool(page.blocks) or page.truncated is not None or page.status != self.known
 
 
 class _Tail:
-    """One stream with readers: where it is known to end, and who waits."""
+    """One stream with readers: its known end, and the readers that wait."""
 
     __slots__ = ("asks", "end", "idle", "news", "status", "unsubscribe")
 
@@ -71,9 +71,9 @@ class _Tail:
         self.asks: set[_Ask] = set()
         self.news = True
         self.idle = False
-        """Whether nobody has asked since the last look for such streams."""
+        """Whether no reader has asked since the last look for idle streams."""
         self.end: int | None = None
-        """The offset behind its last frame; ``None`` if only a part of it was seen."""
+        """The offset behind the stream's last frame; ``None`` if only a part of the stream was seen."""
         self.status: WorkflowStatus | None = None
         self.unsubscribe: list[Callable[[], None]] = []
 
@@ -93,14 +93,14 @@ class Hub(Service):
         self._due: dict[_StreamView, None] = {}
         self._next_look: asyncio.TimerHandle | None = None
         self.queries = 0
-        """Statements sent so far: what a test counts."""
+        """Statements sent so far, for the tests that count them."""
 
     async def read(
         self, workflow_id: str, key: str, offset: int, known: SeenStatus, *, committed: bool = False
     ) -> Page:
-        """The next page at ``offset``: waits for frames there, or for a workflow status other than ``known``.
+        """Waits for frames at ``offset``, or for a workflow status other than ``known``; returns the next page.
 
-        With ``committed``, for frames that can no longer be rolled back.
+        With ``committed``, waits for frames that can no longer be rolled back.
         """
         stream_of = (workflow_id, key, committed)
         tail = self._tails.get(stream_of) or self._follow(stream_of)
@@ -116,7 +116,7 @@ class Hub(Service):
             tail.asks.discard(ask)
 
     async def close(self) -> None:
-        """Ends the queries; readers that wait get an error."""
+        """Ends the queries; waiting readers get an error."""
         await super().close()
         if self._next_look is not None:
             self._next_look.cancel()
@@ -158,7 +158,7 @@ class Hub(Service):
                         self._statistics.read(want, page)
 
     async def _refused(self, asks: dict[Want, list[_Ask]], due: dict[_StreamView, None], error: BaseException) -> None:
-        """Asks one by one, so that nobody waits with whoever is refused; the one that is alone gets the error."""
+        """Asks one by one, so that a refused request fails no other; the refused one gets the error."""
         for want, waiting in asks.items():
             if len(asks) > 1:
                 await self._fetch({want: waiting}, due)
@@ -195,7 +195,7 @@ class Hub(Service):
         self._next_look = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look_for_idle)
 
     def _look_for_idle(self) -> None:
-        """Forgets the streams without readers, but for those whose reader may be on its way to the next page."""
+        """Forgets the streams without readers, except those whose reader may be on its way to the next page."""
         for stream_of, tail in tuple(self._tails.items()):
             if tail.idle:
                 del self._tails[stream_of]
@@ -220,7 +220,7 @@ class Outcomes(Service):
         self._due: dict[str, None] = {}
 
     async def wait_for(self, workflow_id: str, *, ended: bool = False) -> Outcome | None:
-        """Where the workflow stands once it has ended (or, unless ``ended``, is blocked); ``None`` if there is none."""
+        """The workflow's outcome once it has ended (or, unless ``ended``, is blocked); ``None`` if there is none."""
         future: asyncio.Future[Outcome | None] = asyncio.get_running_loop().create_future()
 
         def news() -> None:
@@ -240,7 +240,7 @@ class Outcomes(Service):
                 del self._waiting[workflow_id]
 
     async def close(self) -> None:
-        """Ends the queries; whoever waits gets an error."""
+        """Ends the queries; waiting callers get an error."""
         await super().close()
         set_closed(future for waiting in self._waiting.values() for future in waiting)
 
@@ -260,7 +260,7 @@ class Outcomes(Service):
             if not is_final(error):
                 self._due.update(due)
                 raise
-            for workflow_id in ids:  # one by one, so that nobody waits with whoever is refused
+            for workflow_id in ids:  # one by one, so that a refused id fails no other
                 if len(ids) > 1:
                     await self._look([workflow_id], due)
                 else:

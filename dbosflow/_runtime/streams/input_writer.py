@@ -1,16 +1,16 @@
-"""Appends what outsiders write to inputs: many values in one statement, on a connection of the pool. Needs no lease.
+"""Appends outside writes to inputs: many values in one statement, on a connection of the pool. Needs no lease.
 
 ```text
 write ──► block in memory ──► append ──► its offset: the writer gets it, readers wake
               ▲                 ├── another writer was faster ──► again, with the tail that it left
-              │                 ├── connection lost ──► again; what was committed all the same is found by its name
+              │                 ├── connection lost ──► again; what was committed all the same is found by its producer
               └─────────────────┤
                                 ├── above a limit ──► a typed error for what does not fit, and the rest again
                                 └── no such workflow, no input, ended ──► a typed error
 ```
 
-The values that are waiting go together: of one stream in the order in which they were written, as one block where
-they can be. A block has a producer of its own, the idempotency key or a unique id, and stands at most once under it.
+Waiting values go together: those of one stream in the order in which they were written, as one block where possible. A
+block has a producer of its own, the idempotency key or a unique id, and exists at most once for that producer.
 """
 
 from __future__ import annotations
@@ -51,11 +51,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.appender")
 
 _FIRST_PAUSE = 0.001
-"""Seconds, doubled at each lost race for a place in a stream: about the time of the statement that won."""
+"""Seconds, doubled at each lost race for an offset in a stream: about the time of the statement that won."""
 _LONGEST_PAUSE = 0.05
-"""Seconds: whoever writes waits for it, and the races are short ones however many take part."""
+"""Seconds: the writers wait for it, and the races are short however many take part."""
 _REMEMBERED = 10_000
-"""Streams whose size is remembered, to refuse early what is over a limit; the statement checks it anyway."""
+"""Streams whose size is remembered, to refuse writes over a limit early; the statement checks them anyway."""
 
 _StreamKey = tuple[str, str]
 """Workflow id and key."""
@@ -63,30 +63,30 @@ _StreamKey = tuple[str, str]
 
 @dataclass(slots=True, eq=False)
 class _PendingBlock:
-    """Consecutive values, or the end of the stream, and who waits for each."""
+    """Consecutive values, or the end of the stream, and the waiters of each."""
 
     producer: str
     kind: FrameKind = FrameKind.VALUES
     open: bool = True
-    """Whether more values may join it: until it is sent for the first time, since from then on it may be durable."""
+    """Whether more values may join the block: until it is first sent, since it may be durable from then on."""
     texts: list[str] = field(default_factory=list)
     futures: list[asyncio.Future[int]] = field(default_factory=list)
     size: int = 0
 
     def split(self) -> list[_PendingBlock]:
-        """A block for each value. It is refused, so nothing of it stands."""
+        """Splits a refused block, nothing of which is stored, into one for each value."""
         pairs = zip(self.texts, self.futures, strict=True)
         return [_PendingBlock(unique_outsider(), open=False, texts=[text], futures=[one]) for text, one in pairs]
 
     def row(self, stream_of: _StreamKey) -> tuple[Any, ...]:
-        """As the statement takes it."""
+        """The block as a row of the statement."""
         values = f"[{','.join(self.texts)}]" if self.kind is FrameKind.VALUES else None
         return (*stream_of, max(len(self.texts), 1), self.kind, values, size_of(values or ""), self.producer)
 
     def admit(self, settings: Settings, stream_of: _StreamKey, seen: Seen) -> Seen:
-        """Refuses its values that do not fit behind what was seen; how much the stream has been written with the rest.
+        """Refuses the values that do not fit behind what was ``seen``; returns what is seen with the rest.
 
-        One with an idempotency key has one value, however many wait for it.
+        A block with an idempotency key has one value, however many writers wait for it.
         """
         run, values, written = seen
         waiting = [[one] for one in self.futures] if len(self.futures) == len(self.texts) else [self.futures]
@@ -116,12 +116,12 @@ class InputWriter(Service):
         self._announce = announce
         self._pending: dict[_StreamKey, list[_PendingBlock]] = {}
         self._seen: dict[_StreamKey, Seen] = {}
-        """How much has been written to streams of late, where that has a limit."""
+        """How much has been written of late to streams that have a limit."""
         self._lost = 0
-        """How often in a row other writers were faster everywhere."""
+        """How often in a row other writers were faster in all streams."""
 
     async def append(self, workflow_id: str, key: str, text: str, idempotency_key: str | None) -> int:
-        """The offset of a value; it is durable then."""
+        """Writes a value; returns its offset once it is durable."""
         size = size_of(text)
         if size > self._settings.value_bytes:
             raise too_large(self._settings, (workflow_id, key), size)
@@ -142,7 +142,7 @@ class InputWriter(Service):
         return await self._written(block)
 
     async def end(self, workflow_id: str, key: str) -> None:
-        """Ends an input; it is durable then. An ended one stays as it is."""
+        """Ends an input, durable on return. An ended input stays as it is."""
         block = _PendingBlock("", FrameKind.COMPLETE, open=False)
         self._pending.setdefault((workflow_id, key), []).append(block)
         await self._written(block)
@@ -157,7 +157,7 @@ class InputWriter(Service):
         return len(block.texts) >= self._settings.block_values or block.size >= self._settings.block_bytes
 
     async def close(self) -> None:
-        """Ends the writes; whoever waits for one gets an error: it is not known to be durable."""
+        """Ends the writes; a waiting writer gets an error, since its write is not known to be durable."""
         await super().close()
         set_closed(future for blocks in self._pending.values() for block in blocks for future in block.futures)
 
@@ -176,12 +176,12 @@ class InputWriter(Service):
             if isinstance(error, psycopg.errors.UniqueViolation) or not (
                 isinstance(error, Exception) and is_refused(error)
             ):
-                raise  # it is sent again, as it is
+                raise  # the block is sent again as it is
             await self._one_by_one(taken)
         return bool(self._pending)
 
     def _take(self) -> Iterator[tuple[_StreamKey, _PendingBlock]]:
-        """What goes into the next statement: of each stream its first blocks, and nothing behind an end."""
+        """Takes the blocks for the next statement: of each stream the first ones, and nothing behind an end."""
         limit = self._settings.batch_bytes
         for stream_of, blocks in self._pending.items():
             for block in blocks:
@@ -194,7 +194,7 @@ class InputWriter(Service):
                     break
 
     async def _one_by_one(self, taken: list[tuple[_StreamKey, _PendingBlock]]) -> None:
-        """The database refuses a value for its data: the others go on without it."""
+        """Writes the blocks one by one after the database has refused one for its data; the others go on without it."""
         for stream_of, block in taken:
             try:
                 await self._write([(stream_of, block)])
@@ -245,7 +245,7 @@ class InputWriter(Service):
         if written:
             self._announce([stream_topic(*stream_of) for stream_of in written])
         self._lost = 0 if progressed else self._lost + 1
-        if self._lost:  # the faster one has the field for a moment; an ending workflow, which does not wait, too
+        if self._lost:  # gives way for a moment to the faster writer, or to an ending workflow, which does not wait
             pause = min(_FIRST_PAUSE * 2 ** min(self._lost, 10), _LONGEST_PAUSE)
             await asyncio.sleep(pause * random.random())  # noqa: S311 (jitter)
 
@@ -259,7 +259,7 @@ class InputWriter(Service):
             del self._seen[next(iter(self._seen))]
 
     def _admit(self, stream_of: _StreamKey, block: _PendingBlock, seen: Seen) -> Seen:
-        """Of a block that would bring its stream above a limit only what fits is sent again."""
+        """Of a block that would bring its stream above a limit, keeps only the values that fit, to be sent again."""
         if block.kind.terminal:
             return seen
         seen = block.admit(self._settings, stream_of, seen)
@@ -301,7 +301,7 @@ def _warn_of_other_value(workflow_id: str, key: str, idempotency_key: str) -> No
 
 
 def _tell(block: _PendingBlock, offset: int) -> None:
-    # A block with an idempotency key has one value, however many have written it.
+    # A block with an idempotency key has one value, however many writers have written it.
     step = 0 if len(block.texts) <= 1 else 1
     for position, future in enumerate(block.futures):
         if not future.done():

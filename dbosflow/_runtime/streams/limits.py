@@ -1,8 +1,8 @@
-"""What a write is refused for, before anything of it is buffered.
+"""The reasons for which a write is refused, before anything of it is buffered.
 
-A refusal that a workflow's body has seen is on record, with or before what it does next: so a replay is refused at the
-same write, whatever the settings or the database's speed are by then. An attempt of a step needs no such record, its
-outcome is one.
+A refusal that a workflow's body has seen is on record, with or before the body's next operation: so a replay is refused
+at the same write, whatever the settings or the database's speed are by then. An attempt of a step needs no such record,
+since its outcome is one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Limits:
         return refusal(self._settings, (self._workflow_id, key), values, written, size)
 
     def back_pressure(self, key: str) -> StreamError:
-        """Why a write that has waited for room is over."""
+        """The error of a write that has waited too long for room."""
         msg = (
             f"the value for stream {key!r} of workflow {self._workflow_id!r} was not written: the database has not "
             f"taken what waits before it within {self._settings.buffer_timeout} s. Write it again later, or "
@@ -44,11 +44,11 @@ class Limits:
 
     @property
     def any_recorded(self) -> bool:
-        """Whether an earlier run was refused anything: else no write needs to look."""
+        """Whether an earlier run was refused anything: if not, no write needs to look."""
         return bool(self._recorded)
 
     def recorded(self, key: str, producer: str, count: int) -> StreamError | None:
-        """How an earlier run was refused the producer's write after ``count``, if it was; each refusal once."""
+        """The error that an earlier run got for the producer's write after ``count``, if any; each refusal once."""
         place = (producer, key, count)
         number = self._seen.get(place, 0)
         record = self._recorded.pop(refused_key(*place, number), None)

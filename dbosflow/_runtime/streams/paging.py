@@ -1,4 +1,4 @@
-"""From one page of a stream to the next position: which of its frames a reader gets, and what it learns of others."""
+"""From one page of a stream to the next position: the frames that a reader gets, and what it learns of the others."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ _OUTCOMES = {
 
 
 class PageReader:
-    """Reads one page from a position on: ``items`` is what the reader gets, ``position`` where it then stands.
+    """Reads one page from a position on: ``items`` is what the reader gets, ``position`` the reader's position then.
 
-    Both hold what was read before an error, too.
+    Both include what was read before an error.
     """
 
     def __init__(self, request: ReadRequest, before: Position) -> None:
@@ -52,7 +52,7 @@ class PageReader:
 
     @property
     def position(self) -> Position:
-        """Behind what was read."""
+        """The position behind what was read."""
         before = self._before
         return Position(
             self._next,
@@ -67,10 +67,10 @@ class PageReader:
         )
 
     def accept(self, page: Page, progress: Progress | None = None) -> None:
-        """Takes the frames of the page; with ``progress``, only what was known and read then.
+        """Takes the frames of the page; with ``progress``, only what was known and read at that point.
 
         Raises:
-            StreamTruncatedError: what comes next was trimmed.
+            StreamTruncatedError: the next values were trimmed.
             SerializationError: the final payload is not of the type.
         """
         request = self._request
@@ -98,10 +98,10 @@ class PageReader:
         ended = status is not None and status.ended and page.complete and progress is None
         if ended and self._ending is None and not self._is_over:
             assert status is not None
-            self._set_ending(_OUTCOMES[status], page.error)  # a key that nobody wrote
+            self._set_ending(_OUTCOMES[status], page.error)  # a key that was never written
 
     def _learn(self, page: Page, known: float) -> None:
-        """Notes each new rollback, and whether it covers values that this reader was given."""
+        """Notes each new rollback, and whether it covers values that this reader has received."""
         for offset, ranges in page.rollbacks:
             if offset < known and offset not in self._rollbacks:
                 given = any(first < self._next and self._start < stop for first, stop in ranges)
@@ -113,7 +113,7 @@ class PageReader:
             return
         first = max(self._next - block.offset, 0)
         if any(start <= block.offset + first < stop for ranges in rollbacks for start, stop in ranges):
-            return  # a block is of one attempt: it is rolled back as a whole
+            return  # a block is of one attempt, and is rolled back as a whole
         last = int(min(block.count, until - block.offset))
         values, unfit = decoded(block.values or "[]", block.count, first, last, self._request.codec)
         offset = block.offset + first
@@ -133,7 +133,7 @@ class PageReader:
 
 
 def outcome_of(request: ReadRequest, kind: FrameKind, payload: str | None) -> StreamOutcome:
-    """How a stream ended for its reader, by the terminal frame."""
+    """How a stream ended for its reader, by its terminal frame."""
     if kind is FrameKind.COMPLETE:
         codec = request.final
         final = None if payload is None else serde.for_people(payload) if codec is None else codec.load(payload)
@@ -150,7 +150,7 @@ def outcome_of(request: ReadRequest, kind: FrameKind, payload: str | None) -> St
 
 
 def unfit_item(offset: int, why: str) -> Item:
-    """The next value is not of the type: an error for whoever takes it."""
+    """The item for a next value that is not of the type: an error for the caller that takes it."""
     return Item(None, offset, error=SerializationError(why))
 
 

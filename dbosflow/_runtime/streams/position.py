@@ -1,4 +1,4 @@
-"""What a read asks for, what it gives, and how far it has come: values, none of which changes."""
+"""The request of a read, its items, and how far it has come: all immutable."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from dbosflow.types import FrameKind, Rollback, StreamOutcome
 
 View = Literal["live", "committed", "raw"]
-"""What a reader sees: values at once, and the rollbacks of some of them; only values that stay; or every frame."""
+"""What a reader sees: values at once, and the rollbacks of some; only committed values; or every frame."""
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One value with its offset, or the rollback of some that came before, or that a value is not of the type."""
+    """One value with its offset, or the rollback of some earlier ones, or the error that a value is not of the type."""
 
     value: Any
     offset: int
@@ -32,47 +32,47 @@ class Item:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a reader has read: the next offset, the rollbacks that it knew of, and the end if it has seen it."""
+    """How far a reader has read: the next offset, the rollbacks that it knew of, and the end if it has seen that."""
 
     next: int
     kind: FrameKind | None = None
     error: str | None = None
     known: int = 0
-    """The offset after the last rollback that it knew of, which may lie far ahead."""
+    """The offset after the last rollback that the reader knew of, which may lie far ahead."""
     start: int = 0
-    """Where it began, if not at a given offset."""
+    """The offset at which the reader began, if it was not given."""
     unfit: str | None = None
-    """Why the value at the next offset is not of the reader's type, if it came to one that is not."""
+    """Why the value at the next offset is not of the reader's type, if it is not."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
     """What a cursor has fetched so far, and what it has learned from that.
 
-    A cursor replaces it as a whole, so whoever kept an earlier one can have it read on from there.
+    A cursor replaces its position as a whole, so an earlier position can be kept, and set again to read on from there.
     """
 
     next: int
     """The first offset that was not fetched."""
     start: int = 0
-    """Where it began: what is before it counts as given, or was not asked for."""
+    """The offset at which the read began: earlier values count as received, or were not asked for."""
     is_placed: bool = True
-    """Whether the start is known: one that counts from the end is looked up first."""
+    """Whether the start is known: a start that counts from the end is looked up first."""
     rollbacks: Mapping[int, bool] = field(default_factory=lambda: MappingProxyType({}))
-    """The rollbacks that it knows of and has not come to: whether they cover values that it was given."""
+    """The known rollbacks that are still ahead: whether they cover values that the reader has received."""
     known_rollbacks: int = 0
-    """The offset after the last rollback that it has ever known of."""
+    """The offset after the last rollback that was ever known."""
     end: tuple[FrameKind | None, str | None] = (None, None)
     """The terminal frame, and its payload."""
     ending: StreamOutcome | None = None
-    """What that frame means to the reader."""
+    """What the terminal frame means to the reader."""
     unfit: str | None = None
     """Why the value at ``next`` is not of the reader's type."""
     status: SeenStatus = UNSEEN
-    """That of the workflow, when it was last looked at."""
+    """The status of the workflow, when it was last read."""
 
     def progress(self) -> Progress:
-        """What a workflow records of it."""
+        """What a workflow records of the position."""
         return Progress(self.next, *self.end, self.known_rollbacks, self.start, self.unfit)
 
 

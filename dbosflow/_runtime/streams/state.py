@@ -1,10 +1,10 @@
 """What the owner of a workflow knows of one of its streams.
 
 ```text
-             close ──► closed ──the end has its place──► ended
+             close ──► closed ──the end has its offset──► ended
 open ──────┤   ▲          │
-             │   └─ reopen ─┘   the attempt whose wish it was to close it has been rolled back
-             └── written ──► the tail moves on, when what was written has its place
+             │   └─ reopen ─┘   the attempt that asked for the close has been rolled back
+             └── written ──► the tail moves on, when what was written has its offsets
 ```
 """
 
@@ -25,25 +25,25 @@ class StreamState:
         self.tail = tail
         """The offset at which the next block starts."""
         self.values = values
-        """How many values were ever written to it, buffered ones and those that were rolled back included."""
+        """How many values were ever written to the stream, including buffered and rolled-back ones."""
         self.bytes = size
-        """Their size, each with the comma or bracket behind it."""
+        """The size of those values, each with the comma or bracket behind it."""
         self.closed = closed
         """Whether writes are refused."""
         self.closed_by_step = False
-        """Whether that came from an attempt of this pass: a replay may come to it sooner, or later, or never."""
+        """Whether the close came from an attempt of this pass: a replay may come to it sooner, or later, or never."""
         self.ended = closed
-        """Whether its terminal frame has its place."""
+        """Whether the terminal frame has its offset."""
         self.open_values: Values | None = None
-        """The block that the next value goes into, if it is of the same producer and there is room."""
+        """The block that the next value joins, if it is of the same producer and there is room."""
 
     def written(self, size: int) -> None:
-        """One more value, of so many bytes with what stands behind it, is buffered."""
+        """Counts one more buffered value, of ``size`` bytes including the separator."""
         self.values += 1
         self.bytes += size
 
     def taken(self, values: Values) -> None:
-        """A batch has taken a block: what comes next begins another one."""
+        """A batch has taken a block: the next value begins another one."""
         if self.open_values is values:
             self.open_values = None
 
@@ -54,17 +54,17 @@ class StreamState:
         self.open_values = None
 
     def advance(self, tail: int) -> None:
-        """What was written up to ``tail`` is durable."""
+        """Everything up to ``tail`` is durable."""
         self.tail = tail
 
     def end(self) -> None:
-        """Its terminal frame is durable."""
+        """The terminal frame is durable."""
         self.ended = True
 
     def reopen(self) -> None:
-        """The wish to close it is rolled back."""
+        """Withdraws the close, whose attempt was rolled back."""
         self.closed = False
 
     def repeat(self) -> None:
-        """It is closed by what a replay is to do again: until then it is open."""
+        """Opens a stream whose close a replay is to repeat, until then."""
         self.closed = self.ended = False

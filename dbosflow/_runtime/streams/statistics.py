@@ -1,7 +1,7 @@
 """Statistics of the streams of this process, and the observers that are notified of each event.
 
-Counting costs a few additions a batch. Observers are called by a thread of its own, which starts with the first one: a
-slow or failing one holds nothing up. What it cannot keep up with is dropped, and counted.
+Counting costs a few additions a batch. Observers are called by a thread of their own, which starts with the first one:
+a slow or failing observer holds up nothing. Events that it cannot keep up with are dropped, and counted.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ logger = logging.getLogger("dbosflow.observer")
 
 EVENTS = get_args(StreamEventKind)
 _QUEUE_LIMIT = 10_000
-"""Events that wait for the callback, some megabytes; what comes when it is full is dropped, and counted."""
+"""Events that wait for the callback, some megabytes; when that is full, further events are dropped, and counted."""
 _CLOSE_TIMEOUT = 5.0
-"""Seconds that the callback gets for what waits when the engine closes: it is the user's code, and may hang."""
+"""Seconds that the callback gets for waiting events when the engine closes: it is the user's code, and may hang."""
 _POLL_INTERVAL = 0.05
-"""Seconds between two looks whether it is done with that."""
+"""Seconds between two checks whether the waiting events are done."""
 
 _EVENT_OF: dict[FrameKind, StreamEventKind] = {
     FrameKind.VALUES: "write",
@@ -56,7 +56,7 @@ class StreamStatistics:
     # -- observers ---------------------------------------------------------------------------------------------------
 
     def on(self, event: StreamEventKind, callback: Callable[[StreamEvent], object]) -> Callable[[], None]:
-        """Calls ``callback`` at each event of a kind, from a thread; what is returned ends that."""
+        """Calls ``callback`` at each event of a kind, from a thread; the returned function ends that."""
         with self._lock:
             observers = self._observers.setdefault(event, [])
             observers.append(callback)
@@ -72,7 +72,7 @@ class StreamStatistics:
         return end
 
     def stats(self) -> StreamStats:
-        """What was counted so far."""
+        """The counts so far."""
         return StreamStats(
             values=self._values,
             bytes=self._bytes,
@@ -88,9 +88,9 @@ class StreamStatistics:
         )
 
     async def close(self) -> None:
-        """Notifies of what is left, and ends the thread; one that is stuck in an observer is left behind.
+        """Delivers the events that are left, and ends the thread; one that is stuck in an observer is left behind.
 
-        Waits without a thread to wait on: at exit there may be no new ones.
+        Uses no other thread to wait: at exit there may be no new ones.
         """
         if self._thread is None:
             return
@@ -103,14 +103,14 @@ class StreamStatistics:
                 self._events.put_nowait(None)
                 await ended.wait()
 
-    # -- what happens, on the loop's thread --------------------------------------------------------------------------
+    # -- events, on the loop's thread --------------------------------------------------------------------------------
 
     def flushed(self, seconds: float) -> None:
-        """A statement with blocks is durable, so long after it was gathered; its runs are not notified yet."""
+        """A statement with blocks is durable, ``seconds`` after it was gathered; its runs are not notified yet."""
         self._flush = self._flush.and_(seconds)
 
     def wrote(self, workflow_id: str, block: NewBlock, *, first_after: float | None) -> None:
-        """A block is durable: of values, the first of its run ``first_after`` seconds since its history was read."""
+        """A block is durable; a run's first values came ``first_after`` seconds after its history was read."""
         size = len(block.values or "")
         self._blocks += 1
         if block.kind is FrameKind.VALUES:
@@ -127,7 +127,7 @@ class StreamStatistics:
             self._notify(StreamEvent(_EVENT_OF[block.kind], *where))
 
     def read(self, want: Want, page: Page) -> None:
-        """A reader is given a page."""
+        """A reader gets a page."""
         self._reads += 1
         if page.blocks:
             count = page.blocks[-1].next - want.offset
@@ -149,11 +149,11 @@ class StreamStatistics:
             except queue.Full:
                 self._dropped += 1
 
-    # -- on its own thread -------------------------------------------------------------------------------------------
+    # -- on the thread of the observers ------------------------------------------------------------------------------
 
     def _serve(self) -> None:
         self._call_observers()
-        with suppress(RuntimeError):  # the loop is closed, and nobody waits
+        with suppress(RuntimeError):  # the loop is closed, and nothing waits
             self._ended()
 
     def _call_observers(self) -> None:
@@ -161,6 +161,6 @@ class StreamStatistics:
             for observer in tuple(self._observers.get(event.event, ())):
                 try:
                     observer(event)
-                except BaseException:  # this thread is for all observers
+                except BaseException:  # this thread serves all observers
                     self._failed += 1
                     logger.exception("an observer of the event %r failed", event.event)

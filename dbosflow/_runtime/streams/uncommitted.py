@@ -21,17 +21,17 @@ RangeList = list[tuple[int, int]]
 
 
 class Uncommitted:
-    """The uncommitted writes of one run, by producer and stream key, with the offsets that they were given."""
+    """The uncommitted writes of one run, by producer and stream key, with their offsets."""
 
     def __init__(self, written: Iterable[tuple[str, str, int, int]] = ()) -> None:
         self._written: dict[str, dict[str, RangeList]] = {}
         self.held_closes: dict[str, Close] = {}
-        """Ends of streams that wait until what attempts wrote to them is committed or rolled back."""
+        """Ends of streams that wait until the attempts' values in them are committed or rolled back."""
         for producer, key, offset, count in written:
             self.wrote(producer, key, offset, count)
 
     def copy(self) -> Uncommitted:
-        """A copy to go on with."""
+        """A copy to work on."""
         copied = Uncommitted()
         if self._written:
             copied._written = {
@@ -46,7 +46,7 @@ class Uncommitted:
         return bool(self._written)
 
     def wrote(self, producer: str, key: str, offset: int, count: int) -> None:
-        """A block of an attempt has its place; one of no values is its wish to close the stream."""
+        """Notes the offsets of an attempt's block; a block of no values is a request to close the stream."""
         ranges = self._written.setdefault(producer, {}).setdefault(key, [])
         if ranges and ranges[-1][1] == offset:
             ranges[-1] = (ranges[-1][0], offset + count)
@@ -66,5 +66,5 @@ class Uncommitted:
         return [one for one in self._written if is_item_of(step_of(one), loop_key)]
 
     def pop(self, producer: str) -> Iterator[tuple[str, RangeList]]:
-        """Forgets a producer: the streams that it wrote to, and where."""
+        """Removes a producer; returns the streams that it wrote to, and the offsets."""
         yield from self._written.pop(producer, {}).items()

@@ -1,7 +1,7 @@
-"""The streams of one run, as their owner knows them: what was written by whom, and what may follow.
+"""The streams of one run, as their owner knows them: which producer wrote what, and what may follow.
 
-A producer's writes are counted. What it has durable from an earlier run is skipped by count, the rest is appended at
-the tail. Made with the run's first write, or from its history: most runs never write to a stream.
+A producer's writes are counted. Those durable from an earlier run are skipped by count, the rest is appended at the
+tail. The object is made with the run's first write, or from its history: most runs never write to a stream.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class RunStreams:
-    """What one run writes to its streams. Filled by whichever thread runs its code, under the run's lock."""
+    """What one run writes to its streams. Filled by the thread that runs the run's code, under the run's lock."""
 
     __slots__ = ("_limits", "_repeated", "_run", "_written", "blocks", "by_key", "checksums", "findings", "uncommitted")
 
@@ -46,37 +46,37 @@ class RunStreams:
         }
         self.uncommitted = Uncommitted(history.uncommitted)
         self.blocks = 0
-        """How many blocks it has made durable."""
+        """How many blocks the run has made durable."""
         self._limits = Limits(run.workflow_id, run.settings, history)
         self._written: dict[tuple[str, str], int] = {}
         self.checksums: dict[tuple[str, str], int] = {}
-        """Of what each producer has made durable in this pass, and before."""
+        """The checksum of what each producer has made durable, in this pass and before."""
         self.findings: tuple[Future[None], ...] = ()
-        """What is looked up of changed values, and goes on record, or into the run's error, before it ends."""
+        """Lookups about changed values, which go on record, or into the run's error, before the run ends."""
         self._repeated: dict[tuple[str, str], Repeated] = {}
-        """What is written again and not yet compared with what is there."""
+        """Values that were written again, and not yet compared with the stored ones."""
 
     @property
     def workflow_id(self) -> str:
-        """Whose streams they are."""
+        """The id of the workflow that owns the streams."""
         return self._run.workflow_id
 
     @property
     def epoch(self) -> int:
-        """In which epoch they are written."""
+        """The epoch in which they are written."""
         return self._run.epoch
 
     @property
     def inputs(self) -> Collection[str]:
-        """The keys that outsiders write."""
+        """The keys of the streams that outside writers write."""
         return self._run.inputs
 
     def write(self, key: str, text: str, producer: Producer) -> None:
-        """Buffers one value, unless the producer has it durable from an earlier run.
+        """Buffers one value, unless the producer has the value durable from an earlier run.
 
-        The count comes before the check for closed: in a replay the close may be known before the writes that
-        preceded it are repeated. So it does before the limits, which what is durable has passed. A refusal that is on
-        record comes first: the value that is durable at that count was written after it.
+        The count comes before the check for closed: in a replay the close may be known before the writes that preceded
+        it are repeated. It also comes before the limits, which durable values have passed. A refusal that is on record
+        comes first: the value that is durable at that count was written after the refusal.
         """
         run, name = self._run, producer.name
         with run.buffer.lock:
@@ -95,7 +95,7 @@ class RunStreams:
             self._repeat(key, text, name, count, durable)
 
     def _append(self, key: str, text: str, producer: Producer, count: int) -> str | None:
-        """Buffers a new value. Does not, and says what is next on record, if it comes too early for a new one."""
+        """Buffers a new value; if it comes too early for one, does not, and returns what is next on record."""
         run, name, size = self._run, producer.name, serde.size_of(text) + 1
         stream = self._stream(key)
         if stream.closed:
@@ -123,10 +123,10 @@ class RunStreams:
         return None
 
     def _ahead_of(self, producer: Producer) -> str | None:
-        """The operation that a branch has next on record: what it did in a stream before that is durable, too.
+        """The next operation on record for a branch: what the branch wrote to a stream before it is durable, too.
 
-        So what is new there comes of other code. Written, it would be in the way of the old code once that is put back.
-        Where there is one branch, that holds of whatever is left: all of it was recorded behind this.
+        So a new value there comes from other code. If it were written, it would be in the way of the old code once that
+        is put back. With a single branch, this holds for any record left: all were made behind this point.
         """
         order = self._run.recorded_order
         if order is None or producer.attempt is not None:
@@ -134,7 +134,7 @@ class RunStreams:
         return order.next_of(producer.name) or (order.first_left if self._run.sequencer is None else None)
 
     def _repeat(self, key: str, text: str, name: str, count: int, durable: int) -> None:
-        """Passes over a value that is durable, and compares what the producer has written with what it had before."""
+        """Skips a value that is durable, and compares what the producer has written with what it had written before."""
         run = self._run
         self._written[key, name] = count + 1
         run.environment.on_skipped(run, key, name, count, text)
@@ -151,7 +151,7 @@ class RunStreams:
                 run.environment.on_changed(run, repeated)
 
     def check_all_repeated(self) -> None:
-        """The body has ended: it has written again all that it has on record, or that has changed."""
+        """The body has ended: checks that everything on record was written again, or reports it as changed."""
         run = self._run
         for (key, name), recorded in run.history.checksums.items():
             left = run.history.produced[key, name] - self.count(key, name)
@@ -159,7 +159,7 @@ class RunStreams:
                 run.environment.on_changed(run, self._repeated.pop((key, name), Repeated(key, name)))
 
     def checksum(self, key: str, producer: str) -> int | None:
-        """Of what the producer has in the stream; ``None`` where older code has written some of it."""
+        """The checksum of the producer's values in the stream; ``None`` where older code has written some of them."""
         place = (key, producer)
         if place in self.checksums:
             return self.checksums[place]
@@ -202,13 +202,13 @@ class RunStreams:
         return Values(key, producer, count, None, [text])
 
     def resume_producer(self, key: str, producer: str) -> None:
-        """Lets a producer go on behind what it has durable, instead of repeating it."""
+        """Lets a producer continue behind its durable values, instead of repeating them."""
         run = self._run
         with run.buffer.lock:
             self._written.setdefault((key, producer), run.history.produced.get((key, producer), 0))
 
     def begin_attempt(self, step_key: str) -> None:
-        """Rolls back the uncommitted values of earlier attempts: their owner died in them."""
+        """Rolls back the uncommitted values of earlier attempts, whose owner died during them."""
         if not self.uncommitted:
             return
         run = self._run
@@ -219,13 +219,13 @@ class RunStreams:
         run.environment.submit(run)
 
     def taken(self, entries: Iterable[Entry]) -> None:
-        """A batch has taken these: what comes next for the streams of their values begins other blocks."""
+        """A batch has taken these entries: the next values for their streams begin other blocks."""
         for entry in entries:
             if isinstance(entry, Values):
                 self.by_key[entry.key].taken(entry)
 
     def acknowledged(self, frames: Frames) -> None:
-        """What a slice has made of them is durable."""
+        """What a slice has made of the streams is durable."""
         self.blocks += len(frames.blocks)
         for key, tail in frames.tails.items():
             self.by_key[key].advance(tail)
@@ -237,7 +237,7 @@ class RunStreams:
         self.checksums.update(frames.checksums)
 
     def new_values_of_body(self) -> int:
-        """How many values the run's own code, and not a step's, has written that no earlier run had."""
+        """How many values the run's own code, and not a step's, has written that no earlier run wrote."""
         produced = self._run.history.produced
         with self._run.buffer.lock:
             return sum(
@@ -261,7 +261,7 @@ class RunStreams:
         return not durable and not (stream is not None and stream.closed)
 
     def refuse_for_room(self, key: str, producer: Producer) -> None:
-        """Raises that there was no room for the producer's next value in time, unless the run is over."""
+        """Raises that the producer's next value got no room in time, unless the run is over."""
         run = self._run
         with run.buffer.lock:
             run.check_may_write(producer.attempt)
@@ -279,7 +279,7 @@ class RunStreams:
         return size > settings.value_bytes or settings.stream_values is not None or settings.stream_bytes is not None
 
     def _refuse(self, key: str, producer: Producer, error: StreamError) -> None:
-        """Puts a refusal that the body gets on record, ahead of whatever it does next."""
+        """Puts a refusal that the body gets on record, ahead of the body's next operation."""
         if producer.attempt is None:
             self._run.buffer.push(self._limits.record(key, producer.name, self.count(key, producer.name), error))
 
