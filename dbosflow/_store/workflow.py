@@ -47,6 +47,13 @@ class Started:
     parent_id: str | None
     parent_key: str | None
     """The key of the workflow's start among its parent's records."""
+    input_streams: str | None
+    """The keys of the inputs, as declared at the start: a JSON array."""
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """The keys in ``input_streams``."""
+        return _keys(self.input_streams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +74,7 @@ class Claimed:
     @property
     def inputs(self) -> tuple[str, ...]:
         """The keys in ``input_streams``."""
-        return tuple(json.loads(self.input_streams)) if self.input_streams else ()
+        return _keys(self.input_streams)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,10 @@ async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[
 def keys_text(keys: Sequence[str]) -> str | None:
     """Stream keys in the form for the statements that start a workflow."""
     return json.dumps(keys) if keys else None
+
+
+def _keys(text: str | None) -> tuple[str, ...]:
+    return tuple(json.loads(text)) if text else ()
 
 
 async def started(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, Started]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from dbosflow import Engine, step, workflow
+from dbosflow import Engine, read_input_async, step, workflow
 from dbosflow.types import WorkflowStatus
 from tests.behaviour.interruption import Interruption
 
@@ -58,3 +58,26 @@ def test_a_cancellation_that_is_not_on_record_halts_the_replay(database_url: str
         result = engine._host.call("replay", engine._core.replay, workflow_id, 30.0)
         assert result.ending is None
         assert result.unknown == ["cancel#0"]
+
+
+def test_an_input_is_one_in_a_replay_too(database_url: str) -> None:
+    """The keys are those of the start: the body reads what a worker reads."""
+    begun = Interruption()
+
+    @workflow(inputs=["replayed chat"])
+    async def reading_its_input() -> str:
+        async for item in read_input_async("replayed chat", type=str):
+            await begun.point_async()
+            return item.value
+        return ""
+
+    with Engine(database_url, grace=0.0) as engine:
+        workflow_id = engine.start(reading_its_input).workflow_id
+        engine.write_stream(workflow_id, "replayed chat", "hello")
+        assert begun.reached()
+    begun.let_through()
+    with Engine(database_url, executes=False) as engine:
+        result = engine._host.call("replay", engine._core.replay, workflow_id, 30.0)
+    assert result.ending is not None
+    assert (result.ending.status, result.ending.output) == (WorkflowStatus.SUCCEEDED, '"hello"')
+    assert result.unknown == []

@@ -101,7 +101,9 @@ async def replay(
         runner.on_launched = seen.begin
         try:
             history = (await histories.read([workflow.id])).get(workflow.id) if epoch > 1 else None
-            run = runner.launch(Launch(workflow.id, definition, workflow.input, (), epoch=epoch, history=history))
+            run = runner.launch(
+                Launch(workflow.id, definition, workflow.input, workflow.inputs, epoch=epoch, history=history)
+            )
             assert run is not None  # the runner does not close yet
             await seen.wait_for_end(run, runner, limit)
         finally:

@@ -11,7 +11,8 @@ ON CONFLICT (id) DO NOTHING
 RETURNING id;
 
 -- name: started (the row of an id that could not be inserted; runs after the insert, so it sees the winner)
-SELECT id, name, status, worker_id, epoch, input::text AS input, parent_id, parent_key
+SELECT id, name, status, worker_id, epoch, input::text AS input, parent_id, parent_key,
+       to_json(input_streams)::text AS input_streams
 FROM dbosflow.workflow WHERE id = ANY(:ids);
 
 -- name: claim
