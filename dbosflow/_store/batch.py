@@ -1,4 +1,4 @@
-"""The journal's statement: rows of many runs in, one round trip, one WAL flush, written whole or not at all."""
+"""The journal's statement: the rows of many runs in one round trip and one WAL flush, all written or none."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
 _UUID = 2950
-"""The type id of the worker's."""
+"""The type id of a worker's id."""
 _TEXT = 25
 _TIMELINE = "timeline"
-"""The section that guards a batch against another timeline than the one that is given."""
+"""The section that guards a batch against another timeline than the given one."""
 _NOBODY: frozenset[str] = frozenset()
 _COUNTS = {"run_count": "run_workflow_id", "start_count": "start_workflow_id", "end_count": "end_workflow_id"}
-"""The numbers of rows that the statement asks for, and the array that each is the length of."""
+"""The numbers of rows in the statement, and for each the array whose length it is."""
 _WRITES = {"starts": "started", "records": "recorded", "blocks": "appended", "inputs": "closed", "ends": "ended"}
 """The part of the statement that writes the rows of each section."""
 
 
 @dataclass(frozen=True, slots=True)
 class BatchResult:
-    """What the statement says: whether the worker lives, whether it was written, and if not, whose fault that is."""
+    """The statement's answer: whether the worker lives, whether the batch was written, and else the runs at fault."""
 
     leased: bool
     written: bool
@@ -41,16 +41,16 @@ class BatchResult:
     mine: frozenset[str] = _NOBODY
     moved: frozenset[str] = _NOBODY
     cancelled: frozenset[str] = _NOBODY
-    """The runs that somebody has asked to cancel, whether the batch was written or not."""
+    """The runs for which a cancel was requested, whether the batch was written or not."""
     timeline: str | None = None
-    """The server's, if it sent one."""
+    """The server's timeline, if the answer has it."""
 
 
 @cache
 def batch_statement(shape: tuple[str, ...], schema: str, *, single: bool = False) -> str:
     """The batch statement with only the sections of ``shape``.
 
-    If ``single``, with a plain value in the place of each array: for one row of each section the server takes a sixth
+    If ``single``, a plain value stands in the place of each array: for one row in each section the server takes a sixth
     less time, since it sets up no node that unnests.
     """
     parts = _columns(single=single) | {"gate": "gate"}
@@ -60,9 +60,9 @@ def batch_statement(shape: tuple[str, ...], schema: str, *, single: bool = False
 
 @cache
 def lone_statement(shape: tuple[str, ...], schema: str) -> str | None:
-    """What the batch statement comes down to for one row in the one section that writes; ``None`` if several do.
+    """The batch statement reduced to one row in the one section that writes; ``None`` if several sections do.
 
-    It writes its row, or none if the gate is shut. The server takes a tenth to a fifth less time again.
+    This form writes its row, or none if the gate is shut. The server takes a tenth to a fifth less time again.
     """
     writing = [name for section, name in _WRITES.items() if section in shape]
     if len(writing) != 1:
@@ -73,13 +73,13 @@ def lone_statement(shape: tuple[str, ...], schema: str) -> str | None:
 
 
 def _composed(name: str, shape: tuple[str, ...], schema: str, parts: Mapping[str, str]) -> str:
-    """A statement of ours with only the sections of ``shape``, and these parts in their places."""
+    """A statement of ours with only the sections of ``shape``, and ``parts`` in their places."""
     return statements.prepare(statements.with_sections(statements.source("batch")[name], shape), schema, parts)
 
 
 @cache
 def _columns(*, single: bool) -> dict[str, str]:
-    """What stands for each column of the rows, and for the number of rows: of arrays, or of plain values."""
+    """The SQL of each column of the rows, and of the number of rows: from arrays, or plain values."""
     if single:
         columns = {name: f"%({name})s::{kind}" for name, kind in sql_types().items()}
         return columns | dict.fromkeys(_COUNTS, "1")
@@ -124,9 +124,9 @@ async def write_batch(
 ) -> BatchResult:
     """Sends one batch, which is not written on another ``timeline``.
 
-    A single row goes alone; if that is not written, all that guards it is asked why not, and may still write it.
+    A single row goes alone; if that is not written, the full statement says why, or may still write the row.
 
-    Raises what psycopg raises; then nothing is known of it until a witness is asked for.
+    Raises what psycopg raises; then the batch's fate is unknown until a witness is asked.
     """
     shape = rows.shape() if timeline is None else (_TIMELINE, *rows.shape())
     forms, prepare = _forms(shape, schema), connection.prepare_threshold is not None
@@ -162,9 +162,9 @@ def _ids(text: bytes | None) -> frozenset[str]:
 
 
 async def is_durable(connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str) -> bool:
-    """Whether this batch was committed, by one row that only it can have written; and durable, if it was.
+    """Whether this batch was committed, by a row that only this batch can have written; and durable, if it was.
 
-    One statement is all or nothing, so one row of it tells. A batch of nothing but starts has no such row and needs
+    One statement is all or nothing, so one row of it decides. A batch of nothing but starts has no such row and needs
     none: sending it again is harmless.
     """
     values: dict[str, Any]

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 BigInt = Annotated[int, "bigint"]
-"""An offset or a count that has no bound of 32 bits, as a plain ``int`` here has."""
+"""An offset or a count, which is not bound to 32 bits, as a plain ``int`` here is."""
 _SQL_TYPES: dict[Any, str] = {
     str: "text",
     int: "integer",
@@ -24,7 +24,7 @@ _SQL_TYPES: dict[Any, str] = {
 
 
 class RunRow(NamedTuple):
-    """A run that writes, and may only write while it is of this epoch and this worker's."""
+    """A run that writes, and may do so only while it has this epoch and this worker."""
 
     workflow_id: str
     epoch: int
@@ -65,7 +65,7 @@ class RecordRow(NamedTuple):
 
 
 class TailRow(NamedTuple):
-    """A stream that is written to, and where its writer has seen it end."""
+    """A stream that is written to, and the tail that its writer has seen."""
 
     workflow_id: str
     key: str
@@ -73,7 +73,7 @@ class TailRow(NamedTuple):
 
 
 class BlockRow(NamedTuple):
-    """A block of a stream that the workflow writes itself."""
+    """A block of a stream that the workflow itself writes."""
 
     workflow_id: str
     key: str
@@ -90,7 +90,7 @@ class BlockRow(NamedTuple):
 
 
 class InputRow(NamedTuple):
-    """The end of a stream that outsiders write, at the tail that the statement finds."""
+    """The end of a stream of outside writers, at the tail that the statement finds."""
 
     workflow_id: str
     key: str
@@ -133,14 +133,14 @@ class BatchRows:
     inputs: list[InputRow] = field(default_factory=list)
     ends: list[EndRow] = field(default_factory=list)
     aware: bool = False
-    """Whether a run among them is being cancelled, and knows: it need not be notified."""
+    """Whether a run in the batch is being cancelled, and was notified: it needs no further notice."""
 
     def shape(self) -> tuple[str, ...]:
         """The sections that this batch has rows for."""
         return tuple([name for name in ROW_TYPES if getattr(self, name)])
 
     def arrays(self) -> Iterator[tuple[Any, ...]]:
-        """The columns of its rows, in the order of ``parameters``."""
+        """The columns of the rows, in the order of ``parameters``."""
         for section in self.shape():
             for row in ROW_TYPES[section]:
                 yield from zip(*getattr(self, f"{row}s"), strict=True)
@@ -155,7 +155,7 @@ class BatchRows:
         return max(map(len, self._in_order())) == 1
 
     def _in_order(self) -> tuple[Sequence[tuple[Any, ...]], ...]:
-        """All rows, as ``parameters`` has them."""
+        """All rows, in the order of ``parameters``."""
         return self.runs, self.starts, self.records, self.tails, self.blocks, self.inputs, self.ends
 
 
@@ -168,7 +168,7 @@ def parameters(shape: tuple[str, ...]) -> tuple[str, ...]:
 
 @cache
 def sql_types() -> dict[str, str]:
-    """The SQL type of each of these parameters."""
+    """The SQL type of each parameter."""
     return {
         f"{row}_{name}": _sql_type(hint)
         for rows in ROW_TYPES.values()
@@ -178,5 +178,5 @@ def sql_types() -> dict[str, str]:
 
 
 def _sql_type(hint: Any) -> str:
-    """That of a field, which may be ``None`` besides."""
+    """The SQL type of a field, which may also be ``None``."""
     return next(_SQL_TYPES[kind] for kind in (hint, *get_args(hint)) if kind in _SQL_TYPES)

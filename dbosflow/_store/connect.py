@@ -1,16 +1,16 @@
-"""Opens connections, and says in plain words why one cannot be had.
+"""Opens connections, and explains in plain words why one cannot be opened.
 
-A worker often starts before its database, or while that fails over; so what passes by itself (refused, starting up,
-too many connections, a name that does not resolve yet) is tried again, with jitter, for as long as the caller allows.
-What only a person can mend (a wrong password, an unknown database) fails at once. No message holds a password: the
-place is named from parsed parameters, and libpq's own words about a URL that it could not parse are left out, since
-they quote it.
+A worker often starts before its database, or during a failover; so failures that pass by themselves (refused, starting
+up, too many connections, a name that does not resolve yet) are tried again, with jitter, for as long as the caller
+allows. Failures that only an operator can mend (a wrong password, an unknown database) are raised at once. No message
+contains a password: the server is named from parsed parameters, and libpq's own words about a URL that it could not
+parse are left out, since they quote the URL.
 
-A URL may name several hosts, of which one is the primary (``target_session_attrs=read-write``). One that is silent, as
-the old primary may be after a failover, costs each attempt that begins with it two seconds, the least that libpq
-allows; a short lease is over by then. So the host that answered last is asked first.
+A URL may name several hosts, of which one is the primary (``target_session_attrs=read-write``). A silent host, as the
+old primary may be after a failover, costs each attempt that begins with it two seconds, the least that libpq allows; a
+short lease is over by then. So the host that answered last is tried first.
 
-What a session is set to is decided in ``dbosflow._sessions``, for all of them.
+``dbosflow._sessions`` decides what each session is set to.
 """
 
 from __future__ import annotations
@@ -36,15 +36,15 @@ if TYPE_CHECKING:
     from dbosflow._store.setup import Questions
 
 TIMEOUT = 30.0
-"""Seconds for all attempts: a server that restarts, or a standby that is promoted, is there by then."""
+"""Seconds for all attempts: by then, a server has restarted, or a standby is promoted."""
 
 
 class PoolConnection(Connection):
-    """A connection of a pool, which connects by itself: to the same host, with the same settings as everybody else."""
+    """A connection of a pool, which connects by itself: to the same host, with the same settings as any other."""
 
     @classmethod
     async def connect(cls, conninfo: str = "", *, wish: Wish | None = None, **given: Any) -> Self:  # type: ignore[override]
-        """Connects once: the pool tries again."""
+        """Connects once: the pool repeats failed attempts."""
         target, wish = target_of(conninfo), wish or Wish(wanted(), is_own=True)
         patience = LONGEST_ATTEMPT if len(target.hosts) == 1 else SHORTEST_ATTEMPT + 1
         ours = parameters(conninfo, wish, target.options)
@@ -70,16 +70,16 @@ def connect(
     settings: Mapping[str, str] | None = None,
     any_encoding: bool = False,
 ) -> psycopg.Connection[TupleRow]:
-    """A connection in autocommit mode, tried for up to ``timeout`` seconds.
+    """Opens a connection in autocommit mode, with attempts for up to ``timeout`` seconds.
 
     Args:
-        url: where to.
-        timeout: for all attempts.
-        pooled: nothing is prepared, or set, in a session that a pooler may hand on.
-        silence: after how many seconds it breaks if the peer acknowledges nothing of what was sent (where TCP and the
-            system can tell).
+        url: the database to connect to.
+        timeout: seconds for all attempts.
+        pooled: nothing is prepared, or set, in a session that a pooler may pass on to another client.
+        silence: seconds after which the connection breaks if the peer acknowledges nothing of what was sent (where TCP
+            and the system can detect it).
         settings: of the session, by ``dbosflow._sessions.wanted``.
-        any_encoding: also to a database that cannot hold our texts.
+        any_encoding: connects even to a database that cannot hold our texts.
 
     Raises:
         ConfigurationError: the URL cannot be read, or the server refuses the user, the password or the database, or
@@ -130,7 +130,7 @@ async def connect_async(
 
 
 def _set_up(connection: psycopg.Connection[Any], setting: Questions) -> None:
-    """Asks and says it; a session that could not be set up is closed."""
+    """Sends the session's queries and settings; closes a session that could not be set up."""
     try:
         question, values = next(setting)
         while True:
@@ -161,7 +161,7 @@ async def check_session(connection: Connection) -> None:
     """Refuses a pooler's sessions in which our statements would not do what they say.
 
     Raises:
-        ConfigurationError: which has the statements that mend it.
+        ConfigurationError: with the statements that mend it.
     """
     question, values = questions()
     cursor = await connection.execute(literal(question), values, prepare=False)

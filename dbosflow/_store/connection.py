@@ -26,15 +26,15 @@ if TYPE_CHECKING:
 RV = TypeVar("RV")
 
 _CHECK_EVERY = 0.1
-"""Seconds: psycopg's own value, for its waits with a timeout. Ours need no such looks."""
+"""Seconds: psycopg's own value, for its waits with a timeout. Waits here need no such checks."""
 _CANCEL_AGAIN = 0.1
 """Seconds that a statement gets to end after a cancel request, before the next one goes."""
 _LONGEST_CANCEL = 5.0
-"""Seconds for all of them. A connection costs less than a task that hangs, so then it is closed."""
+"""Seconds for all cancel requests. A connection costs less than a task that hangs, so then it is closed."""
 
 
 class Connection(AsyncConnection[TupleRow]):
-    """A connection for one event loop. ``close`` it: until then the loop refers to it."""
+    """A connection for one event loop. Must be closed: until then the loop refers to it."""
 
     _loop: asyncio.AbstractEventLoop | None = None
     """The loop with which the socket is registered."""
@@ -99,7 +99,7 @@ class Connection(AsyncConnection[TupleRow]):
         link, lost = self.pgconn, False
         try:
             link.consume_input()
-        except psycopg.Error:  # the connection is broken; the waiting task will notice by itself
+        except psycopg.Error:  # the connection is broken, as the waiting task will notice
             self._leave()
             lost = True
         if self._waiting is not None:

@@ -1,4 +1,4 @@
-"""The pool of an engine, and what stands between it and the server: perhaps a pooler."""
+"""The pool of an engine, and the detection of a pooler between it and the server."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from dbosflow.config import Settings
 
 _PROBE_PATIENCE = 1.0
-"""Seconds that a NOTIFY gets to reach a LISTEN. It takes a millisecond; a pooler swallows it."""
+"""Seconds for a NOTIFY to reach a LISTEN, which takes a millisecond; a pooler swallows it."""
 _PREPARE_AFTER = 3
-"""How often a pooled connection runs a statement before it is prepared: a rare one is not worth a round trip."""
+"""Runs of a statement on a pooled connection before it is prepared: a rare statement is not worth a round trip."""
 
 logger = logging.getLogger("dbosflow.engine")
 
 
 async def is_pooled(url: str, settings: Settings) -> bool:
-    """Connects, and finds out whether a pooler in transaction mode stands between.
+    """Connects, and finds out whether there is a pooler in transaction mode before the server.
 
-    As if one did: what is prepared in a session stays there for the client that gets it next.
+    The connection assumes one: a statement prepared in a pooler's session stays for the client that gets it next.
     """
     async with await connect_async(url, timeout=settings.connect_timeout, pooled=True) as listener:
         if settings.pooled is False:

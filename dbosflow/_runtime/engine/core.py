@@ -55,13 +55,13 @@ if TYPE_CHECKING:
     from dbosflow.definitions import Registry, WorkflowDef
 
 _MOST_LOST_PLACES = 1000
-"""How often the end of an input may lose its place to writers: then something else is wrong."""
+"""How often the end of an input may lose its offset to writers: then something else is wrong."""
 
 logger = logging.getLogger("dbosflow.engine")
 
 
 class EngineCore:
-    """Everything of an open engine that lives on its loop."""
+    """The part of an open engine that lives on its loop."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class EngineCore:
 
     async def _open(self, schema: str) -> None:
         async with self._resources as resources:
-            # A first connection says in plain words what is wrong with the URL or the server.
+            # A first connection reports in plain words what is wrong with the URL or the server.
             self._settings = replace(self._settings, pooled=await is_pooled(self._url, self._settings))
             await asyncio.to_thread(ensure_schema, self._url, schema, timeout=self._settings.connect_timeout)
             self._pool = await open_pool(self._url, self._settings)
@@ -129,14 +129,14 @@ class EngineCore:
 
     @property
     def executor(self) -> Executor:
-        """Its executing half."""
+        """The engine's executing half."""
         if self._executor is None:
             msg = "this engine was opened with executes=False: it is a client and runs nothing"
             raise EngineClosedError(msg)
         return self._executor
 
     async def close(self) -> None:
-        """Lets running steps finish up to the grace, gives the lease up, closes everything."""
+        """Lets running steps finish up to the grace, gives up the lease, closes everything."""
         self._closing.set()
         try:
             await self._resources.aclose()
@@ -144,14 +144,14 @@ class EngineCore:
             await self.statistics.close()
 
     def loop_died(self) -> None:
-        """Nothing runs on its loop any more: threads that wait for it in workflows are notified."""
+        """Nothing runs on the engine's loop any more: threads that wait for it in workflows are notified."""
         if self._executor is not None:
             self._executor.runner.stop_all("the engine's event loop has ended")
 
     def announce(self, topics: Iterable[str], *, at_once: bool = True) -> None:
-        """Wakes who waits for these topics: here directly, elsewhere by NOTIFY.
+        """Wakes the waiters of these topics: here directly, elsewhere by NOTIFY.
 
-        That goes first, unless (with ``at_once`` false) those here are known to wait.
+        NOTIFY goes first, unless ``at_once`` is false because there are waiters here.
         """
         topics = list(topics)
         self._notifier.send(topics, at_once=at_once)
@@ -163,34 +163,34 @@ class EngineCore:
     # -- workflows ---------------------------------------------------------------------------------------------------
 
     async def start(self, request: StartRequest) -> str:
-        """Starts a workflow here, or enqueues it; its id. It is durable when this returns."""
+        """Starts a workflow here, or enqueues it; returns its id once it is durable."""
         return await self._starts.start(request)
 
     async def run(self, request: StartRequest) -> Any:
-        """Starts a workflow and waits for its result. Here and under a new id, that is one wait."""
+        """Starts a workflow and waits for its result. Here and under a new id, both are one wait."""
         workflow_id, ending = await self._starts.run(request)
         outcome = await self.outcome(workflow_id) if ending is None else ending
         return result_of(workflow_id, outcome, request.definition)
 
     def is_of(self, engine: object) -> bool:
-        """Whether it is this engine, and not another one in the process."""
+        """Whether ``engine`` is this engine, and not another one in the process."""
         return engine is self
 
     def launch_child(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> None:
-        """Runs a child whose start was durable just now."""
+        """Runs a child whose start has just become durable."""
         assert self._executor is not None
         launch = Launch(workflow_id, definition, arguments_text, definition.inputs, is_child=True)
         self._executor.runner.launch(launch)
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
-        """What stands under a child's id that was taken. Runs it if it is ours: a start whose answer was lost."""
+        """What a taken child's id stands for. Runs the workflow if it is ours: the answer of its start was lost."""
         found = await self.patient_repository.started(workflow_id)
         if found is not None and found.name == definition.name and self._executor is not None:
             await self._executor.adopt(found)
         return found
 
     async def cancel(self, workflow_id: str, children: bool = True) -> Cancellation:  # noqa: FBT001, FBT002 (by the host)
-        """Asks for the cancellation of a workflow, and of what it has started; what came of that so far."""
+        """Requests the cancellation of a workflow, and of what it has started; returns the result so far."""
         found = await self._cancel(self.repository, workflow.cancel, workflow_id, children)
         self._announce_cancels(found)
         status = next((WorkflowStatus(row["status"]) for row in found if row["id"] == workflow_id), None)
@@ -210,7 +210,7 @@ class EngineCore:
         return Resumption("resumed", WorkflowStatus(status))
 
     async def cancel_children(self, workflow_id: str) -> None:
-        """Asks for the cancellation of a workflow's children."""
+        """Requests the cancellation of a workflow's children."""
         self._announce_cancels(await self._cancel(self.patient_repository, workflow.cancel_children, workflow_id))
 
     async def _cancel(self, repository: Repository, statement: Callable[..., Awaitable[Rows]], *which: object) -> Rows:
@@ -218,7 +218,7 @@ class EngineCore:
             try:
                 return await repository.ask(statement, *which)
             except psycopg.errors.UniqueViolation:
-                # Somebody wrote to an input of one that never ran: again, with what is there.
+                # An input of a workflow that never ran was written meanwhile: again, with what is there.
                 if attempt == _MOST_LOST_PLACES:
                     raise
                 await asyncio.sleep(0)
@@ -230,11 +230,11 @@ class EngineCore:
             self.announce([CANCEL_TOPIC, *waking])
 
     def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
-        """A handle to a workflow, made the engine's way."""
+        """A handle to a workflow, made by the engine's own function."""
         return self.make_handle(self, workflow_id, definition)
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
-        """How the workflow ended, or (unless only its end is asked for) that it is blocked. Waits for that."""
+        """Waits until the workflow has ended, or (unless ``ended``) is blocked, and returns the outcome."""
         with place_lent():
             return await self._outcome(workflow_id, ended)
 
@@ -255,12 +255,12 @@ class EngineCore:
         return StreamCursor(self._hub, self.patient_repository, request)
 
     async def next_page(self, cursor: StreamCursor) -> None:
-        """The next page of a cursor, for code that is no body: waits for what others write."""
+        """The next page of a cursor, for code that is no body: waits until there is one."""
         with place_lent():
             await cursor.next_page()
 
     async def append(self, workflow_id: str, key: str, text: str, idempotency_key: str | None) -> int:
-        """Writes to an input of a workflow; the value's offset."""
+        """Writes a value to an input of a workflow; returns its offset."""
         return await self._input_writer.append(workflow_id, key, text, idempotency_key)
 
     async def end_input(self, workflow_id: str, key: str) -> None:

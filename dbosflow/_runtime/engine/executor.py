@@ -1,4 +1,4 @@
-"""What an executing engine has besides a client's services: a lease with its runs, renewer, reclaimer, claimers."""
+"""The executing half of an engine, besides a client's services: a lease with its runs, renewer, reclaimer, claimers."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ class Executor:
         )
         self._quarantine = Quarantine(pool, settings, self.lease)
         self._claimers: list[Claimer] = []
-        """The first one is that of the recovery queue, which is there as long as the engine."""
+        """The first claimer is that of the recovery queue, which lives as long as the engine."""
         self._watchdog = Watchdog(settings, running_code)
         self._compactors: list[Compactor] = []
         if settings.compact_every is not None:
@@ -111,7 +111,7 @@ class Executor:
         )
 
     async def open(self) -> None:
-        """Registers as a worker and starts the services; what was interrupted elsewhere is resumed from here on."""
+        """Registers as a worker and starts the services; from here on, interrupted workflows are resumed."""
         async with AsyncExitStack() as resources:
             resources.push_async_callback(self.lease.disconnect)
             async with self.lease.lock:
@@ -132,8 +132,8 @@ class Executor:
         self._announce([WORKERS_TOPIC])
 
     async def close(self) -> None:
-        """Claims no more, lets running steps finish, writes what is left, gives the lease up."""
-        self.runner.drain()  # first: a service may take its time to end
+        """Ends the claims, lets running steps finish, writes what is left, gives up the lease."""
+        self.runner.drain()  # first, since a service may take its time to end
         await self._resources.aclose()
 
     @asynccontextmanager
@@ -162,7 +162,7 @@ class Executor:
         claimer.open()
 
     async def _end_claiming(self, claimer: Claimer) -> None:
-        """What it has claimed and not launched, nobody would ever run: the first of the claimers looks for that."""
+        """Closes a claimer. The first one adopts what this one has claimed and not launched: no other would."""
         try:
             await claimer.close()
         finally:
@@ -171,15 +171,15 @@ class Executor:
                 self._claimers[0].adopt_of(claimer.queue)
 
     def start(self, launch: Launch, priority: int) -> asyncio.Future[bool]:
-        """Starts a workflow in this process. The future says, when it is durable, whether its row is new: it runs."""
+        """Starts a workflow in this process. Once durable, the future says whether the row is new: then it runs."""
         started: asyncio.Future[bool] = self._loop.create_future()
         self._start(launch, priority, lambda _, result: _set_result(started, result))
         return started
 
     def run(self, launch: Launch, priority: int) -> asyncio.Future[Ending | None]:
-        """Starts a workflow in this process. The future says how it ended, once that is durable.
+        """Starts a workflow in this process. The future gets its end, once that is durable.
 
-        ``None`` if its row is not new, or if it goes on elsewhere.
+        ``None`` if its row is not new, or if the workflow goes on elsewhere.
         """
         ending: asyncio.Future[Ending | None] = self._loop.create_future()
 
@@ -208,10 +208,10 @@ class Executor:
         )
 
     async def adopt(self, found: Started) -> None:
-        """Runs a workflow of this worker's whose start was committed without our hearing of it."""
+        """Runs a workflow of this worker whose start was committed, and the answer lost."""
         if found.worker_id != self.lease.id or found.id in self.runner.known():
             return
-        # Between two batches: a run that was just ending is none that nobody runs.
+        # Between two batches, so that a run that is just ending does not look like a workflow without a run.
         try:
             async with self.journal.connection() as connection:
                 adopted = await workflow.adopt(
@@ -237,7 +237,7 @@ class Executor:
         return worker_id == self.lease.id
 
     async def _end_lease(self) -> None:
-        """The last batches, then the release; what is not written by then goes on elsewhere."""
+        """Writes the last batches, then releases the lease; what is not written by then goes on elsewhere."""
         try:
             async with asyncio.timeout(_FLUSH_LIMIT):
                 await self.journal.flush()
@@ -249,7 +249,7 @@ class Executor:
             async with asyncio.timeout(_FLUSH_LIMIT), self.lease.lock:
                 try:
                     queues = await self._release_lease()
-                except (psycopg.Error, OSError):  # a connection that broke while idle shows it only now
+                except (psycopg.Error, OSError):  # a connection that broke while idle fails only now
                     await self.lease.disconnect()
                     queues = await self._release_lease()
         except (psycopg.Error, DbosflowError, OSError, TimeoutError) as error:
@@ -258,7 +258,7 @@ class Executor:
         self._announce([WORKERS_TOPIC, *map(queue_topic, queues)])
 
     async def _release_lease(self) -> set[str]:
-        """Gives the lease up, and returns its runs to these queues. A second time does nothing more."""
+        """Gives up the lease, and returns the queues of its runs. A second call does nothing more."""
         await self.lease.release()
         connection = await self.lease.connection()
         requeued = await workflow.requeue(

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Lifecycle:
-    """What opens and closes: the settings, where Postgres comes from, the loop, and all that lives on it."""
+    """What opens and closes: the settings, the source of Postgres, the loop, and everything that lives on it."""
 
     def __init__(
         self, url: str | None = None, *, executes: bool = True, data_dir: str | Path | None = None, **settings: Any
@@ -38,7 +38,7 @@ class Lifecycle:
         self._database: Database | None = None
         self._opening, self._opening_async = threading.Lock(), asyncio.Lock()
         self._inherited: object = None
-        """What a parent process opened, kept from being collected: its connections and its loop are in use there."""
+        """What a parent process opened, kept from collection, since its connections and loop are in use there."""
 
     @classmethod
     def ephemeral(cls, **settings: Any) -> Self:
@@ -48,9 +48,9 @@ class Lifecycle:
         return engine
 
     def open(self) -> Self:
-        """Opens the engine on a loop in a thread of its own; one that is open already stays as it is.
+        """Opens the engine on a loop in a thread of its own; an open engine stays as it is.
 
-        Its awaitable twin is ``open_async``. However often it was opened, the first ``close`` closes it.
+        Its awaitable twin is ``open_async``. However often the engine was opened, the first ``close`` closes it.
         """
         if self._is_open():
             return self
@@ -79,14 +79,14 @@ class Lifecycle:
 
         Closing a closed engine does nothing. Its awaitable twin is ``close_async``.
 
-        An engine that ``open`` opened and nobody closed is closed when the interpreter exits.
+        An engine that ``open`` opened and that was never closed is closed when the interpreter exits.
         """
         refuse_on_loop("close_async")
         core = self._taken_core()
         if core is None:
             return
         try:
-            if not self._host.is_dead:  # then there is nothing left to close it on
+            if not self._host.is_dead:  # else there is no loop left to close it on
                 self._host.call("close_async", core.close)
         finally:
             self._host.stop()
@@ -96,7 +96,7 @@ class Lifecycle:
         """Opens the engine on the running loop.
 
         Migrates the schema if need be, resumes what was interrupted in other processes, and from then on takes part in
-        recovering theirs. One that is open already stays as it is, on the loop where it is.
+        recovering theirs. An open engine stays as it is, on the loop where it is.
         """
         async with self._opening_async:
             if not self._is_open():
@@ -151,7 +151,7 @@ class Lifecycle:
         return self._database.url
 
     def _new_core(self, url: str) -> EngineCore:
-        """What lives on the loop, not open yet."""
+        """The engine's part that lives on the loop, not open yet."""
         raise NotImplementedError
 
     @property
@@ -180,18 +180,18 @@ class Lifecycle:
             database.close()
 
     def _taken_core(self) -> EngineCore | None:
-        """What to close, once."""
+        """Takes what is to be closed, once."""
         atexit.unregister(self.close)
         self._leave_to_parent()
         core, self._open_core = self._open_core, None
         return core
 
     def _leave_to_parent(self) -> None:
-        """In a forked process: what the parent opened is the parent's to close. Here the engine is a closed one."""
+        """Leaves what the parent opened to the parent, in a forked process. Here, the engine is a closed one."""
         if self._host.is_forked:
             self._inherited = (self._host, self._open_core, self._database)
             self._host, self._open_core, self._database = Host(self._settings.loop_factory, refuse_in_body), None, None
-            self._opening, self._opening_async = threading.Lock(), asyncio.Lock()  # whoever held them is not here
+            self._opening, self._opening_async = threading.Lock(), asyncio.Lock()  # the old ones' holders are not here
 
     def _is_open(self) -> bool:
         self._leave_to_parent()
@@ -199,6 +199,6 @@ class Lifecycle:
 
 
 def _leave(finding: asyncio.Task[Database]) -> None:
-    """Lets go of a database that nobody waited for."""
+    """Releases a database that is no longer awaited."""
     if not finding.cancelled() and finding.exception() is None:
         finding.result().close()

@@ -1,4 +1,4 @@
-"""The engine as a replay in memory sees it: it looks things up, and changes nothing."""
+"""The engine as a replay in memory sees it: look-ups work, and nothing is changed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class ReplayedEngine(EnginePort, HandlePort, Protocol):
 
 
 class ReadOnlyEngine:
-    """The engine as a replayed run sees it, and a handle of that: it looks things up, and changes nothing."""
+    """The engine as a replayed run sees it, and a handle of that: look-ups work, and nothing is changed."""
 
     def __init__(self, engine: ReplayedEngine) -> None:
         self._engine = engine
@@ -40,10 +40,10 @@ class ReadOnlyEngine:
         return engine is self or self._engine.is_of(engine)
 
     def launch_child(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> None:
-        """No start is ever written, so none is launched."""
+        """Does nothing: no start is ever written."""
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:  # noqa: ARG002 (see EnginePort)
-        """What stands under a child's id. Nobody adopts it."""
+        """What a child's id stands for. The child is not adopted."""
         return await self.patient_repository.started(workflow_id)
 
     def cursor(self, request: ReadRequest) -> StreamCursor:
@@ -51,16 +51,16 @@ class ReadOnlyEngine:
         return self._engine.cursor(request)
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
-        """How a workflow ended. Waits for that."""
+        """Waits until a workflow has ended, and returns how."""
         return await self._engine.outcome(workflow_id, ended=ended)
 
     async def cancel_children(self, workflow_id: str) -> None:
-        """Nobody is cancelled."""
+        """Cancels nothing."""
 
     async def cancel(self, workflow_id: str, children: bool = True) -> Cancellation:  # noqa: ARG002, FBT001, FBT002 (see HandlePort)
-        """Nobody is: a body that asks for it gets the answer that it was requested."""
+        """Cancels nothing: a body that asks gets the answer that the cancellation was requested."""
         return Cancellation("requested", await self.repository.status(workflow_id))
 
     def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
-        """A handle that goes through here."""
+        """A handle that uses this object."""
         return self._engine.make_handle(self, workflow_id, definition)

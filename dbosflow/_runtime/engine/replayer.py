@@ -1,8 +1,8 @@
-"""Replays a workflow in memory: today's code against a recorded history. It writes nothing, and runs no step's body.
+"""Replays a workflow in memory: today's code against a recorded history, without writes or step bodies.
 
-The runner, the branches and their turns are those of any run. Replaced is what stands around them: the journal, which
-notes what it is given and writes none of it, the engine, which only looks things up, and the driver. An operation that
-is on record returns as ever; one that is not halts its branch.
+The runner, the branches and their turns are those of any run. Replaced are the parts around them: the journal, which
+notes what it gets and writes none of it, the engine, whose look-ups alone work, and the driver. An operation that is on
+record returns as ever; one that is not halts its branch.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 _QUIET = 0.2
 """Seconds without progress after which a halted replay is over."""
 _POLL_INTERVAL = 0.02
-"""Seconds between two looks whether a halted replay still gets on: a tenth of ``_QUIET``."""
+"""Seconds between two checks whether a halted replay still gets on: a tenth of ``_QUIET``."""
 
 Source = tuple[str, str]
 """A stream key and a producer."""
@@ -58,19 +58,19 @@ class ReplayResult:
     ending: Ending | None = None
     """How the code ended; ``None`` if it has not."""
     unknown: list[str] = field(default_factory=list)
-    """Keys of operations that the code asked for and that are not on record. Its branches halted there."""
+    """Keys of operations that the code asked for and that are not on record. Their branches halted there."""
     records: int = 0
-    """How many records it asked for."""
+    """How many records the code asked for."""
     missing: dict[Source, int] = field(default_factory=dict)
-    """How many of its stream values are there that the code has not written."""
+    """How many recorded stream values the code has not written."""
     added: dict[Source, int] = field(default_factory=dict)
-    """How many stream values it wrote that are not there."""
+    """How many stream values the code wrote that are not recorded."""
     changed: list[tuple[Source, int, Any, Any]] = field(default_factory=list)
-    """Stream values that it wrote otherwise than they are there: whose, which, what is there, what it wrote."""
+    """Stream values that differ from the recorded ones: the producer, the position, the recorded and the new value."""
     timed_out: bool = False
-    """Whether it neither ended nor halted in the time that it had."""
+    """Whether the code neither ended nor halted within the time."""
     waits_for: str | None = None
-    """What it was seen to wait for then, which is on no record."""
+    """What the code was seen to wait for then, which is on no record."""
 
 
 async def replay(
@@ -104,7 +104,7 @@ async def replay(
             run = runner.launch(
                 Launch(workflow.id, definition, workflow.input, workflow.inputs, epoch=epoch, history=history)
             )
-            assert run is not None  # the runner does not close yet
+            assert run is not None  # the runner is not closing yet
             await seen.wait_for_end(run, runner, limit)
         finally:
             await runner.close(0.0)
@@ -112,7 +112,7 @@ async def replay(
 
 
 async def _values(repository: Repository, workflow_id: str) -> dict[Source, list[Any]]:
-    """What the workflow's body has in its streams, as far as it has not been trimmed."""
+    """What the workflow's body has written to its streams, as far as it has not been trimmed."""
     found: dict[Source, list[Any]] = {}
     for stream in await repository.streams(workflow_id):
         for producer in stream.producers:
@@ -132,15 +132,15 @@ class _NoOwnership:
     """A replay owns no workflow: none is reloaded, or given up."""
 
     async def renew(self, run: Run) -> int | None:  # noqa: ARG002 (see OwnershipPort)
-        """It is owned elsewhere, if by anybody."""
+        """Returns ``None``: the workflow is owned elsewhere, if at all."""
         return None
 
     async def release(self, runs: list[Run]) -> None:
-        """There is nothing to give up."""
+        """Does nothing, since there is nothing to give up."""
 
 
 class _ReplayJournal:
-    """The journal of a replay: it notes what the code would have written, and writes nothing."""
+    """The journal of a replay, which notes what the code would have written, and writes nothing."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, runner: Runner, result: ReplayResult) -> None:
         self._loop = loop
@@ -159,13 +159,13 @@ class _ReplayJournal:
                 self._result.added[source] = self._result.added.get(source, 0) + len(entry.texts)
 
     def finish(self, run: Run, ending: Ending) -> None:
-        """Notes how a run ends that was stopped."""
+        """Notes the end of a run that was stopped."""
         self._result.ending = ending
         self._runner.ended(run, ending)
 
 
 class _Replay:
-    """What is seen of a replay: what the code asks for, and how far it comes."""
+    """What is observed of a replay: what the code asks for, and how far it comes."""
 
     def __init__(self, values: dict[Source, list[Any]], *, is_over: bool) -> None:
         self.result = ReplayResult()
@@ -178,14 +178,14 @@ class _Replay:
     # -- called by the runner and the run ----------------------------------------------------------------------------
 
     def begin(self, run: Run) -> None:
-        """A run is about to begin."""
-        for stream in run.streams.by_key.values():  # closed by what the code is to do again
+        """Notes a run that is about to begin."""
+        for stream in run.streams.by_key.values():  # closed by what the code is to repeat
             stream.repeat()
         run.environment = replace(
             run.environment,
             has_ended=self._is_over,
             on_skipped=self._skipped,
-            on_changed=lambda *_: None,  # all of them are compared
+            on_changed=lambda *_: None,  # all values are compared later
             loop_driver=_LoopDriver(run.loop_driver, self),
             thread_driver=_ThreadDriver(run.thread_driver, self),
         )
@@ -197,11 +197,11 @@ class _Replay:
             self.result.changed.append(((key, producer), count, there[count], value))
 
     def asked(self, key: str) -> None:
-        """The code asks for a record that is there."""
+        """Notes that the code asks for an existing record."""
         self._asked.add(key)
 
     def unknown(self, key: str) -> None:
-        """The code asks for what is not on record."""
+        """Notes that the code asks for what is not on record."""
         self.result.unknown.append(key)
         self.halted.set()
 
@@ -209,7 +209,7 @@ class _Replay:
 
     async def wait_for_end(self, run: Run, runner: Runner, limit: float) -> None:
         """Waits until the code of ``run``, which was launched just now, has ended, or can go no further."""
-        streams = run.streams  # a run that has ended lets go of them
+        streams = run.streams  # a run that has ended drops them
         deadline = time.monotonic() + limit
         settled = asyncio.ensure_future(runner.settled(run.workflow_id))
         resumptions, quiet_since = -1, time.monotonic()
@@ -239,14 +239,14 @@ class _Replay:
 
 
 class _ReplayDriver(WrappedDriver):
-    """A driver that does nothing anew."""
+    """A driver that does nothing new."""
 
     def __init__(self, driver: Driver, seen: _Replay) -> None:
         super().__init__(driver)
         self._seen = seen
 
     async def halt(self) -> NoReturn:
-        """Goes no further."""
+        """Halts the branch for good."""
         raise NotImplementedError
 
     async def turn_of(self, run: Run, key: str) -> None:
@@ -258,8 +258,8 @@ class _ReplayDriver(WrappedDriver):
         await super().await_cancellation(run, key)
 
     async def record_cancellation(self, run: Run, key: str) -> None:
-        """Not written: what was cancelled is not on record, and its key is noted already."""
-        if run.stopping is not None:  # the code contradicts its records: that has ended what waits for them
+        """Writes nothing: the cancelled operation is not on record, and its key is noted already."""
+        if run.stopping is not None:  # the code contradicts its records, which has ended the wait
             raise run.stopping
         if run.recorded(key) is not None:
             self._seen.unknown(key + GIVEN_UP)
@@ -284,7 +284,7 @@ class _ReplayDriver(WrappedDriver):
         await self.halt()
 
     async def pause(self, run: Run, seconds: float) -> None:  # noqa: ARG002 (see Driver)
-        if seconds > 0:  # it still sleeps: there the records end
+        if seconds > 0:  # the sleep is not over: the records end there
             self._seen.halted.set()
             await self.halt()
 
@@ -295,7 +295,7 @@ class _ReplayDriver(WrappedDriver):
         return True
 
     async def durable(self, run: Run) -> None:
-        """What it has written is, or never will be."""
+        """Returns at once: what the run has written is durable, or never will be."""
 
 
 class _LoopDriver(_ReplayDriver):

@@ -1,4 +1,4 @@
-"""How a workflow is started: here, or by way of a queue; once, however often the same id is asked for."""
+"""How a workflow is started: here, or through a queue; once, however often the same id is requested."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Starts:
         self._announce = announce
 
     async def start(self, request: StartRequest) -> str:
-        """Starts a workflow here, or enqueues it; its id. It is durable when this returns."""
+        """Starts a workflow here, or enqueues it; returns its id once it is durable."""
         definition, queue = request.definition, request.queue
         arguments_text = request.arguments_text()
         known_to_be_new = request.workflow_id is None
@@ -58,13 +58,13 @@ class Starts:
                 Enqueued(workflow_id, definition.name, queue, request.priority, arguments_text, definition.inputs)
             )
             topics = [queue_topic(queue), workflow_topic(workflow_id)]
-        # A start whose answer was lost looks like one that stood before, and nobody was notified of it yet.
+        # A start whose answer was lost looks like an earlier one, and has notified no worker yet.
         if is_new or await self._is_open(workflow_id, definition, arguments_text):
             self._announce(topics)
         return workflow_id
 
     async def run(self, request: StartRequest) -> tuple[str, Ending | None]:
-        """Starts a workflow; its id, and how it ended if that was one wait: here, and under a new id."""
+        """Starts a workflow; returns its id, and its end if start and end were one wait: here, and under a new id."""
         if request.workflow_id is not None or request.queue is not None or self._executor is None:
             return await self.start(request), None
         definition = request.definition
@@ -76,7 +76,7 @@ class Starts:
         return launch.workflow_id, ending
 
     async def _is_open(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> bool:
-        """The id was taken: by the same workflow (fine), with other arguments (a warning), or by another one."""
+        """Checks a taken id: the same workflow (fine), with other arguments (a warning), or another one (an error)."""
         found = await self._repository.started(workflow_id)
         if found is None:
             return False  # pruned meanwhile
@@ -102,4 +102,4 @@ def _new_id() -> str:
 
 
 _VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))
-"""The two bits that say which kind of id it is, and two random ones."""
+"""The two bits that mark the kind of id, and two random ones."""

@@ -2,7 +2,7 @@
 
 What is on record stays, so readers notice nothing. A change may be harmless, as a time or a random number in a line
 about progress is; or the code has changed, and no program has ever written what the stream now holds. This module
-cannot tell which. So a change causes a warning, and blocks the workflow only with the setting for that.
+cannot decide which. So a change causes a warning, and blocks the workflow only with the setting for that.
 
 ```text
 a producer has passed its last durable value, or the body has ended before ──► other checksum

@@ -1,1 +1,1 @@
-"""Who owns what: a worker's row, its renewal, and what is taken from the dead."""
+"""Ownership: a worker's row, its renewal, and the workflows that are taken from dead workers."""

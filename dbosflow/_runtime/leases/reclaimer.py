@@ -1,18 +1,18 @@
-"""Finds dead workers and returns their runs to their queues. Any other worker does it; nothing coordinates them.
+"""Finds dead workers and returns their runs to their queues. Every other worker does so; nothing coordinates them.
 
 Death is two statements, and must be. The first takes the worker's row FOR UPDATE, which no batch under way survives,
-and sets it ``dead``. The second, with a snapshot taken after that, returns the worker's runs with ``epoch + 1``. So
-whoever claims such a run and loads its history sees every batch of the old owner, or it will never be.
+and sets it ``dead``. The second, with a snapshot taken after that, returns the worker's runs with ``epoch + 1``. So a
+worker that claims such a run and loads its history sees every batch of the old owner, or that batch will never exist.
 
 Evidence of death:
 
-- *vanished*: the worker's process lived on this host, in this boot and pid namespace, and is no more. Seen at once: by
-  a pidfd where the system has them, else by a look at each survey.
+- *vanished*: the worker's process lived on this host, in this boot and pid namespace, and is gone. Seen at once through
+  a pidfd where the system has them, else at the next survey.
 - *expired*: its row was not renewed for the length of its lease, by the database's clock. Three guards keep a stopped
-  database, an own outage or a clock that jumped from looking like everybody's death: nobody expires within one lease of
-  the server's start, of this process's first look or its first after failing to or not getting to, or of a jump of the
-  database's clock against our monotonic one. A lease dated in the future is stale once it was watched unchanged for its
-  length.
+  database, an outage of this process or a clock that jumped from looking like the death of all: no lease expires within
+  its own length after the server's start, after this process's first look (or the first one after a failed or late
+  look), or after a jump of the database's clock against our monotonic one. A lease dated in the future is stale once it
+  was watched unchanged for its length.
 """
 
 from __future__ import annotations
@@ -44,11 +44,11 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.reclaimer")
 
 _SURVEYS_A_LEASE = 4
-"""Looks at all leases within the time of one: a worker that died without a word is found a quarter of it late."""
+"""Surveys within the time of one lease: a worker that died silently is found a quarter of that time late."""
 _CLOCK_JUMP = 1.0
 """Seconds by which the database's clock may drift against ours between two looks."""
 _BUSY_PAUSE = 0.02
-"""Until the last batch of a dead process, which its server may still be writing, lets go of the worker's row."""
+"""Seconds until the last batch of a dead process, which its server may still be writing, releases the worker's row."""
 
 
 class Reclaimer(Service):
@@ -80,7 +80,7 @@ class Reclaimer(Service):
         await super().close()
 
     async def work_once(self) -> bool:
-        """One survey: marks the dead, then (in a later statement) returns their runs."""
+        """Makes one survey: marks the dead, then (in a later statement) returns their runs."""
         schema = self._settings.schema
         try:
             async with self._pool.connection() as connection:
@@ -132,14 +132,14 @@ class Reclaimer(Service):
             if row["status"] == "blocked":
                 logger.error("workflow %s is parked as blocked: its workers died again and again", row["id"])
         if marked:
-            # Announced to all, who read anew: it covers the commits whose hint died with their worker.
+            # Announced to all subscribers, which read again: this covers commits whose hint died with their worker.
             topics += [WORKERS_TOPIC, DEATH_TOPIC]
         if topics:
             self._announce(topics)
 
 
 class _ClockGuard:
-    """Whether the database's clock can be believed when it says that a lease is over."""
+    """Decides whether the database's clock can be believed when a lease is over by it."""
 
     def __init__(self, longest_pause: float) -> None:
         self._longest_pause = longest_pause
@@ -148,16 +148,16 @@ class _ClockGuard:
         self._last: tuple[float, float] | None = None
 
     def reset(self) -> None:
-        """A look failed: silence until the next one was ours as much as anybody's."""
+        """Notes a failed look: the silence until the next one may be the fault of this process."""
         self._trusted_since = self._last = None
 
     def look(self, leases: list[SurveyedLease]) -> None:
-        """Compares the progress of the database's clock with our own."""
+        """Compares the progress of the database's clock with that of our own."""
         now = time.monotonic()
         clock = leases[0].clock if leases else None
         if (
             now - self._looked_at > self._longest_pause
-        ):  # so it is when a look comes late: what kept us may have kept all
+        ):  # also when a look comes late: what delayed this process may have delayed all
             self._trusted_since = None
         self._looked_at = now
         if self._trusted_since is None:
@@ -170,13 +170,13 @@ class _ClockGuard:
         self._last = None if clock is None else (clock, now)
 
     def trusts(self, lease: SurveyedLease) -> bool:
-        """Whether neither the server, nor we, nor the clock began anew within the length of this lease."""
+        """Whether the server, this process and the clock have all run on for the length of this lease."""
         since = self._trusted_since
         return since is not None and time.monotonic() - since > lease.lease and lease.server_age > lease.lease
 
 
 class _ProcessWatch:
-    """Hears at once that a process on this host has ended, where the system has pidfds (Linux)."""
+    """Is notified at once when a process on this host ends, where the system has pidfds (Linux)."""
 
     def __init__(self, on_ended: Callable[[], None]) -> None:
         self._on_ended = on_ended
@@ -184,7 +184,7 @@ class _ProcessWatch:
         self._descriptors: dict[UUID, int] = {}
 
     def has_vanished(self, lease: SurveyedLease) -> bool:
-        """Whether the worker's process is certainly no more."""
+        """Whether the worker's process is certainly gone."""
         return identity.is_local(lease.process) and identity.has_vanished(lease.process)
 
     def follow(self, leases: Iterable[SurveyedLease]) -> None:
@@ -196,7 +196,7 @@ class _ProcessWatch:
             self._watch(wanted[worker_id])
 
     def close(self) -> None:
-        """Watches nobody any more."""
+        """Ends the watch of all processes."""
         for worker_id in tuple(self._descriptors):
             self._drop(worker_id)
 
@@ -206,7 +206,7 @@ class _ProcessWatch:
         try:
             descriptor = os.pidfd_open(lease.process.pid)
         except OSError:
-            self._on_ended()  # gone already: look again
+            self._on_ended()  # gone already: survey again
             return
         self._descriptors[lease.id] = descriptor
         try:

@@ -1,8 +1,8 @@
-"""The renewer keeps an engine's worker lease: on a thread of its own, with a connection of its own.
+"""The renewer keeps an engine's worker lease alive: on a thread of its own, with a connection of its own.
 
-So Python code that blocks the event loop cannot cost a lease; only C code that holds the interpreter's lock past the
-lease can, and then the fence keeps the data whole. A lease whose row is no longer live is not revived here: the journal
-is told, stops the worker's runs and takes a new lease.
+So Python code that blocks the event loop cannot cost a lease; only C code that holds the interpreter's lock for longer
+than the lease can, and then the fence keeps the data whole. A lease whose row is no longer live is not revived here:
+the journal is notified, stops the worker's runs and takes a new lease.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.leases")
 
 _RENEWALS_A_LEASE = 5
-"""Renewals within the time of a lease: several in a row may fail, or be late, before it is over."""
+"""Renewals within the time of a lease: several in a row may fail, or be late, before the lease is over."""
 _RETRY = 0.2
-"""Seconds until the next try after one that failed: even of the shortest lease there is time for a few."""
+"""Seconds between a failed try and the next: even the shortest lease has time for a few."""
 
 
 class RenewedLease(Protocol):
@@ -36,10 +36,10 @@ class RenewedLease(Protocol):
 
     @property
     def id(self) -> UUID:
-        """The worker's id, which is another one once the lease is."""
+        """The worker's id, which changes with the lease."""
 
     def renewed(self, sent_at: float, /) -> None:
-        """The database has renewed it at the earliest when that was asked, at ``sent_at``."""
+        """The database has renewed the lease, no earlier than the request was sent, at ``sent_at``."""
 
 
 class LeaseRenewer(ThreadService):
@@ -73,7 +73,7 @@ class LeaseRenewer(ThreadService):
                 self._url,
                 timeout=self._settings.lease / _RENEWALS_A_LEASE,
                 pooled=bool(self._settings.pooled),
-                silence=self._settings.lease / 2,  # then there is time to try another connection, or another host
+                silence=self._settings.lease / 2,  # leaves time to try another connection, or another host
             )
         lease, worker_id = self._lease, self._lease.id
         sent_at = time.monotonic()

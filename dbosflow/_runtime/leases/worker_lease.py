@@ -1,9 +1,9 @@
-"""A worker lease: one row of ``worker`` and one connection. Runs belong to it; its row is the fence of all they write.
+"""A worker lease: one row of ``worker`` and one connection. The row is the fence of everything its runs write.
 
 ```text
 register ──► live ──renewed on the renewer's thread──► live
               │
-              ├── release (its own, after its last batch) ──► dead
+              ├── release (by the worker, after its last batch) ──► dead
               └── reclaimed by a peer (FOR UPDATE: waits for no batch, and no batch begins after it) ──► dead
 ```
 
@@ -55,7 +55,7 @@ class WorkerLease:
 
     @property
     def in_time(self) -> bool:
-        """Whether the lease is certainly still ours."""
+        """Whether the worker certainly still has the lease."""
         return time.monotonic() < self.deadline
 
     @property
@@ -64,7 +64,7 @@ class WorkerLease:
         return self._timeline if self._settings.pooled else None
 
     def is_new(self, timeline: str) -> bool:
-        """Whether the database is on another timeline than before; then every run reloads."""
+        """Whether the database is on another timeline than before, for which every run reloads."""
         before, self._timeline = self._timeline, timeline
         if before is None or before == timeline:
             return False
@@ -73,7 +73,7 @@ class WorkerLease:
         return True
 
     def renewed(self, sent_at: float) -> None:
-        """Its row was renewed by a statement sent at ``sent_at`` (monotonic). Called on the renewer's thread."""
+        """The row was renewed by a statement sent at ``sent_at`` (monotonic). Called on the renewer's thread."""
         self.deadline = sent_at + self._settings.lease
 
     async def open(self) -> None:
@@ -95,12 +95,12 @@ class WorkerLease:
             await connection.close()
 
     async def reopen(self) -> None:
-        """Begins anew after the lease was lost. The caller holds ``lock``."""
+        """Registers anew after the lease was lost. The caller holds ``lock``."""
         self.id = uuid.uuid4()
         await self._register()
 
     async def release(self) -> None:
-        """Gives the lease up, so that peers need not wait for its end. The caller holds ``lock``."""
+        """Gives up the lease, so that peers need not wait for its end. The caller holds ``lock``."""
         await worker.release(await self.connection(), self._settings.schema, self.id)
 
     async def _register(self) -> None:
@@ -130,9 +130,10 @@ class WorkerLease:
         return connection
 
     async def _check_timeline(self, connection: AsyncConnection[Any]) -> None:
-        """A failover that lost commits shows as another timeline: what memory knows may be ahead of the tables.
+        """Checks for another timeline, by which a failover that lost commits shows: memory may be ahead of the tables.
 
-        A standby has none yet. A session that began there and stays would write after the promotion, unchecked.
+        A standby has no timeline of its own yet: a session that began there and stays would write after the promotion,
+        unchecked.
         """
         try:
             (row,) = await fetch_all(connection, self._settings.schema, "batch", "timeline")

@@ -1,1 +1,1 @@
-"""Time, threads, connections, background services, and which process this is."""
+"""Time, threads, connections, background services, and the identity of this process."""

@@ -13,16 +13,16 @@ class Clock:
     """The time that passes by itself."""
 
     ahead = 0.0
-    """Seconds that it was moved on by, ahead of the database's clock. What is on record as a wake time holds them."""
+    """Seconds by which the clock was moved on, ahead of the database's. Recorded wake times include them."""
 
     async def pause(self, seconds: float, *, skippable: bool = True) -> None:  # noqa: ARG002 (a test's looks at it)
-        """Waits, on a loop; not ``skippable`` where it is a limit, which nobody means to wait for."""
+        """Waits, on a loop; not ``skippable`` if the time is a limit, which no caller means to wait for."""
         await asyncio.sleep(seconds)
 
     def wait(self, interrupted: threading.Event, seconds: float) -> None:
-        """Waits, on a thread, unless it is interrupted."""
+        """Waits, on a thread, until the time is over or ``interrupted`` is set."""
         interrupted.wait(seconds)
 
 
 CLOCK = Clock()
-"""The one that everybody has whom no test has given another."""
+"""The clock of every engine to which no test has given another one."""

@@ -1,4 +1,4 @@
-"""Where Postgres comes from: the URL given, the environment's, or an embedded server in a data directory."""
+"""The source of Postgres: the given URL, the environment's, or an embedded server in a data directory."""
 
 from __future__ import annotations
 
@@ -23,21 +23,21 @@ logger = logging.getLogger("dbosflow.database")
 
 @dataclass(slots=True)
 class Database:
-    """A server to connect to, and what must be let go of afterwards."""
+    """A server to connect to, and what must be released afterwards."""
 
     url: str = field(repr=False)
     source: str
     resources: ExitStack
 
     def close(self) -> None:
-        """Leaves the embedded server, if it is one."""
+        """Releases the embedded server, if the database is one."""
         self.resources.close()
 
 
 def find_database(
     url: str | None = None, *, data_dir: Path | None = None, embedded: bool = True, ephemeral: bool = False
 ) -> Database:
-    """The database to use, in this order: ``url``, the environment's, an embedded server. Says which, in one log line.
+    """Finds the database to use, in this order: ``url``, the environment's, an embedded server; logs which, once.
 
     Blocks while an embedded server starts. With ``embedded`` false a missing URL is an error: a worker whose variable
     was forgotten must not find an empty database.
@@ -74,6 +74,6 @@ def _shown(url: str) -> str:
     """The URL's parts without its password."""
     try:
         parts = conninfo.conninfo_to_dict(understood(url))
-    except Exception:  # noqa: BLE001 (connecting says what is wrong with it)
+    except Exception:  # noqa: BLE001 (the connection attempt reports what is wrong with it)
         return "a URL that cannot be read"
     return " ".join(f"{name}={parts[name]}" for name in ("host", "port", "dbname", "user") if parts.get(name))

@@ -1,9 +1,9 @@
-"""What ends a whole program, raised in code that runs in an engine: Ctrl-C stays that, all else is an outcome.
+"""Exceptions that end a whole program, raised in code that an engine runs: Ctrl-C does so, all others are outcomes.
 
 ``sys.exit()`` in a library, or a ``KeyboardInterrupt`` that code raises by itself, ends the step or the workflow that
-it is raised in. asyncio raises both where their task is awaited, and then lets them out of the event loop all the same.
-That would end the engine, and with it everybody else's work. So a task that runs a user's code is made of a
-``Contained`` coroutine, which keeps the first half of that and leaves the second away.
+raises it. asyncio raises both where their task is awaited, and then lets them out of the event loop all the same. That
+would end the engine, and with it all other work. So a task that runs a user's code is made from a ``Contained``
+coroutine, which keeps the first half of that and leaves out the second.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _RAISE = dis.opmap["RAISE_VARARGS"]
 
 
 def is_signal(error: BaseException) -> bool:
-    """Whether a signal has raised ``error``, as Ctrl-C does: then it is meant for the program, and no outcome.
+    """Whether a signal has raised ``error``, as Ctrl-C does: then the error is for the program, and no outcome.
 
     Signals arrive in the main thread only. Python's own handler leaves no frame, so the innermost one is wherever the
     program was just then, and not at a ``raise``; a handler of asyncio's or of the user's is among the frames itself.
@@ -43,7 +43,7 @@ def is_signal(error: BaseException) -> bool:
 
 
 def _places(error: BaseException) -> list[tuple[CodeType, int]]:
-    """The code that it came through and at which instruction of that, the innermost last."""
+    """The code that the error came through and the instruction in each, the innermost last."""
     found, entry = [], error.__traceback__
     while entry is not None:
         found.append((entry.tb_frame.f_code, entry.tb_lasti))
@@ -65,18 +65,18 @@ def _handlers() -> set[CodeType]:
 
 
 def contained(task: asyncio.Task[Any] | None, error: BaseException) -> Any:
-    """Makes ``error`` the outcome of the running ``task``; what its coroutine is to yield then, never to be resumed.
+    """Makes ``error`` the outcome of the running ``task``; returns what its coroutine is to yield, never to be resumed.
 
-    Raises it if that cannot be, or if it is a signal's: then it ends the loop, as it is meant to.
+    Raises the error if that is impossible, or if it is a signal's: then it ends the loop, as it is meant to.
     """
     if is_signal(error) or not isinstance(task, asyncio.Future) or task.done():
         raise error
-    asyncio.Future.set_exception(task, error)  # what a task does, too, before it raises the error once more
+    asyncio.Future.set_exception(task, error)  # as a task does, before it raises the error once more
     return next(task.get_loop().create_future().__await__())
 
 
 class Contained(Coroutine[Any, Any, Any]):
-    """A coroutine that ends its task at most, and never the loop. To whoever looks at the task it is the other one."""
+    """A coroutine that at most ends its task, and never the loop. The task shows the wrapped coroutine."""
 
     __slots__ = ("_coroutine",)
 
@@ -84,15 +84,15 @@ class Contained(Coroutine[Any, Any, Any]):
         self._coroutine = coroutine
 
     def send(self, value: Any) -> Any:
-        """Resumes it."""
+        """Resumes the coroutine."""
         return self._resume(self._coroutine.send, value)
 
     def throw(self, *error: Any) -> Any:
-        """Resumes it with an error."""
+        """Resumes the coroutine with an error."""
         return self._resume(self._coroutine.throw, *error)
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes the coroutine."""
         self._coroutine.close()
 
     def _resume(self, resume: Callable[..., Any], *values: Any) -> Any:

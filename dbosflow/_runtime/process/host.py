@@ -1,11 +1,11 @@
 """Where the engine's coroutines run: on the caller's own event loop, or on one in a background thread.
 
-Under ``async with`` the engine lives on the caller's loop and nothing hops. Under ``with`` it lives on a loop in a
-thread. Either way blocking calls work from any thread that has no running loop, and awaitable calls from any loop.
-Ctrl-C in a blocking call cancels what it waited for, *and waits* for that.
+Under ``async with`` the engine lives on the caller's loop, and no call changes threads. Under ``with`` it lives on a
+loop in a thread. Either way blocking calls work from any thread that has no running loop, and awaitable calls from any
+loop. Ctrl-C in a blocking call cancels what the call waited for, *and waits* for that.
 
-A loop in a thread runs until the engine closes, whatever code on it raises. Should it end all the same, everybody who
-waits for something on it is notified at once.
+A loop in a thread runs until the engine closes, whatever code on it raises. If the loop ends all the same, all callers
+that wait for something on it are notified at once.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ T = TypeVar("T")
 logger = logging.getLogger("dbosflow.engine")
 
 _LONGEST_START = 5.0
-"""Seconds that the loop's thread gets to say that it runs. It takes a millisecond; closing must not hang if it died."""
+"""Seconds for the loop's thread to report that it runs. That takes a millisecond; closing must not hang if it died."""
 
 
 class _Process:
-    """Which process this is among those that were forked from another: asking the kernel takes as long as a start."""
+    """The identity of this process among forked ones, kept since asking the kernel takes as long as a start."""
 
     number = 0
 
@@ -53,13 +53,13 @@ _hosts: weakref.WeakSet[Host] = weakref.WeakSet()
 
 
 def some_engine_is_open() -> bool:
-    """Whether an engine of this process is open, and none is there for a test."""
+    """Whether an engine of this process is open that is not a test's."""
     hosts = [host for host in tuple(_hosts) if host.is_open]
     return bool(hosts) and not any(host.is_under_test for host in hosts)
 
 
 class Host:
-    """The event loop of an open engine, and the ways to it."""
+    """The event loop of an open engine, and the ways to call into it."""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Host:
         check_caller: Callable[[], None] = lambda: None,
     ) -> None:
         self._check_caller = check_caller
-        """Raises where an engine may not be asked for anything."""
+        """Raises where no call to an engine is allowed."""
         self._new_loop = loop_factory or asyncio.new_event_loop
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -76,21 +76,21 @@ class Host:
         """Why there is no loop."""
         self._stopping = False
         self._calls: set[_Call[Any]] = set()
-        """What somebody on another thread or loop waits for."""
+        """The calls for which other threads or loops wait."""
         self.on_death: Callable[[], None] = lambda: None
-        """Hears that the loop has ended by itself: nothing will run on it any more."""
+        """Called when the loop has ended by itself: nothing will run on it any more."""
         self._process = _process.number
         self.is_under_test = False
-        """Whether a test has taken its engine over: there plain calls of workflows are what they seem."""
+        """Whether a test has taken over the engine: then plain calls of workflows are what they seem."""
         _hosts.add(self)
 
     def attach(self) -> None:
-        """Lives on the running loop."""
+        """Makes the running loop the engine's."""
         self._loop, self._failure = asyncio.get_running_loop(), None
         self._process = _process.number
 
     def start(self) -> None:
-        """Lives on a new loop in a background thread."""
+        """Starts a loop for the engine in a background thread."""
         self._process = _process.number
         self._stopping, self._failure = False, None
         self._ready.clear()
@@ -110,27 +110,27 @@ class Host:
     def stop(self) -> None:
         """Ends the background loop, if there is one."""
         thread, self._thread = self._thread, None
-        # Ctrl-C may have come before the thread said that it runs.
+        # Ctrl-C may have come before the thread reported that it runs.
         if thread is not None and self._ready.wait(_LONGEST_START) and self._loop is not None:
             self._stopping = True
-            with suppress(RuntimeError):  # it has ended by itself
+            with suppress(RuntimeError):  # the loop has ended by itself
                 self._loop.call_soon_threadsafe(self._loop.stop)
             thread.join()
         self._loop = None
 
     @property
     def is_open(self) -> bool:
-        """Whether it has a loop, in this process."""
+        """Whether the host has a loop in this process."""
         return self._loop is not None and self._process == _process.number
 
     @property
     def is_forked(self) -> bool:
-        """Whether it lives in the process that this one was forked from."""
+        """Whether the host belongs to the process that this one was forked from."""
         return self._loop is not None and self._process != _process.number
 
     @property
     def is_dead(self) -> bool:
-        """Whether its loop has ended by itself."""
+        """Whether the host's loop has ended by itself."""
         return self._failure is not None
 
     @property
@@ -163,7 +163,7 @@ class Host:
             self._send(loop, call.begin)
             return call.done.result()
         except BaseException:
-            if not call.done.done():  # Ctrl-C, wherever it came: also before the loop knew of the call
+            if not call.done.done():  # Ctrl-C, wherever it came: even before the loop knew of the call
                 self._send(loop, call.abandon)
                 concurrent.futures.wait([call.done])
             raise
@@ -171,11 +171,11 @@ class Host:
             self._calls.discard(call)
 
     def bridge(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
-        """What to await for ``coroutine`` to run on the engine's loop, from whichever loop this is.
+        """Returns an awaitable by which ``coroutine`` runs on the engine's loop, from any loop.
 
         Raises:
-            InWorkflowError: the caller is the body of a workflow. What is not on record, a replay would not be given
-                again; what a body may ask its engine for does not come this way.
+            InWorkflowError: the caller is the body of a workflow. A replay would not get the same answer again, since
+                the answer is not on record; what a body may ask its engine for does not come this way.
         """
         try:
             self._check_caller()
@@ -185,7 +185,7 @@ class Host:
         return self.reach(coroutine)
 
     def reach(self, coroutine: Coroutine[Any, Any, T]) -> Awaitable[T]:
-        """``bridge`` for what is on record."""
+        """``bridge`` for calls that are on record."""
         try:
             loop = self.loop
         except BaseException:
@@ -212,14 +212,14 @@ class Host:
     def _send(self, loop: asyncio.AbstractEventLoop, callback: Callable[[], object]) -> None:
         try:
             loop.call_soon_threadsafe(callback)
-        except RuntimeError as error:  # closed since it was looked at
+        except RuntimeError as error:  # closed since the check
             raise _ended(self._failure or error) from None
 
     def _serve(self) -> None:
-        # Not asyncio.Runner: that starts a thread when it closes, and at exit there are no new ones.
+        # Not asyncio.Runner, which starts a thread when it closes: at exit there are no new ones.
         try:
             self._loop = loop = self._new_loop()
-        except BaseException as error:  # noqa: BLE001 (a factory of the user's: whoever opens the engine gets it)
+        except BaseException as error:  # noqa: BLE001 (a factory of the user's: the caller that opens the engine gets it)
             self._failure = error
             self._ready.set()
             return
@@ -227,7 +227,7 @@ class Host:
         try:
             self._run(loop)
             loop.run_until_complete(_end_tasks())
-        except BaseException as error:  # noqa: BLE001 (nobody else would see it)
+        except BaseException as error:  # noqa: BLE001 (it would be lost otherwise)
             self._died(error)
         finally:
             with suppress(RuntimeError):
@@ -235,13 +235,13 @@ class Host:
             self._fail_calls()
 
     def _run(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Runs the loop until it is asked to end by ``stop``."""
+        """Runs the loop until ``stop`` asks it to end."""
         while True:
             try:
                 loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as error:
-                # Of some callback, since this is not the main thread. What else was to be called is called next.
-                logger.error("code on the engine's event loop has raised %r; the engine goes on", error)  # noqa: TRY400 (it is nobody's here)
+                # Of some callback, since this is not the main thread. The other callbacks are called next.
+                logger.error("code on the engine's event loop has raised %r; the engine goes on", error)  # noqa: TRY400 (the trace is of no use here)
             else:
                 if self._stopping:
                     return
@@ -254,13 +254,13 @@ class Host:
         self.on_death()
 
     def _fail_calls(self) -> None:
-        """Fails the waits for what will not come any more. The loop is closed: who comes now is refused there."""
+        """Fails the waits for what will not come any more. The loop is closed, so later calls are refused there."""
         for call in tuple(self._calls):
             call.fail(_ended(self._failure))
 
 
 class _Call(Generic[T]):
-    """What somebody on another thread or loop waits for. Its methods run on the engine's, in order.
+    """A call for which another thread or loop waits. Its methods run on the engine's loop, in order.
 
     The coroutine is made there, too: Ctrl-C in the waiting thread cannot come between its making and its start.
     """
@@ -273,22 +273,22 @@ class _Call(Generic[T]):
 
     @property
     def has_begun(self) -> bool:
-        """Whether its coroutine is some task's by now."""
+        """Whether the call's coroutine belongs to a task by now."""
         return self._task is not None
 
     def begin(self) -> None:
-        """Starts it."""
+        """Starts the call."""
         if self._abandoned:
             return
         try:
             self._task = asyncio.get_running_loop().create_task(Contained(self._function()))
-        except BaseException as error:  # noqa: BLE001 (whoever waits gets it)
+        except BaseException as error:  # noqa: BLE001 (the waiter gets it)
             self.fail(error)
         else:
             self._task.add_done_callback(self._on_done)
 
     def abandon(self) -> None:
-        """Ends it, begun or not."""
+        """Ends the call, begun or not."""
         self._abandoned = True
         if self._task is None:
             self._cancelled()
@@ -296,7 +296,7 @@ class _Call(Generic[T]):
             self._task.cancel()
 
     def fail(self, error: BaseException) -> None:
-        """Tells that it has come to nothing."""
+        """Fails the call."""
         if not self.done.done():
             self.done.set_exception(error)
 
@@ -324,7 +324,7 @@ def _ended(why: BaseException | None) -> EngineClosedError:
 
 
 async def _end_tasks() -> None:
-    """Ends what else runs on the loop."""
+    """Ends all other tasks on the loop."""
     tasks = asyncio.all_tasks() - {asyncio.current_task()}
     for task in tasks:
         task.cancel()

@@ -1,8 +1,8 @@
-"""Which process this is, so that a peer on the same host can tell that it is gone; and whether another one is.
+"""The identity of a process, by which a peer on the same host can find out that it is gone.
 
-A pid says nothing by itself: pids are used again, and containers count their own. The kernel's boot id, the pid
-namespace and the start time of the process make it one process of one boot. Where the system has no ``/proc`` nothing
-is known, and only the lease tells.
+A pid alone is no identity: pids are used again, and containers count their own. The kernel's boot id, the pid namespace
+and the start time of the process make it one process of one boot. Where the system has no ``/proc``, nothing is known,
+and only the lease decides.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def is_local(process: ProcessIdentity) -> bool:
 
 
 def has_vanished(process: ProcessIdentity) -> bool:
-    """Whether ``process``, a local one, is certainly no more."""
+    """Whether ``process``, a local one, is certainly gone."""
     return _started_at(process.pid) != process.process_started_at
 
 
@@ -49,7 +49,7 @@ def _identity(pid: int) -> ProcessIdentity:
 
 
 def _started_at(pid: int) -> str | None:
-    """The start time of a running process in clock ticks since boot; a zombie runs no more."""
+    """The start time of a running process in clock ticks since boot; ``None`` for a zombie, which runs no more."""
     stat = _read(f"/proc/{pid}/stat")
     if stat is None:
         return None

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbosflow.service")
 
 FIRST_BACKOFF = 0.05
-"""Seconds, doubled at each failure in a row: a cut connection can mostly be made anew at once."""
+"""Seconds, doubled at each failure in a row: a cut connection can mostly be replaced at once."""
 LONGEST_BACKOFF = 2.0
-"""Seconds: soon enough to find a database that is back, and rare enough for the log of one that stays away."""
+"""Seconds: often enough to find a database that is back, and seldom enough for the log of one that stays away."""
 CANCEL_AGAIN = 0.5
 """Seconds after which a cancellation counts as lost: ``asyncio.wait_for``, which the pool waits with, loses one that
 comes together with what it waits for (before Python 3.12, python/cpython#86296)."""
@@ -29,8 +29,8 @@ comes together with what it waits for (before Python 3.12, python/cpython#86296)
 class Service:
     """Runs ``work_once`` again and again: when woken, and at the latest after ``interval`` seconds, jittered.
 
-    ``work_once`` returns whether it is worth doing again at once. An exception is logged and tried again with a growing
-    pause: a service ends only by ``close``.
+    ``work_once`` returns whether to call it again at once. An exception is logged, and the next try follows after a
+    growing pause: a service ends only by ``close``.
     """
 
     def __init__(self, name: str, *, interval: float | None) -> None:
@@ -52,11 +52,11 @@ class Service:
             await asyncio.wait({task}, timeout=CANCEL_AGAIN)
 
     def wake(self) -> None:
-        """Makes it work now. Callable on the loop's thread only."""
+        """Makes the service work now. Callable on the loop's thread only."""
         self._woken.set()
 
     async def work_once(self) -> bool:
-        """Does what there is to do; whether there is more already."""
+        """Does the pending work; returns whether there is more already."""
         raise NotImplementedError
 
     async def _run(self) -> None:
@@ -92,12 +92,12 @@ class Service:
 
 
 def is_final(error: BaseException) -> bool:
-    """Whether a statement that failed so would fail again: it is refused for its data, or for want of rights."""
+    """Whether a statement with this error would fail again: it is refused for its data, or for missing rights."""
     return isinstance(error, PermissionDeniedError) or is_refused(error)
 
 
 def set_errors(futures: Iterable[asyncio.Future[Any]], cause: BaseException, error: DbosflowError) -> None:
-    """Ends waits for what is refused: with ``error``, or with its ``cause`` if that speaks for itself."""
+    """Ends waits for something refused: with ``error``, or with its ``cause`` if that explains itself."""
     error.__cause__ = cause
     for future in futures:
         if not future.done():

@@ -1,4 +1,4 @@
-"""A connection of its own for a service, or shared by some: made when it is first needed, and anew when it broke."""
+"""A connection of its own for a service, or shared by some: made on first use, and replaced when it breaks."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class Session:
     """One connection, in autocommit, with settings that are ``special`` to it (those of ``dbosflow._sessions``).
 
-    Its user raises what the database raises, and asks again: the next ``turn()`` replaces what is broken.
+    The user lets the database's errors through, and asks again: the next ``turn()`` replaces a broken connection.
     """
 
     def __init__(self, url: str, settings: Settings, special: Mapping[str, str]) -> None:
@@ -31,19 +31,19 @@ class Session:
 
     @property
     def ready(self) -> Connection | None:
-        """Its connection, if there is one that works as far as is known."""
+        """The connection, if there is one that works as far as is known."""
         connection = self._connection
         return None if connection is None or connection.closed or connection.broken else connection
 
     @property
     def backend_pid(self) -> int | None:
-        """The server process of its connection, if there is one."""
+        """The server process of the connection, if there is one."""
         connection = self.ready
         return None if connection is None else connection.info.backend_pid
 
     @asynccontextmanager
     async def turn(self) -> AsyncIterator[Connection]:
-        """The connection, for the caller alone. Raises when none can be had within ``connect_timeout``."""
+        """The connection, for the caller alone. Raises if there is none within ``connect_timeout``."""
         async with self._lock:
             connection = self.ready
             if connection is None:
@@ -65,6 +65,6 @@ class Session:
             pooled=bool(settings.pooled),
             settings=wanted(self._special, idle=settings.lease),
         )
-        if not settings.pooled:  # what is prepared behind a pooler is prepared for the next client
+        if not settings.pooled:  # a statement prepared behind a pooler is prepared for the next client
             connection.prepare_threshold = 0
         return connection

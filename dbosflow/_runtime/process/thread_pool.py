@@ -1,8 +1,8 @@
-"""A pool of daemon threads whose limit is that of the *running* ones: a thread that waits gives its place up.
+"""A pool of daemon threads whose limit counts *running* threads only: a thread that waits gives up its place.
 
-A sync workflow owns a thread from its beginning to its end, also while it waits for another workflow. Were a waiting
-thread to count, as many parents as there are threads would leave none for the children that they wait for. So it does
-not: it is *away*, other calls run in its place, and it takes a place again before its code goes on.
+A sync workflow owns a thread from its beginning to its end, even while it waits for another workflow. If waiting
+threads counted, as many parents as there are threads would leave none for the children that they wait for. So a waiting
+thread is *away*: other calls run in its place, and it takes a place again before its code goes on.
 
 ```text
 queued ──► running ──► returned
@@ -11,10 +11,10 @@ queued ──► running ──► returned
            away ─┘
 ```
 
-Threads that are away have a limit of their own. What runs next when a place is free: threads that come back, then calls
-that are wanted (a child's, or one that a thread is away for), then all others. For these, threads count as running that
-are away beyond what leaves room for more. So work that nobody waits for yet cannot fill the limit, at which waits would
-be refused; and where that is small, some that sleep do not keep all others from running.
+Threads that are away have a limit of their own. A free place goes first to threads that come back, then to calls that
+are wanted (a child's, or one that a thread is away for), then to all others. For these, threads that are away count as
+running beyond the number that leaves room for more. So work without a waiter cannot fill the limit, at which waits
+would be refused; and where the limit is small, some sleeping threads do not keep all others from running.
 
 A step may wait for a workflow that needs a thread of the same pool: meanwhile it lends its place (``Place``).
 """
@@ -51,15 +51,15 @@ logger = logging.getLogger("dbosflow.threads")
 class ThreadPool(Executor):
     """Up to ``limit`` daemon threads that run, made when there is work, and up to ``waiting_limit`` that are away.
 
-    They are daemons: the standard library's pool joins its threads when the interpreter exits, so there one call that
-    never returns would keep its process alive for ever; here a worker that has drained ends.
+    Daemons, because the standard library's pool joins its threads when the interpreter exits: there, one call that
+    never returns would keep its process alive for ever; here, a worker that has drained ends.
     """
 
     def __init__(self, limit: int, name: str, *, waiting_limit: int = 0) -> None:
         self._limit = limit
         self._waiting_limit = waiting_limit
         self._room = max(waiting_limit - max(waiting_limit // _ROOM_FOR_WANTED, limit) - 1, 1)
-        """How many may be away and not count as running for calls that nobody wants; so each of these can go away."""
+        """How many may be away without counting as running for unwanted calls, so that each of these can go away."""
         self._name = name
         self._lock = threading.Lock()
         self._closed = False
@@ -67,7 +67,7 @@ class ThreadPool(Executor):
         """Places for running threads; below zero while some have come back without waiting for one."""
         self._away = 0
         self._awaited: Counter[Hashable] = Counter()
-        """What threads are away for."""
+        """The calls that threads are away for."""
         self._returning: deque[threading.Lock] = deque()
         self._wanted: OrderedDict[Hashable, _Call] = OrderedDict()
         self._others: OrderedDict[Hashable, _Call] = OrderedDict()
@@ -82,9 +82,9 @@ class ThreadPool(Executor):
         return self.begin(object(), partial(function, *args, **kwargs), wanted=False)
 
     def begin(self, key: Hashable, call: Callable[[], T], *, wanted: bool) -> Future[T]:
-        """Makes the call on one of the threads, before others if it is ``wanted``, or a thread is away for ``key``.
+        """Makes the call on one of the threads; first if it is ``wanted``, or if a thread is away for ``key``.
 
-        The future gets a ``ThreadLimitError`` if the system starts no thread for it and none runs that could.
+        The future gets a ``ThreadLimitError`` if the system starts no thread for it and no running one could take it.
         """
         future: Future[T] = Future()
         with self._lock:
@@ -98,14 +98,14 @@ class ThreadPool(Executor):
 
     @contextmanager
     def away(self, what: str, *, awaits: Hashable = None, at_the_limit: str) -> Iterator[None]:
-        """The calling thread, which runs ``what``, only waits in the block: for the call ``awaits``, if that is given.
+        """The calling thread, which runs ``what``, only waits during the block: for the call ``awaits``, if given.
 
-        An error of the block goes on at once; else the thread takes a place before it leaves the block. One that is
-        none of the pool has no place to give up.
+        An error of the block goes on at once; else the thread takes a place before it leaves the block. A thread of
+        another pool has no place to give up.
 
         Raises:
             ThreadLimitError: as many are away as may be, and ``at_the_limit`` is ``"raise"``. With ``"stay"`` the
-                thread keeps its place: that is for a wait which ends by itself.
+                thread keeps its place, which is for a wait that ends by itself.
         """
         if not getattr(self._serving, "now", False) or not self._leave(what, awaits, at_the_limit):
             yield
@@ -175,7 +175,7 @@ class ThreadPool(Executor):
     # -- places ------------------------------------------------------------------------------------------------------
 
     def _fill(self) -> None:
-        """Gives free places away. Under the lock."""
+        """Gives free places away. The caller holds the lock."""
         while self._free > 0:
             if self._returning:
                 self._free -= 1
@@ -189,7 +189,7 @@ class ThreadPool(Executor):
             elif not self._start_thread():
                 self._wanted[key] = call
                 self._wanted.move_to_end(key, last=False)
-                if self._free == self._limit:  # and none that runs will ever take it
+                if self._free == self._limit:  # no running thread will ever take the call
                     self._refuse_queued()
                 return
             self._ready.put(call)
@@ -218,7 +218,7 @@ class ThreadPool(Executor):
         try:
             threading.Thread(target=self._serve, name=name, daemon=True).start()
         except RuntimeError as error:  # a limit of the system's; the call begins when a thread comes free
-            logger.error(  # noqa: TRY400 (its traceback says nothing)
+            logger.error(  # noqa: TRY400 (its traceback is no help)
                 "the system starts no more threads (%s); %d sync calls wait for one of the %d that it has",
                 *(error, len(self._wanted) + len(self._others) + 1, self._limit - self._free + self._away),
             )
@@ -241,9 +241,9 @@ class ThreadPool(Executor):
 
 
 class Place:
-    """That of a call which holds a thread, and only waits while the place is lent, in however many tasks at a time.
+    """The place of a call, whose thread only waits while the place is lent, in however many tasks at a time.
 
-    It is taken back at once: more than the limit may run for a moment.
+    The thread takes the place again at once: more threads than the limit may run for a moment.
     """
 
     def __init__(self, pool: ThreadPool) -> None:
@@ -254,7 +254,7 @@ class Place:
 
     @contextmanager
     def lent(self) -> Iterator[None]:
-        """The call only waits in the block."""
+        """The call only waits during the block."""
         with self._lock:
             self._waits += 1
             if self._waits == 1:
@@ -269,7 +269,7 @@ class Place:
 
 
 def thread_pools(settings: Settings) -> tuple[ThreadPool, ThreadPool]:
-    """One for workflows and one for steps, which never wait for them: a sync workflow runs its steps on its thread."""
+    """One pool for workflows and one for steps, which never wait for workflows' threads: sync bodies run their own."""
     limit = settings.waiting_threads
     return (
         ThreadPool(settings.workflow_threads, "dbosflow-workflow", waiting_limit=limit),

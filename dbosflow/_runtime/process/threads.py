@@ -1,4 +1,4 @@
-"""Signals between threads: that a wait is over, what a call came to; and services on threads of their own."""
+"""Signals between threads: the end of a wait, the outcome of a call; and services on threads of their own."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ T = TypeVar("T")
 
 
 class ThreadWaiter:
-    """What one thread waits for, once: a future of the standard library's, for the price of a lock."""
+    """A wait of one thread, once: a future of the standard library's, for the price of a lock."""
 
     __slots__ = ("_error", "_held", "_told")
 
@@ -26,7 +26,7 @@ class ThreadWaiter:
         self._held.acquire()
 
     def done(self) -> bool:
-        """Whether it has a result already."""
+        """Whether there is a result already."""
         return self._told
 
     def set_result(self, _: None, /) -> None:
@@ -35,7 +35,7 @@ class ThreadWaiter:
         self._held.release()
 
     def set_exception(self, exception: BaseException, /) -> None:
-        """Raises it where the thread waits."""
+        """Raises the exception where the thread waits."""
         self._error = exception
         self.set_result(None)
 
@@ -47,7 +47,7 @@ class ThreadWaiter:
 
 
 def complete(returned: Future[T], call: Callable[[], T]) -> None:
-    """Runs ``call`` for whoever waits for ``returned``, unless nobody does any more."""
+    """Runs ``call`` for the waiters of ``returned``, unless there are none any more."""
     if not returned.set_running_or_notify_cancel():
         return
     try:
@@ -72,13 +72,13 @@ class ThreadService:
         self._thread.start()
 
     async def close(self) -> None:
-        """Ends the thread and waits for that, without a thread to wait on: at exit there may be no new ones."""
+        """Ends the thread and waits for its end, without another thread: at exit there may be no new ones."""
         self.closing.set()
         await self._ended.wait()
         self._thread.join()
 
     def run(self) -> None:
-        """What it does as long as ``goes_on``."""
+        """The work of the thread, for as long as ``goes_on``."""
         raise NotImplementedError
 
     def goes_on(self, pause: float) -> bool:
@@ -89,5 +89,5 @@ class ThreadService:
         try:
             self.run()
         finally:
-            with suppress(RuntimeError):  # the loop is closed, and nobody waits
+            with suppress(RuntimeError):  # the loop is closed, and nothing waits
                 self._loop.call_soon_threadsafe(self._ended.set)

@@ -1,1 +1,1 @@
-"""Workflows that wait for a worker: enqueued by anybody, claimed by workers."""
+"""Workflows that wait for a worker: enqueued by any engine, claimed by workers."""

@@ -1,8 +1,8 @@
-"""Takes queued work: as much as there are free slots, when notified that there is some.
+"""Takes queued work, as much as there are free slots, when notified of some.
 
-One claimer a queue. It is woken by NOTIFY when something was enqueued and by its own runs when a slot comes free; it
-never takes more than it can run. The queue ``''`` is that of workflows that were started in a process which died. It
-has no concurrency: those that wait for others in it would keep them from being taken.
+Each queue has one claimer. NOTIFY wakes it when something was enqueued, and its own runs when a slot comes free; it
+never takes more than it can run. The queue ``''`` holds the workflows that were started in a process which died. That
+queue has no concurrency: workflows that wait for others in it would keep those from being taken.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 RECOVERY_QUEUE = ""
 _CLAIM_LIMIT = 200
 """Workflows in one claim: enough to share the round trip, and few enough to leave some to other workers, and to launch
-between two turns of the loop that nobody notices."""
+between two turns of the loop without a noticeable delay."""
 
 logger = logging.getLogger("dbosflow.claimer")
 
 _missed: set[str] = set()
-"""Workflows that this process was asked for and does not know: each is said once."""
+"""Workflows that this process was asked for and does not know: each is logged once."""
 
 
 class Claimer(Service):
@@ -65,7 +65,7 @@ class Claimer(Service):
         self._settings = settings
         self._running: set[str] = set()
         self._more = True
-        """Whether work may wait that there was no slot for: else a free slot is nothing to look for work for."""
+        """Whether work without a slot may be waiting: if not, a free slot is no reason to look for work."""
         self._adopted_at = time.monotonic()
         self._adopts = {queue}
         self._missed_at = -math.inf
@@ -73,23 +73,23 @@ class Claimer(Service):
         self._leave_quarantine = quarantine.when_free(self.wake)
 
     def adopt_of(self, queue: str) -> None:
-        """Runs what the worker owns of another queue, whose claimer was closed, perhaps in the middle of a claim."""
+        """Runs the worker's workflows of another queue, whose claimer was closed, perhaps in the middle of a claim."""
         self._adopts.add(queue)
         self._adopted_at = -math.inf
         self.wake()
 
     def leave_to_its_own(self, queue: str) -> None:
-        """A queue has a claimer of its own again, whose concurrency is its own, too."""
+        """Leaves a queue to its own new claimer, which has a concurrency of its own, too."""
         self._adopts -= {queue} - {self.queue}
 
     async def close(self) -> None:
-        """Claims no more."""
+        """Ends the claims."""
         self._unsubscribe()
         self._leave_quarantine()
         await super().close()
 
     async def work_once(self) -> bool:
-        """Claims up to the free slots, and launches what it got."""
+        """Claims up to the free slots, and launches the claimed workflows."""
         if time.monotonic() - self._adopted_at > self._settings.safety_poll:
             await self._adopt()
         limit = int(min(self._concurrency - len(self._running), _CLAIM_LIMIT))
@@ -121,11 +121,11 @@ class Claimer(Service):
                     suspects=self._quarantine.takes_suspects,
                 )
         except BaseException:
-            self._adopted_at = -math.inf  # whether it was committed is not known
+            self._adopted_at = -math.inf  # whether the claim was committed is not known
             raise
 
     async def _look_for_unknown(self) -> None:
-        """Says what waits here for a worker that knows it. Asked when all else is claimed, so it reads little."""
+        """Logs workflows that wait for a worker that knows them. Runs when all else is claimed, so reads little."""
         async with self._journal.connection() as connection:
             names = [*self._registry.names(), *_missed]
             found = await workflow.unknown(connection, self._settings.schema, queue=self.queue, names=names)

@@ -26,19 +26,19 @@ class Enqueuer(Service):
         self._pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]] = {}
 
     async def enqueue(self, row: Enqueued) -> bool:
-        """Whether the row is new; its workflow is durable then. An id twice in one statement is inserted once."""
+        """Enqueues a durable workflow; whether the row is new. An id twice in one statement is inserted once."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._pending.setdefault(row.workflow_id, (row, []))[1].append(future)
         self.wake()
         return await future
 
     async def close(self) -> None:
-        """Ends the writes; whoever waits for one gets an error: it is not known to be durable."""
+        """Ends the writes; a waiting caller gets an error, since its row is not known to be durable."""
         await super().close()
         set_closed(future for _, futures in self._pending.values() for future in futures)
 
     async def work_once(self) -> bool:
-        """Writes all that is pending; a failed statement is sent again, since a repeated enqueue does nothing."""
+        """Writes all pending rows; a failed statement is sent again, since a repeated enqueue does nothing."""
         pending, self._pending = self._pending, {}
         if not pending:
             return False
@@ -61,7 +61,7 @@ class Enqueuer(Service):
         return bool(self._pending)
 
     async def _one_by_one(self, pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]]) -> None:
-        """The database refuses a row for its data: the others go on without it."""
+        """Writes the rows one by one after the database has refused one for its data; the others go on without it."""
         rest = dict(pending)
         for workflow_id, (row, futures) in pending.items():
             try:
@@ -79,7 +79,7 @@ class Enqueuer(Service):
             del rest[workflow_id]
 
     def _put_back(self, pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]]) -> None:
-        """Keeps what could not be written for the next statement, before what came meanwhile."""
+        """Keeps the rows that could not be written for the next statement, before those that came meanwhile."""
         for workflow_id, (row, futures) in self._pending.items():
             pending.setdefault(workflow_id, (row, []))[1].extend(futures)
         self._pending = pending

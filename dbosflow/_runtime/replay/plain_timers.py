@@ -131,7 +131,7 @@ def _recording(method: Callable[..., asyncio.TimerHandle]) -> Callable[..., asyn
 
 def _caller() -> tuple[str, int]:
     """Where in the code outside of asyncio a timer is set."""
-    frame = sys._getframe(2)  # noqa: SLF001 (who called the loop)
+    frame = sys._getframe(2)  # noqa: SLF001 (the caller of the loop)
     while frame.f_back is not None and frame.f_code.co_filename.startswith((_ASYNCIO, __file__)):
         frame = frame.f_back
     return frame.f_code.co_filename, frame.f_lineno

@@ -37,7 +37,7 @@ class Awaited(Enum):
     OWN = "coroutines of its own run"
     """Coroutines that are looked at as well; the wait itself does nothing."""
     PRIMITIVE = "a lock, an event or a queue"
-    """One of the run's own coroutines, or a thread, which cannot be seen, lets it go on."""
+    """Another coroutine of the run lets this one go on; or a thread does, which cannot be seen."""
     OUTSIDE = "the outside"
     """A thread, I/O, a future of unknown origin."""
     NOTHING = "nothing more"

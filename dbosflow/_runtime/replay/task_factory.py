@@ -114,7 +114,7 @@ def branch_tasks(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
 
 def _who_wants_a_task() -> CodeType | None:
     """The code that asks for the task which the factory is about to make, except asyncio's own functions."""
-    asking: FrameType | None = sys._getframe(3)  # noqa: SLF001 (who called the factory)
+    asking: FrameType | None = sys._getframe(3)  # noqa: SLF001 (the caller of the factory)
     above = asking
     for _ in range(_OTHER_FACTORIES):
         if above is None or above.f_code in _TASK_MAKERS:

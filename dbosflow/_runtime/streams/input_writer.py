@@ -116,7 +116,7 @@ class InputWriter(Service):
         self._announce = announce
         self._pending: dict[_StreamKey, list[_PendingBlock]] = {}
         self._seen: dict[_StreamKey, Seen] = {}
-        """How much has been written of late to streams that have a limit."""
+        """How much was written lately to streams that have a limit."""
         self._lost = 0
         """How often in a row other writers were faster in all streams."""
 

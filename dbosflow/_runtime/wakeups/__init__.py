@@ -1,1 +1,1 @@
-"""Hints: topics within a process, NOTIFY and LISTEN between processes. Nothing depends on them but speed."""
+"""Hints: topics within a process, NOTIFY and LISTEN between processes. Only speed depends on them."""

@@ -1,9 +1,9 @@
-"""Hears wake-ups of other processes: one LISTEN connection a process, healed by itself.
+"""Receives wake-ups of other processes: one LISTEN connection a process, which is replaced when it breaks.
 
-Order matters: first LISTEN, then read. So after each (re)connect every subscriber is woken once, and when the first one
-subscribes to a part of the topics, those of that part: what was committed before the LISTEN is read now, what is
-committed after it is notified. A safety poll does the same now and then, slowly while LISTEN is healthy and fast while
-it is not. A hint is never what correctness rests on.
+Order matters: first LISTEN, then read. So after each (re)connect every subscriber is woken once; and when a part of the
+topics gets its first subscriber, the subscribers of that part: commits before the LISTEN are read now, later commits
+are notified. A safety poll does the same now and then, slowly while LISTEN is healthy and fast while it is not.
+Correctness never rests on a hint.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from dbosflow.config import Settings
 
 _KEEPALIVE = 5.0
-"""Seconds of silence after which the connection is tried, and parts without subscribers are left."""
+"""Seconds of silence after which the connection is tested, and parts without subscribers are left."""
 
 
 class Listener(Service):
-    """The LISTEN connection, where there can be one. ``healthy`` is an event that is set while it works."""
+    """The LISTEN connection, where there can be one. ``healthy`` is an event that is set while LISTEN works."""
 
     def __init__(self, url: str, settings: Settings, wakeups: Wakeups, is_own: Callable[[int], bool]) -> None:
-        # A session that a pooler hands on would go on listening, and tell whoever gets it next: there only polls work.
+        # A pooler's session would go on listening, and notify the next client that gets it: there, only polls work.
         self._listens = settings.listen_url is not None or not settings.pooled
         super().__init__("listener", interval=_KEEPALIVE if self._listens else None)
         self._url = settings.listen_url or url
@@ -42,14 +42,14 @@ class Listener(Service):
         self._is_own = is_own
         self._connection: Connection | None = None
         self._parts: frozenset[str] = frozenset()
-        """What it listens to."""
+        """The parts that the connection listens to."""
         self._tried_at = 0.0
         self.healthy = asyncio.Event()
         self.on_unhealthy: Callable[[], None] = lambda: None
         wakeups.on_wanted = self.wake
 
     async def work_once(self) -> bool:
-        """Listens to the parts that have subscribers. A lost connection is an error, and another one follows."""
+        """Listens to the parts that have subscribers. A lost connection raises, and is replaced at the next call."""
         if not self._listens:
             return False
         try:
@@ -63,7 +63,7 @@ class Listener(Service):
         return False
 
     async def close(self) -> None:
-        """Listens no more."""
+        """Stops listening."""
         await super().close()
         await self._end()
 
@@ -88,7 +88,7 @@ class Listener(Service):
         elif not connection.broken and time.monotonic() - self._tried_at < _KEEPALIVE / 2:
             return
         elif unwanted:
-            self._parts -= unwanted  # before: who wants one of them from here on has it listened to again
+            self._parts -= unwanted  # before: a subscriber that comes from here on has the part listened to again
             await unlisten(connection, schema, unwanted)
         else:  # the cheapest round trip: a dead connection raises
             await listen(connection, schema)
@@ -120,7 +120,7 @@ class SafetyPoll(Service):
         listener.on_unhealthy = self.wake
 
     async def work_once(self) -> bool:
-        """Wakes all; the pause until the next time depends on LISTEN."""
+        """Wakes all subscribers; the pause until the next time depends on LISTEN."""
         healthy = self._listener.healthy.is_set()
         self._interval = self._settings.safety_poll if healthy else self._settings.fast_poll
         self._wakeups.wake_all()

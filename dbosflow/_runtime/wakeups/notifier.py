@@ -1,10 +1,10 @@
 """Sends wake-ups to other processes: on a connection of its own, after the commit, never beside data.
 
 NOTIFY in a transaction that writes takes an instance-wide lock through its commit; a transaction of nothing but NOTIFY
-holds it for microseconds, and with ``synchronous_commit=off`` waits for no flush. When the notifier is idle, hints that
-somebody elsewhere waits for are on the wire before the commit's own process goes on. Others, of what is awaited here,
-go a little later: they would take from those who wait here the time that they have. While a statement is under way, and
-while they wait for that, hints gather. A failure is a lost hint: readers poll slowly, too.
+holds it for microseconds, and with ``synchronous_commit=off`` waits for no flush. When the notifier is idle, hints with
+waiters elsewhere are on the wire before the commit's own process goes on. Hints for what is awaited here go a little
+later: at once, they would take time from the waiters here. While a statement is under way, and while those hints wait,
+further hints gather. A failure is a lost hint: readers poll slowly, too.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
 
 
 _LATER = 0.01
-"""Seconds until a hint goes that is not urgent."""
+"""Seconds until a hint that is not urgent goes."""
 _LAST_ANSWER = 1.0
-"""Seconds that the last statement gets to be answered when the notifier closes."""
+"""Seconds for the answer to the last statement when the notifier closes."""
 
 
 class Notifier(Service):
@@ -42,7 +42,7 @@ class Notifier(Service):
         self._session = Session(url, settings, NOTIFIER)
         self._topics: dict[str, None] = {}
         self._is_due = False
-        """Whether what is queued is to go as soon as it can."""
+        """Whether the queued hints are to go as soon as possible."""
         self._timer: asyncio.TimerHandle | None = None
         self._on_wire: Connection | None = None
         self._idle = asyncio.Event()
@@ -50,11 +50,11 @@ class Notifier(Service):
 
     @property
     def backend_pid(self) -> int | None:
-        """The server process of its connection: a listener of this engine knows its own hints by it."""
+        """The server process of the connection, by which a listener of this engine knows the engine's own hints."""
         return self._session.backend_pid
 
     def send(self, topics: Iterable[str], *, at_once: bool = False) -> None:
-        """Queues hints, each topic once. With ``at_once`` they are on the wire when this returns, if it is idle."""
+        """Queues hints, each topic once. With ``at_once``, an idle notifier has them on the wire on return."""
         self._topics.update(dict.fromkeys(topics))
         if not at_once:
             if self._timer is None:
@@ -62,7 +62,7 @@ class Notifier(Service):
             return
         self._is_due = True
         if self._idle.is_set() and (connection := self._session.ready) is not None:
-            with suppress(psycopg.Error):  # it goes over a new connection
+            with suppress(psycopg.Error):  # the hints go over a new connection
                 if notify_at_once(connection, self._schema, self._topics):
                     self._on_wire = connection
                     self._take()
@@ -83,7 +83,7 @@ class Notifier(Service):
         return self._is_due and bool(self._topics)
 
     def _take(self) -> dict[str, None]:
-        """All that is queued, which is sent now."""
+        """Takes all queued hints, which are sent now."""
         topics, self._topics = self._topics, {}
         self._is_due = False
         self._idle.clear()
@@ -95,7 +95,7 @@ class Notifier(Service):
         self.wake()
 
     async def close(self) -> None:
-        """Sends what is left, if it can without connecting anew, and disconnects."""
+        """Sends what is left, if that needs no new connection, and disconnects."""
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_ANSWER):
                 await self._idle.wait()

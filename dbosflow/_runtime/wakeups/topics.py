@@ -1,7 +1,7 @@
 """Wake-ups inside one process: topics, and their subscribers.
 
-A wake-up is a hint to read something anew. It comes from this process's own commits, from NOTIFY, or, for all topics,
-from the safety poll, a reconnect of the LISTEN connection, or the death of a worker anywhere.
+A wake-up is a hint to read something again. Its sources are this process's own commits, NOTIFY, and, for all topics,
+the safety poll, a reconnect of the LISTEN connection, or the death of any worker.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Wakeups:
         """Called when a part of the topics gets its first subscriber."""
 
     def subscribe(self, topic: str, callback: Callable[[], None]) -> Callable[[], None]:
-        """Calls ``callback`` at each wake-up of ``topic``; gives what ends that."""
+        """Calls ``callback`` at each wake-up of ``topic``; the returned function ends that."""
         subscribers = self._subscribers.get(topic)
         if subscribers is None:
             subscribers = self._subscribers[topic] = []
@@ -59,7 +59,7 @@ class Wakeups:
         self.wake(tuple(self._parts.get(part, ())))
 
     def wake_all(self) -> None:
-        """Calls everybody."""
+        """Calls all subscribers."""
         for subscribers in tuple(self._subscribers.values()):
             for callback in tuple(subscribers):
                 callback()

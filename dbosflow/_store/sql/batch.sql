@@ -1,6 +1,7 @@
--- The journal's one statement, and what settles it after a lost acknowledgement. See dbosflow/_runtime/journal/journal.py.
--- It has several forms, which dbosflow/_store/batch.py composes of the parts here: a variable (:name) stands for a parameter,
--- or for a part. In psql set either; for a batch of one record: \set record_key '''step#0''::text', \set record_epoch 1 ...
+-- The journal's one statement, and the witnesses that decide after a lost acknowledgement: see dbosflow/_runtime/journal/journal.py.
+-- The statement has several forms, which dbosflow/_store/batch.py composes of the parts here: a variable (:name) stands for
+-- a parameter, or for a part. In psql set either; for a batch of one record:
+-- \set record_key '''step#0''::text', \set record_epoch 1 ...
 
 -- name: batch (written whole or not at all)
 -- The sections in -- [ ] are left out when a batch has none of their rows: each shape is a statement of its own, prepared once.
@@ -46,7 +47,7 @@ WITH lease AS MATERIALIZED (
     SELECT lease.id FROM lease
     WHERE true
 -- [timeline
--- Behind a pooler, where a failover breaks no connection of ours.
+-- Behind a pooler, where a failover does not break our connection.
       AND left(pg_walfile_name(pg_current_wal_lsn()), 8) = :timeline::text
 -- ]
 -- [runs
@@ -56,7 +57,7 @@ WITH lease AS MATERIALIZED (
       AND NOT EXISTS (SELECT FROM moved)
 -- ]
 -- [ends
--- What is to be cancelled ends as cancelled or not at all.
+-- A run that is to be cancelled ends as cancelled or not at all.
       AND (NOT EXISTS (SELECT FROM mine WHERE cancelled)
            OR NOT EXISTS (
                SELECT FROM (
@@ -83,7 +84,7 @@ WITH lease AS MATERIALIZED (
 -- ]
 SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS written
 -- [ends
--- Then nothing may be written of the rest: the division by zero rolls all back, and the whole is sent again.
+-- If a cancel came first, the rest may not be written either: the division by zero rolls all back, and all is sent again.
      , CASE WHEN EXISTS (SELECT FROM gate)
             THEN 1 / ((SELECT count(*) FROM ended) = :end_count)::integer END AS whole
 -- ]
@@ -153,8 +154,8 @@ FROM (
 CROSS JOIN :gate
 
 -- name: closed
--- What outsiders write to ends with its workflow, used or not, at the tail that this statement sees. If a writer is
--- faster, the primary key says so, and the whole is sent again. Sorted, as the writers are: no deadlock.
+-- The streams of outside writers end with their workflow, used or not, at the tail that this statement sees. If a writer
+-- is faster, the primary key is violated, and all is sent again. Sorted, as the writers are: no deadlock.
 INSERT INTO dbosflow.stream_block
     (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
 SELECT i.workflow_id, i.key, coalesce(tail.next, 0), 1, i.kind, i.values::json, i.bytes, '', 0, i.epoch
@@ -174,7 +175,7 @@ WHERE tail.kind IS NULL OR tail.kind NOT IN ('complete', 'error', 'cancelled')
 ORDER BY i.workflow_id, i.key
 
 -- name: ended
--- A cancel that commits after this statement's snapshot is seen by the UPDATE alone, which then ends that row not.
+-- A cancel that commits after this statement's snapshot is seen by the UPDATE alone, which then does not end that row.
 UPDATE dbosflow.workflow w
 SET status = e.status, output = e.output::json, error = e.error::json, worker_id = NULL, wake_at = NULL,
     ended_at = CASE WHEN e.status <> 'blocked' THEN now() END
@@ -188,8 +189,8 @@ WHERE w.id = e.id AND w.worker_id IS NOT DISTINCT FROM gate.id AND w.epoch = e.e
 RETURNING w.id
 
 -- name: lone_gate (of one row, which is written by itself)
--- It says yes or no, as the number of rows written, and not why: then the whole batch is sent, and says. It is shut by a
--- cancel that the run was not notified of, too, so that the answer does it.
+-- The answer is the number of rows written, without a reason: if it is none, the whole batch is sent, and gives the reason.
+-- A cancel of which the run was not notified shuts the gate, too, so that the answer notifies it.
 SELECT lease.id
 FROM (SELECT id FROM dbosflow.worker WHERE id = :worker_id AND state = 'live' FOR KEY SHARE) AS lease
 -- [runs
@@ -216,8 +217,8 @@ WHERE true
 -- ]
 
 -- The witnesses lock the worker's row, which is written to the log: so their answer comes with a commit of its own, and what
--- they saw is as durable as that. A session that was ended while it waited for a synchronous standby, or a server that
--- crashed meanwhile, leaves commits which everybody sees and the standby does not have.
+-- they saw is as durable as that commit. A session that was ended while it waited for a synchronous standby, or a server that
+-- crashed meanwhile, leaves commits which every session sees and the standby does not have.
 
 -- name: witness_record
 WITH lease AS MATERIALIZED (SELECT id FROM dbosflow.worker WHERE id = :worker_id FOR KEY SHARE)
