@@ -3,7 +3,7 @@
 ```text
 body ──► returned ──► succeeded ─┐
      ──► raised ────► failed ────┤ after the tasks that it left running have ended, one entry in the journal
-     ──► cancelled ─► cancelled ─┘
+     ──► asked to end ► cancelled ┘
      ──► contradicts its records ► blocked
      ──► stopped: lease lost, engine closing, reload: nothing is written
 ```

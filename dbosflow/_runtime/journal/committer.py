@@ -12,9 +12,9 @@ gather ──► send ──► written ─────────────�
             │             moved ────► that run reloads; the rest is sent again
             │             cancelled ► that run ends so instead; the rest is sent again
             │             timeline ─► every run reloads (behind a pooler; else the worker's connection shows it)
-            └─ refused for its data ─► slice by slice; the refused one ends its run with a typed error, and if
             └─ refused for its data ─► slice by slice; a refused slice ends its run with a typed error; and if the
                           final frames of the run's streams are refused, too: without them
+```
 
 Nothing is guessed after a lost acknowledgement: every slice leaves a row that only this slice can write, under a key
 fixed before the batch was sent, and that row decides. A late copy of a batch finds its keys taken or the gate shut.

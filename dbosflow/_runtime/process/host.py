@@ -241,7 +241,7 @@ class Host:
                 loop.run_forever()
             except (SystemExit, KeyboardInterrupt) as error:
                 # Of some callback, since this is not the main thread. The other callbacks are called next.
-                logger.error("code on the engine's event loop has raised %r; the engine goes on", error)  # noqa: TRY400 (the trace is of no use here)
+                logger.error("code on the engine's event loop has raised %r; the engine goes on", error)  # noqa: TRY400 (no caller of ours raised it)
             else:
                 if self._stopping:
                     return
