@@ -171,7 +171,7 @@ class Executor:
                 self._claimers[0].adopt_of(claimer.queue)
 
     def start(self, launch: Launch, priority: int) -> asyncio.Future[bool]:
-        """Starts a workflow in this process. Once durable, the future says whether the row is new: then it runs."""
+        """Starts a workflow in this process. The future says, once the start is durable, whether the row is new."""
         started: asyncio.Future[bool] = self._loop.create_future()
         self._start(launch, priority, lambda _, result: _set_result(started, result))
         return started

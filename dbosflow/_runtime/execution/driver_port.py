@@ -52,7 +52,7 @@ class DriverPort(Protocol[R_contra, A_contra]):
         """Waits until the run stops or is cancelled: the engine is closing, and nothing begins any more."""
 
     async def room(self, run: R_contra) -> bool:
-        """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
+        """Waits until the run's buffer has room, up to ``buffer_timeout``; returns whether it has."""
 
     async def durable(self, run: R_contra) -> None:
         """Waits until everything that the run has buffered is durable."""

@@ -170,7 +170,7 @@ class LoopDriver:
                 run.check_may_begin()
 
     async def room(self, run: Run) -> bool:
-        """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
+        """Waits until the run's buffer has room, up to ``buffer_timeout``; returns whether it has."""
         if not self._is_here:
             return await asyncio.to_thread(drive, run.thread_driver.room(run))
         room = asyncio.Event()
@@ -280,7 +280,7 @@ class ThreadDriver:
         run.check_may_begin()
 
     async def room(self, run: Run) -> bool:
-        """Waits until the run's buffer has room, up to ``buffer_timeout``; whether it came in time."""
+        """Waits until the run's buffer has room, up to ``buffer_timeout``; returns whether it has."""
         room = threading.Event()
         run.when_room(room.set)
         return room.wait(run.settings.buffer_timeout)

@@ -104,7 +104,7 @@ class Run(ReplayingRun):
         return 0 if self._streams is None else self._streams.blocks
 
     async def room(self) -> bool:
-        """Waits on the loop for room in the run's buffer; whether it came in time."""
+        """Waits on the loop for room in the run's buffer; returns whether there is room in time."""
         return await self.loop_driver.room(self)
 
     # -- called by the body, on its own thread -----------------------------------------------------------------------

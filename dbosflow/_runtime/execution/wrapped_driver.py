@@ -23,51 +23,51 @@ class WrappedDriver:
         self._driver = driver
 
     async def commit(self, run: Run, record: Record) -> None:
-        """As the other one."""
+        """Delegates to the other driver."""
         await self._driver.commit(run, record)
 
     async def turn_of(self, run: Run, key: str) -> None:
-        """As the other one."""
+        """Delegates to the other driver."""
         await self._driver.turn_of(run, key)
 
     async def catch_up(self, run: Run, key: str) -> None:
-        """As the other one."""
+        """Delegates to the other driver."""
         await self._driver.catch_up(run, key)
 
     async def await_cancellation(self, run: Run, key: str) -> None:
-        """As the other one."""
+        """Delegates to the other driver."""
         await self._driver.await_cancellation(run, key)
 
     async def record_cancellation(self, run: Run, key: str) -> None:
-        """As the other one."""
+        """Delegates to the other driver."""
         await self._driver.record_cancellation(run, key)
 
     async def call(
         self, attempt: StepAttempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        """As the other one."""
+        """Delegates to the other driver."""
         return await self._driver.call(attempt, function, args, kwargs)
 
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
-        """As the other one."""
+        """Delegates to the other driver."""
         return await self._driver.outcome(run, workflow_id)
 
     async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
-        """As the other one."""
+        """Delegates to the other driver."""
         return await self._driver.wait(run, work, awaits=awaits)
 
     async def pause(self, run: Run, seconds: float) -> None:
-        """As the other one."""
+        """Delegates to the other driver."""
         await self._driver.pause(run, seconds)
 
     async def hold(self, run: Run) -> None:
-        """As the other one."""
+        """Delegates to the other driver."""
         await self._driver.hold(run)
 
     async def room(self, run: Run) -> bool:
-        """As the other one."""
+        """Delegates to the other driver."""
         return await self._driver.room(run)
 
     async def durable(self, run: Run) -> None:
-        """As the other one."""
+        """Delegates to the other driver."""
         await self._driver.durable(run)

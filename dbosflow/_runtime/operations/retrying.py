@@ -137,7 +137,7 @@ def is_outcome(error: BaseException, task: asyncio.Task[Any] | None) -> bool:
     """Whether an error of a function called in ``task`` is the function's outcome, and not the end of this pass."""
     if isinstance(error, RunStopped) or is_signal(error):
         return False
-    if isinstance(error, asyncio.CancelledError):  # without a request it is the body's own, of a task inside it
+    if isinstance(error, asyncio.CancelledError):  # unrequested, it comes from a task of the body's
         return task is None or not task.cancelling()
     return not isinstance(error, GeneratorExit) or running_task() is task  # else the coroutine is being discarded
 

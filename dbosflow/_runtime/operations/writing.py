@@ -167,7 +167,7 @@ async def emitted(driver: Driver, scope: Scope, key: str) -> list[str]:
 
 
 class _Sight(DurableOperation):
-    """A read of what is durable. Only among branches it has a turn and a record.
+    """A read of what is durable, which has a turn and a record among branches only.
 
     Whether the run had turns by then may be timing: a library makes a task now and then, before the first branch.
     """

@@ -26,7 +26,7 @@ class Enqueuer(Service):
         self._pending: dict[str, tuple[Enqueued, list[asyncio.Future[bool]]]] = {}
 
     async def enqueue(self, row: Enqueued) -> bool:
-        """Enqueues a durable workflow; whether the row is new. An id twice in one statement is inserted once."""
+        """Enqueues a workflow; returns, once it is durable, whether its row is new. An equal id is inserted once."""
         future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._pending.setdefault(row.workflow_id, (row, []))[1].append(future)
         self.wake()

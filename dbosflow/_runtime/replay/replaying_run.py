@@ -79,7 +79,7 @@ class ReplayingRun(RunState):
         self._to_replay = sum(is_delivered(record.kind) for record in past.records.values()) if past.records else 0
 
     async def room(self) -> bool:
-        """Waits on the loop for room in the run's buffer; whether it came in time."""
+        """Waits on the loop for room in the run's buffer; returns whether there is room in time."""
         raise NotImplementedError
 
     def ensure_sequencer(self) -> Sequencer:
@@ -145,7 +145,7 @@ class ReplayingRun(RunState):
         return not self.is_cut_short
 
     def next_behind(self, path: str) -> str | None:
-        """What is on record behind the branch's operation of now: of its own, or, if it is the only branch, any record.
+        """The next record behind the branch's current operation: of the branch, or, if it is the only one, of any.
 
         With regions one coroutine works for several branches: its records in another one of them count, too.
         """

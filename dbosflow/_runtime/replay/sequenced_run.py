@@ -68,7 +68,7 @@ class SequencedRun(Protocol):
         """Whether the run's code begins no operation any more."""
 
     async def room(self) -> bool:
-        """Waits for room in the run's buffer; whether it came in time."""
+        """Waits for room in the run's buffer; returns whether there is room in time."""
 
     def submit(self) -> None:
         """Notifies the journal that the run has pending entries."""

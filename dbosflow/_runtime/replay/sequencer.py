@@ -139,7 +139,7 @@ class Sequencer:
         raise AssertionError
 
     async def yield_control(self) -> bool:
-        """Lets the rest of the run go on until it is quiet, and waits for room in the run's buffer; whether it came."""
+        """Lets the rest of the run go on until it is quiet, and waits for buffer room; returns whether it came."""
         future: asyncio.Future[bool] = self._future()
         self._yielded.append(future)
         self._news.set()
