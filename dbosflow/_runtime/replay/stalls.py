@@ -29,6 +29,8 @@ _WAITERS = frozenset({"_wait", "_cancel_and_wait", "wait_for"})
 """The functions of asyncio that wait for tasks which their caller names."""
 _DEEPEST = 200
 """How many coroutines deep the search for the innermost one goes."""
+_WOKEN = 0.05
+"""Seconds until the next look at an operation that is resumed just now: it takes a turn or two of the loop."""
 
 
 class Awaited(Enum):
@@ -56,7 +58,9 @@ def waits_for(run: SequencedRun, parked: int, moment: float, began: float) -> tu
     if sum(coroutine.operating for coroutine in coroutines) > parked:
         return "an operation under way", None
     if not all(coroutine.waits and not coroutine.is_woken for coroutine in coroutines):
-        return "code that runs", None
+        # In an operation it may wait on without any news.
+        only_woken = all(coroutine.waits for coroutine in coroutines)
+        return "code that runs", asyncio.get_running_loop().time() + _WOKEN if only_woken else None
     due = None if run.timers is None else run.timers.last_after(moment)
     if due is not None:
         return "a plain timer", due

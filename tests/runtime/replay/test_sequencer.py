@@ -564,3 +564,16 @@ async def test_a_future_of_unknown_origin_is_waited_for_without_end() -> None:
     assert "the workflow's own branch" in (run.sequencer.stalled_on or "")
     assert WARN_AFTER < 3600
     run.sequencer.finish()
+
+
+@on_virtual_time
+async def test_an_operation_that_is_woken_and_waits_on_is_looked_at_again() -> None:
+    """As one that a further cancellation does not end: that is no news, and nothing else may come."""
+    woken = coroutine(is_woken=True)
+    run = SequencedByHand(turns("a"), coroutines=[woken])
+    with run.sequencer.suspended():
+        await watch(run, 10.0)
+        assert run.contradictions == []
+        woken.is_woken = False
+        assert await watch(run, 10.0) <= 1.0
+    assert run.contradictions != []
