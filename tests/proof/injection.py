@@ -84,7 +84,7 @@ class Injection:
         setattr(module, name, passing)
 
     async def _claimed(
-        self, connection: AsyncConnection[Any], _: str, *, worker_id: object, queue: str, names: list[str], limit: int
+        self, connection: AsyncConnection[Any], _: str, *, queue: str, names: list[str], **__: Any
     ) -> Iterable[Point]:
         """What a claim may take, asked before it: by then somebody else may have it, which is no harm."""
         cursor = await connection.execute(_QUEUED, (queue, names))
