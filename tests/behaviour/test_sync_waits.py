@@ -16,7 +16,6 @@ from tests.support import eventually
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbosflow.workflows import Workflow
 
 T = TypeVar("T")
 
@@ -273,9 +272,7 @@ async def async_asker(name: str) -> Any:
     ("asker", "name"),
     [*((sync_asker, name) for name in STEPS if name != "runs one with a step"), (async_asker, "runs one with a step")],
 )
-def test_a_step_that_waits_for_a_workflow_lends_it_its_place(
-    database_url: str, asker: Workflow[[str], Any, Any], name: str
-) -> None:
+def test_a_step_that_waits_for_a_workflow_lends_it_its_place(database_url: str, asker: Any, name: str) -> None:
     """However many do so: else all threads are held by steps that wait for what needs one."""
     global both, asked  # noqa: PLW0603 (a step has no other way to an engine)
     both = threading.Barrier(2)
