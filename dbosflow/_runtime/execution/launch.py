@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from dbosflow.definitions import WorkflowDef
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Launch:
     """The parts that a run is made from. With the defaults: a workflow that was started just now."""
 

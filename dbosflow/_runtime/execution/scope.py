@@ -8,7 +8,7 @@ inherit the variable, and so do callbacks: it does not prove that the caller is 
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, cast
 
 from dbosflow._runtime.execution.run import RunBranch, StepAttempt
@@ -16,7 +16,7 @@ from dbosflow._runtime.replay.branch import SCOPE, running_coroutine
 from dbosflow.errors import InWorkflowError, NotInWorkflowError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from contextvars import ContextVar
 
 
@@ -81,12 +81,10 @@ class Entered:
         _scope.reset(self._token)
 
 
-@contextmanager
-def place_lent() -> Iterator[None]:
+_NOTHING_LENT = nullcontext()
+
+
+def place_lent() -> AbstractContextManager[None]:
     """The block only waits, for another workflow: lends the place of the thread that the calling step may hold."""
     scope = current_scope()
-    if isinstance(scope, StepAttempt) and scope.place is not None:
-        with scope.place.lent():
-            yield
-    else:
-        yield
+    return scope.place.lent() if isinstance(scope, StepAttempt) and scope.place is not None else _NOTHING_LENT

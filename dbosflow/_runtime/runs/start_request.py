@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from dbosflow.definitions import WorkflowDef
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class StartRequest:
     """A request to start a workflow."""
 
