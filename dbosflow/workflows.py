@@ -19,6 +19,7 @@ from dbosflow.streams.declared import key_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
 
+    from dbosflow._store.start_options import StartOptions
     from dbosflow.handles import WorkflowHandle
     from dbosflow.streams import Stream
 
@@ -37,6 +38,8 @@ class WorkflowSpec(Generic[P, T]):
     priority: int = 0
     receiver: tuple[type, ...] = ()
     """The class that a class method is called on, as its first argument."""
+    optional: StartOptions | None = None
+    """The options that most starts do not set."""
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:
         """Inside a sync workflow: starts a child with these options. See ``Workflow.start``."""
@@ -183,7 +186,7 @@ def start_request(target: object, args: tuple[Any, ...], kwargs: Mapping[str, An
     """The request for a start of a workflow, or of a spec with its options, with these arguments."""
     spec = spec_of(target)
     args = spec.receiver + args
-    return StartRequest(spec.definition, args, kwargs, spec.workflow_id, spec.queue, spec.priority)
+    return StartRequest(spec.definition, args, kwargs, spec.workflow_id, spec.queue, spec.priority, spec.optional)
 
 
 class WorkflowDecorator:

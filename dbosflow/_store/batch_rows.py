@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_type_hints
 
+from dbosflow._store.start_options import NO_OPTIONS, StartOptions
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
@@ -113,6 +115,7 @@ class EndRow(NamedTuple):
 ROW_TYPES: dict[str, dict[str, Any]] = {
     "runs": {"run": RunRow},
     "starts": {"start": StartRow},
+    "options": {"option": StartOptions},
     "records": {"record": RecordRow},
     "blocks": {"tail": TailRow, "block": BlockRow},
     "inputs": {"input": InputRow},
@@ -127,6 +130,8 @@ class BatchRows:
 
     runs: list[RunRow] = field(default_factory=list)
     starts: list[StartRow] = field(default_factory=list)
+    options: list[StartOptions] = field(default_factory=list)
+    """Those of the first starts, up to the last one that has any."""
     records: list[RecordRow] = field(default_factory=list)
     tails: list[TailRow] = field(default_factory=list)
     blocks: list[BlockRow] = field(default_factory=list)
@@ -134,6 +139,13 @@ class BatchRows:
     ends: list[EndRow] = field(default_factory=list)
     aware: bool = False
     """Whether a run in the batch is being cancelled, and was notified: it needs no further notice."""
+
+    def add_start(self, row: StartRow, options: StartOptions | None) -> None:
+        """Adds a workflow to insert."""
+        if options is not None:
+            self.options += [NO_OPTIONS] * (len(self.starts) - len(self.options))
+            self.options.append(options)
+        self.starts.append(row)
 
     def shape(self) -> tuple[str, ...]:
         """The sections that this batch has rows for."""
@@ -156,7 +168,7 @@ class BatchRows:
 
     def _in_order(self) -> tuple[Sequence[tuple[Any, ...]], ...]:
         """All rows, in the order of ``parameters``."""
-        return self.runs, self.starts, self.records, self.tails, self.blocks, self.inputs, self.ends
+        return self.runs, self.starts, self.options, self.records, self.tails, self.blocks, self.inputs, self.ends
 
 
 @cache

@@ -63,10 +63,17 @@ async def _fetch(
 
 
 async def fetch_hot(
-    connection: AsyncConnection[Any], schema: str, table: str, name: str, /, **values: Any
+    connection: AsyncConnection[Any],
+    schema: str,
+    table: str,
+    name: str,
+    /,
+    *,
+    sections: tuple[str, ...] = (),
+    **values: Any,
 ) -> list[list[Any]]:
     """The rows of a hot statement, with the columns in order. The caller has the connection for itself."""
-    statement, types = _hot(table, name, statements.load(table, schema)[name])
+    statement, types = _hot(table, name, sections, statements.load(table, schema, *sections)[name])
     parameters = [types[key].dump(values[key]) for key in types]
     with rights_named(schema):
         result = await execute(connection, statement, parameters, prepare=connection.prepare_threshold is not None)
@@ -90,12 +97,14 @@ _TYPED = re.compile(r"(?<![:\w]):(?P<name>[a-z_]\w*)::(?P<type>[a-z ]+(?:\[\])?)
 
 
 @cache
-def _hot(table: str, name: str, text: str) -> tuple[Statement, dict[str, ArrayType | ScalarType]]:
-    casts = _TYPED.finditer(statements.source(table)[name])
+def _hot(
+    table: str, name: str, sections: tuple[str, ...], text: str
+) -> tuple[Statement, dict[str, ArrayType | ScalarType]]:
+    casts = _TYPED.finditer(statements.with_sections(statements.source(table)[name], sections))
     types = {cast["name"]: TYPES[cast["type"].strip()] for cast in casts}
     sent = statements.numbered(text, [*types])
     return Statement(
-        f"dbosflow_{table}_{name}".encode(), sent.encode(), tuple(one.oid for one in types.values())
+        "_".join(("dbosflow", table, name, *sections)).encode(), sent.encode(), tuple(one.oid for one in types.values())
     ), types
 
 

@@ -44,9 +44,9 @@ def source(table: str) -> Mapping[str, str]:
 
 
 @cache
-def load(table: str, schema: str = DEFAULT_SCHEMA) -> Mapping[str, str]:
-    """The statements of ``sql/<table>.sql`` by name, ready for psycopg."""
-    return {name: prepare(body, schema) for name, body in source(table).items()}
+def load(table: str, schema: str = DEFAULT_SCHEMA, *sections: str) -> Mapping[str, str]:
+    """The statements of ``sql/<table>.sql`` by name, ready for psycopg, with only these sections."""
+    return {name: prepare(with_sections(body, sections), schema) for name, body in source(table).items()}
 
 
 def with_sections(text: str, names: Container[str]) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._store.queries import fetch_all, fetch_hot
+from dbosflow._store.start_options import NO_OPTIONS, StartOptions
 from dbosflow.serde import for_people
 from dbosflow.types import WorkflowInfo, WorkflowStatus
 
@@ -32,6 +33,7 @@ class Enqueued:
     priority: int
     input: str
     input_streams: tuple[str, ...] = ()
+    options: StartOptions | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +91,10 @@ class Outcome:
 
 async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[Enqueued]) -> set[str]:
     """Inserts queued workflows; returns the ids that were new."""
+    columns: dict[str, Any] = {}
+    if any(row.options is not None for row in rows):
+        names = (f"option_{name}" for name in StartOptions._fields)
+        columns.update(zip(names, zip(*(row.options or NO_OPTIONS for row in rows), strict=True), strict=True))
     inserted = await fetch_hot(
         connection,
         schema,
@@ -100,6 +106,8 @@ async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[
         priorities=[row.priority for row in rows],
         inputs=[row.input for row in rows],
         input_streams=[keys_text(row.input_streams) for row in rows],
+        sections=("options",) if columns else (),
+        **columns,
     )
     return {workflow_id for (workflow_id,) in inserted}
 
@@ -130,7 +138,7 @@ async def claim(
     suspects: bool = True,
 ) -> list[Claimed]:
     """Claims up to ``limit`` queued workflows for a worker that is still live, or one of the ``suspects``."""
-    which = {"queue": queue, "names": names, "limit": limit, "suspects": suspects}
+    which: dict[str, Any] = {"queue": queue, "names": names, "limit": limit, "suspects": suspects}
     rows = await fetch_hot(connection, schema, _TABLE, "claim", worker_id=worker_id, **which)
     return [Claimed(*row) for row in rows]
 

@@ -118,8 +118,12 @@ def _name(text: str) -> str:
 
 @cache
 def _names() -> Mapping[str, str]:
-    found = ((table, name, body) for table in _TABLES for name, body in statements.load(table).items())
-    return {_PLACE.sub("?", body).replace("%%", "%"): f"{table}.{name}" for table, name, body in found}
+    found = {}
+    for table in _TABLES:
+        for name, body in statements.load(table, statements.DEFAULT_SCHEMA, "options").items():
+            found[body] = f"{table}.{name} with options"
+        found |= {body: f"{table}.{name}" for name, body in statements.load(table).items()}
+    return {_PLACE.sub("?", body).replace("%%", "%"): name for body, name in found.items()}
 
 
 @dataclass

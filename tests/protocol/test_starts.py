@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from dbosflow._store import workflow
+from dbosflow._store.batch_rows import BatchRows
+from dbosflow._store.start_options import StartOptions
 from dbosflow._store.workflow import Enqueued
-from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, WorkerLease
+from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, WorkerLease, batch
 
 pytestmark = pytest.mark.usefixtures("all_forms")
 
@@ -137,3 +139,49 @@ async def test_a_claim_that_the_server_has_forgotten_leaves_the_workflow_to_the_
     assert not late.written
     assert late.mine == frozenset()
     assert (await new.write(Slice("w", epoch=second.epoch).record("s"))).written
+
+
+OPTIONS = [None, StartOptions(timeout=60.0), None, StartOptions(deadline=4e9), StartOptions(), None]
+"""Those of starts in one statement; a deadline in seconds since 1970."""
+DEADLINE = """SELECT id, CASE WHEN deadline_at < '2090-01-01' THEN extract(epoch FROM deadline_at - created_at)
+              ELSE extract(epoch FROM deadline_at) END::float FROM dbosflow.workflow ORDER BY id"""
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 6])
+@pytest.mark.parametrize("way", ["start", "enqueue"])
+async def test_each_start_has_the_options_that_it_was_given(db: Database, way: str, count: int) -> None:
+    """Whichever of its statement's starts has some, the others have none."""
+    lease = await db.lease()
+    options = OPTIONS[count - 2 : count] if count == 2 else OPTIONS[:count]
+    if way == "start":
+        rows = BatchRows()
+        for number, one in enumerate(options):
+            (row,) = batch(starts=(f"w{number}",)).starts
+            rows.add_start(row, one)
+        assert (await lease.send(rows)).written
+    else:
+        queued = [Enqueued(f"w{number}", NAME, "", 0, "{}", (), one) for number, one in enumerate(options)]
+        assert len(await workflow.enqueue(lease.connection, SCHEMA, queued)) == len(options)
+    expected = [one and (one.timeout or one.deadline) for one in options]
+    assert await db.rows(DEADLINE) == [(f"w{number}", value) for number, value in enumerate(expected)]
+
+
+async def test_a_start_has_the_earliest_of_its_deadlines_and_its_parents(db: Database) -> None:
+    """A child has no longer than its parent, also if it names no deadline itself."""
+    lease = await db.lease()
+    rows = BatchRows()
+    (row,) = batch(starts=("parent",)).starts
+    rows.add_start(row, StartOptions(timeout=60.0, deadline=4e9))
+    assert (await lease.send(rows)).started == {"parent"}
+    for child, options in {
+        "a": StartOptions(),
+        "b": StartOptions(timeout=9.0),
+        "c": StartOptions(deadline=4e9),
+    }.items():
+        (row,) = batch(starts=(child,)).starts
+        rows = BatchRows()
+        rows.add_start(row._replace(parent_id="parent"), options)
+        assert (await lease.send(rows)).started == {child}
+    same = "SELECT w.id FROM dbosflow.workflow w JOIN dbosflow.workflow p USING (deadline_at) WHERE p.id = 'parent'"
+    assert {one for (one,) in await db.rows(same)} == {"parent", "a", "c"}
+    assert await db.rows(DEADLINE + " LIMIT 1 OFFSET 1") == [("b", 9.0)]

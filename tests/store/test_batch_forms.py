@@ -14,6 +14,7 @@ import pytest
 from dbosflow._store import migrate, statements
 from dbosflow._store.batch import batch_statement, lone_statement
 from dbosflow._store.batch_rows import ROW_TYPES, BatchRows, InputRow, parameters, sql_types
+from dbosflow._store.start_options import StartOptions
 from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, batch
 from tests.store.prepared import assert_is_read, parameters_of
 
@@ -30,7 +31,9 @@ def shapes() -> Iterator[tuple[str, ...]]:
     """Each that a batch can have, behind a pooler and not."""
     for size in range(1, len(ROW_TYPES) + 1):
         for sections in itertools.combinations(ROW_TYPES, size):
-            if "runs" in sections or sections == ("starts",):
+            if "options" in sections and "starts" not in sections:
+                continue
+            if "runs" in sections or sections in {("starts",), ("starts", "options")}:
                 yield from (sections, ("timeline", *sections))
 
 
@@ -114,6 +117,7 @@ async def test_the_statement_runs_in_psql_with_its_parts_and_parameters_as_varia
     others = {"worker_id": f"'{lease.id}'", "timeline": f"'{timeline[0]}'"}
     rows = batch(Slice("w").record("a").values(0).end(), starts=("new",))
     rows.inputs = [InputRow("w", "in", "complete", None, 0, 1)]
+    rows.options = [StartOptions(timeout=1.0)]
     in_psql(db, "batch", as_variables(rows, gate="gate", **others))
     alone = batch(Slice("x").values(0))
     in_psql(db, "appended", as_variables(alone, gate="(:lone_gate) AS gate", **others))

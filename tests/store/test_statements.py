@@ -12,6 +12,7 @@ from psycopg import sql
 
 from dbosflow import Engine, step, workflow, write_stream
 from dbosflow._store import migrate, statements
+from dbosflow._store.batch_rows import ROW_TYPES
 from dbosflow.cli.entry import main
 from dbosflow.errors import ConfigurationError
 from dbosflow.testing import crash_at
@@ -24,6 +25,7 @@ TABLES = sorted(
 )
 PARTS = {"begin_migration", "batch", "started", "recorded", "appended", "closed", "ended", "lone_gate"}
 """Several statements, or parts of the batch statement: for its forms see ``test_batch_forms``."""
+SECTIONS = ("timeline", *ROW_TYPES)
 
 
 @step
@@ -50,11 +52,11 @@ def test_every_statement_is_the_same_in_a_schema_of_any_name(schema: str) -> Non
     """But for the places where the schema stands: literals and quoted names are as they were written."""
     name = statements.quoted(schema)
     for table in TABLES:
-        for key, default in statements.load(table).items():
-            moved = statements.load(table, schema)[key].replace(f"{name.replace('%', '%%')}.", "dbosflow.")
-            assert moved == default
+        for key, default in statements.load(table, "dbosflow", *SECTIONS).items():
+            text = statements.load(table, schema, *SECTIONS)[key]
+            assert text.replace(f"{name.replace('%', '%%')}.", "dbosflow.") == default
             literals = re.findall(r"'[^']*'", re.sub(r"--[^\n]*", "", statements.source(table)[key]))
-            assert all(literal.replace("%", "%%") in statements.load(table, schema)[key] for literal in literals)
+            assert all(literal.replace("%", "%%") in text for literal in literals)
 
 
 @pytest.mark.parametrize("schema", STRANGE)
@@ -65,9 +67,10 @@ def test_the_server_reads_every_statement_in_a_schema_of_any_name(database_url: 
         connection.execute("DROP SCHEMA dbosflow CASCADE")
         connection.execute("SET search_path = pg_catalog")
         for table in TABLES:
-            for key, text in statements.load(table, schema).items():
-                if key not in PARTS:
-                    assert_is_read(connection, text, (table, key))
+            for sections in ((), SECTIONS):
+                for key, text in statements.load(table, schema, *sections).items():
+                    if key not in PARTS:
+                        assert_is_read(connection, text, (table, key))
 
 
 @pytest.mark.parametrize("schema", STRANGE)

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.journal.owner import Announce
     from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._runtime.streams.statistics import StreamStatistics
     from dbosflow._runtime.wakeups.topics import Wakeups
     from dbosflow._store.workflow import Started
@@ -170,13 +171,13 @@ class Executor:
             if self._claimers and not any(other.queue == claimer.queue for other in self._claimers):
                 self._claimers[0].adopt_of(claimer.queue)
 
-    def start(self, launch: Launch, priority: int) -> asyncio.Future[bool]:
+    def start(self, launch: Launch, request: StartRequest) -> asyncio.Future[bool]:
         """Starts a workflow in this process. The future says, once the start is durable, whether the row is new."""
         started: asyncio.Future[bool] = self._loop.create_future()
-        self._start(launch, priority, lambda _, result: _set_result(started, result))
+        self._start(launch, request, lambda _, result: _set_result(started, result))
         return started
 
-    def run(self, launch: Launch, priority: int) -> asyncio.Future[Ending | None]:
+    def run(self, launch: Launch, request: StartRequest) -> asyncio.Future[Ending | None]:
         """Starts a workflow in this process. The future gets its end, once that is durable.
 
         ``None`` if its row is not new, or if the workflow goes on elsewhere.
@@ -189,11 +190,11 @@ class Executor:
             else:
                 _set_result(ending, result if isinstance(result, BaseException) else None)
 
-        self._start(launch, priority, decided)
+        self._start(launch, request, decided)
         return ending
 
     def _start(
-        self, launch: Launch, priority: int, decided: Callable[[Run | None, bool | BaseException], None]
+        self, launch: Launch, request: StartRequest, decided: Callable[[Run | None, bool | BaseException], None]
     ) -> None:
         """Writes a start. ``decided`` is called with its run, if the row is new and it begins, and with the result."""
 
@@ -203,7 +204,9 @@ class Executor:
         name, inputs = launch.definition.name, launch.definition.inputs
         self.journal.start(
             Start(
-                *(launch.workflow_id, name, launch.arguments_text, RECOVERY_QUEUE, priority, on_decided), inputs=inputs
+                *(launch.workflow_id, name, launch.arguments_text, RECOVERY_QUEUE, request.priority, on_decided),
+                inputs=inputs,
+                options=request.options,
             )
         )
 

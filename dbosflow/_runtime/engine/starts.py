@@ -50,12 +50,20 @@ class Starts:
         workflow_id = request.workflow_id or _new_id()
         if queue is None and self._executor is not None:
             launch = Launch(workflow_id, definition, arguments_text, definition.inputs)
-            is_new = await self._executor.start(launch, request.priority)
+            is_new = await self._executor.start(launch, request)
             topics = [] if known_to_be_new else [workflow_topic(workflow_id)]
         else:
             queue = queue or DEFAULT_QUEUE
             is_new = await self._enqueuer.enqueue(
-                Enqueued(workflow_id, definition.name, queue, request.priority, arguments_text, definition.inputs)
+                Enqueued(
+                    workflow_id,
+                    definition.name,
+                    queue,
+                    request.priority,
+                    arguments_text,
+                    definition.inputs,
+                    request.options,
+                )
             )
             topics = [queue_topic(queue), workflow_topic(workflow_id)]
         # A start whose answer was lost looks like an earlier one, and has notified no worker yet.
@@ -70,7 +78,7 @@ class Starts:
         definition = request.definition
         launch = Launch(_new_id(), definition, request.arguments_text(), definition.inputs)
         with place_lent():
-            ending = await self._executor.run(launch, request.priority)
+            ending = await self._executor.run(launch, request)
         if ending is None:  # where the start's answer was lost, it runs now
             await self._is_open(launch.workflow_id, definition, launch.arguments_text)
         return launch.workflow_id, ending

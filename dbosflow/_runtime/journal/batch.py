@@ -90,7 +90,7 @@ class Slice(Generic[R]):
         rows.aware = rows.aware or run.cancelled
         for seq, record in enumerate(self.records, run.seq):
             if record.start is not None:
-                rows.starts.append(start_row(record.start))
+                rows.add_start(start_row(record.start), record.start.options)
             item = record.loop_item
             rows.records.append(
                 RecordRow(
@@ -199,7 +199,8 @@ class Batch(Generic[R]):
         rows = BatchRows()
         for part in self.slices:
             part.add_to(rows)
-        rows.starts.extend(map(start_row, self.starts))
+        for start in self.starts:
+            rows.add_start(start_row(start), start.options)
         return rows
 
     def count_in(self, statistics: StreamStatistics, seconds: float) -> None:

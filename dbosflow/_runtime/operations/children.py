@@ -121,6 +121,7 @@ async def _start(operation: DurableOperation, request: StartRequest, child_id: s
         parent_id=run.workflow_id,
         parent_key=key,
         inputs=definition.inputs,
+        options=request.options,
     )
     await operation.commit(Record(key, RecordKind.CHILD, child_id=child_id, start=start))
     return is_new

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from dbosflow._records.kinds import RecordKind
+    from dbosflow._store.start_options import StartOptions
 
 
 class Waiter(Protocol):
@@ -170,3 +171,4 @@ class Start:
     parent_key: str | None = None
     inputs: tuple[str, ...] = ()
     """The keys of the streams that outside writers may write."""
+    options: StartOptions | None = None

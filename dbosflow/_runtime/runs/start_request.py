@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from dbosflow._store.start_options import StartOptions
     from dbosflow.definitions import WorkflowDef
 
 
@@ -23,6 +24,8 @@ class StartRequest:
     queue: str | None = None
     """The queue; ``None`` for this process, if it executes workflows, else for the default queue."""
     priority: int = 0
+    options: StartOptions | None = None
+    """What most starts do not set."""
 
     def arguments_text(self) -> str:
         """The arguments in their stored form."""

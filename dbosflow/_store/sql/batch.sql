@@ -108,17 +108,29 @@ SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS writte
 -- batch is one row in one of them, that part is the whole statement, and its gate the subquery `(:lone_gate) AS gate`.
 
 -- name: started
+-- The section `options` is there if a start has any of the columns in it: see dbosflow/_store/start_options.py.
 INSERT INTO dbosflow.workflow
-    (id, name, status, queue, priority, input, parent_id, parent_key, input_streams, epoch, worker_id, started_at)
+    (id, name, status, queue, priority, input, parent_id, parent_key, input_streams, epoch, worker_id, started_at
+-- [options
+     , deadline_at
+-- ]
+    )
 SELECT s.id, s.name, CASE WHEN s.owned THEN 'running' ELSE 'queued' END, s.queue, s.priority, s.input::json,
        s.parent_id, s.parent_key,
        CASE WHEN s.input_streams IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(s.input_streams::json)) END,
        CASE WHEN s.owned THEN 1 ELSE 0 END, CASE WHEN s.owned THEN gate.id END,
        CASE WHEN s.owned THEN now() END
+-- [options
+     , least(now() + s.timeout * interval '1 second', to_timestamp(s.deadline),
+             (SELECT p.deadline_at FROM dbosflow.workflow p WHERE p.id = s.parent_id))
+-- ]
 FROM (
     SELECT :start_workflow_id AS id, :start_name AS name, :start_queue AS queue, :start_priority AS priority,
            :start_input AS input, :start_parent_id AS parent_id, :start_parent_key AS parent_key,
            :start_input_streams AS input_streams, :start_owned AS owned
+-- [options
+         , :option_timeout AS timeout, :option_deadline AS deadline
+-- ]
 ) AS s
 CROSS JOIN :gate
 ORDER BY s.id

@@ -1,11 +1,26 @@
 -- name: enqueue (needs no lease, because the row has no owner)
--- Sorted by id: otherwise two processes that enqueue the same ids could deadlock.
-INSERT INTO dbosflow.workflow (id, name, status, queue, priority, input, input_streams)
+-- Sorted by id: otherwise two processes that enqueue the same ids could deadlock. The section `options` is there if a row
+-- has any of the columns in it: see dbosflow/_store/start_options.py.
+INSERT INTO dbosflow.workflow (id, name, status, queue, priority, input, input_streams
+-- [options
+     , deadline_at
+-- ]
+    )
 SELECT s.id, s.name, 'queued', s.queue, s.priority, s.input::json,
        CASE WHEN s.input_streams IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(s.input_streams::json)) END
+-- [options
+     , least(now() + s.timeout * interval '1 second', to_timestamp(s.deadline))
+-- ]
 FROM unnest(:ids::text[], :names::text[], :queues::text[], :priorities::integer[], :inputs::text[],
-            :input_streams::text[])
-     AS s (id, name, queue, priority, input, input_streams)
+            :input_streams::text[]
+-- [options
+          , :option_timeout::double precision[], :option_deadline::double precision[]
+-- ]
+    ) AS s (id, name, queue, priority, input, input_streams
+-- [options
+          , timeout, deadline
+-- ]
+    )
 ORDER BY s.id
 ON CONFLICT (id) DO NOTHING
 RETURNING id;

@@ -1,0 +1,20 @@
+"""The columns of a start that most starts leave empty: they travel only if some start in the statement has one."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class StartOptions(NamedTuple):
+    """The optional columns of a start. A field ``x`` is the parameter ``:option_x`` of the section ``options``.
+
+    The statements are ``started`` in ``sql/batch.sql`` and ``enqueue`` in ``sql/workflow.sql``.
+    """
+
+    timeout: float | None = None
+    """Seconds from the statement until its deadline."""
+    deadline: float | None = None
+    """The deadline in seconds since 1970, by the database's clock."""
+
+
+NO_OPTIONS = StartOptions()

@@ -1,0 +1,46 @@
+"""What the options of starts cost: nothing where a start has none."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from dbosflow import workflow
+from dbosflow._store.batch_rows import parameters
+from dbosflow._store.start_options import StartOptions
+
+if TYPE_CHECKING:
+    from tests.costs.conftest import OpenEngine
+    from tests.costs.wire import Wire
+
+OPTIONS = StartOptions(timeout=3600.0)
+
+
+@workflow
+async def costs_started() -> None:
+    """Ends at once."""
+
+
+def test_the_statement_has_the_parameters_of_options_only_with_options() -> None:
+    """Those of a start without any are the ones that each start needs."""
+    names = "workflow_id name queue priority input parent_id parent_key input_streams owned"
+    plain = tuple(f"start_{name}" for name in names.split())
+    assert parameters(("starts",)) == plain
+    assert parameters(("starts", "options")) == plain + tuple(f"option_{name}" for name in StartOptions._fields)
+
+
+@pytest.mark.parametrize("options", [None, OPTIONS])
+async def test_options_travel_only_with_a_start_that_has_some(
+    open_engine: OpenEngine, line: Wire, options: StartOptions | None
+) -> None:
+    """Here, enqueued, and both times in a statement of its own shape."""
+    spec = replace(costs_started.spec, optional=options)
+    async with open_engine() as engine, open_engine(executes=False) as client:
+        with line.counted() as counts:
+            await engine.run_async(spec)
+            await client.start_async(spec)
+    suffixes = ("", "") if options is None else ("_options", " with options")
+    starts = {name: count for name, count in counts.executed.items() if "starts" in name or "enqueue" in name}
+    assert starts == {f"batch lone_starts{suffixes[0]}": 1, f"workflow.enqueue{suffixes[1]}": 1}
