@@ -4,7 +4,7 @@
 key      = [path "/"] name "#" n            the nth operation of that name in its branch
          | key "/" offset                   an item of a loop
          | key "@" epoch "." n              a failed attempt
-         | key "/given-up" | key "/woken" | key "/expired"
+         | key "/given-up" | key "/woken" | key "/expired" | key "/until"
                                             other facts on record about an operation
          | [path "/"] name "#" n "/patched" the nth call of patched(name) took new code
          | path "/write_stream(" stream ")@" count "." n
@@ -40,6 +40,8 @@ WOKEN = "/woken"
 """Ends the key of the record that a sleep is over, in a run with branches."""
 EXPIRED = "/expired"
 """Ends the key of the record that a durable timeout has expired."""
+UNTIL = "/until"
+"""Ends the key of the record that holds the deadline of an operation that waits."""
 PATCHED = "/patched"
 """Ends the key of the record that new code was taken."""
 
@@ -163,15 +165,23 @@ def operation_of(key: str, kind: str = "") -> str:
     """The key of the operation that a record belongs to."""
     if kind == RecordKind.ATTEMPT:
         return step_of(key)
-    return key.removesuffix(GIVEN_UP).removesuffix(WOKEN).removesuffix(EXPIRED)
+    return key.removesuffix(GIVEN_UP).removesuffix(WOKEN).removesuffix(EXPIRED).removesuffix(UNTIL)
 
 
 def shown(key: str) -> str:
     """A record's key in readable form."""
-    for suffix, what in ((GIVEN_UP, "was cancelled"), (WOKEN, "was over"), (EXPIRED, "has expired")):
+    for suffix, what in _STATED:
         if key.endswith(suffix):
             return f"that {key.removesuffix(suffix)!r} {what}"
     return repr(key)
+
+
+_STATED = (
+    (GIVEN_UP, "was cancelled"),
+    (WOKEN, "was over"),
+    (EXPIRED, "has expired"),
+    (UNTIL, "has a deadline"),
+)
 
 
 def _escaped(found: re.Match[str]) -> str:

@@ -35,6 +35,14 @@ class RecordKind(StrEnum):
     """All that was written before it is durable."""
     EMITTED = "emitted"
     """The workflow has read what it had written."""
+    SEND = "send"
+    """A message was sent, or refused."""
+    RECV = "recv"
+    """A message was received; the record holds it."""
+    TOKEN = "token"  # noqa: S105 (a kind of record)
+    """A token was created; the record holds its secret."""
+    ANSWER = "answer"
+    """The answer to a token was waited for."""
 
     # other facts about an operation, under keys of their own
     ATTEMPT = "attempt"
@@ -47,6 +55,8 @@ class RecordKind(StrEnum):
     """A durable timeout was started; the record holds its deadline."""
     EXPIRED = "expired"
     """A durable timeout has expired."""
+    UNTIL = "until"
+    """An operation waits until a deadline, which the record holds."""
 
     # what the run has decided or found
     PATCHED = "patched"
@@ -58,7 +68,7 @@ class RecordKind(StrEnum):
 
 
 _NO_OPERATION = frozenset({RecordKind.PATCHED, RecordKind.REFUSED, RecordKind.CHANGED})
-_SILENT = _NO_OPERATION | {RecordKind.ATTEMPT, RecordKind.TIMEOUT}
+_SILENT = _NO_OPERATION | {RecordKind.ATTEMPT, RecordKind.TIMEOUT, RecordKind.UNTIL}
 
 
 def is_delivered(kind: str) -> bool:

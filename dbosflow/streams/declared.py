@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, get_args
 
-from dbosflow.config import check_identifier
+from dbosflow._records.spaces import check_own_key
 from dbosflow.serde import Codec
 from dbosflow.streams.options import read_request
 from dbosflow.streams.writers import StreamWriter
@@ -31,7 +31,7 @@ class Stream(Generic[C, F]):
     """
 
     def __init__(self, key: str) -> None:
-        self.key = check_identifier("stream key", key)
+        self.key = check_own_key(key)
 
     def __repr__(self) -> str:
         return f"Stream({self.key!r})"
@@ -76,4 +76,4 @@ class Stream(Generic[C, F]):
 
 def key_of(stream: str | Stream[Any, Any]) -> str:
     """The key of a stream that is given as a key or a ``Stream``."""
-    return stream.key if isinstance(stream, Stream) else check_identifier("stream key", stream)
+    return stream.key if isinstance(stream, Stream) else check_own_key(stream)

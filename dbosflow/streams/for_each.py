@@ -5,13 +5,13 @@ from __future__ import annotations
 from types import MethodType
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, get_args, overload
 
+from dbosflow._records.spaces import check_own_key
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.recorded_values import load
 from dbosflow._runtime.execution.scope import branch_around
 from dbosflow._runtime.operations.for_each import run_for_each
 from dbosflow._runtime.operations.for_each_settings import ForEachSettings, OnError, dead_letter_key
 from dbosflow._runtime.process.host import refuse_on_loop
-from dbosflow.config import check_identifier
 from dbosflow.definitions import FunctionDef, StepDef, check_name
 from dbosflow.errors import ConfigurationError
 from dbosflow.functions import check_no_generator, local_name
@@ -163,5 +163,5 @@ def _settings(options: LoopOptions, handler: StepDef) -> ForEachSettings:
         msg = f"on_error={on_error!r} must be one of {', '.join(map(repr, get_args(OnError)))}"
         raise ConfigurationError(msg)
     name = check_name("loop", options.get("name") or handler.name)
-    check_identifier("stream key", dead_letter_key(name))
+    check_own_key(dead_letter_key(name))
     return ForEachSettings(name, concurrency, options.get("ordered", True), every, on_error)

@@ -6,13 +6,13 @@ from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from dbosflow import serde
+from dbosflow._records.spaces import check_own_key
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.recorded_values import load
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.execution.scope import PlainCall
 from dbosflow._runtime.operations import writing
 from dbosflow._runtime.process.host import refuse_on_loop
-from dbosflow.config import check_identifier
 from dbosflow.failures import dump_error
 from dbosflow.types import FrameKind
 
@@ -39,7 +39,7 @@ def write_stream(key: str, value: Any) -> None:
     """
     refuse_on_loop("await write_stream_async(...)")
     scope = writing.writer("write_stream")
-    check_identifier("stream key", key)
+    check_own_key(key)
     text = serde.dump_undeclared(value, "a stream's value")
     drive(writing.write(scope, key, text, "write_stream", on_loop=False))
 
@@ -71,7 +71,7 @@ async def write_stream_async(key: str, value: Any) -> None:
         ConfigurationError: the key is not valid.
     """
     scope = writing.writer("write_stream_async")
-    check_identifier("stream key", key)
+    check_own_key(key)
     text = serde.dump_undeclared(value, "a stream's value")
     await writing.write(scope, key, text, "write_stream_async", on_loop=True)
 
@@ -82,7 +82,7 @@ def close_stream(key: str) -> None:
     See ``close_stream_async``, its awaitable twin, for the errors.
     """
     refuse_on_loop("await close_stream_async(...)")
-    writing.close(writing.writer("close_stream"), check_identifier("stream key", key), "close_stream")
+    writing.close(writing.writer("close_stream"), check_own_key(key), "close_stream")
 
 
 async def close_stream_async(key: str) -> None:
@@ -101,7 +101,7 @@ async def close_stream_async(key: str) -> None:
         BranchError: the caller is no branch of its workflow.
         ConfigurationError: the key is not valid.
     """
-    writing.close(writing.writer("close_stream_async"), check_identifier("stream key", key), "close_stream_async")
+    writing.close(writing.writer("close_stream_async"), check_own_key(key), "close_stream_async")
 
 
 class StreamWriter(Generic[C, F]):

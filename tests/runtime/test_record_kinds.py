@@ -8,9 +8,10 @@ from dbosflow._records.kinds import RecordKind, is_delivered, shows_operation
 
 OUTCOMES = {
     *("step", "sleep", "child", "result", "status", "info", "cancel", "read", "for_each", "flush", "emitted"),
+    *("send", "recv", "token", "answer"),
     *("woken", "given_up", "expired"),
 }
-SILENT = {"attempt", "timeout"}
+SILENT = {"attempt", "timeout", "until"}
 NO_OPERATION = {"patched", "refused", "changed"}
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
-from dbosflow._records.keys import GIVEN_UP, WOKEN, operation_of, path_of
+from dbosflow._records.keys import GIVEN_UP, UNTIL, WOKEN, operation_of, path_of
 from dbosflow._records.kinds import shows_operation
 
 if TYPE_CHECKING:
@@ -60,4 +60,6 @@ class RecordedOrder:
         """The first record of an operation; a loop that is not over has none."""
         records = self._history.records
         attempts = self._history.failures.get(key)
-        return attempts[0] if attempts else records.get(key) or records.get(key + GIVEN_UP) or records.get(key + WOKEN)
+        if attempts:
+            return attempts[0]
+        return next((records[key + one] for one in ("", GIVEN_UP, WOKEN, UNTIL) if key + one in records), None)
