@@ -211,9 +211,10 @@ class Engine(EngineStreams):
     async def prune_async(self, *, older_than: timedelta | float, batch: int = 100, dry_run: bool = False) -> int:
         """Removes workflows that ended before a given age, with their records and streams; returns their number.
 
-        Each transaction removes up to ``batch`` workflows, oldest first. A workflow whose parent still runs is kept. A
-        workflow with inputs is kept as long as a statement or snapshot is open in the database that began before the
-        workflow's end. The id of a removed workflow is free: a start with it runs the workflow anew.
+        Each transaction removes up to ``batch`` workflows, oldest first. A workflow whose parent still runs is kept. So
+        is one as long as a statement or snapshot is open in the database that began before the workflow's end, up to a
+        day: it may still write to an input. The id of a removed workflow is free: a start with it runs the workflow
+        anew.
 
         Args:
             older_than: the minimum time since the end, in seconds or as a ``timedelta``.

@@ -40,7 +40,10 @@ async def is_trimmed(connection: AsyncConnection[Any], schema: str, workflow_id:
 
 async def prune(connection: AsyncConnection[Any], schema: str, age: float, batch: int) -> int:
     """Removes up to ``batch`` workflows that ended more than ``age`` seconds ago; returns their number."""
-    return len(await fetch_all(connection, schema, _TABLE, "prune", age=age, batch=batch))
+    async with connection.transaction():
+        ids = [row["id"] for row in await fetch_all(connection, schema, _TABLE, "choose", age=age, batch=batch)]
+        await fetch_all(connection, schema, _TABLE, "remove", ids=ids)  # also none: who may not remove is told so
+    return len(ids)
 
 
 async def prunable(connection: AsyncConnection[Any], schema: str, age: float) -> int:

@@ -16,6 +16,7 @@ from dbosflow.testing.rig import Trap, bridged, core_of, rig_of
 from dbosflow.testing.server import fresh_database
 from dbosflow.testing.transcript import Memory, Transcript, differences
 from dbosflow.testing.undisturbed import Progress, Undisturbed, skipping
+from dbosflow.types import WorkflowStatus
 from dbosflow.workflows import spec_of
 
 if TYPE_CHECKING:
@@ -29,6 +30,10 @@ P = ParamSpec("P")
 
 PATIENCE = 60.0
 """Seconds that one execution with its crash may take."""
+_TRIES = 100
+_PAUSE = 0.01
+"""How often, and after how many seconds, what has ended is pruned again, if some of it was kept."""
+_ENDED = [status for status in WorkflowStatus if status.ended]
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,9 +243,21 @@ class _Sweep:
                 where = "undisturbed" if trap is None else f"with {trap.point}"
                 msg = f"workflow {self._spec.definition.name!r}, {where}, has not ended within {PATIENCE:g} s"
                 raise AssertionError(msg) from None
-        if self._is_own:  # frees the ids that the workflow chose for its children
-            await self._engine.prune_async(older_than=0)
+        if self._is_own:
+            await self._free_ids()
         return transcript, ended
+
+    async def _free_ids(self) -> None:
+        """Frees the ids that the workflow chose for its children.
+
+        One is kept while its parent runs; and while somebody has a snapshot older than its end, which is over soon.
+        """
+        for _ in range(_TRIES):
+            await self._engine.prune_async(older_than=0)
+            ended = [await self._engine.list_workflows_async(status=status, limit=1) for status in _ENDED]
+            if not any(ended):
+                return
+            await asyncio.sleep(_PAUSE)
 
     async def _outcome(self, workflow_id: str) -> Undisturbed:
         what = f"workflow {self._spec.definition.name!r}"

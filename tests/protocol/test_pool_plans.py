@@ -46,6 +46,7 @@ STEPS = frozenset({"step_pkey"})
 STREAMS = frozenset({"stream_block_pkey"})
 INPUTS = frozenset({"stream_block_pkey", "stream_block_input"})
 TRIMS = frozenset({"stream_trim_pkey"})
+ATTRIBUTES = frozenset({"attribute_pkey"})
 
 
 @dataclass(frozen=True)
@@ -59,6 +60,7 @@ class Case:
     step: frozenset[str] = frozenset()
     stream_block: frozenset[str] = frozenset()
     stream_trim: frozenset[str] = frozenset()
+    attribute: frozenset[str] = frozenset()
 
     def text(self) -> str:
         """The statement as psycopg takes it."""
@@ -67,7 +69,7 @@ class Case:
 
     def complaint(self, plan: Plan) -> str | None:
         """What the plan does that it may not."""
-        for table in ("workflow", "step", "stream_block", "stream_trim"):
+        for table in ("workflow", "step", "stream_block", "stream_trim", "attribute"):
             if more := plan.access(table) - getattr(self, table):
                 return f"{self.statement}: reads {table} by {', '.join(sorted(more))}"
         return f"{self.statement}: handles {plan.work:g} rows" if plan.work > self.work else None
@@ -131,14 +133,16 @@ POOL = (
     Case("retention.scattered", {"workflow_id": "long", "least": 4, "max_bytes": 1000}, BLOCKS, stream_block=STREAMS),
     Case("retention.claim_ended", {"workflow_id": "long"}, 1, workflow=KEY),
     Case("retention.compact", LONG | {"start": 0, "max_blocks": 100, "max_bytes": 10_000}, 200, stream_block=STREAMS),
+    Case("retention.choose", {"age": 0.0, "batch": 100}, 1500, workflow=BY_AGE | KEY),
     Case(
-        "retention.prune",
-        {"age": 0.0, "batch": 100},
-        1500,
-        workflow=BY_AGE | KEY,
+        "retention.remove",
+        {"ids": MANY},
+        400,
+        workflow=KEY,
         step=STEPS,
         stream_block=STREAMS,
         stream_trim=TRIMS,
+        attribute=ATTRIBUTES,
     ),
     Case("workflow.started", {"ids": MANY}, len(MANY) + 1, workflow=KEY),
     Case("workflow.outcomes", {"ids": MANY}, len(MANY) + 1, workflow=KEY),
@@ -225,6 +229,12 @@ async def crowded(db: Database, worker_id: UUID) -> None:
     await db.rows(
         """INSERT INTO dbosflow.stream_trim (workflow_id, key, producer, count, bytes)
            SELECT 'w' || n, 'out', '', 1, 2 FROM generate_series(1, %s) n""",
+        CROWD,
+    )
+    await db.rows(
+        """INSERT INTO dbosflow.attribute (workflow_id, name, value)
+           SELECT 'w' || n, name, '"' || name || n %% 1000 || '"'
+           FROM generate_series(1, %s) n, unnest(ARRAY['customer', 'region']) name""",
         CROWD,
     )
     await db.rows(

@@ -11,6 +11,7 @@ import pytest
 
 from dbosflow._store import retention, stream
 from dbosflow._store.batch_rows import InputRow
+from dbosflow._store.queries import fetch_all
 from tests.protocol.schedules import PATIENCE, SCHEMA, Database, Slice, batch
 
 if TYPE_CHECKING:
@@ -96,6 +97,42 @@ async def test_nothing_is_written_to_what_was_pruned(db: Database) -> None:
     assert await writing is None
     await soon(lambda: retention.prune(db.admin, SCHEMA, 0.0, 10), 1)
     assert await db.stored("w") == (set(), [])
+
+
+MESSAGE = """
+    INSERT INTO dbosflow.stream_block
+        (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
+    SELECT w.id, 'not declared', 0, 1, 'values', '[1]', 3, 'k:slow', 0, 0
+    FROM dbosflow.workflow w WHERE w.id = 'w' AND w.status = 'running'"""
+"""An append to a stream in which the workflow's end leaves no frame that would be in its way."""
+
+
+async def test_nothing_is_left_of_a_workflow_without_inputs_either(db: Database) -> None:
+    """What was accepted at the end goes with it: else the next workflow of the same id would find it."""
+    lease, slow = await db.lease(), await db.connect()
+    await lease.start("w")
+    async with held_up(db, slow, lambda: slow.execute(MESSAGE)) as writing:
+        assert (await lease.write(Slice("w").end())).written
+        assert await retention.prune(db.admin, SCHEMA, 0.0, 10) == 0
+    assert (await writing).rowcount == 1
+    await soon(lambda: retention.prune(db.admin, SCHEMA, 0.0, 10), 1)
+    assert await db.rows("SELECT * FROM dbosflow.stream_block") == []
+
+
+async def test_what_was_written_before_the_removal_looked_is_removed(db: Database) -> None:
+    """A writer that is over when the removal asks who is open may have committed after the removal's own snapshot."""
+    lease, slow = await db.lease(), await db.connect()
+    await lease.start("w")
+    assert (await lease.write(Slice("w").end())).written
+    async with db.admin.transaction():
+        await soon(lambda: chosen(db), 1)
+        await slow.execute(MESSAGE.replace("'running'", "'succeeded'"))
+        await fetch_all(db.admin, SCHEMA, "retention", "remove", ids=["w"])
+    assert await db.rows("SELECT * FROM dbosflow.stream_block") == []
+
+
+async def chosen(db: Database) -> int:
+    return len(await fetch_all(db.admin, SCHEMA, "retention", "choose", age=0.0, batch=10))
 
 
 @pytest.mark.parametrize("limit", [{"max_values": 2}, {"max_bytes": 3}])

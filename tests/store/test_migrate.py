@@ -209,8 +209,15 @@ def test_an_older_schema_is_brought_forward(database_url: str, next_release: Pat
         assert connection.execute("SELECT id, colour FROM dbosflow.workflow").fetchall() == [("w", "red")]
 
 
+def make_at(revision: str, url: str) -> None:
+    """Makes the schema as it was at a revision."""
+    printed = io.StringIO()
+    migrate._upgrade(f"base:{revision}", printed, schema="dbosflow", preamble='CREATE SCHEMA "dbosflow";')
+    execute(url, printed.getvalue())
+
+
 def test_a_migration_that_changes_keys_says_whose_records_may_not_be_found(
-    database_url: str, caplog: pytest.LogCaptureFixture
+    empty_database_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """By workflow, of those alone that have records and have not ended; another migration says nothing."""
     workflows = [
@@ -219,25 +226,28 @@ def test_a_migration_that_changes_keys_says_whose_records_may_not_be_found(
         ("c", "report", "queued"),
         ("d", "x", "succeeded"),
     ]
+    make_at("0007", empty_database_url)
     for number, (key, name, status) in enumerate([*workflows, ("e", "fresh", "queued")]):
         execute(
-            database_url,
+            empty_database_url,
             f"INSERT INTO dbosflow.workflow (id, name, status, input) VALUES ('{key}', '{name}', '{status}', '{{}}')",
         )
         if number < len(workflows):
             columns = "workflow_id, key, kind, epoch, seq, turn, started_at"
-            execute(
-                database_url, f"INSERT INTO dbosflow.step ({columns}) VALUES ('{key}', 'x#0', 'step', 1, 0, 0, now())"
-            )
-    execute(database_url, "UPDATE dbosflow.schema_version SET version_num = '0007'")
-    assert migrate.migrate(database_url) == ("0007", HEAD)
+            record = f"('{key}', 'x#0', 'step', 1, 0, 0, now())"
+            execute(empty_database_url, f"INSERT INTO dbosflow.step ({columns}) VALUES {record}")
+    assert migrate.migrate(empty_database_url) == ("0007", HEAD)
     (said,) = [record.getMessage() for record in caplog.records if "unfinished" in record.getMessage()]
     assert "has 3 unfinished workflows" in said
     assert "2 of 'order', 1 of 'report'." in said
     caplog.clear()
-    execute(database_url, "UPDATE dbosflow.workflow SET status = 'cancelled'")
-    execute(database_url, "UPDATE dbosflow.schema_version SET version_num = '0007'")
-    assert migrate.migrate(database_url) == ("0007", HEAD)
+    execute(empty_database_url, "DROP SCHEMA dbosflow CASCADE")
+    make_at("0007", empty_database_url)
+    execute(
+        empty_database_url,
+        "INSERT INTO dbosflow.workflow (id, name, status, input) VALUES ('a', 'order', 'cancelled', '{}')",
+    )
+    assert migrate.migrate(empty_database_url) == ("0007", HEAD)
     assert "unfinished" not in caplog.text
 
 

@@ -17,6 +17,7 @@ from dbosflow.cli.entry import main
 from dbosflow.errors import ConfigurationError
 from dbosflow.testing import crash_at
 from tests.store.prepared import assert_is_read
+from tests.support import eventually
 
 TABLES = sorted(
     file.name.removesuffix(".sql")
@@ -85,6 +86,7 @@ def test_a_schema_of_any_name_is_not_taken_for_anything_else(database_url: str, 
         assert engine.read_stream(handle.workflow_id, "numbers").read_all() == ([21], True)
         assert engine.run(statement_doubling.options(workflow_id="crashed"), 21) == 42
         assert main(["doctor", "--database-url", database_url, "--schema", schema]) == 0
+        eventually(lambda: engine.prune(older_than=0, dry_run=True) == 2)  # somebody may have an older snapshot
         assert engine.prune(older_than=0) == 2
     assert main(["migrate", "--sql", "--database-url", database_url, "--schema", schema]) == 0
 

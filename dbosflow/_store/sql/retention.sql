@@ -69,37 +69,43 @@ ORDER BY "offset" LIMIT 1;
 -- name: trimmed (whether values of a producer were removed)
 SELECT count FROM dbosflow.stream_trim WHERE workflow_id = :workflow_id AND key = :key AND producer = :producer;
 
--- name: prune (removes finished workflows with all their rows, oldest first; index: workflow_created)
+-- name: choose (finished workflows to be removed, oldest first; index: workflow_created)
+-- A workflow whose parent runs is kept, because the parent may ask for its outcome. Workflows that another process removes,
+-- trims or compacts are skipped. One is kept, as in trim, until every possible writer can see its end: a statement whose
+-- snapshot is older may still append to it. The removal is a later statement, whose snapshot has all that such writers wrote:
+-- what is open when pg_stat_activity is read keeps the workflow here, and what is over by then is seen there.
+SELECT w.id
+FROM dbosflow.workflow w
+WHERE w.created_at < now() - :age * interval '1 second' AND w.ended_at < now() - :age * interval '1 second'
+  AND coalesce((SELECT p.ended_at IS NOT NULL FROM dbosflow.workflow p WHERE p.id = w.parent_id), true)
+  AND (w.ended_at < now() - interval '1 day'
+       OR age(w.xmin) > coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
+                                  WHERE datname = current_database() AND pid <> pg_backend_pid()), -1))
+ORDER BY w.created_at, w.id
+LIMIT :batch
+FOR UPDATE OF w SKIP LOCKED;
+
+-- name: remove (all rows of workflows that `choose` has locked in this transaction)
 -- Probes the primary keys for each workflow, and is written so that no plan can scan a table or join it as a whole.
--- A workflow whose parent runs is kept, because the parent may ask for its outcome. Workflows that another process prunes
--- or compacts are skipped. One with inputs is kept, as in trim, until every possible writer can see its end.
 WITH old AS MATERIALIZED (
-    SELECT w.id
-    FROM dbosflow.workflow w
-    WHERE w.created_at < now() - :age * interval '1 second' AND w.ended_at < now() - :age * interval '1 second'
-      AND coalesce((SELECT p.ended_at IS NOT NULL FROM dbosflow.workflow p WHERE p.id = w.parent_id), true)
-      AND (w.input_streams IS NULL OR w.ended_at < now() - interval '1 day'
-           OR age(w.xmin) > coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
-                                      WHERE datname = current_database() AND pid <> pg_backend_pid()), -1))
-    ORDER BY w.created_at, w.id
-    LIMIT :batch
-    FOR UPDATE OF w SKIP LOCKED
+    SELECT unnest(:ids::text[]) AS id
 ), blocks AS (
     DELETE FROM dbosflow.stream_block WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
 ), trims AS (
     DELETE FROM dbosflow.stream_trim WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
 ), records AS (
     DELETE FROM dbosflow.step WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
+), attributes AS (
+    DELETE FROM dbosflow.attribute WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
 )
-DELETE FROM dbosflow.workflow WHERE id = ANY(ARRAY(SELECT id FROM old))
-RETURNING id;
+DELETE FROM dbosflow.workflow WHERE id = ANY(ARRAY(SELECT id FROM old));
 
 -- name: prunable (the number of workflows that prune would remove, by the same conditions; index: workflow_created)
 SELECT count(*) AS workflows
 FROM dbosflow.workflow w
 WHERE w.created_at < now() - :age * interval '1 second' AND w.ended_at < now() - :age * interval '1 second'
   AND coalesce((SELECT p.ended_at IS NOT NULL FROM dbosflow.workflow p WHERE p.id = w.parent_id), true)
-  AND (w.input_streams IS NULL OR w.ended_at < now() - interval '1 day'
+  AND (w.ended_at < now() - interval '1 day'
        OR age(w.xmin) > coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
                                   WHERE datname = current_database() AND pid <> pg_backend_pid()), -1));
 

@@ -45,6 +45,18 @@ CREATE INDEX workflow_owned ON dbosflow.workflow (worker_id) WHERE worker_id IS 
 CREATE INDEX workflow_created ON dbosflow.workflow (created_at, id);
 -- A workflow's children.
 CREATE INDEX workflow_parent ON dbosflow.workflow (parent_id) WHERE parent_id IS NOT NULL;
+-- Scanned by a listing of what needs attention. What succeeds is never in it, and costs nothing.
+CREATE INDEX workflow_unsuccessful ON dbosflow.workflow (status, created_at, id)
+    WHERE status IN ('blocked', 'failed', 'cancelled');
+
+-- What users search workflows by. In a table of its own: an index on `workflow` would be written with each change of a status.
+CREATE TABLE dbosflow.attribute (
+    workflow_id text NOT NULL,
+    name        text NOT NULL,
+    value       text NOT NULL,                             -- JSON of a text, a whole number, true or false
+    PRIMARY KEY (workflow_id, name)
+) WITH (fillfactor = 90);
+CREATE INDEX attribute_value ON dbosflow.attribute (name, value, workflow_id);
 
 -- One row per durable record of a run, inserted once and never updated. `seq` orders a workflow's records over all its
 -- epochs. `turn` counts its commits: outcomes of the same turn are delivered to the program together, live and on replay.
