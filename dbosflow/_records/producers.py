@@ -2,7 +2,7 @@
 
 ```text
 producer = path                    a branch; the workflow's own has none
-         | key                     a loop: what its handler has refused for good
+         | key "+dead"             a loop: its dead letters, which no replay writes again
          | key "@" epoch "." n     an attempt of a step, named as the record of its failure would be
          | key "@*"                a step: its values belong to all its attempts, and share one fate
          | "k:" idempotency key    outside writers, which write to inputs and to nothing else
@@ -11,7 +11,8 @@ producer = path                    a branch; the workflow's own has none
 
 A branch's name may look like an outside writer's: whether the stream is an input decides.
 
-SQL cuts the names of attempts, too: see ``stream_block`` in ``schema.sql``.
+SQL cuts the names of attempts, too: see ``stream_block`` in ``schema.sql``. Compaction knows dead letters by their
+ending: see ``compact`` in ``retention.sql``.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ BODY = ""
 RESUMED = "*"
 """The attempt of values that belong to a step as a whole."""
 
+_DEAD_LETTERS = "+dead"
 _KEYED = "k:"
 _UNIQUE = "w:"
 
@@ -32,6 +34,11 @@ _UNIQUE = "w:"
 def of_all_attempts(step_key: str) -> str:
     """The producer of the values that all attempts of a step share."""
     return attempt_key(step_key, RESUMED)
+
+
+def of_dead_letters(loop_key: str) -> str:
+    """The producer of a loop's dead letters: no branch has its name, since ``+`` stands in no path."""
+    return f"{loop_key}{_DEAD_LETTERS}"
 
 
 def is_of_step(producer: str) -> bool:

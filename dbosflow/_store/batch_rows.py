@@ -89,6 +89,7 @@ class BlockRow(NamedTuple):
     attempt: str | None
     epoch: int
     checksum: int | None
+    turn: int
 
 
 class InputRow(NamedTuple):

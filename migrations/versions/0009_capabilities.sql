@@ -10,3 +10,13 @@ CREATE INDEX attribute_value ON dbosflow.attribute (name, value, workflow_id);
 -- Scanned by a listing of what needs attention. What succeeds is never in it, and costs nothing.
 CREATE INDEX workflow_unsuccessful ON dbosflow.workflow (status, created_at, id)
     WHERE status IN ('blocked', 'failed', 'cancelled');
+
+-- The turn of a run's last record before a block or with it, -1 before the first: what a fork of the workflow keeps. Null where
+-- older code has written or trimmed.
+ALTER TABLE dbosflow.stream_block ADD COLUMN turn integer;
+ALTER TABLE dbosflow.stream_trim ADD COLUMN turn integer;
+
+-- The workflow that a fork was made of, and the turn from which the fork goes on by itself.
+ALTER TABLE dbosflow.workflow ADD COLUMN forked_from text;
+ALTER TABLE dbosflow.workflow ADD COLUMN forked_turn integer;
+CREATE INDEX workflow_forked ON dbosflow.workflow (forked_from) WHERE forked_from IS NOT NULL;

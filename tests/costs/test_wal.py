@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 ROWS = 100
 TRIES = 5
+A_PAGE_SPLIT = 100
 
 ROWS_OF: dict[str, Callable[[], BatchRows]] = {
     "record": lambda: batch(*(Slice(f"w{number}").record("step") for number in range(ROWS))),
@@ -44,7 +45,7 @@ async def written_without_images(lease: WorkerLease, rows: BatchRows) -> Plan:
     ("row", "records", "size"),
     [
         ("record", 2, 175),  # the row, and its place in the primary key
-        ("block", 2, 235),  # the same, with four bytes of a checksum
+        ("block", 2, 243),  # the same, with eight bytes of a checksum and a turn
         ("end", 3, 272),  # the row's new version, in the primary key and by its age; no owner any more
         ("start", 5, 391),  # the row and three indexes, and that one may wait for it (`ON CONFLICT`)
     ],
@@ -56,3 +57,15 @@ async def test_a_row_costs_its_own_bytes_and_its_indexes(db: Database, row: str,
     plan = await written_without_images(lease, ROWS_OF[row]())
     assert records * ROWS <= plan.wal("Records") <= (records * 1.25) * ROWS
     assert plan.wal("Bytes") <= (size * 1.5) * ROWS
+
+
+async def test_the_turn_of_a_block_is_eight_bytes_at_most(db: Database) -> None:
+    """Four, or what aligns the row besides: that is all that forks cost a workflow that is never forked."""
+    lease = await db.lease()
+    await lease.start(*(f"w{number}" for number in range(ROWS)))
+    sizes = []
+    for turn in (0, None):
+        rows = ROWS_OF["block"]()
+        rows.blocks = [block._replace(turn=turn) for block in rows.blocks]  # type: ignore[arg-type]
+        sizes.append((await written_without_images(await db.lease(lease.id), rows)).wal("Bytes"))
+    assert sizes[0] - sizes[1] <= 8 * ROWS + A_PAGE_SPLIT

@@ -84,6 +84,7 @@ class Slice:
                 attempt=None,
                 epoch=self.epoch,
                 checksum=1,
+                turn=0,
             )
         )
         return self

@@ -143,7 +143,7 @@ async def test_a_long_stream_comes_in_pages_that_say_so(db: Database) -> None:
         many.values(offset)
     large, value = Slice("large"), json.dumps(["x" * (stream.PAGE_BYTES // 4)])
     for offset in range(10):
-        large.blocks.append(BlockRow("large", "out", offset, 1, "values", value, len(value), "", offset, None, 1, None))
+        large.blocks.append(BlockRow("large", "out", offset, 1, "values", value, len(value), "", offset, None, 1, None, 0))
     await lease.write(many, large)
     for workflow_id, tail in (("many", stream.PAGE_BLOCKS + 10), ("large", 10)):
         offset, pages = 0, []
@@ -164,7 +164,7 @@ async def test_people_read_streams_in_psql_whatever_they_hold(db: Database) -> N
     await lease.start("w")
     values = r'[1,"\u0000","\ud800",null,{"a":[2]}]'
     part = Slice("w")
-    part.blocks.append(BlockRow("w", "out", 0, 5, "values", values, len(values), "", 0, None, 1, None))
+    part.blocks.append(BlockRow("w", "out", 0, 5, "values", values, len(values), "", 0, None, 1, None, 0))
     assert (await lease.write(part.closed(5))).written
     found = await db.rows('SELECT "offset", value::text FROM dbosflow.stream_value ORDER BY "offset"')
     assert found == list(enumerate(["1", r'"\u0000"', r'"\ud800"', "null", '{"a":[2]}']))

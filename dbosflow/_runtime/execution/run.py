@@ -119,7 +119,7 @@ class Run(ReplayingRun):
             self.check_may_write(None)
             if dead_letter is not None and streams is not None:
                 record.dead_letter = streams.dead_letter(
-                    *dead_letter, producer=record.loop_item.loop if record.loop_item else ""
+                    *dead_letter, loop_key=record.loop_item.loop if record.loop_item else ""
                 )
             self.buffer.expect(durable)
             self.buffer.push(record)

@@ -112,7 +112,7 @@ class Slice(Generic[R]):
                 )
             )
         if self.frames is not None:
-            self.frames.add_to(rows)
+            self.frames.add_to(rows, turn if self.records else turn - 1)
         if self.ending is not None:
             ending = self.ending
             rows.ends.append(EndRow(workflow_id, epoch, ending.status, ending.output, ending.error))

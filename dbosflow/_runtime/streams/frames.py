@@ -202,8 +202,8 @@ class Frames:
         self.tails[key] = offset + count
         return offset
 
-    def add_to(self, rows: BatchRows) -> None:
-        """Adds the rows of the frames to a batch."""
+    def add_to(self, rows: BatchRows, turn: int) -> None:
+        """Adds the rows of the frames to a batch. ``turn`` is that of the last record before them, or with them."""
         workflow_id, epoch, streams = self._streams.workflow_id, self._streams.epoch, self._streams.by_key
         for key in self.tails:
             rows.tails.append(TailRow(workflow_id, key, streams[key].tail))
@@ -223,6 +223,7 @@ class Frames:
                     block.attempt,
                     epoch,
                     block.checksum,
+                    turn,
                 )
             )
         for key, kind, error in self.inputs:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from dbosflow import serde
 from dbosflow._records.keys import shown
-from dbosflow._records.producers import BODY, is_of_step
+from dbosflow._records.producers import BODY, is_of_step, of_dead_letters
 from dbosflow._runtime.runs.checksums import NOTHING, Repeated
 from dbosflow._runtime.runs.entries import AttemptRollback, Close, Values
 from dbosflow._runtime.streams.limits import Limits
@@ -184,7 +184,7 @@ class RunStreams:
             raise run.disagree(f"closes stream {key!r}", shown(too_early), too_early)
         run.environment.submit(run)
 
-    def dead_letter(self, key: str, text: str, producer: str) -> Values:
+    def dead_letter(self, key: str, text: str, loop_key: str) -> Values:
         """The dead letter of an item, to be written with the item's record. The caller holds the lock."""
         run = self._run
         self._check_own(key)
@@ -196,6 +196,7 @@ class RunStreams:
         if refusal is not None:
             raise refusal
         stream.written(size)
+        producer = of_dead_letters(loop_key)
         place = (key, producer)
         count = self._written.setdefault(place, run.history.produced.get(place, 0))
         self._written[place] = count + 1

@@ -154,14 +154,14 @@ CROSS JOIN :gate
 
 -- name: appended
 INSERT INTO dbosflow.stream_block
-    (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, attempt, epoch, checksum)
+    (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, attempt, epoch, checksum, turn)
 SELECT b.workflow_id, b.key, b."offset", b.count, b.kind, b.values::json, b.bytes, b.producer, b.producer_seq,
-       b.attempt, b.epoch, b.checksum
+       b.attempt, b.epoch, b.checksum, b.turn
 FROM (
     SELECT :block_workflow_id AS workflow_id, :block_key AS key, :block_offset AS "offset", :block_value_count AS count,
            :block_kind AS kind, :block_values AS values, :block_size AS bytes, :block_producer AS producer,
            :block_producer_seq AS producer_seq, :block_attempt AS attempt, :block_epoch AS epoch,
-           :block_checksum AS checksum
+           :block_checksum AS checksum, :block_turn AS turn
 ) AS b
 CROSS JOIN :gate
 

@@ -11,6 +11,8 @@ SELECT id FROM dbosflow.workflow WHERE id = :workflow_id FOR KEY SHARE;
 -- at the tail that it saw needs the block in that place to notice that another writer was faster. (Vacuum waits for the
 -- same statements, so nothing would be gained.) `unseen` is read after this statement's own snapshot was taken, which
 -- has the blocks. Transaction ids wrap around; a block older than a day counts as seen, whatever its id.
+-- `turn` is the greatest turn that was trimmed; for values from outside, which have none, the workflow's last one: up to then
+-- it may have read them. A fork may not go back before it.
 -- The DELETE has an array of offsets and also a range: before Postgres 17 the index is not used for the items of the
 -- array, and the whole stream would be read.
 WITH unseen AS MATERIALIZED (
@@ -49,18 +51,23 @@ WITH unseen AS MATERIALIZED (
     DELETE FROM dbosflow.stream_block b
     WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" = ANY(ARRAY(SELECT "offset" FROM old))
       AND b."offset" < (SELECT "offset" FROM kept)
-    RETURNING b.kind, b.producer, b.count, b.bytes, b.epoch, b."offset", b.checksum
+    RETURNING b.kind, b.producer, b.count, b.bytes, b.epoch, b."offset", b.checksum, b.turn
 )
-INSERT INTO dbosflow.stream_trim (workflow_id, key, producer, count, bytes, "offset", checksum)
+INSERT INTO dbosflow.stream_trim (workflow_id, key, producer, count, bytes, "offset", checksum, turn)
 SELECT :workflow_id, :key, r.producer, sum(r.count), sum(r.bytes - 1), min(r."offset") FILTER (WHERE r.epoch = 0),
-       (max(ARRAY[r."offset", r.checksum]))[2]
+       (max(ARRAY[r."offset", r.checksum]))[2],
+       CASE WHEN bool_and(r.epoch = 0) THEN coalesce((
+                SELECT max(s.turn) FROM dbosflow.step s WHERE s.workflow_id = :workflow_id), -1)
+            WHEN bool_and(r.turn IS NOT NULL) THEN max(r.turn) END
 FROM removed r
 WHERE r.kind = 'values'
 GROUP BY r.producer
 ORDER BY r.producer
 ON CONFLICT (workflow_id, key, producer)
 DO UPDATE SET count = dbosflow.stream_trim.count + excluded.count, bytes = dbosflow.stream_trim.bytes + excluded.bytes,
-              checksum = excluded.checksum;
+              checksum = excluded.checksum,
+              turn = CASE WHEN dbosflow.stream_trim.turn IS NOT NULL AND excluded.turn IS NOT NULL
+                          THEN greatest(dbosflow.stream_trim.turn, excluded.turn) END;
 
 -- name: first (the first offset that is left)
 SELECT "offset" AS first FROM dbosflow.stream_block WHERE workflow_id = :workflow_id AND key = :key
@@ -116,11 +123,14 @@ SELECT id FROM dbosflow.workflow WHERE id = :workflow_id AND ended_at IS NOT NUL
 -- Merges consecutive value blocks of one producer, attempt and epoch, up to a certain size. A block of half that size is
 -- left alone, so that no block is rewritten at each pass. Merged blocks are committed or rolled back together, and their
 -- frames keep their offsets, so readers see the same as before in every view and at every position. The checksum is that
--- of the last merged block, because it covers all values before it. Nothing else is changed. Returns where the next part
--- begins, NULL at the end. Index: the primary key.
+-- of the last merged block, because it covers all values before it, and so is the turn: a fork of the workflow before it
+-- leaves the whole block out, and writes its values again. Dead letters, which nothing would write again, are only merged
+-- within one turn; and blocks of older code, whose turn is unknown, only with one another. Nothing else is changed.
+-- Returns where the next part begins, NULL at the end. Index: the primary key.
 WITH stretch AS MATERIALIZED (
     SELECT b."offset", b.count, b.kind, b.values::text AS values, b.bytes, b.producer, b.producer_seq, b.attempt,
-           b.epoch, b.created_at, b.checksum
+           b.epoch, b.created_at, b.checksum, b.turn,
+           CASE WHEN b.producer LIKE '%+dead' OR b.turn IS NULL THEN b.turn ELSE 0 END AS apart
     FROM dbosflow.stream_block b
     WHERE b.workflow_id = :workflow_id AND b.key = :key AND b."offset" >= :start
     ORDER BY b."offset"
@@ -128,8 +138,8 @@ WITH stretch AS MATERIALIZED (
 ), alike AS (
     SELECT s.*, count(*) FILTER (WHERE s.is_new) OVER (ORDER BY s."offset") AS run
     FROM (
-        SELECT o.*, (o.kind, o.producer, o.attempt, o.epoch)
-                    IS DISTINCT FROM lag((o.kind, o.producer, o.attempt, o.epoch)) OVER (ORDER BY o."offset")
+        SELECT o.*, (o.kind, o.producer, o.attempt, o.epoch, o.apart)
+                    IS DISTINCT FROM lag((o.kind, o.producer, o.attempt, o.epoch, o.apart)) OVER (ORDER BY o."offset")
                     OR greatest(o.bytes, lag(o.bytes) OVER (ORDER BY o."offset")) * 2 >= :max_bytes AS is_new
         FROM stretch o
     ) AS s
@@ -141,7 +151,7 @@ WITH stretch AS MATERIALIZED (
            '[' || string_agg(substr(p.values, 2, length(p.values) - 2), ',' ORDER BY p."offset") || ']' AS values,
            (sum(p.bytes) - count(*) + 1)::integer AS bytes, min(p.producer) AS producer,
            min(p.producer_seq) AS producer_seq, min(p.attempt) AS attempt, min(p.epoch) AS epoch,
-           min(p.created_at) AS created_at, (max(ARRAY[p."offset", p.checksum]))[2] AS checksum
+           min(p.created_at) AS created_at, (max(ARRAY[p."offset", p.checksum]))[2] AS checksum, max(p.turn) AS turn
     FROM placed p
     WHERE p.kind = 'values'
     GROUP BY p.run, p.part
@@ -155,9 +165,9 @@ WITH stretch AS MATERIALIZED (
 ), written AS (
     INSERT INTO dbosflow.stream_block
         (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, attempt, epoch, created_at,
-         checksum)
+         checksum, turn)
     SELECT :workflow_id, :key, m."offset", m.count, 'values', m.values::json, m.bytes, m.producer, m.producer_seq,
-           m.attempt, m.epoch, m.created_at, m.checksum
+           m.attempt, m.epoch, m.created_at, m.checksum, m.turn
     FROM merged m
     WHERE (SELECT count(*) FROM removed) > 0
 )
@@ -169,9 +179,14 @@ SELECT CASE WHEN (SELECT count(*) FROM stretch) = :max_blocks
 SELECT n.key
 FROM (
     SELECT b.key, b.kind = 'values' AND greatest(b.bytes, lag(b.bytes) OVER neighbour) * 2 < :max_bytes
-                  AND (b.kind, b.producer, b.epoch) = lag((b.kind, b.producer, b.epoch)) OVER neighbour AS joins
-    FROM dbosflow.stream_block b
-    WHERE b.workflow_id = :workflow_id
+                  AND (b.kind, b.producer, b.epoch, b.apart)
+                      IS NOT DISTINCT FROM lag((b.kind, b.producer, b.epoch, b.apart)) OVER neighbour AS joins
+    FROM (
+        SELECT s.key, s."offset", s.kind, s.bytes, s.producer, s.epoch,
+               CASE WHEN s.producer LIKE '%+dead' OR s.turn IS NULL THEN s.turn ELSE 0 END AS apart
+        FROM dbosflow.stream_block s
+        WHERE s.workflow_id = :workflow_id
+    ) AS b
     WINDOW neighbour AS (PARTITION BY b.key ORDER BY b."offset")
 ) AS n
 WHERE n.joins

@@ -31,7 +31,9 @@ CREATE TABLE dbosflow.workflow (
     created_at          timestamptz NOT NULL DEFAULT now(),
     started_at          timestamptz,
     ended_at            timestamptz,
-    cancel_children     boolean                            -- whether its cancellation includes its children
+    cancel_children     boolean,                           -- whether its cancellation includes its children
+    forked_from         text,                              -- for a fork: the workflow that it is a copy of
+    forked_turn         integer                            -- for a fork: the turn from which it goes on by itself
 ) WITH (fillfactor = 80);
 
 -- Scanned by a claim, in its order.
@@ -45,6 +47,8 @@ CREATE INDEX workflow_owned ON dbosflow.workflow (worker_id) WHERE worker_id IS 
 CREATE INDEX workflow_created ON dbosflow.workflow (created_at, id);
 -- A workflow's children.
 CREATE INDEX workflow_parent ON dbosflow.workflow (parent_id) WHERE parent_id IS NOT NULL;
+-- A workflow's forks.
+CREATE INDEX workflow_forked ON dbosflow.workflow (forked_from) WHERE forked_from IS NOT NULL;
 -- Scanned by a listing of what needs attention. What succeeds is never in it, and costs nothing.
 CREATE INDEX workflow_unsuccessful ON dbosflow.workflow (status, created_at, id)
     WHERE status IN ('blocked', 'failed', 'cancelled');
@@ -102,6 +106,7 @@ CREATE TABLE dbosflow.stream_block (
     epoch        integer     NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT now(),
     checksum     integer,                                  -- CRC-32 of the producer's values up to the block's last one
+    turn         integer,                                  -- of the last record before it or with it; -1: before the first
     PRIMARY KEY (workflow_id, key, "offset")
 );
 -- Blocks written to inputs from outside have epoch 0, which no owner has; so each producer's block exists once. Their
@@ -120,6 +125,7 @@ CREATE TABLE dbosflow.stream_trim (
     bytes       bigint NOT NULL,                           -- of their sizes, plus one for each value
     "offset"    bigint,                                    -- of a block from outside; null for the workflow's own values
     checksum    integer,                                   -- of all values of the producer up to the last trimmed one
+    turn        integer,                                   -- no fork goes back before it; null: older code has trimmed
     PRIMARY KEY (workflow_id, key, producer)
 ) WITH (fillfactor = 80);
 

@@ -168,6 +168,17 @@ def test_blocks_of_the_next_batch_begin_behind_what_was_acknowledged() -> None:
     assert offsets == [[4, 0], [6, 1]]
 
 
+def test_a_block_has_the_turn_of_the_last_record_before_it_or_with_it() -> None:
+    """So what stands up to a turn is what a crash before the next record would have left."""
+    source = SourceByHand(turn=0)
+    turns = []
+    for entries in ([values(source, "out", "1")], [values(source, "out", "2"), record("a#0")], [values(source, "out", "3")]):
+        part = Slice(source, entries)
+        turns += column(batch(part), "block_turn")
+        part.acknowledged(set())
+    assert turns == [-1, 0, 0]
+
+
 def test_a_dropped_slice_leaves_its_run_as_it_was() -> None:
     source = SourceByHand(history=History(tails={"out": 4}, uncommitted=[("work#0@1.0", "out", 2, 2)]))
     for _ in range(2):

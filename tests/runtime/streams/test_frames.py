@@ -80,7 +80,7 @@ def test_the_rows_of_a_batch_state_the_tails_that_were_assumed() -> None:
     frames = Frames(Streams({"a": StreamState(5)}))
     frames.values(values("a", "", "1", "2"))
     rows = BatchRows()
-    frames.add_to(rows)
+    frames.add_to(rows, 0)
     assert [tuple(tail) for tail in rows.tails] == [("wf", "a", 5)]
     assert len(rows.blocks) == 1
 

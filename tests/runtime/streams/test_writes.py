@@ -347,7 +347,7 @@ def test_dead_letters_have_the_limits_of_values(settings: dict[str, int]) -> Non
 
 
 def test_dead_letters_are_counted_as_values_of_their_loop() -> None:
-    bed = Bed(produced={("dead", "loop#0"): 4}, tails={"dead": 4})
+    bed = Bed(produced={("dead", "loop#0+dead"): 4}, tails={"dead": 4})
     assert [bed.streams.dead_letter("dead", "1", "loop#0").producer_seq for _ in range(2)] == [4, 5]
     assert bed.taken() == [], "it is written with its item's record"
 
@@ -357,7 +357,7 @@ def test_the_dead_letter_of_an_item_stands_in_the_items_record() -> None:
     record = Record("loop#0/3", RecordKind.STEP, loop_item=LoopItem("loop#0", 3))
     bed.run.append_item(record, Future(), ("dead", "1"))
     assert record.dead_letter is not None
-    assert (record.dead_letter.key, record.dead_letter.producer) == ("dead", "loop#0")
+    assert (record.dead_letter.key, record.dead_letter.producer) == ("dead", "loop#0+dead")
 
 
 # -- attempts --------------------------------------------------------------------------------------------------------
