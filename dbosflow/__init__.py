@@ -3,7 +3,7 @@
 ```text
 floor 6  cli testing                                      edges: nothing imports them
 floor 5  engine                                           the composition root and facade
-floor 4  workflows steps streams timers handles context   the API for authors of workflows
+floor 4  workflows steps streams timers durable ...       the API for authors of workflows
 floor 3  _runtime                                         all the asyncio
 floor 2  _store _embedded                                 all the SQL; a server for development and tests
 floor 1  config serde definitions                         settings; JSON by annotations; what the decorators record
@@ -11,6 +11,7 @@ floor 0  errors types                                     the shared vocabulary
 ```
 """
 
+from dbosflow import durable
 from dbosflow.config import VERSION as __version__  # noqa: N811 (the name that tools look for)
 from dbosflow.context import Current, branch, current, get_logger, patched
 from dbosflow.engine import Engine
@@ -57,6 +58,7 @@ __all__ = [
     "close_stream",
     "close_stream_async",
     "current",
+    "durable",
     "for_each",
     "for_each_async",
     "get_logger",

@@ -220,8 +220,8 @@ def workflow(
 ) -> Any:
     """Makes a function a workflow. Any worker that has the function can go on with it after a crash.
 
-    The body must be deterministic: what it does may only depend on its arguments and on recorded outcomes. Random
-    values, the time, and reads from outside belong in steps.
+    The body must be deterministic: what it does may only depend on its arguments and on recorded outcomes. Reads
+    from outside belong in steps; the time, ids and random numbers come from ``dbosflow.durable``.
 
     Args:
         function: a sync or async function, or a static or class method. JSON must be able to carry the arguments and

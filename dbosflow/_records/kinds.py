@@ -57,6 +57,8 @@ class RecordKind(StrEnum):
     """A durable timeout has expired."""
     UNTIL = "until"
     """An operation waits until a deadline, which the record holds."""
+    DRAWN = "drawn"
+    """The body has drawn a value: the time, an id, a random number or a seed."""
 
     # what the run has decided or found
     PATCHED = "patched"
@@ -68,7 +70,7 @@ class RecordKind(StrEnum):
 
 
 _NO_OPERATION = frozenset({RecordKind.PATCHED, RecordKind.REFUSED, RecordKind.CHANGED})
-_SILENT = _NO_OPERATION | {RecordKind.ATTEMPT, RecordKind.TIMEOUT, RecordKind.UNTIL}
+_SILENT = _NO_OPERATION | {RecordKind.ATTEMPT, RecordKind.TIMEOUT, RecordKind.UNTIL, RecordKind.DRAWN}
 
 
 def is_delivered(kind: str) -> bool:

@@ -171,7 +171,7 @@ def _differences(info: WorkflowInfo, result: ReplayResult, limit: float) -> list
 def _of_ending(info: WorkflowInfo, result: ReplayResult) -> list[str]:
     ending = result.ending
     assert ending is not None
-    found = []
+    found = [f"the code draws {key!r}, which is not on record" for key in result.unknown[:1]]
     for source, count in result.added.items():
         found.append(f"the code writes {count} values more to {_shown(source)} than are on record")
     for source, count in result.missing.items():

@@ -30,11 +30,15 @@ class Recorder(Protocol):
     def returned(self, run: Run, key: str, function: FunctionDef, value: Any) -> Any:
         """The body of the step ``key`` has returned ``value``. Returns what the step's caller gets."""
 
+    def drawn(self, run: Run, key: str, text: str) -> str:
+        """The body has drawn a new value. Returns the value that it gets, as JSON."""
+
     def attach(self, run: Run) -> None:
         """Attaches the recorder to a run whose body has not begun."""
         run.environment = replace(
             run.environment,
             on_skipped=self.skipped,
+            on_drawn=self.drawn,
             loop_driver=_RecordingDriver(run.loop_driver, self),
             thread_driver=_RecordingDriver(run.thread_driver, self),
         )

@@ -147,6 +147,10 @@ class Transcript(Recorder):
         text = self._memory.outcomes.setdefault((self.name_of(run.workflow_id), key), self._masked(text))
         return function.result.load(self._unmasked(text))
 
+    def drawn(self, run: Run, key: str, text: str) -> str:
+        """The body has drawn a value: each execution draws the same ones, so that only the code makes a difference."""
+        return self._memory.outcomes.setdefault((self.name_of(run.workflow_id), key), text)
+
     # -- how it ended ------------------------------------------------------------------------------------------------
 
     async def ended(self, core: EngineCore) -> dict[str, Ended]:

@@ -82,6 +82,9 @@ class _Branch:
         self._streams[INPUT] = written(number)
         return written(number)
 
+    def draw(self, number: int, **_: Any) -> str:
+        return "the same" if number % 2 else "drawn"
+
     def scoped(self, _number: int, **_: Any) -> str:
         return "the body's"
 

@@ -12,6 +12,7 @@ from dbosflow import (
     Stream,
     branch,
     current,
+    durable,
     for_each,
     for_each_async,
     patched,
@@ -60,6 +61,16 @@ def flaky(number: int) -> int:
     if _chance.random() < 0.4:
         raise OSError
     return doubled(number)
+
+
+@step
+def repeat(drawn: str) -> str:
+    return drawn
+
+
+def draw() -> str:
+    """Draws of each kind."""
+    return f"{durable.now()} {durable.uuid4()} {durable.random()} {durable.Random().random()}"
 
 
 @step
@@ -145,6 +156,12 @@ class _Sync:
         if patched("number"):
             double(number)
         return double(number)
+
+    def draw(self, number: int, **_: Any) -> str:
+        drawn = draw()
+        if number % 2 == 0:
+            return "drawn"
+        return "the same" if repeat(drawn) == drawn else "another"
 
     def inputs(self, number: int, **_: Any) -> list[int]:
         if self._has_read:
@@ -286,6 +303,12 @@ class _Async:
         if patched("number"):
             await double_async(number)
         return await double_async(number)
+
+    async def draw(self, number: int, **_: Any) -> str:
+        drawn = draw()
+        if number % 2 == 0:
+            return "drawn"
+        return "the same" if await repeat.run_async(drawn) == drawn else "another"
 
     async def inputs(self, number: int, **_: Any) -> list[int]:
         if self._has_read:

@@ -15,6 +15,7 @@ from dbosflow import (
     Stream,
     close_stream_async,
     current,
+    durable,
     for_each_async,
     read_input_async,
     sleep_async,
@@ -266,6 +267,28 @@ async def swept_dozing(*, parent: bool) -> None:
     await sleep_async(FOR_EVER)
 
 
+@step
+async def swept_charge(order_id: str) -> str:
+    """Sees what its workflow has drawn."""
+    says("begin")
+    return order_id
+
+
+@workflow
+async def swept_drawing() -> list[bool]:
+    """Draws, alone and in branches, and gives it to steps, which give it back."""
+
+    async def charged() -> bool:
+        order_id = f"{durable.uuid4()} {durable.random()}"
+        return await swept_charge(order_id) == order_id
+
+    first = await charged()
+    began = durable.now()
+    await write_stream_async("values", "begin")
+    others = await asyncio.gather(charged(), charged())
+    return [first, *others, await swept_charge(str(began)) == str(began)]
+
+
 class Client:
     """The outside of one run: starts workflows, and waits for their results. Does the same again after a crash."""
 
@@ -359,6 +382,7 @@ SCENARIOS: dict[str, Callable[[Client], Awaitable[None]]] = {
     "branches": _alone("branches", swept_branches),
     "writing": _alone("writing", swept_writing),
     "retries": _alone("retries", swept_retries),
+    "drawing": _alone("drawing", swept_drawing),
     "family": _alone("family", swept_family),
     "failing": _alone("failing", swept_failing, 5),
     "sleeping": _alone("sleeping", swept_sleeping),

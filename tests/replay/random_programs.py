@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dbosflow import patched, timeout
+from dbosflow import durable, patched, timeout
 from tests.replay.model import Program, StepError, Trace
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ NEVER = 30.0
 
 _LEAVES = (
     *("step", "step", "step", "fail", "flaky", "log", "zero", "lock", "put", "get"),
-    *("write", "write_many", "flush", "sleep"),
+    *("write", "write_many", "flush", "sleep", "draw", "draw"),
 )
 _MEETINGS = ("each", "first", "set_aside")
 _NESTS = ("spawn", "gather", "wait_for", "waiter")
@@ -82,6 +82,7 @@ class _Interpreter:
     queue: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     """What anybody may cancel."""
+    drawn: list[str] = field(default_factory=list)
     racers: list[asyncio.Task[None]] = field(default_factory=list)
     events: list[asyncio.Event] = field(default_factory=lambda: [asyncio.Event() for _ in range(3)])
 
@@ -160,6 +161,13 @@ class _Interpreter:
     async def _sleep(self, name: str, line: Operation) -> None:
         await self.trace.sleep(0.001 * line.number)
         self.log.append(f"{name} slept")
+
+    async def _draw(self, name: str, line: Operation) -> None:
+        """A step gets what is drawn here, or was drawn before: on a replay it must get the same."""
+        self.drawn.append(durable.uuid4().hex)
+        if line.number % 2:
+            await self.trace.step("drawn", f"{name}@{self.seen}, {self.drawn[-1 - line.number % len(self.drawn)]}")
+        self.log.append(f"{name} drew")
 
     async def _flush(self, name: str, line: Operation) -> None:
         await self.trace.flush()

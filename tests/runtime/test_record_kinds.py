@@ -11,7 +11,7 @@ OUTCOMES = {
     *("send", "recv", "token", "answer"),
     *("woken", "given_up", "expired"),
 }
-SILENT = {"attempt", "timeout", "until"}
+SILENT = {"attempt", "timeout", "until", "drawn"}
 NO_OPERATION = {"patched", "refused", "changed"}
 
 

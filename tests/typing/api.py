@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any, assert_type
+from uuid import UUID
 
 from dbosflow import (
     Engine,
@@ -10,6 +12,7 @@ from dbosflow import (
     StreamReader,
     StreamValue,
     WorkflowHandle,
+    durable,
     run_step,
     run_step_async,
     step,
@@ -44,6 +47,10 @@ async def async_flow(x: int) -> list[float]:
     assert_type(await async_step(x), float)
     assert_type(await sync_step.run_async(x), str)
     assert_type(await run_step_async("length", len, "abc"), int)
+    assert_type(durable.now(), datetime)
+    assert_type(durable.uuid4(), UUID)
+    assert_type(durable.random(), float)
+    assert_type(durable.Random().choice([1]), int)
     return [await async_step(x)]
 
 

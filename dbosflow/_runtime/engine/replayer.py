@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from dbosflow._records.keys import GIVEN_UP
+from dbosflow._records.kinds import RecordKind
 from dbosflow._records.producers import is_of_step
 from dbosflow._runtime.engine.read_only_engine import ReadOnlyEngine
 from dbosflow._runtime.execution.histories import Histories
@@ -154,6 +155,8 @@ class _ReplayJournal:
             if isinstance(entry, Ending):
                 self._result.ending = entry
                 self._loop.call_soon_threadsafe(self._runner.ended, run, entry)
+            elif isinstance(entry, Record) and entry.kind is RecordKind.DRAWN:
+                self._result.unknown.append(entry.key)
             elif isinstance(entry, Values) and entry.attempt is None:
                 source = (entry.key, entry.producer)
                 self._result.added[source] = self._result.added.get(source, 0) + len(entry.texts)

@@ -46,6 +46,8 @@ class RunEnvironment(Generic[R, A]):
     """Called with the id of a workflow whose writer waits for room."""
     on_skipped: Callable[[R, str, str, int, str], None] = lambda *_: None
     """Called for each value that a replay does not write again: stream key, producer, its count before, the value."""
+    on_drawn: Callable[[R, str, str], str] = lambda _run, _key, text: text
+    """Called with each new draw of a body, as JSON; returns the one that is used, which a test may choose."""
     on_changed: Callable[[R, Repeated], None] = lambda *_: None
     """Called when what a replay has written again for a producer differs from the record; may raise."""
     has_ended: bool = False

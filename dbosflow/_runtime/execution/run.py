@@ -126,6 +126,18 @@ class Run(ReplayingRun):
             self.buffer.push(Barrier(durable))
         self.environment.submit(self)
 
+    def draw(self, record: Record) -> None:
+        """Buffers the record of a draw. It goes with the next entry that is submitted, or if the buffer is full."""
+        with self.buffer.lock:
+            self._check_may_record()
+            if self._streams is not None:
+                self._streams.begin_blocks()
+            self.buffer.push(record)
+            self.has_draws = True
+            is_full = not self.buffer.has_room
+        if is_full:
+            self.environment.submit(self)
+
     def begin_attempt(self, step_key: str) -> None:
         """Rolls back the uncommitted stream values of earlier attempts of a step."""
         if self._streams is not None:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._records.keys import attempt_name
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.run import StepAttempt
+from dbosflow._runtime.operations.draws import until_draws_are_durable
 from dbosflow._runtime.process.exits import is_signal
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.runs.state import RunStopped
@@ -60,6 +61,7 @@ class Attempts:
             number += 1
             attempt = StepAttempt(run, key, attempt_name(run.epoch, number))
             await self._in_time()
+            await until_draws_are_durable(self._driver, run)
             run.begin_attempt(key)
             run.body_begins()
             try:

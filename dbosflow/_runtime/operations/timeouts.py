@@ -33,8 +33,8 @@ async def begin(branch: RunBranch, seconds: float, expire: Callable[[], None]) -
     """Begins a deadline, which calls ``expire`` on the loop in the turn of its expiry. A replay has the remaining time.
 
     The caller goes on at once, live and on replay: an operation without a turn must not wait. So if turns of others are
-    still to come, the beginning is put on record behind them. If the branch has other records next, the beginning never
-    was on record: the block was over by then, and will be again.
+    still to come, the run holds the record back until then, and the time begins then. If the branch has other records
+    next, the beginning never was on record (of older code: the block was over by then, and will be again).
     """
     run = branch.run
     with Operation(branch, "timeout", "timeout") as operation:
@@ -72,11 +72,12 @@ class Deadline:
         elif record is not None:
             self._run_down((record.remaining or 0.0) - run.age - run.environment.clock.ahead)
         elif not never:
+            run.append(Record(key, RecordKind.TIMEOUT, delay=seconds + run.environment.clock.ahead))
             caught_up = run.ensure_sequencer().caught_up()
             if caught_up.done():
-                self._put_on_record(caught_up)
+                self._begin(caught_up)
             else:
-                caught_up.add_done_callback(self._put_on_record)
+                caught_up.add_done_callback(self._begin)
 
     def end(self) -> None:
         """Ends the deadline with its block: an expiry whose turn has not come is not delivered."""
@@ -84,12 +85,8 @@ class Deadline:
         if self._task is not None:
             self._task.cancel()
 
-    def _put_on_record(self, caught_up: asyncio.Future[None]) -> None:
-        run = self._run
-        if caught_up.cancelled() or caught_up.exception() is not None or self._over:
-            return
-        with suppress(RunStopped, asyncio.CancelledError):  # the body gets these by itself
-            run.append(Record(self._key, RecordKind.TIMEOUT, delay=self._seconds + run.environment.clock.ahead))
+    def _begin(self, caught_up: asyncio.Future[None]) -> None:
+        if not (caught_up.cancelled() or caught_up.exception() is not None or self._over):
             self._run_down(self._seconds)
 
     def _run_down(self, remaining: float) -> None:

@@ -79,8 +79,8 @@ class RunState:
 
     __slots__ = (
         *("_began", "_cancel_callbacks", "arguments_text", "bodies", "buffer", "cancelled", "contradiction"),
-        *("definition", "ending", "environment", "epoch", "history", "inputs", "interrupted", "is_over", "on_drained"),
-        *("queue", "seq", "stopping", "superseded", "turn", "waits", "workflow_id"),
+        *("definition", "ending", "environment", "epoch", "has_draws", "history", "inputs", "interrupted", "is_over"),
+        *("on_drained", "queue", "seq", "stopping", "superseded", "turn", "waits", "workflow_id"),
     )
 
     environment: StateEnvironment
@@ -118,6 +118,8 @@ class RunState:
         """Whether the body is over and the tasks that it left running have ended."""
         self.is_over = False
         """Whether the run has come to its end, or was stopped for good."""
+        self.has_draws = False
+        """Whether draws of the body may not be durable yet (see ``operations.draws``)."""
         self.bodies = self.waits = 0
         """The step bodies under way; not operations that wait for a time, for another workflow, or for a stream."""
         # Set while the engine closes: called once no step body is under way.

@@ -219,6 +219,11 @@ class RunStreams:
             run.buffer.push(AttemptRollback(step_key))
         run.environment.submit(run)
 
+    def begin_blocks(self) -> None:
+        """Lets the next values begin other blocks, behind what is buffered now. The caller holds the lock."""
+        for stream in self.by_key.values():
+            stream.open_values = None
+
     def taken(self, entries: Iterable[Entry]) -> None:
         """A batch has taken these entries: the next values for their streams begin other blocks."""
         for entry in entries:
