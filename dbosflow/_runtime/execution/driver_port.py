@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
 
+    from dbosflow._runtime.runs.durable_waits import DurableWait
     from dbosflow._runtime.runs.entries import Ending, Record
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import FunctionDef
@@ -42,8 +43,13 @@ class DriverPort(Protocol[R_contra, A_contra]):
     async def outcome(self, run: R_contra, workflow_id: str) -> Ending | Outcome:
         """Waits for the end of another workflow."""
 
-    async def wait(self, run: R_contra, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
-        """Waits for work of the engine's on the engine's loop; ``awaits`` is the workflow that the work waits for."""
+    async def wait(
+        self, run: R_contra, work: Coroutine[Any, Any, T], *, awaits: str | None = None, wait: DurableWait | None = None
+    ) -> T:
+        """Waits for work of the engine's on the engine's loop.
+
+        ``awaits`` is the workflow that the work waits for. Then the wait is a durable one: ``wait``, if given.
+        """
 
     async def pause(self, run: R_contra, seconds: float) -> None:
         """Waits; ends early if the run stops."""

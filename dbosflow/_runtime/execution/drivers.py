@@ -16,6 +16,8 @@ from dbosflow._runtime.execution.isolation import awaited, context_of, is_awaita
 from dbosflow._runtime.process.thread_pool import Place, ThreadPool
 from dbosflow._runtime.process.threads import ThreadWaiter
 from dbosflow._runtime.replay import cancellations
+from dbosflow._runtime.runs.durable_waits import DurableWait, Standing, elsewhere, pause_of
+from dbosflow._store.waiter import Target
 from dbosflow.errors import ThreadLimitError
 
 if TYPE_CHECKING:
@@ -134,27 +136,32 @@ class LoopDriver:
 
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
         """Waits for the end of another workflow."""
-        return await self.wait(run, run.engine.outcome(workflow_id, ended=True), awaits=workflow_id)
+        wait = DurableWait(Standing((Target(workflow_id),)))
+        return await self.wait(run, run.engine.outcome(workflow_id, ended=True), awaits=workflow_id, wait=wait)
 
-    async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
+    async def wait(
+        self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None, wait: DurableWait | None = None
+    ) -> T:
         """Waits for work of the engine's, in this task."""
         if not self._is_here:
             return await asyncio.to_thread(drive, run.thread_driver.wait(run, work))
         if awaits is None:
             return await work
-        run.waits += 1
+        wait = wait or elsewhere()
+        run.begin_wait(wait)
         try:
             return await work
         finally:
-            run.waits -= 1
+            run.end_wait(wait)
 
     async def pause(self, run: Run, seconds: float) -> None:
         """Sleeps; a run that stops cancels its tasks."""
-        run.waits += 1
+        wait = pause_of(seconds)
+        run.begin_wait(wait)
         try:
             await run.environment.clock.pause(seconds)
         finally:
-            run.waits -= 1
+            run.end_wait(wait)
 
     async def hold(self, run: Run) -> None:
         """Waits; a run that stops, or is cancelled, cancels its tasks.
@@ -239,15 +246,18 @@ class ThreadDriver:
 
     async def outcome(self, run: Run, workflow_id: str) -> Ending | Outcome:
         """Waits for the end of another workflow; ``ThreadLimitError`` if the most threads allowed wait already."""
-        return await self.wait(run, run.engine.outcome(workflow_id, ended=True), awaits=workflow_id)
+        wait = DurableWait(Standing((Target(workflow_id),)))
+        return await self.wait(run, run.engine.outcome(workflow_id, ended=True), awaits=workflow_id, wait=wait)
 
-    async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
+    async def wait(
+        self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None, wait: DurableWait | None = None
+    ) -> T:
         """Waits for work of the engine's on its loop; with ``awaits``, as ``outcome`` does."""
         if awaits is None:
             return self._wait(run, work)
         try:
             with self._threads.away(_named(run), awaits=awaits, at_the_limit="raise"):
-                return self._wait_durably(run, work)
+                return self._wait_durably(run, work, wait or elsewhere())
         except ThreadLimitError:
             work.close()  # never begun
             raise
@@ -257,22 +267,23 @@ class ThreadDriver:
         with run.cancelling(done):
             return done.result()
 
-    def _wait_durably(self, run: Run, work: Coroutine[Any, Any, T]) -> T:
-        run.waits += 1
+    def _wait_durably(self, run: Run, work: Coroutine[Any, Any, T], wait: DurableWait) -> T:
+        run.begin_wait(wait)
         try:
             return self._wait(run, work)
         finally:
-            run.waits -= 1
+            run.end_wait(wait)
 
     async def pause(self, run: Run, seconds: float) -> None:
         """Waits; a stop of the run ends the wait."""
-        run.waits += 1
+        wait = pause_of(seconds)
+        run.begin_wait(wait)
         try:
             with self._threads.away(_named(run), at_the_limit="stay"):
                 run.environment.clock.wait(run.interrupted, seconds)
                 run.check_may_begin()
         finally:
-            run.waits -= 1
+            run.end_wait(wait)
 
     async def hold(self, run: Run) -> None:
         """Waits; a stop or a cancel of the run ends the wait."""

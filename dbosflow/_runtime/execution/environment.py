@@ -44,6 +44,8 @@ class RunEnvironment(Generic[R, A]):
     running_code: RunningCode
     on_back_pressure: Callable[[str], None] = lambda _: None
     """Called with the id of a workflow whose writer waits for room."""
+    on_waiting: Callable[[R], None] = lambda _: None
+    """Called with each run when an operation of it waits durably for the first time."""
     on_skipped: Callable[[R, str, str, int, str], None] = lambda *_: None
     """Called for each value that a replay does not write again: stream key, producer, its count before, the value."""
     on_drawn: Callable[[R, str, str], str] = lambda _run, _key, text: text

@@ -221,7 +221,7 @@ def only_waits(run: Run) -> bool:
     if not run.definition.is_async:
         return run.root.owner is not None and run.root.owner.operating
     coroutines = run.coroutines
-    return sum(coroutine.operating for coroutine in coroutines) == run.waits and all(
+    return sum(coroutine.operating for coroutine in coroutines) == len(run.waits) and all(
         coroutine.operating or (coroutine.waits and awaited_by(coroutine)[0] is not Awaited.OUTSIDE)
         for coroutine in coroutines
     )

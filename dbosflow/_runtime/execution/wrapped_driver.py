@@ -9,6 +9,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run, StepAttempt
+    from dbosflow._runtime.runs.durable_waits import DurableWait
     from dbosflow._runtime.runs.entries import Ending, Record
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import FunctionDef
@@ -52,9 +53,11 @@ class WrappedDriver:
         """Delegates to the other driver."""
         return await self._driver.outcome(run, workflow_id)
 
-    async def wait(self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None) -> T:
+    async def wait(
+        self, run: Run, work: Coroutine[Any, Any, T], *, awaits: str | None = None, wait: DurableWait | None = None
+    ) -> T:
         """Delegates to the other driver."""
-        return await self._driver.wait(run, work, awaits=awaits)
+        return await self._driver.wait(run, work, awaits=awaits, wait=wait)
 
     async def pause(self, run: Run, seconds: float) -> None:
         """Delegates to the other driver."""

@@ -20,7 +20,7 @@ import logging
 import time
 from collections import OrderedDict
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
@@ -28,10 +28,12 @@ from dbosflow._records.keys import item_key
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.scope import set_scope
 from dbosflow._runtime.operations.for_each_settings import ForEachSettings, dead_letter_key
+from dbosflow._runtime.operations.loop_items import Finished, ItemAttempts
 from dbosflow._runtime.operations.operation import DurableOperation
-from dbosflow._runtime.operations.retrying import Attempts, is_outcome, running_task, warn_of_failure
+from dbosflow._runtime.operations.retrying import is_outcome, running_task
 from dbosflow._runtime.operations.steps import failure_again
 from dbosflow._runtime.process.exits import Contained
+from dbosflow._runtime.runs.durable_waits import DurableWait, Standing
 from dbosflow._runtime.runs.entries import LoopItem, Record
 from dbosflow._store.step import LoopHistory
 from dbosflow.errors import DbosflowError, SerializationError
@@ -66,7 +68,8 @@ async def run_for_each(
             loop, task, began = ForEach(branch, key, request, handler, settings), running_task(), time.monotonic()
             error = None
             try:
-                await operation.driver.wait(run, loop.run(), awaits=request.workflow_id)
+                wait = DurableWait(loop.standing)
+                await operation.driver.wait(run, loop.run(), awaits=request.workflow_id, wait=wait)
             except BaseException as failure:  # the handler's or the stream's: the loop's outcome
                 if not is_outcome(failure, task):
                     raise
@@ -99,18 +102,33 @@ class ForEach:
         self._next = max(request.start, history.next)
         self._cursor: StreamCursor = run.engine.cursor(replace(request, start=self._next))
         self._done, self._failed, self._last = history.done, history.failed, history.last
-        self._begun: OrderedDict[int, _Finished | bool] = OrderedDict()
+        self._begun: OrderedDict[int, Finished | bool] = OrderedDict()
         """The items from the watermark on, in the order of the stream: finished and not on record, or whether done."""
         self._under_way = 0
         self._not_durable = 0
         self._room = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_full = False
+        """Whether the loop takes no further item before others are done."""
+        self.pauses: dict[object, float] = {}
+        """When the pauses between attempts at items are over, by ``time.monotonic``."""
         self._failure: asyncio.Future[None]
 
     @property
     def totals(self) -> dict[str, Any]:
         """How many items the loop has handled, how many failed, and its offset."""
         return {"count": self._done, "failed": self._failed, "last": self._last, "next": self._next}
+
+    def standing(self) -> Standing | str:
+        """What the loop waits for, if for nothing but the stream and the next attempts at items."""
+        if self._not_durable or self._under_way != len(self.pauses):
+            return f"an item of loop {self._key!r}"
+        following = Standing() if self._is_full else self._cursor.standing()
+        if isinstance(following, str):
+            return following
+        if following.until is not None:
+            return f"the timeout of loop {self._key!r}"
+        return following._replace(due=min(self.pauses.values(), default=None))
 
     async def run(self) -> None:
         """Handles each item, until the stream ends or a failure ends the loop."""
@@ -128,7 +146,7 @@ class ForEach:
             await asyncio.gather(*tasks, return_exceptions=True)
             self._failure.cancel()
             for state in self._begun.values():
-                if isinstance(state, _Finished):  # behind the item that has ended the loop: never recorded
+                if isinstance(state, Finished):  # behind the item that has ended the loop: never recorded
                     self._run.body_ended()
 
     async def _feed(self) -> None:
@@ -167,6 +185,7 @@ class ForEach:
             raise self._run.disagree(asked, f"that it was handled ({unfit})") from unfit
 
     async def _all_done(self) -> None:
+        self._is_full = True
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
@@ -178,7 +197,9 @@ class ForEach:
             return
         while not self._has_room:
             self._room.clear()
+            self._is_full = True
             await self._room.wait()
+            self._is_full = False
         self._begun[offset] = False
         self._under_way += 1
         task = self._task(self._handle(offset, value) if unfit is None else self._refuse(offset, unfit))
@@ -204,7 +225,7 @@ class ForEach:
 
     async def _handle(self, offset: int, value: Any) -> None:
         past = self._history.failures.pop(offset, ())
-        attempts = _ItemAttempts(self._branch, self._handler, self, (self._key, offset, value))
+        attempts = ItemAttempts(self._branch, self._handler, self, (self._key, offset, value))
         await attempts.until_final(past, (value,), {})
 
     async def _refuse(self, offset: int, unfit: SerializationError) -> None:
@@ -212,7 +233,7 @@ class ForEach:
         run, key = self._run, item_key(self._key, offset)
         logger.warning("item %s of workflow %s is not handled: %s", key, run.workflow_id, unfit)
         record = Record(key, RecordKind.STEP, error=dump_error(unfit))
-        finished = _Finished(record, unfit, await self.original(offset, None))
+        finished = Finished(record, unfit, await self.original(offset, None))
         run.body_begins()  # until the failure is recorded, as for any item
         self.finish(offset, finished)
 
@@ -225,7 +246,7 @@ class ForEach:
             return serde.plain.written(value) if self._codec is None else self._codec.written([value])[1:-1]
         return text
 
-    def finish(self, offset: int, finished: _Finished) -> None:
+    def finish(self, offset: int, finished: Finished) -> None:
         """Takes an item's outcome: it goes on record now, or once those before it have."""
         if self._settings.ordered:
             self._begun[offset] = finished
@@ -242,7 +263,7 @@ class ForEach:
                 raise
         self._settle()
 
-    def _ends_the_loop(self, finished: _Finished) -> bool:
+    def _ends_the_loop(self, finished: Finished) -> bool:
         return finished.error is not None and self._settings.on_error == "raise"
 
     def _settle(self) -> None:
@@ -251,7 +272,7 @@ class ForEach:
             offset, state = next(iter(self._begun.items()))
             if state is False:
                 return
-            if isinstance(state, _Finished):
+            if isinstance(state, Finished):
                 self._begun[offset] = False  # until it is recorded, which may never happen
                 self._record(offset, state, offset + 1)
                 if self._ends_the_loop(state):
@@ -260,7 +281,7 @@ class ForEach:
             del self._begun[offset]
             self._room.set()
 
-    def _record(self, offset: int, finished: _Finished, watermark: int) -> None:
+    def _record(self, offset: int, finished: Finished, watermark: int) -> None:
         run, record, error = self._run, finished.record, finished.error
         self._under_way -= 1
         self._room.set()
@@ -299,43 +320,3 @@ class ForEach:
         context = copy_context()
         context.run(set_scope, None)
         return asyncio.get_running_loop().create_task(Contained(work), context=context)
-
-
-class _ItemAttempts(Attempts):
-    """The attempts of a loop's handler at one item: their records wait for no turn."""
-
-    __slots__ = ("_item", "_loop")
-
-    def __init__(self, branch: RunBranch, handler: StepDef, loop: ForEach, item: tuple[str, int, Any]) -> None:
-        key, offset, _ = item
-        super().__init__(branch.run.loop_driver, branch, item_key(key, offset), handler)
-        self._loop, self._item = loop, item
-
-    async def _conclude(self, record: Record, error: BaseException | None, failures: int) -> None:
-        _, offset, value = self._item
-        original = None
-        if error is not None:
-            warn_of_failure(self._run, self._key, self._step, failures, error, again=False)
-            original = await self._loop.original(offset, value)
-        self.is_handed_on = True
-        self._loop.finish(offset, _Finished(record, error, original))
-
-    async def _commit_failure(self, record: Record) -> None:
-        key, offset, _ = self._item
-        record.loop_item = LoopItem(key, offset)
-        durable = asyncio.get_running_loop().create_future()
-        self._run.append_item(record, durable)
-        await durable
-
-    async def _pause(self, seconds: float) -> None:
-        await asyncio.sleep(max(seconds, 0))
-
-
-@dataclass(frozen=True, slots=True)
-class _Finished:
-    """An item whose handler has returned or failed for good."""
-
-    record: Record
-    error: BaseException | None
-    original: str | None
-    """The item's JSON, if a dead letter is to contain it."""

@@ -16,7 +16,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self
 
-from dbosflow._records.keys import GIVEN_UP
+from dbosflow._records.keys import GIVEN_UP, UNTIL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -126,6 +126,13 @@ class DurableOperation(Operation):
                 self.__exit__(type(error))
                 raise
         self.__exit__(kind)
+
+    def time_left(self) -> float | None:
+        """Seconds until the end of the operation's wait, if that was put on record while the run was suspended."""
+        until = self.run.recorded(self.key + UNTIL)
+        if until is None:
+            return None
+        return max((until.remaining or 0.0) - self.run.age - self.run.environment.clock.ahead, 0.0)
 
     async def replayed(self) -> None:
         """Waits for the turn of the operation's record."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.operations.operation import DurableOperation
+from dbosflow._runtime.runs.durable_waits import DurableWait
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.streams.position import Progress
 from dbosflow.errors import DbosflowError, SerializationError, StreamError
@@ -48,7 +49,8 @@ async def _read(operation: DurableOperation, cursor: StreamCursor) -> str | None
     output, error, began = None, None, time.monotonic()
     with cursor.restored_on_failure():
         try:
-            await operation.driver.wait(operation.run, cursor.next_page(), awaits=cursor.workflow_id)
+            page, wait = cursor.next_page(left=operation.time_left()), DurableWait(cursor.standing, key=operation.key)
+            await operation.driver.wait(operation.run, page, awaits=cursor.workflow_id, wait=wait)
             output = json.dumps(asdict(cursor.progress()))
         except DbosflowError as failure:
             error = dump_error(failure)

@@ -12,6 +12,7 @@ no record, and starts anew.
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import suppress
 from contextvars import Context
 from typing import TYPE_CHECKING
@@ -82,6 +83,7 @@ class Deadline:
     def end(self) -> None:
         """Ends the deadline with its block: an expiry whose turn has not come is not delivered."""
         self._over = True
+        self._run.limit(self, None)
         if self._task is not None:
             self._task.cancel()
 
@@ -92,6 +94,7 @@ class Deadline:
     def _run_down(self, remaining: float) -> None:
         # In a context of its own, so that it is no branch.
         loop = asyncio.get_running_loop()
+        self._run.limit(self, time.monotonic() + remaining)
         self._task = asyncio.Task(self._expire_after(max(remaining, 0.0)), loop=loop, context=Context())
 
     async def _expire_after(self, remaining: float) -> None:

@@ -39,6 +39,7 @@ from dbosflow.errors import LeaseLostError, WorkflowCancelledError
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
+    from dbosflow._runtime.runs.durable_waits import DurableWait
     from dbosflow._runtime.runs.entries import Record, Waiter
     from dbosflow._runtime.runs.producers import Attempt
     from dbosflow._store.step import History, Recorded
@@ -73,6 +74,10 @@ class StateEnvironment(Protocol):
     def on_back_pressure(self) -> Callable[[str], None]:
         """Called with the id of a workflow whose writer waits for room."""
 
+    @property
+    def on_waiting(self) -> Callable[[Any], None]:
+        """Called with each run when an operation of it waits durably for the first time."""
+
 
 class RunState:
     """One owner's pass over one workflow: its owner, its state, and its buffer for the journal."""
@@ -80,7 +85,7 @@ class RunState:
     __slots__ = (
         *("_began", "_cancel_callbacks", "arguments_text", "bodies", "buffer", "cancelled", "contradiction"),
         *("definition", "ending", "environment", "epoch", "has_draws", "history", "inputs", "interrupted", "is_over"),
-        *("on_drained", "queue", "seq", "stopping", "superseded", "turn", "waits", "workflow_id"),
+        *("limits", "on_drained", "queue", "seq", "stopping", "superseded", "turn", "waits", "workflow_id"),
     )
 
     environment: StateEnvironment
@@ -120,8 +125,12 @@ class RunState:
         """Whether the run has come to its end, or was stopped for good."""
         self.has_draws = False
         """Whether draws of the body may not be durable yet (see ``operations.draws``)."""
-        self.bodies = self.waits = 0
+        self.bodies = 0
         """The step bodies under way; not operations that wait for a time, for another workflow, or for a stream."""
+        self.waits: dict[DurableWait, None] | None = None
+        """The operations that wait so now; ``None`` if none ever has."""
+        self.limits: dict[object, float] | None = None
+        """When durable limits that are on record are over, by ``time.monotonic``: timeouts of the body."""
         # Set while the engine closes: called once no step body is under way.
         self.on_drained: Callable[[], None] | None = None
         self.interrupted = _NOBODY_WAITS if definition.is_async else threading.Event()
@@ -258,6 +267,28 @@ class RunState:
         else:
             self.environment.on_back_pressure(self.workflow_id)
 
+    # -- durable waits -------------------------------------------------------------------------------------------------
+
+    def begin_wait(self, wait: DurableWait) -> None:
+        """Notes that an operation waits durably from here on."""
+        if self.waits is None:
+            self.waits = {wait: None}
+            self.environment.on_waiting(self)
+        else:
+            self.waits[wait] = None
+
+    def end_wait(self, wait: DurableWait) -> None:
+        """Notes that an operation waits durably no more."""
+        assert self.waits is not None
+        del self.waits[wait]
+
+    def limit(self, owner: object, due: float | None) -> None:
+        """Notes when a durable limit is over, by ``time.monotonic``; ``None``: it is no more."""
+        if due is not None:
+            self.limits = {**(self.limits or {}), owner: due}
+        elif self.limits is not None:
+            self.limits.pop(owner, None)
+
     # -- transitions; ``cancel`` and ``stop`` are in ``replaying_run``, with the code that they reach ------------------
 
     def begin_cancelled(self) -> None:
@@ -290,8 +321,10 @@ class RunState:
             on_drained()
 
     def body_begins(self) -> None:
-        """Counts a step body that is about to run."""
+        """Counts a step body that is about to run; raises ``RunStopped`` if the run was stopped just now."""
         with self.buffer.lock:
+            if self.stopping is not None:
+                raise self.stopping
             self.bodies += 1
 
     def body_ended(self) -> None:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from dbosflow import serde
+from dbosflow._runtime.runs.durable_waits import Standing
 from dbosflow._runtime.streams.hub import UNSEEN
 from dbosflow._runtime.streams.paging import PageReader, outcome_of, unfit_item
 from dbosflow._runtime.streams.position import Position
+from dbosflow._store.waiter import Target
 from dbosflow.errors import (
     ConfigurationError,
     SerializationError,
@@ -61,6 +64,7 @@ class StreamCursor:
         self._request = request
         self._items: deque[Item] = deque()
         self._position = Position(next=self.offset, is_placed=self.offset == request.start)
+        self._standing: Standing | None = None
 
     def take(self) -> Item | None:
         """The next item of the current page, if there is one. Sets ``outcome`` or ``over`` once the last was taken.
@@ -84,8 +88,10 @@ class StreamCursor:
     def _is_over(self) -> bool:
         return self._position.is_placed and self._request.is_over_at(self._position.next)
 
-    async def next_page(self) -> None:
+    async def next_page(self, *, left: float | None = None) -> None:
         """Waits until there are items to take, or the stream has ended for this reader.
+
+        ``left`` is what is left of the ``timeout`` of a wait that an earlier run has begun, in seconds.
 
         Raises:
             WorkflowNotFoundError: no workflow of this id within ``wait_for`` seconds.
@@ -96,7 +102,10 @@ class StreamCursor:
         if not self._position.is_placed:
             self._start_at(await self._resolver.resolve_start(self._request))
         while not self._items and self._position.ending is None and not self._is_over:
-            page = await self._read(self._request.timeout if self._position.status is not UNSEEN else None)
+            if self._position.status is UNSEEN:
+                page = await self._fetch(UNSEEN)
+            else:
+                page, left = await self._read(self._request.timeout if left is None else left), None
             if page.status is None:
                 page = await self._appearing()
             blocked = page.status is WorkflowStatus.BLOCKED
@@ -114,12 +123,20 @@ class StreamCursor:
             self._position = replace(self._position, status=status)
 
     async def _read(self, timeout: float | None) -> Page:  # noqa: ASYNC109 (the reader's own setting)
+        target = Target(self.workflow_id, self.key, self._position.next, self._request.view == "committed")
+        self._standing = Standing((target,), until=None if timeout is None else time.monotonic() + timeout)
         try:
             async with asyncio.timeout(timeout):
                 return await self._fetch(self._position.status)
         except TimeoutError:
-            msg = f"no news on {self._request.stream} within {timeout} s"
+            msg = f"no news on {self._request.stream} within {self._request.timeout} s"
             raise StreamTimeoutError(self.workflow_id, self.key, msg) from None
+        finally:
+            self._standing = None
+
+    def standing(self) -> Standing | str:
+        """What the reader waits for now, for a workflow that may leave memory meanwhile; or that it is reading."""
+        return self._standing or f"a page of {self._request.stream}"
 
     async def _appearing(self) -> Page:
         """Waits for a workflow that does not exist yet."""

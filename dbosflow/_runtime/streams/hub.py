@@ -11,6 +11,7 @@ A wake-up marks a stream as having news. Marks set while a query is under way st
 from __future__ import annotations
 
 import asyncio
+from contextvars import Context
 from enum import Enum, auto
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,17 @@ UNSEEN = Unseen.UNSEEN
 SeenStatus = WorkflowStatus | Unseen | None
 """A workflow's status as a reader has last seen it; ``None``: there was no such workflow."""
 
+
+def _standing(status: SeenStatus) -> SeenStatus:
+    """The status as far as it matters to a reader: of those in which the workflow goes on, one stands for all.
+
+    Else a workflow that comes and goes would answer its readers each time, and their timeouts would begin anew.
+    """
+    return WorkflowStatus.RUNNING if status in _GOES_ON else status
+
+
+_GOES_ON = frozenset({WorkflowStatus.QUEUED, WorkflowStatus.SCHEDULED, WorkflowStatus.RUNNING, WorkflowStatus.WAITING})
+
 _LOOK_EVERY = 1.0
 """Seconds between two looks for streams that are not read any more."""
 
@@ -59,7 +71,12 @@ class _Ask:
 
     def is_answered_by(self, page: Page) -> bool:
         """Whether the page holds news for the reader."""
-        return bool(page.blocks) or page.truncated is not None or page.status != self.known
+        return has_news(page) or _standing(page.status) is not _standing(self.known)
+
+
+def has_news(page: Page) -> bool:
+    """Whether a page has anything for the reader that has asked for it."""
+    return bool(page.blocks) or page.truncated is not None
 
 
 class _Tail:
@@ -107,7 +124,7 @@ class Hub(Service):
         tail.idle = False
         ask = _Ask(offset, known)
         tail.asks.add(ask)
-        if tail.news or offset != tail.end or tail.status != known:
+        if tail.news or offset != tail.end or _standing(tail.status) is not _standing(known):
             self._due[stream_of] = None
             self.wake()
         try:
@@ -192,7 +209,9 @@ class Hub(Service):
         return tail
 
     def _look_later(self) -> None:
-        self._next_look = asyncio.get_running_loop().call_later(_LOOK_EVERY, self._look_for_idle)
+        # In a context of its own: this may be called for a workflow, whose timers are its own code's only.
+        later = asyncio.get_running_loop().call_later
+        self._next_look = later(_LOOK_EVERY, self._look_for_idle, context=Context())
 
     def _look_for_idle(self) -> None:
         """Forgets the streams without readers, except those whose reader may be on its way to the next page."""
