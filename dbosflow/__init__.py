@@ -17,6 +17,7 @@ from dbosflow.context import Current, branch, current, get_logger, patched
 from dbosflow.engine import Engine
 from dbosflow.filters import WorkflowFilter
 from dbosflow.handles import WorkflowHandle
+from dbosflow.messages import recv, recv_async
 from dbosflow.steps import run_step, run_step_async, step
 from dbosflow.streams import (
     Stream,
@@ -67,6 +68,8 @@ __all__ = [
     "read_input_async",
     "read_stream",
     "read_stream_async",
+    "recv",
+    "recv_async",
     "run_step",
     "run_step_async",
     "sleep",

@@ -25,6 +25,8 @@ MAX_IDENTIFIER = 512
 is limited to 2,704 bytes."""
 LARGEST_INTEGER = 2**31 - 1
 """The largest value of a column of type ``integer``."""
+LEAST_INBOX = 100
+"""The lowest limit of messages on a topic: some that were received stay for a while, in the newest block and before."""
 LARGEST_OFFSET = 2**62
 """The largest offset or number of bytes: half of the largest ``bigint``, so that sums fit, too."""
 LARGEST_PART = 256 * 1024 * 1024
@@ -83,6 +85,12 @@ class Settings:
     """How many values may be written to one stream in total; ``None``: without limit."""
     stream_bytes: int | None = None
     """How many bytes of JSON may be written to one stream in total; ``None``: without limit."""
+    message_bytes: int = 1024 * 1024
+    """The largest message to a workflow, as JSON. The setting of the engine that sends applies."""
+    inbox_values: int = 10_000
+    """How many messages of one topic a workflow may have stored before further ones are refused."""
+    inbox_topics: int = 1000
+    """On how many topics a workflow takes messages before further topics are refused."""
     on_changed_values: Literal["warn", "block"] = "warn"
     """What happens to a workflow whose replay writes other values to a stream than those on record."""
     compact_every: float | None = 60.0
@@ -115,6 +123,7 @@ class Settings:
         for name in ("stream_values", "stream_bytes"):
             if getattr(self, name) is not None:
                 check_whole(f"setting {name}", getattr(self, name), 1, LARGEST_OFFSET, or_none=True)
+        check_whole("setting inbox_values", self.inbox_values, LEAST_INBOX, LARGEST_INTEGER)
         check_schema(self.schema)
         if self.on_changed_values not in {"warn", "block"}:
             msg = f'setting on_changed_values={self.on_changed_values!r} must be "warn" or "block"'
@@ -123,8 +132,8 @@ class Settings:
 
 _COUNTS = {
     ("max_recoveries", "pool_size", "workflow_threads", "waiting_threads", "step_threads"): LARGEST_INTEGER,
-    ("block_values",): LARGEST_INTEGER,
-    ("batch_bytes", "block_bytes", "value_bytes"): LARGEST_PART,
+    ("block_values", "inbox_topics"): LARGEST_INTEGER,
+    ("batch_bytes", "block_bytes", "value_bytes", "message_bytes"): LARGEST_PART,
     ("buffer_bytes",): LARGEST_OFFSET,
 }
 """The settings that are whole numbers, with their largest values."""

@@ -12,7 +12,7 @@ from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, ch
 from dbosflow.definitions import registry
 from dbosflow.filters import WorkflowFilter, chosen
 from dbosflow.handles import WorkflowHandle
-from dbosflow.streams.engine_streams import EngineStreams
+from dbosflow.messages.engine_messages import EngineMessages
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of, start_request
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ V = TypeVar("V")
 F = TypeVar("F")
 
 
-class Engine(EngineStreams):
+class Engine(EngineMessages):
     """Durable workflows on one Postgres database.
 
     ``with Engine(url) as engine`` runs the engine on a thread of its own, ``async with`` on the running loop. The

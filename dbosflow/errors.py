@@ -21,11 +21,15 @@ DbosflowError
 │   ├── WorkflowFailedError     the workflow failed, and its own exception cannot be rebuilt here
 │   ├── WorkflowCancelledError
 │   ├── WorkflowBlockedError    the workflow is parked until it is resumed
+│   ├── WorkflowEndedError      a message to a workflow that has ended
+│   ├── InboxFullError          a message to a workflow that has too many, or on too many topics
+│   ├── MessageTooLargeError    the message is above the limit for one message
 │   ├── DeadlockError           the workflow waits for itself, directly or through others
 │   └── NonDeterminismError     the workflow's code and its records disagree
 ├── StepFailedError             a step failed, and its own exception cannot be rebuilt here
 ├── ThreadLimitError            the limit of waiting sync workflows is reached
 ├── WaitTimeoutError            the wait timed out; the workflow goes on
+├── MessageTimeoutError         in a workflow: no message, or no answer to a token, within the timeout
 ├── LeaseLostError              this process no longer owns the workflow that it tried to write to
 └── StreamError                 an error about one stream
     ├── StreamNotFoundError     nothing has been written to a stream of this key
@@ -148,6 +152,21 @@ class WorkflowBlockedError(WorkflowError):
     """The workflow is parked as ``blocked``. The message says why. ``engine.resume`` lets it go on."""
 
 
+class WorkflowEndedError(WorkflowError):
+    """The workflow has ended, and receives nothing any more. Nothing was sent."""
+
+
+class InboxFullError(WorkflowError):
+    """The workflow has as many messages as it may have: ``inbox_values`` on the topic, or on ``inbox_topics`` topics.
+
+    Nothing was sent. Room becomes free when the workflow receives messages.
+    """
+
+
+class MessageTooLargeError(WorkflowError):
+    """The message is above the engine's ``message_bytes``. Nothing was sent."""
+
+
 class DeadlockError(WorkflowError):
     """The workflow asked for a wait that cannot end: for its own result, or for a workflow that waits for it.
 
@@ -181,6 +200,10 @@ class ThreadLimitError(DbosflowError):
 
 class WaitTimeoutError(DbosflowError, TimeoutError):
     """The wait timed out. The workflow that was waited for goes on."""
+
+
+class MessageTimeoutError(DbosflowError, TimeoutError):
+    """In a workflow: no message came, or nobody answered the token, within the ``timeout``. A replay raises it, too."""
 
 
 class LeaseLostError(DbosflowError):

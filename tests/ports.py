@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.execution.waits import Waits
     from dbosflow._runtime.repository import Repository
+    from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow._store.step import History
     from dbosflow.definitions import WorkflowDef
@@ -35,6 +36,15 @@ class NoEngine:
 
     def cursor(self, request: ReadRequest) -> NoReturn:
         raise AssertionError(request)
+
+    async def read_page(self, workflow_id: str, key: str, offset: int, known: SeenStatus) -> NoReturn:
+        raise AssertionError(workflow_id, key)
+
+    async def send(self, workflow_id: str, topic: str, text: str, producer: str | None) -> NoReturn:
+        raise AssertionError(workflow_id, topic)
+
+    def remove_received(self, workflow_id: str, key: str, before: int) -> None:
+        raise AssertionError(workflow_id, key)
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> NoReturn:
         raise AssertionError(workflow_id)

@@ -7,6 +7,7 @@ producer = path                    a branch; the workflow's own has none
          | key "@*"                a step: its values belong to all its attempts, and share one fate
          | "k:" idempotency key    outside writers, which write to inputs and to nothing else
          | "w:" unique id
+         | "s:" key "+" id         a workflow that sends a message at a key of its own: the id is that of the sender
 ```
 
 A branch's name may look like an outside writer's: whether the stream is an input decides.
@@ -29,6 +30,7 @@ RESUMED = "*"
 _DEAD_LETTERS = "+dead"
 _KEYED = "k:"
 _UNIQUE = "w:"
+_SENDER = "s:"
 
 
 def of_all_attempts(step_key: str) -> str:
@@ -59,6 +61,27 @@ def of_idempotency_key(idempotency_key: str) -> str:
 def unique_outsider() -> str:
     """The producer of an outside writer that writes one block and never returns."""
     return f"{_UNIQUE}{uuid.uuid4()}"
+
+
+def of_sender(workflow_id: str, key: str) -> str:
+    """The producer of the message that a workflow sends at a key, however often it is sent.
+
+    No key of an operation has a ``+`` in it, so two senders never share a producer, whatever their ids are.
+    """
+    return f"{_SENDER}{key}+{workflow_id}"
+
+
+def sent_key(step_key: str, count: int) -> str:
+    """The key of the message ``count`` that a step sends, the same in all its attempts."""
+    return f"{step_key}/{count}"
+
+
+def outsider_of(producer: str) -> str:
+    """An outside writer in words."""
+    if producer.startswith(_SENDER):
+        key, _, workflow_id = producer.removeprefix(_SENDER).partition("+")
+        return f"key {key!r} of workflow {workflow_id!r}"
+    return f"idempotency key {idempotency_key_of(producer)!r}"
 
 
 def idempotency_key_of(producer: str) -> str:

@@ -32,7 +32,7 @@ def disorder(url: str) -> list[str]:
     Offsets of a stream are dense from 0, or from where it was trimmed; only one terminal frame ends it, and nothing
     follows that; a producer's counts are dense, and its checksums those of its values; ``seq`` is one count over a
     workflow's records, in which epochs and turns never go back; an ended workflow belongs to nobody and has no open
-    stream.
+    stream but its messages and events.
     """
     found: list[str] = []
     for name, query in _DISORDER.items():
@@ -116,6 +116,6 @@ _DISORDER: dict[str, LiteralString] = {
         WHERE worker_id IS NOT NULL AND status IN ('queued', 'blocked', 'succeeded', 'failed', 'cancelled')""",
     "an ended workflow with an open stream": """
         SELECT w.id, b.key FROM dbosflow.workflow w JOIN dbosflow.stream_block b ON b.workflow_id = w.id
-        WHERE w.status IN ('succeeded', 'failed', 'cancelled')
+        WHERE w.status IN ('succeeded', 'failed', 'cancelled') AND NOT starts_with(b.key, 'dbosflow/')
         GROUP BY w.id, b.key HAVING NOT bool_or(b.kind IN ('complete', 'error', 'cancelled'))""",
 }

@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Iterator, Mapping
 
-_TABLES = ("batch", "notify", "retention", "schema_version", "session", "step", "stream", "worker", "workflow")
+_TABLES = (
+    *("batch", "message", "notify", "retention", "schema_version", "session", "step", "stream", "worker", "workflow"),
+)
 _PLACE = re.compile(r"\$\d+|%\(\w+\)s")
 _BATCH = "dbosflow_batch_"
 

@@ -94,6 +94,21 @@ def appended(kind: str, *ids: str) -> dict[str, Any]:
     }
 
 
+def sent(*ids: str) -> dict[str, Any]:
+    """A message to each of these, on a new topic."""
+    count = len(ids)
+    return {
+        "ids": list(ids),
+        "keys": ["dbosflow/inbox/new"] * count,
+        "counts": [1] * count,
+        "values": ["[1]"] * count,
+        "bytes": [3] * count,
+        "producers": [f"w:new{number}" for number in range(count)],
+        "max_values": 1000,
+        "max_topics": 10,
+    }
+
+
 def listed(**which: Any) -> dict[str, Any]:
     """The values of a listing of workflows."""
     return {"status": None, "name": None, "queue": None, "limit": 100} | which
@@ -120,6 +135,8 @@ POOL = (
         stream_trim=TRIMS,
     ),
     Case("stream.append", appended("complete", "q5"), 5, workflow=KEY, stream_block=INPUTS, stream_trim=TRIMS),
+    Case("message.send", sent("q5", "q5", "q6"), 30, workflow=KEY, stream_block=INPUTS, stream_trim=TRIMS),
+    Case("message.send", sent("long"), 20, workflow=KEY, stream_block=INPUTS, stream_trim=TRIMS),
     Case("stream.tail", LONG, 1, stream_block=STREAMS),
     Case("stream.backwards", LONG | {"before": 400, "max_blocks": 10}, 10, stream_block=STREAMS),
     Case("stream.emitted", {"workflow_id": "w5", "key": "out", "producer": ""}, 4, stream_block=STREAMS),

@@ -13,6 +13,8 @@ from dbosflow import (
     StreamValue,
     WorkflowHandle,
     durable,
+    recv,
+    recv_async,
     run_step,
     run_step_async,
     step,
@@ -38,6 +40,8 @@ def sync_flow(x: int) -> str:
     assert_type(sync_step(x), str)
     assert_type(async_step.run(x, unit="km"), float)
     assert_type(run_step("length", len, "abc"), int)
+    assert_type(recv("topic", type=int, timeout=1.0), int)
+    assert_type(recv(), Any)
     return sync_step(x)
 
 
@@ -51,6 +55,8 @@ async def async_flow(x: int) -> list[float]:
     assert_type(durable.uuid4(), UUID)
     assert_type(durable.random(), float)
     assert_type(durable.Random().choice([1]), int)
+    assert_type(await recv_async("topic", type=int, timeout=1.0), int)
+    assert_type(await recv_async(), Any)
     return [await async_step(x)]
 
 
@@ -84,6 +90,7 @@ def blocking(engine: Engine) -> None:
     assert_type(engine.read_stream("a", "k"), StreamReader[Any])
     reader = engine.read_stream("a", "k", type=int)
     assert_type(reader.read_all(), tuple[list[int], bool])
+    assert_type(engine.send("a", 1, "topic", idempotency_key="k"), int)
     engine.start(sync_flow, "not an int")  # type: ignore[call-overload]
     engine.start(sync_flow)  # type: ignore[call-overload]
     sync_step("not an int")  # type: ignore[arg-type]

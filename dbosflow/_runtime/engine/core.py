@@ -30,7 +30,9 @@ from dbosflow._runtime.queues.enqueuer import Enqueuer
 from dbosflow._runtime.repository import Repository, not_found
 from dbosflow._runtime.streams.cursor import StreamCursor
 from dbosflow._runtime.streams.hub import Hub, Outcomes
+from dbosflow._runtime.streams.inbox_trimmer import InboxTrimmer
 from dbosflow._runtime.streams.input_writer import InputWriter
+from dbosflow._runtime.streams.message_writer import MessageWriter
 from dbosflow._runtime.streams.statistics import StreamStatistics
 from dbosflow._runtime.wakeups.listener import Listener, SafetyPoll
 from dbosflow._runtime.wakeups.notifier import Notifier
@@ -48,8 +50,10 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.engine_port import HandlePort
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._runtime.runs.start_request import StartRequest
+    from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow._store.queries import Rows
+    from dbosflow._store.stream import Page
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry, WorkflowDef
@@ -104,8 +108,11 @@ class EngineCore:
             self._outcomes = Outcomes(read_session, schema, self._wakeups)
             self._enqueuer = Enqueuer(self._pool, schema)
             self._input_writer = InputWriter(self._pool, self._settings, self.announce)
-            services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer, self._input_writer)
-            for service in (*services, SafetyPoll(self._settings, self._wakeups, listener)):
+            self._message_writer = MessageWriter(self._pool, self._settings, self.announce)
+            self._trimmer = InboxTrimmer(self._pool, schema)
+            services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer)
+            writers = (self._input_writer, self._message_writer, self._trimmer)
+            for service in (*services, *writers, SafetyPoll(self._settings, self._wakeups, listener)):
                 service.open()
                 resources.push_async_callback(service.close)
             executor = self._executor = self._new_executor() if self._settings.executes else None
@@ -258,6 +265,18 @@ class EngineCore:
         """The next page of a cursor, for code that is no body: waits until there is one."""
         with place_lent():
             await cursor.next_page()
+
+    async def read_page(self, workflow_id: str, key: str, offset: int, known: SeenStatus) -> Page:
+        """Waits for frames of a stream at ``offset``, or for a workflow status other than ``known``."""
+        return await self._hub.read(workflow_id, key, offset, known)
+
+    async def send(self, workflow_id: str, topic: str, text: str, producer: str | None) -> int:
+        """Sends a message to a workflow; returns its offset once it is durable."""
+        return await self._message_writer.send(workflow_id, topic, text, producer)
+
+    def remove_received(self, workflow_id: str, key: str, before: int) -> None:
+        """Removes the messages of an inbox before an offset, in the background."""
+        self._trimmer.trim(workflow_id, key, before)
 
     async def append(self, workflow_id: str, key: str, text: str, idempotency_key: str | None) -> int:
         """Writes a value to an input of a workflow; returns its offset."""

@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from dbosflow._runtime.repository import Repository
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._runtime.streams.cursor import StreamCursor
+    from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
+    from dbosflow._store.stream import Page
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.definitions import WorkflowDef
 
@@ -49,6 +51,17 @@ class ReadOnlyEngine:
     def cursor(self, request: ReadRequest) -> StreamCursor:
         """A cursor over one stream."""
         return self._engine.cursor(request)
+
+    async def read_page(self, workflow_id: str, key: str, offset: int, known: SeenStatus) -> Page:
+        """The next page of a stream."""
+        return await self._engine.read_page(workflow_id, key, offset, known)
+
+    async def send(self, workflow_id: str, topic: str, text: str, producer: str | None) -> int:  # noqa: ARG002 (see EnginePort)
+        """Sends nothing: what is not on record halts the code."""
+        return 0
+
+    def remove_received(self, workflow_id: str, key: str, before: int) -> None:
+        """Removes nothing."""
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
         """Waits until a workflow has ended, and returns how."""

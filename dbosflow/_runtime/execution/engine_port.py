@@ -9,7 +9,9 @@ if TYPE_CHECKING:
     from dbosflow._runtime.repository import Repository
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._runtime.streams.cursor import StreamCursor
+    from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
+    from dbosflow._store.stream import Page
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.definitions import WorkflowDef
     from dbosflow.types import Cancellation
@@ -37,6 +39,15 @@ class EnginePort(Protocol):
 
     def cursor(self, request: ReadRequest) -> StreamCursor:
         """A cursor over one stream. Does no I/O by itself."""
+
+    async def read_page(self, workflow_id: str, key: str, offset: int, known: SeenStatus) -> Page:
+        """Waits for frames of a stream at ``offset``, or for a workflow status other than ``known``."""
+
+    async def send(self, workflow_id: str, topic: str, text: str, producer: str | None) -> int:
+        """Sends a message to a workflow; returns its offset once it is durable."""
+
+    def remove_received(self, workflow_id: str, key: str, before: int) -> None:
+        """Removes the messages of an inbox before an offset, in the background."""
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
         """Waits until a workflow has ended, and returns how; with ``ended``, waits also while it is blocked."""

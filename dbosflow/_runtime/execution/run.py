@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.environment import RunEnvironment
     from dbosflow._runtime.process.thread_pool import Place
     from dbosflow._runtime.runs.entries import Ending, Entry, Waiter
+    from dbosflow._runtime.streams.inbox import Inbox
     from dbosflow._store.step import History
     from dbosflow.definitions import WorkflowDef
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 class Run(ReplayingRun):
     """One owner's pass over one workflow."""
 
-    __slots__ = ("_streams", "_waiters", "outcome", "task")
+    __slots__ = ("_inboxes", "_streams", "_waiters", "outcome", "task")
 
     environment: RunEnvironment[Run, StepAttempt]
     root: RunBranch
@@ -62,6 +63,7 @@ class Run(ReplayingRun):
         self.outcome: Ending | None = None
         """The durable end once the run is over; ``None`` if the workflow goes on elsewhere."""
         self._waiters: tuple[asyncio.Future[Ending | None], ...] = ()
+        self._inboxes: dict[str, Inbox] | None = None
 
     @property
     def loop_driver(self) -> DriverPort[Run, StepAttempt]:
@@ -97,6 +99,13 @@ class Run(ReplayingRun):
     def written_streams(self) -> RunStreams | None:
         """``streams``, if it has written to any, in this pass or before."""
         return self._streams
+
+    @property
+    def inboxes(self) -> dict[str, Inbox]:
+        """The inboxes that the run receives from, by topic. Used on the loop's thread only."""
+        if self._inboxes is None:
+            self._inboxes = {}
+        return self._inboxes
 
     @property
     def blocks(self) -> int:

@@ -1,8 +1,9 @@
 -- name: history (all that a replay of these workflows needs: the records, and what each producer has made durable)
--- Scans of the primary keys; the values of the blocks are not read. Uncommitted blocks have an order of their own.
+-- Scans of the primary keys; the values of the blocks are not read. Uncommitted blocks have an order of their own. Streams
+-- are found one by one, with a probe for each: inboxes and answers to tokens, which only outsiders write, are not scanned.
 -- For a loop it returns the totals, and only those items that the loop's watermark does not supersede. A child's record
 -- has in place of a producer the name of the workflow under the child's id, if that is not the workflow that it started.
-WITH loop AS MATERIALIZED (
+WITH RECURSIVE loop AS MATERIALIZED (
     SELECT workflow_id, loop_key, coalesce(max(loop_next), 0) AS next, max(seq) AS seq, max(turn) AS turn,
            json_build_object('done', count(*) FILTER (WHERE kind = 'step' AND error IS NULL),
                              'failed', count(*) FILTER (WHERE kind = 'step' AND error IS NOT NULL),
@@ -10,6 +11,22 @@ WITH loop AS MATERIALIZED (
     FROM dbosflow.step
     WHERE workflow_id = ANY(:ids) AND loop_key IS NOT NULL
     GROUP BY workflow_id, loop_key
+), stream AS (
+    SELECT i.workflow_id, first.key
+    FROM unnest(:ids::text[]) AS i (workflow_id)
+    CROSS JOIN LATERAL (
+        SELECT b.key FROM dbosflow.stream_block b WHERE b.workflow_id = i.workflow_id ORDER BY b.key LIMIT 1
+    ) AS first
+    UNION ALL
+    SELECT stream.workflow_id, following.key
+    FROM stream
+    CROSS JOIN LATERAL (
+        SELECT b.key FROM dbosflow.stream_block b
+        WHERE b.workflow_id = stream.workflow_id AND b.key > stream.key ORDER BY b.key LIMIT 1
+    ) AS following
+), own AS MATERIALIZED (
+    SELECT workflow_id, key FROM stream
+    WHERE NOT starts_with(key, 'dbosflow/inbox/') AND NOT starts_with(key, 'dbosflow/token/')
 )
 SELECT 'record' AS part, workflow_id, key, kind, seq, turn, attempt, output::text AS output, error::text AS error,
        child_id, extract(epoch FROM wake_at - now())::double precision AS remaining,
@@ -32,25 +49,37 @@ FROM loop l
 JOIN dbosflow.step s ON s.workflow_id = l.workflow_id AND s.loop_key = l.loop_key
 WHERE s.workflow_id = ANY(:ids) AND s.loop_offset >= l.next
 UNION ALL
-SELECT 'producer', workflow_id, key, max(kind) FILTER (WHERE kind IN ('complete', 'error', 'cancelled')),
-       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       producer, coalesce(sum(count) FILTER (WHERE kind = 'values'), 0)::bigint,
-       coalesce(sum(bytes - 1) FILTER (WHERE kind = 'values'), 0)::bigint, max("offset" + count),
-       ((max(ARRAY["offset", checksum]) FILTER (WHERE kind = 'values'))[2])::integer
-FROM dbosflow.stream_block
-WHERE workflow_id = ANY(:ids) AND epoch > 0             -- without blocks from outside
-GROUP BY workflow_id, key, producer
+SELECT 'producer', own.workflow_id, own.key, b.ending, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       b.producer, b.count, b.bytes, b.tail, b.checksum
+FROM own
+CROSS JOIN LATERAL (
+    SELECT producer, max(kind) FILTER (WHERE kind IN ('complete', 'error', 'cancelled')) AS ending,
+           coalesce(sum(count) FILTER (WHERE kind = 'values'), 0)::bigint AS count,
+           coalesce(sum(bytes - 1) FILTER (WHERE kind = 'values'), 0)::bigint AS bytes, max("offset" + count) AS tail,
+           ((max(ARRAY["offset", checksum]) FILTER (WHERE kind = 'values'))[2])::integer AS checksum
+    FROM dbosflow.stream_block
+    WHERE workflow_id = own.workflow_id AND key = own.key AND epoch > 0     -- without blocks from outside
+    GROUP BY producer
+) AS b
 UNION ALL
-SELECT 'trimmed', workflow_id, key, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, producer, count, bytes,
-       NULL, checksum
-FROM dbosflow.stream_trim
-WHERE workflow_id = ANY(:ids) AND "offset" IS NULL      -- without blocks from outside
+SELECT 'trimmed', own.workflow_id, own.key, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, t.producer,
+       t.count, t.bytes, NULL, t.checksum
+FROM own
+CROSS JOIN LATERAL (
+    SELECT producer, count, bytes, checksum FROM dbosflow.stream_trim
+    WHERE workflow_id = own.workflow_id AND key = own.key AND "offset" IS NULL  -- without blocks from outside
+    OFFSET 0 -- a probe for each, and never a join with the whole table
+) AS t
 UNION ALL
 SELECT 'uncommitted', b.workflow_id, b.key, b.kind, NULL, NULL, b.attempt, NULL, NULL, NULL, NULL, NULL, NULL,
        b.producer, b.count, NULL, b."offset", NULL
-FROM dbosflow.stream_block b
-WHERE b.workflow_id = ANY(:ids) AND b.kind = 'values' AND b.attempt IS NOT NULL
-  AND NOT EXISTS (
+FROM own
+CROSS JOIN LATERAL (
+    SELECT * FROM dbosflow.stream_block
+    WHERE workflow_id = own.workflow_id AND key = own.key AND kind = 'values' AND attempt IS NOT NULL
+    OFFSET 0
+) AS b
+WHERE NOT EXISTS (
       SELECT FROM dbosflow.step s
       WHERE s.workflow_id = b.workflow_id AND s.key = left(b.producer, -length(b.attempt) - 1)
         AND s.kind = 'step' AND s.error IS NULL AND b.attempt IN (s.attempt, '*'))

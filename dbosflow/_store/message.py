@@ -1,0 +1,77 @@
+"""Messages to workflows, in the table ``stream_block``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.rows import dict_row
+
+from dbosflow._store import statements
+from dbosflow._store.queries import rights_named
+from dbosflow.types import WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from psycopg import AsyncConnection
+
+    from dbosflow._store.queries import Rows
+
+_TABLE = "message"
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """The result of sending one block of messages to a topic."""
+
+    status: WorkflowStatus | None
+    """``None``: no such workflow."""
+    offset: int | None
+    """The block's offset. If there is none, and no other field explains it, another sender was faster."""
+    differs: bool
+    """Whether the producer had already sent something else there."""
+    full: bool
+    """Whether nothing was written to the topic, because all of it would exceed a limit."""
+    stored: int
+    """How many messages of the topic were stored before."""
+    crowded: bool
+    """Whether the topic is new, and the workflow has as many topics as it may."""
+
+    @property
+    def ended(self) -> bool:
+        """Whether the workflow has ended."""
+        return self.status is not None and self.status.ended
+
+
+async def send(
+    connection: AsyncConnection[Any],
+    schema: str,
+    rows: Sequence[tuple[Any, ...]],
+    *,
+    max_values: int,
+    max_topics: int,
+) -> list[Sent]:
+    """Appends blocks to inboxes: ``(workflow id, key, count, values, bytes, producer)`` each."""
+    names = ("ids", "keys", "counts", "values", "bytes", "producers")
+    values: dict[str, Any] = dict(zip(names, map(list, zip(*rows, strict=True)), strict=True))
+    found = await _ask(connection, schema, "send", values | {"max_values": max_values, "max_topics": max_topics})
+    return [Sent(**{**row, "status": _status(row["status"])}) for row in found]
+
+
+async def _ask(connection: AsyncConnection[Any], schema: str, name: str, values: dict[str, Any]) -> Rows:
+    with rights_named(schema):
+        async with connection.cursor(row_factory=dict_row) as cursor:
+            # Not prepared: a plan that was made while the table was empty would scan the table.
+            statement = statements.literal(statements.load(_TABLE, schema)[name])
+            try:
+                await cursor.execute(statement, values, prepare=False)
+            except ReadOnlySqlTransaction:
+                await connection.close()  # see `wire`
+                raise
+            return await cursor.fetchall()
+
+
+def _status(text: str | None) -> WorkflowStatus | None:
+    return None if text is None else WorkflowStatus(text)

@@ -1,0 +1,100 @@
+-- Messages to workflows: the values of streams that begin with `dbosflow/inbox/`, written from outside (_records/spaces.py).
+
+-- name: send (appends messages to inboxes: for each topic all blocks, in order, or none)
+-- Places are given as in `append` of stream.sql, which explains why that is safe: the primary key lets only one writer have
+-- the place that it saw, and what this statement does not see of an earlier try was not written. `first` is sorted, to avoid
+-- deadlocks. Nothing is declared: a topic begins with its first message. No frame ends an inbox: the status that this
+-- statement sees is the answer. A message that is accepted in the moment of the end is never received, and `prune` keeps
+-- the workflow as long as such a statement may be under way.
+-- The bounds: what is stored of a topic counts, so the receiver, who removes what it has received, makes room. Topics are
+-- counted only for the first message of one, in the index that has nothing but blocks from outside; as many topics as
+-- are begun in the same moment may exceed that bound.
+-- Indexes: the primary keys, two probes per topic; those of stream_block_input and stream_trim, one probe per block.
+WITH given AS MATERIALIZED (
+    SELECT *
+    FROM unnest(:ids::text[], :keys::text[], :counts::integer[], :values::text[], :bytes::integer[], :producers::text[])
+         WITH ORDINALITY AS b (workflow_id, key, count, values, bytes, producer, number)
+), place AS MATERIALIZED (
+    SELECT s.workflow_id, s.key, w.status, w.status IN ('succeeded', 'failed', 'cancelled') AS ended,
+           coalesce(tail.next, 0) AS next, coalesce(tail.next - head.first, 0) AS stored,
+           CASE WHEN tail.next IS NULL AND w.id IS NOT NULL THEN (
+               WITH RECURSIVE topic AS (
+                   (SELECT b.key, starts_with(b.key, 'dbosflow/inbox/')::integer AS number
+                    FROM dbosflow.stream_block b
+                    WHERE b.workflow_id = s.workflow_id AND b.epoch = 0
+                    ORDER BY b.key
+                    LIMIT 1)
+                   UNION ALL
+                   SELECT following.key, topic.number + starts_with(following.key, 'dbosflow/inbox/')::integer
+                   FROM topic
+                   CROSS JOIN LATERAL (
+                       SELECT b.key
+                       FROM dbosflow.stream_block b
+                       WHERE b.workflow_id = s.workflow_id AND b.epoch = 0 AND b.key > topic.key
+                       ORDER BY b.key
+                       LIMIT 1
+                   ) AS following
+                   WHERE topic.number < :max_topics::integer
+               )
+               SELECT coalesce(max(number), 0) FROM topic) >= :max_topics::integer END AS crowded
+    FROM (SELECT DISTINCT workflow_id, key FROM given) AS s
+    LEFT JOIN dbosflow.workflow w ON w.id = s.workflow_id
+    LEFT JOIN LATERAL (
+        SELECT b."offset" + b.count AS next
+        FROM dbosflow.stream_block b
+        WHERE b.workflow_id = s.workflow_id AND b.key = s.key
+        ORDER BY b."offset" DESC
+        LIMIT 1
+    ) AS tail ON true
+    LEFT JOIN LATERAL (
+        SELECT b."offset" AS first
+        FROM dbosflow.stream_block b
+        WHERE b.workflow_id = s.workflow_id AND b.key = s.key
+        ORDER BY b."offset"
+        LIMIT 1
+    ) AS head ON true
+), known AS MATERIALIZED (
+    SELECT g.number, same."offset", same.values::text <> g.values AS differs
+    FROM given g
+    CROSS JOIN LATERAL (
+        (SELECT b."offset", b.values
+         FROM dbosflow.stream_block b
+         WHERE b.workflow_id = g.workflow_id AND b.key = g.key AND b.producer = g.producer AND b.epoch = 0
+         LIMIT 1)
+        UNION ALL
+        (SELECT t."offset", NULL
+         FROM dbosflow.stream_trim t
+         WHERE t.workflow_id = g.workflow_id AND t.key = g.key AND t.producer = g.producer AND t."offset" IS NOT NULL
+         LIMIT 1)
+    ) AS same
+), fresh AS MATERIALIZED (
+    SELECT g.*, p.next + sum(g.count) OVER earlier - g.count AS "offset", row_number() OVER earlier AS position,
+           p.crowded IS NOT TRUE AND p.stored + sum(g.count) OVER stream <= :max_values::bigint AS fits
+    FROM given g
+    JOIN place p ON p.workflow_id = g.workflow_id AND p.key = g.key
+    WHERE p.ended IS FALSE AND NOT EXISTS (SELECT FROM known k WHERE k.number = g.number)
+    WINDOW stream AS (PARTITION BY g.workflow_id, g.key),
+           earlier AS (PARTITION BY g.workflow_id, g.key ORDER BY g.number)
+), first AS (
+    INSERT INTO dbosflow.stream_block
+        (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
+    SELECT workflow_id, key, "offset", count, 'values', values::json, bytes, producer, 0, 0
+    FROM fresh WHERE position = 1 AND fits
+    ORDER BY workflow_id, key
+    ON CONFLICT DO NOTHING
+    RETURNING workflow_id, key
+), rest AS (
+    INSERT INTO dbosflow.stream_block
+        (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
+    SELECT f.workflow_id, f.key, f."offset", f.count, 'values', f.values::json, f.bytes, f.producer, 0, 0
+    FROM fresh f JOIN first ON first.workflow_id = f.workflow_id AND first.key = f.key
+    WHERE f.position > 1
+)
+SELECT p.status, coalesce(k."offset", CASE WHEN first.key IS NOT NULL THEN f."offset" END)::bigint AS "offset",
+       coalesce(k.differs, false) AS differs, f.fits IS FALSE AS "full", p.stored, p.crowded IS TRUE AS crowded
+FROM given g
+JOIN place p ON p.workflow_id = g.workflow_id AND p.key = g.key
+LEFT JOIN known k ON k.number = g.number
+LEFT JOIN fresh f ON f.number = g.number
+LEFT JOIN first ON first.workflow_id = g.workflow_id AND first.key = g.key
+ORDER BY g.number;

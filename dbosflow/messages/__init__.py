@@ -1,0 +1,5 @@
+"""Messages: values that are sent to a workflow, from outside or by another workflow, and that it receives once each."""
+
+from dbosflow.messages.receiving import recv, recv_async
+
+__all__ = ["recv", "recv_async"]
