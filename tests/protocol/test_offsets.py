@@ -143,7 +143,9 @@ async def test_a_long_stream_comes_in_pages_that_say_so(db: Database) -> None:
         many.values(offset)
     large, value = Slice("large"), json.dumps(["x" * (stream.PAGE_BYTES // 4)])
     for offset in range(10):
-        large.blocks.append(BlockRow("large", "out", offset, 1, "values", value, len(value), "", offset, None, 1, None, 0))
+        large.blocks.append(
+            BlockRow("large", "out", offset, 1, "values", value, len(value), "", offset, None, 1, None, 0)
+        )
     await lease.write(many, large)
     for workflow_id, tail in (("many", stream.PAGE_BLOCKS + 10), ("large", 10)):
         offset, pages = 0, []

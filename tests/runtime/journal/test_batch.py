@@ -172,7 +172,12 @@ def test_a_block_has_the_turn_of_the_last_record_before_it_or_with_it() -> None:
     """So what stands up to a turn is what a crash before the next record would have left."""
     source = SourceByHand(turn=0)
     turns = []
-    for entries in ([values(source, "out", "1")], [values(source, "out", "2"), record("a#0")], [values(source, "out", "3")]):
+    slices: list[list[Entry]] = [
+        [values(source, "out", "1")],
+        [values(source, "out", "2"), record("a#0")],
+        [values(source, "out", "3")],
+    ]
+    for entries in slices:
         part = Slice(source, entries)
         turns += column(batch(part), "block_turn")
         part.acknowledged(set())
