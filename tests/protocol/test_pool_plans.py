@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from tests.protocol.plans import Plan
 
 OWNED = 1000
+"""Workflows that the worker runs."""
 ROLLED_BACK = 10
 """Rows that the cases before have written and rolled back may stand in an index until the server prunes a page."""
-"""Workflows that the worker runs."""
 BLOCKS = 500
 """Blocks of the long stream."""
 DEAD = 1000
