@@ -3,6 +3,7 @@
 ```text
 floor 6  cli testing                                      edges: nothing imports them
 floor 5  engine                                           the composition root and facade
+floor 4  management                                       what operators call
 floor 4  workflows steps streams timers durable ...       the API for authors of workflows
 floor 3  _runtime                                         all the asyncio
 floor 2  _store _embedded                                 all the SQL; a server for development and tests

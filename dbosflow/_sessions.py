@@ -78,6 +78,8 @@ WORKER: Mapping[str, str] = {"plan_cache_mode": "force_generic_plan", **POOL}
 """Additional settings of a worker lease's session: one generic plan of index probes for every size of batch."""
 READER: Mapping[str, str] = WORKER
 """Additional settings of the hub's session, whose fetches would take longer to plan than to run."""
+IN_ORDER: Mapping[str, str] = {"enable_seqscan": "off", "enable_bitmapscan": "off", "enable_sort": "off"}
+"""For the statements of a listing: to read an index in its order and stop, and not to sort what the table holds."""
 NOTIFIER: Mapping[str, str] = {"synchronous_commit": "off"}
 """Additional settings of the notifier's session: hints need no flush."""
 

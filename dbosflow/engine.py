@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from dbosflow._runtime.engine.core import EngineCore
 from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.replay.branch import Branch
+from dbosflow._store.listing import NEWEST, info_of
 from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_seconds, check_whole
 from dbosflow.definitions import registry
-from dbosflow.filters import WorkflowFilter, chosen
+from dbosflow.filters import MOST, WorkflowFilter, chosen
 from dbosflow.handles import WorkflowHandle
+from dbosflow.management.workflows import Workflows
 from dbosflow.messages.engine_messages import EngineMessages
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of, start_request
 
@@ -51,6 +53,11 @@ class Engine(EngineMessages):
     """
 
     # -- workflows ---------------------------------------------------------------------------------------------------
+
+    @property
+    def workflows(self) -> Workflows:
+        """The workflows of this database: listings in pages, and what changes many at a time."""
+        return Workflows(self._host, self._core)
 
     @overload
     def start(self, target: Workflow[P, Any, T], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]: ...
@@ -149,8 +156,8 @@ class Engine(EngineMessages):
 
         See ``list_workflows_async``, its awaitable twin.
         """
-        found = self._core.repository.workflows
-        return self._host.call("list_workflows_async", found, chosen(which, status, name, queue, limit))
+        which = chosen(which, status, name, queue, limit)
+        return self._host.call("list_workflows_async", self._listed, which)
 
     async def list_workflows_async(
         self,
@@ -174,7 +181,7 @@ class Engine(EngineMessages):
             ConfigurationError: a criterion is not valid, or ``which`` is given together with others.
         """
         which = chosen(which, status, name, queue, limit)
-        return await self._host.bridge(self._core.repository.workflows(which))
+        return await self._host.bridge(self._listed(which))
 
     def resume(self, workflow_id: str) -> Resumption:
         """Lets a blocked workflow go on, and returns what came of it. See ``resume_async``, its awaitable twin."""
@@ -262,6 +269,11 @@ class Engine(EngineMessages):
 
     async def _run(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         return await self._core.run(start_request(target, args, kwargs))
+
+    async def _listed(self, which: WorkflowFilter) -> list[WorkflowInfo]:
+        """The first workflows of a listing. Those of the same instant are sorted by id, whatever the collation."""
+        rows = await self._core.repository.rows(which, NEWEST, MOST if which.limit is None else which.limit)
+        return sorted(map(info_of, rows), key=lambda info: (info.created_at, info.id), reverse=True)
 
     @property
     def _runs_caller(self) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime  # noqa: TC003 (some of these go on record: pydantic looks the types up)
 from enum import StrEnum
 from typing import Any, Generic, Literal, TypeVar
@@ -169,6 +169,17 @@ class WorkflowInfo:
     created_at: datetime
     started_at: datetime | None
     ended_at: datetime | None
+    attributes: dict[str, str | int | bool] = field(default_factory=dict)
+    """What the workflow can be searched by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page(Generic[T]):
+    """A part of a listing."""
+
+    items: tuple[T, ...]
+    next: str | None
+    """The cursor of the next page, an opaque text; ``None`` if nothing is left."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from dbosflow._runtime.streams.paging import truncated
-from dbosflow._store import retention, step, stream, workflow
+from dbosflow._store import listing, retention, step, stream, workflow
 from dbosflow._store.queries import is_refused
 from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, StreamNotFoundError, WorkflowNotFoundError
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.streams.position import ReadRequest
+    from dbosflow._store.listing import Position
+    from dbosflow._store.queries import Rows
     from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
     from dbosflow.filters import WorkflowFilter
@@ -103,18 +105,37 @@ class Repository:
 
     async def info(self, workflow_id: str) -> WorkflowInfo:
         """The record of the workflow."""
-        found = await self.ask(workflow.show, workflow_id)
+        found = await self.ask(listing.show, workflow_id)
         if found is None:
             raise not_found(workflow_id)
         return found
 
-    async def workflows(self, which: WorkflowFilter) -> list[WorkflowInfo]:
-        """The records of the workflows that the filter selects."""
-        return await self.ask(workflow.list_workflows, which)
+    async def rows(self, which: WorkflowFilter, position: Position, limit: int, *, records: bool = True) -> Rows:
+        """The first ``limit`` rows of a listing after a position, each fetched in statements of limited work."""
+        source = await self.ask(listing.source_of, which)
+        found: Rows = []
+        place: Position | None = position
+        while place is not None and len(found) < limit:
+            look = partial(listing.stretch, source=source, position=place, limit=limit - len(found), records=records)
+            some = await self.ask(look, which)
+            found += some.rows
+            place = some.next
+        return found
+
+    async def count(self, which: WorkflowFilter, by: str | None) -> dict[str, int]:
+        """The numbers of workflows that the filter selects, by the values of a column."""
+        return await self.ask(listing.count, which, by)
 
     async def steps(self, workflow_id: str) -> list[StepInfo]:
         """The workflow's records, in the order they were made."""
         return await self.ask(step.list_steps, workflow_id)
+
+    async def step_page(self, workflow_id: str, place: tuple[int, int], limit: int, *, outputs: bool) -> list[StepInfo]:
+        """The first ``limit`` records of the workflow after a place."""
+        found = await self.ask(partial(step.step_page, place=place, limit=limit, outputs=outputs), workflow_id)
+        if not found:
+            await self.status(workflow_id)  # raises where there is no such workflow
+        return found
 
     async def collected(self, workflow_id: str, loop_key: str) -> list[str]:
         """The results of a loop's handler for each item, as JSON."""

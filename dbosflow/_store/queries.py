@@ -22,7 +22,7 @@ from dbosflow._store.wire import Statement, execute
 from dbosflow.errors import PermissionDeniedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     from psycopg import AsyncConnection
 
@@ -51,11 +51,22 @@ async def _fetch(
     connection: AsyncConnection[Any], schema: str, where: tuple[str, str], values: dict[str, Any], shape: Any
 ) -> list[Any]:
     table, name = where
+    return await _fetch_text(connection, schema, statements.load(table, schema)[name], values, shape)
+
+
+async def fetch_text(connection: AsyncConnection[Any], schema: str, text: str, values: Mapping[str, Any]) -> Rows:
+    """The rows of a statement that was put together from parts of a file in ``sql``."""
+    return await _fetch_text(connection, schema, text, values, dict_row)
+
+
+async def _fetch_text(
+    connection: AsyncConnection[Any], schema: str, text: str, values: Mapping[str, Any], shape: Any
+) -> list[Any]:
     bound = {key: Texts(value) if _is_texts(value) else value for key, value in values.items()}
     with rights_named(schema):
         async with connection.cursor(row_factory=shape) as cursor:
             try:
-                await cursor.execute(statements.literal(statements.load(table, schema)[name]), bound)
+                await cursor.execute(statements.literal(text), bound)
             except errors.ReadOnlySqlTransaction:
                 await connection.close()  # see `wire`
                 raise

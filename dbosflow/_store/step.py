@@ -7,9 +7,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dbosflow._records.keys import operation_of, step_of
+from dbosflow._records.keys import GIVEN_UP, WOKEN, step_of
 from dbosflow._records.kinds import RecordKind
-from dbosflow._store.queries import fetch_all, fetch_named
+from dbosflow._store import statements
+from dbosflow._store.queries import fetch_all, fetch_named, fetch_text
 from dbosflow._store.workflow import parsed, parsed_error
 from dbosflow.types import StepInfo
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from psycopg import AsyncConnection
+
+    from dbosflow._store.queries import Rows
 
 _TABLE = "step"
 
@@ -186,22 +189,65 @@ async def collected(connection: AsyncConnection[Any], schema: str, workflow_id: 
 
 async def list_steps(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> list[StepInfo]:
     """A workflow's records in the order in which they were made."""
-    rows = await fetch_all(connection, schema, _TABLE, "list", workflow_id=workflow_id)
-    ended = {operation_of(row["key"]): row["recorded_at"] for row in rows if row["kind"] in _ENDS_A_SLEEP}
-    tried = Counter(operation_of(row["key"], row["kind"]) for row in rows if row["attempt"])
-    done = {row["key"] for row in rows if row["kind"] == RecordKind.STEP}
-    numbers: Counter[str] = Counter()
-    infos = []
-    for row in rows:
-        shown = {"output": parsed(row["output"]), "error": parsed_error(row["error"])}
-        until = ended.get(row["key"], row["wake_at"]) if row["wake_at"] else row["recorded_at"]
-        shown["duration"] = (until - row["started_at"]).total_seconds()
-        if row["attempt"]:
-            key = operation_of(row["key"], row["kind"])
-            numbers[key] += 1
-            shown |= {"number": numbers[key], "attempts": tried[key] if key in done else None}
-        infos.append(StepInfo(**{**row, **shown}))
-    return infos
+    return await step_page(connection, schema, workflow_id, place=BEFORE_ALL, limit=None)
 
 
-_ENDS_A_SLEEP = (RecordKind.WOKEN, RecordKind.GIVEN_UP)
+BEFORE_ALL = (-1, -1)
+"""The place before a workflow's first record: a turn and a ``seq``."""
+
+
+async def step_page(
+    connection: AsyncConnection[Any],
+    schema: str,
+    workflow_id: str,
+    *,
+    place: tuple[int, int],
+    limit: int | None,
+    outputs: bool = True,
+) -> list[StepInfo]:
+    """A workflow's records after a place, in the order in which they were made, up to ``limit``."""
+    text = statements.load(_TABLE, schema, *(("outputs",) if outputs else ()))["page"]
+    which = {"workflow_id": workflow_id, "turn": place[0], "seq": place[1], "limit": limit}
+    over = {"suffixes": [WOKEN, GIVEN_UP], "over_kinds": [RecordKind.WOKEN, RecordKind.GIVEN_UP]}
+    rows = await fetch_text(connection, schema, text, which | over)
+    attempts = _Attempts()
+    if any(row["attempt"] for row in rows):
+        attempts.add(await fetch_all(connection, schema, _TABLE, "attempts", workflow_id=workflow_id))
+    return [_step_info(row, attempts) for row in rows]
+
+
+class _Attempts:
+    """The failed attempts of a workflow's steps, by which its records are numbered."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._failed: Counter[str] = Counter()
+        self._done: set[str] = set()
+
+    def add(self, rows: Rows) -> None:
+        """Adds them, in the order in which they were made."""
+        for row in rows:
+            step_key = step_of(row["key"])
+            self._failed[step_key] += 1
+            self._numbers[row["key"]] = self._failed[step_key]
+            if row["is_done"]:
+                self._done.add(step_key)
+
+    def of(self, key: str, kind: str) -> tuple[int, int | None]:
+        """The number of the attempt on record under a key, and how many the step has taken, if it is over."""
+        if kind != RecordKind.ATTEMPT:
+            return self._failed[key] + 1, self._failed[key] + 1 if kind == RecordKind.STEP else None
+        step_key = step_of(key)
+        return self._numbers.get(key, 1), self._failed[step_key] + 1 if step_key in self._done else None
+
+
+def _step_info(row: dict[str, Any], attempts: _Attempts) -> StepInfo:
+    row = {"output": None, **row}
+    over_at, until = row.pop("over_at"), row["recorded_at"]
+    if row["wake_at"] is not None:
+        until = over_at or row["wake_at"]
+    row |= {"output": parsed(row["output"]), "error": parsed_error(row["error"])}
+    row["duration"] = (until - row["started_at"]).total_seconds()
+    if row["attempt"]:
+        row["number"], row["attempts"] = attempts.of(row["key"], row["kind"])
+    return StepInfo(**row)

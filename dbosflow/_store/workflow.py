@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._store.queries import fetch_all, fetch_hot
 from dbosflow._store.start_options import NO_OPTIONS, StartOptions
 from dbosflow.serde import for_people
-from dbosflow.types import WorkflowInfo, WorkflowStatus
+from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from dbosflow._store.queries import Rows
-    from dbosflow.filters import WorkflowFilter
 
 _TABLE = "workflow"
 
@@ -224,27 +223,6 @@ async def outcomes(connection: AsyncConnection[Any], schema: str, ids: Sequence[
     """The statuses and outcomes of these workflows."""
     rows = await fetch_hot(connection, schema, _TABLE, "outcomes", ids=ids)
     return {row[0]: Outcome(row[0], WorkflowStatus(row[1]), *row[2:]) for row in rows}
-
-
-async def show(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> WorkflowInfo | None:
-    """The record of a workflow."""
-    rows = await fetch_all(connection, schema, _TABLE, "show", workflow_id=workflow_id)
-    return _info(rows[0]) if rows else None
-
-
-async def list_workflows(connection: AsyncConnection[Any], schema: str, which: WorkflowFilter) -> list[WorkflowInfo]:
-    """The matching workflows, newest first; those of the same instant are sorted by id, whatever the collation."""
-    rows = await fetch_all(
-        connection, schema, _TABLE, "list", status=which.status, name=which.name, queue=which.queue, limit=which.limit
-    )
-    return sorted(map(_info, rows), key=lambda info: (info.created_at, info.id), reverse=True)
-
-
-def _info(row: dict[str, Any]) -> WorkflowInfo:
-    payloads = {name: parsed(row[name]) for name in ("input", "output")}
-    return WorkflowInfo(
-        **{**row, **payloads, "error": parsed_error(row["error"]), "status": WorkflowStatus(row["status"])}
-    )
 
 
 def parsed(payload: str | None) -> Any:

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from dbosflow._sessions import IN_ORDER
 from dbosflow._sessions import POOL as POOLS_SESSION
 from dbosflow._sessions import WORKER as WORKERS_SESSION
-from dbosflow._store import statements
+from dbosflow._store import listing, statements
+from dbosflow.filters import WorkflowFilter
 from tests.protocol.plans import CROWD, explain, populate, prepare
 from tests.protocol.schedules import NAME, SCHEMA, Database
 
@@ -49,6 +51,8 @@ STREAMS = frozenset({"stream_block_pkey"})
 INPUTS = frozenset({"stream_block_pkey", "stream_block_input"})
 TRIMS = frozenset({"stream_trim_pkey"})
 ATTRIBUTES = frozenset({"attribute_pkey"})
+LISTED = ATTRIBUTES | {"attribute_value"}
+SLEEPS = {"suffixes": ["/woken", "/given-up"], "over_kinds": ["woken", "given_up"]}
 
 
 @dataclass(frozen=True)
@@ -111,9 +115,38 @@ def sent(*ids: str) -> dict[str, Any]:
     }
 
 
-def listed(**which: Any) -> dict[str, Any]:
-    """The values of a listing of workflows."""
-    return {"status": None, "name": None, "queue": None, "limit": 100} | which
+ALL = WorkflowFilter()
+
+
+@dataclass(frozen=True)
+class Listing(Case):
+    """A listing of workflows, or what chooses how."""
+
+    which: WorkflowFilter = ALL
+    source: str = "by_age"
+
+    def text(self) -> str:
+        """The statement as it is put together for the filter."""
+        name = self.statement.partition(".")[2]
+        return listing._statement(name, self.source, (*listing._sections(self.which), "records", "in_all"), SCHEMA)
+
+
+def listed(source: str, work: int, *, statement: str = "listing.page", **which: Any) -> Listing:
+    """A page of a listing of workflows."""
+    filtered = WorkflowFilter(**which)
+    values = {**listing._values(filtered), "before_at": "infinity", "before_id": "", "limit": 100, "scan": 1000}
+    indexes = INDEXES[source] | (BY_AGE if statement == "listing.count" else frozenset())
+    return Listing(statement, values, work, workflow=indexes | KEY, attribute=LISTED, which=filtered, source=source)
+
+
+INDEXES = {
+    "by_age": BY_AGE,
+    "by_status": frozenset({"workflow_unsuccessful"}),
+    "by_owner": frozenset({"workflow_queued", "workflow_owned"}),
+    "by_parent": frozenset({"workflow_parent"}),
+    "by_attribute": KEY,
+}
+"""What each source of a listing reads workflows by."""
 
 
 POOL = (
@@ -165,7 +198,6 @@ POOL = (
     ),
     Case("workflow.started", {"ids": MANY}, len(MANY) + 1, workflow=KEY),
     Case("workflow.outcomes", {"ids": MANY}, len(MANY) + 1, workflow=KEY),
-    Case("workflow.show", {"workflow_id": "w5"}, 1, workflow=KEY),
     Case(
         "workflow.cancel",
         {"workflow_id": "q5", "parent_id": None, "children": True},
@@ -196,11 +228,28 @@ POOL = (
         OWNED + ROLLED_BACK,
         workflow=frozenset({"workflow_owned"}),
     ),
-    Case("workflow.list", listed(), 101, workflow=BY_AGE),
-    Case("step.list", {"workflow_id": "w5"}, 20, step=STEPS),
+    Case("step.page", {"workflow_id": "w5", "turn": -1, "seq": -1, "limit": 10, **SLEEPS}, 20, step=STEPS),
+    Case("step.attempts", {"workflow_id": "w5"}, 20, step=STEPS),
     Case("step.collected", {"workflow_id": "w5", "loop_key": "loop"}, 20, step=STEPS),
     Case("step.history", {"ids": ["w5", "w8"]}, 100, step=STEPS, stream_block=STREAMS, stream_trim=TRIMS),
 )
+
+LISTINGS = (
+    Listing("listing.show", {"workflow_id": "w5"}, 2, workflow=KEY, attribute=ATTRIBUTES),
+    listed("by_age", 1001),
+    listed("by_age", 1001, name=NAME, queue=""),
+    listed("by_age", 1001, name="rare"),
+    listed("by_age", 1001, id_prefix="rare"),
+    listed("by_age", 1001, status="running", attributes={"customer": "customer5", "region": "region5"}),
+    listed("by_status", 1001, status=["failed", "blocked"]),
+    listed("by_owner", OWNED + CROWD // 4 + 1, status=["queued", "running"]),
+    listed("by_parent", 50, parent_id="w50"),
+    listed("by_attribute", 50, attributes={"customer": "customer5"}),
+    listed("by_parent", 50, statement="listing.candidates", parent_id="w50"),
+    listed("by_attribute", 50, statement="listing.candidates", attributes={"customer": "customer5"}),
+    listed("by_owner", 1001, statement="listing.candidates", status="queued"),
+)
+"""Their sessions are told not to sort what an index has in order, whoever lends them."""
 
 OF_THE_WORKER = (
     Case("workflow.release", {"worker_id": WORKER, "ids": ["w2", "w4"], "epochs": [1, 1]}, 2, workflow=KEY),
@@ -213,12 +262,6 @@ OF_THE_WORKER = (
     ),
     Case("worker.renew", {"ids": [WORKER]}, 1),
 )
-
-LISTED_BY = (
-    Case("workflow.list", listed(name=NAME), 101, workflow=BY_AGE),
-    Case("workflow.list", listed(name=NAME, queue=""), 101, workflow=BY_AGE),
-)
-"""By what most have: the walk from the newest on ends when it has enough."""
 
 
 async def crowded(db: Database, worker_id: UUID) -> None:
@@ -307,12 +350,13 @@ async def planned(db: Database, worker_id: UUID, mode: str, special: Mapping[str
 async def test_plans_that_were_made_while_the_tables_were_empty_scan_none(db: Database) -> None:
     """For all values, as an engine on a new database makes them, in the pool's sessions and in the worker's."""
     lease = await db.lease()
-    pool = await planned(db, lease.id, "force_generic_plan", POOLS_SESSION, *POOL, *LISTED_BY)
+    pool = await planned(db, lease.id, "force_generic_plan", POOLS_SESSION, *POOL)
     own = await planned(db, lease.id, "force_generic_plan", WORKERS_SESSION, *OF_THE_WORKER)
-    for session in (pool, own):
+    lists = await planned(db, lease.id, "force_generic_plan", IN_ORDER, *LISTINGS)
+    for session in (pool, own, lists):
         await session.run()
     await crowded(db, lease.id)
-    assert await pool.run() + await own.run() == []
+    assert await pool.run() + await own.run() + await lists.run() == []
 
 
 @pytest.mark.parametrize("mode", ["force_generic_plan", "force_custom_plan"])
@@ -320,15 +364,17 @@ async def test_plans_that_are_made_while_the_tables_are_full_scan_none(db: Datab
     """Whichever way the server has come to plan a prepared statement, before somebody analyzes the tables and after."""
     lease = await db.lease()
     await crowded(db, lease.id)
-    before = await planned(db, lease.id, mode, POOLS_SESSION, *POOL, *LISTED_BY, *OF_THE_WORKER)
-    assert await before.run() == []
+    before = await planned(db, lease.id, mode, POOLS_SESSION, *POOL, *OF_THE_WORKER)
+    lists = await planned(db, lease.id, mode, IN_ORDER, *LISTINGS)
+    assert await before.run() + await lists.run() == []
     await db.rows("ANALYZE")
-    after = await planned(db, lease.id, mode, POOLS_SESSION, *POOL, *LISTED_BY, *OF_THE_WORKER)
-    assert await after.run() == []
+    after = await planned(db, lease.id, mode, POOLS_SESSION, *POOL, *OF_THE_WORKER)
+    lists = await planned(db, lease.id, mode, IN_ORDER, *LISTINGS)
+    assert await after.run() + await lists.run() == []
 
 
 async def test_a_session_that_a_pooler_lends_scans_no_table(db: Database) -> None:
-    """There nothing can be set, and each statement is planned for its values. A listing by what few have may scan."""
+    """There nothing can be set, and each statement is planned for its values."""
     lease = await db.lease()
     await crowded(db, lease.id)
     pooled = await planned(db, lease.id, "force_custom_plan", {}, *POOL, *OF_THE_WORKER)

@@ -24,8 +24,9 @@ TABLES = sorted(
     for file in files("dbosflow._store").joinpath("sql").iterdir()
     if file.name not in {"schema.sql", "grants.sql"}
 )
-PARTS = {"begin_migration", "batch", "started", "recorded", "appended", "closed", "ended", "lone_gate"}
-"""Several statements, or parts of the batch statement: for its forms see ``test_batch_forms``."""
+LISTING = {"conditions", "record", "page", "show", "count", "candidates"}
+PARTS = LISTING | {"begin_migration", "batch", "started", "recorded", "appended", "closed", "ended", "lone_gate"}
+"""Several statements, or parts: for the forms of a batch see ``test_batch_forms``, of a listing ``test_pool_plans``."""
 SECTIONS = ("timeline", *ROW_TYPES)
 
 

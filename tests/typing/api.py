@@ -11,7 +11,9 @@ from dbosflow import (
     StreamChannel,
     StreamReader,
     StreamValue,
+    WorkflowFilter,
     WorkflowHandle,
+    WorkflowInfo,
     durable,
     recv,
     recv_async,
@@ -20,6 +22,7 @@ from dbosflow import (
     step,
     workflow,
 )
+from dbosflow.types import Page, StepInfo
 
 
 @step
@@ -77,6 +80,17 @@ class Service:
     def use(self) -> bytes:
         """Bound, it has no ``self`` to pass."""
         return self.method(3)
+
+
+def managing(engine: Engine) -> None:
+    """``engine.workflows``."""
+    assert_type(engine.workflows.list(WorkflowFilter(status="failed")), Page[WorkflowInfo])
+    assert_type(next(engine.workflows.iterate()), WorkflowInfo)
+    assert_type(engine.workflows.count(), int)
+    assert_type(engine.workflows.count(WorkflowFilter(queue=["a", "b"]), by="status"), dict[str, int])
+    assert_type(engine.workflows.get("a"), WorkflowInfo)
+    assert_type(engine.workflows.steps("a", outputs=False).items, tuple[StepInfo, ...])
+    engine.workflows.count(by="input")  # type: ignore[call-overload]
 
 
 def blocking(engine: Engine) -> None:

@@ -87,11 +87,31 @@ WHERE NOT EXISTS (
       SELECT FROM dbosflow.stream_block r
       WHERE r.workflow_id = b.workflow_id AND r.key = b.key AND r.kind = 'rollback' AND r.producer = b.producer);
 
--- name: list (a workflow's records in the order in which they were made)
-SELECT key, kind, seq, turn, epoch, attempt, output::text AS output, error::text AS error, child_id, wake_at,
-       started_at, recorded_at
-FROM dbosflow.step WHERE workflow_id = :workflow_id
-ORDER BY turn, seq;
+-- name: page (a workflow's records in the order in which they were made, from a place on)
+-- `over_at` is the time at which a sleep was over, if that is on record under one of the `suffixes`.
+SELECT s.key, s.kind, s.seq, s.turn, s.epoch, s.attempt, s.error::text AS error, s.child_id, s.wake_at, s.started_at,
+       s.recorded_at,
+-- [outputs
+       s.output::text AS output,
+-- ]
+       CASE WHEN s.wake_at IS NOT NULL THEN (
+           SELECT max(o.recorded_at) FROM dbosflow.step o
+           WHERE o.workflow_id = s.workflow_id AND o.kind = ANY(:over_kinds::text[])
+             AND o.key = ANY(ARRAY(SELECT s.key || suffix FROM unnest(:suffixes::text[]) AS u (suffix))))
+       END AS over_at
+FROM dbosflow.step s
+WHERE s.workflow_id = :workflow_id::text AND (s.turn, s.seq) > (:turn::integer, :seq::integer)
+ORDER BY s.turn, s.seq
+LIMIT :limit::integer;
+
+-- name: attempts (the failed attempts of a workflow, in order, and whether their steps are over; index: the primary key)
+SELECT a.key, a.turn, a.seq,
+       EXISTS (SELECT FROM dbosflow.step s
+               WHERE s.workflow_id = a.workflow_id AND s.key = left(a.key, -length(a.attempt) - 1) AND s.kind = 'step')
+           AS is_done
+FROM dbosflow.step a
+WHERE a.workflow_id = :workflow_id::text AND a.kind = 'attempt'
+ORDER BY a.turn, a.seq;
 
 -- name: collected (the handler's results for each item of a loop, in the order of the stream)
 SELECT output::text AS output FROM dbosflow.step

@@ -129,22 +129,6 @@ RETURNING w.id, w.queue, w.status;
 -- name: outcomes (the statuses and outcomes for waiters)
 SELECT id, status, output::text AS output, error::text AS error FROM dbosflow.workflow WHERE id = ANY(:ids::text[]);
 
--- name: show
-SELECT id, name, status, queue, priority, input::text AS input, output::text AS output,
-       error::text AS error, epoch, worker_id::text AS worker_id, parent_id,
-       recoveries, created_at, started_at, ended_at
-FROM dbosflow.workflow WHERE id = :workflow_id;
-
--- name: list (newest first)
-SELECT id, name, status, queue, priority, input::text AS input, output::text AS output,
-       error::text AS error, epoch, worker_id::text AS worker_id, parent_id,
-       recoveries, created_at, started_at, ended_at
-FROM dbosflow.workflow
-WHERE (:status::text IS NULL OR status = :status) AND (:name::text IS NULL OR name = :name)
-  AND (:queue::text IS NULL OR queue = :queue)
-ORDER BY created_at DESC, id DESC
-LIMIT :limit;
-
 -- name: adopt (runs that a worker owns without knowing: the answer of a claim or start was lost, or a failover lost an end)
 -- In a new epoch: it may have run in this one already, and attempts are named by epoch. Index: workflow_owned.
 UPDATE dbosflow.workflow SET epoch = epoch + 1

@@ -1,0 +1,13 @@
+"""The workflows of a database as a resource: ``engine.workflows``."""
+
+from __future__ import annotations
+
+from dbosflow.management.listings import Listings
+
+
+class Workflows(Listings):
+    """The workflows of an engine's database. Use it as ``engine.workflows``.
+
+    Methods come twice: a blocking one for sync code, and its awaitable twin, whose name ends in ``_async``. In a
+    workflow's body they raise ``InWorkflowError``: call them in a step.
+    """
