@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow._store import statements
 from dbosflow._store.arrays import ARRAYS, ArrayType, dump_values
-from dbosflow._store.batch_rows import BatchRows, parameters, sql_types
+from dbosflow._store.batch_rows import BatchRows, EndRow, RecordRow, parameters, sql_types
 from dbosflow._store.queries import fetch_all
 from dbosflow._store.wire import Statement, execute
 
@@ -154,7 +154,7 @@ async def write_batch(
 
 
 def _all_started(rows: BatchRows) -> frozenset[str]:
-    return frozenset([start.workflow_id for start in rows.starts]) if rows.starts else _NOBODY
+    return frozenset([workflow_id for workflow_id, *_ in rows.starts]) if rows.starts else _NOBODY
 
 
 def _ids(text: bytes | None) -> frozenset[str]:
@@ -169,7 +169,7 @@ async def is_durable(connection: AsyncConnection[Any], rows: BatchRows, worker_i
     """
     values: dict[str, Any]
     if rows.records:
-        record = rows.records[0]
+        record = RecordRow._make(rows.records[0])
         name = "witness_record"
         values = {"workflow_id": record.workflow_id, "key": record.key, "epoch": record.epoch}
     elif rows.blocks:
@@ -177,7 +177,7 @@ async def is_durable(connection: AsyncConnection[Any], rows: BatchRows, worker_i
         name = "witness_block"
         values = {"workflow_id": block.workflow_id, "key": block.key, "offset": block.offset, "epoch": block.epoch}
     elif rows.ends:
-        end = rows.ends[0]
+        end = EndRow._make(rows.ends[0])
         name, values = "witness_end", {"workflow_id": end.workflow_id, "epoch": end.epoch}
     else:
         return False

@@ -65,8 +65,7 @@ class CrashPoint:
 
 def starts(batch: Batch[Run]) -> list[Start]:
     """The workflow starts in a batch: those from programs, and those of children."""
-    children = (record.start for part in batch.slices for record in part.records if record.start is not None)
-    return [*batch.starts, *children]
+    return [*batch.starts, *(start for part in batch.slices for start in part.starts)]
 
 
 def operations(batch: Batch[Run]) -> Iterator[DurableOperation]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
 
 import psycopg
 
+from dbosflow._store.batch_rows import RecordRow
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -66,17 +68,17 @@ def block(workflow_id: str, key: str, kind: str, producer: str, place: int) -> P
 
 def of_batch(rows: BatchRows) -> Iterator[Point]:
     """The points that one statement of the journal carries."""
-    for start in rows.starts:
-        yield Point("start", start.workflow_id)
-    for record in rows.records:
+    for workflow_id, *_ in rows.starts:
+        yield Point("start", workflow_id)
+    for record in map(RecordRow._make, rows.records):
         yield Point("record", record.workflow_id, record.key)
     for row in rows.blocks:
         for place in range(row.producer_seq, row.producer_seq + (row.value_count if row.kind == _COUNTED else 1)):
             yield block(row.workflow_id, row.key, str(row.kind), row.producer, place)
     for closed in rows.inputs:
         yield block(closed.workflow_id, closed.key, str(closed.kind), "", 0)
-    for end in rows.ends:
-        yield Point("end", end.workflow_id)
+    for workflow_id, *_ in rows.ends:
+        yield Point("end", workflow_id)
 
 
 def of_append(rows: list[tuple[Any, ...]]) -> Iterator[Point]:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._store import retention, stream, worker, workflow
-from dbosflow._store.batch_rows import InputRow
+from dbosflow._store.batch_rows import InputRow, StartRow
 from dbosflow._store.queries import fetch_all
 from tests.proof.machine import EMPTY
 from tests.protocol.schedules import ELSEWHERE, NAME, SCHEMA, Database, Slice, WorkerLease, batch
@@ -43,7 +43,7 @@ async def prepare(db: Database, workers: tuple[UUID, UUID]) -> World:
         await worker.register(db.admin, SCHEMA, worker_id=worker_id, lease=LEASE, process=ELSEWHERE, version="0")
     one, gone = (WorkerLease(worker_id, db.admin) for worker_id in workers)
     rows = batch(starts=("w", "e"))
-    rows.starts = [row._replace(input_streams='["in"]') for row in rows.starts]
+    rows.starts = [StartRow._make(row)._replace(input_streams='["in"]') for row in rows.starts]
     await one.send(rows)
     await gone.start("g")
     await one.write(Slice("w").record("before").values(0, 2))

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from dbosflow._store import retention, stream
-from dbosflow._store.batch_rows import InputRow
+from dbosflow._store.batch_rows import InputRow, StartRow
 from dbosflow._store.queries import fetch_all
 from tests.protocol.schedules import PATIENCE, SCHEMA, Database, Slice, batch
 
@@ -41,7 +41,7 @@ async def held_up(db: Database, session: Any, write: Callable[[], Awaitable[Any]
 async def start(db: Database, lease: WorkerLease) -> None:
     """A workflow with an input."""
     rows = batch(starts=("w",))
-    rows.starts = [row._replace(input_streams='["out"]') for row in rows.starts]
+    rows.starts = [StartRow._make(row)._replace(input_streams='["out"]') for row in rows.starts]
     assert (await lease.send(rows)).started == {"w"}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dbosflow._store import workflow
-from dbosflow._store.batch_rows import BatchRows
+from dbosflow._store.batch_rows import BatchRows, StartRow
 from dbosflow._store.start_options import StartOptions
 from dbosflow._store.workflow import Enqueued
 from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, WorkerLease, batch
@@ -180,7 +180,7 @@ async def test_a_start_has_the_earliest_of_its_deadlines_and_its_parents(db: Dat
     }.items():
         (row,) = batch(starts=(child,)).starts
         rows = BatchRows()
-        rows.add_start(row._replace(parent_id="parent"), options)
+        rows.add_start(StartRow._make(row)._replace(parent_id="parent"), options)
         assert (await lease.send(rows)).started == {child}
     same = "SELECT w.id FROM dbosflow.workflow w JOIN dbosflow.workflow p USING (deadline_at) WHERE p.id = 'parent'"
     assert {one for (one,) in await db.rows(same)} == {"parent", "a", "c"}

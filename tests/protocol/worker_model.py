@@ -14,6 +14,7 @@ import psycopg
 
 from dbosflow._store import step
 from dbosflow._store.batch import is_durable, write_batch
+from dbosflow._store.batch_rows import RecordRow
 from tests.protocol.schedules import SCHEMA, Database, Slice, WorkerLease, batch
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class Ledger:
     def decide(self, rows: BatchRows, *, written: bool) -> None:
         """A batch's fate is known."""
         (self.acknowledged if written else self.refused).update(
-            (row.workflow_id, row.key, row.epoch) for row in rows.records
+            (row.workflow_id, row.key, row.epoch) for row in map(RecordRow._make, rows.records)
         )
 
 
@@ -100,7 +101,7 @@ class WorkerModel:
                 self._ledger.lost += 1
                 self._ledger.decide(rows, written=False)
                 return False
-            for workflow_id in {row.workflow_id for row in rows.runs} - result.mine:
+            for workflow_id in {workflow_id for workflow_id, *_ in rows.runs} - result.mine:
                 self._ledger.lost += 1
                 del self._runs[workflow_id]
             if result.moved & result.mine:

@@ -25,7 +25,7 @@ from dbosflow._runtime.journal.batch import Slice
 from dbosflow._runtime.operations.calls import run_step_async
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.task_factory import branch_tasks
-from dbosflow._store.batch_rows import BatchRows
+from dbosflow._store.batch_rows import BatchRows, RecordRow
 from dbosflow._store.step import History, Recorded
 from dbosflow.config import Settings
 from dbosflow.definitions import Registry, StepDef, WorkflowDef
@@ -195,7 +195,7 @@ class MemoryJournal:
 
     def _commit(self, part: Slice[Run], rows: BatchRows) -> None:
         commit = Commit()
-        for row in rows.records:
+        for row in map(RecordRow._make, rows.records):
             found = (row.key, row.kind, row.seq, row.turn, row.attempt, row.output, row.error, row.child_id, row.delay)
             commit.records.append(Recorded(*found, 0.0))
         values = [list(entry.texts) for entry in part.entries if hasattr(entry, "texts")]

@@ -196,7 +196,7 @@ async def test_a_child_whose_start_was_not_acknowledged_runs_at_once(
     async def lose(connection: Any, rows: BatchRows, *rest: Any) -> Any:
         result = await write_batch(connection, rows, *rest)
         if rows.records and rows.starts and not lost:
-            lost.append(rows.starts[0].workflow_id)
+            lost.append(rows.starts[0][0])
             raise psycopg.OperationalError("lost")
         return result
 

@@ -201,7 +201,7 @@ async def test_a_run_whose_data_is_refused_fails_with_an_error_that_says_so(
     """Its handle raises it; the workflows that shared its batch succeed."""
 
     async def refuse(connection: Any, rows: BatchRows, *rest: Any) -> BatchResult:
-        if any(row.workflow_id == "bad" for row in rows.records):
+        if any(workflow_id == "bad" for workflow_id, *_ in rows.records):
             raise psycopg.errors.InvalidTextRepresentation("invalid input syntax for type json")
         return await write_batch(connection, rows, *rest)
 

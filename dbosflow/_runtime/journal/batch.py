@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 from dbosflow._runtime.journal.source import Source
 from dbosflow._runtime.runs.entries import AttemptRollback, Close, Ending, Record, Values
 from dbosflow._runtime.streams.frames import Frames
-from dbosflow._store.batch_rows import BatchRows, EndRow, RecordRow, RunRow, StartRow
+from dbosflow._store.batch_rows import BatchRows
 from dbosflow._store.notify import queue_topic, stream_topic, workflow_topic
 from dbosflow._store.workflow import keys_text
 from dbosflow.types import FrameKind
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from dbosflow._runtime.runs.entries import Entry, Start
-    from dbosflow._runtime.streams.frames import NewBlock
     from dbosflow._runtime.streams.statistics import StreamStatistics
+    from dbosflow._store.batch_rows import BlockRow, Row
 
 
 R = TypeVar("R", bound=Source)
@@ -31,15 +31,18 @@ R = TypeVar("R", bound=Source)
 class Slice(Generic[R]):
     """What one run has in one batch. A run has one slice at a time, so offsets can be set when it is built."""
 
-    __slots__ = ("ending", "entries", "frames", "records", "run")
+    __slots__ = ("ending", "entries", "frames", "records", "run", "starts")
 
     def __init__(self, run: R, entries: Sequence[Entry]) -> None:
         self.run = run
         self.entries = entries
-        self.records: list[Record] = []
+        self.records: list[Row] = []
+        """The rows of the slice's records."""
+        self.starts: list[Start] = []
+        """The starts of children that the records cause."""
         self.ending: Ending | None = None
         streams = run.written_streams
-        self.frames: Frames | None = Frames(streams) if streams is not None and streams.uncommitted else None
+        self.frames: Frames | None = self._new_frames() if streams is not None and streams.uncommitted else None
         """What the slice makes of the run's streams; ``None`` for most, whose records have nothing to do with any."""
         for entry in entries:
             if isinstance(entry, Record):
@@ -56,7 +59,28 @@ class Slice(Generic[R]):
             self._framed().end(self.ending)
 
     def _record(self, record: Record) -> None:
-        self.records.append(record)
+        run, item = self.run, record.loop_item
+        self.records.append(
+            (  # the fields of a RecordRow
+                run.workflow_id,
+                record.key,
+                record.kind,
+                run.epoch,
+                run.seq + len(self.records),
+                run.turn,
+                record.attempt,
+                record.output,
+                record.error,
+                record.child_id,
+                record.delay,
+                record.elapsed,
+                None if item is None else item.loop,
+                None if item is None else item.offset,
+                None if item is None else item.next,
+            )
+        )
+        if record.start is not None:
+            self.starts.append(record.start)
         if self.frames is not None:
             self.frames.commit_or_roll_back(record)
         if record.dead_letter is not None:
@@ -64,11 +88,16 @@ class Slice(Generic[R]):
 
     def _framed(self) -> Frames:
         if self.frames is None:
-            self.frames = Frames(self.run.streams)
+            self.frames = self._new_frames()
         return self.frames
 
+    def _new_frames(self) -> Frames:
+        """Frames with the turn of the last record before them, or with them."""
+        run, has_records = self.run, any(isinstance(entry, Record) for entry in self.entries)
+        return Frames(run.streams, run.turn if has_records else run.turn - 1)
+
     @property
-    def blocks(self) -> Sequence[NewBlock]:
+    def blocks(self) -> Sequence[BlockRow]:
         """The blocks that the slice appends."""
         return self.frames.blocks if self.frames is not None else ()
 
@@ -84,38 +113,18 @@ class Slice(Generic[R]):
 
     def add_to(self, rows: BatchRows) -> None:
         """Adds the slice's rows to a batch."""
-        run = self.run
-        workflow_id, epoch, turn = run.workflow_id, run.epoch, run.turn
-        rows.runs.append(RunRow(workflow_id, epoch))
+        run, frames, ending = self.run, self.frames, self.ending
+        rows.runs.append((run.workflow_id, run.epoch))
         rows.aware = rows.aware or run.cancelled
-        for seq, record in enumerate(self.records, run.seq):
-            if record.start is not None:
-                rows.add_start(start_row(record.start), record.start.options)
-            item = record.loop_item
-            rows.records.append(
-                RecordRow(
-                    workflow_id,
-                    record.key,
-                    record.kind,
-                    epoch,
-                    seq,
-                    turn,
-                    record.attempt,
-                    record.output,
-                    record.error,
-                    record.child_id,
-                    record.delay,
-                    record.elapsed,
-                    None if item is None else item.loop,
-                    None if item is None else item.offset,
-                    None if item is None else item.next,
-                )
-            )
-        if self.frames is not None:
-            self.frames.add_to(rows, turn if self.records else turn - 1)
-        if self.ending is not None:
-            ending = self.ending
-            rows.ends.append(EndRow(workflow_id, epoch, ending.status, ending.output, ending.error))
+        for start in self.starts:
+            rows.add_start(start_row(start), start.options)
+        rows.records += self.records
+        if frames is not None:
+            rows.tails += frames.assumed
+            rows.blocks += frames.blocks
+            rows.inputs += frames.inputs
+        if ending is not None:
+            rows.ends.append((run.workflow_id, run.epoch, ending.status, ending.output, ending.error))
 
     def acknowledged(self, started: set[str]) -> None:
         """The slice is durable: its run goes on, and its children begin; takes their ids out of ``started``."""
@@ -123,9 +132,8 @@ class Slice(Generic[R]):
         if self.records:
             run.seq += len(self.records)
             run.turn += 1
-        for record in self.records:
-            if record.start is not None:
-                record.start.on_decided(take_out(started, record.start.workflow_id))
+        for start in self.starts:
+            start.on_decided(take_out(started, start.workflow_id))
         if self.frames is not None:
             run.streams.acknowledged(self.frames)
         run.committed(self.entries)
@@ -135,14 +143,14 @@ class Slice(Generic[R]):
         run = self.run
         has_values = bool(run.written_streams and run.written_streams.blocks)
         for block in self.blocks:
-            is_first = block.kind is FrameKind.VALUES and not has_values
+            is_first = block.kind == FrameKind.VALUES and not has_values
             has_values = has_values or is_first
             statistics.wrote(run.workflow_id, block, first_after=run.age if is_first else None)
 
     @property
     def is_awaited_elsewhere(self) -> bool:
         """Whether other processes may wait for the slice: for values, for work, or for an end not awaited here."""
-        if self.frames is not None or any(record.start is not None for record in self.records):
+        if self.frames is not None or self.starts:
             return True
         return self.ending is not None and not self.run.is_awaited
 
@@ -151,9 +159,9 @@ class Slice(Generic[R]):
         if self.frames is not None:
             for key in self.frames.touched():
                 yield stream_topic(self.run.workflow_id, key)
-        for record in self.records:
-            if record.start is not None and not record.start.owned:
-                yield queue_topic(record.start.queue)
+        for start in self.starts:
+            if not start.owned:
+                yield queue_topic(start.queue)
         if self.ending is not None:
             yield workflow_topic(self.run.workflow_id)
 
@@ -166,9 +174,9 @@ def take_out(started: set[str], workflow_id: str) -> bool:
     return True
 
 
-def start_row(start: Start) -> StartRow:
-    """A start as a row of the statement."""
-    return StartRow(
+def start_row(start: Start) -> Row:
+    """A start as a row of the statement, with the fields of a ``StartRow``."""
+    return (
         start.workflow_id,
         start.name,
         start.queue,

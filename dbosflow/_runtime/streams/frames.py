@@ -7,7 +7,6 @@ works on a copy of what is uncommitted, which becomes the run's when the slice i
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from dbosflow import serde
@@ -25,23 +24,6 @@ if TYPE_CHECKING:
     from dbosflow._runtime.runs.entries import Close, Ending, Record, Values
     from dbosflow._runtime.streams.state import StreamState
     from dbosflow._runtime.streams.uncommitted import Uncommitted
-    from dbosflow._store.batch_rows import BatchRows
-
-
-@dataclass(frozen=True, slots=True)
-class NewBlock:
-    """A row of a stream: consecutive values of one producer, or a control frame."""
-
-    key: str
-    offset: int
-    count: int
-    kind: FrameKind
-    values: str | None
-    producer: str = ""
-    producer_seq: int = 0
-    attempt: str | None = None
-    checksum: int | None = None
-    """The checksum of all values of the producer up to the block's last one, if that of the earlier ones is known."""
 
 
 class OwnedStreams(Protocol):
@@ -74,11 +56,17 @@ class OwnedStreams(Protocol):
 class Frames:
     """The frames that a slice appends to the streams of its run."""
 
-    __slots__ = ("_streams", "blocks", "checksums", "committed", "ended", "inputs", "reopened", "tails", "uncommitted")
+    __slots__ = (
+        *("_streams", "_turn", "assumed", "blocks", "checksums", "committed", "ended", "inputs", "reopened", "tails"),
+        "uncommitted",
+    )
 
-    def __init__(self, streams: OwnedStreams) -> None:
+    def __init__(self, streams: OwnedStreams, turn: int) -> None:
         self._streams = streams
-        self.blocks: list[NewBlock] = []
+        self._turn = turn
+        self.blocks: list[BlockRow] = []
+        self.assumed: list[TailRow] = []
+        """The acknowledged tail of each of those streams: the statement writes nothing where it is another one."""
         self.tails: dict[str, int] = {}
         """The tail, after the slice, of each stream that the slice writes to."""
         self.checksums: dict[tuple[str, str], int] = {}
@@ -86,7 +74,7 @@ class Frames:
         self.committed: set[str] = set()
         """Streams whose values, written by an attempt, are committed by the slice's records."""
         self.ended: set[str] = set()
-        self.inputs: list[tuple[str, FrameKind, str | None]] = []
+        self.inputs: list[InputRow] = []
         """The inputs that end with the workflow, at offsets that only the statement can know."""
         self.reopened: set[str] = set()
         self.uncommitted = streams.uncommitted.copy()
@@ -176,12 +164,16 @@ class Frames:
         """Rolls back what is uncommitted; then ends every stream that the workflow leaves open."""
         self._roll_back(self.uncommitted.producers())
         error = ending.error and brief_error(ending.error)
-        for key, stream in self._streams.by_key.items():
+        streams = self._streams
+        for key, stream in streams.by_key.items():
             if ending.refusals > 1 and not stream.tail:
                 continue  # its key may be what was refused
             if not stream.ended and key not in self.ended:
                 self._append(key, 1, ending.frame, error)
-        self.inputs = [(key, ending.frame, error) for key in self._streams.inputs]
+        size = serde.size_of(error or "")
+        self.inputs = [
+            InputRow(streams.workflow_id, key, ending.frame, error, size, streams.epoch) for key in streams.inputs
+        ]
 
     def _append(
         self,
@@ -197,37 +189,29 @@ class Frames:
     ) -> int:
         if kind.terminal:
             self.ended.add(key)
-        offset = self.tails.get(key, self._streams.by_key[key].tail)
-        self.blocks.append(NewBlock(key, offset, count, kind, values, producer, producer_seq, attempt, checksum))
+        workflow_id, epoch, offset = self._streams.workflow_id, self._streams.epoch, self.tails.get(key)
+        if offset is None:
+            offset = self._streams.by_key[key].tail
+            self.assumed.append(TailRow(workflow_id, key, offset))
+        self.blocks.append(
+            BlockRow(
+                workflow_id,
+                key,
+                offset,
+                count,
+                kind,
+                values,
+                serde.size_of(values or ""),
+                producer,
+                producer_seq,
+                attempt,
+                epoch,
+                checksum,
+                self._turn,
+            )
+        )
         self.tails[key] = offset + count
         return offset
-
-    def add_to(self, rows: BatchRows, turn: int) -> None:
-        """Adds the rows of the frames to a batch. ``turn`` is that of the last record before them, or with them."""
-        workflow_id, epoch, streams = self._streams.workflow_id, self._streams.epoch, self._streams.by_key
-        for key in self.tails:
-            rows.tails.append(TailRow(workflow_id, key, streams[key].tail))
-        for block in self.blocks:
-            size = serde.size_of(block.values or "")
-            rows.blocks.append(
-                BlockRow(
-                    workflow_id,
-                    block.key,
-                    block.offset,
-                    block.count,
-                    block.kind,
-                    block.values,
-                    size,
-                    block.producer,
-                    block.producer_seq,
-                    block.attempt,
-                    epoch,
-                    block.checksum,
-                    turn,
-                )
-            )
-        for key, kind, error in self.inputs:
-            rows.inputs.append(InputRow(workflow_id, key, kind, error, serde.size_of(error or ""), epoch))
 
     def touched(self) -> Iterable[str]:
         """The streams whose readers have news when the slice is durable."""

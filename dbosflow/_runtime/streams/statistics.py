@@ -18,7 +18,7 @@ from dbosflow.types import FrameKind, Measure, StreamEvent, StreamEventKind, Str
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from dbosflow._runtime.streams.frames import NewBlock
+    from dbosflow._store.batch_rows import BlockRow
     from dbosflow._store.stream import Page, Want
 
 logger = logging.getLogger("dbosflow.observer")
@@ -31,7 +31,7 @@ _CLOSE_TIMEOUT = 5.0
 _POLL_INTERVAL = 0.05
 """Seconds between two checks whether the waiting events are done."""
 
-_EVENT_OF: dict[FrameKind, StreamEventKind] = {
+_EVENT_OF: dict[str, StreamEventKind] = {
     FrameKind.VALUES: "write",
     FrameKind.ROLLBACK: "rollback",
     FrameKind.COMPLETE: "close",
@@ -109,19 +109,19 @@ class StreamStatistics:
         """A statement with blocks is durable, ``seconds`` after it was gathered; its runs are not notified yet."""
         self._flush = self._flush.and_(seconds)
 
-    def wrote(self, workflow_id: str, block: NewBlock, *, first_after: float | None) -> None:
+    def wrote(self, workflow_id: str, block: BlockRow, *, first_after: float | None) -> None:
         """A block is durable; a run's first values came ``first_after`` seconds after its history was read."""
         size = len(block.values or "")
         self._blocks += 1
-        if block.kind is FrameKind.VALUES:
-            self._values += block.count
+        if block.kind == FrameKind.VALUES:
+            self._values += block.value_count
             self._bytes += size
             if first_after is not None:
                 self._first_value = self._first_value.and_(first_after)
-        elif block.kind is FrameKind.ROLLBACK:
+        elif block.kind == FrameKind.ROLLBACK:
             self._rollbacks += 1
         if self._observers:
-            where = (workflow_id, block.key, block.offset, block.count, size)
+            where = (workflow_id, block.key, block.offset, block.value_count, size)
             if block.offset == 0:
                 self._notify(StreamEvent("created", *where))
             self._notify(StreamEvent(_EVENT_OF[block.kind], *where))

@@ -16,7 +16,7 @@ from dbosflow._runtime.runs.entries import Close, Ending, Record, Values
 from dbosflow._runtime.streams.frames import Frames
 from dbosflow._runtime.streams.state import StreamState
 from dbosflow._runtime.streams.uncommitted import Uncommitted
-from dbosflow._store.batch_rows import BatchRows
+from dbosflow._store.batch_rows import InputRow, TailRow
 from dbosflow.failures import dump_error
 from dbosflow.types import FrameKind, WorkflowStatus
 
@@ -66,7 +66,7 @@ FAILED = dump_error(ValueError("no"))
 
 def test_a_block_starts_at_the_acknowledged_tail_and_the_next_one_behind_it() -> None:
     streams = Streams({"a": StreamState(5), "b": StreamState()})
-    frames = Frames(streams)
+    frames = Frames(streams, 0)
     frames.values(values("a", "", "1", "2"))
     frames.values(values("b", "", "3"))
     frames.values(values("a", "", "4"))
@@ -77,12 +77,10 @@ def test_a_block_starts_at_the_acknowledged_tail_and_the_next_one_behind_it() ->
 
 def test_the_rows_of_a_batch_state_the_tails_that_were_assumed() -> None:
     """The statement writes nothing where a stream's tail is another one."""
-    frames = Frames(Streams({"a": StreamState(5)}))
+    frames = Frames(Streams({"a": StreamState(5)}), 0)
     frames.values(values("a", "", "1", "2"))
-    rows = BatchRows()
-    frames.add_to(rows, 0)
-    assert [tuple(tail) for tail in rows.tails] == [("wf", "a", 5)]
-    assert len(rows.blocks) == 1
+    frames.values(values("a", "", "3"))
+    assert frames.assumed == [TailRow("wf", "a", 5)]
 
 
 @given(st.lists(st.lists(st.integers(), min_size=1, max_size=4), min_size=1, max_size=6), st.data())
@@ -93,7 +91,7 @@ def test_a_checksum_is_that_of_all_values_however_they_are_packed(packed: list[l
     before = NOTHING
     for text in (text for block in texts[:durable] for text in block):
         before = checksum(text, before)
-    frames = Frames(Streams(checksums={("a", ""): before}))
+    frames = Frames(Streams(checksums={("a", ""): before}), 0)
     for block in texts[durable:]:
         frames.values(values("a", "", *block))
     whole = NOTHING
@@ -104,7 +102,7 @@ def test_a_checksum_is_that_of_all_values_however_they_are_packed(packed: list[l
 
 
 def test_a_checksum_stays_unknown_where_older_code_has_written() -> None:
-    frames = Frames(Streams(checksums={("a", ""): None}))
+    frames = Frames(Streams(checksums={("a", ""): None}), 0)
     frames.values(values("a", "", "1"))
     frames.values(values("b", "", "1"))
     assert [block.checksum for block in frames.blocks] == [None, checksum("1", NOTHING)]
@@ -150,11 +148,11 @@ def test_a_record_decides_about_what_its_own_attempts_wrote(
     record: Record, committed: list[str], rolled_back: list[str]
 ) -> None:
     streams = Streams({str(number): StreamState() for number in range(len(WRITERS))})
-    frames = Frames(streams)
+    frames = Frames(streams, 0)
     for key, producer in enumerate(WRITERS):
         frames.values(values(str(key), producer, "1", "2"))
     frames.commit_or_roll_back(record)
-    back = [block for block in frames.blocks if block.kind is FrameKind.ROLLBACK]
+    back = [block for block in frames.blocks if block.kind == FrameKind.ROLLBACK]
     assert [block.producer for block in back] == rolled_back
     assert all(json.loads(block.values or "") == [[0, 2]] for block in back)
     assert {block.attempt for block in back} == {name.rpartition("@")[2] for name in rolled_back}
@@ -164,7 +162,7 @@ def test_a_record_decides_about_what_its_own_attempts_wrote(
 
 def test_a_new_attempt_rolls_back_earlier_ones_and_leaves_what_is_shared() -> None:
     """What all attempts share is gone on with, not written again."""
-    frames = Frames(Streams())
+    frames = Frames(Streams(), 0)
     for key, producer in zip("abc", ("work#0@1.0", "work#0@*", "other#0@1.0"), strict=True):
         frames.values(values(key, producer, "1"))
     frames.roll_back_attempts("work#0")
@@ -173,7 +171,7 @@ def test_a_new_attempt_rolls_back_earlier_ones_and_leaves_what_is_shared() -> No
 
 
 def test_a_rollback_names_the_ranges_of_its_attempt_among_values_of_others() -> None:
-    frames = Frames(Streams())
+    frames = Frames(Streams(), 0)
     for producer in ("work#0@1.0", "", "work#0@1.0", "work#0@1.0"):
         frames.values(values("a", producer, "1", "2"))
     frames.commit_or_roll_back(Record("work#0@1.0", RecordKind.ATTEMPT, error=FAILED))
@@ -183,7 +181,7 @@ def test_a_rollback_names_the_ranges_of_its_attempt_among_values_of_others() -> 
 def test_what_an_earlier_slice_wrote_is_rolled_back_and_the_runs_own_view_stays() -> None:
     """A slice may be dropped, and be built anew: until it is acknowledged, the run knows of no rollback."""
     streams = Streams({"a": StreamState(3)}, Uncommitted([("work#0@1.0", "a", 1, 2)]))
-    frames = Frames(streams)
+    frames = Frames(streams, 0)
     frames.commit_or_roll_back(Record("work#0@1.0", RecordKind.ATTEMPT, error=FAILED))
     assert shown(frames) == [("a", 3, "rollback", "[[1, 3]]")]
     assert not frames.uncommitted
@@ -192,7 +190,7 @@ def test_what_an_earlier_slice_wrote_is_rolled_back_and_the_runs_own_view_stays(
 
 def test_readers_have_news_of_a_stream_whose_values_are_committed_without_a_block() -> None:
     streams = Streams(uncommitted=Uncommitted([("work#0@1.0", "a", 0, 2)]))
-    frames = Frames(streams)
+    frames = Frames(streams, 0)
     frames.commit_or_roll_back(Record("work#0", RecordKind.STEP, attempt="1.0"))
     frames.values(values("b", "", "1"))
     assert set(frames.touched()) == {"a", "b"}
@@ -205,7 +203,7 @@ FAILURE = Record("work#0@1.0", RecordKind.ATTEMPT, error=FAILED)
 
 
 def test_a_close_of_a_stream_that_no_attempt_has_written_to_ends_it_at_once() -> None:
-    frames = Frames(Streams())
+    frames = Frames(Streams(), 0)
     frames.values(values("b", "work#0@1.0", "1"))
     frames.close(close("a"))
     assert shown(frames)[1:] == [("a", 0, "complete", None)]
@@ -215,7 +213,7 @@ def test_a_close_of_a_stream_that_no_attempt_has_written_to_ends_it_at_once() ->
 @pytest.mark.parametrize("record", [SUCCESS, FAILURE], ids=["committed", "rolled back"])
 def test_the_end_of_a_stream_comes_behind_the_fate_of_its_uncommitted_values(record: Record) -> None:
     """Nothing may follow a terminal frame, a rollback neither."""
-    frames = Frames(Streams())
+    frames = Frames(Streams(), 0)
     frames.values(values("a", "work#0@1.0", "1"))
     frames.close(close("a"))
     assert frames.ended == set()
@@ -226,7 +224,7 @@ def test_the_end_of_a_stream_comes_behind_the_fate_of_its_uncommitted_values(rec
 
 
 def test_an_end_waits_for_the_last_of_several_attempts() -> None:
-    frames = Frames(Streams())
+    frames = Frames(Streams(), 0)
     for producer in ("work#0@1.0", "other#0@1.0"):
         frames.values(values("a", producer, "1"))
     frames.close(close("a"))
@@ -237,7 +235,7 @@ def test_an_end_waits_for_the_last_of_several_attempts() -> None:
 
 
 def test_an_attempts_wish_to_close_a_stream_comes_true_with_its_success() -> None:
-    frames = Frames(Streams())
+    frames = Frames(Streams(), 0)
     frames.close(close("a", "work#0@1.0"))
     assert shown(frames) == []
     frames.commit_or_roll_back(SUCCESS)
@@ -246,7 +244,7 @@ def test_an_attempts_wish_to_close_a_stream_comes_true_with_its_success() -> Non
 
 def test_an_attempts_wish_to_close_a_stream_is_void_with_its_failure() -> None:
     """The stream is open again; there is nothing to roll back where it has written no value."""
-    frames = Frames(Streams())
+    frames = Frames(Streams(), 0)
     frames.close(close("a", "work#0@1.0"))
     frames.commit_or_roll_back(FAILURE)
     assert shown(frames) == []
@@ -255,7 +253,7 @@ def test_an_attempts_wish_to_close_a_stream_is_void_with_its_failure() -> None:
 
 
 def test_the_bodys_own_close_outlives_the_failure_of_an_attempt_that_wrote_there() -> None:
-    frames = Frames(Streams())
+    frames = Frames(Streams(), 0)
     frames.values(values("a", "work#0@1.0", "1"))
     frames.close(close("a"))
     frames.commit_or_roll_back(FAILURE)
@@ -267,7 +265,7 @@ def test_the_bodys_own_close_outlives_the_failure_of_an_attempt_that_wrote_there
 
 def test_the_end_of_a_workflow_rolls_back_what_is_uncommitted_and_ends_each_open_stream() -> None:
     streams = Streams({"a": StreamState(), "b": StreamState(4, closed=True), "c": StreamState(2)}, inputs=("in",))
-    frames = Frames(streams)
+    frames = Frames(streams, 0)
     frames.values(values("a", "work#0@1.0", "1"))
     frames.end(ENDED)
     assert shown(frames)[1:] == [
@@ -275,12 +273,12 @@ def test_the_end_of_a_workflow_rolls_back_what_is_uncommitted_and_ends_each_open
         ("a", 2, "complete", None),
         ("c", 2, "complete", None),
     ]
-    assert frames.inputs == [("in", FrameKind.COMPLETE, None)]
+    assert frames.inputs == [InputRow("wf", "in", FrameKind.COMPLETE, None, 0, 1)]
     assert not frames.uncommitted
 
 
 def test_no_stream_is_ended_twice_by_a_close_and_the_end_of_the_workflow() -> None:
-    frames = Frames(Streams({"a": StreamState(), "b": StreamState()}))
+    frames = Frames(Streams({"a": StreamState(), "b": StreamState()}), 0)
     frames.close(close("a"))
     frames.values(values("b", "work#0@1.0", "1"))
     frames.close(close("b"))
@@ -298,11 +296,12 @@ def test_no_stream_is_ended_twice_by_a_close_and_the_end_of_the_workflow() -> No
     ],
 )
 def test_a_stream_ends_as_its_workflow_does_and_without_its_traceback(status: WorkflowStatus, kind: FrameKind) -> None:
-    frames = Frames(Streams({"a": StreamState()}, inputs=("in",)))
+    frames = Frames(Streams({"a": StreamState()}, inputs=("in",)), 0)
     frames.end(Ending(status, error=FAILED))
     (block,) = frames.blocks
-    assert block.kind is kind
-    assert frames.inputs == [("in", kind, block.values)]
+    assert block.kind == kind
+    (end,) = frames.inputs
+    assert (end.key, end.kind, end.values) == ("in", kind, block.values)
     error = json.loads(block.values or "")
     assert error["message"] == "no"
     assert "traceback" not in error
@@ -310,7 +309,7 @@ def test_a_stream_ends_as_its_workflow_does_and_without_its_traceback(status: Wo
 
 def test_an_end_that_was_refused_twice_leaves_out_streams_that_nobody_knows_of() -> None:
     """The key of such a stream may be what the database refuses."""
-    frames = Frames(Streams({"new": StreamState(), "old": StreamState(1)}))
+    frames = Frames(Streams({"new": StreamState(), "old": StreamState(1)}), 0)
     frames.end(Ending(WorkflowStatus.FAILED, refusals=2))
     assert [block.key for block in frames.blocks] == ["old"]
 
@@ -357,7 +356,7 @@ def offsets(ranges: object) -> set[int]:
 def test_every_value_has_one_fate_in_every_order_of_writes_and_records(entries: list[Sequence[object]]) -> None:
     """A body's values stand. An attempt's are committed, rolled back once, or uncommitted; and none is at the end."""
     streams = Streams({"a": StreamState(), "b": StreamState()})
-    frames = Frames(streams)
+    frames = Frames(streams, 0)
     committed: set[tuple[str, int]] = set()
     for entry in entries:
         before = frames.uncommitted.copy()
@@ -370,10 +369,10 @@ def test_every_value_has_one_fate_in_every_order_of_writes_and_records(entries: 
     by_attempts, rolled_back = set[tuple[str, int]](), list[tuple[str, int]]()
     for block in frames.blocks:
         assert block.offset == tails[block.key], "a gap, or two blocks at one place"
-        tails[block.key] += block.count
-        if block.kind is FrameKind.VALUES and block.attempt is not None:
-            by_attempts |= {(block.key, block.offset + number) for number in range(block.count)}
-        elif block.kind is FrameKind.ROLLBACK:
+        tails[block.key] += block.value_count
+        if block.kind == FrameKind.VALUES and block.attempt is not None:
+            by_attempts |= {(block.key, block.offset + number) for number in range(block.value_count)}
+        elif block.kind == FrameKind.ROLLBACK:
             rolled_back += [(block.key, one) for one in offsets(json.loads(block.values or ""))]
     assert len(rolled_back) == len(set(rolled_back)), "rolled back twice"
     assert by_attempts == committed | set(rolled_back)

@@ -379,7 +379,7 @@ def test_what_a_slice_has_made_of_the_streams_is_the_runs_once_it_is_acknowledge
     bed = Bed(tails={"a": 3}, uncommitted=[("work#0@1.0", "a", 1, 2)])
     bed.write("a", "1")
     bed.close("b")
-    frames = Frames(bed.streams)
+    frames = Frames(bed.streams, 0)
     for entry in bed.taken():
         if isinstance(entry, Values):
             frames.values(entry)
@@ -397,7 +397,7 @@ def test_what_a_slice_has_made_of_the_streams_is_the_runs_once_it_is_acknowledge
 def test_a_wish_to_close_that_is_rolled_back_opens_the_stream_for_the_next_attempt() -> None:
     bed, first = Bed(), attempt("work#0", "1.0")
     bed.close("a", first)
-    frames = Frames(bed.streams)
+    frames = Frames(bed.streams, 0)
     for entry in bed.taken():
         assert isinstance(entry, Close)
         frames.close(entry)
