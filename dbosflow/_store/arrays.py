@@ -14,6 +14,8 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
+from itertools import repeat
+from operator import add
 from struct import Struct, pack
 from typing import TYPE_CHECKING, Any
 
@@ -35,8 +37,8 @@ class ArrayType:
 
     oid: int
     item_oid: int
-    item: Callable[[Any], bytes]
-    """Encodes an item, with its length in front."""
+    items: Callable[[Sequence[Any]], Iterable[bytes]]
+    """Encodes items, none of them null, each with its length in front."""
     value: Callable[[Any], bytes]
     """Encodes an item without its length."""
 
@@ -50,10 +52,13 @@ class ArrayType:
         return None if nulls == len(items) else self._dump(items, holds_null=nulls > 0)
 
     def _dump(self, items: Sequence[Any], *, holds_null: bool) -> bytes:
-        item = self.item
         try:
-            body = [_NULL if one is None else item(one) for one in items] if holds_null else map(item, items)
-            return _HEAD.pack(1, holds_null, self.item_oid, len(items), 1) + b"".join(body)
+            if holds_null:
+                given = iter(self.items([item for item in items if item is not None]))
+                body = b"".join([_NULL if item is None else next(given) for item in items])
+            else:
+                body = b"".join(self.items(items))
+            return _HEAD.pack(1, holds_null, self.item_oid, len(items), 1) + body
         except struct.error as error:
             raise OverflowError(str(error)) from error
 
@@ -66,15 +71,14 @@ def dump_values(types: Iterable[ArrayType], values: Iterable[Any]) -> list[bytes
         raise OverflowError(str(error)) from error
 
 
-def _text(text: str) -> bytes:
-    encoded = text.encode()
-    return _LENGTH(len(encoded)) + encoded
+def _texts(texts: Iterable[str]) -> Iterable[bytes]:
+    encoded = list(map(str.encode, texts))
+    return map(add, map(_LENGTH, map(len, encoded)), encoded)
 
 
 def _numbers(oid: int, item_oid: int, code: str) -> ArrayType:
     value, item = Struct(f">{code}"), Struct(f">i{code}").pack
-    size = value.size
-    return ArrayType(oid, item_oid, lambda number: item(size, number), value.pack)
+    return ArrayType(oid, item_oid, lambda numbers: map(item, repeat(value.size), numbers), value.pack)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +89,7 @@ class ScalarType:
     dump: Callable[[Any], bytes]
 
 
-TEXTS = ArrayType(1009, 25, _text, str.encode)
+TEXTS = ArrayType(1009, 25, _texts, str.encode)
 ARRAYS = {
     "text[]": TEXTS,
     "integer[]": _numbers(1007, 23, "i"),
