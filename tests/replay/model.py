@@ -185,7 +185,10 @@ class MemoryJournal:
             self._submitted.clear()
             runs, self._pending = self._pending, []
             for run in runs:
-                entries, _ = run.take(1 << 30)
+                if run.holds_back:
+                    run.buffer.hold_back()
+                    continue
+                entries, _, _ = run.buffer.take(1 << 30)
                 if entries and (run.stopping is None or run.contradiction is not None):
                     part = Slice(run, entries)
                     rows = BatchRows()

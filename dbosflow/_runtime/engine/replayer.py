@@ -150,7 +150,10 @@ class _ReplayJournal:
 
     def submit(self, run: Run) -> None:
         """Takes what the run would have written."""
-        entries, _ = run.take(1 << 62)
+        if run.holds_back:
+            run.buffer.hold_back()
+            return
+        entries, _, _ = run.buffer.take(1 << 62)
         for entry in entries:
             if isinstance(entry, Ending):
                 self._result.ending = entry

@@ -130,9 +130,8 @@ class Run(ReplayingRun):
                 record.dead_letter = streams.dead_letter(
                     *dead_letter, loop_key=record.loop_item.loop if record.loop_item else ""
                 )
-            self.buffer.expect(durable)
             self.buffer.push(record)
-            self.buffer.push(Barrier(durable))
+            self.buffer.push(Barrier(durable), durable)
         self.environment.submit(self)
 
     def draw(self, record: Record) -> None:
@@ -161,17 +160,6 @@ class Run(ReplayingRun):
             self.begin_ending()
             self.buffer.push(ending)
         self.environment.submit(self)
-
-    def take(self, limit: int) -> tuple[Sequence[Entry], bool]:
-        """Takes about ``limit`` bytes of pending entries in order; and whether any are left. None while held back."""
-        with self.buffer.lock:
-            if self._holds_back:
-                self.buffer.submitted = False
-                return (), False
-            taken, more = self.buffer.take(limit)
-            if self._streams is not None:
-                self._streams.taken(taken)
-        return taken, more
 
     def committed(self, entries: Sequence[Entry]) -> None:
         """Frees the room of durable entries and delivers the outcomes among them."""

@@ -16,7 +16,7 @@ import logging
 import time
 from collections import deque
 from contextlib import asynccontextmanager
-from itertools import count
+from itertools import count, repeat
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import psycopg
@@ -198,13 +198,17 @@ class Journal(Service, Generic[R]):
             if run in held:
                 self._submitted.append(run)
                 continue
-            entries, more = run.take(max(limit, 1))
-            if more and not run.buffer.submitted:
-                run.buffer.submitted = True
+            buffer = run.buffer
+            if run.holds_back:
+                buffer.hold_back()
+                continue
+            entries, size, more = buffer.take(max(limit, 1))
+            if more and not buffer.submitted:
+                buffer.submitted = True
                 self._submitted.append(run)
             if entries and (run.stopping is None or run.contradiction is not None):
                 slices.append(Slice(run, entries))
-                limit -= sum([entry.size for entry in entries])
+                limit -= size
         return Batch(slices, self._take_starts(_MOST_SLICES - len(slices), limit))
 
     def _take_starts(self, count: int, limit: int) -> list[Start]:
@@ -257,9 +261,8 @@ class Journal(Service, Generic[R]):
         topics = [topic for part in batch.slices for topic in part.topics()]
         if topics:
             self._announce(topics, at_once=any(part.is_awaited_elsewhere for part in batch.slices))
-        new = set(started)
         parts: list[Slice[R] | Start] = [*batch.slices, *batch.starts]
-        self._durable.extend((part, new) for part in parts)
+        self._durable.extend(zip(parts, repeat(set(started))))
 
     def fail_pending(self) -> None:
         """Fails what could not be written when the journal closes; callers of starts are notified."""

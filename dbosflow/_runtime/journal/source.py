@@ -39,6 +39,10 @@ class Source(Protocol):
         """What the run has for the journal."""
 
     @property
+    def holds_back(self) -> bool:
+        """Whether what is in the buffer is not to be written yet."""
+
+    @property
     def stopping(self) -> RunStopped | None:
         """Why the run is stopped: then nothing of the run is written any more."""
 
@@ -69,9 +73,6 @@ class Source(Protocol):
     @property
     def age(self) -> float:
         """Seconds since the history of the run was read."""
-
-    def take(self, limit: int) -> tuple[Sequence[Entry], bool]:
-        """Takes about ``limit`` bytes of pending entries in order; and whether any are left."""
 
     def committed(self, entries: Sequence[Entry]) -> None:
         """These entries are durable: frees their room, and delivers the outcomes among them."""

@@ -134,7 +134,7 @@ class ReplayingRun(RunState):
         return len(self.replayed) < self._to_replay
 
     @property
-    def _holds_back(self) -> bool:
+    def holds_back(self) -> bool:
         """Whether what is new stays in the buffer: the records may still contradict, and then it is dropped.
 
         A branch at the end of its own records writes to its streams while others still replay theirs.

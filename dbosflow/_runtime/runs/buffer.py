@@ -5,6 +5,8 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from dbosflow._runtime.runs.entries import Values
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -34,16 +36,15 @@ class Buffer:
 
     # -- filling: the caller holds the lock --------------------------------------------------------------------------
 
-    def push(self, entry: Entry) -> None:
-        """Appends an entry. The caller holds the lock, and submits the run afterwards."""
+    def push(self, entry: Entry, waiter: Waiter | None = None) -> None:
+        """Appends an entry, and remembers its waiter. The caller holds the lock, and submits the run afterwards."""
         if self._entries is None:
             self._entries = [entry]
         else:
             self._entries.append(entry)
         self.size += entry.size
-
-    def expect(self, waiter: Waiter) -> None:
-        """Remembers the waiter of an entry. The caller holds the lock."""
+        if waiter is None:
+            return
         if self._waiters is None:
             self._waiters = {waiter: None}
         else:
@@ -60,18 +61,27 @@ class Buffer:
 
     # -- emptying, on the loop's thread ------------------------------------------------------------------------------
 
-    def take(self, limit: int) -> tuple[Sequence[Entry], bool]:
-        """Takes about ``limit`` bytes of pending entries; and whether any are left. The caller holds the lock."""
-        self.submitted = False
-        taken, self._entries = self._entries, None
-        if taken is None:
-            return (), False
-        for count, entry in enumerate(taken):
-            if limit <= 0 and count:
-                self._entries = taken[count:]
-                return taken[:count], True
-            limit -= entry.size
-        return taken, False
+    def take(self, limit: int) -> tuple[Sequence[Entry], int, bool]:
+        """Takes about ``limit`` bytes of pending entries: the entries, their size, and whether any are left."""
+        with self.lock:
+            self.submitted = False
+            taken, self._entries = self._entries, None
+            if taken is None:
+                return (), 0, False
+            size = 0
+            for count, entry in enumerate(taken):
+                if size >= limit and count:
+                    self._entries = taken[count:]
+                    return taken[:count], size, True
+                size += entry.size
+                if isinstance(entry, Values):
+                    entry.is_open = False
+            return taken, size, False
+
+    def hold_back(self) -> None:
+        """Takes nothing: what is pending is not to be written yet, and the run is submitted again when it is."""
+        with self.lock:
+            self.submitted = False
 
     def free(self, size: int) -> None:
         """Frees the room of ``size`` bytes that are durable now."""

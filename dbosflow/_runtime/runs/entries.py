@@ -73,6 +73,8 @@ class Values:
     attempt: str | None
     texts: list[str] = field(default_factory=list)
     size: int = 200
+    is_open: bool = True
+    """Whether the next value may be added: no batch has taken them."""
 
 
 @dataclass(slots=True, eq=False)

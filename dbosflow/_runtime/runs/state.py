@@ -197,22 +197,22 @@ class RunState:
         if self.cancelled:
             raise self._cancellation()
         if self.stopping is not None or self.ending:
-            raise self.stopping or RunStopped(f"workflow {self.workflow_id!r} has ended")
+            raise self.stopping or self._has_ended()
         if attempt is not None and attempt.closed:
             msg = f"attempt {attempt.name} of step {attempt.key!r} is over; it can write nothing any more"
             raise LeaseLostError(msg)
 
     def _check_may_record(self) -> None:
+        """Raises if no record may follow: one behind the run's end would shut the gate for the whole batch."""
         if self.stopping is not None:
             raise self.stopping
         if self.cancelled:
             raise self._cancellation()
-        self._check_not_over()
-
-    def _check_not_over(self) -> None:
-        """Checks that the run is not over: a write behind the run's end would shut the gate for the whole batch."""
         if self.is_over:
-            raise RunStopped(f"workflow {self.workflow_id!r} has ended")
+            raise self._has_ended()
+
+    def _has_ended(self) -> RunStopped:
+        return RunStopped(f"workflow {self.workflow_id!r} has ended")
 
     def _cancellation(self) -> BaseException:
         message = f"workflow {self.workflow_id!r} is cancelled"
@@ -230,9 +230,7 @@ class RunState:
         """Buffers a record; the record's waiter is notified when the record is durable and its turn has come."""
         with self.buffer.lock:
             self._check_may_record()
-            if record.waiter is not None:
-                self.buffer.expect(record.waiter)
-            self.buffer.push(record)
+            self.buffer.push(record, record.waiter)
         self.environment.submit(self)
 
     def add_barrier(self, waiter: Waiter) -> None:
@@ -240,12 +238,12 @@ class RunState:
         with self.buffer.lock:
             if self.stopping is not None:
                 raise self.stopping
-            self._check_not_over()
+            if self.is_over:
+                raise self._has_ended()
             if not self.buffer.size:
                 waiter.set_result(None)
                 return
-            self.buffer.expect(waiter)
-            self.buffer.push(Barrier(waiter))
+            self.buffer.push(Barrier(waiter), waiter)
         self.environment.submit(self)
 
     def when_cancelled(self, callback: Callable[[], object]) -> None:

@@ -35,17 +35,12 @@ class StreamState:
         self.ended = closed
         """Whether the terminal frame has its offset."""
         self.open_values: Values | None = None
-        """The block that the next value joins, if it is of the same producer and there is room."""
+        """The block that the next value joins, if it is open, of the same producer, and has room."""
 
     def written(self, size: int) -> None:
         """Counts one more buffered value, of ``size`` bytes including the separator."""
         self.values += 1
         self.bytes += size
-
-    def taken(self, values: Values) -> None:
-        """A batch has taken a block: the next value begins another one."""
-        if self.open_values is values:
-            self.open_values = None
 
     def close(self, *, by_step: bool) -> None:
         """Refuses writes from here on."""
@@ -54,8 +49,10 @@ class StreamState:
         self.open_values = None
 
     def advance(self, tail: int) -> None:
-        """Everything up to ``tail`` is durable."""
+        """Everything up to ``tail`` is durable. The caller holds the run's lock."""
         self.tail = tail
+        if self.open_values is not None and not self.open_values.is_open:
+            self.open_values = None
 
     def end(self) -> None:
         """The terminal frame is durable."""

@@ -19,11 +19,10 @@ from dbosflow._runtime.streams.uncommitted import Uncommitted
 from dbosflow.errors import StreamClosedError, StreamInputError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
     from concurrent.futures import Future
 
     from dbosflow._runtime.replay.replaying_run import ReplayingRun
-    from dbosflow._runtime.runs.entries import Entry
     from dbosflow._runtime.runs.producers import Producer
     from dbosflow._runtime.streams.frames import Frames
     from dbosflow.errors import StreamError
@@ -113,7 +112,7 @@ class RunStreams:
         self._written[key, name] = count + 1
         stream.written(size)
         values = stream.open_values
-        if values is None or values.producer != name or self._full(values):
+        if values is None or not values.is_open or values.producer != name or self._full(values):
             values = Values(key, name, count, producer.label)
             stream.open_values = values
             run.buffer.push(values)
@@ -224,17 +223,12 @@ class RunStreams:
         for stream in self.by_key.values():
             stream.open_values = None
 
-    def taken(self, entries: Iterable[Entry]) -> None:
-        """A batch has taken these entries: the next values for their streams begin other blocks."""
-        for entry in entries:
-            if isinstance(entry, Values):
-                self.by_key[entry.key].taken(entry)
-
     def acknowledged(self, frames: Frames) -> None:
         """What a slice has made of the streams is durable."""
         self.blocks += len(frames.blocks)
-        for key, tail in frames.tails.items():
-            self.by_key[key].advance(tail)
+        with self._run.buffer.lock:
+            for key, tail in frames.tails.items():
+                self.by_key[key].advance(tail)
         for key in frames.ended:
             self.by_key[key].end()
         for key in frames.reopened:

@@ -57,6 +57,7 @@ class SourceByHand:
     contradiction: WorkflowError | None = None
     cancelled: bool = False
     is_awaited: bool = False
+    holds_back: bool = False
     age: float = 0.5
     delivered: list[Entry] = field(default_factory=list)
 
@@ -78,10 +79,6 @@ class SourceByHand:
     def written_streams(self) -> RunStreams | None:
         """``streams``, if it has written to any."""
         return self._streams
-
-    def take(self, limit: int) -> tuple[Sequence[Entry], bool]:
-        """Nothing is pending: the slices are given."""
-        raise NotImplementedError
 
     def committed(self, entries: Sequence[Entry]) -> None:
         """Durable."""

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.runs.buffer import Buffer
-from dbosflow._runtime.runs.entries import Barrier, Entry, Record
+from dbosflow._runtime.runs.entries import Barrier, Entry, Record, Values
 
 SIZES = st.lists(st.integers(0, 500), max_size=12)
 
@@ -35,12 +35,13 @@ def test_batches_of_any_size_take_all_entries_once_and_in_order(sizes: list[int]
     taken: list[Entry] = []
     more = True
     while more:
-        part, more = buffer.take(limit)
+        part, size, more = buffer.take(limit)
         assert part or not entries, "a batch takes one at least, or it would never get on"
         assert sum(one.size for one in part[:-1]) < max(limit, 1), "taken beyond the limit"
+        assert size == sum(one.size for one in part)
         taken += part
     assert taken == entries
-    assert buffer.take(limit) == ((), False)
+    assert buffer.take(limit) == ((), 0, False)
 
 
 @given(SIZES, st.integers(1, 3000))
@@ -59,9 +60,18 @@ def test_a_buffer_has_room_until_what_is_not_durable_reaches_the_limit(sizes: li
 
 def test_entries_left_by_a_batch_stand_before_those_that_come_next() -> None:
     buffer, entries = filled([0, 0, 0])
-    assert buffer.take(1) == (entries[:1], True)
+    assert buffer.take(1) == (entries[:1], 200, True)
     buffer.push(last := entry(0))
-    assert buffer.take(10**6) == ([*entries[1:], last], False)
+    assert buffer.take(10**6) == ([*entries[1:], last], 600, False)
+
+
+def test_nothing_is_added_to_values_that_a_batch_has_taken() -> None:
+    buffer = Buffer(10**6)
+    taken, left = Values("a", "", 0, None), Values("b", "", 0, None)
+    buffer.push(taken)
+    buffer.push(left)
+    buffer.take(1)
+    assert (taken.is_open, left.is_open) == (False, True)
 
 
 def test_a_run_whose_entries_were_taken_must_be_submitted_again() -> None:
@@ -101,8 +111,8 @@ def test_a_writer_that_hears_of_room_may_fill_it_at_once() -> None:
 def test_a_durable_outcome_is_delivered_to_its_waiter_and_no_other() -> None:
     buffer = Buffer(1)
     one, other = Future[None](), Future[None]()
-    buffer.expect(one)
-    buffer.expect(other)
+    buffer.push(Barrier(one), one)
+    buffer.push(Barrier(other), other)
     buffer.notify(Record("work#0", RecordKind.STEP, waiter=one))
     assert one.done()
     assert not other.done()
@@ -113,10 +123,10 @@ def test_a_durable_outcome_is_delivered_to_its_waiter_and_no_other() -> None:
 
 def test_an_outcome_for_a_waiter_that_was_cancelled_is_no_error() -> None:
     buffer, waiter = Buffer(1), Future[None]()
-    buffer.expect(waiter)
+    buffer.push(Barrier(waiter), waiter)
     waiter.cancel()
     buffer.notify(Barrier(waiter))
-    buffer.expect(waiter)
+    buffer.push(Barrier(waiter), waiter)
     buffer.drop(RuntimeError("lost"))
     assert waiter.cancelled()
 
@@ -124,14 +134,14 @@ def test_an_outcome_for_a_waiter_that_was_cancelled_is_no_error() -> None:
 def test_a_dropped_buffer_writes_nothing_and_ends_all_waiting_with_the_reason() -> None:
     buffer, _ = filled([0, 0], limit=1)
     waiting, notified, rooms = Future[None](), Future[None](), list[str]()
-    buffer.expect(waiting)
-    buffer.expect(notified)
+    buffer.push(Barrier(waiting), waiting)
+    buffer.push(Barrier(notified), notified)
     buffer.expect_room(lambda: rooms.append("stopped"))
     buffer.notify(Barrier(notified))
     reason = RuntimeError("lost")
     buffer.drop(reason)
     buffer.drop(RuntimeError("again"))
-    assert buffer.take(10**6) == ((), False)
+    assert buffer.take(10**6) == ((), 0, False)
     assert waiting.exception() is reason
     assert notified.result() is None
     assert rooms == ["stopped"]

@@ -50,7 +50,7 @@ def go_elsewhere(run: Run) -> None:
 def finish(run: Run) -> None:
     """Its end is durable."""
     run.end(ENDING)
-    entries, _ = run.take(10**6)
+    entries, _, _ = run.buffer.take(10**6)
     run.committed(entries)
     run.settle(ENDING)
 
@@ -234,7 +234,7 @@ def test_a_barrier_in_a_run_that_has_nothing_buffered_is_passed_at_once() -> Non
     run.append(Record("work#0", RecordKind.STEP))
     run.add_barrier(behind)
     assert not behind.done()
-    entries, _ = run.take(10**6)
+    entries, _, _ = run.buffer.take(10**6)
     run.committed(entries)
     assert behind.done()
 
@@ -245,7 +245,7 @@ def test_all_waiting_in_a_run_that_stops_ends_with_the_reason() -> None:
     run.add_barrier(barrier)
     run.stop("lost")
     assert barrier.exception() is outcome.exception() is run.stopping
-    assert run.take(10**6) == ((), False)
+    assert run.buffer.take(10**6) == ((), 0, False)
 
 
 def test_a_record_that_is_refused_is_waited_for_by_nobody() -> None:
@@ -253,7 +253,7 @@ def test_a_record_that_is_refused_is_waited_for_by_nobody() -> None:
     run.cancel()
     with pytest.raises(WorkflowCancelledError):
         run.append(Record("work#0", RecordKind.STEP, waiter=waiter))
-    assert run.take(10**6) == ((), False)
+    assert run.buffer.take(10**6) == ((), 0, False)
     run.stop("lost")
     assert not waiter.done()
 

@@ -44,17 +44,19 @@ def test_a_stream_remembers_whether_a_step_has_closed_it() -> None:
         assert stream.closed_by_step is by_step
 
 
-def test_nothing_goes_into_a_block_that_was_taken_or_that_a_close_follows() -> None:
-    values, other = Values("a", "", 0, None), Values("a", "", 1, None)
-    stream, closed = StreamState(), StreamState()
-    stream.open_values = closed.open_values = values
-    open_values = []
-    for taken in (other, values):
-        stream.taken(taken)
-        open_values.append(stream.open_values)
-    assert open_values == [values, None]
-    closed.close(by_step=False)
-    assert closed.open_values is None
+def test_nothing_goes_into_a_block_that_a_close_follows() -> None:
+    stream = StreamState()
+    stream.open_values = Values("a", "", 0, None)
+    stream.close(by_step=False)
+    assert stream.open_values is None
+
+
+def test_a_block_that_was_taken_is_kept_no_longer_than_until_it_is_durable() -> None:
+    stream = StreamState()
+    for is_open in (True, False):
+        stream.open_values = Values("a", "", 0, None, is_open=is_open)
+        stream.advance(1)
+        assert (stream.open_values is not None) == is_open
 
 
 def test_buffered_values_count_at_once_and_move_the_tail_when_they_are_durable() -> None:

@@ -59,7 +59,7 @@ class Bed:
 
     def taken(self) -> list[Entry]:
         """What a batch takes."""
-        return list(self.run.take(EVERYTHING)[0])
+        return list(self.run.buffer.take(EVERYTHING)[0])
 
 
 HISTORY = frozenset({"produced", "checksums", "values", "bytes", "tails", "closed", "uncommitted"})
