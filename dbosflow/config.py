@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from dbosflow.errors import ConfigurationError
+from dbosflow.types import LONGEST_DURATION
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +33,6 @@ LARGEST_OFFSET = 2**62
 LARGEST_PART = 256 * 1024 * 1024
 """The largest payload, in bytes. Postgres takes messages of up to 1 GB and closes the connection at a larger one; the
 payload would then be sent again for ever."""
-LONGEST_DURATION = 36525 * 24 * 3600.0
-"""In seconds: a hundred years, which both Python's timers and Postgres's intervals can hold."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,8 @@ DbosflowError
 │   ├── DeadlockError           the workflow waits for itself, directly or through others
 │   └── NonDeterminismError     the workflow's code and its records disagree
 ├── StepFailedError             a step failed, and its own exception cannot be rebuilt here
+├── NonRetryableError           raised by a step: another attempt cannot help
+├── RetryAfter                  raised by a step: the next attempt is to wait for so long
 ├── ThreadLimitError            the limit of waiting sync workflows is reached
 ├── WaitTimeoutError            the wait timed out; the workflow goes on
 ├── MessageTimeoutError         in a workflow: no message, or no answer to a token, within the timeout
@@ -48,7 +50,10 @@ DbosflowError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from dbosflow.types import LONGEST_DURATION
 
 if TYPE_CHECKING:
     from dbosflow.types import Rollback
@@ -192,6 +197,51 @@ class StepFailedError(DbosflowError):
 
     def __str__(self) -> str:
         return f"{self.error_type}: {self.error_message}"
+
+
+class NonRetryableError(DbosflowError):
+    """Raised by a step that another attempt cannot help: it fails at once, whatever its retry options say.
+
+    ``NonRetryableError("no such account")`` is the step's outcome itself. ``NonRetryableError(error)`` around another
+    exception has the step fail with that one, so that the workflow's ``except`` clauses see it.
+    """
+
+    def __init__(self, reason: str | BaseException = "") -> None:
+        super().__init__(reason)
+
+    @property
+    def error(self) -> BaseException | None:
+        """The exception that the step fails with in place of this one."""
+        reason = self.args[0] if self.args else None
+        return reason if isinstance(reason, BaseException) else None
+
+
+class RetryAfter(DbosflowError):  # noqa: N818 (it says what to do, as the header of HTTP that it is made from)
+    """Raised by a step that an outside service asked to wait: the next attempt begins ``seconds`` later, not earlier.
+
+    The time is on record, so a crash does not make the next attempt earlier. It is not bounded by ``max_interval``, and
+    whatever ``retry_on`` says there is a next attempt, as long as ``max_attempts`` allows one. Behind the last one the
+    step fails with this error, or with ``error`` if that is given.
+
+    Args:
+        seconds: seconds, or a ``timedelta``.
+        error: the exception that the step fails with in place of this one.
+
+    Raises:
+        ConfigurationError: ``seconds`` is no duration.
+    """
+
+    def __init__(self, seconds: float | timedelta, error: BaseException | None = None) -> None:
+        number: Any = seconds.total_seconds() if isinstance(seconds, timedelta) else seconds
+        if not isinstance(number, int | float) or isinstance(number, bool) or not 0 <= number <= LONGEST_DURATION:
+            msg = f"RetryAfter({seconds!r}) must be a number of seconds, or a timedelta, of 0 up to a hundred years"
+            raise ConfigurationError(msg)
+        super().__init__(number)
+        self.seconds = float(number)
+        self.error = error
+
+    def __str__(self) -> str:
+        return f"to be tried again after {self.seconds:g} s" if self.error is None else str(self.error)
 
 
 class ThreadLimitError(DbosflowError):

@@ -3,22 +3,35 @@
 from __future__ import annotations
 
 from functools import update_wrapper
-from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    ParamSpec,
+    TypedDict,
+    TypeVar,
+    TypeVarTuple,
+    Unpack,
+    cast,
+    overload,
+)
 
 from dbosflow._runtime.operations import calls
 from dbosflow.definitions import StepDef, caller_locals, check_name
-from dbosflow.errors import DefinitionError
+from dbosflow.errors import ConfigurationError, DefinitionError
 from dbosflow.functions import check_decorated, check_no_generator, local_name, mark_async, reference_to, unbound
-from dbosflow.retries import RetryPolicy
+from dbosflow.retries import ONCE, RetryOn, RetryPolicy, retry_policy
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Coroutine
 
 P = ParamSpec("P")
 Q = ParamSpec("Q")
 R = TypeVar("R")
 T = TypeVar("T")
 Result = TypeVar("Result")
+Ts = TypeVarTuple("Ts")
 
 
 class Step(Generic[P, R, T]):
@@ -117,7 +130,8 @@ def step(
     interval: float = 1.0,
     backoff: float = 2.0,
     max_interval: float = 60.0,
-    retry_on: type[BaseException] | Sequence[type[BaseException]] = Exception,
+    jitter: float = 0.0,
+    retry_on: RetryOn = Exception,
 ) -> StepDecorator: ...
 def step(
     function: Callable[..., Any] | None = None,
@@ -128,7 +142,8 @@ def step(
     interval: float = 1.0,
     backoff: float = 2.0,
     max_interval: float = 60.0,
-    retry_on: type[BaseException] | Sequence[type[BaseException]] = Exception,
+    jitter: float = 0.0,
+    retry_on: RetryOn = Exception,
 ) -> Any:
     """Makes a function a step: its body runs at least once, its outcome is recorded once and never changes.
 
@@ -140,15 +155,23 @@ def step(
         interval: seconds before the second attempt.
         backoff: the factor, at least 1, by which each further wait is longer than the one before.
         max_interval: the longest wait, in seconds.
-        retry_on: the exceptions that are worth another attempt: one class, or several.
+        jitter: the fraction, from 0 to 1, by which each wait is made longer or shorter at random: 0.2 makes 8 to 12
+            seconds of 10. The wait is on record, and a crash does not draw it anew.
+        retry_on: the exceptions that are worth another attempt: one class, or several; or a sync function that gets
+            the ``Exception`` of a failed attempt and says whether. What that function raises is the step's outcome.
+            An attempt that raises ``NonRetryableError`` or ``RetryAfter`` has decided it already.
 
     Raises:
         DefinitionError: the function cannot be a step: it is a class, a generator function, or decorated already.
         ConfigurationError: an option is not valid.
     """
-    kinds = tuple(retry_on) if isinstance(retry_on, list | tuple | set | frozenset) else (retry_on,)
-    retry = RetryPolicy(
-        max_attempts=max_attempts, interval=interval, backoff=backoff, max_interval=max_interval, retry_on=kinds
+    retry = retry_policy(
+        max_attempts=max_attempts,
+        interval=interval,
+        backoff=backoff,
+        max_interval=max_interval,
+        jitter=jitter,
+        retry_on=retry_on,
     )
     if function is None:
         return StepDecorator(name, retry)
@@ -162,20 +185,37 @@ def _make(decorated: Any, name: str | None, retry: RetryPolicy) -> Step[..., Any
     return Step(StepDef(function, own_name, caller_locals(function, depth=2), method, retry))
 
 
+class StepOptions(TypedDict, total=False):
+    """The options of a step that ``run_step`` and ``run_step_async`` make of a function: those of ``@step``."""
+
+    name: str
+    max_attempts: int
+    interval: float
+    backoff: float
+    max_interval: float
+    jitter: float
+    retry_on: RetryOn
+
+
 @overload
 def run_step(name: str, function: Callable[P, Awaitable[T]], /, *args: P.args, **kwargs: P.kwargs) -> T: ...
 @overload
 def run_step(name: str, function: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs) -> Result: ...
-def run_step(name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+@overload
+def run_step(function: Callable[[Unpack[Ts]], Awaitable[T]], /, *args: *Ts, **options: Unpack[StepOptions]) -> T: ...
+@overload
+def run_step(function: Callable[[Unpack[Ts]], Result], /, *args: *Ts, **options: Unpack[StepOptions]) -> Result: ...
+def run_step(target: Any, /, *args: Any, **kwargs: Any) -> Any:  # type: ignore[misc]  # `*Any` takes any `*Ts`
     """Runs any callable as a step from sync code, lambdas and library functions included.
 
     ``run_step("fetch", client.get, url)`` runs ``client.get(url)`` once and records its result. See
-    ``run_step_async``, its awaitable twin, for the arguments and errors.
+    ``run_step_async``, its awaitable twin, for the forms, arguments and errors.
 
     Raises:
         BlockingCallError: an event loop runs in the calling thread.
     """
-    return calls.run_step(_ad_hoc(name, function), args, kwargs, "await run_step_async(...)")
+    made, args, kwargs = _ad_hoc(target, args, kwargs)
+    return calls.run_step(made, args, kwargs, "await run_step_async(...)")
 
 
 @overload
@@ -186,32 +226,82 @@ def run_step_async(
 def run_step_async(
     name: str, function: Callable[P, Result], /, *args: P.args, **kwargs: P.kwargs
 ) -> Coroutine[Any, Any, Result]: ...
-def run_step_async(name: str, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Coroutine[Any, Any, Any]:
+@overload
+def run_step_async(
+    function: Callable[[Unpack[Ts]], Coroutine[Any, Any, T]], /, *args: *Ts, **options: Unpack[StepOptions]
+) -> Coroutine[Any, Any, T]: ...
+@overload
+def run_step_async(
+    function: Callable[[Unpack[Ts]], Result], /, *args: *Ts, **options: Unpack[StepOptions]
+) -> Coroutine[Any, Any, Result]: ...
+def run_step_async(  # type: ignore[misc]  # as run_step
+    target: Any, /, *args: Any, **kwargs: Any
+) -> Coroutine[Any, Any, Any]:
     """Runs any callable as a step, lambdas and library functions included.
 
-    ``await run_step_async("fetch", client.get, url)``. A sync callable runs in the thread pool. If it returns an
-    awaitable, as ``lambda: client.get(url)`` does with an async client, that is awaited.
+    There are two forms. With a name first, all that follows is for the callable:
+
+    ```python
+    await run_step_async("fetch", client.get, url, follow_redirects=True)
+    ```
+
+    With the callable first, keyword arguments are options of the step, as ``@step`` has them; keyword arguments of the
+    callable itself go into a ``functools.partial``:
+
+    ```python
+    await run_step_async(client.get, url, name="fetch", max_attempts=3)
+    ```
+
+    A sync callable runs in the thread pool. If it returns an awaitable, as ``lambda: client.get(url)`` does with an
+    async client, that is awaited.
 
     Args:
-        name: the step's name in records.
-        function: the callable. JSON must be able to carry its result.
-        args: its positional arguments.
-        kwargs: its keyword arguments.
+        target: the step's name in records, or the callable. JSON must be able to carry the callable's result.
+        args: the callable, if a name comes first; then its positional arguments.
+        kwargs: the callable's keyword arguments, if a name comes first; else the step's options. ``name`` is by default
+            the callable's own, which a lambda has not.
 
     Raises:
         Exception: the exception of the callable.
         StepFailedError: the callable failed, and its own exception cannot be rebuilt from the record.
         SerializationError: JSON cannot carry the result.
-        DefinitionError: ``function`` is not callable, or is a generator function.
+        DefinitionError: there is no callable, it is a generator function, or it has no name.
+        ConfigurationError: an option is not valid.
         BranchError: the caller is no branch of its workflow.
     """
-    return calls.run_step_async(_ad_hoc(name, function), args, kwargs)
+    made, args, kwargs = _ad_hoc(target, args, kwargs)
+    return calls.run_step_async(made, args, kwargs)
 
 
-def _ad_hoc(name: str, function: Any) -> StepDef:
-    own_name = check_name("step", name)
+def _ad_hoc(
+    target: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[StepDef, tuple[Any, ...], dict[str, Any]]:
+    """The step, its arguments and keyword arguments, from those of ``run_step``."""
+    if isinstance(target, str):
+        name, options = check_name("step", target), StepOptions()
+        function, args = (args[0], args[1:]) if args else (None, ())
+    else:
+        unknown = kwargs.keys() - StepOptions.__annotations__.keys()
+        if unknown:
+            msg = (
+                f"run_step(function, ...) has no option {min(unknown)!r}; these are: "
+                f"{', '.join(StepOptions.__annotations__)}. For an argument of the function write "
+                'run_step("name", function, ...), or use functools.partial'
+            )
+            raise ConfigurationError(msg)
+        function, options, kwargs = target, cast("StepOptions", kwargs), {}
+        name = check_name("step", options.pop("name", None) or _own_name(function))
     if not callable(function):
-        msg = f"step {own_name!r} needs a function, and its arguments behind it; {function!r} is none"
+        msg = f"step {name!r} needs a function, and its arguments behind it; {function!r} is none"
         raise DefinitionError(msg)
     check_no_generator("step", function)
-    return StepDef(function, own_name)
+    retry = retry_policy(**options) if options else ONCE
+    return StepDef(function, name, retry=retry), args, kwargs
+
+
+def _own_name(function: Any) -> str:
+    name = getattr(function, "__name__", None)
+    if not callable(function) or not isinstance(name, str) or name == "<lambda>":
+        msg = f"run_step({function!r}, ...) needs name=, or a function that has one of its own"
+        raise DefinitionError(msg)
+    return local_name(function)

@@ -9,6 +9,9 @@ from typing import Any, Generic, Literal, TypeVar
 
 T = TypeVar("T")
 
+LONGEST_DURATION = 36525 * 24 * 3600.0
+"""In seconds: a hundred years, which both Python's timers and Postgres's intervals can hold."""
+
 
 class WorkflowStatus(StrEnum):
     """The state of a workflow.

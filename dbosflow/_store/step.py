@@ -244,7 +244,7 @@ class _Attempts:
 def _step_info(row: dict[str, Any], attempts: _Attempts) -> StepInfo:
     row = {"output": None, **row}
     over_at, until = row.pop("over_at"), row["recorded_at"]
-    if row["wake_at"] is not None:
+    if row["wake_at"] is not None and row["kind"] != RecordKind.ATTEMPT:
         until = over_at or row["wake_at"]
     row |= {"output": parsed(row["output"]), "error": parsed_error(row["error"])}
     row["duration"] = (until - row["started_at"]).total_seconds()

@@ -105,7 +105,7 @@ def test_the_error_tree_is_drawn_as_it_is() -> None:
     drawn: dict[str, str | None] = {}
     above: list[str] = []
     for line in (errors.__doc__ or "").splitlines():
-        if match := re.match(r"((?:[│ ] {3})*)([├└]── )?([A-Z]\w*Error)\b", line):
+        if match := re.match(r"((?:[│ ] {3})*)([├└]── )?([A-Z]\w*Error|RetryAfter)\b", line):
             depth = len(match[1]) // 4 + bool(match[2])
             above[depth:] = [match[3]]
             drawn[match[3]] = above[depth - 1] if depth else None

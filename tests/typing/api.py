@@ -45,6 +45,8 @@ def sync_flow(x: int) -> str:
     assert_type(run_step("length", len, "abc"), int)
     assert_type(recv("topic", type=int, timeout=1.0), int)
     assert_type(recv(), Any)
+    assert_type(run_step(len, "abc", max_attempts=3, retry_on=lambda error: isinstance(error, OSError)), int)
+    run_step(len, 3)  # type: ignore[arg-type]
     return sync_step(x)
 
 
@@ -54,6 +56,8 @@ async def async_flow(x: int) -> list[float]:
     assert_type(await async_step(x), float)
     assert_type(await sync_step.run_async(x), str)
     assert_type(await run_step_async("length", len, "abc"), int)
+    assert_type(await run_step_async(async_step, 3, name="other", jitter=0.2), float)
+    assert_type(await run_step_async(len, "abc", name="length"), int)
     assert_type(durable.now(), datetime)
     assert_type(durable.uuid4(), UUID)
     assert_type(durable.random(), float)

@@ -43,7 +43,7 @@ class ItemAttempts(Attempts):
         _, offset, value = self._item
         original = None
         if error is not None:
-            warn_of_failure(self._run, self._key, self._step, failures, error, again=False)
+            warn_of_failure(self._run, self._key, self._step, failures, error)
             original = await self._loop.original(offset, value)
         self.is_handed_on = True
         self._loop.finish(offset, Finished(record, error, original))

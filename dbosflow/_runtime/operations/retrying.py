@@ -22,6 +22,7 @@ from dbosflow._runtime.process.exits import is_signal
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.runs.state import RunStopped
 from dbosflow.failures import dump_error
+from dbosflow.retries import outcome_of
 from dbosflow.tracebacks import summary
 
 if TYPE_CHECKING:
@@ -56,28 +57,48 @@ class Attempts:
         """Goes on after the ``past`` attempts: returns the record of the last attempt, and its value or error."""
         run, key, step, number, failures = self._run, self._key, self._step, 0, len(past)
         if past:
-            await self._pause(step.retry.delay_after(failures) - past[-1].age - run.age)
+            await self._pause(self._left_of_pause(past[-1], failures))
         while True:
             number += 1
             attempt = StepAttempt(run, key, attempt_name(run.epoch, number))
-            await self._in_time()
             await until_draws_are_durable(self._driver, run)
+            await self._in_time()
             run.begin_attempt(key)
             run.body_begins()
             try:
-                outcome = record, _, error = await attempt_once(self._driver, attempt, step, args, kwargs)
-                failures += error is not None
-                if error is None or not step.retry.allows_retry(failures, error):
+                record, value, error = await attempt_once(self._driver, attempt, step, args, kwargs)
+                again = False
+                if error is not None:
+                    failures += 1
+                    again, error = _judged(step, failures, error, record)
+                if error is None or not again:
                     await self._conclude(record, error, failures)
-                    return outcome
-                warn_of_failure(run, key, step, failures, error)
-                failed = Record(attempt.record_key, RecordKind.ATTEMPT, error=record.error, attempt=attempt.name)
-                failed.elapsed = record.elapsed
-                await self._commit_failure(failed)
+                    return record, value, error
+                delay = await self._failed(attempt, record, error, failures)
             finally:
                 if not self.is_handed_on:
                     run.body_ended()
-            await self._pause(step.retry.delay_after(failures))
+            await self._pause(delay)
+
+    async def _failed(self, attempt: StepAttempt, record: Record, error: BaseException, failures: int) -> float:
+        """Puts the failure of an attempt on record, which another one follows; the seconds until then."""
+        step = self._step
+        recorded = step.retry.recorded_delay_after(failures, error)
+        delay = step.retry.delay_after(failures) if recorded is None else recorded
+        warn_of_failure(self._run, self._key, step, failures, error, next_in=delay)
+        failed = Record(attempt.record_key, RecordKind.ATTEMPT, error=record.error, attempt=attempt.name)
+        failed.elapsed = record.elapsed
+        if recorded is not None:
+            failed.delay = recorded + self._run.environment.clock.ahead
+        await self._commit_failure(failed)
+        return delay
+
+    def _left_of_pause(self, last: Recorded, failures: int) -> float:
+        """What is left of the pause behind the ``last`` failed attempt, of an earlier pass."""
+        run = self._run
+        if last.remaining is not None:
+            return last.remaining - run.age - run.environment.clock.ahead
+        return self._step.retry.delay_after(failures) - last.age - run.age
 
     async def _in_time(self) -> None:
         """Waits while the lease is past its deadline: then another worker may own the run already."""
@@ -92,7 +113,7 @@ class Attempts:
         """Puts the final outcome on record, which no other attempt follows."""
         await self._driver.commit(self._run, record)
         if error is not None:
-            warn_of_failure(self._run, self._key, self._step, failures, error, again=False)
+            warn_of_failure(self._run, self._key, self._step, failures, error)
 
     async def _commit_failure(self, record: Record) -> None:
         """Puts the failure of an attempt on record, before the next one begins."""
@@ -117,18 +138,32 @@ async def attempt_once(
         if not is_outcome(error, task):
             raise
         failure = error
-        record.error = dump_error(error)
+        record.error = dump_error(outcome_of(error))
     finally:
         attempt.closed = True
     record.elapsed = time.monotonic() - began
     return record, value, failure
 
 
+def _judged(step: StepDef, failures: int, error: BaseException, record: Record) -> tuple[bool, BaseException]:
+    """Whether another attempt follows, and the error of this one: that of the author's ``retry_on``, if it raises."""
+    task = running_task()
+    try:
+        again = step.retry.allows_retry(failures, error)
+    except BaseException as raised:
+        if not is_outcome(raised, task):
+            raise
+        raised.__context__ = raised.__context__ or error
+        record.error = dump_error(raised)
+        return False, raised
+    return again, error if again else outcome_of(error)
+
+
 def warn_of_failure(
-    run: Run, key: str, step: StepDef, failures: int, error: BaseException, *, again: bool = True
+    run: Run, key: str, step: StepDef, failures: int, error: BaseException, *, next_in: float | None = None
 ) -> None:
-    """Warns that an attempt has failed: its number, and the time of the next one."""
-    after = f"next in {step.retry.delay_after(failures):g} s" if again else "no other follows"
+    """Warns that an attempt has failed: its number, and the seconds until the next one; ``None`` if there is none."""
+    after = "no other follows" if next_in is None else f"next in {next_in:.3g} s"
     logger.warning(
         *("step %s of workflow %s failed, attempt %d of %d, %s: %s", key, run.workflow_id),
         *(failures, step.retry.max_attempts, after, summary(error)),

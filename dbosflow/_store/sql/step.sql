@@ -43,7 +43,8 @@ SELECT 'loop', workflow_id, loop_key, NULL, seq, turn, NULL, totals::text, NULL,
        NULL, next, NULL
 FROM loop
 UNION ALL
-SELECT 'item', s.workflow_id, s.key, s.kind, s.seq, s.turn, s.attempt, NULL, NULL, s.loop_key, NULL,
+SELECT 'item', s.workflow_id, s.key, s.kind, s.seq, s.turn, s.attempt, NULL, NULL, s.loop_key,
+       extract(epoch FROM s.wake_at - now())::double precision,
        extract(epoch FROM now() - s.recorded_at)::double precision, s.epoch, NULL, NULL, NULL, s.loop_offset, NULL
 FROM loop l
 JOIN dbosflow.step s ON s.workflow_id = l.workflow_id AND s.loop_key = l.loop_key
