@@ -14,6 +14,7 @@ floor 0  errors types                                     the shared vocabulary
 
 from dbosflow import durable
 from dbosflow.config import VERSION as __version__  # noqa: N811 (the name that tools look for)
+from dbosflow.config import Retention
 from dbosflow.context import Current, branch, current, get_logger, patched
 from dbosflow.engine import Engine
 from dbosflow.filters import WorkflowFilter
@@ -46,6 +47,7 @@ __all__ = [
     "Current",
     "Engine",
     "Resumption",
+    "Retention",
     "Stream",
     "StreamChannel",
     "StreamReader",

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -33,6 +36,56 @@ LARGEST_OFFSET = 2**62
 LARGEST_PART = 256 * 1024 * 1024
 """The largest payload, in bytes. Postgres takes messages of up to 1 GB and closes the connection at a larger one; the
 payload would then be sent again for ever."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retention:
+    """How long workflows stay after their end. Executing engines remove older ones in the background.
+
+    A removed workflow is gone with its records and streams, and its id is free: a start with it runs the workflow
+    anew. So choose ages beyond which nobody repeats a start or asks for a result. A workflow stays, whatever its age,
+    as long as its parent is there, so that the tree of a kept workflow is kept.
+
+    Ages are seconds or a ``timedelta``; ``math.inf`` means for ever. Give all workers the same retention: each removes
+    by its own.
+    """
+
+    finished_after: timedelta | float
+    """How long ended workflows stay, counted from the end."""
+    failed_after: timedelta | float | None = None
+    """How long those stay that failed, to find out why; ``None``: like the others."""
+    keep: Collection[str] | Mapping[str, int | None] = ()
+    """The names of workflows that stay for ever. A mapping can name a number besides: at least so many stay, the newest
+    that have ended, and older ones go by their age. ``{"audit": None, "report": 20}`` keeps each audit and 20 reports.
+    """
+
+    def __post_init__(self) -> None:
+        for name in ("finished_after", "failed_after"):
+            age = getattr(self, name)
+            if age != math.inf and (age is not None or name == "finished_after"):
+                check_seconds(f"retention {name}", _seconds(age), above_zero=True, or_else="math.inf for ever")
+        if isinstance(self.keep, str) or not isinstance(self.keep, Collection):
+            msg = f"retention keep={_shown(self.keep)} must be a list of workflow names, or a dict of names and numbers"
+            raise ConfigurationError(msg)
+        for name, count in self.kept.items():
+            check_identifier("retention keep: the workflow name", name)
+            if count is not None:
+                check_whole(f"retention keep[{name!r}]", count, 1, LARGEST_INTEGER, or_none=True)
+
+    @property
+    def finished_age(self) -> float:
+        """``finished_after`` in seconds."""
+        return _seconds(self.finished_after)
+
+    @property
+    def failed_age(self) -> float:
+        """In seconds: how long failed workflows stay."""
+        return _seconds(self.finished_after if self.failed_after is None else self.failed_after)
+
+    @property
+    def kept(self) -> Mapping[str, int | None]:
+        """The names in ``keep``, each with how many of it are kept; ``None``: all."""
+        return self.keep if isinstance(self.keep, Mapping) else dict.fromkeys(self.keep)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,6 +147,8 @@ class Settings:
     """What happens to a workflow whose replay writes other values to a stream than those on record."""
     compact_every: float | None = 60.0
     """How often the engine looks for streams of ended workflows to store in fewer, larger blocks; ``None``: never."""
+    retention: Retention | None = None
+    """How long ended workflows stay; older ones are removed in the background. ``None``: nothing is removed."""
     safety_poll: float = 7.0
     """How often the ends of streams are read although LISTEN is healthy, in case a hint was lost."""
     fast_poll: float = 0.1
@@ -126,6 +181,10 @@ class Settings:
         check_schema(self.schema)
         if self.on_changed_values not in {"warn", "block"}:
             msg = f'setting on_changed_values={self.on_changed_values!r} must be "warn" or "block"'
+            raise ConfigurationError(msg)
+        retention: object = self.retention
+        if not isinstance(retention, Retention | None):
+            msg = f"setting retention={_shown(retention)} must be a Retention(finished_after=...), or None"
             raise ConfigurationError(msg)
 
 
@@ -168,12 +227,18 @@ def check_whole(what: str, value: object, least: int, most: int, *, or_none: boo
     return value
 
 
-def check_seconds(what: str, value: object, *, above_zero: bool = False, or_none: bool = False) -> float:
-    """``value``, if it is a valid duration for timers and the database. Otherwise raises a ``ConfigurationError``."""
+def check_seconds(
+    what: str, value: object, *, above_zero: bool = False, or_none: bool = False, or_else: str = ""
+) -> float:
+    """``value``, if it is a valid duration for timers and the database. Otherwise raises a ``ConfigurationError``.
+
+    ``or_else`` names the alternatives to a number, for the message.
+    """
     number = isinstance(value, int | float) and not isinstance(value, bool)
     if not number or not 0 <= value <= LONGEST_DURATION or (above_zero and not value):  # type: ignore[operator]  # a number
         bounds = f"{'above 0' if above_zero else 'of 0 or more'}, up to {LONGEST_DURATION:.0f} (a hundred years)"
-        msg = f"{what}={_shown(value)} must be a number of seconds {bounds}{', or None' * or_none}"
+        or_else = "None" if or_none else or_else
+        msg = f"{what}={_shown(value)} must be a number of seconds {bounds}{or_else and f', or {or_else}'}"
         raise ConfigurationError(msg)
     return value  # type: ignore[return-value]  # a number
 
@@ -182,6 +247,10 @@ def check_timeout(what: str, value: object) -> None:
     """Raises a ``ConfigurationError`` unless ``value`` is a duration or ``None``."""
     if value is not None:
         check_seconds(what, value, or_none=True)
+
+
+def _seconds(duration: timedelta | float) -> float:
+    return duration.total_seconds() if isinstance(duration, timedelta) else duration
 
 
 def _size(text: str) -> float:

@@ -63,3 +63,14 @@ async def queues(connection: AsyncConnection[Any], schema: str) -> Rows:
 async def blocked(connection: AsyncConnection[Any], schema: str) -> int:
     """The number of workflows that are parked as blocked."""
     return int((await fetch_all(connection, schema, _TABLE, "blocked"))[0]["blocked"])
+
+
+async def retention(connection: AsyncConnection[Any], schema: str, age: float, limit: int) -> DictRow | None:
+    """How many workflows (up to a limit) ended more than ``age`` seconds ago, and whether a retention is on.
+
+    ``None``: the schema is older than that.
+    """
+    try:
+        return (await fetch_all(connection, schema, _TABLE, "retention", schema=schema, age=age, limit=limit))[0]
+    except errors.UndefinedTable:
+        return None

@@ -1,20 +1,54 @@
-"""Removes old data: the beginnings of streams, and finished workflows."""
+"""Removes old data: the beginnings of streams, and ended workflows. Joins blocks of ended workflows."""
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._store.queries import fetch_all
+from dbosflow._store import statements
+from dbosflow._store.queries import fetch_all, fetch_text
 
 if TYPE_CHECKING:
-    from datetime import datetime
+    from collections.abc import Mapping
+    from uuid import UUID
 
     from psycopg import AsyncConnection
 
 _TABLE = "retention"
 
-Place = tuple["datetime", str]
+Place = tuple[datetime, str]
 """A workflow's position in the order of creation: its creation time and its id."""
+
+BEGINNING: Place = (datetime.min.replace(tzinfo=UTC), "")
+_END: Place = (datetime.max.replace(tzinfo=UTC), "")
+
+
+@dataclass(frozen=True, slots=True)
+class Pruning:
+    """Which workflows may be removed. Ages are seconds, ``math.inf`` for never."""
+
+    finished_age: float
+    failed_age: float
+    kept_since: Mapping[str, datetime] = field(default_factory=dict)
+    """By name: the workflows that were created then or later stay."""
+
+    @property
+    def ages(self) -> dict[str, Any]:
+        """The ages, as statements take them."""
+        ages = {"finished_age": self.finished_age, "failed_age": self.failed_age}
+        return {name: None if age == math.inf else age for name, age in ages.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """The right to prune, for one pass of a walk over all workflows."""
+
+    is_ours: bool
+    """Whether this process had the turn before, too."""
+    after: Place
+    """Where the pass begins: ``BEGINNING`` for the first one of a walk."""
 
 
 async def trim(connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str, before: int) -> int | None:
@@ -40,10 +74,32 @@ async def is_trimmed(connection: AsyncConnection[Any], schema: str, workflow_id:
 
 async def prune(connection: AsyncConnection[Any], schema: str, age: float, batch: int) -> int:
     """Removes up to ``batch`` workflows that ended more than ``age`` seconds ago; returns their number."""
+    return len(await _remove(connection, schema, (), Pruning(age, age).ages | {"batch": batch}))
+
+
+async def prune_between(
+    connection: AsyncConnection[Any], schema: str, which: Pruning, after: Place, until: Place | None, *, batch: int
+) -> list[Place]:
+    """Removes up to ``batch`` of the workflows behind one place, up to another; returns the places of the removed.
+
+    A workflow stays as long as its parent is there.
+    """
+    names = ("after_at", "after_id", "until_at", "until_id")
+    places = dict(zip(names, (*after, *(until or _END)), strict=True))
+    kept = which.kept_since
+    values = {"kept_names": [*kept], "kept_since": [*kept.values()], "batch": batch}
+    return sorted(await _remove(connection, schema, ("walk",), which.ages | places | values))
+
+
+async def _remove(
+    connection: AsyncConnection[Any], schema: str, sections: tuple[str, ...], which: Mapping[str, Any]
+) -> list[Place]:
+    choose = statements.load(_TABLE, schema, *sections)["choose"]
     async with connection.transaction():
-        ids = [row["id"] for row in await fetch_all(connection, schema, _TABLE, "choose", age=age, batch=batch)]
-        await fetch_all(connection, schema, _TABLE, "remove", ids=ids)  # also none: who may not remove is told so
-    return len(ids)
+        rows = await fetch_text(connection, schema, choose, which)
+        # Also if there are none: a role that may not remove is told so.
+        await fetch_all(connection, schema, _TABLE, "remove", ids=[row["id"] for row in rows])
+    return [(row["created_at"], row["id"]) for row in rows]
 
 
 async def prunable(connection: AsyncConnection[Any], schema: str, age: float) -> int:
@@ -91,3 +147,71 @@ async def ended_after(connection: AsyncConnection[Any], schema: str, place: Plac
         connection, schema, _TABLE, "ended_after", created_at=created_at, id=workflow_id, limit=limit
     )
     return [(row["created_at"], row["id"]) for row in rows]
+
+
+async def turn_due_in(connection: AsyncConnection[Any], schema: str, holder: UUID, patience: float) -> float:
+    """Seconds until ``holder`` may take the turn to prune, of another process ``patience`` later; 0 or less: now."""
+    rows = await fetch_all(connection, schema, _TABLE, "turn_due_in", holder=holder, patience=patience)
+    if not rows:
+        await fetch_all(connection, schema, _TABLE, "add_turn")
+    return float(rows[0]["due_in"]) if rows else 0.0
+
+
+async def take_turn(connection: AsyncConnection[Any], schema: str, holder: UUID, patience: float) -> Turn | None:
+    """Takes the turn to prune until the end of the transaction; ``None`` if it is not due or another process has it."""
+    rows = await fetch_all(connection, schema, _TABLE, "take_turn", holder=holder, patience=patience)
+    if not rows:
+        return None
+    row = rows[0]
+    after = BEGINNING if row["after_at"] is None else (row["after_at"], row["after_id"])
+    return Turn(bool(row["is_ours"]), after)
+
+
+async def newest_since(connection: AsyncConnection[Any], schema: str, name: str, count: int) -> datetime:
+    """Since when the newest ``count`` ended workflows of a name were created."""
+    rows = await fetch_all(connection, schema, _TABLE, "newest", name=name, count=count)
+    return rows[0]["created_at"] if rows else BEGINNING[0]
+
+
+async def pass_end(
+    connection: AsyncConnection[Any], schema: str, which: Pruning, after: Place, count: int
+) -> Place | None:
+    """The place of the last of ``count`` workflows behind a place; ``None`` if there are fewer that are old enough."""
+    rows = await fetch_all(
+        connection, schema, _TABLE, "pass_end", **which.ages, after_at=after[0], after_id=after[1], count=count
+    )
+    return (rows[0]["created_at"], rows[0]["id"]) if rows else None
+
+
+async def leave_turn(
+    connection: AsyncConnection[Any],
+    schema: str,
+    holder: UUID,
+    after: Place | None,
+    removed: int,
+    *,
+    pause: float,
+    every: float,
+    longest: float,
+) -> tuple[float, int]:
+    """Says where the next pass begins; ``None``: the walk is over.
+
+    Passes have a ``pause`` between them; walks ``every`` seconds, more after a longer one, up to ``longest``. Returns
+    the seconds until the next pass, and how many workflows the walk has removed so far.
+    """
+    after_at, after_id = after or (None, None)
+    (row,) = await fetch_all(
+        connection,
+        schema,
+        _TABLE,
+        "leave_turn",
+        holder=holder,
+        is_over=after is None,
+        after_at=after_at,
+        after_id=after_id,
+        removed=removed,
+        pause=pause,
+        every=every,
+        longest=longest,
+    )
+    return float(row["due_in"]), int(row["removed"])

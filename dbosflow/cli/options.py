@@ -90,6 +90,18 @@ def add_json(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+
+
+def age(text: str) -> int:
+    """The type of an argument: a duration like ``30d``, in seconds."""
+    found = re.fullmatch(r"(\d{1,9})([smhd])", text)
+    if found is None:
+        msg = f"{text!r} is no age: write a whole number with s, m, h or d, like 30d"
+        raise argparse.ArgumentTypeError(msg)
+    return int(found[1]) * _SECONDS[found[2]]
+
+
 def whole_number(smallest: int, largest: int = LARGEST_INTEGER) -> Callable[[str], int]:
     """The type of an argument: a whole number from ``smallest`` on."""
 

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import argparse
-import re
 from typing import TYPE_CHECKING
 
 from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client
-from dbosflow.cli.options import add_command, add_database, add_json, whole_number
+from dbosflow.cli.options import add_command, add_database, add_json, age, whole_number
 
 if TYPE_CHECKING:
+    import argparse
+
     from dbosflow.cli.options import Commands
 
 _BATCH = 100
 """Workflows in one transaction: its locks are held for a moment, and an interrupted run has lost little."""
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 _DESCRIPTION = """\
 Remove finished workflows: those that ended longer ago than --older-than, with
@@ -29,7 +28,7 @@ def add_to(commands: Commands) -> None:
     parser = add_command(commands, "prune", _run, help="remove old finished workflows", description=_DESCRIPTION)
     parser.add_argument(
         "--older-than",
-        type=_age,
+        type=age,
         required=True,
         metavar="AGE",
         help="how long ago they ended, like 30d, 12h, 90m or 45s",
@@ -40,14 +39,6 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--dry-run", action="store_true", help="remove nothing; say how many would go")
     add_json(parser, 'an object with "pruned", the number of workflows that are gone; with --dry-run "prunable"')
     add_database(parser)
-
-
-def _age(text: str) -> int:
-    found = re.fullmatch(r"(\d{1,9})([smhd])", text)
-    if found is None:
-        msg = f"{text!r} is no age: write a whole number with s, m, h or d, like 30d"
-        raise argparse.ArgumentTypeError(msg)
-    return int(found[1]) * _SECONDS[found[2]]
 
 
 def _run(args: argparse.Namespace) -> int:

@@ -6,17 +6,19 @@ import argparse
 import asyncio
 import gc
 import logging
+import math
 import os
+import re
 import signal
 from typing import TYPE_CHECKING
 
 from dbosflow.cli import console
 from dbosflow.cli.database import check_has_url, embedded_directory
 from dbosflow.cli.modules import MODULE_HELP, load_workflows
-from dbosflow.cli.options import add_command, add_database, whole_number
+from dbosflow.cli.options import add_command, add_database, age, whole_number
 from dbosflow.cli.program import dbosflow_command, watch_eof
 from dbosflow.cli.supervisor import HOPELESS, Supervisor
-from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_QUEUE, Settings
+from dbosflow.config import DATABASE_URL_VARIABLE, DEFAULT_QUEUE, Retention, Settings
 from dbosflow.definitions import registry
 from dbosflow.engine import Engine
 from dbosflow.errors import ConfigurationError, SchemaError
@@ -81,13 +83,56 @@ def add_to(commands: Commands) -> None:
         default="text",
         help="write the log as lines for people, or as a JSON object a line (default: %(default)s)",
     )
+    _add_retention(parser)
     # For parents that may be killed: their end of the pipe closes with them.
     parser.add_argument("--until-eof", action="store_true", help="stop, too, when standard input ends")
     parser.add_argument("--supervised", action="store_true", help=argparse.SUPPRESS)
     add_database(parser)
 
 
+def _add_retention(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("retention (off by default; give all workers the same)")
+    group.add_argument(
+        "--retention",
+        type=age,
+        metavar="AGE",
+        help="remove workflows that ended longer ago, like 30d, in the background, as `dbosflow prune` does",
+    )
+    group.add_argument(
+        "--retention-failed",
+        type=_age_or_never,
+        metavar="AGE",
+        help="another age for those that failed, or `never` (default: the same)",
+    )
+    group.add_argument(
+        "--retention-keep",
+        action="append",
+        type=_kept,
+        metavar="NAME[=N]",
+        help="keep all workflows of this name, or at least the newest N; give it again for more names",
+    )
+
+
+def _age_or_never(text: str) -> float:
+    return math.inf if text == "never" else age(text)
+
+
+def _kept(text: str) -> tuple[str, int | None]:
+    found = re.fullmatch(r"(.+)=(\d+)", text, re.DOTALL)
+    return (found[1], whole_number(1)(found[2])) if found else (text, None)
+
+
+def _retention(args: argparse.Namespace) -> Retention | None:
+    if args.retention is None:
+        if args.retention_failed is not None or args.retention_keep:
+            args.parser.error("--retention-failed and --retention-keep go with --retention AGE")
+        return None
+    keep = dict(args.retention_keep or ())
+    return Retention(finished_after=args.retention, failed_after=args.retention_failed, keep=keep)
+
+
 def _run(args: argparse.Namespace) -> int:
+    _retention(args)  # what is wrong with it is said here, and not by each worker
     directory = embedded_directory(args)
     if directory is None:
         check_has_url(args)
@@ -115,6 +160,13 @@ def _command(args: argparse.Namespace) -> list[str]:
     options += ["--uvloop"] if args.uvloop else []
     options += [f"--log-format={args.log_format}"]
     options += ["--verbose"] if args.verbose else []
+    options += [] if args.retention is None else [f"--retention={args.retention}s"]
+    if args.retention_failed is not None:
+        options += [
+            f"--retention-failed={'never' if args.retention_failed == math.inf else f'{args.retention_failed}s'}"
+        ]
+    for name, count in args.retention_keep or ():
+        options += [f"--retention-keep={name}" if count is None else f"--retention-keep={name}={count}"]
     return [*dbosflow_command(), "worker", *options, *args.modules]
 
 
@@ -130,7 +182,7 @@ def _run_supervised(args: argparse.Namespace, directory: Path | None) -> int:
 
 def _work(args: argparse.Namespace, directory: Path | None) -> int:
     load_workflows(*args.modules)
-    engine = Engine(args.database_url or None, data_dir=directory, schema=args.schema)
+    engine = Engine(args.database_url or None, data_dir=directory, schema=args.schema, retention=_retention(args))
     worker = _Worker(engine, args.queues or [DEFAULT_QUEUE], args.concurrency)
     gc.freeze()  # objects of imported modules live as long as the process: the collector need not visit them
     with asyncio.Runner(loop_factory=_new_uvloop() if args.uvloop else None) as runner:

@@ -20,3 +20,15 @@ ALTER TABLE dbosflow.stream_trim ADD COLUMN turn integer;
 ALTER TABLE dbosflow.workflow ADD COLUMN forked_from text;
 ALTER TABLE dbosflow.workflow ADD COLUMN forked_turn integer;
 CREATE INDEX workflow_forked ON dbosflow.workflow (forked_from) WHERE forked_from IS NOT NULL;
+
+-- One row, made by the first engine that prunes, and shared by all: where the walk over the workflows is, and when it goes on.
+CREATE TABLE dbosflow.retention (
+    id           smallint    NOT NULL PRIMARY KEY CHECK (id = 1),
+    due_at       timestamptz NOT NULL DEFAULT now(),       -- when the next pass is due
+    holder       uuid,                                     -- the pruner that goes on with the walk, while it is on time
+    after_at     timestamptz,                              -- where the next pass begins; null: a walk begins
+    after_id     text,
+    began_at     timestamptz,                              -- of the last walk
+    completed_at timestamptz,                              -- of the last walk that came to its end
+    removed      bigint      NOT NULL DEFAULT 0            -- by the last walk
+) WITH (fillfactor = 10);

@@ -15,7 +15,7 @@ from psycopg.conninfo import conninfo_to_dict
 from dbosflow import Engine, step, workflow
 from dbosflow._store import notify
 from dbosflow._store.migrate import HEAD
-from dbosflow.cli.doctor import database
+from dbosflow.cli.doctor import database, examination, work
 from dbosflow.cli.doctor.examination import examine
 from dbosflow.cli.doctor.finding import Finding, Verdict
 from tests.runtime.sessions import sessions
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     Execute = Callable[..., list[tuple[Any, ...]]]
 
-ALL = ["connection", "versions", "clock", "connections", "listen", "settings", "schema", "workers", "work"]
+ALL = ["connection", "versions", "clock", "connections", "listen", "settings", "schema", "workers", "work", "retention"]
 
 
 @step
@@ -110,7 +110,7 @@ def test_looking_changes_nothing(database_url: str, empty_database_url: str, exe
     with Engine(database_url) as engine:
         engine.run(halving.options(workflow_id="w"), 3)
     execute("UPDATE dbosflow.schema_version SET version_num = '0000'")
-    tables = ["workflow", "step", "stream_block", "worker", "schema_version", "compatibility"]
+    tables = ["workflow", "step", "stream_block", "worker", "schema_version", "compatibility", "retention"]
 
     def everything() -> list[Any]:
         return [execute(f"SELECT xmin::text, ctid::text, t::text FROM dbosflow.{table} t") for table in tables]
@@ -122,6 +122,29 @@ def test_looking_changes_nothing(database_url: str, empty_database_url: str, exe
     with psycopg.connect(empty_database_url) as connection:
         found = connection.execute("SELECT count(*) FROM pg_namespace WHERE nspname = 'dbosflow'").fetchone()
     assert found == (0,)
+
+
+def test_much_that_is_old_is_a_warning_where_no_retention_removes_it(
+    execute: Execute, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says how to have it removed; what has not ended does not count, however old it is."""
+    monkeypatch.setattr(examination, "MANY", 2)
+    monkeypatch.setattr(work, "MANY", 2)
+    execute(
+        "INSERT INTO dbosflow.workflow (id, name, status, input, created_at, ended_at) "
+        "SELECT 'w' || n, 'w', CASE n WHEN 0 THEN 'blocked' ELSE 'succeeded' END, '{}', now() - interval '40 days', "
+        "CASE WHEN n > 0 THEN now() - interval '40 days' END FROM generate_series(0, 2) AS n"
+    )
+    fine = checks(database_url)["retention"]
+    assert (fine.verdict, fine.facts["workflows"]) == (Verdict.OK, 2)
+    execute("UPDATE dbosflow.workflow SET ended_at = created_at, status = 'failed' WHERE ended_at IS NULL")
+    found = checks(database_url)["retention"]
+    assert found.verdict is Verdict.WARNING
+    assert "--retention 30d" in str(found.advice)
+    execute("INSERT INTO dbosflow.retention (id) VALUES (1)")
+    assert checks(database_url)["retention"].facts["is_on"]
+    execute("UPDATE dbosflow.retention SET due_at = now() - interval '2 h'")  # whoever had it is gone
+    assert checks(database_url)["retention"].verdict is Verdict.WARNING
 
 
 def test_an_unreachable_server_is_the_one_problem(bare_shell: Shell) -> None:
@@ -173,7 +196,7 @@ def test_a_database_without_the_schema_is_a_warning_for_who_may_make_it(empty_da
     """The checks that need it are left out."""
     found = checks(empty_database_url)
     assert found["schema"].verdict is Verdict.WARNING
-    assert list(found) == ALL[:-2]
+    assert list(found) == ALL[:-3]
 
 
 def test_a_role_without_rights_is_a_problem(execute: Execute, role: tuple[str, str]) -> None:

@@ -193,10 +193,16 @@ def test_options_reach_the_workers_and_the_password_no_command_line(bare_shell: 
         "3",
         "--schema",
         "other",
+        "--retention=30d",
+        "--retention-failed=never",
+        "--retention-keep=a=b",
+        "--retention-keep=report=20",
         count=1,
     )
     words = Path(f"/proc/{pids[0]}/cmdline").read_text().split("\0")
     assert {"--queue=a", "--queue=-b", "--concurrency=3", "--schema=other"} <= set(words)
+    kept = {"--retention-keep=a=b", "--retention-keep=report=20"}
+    assert {"--retention=2592000s", "--retention-failed=never"} | kept <= set(words)
     assert not any("password" in word for word in words)
     supervisor.signal(signal.SIGTERM)
     assert supervisor.end().status == 0

@@ -7,6 +7,7 @@ these is tried, with tables that nobody has analyzed.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,16 @@ LONG: dict[str, Any] = {"workflow_id": "long", "key": "out"}
 MANY = [f"w{number}" for number in range(1, 21)]
 THE_BEGINNING = datetime.min.replace(tzinfo=UTC)
 
+AGES = {"finished_age": 0.0, "failed_age": 0.0}
+A_PART = {
+    "after_at": THE_BEGINNING,
+    "after_id": "",
+    "until_at": THE_BEGINNING,
+    "until_id": "z",
+    "kept_names": ["a", "b"],
+    "kept_since": [THE_BEGINNING, THE_BEGINNING],
+}
+
 KEY = frozenset({"workflow_pkey"})
 BY_AGE = frozenset({"workflow_created"})
 STEPS = frozenset({"step_pkey"})
@@ -70,8 +81,8 @@ class Case:
 
     def text(self) -> str:
         """The statement as psycopg takes it."""
-        table, name = self.statement.split(".")
-        return statements.load(table, SCHEMA)[name]
+        table, name, *sections = re.split(r"[.+]", self.statement)
+        return statements.load(table, SCHEMA, *sections)[name]
 
     def complaint(self, plan: Plan) -> str | None:
         """What the plan does that it may not."""
@@ -185,7 +196,9 @@ POOL = (
     Case("retention.scattered", {"workflow_id": "long", "least": 4, "max_bytes": 1000}, BLOCKS, stream_block=STREAMS),
     Case("retention.claim_ended", {"workflow_id": "long"}, 1, workflow=KEY),
     Case("retention.compact", LONG | {"start": 0, "max_blocks": 100, "max_bytes": 10_000}, 200, stream_block=STREAMS),
-    Case("retention.choose", {"age": 0.0, "batch": 100}, 1500, workflow=BY_AGE | KEY),
+    Case("retention.choose", AGES | {"batch": 100}, 1500, workflow=BY_AGE | KEY),
+    Case("retention.choose+walk", AGES | A_PART | {"batch": 100}, 1500, workflow=BY_AGE | KEY),
+    Case("retention.pass_end", AGES | {"after_at": THE_BEGINNING, "after_id": "", "count": 100}, 200, workflow=BY_AGE),
     Case(
         "retention.remove",
         {"ids": MANY},

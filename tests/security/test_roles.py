@@ -13,11 +13,11 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from dbosflow import Engine, read_input_async, sleep_async, step, workflow, write_stream_async
+from dbosflow import Engine, Retention, read_input_async, sleep_async, step, workflow, write_stream_async
 from dbosflow.cli import main
 from dbosflow.errors import PermissionDeniedError, SchemaError, WorkflowCancelledError
 from tests.conftest import POOLER_VARIABLE
-from tests.support import with_parameters
+from tests.support import eventually, with_parameters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -78,10 +78,10 @@ def as_role(database_url: str, execute: Execute, capsys: pytest.CaptureFixture[s
             execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
-def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole) -> None:
+def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole, execute: Execute) -> None:
     """A worker runs all there is, a client starts, writes, cancels and reads, a reader reads."""
     with (
-        Engine(as_role("worker"), compact_every=0.05) as worker,
+        Engine(as_role("worker"), compact_every=0.05, retention=Retention(finished_after=3600)) as worker,
         Engine(as_role("client"), executes=False) as client,
         Engine(as_role("reader"), executes=False) as reader,
     ):
@@ -107,6 +107,7 @@ def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole) -> 
         worker.streams.trim("all", "out", before=1)
         with pytest.raises(WorkflowCancelledError):
             reader.handle("waiting").result(timeout=60)
+        eventually(lambda: execute("SELECT completed_at FROM dbosflow.retention"))  # it walked, and found nothing
         removed = 0
         while reader.list_workflows():  # one with inputs stays as long as somebody has an older snapshot
             removed += worker.prune(older_than=1e-6)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
+from dbosflow._runtime.engine.pruner import Pruner
 from dbosflow._runtime.execution.canceller import Canceller
 from dbosflow._runtime.execution.histories import Histories
 from dbosflow._runtime.execution.journal_port import Backing
@@ -98,11 +99,13 @@ class Executor:
         self._claimers: list[Claimer] = []
         """The first claimer is that of the recovery queue, which lives as long as the engine."""
         self._watchdog = Watchdog(settings, running_code)
-        self._compactors: list[Compactor] = []
+        self._cleaners: list[Compactor | Pruner] = []
         if settings.compact_every is not None:
             compactor = Compactor(pool, settings.schema, settings.compact_every)
-            self._compactors.append(compactor)
+            self._cleaners.append(compactor)
             self.runner.on_scattered = compactor.ended
+        if settings.retention is not None:
+            self._cleaners.append(Pruner(pool, settings.schema, settings.retention))
         self._resources = AsyncExitStack()
 
     def _backing(self, runner: Runner) -> Backing:
@@ -124,7 +127,7 @@ class Executor:
             self.journal.open()
             resources.push_async_callback(self._end_lease)
             resources.push_async_callback(self.runner.close, self._settings.grace)
-            for service in (self._reclaimer, self._canceller, *self._compactors):
+            for service in (self._reclaimer, self._canceller, *self._cleaners):
                 service.open()
                 resources.push_async_callback(service.close)
             resources.push_async_callback(self._quarantine.close)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.process.service import Service
@@ -33,7 +32,6 @@ _REMEMBERED = 10_000
 """Workflows that ended here and wait for their turn; the walk over all workflows finds those beyond this number."""
 _WALK = 100
 """Workflows in one step of that walk: a fraction of a second of the database's time."""
-_BEGINNING: Place = (datetime.min.replace(tzinfo=UTC), "")
 
 
 class Compactor(Service):
@@ -44,7 +42,7 @@ class Compactor(Service):
         self._pool = pool
         self._schema = schema
         self._ended: deque[str] = deque(maxlen=_REMEMBERED)
-        self._place: Place = _BEGINNING
+        self._place: Place = retention.BEGINNING
 
     def ended(self, workflow_id: str) -> None:
         """Notes that a workflow with many blocks has ended."""
@@ -61,7 +59,7 @@ class Compactor(Service):
             await self._try(place[1])
             self._place = place
         if len(found) < _WALK:
-            self._place = _BEGINNING
+            self._place = retention.BEGINNING
         return False
 
     async def _try(self, workflow_id: str) -> None:

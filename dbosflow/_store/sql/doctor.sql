@@ -35,6 +35,7 @@ SELECT c.relname AS "table", array_agg(r.name ORDER BY r.name) AS lacks
 FROM pg_catalog.pg_class c
 JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
 CROSS JOIN LATERAL unnest(CASE WHEN c.relname IN ('schema_version', 'compatibility') THEN ARRAY['SELECT']
+                               WHEN c.relname = 'retention' THEN ARRAY['SELECT', 'INSERT', 'UPDATE']
                                WHEN c.relname = 'step' THEN ARRAY['SELECT', 'INSERT', 'DELETE']
                                ELSE ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE'] END) AS r (name)
 WHERE n.nspname = :schema AND c.relkind = 'r' AND NOT has_table_privilege(c.oid, r.name)
@@ -63,3 +64,16 @@ ORDER BY waiting.queue;
 
 -- name: blocked (the number of parked workflows; scans the table, which only a query for a person may do)
 SELECT count(*) AS blocked FROM dbosflow.workflow WHERE status = 'blocked';
+
+-- name: retention (what a retention would remove, counted up to a limit; whether one is on. Index: workflow_created)
+SELECT count(*) AS workflows,
+       coalesce((SELECT r.due_at > now() - interval '1 hour' FROM dbosflow.retention r), false) AS is_on,
+       (SELECT sum(pg_table_size(c.oid))::bigint
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = :schema AND c.relkind = 'r') AS bytes
+FROM (
+    SELECT FROM dbosflow.workflow w
+    WHERE w.created_at < now() - :age * interval '1 second' AND w.ended_at < now() - :age * interval '1 second'
+    ORDER BY w.created_at, w.id
+    LIMIT :limit
+) AS old;

@@ -8,11 +8,12 @@ GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".str
 GRANT SELECT, INSERT, DELETE ON :"schema".step TO :"role";
 GRANT SELECT, INSERT, UPDATE, DELETE
     ON :"schema".workflow, :"schema".stream_block, :"schema".stream_trim, :"schema".worker, :"schema".attribute TO :"role";
+GRANT SELECT, INSERT, UPDATE ON :"schema".retention TO :"role";
 
 -- name: client (starts workflows for workers, writes to their inputs, sets attributes, requests cancellations, resumes, reads)
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
-    :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute TO :"role";
+    :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute, :"schema".retention TO :"role";
 GRANT INSERT (id, name, status, queue, priority, input, input_streams) ON :"schema".workflow TO :"role";
 GRANT UPDATE (cancel_requested_at, cancel_children, status, ended_at, recoveries, error) ON :"schema".workflow TO :"role";
 GRANT INSERT ON :"schema".stream_block TO :"role";
@@ -21,4 +22,4 @@ GRANT INSERT, UPDATE, DELETE ON :"schema".attribute TO :"role";
 -- name: reader (reads results, records and streams)
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
-    :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute TO :"role";
+    :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute, :"schema".retention TO :"role";

@@ -1,4 +1,4 @@
--- Removes old data: the beginnings of streams, and finished workflows as a whole. Nothing here runs by itself.
+-- Removes old data, the beginnings of streams and ended workflows as a whole, and joins the blocks of ended workflows.
 
 -- name: hold (compaction and pruning lock the row FOR UPDATE, so they and a trim wait for each other; owners never wait)
 SELECT id FROM dbosflow.workflow WHERE id = :workflow_id FOR KEY SHARE;
@@ -81,9 +81,21 @@ SELECT count FROM dbosflow.stream_trim WHERE workflow_id = :workflow_id AND key 
 -- trims or compacts are skipped. One is kept, as in trim, until every possible writer can see its end: a statement whose
 -- snapshot is older may still append to it. The removal is a later statement, whose snapshot has all that such writers wrote:
 -- what is open when pg_stat_activity is read keeps the workflow here, and what is over by then is seen there.
-SELECT w.id
+-- An age of NULL is never reached. A retention's walk looks at a part of the table, keeps those of some names that were
+-- created at `kept_since` or later, and keeps a workflow as long as its parent is there at all.
+SELECT w.id, w.created_at
 FROM dbosflow.workflow w
-WHERE w.created_at < now() - :age * interval '1 second' AND w.ended_at < now() - :age * interval '1 second'
+WHERE w.created_at < now() - least(:finished_age::double precision, :failed_age::double precision) * interval '1 second'
+  AND w.ended_at < now() - CASE w.status WHEN 'failed' THEN :failed_age::double precision
+                                ELSE :finished_age::double precision END * interval '1 second'
+-- [walk
+  AND (w.created_at, w.id) > (:after_at::timestamptz, :after_id::text)
+  AND (w.created_at, w.id) <= (:until_at::timestamptz, :until_id::text)
+  AND coalesce((SELECT w.created_at < kept.since
+                FROM unnest(:kept_names::text[], :kept_since::timestamptz[]) AS kept (name, since)
+                WHERE kept.name = w.name LIMIT 1), true)
+  AND coalesce((SELECT false FROM dbosflow.workflow p WHERE p.id = w.parent_id), true)
+-- ]
   AND coalesce((SELECT p.ended_at IS NOT NULL FROM dbosflow.workflow p WHERE p.id = w.parent_id), true)
   AND (w.ended_at < now() - interval '1 day'
        OR age(w.xmin) > coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
@@ -200,3 +212,49 @@ FROM dbosflow.workflow w
 WHERE w.ended_at IS NOT NULL AND (w.created_at, w.id) > (:created_at, :id)
 ORDER BY w.created_at, w.id
 LIMIT :limit;
+
+-- name: turn_due_in (seconds until this process may take the turn to prune: of another one only when that has missed its own)
+SELECT extract(epoch FROM r.due_at + CASE WHEN r.holder <> :holder::uuid THEN :patience ELSE 0 END * interval '1 second'
+                         - now())::double precision AS due_in
+FROM dbosflow.retention r;
+
+-- name: add_turn (the row of the turn, where there is none yet)
+INSERT INTO dbosflow.retention (id) VALUES (1) ON CONFLICT (id) DO NOTHING;
+
+-- name: take_turn (locks the row for the transaction of one pass; no row: it is not due, or another process has it)
+-- What the row says is compared again once it is locked, so that of two processes that find it due one gets it.
+SELECT r.holder = :holder::uuid AS is_ours, r.after_at, r.after_id
+FROM dbosflow.retention r
+WHERE r.due_at + CASE WHEN r.holder <> :holder::uuid THEN :patience ELSE 0 END * interval '1 second' <= now()
+FOR UPDATE SKIP LOCKED;
+
+-- name: newest (since when the last workflows of a name were created; no row: there are fewer. Index: workflow_created)
+SELECT w.created_at
+FROM dbosflow.workflow w
+WHERE w.name = :name AND w.ended_at IS NOT NULL
+ORDER BY w.created_at DESC, w.id DESC
+OFFSET :count - 1 LIMIT 1;
+
+-- name: pass_end (the last workflow that a pass looks at; no row: it looks at all that are left. Index: workflow_created)
+SELECT w.created_at, w.id
+FROM dbosflow.workflow w
+WHERE (w.created_at, w.id) > (:after_at::timestamptz, :after_id::text)
+  AND w.created_at < now() - least(:finished_age::double precision, :failed_age::double precision) * interval '1 second'
+ORDER BY w.created_at, w.id
+OFFSET :count - 1 LIMIT 1;
+
+-- name: leave_turn (says where the next pass begins, and when; runs last in the transaction of a pass)
+-- A pass is followed by a pause of its own length; a whole walk by one of ten times that, so that a walk over much that
+-- is kept costs little.
+UPDATE dbosflow.retention r
+SET holder = CASE WHEN NOT :is_over::boolean THEN :holder::uuid END,
+    after_at = CASE WHEN NOT :is_over THEN :after_at::timestamptz END,
+    after_id = CASE WHEN NOT :is_over THEN :after_id::text END,
+    began_at = CASE WHEN r.after_at IS NULL THEN now() ELSE r.began_at END,
+    removed = CASE WHEN r.after_at IS NULL THEN 0 ELSE r.removed END + :removed::bigint,
+    completed_at = CASE WHEN :is_over THEN clock_timestamp() ELSE r.completed_at END,
+    due_at = clock_timestamp() + CASE
+        WHEN NOT :is_over THEN greatest(:pause * interval '1 second', clock_timestamp() - now())
+        ELSE least(:longest * interval '1 second', greatest(:every * interval '1 second', 10 * (
+            clock_timestamp() - CASE WHEN r.after_at IS NULL THEN now() ELSE r.began_at END))) END
+RETURNING extract(epoch FROM due_at - clock_timestamp())::double precision AS due_in, removed;

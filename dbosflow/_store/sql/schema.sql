@@ -147,6 +147,18 @@ CREATE TABLE dbosflow.worker (
     suspect            text                                -- the workflow that it runs alone, which only its death accuses
 ) WITH (fillfactor = 10);
 
+-- One row, made by the first engine that prunes, and shared by all: where the walk over the workflows is, and when it goes on.
+CREATE TABLE dbosflow.retention (
+    id           smallint    NOT NULL PRIMARY KEY CHECK (id = 1),
+    due_at       timestamptz NOT NULL DEFAULT now(),       -- when the next pass is due
+    holder       uuid,                                     -- the pruner that goes on with the walk, while it is on time
+    after_at     timestamptz,                              -- where the next pass begins; null: a walk begins
+    after_id     text,
+    began_at     timestamptz,                              -- of the last walk
+    completed_at timestamptz,                              -- of the last walk that came to its end
+    removed      bigint      NOT NULL DEFAULT 0            -- by the last walk
+) WITH (fillfactor = 10);
+
 -- The oldest code that may use this schema. Older code refuses to open it.
 CREATE TABLE dbosflow.compatibility (
     oldest_code integer NOT NULL

@@ -19,7 +19,7 @@ from dbosflow.cli.doctor.database import (
     judge_versions,
 )
 from dbosflow.cli.doctor.finding import Finding, Verdict
-from dbosflow.cli.doctor.work import judge_schema, judge_work, judge_workers
+from dbosflow.cli.doctor.work import MANY, OLD, judge_retention, judge_schema, judge_work, judge_workers
 from dbosflow.errors import DbosflowError, PermissionDeniedError
 
 if TYPE_CHECKING:
@@ -50,6 +50,7 @@ async def examine(url: str, schema: str, *, listen_url: str | None = None) -> li
         if examination.usable:
             found += [await _guarded("workers", examination.workers())]
             found += [await _guarded("work", examination.work())]
+            found += [await _guarded("retention", examination.retention())]
         return found
 
 
@@ -104,6 +105,9 @@ class _Examination:
         queues = await doctor.queues(self._connection, self._schema)
         blocked = await doctor.blocked(self._connection, self._schema)
         return judge_work(queues, blocked, any_worker=self._any_worker)
+
+    async def retention(self) -> Finding:
+        return judge_retention(await doctor.retention(self._connection, self._schema, OLD, MANY + 1))
 
     async def _hears(self, listen_url: str) -> float | None:
         """Seconds from a NOTIFY to its arrival at a LISTEN; ``None`` if it does not arrive."""

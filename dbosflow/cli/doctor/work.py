@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 _LONG = Settings().lease
 """Seconds that work may wait without a sign that a worker serves its queue."""
 
+OLD = 30 * 86400.0
+"""Seconds after its end from which on a workflow counts as old: few are asked for later."""
+MANY = 100_000
+"""Old workflows from which on it is worth to remove them."""
+
 _AS_OWNER = "run `dbosflow migrate` as the role that owns the schema, or is to own it"
 
 
@@ -114,3 +119,23 @@ def judge_work(queues: Sequence[Mapping[str, Any]], blocked: int, *, any_worker:
         complaints.append((Verdict.WARNING, f"{blocked} workflows are blocked", advice))
     waiting = sum(row["waiting"] for row in queues)
     return judged("work", complaints, f"{waiting} workflows wait for a worker, none is blocked", facts)
+
+
+def judge_retention(found: Mapping[str, Any] | None) -> Finding:
+    """Whether old workflows pile up. ``found`` is None if the schema is too old to have a retention."""
+    facts = dict(found or {"workflows": None, "is_on": False, "bytes": None})
+    if found is None:
+        return Finding("retention", Verdict.OK, "this schema has no retention yet", None, facts)
+    days = f"{OLD / 86400:.0f} days"
+    size = f"all tables have {found['bytes'] / 1024**3:.1f} GiB"
+    if found["is_on"]:
+        return Finding(
+            "retention", Verdict.OK, f"a worker removes old workflows in the background; {size}", None, facts
+        )
+    complaints: list[Complaint] = []
+    if found["workflows"] > MANY:
+        what = f"more than {MANY:,} workflows ended more than {days} ago, and no worker removes old ones; {size}"
+        advice = "run workers with --retention 30d, or `dbosflow prune --older-than 30d`, if nobody needs them"
+        complaints.append((Verdict.WARNING, what, advice))
+    fine = f"{found['workflows']:,} workflows ended more than {days} ago; {size}"
+    return judged("retention", complaints, fine, facts)
