@@ -16,7 +16,7 @@ from functools import cached_property
 from types import MethodType
 from typing import Any, get_args, get_origin
 
-from dbosflow.config import check_identifier
+from dbosflow.config import check_identifier, check_seconds
 from dbosflow.errors import DefinitionError, SerializationError
 from dbosflow.functions import (
     Function,
@@ -89,8 +89,21 @@ class StepDef(FunctionDef):
     """A step. Its outcome is recorded, its arguments are not."""
 
     retry: RetryPolicy = ONCE
+    timeout: float | None = None
+    """Seconds that an attempt of an async step may take."""
 
     kind = "step"
+
+    def __post_init__(self) -> None:
+        if self.timeout is None:
+            return
+        check_seconds("a step's timeout", self.timeout, above_zero=True)
+        if not (self.is_async or self.wraps_async):
+            msg = (
+                f"{self} has a timeout and is a sync function: its thread cannot be ended. Make it async, or give the "
+                "timeout to what it calls; the watchdog names code that blocks"
+            )
+            raise DefinitionError(msg)
 
 
 @dataclass(frozen=True)

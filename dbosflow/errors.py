@@ -27,6 +27,7 @@ DbosflowError
 │   ├── DeadlockError           the workflow waits for itself, directly or through others
 │   └── NonDeterminismError     the workflow's code and its records disagree
 ├── StepFailedError             a step failed, and its own exception cannot be rebuilt here
+├── StepTimeoutError            an attempt of a step took longer than the step's timeout
 ├── NonRetryableError           raised by a step: another attempt cannot help
 ├── RetryAfter                  raised by a step: the next attempt is to wait for so long
 ├── ThreadLimitError            the limit of waiting sync workflows is reached
@@ -197,6 +198,10 @@ class StepFailedError(DbosflowError):
 
     def __str__(self) -> str:
         return f"{self.error_type}: {self.error_message}"
+
+
+class StepTimeoutError(DbosflowError, TimeoutError):
+    """An attempt of a step took longer than its ``timeout``, and was cancelled. It is retried like any failure."""
 
 
 class NonRetryableError(DbosflowError):

@@ -105,9 +105,10 @@ class Step(Generic[P, R, T]):
 class StepDecorator:
     """The result of ``@step(...)``: a decorator that has the options."""
 
-    def __init__(self, name: str | None, retry: RetryPolicy) -> None:
+    def __init__(self, name: str | None, retry: RetryPolicy, timeout: float | None) -> None:
         self._name = name
         self._retry = retry
+        self._timeout = timeout
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Step[P, Coroutine[Any, Any, T], T]: ...
@@ -115,7 +116,7 @@ class StepDecorator:
     def __call__(self, function: Callable[P, R]) -> Step[P, R, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Step[..., Any, Any]:
         """Makes ``function`` a step."""
-        return _make(function, self._name, self._retry)
+        return _make(function, self._name, self._retry, self._timeout)
 
 
 @overload
@@ -132,6 +133,7 @@ def step(
     max_interval: float = 60.0,
     jitter: float = 0.0,
     retry_on: RetryOn = Exception,
+    timeout: float | None = None,
 ) -> StepDecorator: ...
 def step(
     function: Callable[..., Any] | None = None,
@@ -144,6 +146,7 @@ def step(
     max_interval: float = 60.0,
     jitter: float = 0.0,
     retry_on: RetryOn = Exception,
+    timeout: float | None = None,
 ) -> Any:
     """Makes a function a step: its body runs at least once, its outcome is recorded once and never changes.
 
@@ -160,9 +163,13 @@ def step(
         retry_on: the exceptions that are worth another attempt: one class, or several; or a sync function that gets
             the ``Exception`` of a failed attempt and says whether. What that function raises is the step's outcome.
             An attempt that raises ``NonRetryableError`` or ``RetryAfter`` has decided it already.
+        timeout: seconds that one attempt of an async step may take. One that takes longer is cancelled, and fails with
+            ``StepTimeoutError``, which is retried like any other failure. Sync functions cannot have one: no thread can
+            be ended.
 
     Raises:
-        DefinitionError: the function cannot be a step: it is a class, a generator function, or decorated already.
+        DefinitionError: the function cannot be a step: it is a class, a generator function, or decorated already; or
+            it is sync and has a timeout.
         ConfigurationError: an option is not valid.
     """
     retry = retry_policy(
@@ -174,15 +181,15 @@ def step(
         retry_on=retry_on,
     )
     if function is None:
-        return StepDecorator(name, retry)
-    return _make(function, name, retry)
+        return StepDecorator(name, retry, timeout)
+    return _make(function, name, retry, timeout)
 
 
-def _make(decorated: Any, name: str | None, retry: RetryPolicy) -> Step[..., Any, Any]:
+def _make(decorated: Any, name: str | None, retry: RetryPolicy, timeout: float | None) -> Step[..., Any, Any]:
     function, method = unbound(decorated)
     check_decorated("step", function)
     own_name = check_name("step", local_name(function) if name is None else name)
-    return Step(StepDef(function, own_name, caller_locals(function, depth=2), method, retry))
+    return Step(StepDef(function, own_name, caller_locals(function, depth=2), method, retry, timeout))
 
 
 class StepOptions(TypedDict, total=False):
@@ -195,6 +202,7 @@ class StepOptions(TypedDict, total=False):
     max_interval: float
     jitter: float
     retry_on: RetryOn
+    timeout: float | None
 
 
 @overload
@@ -265,7 +273,7 @@ def run_step_async(  # type: ignore[misc]  # as run_step
         Exception: the exception of the callable.
         StepFailedError: the callable failed, and its own exception cannot be rebuilt from the record.
         SerializationError: JSON cannot carry the result.
-        DefinitionError: there is no callable, it is a generator function, or it has no name.
+        DefinitionError: there is no callable, it is a generator function, it has no name, or a sync one has a timeout.
         ConfigurationError: an option is not valid.
         BranchError: the caller is no branch of its workflow.
     """
@@ -295,8 +303,9 @@ def _ad_hoc(
         msg = f"step {name!r} needs a function, and its arguments behind it; {function!r} is none"
         raise DefinitionError(msg)
     check_no_generator("step", function)
+    timeout = options.pop("timeout", None)
     retry = retry_policy(**options) if options else ONCE
-    return StepDef(function, name, retry=retry), args, kwargs
+    return StepDef(function, name, retry=retry, timeout=timeout), args, kwargs
 
 
 def _own_name(function: Any) -> str:

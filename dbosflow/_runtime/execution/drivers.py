@@ -12,7 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from dbosflow._records.keys import GIVEN_UP, shown
-from dbosflow._runtime.execution.isolation import awaited, context_of, is_awaitable, outcome_of, run_in
+from dbosflow._runtime.execution.isolation import awaited, context_of, in_time, is_awaitable, outcome_of, run_in
 from dbosflow._runtime.process.thread_pool import Place, ThreadPool
 from dbosflow._runtime.process.threads import ThreadWaiter
 from dbosflow._runtime.replay import cancellations
@@ -111,11 +111,11 @@ class LoopDriver:
         """Calls the user's function; a sync one in the pool for steps. An awaitable result is awaited here."""
         context = context_of(attempt)
         if function.is_async:
-            return await run_in(context, outcome_of(function.function, *args, **kwargs))
+            return await run_in(context, in_time(attempt, function, outcome_of(function.function, *args, **kwargs)))
         attempt.place = Place(self._step_threads)
         value = await self._on_thread(partial(context.run, carried, function.function, *args, **kwargs))
         attempt.place = None
-        return await run_in(context, awaited(value)) if is_awaitable(value) else value
+        return await run_in(context, in_time(attempt, function, awaited(value))) if is_awaitable(value) else value
 
     async def _on_thread(self, call: Callable[[], T]) -> T:
         """Makes the call in the pool for steps. A system that starts no thread for it now is no outcome of the step."""
@@ -240,6 +240,7 @@ class ThreadDriver:
             if not is_awaitable(value):
                 return value
             rest = awaited(value)
+        rest = in_time(attempt, function, rest)
         call = context.run(asyncio.run_coroutine_threadsafe, rest, self._loop)
         with attempt.run.cancelling(call):
             return call.result()

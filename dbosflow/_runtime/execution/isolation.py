@@ -6,18 +6,22 @@ live and the old one on replay. So a step sees the caller's context and changes 
 
 from __future__ import annotations
 
+import asyncio
 from contextvars import copy_context
 from inspect import isawaitable
 from types import GeneratorType, coroutine
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.execution.scope import set_scope
+from dbosflow.definitions import StepDef
+from dbosflow.errors import StepTimeoutError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
     from contextvars import Context
 
     from dbosflow._runtime.execution.run import StepAttempt
+    from dbosflow.definitions import FunctionDef
 
 
 def context_of(attempt: StepAttempt) -> Context:
@@ -41,6 +45,25 @@ async def outcome_of(function: Callable[..., Any], *args: Any, **kwargs: Any) ->
     """Calls the function and returns its final result: an awaitable is awaited, whatever kind of function made it."""
     value = function(*args, **kwargs)
     return await value if is_awaitable(value) else value
+
+
+def in_time(attempt: StepAttempt, function: FunctionDef, body: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+    """The body of a step, limited by the step's timeout if there is one."""
+    seconds = function.timeout if isinstance(function, StepDef) else None
+    return body if seconds is None else _within(seconds, attempt, body)
+
+
+async def _within(seconds: float, attempt: StepAttempt, body: Coroutine[Any, Any, Any]) -> Any:
+    """Awaits the body, and cancels it when the time is over. Raises ``StepTimeoutError`` if that was what ended it."""
+    limit = asyncio.timeout(seconds)
+    try:
+        async with limit:
+            return await body
+    except TimeoutError as error:
+        if not limit.expired():
+            raise
+        msg = f"attempt {attempt.name} of step {attempt.key!r} took longer than {seconds:g} s, the step's timeout"
+        raise StepTimeoutError(msg) from error
 
 
 @coroutine
