@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,8 @@ LONGEST_SCHEMA = 50
 MAX_IDENTIFIER = 512
 """The longest workflow id, stream key, queue or other name, in bytes of UTF-8. An index entry holds a few of them and
 is limited to 2,704 bytes."""
+LONGEST_REASON = 1000
+"""The longest reason of a cancellation, in bytes of UTF-8. It stands at the end of each open stream."""
 LARGEST_INTEGER = 2**31 - 1
 """The largest value of a column of type ``integer``."""
 LEAST_INBOX = 100
@@ -241,6 +243,25 @@ def check_seconds(
         msg = f"{what}={_shown(value)} must be a number of seconds {bounds}{or_else and f', or {or_else}'}"
         raise ConfigurationError(msg)
     return value  # type: ignore[return-value]  # a number
+
+
+def check_duration(what: str, value: object) -> float:
+    """``value`` in seconds, if it is a duration above 0: a number or a ``timedelta``. Otherwise raises as above."""
+    return check_seconds(what, value.total_seconds() if isinstance(value, timedelta) else value, above_zero=True)
+
+
+def check_moment(what: str, value: object) -> datetime:
+    """``value``, if it is a ``datetime`` with a timezone. Otherwise raises a ``ConfigurationError`` that says so."""
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        msg = f"{what}={_shown(value)} must be a datetime with a timezone, such as datetime.now(timezone.utc) + ..."
+        raise ConfigurationError(msg)
+    return value
+
+
+def check_reason(value: object) -> None:
+    """Raises a ``ConfigurationError`` unless ``value`` can be the reason of a cancellation, or ``None``."""
+    if value is not None:
+        check_identifier("a cancellation's reason", value, longest=LONGEST_REASON)
 
 
 def check_timeout(what: str, value: object) -> None:

@@ -112,6 +112,8 @@ class WorkflowDef(FunctionDef):
 
     inputs: tuple[str, ...] = ()
     """The keys of the streams that are written from outside; recorded with the start, too."""
+    timeout: float | None = None
+    """How long an execution may take from its start, in seconds."""
 
     kind = "workflow"
 

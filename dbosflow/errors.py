@@ -20,6 +20,7 @@ DbosflowError
 │   ├── WorkflowConflictError   the id belongs to another workflow function
 │   ├── WorkflowFailedError     the workflow failed, and its own exception cannot be rebuilt here
 │   ├── WorkflowCancelledError
+│   ├── WorkflowTimeoutError    the workflow has not ended by its deadline
 │   ├── WorkflowBlockedError    the workflow is parked until it is resumed
 │   ├── WorkflowEndedError      a message to a workflow that has ended
 │   ├── InboxFullError          a message to a workflow that has too many, or on too many topics
@@ -151,7 +152,17 @@ class WorkflowFailedError(WorkflowError):
 
 
 class WorkflowCancelledError(WorkflowError):
-    """The workflow was cancelled."""
+    """The workflow was cancelled. ``reason`` is what the caller of ``cancel`` said, or ``None``."""
+
+    reason: str | None = None
+
+    def __init__(self, workflow_id: str, message: str, reason: str | None = None) -> None:
+        super().__init__(workflow_id, message)
+        self.reason = reason
+
+
+class WorkflowTimeoutError(WorkflowError):
+    """The workflow has not ended by its deadline, and has failed for that."""
 
 
 class WorkflowBlockedError(WorkflowError):
@@ -336,4 +347,10 @@ class StreamFailedError(StreamError):
 
 
 class StreamCancelledError(StreamError):
-    """The workflow was cancelled while the stream was open."""
+    """The workflow was cancelled while the stream was open. ``reason`` is what the caller of ``cancel`` said."""
+
+    reason: str | None = None
+
+    def __init__(self, workflow_id: str, key: str, message: str, reason: str | None = None) -> None:
+        super().__init__(workflow_id, key, message)
+        self.reason = reason

@@ -65,6 +65,18 @@ def dump_error(error: BaseException) -> str:
     return json.dumps(_row(error, _LONGEST_MESSAGE, LONGEST, 0))
 
 
+def cancelled_error(reason: str | None) -> str | None:
+    """The error in the row of a cancelled workflow, and at the ends of its streams; ``None`` without a reason."""
+    if reason is None:
+        return None
+    return json.dumps({**_named("WorkflowCancelledError", "dbosflow.errors", reason, _LONGEST_MESSAGE), "args": None})
+
+
+def cancel_reason(text: str | None) -> str | None:
+    """The reason in such an error."""
+    return (load_error(text).message or None) if text else None
+
+
 def brief_error(text: str) -> str:
     """The error for the end of a stream. It has no traceback: a workflow may leave thousands of streams open."""
     row = {name: value for name, value in json.loads(text).items() if name not in {"traceback", "notes"}}

@@ -12,7 +12,7 @@ from dbosflow._runtime.operations.children import as_result, result_of, wait_for
 from dbosflow._runtime.operations.recorded_queries import RecordedQuery, run_query
 from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow._runtime.replay.branch import Branch
-from dbosflow.config import check_timeout
+from dbosflow.config import check_reason, check_timeout
 from dbosflow.errors import WaitTimeoutError
 from dbosflow.serde import Codec
 from dbosflow.types import Cancellation, WorkflowInfo, WorkflowStatus
@@ -104,7 +104,8 @@ class WorkflowHandle(Generic[T]):
         Raises:
             Exception: the workflow's own exception, rebuilt, if it failed.
             WorkflowFailedError: the workflow failed, and its own exception cannot be rebuilt here.
-            WorkflowCancelledError: the workflow was cancelled.
+            WorkflowCancelledError: the workflow was cancelled; ``reason`` says why.
+            WorkflowTimeoutError: the workflow has not ended by its deadline.
             WorkflowBlockedError: the workflow is parked and will not end by itself.
             WorkflowNotFoundError: no workflow has this id.
             WaitTimeoutError: the workflow has not ended within ``timeout``. It goes on.
@@ -138,11 +139,12 @@ class WorkflowHandle(Generic[T]):
         result: T = result_of(self.workflow_id, outcome, self._definition)
         return result
 
-    def cancel(self, *, children: bool = True) -> Cancellation:
+    def cancel(self, *, reason: str | None = None, children: bool = True) -> Cancellation:
         """Requests the workflow's cancellation. See ``cancel_async``, its awaitable twin."""
-        return self._query(_CANCEL, lambda: self._core.cancel(self.workflow_id, children))
+        check_reason(reason)
+        return self._query(_CANCEL, lambda: self._core.cancel(self.workflow_id, children, reason))
 
-    async def cancel_async(self, *, children: bool = True) -> Cancellation:
+    async def cancel_async(self, *, reason: str | None = None, children: bool = True) -> Cancellation:
         """Requests the workflow's cancellation, and returns what came of the request.
 
         Unless the answer is ``"ended"``, the cancellation is final: the workflow can no longer succeed or fail. The
@@ -152,13 +154,18 @@ class WorkflowHandle(Generic[T]):
         open.
 
         Args:
+            reason: why, in words of up to 1,000 bytes. The body finds them in its exception, whoever waits for the
+                workflow in ``WorkflowCancelledError.reason``, and readers of its streams in
+                ``StreamCancelledError.reason``. The reason of the first request counts.
             children: whether to cancel the workflow's children, too, and theirs, including those that are just being
                 started. Children of a child that has ended are not cancelled.
 
         Raises:
             WorkflowNotFoundError: no workflow has this id.
+            ConfigurationError: ``reason`` is no text of up to 1,000 bytes.
         """
-        return await self._query_async(_CANCEL, lambda: self._core.cancel(self.workflow_id, children))
+        check_reason(reason)
+        return await self._query_async(_CANCEL, lambda: self._core.cancel(self.workflow_id, children, reason))
 
     def _query(self, query: RecordedQuery[A], answer: Callable[[], Coroutine[Any, Any, A]]) -> A:
         twin, scope = f"{query.kind}_async", current_scope()

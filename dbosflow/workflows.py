@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from dbosflow._runtime.operations import calls
 from dbosflow._runtime.runs.start_request import StartRequest
-from dbosflow.config import LARGEST_INTEGER, check_identifier, check_whole
+from dbosflow._store.start_options import NO_OPTIONS, StartOptions
+from dbosflow.config import LARGEST_INTEGER, check_duration, check_identifier, check_moment, check_whole
 from dbosflow.definitions import WorkflowDef, caller_locals, check_name, registry
 from dbosflow.errors import DefinitionError
 from dbosflow.functions import check_decorated, mark_async, qualified_name, reference_to, unbound
@@ -18,8 +19,8 @@ from dbosflow.streams.declared import key_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from datetime import datetime, timedelta
 
-    from dbosflow._store.start_options import StartOptions
     from dbosflow.handles import WorkflowHandle
     from dbosflow.streams import Stream
 
@@ -124,7 +125,13 @@ class Workflow(Generic[P, R, T]):
         return await self.options().start_async(*args, **kwargs)
 
     def options(
-        self, *, workflow_id: str | None = None, queue: str | None = None, priority: int = 0
+        self,
+        *,
+        workflow_id: str | None = None,
+        queue: str | None = None,
+        priority: int = 0,
+        timeout: float | timedelta | None = None,
+        deadline: datetime | None = None,
     ) -> WorkflowSpec[P, T]:
         """Sets options for one start: ``engine.start(f.options(queue="mail"), ...)``.
 
@@ -133,6 +140,11 @@ class Workflow(Generic[P, R, T]):
                 new unique id.
             queue: the queue whose workers run the workflow, instead of this process.
             priority: the order within the queue. Lower numbers run first.
+            timeout: how long the workflow may take from its start, or from its enqueueing, in seconds or as a
+                ``timedelta``, however often it is interrupted. It replaces the ``timeout`` of ``@workflow``. A workflow
+                that has not ended by then is ended like a cancelled one, and fails with ``WorkflowTimeoutError``.
+            deadline: the latest moment of its end, a ``datetime`` with a timezone. Of ``timeout``, ``deadline`` and the
+                deadline of the workflow that starts it, the earliest counts.
 
         Raises:
             ConfigurationError: an option is not valid.
@@ -142,7 +154,14 @@ class Workflow(Generic[P, R, T]):
         if queue is not None:
             check_identifier("queue", queue)
         check_whole("priority", priority, -LARGEST_INTEGER, LARGEST_INTEGER)
-        return WorkflowSpec(self.definition, workflow_id, queue, priority, self._receiver)
+        optional = StartOptions(
+            timeout=None if timeout is None else check_duration("timeout", timeout),
+            deadline=None if deadline is None else check_moment("deadline", deadline).timestamp(),
+        )
+        return WorkflowSpec(
+            *(self.definition, workflow_id, queue, priority, self._receiver),
+            optional=None if optional == NO_OPTIONS else optional,
+        )
 
     def __get__(self, instance: object, owner: type | None = None) -> Workflow[P, R, T]:
         """Binds a class method to its class, which goes on record. A static method is the workflow itself."""
@@ -192,9 +211,15 @@ def start_request(target: object, args: tuple[Any, ...], kwargs: Mapping[str, An
 class WorkflowDecorator:
     """The result of ``@workflow(...)``: a decorator that has the options."""
 
-    def __init__(self, name: str | None, inputs: Sequence[str | Stream[Any, Any]]) -> None:
+    def __init__(
+        self,
+        name: str | None,
+        inputs: Sequence[str | Stream[Any, Any]],
+        timeout: float | timedelta | None,
+    ) -> None:
         self._name = name
         self._inputs = inputs
+        self._timeout = timeout
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Workflow[P, Coroutine[Any, Any, T], T]: ...
@@ -202,7 +227,7 @@ class WorkflowDecorator:
     def __call__(self, function: Callable[P, R]) -> Workflow[P, R, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Workflow[..., Any, Any]:
         """Makes ``function`` a workflow."""
-        return _make(function, self._name, self._inputs)
+        return _make(function, self._name, self._inputs, self._timeout)
 
 
 @overload
@@ -210,13 +235,19 @@ def workflow(function: Callable[P, Coroutine[Any, Any, T]], /) -> Workflow[P, Co
 @overload
 def workflow(function: Callable[P, R], /) -> Workflow[P, R, R]: ...
 @overload
-def workflow(*, name: str | None = None, inputs: Sequence[str | Stream[Any, Any]] = ()) -> WorkflowDecorator: ...
+def workflow(
+    *,
+    name: str | None = None,
+    inputs: Sequence[str | Stream[Any, Any]] = (),
+    timeout: float | timedelta | None = None,
+) -> WorkflowDecorator: ...
 def workflow(
     function: Callable[..., Any] | None = None,
     /,
     *,
     name: str | None = None,
     inputs: Sequence[str | Stream[Any, Any]] = (),
+    timeout: float | timedelta | None = None,
 ) -> Any:
     """Makes a function a workflow. Any worker that has the function can go on with it after a crash.
 
@@ -229,6 +260,7 @@ def workflow(
         name: the name in records. Default: the function's qualified name. It must be unique in the process.
         inputs: the streams, or their keys, that are written from outside with ``engine.write_stream`` and read in the
             body with ``read_input``. They end with the workflow. An execution keeps the inputs declared at its start.
+        timeout: how long each execution may take from its start, unless a start says otherwise: see ``options``.
 
     Raises:
         DefinitionError: the function cannot be a workflow (it is a class, a generator function, or decorated already),
@@ -236,11 +268,16 @@ def workflow(
         ConfigurationError: an option is not valid.
     """
     if function is None:
-        return WorkflowDecorator(name, inputs)
-    return _make(function, name, inputs)
+        return WorkflowDecorator(name, inputs, timeout)
+    return _make(function, name, inputs, timeout)
 
 
-def _make(decorated: Any, name: str | None, inputs: Sequence[str | Stream[Any, Any]]) -> Workflow[..., Any, Any]:
+def _make(
+    decorated: Any,
+    name: str | None,
+    inputs: Sequence[str | Stream[Any, Any]],
+    timeout: float | timedelta | None,
+) -> Workflow[..., Any, Any]:
     function, method = unbound(decorated)
     check_decorated("workflow", function)
     own_name = check_name("workflow", qualified_name(function) if name is None else name)
@@ -248,6 +285,9 @@ def _make(decorated: Any, name: str | None, inputs: Sequence[str | Stream[Any, A
         msg = f"inputs={inputs!r} must be a list: inputs=[{inputs!r}]"
         raise DefinitionError(msg)
     keys = tuple(dict.fromkeys(key_of(one) for one in inputs))
-    definition = WorkflowDef(function, own_name, caller_locals(function, depth=2), method, inputs=keys)
+    seconds = None if timeout is None else check_duration("timeout", timeout)
+    definition = WorkflowDef(
+        *(function, own_name, caller_locals(function, depth=2), method), inputs=keys, timeout=seconds
+    )
     registry.add(definition)
     return Workflow(definition)

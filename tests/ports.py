@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.execution.waits import Waits
     from dbosflow._runtime.repository import Repository
+    from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow._store.step import History
@@ -28,7 +29,7 @@ class NoEngine:
     def is_of(self, engine: object) -> bool:
         raise AssertionError(engine)
 
-    def launch_child(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> None:
+    def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
         raise AssertionError(workflow_id)
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> NoReturn:
@@ -49,7 +50,7 @@ class NoEngine:
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> NoReturn:
         raise AssertionError(workflow_id)
 
-    async def cancel_children(self, workflow_id: str) -> None:
+    async def cancel_children(self, workflow_id: str, reason: str | None) -> None:
         raise AssertionError(workflow_id)
 
     def handle(self, workflow_id: str, definition: WorkflowDef | None) -> NoReturn:

@@ -11,7 +11,7 @@ connection   a psycopg connection whose waits cost one callback
 arrays wire  arrays in Postgres's binary format; hot statements over libpq itself
 statements   loads the named statements of sql/<table>.sql
 queries      runs a statement, and gives its errors names
-start_options    the columns of a start that most starts leave empty
+start_options cancel_request    the columns of a start that most starts leave empty
 workflow step stream worker    one module per table
 batch_rows batch    the rows of the journal's statement; its forms, composed of the parts in sql/batch.sql
 notify       NOTIFY and LISTEN

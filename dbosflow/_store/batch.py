@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._store import statements
 from dbosflow._store.arrays import ARRAYS, ArrayType, dump_values
 from dbosflow._store.batch_rows import BatchRows, EndRow, RecordRow, parameters, sql_types
+from dbosflow._store.cancel_request import CancelRequest
 from dbosflow._store.queries import fetch_all
 from dbosflow._store.wire import Statement, execute
 
@@ -40,7 +41,7 @@ class BatchResult:
     started: frozenset[str]
     mine: frozenset[str] = _NOBODY
     moved: frozenset[str] = _NOBODY
-    cancelled: frozenset[str] = _NOBODY
+    cancelled: Mapping[str, CancelRequest] = field(default_factory=dict)
     """The runs for which a cancel was requested, whether the batch was written or not."""
     timeline: str | None = None
     """The server's timeline, if the answer has it."""
@@ -147,7 +148,7 @@ async def write_batch(
         written=row[b"written"] == b"t",
         mine=_ids(row.get(b"mine")),
         moved=_ids(row.get(b"moved")),
-        cancelled=_ids(row.get(b"cancelled")),
+        cancelled=_requests(row.get(b"cancelled")),
         started=_all_started(rows) if started is None else _ids(started),
         timeline=None if timeline_found is None else timeline_found.decode(),
     )
@@ -159,6 +160,12 @@ def _all_started(rows: BatchRows) -> frozenset[str]:
 
 def _ids(text: bytes | None) -> frozenset[str]:
     return frozenset(json.loads(text)) if text else _NOBODY
+
+
+def _requests(text: bytes | None) -> Mapping[str, CancelRequest]:
+    if not text:
+        return {}
+    return {workflow_id: CancelRequest(reason, bool(timed_out)) for workflow_id, reason, timed_out in json.loads(text)}
 
 
 async def is_durable(connection: AsyncConnection[Any], rows: BatchRows, worker_id: UUID, schema: str) -> bool:

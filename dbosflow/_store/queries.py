@@ -101,6 +101,7 @@ _LOADERS: dict[int, Callable[[bytes], Any]] = {
     20: int,
     23: int,
     25: bytes.decode,
+    701: float,
 }
 """How to load columns in text format, by the type's id in Postgres's catalog."""
 

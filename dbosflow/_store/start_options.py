@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 
@@ -15,6 +16,11 @@ class StartOptions(NamedTuple):
     """Seconds from the statement until its deadline."""
     deadline: float | None = None
     """The deadline in seconds since 1970, by the database's clock."""
+
+    def remaining(self) -> float | None:
+        """About how many seconds there are until the deadline, by the clock of this process."""
+        ends = [self.timeout, None if self.deadline is None else max(self.deadline - time.time(), 0.0)]
+        return min((seconds for seconds in ends if seconds is not None), default=None)
 
 
 NO_OPTIONS = StartOptions()

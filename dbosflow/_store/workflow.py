@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._store.cancel_request import CancelRequest
 from dbosflow._store.queries import fetch_all, fetch_hot
 from dbosflow._store.start_options import NO_OPTIONS, StartOptions
 from dbosflow.serde import for_people
@@ -69,8 +70,16 @@ class Claimed:
     input_streams: str | None
     """The keys of the inputs, as declared at the start: a JSON array."""
     recoveries: int
-    cancel_requested: bool
+    request: str | None
+    """The request to end it, as JSON."""
     is_child: bool
+    remaining: float | None = None
+    """Seconds until its deadline."""
+
+    @property
+    def cancel_request(self) -> CancelRequest | None:
+        """The request to end the workflow, if there is one."""
+        return CancelRequest.of(self.request)
 
     @property
     def inputs(self) -> tuple[str, ...]:
@@ -192,16 +201,30 @@ async def cancel(
     schema: str,
     workflow_id: str,
     children: bool = True,  # noqa: FBT001, FBT002 (what is asked of tables has a place)
+    reason: str | None = None,
 ) -> Rows:
     """Requests the cancellation of a workflow and its children; returns rows of ``id, status, queue``."""
-    which = {"workflow_id": workflow_id, "parent_id": None, "children": children}
+    which = {"workflow_id": workflow_id, "parent_id": None, "children": children, "reason": reason}
     return await fetch_all(connection, schema, _TABLE, "cancel", **which)
 
 
-async def cancel_children(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> Rows:
+async def cancel_children(
+    connection: AsyncConnection[Any], schema: str, workflow_id: str, reason: str | None = None
+) -> Rows:
     """Requests the cancellation of a workflow's children, unless its own excluded them; returns the same rows."""
-    which = {"workflow_id": None, "parent_id": workflow_id, "children": True}
+    which = {"workflow_id": None, "parent_id": workflow_id, "children": True, "reason": reason}
     return await fetch_all(connection, schema, _TABLE, "cancel", **which)
+
+
+async def expire(connection: AsyncConnection[Any], schema: str, *, limit: int) -> Rows:
+    """Requests the end of up to ``limit`` workflows whose deadline has passed; returns the same rows."""
+    return await fetch_all(connection, schema, _TABLE, "expire", limit=limit)
+
+
+async def next_due(connection: AsyncConnection[Any], schema: str) -> float | None:
+    """Seconds until the earliest deadline, 0 or less if it has passed; ``None`` if there is none."""
+    seconds: float | None = (await fetch_all(connection, schema, _TABLE, "next_due"))[0]["seconds"]
+    return seconds
 
 
 async def resume(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> tuple[str, str | None] | None:
@@ -213,10 +236,10 @@ async def resume(connection: AsyncConnection[Any], schema: str, workflow_id: str
     return (rows[0]["status"], rows[0]["queue"]) if rows else None
 
 
-async def cancel_requests(connection: AsyncConnection[Any], schema: str, worker_id: UUID) -> list[str]:
-    """The runs of a worker whose cancellation was requested."""
+async def cancel_requests(connection: AsyncConnection[Any], schema: str, worker_id: UUID) -> dict[str, CancelRequest]:
+    """The runs of a worker whose cancellation was requested, or whose deadline has passed."""
     rows = await fetch_all(connection, schema, _TABLE, "cancel_requests", worker_id=worker_id)
-    return [row["id"] for row in rows]
+    return {row["id"]: CancelRequest(row["reason"], row["timed_out"]) for row in rows}
 
 
 async def outcomes(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, Outcome]:

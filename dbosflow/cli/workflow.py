@@ -72,6 +72,7 @@ def add_to(commands: Commands) -> None:
 
     cancels = add_command(workflow_commands, "cancel", _cancel, help="cancel workflows", description=_CANCEL)
     cancels.add_argument("ids", nargs="+", metavar="ID", help="the id of a workflow")
+    cancels.add_argument("--reason", metavar="TEXT", help="why, for its body, whoever waits for it, and its readers")
     cancels.add_argument("--no-children", action="store_true", help="leave the children they have started as they are")
     add_json(
         cancels,
@@ -127,7 +128,9 @@ def _show(args: argparse.Namespace) -> int:
 
 def _cancel(args: argparse.Namespace) -> int:
     children = not args.no_children
-    return _for_each_id(args, lambda engine, workflow_id: engine.handle(workflow_id).cancel(children=children))
+    return _for_each_id(
+        args, lambda engine, workflow_id: engine.handle(workflow_id).cancel(reason=args.reason, children=children)
+    )
 
 
 def _resume(args: argparse.Namespace) -> int:

@@ -32,3 +32,9 @@ CREATE TABLE dbosflow.retention (
     completed_at timestamptz,                              -- of the last walk that came to its end
     removed      bigint      NOT NULL DEFAULT 0            -- by the last walk
 ) WITH (fillfactor = 10);
+
+-- Why a workflow is to end, besides cancel_requested_at: a caller's words, or that its deadline has passed.
+ALTER TABLE dbosflow.workflow ADD COLUMN cancel_reason text, ADD COLUMN timed_out boolean;
+-- Scanned by the alarm. Only workflows with a deadline that were not asked to end are in it.
+CREATE INDEX workflow_deadline ON dbosflow.workflow (deadline_at)
+    WHERE deadline_at IS NOT NULL AND status NOT IN ('succeeded', 'failed', 'cancelled') AND cancel_requested_at IS NULL;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import time
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dbosflow import Engine, WorkflowStatus, sleep, sleep_async, step, workflow, write_stream, write_stream_async
-from dbosflow.errors import StreamCancelledError, WorkflowCancelledError
+from dbosflow.errors import ConfigurationError, StreamCancelledError, WorkflowCancelledError
 from tests.behaviour.ledger import note, noted
 from tests.behaviour.tables import disorder, records, rows
 from tests.support import eventually
@@ -210,3 +211,71 @@ def test_an_owner_in_another_process_hears_at_once(start_program: StartProgram, 
         with pytest.raises(WorkflowCancelledError):
             client.handle("w").result(timeout=PATIENCE)
         assert time.monotonic() - began < PATIENCE / 2
+
+
+@workflow
+async def giving_the_reason() -> None:
+    await asleep.options(workflow_id="child").start_async()
+    await write_stream_async("open", 1)
+    try:
+        await sleep_async(3600)
+    except asyncio.CancelledError as cancelled:
+        note(str(cancelled))
+        raise
+
+
+@workflow
+def giving_the_reason_on_thread() -> None:
+    asleep_on_thread.options(workflow_id="child").start()
+    write_stream("open", 1)
+    try:
+        sleep(3600)
+    except WorkflowCancelledError as cancelled:
+        note(cancelled.reason)
+        raise
+
+
+@pytest.mark.parametrize("flow", [giving_the_reason, giving_the_reason_on_thread])
+def test_the_reason_of_a_cancel_reaches_all_that_it_concerns(engine: Engine, client: Engine, flow: Any) -> None:
+    """The body, its children, its readers, and whoever waits in this process or in another; the first one counts."""
+    handle = engine.start(flow.options(workflow_id="w"))
+    reader = client.read_stream("w", "open")
+    assert next(reader) == 1
+    eventually(lambda: "began" in noted())
+    handle.cancel(reason="the budget is spent")
+    handle.cancel(reason="another one")
+    for who, one in itertools.product((engine, client), ("w", "child")):
+        with pytest.raises(WorkflowCancelledError, match=f"workflow '{one}' was cancelled: the budget is spent") as got:
+            who.handle(one).result(timeout=PATIENCE)
+        assert got.value.reason == "the budget is spent"
+    with pytest.raises(StreamCancelledError, match="cancelled: the budget is spent") as ended:
+        next(reader)
+    assert ended.value.reason == "the budget is spent"
+    assert "the budget is spent" in noted()[-1]
+    found = client.handle("w").info().error
+    assert isinstance(found, WorkflowCancelledError)
+    assert found.reason == "the budget is spent"
+
+
+def test_the_reason_of_a_cancel_of_what_nobody_has_begun_is_kept(client: Engine) -> None:
+    handle = client.start(asleep)
+    assert handle.cancel(reason="not needed").outcome == "cancelled"
+    with pytest.raises(WorkflowCancelledError, match="not needed") as raised:
+        handle.result(timeout=PATIENCE)
+    assert raised.value.reason == "not needed"
+
+
+def test_a_cancel_without_a_reason_has_none(client: Engine) -> None:
+    handle = client.start(asleep)
+    handle.cancel()
+    with pytest.raises(WorkflowCancelledError) as raised:
+        handle.result(timeout=PATIENCE)
+    assert raised.value.reason is None
+
+
+@pytest.mark.parametrize("reason", ["", 7, "x" * 1001, "nul \0", "\ud800"])
+def test_a_reason_that_cannot_be_kept_is_refused(client: Engine, reason: Any) -> None:
+    handle = client.start(asleep)
+    with pytest.raises(ConfigurationError, match="a cancellation's reason"):
+        handle.cancel(reason=reason)
+    assert handle.status() is WorkflowStatus.QUEUED

@@ -224,8 +224,12 @@ def test_a_cancellation_reaches_a_worker_at_once(shell: Shell) -> None:
     start = "from app import *\nwith Engine(executes=False) as e: e.start(endless.options(workflow_id='w'))"
     assert shell.python("-c", start).end().status == 0
     eventually(lambda: document(shell.run("workflow", "show", "w", "--json").out)["status"] == "running")
-    assert shell.run("workflow", "cancel", "w").out == "w: requested; the worker that runs it ends it\n"
+    assert (
+        shell.run("workflow", "cancel", "w", "--reason", "too dear").out
+        == "w: requested; the worker that runs it ends it\n"
+    )
     eventually(lambda: document(shell.run("workflow", "show", "w", "--json").out)["status"] == "cancelled")
+    assert document(shell.run("workflow", "show", "w", "--json").out)["error"]["message"] == "too dear"
 
 
 def test_resuming_says_what_became_of_each(shell: Shell, database_url: str, execute: Any) -> None:

@@ -15,6 +15,7 @@ from hypothesis.stateful import invariant, precondition, rule
 
 from dbosflow._runtime.execution.quarantine import SUSPECTED
 from dbosflow._store import worker, workflow
+from dbosflow._store.cancel_request import CancelRequest
 from tests.proof.machine import Bench, Machine
 from tests.protocol.schedules import NAME, SCHEMA, Slice, WorkerLease, batch
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 IDS = [f"w{number}" for number in range(5)]
 WORKERS = range(3)
 MAX_RECOVERIES = 5
+
+ENDS = [None, None, "succeeded", "failed", "cancelled", "timed out", "blocked"]
 
 workers = st.sampled_from(WORKERS)
 ids = st.sampled_from(IDS)
@@ -39,6 +42,7 @@ class Row:
     """The name of the worker that it belongs to."""
     epoch: int = 0
     cancel: bool = False
+    timed_out: bool = False
     recoveries: int = 0
     recovered_seq: int | None = None
     records: list[tuple[str, int]] = field(default_factory=list)
@@ -127,10 +131,11 @@ class Workflows(Machine):
             row = self.model[one]
             row.status, row.owner, row.epoch = "running", session.name, row.epoch + 1
             assert (claimed[one].epoch, claimed[one].recoveries) == (row.epoch, row.recoveries)
-            assert claimed[one].cancel_requested == row.cancel
+            expected_request = CancelRequest(None, row.timed_out) if row.cancel else None
+            assert claimed[one].cancel_request == expected_request
             session.beliefs[one] = row.epoch, len(row.records)
 
-    @rule(number=workers, one=ids, end=st.sampled_from([None, None, "succeeded", "failed", "cancelled", "blocked"]))
+    @rule(number=workers, one=ids, end=st.sampled_from(ENDS))
     def write(self, number: int, one: str, end: str | None) -> None:
         """A record, and perhaps the end, as far as a worker believes that the run is its own.
 
@@ -149,13 +154,13 @@ class Workflows(Machine):
         may = not (asked and end in {"succeeded", "failed", "blocked"})
         live = session.state == "live"
         assert (result.leased, result.written) == (live, live and mine and may)
-        assert result.cancelled == ({one} if live and mine and asked else set())
+        assert set(result.cancelled) == ({one} if live and mine and asked else set())
         if result.written:
             assert row is not None
             row.records.append((f"{session.name}.{epoch}.{seq}", epoch))
             session.beliefs[one] = epoch, seq + 1
             if end is not None:
-                row.status, row.owner = end, None
+                row.status, row.owner = "failed" if end == "timed out" else end, None
 
     @rule(number=workers, acquitted=st.booleans())
     def end_quarantine(self, number: int, *, acquitted: bool) -> None:
@@ -200,6 +205,27 @@ class Workflows(Machine):
         elif row.status == "blocked":
             row.status = "queued"
         assert [(one["id"], one["status"]) for one in found] == [(one, row.status)]
+
+    @rule(chosen=st.sets(ids, min_size=1, max_size=2))
+    def deadline(self, chosen: set[str]) -> None:
+        """What has passed its deadline is asked to end, like a cancel, unless one came before; what never ran fails."""
+        for one in chosen:
+            self.rows("UPDATE dbosflow.workflow SET deadline_at = now() - interval '1 s' WHERE id = %s", one)
+        found = {row["id"]: row["status"] for row in self.run(workflow.expire(self.db.admin, SCHEMA, limit=10))}
+        self.rows("UPDATE dbosflow.workflow SET deadline_at = NULL")
+        expected = {}
+        for one in chosen & self.model.keys():
+            row = self.model[one]
+            if row.ended or row.cancel:
+                continue
+            row.cancel = row.timed_out = True
+            row.recoveries = 0
+            if row.epoch == 0:
+                row.status = "failed"
+            elif row.status == "blocked":
+                row.status = "queued"
+            expected[one] = row.status
+        assert found == expected
 
     @rule(number=workers)
     def die(self, number: int) -> None:

@@ -90,7 +90,7 @@ async def _ended(session: Session, world: World) -> Any:
 
 
 async def _claimed(session: Session, world: World) -> Any:
-    return [(one.id, one.epoch, one.cancel_requested) for one in await WorkerLease(world.one, session).claim()]
+    return [(one.id, one.epoch, one.cancel_request) for one in await WorkerLease(world.one, session).claim()]
 
 
 async def _cancelled(session: Session, _: World, workflow_id: str = "w") -> Any:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.protocol.schedules import Database
 
 forms = pytest.mark.usefixtures("all_forms")
-ONE = frozenset({"w"})
+ONE = {"w"}
 otherwise = pytest.mark.parametrize("status", ["succeeded", "failed", "blocked"])
 
 
@@ -50,8 +50,8 @@ async def test_no_other_end_is_written_once_a_cancel_stands(db: Database, status
     assert await cancel(db, "w") == {"w": "running"}
     for part in (Slice("w").end(status), Slice("w").record("a").values(0).end(status)):
         result = await lease.write(part)
-        assert (result.leased, result.written, result.cancelled) == (True, False, ONE)
-        assert (result.mine, result.moved) == (ONE, frozenset())
+        assert (result.leased, result.written, set(result.cancelled)) == (True, False, ONE)
+        assert (result.mine, result.moved) == (frozenset(ONE), frozenset())
     assert not (await lease.write(Slice("other").end(), Slice("w").end(status))).written
     assert await db.stored("w") == (set(), [])
     assert (await lease.write(Slice("w").end("cancelled"), Slice("other").end())).written
@@ -72,7 +72,7 @@ async def test_a_cancel_in_the_same_instant_as_an_end_comes_first(db: Database, 
         result = await ending
     except psycopg.errors.DivisionByZero:  # all rolled back: sent again, it sees the cancel
         result = await lease.write(Slice("w").end(status))
-    assert (result.written, result.cancelled) == (False, ONE)
+    assert (result.written, set(result.cancelled)) == (False, ONE)
     assert (await db.workflow("w"))[0] == "running"
 
 
@@ -91,7 +91,7 @@ async def test_nothing_is_written_of_a_batch_whose_end_a_cancel_overtakes(db: Da
     assert await db.stored("w") == await db.stored("other") == (set(), [])
     assert await db.workflow("new") == ()
     result = await lease.send(rows)
-    assert (result.written, result.cancelled) == (False, ONE)
+    assert (result.written, set(result.cancelled)) == (False, ONE)
 
 
 async def test_a_cancel_that_comes_after_an_end_under_way_finds_it_ended(db: Database) -> None:
@@ -114,12 +114,12 @@ async def test_the_answer_of_each_batch_tells_of_cancels(db: Database) -> None:
     lease = await (await db.lease()).start("w", "other")
     await cancel(db, "w")
     result = await lease.write(Slice("w").record("a"))
-    assert (result.written, result.cancelled) == (True, ONE)
+    assert (result.written, set(result.cancelled)) == (True, ONE)
     result = await lease.write(Slice("w").values(0))
-    assert (result.written, result.cancelled) == (True, ONE)
+    assert (result.written, set(result.cancelled)) == (True, ONE)
     result = await lease.write(Slice("w").record("b"), Slice("other").record("b"))
-    assert (result.written, result.cancelled) == (True, ONE)
-    assert (await lease.write(Slice("other").record("c"))).cancelled == set()
+    assert (result.written, set(result.cancelled)) == (True, ONE)
+    assert not (await lease.write(Slice("other").record("c"))).cancelled
 
 
 async def test_a_cancel_is_one_of_all_that_stands_below(db: Database) -> None:
@@ -162,6 +162,6 @@ async def test_a_cancel_outlives_the_owner(db: Database) -> None:
     await db.reclaim(lease)
     await db.requeue()
     (claimed,) = await (await db.lease()).claim()
-    assert claimed.cancel_requested
+    assert claimed.cancel_request is not None
     assert await cancel(db, "w") == {"w": "running"}
     assert await db.rows("SELECT cancel_requested_at FROM dbosflow.workflow") == [at]

@@ -213,25 +213,27 @@ POOL = (
     Case("workflow.outcomes", {"ids": MANY}, len(MANY) + 1, workflow=KEY),
     Case(
         "workflow.cancel",
-        {"workflow_id": "q5", "parent_id": None, "children": True},
+        {"workflow_id": "q5", "parent_id": None, "children": True, "reason": "r"},
         5,
         workflow=KEY | {"workflow_parent"},
         stream_block=STREAMS,
     ),
     Case(
         "workflow.cancel",
-        {"workflow_id": "w50", "parent_id": None, "children": True},
+        {"workflow_id": "w50", "parent_id": None, "children": True, "reason": "r"},
         100,
         workflow=KEY | {"workflow_parent"},
         stream_block=STREAMS,
     ),
     Case(
         "workflow.cancel",
-        {"workflow_id": None, "parent_id": "w50", "children": True},
+        {"workflow_id": None, "parent_id": "w50", "children": True, "reason": "r"},
         100,
         workflow=KEY | {"workflow_parent"},
         stream_block=STREAMS,
     ),
+    Case("workflow.expire", {"limit": 10}, 10, workflow=KEY | {"workflow_deadline"}, stream_block=STREAMS),
+    Case("workflow.next_due", {}, 1, workflow=frozenset({"workflow_deadline"})),
     Case("workflow.resume", {"workflow_id": "w5"}, 1, workflow=KEY),
     Case("workflow.requeue", {"max_recoveries": 10}, DEAD + 1, workflow=KEY | {"workflow_owned"}, stream_block=STREAMS),
     Case("worker.orphans", {}, DEAD + 1, workflow=frozenset({"workflow_owned"})),
@@ -282,8 +284,9 @@ async def crowded(db: Database, worker_id: UUID) -> None:
     await populate(db, worker_id=worker_id, owned=OWNED)
     await db.rows("UPDATE dbosflow.workflow SET ended_at = created_at WHERE status = 'succeeded'")
     await db.rows(
-        """INSERT INTO dbosflow.workflow (id, name, status, input, input_streams, parent_id)
-           SELECT 'q' || n, %s, 'queued', '{}', '{in}', 'w' || n / 10 FROM generate_series(0, %s / 4) n""",
+        """INSERT INTO dbosflow.workflow (id, name, status, input, input_streams, parent_id, deadline_at)
+           SELECT 'q' || n, %s, 'queued', '{}', '{in}', 'w' || n / 10, now() + (n - 1) * interval '1 hour'
+           FROM generate_series(0, %s / 4) n""",
         *(NAME, CROWD),
     )
     await db.rows(

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.journal.owner import Write
     from dbosflow._store.batch_rows import BatchRows
+    from dbosflow._store.cancel_request import CancelRequest
 
     Send = Callable[[], Awaitable[BatchResult]]
     Fault = Callable[[Send], Awaitable[BatchResult]]
@@ -123,9 +124,9 @@ class Bench:
         self.events.append(("moved", run.workflow_id))
         run.stop("moved")
 
-    def cancel_requested(self, run: Run) -> None:
+    def cancel_requested(self, run: Run, request: CancelRequest) -> None:
         """Somebody has asked to cancel it."""
-        if run.cancel():
+        if run.cancel(request):
             self.events.append(("cancel", run.workflow_id))
 
     def overtaken(self, run: Run) -> None:

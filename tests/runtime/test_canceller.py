@@ -89,7 +89,7 @@ async def test_a_cancel_between_a_claim_and_its_launch_is_heard(
     """The hint comes while the worker owns the workflow and runs nothing of it yet."""
     gate = Gate()
     claim, histories, requests = store.claim, step_store.histories, store.cancel_requests
-    looks: list[list[str]] = []
+    looks: list[Any] = []
 
     async def seen_requests(*args: Any) -> Any:
         found = await requests(*args)

@@ -116,7 +116,7 @@ class EngineCore:
                 service.open()
                 resources.push_async_callback(service.close)
             executor = self._executor = self._new_executor() if self._settings.executes else None
-            self._starts = Starts(executor, self._enqueuer, self.repository, self.announce)
+            self._starts = Starts(executor, self._enqueuer, self.repository, self.announce, self._settings.safety_poll)
             if executor is not None:
                 resources.push_async_callback(executor.close)
                 await executor.open()
@@ -183,10 +183,10 @@ class EngineCore:
         """Whether ``engine`` is this engine, and not another one in the process."""
         return engine is self
 
-    def launch_child(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> None:
+    def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
         """Runs a child whose start has just become durable."""
         assert self._executor is not None
-        launch = Launch(workflow_id, definition, arguments_text, definition.inputs, is_child=True)
+        launch = Launch.of_start(workflow_id, request, arguments_text, is_child=True)
         self._executor.runner.launch(launch)
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
@@ -196,9 +196,9 @@ class EngineCore:
             await self._executor.adopt(found)
         return found
 
-    async def cancel(self, workflow_id: str, children: bool = True) -> Cancellation:  # noqa: FBT001, FBT002 (by the host)
+    async def cancel(self, workflow_id: str, children: bool, reason: str | None) -> Cancellation:  # noqa: FBT001 (by the host)
         """Requests the cancellation of a workflow, and of what it has started; returns the result so far."""
-        found = await self._cancel(self.repository, workflow.cancel, workflow_id, children)
+        found = await self._cancel(self.repository, workflow.cancel, workflow_id, children, reason)
         self._announce_cancels(found)
         status = next((WorkflowStatus(row["status"]) for row in found if row["id"] == workflow_id), None)
         if status is None:
@@ -216,9 +216,10 @@ class EngineCore:
         self.announce([workflow_topic(workflow_id), queue_topic(queue)])
         return Resumption("resumed", WorkflowStatus(status))
 
-    async def cancel_children(self, workflow_id: str) -> None:
+    async def cancel_children(self, workflow_id: str, reason: str | None) -> None:
         """Requests the cancellation of a workflow's children."""
-        self._announce_cancels(await self._cancel(self.patient_repository, workflow.cancel_children, workflow_id))
+        found = await self._cancel(self.patient_repository, workflow.cancel_children, workflow_id, reason)
+        self._announce_cancels(found)
 
     async def _cancel(self, repository: Repository, statement: Callable[..., Awaitable[Rows]], *which: object) -> Rows:
         for attempt in count(1):

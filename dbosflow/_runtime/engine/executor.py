@@ -22,6 +22,7 @@ from dbosflow._runtime.journal.journal import Journal
 from dbosflow._runtime.leases.reclaimer import Reclaimer
 from dbosflow._runtime.leases.renewer import LeaseRenewer
 from dbosflow._runtime.leases.worker_lease import WorkerLease
+from dbosflow._runtime.queues.alarm import Alarm
 from dbosflow._runtime.queues.claimer import RECOVERY_QUEUE, Claimer
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.task_factory import branch_tasks
@@ -95,6 +96,8 @@ class Executor:
         self._canceller = Canceller(
             pool, settings.schema, lease=self.lease, journal=self.journal, runner=self.runner, wakeups=wakeups
         )
+        self._alarm = Alarm(pool, settings.schema, wakeups, announce)
+        self.runner.on_deadline = self._alarm.expect
         self._quarantine = Quarantine(pool, settings, self.lease)
         self._claimers: list[Claimer] = []
         """The first claimer is that of the recovery queue, which lives as long as the engine."""
@@ -127,7 +130,7 @@ class Executor:
             self.journal.open()
             resources.push_async_callback(self._end_lease)
             resources.push_async_callback(self.runner.close, self._settings.grace)
-            for service in (self._reclaimer, self._canceller, *self._cleaners):
+            for service in (self._reclaimer, self._canceller, self._alarm, *self._cleaners):
                 service.open()
                 resources.push_async_callback(service.close)
             resources.push_async_callback(self._quarantine.close)

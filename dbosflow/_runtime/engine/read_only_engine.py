@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.waits import Waits
     from dbosflow._runtime.repository import Repository
     from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._runtime.streams.cursor import StreamCursor
     from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
@@ -41,7 +42,7 @@ class ReadOnlyEngine:
         """Whether the replayed run is of this engine, or a handle of this run."""
         return engine is self or self._engine.is_of(engine)
 
-    def launch_child(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> None:
+    def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
         """Does nothing: no start is ever written."""
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:  # noqa: ARG002 (see EnginePort)
@@ -67,10 +68,10 @@ class ReadOnlyEngine:
         """Waits until a workflow has ended, and returns how."""
         return await self._engine.outcome(workflow_id, ended=ended)
 
-    async def cancel_children(self, workflow_id: str) -> None:
+    async def cancel_children(self, workflow_id: str, reason: str | None) -> None:
         """Cancels nothing."""
 
-    async def cancel(self, workflow_id: str, children: bool = True) -> Cancellation:  # noqa: ARG002, FBT001, FBT002 (see HandlePort)
+    async def cancel(self, workflow_id: str, children: bool, reason: str | None) -> Cancellation:  # noqa: ARG002, FBT001 (see HandlePort)
         """Cancels nothing: a body that asks gets the answer that the cancellation was requested."""
         return Cancellation("requested", await self.repository.status(workflow_id))
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import place_lent
-from dbosflow._store.notify import queue_topic, workflow_topic
+from dbosflow._store.notify import ALARM_TOPIC, queue_topic, workflow_topic
 from dbosflow._store.workflow import Enqueued
 from dbosflow.config import DEFAULT_QUEUE
 from dbosflow.errors import WorkflowConflictError
@@ -36,8 +36,10 @@ class Starts:
         enqueuer: Enqueuer,
         repository: Repository,
         announce: Callable[[Iterable[str]], None],
+        safety_poll: float,
     ) -> None:
         self._executor = executor
+        self._safety_poll = safety_poll
         self._enqueuer = enqueuer
         self._repository = repository
         self._announce = announce
@@ -49,7 +51,7 @@ class Starts:
         known_to_be_new = request.workflow_id is None
         workflow_id = request.workflow_id or _new_id()
         if queue is None and self._executor is not None:
-            launch = Launch(workflow_id, definition, arguments_text, definition.inputs)
+            launch = Launch.of_start(workflow_id, request, arguments_text)
             is_new = await self._executor.start(launch, request)
             topics = [] if known_to_be_new else [workflow_topic(workflow_id)]
         else:
@@ -66,6 +68,8 @@ class Starts:
                 )
             )
             topics = [queue_topic(queue), workflow_topic(workflow_id)]
+            if request.ends_within(self._safety_poll):
+                topics.append(ALARM_TOPIC)
         # A start whose answer was lost looks like an earlier one, and has notified no worker yet.
         if is_new or await self._is_open(workflow_id, definition, arguments_text):
             self._announce(topics)
@@ -76,7 +80,7 @@ class Starts:
         if request.workflow_id is not None or request.queue is not None or self._executor is None:
             return await self.start(request), None
         definition = request.definition
-        launch = Launch(_new_id(), definition, request.arguments_text(), definition.inputs)
+        launch = Launch.of_start(_new_id(), request, request.arguments_text())
         with place_lent():
             ending = await self._executor.run(launch, request)
         if ending is None:  # where the start's answer was lost, it runs now

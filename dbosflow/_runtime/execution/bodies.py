@@ -26,6 +26,7 @@ from dbosflow._runtime.execution.scope import set_scope
 from dbosflow._runtime.process.exits import is_signal
 from dbosflow._runtime.replay.branch import ThreadOwner
 from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
+from dbosflow._runtime.runs.end_request import ending_of, reason_for_children
 from dbosflow._runtime.runs.entries import Ending
 from dbosflow._runtime.runs.state import RunStopped
 from dbosflow.errors import DefinitionError, NonDeterminismError, ThreadLimitError
@@ -134,7 +135,7 @@ class Bodies:
             await _end_leftovers(run)
             if run.cancelled:
                 await self.cancel_children(run)
-                ending = Ending(WorkflowStatus.CANCELLED)
+                ending = ending_of(run.workflow_id, run.request)
         except BaseException as stopped:  # noqa: BLE001 (a run that cannot be ended here goes on elsewhere)
             _stop(run, stopped)
         self._end(run, ending)
@@ -147,7 +148,8 @@ class Bodies:
         """
         if run.stopping is None:
             await run.loop_driver.durable(run)
-        await run.engine.cancel_children(run.workflow_id)
+        reason = reason_for_children(run.workflow_id, run.request)
+        await run.engine.cancel_children(run.workflow_id, reason)
 
     def _end(self, run: Run, ending: Ending | None) -> None:
         if run.stopping is None and ending is not None:
@@ -241,7 +243,7 @@ def _ending(run: Run, value: Any, error: BaseException | None) -> Ending | None:
         _stop(run, error)
         return None
     if run.cancelled:
-        return Ending(WorkflowStatus.CANCELLED)
+        return ending_of(run.workflow_id, run.request)
     logger.error("workflow %s failed: %s\n%s", run.workflow_id, summary(error), text_with_notes(error))
     return Ending(WorkflowStatus.FAILED, error=dump_error(error))
 

@@ -6,9 +6,8 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.runs.entries import Ending
+from dbosflow._runtime.runs.end_request import ending_of
 from dbosflow._runtime.runs.state import RunStopped
-from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -16,6 +15,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.bodies import Bodies
     from dbosflow._runtime.execution.journal_port import JournalPort
     from dbosflow._runtime.execution.run import Run
+    from dbosflow._store.cancel_request import CancelRequest
 
 logger = logging.getLogger("dbosflow.runner")
 
@@ -40,9 +40,9 @@ class CancelledRuns:
         self._begin_task = begin_task
         self._loop = asyncio.get_running_loop()
 
-    def cancel(self, run: Run) -> None:
-        """Carries out a cancel request for the workflow of ``run``, which is notified now."""
-        if run.cancel():
+    def cancel(self, run: Run, request: CancelRequest) -> None:
+        """Carries out a request to end the workflow of ``run``, which is notified now."""
+        if run.cancel(request):
             logger.info("workflow %s is asked to end", run.workflow_id)
             self._loop.call_later(self._grace, self._cut_short, run)
 
@@ -62,7 +62,7 @@ class CancelledRuns:
             return
         if self._can_be_cut_short(run):
             run.stop("it was cancelled, and did not end within the grace")
-            self._journal.finish(run, Ending(WorkflowStatus.CANCELLED))
+            self._journal.finish(run, ending_of(run.workflow_id, run.request))
 
     def overtaken(self, run: Run) -> None:
         """A cancel came before the end of ``run``, which now ends as cancelled."""
@@ -76,4 +76,4 @@ class CancelledRuns:
             await self._bodies.cancel_children(run)
         except RunStopped:
             return
-        self._journal.finish(run, Ending(WorkflowStatus.CANCELLED))
+        self._journal.finish(run, ending_of(run.workflow_id, run.request))

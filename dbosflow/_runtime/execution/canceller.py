@@ -1,6 +1,7 @@
 """Receives cancel requests for the runs of this worker, and has the runner carry them out.
 
-A cancel is a request in the workflow's row, since only the owner's fence may write for a run:
+A cancel is a request in the workflow's row, since only the owner's fence may write for a run. A passed deadline (see
+``alarm``) is one, too.
 
 ```text
 running ──cancel()──► requested ─notify─► delivered ──► its children are asked ──► ended: cancelled
@@ -88,9 +89,9 @@ class Canceller(Service):
                 return False
         async with self._pool.connection() as connection:
             requested = await workflow.cancel_requests(connection, self._schema, self._lease.id)
-        unknown = [workflow_id for workflow_id in requested if not self._runner.cancel(workflow_id)]
+        unknown = [one for one, request in requested.items() if not self._runner.cancel(one, request)]
         if unknown:  # claimed or started a moment ago: between two batches, all owned workflows are known
             async with self._journal.connection():
                 for workflow_id in unknown:
-                    self._runner.cancel(workflow_id)
+                    self._runner.cancel(workflow_id, requested[workflow_id])
         return False

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.waits import Waits
     from dbosflow._runtime.repository import Repository
     from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._runtime.streams.cursor import StreamCursor
     from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
@@ -31,7 +32,7 @@ class EnginePort(Protocol):
     def is_of(self, engine: object) -> bool:
         """Whether ``engine`` is this engine, and not another one in the process."""
 
-    def launch_child(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> None:
+    def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
         """Runs a child whose start has just become durable."""
 
     async def find_child(self, workflow_id: str, definition: WorkflowDef) -> Started | None:
@@ -52,7 +53,7 @@ class EnginePort(Protocol):
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
         """Waits until a workflow has ended, and returns how; with ``ended``, waits also while it is blocked."""
 
-    async def cancel_children(self, workflow_id: str) -> None:
+    async def cancel_children(self, workflow_id: str, reason: str | None) -> None:
         """Requests the cancellation of a workflow's children."""
 
     def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
@@ -69,5 +70,5 @@ class HandlePort(Protocol):
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
         """Waits until a workflow has ended, and returns how; with ``ended``, waits also while it is blocked."""
 
-    async def cancel(self, workflow_id: str, children: bool = True) -> Cancellation:  # noqa: FBT001, FBT002 (by the host)
+    async def cancel(self, workflow_id: str, children: bool, reason: str | None) -> Cancellation:  # noqa: FBT001 (by the host)
         """Requests the cancellation of a workflow, and of what it has started; returns the result so far."""

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from dbosflow._runtime.runs.start_request import StartRequest
+    from dbosflow._store.cancel_request import CancelRequest
     from dbosflow._store.step import History
     from dbosflow._store.workflow import Claimed
     from dbosflow.definitions import WorkflowDef
@@ -28,8 +30,23 @@ class Launch:
     """The history that the run goes on from, or why it can never be read."""
     on_slot_freed: Callable[[str], None] | None = None
     """Called once the run is over and its slot is free; ``None`` if the run holds no slot."""
-    cancelled: bool = False
+    request: CancelRequest | None = None
+    """The request to end the workflow, if there is one."""
     is_child: bool = False
+    remaining: float | None = None
+    """About how many seconds are left until its deadline, if it has one: the database decides when that has passed."""
+
+    @classmethod
+    def of_start(
+        cls, workflow_id: str, request: StartRequest, arguments_text: str, *, is_child: bool = False
+    ) -> Launch:
+        """The launch of a workflow that was started just now."""
+        definition, options = request.definition, request.options
+        return cls(
+            *(workflow_id, definition, arguments_text, definition.inputs),
+            is_child=is_child,
+            remaining=None if options is None else options.remaining(),
+        )
 
     @classmethod
     def of_claim(
@@ -46,6 +63,7 @@ class Launch:
             queue=claimed.queue,
             history=history,
             on_slot_freed=on_slot_freed,
-            cancelled=claimed.cancel_requested,
+            request=claimed.cancel_request,
             is_child=claimed.is_child,
+            remaining=claimed.remaining,
         )

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.journal_port import Backing
     from dbosflow._runtime.replay.branch import RunningCode
     from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._store.cancel_request import CancelRequest
     from dbosflow._store.workflow import Claimed
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry
@@ -84,7 +85,7 @@ class Runner:
         """Owned workflows whose histories are being read."""
         self._timelines = 0
         """How often the database turned out to be another one than before."""
-        self._cancel_at_launch: set[str] = set()
+        self._cancel_at_launch: dict[str, CancelRequest] = {}
         self._closing = False
         self._drained: list[Run] = []
         """The runs at the moment when the closing began."""
@@ -92,6 +93,8 @@ class Runner:
         """Called with the id of each workflow that ended and left many blocks."""
         self.on_launched: Callable[[Run], None] | None = None
         """Called with each run before its body begins."""
+        self.on_deadline: Callable[[float], None] = lambda _: None
+        """Called with the seconds that a run has until its deadline, when it begins."""
         behind = backing(self)
         self._ownership = behind.ownership
         self._cancelled = CancelledRuns(
@@ -166,9 +169,12 @@ class Runner:
             inputs=launch.inputs,
         )
         self._slots.hold(run, launch.on_slot_freed)
-        if launch.cancelled or workflow_id in self._cancel_at_launch:
-            self._cancel_at_launch.discard(workflow_id)
-            run.begin_cancelled()
+        request = self._cancel_at_launch.pop(workflow_id, None) or launch.request
+        if request is not None:
+            run.begin_cancelled(request)
+        if launch.remaining is not None:
+            run.has_deadline = True
+            self.on_deadline(launch.remaining)
         if self.on_launched is not None:
             self.on_launched(run)
         previous = self._runs.get(workflow_id)
@@ -196,22 +202,22 @@ class Runner:
             self.on_scattered(run.workflow_id)
         self._remove(run, ending)
 
-    def cancel(self, workflow_id: str) -> bool:
-        """Carries out a cancel request: the body is notified now, and has the grace to clean up.
+    def cancel(self, workflow_id: str, request: CancelRequest) -> bool:
+        """Carries out a request to end a workflow: the body is notified now, and has the grace to clean up.
 
         Returns whether the workflow is known here.
         """
         coming = workflow_id in self._coming
         if coming:
-            self._cancel_at_launch.add(workflow_id)
+            self._cancel_at_launch[workflow_id] = request
         run = self._runs.get(workflow_id)
         if run is not None:
-            self.cancel_requested(run)
+            self.cancel_requested(run, request)
         return coming or run is not None
 
-    def cancel_requested(self, run: Run) -> None:
-        """Carries out a cancel request for the workflow of ``run``, which is notified now."""
-        self._cancelled.cancel(run)
+    def cancel_requested(self, run: Run, request: CancelRequest) -> None:
+        """Carries out a request to end the workflow of ``run``, which is notified now."""
+        self._cancelled.cancel(run, request)
 
     def overtaken(self, run: Run) -> None:
         """A cancel came before the end of ``run``, which now ends as cancelled."""
@@ -294,7 +300,7 @@ class Runner:
                 queue=run.queue,
                 history=histories[workflow_id],
                 on_slot_freed=on_slot_freed,
-                cancelled=run.cancelled,
+                request=run.request,
             )
         )
         self._begin_anew(timeline, [workflow_id])

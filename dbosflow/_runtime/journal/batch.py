@@ -13,7 +13,7 @@ from dbosflow._runtime.journal.source import Source
 from dbosflow._runtime.runs.entries import AttemptRollback, Close, Ending, Record, Values
 from dbosflow._runtime.streams.frames import Frames
 from dbosflow._store.batch_rows import BatchRows
-from dbosflow._store.notify import queue_topic, stream_topic, workflow_topic
+from dbosflow._store.notify import ALARM_TOPIC, queue_topic, stream_topic, workflow_topic
 from dbosflow._store.workflow import keys_text
 from dbosflow.types import FrameKind
 
@@ -124,7 +124,7 @@ class Slice(Generic[R]):
             rows.blocks += frames.blocks
             rows.inputs += frames.inputs
         if ending is not None:
-            rows.ends.append((run.workflow_id, run.epoch, ending.status, ending.output, ending.error))
+            rows.ends.append((run.workflow_id, run.epoch, ending.sent_status, ending.output, ending.error))
 
     def acknowledged(self, started: set[str]) -> None:
         """The slice is durable: its run goes on, and its children begin; takes their ids out of ``started``."""
@@ -162,6 +162,8 @@ class Slice(Generic[R]):
         for start in self.starts:
             if not start.owned:
                 yield queue_topic(start.queue)
+                if start.is_urgent:
+                    yield ALARM_TOPIC
         if self.ending is not None:
             yield workflow_topic(self.run.workflow_id)
 

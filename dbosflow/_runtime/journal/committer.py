@@ -27,6 +27,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import psycopg
@@ -137,8 +138,9 @@ class Committer(Generic[R]):
         """Reports cancel requests before anything is delivered: then nothing begins that follows from it."""
         if result.cancelled:
             for part in batch.slices:
-                if part.run.workflow_id in result.cancelled:
-                    self._owner.cancel_requested(part.run)
+                request = result.cancelled.get(part.run.workflow_id)
+                if request is not None:
+                    self._owner.cancel_requested(part.run, request)
 
     async def _was_overtaken(self, batch: Batch[R], error: Exception) -> bool:
         """Whether another writer came first in the instant of the statement: the next snapshot shows that, so resend.
@@ -222,7 +224,7 @@ class Committer(Generic[R]):
             self._owner.unwritable(run)
             return
         if before is not None and not before.yields_to_cancel:
-            ending = Ending(before.status, refusals=refusals)
+            ending = replace(before, output=None, error=None, refusals=refusals)
         else:
             ending = Ending(WorkflowStatus.FAILED, error=dump_error(_unfit(error)), refusals=refusals)
         await self.commit(Batch([Slice(run, [ending])], []))

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._store.batch import BatchResult
     from dbosflow._store.batch_rows import BatchRows
+    from dbosflow._store.cancel_request import CancelRequest
 
 Owned_contra = TypeVar("Owned_contra", bound=Source, contravariant=True)
 
@@ -32,8 +33,8 @@ class JournalOwner(Protocol[Owned_contra]):
     def moved(self, run: Owned_contra) -> None:
         """The tables are not what ``run`` remembers: ``run`` must reload."""
 
-    def cancel_requested(self, run: Owned_contra) -> None:
-        """A cancel of the workflow of ``run`` was requested."""
+    def cancel_requested(self, run: Owned_contra, request: CancelRequest) -> None:
+        """A cancel of the workflow of ``run`` was requested, or its deadline has passed."""
 
     def overtaken(self, run: Owned_contra) -> None:
         """The end of ``run`` was not written, since a cancel came first."""

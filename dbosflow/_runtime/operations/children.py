@@ -27,6 +27,7 @@ from dbosflow._runtime.operations.plain_calls import run_plainly_async
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.runs.entries import Ending, Record, Start
 from dbosflow._runtime.runs.start_request import StartRequest
+from dbosflow._store.start_options import StartOptions
 from dbosflow.errors import (
     DeadlockError,
     ThreadLimitError,
@@ -102,13 +103,16 @@ def _check_foreign(operation: DurableOperation, request: StartRequest, child_id:
 
 async def _start(operation: DurableOperation, request: StartRequest, child_id: str) -> bool:
     run, key, definition, arguments_text = operation.run, operation.key, request.definition, request.arguments_text()
+    options = request.options or (
+        StartOptions() if run.has_deadline else None
+    )  # the child gets its parent's, if earlier
     is_new = False
 
     def on_decided(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
         nonlocal is_new
         is_new = result is True
         if is_new and request.queue is None:
-            run.engine.launch_child(child_id, definition, arguments_text)
+            run.engine.launch_child(child_id, request, arguments_text)
 
     start = Start(
         child_id,
@@ -121,7 +125,8 @@ async def _start(operation: DurableOperation, request: StartRequest, child_id: s
         parent_id=run.workflow_id,
         parent_key=key,
         inputs=definition.inputs,
-        options=request.options,
+        options=options,
+        is_urgent=request.ends_within(run.settings.safety_poll),
     )
     await operation.commit(Record(key, RecordKind.CHILD, child_id=child_id, start=start))
     return is_new
@@ -205,10 +210,20 @@ def failure_of(workflow_id: str, outcome: Ending | Outcome) -> BaseException | N
     if outcome.status is WorkflowStatus.SUCCEEDED:
         return None
     if outcome.status is WorkflowStatus.CANCELLED:
-        return WorkflowCancelledError(workflow_id, f"workflow {workflow_id!r} was cancelled")
+        return _cancelled(workflow_id, outcome.error)
     found = load_error(outcome.error or "{}")
     if outcome.status is WorkflowStatus.BLOCKED:
         return WorkflowBlockedError(workflow_id, f"workflow {workflow_id!r} is blocked: {found.message}")
     if isinstance(found.exception, Exception):  # what ends its process is not to end the waiter's
         return found.exception
     return found.noted(WorkflowFailedError(workflow_id, found.type, found.message))
+
+
+def _cancelled(workflow_id: str, text: str | None) -> BaseException:
+    """The error of waiting for a cancelled workflow, whose row has the reason."""
+    if text is None:
+        return WorkflowCancelledError(workflow_id, f"workflow {workflow_id!r} was cancelled")
+    found = load_error(text)
+    reason = found.message or None
+    msg = f"workflow {workflow_id!r} was cancelled{f': {reason}' if reason else ''}"
+    return found.noted(WorkflowCancelledError(workflow_id, msg, reason))

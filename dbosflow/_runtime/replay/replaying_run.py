@@ -13,7 +13,9 @@ from dbosflow._runtime.replay.contradiction import contradiction
 from dbosflow._runtime.replay.plain_timers import PlainTimers
 from dbosflow._runtime.replay.recorded_order import RecordedOrder
 from dbosflow._runtime.replay.sequencer import Sequencer
+from dbosflow._runtime.runs.end_request import message_of
 from dbosflow._runtime.runs.state import RunState, RunStopped, StateEnvironment
+from dbosflow._store.cancel_request import CANCELLED
 
 if TYPE_CHECKING:
     import asyncio
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.replay.branch import Branch, RunningCode
     from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
     from dbosflow._runtime.runs.checksums import Repeated
+    from dbosflow._store.cancel_request import CancelRequest
     from dbosflow._store.step import Recorded
     from dbosflow.errors import NonDeterminismError, WorkflowError
 
@@ -237,18 +240,20 @@ class ReplayingRun(RunState):
         finally:
             self.calls = tuple(other for other in self.calls if other is not call)
 
-    def cancel(self) -> bool:
+    def cancel(self, request: CancelRequest = CANCELLED) -> bool:
         """Asks the body to end: async code gets ``CancelledError``, sync code an error at its next durable call.
 
         Returns whether there was a body to ask; one that ends anyhow is not asked: the statement of its end sees the
         request.
         """
+        self.note_request(request)
         if self.cancelled or self.ending or self.stopping is not None:
             return False
         with self.buffer.lock:
             self.begin_cancelled()
             callbacks, self._cancel_callbacks = self._cancel_callbacks, ()
         self.interrupted.set()
+        message = message_of(self.workflow_id, request)
         for callback in callbacks:
             try:
                 callback()
@@ -259,5 +264,5 @@ class ReplayingRun(RunState):
         for call in self.calls:
             call.cancel()
         for task in self.tasks():
-            task.cancel()
+            task.cancel(message)
         return True

@@ -124,6 +124,8 @@ class Ending:
     error: str | None = None
     refusals: int = 0
     """How often the database has refused what the run was to write; each refusal leaves out more."""
+    timed_out: bool = False
+    """Whether the workflow fails because its deadline has passed."""
 
     @property
     def size(self) -> int:
@@ -133,7 +135,12 @@ class Ending:
     @property
     def yields_to_cancel(self) -> bool:
         """Whether a cancel request for the workflow prevents this ending."""
-        return self.status is not WorkflowStatus.CANCELLED
+        return self.status is not WorkflowStatus.CANCELLED and not self.timed_out
+
+    @property
+    def sent_status(self) -> str:
+        """The status as the statement takes it, which tells a deadline from other failures."""
+        return "timed out" if self.timed_out else self.status
 
     @property
     def ends_streams(self) -> bool:
@@ -174,3 +181,5 @@ class Start:
     inputs: tuple[str, ...] = ()
     """The keys of the streams that outside writers may write."""
     options: StartOptions | None = None
+    is_urgent: bool = False
+    """Whether other processes are told that it has a deadline which comes soon."""

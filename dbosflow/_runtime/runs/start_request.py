@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._store.start_options import NO_OPTIONS
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,6 +28,18 @@ class StartRequest:
     priority: int = 0
     options: StartOptions | None = None
     """What most starts do not set."""
+
+    def __post_init__(self) -> None:
+        timeout = self.definition.timeout
+        if timeout is not None:
+            options = self.options or NO_OPTIONS
+            if options.timeout is None:
+                self.options = options._replace(timeout=timeout)
+
+    def ends_within(self, seconds: float) -> bool:
+        """Whether the workflow's deadline comes so soon that other processes are told of it."""
+        remaining = None if self.options is None else self.options.remaining()
+        return remaining is not None and remaining <= 2 * seconds
 
     def arguments_text(self) -> str:
         """The arguments in their stored form."""

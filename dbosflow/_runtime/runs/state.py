@@ -27,14 +27,14 @@ A run that is cancelled while it ends keeps its state: the statement that would 
 
 from __future__ import annotations
 
-import asyncio
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dbosflow._runtime.runs.buffer import Buffer
+from dbosflow._runtime.runs.end_request import exception_of
 from dbosflow._runtime.runs.entries import Barrier
-from dbosflow.errors import LeaseLostError, WorkflowCancelledError
+from dbosflow.errors import LeaseLostError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.runs.durable_waits import DurableWait
     from dbosflow._runtime.runs.entries import Record, Waiter
     from dbosflow._runtime.runs.producers import Attempt
+    from dbosflow._store.cancel_request import CancelRequest
     from dbosflow._store.step import History, Recorded
     from dbosflow.config import Settings
     from dbosflow.definitions import WorkflowDef
@@ -84,8 +85,20 @@ class RunState:
 
     __slots__ = (
         *("_began", "_cancel_callbacks", "arguments_text", "bodies", "buffer", "cancelled", "contradiction"),
-        *("definition", "ending", "environment", "epoch", "has_draws", "history", "inputs", "interrupted", "is_over"),
-        *("limits", "on_drained", "queue", "seq", "stopping", "superseded", "turn", "waits", "workflow_id"),
+        *("definition", "ending", "environment", "epoch", "has_deadline", "has_draws", "history", "inputs"),
+        *(
+            "interrupted",
+            "is_over",
+            "limits",
+            "on_drained",
+            "queue",
+            "request",
+            "seq",
+            "stopping",
+            "superseded",
+            "turn",
+        ),
+        *("waits", "workflow_id"),
     )
 
     environment: StateEnvironment
@@ -118,7 +131,11 @@ class RunState:
         self.contradiction: WorkflowError | None = None
         """Why the workflow is to be parked, whatever its body makes of the error."""
         self.cancelled = False
-        """Whether the workflow is to be cancelled."""
+        """Whether the body was, or would have been, notified that the workflow is to end before it is done."""
+        self.request: CancelRequest | None = None
+        """The request to end the workflow: its cancellation, or its deadline."""
+        self.has_deadline = False
+        """Whether the workflow has a deadline, which its children get, too."""
         self.ending = False
         """Whether the body is over and the tasks that it left running have ended."""
         self.is_over = False
@@ -215,10 +232,7 @@ class RunState:
         return RunStopped(f"workflow {self.workflow_id!r} has ended")
 
     def _cancellation(self) -> BaseException:
-        message = f"workflow {self.workflow_id!r} is cancelled"
-        if self.definition.is_async:
-            return asyncio.CancelledError(message)
-        return WorkflowCancelledError(self.workflow_id, message)
+        return exception_of(self.workflow_id, self.request, is_async=self.definition.is_async)
 
     def submit(self) -> None:
         """Notifies the journal that the run has pending entries."""
@@ -289,8 +303,15 @@ class RunState:
 
     # -- transitions; ``cancel`` and ``stop`` are in ``replaying_run``, with the code that they reach ------------------
 
-    def begin_cancelled(self) -> None:
+    def note_request(self, request: CancelRequest) -> None:
+        """Notes a request to end the workflow. The first one counts, as in the workflow's row."""
+        if self.request is None:
+            self.request = request
+
+    def begin_cancelled(self, request: CancelRequest | None = None) -> None:
         """Marks the run as cancelled where no code is to be notified: the body has not begun, or is over."""
+        if request is not None:
+            self.note_request(request)
         self.cancelled = True
 
     def begin_ending(self) -> None:

@@ -17,7 +17,7 @@ from dbosflow.errors import (
     StreamTruncatedError,
     WorkflowFailedError,
 )
-from dbosflow.failures import load_error
+from dbosflow.failures import cancel_reason, load_error
 from dbosflow.types import FrameKind, Rollback, StreamOutcome, WorkflowStatus
 
 if TYPE_CHECKING:
@@ -140,8 +140,9 @@ def outcome_of(request: ReadRequest, kind: FrameKind, payload: str | None) -> St
         return StreamOutcome(kind, final=final)
     workflow_id, key = request.workflow_id, request.key
     if kind is FrameKind.CANCELLED:
-        msg = f"{request.stream} ended because the workflow was cancelled"
-        return StreamOutcome(kind, StreamCancelledError(workflow_id, key, msg))
+        reason = cancel_reason(payload)
+        msg = f"{request.stream} ended because the workflow was cancelled{f': {reason}' if reason else ''}"
+        return StreamOutcome(kind, StreamCancelledError(workflow_id, key, msg, reason))
     found = load_error(payload or "{}")
     name, message = found.type, found.message
     failure = StreamFailedError(workflow_id, key, f"{request.stream} ended with {name}: {message}")

@@ -17,7 +17,7 @@ WITH lease AS MATERIALIZED (
 )
 -- [runs
 , mine AS MATERIALIZED (
-    SELECT w.id, w.cancel_requested_at IS NOT NULL AS cancelled
+    SELECT w.id, w.cancel_requested_at IS NOT NULL AS cancelled, w.cancel_reason, w.timed_out
     FROM lease
     CROSS JOIN (
         SELECT :run_workflow_id AS id, :run_epoch AS epoch
@@ -57,13 +57,13 @@ WITH lease AS MATERIALIZED (
       AND NOT EXISTS (SELECT FROM moved)
 -- ]
 -- [ends
--- A run that is to be cancelled ends as cancelled or not at all.
+-- A run that is to be cancelled, or whose deadline has passed, ends so or not at all.
       AND (NOT EXISTS (SELECT FROM mine WHERE cancelled)
            OR NOT EXISTS (
                SELECT FROM (
                    SELECT :end_workflow_id AS id, :end_status AS status
                ) AS e
-               WHERE e.status <> 'cancelled' AND e.id = ANY(ARRAY(SELECT id FROM mine WHERE cancelled))
+               WHERE e.status NOT IN ('cancelled', 'timed out') AND e.id = ANY(ARRAY(SELECT id FROM mine WHERE cancelled))
            ))
 -- ]
 )
@@ -93,7 +93,7 @@ SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS writte
 -- ]
 -- [runs
      , CASE WHEN NOT EXISTS (SELECT FROM gate) THEN array_to_json(ARRAY(SELECT id FROM mine)) END AS mine
-     , (SELECT json_agg(id) FROM mine WHERE cancelled) AS cancelled
+     , (SELECT json_agg(json_build_array(id, cancel_reason, timed_out)) FROM mine WHERE cancelled) AS cancelled
 -- ]
 -- [blocks
      , CASE WHEN NOT EXISTS (SELECT FROM gate) THEN array_to_json(ARRAY(SELECT workflow_id FROM moved)) END AS moved
@@ -188,8 +188,9 @@ ORDER BY i.workflow_id, i.key
 
 -- name: ended
 -- A cancel that commits after this statement's snapshot is seen by the UPDATE alone, which then does not end that row.
+-- The status of a run that ends because its deadline has passed is sent as 'timed out', and stored as 'failed'.
 UPDATE dbosflow.workflow w
-SET status = e.status, output = e.output::json, error = e.error::json, worker_id = NULL, wake_at = NULL,
+SET status = CASE WHEN e.status = 'timed out' THEN 'failed' ELSE e.status END, output = e.output::json, error = e.error::json, worker_id = NULL, wake_at = NULL,
     ended_at = CASE WHEN e.status <> 'blocked' THEN now() END
 FROM (
     SELECT :end_workflow_id AS id, :end_epoch AS epoch, :end_status AS status, :end_output AS output,
@@ -197,7 +198,7 @@ FROM (
 ) AS e
 CROSS JOIN :gate
 WHERE w.id = e.id AND w.worker_id IS NOT DISTINCT FROM gate.id AND w.epoch = e.epoch
-  AND (w.cancel_requested_at IS NULL OR e.status = 'cancelled')
+  AND (w.cancel_requested_at IS NULL OR e.status IN ('cancelled', 'timed out'))
 RETURNING w.id
 
 -- name: lone_gate (of one row, which is written by itself)

@@ -25,7 +25,7 @@ CREATE TABLE dbosflow.workflow (
     attributes          json,
     deadline_at         timestamptz,
     wake_at             timestamptz,
-    cancel_requested_at timestamptz,                       -- final: afterwards it ends as cancelled, or not at all
+    cancel_requested_at timestamptz,                       -- final: afterwards it ends so, or not at all
     recoveries          integer     NOT NULL DEFAULT 0,    -- consecutive deaths of its workers that count against it
     recovered_seq       integer,                           -- seq of the newest record at the last reclaim
     created_at          timestamptz NOT NULL DEFAULT now(),
@@ -33,7 +33,9 @@ CREATE TABLE dbosflow.workflow (
     ended_at            timestamptz,
     cancel_children     boolean,                           -- whether its cancellation includes its children
     forked_from         text,                              -- for a fork: the workflow that it is a copy of
-    forked_turn         integer                            -- for a fork: the turn from which it goes on by itself
+    forked_turn         integer,                           -- for a fork: the turn from which it goes on by itself
+    cancel_reason       text,                              -- why its cancellation was requested
+    timed_out           boolean                            -- the request is that of its deadline: it ends as failed
 ) WITH (fillfactor = 80);
 
 -- Scanned by a claim, in its order.
@@ -45,6 +47,9 @@ CREATE INDEX workflow_suspected ON dbosflow.workflow (queue, recoveries, created
 CREATE INDEX workflow_owned ON dbosflow.workflow (worker_id) WHERE worker_id IS NOT NULL;
 -- Scanned by a listing.
 CREATE INDEX workflow_created ON dbosflow.workflow (created_at, id);
+-- Scanned by the alarm. Only workflows with a deadline that were not asked to end are in it.
+CREATE INDEX workflow_deadline ON dbosflow.workflow (deadline_at)
+    WHERE deadline_at IS NOT NULL AND status NOT IN ('succeeded', 'failed', 'cancelled') AND cancel_requested_at IS NULL;
 -- A workflow's children.
 CREATE INDEX workflow_parent ON dbosflow.workflow (parent_id) WHERE parent_id IS NOT NULL;
 -- A workflow's forks.

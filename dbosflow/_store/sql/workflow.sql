@@ -36,7 +36,8 @@ FROM dbosflow.workflow WHERE id = ANY(:ids);
 -- unknown limit, it would expect a tenth of the queue, and read the whole table. A suspect (see
 -- dbosflow/_runtime/execution/quarantine.py) is claimed alone, by a worker that has none, and only if `suspects` is true.
 -- The commit is flushed like every other one: if a crash of the server lost a claim, its epoch would be given out twice,
--- and no row could show which of the two owners has written it.
+-- and no row could show which of the two owners has written it. What is claimed after its deadline is asked to end in the
+-- same statement, so that its new owner begins nothing of it.
 WITH lease AS MATERIALIZED (
     SELECT id FROM dbosflow.worker WHERE id = :worker_id::uuid AND state = 'live' AND suspect IS NULL FOR KEY SHARE
 ), suspect AS MATERIALIZED (
@@ -61,11 +62,16 @@ WITH lease AS MATERIALIZED (
     FOR UPDATE SKIP LOCKED
 )
 UPDATE dbosflow.workflow w
-SET status = 'running', worker_id = lease.id, epoch = w.epoch + 1, started_at = coalesce(w.started_at, now())
+SET status = 'running', worker_id = lease.id, epoch = w.epoch + 1, started_at = coalesce(w.started_at, now()),
+    timed_out = CASE WHEN w.deadline_at <= now() THEN w.cancel_requested_at IS NULL OR w.timed_out ELSE w.timed_out END,
+    cancel_requested_at = CASE WHEN w.deadline_at <= now() THEN coalesce(w.cancel_requested_at, now())
+                               ELSE w.cancel_requested_at END
 FROM unnest(ARRAY(SELECT id FROM free) || ARRAY(SELECT id FROM suspect)) AS taken (id), lease
 WHERE w.id = taken.id
 RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, to_json(w.input_streams)::text AS input_streams,
-          w.recoveries, w.cancel_requested_at IS NOT NULL AS cancel_requested, w.parent_id IS NOT NULL AS is_child;
+          w.recoveries, CASE WHEN w.cancel_requested_at IS NOT NULL THEN json_build_array(w.cancel_reason, w.timed_out)::text END AS request,
+          w.parent_id IS NOT NULL AS is_child,
+          extract(epoch FROM w.deadline_at - now())::double precision AS remaining;
 
 -- name: unknown (names of waiting workflows in a queue, except the given ones; runs rarely, when little else waits)
 SELECT DISTINCT waiting.name
@@ -131,11 +137,12 @@ SELECT id, status, output::text AS output, error::text AS error FROM dbosflow.wo
 
 -- name: adopt (runs that a worker owns without knowing: the answer of a claim or start was lost, or a failover lost an end)
 -- In a new epoch: it may have run in this one already, and attempts are named by epoch. Index: workflow_owned.
-UPDATE dbosflow.workflow SET epoch = epoch + 1
+UPDATE dbosflow.workflow w SET epoch = epoch + 1
 WHERE worker_id = :worker_id AND NOT id = ANY(:known)
   AND (:queues::text[] IS NULL OR queue = ANY(:queues)) AND (:workflow_id::text IS NULL OR id = :workflow_id)
 RETURNING id, name, queue, epoch, input::text AS input, to_json(input_streams)::text AS input_streams, recoveries,
-          cancel_requested_at IS NOT NULL AS cancel_requested, parent_id IS NOT NULL AS is_child;
+          CASE WHEN w.cancel_requested_at IS NOT NULL THEN json_build_array(w.cancel_reason, w.timed_out)::text END AS request,
+          parent_id IS NOT NULL AS is_child, extract(epoch FROM deadline_at - now())::double precision AS remaining;
 
 -- name: cancel (a workflow by id, or the children of one, unless its own cancellation excluded them)
 -- This is a request, which the owner or the next owner carries out, because only the fence may write for a run. A workflow
@@ -166,9 +173,15 @@ WITH RECURSIVE tree AS (
     WHERE w.id = ANY(ARRAY(SELECT id FROM tree)) AND w.status NOT IN ('succeeded', 'failed', 'cancelled')
     ORDER BY w.id
     FOR UPDATE
+), error AS MATERIALIZED (
+    SELECT json_build_object('type', 'WorkflowCancelledError', 'module', 'dbosflow.errors', 'message', :reason::text,
+                             'args', NULL) AS error
+    WHERE :reason::text IS NOT NULL
 ), closed AS (
-    INSERT INTO dbosflow.stream_block (workflow_id, key, "offset", count, kind, bytes, producer, producer_seq, epoch)
-    SELECT a.id, i.key, coalesce(tail.next, 0), 1, 'cancelled', 0, '', 0, 0
+    INSERT INTO dbosflow.stream_block
+        (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
+    SELECT a.id, i.key, coalesce(tail.next, 0), 1, 'cancelled', (SELECT error FROM error),
+           coalesce((SELECT octet_length(error::text) FROM error), 0), '', 0, 0
     FROM asked a
     CROSS JOIN unnest(a.input_streams) AS i (key)
     LEFT JOIN LATERAL (
@@ -184,6 +197,8 @@ WITH RECURSIVE tree AS (
 UPDATE dbosflow.workflow w
 SET cancel_requested_at = coalesce(w.cancel_requested_at, now()),
     cancel_children = coalesce(w.cancel_children, false) OR :children::boolean,
+    cancel_reason = CASE WHEN w.cancel_requested_at IS NULL THEN :reason::text ELSE w.cancel_reason END,
+    error = CASE WHEN a.never_ran THEN (SELECT error FROM error) ELSE w.error END,
     status = CASE WHEN a.never_ran THEN 'cancelled' WHEN w.status = 'blocked' THEN 'queued' ELSE w.status END,
     ended_at = CASE WHEN a.never_ran THEN now() END,
     recoveries = 0
@@ -205,4 +220,56 @@ WITH found AS MATERIALIZED (
 SELECT coalesce(r.status, f.status) AS status, r.queue FROM found f LEFT JOIN resumed r ON r.id = f.id;
 
 -- name: cancel_requests (of the runs of a worker; index: workflow_owned)
-SELECT id FROM dbosflow.workflow WHERE worker_id = :worker_id AND cancel_requested_at IS NOT NULL;
+SELECT id, cancel_reason AS reason, timed_out IS TRUE AS timed_out
+FROM dbosflow.workflow WHERE worker_id = :worker_id AND cancel_requested_at IS NOT NULL;
+
+-- name: expire (workflows whose deadline has passed; the same as `cancel`, with the deadline for a reason)
+-- By the clock of the database. Index: workflow_deadline. A row that another statement holds is skipped: the next look
+-- finds it. One whose cancellation was requested before ends as cancelled. A workflow that never ran ends here, as failed.
+WITH due AS MATERIALIZED (
+    SELECT w.id, w.input_streams, w.epoch = 0 AS never_ran,
+           format('workflow %L has not ended by its deadline', w.id) AS message
+    FROM dbosflow.workflow w
+    WHERE w.deadline_at <= now() AND w.status NOT IN ('succeeded', 'failed', 'cancelled')
+      AND w.cancel_requested_at IS NULL
+    ORDER BY w.deadline_at
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+), ended AS MATERIALIZED (
+    SELECT d.id, d.input_streams, json_build_object(
+        'type', 'WorkflowTimeoutError', 'module', 'dbosflow.errors', 'message', d.message,
+        'args', json_build_array(d.id, d.message),
+        'attributes', json_build_object('workflow_id', d.id, 'message', d.message)) AS error
+    FROM due d
+    WHERE d.never_ran
+), closed AS (
+    INSERT INTO dbosflow.stream_block
+        (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
+    SELECT e.id, i.key, coalesce(tail.next, 0), 1, 'error', e.error, octet_length(e.error::text), '', 0, 0
+    FROM ended e
+    CROSS JOIN unnest(e.input_streams) AS i (key)
+    LEFT JOIN LATERAL (
+        SELECT b."offset" + b.count AS next, b.kind
+        FROM dbosflow.stream_block b
+        WHERE b.workflow_id = e.id AND b.key = i.key
+        ORDER BY b."offset" DESC
+        LIMIT 1
+    ) AS tail ON true
+    WHERE tail.kind IS NULL OR tail.kind NOT IN ('complete', 'error', 'cancelled')
+    ORDER BY e.id, i.key
+)
+UPDATE dbosflow.workflow w
+SET cancel_requested_at = now(), timed_out = true, cancel_children = true, recoveries = 0,
+    status = CASE WHEN d.never_ran THEN 'failed' WHEN w.status = 'running' THEN w.status ELSE 'queued' END,
+    error = CASE WHEN d.never_ran THEN (SELECT e.error FROM ended e WHERE e.id = d.id) END,
+    ended_at = CASE WHEN d.never_ran THEN now() END
+FROM due d
+WHERE w.id = d.id
+RETURNING w.id, w.status, w.queue;
+
+-- name: next_due (seconds until the earliest deadline that nobody has acted on; 0 or less if it has passed)
+-- Index: workflow_deadline; `min` reads its first entry, where ORDER BY with a limit may sort all of them.
+SELECT extract(epoch FROM min(w.deadline_at) - now())::double precision AS seconds
+FROM dbosflow.workflow w
+WHERE w.deadline_at IS NOT NULL AND w.status NOT IN ('succeeded', 'failed', 'cancelled')
+  AND w.cancel_requested_at IS NULL;

@@ -48,7 +48,7 @@ async def obey(engine: Engine, module: Any, command: dict[str, Any]) -> None:
     """Does one thing."""
     match command:
         case {"start": name, "id": workflow_id}:
-            target = getattr(module, name).options(workflow_id=workflow_id)
+            target = getattr(module, name).options(workflow_id=workflow_id, **command.get("options", {}))
             try:
                 await engine.start_async(target, *command.get("args", []))
             except Exception as error:  # noqa: BLE001 (whatever it is, it is the test's to judge)

@@ -1,0 +1,102 @@
+"""Carries out what only the clock brings: the deadlines of workflows, by the database's clock.
+
+Every executing engine has an alarm, and each looks for all workflows; nothing coordinates them. A look is one query of
+an index; only if something is due does a statement follow, which requests the end of the workflows as ``cancel`` does:
+
+```text
+deadline passes ──► requested ─notify─► delivered by the owner, or by the next one ──► ended: failed
+                        └── never ran: failed in the same statement
+```
+
+There is no polling for the moment itself: a timer waits for the next deadline that is known. It is set by each look, by
+each run of this engine that begins, and by the hint of another process whose workflow has a deadline that comes before
+the next safety poll. That poll finds what a lost hint would have told. A timer that fires early, since the clocks
+differ, finds nothing due and waits for the rest. So no deadline passes early, and none is missed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+
+from dbosflow._runtime.process.service import Service
+from dbosflow._store import workflow
+from dbosflow._store.notify import ALARM_TOPIC, CANCEL_TOPIC, queue_topic, workflow_topic
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from psycopg_pool import AsyncConnectionPool
+
+    from dbosflow._runtime.wakeups.topics import Wakeups
+
+logger = logging.getLogger("dbosflow.alarm")
+
+_MOST = 500
+"""Workflows in one statement, which holds their rows."""
+_BUSY_PAUSE = 0.05
+"""Seconds until the next look at rows that other statements hold."""
+_SHORTEST = 0.001
+"""Seconds between two looks."""
+
+
+class Alarm(Service):
+    """The alarm of one engine."""
+
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[Any],
+        schema: str,
+        wakeups: Wakeups,
+        announce: Callable[[Iterable[str]], None],
+    ) -> None:
+        super().__init__("alarm", interval=None)
+        self._pool = pool
+        self._schema = schema
+        self._announce = announce
+        self._unsubscribe = wakeups.subscribe(ALARM_TOPIC, self.wake)
+        self._loop = asyncio.get_running_loop()
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def close(self) -> None:
+        """Ends the looks."""
+        self._unsubscribe()
+        self._clear()
+        await super().close()
+
+    def expect(self, seconds: float) -> None:
+        """Looks again in about ``seconds``, or before."""
+        at = self._loop.time() + max(seconds, _SHORTEST)
+        if at < (math.inf if self._timer is None else self._timer.when()):
+            self._clear()
+            self._timer = self._loop.call_at(at, self.wake)
+
+    def _clear(self) -> None:
+        timer, self._timer = self._timer, None
+        if timer is not None:
+            timer.cancel()
+
+    async def work_once(self) -> bool:
+        """Requests the end of workflows whose deadline has passed; returns whether more may be due."""
+        self._clear()
+        async with self._pool.connection() as connection:
+            seconds = await workflow.next_due(connection, self._schema)
+            if seconds is None or seconds > 0:
+                if seconds is not None:
+                    self.expect(seconds)
+                return False
+            try:
+                expired = await workflow.expire(connection, self._schema, limit=_MOST)
+            except psycopg.errors.UniqueViolation:  # an input was written in that instant: again, with what is there
+                return True
+        if not expired:  # other statements hold the rows: a claim, an end, or the alarm of another engine
+            self.expect(_BUSY_PAUSE)
+            return False
+        logger.info("the deadline of %d workflow(s) has passed", len(expired))
+        waking = [topic for row in expired for topic in (workflow_topic(row["id"]), queue_topic(row["queue"]))]
+        self._announce([CANCEL_TOPIC, *waking])
+        return True
