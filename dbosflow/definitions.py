@@ -114,6 +114,8 @@ class WorkflowDef(FunctionDef):
     """The keys of the streams that are written from outside; recorded with the start, too."""
     timeout: float | None = None
     """How long an execution may take from its start, in seconds."""
+    max_recoveries: int | None = None
+    """How often its workers may die in a row without a new record; recorded with the start. ``None``: the engine's."""
 
     kind = "workflow"
 

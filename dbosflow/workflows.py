@@ -216,10 +216,12 @@ class WorkflowDecorator:
         name: str | None,
         inputs: Sequence[str | Stream[Any, Any]],
         timeout: float | timedelta | None,
+        max_recoveries: int | None,
     ) -> None:
         self._name = name
         self._inputs = inputs
         self._timeout = timeout
+        self._max_recoveries = max_recoveries
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Workflow[P, Coroutine[Any, Any, T], T]: ...
@@ -227,7 +229,7 @@ class WorkflowDecorator:
     def __call__(self, function: Callable[P, R]) -> Workflow[P, R, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Workflow[..., Any, Any]:
         """Makes ``function`` a workflow."""
-        return _make(function, self._name, self._inputs, self._timeout)
+        return _make(function, self._name, self._inputs, self._timeout, self._max_recoveries)
 
 
 @overload
@@ -240,6 +242,7 @@ def workflow(
     name: str | None = None,
     inputs: Sequence[str | Stream[Any, Any]] = (),
     timeout: float | timedelta | None = None,
+    max_recoveries: int | None = None,
 ) -> WorkflowDecorator: ...
 def workflow(
     function: Callable[..., Any] | None = None,
@@ -248,6 +251,7 @@ def workflow(
     name: str | None = None,
     inputs: Sequence[str | Stream[Any, Any]] = (),
     timeout: float | timedelta | None = None,
+    max_recoveries: int | None = None,
 ) -> Any:
     """Makes a function a workflow. Any worker that has the function can go on with it after a crash.
 
@@ -261,6 +265,8 @@ def workflow(
         inputs: the streams, or their keys, that are written from outside with ``engine.write_stream`` and read in the
             body with ``read_input``. They end with the workflow. An execution keeps the inputs declared at its start.
         timeout: how long each execution may take from its start, unless a start says otherwise: see ``options``.
+        max_recoveries: how often in a row its workers may die without a new record of it, before it is parked as
+            ``blocked``. An execution keeps that of its start. Default: the engine's setting of that name.
 
     Raises:
         DefinitionError: the function cannot be a workflow (it is a class, a generator function, or decorated already),
@@ -268,8 +274,8 @@ def workflow(
         ConfigurationError: an option is not valid.
     """
     if function is None:
-        return WorkflowDecorator(name, inputs, timeout)
-    return _make(function, name, inputs, timeout)
+        return WorkflowDecorator(name, inputs, timeout, max_recoveries)
+    return _make(function, name, inputs, timeout, max_recoveries)
 
 
 def _make(
@@ -277,6 +283,7 @@ def _make(
     name: str | None,
     inputs: Sequence[str | Stream[Any, Any]],
     timeout: float | timedelta | None,
+    max_recoveries: int | None,
 ) -> Workflow[..., Any, Any]:
     function, method = unbound(decorated)
     check_decorated("workflow", function)
@@ -284,10 +291,15 @@ def _make(
     if isinstance(inputs, str) or not isinstance(inputs, Iterable):
         msg = f"inputs={inputs!r} must be a list: inputs=[{inputs!r}]"
         raise DefinitionError(msg)
+    if max_recoveries is not None:
+        check_whole("a workflow's max_recoveries", max_recoveries, 1, LARGEST_INTEGER, or_none=True)
     keys = tuple(dict.fromkeys(key_of(one) for one in inputs))
     seconds = None if timeout is None else check_duration("timeout", timeout)
     definition = WorkflowDef(
-        *(function, own_name, caller_locals(function, depth=2), method), inputs=keys, timeout=seconds
+        *(function, own_name, caller_locals(function, depth=2), method),
+        inputs=keys,
+        timeout=seconds,
+        max_recoveries=max_recoveries,
     )
     registry.add(definition)
     return Workflow(definition)

@@ -16,6 +16,8 @@ class StartOptions(NamedTuple):
     """Seconds from the statement until its deadline."""
     deadline: float | None = None
     """The deadline in seconds since 1970, by the database's clock."""
+    max_recoveries: int | None = None
+    """How often its workers may die in a row without a new record, in place of the engine's setting."""
 
     def remaining(self) -> float | None:
         """About how many seconds there are until the deadline, by the clock of this process."""

@@ -38,3 +38,6 @@ ALTER TABLE dbosflow.workflow ADD COLUMN cancel_reason text, ADD COLUMN timed_ou
 -- Scanned by the alarm. Only workflows with a deadline that were not asked to end are in it.
 CREATE INDEX workflow_deadline ON dbosflow.workflow (deadline_at)
     WHERE deadline_at IS NOT NULL AND status NOT IN ('succeeded', 'failed', 'cancelled') AND cancel_requested_at IS NULL;
+
+-- How often the workers of the workflow may die in a row without a new record. Null: as often as the engine's setting says.
+ALTER TABLE dbosflow.workflow ADD COLUMN max_recoveries integer;

@@ -160,3 +160,29 @@ async def test_two_that_kill_are_both_parked_and_a_third_that_does_not_is_not(db
     assert parked == {"one": "blocked", "two": "blocked"}
     assert passes == SUSPECTED + 2 * (10 - SUSPECTED)
     assert (await deaths(db))["innocent"] <= SUSPECTED
+
+
+async def test_a_workflows_own_limit_comes_before_that_of_the_engine_which_reclaims(db: Database) -> None:
+    """Whichever process that is: the limit is in the workflow's row."""
+    await queue(db, careful=0, usual=0, patient=0)
+    await db.rows(
+        "UPDATE dbosflow.workflow SET max_recoveries = CASE id WHEN 'careful' THEN 1 WHEN 'patient' THEN 3 END"
+    )
+    lease = await db.lease()
+    assert await claimed(lease) == {"careful", "usual", "patient"}
+    assert await db.reclaim(lease) == {lease.id}
+    assert await db.requeue(max_recoveries=2) == {"careful": "blocked", "usual": "queued", "patient": "queued"}
+    lease = await db.lease()
+    assert await claimed(lease) == {"usual", "patient"}
+    assert await db.reclaim(lease) == {lease.id}
+    assert await db.requeue(max_recoveries=2) == {"usual": "blocked", "patient": "queued"}
+
+
+async def test_a_worker_that_is_released_parks_nothing(db: Database) -> None:
+    """The smallest limit is a death."""
+    await queue(db, careful=0)
+    await db.rows("UPDATE dbosflow.workflow SET max_recoveries = 1")
+    lease = await db.lease()
+    await lease.claim()
+    await db.rows("UPDATE dbosflow.worker SET state = 'dead', ended_because = 'released' WHERE id = %s", lease.id)
+    assert await db.requeue() == {"careful": "queued"}

@@ -35,6 +35,9 @@ class StartRequest:
             options = self.options or NO_OPTIONS
             if options.timeout is None:
                 self.options = options._replace(timeout=timeout)
+        if self.definition.max_recoveries is not None:
+            options = self.options or NO_OPTIONS
+            self.options = options._replace(max_recoveries=self.definition.max_recoveries)
 
     def ends_within(self, seconds: float) -> bool:
         """Whether the workflow's deadline comes so soon that other processes are told of it."""

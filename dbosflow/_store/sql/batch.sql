@@ -112,7 +112,7 @@ SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS writte
 INSERT INTO dbosflow.workflow
     (id, name, status, queue, priority, input, parent_id, parent_key, input_streams, epoch, worker_id, started_at
 -- [options
-     , deadline_at
+     , deadline_at, max_recoveries
 -- ]
     )
 SELECT s.id, s.name, CASE WHEN s.owned THEN 'running' ELSE 'queued' END, s.queue, s.priority, s.input::json,
@@ -122,14 +122,14 @@ SELECT s.id, s.name, CASE WHEN s.owned THEN 'running' ELSE 'queued' END, s.queue
        CASE WHEN s.owned THEN now() END
 -- [options
      , least(now() + s.timeout * interval '1 second', to_timestamp(s.deadline),
-             (SELECT p.deadline_at FROM dbosflow.workflow p WHERE p.id = s.parent_id))
+             (SELECT p.deadline_at FROM dbosflow.workflow p WHERE p.id = s.parent_id)), s.max_recoveries
 -- ]
 FROM (
     SELECT :start_workflow_id AS id, :start_name AS name, :start_queue AS queue, :start_priority AS priority,
            :start_input AS input, :start_parent_id AS parent_id, :start_parent_key AS parent_key,
            :start_input_streams AS input_streams, :start_owned AS owned
 -- [options
-         , :option_timeout AS timeout, :option_deadline AS deadline
+         , :option_timeout AS timeout, :option_deadline AS deadline, :option_max_recoveries AS max_recoveries
 -- ]
 ) AS s
 CROSS JOIN :gate

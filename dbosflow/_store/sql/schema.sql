@@ -35,7 +35,8 @@ CREATE TABLE dbosflow.workflow (
     forked_from         text,                              -- for a fork: the workflow that it is a copy of
     forked_turn         integer,                           -- for a fork: the turn from which it goes on by itself
     cancel_reason       text,                              -- why its cancellation was requested
-    timed_out           boolean                            -- the request is that of its deadline: it ends as failed
+    timed_out           boolean,                           -- the request is that of its deadline: it ends as failed
+    max_recoveries      integer                            -- how many recoveries park it; null: the engine's setting
 ) WITH (fillfactor = 80);
 
 -- Scanned by a claim, in its order.

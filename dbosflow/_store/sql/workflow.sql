@@ -3,22 +3,22 @@
 -- has any of the columns in it: see dbosflow/_store/start_options.py.
 INSERT INTO dbosflow.workflow (id, name, status, queue, priority, input, input_streams
 -- [options
-     , deadline_at
+     , deadline_at, max_recoveries
 -- ]
     )
 SELECT s.id, s.name, 'queued', s.queue, s.priority, s.input::json,
        CASE WHEN s.input_streams IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(s.input_streams::json)) END
 -- [options
-     , least(now() + s.timeout * interval '1 second', to_timestamp(s.deadline))
+     , least(now() + s.timeout * interval '1 second', to_timestamp(s.deadline)), s.max_recoveries
 -- ]
 FROM unnest(:ids::text[], :names::text[], :queues::text[], :priorities::integer[], :inputs::text[],
             :input_streams::text[]
 -- [options
-          , :option_timeout::double precision[], :option_deadline::double precision[]
+          , :option_timeout::double precision[], :option_deadline::double precision[], :option_max_recoveries::integer[]
 -- ]
     ) AS s (id, name, queue, priority, input, input_streams
 -- [options
-          , timeout, deadline
+          , timeout, deadline, max_recoveries
 -- ]
     )
 ORDER BY s.id
@@ -123,8 +123,8 @@ WITH orphan AS MATERIALIZED (
 )
 UPDATE dbosflow.workflow w
 SET worker_id = NULL, epoch = w.epoch + 1, recoveries = c.recoveries, recovered_seq = c.seq,
-    status = CASE WHEN c.recoveries >= :max_recoveries THEN 'blocked' ELSE 'queued' END,
-    error = CASE WHEN c.recoveries >= :max_recoveries THEN json_build_object(
+    status = CASE WHEN c.recoveries >= coalesce(w.max_recoveries, :max_recoveries) THEN 'blocked' ELSE 'queued' END,
+    error = CASE WHEN c.recoveries >= coalesce(w.max_recoveries, :max_recoveries) THEN json_build_object(
         'type', 'WorkflowBlockedError', 'module', 'dbosflow.errors', 'args', NULL, 'message',
         'its workers died ' || c.recoveries || ' times in a row without a new record') END
 FROM unnest(ARRAY(SELECT id FROM counted), ARRAY(SELECT recoveries FROM counted), ARRAY(SELECT seq FROM counted))
