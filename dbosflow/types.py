@@ -152,6 +152,29 @@ class Resumption:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkflowChange:
+    """What came of a request about one of several workflows.
+
+    ``outcome`` is
+
+    - ``"cancelled"`` (it had not begun, and has ended now), ``"requested"`` (its worker, or the next one, carries the
+      cancellation out), or ``"ended"`` (it had ended before), of a cancellation;
+    - ``"resumed"`` (it was blocked, and now waits for a worker), of a resumption;
+    - ``"deleted"``, ``"active"`` (it has not ended), ``"needed"`` (a workflow that has not ended may ask for its
+      outcome), or ``"held"`` (a statement or snapshot is open that began before its end: try again), of a deletion;
+    - ``"unchanged"`` (the request does not apply to it) or ``"unknown"`` (no workflow has the id).
+
+    ``status`` is its status after the request, or its last one; ``None`` if no workflow has the id.
+    """
+
+    id: str
+    outcome: Literal[
+        "cancelled", "requested", "ended", "resumed", "deleted", "active", "needed", "held", "unchanged", "unknown"
+    ]
+    status: WorkflowStatus | None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkflowInfo:
     """The record of a workflow in Postgres. Payloads are JSON as written; times are timezone-aware."""
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 import time
+from contextlib import suppress
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,7 +20,7 @@ from dbosflow._store.queries import is_refused
 from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, StreamNotFoundError, WorkflowNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from psycopg_pool import AsyncConnectionPool
 
@@ -35,6 +36,10 @@ T = TypeVar("T")
 
 _PAUSE = 0.1
 """Seconds between two tries of a query. The pool waits for a connection by itself, so this is only for what broke."""
+
+_COMMIT = 0.01
+_TRIES = 100
+"""Seconds until a commit is over, usually; and how many times that long a removal waits for one."""
 
 logger = logging.getLogger("dbosflow.engine")
 
@@ -188,10 +193,29 @@ class Repository:
             return await self.ask(retention.prunable, age)
         pruned = 0
         while True:
-            found = await self.ask(retention.prune, age, batch)
+            found = await self._once_committed(partial(self.ask, retention.prune, age, batch))
+            if found is None:
+                return pruned
             pruned += found
             if found < batch:
                 return pruned
+
+    async def delete(self, ids: Sequence[str], *, children: bool) -> dict[str, tuple[str, str]]:
+        """Removes these workflows, as far as they may go; returns what came of each: an outcome, and its status."""
+        remove = partial(retention.delete, children=children)
+        found = await self._once_committed(partial(self.ask, remove, ids))
+        if found is None:
+            statuses = await self.ask(workflow.outcomes, list(ids))
+            return {one: ("held", outcome.status) for one, outcome in statuses.items()}
+        return found
+
+    async def _once_committed(self, remove: Callable[[], Awaitable[T]]) -> T | None:
+        """Removes workflows once those who may have written to them have committed; ``None`` if that takes long."""
+        for _ in range(_TRIES):
+            with suppress(retention.WritersCommitError):
+                return await remove()
+            await asyncio.sleep(_COMMIT)
+        return None
 
 
 def not_found(workflow_id: str) -> WorkflowNotFoundError:

@@ -11,10 +11,12 @@ from dbosflow._store import statements
 from dbosflow._store.queries import fetch_all, fetch_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from uuid import UUID
 
     from psycopg import AsyncConnection
+
+    from dbosflow._store.queries import Rows
 
 _TABLE = "retention"
 
@@ -72,6 +74,10 @@ async def is_trimmed(connection: AsyncConnection[Any], schema: str, workflow_id:
     return bool(await fetch_all(connection, schema, _TABLE, "trimmed", **which))
 
 
+class WritersCommitError(Exception):
+    """Somebody is just committing what may belong to a workflow that is to be removed. Nothing was removed."""
+
+
 async def prune(connection: AsyncConnection[Any], schema: str, age: float, batch: int) -> int:
     """Removes up to ``batch`` workflows that ended more than ``age`` seconds ago; returns their number."""
     return len(await _remove(connection, schema, (), Pruning(age, age).ages | {"batch": batch}))
@@ -97,9 +103,35 @@ async def _remove(
     choose = statements.load(_TABLE, schema, *sections)["choose"]
     async with connection.transaction():
         rows = await fetch_text(connection, schema, choose, which)
-        # Also if there are none: a role that may not remove is told so.
-        await fetch_all(connection, schema, _TABLE, "remove", ids=[row["id"] for row in rows])
-    return [(row["created_at"], row["id"]) for row in rows]
+        removed = await _remove_chosen(connection, schema, rows)
+    return [(row["created_at"], row["id"]) for row in rows if row["id"] in removed]
+
+
+async def delete(
+    connection: AsyncConnection[Any], schema: str, ids: Sequence[str], *, children: bool
+) -> dict[str, tuple[str, str]]:
+    """Removes ended workflows; returns what came of each: an outcome, and its status. Nothing of ids without workflows.
+
+    The outcomes are ``deleted``, and of what is kept ``active``, ``needed``, ``held`` or ``unknown``.
+    """
+    async with connection.transaction():
+        which = {"ids": list(ids), "children": children}
+        rows = await fetch_all(connection, schema, _TABLE, "choose_by_id", **which)
+        removed = await _remove_chosen(connection, schema, [row for row in rows if row["outcome"] == "deleted"])
+    kept = {row["id"] for row in rows if row["outcome"] == "deleted"} - removed
+    return {row["id"]: ("needed" if row["id"] in kept else row["outcome"], row["status"]) for row in rows}
+
+
+async def _remove_chosen(connection: AsyncConnection[Any], schema: str, rows: Rows) -> set[str]:
+    """Removes chosen workflows, in their transaction; returns the ids of those that are gone."""
+    writers = {writer for row in rows for writer in row["writers"] or ()}
+    if writers:
+        (open_ones,) = await fetch_all(connection, schema, _TABLE, "committing", writers=sorted(writers))
+        if open_ones["writers"]:
+            raise WritersCommitError
+    # Also none: who may not remove is told so.
+    removed = await fetch_all(connection, schema, _TABLE, "remove", ids=[row["id"] for row in rows])
+    return {row["id"] for row in removed}
 
 
 async def prunable(connection: AsyncConnection[Any], schema: str, age: float) -> int:

@@ -227,13 +227,9 @@ async def next_due(connection: AsyncConnection[Any], schema: str) -> float | Non
     return seconds
 
 
-async def resume(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> tuple[str, str | None] | None:
-    """Returns a blocked workflow to its queue. Gives its status afterwards, and the queue if it was blocked.
-
-    ``None`` if there is no such workflow.
-    """
-    rows = await fetch_all(connection, schema, _TABLE, "resume", workflow_id=workflow_id)
-    return (rows[0]["status"], rows[0]["queue"]) if rows else None
+async def resume(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> Rows:
+    """Returns blocked workflows to their queues; returns rows of ``id, status, queue``: the queue only if it was."""
+    return await fetch_all(connection, schema, _TABLE, "resume", ids=list(ids))
 
 
 async def cancel_requests(connection: AsyncConnection[Any], schema: str, worker_id: UUID) -> dict[str, CancelRequest]:

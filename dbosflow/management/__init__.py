@@ -1,4 +1,4 @@
 """Management of workflows from outside: ``engine.workflows``.
 
-``listings`` reads, ``acts`` changes many at a time, ``cursors`` encodes the places between pages.
+``listings`` reads, by ``cursors`` from page to page; ``acts`` changes, in ``bulk`` where there are many.
 """

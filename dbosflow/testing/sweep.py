@@ -11,6 +11,7 @@ from uuid import uuid4
 
 from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow.engine import Engine
+from dbosflow.filters import WorkflowFilter
 from dbosflow.testing.points import START, WHEN, CrashPoint
 from dbosflow.testing.rig import Trap, bridged, core_of, rig_of
 from dbosflow.testing.server import fresh_database
@@ -250,12 +251,11 @@ class _Sweep:
     async def _free_ids(self) -> None:
         """Frees the ids that the workflow chose for its children.
 
-        One is kept while its parent runs; and while somebody has a snapshot older than its end, which is over soon.
+        One is held while somebody has a snapshot older than its end, which is over soon.
         """
         for _ in range(_TRIES):
-            await self._engine.prune_async(older_than=0)
-            ended = [await self._engine.list_workflows_async(status=status, limit=1) for status in _ENDED]
-            if not any(ended):
+            changes = await self._engine.workflows.delete_async(WorkflowFilter(status=_ENDED))
+            if not any(change.outcome == "held" for change in changes):
                 return
             await asyncio.sleep(_PAUSE)
 

@@ -6,6 +6,7 @@ worker ``gone`` is silent, and owns ``g``; ``b`` is blocked; ``e`` has ended, wi
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -106,7 +107,7 @@ async def _cancelled_blocked(session: Session, _: World) -> Any:
 
 
 async def _resumed(session: Session, _: World) -> Any:
-    return await workflow.resume(session, SCHEMA, "b")
+    return [(row["status"], row["queue"]) for row in await workflow.resume(session, SCHEMA, ["b", "e"])]
 
 
 async def _released(session: Session, world: World) -> Any:
@@ -146,7 +147,13 @@ async def _compacted(session: Session, _: World) -> Any:
 
 
 async def _pruned(session: Session, _: World) -> Any:
-    return await retention.prune(session, SCHEMA, 0.0, 10)
+    with suppress(retention.WritersCommitError):  # its caller asks again
+        return await retention.prune(session, SCHEMA, 0.0, 10)
+
+
+async def _deleted(session: Session, _: World) -> Any:
+    with suppress(retention.WritersCommitError):
+        return await retention.delete(session, SCHEMA, ["e", "w"], children=True)
 
 
 TRANSITIONS: dict[str, Callable[[psycopg.AsyncConnection[Any], World], Awaitable[Any]]] = {
@@ -169,6 +176,7 @@ TRANSITIONS: dict[str, Callable[[psycopg.AsyncConnection[Any], World], Awaitable
     "trim": _trimmed,
     "compact": _compacted,
     "prune": _pruned,
+    "delete": _deleted,
 }
 
 _STATE = {

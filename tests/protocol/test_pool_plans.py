@@ -200,6 +200,13 @@ POOL = (
     Case("retention.choose+walk", AGES | A_PART | {"batch": 100}, 1500, workflow=BY_AGE | KEY),
     Case("retention.pass_end", AGES | {"after_at": THE_BEGINNING, "after_id": "", "count": 100}, 200, workflow=BY_AGE),
     Case(
+        "retention.choose_by_id",
+        {"ids": MANY, "children": True},
+        250,
+        workflow=KEY | {"workflow_parent"},
+    ),
+    Case("retention.committing", {"writers": ["1", "2"]}, 1000),
+    Case(
         "retention.remove",
         {"ids": MANY},
         400,
@@ -234,7 +241,7 @@ POOL = (
     ),
     Case("workflow.expire", {"limit": 10}, 10, workflow=KEY | {"workflow_deadline"}, stream_block=STREAMS),
     Case("workflow.next_due", {}, 1, workflow=frozenset({"workflow_deadline"})),
-    Case("workflow.resume", {"workflow_id": "w5"}, 1, workflow=KEY),
+    Case("workflow.resume", {"ids": MANY}, 40, workflow=KEY),
     Case("workflow.requeue", {"max_recoveries": 10}, DEAD + 1, workflow=KEY | {"workflow_owned"}, stream_block=STREAMS),
     Case("worker.orphans", {}, DEAD + 1, workflow=frozenset({"workflow_owned"})),
     Case(

@@ -131,8 +131,45 @@ async def test_what_was_written_before_the_removal_looked_is_removed(db: Databas
     assert await db.rows("SELECT * FROM dbosflow.stream_block") == []
 
 
+async def test_a_writer_that_is_just_committing_is_waited_for(db: Database) -> None:
+    """It has no snapshot any more by which it would be seen, and its rows are not there yet."""
+    lease, slow = await db.lease(), await db.connect(autocommit=False)
+    await lease.start("w")
+    await slow.execute(MESSAGE)
+    assert (await lease.write(Slice("w").end())).written
+    for remove in (prune, delete):
+        with pytest.raises(retention.WritersCommitError):
+            await remove(db)
+    await slow.commit()
+    await soon(lambda: prune(db), 1)
+    assert await db.rows("SELECT * FROM dbosflow.stream_block") == []
+
+
+async def prune(db: Database) -> int:
+    return await retention.prune(db.admin, SCHEMA, 0.0, 10)
+
+
+async def delete(db: Database) -> dict[str, tuple[str, str]]:
+    return await retention.delete(db.admin, SCHEMA, ["w"], children=True)
+
+
+async def test_a_deletion_keeps_what_a_slow_writer_may_still_write_to(db: Database) -> None:
+    """And removes it, with what was written, once that is over."""
+    lease, slow = await db.lease(), await db.connect()
+    await lease.start("w")
+    async with held_up(db, slow, lambda: slow.execute(MESSAGE)) as writing:
+        assert (await lease.write(Slice("w").end())).written
+        assert await delete(db) == {"w": ("held", "succeeded")}
+    await writing
+    async with asyncio.timeout(PATIENCE):
+        while await delete(db) != {"w": ("deleted", "succeeded")}:
+            pass
+    assert await db.rows("SELECT * FROM dbosflow.stream_block") == []
+    assert await delete(db) == {}
+
+
 async def chosen(db: Database) -> int:
-    return len(await fetch_all(db.admin, SCHEMA, "retention", "choose", age=0.0, batch=10))
+    return len(await fetch_all(db.admin, SCHEMA, "retention", "choose", finished_age=0.0, failed_age=0.0, batch=10))
 
 
 @pytest.mark.parametrize("limit", [{"max_values": 2}, {"max_bytes": 3}])

@@ -22,7 +22,7 @@ from dbosflow import (
     step,
     workflow,
 )
-from dbosflow.types import Page, StepInfo
+from dbosflow.types import Page, StepInfo, WorkflowChange
 
 
 @step
@@ -94,6 +94,8 @@ def managing(engine: Engine) -> None:
     assert_type(engine.workflows.count(WorkflowFilter(queue=["a", "b"]), by="status"), dict[str, int])
     assert_type(engine.workflows.get("a"), WorkflowInfo)
     assert_type(engine.workflows.steps("a", outputs=False).items, tuple[StepInfo, ...])
+    assert_type(engine.workflows.resume("a"), list[WorkflowChange])
+    assert_type(engine.workflows.delete(WorkflowFilter(status="failed"), progress=print), list[WorkflowChange])
     engine.workflows.count(by="input")  # type: ignore[call-overload]
 
 

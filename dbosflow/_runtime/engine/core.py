@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
+from dbosflow._runtime.engine.acts import Acts
 from dbosflow._runtime.engine.connections import is_pooled, open_pool
 from dbosflow._runtime.engine.executor import Executor
 from dbosflow._runtime.engine.replayer import ReplayResult, replay
@@ -116,6 +117,7 @@ class EngineCore:
                 service.open()
                 resources.push_async_callback(service.close)
             executor = self._executor = self._new_executor() if self._settings.executes else None
+            self.acts = Acts(self.repository, self.announce)
             self._starts = Starts(executor, self._enqueuer, self.repository, self.announce, self._settings.safety_poll)
             if executor is not None:
                 resources.push_async_callback(executor.close)
@@ -207,14 +209,10 @@ class EngineCore:
 
     async def resume(self, workflow_id: str) -> Resumption:
         """Returns a blocked workflow to its queue, and notifies the workers that serve it."""
-        found = await self.repository.ask(workflow.resume, workflow_id)
-        if found is None:
+        (change,) = await self.acts.resume([workflow_id])
+        if change.status is None:
             raise not_found(workflow_id)
-        status, queue = found
-        if queue is None:
-            return Resumption("unchanged", WorkflowStatus(status))
-        self.announce([workflow_topic(workflow_id), queue_topic(queue)])
-        return Resumption("resumed", WorkflowStatus(status))
+        return Resumption("resumed" if change.outcome == "resumed" else "unchanged", change.status)
 
     async def cancel_children(self, workflow_id: str, reason: str | None) -> None:
         """Requests the cancellation of a workflow's children."""

@@ -62,6 +62,8 @@ class Pruner(Service):
                 due_in = await retention.turn_due_in(connection, self._schema, self._holder, PATIENCE)
                 if due_in <= 0:
                     due_in = await self._pass(connection)
+        except retention.WritersCommitError:
+            due_in = PAUSE
         except PermissionDeniedError as error:
             logger.error("nothing is removed by the retention: %s", error)  # noqa: TRY400 (says what to do)
             due_in = _WITHOUT_RIGHTS

@@ -80,10 +80,13 @@ SELECT count FROM dbosflow.stream_trim WHERE workflow_id = :workflow_id AND key 
 -- A workflow whose parent runs is kept, because the parent may ask for its outcome. Workflows that another process removes,
 -- trims or compacts are skipped. One is kept, as in trim, until every possible writer can see its end: a statement whose
 -- snapshot is older may still append to it. The removal is a later statement, whose snapshot has all that such writers wrote:
--- what is open when pg_stat_activity is read keeps the workflow here, and what is over by then is seen there.
+-- what is open when pg_stat_activity is read (it is read once in a transaction) keeps the workflow here, and what is over by
+-- then is seen there. A statement that is just being committed has no snapshot any more: the removal waits for such `writers`.
 -- An age of NULL is never reached. A retention's walk looks at a part of the table, keeps those of some names that were
 -- created at `kept_since` or later, and keeps a workflow as long as its parent is there at all.
-SELECT w.id, w.created_at
+SELECT w.id, w.created_at, CASE WHEN w.ended_at >= now() - interval '1 day' THEN (
+           SELECT array_agg(backend_xid::text) FROM pg_stat_activity
+           WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xid IS NOT NULL) END AS writers
 FROM dbosflow.workflow w
 WHERE w.created_at < now() - least(:finished_age::double precision, :failed_age::double precision) * interval '1 second'
   AND w.ended_at < now() - CASE w.status WHEN 'failed' THEN :failed_age::double precision
@@ -104,6 +107,44 @@ ORDER BY w.created_at, w.id
 LIMIT :batch
 FOR UPDATE OF w SKIP LOCKED;
 
+-- name: choose_by_id (workflows to be removed by their ids, with `children` all below; and why others are kept)
+-- By the conditions of `choose`; but a row that another statement holds is waited for, in the order of the ids. What has ended
+-- never changes again, so it is still as this snapshot shows it. `pg_stat_activity` is read after the locks were taken.
+WITH RECURSIVE tree AS (
+    SELECT w.id FROM dbosflow.workflow w WHERE w.id = ANY(:ids::text[])
+    UNION
+    SELECT below.id
+    FROM tree
+    CROSS JOIN LATERAL (SELECT c.id FROM dbosflow.workflow c WHERE c.parent_id = tree.id OFFSET 0) AS below
+    WHERE :children::boolean
+), ended AS MATERIALIZED (
+    SELECT w.id, w.parent_id, w.ended_at, age(w.xmin) AS age
+    FROM dbosflow.workflow w
+    WHERE w.id = ANY(ARRAY(SELECT id FROM tree)) AND w.ended_at IS NOT NULL
+    ORDER BY w.id
+    FOR UPDATE
+)
+SELECT w.id, w.status, CASE
+    WHEN w.ended_at IS NULL THEN 'active'
+    WHEN e.id IS NULL THEN 'unknown'
+    WHEN NOT coalesce((SELECT p.ended_at IS NOT NULL FROM dbosflow.workflow p WHERE p.id = e.parent_id), true)
+        THEN 'needed'
+    WHEN e.ended_at >= now() - interval '1 day'
+         AND e.age <= coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
+                                WHERE datname = current_database() AND pid <> pg_backend_pid()), -1) THEN 'held'
+    ELSE 'deleted' END AS outcome,
+       CASE WHEN e.ended_at >= now() - interval '1 day' THEN (
+           SELECT array_agg(backend_xid::text) FROM pg_stat_activity
+           WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xid IS NOT NULL) END AS writers
+FROM tree t
+CROSS JOIN LATERAL (SELECT o.id, o.status, o.ended_at FROM dbosflow.workflow o WHERE o.id = t.id OFFSET 0) AS w
+LEFT JOIN ended e ON e.id = w.id
+ORDER BY w.id;
+
+-- name: committing (how many of these transactions are not over; pg_stat_activity would show them as it was read before)
+SELECT count(*) AS writers FROM pg_locks
+WHERE locktype = 'transactionid' AND granted AND mode = 'ExclusiveLock' AND transactionid::text = ANY(:writers);
+
 -- name: remove (all rows of workflows that `choose` has locked in this transaction)
 -- Probes the primary keys for each workflow, and is written so that no plan can scan a table or join it as a whole.
 WITH old AS MATERIALIZED (
@@ -117,7 +158,8 @@ WITH old AS MATERIALIZED (
 ), attributes AS (
     DELETE FROM dbosflow.attribute WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
 )
-DELETE FROM dbosflow.workflow WHERE id = ANY(ARRAY(SELECT id FROM old));
+DELETE FROM dbosflow.workflow WHERE id = ANY(ARRAY(SELECT id FROM old))
+RETURNING id;
 
 -- name: prunable (the number of workflows that prune would remove, by the same conditions; index: workflow_created)
 SELECT count(*) AS workflows

@@ -206,10 +206,10 @@ FROM asked a
 WHERE w.id = a.id
 RETURNING w.id, w.status, w.queue;
 
--- name: resume (a blocked workflow returns to its queue, for any worker that knows it; others are left unchanged)
+-- name: resume (blocked workflows return to their queues, for any worker that knows them; others are left unchanged)
 -- A blocked workflow has no owner, so any role that may do this may write. The deaths that counted against it are cleared.
 WITH found AS MATERIALIZED (
-    SELECT id, status FROM dbosflow.workflow WHERE id = :workflow_id FOR UPDATE
+    SELECT id, status FROM dbosflow.workflow WHERE id = ANY(:ids::text[]) ORDER BY id FOR UPDATE
 ), resumed AS (
     UPDATE dbosflow.workflow w
     SET status = 'queued', recoveries = 0, error = NULL
@@ -217,7 +217,7 @@ WITH found AS MATERIALIZED (
     WHERE w.id = f.id AND f.status = 'blocked'
     RETURNING w.id, w.status, w.queue
 )
-SELECT coalesce(r.status, f.status) AS status, r.queue FROM found f LEFT JOIN resumed r ON r.id = f.id;
+SELECT f.id, coalesce(r.status, f.status) AS status, r.queue FROM found f LEFT JOIN resumed r ON r.id = f.id;
 
 -- name: cancel_requests (of the runs of a worker; index: workflow_owned)
 SELECT id, cancel_reason AS reason, timed_out IS TRUE AS timed_out
