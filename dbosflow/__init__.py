@@ -17,9 +17,10 @@ from dbosflow.config import VERSION as __version__  # noqa: N811 (the name that 
 from dbosflow.config import Retention
 from dbosflow.context import Current, branch, current, get_logger, patched
 from dbosflow.engine import Engine
+from dbosflow.events import set_event, set_event_async
 from dbosflow.filters import WorkflowFilter
 from dbosflow.handles import WorkflowHandle
-from dbosflow.messages import recv, recv_async
+from dbosflow.messages import recv, recv_async, send, send_async
 from dbosflow.steps import run_step, run_step_async, step
 from dbosflow.streams import (
     Stream,
@@ -75,6 +76,10 @@ __all__ = [
     "recv_async",
     "run_step",
     "run_step_async",
+    "send",
+    "send_async",
+    "set_event",
+    "set_event_async",
     "sleep",
     "sleep_async",
     "step",

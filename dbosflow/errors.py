@@ -22,6 +22,7 @@ DbosflowError
 │   ├── WorkflowCancelledError
 │   ├── WorkflowTimeoutError    the workflow has not ended by its deadline
 │   ├── WorkflowBlockedError    the workflow is parked until it is resumed
+│   ├── EventNotFoundError      the workflow has ended without setting the event
 │   ├── WorkflowEndedError      a message to a workflow that has ended
 │   ├── InboxFullError          a message to a workflow that has too many, or on too many topics
 │   ├── MessageTooLargeError    the message is above the limit for one message
@@ -171,6 +172,10 @@ class WorkflowBlockedError(WorkflowError):
 
 class WorkflowEndedError(WorkflowError):
     """The workflow has ended, and receives nothing any more. Nothing was sent."""
+
+
+class EventNotFoundError(WorkflowError):
+    """The workflow has ended, and has not set the event, or not set it again."""
 
 
 class InboxFullError(WorkflowError):

@@ -284,6 +284,19 @@ class StreamEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Event:
+    """The last value of an event that a workflow has set."""
+
+    name: str
+    value: Any
+    """Plain JSON."""
+    offset: int
+    """The place of the value among all that the event had; ``get_event(after=...)`` waits for a newer one."""
+    set_at: datetime
+    """When the value became durable."""
+
+
+@dataclass(frozen=True, slots=True)
 class Measure:
     """A measured quantity: how often it was measured, the sum and the largest value."""
 

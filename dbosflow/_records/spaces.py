@@ -61,6 +61,11 @@ def is_reserved(key: str) -> bool:
     return key.startswith(RESERVED)
 
 
+def is_from_outside(key: str) -> bool:
+    """Whether only outsiders write to the stream, and not its workflow."""
+    return key.startswith((_INBOX, _TOKEN))
+
+
 def check_own_key(key: object) -> str:
     """``key``, if users may write to a stream of that key. Otherwise raises a ``ConfigurationError``."""
     found = check_identifier("stream key", key)

@@ -15,7 +15,7 @@ import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from dbosflow._runtime.streams.paging import truncated
-from dbosflow._store import listing, retention, step, stream, workflow
+from dbosflow._store import listing, message, retention, step, stream, workflow
 from dbosflow._store.queries import is_refused
 from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, StreamNotFoundError, WorkflowNotFoundError
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow._store.listing import Position
+    from dbosflow._store.message import LastValue
     from dbosflow._store.queries import Rows
     from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
@@ -148,9 +149,9 @@ class Repository:
 
     # -- streams -----------------------------------------------------------------------------------------------------
 
-    async def streams(self, workflow_id: str) -> list[StreamInfo]:
-        """The workflow's streams."""
-        found = await self.ask(stream.list_streams, workflow_id)
+    async def streams(self, workflow_id: str, reserved: bool = False) -> list[StreamInfo]:  # noqa: FBT001, FBT002 (by the host)
+        """The workflow's streams; with ``reserved``, also the engine's own."""
+        found = await self.ask(stream.list_streams, workflow_id, None, reserved)
         if not found:
             await self.status(workflow_id)  # raises where there is no such workflow
         return found
@@ -177,6 +178,17 @@ class Repository:
             first = await self.ask(retention.first, workflow_id, key)
             raise truncated(workflow_id, key, 0, first or 0)
         return await self.ask(stream.emitted, workflow_id, key, producer)
+
+    async def events(self, workflow_id: str, committed: bool) -> dict[str, LastValue]:  # noqa: FBT001 (by the host)
+        """The last value of each of the workflow's events, by key."""
+        found: dict[str, LastValue] = {}
+        for key in await self.ask(message.events, workflow_id):
+            last = await self.ask(message.event, workflow_id, key, committed)
+            if last.offset is not None:
+                found[key] = last
+        if not found:
+            await self.status(workflow_id)  # raises where there is no such workflow
+        return found
 
     # -- retention ---------------------------------------------------------------------------------------------------
 

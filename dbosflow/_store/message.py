@@ -9,11 +9,12 @@ from psycopg.errors import ReadOnlySqlTransaction
 from psycopg.rows import dict_row
 
 from dbosflow._store import statements
-from dbosflow._store.queries import rights_named
+from dbosflow._store.queries import fetch_all, rights_named
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from datetime import datetime
 
     from psycopg import AsyncConnection
 
@@ -75,3 +76,33 @@ async def _ask(connection: AsyncConnection[Any], schema: str, name: str, values:
 
 def _status(text: str | None) -> WorkflowStatus | None:
     return None if text is None else WorkflowStatus(text)
+
+
+@dataclass(frozen=True, slots=True)
+class LastValue:
+    """The last value of an event, with the status of its workflow, from one snapshot."""
+
+    status: WorkflowStatus | None
+    """``None``: no such workflow."""
+    offset: int | None
+    """``None``: there is no value."""
+    value: str | None
+    created_at: datetime | None
+
+
+async def event(
+    connection: AsyncConnection[Any],
+    schema: str,
+    workflow_id: str,
+    key: str,
+    committed: bool,  # noqa: FBT001 (by position)
+) -> LastValue:
+    """The last value of an event that is not rolled back; with ``committed``, the last that cannot be."""
+    which = {"workflow_id": workflow_id, "key": key, "committed": committed}
+    (row,) = await fetch_all(connection, schema, _TABLE, "event", **which)
+    return LastValue(**{**row, "status": _status(row["status"])})
+
+
+async def events(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> list[str]:
+    """The keys of a workflow's events."""
+    return [row["key"] for row in await fetch_all(connection, schema, _TABLE, "events", workflow_id=workflow_id)]

@@ -297,10 +297,18 @@ async def values_at(connection: AsyncConnection[Any], schema: str, workflow_id: 
 
 
 async def list_streams(
-    connection: AsyncConnection[Any], schema: str, workflow_id: str, key: str | None = None
+    connection: AsyncConnection[Any],
+    schema: str,
+    workflow_id: str,
+    key: str | None = None,
+    reserved: bool = False,  # noqa: FBT001, FBT002 (handed on by position)
 ) -> list[StreamInfo]:
-    """The streams of a workflow, or only the one with this key, sorted by key whatever the collation."""
-    rows = await fetch_all(connection, schema, _TABLE, "list", workflow_id=workflow_id, key=key)
+    """The streams of a workflow, or only the one with this key, sorted by key whatever the collation.
+
+    ``reserved``: whether the engine's own are listed, too: messages, events, replies and answers to tokens.
+    """
+    which = {"workflow_id": workflow_id, "key": key, "reserved": reserved}
+    rows = await fetch_all(connection, schema, _TABLE, "list", **which)
     found = (
         StreamInfo(**{**row, "state": StreamState(row["state"]), "producers": tuple(sorted(row["producers"]))})
         for row in rows

@@ -7,15 +7,13 @@ from typing import Any
 from dbosflow._records.producers import of_idempotency_key
 from dbosflow._records.spaces import check_topic
 from dbosflow.config import check_identifier
+from dbosflow.messages.engine_events import EngineEvents
+from dbosflow.messages.sending import MESSAGE
 from dbosflow.serde import dump_undeclared
-from dbosflow.streams.engine_streams import EngineStreams
 from dbosflow.streams.inputs import check_idempotency_key
 
-MESSAGE = "a message"
-"""What errors call it."""
 
-
-class EngineMessages(EngineStreams):
+class EngineMessages(EngineEvents):
     """The messages to workflows."""
 
     def send(self, workflow_id: str, value: Any, topic: str = "", *, idempotency_key: str | None = None) -> int:
@@ -51,6 +49,8 @@ class EngineMessages(EngineStreams):
             ConfigurationError: the workflow id, topic or idempotency key is not valid.
         """
         return await self._host.bridge(self._send(workflow_id, value, topic, idempotency_key))
+
+    # -- inside ------------------------------------------------------------------------------------------------------
 
     async def _send(self, workflow_id: str, value: object, topic: str, idempotency_key: str | None) -> int:
         check_identifier("workflow id", workflow_id)

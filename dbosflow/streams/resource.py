@@ -30,17 +30,22 @@ class Streams:
         self._host = host
         self._core = core
 
-    def list(self, workflow_id: str) -> Infos:
+    def list(self, workflow_id: str, *, reserved: bool = False) -> Infos:
         """The streams of a workflow by key. See ``list_async``, its awaitable twin."""
-        return self._host.call("list_async", self._core.repository.streams, _workflow(workflow_id))
+        return self._host.call("list_async", self._core.repository.streams, _workflow(workflow_id), reserved)
 
-    async def list_async(self, workflow_id: str) -> Infos:
+    async def list_async(self, workflow_id: str, *, reserved: bool = False) -> Infos:
         """The streams of a workflow by key, of those that have been written to or closed.
+
+        Args:
+            workflow_id: the workflow that has the streams.
+            reserved: whether to list the engine's own, too, whose keys begin with ``dbosflow/``: messages, events,
+                replies to requests, and answers to tokens.
 
         Raises:
             WorkflowNotFoundError: no workflow has this id.
         """
-        return await self._host.bridge(self._core.repository.streams(_workflow(workflow_id)))
+        return await self._host.bridge(self._core.repository.streams(_workflow(workflow_id), reserved))
 
     def info(self, workflow_id: str, key: str) -> StreamInfo:
         """The state, extent and size of one stream. See ``info_async``, its awaitable twin."""

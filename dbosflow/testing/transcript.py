@@ -10,6 +10,7 @@ from dbosflow import serde
 from dbosflow._records.keys import attempt_of, child_id, is_own, step_of
 from dbosflow._records.kinds import RecordKind
 from dbosflow._records.producers import RESUMED, is_of_step
+from dbosflow._records.spaces import is_from_outside
 from dbosflow.errors import SerializationError
 from dbosflow.testing.points import operations, starts, values
 from dbosflow.testing.recording import Recorder
@@ -38,7 +39,10 @@ class Source(NamedTuple):
 
 
 _ASKED_FOR = frozenset(
-    {RecordKind.STEP, RecordKind.SLEEP, RecordKind.CHILD, RecordKind.RESULT, RecordKind.READ, RecordKind.FOR_EACH}
+    {
+        *(RecordKind.STEP, RecordKind.SLEEP, RecordKind.CHILD, RecordKind.RESULT, RecordKind.READ, RecordKind.FOR_EACH),
+        *(RecordKind.RECV, RecordKind.SEND, RecordKind.TOKEN, RecordKind.ANSWER),
+    }
 )
 """Of operations that a body asks for, however fast its replay is."""
 
@@ -171,7 +175,9 @@ class Transcript(Recorder):
         text = None if error is None else f"{error.get('type')}: {error.get('message')}"
         ended = Ended(str(info.status), self._masked(json.dumps(info.output)), text and self._masked(text))
         steps = await core.repository.steps(workflow_id)
-        for stream in await core.repository.streams(workflow_id):
+        for stream in await core.repository.streams(workflow_id, reserved=True):
+            if is_from_outside(stream.key):
+                continue
             ended.states[stream.key] = str(stream.state)
             if stream.key in self._inputs.get(workflow_id, (stream.key,)):
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from dbosflow import recv_async, workflow
+from dbosflow import recv_async, send_async, set_event_async, workflow
 from tests.behaviour.tables import rows
 from tests.support import eventually_async
 
@@ -69,4 +69,40 @@ async def test_a_wait_with_a_limit_costs_one_more_record(open_engine: OpenEngine
             await engine.send_async("w", 1, "t")
             assert await handle.result_async() == 1
         assert counts.batches <= 4  # start, deadline, record, end
-        assert counts.executed["stream.fetch"] <= 3
+        assert counts.executed["stream.fetch"] <= 6  # a hint may cross a look
+
+
+async def test_an_event_costs_what_a_value_of_a_stream_costs(open_engine: OpenEngine, line: Wire) -> None:
+    """No record; a block for those that gather; and no row at the end."""
+
+    @workflow(name="costs_setting_events")
+    async def setting(count: int) -> None:
+        for number in range(count):
+            await set_event_async("state", number)
+
+    async with open_engine() as engine:
+        with line.counted() as counts:
+            await engine.run_async(setting.options(workflow_id="w"), 1000)
+        assert counts.batches <= 1000 / 64 + RESTLESS
+    assert rows(line.url, "SELECT 1 FROM dbosflow.step") == []
+    found = rows(line.url, "SELECT kind, sum(count), count(*) < 30 FROM dbosflow.stream_block GROUP BY kind")
+    assert found == [("values", 1000, True)]
+
+
+async def test_a_send_inside_is_one_statement_and_one_record(open_engine: OpenEngine, line: Wire, gate: Gate) -> None:
+    @workflow(name="costs_staying")
+    async def staying() -> None:
+        await gate.passed()
+
+    @workflow(name="costs_sending")
+    async def sending(count: int) -> None:
+        for number in range(count):
+            await send_async("r", number)
+
+    async with open_engine() as engine:
+        await engine.start_async(staying.options(workflow_id="r"))
+        with line.counted() as counts:
+            await engine.run_async(sending.options(workflow_id="s"), 20)
+        assert counts.executed["message.send"] == 20
+        assert counts.batches <= 22
+        gate.open()

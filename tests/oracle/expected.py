@@ -82,6 +82,16 @@ class _Branch:
         self._streams[INPUT] = written(number)
         return written(number)
 
+    def mail(self, number: int, **_: Any) -> list[int]:
+        return written(number)
+
+    def late_mail(self, _number: int, **_: Any) -> str:
+        return "too late"
+
+    def tell(self, number: int, **_: Any) -> str:
+        self._streams.setdefault(f"dbosflow/event/told{self._name}", []).extend(written(number))
+        return "told"
+
     def draw(self, number: int, **_: Any) -> str:
         return "the same" if number % 2 else "drawn"
 

@@ -20,6 +20,12 @@ from dbosflow import (
     read_input_async,
     read_stream,
     read_stream_async,
+    recv,
+    recv_async,
+    send,
+    send_async,
+    set_event,
+    set_event_async,
     sleep,
     sleep_async,
     step,
@@ -28,7 +34,7 @@ from dbosflow import (
     workflow,
     write_stream,
 )
-from dbosflow.errors import StreamClosedError
+from dbosflow.errors import MessageTimeoutError, StreamClosedError
 from tests.oracle.expected import INPUT, doubled, written
 
 if TYPE_CHECKING:
@@ -162,6 +168,23 @@ class _Sync:
         if number % 2 == 0:
             return "drawn"
         return "the same" if repeat(drawn) == drawn else "another"
+
+    def mail(self, number: int, *, place: int) -> list[int]:
+        for value in written(number):
+            send(current().workflow_id, value, f"mail.{place}")
+        return [recv(f"mail.{place}", type=int, timeout=NEVER) for _ in written(number)]
+
+    def late_mail(self, number: int, *, place: int) -> str:
+        try:
+            recv(f"late.{place}", timeout=0.001 * number)
+        except MessageTimeoutError:
+            return "too late"
+        return "in time"
+
+    def tell(self, number: int, **_: Any) -> str:
+        for value in written(number):
+            set_event("told", value)
+        return "told"
 
     def inputs(self, number: int, **_: Any) -> list[int]:
         if self._has_read:
@@ -309,6 +332,27 @@ class _Async:
         if number % 2 == 0:
             return "drawn"
         return "the same" if await repeat.run_async(drawn) == drawn else "another"
+
+    async def mail(self, number: int, *, place: int) -> list[int]:
+        topic = f"mail{self._name}.{place}"
+        for value in written(number):
+            await send_async(current().workflow_id, value, topic)
+        if number % 2:
+            received = (recv_async(topic, type=int, timeout=NEVER) for _ in written(number))
+            return sorted(await asyncio.gather(*received))
+        return [await recv_async(topic, type=int, timeout=NEVER) for _ in written(number)]
+
+    async def late_mail(self, number: int, *, place: int) -> str:
+        try:
+            await recv_async(f"late{self._name}.{place}", timeout=0.001 * number)
+        except MessageTimeoutError:
+            return "too late"
+        return "in time"
+
+    async def tell(self, number: int, **_: Any) -> str:
+        for value in written(number):
+            await set_event_async(f"told{self._name}", value)
+        return "told"
 
     async def inputs(self, number: int, **_: Any) -> list[int]:
         if self._has_read:

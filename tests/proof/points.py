@@ -87,12 +87,22 @@ def of_append(rows: list[tuple[Any, ...]]) -> Iterator[Point]:
         yield block(workflow_id, key, str(kind), producer if producer.startswith("k:") else "w:", 0)
 
 
+def of_send(rows: list[tuple[Any, ...]]) -> Iterator[Point]:
+    """The points that one statement of senders of messages carries."""
+    for workflow_id, key, _, _, _, producer in rows:
+        yield block(workflow_id, key, _COUNTED, _outsider(workflow_id, producer), 0)
+
+
+def _outsider(workflow_id: str, producer: str) -> str:
+    """What an outside writer is called in every run: without a unique id, and without the name of the run."""
+    return "w:" if producer.startswith("w:") else producer.replace(f"{workflow_id.partition('.')[0]}.", "")
+
+
 _STORED: LiteralString = """
     SELECT 'start' AS what, id, '' AS key, '', '', 0 AS place, 1 AS count FROM dbosflow.workflow
     UNION ALL SELECT 'end', id, '', '', '', 0, 1 FROM dbosflow.workflow WHERE ended_at IS NOT NULL
     UNION ALL SELECT 'record', workflow_id, key, '', '', 0, 1 FROM dbosflow.step
-    UNION ALL SELECT 'block', workflow_id, key, kind,
-        CASE WHEN producer LIKE 'w:%%' THEN 'w:' ELSE producer END, producer_seq, count
+    UNION ALL SELECT 'block', workflow_id, key, kind, producer, producer_seq, count
     FROM dbosflow.stream_block"""
 
 
@@ -105,5 +115,5 @@ def stored(url: str) -> set[Point]:
                 found.add(Point(what, workflow_id, key))
                 continue
             for number in range(place, place + (count if kind == _COUNTED else 1)):
-                found.add(block(workflow_id, key, kind, producer, number))
+                found.add(block(workflow_id, key, kind, _outsider(workflow_id, producer), number))
     return found

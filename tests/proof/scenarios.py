@@ -18,13 +18,16 @@ from dbosflow import (
     durable,
     for_each_async,
     read_input_async,
+    recv_async,
+    send_async,
+    set_event_async,
     sleep_async,
     step,
     workflow,
     write_stream,
     write_stream_async,
 )
-from dbosflow.errors import WaitTimeoutError
+from dbosflow.errors import MessageTimeoutError, WaitTimeoutError, WorkflowNotFoundError
 from tests.behaviour import ledger
 
 if TYPE_CHECKING:
@@ -267,6 +270,50 @@ async def swept_dozing(*, parent: bool) -> None:
     await sleep_async(FOR_EVER)
 
 
+@step(max_attempts=3, interval=0)
+async def swept_telling() -> str:
+    """Says how far it is, fails once, and says it all again."""
+    says("begin")
+    for part in ("begun", "done"):
+        await set_event_async("state", part)
+        await asyncio.sleep(0.002)
+    fails_once()
+    return "told"
+
+
+@workflow
+async def swept_receiving() -> list[Any]:
+    """Receives from outside and from a workflow, in branches too, and what never comes; says how far it is."""
+    await set_event_async("state", "waiting")
+    found: list[Any] = [await recv_async("outside", timeout=FOR_EVER), await recv_async("inside")]
+    await set_event_async("state", found)
+    try:
+        await recv_async("never", timeout=0.02)
+    except MessageTimeoutError:
+        found.append("nothing")
+    found.append(await swept_telling())
+
+    async def receiver() -> Any:
+        message = await recv_async("outside")
+        return await swept(message)
+
+    return [*found, sorted(await asyncio.gather(receiver(), receiver())), await recv_async("inside")]
+
+
+@workflow
+async def swept_sending(to: str) -> list[int]:
+    """Sends with values and steps between, and to nobody."""
+    found = []
+    for number in range(2):
+        found.append(await send_async(to, number, "inside"))
+        await write_stream_async("values", await swept(number))
+    try:
+        await send_async(f"{to}.nobody", 1)
+    except WorkflowNotFoundError:
+        found.append(-1)
+    return found
+
+
 @step
 async def swept_charge(order_id: str) -> str:
     """Sees what its workflow has drawn."""
@@ -357,6 +404,17 @@ async def _inputs(client: Client) -> None:
     await client.ended(reading)
 
 
+async def _messages(client: Client) -> None:
+    receiving = await client.start("receiving", swept_receiving.options(workflow_id=client.id("receiving")))
+    await client.start("sending", swept_sending.options(workflow_id=client.id("sending")), receiving)
+    for number in range(3):
+        await client.engine.send_async(receiving, number, "outside", idempotency_key=str(number))
+    await client.ended(receiving)
+    await client.ended(client.id("sending"))
+    state = await client.engine.get_event_async(receiving, "state", committed=True)
+    assert state == "done"
+
+
 async def _cancelled(client: Client) -> None:
     parent = await client.start("dozing", swept_dozing.options(workflow_id=client.id("dozing")), parent=True)
     child = f"{parent}/swept_dozing#0"
@@ -388,5 +446,6 @@ SCENARIOS: dict[str, Callable[[Client], Awaitable[None]]] = {
     "sleeping": _alone("sleeping", swept_sleeping),
     "queued": _queued,
     "inputs": _inputs,
+    "messages": _messages,
     "cancelled": _cancelled,
 }

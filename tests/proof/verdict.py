@@ -29,7 +29,7 @@ PATIENCE = 5.0
 Outcome = dict[str, Any]
 """What came of a run: workflows, their records and their committed streams, without the run's name."""
 
-_SAME_IN_EVERY_RUN = {"step", "child", "result", "sleep", "woken", "given_up", "flush"}
+_SAME_IN_EVERY_RUN = {"step", "child", "result", "sleep", "woken", "given_up", "flush", "recv", "send"}
 """Kinds of records that do not depend on when something came or how often something failed."""
 
 _WRONG: dict[str, LiteralString] = {
@@ -57,7 +57,7 @@ _WRONG: dict[str, LiteralString] = {
         WHERE (ended_at IS NULL) = (status IN ('succeeded', 'failed', 'cancelled'))""",
     "a stream without an end, or with more than one": """
         SELECT workflow_id, key, count(*) FILTER (WHERE kind IN ('complete', 'error', 'cancelled'))
-        FROM dbosflow.stream_block GROUP BY 1, 2
+        FROM dbosflow.stream_block WHERE NOT starts_with(key, 'dbosflow/') GROUP BY 1, 2
         HAVING count(*) FILTER (WHERE kind IN ('complete', 'error', 'cancelled')) <> 1""",
 }
 
@@ -79,9 +79,9 @@ def _named(history: WorkflowHistory) -> str:
 def _of_workflow(history: WorkflowHistory) -> Outcome:
     row = history.row
     return {
-        "end": [row["name"], row["status"], row["output"], _message(row["error"])],
+        "end": [row["name"], row["status"], row["output"], _message(history, row["error"])],
         "records": {
-            step["key"]: [step["kind"], step["output"], _message(step["error"])]
+            step["key"]: [step["kind"], step["output"], _message(history, step["error"])]
             for step in history.steps
             if step["kind"] in _SAME_IN_EVERY_RUN
         },
@@ -95,7 +95,7 @@ def _of_stream(history: WorkflowHistory, key: str) -> Outcome:
     by_producer: dict[str, list[Any]] = defaultdict(list)
     for block in blocks:
         if block["kind"] == "values" and block["offset"] in places:
-            by_producer[block["producer"]] += block["values"]
+            by_producer[_anonymous(history, block["producer"])] += block["values"]
     found: dict[str, Any] = {
         "end": [[b["kind"], b["values"]] for b in blocks if b["kind"] not in {"values", "rollback"}]
     }
@@ -108,8 +108,13 @@ def _of_stream(history: WorkflowHistory, key: str) -> Outcome:
     return found
 
 
-def _message(error: Any) -> str | None:
-    return None if error is None else str(error["message"])
+def _message(history: WorkflowHistory, error: Any) -> str | None:
+    return None if error is None else _anonymous(history, str(error["message"]))
+
+
+def _anonymous(history: WorkflowHistory, text: str) -> str:
+    """A text that may name workflows, without the name of their run."""
+    return text.replace(f"{history.workflow_id.partition('.')[0]}.", "")
 
 
 def differences(found: Any, right: Any, path: str = "") -> Iterator[str]:

@@ -60,6 +60,7 @@ BY_AGE = frozenset({"workflow_created"})
 STEPS = frozenset({"step_pkey"})
 STREAMS = frozenset({"stream_block_pkey"})
 INPUTS = frozenset({"stream_block_pkey", "stream_block_input"})
+BACK = frozenset({"stream_block_rollback"})
 TRIMS = frozenset({"stream_trim_pkey"})
 ATTRIBUTES = frozenset({"attribute_pkey"})
 LISTED = ATTRIBUTES | {"attribute_value"}
@@ -186,8 +187,10 @@ POOL = (
     Case("stream.tail", LONG, 1, stream_block=STREAMS),
     Case("stream.backwards", LONG | {"before": 400, "max_blocks": 10}, 10, stream_block=STREAMS),
     Case("stream.emitted", {"workflow_id": "w5", "key": "out", "producer": ""}, 4, stream_block=STREAMS),
-    Case("stream.list", {"workflow_id": "w5", "key": None}, 8, stream_block=STREAMS),
-    Case("stream.list", {"workflow_id": "w5", "key": "out"}, 8, stream_block=STREAMS),
+    Case("stream.list", {"workflow_id": "w5", "key": None, "reserved": False}, 8, stream_block=STREAMS),
+    Case("stream.list", {"workflow_id": "w5", "key": "out", "reserved": False}, 8, stream_block=STREAMS),
+    Case("message.event", LONG | {"committed": True}, 5, workflow=KEY, stream_block=STREAMS | BACK, step=STEPS),
+    Case("message.events", {"workflow_id": "long"}, 5, stream_block=STREAMS),
     Case("retention.hold", {"workflow_id": "long"}, 1, workflow=KEY),
     Case("retention.trim", LONG | {"before": 10}, 20, stream_block=STREAMS, stream_trim=TRIMS),
     Case("retention.first", LONG, 1, stream_block=STREAMS),

@@ -19,10 +19,14 @@ from dbosflow import (
     recv_async,
     run_step,
     run_step_async,
+    send,
+    send_async,
+    set_event,
+    set_event_async,
     step,
     workflow,
 )
-from dbosflow.types import Page, StepInfo, WorkflowChange
+from dbosflow.types import Event, Page, StepInfo, WorkflowChange
 
 
 @step
@@ -47,6 +51,8 @@ def sync_flow(x: int) -> str:
     assert_type(recv(), Any)
     assert_type(run_step(len, "abc", max_attempts=3, retry_on=lambda error: isinstance(error, OSError)), int)
     run_step(len, 3)  # type: ignore[arg-type]
+    assert_type(send("other", 1, "topic"), int)
+    set_event("state", 1)
     return sync_step(x)
 
 
@@ -64,6 +70,8 @@ async def async_flow(x: int) -> list[float]:
     assert_type(durable.Random().choice([1]), int)
     assert_type(await recv_async("topic", type=int, timeout=1.0), int)
     assert_type(await recv_async(), Any)
+    assert_type(await send_async("other", 1), int)
+    await set_event_async("state", 1)
     return [await async_step(x)]
 
 
@@ -111,6 +119,9 @@ def blocking(engine: Engine) -> None:
     reader = engine.read_stream("a", "k", type=int)
     assert_type(reader.read_all(), tuple[list[int], bool])
     assert_type(engine.send("a", 1, "topic", idempotency_key="k"), int)
+    assert_type(engine.get_event("a", "state", type=int, timeout=1.0), int)
+    assert_type(engine.get_event("a", "state"), Any)
+    assert_type(engine.events("a"), dict[str, Event])
     engine.start(sync_flow, "not an int")  # type: ignore[call-overload]
     engine.start(sync_flow)  # type: ignore[call-overload]
     sync_step("not an int")  # type: ignore[arg-type]

@@ -30,6 +30,7 @@ from dbosflow._runtime.process.session import Session
 from dbosflow._runtime.queues.enqueuer import Enqueuer
 from dbosflow._runtime.repository import Repository, not_found
 from dbosflow._runtime.streams.cursor import StreamCursor
+from dbosflow._runtime.streams.event_reader import wait_for_event
 from dbosflow._runtime.streams.hub import Hub, Outcomes
 from dbosflow._runtime.streams.inbox_trimmer import InboxTrimmer
 from dbosflow._runtime.streams.input_writer import InputWriter
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
+    from dbosflow._store.message import LastValue
     from dbosflow._store.queries import Rows
     from dbosflow._store.stream import Page
     from dbosflow._store.workflow import Outcome, Started
@@ -272,6 +274,13 @@ class EngineCore:
     async def send(self, workflow_id: str, topic: str, text: str, producer: str | None) -> int:
         """Sends a message to a workflow; returns its offset once it is durable."""
         return await self._message_writer.send(workflow_id, topic, text, producer)
+
+    async def event(self, workflow_id: str, name: str, committed: bool, after: int) -> LastValue:  # noqa: FBT001 (by the host)
+        """Waits for a value of an event behind an offset."""
+        with place_lent():
+            return await wait_for_event(
+                self.repository.ask, self._wakeups, workflow_id, name, committed=committed, after=after
+            )
 
     def remove_received(self, workflow_id: str, key: str, before: int) -> None:
         """Removes the messages of an inbox before an offset, in the background."""

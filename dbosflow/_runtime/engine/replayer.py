@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from dbosflow._records.keys import GIVEN_UP
 from dbosflow._records.kinds import RecordKind
 from dbosflow._records.producers import is_of_step
+from dbosflow._records.spaces import is_from_outside
 from dbosflow._runtime.engine.read_only_engine import ReadOnlyEngine
 from dbosflow._runtime.execution.histories import Histories
 from dbosflow._runtime.execution.journal_port import Backing
@@ -115,7 +116,9 @@ async def replay(
 async def _values(repository: Repository, workflow_id: str) -> dict[Source, list[Any]]:
     """What the workflow's body has written to its streams, as far as it has not been trimmed."""
     found: dict[Source, list[Any]] = {}
-    for stream in await repository.streams(workflow_id):
+    for stream in await repository.streams(workflow_id, reserved=True):
+        if is_from_outside(stream.key):
+            continue
         for producer in stream.producers:
             if not is_of_step(producer) and stream.first == 0:
                 pages = await repository.emitted(workflow_id, stream.key, producer)

@@ -231,15 +231,22 @@ class RunBranch(Branch):
 class StepAttempt(Attempt):
     """An attempt of a step of a run."""
 
-    __slots__ = ("place", "producers", "run")
+    __slots__ = ("_sent", "place", "producers", "run")
 
     def __init__(self, run: Run, key: str, name: str) -> None:
         super().__init__(key, name)
         self.run = run
         self.producers: dict[str, Producer] = {}
         """How the attempt writes to each stream, as its first writer there set it."""
+        self._sent = 0
         self.place: Place | None = None
         """The place that the attempt's thread holds in its pool; ``None`` on the loop."""
+
+    def count_sent(self) -> int:
+        """Counts a message that the attempt sends; returns how many it had sent before."""
+        with self.run.buffer.lock:
+            self._sent += 1
+            return self._sent - 1
 
     def producer(self, key: str) -> Producer:
         """The producer of the attempt's values in the stream ``key``: rolled back on failure, unless set otherwise."""

@@ -13,6 +13,7 @@ from dbosflow import serde
 from dbosflow._records.keys import attempt_of, operation_of
 from dbosflow._records.kinds import RecordKind
 from dbosflow._records.producers import RESUMED, is_resumed
+from dbosflow._records.spaces import is_reserved
 from dbosflow._runtime.runs.checksums import checksum
 from dbosflow._store.batch_rows import BlockRow, InputRow, TailRow
 from dbosflow.failures import brief_error
@@ -168,7 +169,7 @@ class Frames:
         for key, stream in streams.by_key.items():
             if ending.refusals > 1 and not stream.tail:
                 continue  # its key may be what was refused
-            if not stream.ended and key not in self.ended:
+            if not stream.ended and key not in self.ended and not is_reserved(key):
                 self._append(key, 1, ending.frame, error)
         size = serde.size_of(error or "")
         self.inputs = [

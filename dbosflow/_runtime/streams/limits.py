@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dbosflow._records.keys import refused_key
 from dbosflow._records.kinds import RecordKind
+from dbosflow._records.spaces import is_reserved
 from dbosflow._runtime.runs.entries import Record
 from dbosflow.errors import StreamBackPressureError, StreamError, StreamFullError, StreamValueTooLargeError
 from dbosflow.failures import dump_error, load_error
@@ -75,6 +76,8 @@ def refusal(settings: Settings, stream_of: tuple[str, str], values: int, written
     workflow_id, key = stream_of
     if size > settings.value_bytes:
         return too_large(settings, stream_of, size)
+    if is_reserved(key):  # of an event only the last value counts, however many there were
+        return None
     where = f"stream {key!r} of workflow {workflow_id!r}"
     if settings.stream_values is not None and values >= settings.stream_values:
         msg = (

@@ -98,3 +98,36 @@ LEFT JOIN known k ON k.number = g.number
 LEFT JOIN fresh f ON f.number = g.number
 LEFT JOIN first ON first.workflow_id = g.workflow_id AND first.key = g.key
 ORDER BY g.number;
+
+-- name: event (the last value of an event that is not rolled back, or the last that stays; with the workflow's status)
+-- Backward from the newest block. Indexes: the primary keys and stream_block_rollback, a probe for each block on the way.
+SELECT w.status, last."offset", last.value, last.created_at
+FROM (SELECT :workflow_id::text AS id) AS r
+LEFT JOIN dbosflow.workflow w ON w.id = r.id
+LEFT JOIN LATERAL (
+    SELECT b."offset" + b.count - 1 AS "offset", (b.values -> -1)::text AS value, b.created_at
+    FROM dbosflow.stream_block b
+    WHERE b.workflow_id = r.id AND b.key = :key::text AND b.kind = 'values'
+      AND NOT EXISTS (
+          SELECT FROM dbosflow.stream_block r
+          WHERE r.workflow_id = b.workflow_id AND r.key = b.key AND r.kind = 'rollback' AND r.producer = b.producer)
+      AND (NOT :committed::boolean OR b.attempt IS NULL OR EXISTS (
+          SELECT FROM dbosflow.step s
+          WHERE s.workflow_id = b.workflow_id AND s.key = left(b.producer, -length(b.attempt) - 1)
+            AND s.kind = 'step' AND s.error IS NULL AND b.attempt IN (s.attempt, '*')))
+    ORDER BY b."offset" DESC
+    LIMIT 1
+) AS last ON true;
+
+-- name: events (the names of a workflow's events; a probe of the primary key for each of its streams)
+WITH RECURSIVE stream AS (
+    (SELECT b.key FROM dbosflow.stream_block b WHERE b.workflow_id = :workflow_id::text ORDER BY b.key LIMIT 1)
+    UNION ALL
+    SELECT following.key
+    FROM stream
+    CROSS JOIN LATERAL (
+        SELECT b.key FROM dbosflow.stream_block b
+        WHERE b.workflow_id = :workflow_id::text AND b.key > stream.key ORDER BY b.key LIMIT 1
+    ) AS following
+)
+SELECT key FROM stream WHERE starts_with(key, 'dbosflow/event/') ORDER BY key COLLATE "C";

@@ -62,7 +62,7 @@ ORDER BY "offset";
 SELECT values::text AS values FROM dbosflow.stream_block
 WHERE workflow_id = :workflow_id AND key = :key AND "offset" = :offset;
 
--- name: list (one stream or all; the values are not read. Index: the primary key, and step's for blocks of an attempt)
+-- name: list (one stream, or all, the engine's own only if they are asked for; the values are not read. Index: the primary key, and step's for blocks of an attempt)
 -- `committed` is the offset of the first block that is neither committed by a record nor covered by a rollback.
 SELECT b.key, coalesce(max(b.kind) FILTER (WHERE b.kind IN ('complete', 'error', 'cancelled')), 'open') AS state,
        min(b."offset") AS first, max(b."offset" + b.count) AS tail,
@@ -83,7 +83,9 @@ FROM (
                WHERE r.workflow_id = a.workflow_id AND r.key = a.key AND r.kind = 'rollback'
                  AND r.producer = a.producer) AS uncommitted
     FROM dbosflow.stream_block a
-    WHERE a.workflow_id = :workflow_id AND (:key::text IS NULL OR a.key = :key)
+    WHERE a.workflow_id = :workflow_id
+      AND CASE WHEN :key::text IS NULL THEN :reserved::boolean OR NOT starts_with(a.key, 'dbosflow/')
+               ELSE a.key = :key END
 ) AS b
 GROUP BY b.key ORDER BY b.key;
 
