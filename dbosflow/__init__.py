@@ -20,6 +20,7 @@ from dbosflow.engine import Engine
 from dbosflow.events import set_event, set_event_async
 from dbosflow.filters import WorkflowFilter
 from dbosflow.handles import WorkflowHandle
+from dbosflow.management.explanation import Cause, Explanation
 from dbosflow.messages import recv, recv_async, send, send_async
 from dbosflow.steps import run_step, run_step_async, step
 from dbosflow.streams import (
@@ -45,8 +46,10 @@ from dbosflow.workflows import workflow
 
 __all__ = [
     "Cancellation",
+    "Cause",
     "Current",
     "Engine",
+    "Explanation",
     "Resumption",
     "Retention",
     "Stream",

@@ -76,6 +76,13 @@ async def register(
     )
 
 
+async def serve(
+    connection: AsyncConnection[Any], schema: str, worker_id: UUID, queues: Sequence[str], names: Sequence[str]
+) -> None:
+    """Says what a live worker serves: these queues, and the workflows of these names."""
+    await fetch_all(connection, schema, _TABLE, "serve", id=worker_id, queues=list(queues), names=list(names))
+
+
 def renew(connection: Connection[Any], schema: str, ids: Sequence[UUID]) -> set[UUID]:
     """Renews the given workers; returns those that are still live. Blocking: the renewer has a thread of its own."""
     cursor = connection.execute(statements.literal(statements.load(_TABLE, schema)["renew"]), {"ids": list(ids)})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.kinds import RecordKind
-from dbosflow.cli import console
+from dbosflow.cli import console, explain
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client, record_of
 from dbosflow.cli.options import add_command, add_database, add_json, whole_number
@@ -69,6 +69,8 @@ def add_to(commands: Commands) -> None:
     shows.add_argument("id", metavar="ID", help="the workflow's id")
     add_json(shows, 'the workflow, with its "steps" and "streams" (the fields of StepInfo and StreamInfo)')
     add_database(shows)
+
+    explain.add_to(workflow_commands)
 
     cancels = add_command(workflow_commands, "cancel", _cancel, help="cancel workflows", description=_CANCEL)
     cancels.add_argument("ids", nargs="+", metavar="ID", help="the id of a workflow")

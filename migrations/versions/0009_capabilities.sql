@@ -41,3 +41,7 @@ CREATE INDEX workflow_deadline ON dbosflow.workflow (deadline_at)
 
 -- How often the workers of the workflow may die in a row without a new record. Null: as often as the engine's setting says.
 ALTER TABLE dbosflow.workflow ADD COLUMN max_recoveries integer;
+
+-- What a worker serves, for people who ask why a workflow waits.
+ALTER TABLE dbosflow.worker ADD COLUMN queues text[];
+ALTER TABLE dbosflow.worker ADD COLUMN names text[];

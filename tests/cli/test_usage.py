@@ -21,6 +21,7 @@ COMMANDS = [
     ("migrate",),
     ("workflow", "list"),
     ("workflow", "show"),
+    ("workflow", "explain"),
     ("workflow", "cancel"),
     ("workflow", "resume"),
     ("stream", "list"),

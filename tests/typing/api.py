@@ -7,6 +7,7 @@ from typing import Any, assert_type
 from uuid import UUID
 
 from dbosflow import (
+    Cause,
     Engine,
     StreamChannel,
     StreamReader,
@@ -101,6 +102,7 @@ def managing(engine: Engine) -> None:
     assert_type(engine.workflows.count(), int)
     assert_type(engine.workflows.count(WorkflowFilter(queue=["a", "b"]), by="status"), dict[str, int])
     assert_type(engine.workflows.get("a"), WorkflowInfo)
+    assert_type(engine.workflows.explain("a").causes, tuple[Cause, ...])
     assert_type(engine.workflows.steps("a", outputs=False).items, tuple[StepInfo, ...])
     assert_type(engine.workflows.resume("a"), list[WorkflowChange])
     assert_type(engine.workflows.delete(WorkflowFilter(status="failed"), progress=print), list[WorkflowChange])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 
 from dbosflow._runtime.engine.pruner import Pruner
+from dbosflow._runtime.engine.roster import Roster
 from dbosflow._runtime.execution.canceller import Canceller
 from dbosflow._runtime.execution.histories import Histories
 from dbosflow._runtime.execution.journal_port import Backing
@@ -101,6 +102,9 @@ class Executor:
         self._quarantine = Quarantine(pool, settings, self.lease)
         self._claimers: list[Claimer] = []
         """The first claimer is that of the recovery queue, which lives as long as the engine."""
+        self._roster = Roster(
+            pool, settings.schema, self.lease, registry, lambda: [claimer.queue for claimer in self._claimers]
+        )
         self._watchdog = Watchdog(settings, running_code)
         self._cleaners: list[Compactor | Pruner] = []
         if settings.compact_every is not None:
@@ -130,7 +134,7 @@ class Executor:
             self.journal.open()
             resources.push_async_callback(self._end_lease)
             resources.push_async_callback(self.runner.close, self._settings.grace)
-            for service in (self._reclaimer, self._canceller, self._alarm, *self._cleaners):
+            for service in (self._reclaimer, self._canceller, self._alarm, self._roster, *self._cleaners):
                 service.open()
                 resources.push_async_callback(service.close)
             resources.push_async_callback(self._quarantine.close)
@@ -167,6 +171,7 @@ class Executor:
         self._claimers.append(claimer)
         self._claimers[0].leave_to_its_own(claimer.queue)
         claimer.open()
+        self._roster.wake()
 
     async def _end_claiming(self, claimer: Claimer) -> None:
         """Closes a claimer. The first one adopts what this one has claimed and not launched: no other would."""
@@ -174,6 +179,7 @@ class Executor:
             await claimer.close()
         finally:
             self._claimers.remove(claimer)
+            self._roster.wake()
             if self._claimers and not any(other.queue == claimer.queue for other in self._claimers):
                 self._claimers[0].adopt_of(claimer.queue)
 

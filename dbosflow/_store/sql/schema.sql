@@ -150,7 +150,9 @@ CREATE TABLE dbosflow.worker (
     pid                integer          NOT NULL,
     process_started_at text,                               -- the kernel's start time of the process, in its own unit
     version            text             NOT NULL,
-    suspect            text                                -- the workflow that it runs alone, which only its death accuses
+    suspect            text,                               -- the workflow that it runs alone, which only its death accuses
+    queues             text[],                             -- that it serves, for people to look at; null: older code
+    names              text[]                              -- of the workflows that it knows
 ) WITH (fillfactor = 10);
 
 -- One row, made by the first engine that prunes, and shared by all: where the walk over the workflows is, and when it goes on.

@@ -5,6 +5,9 @@ VALUES (:id, :lease, :host, :boot_id, :pid_namespace, :pid, :process_started_at,
 -- name: renew (updates no key column, so it does not wait for batches that hold the row FOR KEY SHARE)
 UPDATE dbosflow.worker SET renewed_at = now() WHERE id = ANY(:ids) AND state = 'live' RETURNING id;
 
+-- name: serve (like renew, it waits for no batch)
+UPDATE dbosflow.worker SET queues = :queues::text[], names = :names::text[] WHERE id = :id AND state = 'live';
+
 -- name: release (by the worker itself, after its last batch)
 -- FOR UPDATE, like every death: the server may still be writing a batch whose connection was lost.
 UPDATE dbosflow.worker SET state = 'dead', ended_at = now(), ended_because = 'released'
