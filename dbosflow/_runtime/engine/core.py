@@ -25,7 +25,6 @@ from dbosflow._runtime.engine.starts import Starts
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import place_lent
 from dbosflow._runtime.execution.waits import Waits
-from dbosflow._runtime.operations.children import result_of
 from dbosflow._runtime.process.session import Session
 from dbosflow._runtime.queues.enqueuer import Enqueuer
 from dbosflow._runtime.repository import Repository, not_found
@@ -120,7 +119,14 @@ class EngineCore:
                 resources.push_async_callback(service.close)
             executor = self._executor = self._new_executor() if self._settings.executes else None
             self.acts = Acts(self.repository, self.announce)
-            self._starts = Starts(executor, self._enqueuer, self.repository, self.announce, self._settings.safety_poll)
+            self._starts = Starts(
+                executor,
+                self._enqueuer,
+                self.repository,
+                self.announce,
+                self.outcome,
+                safety_poll=self._settings.safety_poll,
+            )
             if executor is not None:
                 resources.push_async_callback(executor.close)
                 await executor.open()
@@ -173,15 +179,13 @@ class EngineCore:
 
     # -- workflows ---------------------------------------------------------------------------------------------------
 
-    async def start(self, request: StartRequest) -> str:
+    def start(self, request: StartRequest) -> Awaitable[str]:
         """Starts a workflow here, or enqueues it; returns its id once it is durable."""
-        return await self._starts.start(request)
+        return self._starts.start(request)
 
-    async def run(self, request: StartRequest) -> Any:
-        """Starts a workflow and waits for its result. Here and under a new id, both are one wait."""
-        workflow_id, ending = await self._starts.run(request)
-        outcome = await self.outcome(workflow_id) if ending is None else ending
-        return result_of(workflow_id, outcome, request.definition)
+    def run(self, request: StartRequest) -> Awaitable[Any]:
+        """Starts a workflow and waits for its result."""
+        return self._starts.run(request)
 
     def is_of(self, engine: object) -> bool:
         """Whether ``engine`` is this engine, and not another one in the process."""

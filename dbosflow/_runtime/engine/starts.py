@@ -5,23 +5,25 @@ from __future__ import annotations
 import logging
 import os
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import place_lent
+from dbosflow._runtime.operations.children import result_of
 from dbosflow._store.notify import ALARM_TOPIC, queue_topic, workflow_topic
 from dbosflow._store.workflow import Enqueued
 from dbosflow.config import DEFAULT_QUEUE
 from dbosflow.errors import WorkflowConflictError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from dbosflow._runtime.engine.executor import Executor
     from dbosflow._runtime.queues.enqueuer import Enqueuer
     from dbosflow._runtime.repository import Repository
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._runtime.runs.start_request import StartRequest
+    from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
 
 logger = logging.getLogger("dbosflow.engine")
@@ -36,6 +38,8 @@ class Starts:
         enqueuer: Enqueuer,
         repository: Repository,
         announce: Callable[[Iterable[str]], None],
+        outcome: Callable[[str], Awaitable[Ending | Outcome]],
+        *,
         safety_poll: float,
     ) -> None:
         self._executor = executor
@@ -43,6 +47,7 @@ class Starts:
         self._enqueuer = enqueuer
         self._repository = repository
         self._announce = announce
+        self._outcome = outcome
 
     async def start(self, request: StartRequest) -> str:
         """Starts a workflow here, or enqueues it; returns its id once it is durable."""
@@ -75,17 +80,21 @@ class Starts:
             self._announce(topics)
         return workflow_id
 
-    async def run(self, request: StartRequest) -> tuple[str, Ending | None]:
-        """Starts a workflow; returns its id, and its end if start and end were one wait: here, and under a new id."""
-        if request.workflow_id is not None or request.queue is not None or self._executor is None:
-            return await self.start(request), None
+    async def run(self, request: StartRequest) -> Any:
+        """Starts a workflow and waits for its result. Here and under a new id, both are one wait."""
         definition = request.definition
-        launch = Launch.of_start(_new_id(), request, request.arguments_text())
-        with place_lent():
-            ending = await self._executor.run(launch, request)
-        if ending is None:  # where the start's answer was lost, it runs now
-            await self._is_open(launch.workflow_id, definition, launch.arguments_text)
-        return launch.workflow_id, ending
+        if request.workflow_id is not None or request.queue is not None or self._executor is None:
+            workflow_id = await self.start(request)
+        else:
+            launch = Launch.of_start(_new_id(), request, request.arguments_text())
+            workflow_id = launch.workflow_id
+            with place_lent():
+                ending = await self._executor.run(launch, request)
+            if ending is not None:
+                return result_of(workflow_id, ending, definition)
+            # Where the start's answer was lost, it runs now.
+            await self._is_open(workflow_id, definition, launch.arguments_text)
+        return result_of(workflow_id, await self._outcome(workflow_id), definition)
 
     async def _is_open(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> bool:
         """Checks a taken id: the same workflow (fine), with other arguments (a warning), or another one (an error)."""
