@@ -13,6 +13,8 @@ sees the workflow's status in the same statement. SQL knows the prefixes, too: s
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from dbosflow.config import MAX_IDENTIFIER, check_identifier
 from dbosflow.errors import ConfigurationError
 
@@ -68,14 +70,19 @@ def is_from_outside(key: str) -> bool:
 
 def check_own_key(key: object) -> str:
     """``key``, if users may write to a stream of that key. Otherwise raises a ``ConfigurationError``."""
-    found = check_identifier("stream key", key)
-    if is_reserved(found):
+    return _own_key(key) if isinstance(key, str) else check_identifier("stream key", key)
+
+
+@lru_cache(1024)  # each value is written under a key
+def _own_key(key: str) -> str:
+    check_identifier("stream key", key)
+    if is_reserved(key):
         msg = (
-            f"stream key {found!r} must not begin with {RESERVED!r}: those streams hold messages and events. Write "
+            f"stream key {key!r} must not begin with {RESERVED!r}: those streams hold messages and events. Write "
             "them with send and set_event, or take another key"
         )
         raise ConfigurationError(msg)
-    return found
+    return key
 
 
 def check_topic(topic: object) -> str:

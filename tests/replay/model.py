@@ -21,7 +21,7 @@ from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.execution.runner import Runner
 from dbosflow._runtime.execution.scope import current_scope
-from dbosflow._runtime.journal.batch import Slice
+from dbosflow._runtime.journal.batch import Batch, Slice
 from dbosflow._runtime.operations.calls import run_step_async
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.task_factory import branch_tasks
@@ -191,8 +191,7 @@ class MemoryJournal:
                 entries, _, _ = run.buffer.take(1 << 30)
                 if entries and (run.stopping is None or run.contradiction is not None):
                     part = Slice(run, entries)
-                    rows = BatchRows()
-                    part.add_to(rows)
+                    rows = Batch([part], []).rows()
                     await asyncio.sleep(self._delay)
                     self._commit(part, rows)
 

@@ -111,21 +111,6 @@ class Slice(Generic[R]):
         """Whether the slice ends streams that outside writers write, which may come first."""
         return self.frames is not None and bool(self.frames.inputs)
 
-    def add_to(self, rows: BatchRows) -> None:
-        """Adds the slice's rows to a batch."""
-        run, frames, ending = self.run, self.frames, self.ending
-        rows.runs.append((run.workflow_id, run.epoch))
-        rows.aware = rows.aware or run.cancelled
-        for start in self.starts:
-            rows.add_start(start_row(start), start.options)
-        rows.records += self.records
-        if frames is not None:
-            rows.tails += frames.assumed
-            rows.blocks += frames.blocks
-            rows.inputs += frames.inputs
-        if ending is not None:
-            rows.ends.append((run.workflow_id, run.epoch, ending.sent_status, ending.output, ending.error))
-
     def acknowledged(self, started: set[str]) -> None:
         """The slice is durable: its run goes on, and its children begin; takes their ids out of ``started``."""
         run = self.run
@@ -208,14 +193,25 @@ class Batch(Generic[R]):
         """The rows of the statement, the same at each sending."""
         rows = BatchRows()
         for part in self.slices:
-            part.add_to(rows)
+            run, frames, ending = part.run, part.frames, part.ending
+            rows.runs.append((run.workflow_id, run.epoch))
+            rows.aware = rows.aware or run.cancelled
+            rows.records += part.records
+            for start in part.starts:
+                rows.add_start(start_row(start), start.options)
+            if frames is not None:
+                rows.tails += frames.assumed
+                rows.blocks += frames.blocks
+                rows.inputs += frames.inputs
+            if ending is not None:
+                rows.ends.append((run.workflow_id, run.epoch, ending.sent_status, ending.output, ending.error))
         for start in self.starts:
             rows.add_start(start_row(start), start.options)
         return rows
 
     def count_in(self, statistics: StreamStatistics, seconds: float) -> None:
         """Counts its blocks, which are durable ``seconds`` after they were gathered."""
-        writing = [part for part in self.slices if part.blocks]
+        writing = [part for part in self.slices if part.frames is not None and part.frames.blocks]
         for part in writing:
             part.count_in(statistics)
         if writing:

@@ -32,11 +32,15 @@ if TYPE_CHECKING:
 class RunStreams:
     """What one run writes to its streams. Filled by the thread that runs the run's code, under the run's lock."""
 
-    __slots__ = ("_limits", "_repeated", "_run", "_written", "blocks", "by_key", "checksums", "findings", "uncommitted")
+    __slots__ = (
+        *("_limits", "_repeated", "_run", "_settings", "_written", "blocks", "by_key", "checksums", "findings"),
+        "uncommitted",
+    )
 
     def __init__(self, run: ReplayingRun) -> None:
         history = run.history
         self._run = run
+        self._settings = run.settings
         self.by_key = {
             key: StreamState(
                 tail, closed=key in history.closed, values=history.values.get(key, 0), size=history.bytes.get(key, 0)
@@ -46,7 +50,7 @@ class RunStreams:
         self.uncommitted = Uncommitted(history.uncommitted)
         self.blocks = 0
         """How many blocks the run has made durable."""
-        self._limits = Limits(run.workflow_id, run.settings, history)
+        self._limits = Limits(run.workflow_id, self._settings, history)
         self._written: dict[tuple[str, str], int] = {}
         self.checksums: dict[tuple[str, str], int] = {}
         """The checksum of what each producer has made durable, in this pass and before."""
@@ -77,7 +81,8 @@ class RunStreams:
         it are repeated. It also comes before the limits, which durable values have passed. A refusal that is on record
         comes first: the value that is durable at that count was written after the refusal.
         """
-        run, name = self._run, producer.name
+        run, name, size = self._run, producer.name, serde.size_of(text) + 1
+        too_early = None
         with run.buffer.lock:
             run.check_may_write(producer.attempt)
             self._check_own(key)
@@ -85,7 +90,16 @@ class RunStreams:
             if self._limits.any_recorded and (recorded := self._limits.recorded(key, name, count)) is not None:
                 raise recorded
             durable = run.history.produced.get((key, name), 0)
-            too_early = self._append(key, text, producer, count) if count >= durable else None
+            if count >= durable:
+                stream = self._stream_for(key, producer, size)
+                too_early = self._ahead_of(producer)
+                if too_early is None:
+                    self._written[key, name] = count + 1
+                    stream.written(size)
+                    values = self._open_values(key, stream, producer, count)
+                    values.texts.append(text)
+                    values.size += size
+                    run.buffer.size += size
         if too_early is not None:
             raise run.disagree(f"writes another value to stream {key!r}", shown(too_early), too_early)
         if count >= durable:
@@ -93,9 +107,9 @@ class RunStreams:
         else:
             self._repeat(key, text, name, count, durable)
 
-    def _append(self, key: str, text: str, producer: Producer, count: int) -> str | None:
-        """Buffers a new value; if it comes too early for one, does not, and returns what is next on record."""
-        run, name, size = self._run, producer.name, serde.size_of(text) + 1
+    def _stream_for(self, key: str, producer: Producer, size: int) -> StreamState:
+        """The stream, if it takes a new value of that size; if not, raises why, and puts the refusal on record."""
+        run = self._run
         stream = self._stream(key)
         if stream.closed:
             msg = f"stream {key!r} of workflow {run.workflow_id!r} is closed; nothing can be written after that"
@@ -107,19 +121,7 @@ class RunStreams:
         if refusal is not None:
             self._refuse(key, producer, refusal)
             raise refusal
-        if (ahead := self._ahead_of(producer)) is not None:
-            return ahead
-        self._written[key, name] = count + 1
-        stream.written(size)
-        values = stream.open_values
-        if values is None or not values.is_open or values.producer != name or self._full(values):
-            values = Values(key, name, count, producer.label)
-            stream.open_values = values
-            run.buffer.push(values)
-        values.texts.append(text)
-        values.size += size
-        run.buffer.size += size
-        return None
+        return stream
 
     def _ahead_of(self, producer: Producer) -> str | None:
         """The next operation on record for a branch: what the branch wrote to a stream before it is durable, too.
@@ -275,7 +277,7 @@ class RunStreams:
         return run.may_write and run.buffer.has_room and not (stream is not None and stream.closed)
 
     def _limited(self, size: int) -> bool:
-        settings = self._run.settings
+        settings = self._settings
         return size > settings.value_bytes or settings.stream_values is not None or settings.stream_bytes is not None
 
     def _refuse(self, key: str, producer: Producer, error: StreamError) -> None:
@@ -298,6 +300,17 @@ class RunStreams:
             stream = self.by_key[key] = StreamState()
         return stream
 
-    def _full(self, values: Values) -> bool:
-        settings = self._run.settings
-        return len(values.texts) >= settings.block_values or values.size >= settings.block_bytes
+    def _open_values(self, key: str, stream: StreamState, producer: Producer, count: int) -> Values:
+        """The block that the producer's next value joins: the stream's open one, or a new one in the buffer."""
+        values, settings = stream.open_values, self._settings
+        if (
+            values is not None
+            and values.is_open
+            and values.producer == producer.name
+            and len(values.texts) < settings.block_values
+            and values.size < settings.block_bytes
+        ):
+            return values
+        values = stream.open_values = Values(key, producer.name, count, producer.label)
+        self._run.buffer.push(values)
+        return values
