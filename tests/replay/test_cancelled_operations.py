@@ -203,7 +203,7 @@ def test_what_a_closing_engine_holds_is_not_cancelled_by_a_timer(turns: bool) ->
         assert isinstance(scope, Branch)
         if turns:
             await asyncio.gather(run.step("first", ""))
-        scope.run.on_drained = lambda: None
+        scope.run.drain(lambda: None)
         asyncio.get_running_loop().call_later(0.05, scope.run.stop, "the engine closes")
         try:
             async with asyncio.timeout(0.01):

@@ -10,6 +10,7 @@ import pytest
 
 from dbosflow._runtime.execution.drivers import LoopDriver, ThreadDriver
 from dbosflow._runtime.execution.environment import RunEnvironment
+from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.run import Run
 from dbosflow._runtime.execution.scope import Entered
 from dbosflow._runtime.process.thread_pool import ThreadPool
@@ -90,10 +91,6 @@ def _run(commits: Any) -> Run:
     drivers = LoopDriver(threads), ThreadDriver(asyncio.get_running_loop(), threads)
     return Run(
         RunEnvironment(EndlessLease(), Settings(), submit, *drivers, engine=NoEngine(), running_code=RunningCode()),
-        workflow_id="w",
-        definition=WorkflowDef(loop_of_steps, "program"),
-        arguments_text="{}",
-        epoch=2,
-        queue="",
-        history=history(commits),
+        Launch("w", WorkflowDef(loop_of_steps, "program"), "{}", (), epoch=2),
+        history(commits),
     )

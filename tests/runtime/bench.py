@@ -12,6 +12,7 @@ import psycopg
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.drivers import LoopDriver, ThreadDriver
 from dbosflow._runtime.execution.environment import RunEnvironment
+from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.run import Run
 from dbosflow._runtime.journal.journal import Journal
 from dbosflow._runtime.leases.worker_lease import WorkerLease
@@ -161,7 +162,7 @@ class Bench:
             self.lease, self.settings, self.journal.submit, *drivers, engine=NoEngine(), running_code=RunningCode()
         )
         definition = WorkflowDef(lambda: None, "flow")
-        run = Run(environment, workflow_id=workflow_id, definition=definition, arguments_text="{}", epoch=1, queue="")
+        run = Run(environment, Launch(workflow_id, definition, "{}", ()))
         self.runs.append(run)
         return run
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.execution.environment import RunEnvironment
+from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.run import Run
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.runs.producers import Attempt, Producer
-from dbosflow._store.step import History, Recorded
+from dbosflow._store.step import NO_HISTORY, History, Recorded
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef
 
@@ -75,7 +76,7 @@ def _sync_body() -> None:
 
 
 def make_run(
-    past: History | None = None,
+    past: History = NO_HISTORY,
     *,
     calls: Calls | None = None,
     inputs: Iterable[str] = (),
@@ -96,13 +97,4 @@ def make_run(
         on_changed=calls.change,
     )
     definition = WorkflowDef(_async_body if is_async else _sync_body, "hand-made")
-    return Run(
-        environment,
-        workflow_id="wf",
-        definition=definition,
-        arguments_text="{}",
-        epoch=1,
-        queue="",
-        history=past,
-        inputs=inputs,
-    )
+    return Run(environment, Launch("wf", definition, "{}", inputs), past)

@@ -43,7 +43,10 @@ class Launch:
         """The launch of a workflow that was started just now."""
         definition, options = request.definition, request.options
         return cls(
-            *(workflow_id, definition, arguments_text, definition.inputs),
+            workflow_id,
+            definition,
+            arguments_text,
+            definition.inputs,
             is_child=is_child,
             remaining=None if options is None else options.remaining(),
         )

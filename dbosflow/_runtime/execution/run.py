@@ -13,16 +13,16 @@ from dbosflow._runtime.streams.writes import RunStreams
 from dbosflow._store.step import NO_HISTORY
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from dbosflow._runtime.execution.driver_port import DriverPort
     from dbosflow._runtime.execution.engine_port import EnginePort
     from dbosflow._runtime.execution.environment import RunEnvironment
     from dbosflow._runtime.process.thread_pool import Place
     from dbosflow._runtime.runs.entries import Ending, Entry, Waiter
+    from dbosflow._runtime.runs.state import RunParts
     from dbosflow._runtime.streams.inbox import Inbox
     from dbosflow._store.step import History
-    from dbosflow.definitions import WorkflowDef
 
 
 class Run(ReplayingRun):
@@ -34,30 +34,11 @@ class Run(ReplayingRun):
     root: RunBranch
 
     def __init__(
-        self,
-        environment: RunEnvironment[Run, StepAttempt],
-        *,
-        workflow_id: str,
-        definition: WorkflowDef,
-        arguments_text: str,
-        epoch: int,
-        queue: str,
-        history: History | None = None,
-        inputs: Iterable[str] = (),
+        self, environment: RunEnvironment[Run, StepAttempt], parts: RunParts, history: History = NO_HISTORY
     ) -> None:
-        past = history or NO_HISTORY
-        super().__init__(
-            environment,
-            workflow_id=workflow_id,
-            definition=definition,
-            arguments_text=arguments_text,
-            epoch=epoch,
-            queue=queue,
-            history=past,
-            inputs=inputs,
-        )
+        super().__init__(environment, parts, history)
         self.root = RunBranch(self, "")
-        self._streams = RunStreams(self) if past.tails or past.uncommitted else None
+        self._streams = RunStreams(self) if history.tails or history.uncommitted else None
         self.task: asyncio.Task[None] | None = None
         """The task of the run's body, or of ending what the body left running; ``None`` when that is over."""
         self.outcome: Ending | None = None

@@ -26,6 +26,7 @@ from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.run import Run
 from dbosflow._runtime.execution.slots import Slots
 from dbosflow._runtime.process.thread_pool import thread_pools
+from dbosflow._store.step import NO_HISTORY, History
 from dbosflow.errors import DbosflowError, NonDeterminismError
 
 if TYPE_CHECKING:
@@ -158,17 +159,9 @@ class Runner:
             if launch.on_slot_freed is not None:
                 launch.on_slot_freed(workflow_id)
             return None
-        run = Run(
-            self._environment,
-            workflow_id=workflow_id,
-            definition=launch.definition,
-            arguments_text=launch.arguments_text,
-            epoch=launch.epoch,
-            queue=launch.queue,
-            history=None if isinstance(history, Exception) else history,
-            inputs=launch.inputs,
-        )
-        self._slots.hold(run, launch.on_slot_freed)
+        run = Run(self._environment, launch, history if isinstance(history, History) else NO_HISTORY)
+        if launch.on_slot_freed is not None:
+            self._slots.hold(run, launch.on_slot_freed)
         request = self._cancel_at_launch.pop(workflow_id, None) or launch.request
         if request is not None:
             run.begin_cancelled(request)

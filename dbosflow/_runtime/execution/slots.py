@@ -16,10 +16,9 @@ class Slots:
     def __init__(self) -> None:
         self._held: dict[Run, Callable[[str], None]] = {}
 
-    def hold(self, run: Run, on_slot_freed: Callable[[str], None] | None) -> None:
-        """Gives ``run`` a slot, unless ``on_slot_freed`` is ``None`` or the run holds one already."""
-        if on_slot_freed is not None:
-            self._held.setdefault(run, on_slot_freed)
+    def hold(self, run: Run, on_slot_freed: Callable[[str], None]) -> None:
+        """Gives ``run`` a slot, unless it holds one already."""
+        self._held.setdefault(run, on_slot_freed)
 
     def take_from(self, run: Run) -> Callable[[str], None] | None:
         """Takes the slot of ``run`` for its next pass, which keeps the slot whenever this one ends."""

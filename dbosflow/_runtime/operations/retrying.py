@@ -26,7 +26,7 @@ from dbosflow.retries import outcome_of
 from dbosflow.tracebacks import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Awaitable, Mapping, Sequence
 
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run, RunBranch
@@ -61,8 +61,11 @@ class Attempts:
         while True:
             number += 1
             attempt = StepAttempt(run, key, attempt_name(run.epoch, number))
-            await until_draws_are_durable(self._driver, run)
-            await self._in_time()
+            if run.has_draws:
+                await until_draws_are_durable(self._driver, run)
+            if run.is_draining or not run.environment.lease.in_time:
+                await self._wait_to_begin()
+            run.check_may_begin()
             run.begin_attempt(key)
             run.body_begins()
             try:
@@ -100,20 +103,23 @@ class Attempts:
             return last.remaining - run.age - run.environment.clock.ahead
         return self._step.retry.delay_after(failures) - last.age - run.age
 
-    async def _in_time(self) -> None:
+    async def _wait_to_begin(self) -> None:
         """Waits while the lease is past its deadline: then another worker may own the run already."""
         run = self._run
         while not run.environment.lease.in_time:
             await self._driver.pause(run, _LATE_LEASE_PAUSE)
         if run.is_draining:
             await self._driver.hold(run)
-        run.check_may_begin()
 
-    async def _conclude(self, record: Record, error: BaseException | None, failures: int) -> None:
+    def _conclude(self, record: Record, error: BaseException | None, failures: int) -> Awaitable[None]:
         """Puts the final outcome on record, which no other attempt follows."""
-        await self._driver.commit(self._run, record)
         if error is not None:
-            warn_of_failure(self._run, self._key, self._step, failures, error)
+            return self._conclude_failed(record, error, failures)
+        return self._driver.commit(self._run, record)
+
+    async def _conclude_failed(self, record: Record, error: BaseException, failures: int) -> None:
+        await self._driver.commit(self._run, record)
+        warn_of_failure(self._run, self._key, self._step, failures, error)
 
     async def _commit_failure(self, record: Record) -> None:
         """Puts the failure of an attempt on record, before the next one begins."""

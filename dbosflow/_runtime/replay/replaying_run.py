@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from dbosflow._runtime.replay.branch import Branch, RunningCode
     from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
     from dbosflow._runtime.runs.checksums import Repeated
+    from dbosflow._runtime.runs.state import RunParts
     from dbosflow._store.cancel_request import CancelRequest
-    from dbosflow._store.step import Recorded
+    from dbosflow._store.step import History, Recorded
     from dbosflow.errors import NonDeterminismError, WorkflowError
 
 E = TypeVar("E", bound="WorkflowError")
@@ -61,10 +62,9 @@ class ReplayingRun(RunState):
     environment: ReplayEnvironment
     root: Branch
 
-    def __init__(self, environment: ReplayEnvironment, **identity: Any) -> None:
-        super().__init__(environment, **identity)
-        past = self.history
-        self.recorded_order = RecordedOrder(past) if past.records or past.loops else None
+    def __init__(self, environment: ReplayEnvironment, parts: RunParts, history: History) -> None:
+        super().__init__(environment, parts, history)
+        self.recorded_order = RecordedOrder(history) if history.records or history.loops else None
         """The branches' records that have not been asked for yet; ``None`` in a run without a past."""
         self.timers: PlainTimers | None = None
         """The plain timers that the run's code has set, while the run replays."""
@@ -79,7 +79,8 @@ class ReplayingRun(RunState):
         self._main: BranchCoroutine | None = None
         self._others: set[BranchCoroutine] | None = None
         self._replayed: set[str] | None = None
-        self._to_replay = sum(is_delivered(record.kind) for record in past.records.values()) if past.records else 0
+        records = history.records
+        self._to_replay = sum(is_delivered(record.kind) for record in records.values()) if records else 0
 
     async def room(self) -> bool:
         """Waits on the loop for room in the run's buffer; returns whether there is room in time."""

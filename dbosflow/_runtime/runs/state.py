@@ -80,45 +80,35 @@ class StateEnvironment(Protocol):
         """Called with each run when an operation of it waits durably for the first time."""
 
 
+class RunParts(Protocol):
+    """The workflow that a run is of, and the place in its queue: see ``execution.launch``."""
+
+    workflow_id: str
+    definition: WorkflowDef
+    arguments_text: str
+    inputs: Iterable[str]
+    epoch: int
+    queue: str
+
+
 class RunState:
     """One owner's pass over one workflow: its owner, its state, and its buffer for the journal."""
 
     __slots__ = (
-        *("_began", "_cancel_callbacks", "arguments_text", "bodies", "buffer", "cancelled", "contradiction"),
-        *("definition", "ending", "environment", "epoch", "has_deadline", "has_draws", "history", "inputs"),
-        *(
-            "interrupted",
-            "is_over",
-            "limits",
-            "on_drained",
-            "queue",
-            "request",
-            "seq",
-            "stopping",
-            "superseded",
-            "turn",
-        ),
+        *("_began", "_cancel_callbacks", "_on_drained", "arguments_text", "bodies", "buffer", "cancelled"),
+        *("contradiction", "definition", "ending", "environment", "epoch", "has_deadline", "has_draws", "history"),
+        *("inputs", "interrupted", "is_draining", "is_over", "limits", "queue", "request", "seq", "stopping"),
+        *("superseded", "turn"),
         *("waits", "workflow_id"),
     )
 
     environment: StateEnvironment
 
-    def __init__(
-        self,
-        environment: StateEnvironment,
-        *,
-        workflow_id: str,
-        definition: WorkflowDef,
-        arguments_text: str,
-        epoch: int,
-        queue: str,
-        history: History,
-        inputs: Iterable[str],
-    ) -> None:
+    def __init__(self, environment: StateEnvironment, parts: RunParts, history: History) -> None:
         self.environment = environment
-        self.workflow_id, self.epoch, self.queue = workflow_id, epoch, queue
-        self.definition, self.arguments_text = definition, arguments_text
-        self.inputs: Collection[str] = tuple(inputs)
+        self.workflow_id, self.epoch, self.queue = parts.workflow_id, parts.epoch, parts.queue
+        self.definition, self.arguments_text = parts.definition, parts.arguments_text
+        self.inputs: Collection[str] = tuple(parts.inputs)
         """The keys of the streams that outside writers write, and this run never does."""
         self.history = history
         self.seq, self.turn = history.next_place
@@ -148,9 +138,11 @@ class RunState:
         """The operations that wait so now; ``None`` if none ever has."""
         self.limits: dict[object, float] | None = None
         """When durable limits that are on record are over, by ``time.monotonic``: timeouts of the body."""
-        # Set while the engine closes: called once no step body is under way.
-        self.on_drained: Callable[[], None] | None = None
-        self.interrupted = _NOBODY_WAITS if definition.is_async else threading.Event()
+        self.is_draining = False
+        """Whether operations that would begin are held back, since the engine closes."""
+        self._on_drained: Callable[[], None] | None = None
+        """Called in a draining run once no step body is under way."""
+        self.interrupted = _NOBODY_WAITS if self.definition.is_async else threading.Event()
         """Wakes the run's thread from what it waits for: the run was stopped, or is to be cancelled."""
         self._cancel_callbacks: tuple[Callable[[], object], ...] = ()
         self._began = time.monotonic()
@@ -180,11 +172,6 @@ class RunState:
     def may_write(self) -> bool:
         """Whether the run's code may write to streams."""
         return self.may_branch and not self.cancelled
-
-    @property
-    def is_draining(self) -> bool:
-        """Whether operations that would begin are held back."""
-        return self.on_drained is not None
 
     def is_finishing(self) -> bool:
         """Whether the run ends in this process, so that what its code still does leaves no record for a replay."""
@@ -334,7 +321,7 @@ class RunState:
         They are held back, not refused: what a body made of a refusal while other branches go on would be durable.
         """
         with self.buffer.lock:
-            self.on_drained = on_drained
+            self.is_draining, self._on_drained = True, on_drained
             idle = self.bodies == 0 and not self.ending
         if idle:
             on_drained()
@@ -350,6 +337,6 @@ class RunState:
         """Counts off a step body that has ended and whose outcome is durable, or never will be."""
         with self.buffer.lock:
             self.bodies -= 1
-            on_drained = self.on_drained if self.bodies == 0 and not self.ending else None
+            on_drained = self._on_drained if self.bodies == 0 and not self.ending else None
         if on_drained is not None:
             on_drained()
