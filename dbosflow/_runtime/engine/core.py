@@ -23,7 +23,7 @@ from dbosflow._runtime.engine.executor import Executor
 from dbosflow._runtime.engine.replayer import ReplayResult, replay
 from dbosflow._runtime.engine.starts import Starts
 from dbosflow._runtime.execution.launch import Launch
-from dbosflow._runtime.execution.scope import place_lent
+from dbosflow._runtime.execution.scope import lending_place
 from dbosflow._runtime.execution.waits import Waits
 from dbosflow._runtime.process.session import Session
 from dbosflow._runtime.queues.enqueuer import Enqueuer
@@ -247,8 +247,7 @@ class EngineCore:
 
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
         """Waits until the workflow has ended, or (unless ``ended``) is blocked, and returns the outcome."""
-        with place_lent():
-            return await self._outcome(workflow_id, ended)
+        return await lending_place(self._outcome(workflow_id, ended))
 
     async def _outcome(self, workflow_id: str, ended: bool) -> Ending | Outcome:  # noqa: FBT001 (of outcome)
         if self._executor is not None:
@@ -268,8 +267,7 @@ class EngineCore:
 
     async def next_page(self, cursor: StreamCursor) -> None:
         """The next page of a cursor, for code that is no body: waits until there is one."""
-        with place_lent():
-            await cursor.next_page()
+        await lending_place(cursor.next_page())
 
     async def read_page(self, workflow_id: str, key: str, offset: int, known: SeenStatus) -> Page:
         """Waits for frames of a stream at ``offset``, or for a workflow status other than ``known``."""
@@ -281,10 +279,8 @@ class EngineCore:
 
     async def event(self, workflow_id: str, name: str, committed: bool, after: int) -> LastValue:  # noqa: FBT001 (by the host)
         """Waits for a value of an event behind an offset."""
-        with place_lent():
-            return await wait_for_event(
-                self.repository.ask, self._wakeups, workflow_id, name, committed=committed, after=after
-            )
+        found = wait_for_event(self.repository.ask, self._wakeups, workflow_id, name, committed=committed, after=after)
+        return await lending_place(found)
 
     def remove_received(self, workflow_id: str, key: str, before: int) -> None:
         """Removes the messages of an inbox before an offset, in the background."""

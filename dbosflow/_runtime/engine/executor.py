@@ -6,6 +6,7 @@ import asyncio
 import logging
 import math
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -34,7 +35,7 @@ from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
 from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Mapping
     from uuid import UUID
 
     from psycopg_pool import AsyncConnectionPool
@@ -186,7 +187,7 @@ class Executor:
     def start(self, launch: Launch, request: StartRequest) -> asyncio.Future[bool]:
         """Starts a workflow in this process. The future says, once the start is durable, whether the row is new."""
         started: asyncio.Future[bool] = self._loop.create_future()
-        self._start(launch, request, lambda _, result: _set_result(started, result))
+        self._write_start(request, _OnStarted(self.runner, launch, started))
         return started
 
     def run(self, launch: Launch, request: StartRequest) -> asyncio.Future[Ending | None]:
@@ -195,29 +196,20 @@ class Executor:
         ``None`` if its row is not new, or if the workflow goes on elsewhere.
         """
         ending: asyncio.Future[Ending | None] = self._loop.create_future()
-
-        def decided(run: Run | None, result: bool | BaseException) -> None:  # noqa: FBT001 (a future's result)
-            if run is not None:
-                run.when_settled(ending)
-            else:
-                _set_result(ending, result if isinstance(result, BaseException) else None)
-
-        self._start(launch, request, decided)
+        self._write_start(request, _OnRunStarted(self.runner, launch, ending))
         return ending
 
-    def _start(
-        self, launch: Launch, request: StartRequest, decided: Callable[[Run | None, bool | BaseException], None]
-    ) -> None:
-        """Writes a start. ``decided`` is called with its run, if the row is new and it begins, and with the result."""
-
-        def on_decided(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
-            decided(self.runner.launch(launch) if result is True else None, result)
-
-        name, inputs = launch.definition.name, launch.definition.inputs
+    def _write_start(self, request: StartRequest, on_decided: _OnDecided) -> None:
+        launch = on_decided.launch
         self.journal.start(
             Start(
-                *(launch.workflow_id, name, launch.arguments_text, RECOVERY_QUEUE, request.priority, on_decided),
-                inputs=inputs,
+                launch.workflow_id,
+                launch.definition.name,
+                launch.arguments_text,
+                RECOVERY_QUEUE,
+                request.priority,
+                on_decided,
+                inputs=launch.definition.inputs,
                 options=request.options,
             )
         )
@@ -280,6 +272,46 @@ class Executor:
             connection, self._settings.schema, max_recoveries=self._settings.max_recoveries
         )
         return {row["queue"] for row in requeued}
+
+
+@dataclass(slots=True, eq=False)
+class _OnDecided:
+    """Called with whether the row of a start is new, or with the error: launches the workflow if it is."""
+
+    runner: Runner
+    launch: Launch
+
+    def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+        raise NotImplementedError
+
+    def launched(self, result: bool | BaseException) -> Run | None:  # noqa: FBT001 (a future's result)
+        """The run of the new row; ``None`` if the row is not new, or the workflow goes on elsewhere."""
+        return self.runner.launch(self.launch) if result is True else None
+
+
+@dataclass(slots=True, eq=False)
+class _OnStarted(_OnDecided):
+    """The caller waits for the start."""
+
+    started: asyncio.Future[bool]
+
+    def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+        self.launched(result)
+        _set_result(self.started, result)
+
+
+@dataclass(slots=True, eq=False)
+class _OnRunStarted(_OnDecided):
+    """The caller waits for the end."""
+
+    ending: asyncio.Future[Ending | None]
+
+    def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+        run = self.launched(result)
+        if run is not None:
+            run.when_settled(self.ending)
+        else:
+            _set_result(self.ending, result if isinstance(result, BaseException) else None)
 
 
 def _set_result(future: asyncio.Future[T], result: T | BaseException) -> None:

@@ -8,7 +8,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.execution.launch import Launch
-from dbosflow._runtime.execution.scope import place_lent
+from dbosflow._runtime.execution.scope import lending_place
 from dbosflow._runtime.operations.children import result_of
 from dbosflow._store.notify import ALARM_TOPIC, queue_topic, workflow_topic
 from dbosflow._store.workflow import Enqueued
@@ -88,8 +88,7 @@ class Starts:
         else:
             launch = Launch.of_start(_new_id(), request, request.arguments_text())
             workflow_id = launch.workflow_id
-            with place_lent():
-                ending = await self._executor.run(launch, request)
+            ending = await lending_place(self._executor.run(launch, request))
             if ending is not None:
                 return result_of(workflow_id, ending, definition)
             # Where the start's answer was lost, it runs now.

@@ -8,16 +8,19 @@ inherit the variable, and so do callbacks: it does not prove that the caller is 
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, TypeVar, cast
 
 from dbosflow._runtime.execution.run import RunBranch, StepAttempt
 from dbosflow._runtime.replay.branch import SCOPE, running_coroutine
 from dbosflow.errors import InWorkflowError, NotInWorkflowError
 
 if TYPE_CHECKING:
-    from contextlib import AbstractContextManager
+    from collections.abc import Awaitable
     from contextvars import ContextVar
+
+    from dbosflow._runtime.process.thread_pool import Place
+
+T = TypeVar("T")
 
 
 class PlainCall:
@@ -81,10 +84,12 @@ class Entered:
         _scope.reset(self._token)
 
 
-_NOTHING_LENT = nullcontext()
-
-
-def place_lent() -> AbstractContextManager[None]:
-    """The block only waits, for another workflow: lends the place of the thread that the calling step may hold."""
+def lending_place(work: Awaitable[T]) -> Awaitable[T]:
+    """``work``, which waits for another workflow: meanwhile the place of the calling step's thread, if any, is lent."""
     scope = current_scope()
-    return scope.place.lent() if isinstance(scope, StepAttempt) and scope.place is not None else _NOTHING_LENT
+    return _lending(scope.place, work) if isinstance(scope, StepAttempt) and scope.place is not None else work
+
+
+async def _lending(place: Place, work: Awaitable[T]) -> T:
+    with place.lent():
+        return await work

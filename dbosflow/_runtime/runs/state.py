@@ -98,8 +98,7 @@ class RunState:
         *("_began", "_cancel_callbacks", "_on_drained", "arguments_text", "bodies", "buffer", "cancelled"),
         *("contradiction", "definition", "ending", "environment", "epoch", "has_deadline", "has_draws", "history"),
         *("inputs", "interrupted", "is_draining", "is_over", "limits", "queue", "request", "seq", "stopping"),
-        *("superseded", "turn"),
-        *("waits", "workflow_id"),
+        *("superseded", "turn", "waits", "workflow_id"),
     )
 
     environment: StateEnvironment
