@@ -98,6 +98,11 @@ class Settings:
     """The schema of the tables: a name of up to 50 bytes."""
     executes: bool = True
     """Whether workflows run in this process. ``False`` makes a client, whose starts are enqueued."""
+    suspend_after: float = 60.0
+    """After how many seconds a workflow that only waits leaves memory, and comes back when what it waits for has come.
+
+    ``0``: never. It waits in memory for at least twenty times as long as its last replay took. See docs/workflows.md.
+    """
     lease: float = 10.0
     """How long a worker may be silent before other workers take over its workflows."""
     grace: float = 8.0
@@ -170,6 +175,7 @@ class Settings:
         for name in ("lease", "connect_timeout", "safety_poll", "fast_poll", "replay_grace", "slow_callback"):
             check_seconds(f"setting {name}", getattr(self, name), above_zero=True)
         check_seconds("setting grace", self.grace)
+        check_seconds("setting suspend_after", self.suspend_after)
         for name in ("buffer_timeout", "compact_every"):
             if getattr(self, name) is not None:
                 check_seconds(f"setting {name}", getattr(self, name), above_zero=True, or_none=True)

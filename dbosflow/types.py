@@ -20,6 +20,7 @@ class WorkflowStatus(StrEnum):
     queued ──claim──► running ──► succeeded | failed | cancelled      (final)
       ▲                  │
       ├── lease lost ────┤
+      ├── woken ◄── waiting        it only waits, and is in no process's memory
       └── resume ◄── blocked       its code and records disagree, or its workers keep dying
     ```
     """

@@ -28,7 +28,15 @@ _TIMELINE = "timeline"
 _NOBODY: frozenset[str] = frozenset()
 _COUNTS = {"run_count": "run_workflow_id", "start_count": "start_workflow_id", "end_count": "end_workflow_id"}
 """The numbers of rows in the statement, and for each the array whose length it is."""
-_WRITES = {"starts": "started", "records": "recorded", "blocks": "appended", "inputs": "closed", "ends": "ended"}
+_WRITES = {
+    "starts": "started",
+    "records": "recorded",
+    "blocks": "appended",
+    "inputs": "closed",
+    "ends": "ended",
+    "suspends": "suspended",
+    "awaits": "awaited",
+}
 """The part of the statement that writes the rows of each section."""
 
 
@@ -186,6 +194,9 @@ async def is_durable(connection: AsyncConnection[Any], rows: BatchRows, worker_i
     elif rows.ends:
         end = EndRow._make(rows.ends[0])
         name, values = "witness_end", {"workflow_id": end.workflow_id, "epoch": end.epoch}
+    elif rows.suspends:  # like an end, it leaves the row without a worker
+        left = rows.suspends[0]
+        name, values = "witness_end", {"workflow_id": left.workflow_id, "epoch": left.epoch}
     else:
         return False
     return bool(await fetch_all(connection, schema, "batch", name, worker_id=worker_id, **values))

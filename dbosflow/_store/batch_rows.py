@@ -119,6 +119,25 @@ class EndRow(NamedTuple):
     error: str | None
 
 
+class SuspendRow(NamedTuple):
+    """A workflow that leaves memory, until ``delay`` seconds after the statement, or until something else comes."""
+
+    workflow_id: str
+    epoch: int
+    delay: float | None
+
+
+class AwaitRow(NamedTuple):
+    """What such a workflow waits for: a row of the table ``waiter``."""
+
+    workflow_id: str
+    topic: str
+    target_id: str
+    key: str | None
+    offset: BigInt
+    committed: bool
+
+
 ROW_TYPES: dict[str, dict[str, Any]] = {
     "runs": {"run": RunRow},
     "starts": {"start": StartRow},
@@ -127,6 +146,8 @@ ROW_TYPES: dict[str, dict[str, Any]] = {
     "blocks": {"tail": TailRow, "block": BlockRow},
     "inputs": {"input": InputRow},
     "ends": {"end": EndRow},
+    "suspends": {"suspend": SuspendRow},
+    "awaits": {"await": AwaitRow},
 }
 """The types of rows of each section, by the names that their parameters begin with."""
 
@@ -144,6 +165,8 @@ class BatchRows:
     blocks: list[BlockRow] = field(default_factory=list)
     inputs: list[InputRow] = field(default_factory=list)
     ends: list[Row] = field(default_factory=list)
+    suspends: list[SuspendRow] = field(default_factory=list)
+    awaits: list[AwaitRow] = field(default_factory=list)
     aware: bool = False
     """Whether a run in the batch is being cancelled, and was notified: it needs no further notice."""
 
@@ -175,7 +198,8 @@ class BatchRows:
 
     def _in_order(self) -> tuple[Sequence[Row], ...]:
         """All rows, in the order of ``parameters``."""
-        return self.runs, self.starts, self.options, self.records, self.tails, self.blocks, self.inputs, self.ends
+        written = self.runs, self.starts, self.options, self.records, self.tails, self.blocks, self.inputs, self.ends
+        return *written, self.suspends, self.awaits
 
 
 @cache

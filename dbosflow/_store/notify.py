@@ -1,8 +1,8 @@
 """NOTIFY and LISTEN: a few channels per schema. Each payload is a JSON array of topics.
 
 A topic is a hint to read something anew: ``w<workflow id>``, ``s<workflow id>␟<stream key>``, ``q<queue>``, ``d`` (a
-worker came or went), ``x`` (a worker has died), ``c`` (a cancellation was requested), ``a`` (a deadline comes soon).
-Hints may be lost, duplicated or late; only latency depends on them.
+worker came or went), ``x`` (a worker has died), ``c`` (a cancellation was requested), ``a`` (a deadline comes soon),
+``z`` (a suspended workflow waits). Hints may be lost, duplicated or late; only latency depends on them.
 
 The topics are divided into parts, each with a channel of its own. A process only listens to the parts that have
 subscribers. So an idle worker listens to its queues and to what concerns all processes, however much is streamed.
@@ -38,6 +38,8 @@ DEATH_TOPIC = "x"
 """A worker has died, perhaps before it sent the hints of its last commits. All processes read anew."""
 CANCEL_TOPIC = "c"
 ALARM_TOPIC = "a"
+WAITERS_TOPIC = "z"
+"""A suspended workflow waits for something. Every process that may bring it is to wake such workflows from here on."""
 
 
 def stream_topic(workflow_id: str, key: str) -> str:

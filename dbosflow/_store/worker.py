@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -147,3 +148,15 @@ async def mark_dead(
 async def forget(connection: AsyncConnection[Any], schema: str) -> None:
     """Deletes the rows of workers that died long ago and own nothing."""
     await fetch_all(connection, schema, _TABLE, "forget")
+
+
+async def older_than(connection: AsyncConnection[Any], schema: str, version: str) -> list[str]:
+    """The live workers whose version is older, in words: host, process and version of each."""
+    rows = await fetch_all(connection, schema, _TABLE, "versions")
+    old = [row for row in rows if _numbers(row["version"]) < _numbers(version)]
+    return [f"{row['host']} (process {row['pid']}, version {row['version']})" for row in old]
+
+
+def _numbers(version: str) -> list[int]:
+    """A version as numbers that compare as it does; what follows them is left out."""
+    return [int(number) for number in re.findall(r"\d+", version.partition("+")[0])[:3]]

@@ -45,3 +45,18 @@ ALTER TABLE dbosflow.workflow ADD COLUMN max_recoveries integer;
 -- What a worker serves, for people who ask why a workflow waits.
 ALTER TABLE dbosflow.worker ADD COLUMN queues text[];
 ALTER TABLE dbosflow.worker ADD COLUMN names text[];
+
+-- What suspended workflows wait for, besides a time.
+CREATE TABLE dbosflow.waiter (
+    workflow_id text    NOT NULL,
+    topic       text    NOT NULL,                          -- of the hints that there may be news
+    target_id   text    NOT NULL,                          -- the end of this workflow, or, with a key, a frame of its stream
+    key         text,
+    "offset"    bigint  NOT NULL,                          -- the first one that the waiting reader has not seen
+    committed   boolean NOT NULL,                          -- whether only frames count that can no longer be rolled back
+    PRIMARY KEY (workflow_id, topic)
+);
+CREATE INDEX waiter_topic ON dbosflow.waiter (topic);
+
+-- Scanned by the clock step.
+CREATE INDEX workflow_due ON dbosflow.workflow (wake_at) WHERE status IN ('waiting', 'scheduled');

@@ -17,7 +17,17 @@ import psycopg
 from dbosflow._sessions import WORKER, startup, wanted
 from dbosflow._store import step, worker, workflow
 from dbosflow._store.batch import BatchResult, write_batch
-from dbosflow._store.batch_rows import BatchRows, BlockRow, EndRow, RecordRow, RunRow, StartRow, TailRow
+from dbosflow._store.batch_rows import (
+    AwaitRow,
+    BatchRows,
+    BlockRow,
+    EndRow,
+    RecordRow,
+    RunRow,
+    StartRow,
+    SuspendRow,
+    TailRow,
+)
 from dbosflow._store.worker import ProcessIdentity
 
 if TYPE_CHECKING:
@@ -25,6 +35,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from dbosflow._store.step import History
+    from dbosflow._store.waiter import Target
     from dbosflow._store.workflow import Claimed
 
 SCHEMA = "dbosflow"
@@ -43,6 +54,8 @@ class Slice:
     records: list[RecordRow] = field(default_factory=list)
     blocks: list[BlockRow] = field(default_factory=list)
     ends: list[EndRow] = field(default_factory=list)
+    suspends: list[SuspendRow] = field(default_factory=list)
+    awaits: list[AwaitRow] = field(default_factory=list)
 
     def record(self, key: str, output: str | None = "1", *, seq: int = 0) -> Slice:
         """A step's outcome."""
@@ -98,6 +111,14 @@ class Slice:
         self.ends.append(EndRow(self.workflow_id, self.epoch, status, output, None))
         return self
 
+    def suspended(self, *targets: Target, delay: float | None = None) -> Slice:
+        """The workflow leaves memory until ``delay`` seconds from now, or for its targets."""
+        self.suspends.append(SuspendRow(self.workflow_id, self.epoch, delay))
+        for target in targets:
+            rows = [AwaitRow(self.workflow_id, topic, *target) for topic in target.topics(self.workflow_id)]
+            self.awaits += rows
+        return self
+
 
 def batch(*slices: Slice, starts: tuple[str, ...] = ()) -> BatchRows:
     """The rows of one statement."""
@@ -109,6 +130,8 @@ def batch(*slices: Slice, starts: tuple[str, ...] = ()) -> BatchRows:
         rows.records += part.records
         rows.blocks += part.blocks
         rows.ends += part.ends
+        rows.suspends += part.suspends
+        rows.awaits += part.awaits
         first: dict[str, int] = {}
         for block in part.blocks:
             first.setdefault(block.key, block.offset)

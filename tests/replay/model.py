@@ -35,7 +35,7 @@ from tests.replay import virtual_time
 
 if TYPE_CHECKING:
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.entries import Ending, Entry
 
 STREAM = "out"
 LONGEST_RUN = 600.0
@@ -167,9 +167,9 @@ class MemoryJournal:
         self.owner = runner
         return Backing(self, SoleOwner())
 
-    def finish(self, run: Run, ending: Ending) -> None:
-        """Nobody cancels a run here."""
-        raise AssertionError(run, ending)
+    def finish(self, run: Run, /, *last: Entry) -> None:
+        """Nobody cancels or suspends a run here."""
+        raise AssertionError(run, last)
 
     def submit(self, run: Run) -> None:
         """Says that ``run`` has pending entries."""

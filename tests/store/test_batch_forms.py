@@ -13,7 +13,7 @@ import pytest
 
 from dbosflow._store import migrate, statements
 from dbosflow._store.batch import batch_statement, lone_statement
-from dbosflow._store.batch_rows import ROW_TYPES, BatchRows, InputRow, parameters, sql_types
+from dbosflow._store.batch_rows import ROW_TYPES, AwaitRow, BatchRows, InputRow, SuspendRow, parameters, sql_types
 from dbosflow._store.start_options import StartOptions
 from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, batch
 from tests.store.prepared import assert_is_read, parameters_of
@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VARIABLE = re.compile(r"(?<![:\w]):([a-z_]+)")
-PARTS = ("batch", "started", "recorded", "appended", "closed", "ended", "lone_gate")
-OTHERS = {"worker_id", "timeline", "gate", "started", "recorded", "appended", "closed", "ended"}
+WRITING = ("started", "recorded", "appended", "closed", "ended", "suspended", "awaited")
+PARTS = ("batch", *WRITING, "lone_gate")
+OTHERS = {"worker_id", "timeline", "gate", *WRITING}
 COUNTS = {"run_count", "start_count", "end_count"}
 
 
@@ -32,6 +33,8 @@ def shapes() -> Iterator[tuple[str, ...]]:
     for size in range(1, len(ROW_TYPES) + 1):
         for sections in itertools.combinations(ROW_TYPES, size):
             if "options" in sections and "starts" not in sections:
+                continue
+            if "awaits" in sections and "suspends" not in sections:
                 continue
             if "runs" in sections or sections in {("starts",), ("starts", "options")}:
                 yield from (sections, ("timeline", *sections))
@@ -118,6 +121,8 @@ async def test_the_statement_runs_in_psql_with_its_parts_and_parameters_as_varia
     rows = batch(Slice("w").record("a").values(0).end(), starts=("new",))
     rows.inputs = [InputRow("w", "in", "complete", None, 0, 1)]
     rows.options = [StartOptions(timeout=1.0)]
+    rows.suspends = [SuspendRow("other", 1, None)]
+    rows.awaits = [AwaitRow("other", "wx", "x", None, 0, committed=False)]
     in_psql(db, "batch", as_variables(rows, gate="gate", **others))
     alone = batch(Slice("x").values(0))
     in_psql(db, "appended", as_variables(alone, gate="(:lone_gate) AS gate", **others))

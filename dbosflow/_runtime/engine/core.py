@@ -38,6 +38,7 @@ from dbosflow._runtime.streams.statistics import StreamStatistics
 from dbosflow._runtime.wakeups.listener import Listener, SafetyPoll
 from dbosflow._runtime.wakeups.notifier import Notifier
 from dbosflow._runtime.wakeups.topics import Wakeups
+from dbosflow._runtime.wakeups.waker import Waker
 from dbosflow._sessions import READER
 from dbosflow._store import workflow
 from dbosflow._store.migrate import ensure_schema, named_errors
@@ -112,7 +113,8 @@ class EngineCore:
             self._input_writer = InputWriter(self._pool, self._settings, self.announce)
             self._message_writer = MessageWriter(self._pool, self._settings, self.announce)
             self._trimmer = InboxTrimmer(self._pool, schema)
-            services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer)
+            self._waker = Waker(self._pool, self._url, self._settings, self._wakeups, self.announce)
+            services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer, self._waker)
             writers = (self._input_writer, self._message_writer, self._trimmer)
             for service in (*services, *writers, SafetyPoll(self._settings, self._wakeups, listener)):
                 service.open()
@@ -173,6 +175,7 @@ class EngineCore:
         topics = list(topics)
         self._notifier.send(topics, at_once=at_once)
         self._wakeups.wake(topics)
+        self._waker.news(topics)
 
     def _is_own_hint(self, backend_pid: int) -> bool:
         return backend_pid == self._notifier.backend_pid

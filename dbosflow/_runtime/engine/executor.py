@@ -19,6 +19,7 @@ from dbosflow._runtime.execution.journal_port import Backing
 from dbosflow._runtime.execution.ownership import LeaseOwnership
 from dbosflow._runtime.execution.quarantine import Quarantine
 from dbosflow._runtime.execution.runner import Runner
+from dbosflow._runtime.execution.suspender import Suspender
 from dbosflow._runtime.execution.watchdog import Watchdog
 from dbosflow._runtime.journal.journal import Journal
 from dbosflow._runtime.leases.reclaimer import Reclaimer
@@ -26,7 +27,9 @@ from dbosflow._runtime.leases.renewer import LeaseRenewer
 from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._runtime.queues.alarm import Alarm
 from dbosflow._runtime.queues.claimer import RECOVERY_QUEUE, Claimer
+from dbosflow._runtime.queues.sweeper import Sweeper
 from dbosflow._runtime.replay.branch import RunningCode
+from dbosflow._runtime.replay.plain_timers import watched_timers
 from dbosflow._runtime.replay.task_factory import branch_tasks
 from dbosflow._runtime.runs.entries import Start
 from dbosflow._runtime.streams.compactor import Compactor
@@ -44,6 +47,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.launch import Launch
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.journal.owner import Announce
+    from dbosflow._runtime.process.service import Service
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._runtime.streams.statistics import StreamStatistics
@@ -114,6 +118,12 @@ class Executor:
             self.runner.on_scattered = compactor.ended
         if settings.retention is not None:
             self._cleaners.append(Pruner(pool, settings.schema, settings.retention))
+        self._waiting: list[Service] = [Sweeper(pool, settings, wakeups, announce)]
+        """The services for workflows that wait in the tables."""
+        if settings.suspend_after:
+            expect = self._alarm.expect
+            suspender = Suspender(pool, settings, wakeups, runner=self.runner, announce=announce, expect=expect)
+            self._waiting.append(suspender)
         self._resources = AsyncExitStack()
 
     def _backing(self, runner: Runner) -> Backing:
@@ -129,13 +139,22 @@ class Executor:
             async with self.lease.lock:
                 await self.lease.open()
             resources.enter_context(branch_tasks(self._loop))
+            if self._settings.suspend_after:
+                resources.enter_context(watched_timers(self._loop))
             for thread in (self._renewer, self._watchdog):
                 thread.open()
                 resources.push_async_callback(thread.close)
             self.journal.open()
             resources.push_async_callback(self._end_lease)
             resources.push_async_callback(self.runner.close, self._settings.grace)
-            for service in (self._reclaimer, self._canceller, self._alarm, self._roster, *self._cleaners):
+            for service in (
+                self._reclaimer,
+                self._canceller,
+                self._alarm,
+                self._roster,
+                *self._waiting,
+                *self._cleaners,
+            ):
                 service.open()
                 resources.push_async_callback(service.close)
             resources.push_async_callback(self._quarantine.close)

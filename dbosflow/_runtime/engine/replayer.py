@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run, StepAttempt
     from dbosflow._runtime.repository import Repository
+    from dbosflow._runtime.runs.entries import Entry
     from dbosflow._runtime.streams.writes import RunStreams
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.config import Settings
@@ -167,10 +168,12 @@ class _ReplayJournal:
                 source = (entry.key, entry.producer)
                 self._result.added[source] = self._result.added.get(source, 0) + len(entry.texts)
 
-    def finish(self, run: Run, ending: Ending) -> None:
+    def finish(self, run: Run, /, *last: Entry) -> None:
         """Notes the end of a run that was stopped."""
-        self._result.ending = ending
-        self._runner.ended(run, ending)
+        for ending in last:
+            if isinstance(ending, Ending):
+                self._result.ending = ending
+                self._runner.ended(run, ending)
 
 
 class _Replay:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from dbosflow._runtime.execution.ownership import OwnershipPort
     from dbosflow._runtime.execution.run import Run
-    from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.entries import Entry
 
 
 class JournalPort(Protocol):
@@ -17,8 +17,8 @@ class JournalPort(Protocol):
     def submit(self, run: Run, /) -> None:
         """Notes that ``run`` has pending entries. Callable from any thread."""
 
-    def finish(self, run: Run, ending: Ending, /) -> None:
-        """Writes the end of a run that was stopped for good, and nothing else of that run."""
+    def finish(self, run: Run, /, *last: Entry) -> None:
+        """Writes the end of a run that was stopped for good, and nothing else of that run but what is given."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class Run(ReplayingRun):
     """One owner's pass over one workflow."""
 
-    __slots__ = ("_inboxes", "_streams", "_waiters", "outcome", "task")
+    __slots__ = ("_inboxes", "_streams", "_waiters", "leaving", "outcome", "task")
 
     environment: RunEnvironment[Run, StepAttempt]
     root: RunBranch
@@ -43,6 +43,8 @@ class Run(ReplayingRun):
         """The task of the run's body, or of ending what the body left running; ``None`` when that is over."""
         self.outcome: Ending | None = None
         """The durable end once the run is over; ``None`` if the workflow goes on elsewhere."""
+        self.leaving: Sequence[Entry] | None = None
+        """What is written once the body of a run that leaves memory has returned; empty when it is handed over."""
         self._waiters: tuple[asyncio.Future[Ending | None], ...] = ()
         self._inboxes: dict[str, Inbox] | None = None
 

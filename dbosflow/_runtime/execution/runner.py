@@ -25,7 +25,9 @@ from dbosflow._runtime.execution.handover import hand_over, wait_for_code
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.run import Run
 from dbosflow._runtime.execution.slots import Slots
+from dbosflow._runtime.execution.suspended_runs import SuspendedRuns
 from dbosflow._runtime.process.thread_pool import thread_pools
+from dbosflow._runtime.runs.entries import Suspension
 from dbosflow._store.step import NO_HISTORY, History
 from dbosflow.errors import DbosflowError, NonDeterminismError
 
@@ -79,7 +81,7 @@ class Runner:
         self._runs: dict[str, Run] = {}
         self._slots = Slots()
         self._workflow_threads, self._step_threads = thread_pools(settings)
-        self._bodies = Bodies(self._workflow_threads, self._remove)
+        self._bodies = Bodies(self._workflow_threads, self._body_stopped)
         self._tasks: set[asyncio.Task[None]] = set()
         """The tasks that reload runs, and end cancelled ones."""
         self._coming: set[str] = set()
@@ -97,6 +99,7 @@ class Runner:
         self.on_deadline: Callable[[float], None] = lambda _: None
         """Called with the seconds that a run has until its deadline, when it begins."""
         behind = backing(self)
+        self.suspended = SuspendedRuns(behind.journal, self._is_here, on_over=self._remove)
         self._ownership = behind.ownership
         self._cancelled = CancelledRuns(
             settings.grace, bodies=self._bodies, journal=behind.journal, is_here=self._is_here, begin_task=self._task
@@ -110,6 +113,7 @@ class Runner:
             engine,
             running_code,
             on_back_pressure,
+            on_waiting=self.suspended.waits,
             on_changed=ChangedValues(self._loop).found,
         )
         _runners.add(self)
@@ -127,6 +131,9 @@ class Runner:
 
     def _is_here(self, run: Run) -> bool:
         return self._runs.get(run.workflow_id) is run
+
+    def _body_stopped(self, run: Run) -> None:
+        self.suspended.body_stopped(run)
 
     # -- begin -------------------------------------------------------------------------------------------------------
 
@@ -193,7 +200,9 @@ class Runner:
         _log(run, "is %s after %.3f s", ending.status, run.age)
         if ending.status.ended and run.blocks >= SCATTERED and self.on_scattered is not None:
             self.on_scattered(run.workflow_id)
-        self._remove(run, ending)
+        self._remove(run, None if isinstance(ending, Suspension) else ending)
+        if isinstance(ending, Suspension):
+            self.suspended.is_durable(run, ending)
 
     def cancel(self, workflow_id: str, request: CancelRequest) -> bool:
         """Carries out a request to end a workflow: the body is notified now, and has the grace to clean up.
@@ -304,6 +313,7 @@ class Runner:
             del self._runs[run.workflow_id]
         run.settle(ending)
         self._slots.free(run)
+        self.suspended.is_over(run)
 
     async def settled(self, workflow_id: str) -> Ending | None:
         """The durable end of a run of this process; ``None`` if there is no such run, or it was stopped."""

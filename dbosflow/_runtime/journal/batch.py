@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from dbosflow._runtime.journal.source import Source
-from dbosflow._runtime.runs.entries import AttemptRollback, Close, Ending, Record, Values
+from dbosflow._runtime.runs.entries import AttemptRollback, Close, Ending, Record, Suspension, Values
 from dbosflow._runtime.streams.frames import Frames
-from dbosflow._store.batch_rows import BatchRows
+from dbosflow._store.batch_rows import AwaitRow, BatchRows, SuspendRow
 from dbosflow._store.notify import ALARM_TOPIC, queue_topic, stream_topic, workflow_topic
 from dbosflow._store.workflow import keys_text
 from dbosflow.types import FrameKind
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.runs.entries import Entry, Start
     from dbosflow._runtime.streams.statistics import StreamStatistics
     from dbosflow._store.batch_rows import BlockRow, Row
+    from dbosflow._store.waiter import Target
 
 
 R = TypeVar("R", bound=Source)
@@ -137,7 +138,7 @@ class Slice(Generic[R]):
         """Whether other processes may wait for the slice: for values, for work, or for an end not awaited here."""
         if self.frames is not None or self.starts:
             return True
-        return self.ending is not None and not self.run.is_awaited
+        return self.ending is not None and not self.run.is_awaited and not isinstance(self.ending, Suspension)
 
     def topics(self) -> Iterable[str]:
         """The topics that have news when the slice is durable."""
@@ -149,8 +150,16 @@ class Slice(Generic[R]):
                 yield queue_topic(start.queue)
                 if start.is_urgent:
                     yield ALARM_TOPIC
-        if self.ending is not None:
+        if self.ending is not None and not isinstance(self.ending, Suspension):
             yield workflow_topic(self.run.workflow_id)
+
+
+def _suspend(rows: BatchRows, run: Source, suspension: Suspension) -> None:
+    rows.suspends.append(SuspendRow(run.workflow_id, run.epoch, suspension.delay))
+    awaited: dict[str, Target] = {}
+    for target in sorted(suspension.targets, key=lambda one: (one.offset, one.committed), reverse=True):
+        awaited |= dict.fromkeys(target.topics(run.workflow_id), target)  # of one stream the one that comes first
+    rows.awaits.extend(AwaitRow(run.workflow_id, topic, *target) for topic, target in awaited.items())
 
 
 def take_out(started: set[str], workflow_id: str) -> bool:
@@ -203,7 +212,9 @@ class Batch(Generic[R]):
                 rows.tails += frames.assumed
                 rows.blocks += frames.blocks
                 rows.inputs += frames.inputs
-            if ending is not None:
+            if isinstance(ending, Suspension):
+                _suspend(rows, run, ending)
+            elif ending is not None:
                 rows.ends.append((run.workflow_id, run.epoch, ending.sent_status, ending.output, ending.error))
         for start in self.starts:
             rows.add_start(start_row(start), start.options)

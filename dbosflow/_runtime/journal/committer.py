@@ -34,7 +34,7 @@ import psycopg
 
 from dbosflow._runtime.journal.batch import Batch, Slice
 from dbosflow._runtime.journal.source import Source
-from dbosflow._runtime.runs.entries import MOST_REFUSALS, Ending
+from dbosflow._runtime.runs.entries import MOST_REFUSALS, Ending, Suspension
 from dbosflow._store.batch import is_durable, write_batch
 from dbosflow._store.queries import is_refused
 from dbosflow.errors import DbosflowError, SerializationError
@@ -214,6 +214,10 @@ class Committer(Generic[R]):
         In the end only the workflow's row is left. If even that is refused, the run is given up.
         """
         run, before = part.run, part.ending
+        if isinstance(before, Suspension):
+            logger.error("workflow %s cannot be suspended, and runs again: %s", run.workflow_id, line(error))
+            self._owner.unwritable(run)
+            return
         refusals = 1 if before is None else before.refusals + 1
         run.stop("the database refused its data")
         if refusals > MOST_REFUSALS:

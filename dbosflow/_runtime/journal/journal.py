@@ -28,11 +28,11 @@ from dbosflow._runtime.process.service import Service
 from dbosflow.errors import DbosflowError, LeaseLostError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from dbosflow._runtime.journal.owner import Announce, JournalOwner, Tripwire, Write
     from dbosflow._runtime.leases.worker_lease import WorkerLease
-    from dbosflow._runtime.runs.entries import Ending, Start
+    from dbosflow._runtime.runs.entries import Entry, Start
     from dbosflow._runtime.streams.statistics import StreamStatistics
     from dbosflow.config import Settings
 
@@ -75,7 +75,7 @@ class Journal(Service, Generic[R]):
         self._loop = asyncio.get_running_loop()
         self._submitted: deque[R] = deque()
         self._starts: deque[Start] = deque()
-        self._last: list[tuple[R, Ending]] = []
+        self._last: list[tuple[R, Sequence[Entry]]] = []
         self._under_way: Batch[R] | None = None
         self._durable: deque[tuple[Slice[R] | Start, set[str]]] = deque()
         """Slices and starts that are durable and not yet delivered, each with the ids that its statement inserted."""
@@ -100,9 +100,9 @@ class Journal(Service, Generic[R]):
         self._starts.append(start)
         self._wake_for_work()
 
-    def finish(self, run: R, ending: Ending) -> None:
-        """Writes the end of a run that was stopped for good, and nothing else of that run."""
-        self._last.append((run, ending))
+    def finish(self, run: R, *last: Entry) -> None:
+        """Writes the end of a run that was stopped for good, and nothing else of that run but what is given."""
+        self._last.append((run, last))
         self._wake_for_work()
 
     def lease_is_over(self) -> None:
@@ -189,8 +189,8 @@ class Journal(Service, Generic[R]):
         """
         limit = self._settings.batch_bytes
         held = {part.run for part, _ in self._durable if isinstance(part, Slice)}  # their next offsets are unknown
-        slices = [Slice(run, [ending]) for run, ending in self._last if run not in held]
-        self._last = [(run, ending) for run, ending in self._last if run in held]
+        slices = [Slice(run, entries) for run, entries in self._last if run not in held]
+        self._last = [(run, entries) for run, entries in self._last if run in held]
         for _ in range(min(len(self._submitted), _MOST_SLICES - min(len(self._starts), _LEAST_STARTS))):
             if limit <= 0 and slices:
                 break

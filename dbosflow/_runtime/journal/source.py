@@ -77,5 +77,5 @@ class Source(Protocol):
     def committed(self, entries: Sequence[Entry]) -> None:
         """These entries are durable: frees their room, and delivers the outcomes among them."""
 
-    def stop(self, why: str) -> None:
+    def stop(self, why: str) -> object:
         """Ends the run's pass."""

@@ -158,6 +158,9 @@ class BranchedRun(Protocol):
     def timers(self) -> Timers | None:
         """The plain timers that the run's code has set, while the run replays."""
 
+    def note_timer(self, handle: asyncio.TimerHandle) -> None:
+        """Notes a plain timer that code of the run has set."""
+
     def check_may_begin(self) -> None:
         """Raises if no operation may begin any more."""
 

@@ -1,8 +1,9 @@
 """The plain timers that the code of a run has set: those of asyncio, which leave no record and restart in a replay.
 
-While a timer is pending a replay waits for it, since code that it wakes may ask for what is on record. A loop's timers
-are watched only while a run on that loop replays: a ``call_at`` that is wrapped for good would slow each timer of the
-process. A warning names a timer that is pending around an operation: which of the two was faster is on no record.
+While a timer is pending a replay waits for it, since code that it wakes may ask for what is on record; and the run
+stays in memory, since the timer would go with it. A loop's timers are watched while a run on that loop replays, and
+wherever runs may be suspended. A warning names a timer that is pending around an operation: which of the two was faster
+is on no record.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 from weakref import WeakKeyDictionary
@@ -19,7 +21,7 @@ from dbosflow._runtime.replay.branch import SCOPE, Branch
 from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 
 logger = logging.getLogger("dbosflow.replay")
@@ -111,19 +113,36 @@ class _LoopWatch:
                     delattr(loop, name)
 
 
+@contextmanager
+def watched_timers(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
+    """Has the runs of the loop know their plain timers during the block, whether they replay or not.
+
+    A run whose plain timer is pending must not leave memory.
+    """
+    watch = _watches.setdefault(loop, _LoopWatch())
+    watch.enter(loop)
+    try:
+        yield
+    finally:
+        watch.leave(loop)
+
+
 _watches: WeakKeyDictionary[asyncio.AbstractEventLoop, _LoopWatch] = WeakKeyDictionary()
 
 
 def _recording(method: Callable[..., asyncio.TimerHandle]) -> Callable[..., asyncio.TimerHandle]:
     def recording(*args: Any, **options: Any) -> asyncio.TimerHandle:
         handle = method(*args, **options)
-        scope = SCOPE.get()
-        if isinstance(scope, Branch) and scope.run.timers is not None:
+        context = options.get("context")
+        scope = SCOPE.get() if context is None else context.get(SCOPE)
+        if isinstance(scope, Branch):
             task = asyncio.current_task()
             coroutine = task.get_coro() if task is not None else None
             path = coroutine.branch.path if isinstance(coroutine, BranchCoroutine) else None
             if path is None or not coroutine.operating:  # type: ignore[union-attr]  # else it is the engine's
-                scope.run.timers.add(handle, _Place(*_caller(), path))
+                scope.run.note_timer(handle)
+                if scope.run.timers is not None:
+                    scope.run.timers.add(handle, _Place(*_caller(), path))
         return handle
 
     return recording

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from concurrent.futures import CancelledError
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from weakref import WeakSet
 
 from dbosflow._records.kinds import is_delivered
 from dbosflow._runtime.process.exits import is_signal
@@ -18,7 +20,6 @@ from dbosflow._runtime.runs.state import RunState, RunStopped, StateEnvironment
 from dbosflow._store.cancel_request import CANCELLED
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Callable, Collection, Iterator
     from concurrent.futures import Future
 
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from dbosflow.errors import NonDeterminismError, WorkflowError
 
 E = TypeVar("E", bound="WorkflowError")
+
+_FIRES_WITHIN = 1.0
+"""Seconds for which a plain timer that is due counts as pending."""
 
 logger = logging.getLogger("dbosflow.run")
 
@@ -56,7 +60,7 @@ class ReplayingRun(RunState):
 
     __slots__ = (
         *("_main", "_others", "_replayed", "_to_replay", "calls", "recorded_order", "resumption_event", "resumptions"),
-        *("root", "sequencer", "timers"),
+        *("_plain_timers", "replay_took", "root", "sequencer", "timers"),
     )
 
     environment: ReplayEnvironment
@@ -68,6 +72,10 @@ class ReplayingRun(RunState):
         """The branches' records that have not been asked for yet; ``None`` in a run without a past."""
         self.timers: PlainTimers | None = None
         """The plain timers that the run's code has set, while the run replays."""
+        self._plain_timers: WeakSet[asyncio.TimerHandle] | None = None
+        """All of them that may still be pending."""
+        self.replay_took: float | None = None
+        """Seconds from the read of the history until the first operation that was not on record, or that waited."""
         self.resumption_event: asyncio.Event | None = None
         """Set when code of the run is resumed, while the sequencer watches whether the replay still gets on."""
         self.resumptions = 0
@@ -177,9 +185,25 @@ class ReplayingRun(RunState):
 
     def replay_is_over(self) -> None:
         """Everything on record is delivered: new operations begin, and plain timers are no longer watched."""
+        if self.replay_took is None:
+            self.replay_took = self.age if self.recorded_order is not None else 0.0
         timers, self.timers = self.timers, None
         if timers is not None:
             timers.close()
+
+    def note_timer(self, handle: asyncio.TimerHandle) -> None:
+        """Notes a plain timer that code of the run has set."""
+        if self._plain_timers is None:
+            self._plain_timers = WeakSet()
+        self._plain_timers.add(handle)
+
+    @property
+    def has_plain_timer(self) -> bool:
+        """Whether a plain timer of the run's code is pending."""
+        if not self._plain_timers:
+            return False
+        now = asyncio.get_running_loop().time()  # one that has just fired may be on its way
+        return any(not timer.cancelled() and timer.when() > now - _FIRES_WITHIN for timer in self._plain_timers)
 
     @property
     def replayed(self) -> Collection[str]:
@@ -194,11 +218,14 @@ class ReplayingRun(RunState):
 
     # -- stops --------------------------------------------------------------------------------------------------------
 
-    def stop(self, why: str) -> None:
-        """Ends this pass: operations under way, and all that would begin, raise ``RunStopped``."""
-        if self.stopping is not None:
-            return
+    def stop(self, why: str, *, if_idle: bool = False) -> bool:
+        """Ends this pass: operations under way, and all that would begin, raise ``RunStopped``.
+
+        With ``if_idle`` only if no step body is under way, and nothing is to be written. Returns whether it did.
+        """
         with self.buffer.lock:
+            if self.stopping is not None or (if_idle and (self.bodies or self.buffer.size)):
+                return False
             self.stopping = stopping = RunStopped(why)
         self.interrupted.set()
         self.buffer.drop(stopping)
@@ -208,6 +235,7 @@ class ReplayingRun(RunState):
             call.cancel()
         for task in self.tasks():
             task.cancel()
+        return True
 
     def disagree(self, asked: str, there: str, record: Recorded | str | None = None) -> NonDeterminismError:
         """Ends this pass because code and records disagree: nothing more is written than that the workflow is blocked.

@@ -68,7 +68,7 @@ def waits_for(run: SequencedRun, parked: int, moment: float, began: float) -> tu
     for coroutine in coroutines:
         if not coroutine.operating:
             awaited, said = awaited_by(coroutine)
-            said = f"{said}, in {_title(coroutine.branch.path)}"
+            said = f"{said}, in {title(coroutine.branch.path)}"
             if awaited in (Awaited.OUTSIDE, Awaited.NOTHING):
                 return said, None
             if awaited is Awaited.PRIMITIVE:
@@ -77,7 +77,8 @@ def waits_for(run: SequencedRun, parked: int, moment: float, began: float) -> tu
     return (None, None) if held is None or asyncio.get_running_loop().time() >= until else (held, until)
 
 
-def _title(path: str) -> str:
+def title(path: str) -> str:
+    """A branch, for people."""
     return f"branch {path!r}" if path else "the workflow's own branch"
 
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from dbosflow._records.kinds import RecordKind
     from dbosflow._store.start_options import StartOptions
+    from dbosflow._store.waiter import Target
 
 
 class Waiter(Protocol):
@@ -151,6 +152,19 @@ class Ending:
     def frame(self) -> FrameKind:
         """The terminal frame of the streams that the ending closes."""
         return _FRAMES[self.status]
+
+
+@dataclass(slots=True, eq=False)
+class Suspension(Ending):
+    """The end of a pass whose workflow only waits: until ``delay`` seconds from the statement, or for its targets."""
+
+    delay: float | None = None
+    targets: tuple[Target, ...] = ()
+
+    @property
+    def yields_to_cancel(self) -> bool:
+        """No: a workflow that is to be cancelled is queued by the same entry."""
+        return False
 
 
 _FRAMES = {

@@ -22,6 +22,8 @@ class Wakeups:
         self._parts: dict[str, dict[str, None]] = {}
         self.on_wanted: Callable[[], None] = lambda: None
         """Called when a part of the topics gets its first subscriber."""
+        self.on_death: Callable[[], None] = lambda: None
+        """Called when a worker has died, besides all subscribers."""
 
     def subscribe(self, topic: str, callback: Callable[[], None]) -> Callable[[], None]:
         """Calls ``callback`` at each wake-up of ``topic``; the returned function ends that."""
@@ -50,6 +52,7 @@ class Wakeups:
         for topic in topics:
             if topic == DEATH_TOPIC:
                 self.wake_all()
+                self.on_death()
                 return
             for callback in tuple(self._subscribers.get(topic, ())):
                 callback()

@@ -82,6 +82,12 @@ WITH lease AS MATERIALIZED (
 -- [ends
 , ended AS (:ended)
 -- ]
+-- [suspends
+, suspended AS (:suspended)
+-- ]
+-- [awaits
+, awaited AS (:awaited)
+-- ]
 SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS written
 -- [ends
 -- If a cancel came first, the rest may not be written either: the division by zero rolls all back, and all is sent again.
@@ -200,6 +206,32 @@ CROSS JOIN :gate
 WHERE w.id = e.id AND w.worker_id IS NOT DISTINCT FROM gate.id AND w.epoch = e.epoch
   AND (w.cancel_requested_at IS NULL OR e.status IN ('cancelled', 'timed out'))
 RETURNING w.id
+
+-- name: suspended
+-- The workflow leaves the worker's memory until what it waits for comes. A cancel is not lost in that: the CASE sees the newest
+-- version of the row. Who only waits has killed no worker.
+UPDATE dbosflow.workflow w
+SET status = CASE WHEN w.cancel_requested_at IS NULL THEN 'waiting' ELSE 'queued' END,
+    worker_id = NULL, wake_at = now() + s.delay * interval '1 second', recoveries = 0
+FROM (
+    SELECT :suspend_workflow_id AS id, :suspend_epoch AS epoch, :suspend_delay AS delay
+) AS s
+CROSS JOIN :gate
+WHERE w.id = s.id AND w.worker_id IS NOT DISTINCT FROM gate.id AND w.epoch = s.epoch
+RETURNING w.id, w.status
+
+-- name: awaited
+-- After the UPDATE above, whose lock keeps everybody out who removes such rows.
+INSERT INTO dbosflow.waiter (workflow_id, topic, target_id, key, "offset", committed)
+SELECT a.workflow_id, a.topic, a.target_id, a.key, a."offset", a.committed
+FROM (
+    SELECT :await_workflow_id AS workflow_id, :await_topic AS topic, :await_target_id AS target_id, :await_key AS key,
+           :await_offset AS "offset", :await_committed AS committed
+) AS a
+JOIN suspended ON suspended.id = a.workflow_id AND suspended.status = 'waiting'
+ON CONFLICT (workflow_id, topic)
+DO UPDATE SET target_id = excluded.target_id, key = excluded.key, "offset" = excluded."offset",
+              committed = excluded.committed
 
 -- name: lone_gate (of one row, which is written by itself)
 -- The answer is the number of rows written, without a reason: if it is none, the whole batch is sent, and gives the reason.

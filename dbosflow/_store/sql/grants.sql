@@ -7,21 +7,25 @@ GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".stream_value TO :"role";
 GRANT SELECT, INSERT, DELETE ON :"schema".step TO :"role";
 GRANT SELECT, INSERT, UPDATE, DELETE
-    ON :"schema".workflow, :"schema".stream_block, :"schema".stream_trim, :"schema".worker, :"schema".attribute TO :"role";
+    ON :"schema".workflow, :"schema".stream_block, :"schema".stream_trim, :"schema".worker, :"schema".attribute,
+    :"schema".waiter TO :"role";
 GRANT SELECT, INSERT, UPDATE ON :"schema".retention TO :"role";
 
 -- name: client (starts workflows for workers, writes to their inputs, sets attributes, requests cancellations, resumes, reads)
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
-    :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute, :"schema".retention TO :"role";
+    :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute, :"schema".retention,
+    :"schema".waiter TO :"role";
 GRANT INSERT (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries)
     ON :"schema".workflow TO :"role";
 GRANT UPDATE (cancel_requested_at, cancel_children, cancel_reason, status, ended_at, recoveries, error)
     ON :"schema".workflow TO :"role";
 GRANT INSERT ON :"schema".stream_block TO :"role";
 GRANT INSERT, UPDATE, DELETE ON :"schema".attribute TO :"role";
+GRANT DELETE ON :"schema".waiter TO :"role";
 
 -- name: reader (reads results, records and streams)
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
-    :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute, :"schema".retention TO :"role";
+    :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute, :"schema".retention,
+    :"schema".waiter TO :"role";

@@ -157,6 +157,8 @@ WITH old AS MATERIALIZED (
     DELETE FROM dbosflow.step WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
 ), attributes AS (
     DELETE FROM dbosflow.attribute WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
+), waiters AS (
+    DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
 )
 DELETE FROM dbosflow.workflow WHERE id = ANY(ARRAY(SELECT id FROM old))
 RETURNING id;

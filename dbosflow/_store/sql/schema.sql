@@ -51,6 +51,8 @@ CREATE INDEX workflow_created ON dbosflow.workflow (created_at, id);
 -- Scanned by the alarm. Only workflows with a deadline that were not asked to end are in it.
 CREATE INDEX workflow_deadline ON dbosflow.workflow (deadline_at)
     WHERE deadline_at IS NOT NULL AND status NOT IN ('succeeded', 'failed', 'cancelled') AND cancel_requested_at IS NULL;
+-- Scanned by the clock step.
+CREATE INDEX workflow_due ON dbosflow.workflow (wake_at) WHERE status IN ('waiting', 'scheduled');
 -- A workflow's children.
 CREATE INDEX workflow_parent ON dbosflow.workflow (parent_id) WHERE parent_id IS NOT NULL;
 -- A workflow's forks.
@@ -134,6 +136,18 @@ CREATE TABLE dbosflow.stream_trim (
     turn        integer,                                   -- no fork goes back before it; null: older code has trimmed
     PRIMARY KEY (workflow_id, key, producer)
 ) WITH (fillfactor = 80);
+
+-- What suspended workflows wait for, besides a time. A row is removed by whoever queues its workflow again.
+CREATE TABLE dbosflow.waiter (
+    workflow_id text    NOT NULL,
+    topic       text    NOT NULL,                          -- of the hints that there may be news
+    target_id   text    NOT NULL,                          -- the end of this workflow, or, with a key, a frame of its stream
+    key         text,
+    "offset"    bigint  NOT NULL,                          -- the first one that the waiting reader has not seen
+    committed   boolean NOT NULL,                          -- whether only frames count that can no longer be rolled back
+    PRIMARY KEY (workflow_id, topic)
+);
+CREATE INDEX waiter_topic ON dbosflow.waiter (topic);
 
 -- A worker lease: one connection of one process. Batches lock the row FOR KEY SHARE; a death locks it FOR UPDATE.
 CREATE TABLE dbosflow.worker (

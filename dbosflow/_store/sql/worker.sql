@@ -27,6 +27,9 @@ SELECT k.id, k.renewed_at, k.lease, k.host, k.boot_id, k.pid_namespace, k.pid, k
        extract(epoch FROM now() - pg_postmaster_start_time())::double precision AS server_age
 FROM dbosflow.worker k WHERE k.state = 'live';
 
+-- name: versions (of the live workers, and where they are)
+SELECT DISTINCT k.host, k.pid, k.version FROM dbosflow.worker k WHERE k.state = 'live' ORDER BY k.host, k.pid;
+
 -- name: orphans (whether dead workers still own runs)
 SELECT EXISTS (
     SELECT FROM dbosflow.worker k JOIN dbosflow.workflow w ON w.worker_id = k.id WHERE k.state = 'dead'

@@ -147,7 +147,7 @@ RETURNING id, name, queue, epoch, input::text AS input, to_json(input_streams)::
 -- name: cancel (a workflow by id, or the children of one, unless its own cancellation excluded them)
 -- This is a request, which the owner or the next owner carries out, because only the fence may write for a run. A workflow
 -- that never ran has no owner, so it ends here, with its inputs: if a writer to one of them is faster, the primary key
--- reports that, and the statement is repeated. A blocked workflow is queued again to get an owner. With `children` the
+-- reports that, and the statement is repeated. A blocked or waiting workflow is queued again to get an owner. With `children` the
 -- request includes all descendants below, down to the first generation that has ended; a child whose start has not
 -- arrived yet is cancelled by its parent.
 WITH RECURSIVE tree AS (
@@ -193,13 +193,16 @@ WITH RECURSIVE tree AS (
     ) AS tail ON true
     WHERE a.never_ran AND (tail.kind IS NULL OR tail.kind NOT IN ('complete', 'error', 'cancelled'))
     ORDER BY a.id, i.key
+), unawaited AS (
+    DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM asked))
 )
 UPDATE dbosflow.workflow w
 SET cancel_requested_at = coalesce(w.cancel_requested_at, now()),
     cancel_children = coalesce(w.cancel_children, false) OR :children::boolean,
     cancel_reason = CASE WHEN w.cancel_requested_at IS NULL THEN :reason::text ELSE w.cancel_reason END,
     error = CASE WHEN a.never_ran THEN (SELECT error FROM error) ELSE w.error END,
-    status = CASE WHEN a.never_ran THEN 'cancelled' WHEN w.status = 'blocked' THEN 'queued' ELSE w.status END,
+    status = CASE WHEN a.never_ran THEN 'cancelled' WHEN w.status IN ('blocked', 'waiting') THEN 'queued'
+                  ELSE w.status END,
     ended_at = CASE WHEN a.never_ran THEN now() END,
     recoveries = 0
 FROM asked a
@@ -257,6 +260,8 @@ WITH due AS MATERIALIZED (
     ) AS tail ON true
     WHERE tail.kind IS NULL OR tail.kind NOT IN ('complete', 'error', 'cancelled')
     ORDER BY e.id, i.key
+), unawaited AS (
+    DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM due))
 )
 UPDATE dbosflow.workflow w
 SET cancel_requested_at = now(), timed_out = true, cancel_children = true, recoveries = 0,

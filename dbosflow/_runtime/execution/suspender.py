@@ -1,0 +1,222 @@
+"""Suspends runs that only wait: their workflows wait in the tables, without memory, thread, slot or lease meanwhile.
+
+```text
+running ──only waits for suspend_after──► stopped, unwound ──batch──► waiting ──wake_at, hint, sweep, cancel──► queued
+   ▲                                                                                                             │
+   └──────────────────────── claim: epoch + 1, replayed from its history ◄───────────────────────────────────────┘
+```
+
+What was committed while the suspension was on its way had no waiter to wake. So the tables are looked at again once the
+suspension is durable: whoever commits later finds the waiter's row. A process that has not heard yet that anybody waits
+wakes nobody; so they are looked at once more a moment later. The sweeper finds what is lost otherwise.
+
+A replay is work. So a run goes only when it has waited for a multiple of what its last replay took.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import OrderedDict
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._runtime.execution.idle_runs import departure_of
+from dbosflow._runtime.process.service import Service
+from dbosflow._store import waiter, worker, workflow
+from dbosflow._store.notify import WAITERS_TOPIC, WORKERS_TOPIC, queue_topic
+from dbosflow._store.waiter import Target, Waiting
+from dbosflow.config import VERSION
+from dbosflow.types import WorkflowStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from psycopg_pool import AsyncConnectionPool
+
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.execution.runner import Runner
+    from dbosflow._runtime.runs.entries import Suspension
+    from dbosflow._runtime.wakeups.topics import Wakeups
+    from dbosflow._store.workflow import Outcome
+    from dbosflow.config import Settings
+
+logger = logging.getLogger("dbosflow.suspender")
+
+REPLAYS = 20.0
+"""How many times as long as its last replay a run waits in memory, at least."""
+_SHORTEST = 0.005
+"""Seconds between two looks at runs."""
+_HEARD_WITHIN = 1.0
+"""Seconds within which every process has heard that somebody waits."""
+
+
+@dataclass(slots=True, eq=False)
+class _Candidate:
+    """A run that has waited: when to look at it, and since when none of its code was resumed."""
+
+    look_at: float
+    resumptions: int
+    since: float
+
+
+@dataclass(slots=True, eq=False)
+class _Suspended:
+    """A suspended workflow, for which the tables are looked at again."""
+
+    workflow_id: str
+    queue: str
+    targets: tuple[Target, ...]
+    look_at: float
+    is_last: bool = False
+    """Whether no other look follows."""
+
+    def rows(self) -> list[Waiting]:
+        """What it waits for."""
+        return [Waiting(self.workflow_id, target) for target in self.targets]
+
+
+class Suspender(Service):
+    """Suspends the runs of one engine."""
+
+    def __init__(
+        self,
+        pool: AsyncConnectionPool[Any],
+        settings: Settings,
+        wakeups: Wakeups,
+        *,
+        runner: Runner,
+        announce: Callable[[Iterable[str]], None],
+        expect: Callable[[float], None],
+    ) -> None:
+        super().__init__("suspender", interval=settings.suspend_after)
+        self._pool = pool
+        self._settings = settings
+        self._runner = runner
+        self._announce = announce
+        self._expect = expect
+        """Called with the seconds until a suspended workflow is to be woken."""
+        self._lock = threading.Lock()
+        self._candidates: OrderedDict[Run, _Candidate] = OrderedDict()
+        """By the time of the next look."""
+        self._suspended: list[_Suspended] = []
+        self._older: list[str] | None = None
+        """Live workers of older code, which cannot honour a suspension; ``None`` if that is not known."""
+        self._unsubscribe = wakeups.subscribe(WORKERS_TOPIC, self._workers_changed)
+        runner.suspended.watch = self
+
+    async def close(self) -> None:
+        """Suspends nothing any more."""
+        self._unsubscribe()
+        await super().close()
+
+    # -- told by the runner ------------------------------------------------------------------------------------------
+
+    def waits(self, run: Run) -> None:
+        """Takes a run whose operation waits. Called from any thread."""
+        now = time.monotonic()
+        with self._lock:
+            self._candidates[run] = _Candidate(now + self._settings.suspend_after, run.resumptions, now)
+
+    def is_over(self, run: Run) -> None:
+        """Forgets a run."""
+        with self._lock:
+            self._candidates.pop(run, None)
+
+    def is_suspended(self, run: Run, suspension: Suspension) -> None:
+        """A suspension is durable: what comes from here on wakes the workflow, and what has come is looked up."""
+        if suspension.delay is not None:
+            self._expect(suspension.delay)
+        if suspension.targets:
+            self._announce([WAITERS_TOPIC])
+        self._suspended.append(_Suspended(run.workflow_id, run.queue, suspension.targets, time.monotonic()))
+        self.wake()
+
+    def _workers_changed(self) -> None:
+        self._older = None
+
+    # -- suspending --------------------------------------------------------------------------------------------------
+
+    async def work_once(self) -> bool:
+        """Looks again at what was suspended, then suspends what has waited long enough."""
+        await self._look_again()
+        now = time.monotonic()
+        for run in self._due(now):
+            await self._look_at(run, now)
+        with self._lock:
+            looks = [next(iter(self._candidates.values())).look_at] if self._candidates else []
+        looks += [one.look_at for one in self._suspended]
+        self._interval = max(min(looks, default=now + self._settings.suspend_after) - now, _SHORTEST)
+        return False
+
+    def _due(self, now: float) -> list[Run]:
+        with self._lock:
+            due = []
+            for run, candidate in self._candidates.items():
+                if candidate.look_at > now:
+                    break
+                due.append(run)
+            return due
+
+    async def _look_at(self, run: Run, now: float) -> None:
+        kept_by = self._kept_by(run, now)
+        if kept_by is None and await self._is_refused():
+            kept_by = f"older workers, which could not wake it: {', '.join(self._older or ())}"
+        if kept_by is None:
+            departure = departure_of(run)
+            if isinstance(departure, str):
+                kept_by = departure
+            elif self._runner.suspended.suspend(run, departure):
+                logger.debug("workflow %s only waits, and leaves memory", run.workflow_id)
+        with self._lock:
+            candidate = self._candidates.get(run)
+            if candidate is not None:
+                candidate.look_at = now + self._settings.suspend_after
+                self._candidates.move_to_end(run)
+
+    def _kept_by(self, run: Run, now: float) -> str | None:
+        """What keeps a run that may be idle: that it has not been so for long enough."""
+        with self._lock:
+            candidate = self._candidates.get(run)
+        if candidate is None:
+            return "its end"
+        if candidate.resumptions != run.resumptions:
+            candidate.resumptions, candidate.since = run.resumptions, now
+        least = max(self._settings.suspend_after, REPLAYS * (run.replay_took or 0.0))
+        return None if now - candidate.since >= least else "the time that it waits in memory"
+
+    async def _is_refused(self) -> bool:
+        if self._older is None:
+            async with self._pool.connection() as connection:
+                self._older = await worker.older_than(connection, self._settings.schema, VERSION)
+            if self._older:
+                logger.warning("runs stay in memory while older workers are alive: %s", ", ".join(self._older))
+        return bool(self._older)
+
+    # -- the second look ---------------------------------------------------------------------------------------------
+
+    async def _look_again(self) -> None:
+        now = time.monotonic()
+        due = [one for one in self._suspended if one.look_at <= now]
+        if not due:
+            return
+        schema, queues = self._settings.schema, {one.workflow_id: one.queue for one in due}
+        async with self._pool.connection() as connection:
+            statuses = await workflow.outcomes(connection, schema, list(queues))
+            waiting = [one for one in due if _status_of(statuses, one) is WorkflowStatus.WAITING]
+            rows = [row for one in waiting for row in one.rows()]
+            news = await waiter.with_news(connection, schema, rows)
+            woken = set(await waiter.wake(connection, schema, sorted(news))) if news else set()
+        # One that is to be cancelled was queued by its own suspension, when nobody looked for it any more.
+        woken |= {one.queue for one in due if _status_of(statuses, one) is WorkflowStatus.QUEUED}
+        again = [one for one in waiting if one.targets and one.workflow_id not in news and not one.is_last]
+        self._suspended = [one for one in self._suspended if one.look_at > now]
+        self._suspended += [replace(one, look_at=now + _HEARD_WITHIN, is_last=True) for one in again]
+        if woken:
+            self._announce(map(queue_topic, woken))
+
+
+def _status_of(statuses: Mapping[str, Outcome], one: _Suspended) -> WorkflowStatus | None:
+    outcome = statuses.get(one.workflow_id)
+    return None if outcome is None else outcome.status

@@ -1,0 +1,69 @@
+-- What suspended workflows wait for: see dbosflow/_runtime/execution/suspender.py. The batch that suspends writes the rows, and
+-- whoever queues a workflow again removes them in the statement that does so, under the lock of the workflow's row.
+-- All wakers take the rows in one order and skip locked ones: whoever holds a `waiting` row wakes, claims or cancels it.
+
+-- name: somebody (whether any workflow waits for more than a time)
+SELECT EXISTS (SELECT FROM dbosflow.waiter) AS waits;
+
+-- name: wake_by_topic (what the hints of a commit are about; of many waiters only some, so the caller asks again)
+-- Indexes: waiter_topic, the primary keys.
+WITH due AS MATERIALIZED (
+    SELECT w.id
+    FROM dbosflow.workflow w
+    WHERE w.id = ANY(ARRAY(SELECT x.workflow_id FROM dbosflow.waiter x WHERE x.topic = ANY(:topics::text[])))
+      AND w.status = 'waiting'
+    ORDER BY w.id
+    LIMIT :limit::integer
+    FOR NO KEY UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM due))
+)
+UPDATE dbosflow.workflow w SET status = 'queued'
+FROM unnest(ARRAY(SELECT id FROM due)) AS d (id)
+WHERE w.id = d.id
+RETURNING w.queue;
+
+-- name: wake (workflows for which there is news)
+WITH due AS MATERIALIZED (
+    SELECT w.id
+    FROM dbosflow.workflow w
+    WHERE w.id = ANY(:ids::text[]) AND w.status = 'waiting'
+    ORDER BY w.id
+    FOR NO KEY UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM due))
+)
+UPDATE dbosflow.workflow w SET status = 'queued'
+FROM unnest(ARRAY(SELECT id FROM due)) AS d (id)
+WHERE w.id = d.id
+RETURNING w.queue;
+
+-- name: wake_due (the clock step: workflows whose time has come, of any name and queue; index: workflow_due)
+WITH due AS MATERIALIZED (
+    SELECT w.id
+    FROM dbosflow.workflow w
+    WHERE w.status IN ('waiting', 'scheduled') AND w.wake_at <= now()
+    ORDER BY w.wake_at
+    LIMIT :limit::integer
+    FOR NO KEY UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM due))
+)
+UPDATE dbosflow.workflow w SET status = 'queued'
+FROM unnest(ARRAY(SELECT id FROM due)) AS d (id)
+WHERE w.id = d.id
+RETURNING w.queue;
+
+-- name: next_due (seconds until the earliest time comes that a workflow waits for; 0 or less if it has come)
+-- Index: workflow_due; `min` reads its first entry.
+SELECT extract(epoch FROM min(w.wake_at) - now())::text AS seconds
+FROM dbosflow.workflow w
+WHERE w.status IN ('waiting', 'scheduled') AND w.wake_at IS NOT NULL;
+
+-- name: waiters (a page of them, for a look at what they wait for; index: the primary key)
+SELECT x.workflow_id, x.topic, x.target_id, x.key, x."offset", x.committed
+FROM dbosflow.waiter x
+JOIN dbosflow.workflow w ON w.id = x.workflow_id AND w.status = 'waiting'
+WHERE (x.workflow_id, x.topic) > (:workflow_id::text, :topic::text)
+ORDER BY x.workflow_id, x.topic
+LIMIT :limit::integer;

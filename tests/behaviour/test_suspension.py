@@ -1,0 +1,346 @@
+"""Workflows that only wait leave memory, and come back when what they wait for has come."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dbosflow import (
+    Engine,
+    WorkflowHandle,
+    WorkflowStatus,
+    for_each_async,
+    read_input,
+    read_input_async,
+    recv_async,
+    sleep,
+    sleep_async,
+    step,
+    timeout,
+    wait,
+    workflow,
+)
+from dbosflow._runtime.execution import suspender
+from dbosflow.errors import StreamTimeoutError
+from tests.behaviour.ledger import entries, note
+from tests.behaviour.tables import rows
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SOON = 0.02
+PATIENCE = 30.0
+
+
+@pytest.fixture(autouse=True)
+def _at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a replay takes."""
+    monkeypatch.setattr(suspender, "REPLAYS", 0.0)
+
+
+@pytest.fixture
+def engine(database_url: str) -> Iterator[Engine]:
+    """An engine that suspends what waits."""
+    with Engine(database_url, suspend_after=SOON) as engine:
+        yield engine
+
+
+def is_waiting(handle: WorkflowHandle[Any]) -> bool:
+    return handle.status() is WorkflowStatus.WAITING
+
+
+def in_memory(engine: Engine) -> int:
+    return len(engine._core.executor.runner)
+
+
+def epoch_of(url: str, workflow_id: str) -> int:
+    ((epoch,),) = rows(url, f"SELECT epoch FROM dbosflow.workflow WHERE id = '{workflow_id}'")
+    return int(epoch)
+
+
+def noted_so_far() -> list[str]:
+    return [entry.what for entry in entries()]
+
+
+@step
+async def noted(what: str) -> str:
+    note(what)
+    return what
+
+
+@workflow(name="suspended sleeper")
+async def sleeper(seconds: float) -> str:
+    await noted("before")
+    await sleep_async(seconds)
+    return await noted("after")
+
+
+@workflow(name="suspended sleeper_on_thread")
+def sleeper_on_thread(seconds: float) -> str:
+    noted.run("before")
+    sleep(seconds)
+    return noted.run("after")
+
+
+@pytest.mark.parametrize("flow", [sleeper, sleeper_on_thread])
+def test_a_sleeping_workflow_leaves_memory_and_wakes_in_time(engine: Engine, database_url: str, flow: Any) -> None:
+    handle = engine.start(flow.options(workflow_id="w"), 1.0)
+    eventually(lambda: is_waiting(handle))
+    assert in_memory(engine) == 0
+    assert handle.result(timeout=PATIENCE) == "after"
+    assert noted_so_far() == ["before", "after"]
+    assert epoch_of(database_url, "w") >= 2
+    ((slept,),) = rows(
+        database_url,
+        "SELECT extract(epoch FROM max(recorded_at) FILTER (WHERE kind = 'step') - min(wake_at)) FROM dbosflow.step",
+    )
+    assert slept > -0.05
+    assert rows(database_url, "SELECT count(*) FROM dbosflow.waiter") == [(0,)]
+
+
+@workflow(name="suspended child")
+async def child(seconds: float) -> str:
+    await sleep_async(seconds)
+    return "child"
+
+
+@workflow(name="suspended parent")
+async def parent(seconds: float) -> str:
+    handle = await child.start_async(seconds)
+    note("started")
+    return await handle.result_async()
+
+
+@workflow(inputs=["chat"], name="suspended reader")
+async def reader(count: int) -> list[Any]:
+    got = []
+    async with read_input_async("chat") as values:
+        async for value in values:
+            got.append(value.value)
+            if len(got) == count:
+                return got
+    return got
+
+
+@workflow(inputs=["chat"], name="suspended reader_on_thread")
+def reader_on_thread(count: int) -> list[Any]:
+    got = []
+    for value in read_input("chat"):
+        got.append(value)
+        if len(got) == count:
+            break
+    return got
+
+
+@pytest.mark.parametrize("flow", [reader, reader_on_thread])
+def test_a_reader_leaves_memory_between_values(engine: Engine, client: Engine, flow: Any) -> None:
+    """Whoever writes, of any process, wakes it."""
+    handle = engine.start(flow, 3)
+    for number, writer in enumerate([engine, client, client]):
+        eventually(lambda: is_waiting(handle) and in_memory(engine) == 0)
+        writer.write_stream(handle.workflow_id, "chat", number)
+    assert handle.result(timeout=PATIENCE) == [0, 1, 2]
+
+
+def test_a_parent_leaves_memory_until_its_child_has_ended(engine: Engine) -> None:
+    handle = engine.start(parent, 0.7)
+    eventually(lambda: is_waiting(handle))
+    assert handle.result(timeout=PATIENCE) == "child"
+
+
+@workflow(name="suspended receiver")
+async def receiver() -> list[Any]:
+    return [await recv_async("approval"), await recv_async("approval")]
+
+
+def test_a_receiver_is_woken_by_a_message(engine: Engine, client: Engine) -> None:
+    handle = engine.start(receiver)
+    for number in range(2):
+        eventually(lambda: is_waiting(handle))
+        client.send(handle.workflow_id, number, topic="approval")
+    assert handle.result(timeout=PATIENCE) == [0, 1]
+
+
+@step(max_attempts=3, interval=0.5, backoff=1)
+async def flaky() -> str:
+    note("attempt")
+    if len(noted_so_far()) < 3:
+        raise ValueError
+    return "done"
+
+
+@workflow(name="suspended retrying")
+async def retrying() -> str:
+    return await flaky()
+
+
+def test_the_time_between_attempts_is_waited_outside_of_memory(engine: Engine, database_url: str) -> None:
+    handle = engine.start(retrying.options(workflow_id="w"))
+    eventually(lambda: is_waiting(handle))
+    assert handle.result(timeout=PATIENCE) == "done"
+    assert noted_so_far() == ["attempt"] * 3
+    assert epoch_of(database_url, "w") >= 3
+
+
+@step
+async def handled(value: int) -> int:
+    note(f"item {value}")
+    return value
+
+
+@workflow(inputs=["chat"], name="suspended looping")
+async def looping() -> list[int]:
+    done = await for_each_async("chat", handled, collect=True, concurrency=2)
+    return list(done.results)
+
+
+def test_an_idle_loop_leaves_memory(engine: Engine, client: Engine) -> None:
+    handle = engine.start(looping)
+    for number in range(2):
+        eventually(lambda: is_waiting(handle))
+        client.write_stream(handle.workflow_id, "chat", number)
+    eventually(lambda: is_waiting(handle) and len(noted_so_far()) == 2)
+    client.close_stream(handle.workflow_id, "chat")
+    assert handle.result(timeout=PATIENCE) == [0, 1]
+    assert noted_so_far() == ["item 0", "item 1"]
+
+
+@workflow(inputs=["chat"], name="suspended branching")
+async def branching() -> list[Any]:
+    async def one() -> Any:
+        async with read_input_async("chat", until=1) as values:
+            return [value.value async for value in values]
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one()), group.create_task(sleep_async(1.0)), group.create_task(child(0.2))]
+    return [task.result() for task in tasks]
+
+
+def test_branches_that_all_wait_leave_memory_together(engine: Engine) -> None:
+    handle = engine.start(branching)
+    eventually(lambda: is_waiting(handle))
+    engine.write_stream(handle.workflow_id, "chat", "hello")
+    assert handle.result(timeout=PATIENCE) == [["hello"], None, "child"]
+
+
+# -- what keeps a run in memory --------------------------------------------------------------------------------------
+
+
+@workflow(name="suspended with_plain_timer")
+async def with_plain_timer() -> str:
+    try:
+        async with asyncio.timeout(1.0):
+            await sleep_async(3600)
+    except TimeoutError:
+        return "timer"
+    return "slept"
+
+
+@workflow(name="suspended with_plain_sleep")
+async def with_plain_sleep() -> str:
+    slept = asyncio.create_task(asyncio.sleep(1.0, "plain"))
+    other = asyncio.create_task(sleep_async(3600))
+    done, _ = await asyncio.wait({slept, other}, return_when=asyncio.FIRST_COMPLETED)
+    return str(done.pop().result())
+
+
+@workflow(name="suspended with_wait_timeout")
+async def with_wait_timeout() -> str:
+    done, _ = await asyncio.wait({asyncio.create_task(sleep_async(3600))}, timeout=1.0)
+    return f"{len(done)} done"
+
+
+@workflow(name="suspended with_event")
+async def with_event() -> str:
+    event = asyncio.Event()
+    asyncio.get_running_loop().call_later(1.0, event.set)
+    await asyncio.gather(event.wait(), asyncio.wait_for(asyncio.shield(event.wait()), 60))
+    return "set"
+
+
+@pytest.mark.parametrize(
+    ("flow", "result"),
+    [(with_plain_timer, "timer"), (with_plain_sleep, "plain"), (with_wait_timeout, "0 done"), (with_event, "set")],
+)
+def test_a_run_with_a_plain_timer_stays(engine: Engine, database_url: str, flow: Any, result: str) -> None:
+    """The timer would go with it, and nothing would bring it back."""
+    handle = engine.start(flow.options(workflow_id="w"))
+    assert handle.result(timeout=PATIENCE) == result
+    assert epoch_of(database_url, "w") == 1
+
+
+# -- times that go on ------------------------------------------------------------------------------------------------
+
+
+@workflow(inputs=["chat"], name="suspended impatient")
+async def impatient(seconds: float) -> str:
+    try:
+        async with read_input_async("chat", timeout=seconds) as values:
+            async for value in values:
+                return str(value.value)
+    except StreamTimeoutError:
+        return "nothing"
+    return "ended"
+
+
+def test_the_timeout_of_a_read_goes_on_while_the_workflow_waits(engine: Engine, database_url: str) -> None:
+    """It is on record from the first suspension on, however often the run comes and goes."""
+    handle = engine.start(impatient.options(workflow_id="w"), 1.5)
+    eventually(lambda: is_waiting(handle))
+    assert handle.result(timeout=PATIENCE) == "nothing"
+    late = "SELECT w.ended_at >= s.wake_at FROM dbosflow.workflow w, dbosflow.step s WHERE s.kind = 'until'"
+    assert rows(database_url, late) == [(True,)]
+
+
+@workflow(name="suspended limited")
+async def limited() -> str:
+    try:
+        async with timeout(1.0):
+            await sleep_async(3600)
+    except TimeoutError:
+        return "limit"
+    return "slept"
+
+
+@workflow(name="suspended limited_wait")
+async def limited_wait() -> int:
+    done, _ = await wait({asyncio.create_task(sleep_async(3600))}, timeout=1.0)
+    return len(done)
+
+
+@pytest.mark.parametrize(("flow", "result"), [(limited, "limit"), (limited_wait, 0)])
+def test_a_durable_timeout_wakes_the_workflow(engine: Engine, flow: Any, result: object) -> None:
+    handle = engine.start(flow)
+    eventually(lambda: is_waiting(handle))
+    assert handle.result(timeout=PATIENCE) == result
+
+
+# -- the rest of its life ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("flow", [sleeper, sleeper_on_thread])
+def test_a_suspended_workflow_can_be_cancelled(engine: Engine, client: Engine, flow: Any) -> None:
+    handle = engine.start(flow, 3600.0)
+    eventually(lambda: is_waiting(handle))
+    client.handle(handle.workflow_id).cancel()
+    eventually(lambda: handle.status() is WorkflowStatus.CANCELLED)
+    assert noted_so_far() == ["before"]
+
+
+def test_a_suspended_workflow_wakes_on_another_worker(database_url: str) -> None:
+    with Engine(database_url, suspend_after=SOON) as first:
+        handle = first.start(sleeper.options(workflow_id="w"), 1.5)
+        eventually(lambda: is_waiting(handle))
+    with Engine(database_url) as second:
+        assert second.handle("w").result(timeout=PATIENCE) == "after"
+    assert noted_so_far() == ["before", "after"]
+
+
+def test_never_suspends_with_zero(database_url: str) -> None:
+    with Engine(database_url, suspend_after=0) as engine:
+        handle = engine.start(sleeper.options(workflow_id="w"), 1.0)
+        assert handle.result(timeout=PATIENCE) == "after"
+    assert epoch_of(database_url, "w") == 1

@@ -1,0 +1,197 @@
+"""Suspensions against whatever is under way with them: cancels, deaths, appends, the clock, and other wakers.
+
+A hint is lost in all of them, unless the schedule sends it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dbosflow._store import waiter, workflow
+from dbosflow._store.notify import stream_topic, workflow_topic
+from dbosflow._store.waiter import Target, Waiting
+from tests.protocol.schedules import SCHEMA, Database, Slice
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+NOTHING: list[tuple[Any, ...]] = []
+
+
+@pytest.fixture
+async def db(database_url: str) -> AsyncIterator[Database]:
+    async with Database(database_url) as db:
+        yield db
+
+
+async def waiters(db: Database) -> list[tuple[Any, ...]]:
+    return await db.rows("SELECT workflow_id, topic FROM dbosflow.waiter ORDER BY workflow_id, topic")
+
+
+async def status(db: Database, workflow_id: str) -> str:
+    return str((await db.workflow(workflow_id))[0])
+
+
+async def test_a_suspension_leaves_the_row_without_an_owner_and_names_what_it_waits_for(db: Database) -> None:
+    lease = await (await db.lease()).start("w")
+    await lease.write(Slice("w").record("a#0").suspended(Target("other", "out", 3), Target("child"), delay=60))
+    assert await db.workflow("w") == ("waiting", None, 1)
+    assert await waiters(db) == [("w", stream_topic("other", "out")), ("w", "wchild"), ("w", "wother")]
+    ((minute,),) = await db.rows("SELECT round(extract(epoch FROM wake_at - now())) FROM dbosflow.workflow")
+    assert 50 < minute <= 60
+    assert not await lease.claim()
+
+
+@pytest.mark.parametrize("targets", [(), (Target("child"),)])
+async def test_a_cancel_that_commits_first_is_not_lost(db: Database, targets: tuple[Target, ...]) -> None:
+    """The suspension waits for the row, and then sees the request: the workflow is queued, to be ended by its owner."""
+    lease = await (await db.lease()).start("w")
+    cancelling = await db.connect(autocommit=False)
+    await workflow.cancel(cancelling, SCHEMA, "w")
+    suspending = asyncio.ensure_future(lease.write(Slice("w").suspended(*targets, delay=1e6)))
+    await db.waiting(lease.connection)
+    await cancelling.commit()
+    assert (await suspending).written
+    assert await db.workflow("w") == ("queued", None, 1)
+    assert await waiters(db) == NOTHING
+    (claimed,) = await (await db.lease()).claim()
+    assert claimed.cancel_request
+
+
+async def test_a_cancel_that_comes_second_queues_the_workflow(db: Database) -> None:
+    lease = await (await db.lease()).start("w")
+    suspending = await db.connect(autocommit=False)
+    await lease.write(Slice("w").suspended(Target("child"), delay=1e6))
+    await suspending.commit()
+    (row,) = await workflow.cancel(db.admin, SCHEMA, "w")
+    assert row["status"] == "queued"
+    assert await waiters(db) == NOTHING
+
+
+async def test_a_dead_worker_suspends_nothing(db: Database) -> None:
+    lease = await (await db.lease()).start("w")
+    assert await db.reclaim(lease) == {lease.id}
+    assert not (await lease.write(Slice("w").suspended(delay=1.0))).leased
+    assert await db.requeue() == {"w": "queued"}
+
+
+async def test_a_death_waits_for_a_suspension_under_way_and_takes_nothing(db: Database) -> None:
+    lease = await (await db.lease()).start("w", "x")
+    held = await db.hold_key("x", "a#0")
+    suspending = asyncio.ensure_future(lease.write(Slice("w").suspended(Target("child")), Slice("x").record("a#0")))
+    await db.waiting(lease.connection)
+    assert await db.reclaim(lease) == set()
+    await held.rollback()
+    assert (await suspending).written
+    assert await db.reclaim(lease) == {lease.id}
+    assert await db.requeue() == {"x": "queued"}
+    assert await status(db, "w") == "waiting"
+
+
+async def test_an_end_before_the_suspension_is_found_by_the_second_look(db: Database) -> None:
+    """Its waker has found nobody: only a look after the commit can."""
+    lease = await (await db.lease()).start("w", "child")
+    await lease.write(Slice("child").end())
+    assert await waiter.wake_by_topic(db.admin, SCHEMA, [workflow_topic("child")]) == []
+    await lease.write(Slice("w").suspended(Target("child")))
+    assert await waiter.with_news(db.admin, SCHEMA, [Waiting("w", Target("child"))]) == {"w"}
+    assert await waiter.wake(db.admin, SCHEMA, ["w"]) == [""]
+    assert await status(db, "w") == "queued"
+
+
+async def test_what_commits_after_the_suspension_finds_the_waiter(db: Database) -> None:
+    lease = await (await db.lease()).start("w", "child")
+    await lease.write(Slice("w").suspended(Target("child", "out", 1), delay=1e6))
+    look = [Waiting("w", Target("child", "out", 1))]
+    await lease.write(Slice("child").values(0))
+    assert await waiter.with_news(db.admin, SCHEMA, look) == set()
+    await lease.write(Slice("child").values(1))
+    assert await waiter.with_news(db.admin, SCHEMA, look) == {"w"}
+    assert await waiter.wake_by_topic(db.admin, SCHEMA, [stream_topic("child", "out")]) == [""]
+    assert await waiters(db) == NOTHING
+    assert await waiter.wake_by_topic(db.admin, SCHEMA, [stream_topic("child", "out")]) == []
+
+
+async def test_the_sweep_finds_who_has_news_and_nobody_else(db: Database) -> None:
+    lease = await (await db.lease()).start("w", "x", "child")
+    await lease.write(Slice("w").suspended(Target("child", "out")), Slice("x").suspended(Target("child")))
+    await lease.write(Slice("child").values(0))
+    found, following = await waiter.page(db.admin, SCHEMA, ("", ""))
+    assert {(one.workflow_id, one.target) for one in found} == {("w", Target("child", "out")), ("x", Target("child"))}
+    assert following is None
+    assert await waiter.with_news(db.admin, SCHEMA, found) == {"w"}
+
+
+async def test_uncommitted_values_are_no_news_for_a_reader_of_committed_ones(db: Database) -> None:
+    lease = await (await db.lease()).start("w", "child")
+    part = Slice("child").values(0)
+    part.blocks = [part.blocks[0]._replace(producer="gen#0@1.1", attempt="1.1")]
+    await lease.write(part, Slice("w").suspended(Target("child", "out", committed=True)))
+    look = [Waiting("w", Target("child", "out", 0, True))]
+    assert await waiter.with_news(db.admin, SCHEMA, look) == set()
+    await lease.write(Slice("child").record("gen#0"))
+    assert await waiter.with_news(db.admin, SCHEMA, look) == {"w"}
+
+
+async def test_the_clock_wakes_what_is_due_of_any_name_and_knows_the_next_time(db: Database) -> None:
+    lease = await (await db.lease()).start("due", "later", "never")
+    await lease.write(
+        Slice("due").suspended(delay=0.0),
+        Slice("later").suspended(delay=60.0),
+        Slice("never").suspended(Target("child")),
+    )
+    await db.rows("UPDATE dbosflow.workflow SET name = 'unknown'")
+    assert await waiter.wake_due(db.admin, SCHEMA) == [""]
+    assert [await status(db, one) for one in ("due", "later", "never")] == ["queued", "waiting", "waiting"]
+    seconds = await waiter.next_due(db.admin, SCHEMA)
+    assert seconds is not None
+    assert 50 < seconds <= 60
+
+
+async def test_the_clock_skips_what_a_canceller_holds_and_nothing_is_lost(db: Database) -> None:
+    lease = await (await db.lease()).start("w")
+    await lease.write(Slice("w").suspended(delay=0.0))
+    cancelling = await db.connect(autocommit=False)
+    await workflow.cancel(cancelling, SCHEMA, "w")
+    assert await waiter.wake_due(db.admin, SCHEMA) == []
+    await cancelling.commit()
+    assert await status(db, "w") == "queued"
+
+
+async def test_wakers_with_different_topics_never_wait_for_one_another(db: Database) -> None:
+    """Each takes what it can get; between them they wake all."""
+    names = [f"w{number}" for number in range(20)]
+    lease = await (await db.lease()).start(*names)
+    await lease.write(*(Slice(name).suspended(Target("a"), Target("b")) for name in names))
+    first, second = await db.connect(autocommit=False), await db.connect(autocommit=False)
+    some = await waiter.wake_by_topic(first, SCHEMA, [workflow_topic("a")])
+    assert await waiter.wake_by_topic(second, SCHEMA, [workflow_topic("b")]) == []
+    await first.commit()
+    await second.commit()
+    assert len(some) == len(names)
+    assert await waiters(db) == NOTHING
+
+
+async def test_a_waker_with_an_old_snapshot_wakes_a_workflow_that_waits_again(db: Database) -> None:
+    """It was woken, ran and waits for something else meanwhile: one replay too many, and no wake-up too few."""
+    lease = await (await db.lease()).start("w")
+    await lease.write(Slice("w").suspended(Target("a")))
+    assert await waiter.wake(db.admin, SCHEMA, ["w"]) == [""]
+    (claimed,) = await lease.claim()
+    await lease.write(Slice("w", claimed.epoch).suspended(Target("a"), Target("b")))
+    assert await waiter.wake_by_topic(db.admin, SCHEMA, [workflow_topic("b")]) == [""]
+    assert await db.workflow("w") == ("queued", None, 2)
+
+
+async def test_a_late_copy_of_a_suspension_changes_nothing(db: Database) -> None:
+    lease = await (await db.lease()).start("w")
+    rows = Slice("w").suspended(Target("a"))
+    assert (await lease.write(rows)).written
+    assert not (await lease.write(rows)).written
+    assert await waiter.wake(db.admin, SCHEMA, ["w"]) == [""]
+    (claimed,) = await lease.claim()
+    assert not (await lease.write(rows)).written
+    assert await db.workflow("w") == ("running", lease.id, claimed.epoch)
