@@ -21,6 +21,7 @@ from dbosflow.events import set_event, set_event_async
 from dbosflow.filters import WorkflowFilter
 from dbosflow.handles import WorkflowHandle
 from dbosflow.management.explanation import Cause, Explanation
+from dbosflow.management.forks import WorkflowFork
 from dbosflow.messages import recv, recv_async, send, send_async
 from dbosflow.steps import run_step, run_step_async, step
 from dbosflow.streams import (
@@ -58,6 +59,7 @@ __all__ = [
     "StreamValue",
     "StreamWriter",
     "WorkflowFilter",
+    "WorkflowFork",
     "WorkflowHandle",
     "WorkflowInfo",
     "WorkflowStatus",

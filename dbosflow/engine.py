@@ -56,7 +56,7 @@ class Engine(EngineMessages):
 
     @property
     def workflows(self) -> Workflows:
-        """The workflows of this database: listings in pages, and what changes many at a time."""
+        """The workflows of this database: listings in pages, forks and retries, and what changes many at a time."""
         return Workflows(self._host, self._core)
 
     @overload
@@ -218,10 +218,10 @@ class Engine(EngineMessages):
     async def prune_async(self, *, older_than: timedelta | float, batch: int = 100, dry_run: bool = False) -> int:
         """Removes workflows that ended before a given age, with their records and streams; returns their number.
 
-        Each transaction removes up to ``batch`` workflows, oldest first. A workflow whose parent still runs is kept. So
-        is one as long as a statement or snapshot is open in the database that began before the workflow's end, up to a
-        day: it may still write to an input. The id of a removed workflow is free: a start with it runs the workflow
-        anew.
+        Each transaction removes up to ``batch`` workflows, oldest first. A workflow whose parent still runs is kept,
+        and so is one that an unfinished fork of it or of its parent may need. So is one as long as a statement or
+        snapshot is open in the database that began before the workflow's end, up to a day: it may still write to an
+        input. The id of a removed workflow is free: a start with it runs the workflow anew.
 
         Args:
             older_than: the minimum time since the end, in seconds or as a ``timedelta``.

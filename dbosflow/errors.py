@@ -8,6 +8,7 @@ DbosflowError
 ├── DatabaseUnavailableError    no connection within the time allowed
 ├── SchemaError                 the database's schema and this code do not fit together
 ├── PermissionDeniedError       the database role lacks a privilege
+├── OutdatedWorkersError        live workers of an older version do not know what was asked for
 ├── EngineClosedError           the engine is not open, or no longer open
 ├── BlockingCallError           a blocking call on a running event loop; names the awaitable twin
 ├── WrongColourError            a sync function was called like an async one, or the reverse
@@ -18,6 +19,7 @@ DbosflowError
 ├── WorkflowError               an error about one workflow
 │   ├── WorkflowNotFoundError
 │   ├── WorkflowConflictError   the id belongs to another workflow function
+│   ├── WorkflowForkError       the workflow cannot be forked or retried in this way; says what can be done
 │   ├── WorkflowFailedError     the workflow failed, and its own exception cannot be rebuilt here
 │   ├── WorkflowCancelledError
 │   ├── WorkflowTimeoutError    the workflow has not ended by its deadline
@@ -86,6 +88,10 @@ class PermissionDeniedError(DbosflowError):
     """The database role lacks a privilege. The message says on which object. Nothing was written."""
 
 
+class OutdatedWorkersError(DbosflowError):
+    """Workers of an older version are live, and cannot carry out what was asked for. The message names them."""
+
+
 class EngineClosedError(DbosflowError):
     """The engine is not open. Open it with ``with``, ``async with`` or ``open()`` first."""
 
@@ -137,6 +143,10 @@ class WorkflowNotFoundError(WorkflowError):
 
 class WorkflowConflictError(WorkflowError):
     """The id belongs to an execution of another workflow function."""
+
+
+class WorkflowForkError(WorkflowError):
+    """The workflow cannot be forked from there, or retried. Nothing was written. The message says what can be done."""
 
 
 class WorkflowFailedError(WorkflowError):

@@ -198,6 +198,10 @@ class WorkflowInfo:
     ended_at: datetime | None
     attributes: dict[str, str | int | bool] = field(default_factory=dict)
     """What the workflow can be searched by."""
+    forked_from: str | None = None
+    """For a fork: the id of the workflow that it is a copy of."""
+    forked_turn: int | None = None
+    """For a fork: the turn from which it goes on by itself."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,6 +97,10 @@ def attempt_name(epoch: int, number: int) -> str:
     return f"{epoch}.{number}"
 
 
+GIVEN = attempt_name(0, 1)
+"""The attempt in the record of an outcome that a fork was given. No owner has epoch 0, so none gives the name."""
+
+
 def attempt_key(step_key: str, attempt: str) -> str:
     """The key of the record that an attempt has failed."""
     return f"{step_key}@{attempt}"
@@ -166,6 +170,11 @@ def operation_of(key: str, kind: str = "") -> str:
     if kind == RecordKind.ATTEMPT:
         return step_of(key)
     return key.removesuffix(GIVEN_UP).removesuffix(WOKEN).removesuffix(EXPIRED).removesuffix(UNTIL)
+
+
+def keys_of(operation_key: str) -> list[str]:
+    """The keys of the records that an operation may have, without those of its failed attempts."""
+    return [operation_key, *(f"{operation_key}{suffix}" for suffix in (GIVEN_UP, WOKEN, EXPIRED, UNTIL))]
 
 
 def shown(key: str) -> str:

@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dbosflow._records.keys import GIVEN_UP, WOKEN, step_of
+from dbosflow._records.keys import GIVEN, GIVEN_UP, WOKEN, child_id, step_of
 from dbosflow._records.kinds import RecordKind
 from dbosflow._store import statements
 from dbosflow._store.queries import fetch_all, fetch_named, fetch_text
@@ -86,6 +86,14 @@ class History:
     last_turn: int = -1
     uncommitted: list[tuple[str, str, int, int]] = field(default_factory=list)
     """The uncommitted blocks of attempts: producer, stream key, offset and count of each."""
+    forked_turn: int | None = None
+    """For a fork: the turn from which it goes on by itself. The records before it are copies."""
+
+    def is_copied(self, record: Recorded | None) -> bool:
+        """Whether a record, or that of a loop that is not over (``None``), may be a copy that came with a fork."""
+        if self.forked_turn is None:
+            return False
+        return record is None or record.turn < self.forked_turn or record.attempt == GIVEN
 
     @property
     def next_place(self) -> tuple[int, int]:
@@ -162,7 +170,12 @@ def _add_producer(history: History, row: Any) -> None:
             history.closed.add(key)
 
 
+def _add_fork(history: History, row: Any) -> None:
+    history.forked_turn = row.tail
+
+
 _PARTS = {
+    "fork": _add_fork,
     "record": _add_record,
     "loop": _add_loop,
     "item": _add_item,
@@ -177,8 +190,16 @@ def _recorded(row: Any) -> Recorded:
         *(row.key, row.kind, row.seq, row.turn, row.attempt, row.output, row.error, row.child_id, row.remaining),
         age=row.age,
         epoch=row.epoch,
-        foreign=row.producer,
+        foreign=None if row.producer is None else _foreign(row),
     )
+
+
+def _foreign(row: Any) -> str | None:
+    """The name of the workflow under a child's id, unless the workflow that a fork was made of has started it there."""
+    name, parent_id, parent_key = json.loads(row.producer)
+    if parent_id is not None and parent_key == row.key and child_id(parent_id, parent_key) == row.child_id:
+        return None
+    return str(name)
 
 
 async def collected(connection: AsyncConnection[Any], schema: str, workflow_id: str, loop_key: str) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.kinds import RecordKind
-from dbosflow.cli import console, explain
+from dbosflow.cli import console, explain, forks
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client, record_of
 from dbosflow.cli.options import add_command, add_database, add_json, whole_number
@@ -51,7 +51,9 @@ the others are resumed all the same."""
 
 def add_to(commands: Commands) -> None:
     """Adds the commands."""
-    group = commands.add_parser("workflow", help="list workflows, show, cancel or resume one", description="Workflows.")
+    group = commands.add_parser(
+        "workflow", help="list workflows; show, cancel, resume, fork or retry one", description="Workflows."
+    )
     workflow_commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     lists = add_command(workflow_commands, "list", _list, help="list workflows, newest first")
@@ -90,6 +92,7 @@ def add_to(commands: Commands) -> None:
         'an array with an object of "id", "outcome" ("resumed", "unchanged", "unknown") and "status" for each id',
     )
     add_database(resumes)
+    forks.add_to(workflow_commands)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -184,6 +187,7 @@ def _record(info: WorkflowInfo) -> str:
         "workflow": info.id,
         "name": info.name,
         "status": str(info.status),
+        "forked from": "" if info.forked_from is None else f"{info.forked_from}, turn {info.forked_turn}",
         "queue": info.queue,
         "priority": str(info.priority) if info.priority else "",
         "worker": info.worker_id or "",

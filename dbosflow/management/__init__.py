@@ -1,4 +1,5 @@
 """Management of workflows from outside: ``engine.workflows``.
 
-``listings`` reads, by ``cursors`` from page to page; ``acts`` changes, in ``bulk`` where there are many.
+``listings`` reads, by ``cursors`` from page to page; ``acts`` changes, in ``bulk`` where there are many; ``forks`` lets
+a workflow go on from its past; ``explanations`` says what one waits for.
 """

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dbosflow.management.acts import Acts
 from dbosflow.management.explanations import Explanations
+from dbosflow.management.forks import Forks
 from dbosflow.management.listings import Listings
 
 
-class Workflows(Listings, Acts, Explanations):
+class Workflows(Listings, Acts, Forks, Explanations):
     """The workflows of an engine's database. Use it as ``engine.workflows``.
 
     Methods come twice: a blocking one for sync code, and its awaitable twin, whose name ends in ``_async``. In a

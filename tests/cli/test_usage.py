@@ -24,6 +24,8 @@ COMMANDS = [
     ("workflow", "explain"),
     ("workflow", "cancel"),
     ("workflow", "resume"),
+    ("workflow", "fork"),
+    ("workflow", "retry"),
     ("stream", "list"),
     ("stream", "info"),
     ("stream", "tail"),

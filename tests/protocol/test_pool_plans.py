@@ -57,6 +57,7 @@ A_PART = {
 
 KEY = frozenset({"workflow_pkey"})
 BY_AGE = frozenset({"workflow_created"})
+FORKS = frozenset({"workflow_forked"})
 STEPS = frozenset({"step_pkey"})
 STREAMS = frozenset({"stream_block_pkey"})
 INPUTS = frozenset({"stream_block_pkey", "stream_block_input"})
@@ -65,6 +66,8 @@ TRIMS = frozenset({"stream_trim_pkey"})
 ATTRIBUTES = frozenset({"attribute_pkey"})
 LISTED = ATTRIBUTES | {"attribute_value"}
 SLEEPS = {"suffixes": ["/woken", "/given-up"], "over_kinds": ["woken", "given_up"]}
+FORKED: dict[str, Any] = {"workflow_id": "w5", "fork_id": "new", "turn": 5, "step_key": "a", "output": "1"}
+FORKED |= {"anew": True, "queue": None, "found": ["patched"]}
 
 
 @dataclass(frozen=True)
@@ -199,8 +202,8 @@ POOL = (
     Case("retention.scattered", {"workflow_id": "long", "least": 4, "max_bytes": 1000}, BLOCKS, stream_block=STREAMS),
     Case("retention.claim_ended", {"workflow_id": "long"}, 1, workflow=KEY),
     Case("retention.compact", LONG | {"start": 0, "max_blocks": 100, "max_bytes": 10_000}, 200, stream_block=STREAMS),
-    Case("retention.choose", AGES | {"batch": 100}, 1500, workflow=BY_AGE | KEY),
-    Case("retention.choose+walk", AGES | A_PART | {"batch": 100}, 1500, workflow=BY_AGE | KEY),
+    Case("retention.choose", AGES | {"batch": 100}, 1500, workflow=BY_AGE | KEY | FORKS),
+    Case("retention.choose+walk", AGES | A_PART | {"batch": 100}, 1500, workflow=BY_AGE | KEY | FORKS),
     Case("retention.pass_end", AGES | {"after_at": THE_BEGINNING, "after_id": "", "count": 100}, 200, workflow=BY_AGE),
     Case(
         "retention.choose_by_id",
@@ -213,7 +216,7 @@ POOL = (
         "retention.remove",
         {"ids": MANY},
         400,
-        workflow=KEY,
+        workflow=KEY | FORKS,
         step=STEPS,
         stream_block=STREAMS,
         stream_trim=TRIMS,
@@ -256,7 +259,24 @@ POOL = (
     Case("step.page", {"workflow_id": "w5", "turn": -1, "seq": -1, "limit": 10, **SLEEPS}, 20, step=STEPS),
     Case("step.attempts", {"workflow_id": "w5"}, 20, step=STEPS),
     Case("step.collected", {"workflow_id": "w5", "loop_key": "loop"}, 20, step=STEPS),
-    Case("step.history", {"ids": ["w5", "w8"]}, 100, step=STEPS, stream_block=STREAMS, stream_trim=TRIMS),
+    Case("fork.place", {"workflow_id": "w5", "step_key": "a", "keys": ["a", "b"]}, 20, workflow=KEY, step=STEPS),
+    Case("fork.beside", {"workflow_id": "w5", "turn": 1}, 20, step=STEPS),
+    Case(
+        "fork.fork",
+        FORKED,
+        400,
+        workflow=KEY,
+        step=STEPS,
+        stream_block=STREAMS,
+        stream_trim=TRIMS,
+        attribute=ATTRIBUTES,
+    ),
+    Case("fork.children", {"workflow_id": "w5", "fork_id": "w8"}, 20, workflow=KEY, step=STEPS),
+    Case("fork.taken", {"fork_id": "w8", "step_key": "a"}, 2, workflow=KEY, step=STEPS),
+    Case("fork.end", {"workflow_id": "w5"}, 20, workflow=KEY, step=STEPS),
+    Case("fork.failures", {"workflow_id": "w5", "silent": ["attempt"]}, 20, step=STEPS),
+    Case("fork.started", {"workflow_id": "w5"}, 20, workflow=KEY, step=STEPS),
+    Case("step.history", {"ids": ["w5", "w8"]}, 100, workflow=KEY, step=STEPS, stream_block=STREAMS, stream_trim=TRIMS),
 )
 
 LISTINGS = (

@@ -13,6 +13,7 @@ from dbosflow import (
     StreamReader,
     StreamValue,
     WorkflowFilter,
+    WorkflowFork,
     WorkflowHandle,
     WorkflowInfo,
     durable,
@@ -106,6 +107,9 @@ def managing(engine: Engine) -> None:
     assert_type(engine.workflows.steps("a", outputs=False).items, tuple[StepInfo, ...])
     assert_type(engine.workflows.resume("a"), list[WorkflowChange])
     assert_type(engine.workflows.delete(WorkflowFilter(status="failed"), progress=print), list[WorkflowChange])
+    assert_type(engine.workflows.fork("a", from_step="b#0", output=1), WorkflowFork)
+    assert_type(engine.workflows.fork("a", from_turn=0, workflow_id="b", queue="c").handle, WorkflowHandle[Any])
+    assert_type(engine.workflows.retry("a").again, tuple[str, ...])
     engine.workflows.count(by="input")  # type: ignore[call-overload]
 
 

@@ -20,6 +20,7 @@ import psycopg
 from dbosflow._runtime.engine.acts import Acts
 from dbosflow._runtime.engine.connections import is_pooled, open_pool
 from dbosflow._runtime.engine.executor import Executor
+from dbosflow._runtime.engine.forks import Forks
 from dbosflow._runtime.engine.replayer import ReplayResult, replay
 from dbosflow._runtime.engine.starts import Starts
 from dbosflow._runtime.execution.launch import Launch
@@ -119,6 +120,7 @@ class EngineCore:
             for service in (*services, *writers, SafetyPoll(self._settings, self._wakeups, listener)):
                 service.open()
                 resources.push_async_callback(service.close)
+            self.forks = Forks(self.repository, self.announce)
             executor = self._executor = self._new_executor() if self._settings.executes else None
             self.acts = Acts(self.repository, self.announce)
             self._starts = Starts(

@@ -54,7 +54,7 @@ class Starts:
         definition, queue = request.definition, request.queue
         arguments_text = request.arguments_text()
         known_to_be_new = request.workflow_id is None
-        workflow_id = request.workflow_id or _new_id()
+        workflow_id = request.workflow_id or new_id()
         if queue is None and self._executor is not None:
             launch = Launch.of_start(workflow_id, request, arguments_text)
             is_new = await self._executor.start(launch, request)
@@ -86,7 +86,7 @@ class Starts:
         if request.workflow_id is not None or request.queue is not None or self._executor is None:
             workflow_id = await self.start(request)
         else:
-            launch = Launch.of_start(_new_id(), request, request.arguments_text())
+            launch = Launch.of_start(new_id(), request, request.arguments_text())
             workflow_id = launch.workflow_id
             ending = await lending_place(self._executor.run(launch, request))
             if ending is not None:
@@ -114,7 +114,7 @@ class Starts:
         return not found.status.ended
 
 
-def _new_id() -> str:
+def new_id() -> str:
     """A unique id that begins with the time (RFC 9562, version 7), so that new rows stand together in the indexes."""
     noise = os.urandom(10).hex()
     time_part = f"{time.time_ns() // 1_000_000:012x}"

@@ -127,12 +127,14 @@ class RunStreams:
         """The next operation on record for a branch: what the branch wrote to a stream before it is durable, too.
 
         So a new value there comes from other code. If it were written, it would be in the way of the old code once that
-        is put back. With a single branch, this holds for any record left: all were made behind this point.
+        is put back. With a single branch, this holds for any record left: all were made behind this point. In front of
+        records that a fork has copied it does not hold: values that were compacted with later ones are written again.
         """
         order = self._run.recorded_order
         if order is None or producer.attempt is not None:
             return None
-        return order.next_of(producer.name) or (order.first_left if self._run.sequencer is None else None)
+        ahead = order.next_of(producer.name) or (order.first_left if self._run.sequencer is None else None)
+        return None if ahead is None or self._run.history.is_copied(order.record_of(ahead)) else ahead
 
     def _repeat(self, key: str, text: str, name: str, count: int, durable: int) -> None:
         """Skips a value that is durable, and compares what the producer has written with what it had written before."""

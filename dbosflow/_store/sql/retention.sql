@@ -77,7 +77,8 @@ ORDER BY "offset" LIMIT 1;
 SELECT count FROM dbosflow.stream_trim WHERE workflow_id = :workflow_id AND key = :key AND producer = :producer;
 
 -- name: choose (finished workflows to be removed, oldest first; index: workflow_created)
--- A workflow whose parent runs is kept, because the parent may ask for its outcome. Workflows that another process removes,
+-- A workflow whose parent runs is kept, because the parent may ask for its outcome; so may the forks of its parent, and theirs,
+-- which are found by their forks: so a workflow is kept for its own forks, too. Workflows that another process removes,
 -- trims or compacts are skipped. One is kept, as in trim, until every possible writer can see its end: a statement whose
 -- snapshot is older may still append to it. The removal is a later statement, whose snapshot has all that such writers wrote:
 -- what is open when pg_stat_activity is read (it is read once in a transaction) keeps the workflow here, and what is over by
@@ -100,6 +101,14 @@ WHERE w.created_at < now() - least(:finished_age::double precision, :failed_age:
   AND coalesce((SELECT false FROM dbosflow.workflow p WHERE p.id = w.parent_id), true)
 -- ]
   AND coalesce((SELECT p.ended_at IS NOT NULL FROM dbosflow.workflow p WHERE p.id = w.parent_id), true)
+  AND NOT EXISTS (
+      WITH RECURSIVE fork AS (
+          SELECT f.id, f.ended_at FROM dbosflow.workflow f WHERE f.forked_from = ANY(ARRAY[w.id, w.parent_id])
+          UNION
+          SELECT f.id, f.ended_at FROM fork CROSS JOIN LATERAL (
+              SELECT g.id, g.ended_at FROM dbosflow.workflow g WHERE g.forked_from = fork.id OFFSET 0) AS f
+      )
+      SELECT FROM fork WHERE ended_at IS NULL)
   AND (w.ended_at < now() - interval '1 day'
        OR age(w.xmin) > coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
                                   WHERE datname = current_database() AND pid <> pg_backend_pid()), -1))
@@ -147,8 +156,21 @@ WHERE locktype = 'transactionid' AND granted AND mode = 'ExclusiveLock' AND tran
 
 -- name: remove (all rows of workflows that `choose` has locked in this transaction)
 -- Probes the primary keys for each workflow, and is written so that no plan can scan a table or join it as a whole.
+-- A fork that was made before the lock, and committed after the snapshot of `choose`, is seen here.
 WITH old AS MATERIALIZED (
-    SELECT unnest(:ids::text[]) AS id
+    SELECT w.id
+    FROM unnest(:ids::text[]) AS chosen (id)
+    CROSS JOIN LATERAL (
+        SELECT o.id, o.parent_id FROM dbosflow.workflow o WHERE o.id = chosen.id OFFSET 0
+    ) AS w
+    WHERE NOT EXISTS (
+        WITH RECURSIVE fork AS (
+            SELECT f.id, f.ended_at FROM dbosflow.workflow f WHERE f.forked_from = ANY(ARRAY[w.id, w.parent_id])
+            UNION
+            SELECT f.id, f.ended_at FROM fork CROSS JOIN LATERAL (
+                SELECT g.id, g.ended_at FROM dbosflow.workflow g WHERE g.forked_from = fork.id OFFSET 0) AS f
+        )
+        SELECT FROM fork WHERE ended_at IS NULL)
 ), blocks AS (
     DELETE FROM dbosflow.stream_block WHERE workflow_id = ANY(ARRAY(SELECT id FROM old))
 ), trims AS (
@@ -168,6 +190,14 @@ SELECT count(*) AS workflows
 FROM dbosflow.workflow w
 WHERE w.created_at < now() - :age * interval '1 second' AND w.ended_at < now() - :age * interval '1 second'
   AND coalesce((SELECT p.ended_at IS NOT NULL FROM dbosflow.workflow p WHERE p.id = w.parent_id), true)
+  AND NOT EXISTS (
+      WITH RECURSIVE fork AS (
+          SELECT f.id, f.ended_at FROM dbosflow.workflow f WHERE f.forked_from = ANY(ARRAY[w.id, w.parent_id])
+          UNION
+          SELECT f.id, f.ended_at FROM fork CROSS JOIN LATERAL (
+              SELECT g.id, g.ended_at FROM dbosflow.workflow g WHERE g.forked_from = fork.id OFFSET 0) AS f
+      )
+      SELECT FROM fork WHERE ended_at IS NULL)
   AND (w.ended_at < now() - interval '1 day'
        OR age(w.xmin) > coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
                                   WHERE datname = current_database() AND pid <> pg_backend_pid()), -1));

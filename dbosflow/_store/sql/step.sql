@@ -2,7 +2,8 @@
 -- Scans of the primary keys; the values of the blocks are not read. Uncommitted blocks have an order of their own. Streams
 -- are found one by one, with a probe for each: inboxes and answers to tokens, which only outsiders write, are not scanned.
 -- For a loop it returns the totals, and only those items that the loop's watermark does not supersede. A child's record
--- has in place of a producer the name of the workflow under the child's id, if that is not the workflow that it started.
+-- has in place of a producer the name and the parent of the workflow under the child's id, if that is not the workflow that
+-- it started. For a fork there is a row with the turn from which it goes on by itself.
 WITH RECURSIVE loop AS MATERIALIZED (
     SELECT workflow_id, loop_key, coalesce(max(loop_next), 0) AS next, max(seq) AS seq, max(turn) AS turn,
            json_build_object('done', count(*) FILTER (WHERE kind = 'step' AND error IS NULL),
@@ -32,7 +33,7 @@ SELECT 'record' AS part, workflow_id, key, kind, seq, turn, attempt, output::tex
        child_id, extract(epoch FROM wake_at - now())::double precision AS remaining,
        extract(epoch FROM now() - recorded_at)::double precision AS age, epoch,
        CASE WHEN kind = 'child' THEN (
-           SELECT w.name FROM dbosflow.workflow w
+           SELECT json_build_array(w.name, w.parent_id, w.parent_key)::text FROM dbosflow.workflow w
            WHERE w.id = child_id AND (w.parent_id, w.parent_key) IS DISTINCT FROM (step.workflow_id, step.key)
        ) END AS producer,
        NULL::bigint AS count, NULL::bigint AS bytes, NULL::bigint AS tail, NULL::integer AS checksum
@@ -71,6 +72,10 @@ CROSS JOIN LATERAL (
     WHERE workflow_id = own.workflow_id AND key = own.key AND "offset" IS NULL  -- without blocks from outside
     OFFSET 0 -- a probe for each, and never a join with the whole table
 ) AS t
+UNION ALL
+SELECT 'fork', id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, forked_turn, NULL
+FROM dbosflow.workflow
+WHERE id = ANY(:ids) AND forked_turn IS NOT NULL
 UNION ALL
 SELECT 'uncommitted', b.workflow_id, b.key, b.kind, NULL, NULL, b.attempt, NULL, NULL, NULL, NULL, NULL, NULL,
        b.producer, b.count, NULL, b."offset", NULL
