@@ -204,16 +204,29 @@ async def cancel(
     reason: str | None = None,
 ) -> Rows:
     """Requests the cancellation of a workflow and its children; returns rows of ``id, status, queue``."""
-    which = {"workflow_id": workflow_id, "parent_id": None, "children": children, "reason": reason}
-    return await fetch_all(connection, schema, _TABLE, "cancel", **which)
+    return await cancel_many(connection, schema, [workflow_id], children=children, reason=reason)
+
+
+async def cancel_many(
+    connection: AsyncConnection[Any],
+    schema: str,
+    ids: Sequence[str],
+    *,
+    children: bool,
+    reason: str | None,
+    statuses: Sequence[str] | None = None,
+) -> Rows:
+    """``cancel`` for several workflows: of those with ``statuses``, if these are given."""
+    which = {"ids": list(ids), "statuses": None if statuses is None else list(statuses), "parent_id": None}
+    return await fetch_all(connection, schema, _TABLE, "cancel", **which, children=children, reason=reason)
 
 
 async def cancel_children(
     connection: AsyncConnection[Any], schema: str, workflow_id: str, reason: str | None = None
 ) -> Rows:
     """Requests the cancellation of a workflow's children, unless its own excluded them; returns the same rows."""
-    which = {"workflow_id": None, "parent_id": workflow_id, "children": True, "reason": reason}
-    return await fetch_all(connection, schema, _TABLE, "cancel", **which)
+    which = {"parent_id": workflow_id, "children": True, "reason": reason}
+    return await fetch_all(connection, schema, _TABLE, "cancel", ids=[], statuses=None, **which)
 
 
 async def expire(connection: AsyncConnection[Any], schema: str, *, limit: int) -> Rows:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+from dbosflow.config import check_reason
 from dbosflow.errors import ConfigurationError
+from dbosflow.filters import WorkflowFilter
 from dbosflow.management.bulk import Bulk, Selection
 from dbosflow.types import WorkflowStatus
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     Progress = Callable[[int], object]
 
 _ENDED = [status for status in WorkflowStatus if status.ended]
+_NOT_ENDED = [status for status in WorkflowStatus if not status.ended]
 
 
 class Acts:
@@ -32,6 +35,39 @@ class Acts:
 
     _host: Host
     _core: EngineCore
+
+    def cancel(
+        self,
+        which: Selection,
+        *,
+        reason: str | None = None,
+        children: bool = True,
+        progress: Progress | None = None,
+    ) -> list[WorkflowChange]:
+        """Requests the cancellation of workflows. See ``cancel_async``, its awaitable twin."""
+        return self._run("cancel_async", self._cancelling(which, reason, children), progress)
+
+    async def cancel_async(
+        self,
+        which: Selection,
+        *,
+        reason: str | None = None,
+        children: bool = True,
+        progress: Progress | None = None,
+    ) -> list[WorkflowChange]:
+        """Requests the cancellation of workflows, and returns what came of it for each; as a handle's ``cancel`` does.
+
+        Args:
+            which: the id of a workflow, several ids, or a filter. Of a filter, only workflows that have not ended are
+                selected; if it names statuses, one that has another status when its turn comes is left ``"unchanged"``.
+            reason: why, in words of up to 1,000 bytes. The reason of the first request counts.
+            children: whether to cancel the workflows that they have started, too, and so on.
+            progress: is called after each batch with the number of workflows that were handled so far.
+
+        Raises:
+            ConfigurationError: an argument is not valid, or ``which`` is a filter without criteria.
+        """
+        return await self._run_async(self._cancelling(which, reason, children), progress)
 
     def resume(self, which: Selection, *, progress: Progress | None = None) -> list[WorkflowChange]:
         """Lets blocked workflows go on. See ``resume_async``, its awaitable twin."""
@@ -75,6 +111,12 @@ class Acts:
             PermissionDeniedError: the role may not delete. Workers may.
         """
         return await self._run_async(self._deleting(which, children), progress)
+
+    def _cancelling(self, which: Selection, reason: str | None, children: bool) -> Bulk:  # noqa: FBT001 (handed on by position)
+        check_reason(reason)
+        statuses = list(which.statuses) if isinstance(which, WorkflowFilter) and which.statuses else None
+        act = partial(self._core.acts.cancel, children=children, reason=reason, statuses=statuses)
+        return Bulk(self._core.repository, which, _NOT_ENDED, act)
 
     def _resuming(self, which: Selection) -> Bulk:
         return Bulk(self._core.repository, which, [WorkflowStatus.BLOCKED], self._core.acts.resume)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dbosflow import Engine, WorkflowFilter, workflow, write_stream
-from dbosflow.errors import ConfigurationError
+from dbosflow.errors import ConfigurationError, WorkflowCancelledError
 from dbosflow.types import WorkflowChange
 from tests.support import eventually
 
@@ -78,7 +78,7 @@ def test_each_id_has_an_answer_in_its_order(blocked: Engine) -> None:
 
 @pytest.mark.parametrize("which", [WorkflowFilter(), WorkflowFilter(limit=3), None, 3, [1], [""]], ids=str)
 def test_a_selection_of_everything_or_nothing_is_refused(client: Engine, which: Any) -> None:
-    for act in (client.workflows.resume, client.workflows.delete):
+    for act in (client.workflows.cancel, client.workflows.resume, client.workflows.delete):
         with pytest.raises(ConfigurationError, match=r"selects|workflow id"):
             act(which)
     with pytest.raises(ConfigurationError, match="progress"):
@@ -149,6 +149,46 @@ def test_a_filter_deletes_only_what_has_ended(client: Engine, execute: Execute) 
     assert (len(changes), told) == (150, [100, 150])
     assert client.workflows.count(WorkflowFilter(queue="q"), by="status") == {"queued": 50}
     assert client.workflows.delete(WorkflowFilter(queue="q", status="queued")) == []
+
+
+@workflow
+async def runs_on() -> None:
+    await asyncio.Event().wait()
+
+
+def test_many_are_cancelled_with_a_reason(engine: Engine, blocked: Engine) -> None:
+    """Whatever they do: those that run by their worker, those that have not begun at once."""
+    running = [engine.start(runs_on.options(workflow_id=f"r-{number}")) for number in range(3)]
+    engine.run(managed.options(workflow_id="done"))
+    blocked.start(managed.options(workflow_id="new", queue="later"))
+    asked = ["r-0", "done", "nobody", "new", "r-1", "b-0"]
+    changes = outcomes(blocked.workflows.cancel(asked, reason="no longer needed"))
+    assert list(changes.values()) == ["requested", "ended", "unknown", "cancelled", "requested", "requested"]
+    for handle in running[:2]:
+        with pytest.raises(WorkflowCancelledError, match="no longer needed"):
+            handle.result(timeout=30)
+    assert running[2].status() == "running"
+    told: list[int] = []
+    changes = outcomes(blocked.workflows.cancel(WorkflowFilter(status="blocked"), progress=told.append))
+    assert (set(changes.values()), told) == ({"requested"}, [100, 200, 249])
+    assert blocked.workflows.count(WorkflowFilter(status="blocked")) == 0
+    assert outcomes(asyncio.run(blocked.workflows.cancel_async(WorkflowFilter(id_prefix="r-")))) == {"r-2": "requested"}
+
+
+def test_one_that_has_another_status_by_now_is_left_alone(client: Engine, execute: Execute) -> None:
+    """A filter that names statuses means those, also of what is claimed between a look and the request."""
+    client.start(managed.options(workflow_id="w", queue="later"))
+    look = type(client._core.repository).rows
+
+    async def rows_and_a_claim(*args: Any, **kwargs: Any) -> Any:
+        found = await look(*args, **kwargs)
+        execute("UPDATE dbosflow.workflow SET status = 'running', epoch = 1")
+        return found
+
+    with pytest.MonkeyPatch.context() as patches:
+        patches.setattr(type(client._core.repository), "rows", rows_and_a_claim)
+        assert outcomes(client.workflows.cancel(WorkflowFilter(status="queued"))) == {"w": "unchanged"}
+    assert execute("SELECT cancel_requested_at FROM dbosflow.workflow") == [(None,)]
 
 
 def test_requests_at_the_same_time_do_not_deadlock(blocked: Engine, database_url: str) -> None:

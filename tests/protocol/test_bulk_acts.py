@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 ACTS: dict[str, tuple[str, Act]] = {
     "resume": ("blocked", lambda session, ids: workflow.resume(session, SCHEMA, ids)),
+    "cancel": (
+        "queued",
+        lambda session, ids: workflow.cancel_many(
+            session, SCHEMA, ids, children=True, reason="no", statuses=["queued"]
+        ),
+    ),
     "delete": ("failed", lambda session, ids: retention.delete(session, SCHEMA, ids, children=True)),
 }
 """Each with a status in which it applies."""
@@ -31,8 +37,8 @@ async def test_what_waits_for_the_first_id_holds_no_other(db: Database, name: st
     status, act = ACTS[name]
     await db.rows(
         """INSERT INTO dbosflow.workflow (id, name, status, input, epoch, ended_at)
-           SELECT id, %s, %s, '{}', 1, now() - interval '2 days' FROM unnest(ARRAY['a', 'b', 'c']) id""",
-        *(NAME, status),
+           SELECT id, %s, %s, '{}', %s, now() - interval '2 days' FROM unnest(ARRAY['a', 'b', 'c']) id""",
+        *(NAME, status, 0 if name == "cancel" else 1),
     )
     holder, acting = await db.connect(autocommit=False), await db.connect()
     await holder.execute("SELECT FROM dbosflow.workflow WHERE id = 'a' FOR UPDATE")

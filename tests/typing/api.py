@@ -106,6 +106,7 @@ def managing(engine: Engine) -> None:
     assert_type(engine.workflows.explain("a").causes, tuple[Cause, ...])
     assert_type(engine.workflows.steps("a", outputs=False).items, tuple[StepInfo, ...])
     assert_type(engine.workflows.resume("a"), list[WorkflowChange])
+    assert_type(engine.workflows.cancel(["a", "b"], reason="why"), list[WorkflowChange])
     assert_type(engine.workflows.delete(WorkflowFilter(status="failed"), progress=print), list[WorkflowChange])
     assert_type(engine.workflows.fork("a", from_step="b#0", output=1), WorkflowFork)
     assert_type(engine.workflows.fork("a", from_turn=0, workflow_id="b", queue="c").handle, WorkflowHandle[Any])

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, cast
 
+import psycopg
+
 from dbosflow._store import workflow
-from dbosflow._store.notify import queue_topic, workflow_topic
+from dbosflow._store.notify import CANCEL_TOPIC, queue_topic, workflow_topic
 from dbosflow.types import WorkflowChange, WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from dbosflow._runtime.repository import Repository
+    from dbosflow._store.queries import Rows
+
+_MOST_LOST_PLACES = 1000
+"""How often the end of an input may lose its offset to writers: then something else is wrong."""
 
 
 class Acts:
@@ -20,6 +29,41 @@ class Acts:
     def __init__(self, repository: Repository, announce: Callable[[Iterable[str]], None]) -> None:
         self._repository = repository
         self._announce = announce
+
+    async def cancel(
+        self, ids: Sequence[str], *, children: bool, reason: str | None, statuses: Sequence[str] | None = None
+    ) -> list[WorkflowChange]:
+        """Requests the cancellation of workflows: with ``statuses``, of those that have one of them."""
+        ask = partial(workflow.cancel_many, children=children, reason=reason, statuses=statuses)
+        rows = await self._request(self._repository, ask, ids)
+        asked = {row["id"]: WorkflowStatus(row["status"]) for row in rows}
+        others = [one for one in ids if one not in asked]
+        found = await self._repository.ask(workflow.outcomes, others) if others else {}
+        return [_cancelled(one, asked.get(one), found[one].status if one in found else None) for one in ids]
+
+    async def cancel_children(self, repository: Repository, workflow_id: str, reason: str | None) -> None:
+        """Requests the cancellation of a workflow's children."""
+        await self._request(repository, workflow.cancel_children, workflow_id, reason)
+
+    async def _request(self, repository: Repository, statement: Callable[..., Awaitable[Rows]], *which: object) -> Rows:
+        rows = await self._repeated(repository, statement, *which)
+        if rows:
+            waking = [topic for row in rows for topic in (workflow_topic(row["id"]), queue_topic(row["queue"]))]
+            self._announce(dict.fromkeys([CANCEL_TOPIC, *waking]))
+        return rows
+
+    async def _repeated(
+        self, repository: Repository, statement: Callable[..., Awaitable[Rows]], *which: object
+    ) -> Rows:
+        for attempt in count(1):
+            try:
+                return await repository.ask(statement, *which)
+            except psycopg.errors.UniqueViolation:
+                # An input of a workflow that never ran was written meanwhile: again, with what is there.
+                if attempt == _MOST_LOST_PLACES:
+                    raise
+                await asyncio.sleep(0)
+        raise AssertionError
 
     async def resume(self, ids: Sequence[str]) -> list[WorkflowChange]:
         """Returns blocked workflows to their queues."""
@@ -48,3 +92,12 @@ class Acts:
         }
         asked = [found.pop(one, WorkflowChange(one, "unknown", None)) for one in ids]
         return [*asked, *found.values()]
+
+
+def _cancelled(one: str, asked: WorkflowStatus | None, found: WorkflowStatus | None) -> WorkflowChange:
+    """What came of a request to cancel: ``asked`` is the status after it, ``found`` that of one that it left alone."""
+    if asked is not None:
+        return WorkflowChange(one, "cancelled" if asked.ended else "requested", asked)
+    if found is None:
+        return WorkflowChange(one, "unknown", None)
+    return WorkflowChange(one, "ended" if found.ended else "unchanged", found)

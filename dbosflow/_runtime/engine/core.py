@@ -12,10 +12,7 @@ import asyncio
 import logging
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from itertools import count
 from typing import TYPE_CHECKING, Any
-
-import psycopg
 
 from dbosflow._runtime.engine.acts import Acts
 from dbosflow._runtime.engine.connections import is_pooled, open_pool
@@ -41,11 +38,9 @@ from dbosflow._runtime.wakeups.notifier import Notifier
 from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._runtime.wakeups.waker import Waker
 from dbosflow._sessions import READER
-from dbosflow._store import workflow
 from dbosflow._store.migrate import ensure_schema, named_errors
-from dbosflow._store.notify import CANCEL_TOPIC, queue_topic, workflow_topic
 from dbosflow.errors import EngineClosedError
-from dbosflow.types import Cancellation, Resumption, WorkflowStatus
+from dbosflow.types import Cancellation, Resumption
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -56,14 +51,10 @@ if TYPE_CHECKING:
     from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow._store.message import LastValue
-    from dbosflow._store.queries import Rows
     from dbosflow._store.stream import Page
     from dbosflow._store.workflow import Outcome, Started
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry, WorkflowDef
-
-_MOST_LOST_PLACES = 1000
-"""How often the end of an input may lose its offset to writers: then something else is wrong."""
 
 logger = logging.getLogger("dbosflow.engine")
 
@@ -211,12 +202,12 @@ class EngineCore:
 
     async def cancel(self, workflow_id: str, children: bool, reason: str | None) -> Cancellation:  # noqa: FBT001 (by the host)
         """Requests the cancellation of a workflow, and of what it has started; returns the result so far."""
-        found = await self._cancel(self.repository, workflow.cancel, workflow_id, children, reason)
-        self._announce_cancels(found)
-        status = next((WorkflowStatus(row["status"]) for row in found if row["id"] == workflow_id), None)
-        if status is None:
-            return Cancellation("ended", await self.repository.status(workflow_id))
-        return Cancellation("cancelled" if status.ended else "requested", status)
+        (change,) = await self.acts.cancel([workflow_id], children=children, reason=reason)
+        if change.status is None:
+            raise not_found(workflow_id)
+        if change.outcome in {"cancelled", "requested"}:
+            return Cancellation("cancelled" if change.status.ended else "requested", change.status)
+        return Cancellation("ended", change.status)
 
     async def resume(self, workflow_id: str) -> Resumption:
         """Returns a blocked workflow to its queue, and notifies the workers that serve it."""
@@ -227,24 +218,7 @@ class EngineCore:
 
     async def cancel_children(self, workflow_id: str, reason: str | None) -> None:
         """Requests the cancellation of a workflow's children."""
-        found = await self._cancel(self.patient_repository, workflow.cancel_children, workflow_id, reason)
-        self._announce_cancels(found)
-
-    async def _cancel(self, repository: Repository, statement: Callable[..., Awaitable[Rows]], *which: object) -> Rows:
-        for attempt in count(1):
-            try:
-                return await repository.ask(statement, *which)
-            except psycopg.errors.UniqueViolation:
-                # An input of a workflow that never ran was written meanwhile: again, with what is there.
-                if attempt == _MOST_LOST_PLACES:
-                    raise
-                await asyncio.sleep(0)
-        raise AssertionError
-
-    def _announce_cancels(self, rows: Rows) -> None:
-        if rows:
-            waking = [topic for row in rows for topic in (workflow_topic(row["id"]), queue_topic(row["queue"]))]
-            self.announce([CANCEL_TOPIC, *waking])
+        await self.acts.cancel_children(self.patient_repository, workflow_id, reason)
 
     def handle(self, workflow_id: str, definition: WorkflowDef | None) -> Any:
         """A handle to a workflow, made by the engine's own function."""

@@ -144,19 +144,28 @@ RETURNING id, name, queue, epoch, input::text AS input, to_json(input_streams)::
           CASE WHEN w.cancel_requested_at IS NOT NULL THEN json_build_array(w.cancel_reason, w.timed_out)::text END AS request,
           parent_id IS NOT NULL AS is_child, extract(epoch FROM deadline_at - now())::double precision AS remaining;
 
--- name: cancel (a workflow by id, or the children of one, unless its own cancellation excluded them)
+-- name: cancel (workflows by their ids, or the children of one, unless its own cancellation excluded them)
 -- This is a request, which the owner or the next owner carries out, because only the fence may write for a run. A workflow
 -- that never ran has no owner, so it ends here, with its inputs: if a writer to one of them is faster, the primary key
 -- reports that, and the statement is repeated. A blocked or waiting workflow is queued again to get an owner. With `children` the
 -- request includes all descendants below, down to the first generation that has ended; a child whose start has not
--- arrived yet is cancelled by its parent.
+-- arrived yet is cancelled by its parent. With `statuses`, one of the given ids that has another status by now is left alone.
 WITH RECURSIVE tree AS (
-    SELECT w.id
-    FROM dbosflow.workflow w
-    WHERE (w.id = :workflow_id::text OR w.parent_id = :parent_id::text)
-      AND w.status NOT IN ('succeeded', 'failed', 'cancelled')
-      AND (:parent_id::text IS NULL OR (
-          SELECT p.cancel_children IS NOT FALSE FROM dbosflow.workflow p WHERE p.id = :parent_id::text))
+    SELECT asked.id
+    FROM (
+        SELECT unnest(:ids::text[]) AS id
+        UNION ALL
+        SELECT c.id
+        FROM dbosflow.workflow c
+        WHERE c.parent_id = :parent_id::text
+          AND (SELECT p.cancel_children IS NOT FALSE FROM dbosflow.workflow p WHERE p.id = :parent_id::text)
+    ) AS named
+    CROSS JOIN LATERAL (
+        SELECT w.id
+        FROM dbosflow.workflow w
+        WHERE w.id = named.id AND w.status NOT IN ('succeeded', 'failed', 'cancelled')
+        OFFSET 0
+    ) AS asked
     UNION
     SELECT below.id
     FROM tree
@@ -171,6 +180,7 @@ WITH RECURSIVE tree AS (
     SELECT w.id, w.input_streams, w.epoch = 0 AS never_ran
     FROM dbosflow.workflow w
     WHERE w.id = ANY(ARRAY(SELECT id FROM tree)) AND w.status NOT IN ('succeeded', 'failed', 'cancelled')
+      AND (:statuses::text[] IS NULL OR w.status = ANY(:statuses::text[]) OR NOT w.id = ANY(:ids::text[]))
     ORDER BY w.id
     FOR UPDATE
 ), error AS MATERIALIZED (
