@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow._store import statements
 from dbosflow._store.arrays import ARRAYS, ArrayType, dump_values
-from dbosflow._store.batch_rows import BatchRows, EndRow, RecordRow, parameters, sql_types
+from dbosflow._store.batch_rows import BatchRows, EndRow, RecordRow, parameters, shape_of, sql_types
 from dbosflow._store.cancel_request import CancelRequest
 from dbosflow._store.queries import fetch_all
 from dbosflow._store.wire import Statement, execute
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from uuid import UUID
 
     from psycopg import AsyncConnection
+
+    from dbosflow._store.batch_rows import Row
 
 _UUID = 2950
 """The type id of a worker's id."""
@@ -107,9 +109,10 @@ class _Forms:
 
 
 @cache
-def _forms(shape: tuple[str, ...], schema: str) -> _Forms:
-    names = parameters(tuple(section for section in shape if section != _TIMELINE))
-    others = {"worker_id": _UUID} | ({"timeline": _TEXT} if _TIMELINE in shape else {})
+def _forms(tables: tuple[str, ...], schema: str, *, on_timeline: bool) -> _Forms:
+    names = parameters(shape_of(tables))
+    shape = (_TIMELINE, *shape_of(tables)) if on_timeline else shape_of(tables)
+    others = {"worker_id": _UUID} | ({"timeline": _TEXT} if on_timeline else {})
     types = tuple(ARRAYS[f"{sql_types()[name]}[]"] for name in names)
 
     def on_wire(form: str, text: str, oids: Iterable[int]) -> Statement:
@@ -137,17 +140,19 @@ async def write_batch(
 
     Raises what psycopg raises; then the batch's fate is unknown until a witness is asked.
     """
-    shape = rows.shape() if timeline is None else (_TIMELINE, *rows.shape())
-    forms, prepare = _forms(shape, schema), connection.prepare_threshold is not None
+    tables = rows.tables()
+    forms = _forms(tuple(tables), schema, on_timeline=timeline is not None)
+    prepare = connection.prepare_threshold is not None
     values: list[bytes | None] = [worker_id.bytes] if timeline is None else [worker_id.bytes, timeline.encode()]
-    if rows.single:
-        values += dump_values(forms.types, rows.values())
+    if _is_single(tables):
+        values += dump_values(forms.types, [value for (row,) in tables.values() for value in row])
         lone = None if rows.aware else forms.lone
         if lone is not None and (await execute(connection, lone, values, prepare=prepare)).command_tuples:
             return BatchResult(leased=True, written=True, started=_all_started(rows))
         result = await execute(connection, forms.single, values, prepare=prepare)
     else:
-        values += [kind.dump_column(items) for kind, items in zip(forms.types, rows.arrays(), strict=True)]
+        columns = (column for table in tables.values() for column in zip(*table, strict=True))
+        values += [kind.dump_column(items) for kind, items in zip(forms.types, columns, strict=True)]
         result = await execute(connection, forms.arrays, values, prepare=prepare)
     row = {result.fname(column): result.get_value(0, column) for column in range(result.nfields)}
     started, timeline_found = row.get(b"started"), row.get(b"timeline")
@@ -160,6 +165,11 @@ async def write_batch(
         started=_all_started(rows) if started is None else _ids(started),
         timeline=None if timeline_found is None else timeline_found.decode(),
     )
+
+
+def _is_single(tables: Mapping[str, Sequence[Row]]) -> bool:
+    """Whether there is one row of each type: a batch of one record, one value, one start or one end."""
+    return max(map(len, tables.values())) == 1
 
 
 def _all_started(rows: BatchRows) -> frozenset[str]:

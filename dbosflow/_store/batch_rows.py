@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, get_args, get_type
 from dbosflow._store.start_options import NO_OPTIONS, StartOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Sequence
 
 Row = tuple[Any, ...]
 """The values of a row, in the order of its type's fields."""
@@ -177,29 +177,26 @@ class BatchRows:
             self.options.append(options)
         self.starts.append(row)
 
-    def shape(self) -> tuple[str, ...]:
-        """The sections that this batch has rows for."""
-        return tuple([name for name in ROW_TYPES if getattr(self, name)])
+    def tables(self) -> dict[str, Sequence[Row]]:
+        """The rows of each type that the batch has any of, in the order of ``parameters``."""
+        tables: dict[str, Sequence[Row]] = {
+            "run": self.runs,
+            "start": self.starts,
+            "option": self.options,
+            "record": self.records,
+            "tail": self.tails,
+            "block": self.blocks,
+            "input": self.inputs,
+            "end": self.ends,
+            "suspend": self.suspends,
+            "await": self.awaits,
+        }
+        return {name: rows for name, rows in tables.items() if rows}
 
-    def arrays(self) -> Iterator[tuple[Any, ...]]:
-        """The columns of the rows, in the order of ``parameters``."""
-        for section in self.shape():
-            for row in ROW_TYPES[section]:
-                yield from zip(*getattr(self, f"{row}s"), strict=True)
 
-    def values(self) -> list[Any]:
-        """The only row of each section, its values in the order of ``parameters``."""
-        return [value for rows in self._in_order() for row in rows for value in row]
-
-    @property
-    def single(self) -> bool:
-        """Whether each section has one row: a batch of one record, one value, one start or one end."""
-        return max(map(len, self._in_order())) == 1
-
-    def _in_order(self) -> tuple[Sequence[Row], ...]:
-        """All rows, in the order of ``parameters``."""
-        written = self.runs, self.starts, self.options, self.records, self.tails, self.blocks, self.inputs, self.ends
-        return *written, self.suspends, self.awaits
+def shape_of(tables: Collection[str]) -> tuple[str, ...]:
+    """The sections that a batch with rows of these types has."""
+    return tuple(section for section, types in ROW_TYPES.items() if not types.keys().isdisjoint(tables))
 
 
 @cache

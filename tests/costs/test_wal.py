@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dbosflow._store.batch import batch_statement
-from dbosflow._store.batch_rows import parameters
+from dbosflow._store.batch_rows import shape_of
 from tests.protocol.plans import explain, prepare
-from tests.protocol.schedules import SCHEMA, Database, Slice, batch
+from tests.protocol.schedules import SCHEMA, Database, Slice, batch, columns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,8 +32,8 @@ ROWS_OF: dict[str, Callable[[], BatchRows]] = {
 
 async def written_without_images(lease: WorkerLease, rows: BatchRows) -> Plan:
     """The plan of a run, rolled back, that met no page for the first time since a checkpoint: its image is not ours."""
-    names = await prepare(lease.connection, "batch", batch_statement(rows.shape(), SCHEMA))
-    values = {"worker_id": lease.id, **dict(zip(parameters(rows.shape()), rows.arrays(), strict=True))}
+    names = await prepare(lease.connection, "batch", batch_statement(shape_of(rows.tables()), SCHEMA))
+    values = {"worker_id": lease.id, **columns(rows)}
     for _ in range(TRIES):
         plan = await explain(lease.connection, "batch", [values[name] for name in names])
         if plan.wal("FPI") == 0:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import pytest
 
 from dbosflow._store import batch
-from dbosflow._store.batch_rows import BatchRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +18,7 @@ def all_forms(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
     if request.param == "plain values":
         monkeypatch.setattr(batch, "lone_statement", lambda _shape, _schema: None)
     elif request.param == "arrays":
-        monkeypatch.setattr(BatchRows, "single", False)
+        monkeypatch.setattr(batch, "_is_single", lambda _tables: False)
     batch._forms.cache_clear()
     yield
     batch._forms.cache_clear()

@@ -27,6 +27,8 @@ from dbosflow._store.batch_rows import (
     StartRow,
     SuspendRow,
     TailRow,
+    parameters,
+    shape_of,
 )
 from dbosflow._store.worker import ProcessIdentity
 
@@ -137,6 +139,18 @@ def batch(*slices: Slice, starts: tuple[str, ...] = ()) -> BatchRows:
             first.setdefault(block.key, block.offset)
         rows.tails += [TailRow(part.workflow_id, key, offset) for key, offset in first.items()]
     return rows
+
+
+def columns(rows: BatchRows) -> dict[str, tuple[Any, ...]]:
+    """The statement's parameters for these rows, as arrays."""
+    tables = rows.tables()
+    arrays = (column for table in tables.values() for column in zip(*table, strict=True))
+    return dict(zip(parameters(shape_of(tables)), arrays, strict=True))
+
+
+def only_row(rows: BatchRows) -> dict[str, Any]:
+    """The parameters for rows of which there is one of each type."""
+    return {name: value for name, (value,) in columns(rows).items()}
 
 
 ROWS: dict[str, Callable[[str, int], BatchRows]] = {

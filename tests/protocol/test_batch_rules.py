@@ -5,6 +5,7 @@ from __future__ import annotations
 import psycopg
 import pytest
 
+from dbosflow._store.batch_rows import shape_of
 from tests.protocol.schedules import Database, Slice, batch
 
 pytestmark = pytest.mark.usefixtures("all_forms")
@@ -96,10 +97,10 @@ async def test_each_shape_of_a_batch_asks_for_its_own_rows_only(db: Database) ->
     lease = await db.lease()
     await lease.start("w")
     shapes = [
-        batch(Slice("w").record("a")).shape(),
-        batch(Slice("w").values(0)).shape(),
-        batch(starts=("v",)).shape(),
-        batch(Slice("w").record("b").values(1).end(), starts=("u",)).shape(),
+        shape_of(batch(Slice("w").record("a")).tables()),
+        shape_of(batch(Slice("w").values(0)).tables()),
+        shape_of(batch(starts=("v",)).tables()),
+        shape_of(batch(Slice("w").record("b").values(1).end(), starts=("u",)).tables()),
     ]
     assert shapes == [
         ("runs", "records"),

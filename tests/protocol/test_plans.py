@@ -13,9 +13,9 @@ from psycopg import IsolationLevel
 
 from dbosflow._store import statements
 from dbosflow._store.batch import batch_statement, lone_statement
-from dbosflow._store.batch_rows import parameters
+from dbosflow._store.batch_rows import shape_of
 from tests.protocol.plans import explain, populate, prepare
-from tests.protocol.schedules import NAME, ROWS, SCHEMA, Database, Slice, batch
+from tests.protocol.schedules import NAME, ROWS, SCHEMA, Database, Slice, batch, columns, only_row
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -37,14 +37,14 @@ def full_batch(size: int) -> BatchRows:
 
 def bound(worker_id: UUID, rows: BatchRows) -> Mapping[str, Any]:
     """The parameters of a batch by name."""
-    return {"worker_id": worker_id, **dict(zip(parameters(rows.shape()), rows.arrays(), strict=True))}
+    return {"worker_id": worker_id, **columns(rows)}
 
 
 async def test_a_batch_costs_a_few_index_probes_a_row(db: Database) -> None:
     """Also with a plan that was made while the tables were empty: no table is scanned, nothing is joined row by row."""
     lease = await db.lease()
     rows = full_batch(SIZE)
-    names = await prepare(lease.connection, "batch", batch_statement(rows.shape(), SCHEMA))
+    names = await prepare(lease.connection, "batch", batch_statement(shape_of(rows.tables()), SCHEMA))
     values = bound(lease.id, rows)
     await explain(lease.connection, "batch", [values[name] for name in names])  # plans, on empty tables
     await populate(db, worker_id=lease.id)
@@ -66,7 +66,7 @@ async def test_a_snapshot_that_somebody_holds_makes_no_batch_dearer(db: Database
         await lease.start(workflow_id)
         rows = batch(Slice(workflow_id).record("a").values(0, 2).closed(2).end())
         if not names:
-            names.extend(await prepare(lease.connection, "batch", batch_statement(rows.shape(), SCHEMA)))
+            names.extend(await prepare(lease.connection, "batch", batch_statement(shape_of(rows.tables()), SCHEMA)))
         values = bound(lease.id, rows)
         plan = await explain(lease.connection, "batch", [values[name] for name in names])
         assert (await lease.send(rows)).written
@@ -89,7 +89,7 @@ async def test_a_batch_is_never_joined_with_all_that_its_worker_runs(db: Databas
         *(NAME, lease.id),
     )
     rows = batch(*(Slice(f"w{2 * number}").end() for number in range(1, SIZE + 1)))
-    names = await prepare(lease.connection, "batch", batch_statement(rows.shape(), SCHEMA))
+    names = await prepare(lease.connection, "batch", batch_statement(shape_of(rows.tables()), SCHEMA))
     values = bound(lease.id, rows)
     await explain(lease.connection, "batch", [values[name] for name in names])
     await populate(db, worker_id=lease.id)
@@ -120,7 +120,7 @@ async def test_a_small_batch_reads_only_its_own_rows(db: Database, size: int) ->
     lease = await db.lease()
     await populate(db, worker_id=lease.id)
     rows = full_batch(size)
-    names = await prepare(lease.connection, "batch", batch_statement(rows.shape(), SCHEMA))
+    names = await prepare(lease.connection, "batch", batch_statement(shape_of(rows.tables()), SCHEMA))
     values = bound(lease.id, rows)
     plan = await explain(lease.connection, "batch", [values[name] for name in names])
     assert plan.work <= 2 * size
@@ -131,9 +131,8 @@ async def test_a_batch_of_one_row_unnests_nothing(db: Database) -> None:
     """The lone step, value, start or end is a few index probes, and no node that arrays need is set to work."""
     lease = await db.lease()
     rows = batch(Slice("w2").record("second", seq=1).closed(5).end(), starts=("new",))
-    assert rows.single
-    names = await prepare(lease.connection, "batch", batch_statement(rows.shape(), SCHEMA, single=True))
-    values = {"worker_id": lease.id, **dict(zip(parameters(rows.shape()), rows.values(), strict=True))}
+    names = await prepare(lease.connection, "batch", batch_statement(shape_of(rows.tables()), SCHEMA, single=True))
+    values = {"worker_id": lease.id, **only_row(rows)}
     await explain(lease.connection, "batch", [values[name] for name in names])
     await populate(db, worker_id=lease.id)
     plan = await explain(lease.connection, "batch", [values[name] for name in names])
@@ -148,10 +147,10 @@ async def test_a_row_alone_is_one_insert_behind_index_probes(db: Database, kind:
     """No part that another waits for, and the fence is a probe of each of its tables."""
     lease = await db.lease()
     rows = ROWS[kind]("w2", 4)
-    statement = lone_statement(rows.shape(), SCHEMA)
+    statement = lone_statement(shape_of(rows.tables()), SCHEMA)
     assert statement is not None
     names = await prepare(lease.connection, "batch", statement)
-    values = {"worker_id": lease.id, **dict(zip(parameters(rows.shape()), rows.values(), strict=True))}
+    values = {"worker_id": lease.id, **only_row(rows)}
     await explain(lease.connection, "batch", [values[name] for name in names])
     await populate(db, worker_id=lease.id)
     plan = await explain(lease.connection, "batch", [values[name] for name in names])

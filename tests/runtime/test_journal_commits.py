@@ -13,6 +13,7 @@ from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.journal import committer as committer_module
 from dbosflow._runtime.journal import journal as journal_module
 from dbosflow._store.batch import write_batch
+from dbosflow._store.batch_rows import shape_of
 from dbosflow.errors import LeaseLostError
 from tests.runtime.bench import Bench, before_sending, end, record, sqlstate, write
 from tests.support import eventually_async
@@ -69,7 +70,7 @@ def test_a_lone_step_is_one_statement(database_url: str, sent: list[BatchRows]) 
     """One for the start, one for each step, one for the end; there is nothing to wait for."""
     with Engine(database_url) as engine:
         engine.run(steps_in_a_row, 5)
-    assert [rows.shape() for rows in sent] == [("starts",), *[("runs", "records")] * 5, ("runs", "ends")]
+    assert [shape_of(rows.tables()) for rows in sent] == [("starts",), *[("runs", "records")] * 5, ("runs", "ends")]
 
 
 async def test_a_hundred_workflows_share_a_handful_of_statements(database_url: str, sent: list[BatchRows]) -> None:

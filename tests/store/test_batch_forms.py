@@ -13,9 +13,18 @@ import pytest
 
 from dbosflow._store import migrate, statements
 from dbosflow._store.batch import batch_statement, lone_statement
-from dbosflow._store.batch_rows import ROW_TYPES, AwaitRow, BatchRows, InputRow, SuspendRow, parameters, sql_types
+from dbosflow._store.batch_rows import (
+    ROW_TYPES,
+    AwaitRow,
+    BatchRows,
+    InputRow,
+    SuspendRow,
+    parameters,
+    shape_of,
+    sql_types,
+)
 from dbosflow._store.start_options import StartOptions
-from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, batch
+from tests.protocol.schedules import NAME, SCHEMA, Database, Slice, batch, columns, only_row
 from tests.store.prepared import assert_is_read, parameters_of
 
 if TYPE_CHECKING:
@@ -53,18 +62,18 @@ def test_the_statement_uses_each_field_of_each_row_and_nothing_else() -> None:
 
 
 def test_rows_are_laid_out_as_the_statement_numbers_them() -> None:
-    """``parameters``, ``arrays`` and ``values`` have the same order: the sections', and their rows' fields'."""
+    """``parameters`` and ``tables`` have the same order: the sections', and their rows' fields'."""
     rows = batch(Slice("w").record("a").values(0).closed(1).end(), starts=("new",))
-    columns = dict(zip(parameters(rows.shape()), rows.arrays(), strict=True))
-    assert columns["block_kind"] == ("values", "complete")
-    for section in rows.shape():
+    found_columns = columns(rows)
+    assert found_columns["block_kind"] == ("values", "complete")
+    for section in shape_of(rows.tables()):
         for row, row_type in ROW_TYPES[section].items():
             found = getattr(rows, f"{row}s")
             assert found
             for place, name in enumerate(row_type._fields):
-                assert columns[f"{row}_{name}"] == tuple(one[place] for one in found)
+                assert found_columns[f"{row}_{name}"] == tuple(one[place] for one in found)
     one_each = batch(Slice("w").record("a").end(), starts=("new",))
-    values = dict(zip(parameters(one_each.shape()), one_each.values(), strict=True))
+    values = only_row(one_each)
     assert (values["record_key"], values["end_status"], values["start_name"]) == ("a", "succeeded", NAME)
 
 
@@ -105,10 +114,8 @@ def in_psql(db: Database, part: str, variables: dict[str, str]) -> None:
 
 def as_variables(rows: BatchRows, **others: str) -> dict[str, str]:
     """The columns of a batch of one row in each section, as expressions."""
-    names = parameters(rows.shape())
-    texts = ["NULL" if value is None else f"'{value}'" for value in rows.values()]
-    columns = {name: f"{text}::{sql_types()[name]}" for name, text in zip(names, texts, strict=True)}
-    return columns | dict.fromkeys(COUNTS, "1") | others
+    texts = {name: "NULL" if value is None else f"'{value}'" for name, value in only_row(rows).items()}
+    return {name: f"{text}::{sql_types()[name]}" for name, text in texts.items()} | dict.fromkeys(COUNTS, "1") | others
 
 
 @pytest.mark.skipif(which("psql") is None, reason="there is no psql here")

@@ -27,10 +27,10 @@ from dbosflow._runtime.runs.entries import (
 from dbosflow._runtime.runs.state import RunStopped
 from dbosflow._runtime.streams.state import StreamState
 from dbosflow._runtime.streams.statistics import StreamStatistics
-from dbosflow._store.batch_rows import parameters
 from dbosflow._store.notify import queue_topic, stream_topic, workflow_topic
 from dbosflow._store.step import History
 from dbosflow.types import WorkflowStatus
+from tests.protocol.schedules import columns
 from tests.runtime.hand_made import make_run
 
 if TYPE_CHECKING:
@@ -112,9 +112,7 @@ def start(workflow_id: str, decided: list[Any] | None = None, **rest: Any) -> St
 
 def column(batch: Batch[Any], name: str) -> list[Any]:
     """One column of a batch's rows, by its parameter's name."""
-    rows = batch.rows()
-    columns = dict(zip(parameters(rows.shape()), rows.arrays(), strict=True))
-    return list(columns.get(name, ()))
+    return list(columns(batch.rows()).get(name, ()))
 
 
 def batch(*slices: Slice[SourceByHand], starts: Sequence[Start] = ()) -> Batch[SourceByHand]:
