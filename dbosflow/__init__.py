@@ -22,7 +22,18 @@ from dbosflow.filters import WorkflowFilter
 from dbosflow.handles import WorkflowHandle
 from dbosflow.management.explanation import Cause, Explanation
 from dbosflow.management.forks import WorkflowFork
-from dbosflow.messages import recv, recv_async, send, send_async
+from dbosflow.messages import (
+    AsyncRequest,
+    Request,
+    Token,
+    create_token,
+    create_token_async,
+    recv,
+    recv_async,
+    requests,
+    send,
+    send_async,
+)
 from dbosflow.steps import run_step, run_step_async, step
 from dbosflow.streams import (
     Stream,
@@ -46,11 +57,13 @@ from dbosflow.types import Cancellation, Resumption, WorkflowInfo, WorkflowStatu
 from dbosflow.workflows import workflow
 
 __all__ = [
+    "AsyncRequest",
     "Cancellation",
     "Cause",
     "Current",
     "Engine",
     "Explanation",
+    "Request",
     "Resumption",
     "Retention",
     "Stream",
@@ -58,6 +71,7 @@ __all__ = [
     "StreamReader",
     "StreamValue",
     "StreamWriter",
+    "Token",
     "WorkflowFilter",
     "WorkflowFork",
     "WorkflowHandle",
@@ -67,6 +81,8 @@ __all__ = [
     "branch",
     "close_stream",
     "close_stream_async",
+    "create_token",
+    "create_token_async",
     "current",
     "durable",
     "for_each",
@@ -79,6 +95,7 @@ __all__ = [
     "read_stream_async",
     "recv",
     "recv_async",
+    "requests",
     "run_step",
     "run_step_async",
     "send",

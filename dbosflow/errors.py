@@ -25,6 +25,8 @@ DbosflowError
 │   ├── WorkflowTimeoutError    the workflow has not ended by its deadline
 │   ├── WorkflowBlockedError    the workflow is parked until it is resumed
 │   ├── EventNotFoundError      the workflow has ended without setting the event
+│   ├── TokenNotFoundError      no such token, or its secret is another one
+│   ├── AlreadyAnsweredError    the token or request has an answer, which counts
 │   ├── WorkflowEndedError      a message to a workflow that has ended
 │   ├── InboxFullError          a message to a workflow that has too many, or on too many topics
 │   ├── MessageTooLargeError    the message is above the limit for one message
@@ -37,6 +39,7 @@ DbosflowError
 ├── ThreadLimitError            the limit of waiting sync workflows is reached
 ├── WaitTimeoutError            the wait timed out; the workflow goes on
 ├── MessageTimeoutError         in a workflow: no message, or no answer to a token, within the timeout
+├── RejectedError               a token or a request was rejected, with an error that cannot be rebuilt here
 ├── LeaseLostError              this process no longer owns the workflow that it tried to write to
 └── StreamError                 an error about one stream
     ├── StreamNotFoundError     nothing has been written to a stream of this key
@@ -188,6 +191,14 @@ class EventNotFoundError(WorkflowError):
     """The workflow has ended, and has not set the event, or not set it again."""
 
 
+class TokenNotFoundError(WorkflowError):
+    """The workflow has no such token, or the secret in the token's id is not that of the token. Nothing was written."""
+
+
+class AlreadyAnsweredError(WorkflowError):
+    """The token, or the request, has an answer already, which counts. This one was not written."""
+
+
 class InboxFullError(WorkflowError):
     """The workflow has as many messages as it may have: ``inbox_values`` on the topic, or on ``inbox_topics`` topics.
 
@@ -285,6 +296,10 @@ class WaitTimeoutError(DbosflowError, TimeoutError):
 
 class MessageTimeoutError(DbosflowError, TimeoutError):
     """In a workflow: no message came, or nobody answered the token, within the ``timeout``. A replay raises it, too."""
+
+
+class RejectedError(DbosflowError):
+    """A token or a request was rejected, with a text, or with an exception that cannot be rebuilt from its record."""
 
 
 class LeaseLostError(DbosflowError):

@@ -106,3 +106,21 @@ async def event(
 async def events(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> list[str]:
     """The keys of a workflow's events."""
     return [row["key"] for row in await fetch_all(connection, schema, _TABLE, "events", workflow_id=workflow_id)]
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The result of answering a token."""
+
+    status: WorkflowStatus | None
+    """``None``: no such workflow."""
+    valid: bool
+    """Whether the workflow has such a token, with that secret."""
+    answered_by: str | None
+    """The producer of the answer that counts. If there is none, and no other field explains it, another was faster."""
+
+
+async def resolve(connection: AsyncConnection[Any], schema: str, values: dict[str, Any]) -> Answered:
+    """Answers a token: workflow id, operation, secret, key, kind, payload, bytes and producer."""
+    (row,) = await _ask(connection, schema, "resolve", values)
+    return Answered(**{**row, "status": _status(row["status"])})

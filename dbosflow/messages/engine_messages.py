@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from dbosflow._records.producers import of_idempotency_key
+from dbosflow._records.producers import of_idempotency_key, unique_outsider
 from dbosflow._records.spaces import check_topic
-from dbosflow.config import check_identifier
+from dbosflow._runtime.operations.tokens import parse_token_id
+from dbosflow.config import check_identifier, check_timeout
+from dbosflow.errors import RejectedError, WaitTimeoutError
+from dbosflow.failures import dump_error, load_error
 from dbosflow.messages.engine_events import EngineEvents
 from dbosflow.messages.sending import MESSAGE
-from dbosflow.serde import dump_undeclared
+from dbosflow.serde import Codec, dump_undeclared
 from dbosflow.streams.inputs import check_idempotency_key
+from dbosflow.types import FrameKind
+
+if TYPE_CHECKING:
+    from dbosflow._store.stream import Block
+
+T = TypeVar("T")
 
 
 class EngineMessages(EngineEvents):
@@ -50,6 +60,148 @@ class EngineMessages(EngineEvents):
         """
         return await self._host.bridge(self._send(workflow_id, value, topic, idempotency_key))
 
+    @overload
+    def ask(
+        self,
+        workflow_id: str,
+        value: Any,
+        topic: str = "",
+        *,
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> Any: ...
+    @overload
+    def ask(
+        self,
+        workflow_id: str,
+        value: Any,
+        topic: str = "",
+        *,
+        type: type[T],
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> T: ...
+    def ask(
+        self,
+        workflow_id: str,
+        value: Any,
+        topic: str = "",
+        *,
+        type: Any = None,  # noqa: A002 (the word of the public interface)
+        timeout: float | None = None,
+        idempotency_key: str | None = None,
+    ) -> Any:
+        """Sends a request to a workflow, and waits for its reply.
+
+        See ``ask_async``, its awaitable twin, for the arguments and errors.
+        """
+        codec = _reply_codec(type, topic)
+        sent = (workflow_id, value, topic, idempotency_key)
+        return _reply(codec, self._host.call("ask_async", self._ask, sent, timeout))
+
+    @overload
+    async def ask_async(
+        self,
+        workflow_id: str,
+        value: Any,
+        topic: str = "",
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109
+        idempotency_key: str | None = None,
+    ) -> Any: ...
+    @overload
+    async def ask_async(
+        self,
+        workflow_id: str,
+        value: Any,
+        topic: str = "",
+        *,
+        type: type[T],
+        timeout: float | None = None,  # noqa: ASYNC109
+        idempotency_key: str | None = None,
+    ) -> T: ...
+    async def ask_async(
+        self,
+        workflow_id: str,
+        value: Any,
+        topic: str = "",
+        *,
+        type: Any = None,  # noqa: A002 (the word of the public interface)
+        timeout: float | None = None,  # noqa: ASYNC109 (a limit of the wait, in seconds)
+        idempotency_key: str | None = None,
+    ) -> Any:
+        """Sends a request to a workflow, and waits for its reply.
+
+        The request is a message, and the workflow takes it with ``requests``. Request and reply are durable: with an
+        ``idempotency_key`` a caller that was cut off, or whose ``timeout`` was over, asks again and gets the reply to
+        its first request, also when the workflow has ended meanwhile.
+
+        Args:
+            workflow_id: the workflow that is asked.
+            value: a value that JSON can carry as one of its class.
+            topic: the topic that was given to ``requests``.
+            type: the type of the reply; plain JSON by default.
+            timeout: how long to wait for the reply, in seconds; ``None``: without limit.
+            idempotency_key: as for ``send``.
+
+        Raises:
+            Exception: the exception that the request was rejected with, rebuilt.
+            RejectedError: it was rejected with a text, or its exception cannot be rebuilt here.
+            WaitTimeoutError: no reply within ``timeout``. The request stays.
+            WorkflowEndedError: the workflow has ended, before the request or without a reply.
+            DbosflowError: the other errors of ``send_async``.
+        """
+        codec = _reply_codec(type, topic)
+        sent = (workflow_id, value, topic, idempotency_key)
+        return _reply(codec, await self._host.bridge(self._ask(sent, timeout)))
+
+    # -- tokens ------------------------------------------------------------------------------------------------------
+
+    def resolve(self, token_id: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
+        """Answers a token with a value. See ``resolve_async``, its awaitable twin, for the arguments and errors."""
+        self._host.call("resolve_async", self._answer, token_id, value, idempotency_key)
+
+    async def resolve_async(self, token_id: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
+        """Answers a token with a value, durable on return: ``token.wait`` returns it.
+
+        The first answer counts. The token's id holds a secret, which is checked in the statement that answers.
+
+        Args:
+            token_id: the token's ``id``.
+            value: a value that JSON can carry as one of its class.
+            idempotency_key: an answer with the key of the answer that counts does nothing. For a caller that may crash
+                and answer again; in a step ``current().idempotency_key``.
+
+        Raises:
+            AlreadyAnsweredError: the token has another answer, which counts.
+            TokenNotFoundError: the workflow has no such token, or the secret is not that of the token.
+            WorkflowEndedError: the workflow has ended.
+            WorkflowNotFoundError: there is no such workflow any more.
+            MessageTooLargeError: the value is above this engine's ``message_bytes``.
+            SerializationError: JSON cannot carry the value.
+            ConfigurationError: the text is no id of a token, or the idempotency key is not valid.
+        """
+        await self._host.bridge(self._answer(token_id, value, idempotency_key))
+
+    def reject(self, token_id: str, error: BaseException | str, *, idempotency_key: str | None = None) -> None:
+        """Answers a token with an error. See ``reject_async``, its awaitable twin, for the arguments and errors."""
+        self._host.call("reject_async", self._reject, token_id, error, idempotency_key)
+
+    async def reject_async(
+        self, token_id: str, error: BaseException | str, *, idempotency_key: str | None = None
+    ) -> None:
+        """Answers a token with an error, durable on return: ``token.wait`` raises it.
+
+        Args:
+            token_id: the token's ``id``.
+            error: an exception, or a text, which becomes a ``RejectedError``.
+            idempotency_key: as for ``resolve``.
+
+        Raises:
+            DbosflowError: what ``resolve_async`` raises.
+        """
+        await self._host.bridge(self._reject(token_id, error, idempotency_key))
+
     # -- inside ------------------------------------------------------------------------------------------------------
 
     async def _send(self, workflow_id: str, value: object, topic: str, idempotency_key: str | None) -> int:
@@ -59,3 +211,39 @@ class EngineMessages(EngineEvents):
         return await self._core.send(
             workflow_id, check_topic(topic), text, None if once is None else of_idempotency_key(once)
         )
+
+    async def _ask(self, sent: tuple[str, object, str, str | None], seconds: float | None) -> Block:
+        check_timeout("timeout", seconds)
+        workflow_id, _, topic, _ = sent
+        try:
+            async with asyncio.timeout(seconds):
+                offset = await self._send(*sent)
+                return await self._core.answers.reply(workflow_id, topic, offset)
+        except TimeoutError:
+            msg = f"no reply of workflow {workflow_id!r} on topic {topic!r} within {seconds} s"
+            raise WaitTimeoutError(msg) from None
+
+    async def _answer(self, token_id: str, value: object, idempotency_key: str | None) -> None:
+        token, text = parse_token_id(token_id), dump_undeclared(value, "the answer to a token")
+        await self._core.answers.answer_token(token, FrameKind.COMPLETE, text, _producer(idempotency_key))
+
+    async def _reject(self, token_id: str, error: BaseException | str, idempotency_key: str | None) -> None:
+        token = parse_token_id(token_id)
+        failure = error if isinstance(error, BaseException) else RejectedError(error)
+        await self._core.answers.answer_token(token, FrameKind.ERROR, dump_error(failure), _producer(idempotency_key))
+
+
+def _reply_codec(annotation: Any, topic: str) -> Codec[Any]:
+    return Codec(Any if annotation is None else annotation, f"the reply to a request on topic {topic!r}")
+
+
+def _reply(codec: Codec[Any], found: Block) -> Any:
+    if found.kind is FrameKind.ERROR:
+        failed = load_error(found.values or "{}")
+        raise failed.exception or failed.noted(RejectedError(f"{failed.type}: {failed.message}"))
+    return codec.load(found.values or "null")
+
+
+def _producer(idempotency_key: str | None) -> str:
+    once = check_idempotency_key(idempotency_key)
+    return unique_outsider() if once is None else of_idempotency_key(once)

@@ -19,7 +19,7 @@ from psycopg.pq import TransactionStatus
 
 from dbosflow._runtime.journal import committer
 from dbosflow._store import message, stream, workflow
-from tests.proof.points import How, Point, of_append, of_batch, of_send
+from tests.proof.points import How, Point, of_answer, of_append, of_batch, of_send
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -60,6 +60,7 @@ class Injection:
         self._wrap(committer, "write_batch", lambda connection, rows, *_: of_batch(rows))
         self._wrap(stream, "append", lambda connection, schema, rows, **_: of_append(rows))
         self._wrap(message, "send", lambda connection, schema, rows, **_: of_send(rows))
+        self._wrap(message, "resolve", lambda connection, schema, values: of_answer(values))
         self._wrap(workflow, "enqueue", lambda connection, schema, rows: (Point("start", r.workflow_id) for r in rows))
         self._wrap(workflow, "cancel", lambda connection, schema, one, *_: [Point("cancel", one)])
         self._wrap(

@@ -93,6 +93,11 @@ def of_send(rows: list[tuple[Any, ...]]) -> Iterator[Point]:
         yield block(workflow_id, key, _COUNTED, _outsider(workflow_id, producer), 0)
 
 
+def of_answer(values: dict[str, Any]) -> Iterator[Point]:
+    """The point of an answer to a token."""
+    yield block(values["workflow_id"], values["key"], values["kind"], _outsider("", values["producer"]), 0)
+
+
 def _outsider(workflow_id: str, producer: str) -> str:
     """What an outside writer is called in every run: without a unique id, and without the name of the run."""
     return "w:" if producer.startswith("w:") else producer.replace(f"{workflow_id.partition('.')[0]}.", "")

@@ -14,11 +14,13 @@ from dbosflow import (
     Engine,
     Stream,
     close_stream_async,
+    create_token_async,
     current,
     durable,
     for_each_async,
     read_input_async,
     recv_async,
+    requests,
     send_async,
     set_event_async,
     sleep_async,
@@ -27,7 +29,7 @@ from dbosflow import (
     write_stream,
     write_stream_async,
 )
-from dbosflow.errors import MessageTimeoutError, WaitTimeoutError, WorkflowNotFoundError
+from dbosflow.errors import MessageTimeoutError, RejectedError, WaitTimeoutError, WorkflowNotFoundError
 from tests.behaviour import ledger
 
 if TYPE_CHECKING:
@@ -314,6 +316,24 @@ async def swept_sending(to: str) -> list[int]:
     return found
 
 
+@workflow
+async def swept_answered() -> list[Any]:
+    """Replies to a request, and waits for the answers to two tokens."""
+    first, second = await create_token_async(), await create_token_async()
+    await set_event_async("tokens", [first.id, second.id])
+    found: list[Any] = [await first.wait_async(timeout=FOR_EVER)]
+    try:
+        await second.wait_async()
+    except RejectedError as error:
+        found.append(str(error))
+    async for request in requests("double", type=int, reply=int):
+        await request.reply(await swept(request.value))
+        found.append(request.value)
+        if len(found) == 4:
+            break
+    return found
+
+
 @step
 async def swept_charge(order_id: str) -> str:
     """Sees what its workflow has drawn."""
@@ -415,6 +435,17 @@ async def _messages(client: Client) -> None:
     assert state == "done"
 
 
+async def _tokens(client: Client) -> None:
+    workflow_id = await client.start("answered", swept_answered.options(workflow_id=client.id("answered")))
+    first, second = await client.engine.get_event_async(workflow_id, "tokens", type=list[str])
+    await client.engine.resolve_async(first, {"answer": 1}, idempotency_key="first")
+    await client.engine.reject_async(second, "no", idempotency_key="second")
+    for number in range(2):
+        ask = client.engine.ask_async(workflow_id, number, "double", type=int, idempotency_key=str(number))
+        assert await ask == 7 * number
+    await client.ended(workflow_id)
+
+
 async def _cancelled(client: Client) -> None:
     parent = await client.start("dozing", swept_dozing.options(workflow_id=client.id("dozing")), parent=True)
     child = f"{parent}/swept_dozing#0"
@@ -447,5 +478,6 @@ SCENARIOS: dict[str, Callable[[Client], Awaitable[None]]] = {
     "queued": _queued,
     "inputs": _inputs,
     "messages": _messages,
+    "tokens": _tokens,
     "cancelled": _cancelled,
 }

@@ -29,7 +29,7 @@ PATIENCE = 5.0
 Outcome = dict[str, Any]
 """What came of a run: workflows, their records and their committed streams, without the run's name."""
 
-_SAME_IN_EVERY_RUN = {"step", "child", "result", "sleep", "woken", "given_up", "flush", "recv", "send"}
+_SAME_IN_EVERY_RUN = {"step", "child", "result", "sleep", "woken", "given_up", "flush", "recv", "send", "answer"}
 """Kinds of records that do not depend on when something came or how often something failed."""
 
 _WRONG: dict[str, LiteralString] = {
@@ -94,7 +94,7 @@ def _of_stream(history: WorkflowHistory, key: str) -> Outcome:
     places = {offset for offset, _ in history.values(key, committed=True)}
     by_producer: dict[str, list[Any]] = defaultdict(list)
     for block in blocks:
-        if block["kind"] == "values" and block["offset"] in places:
+        if block["kind"] == "values" and block["offset"] in places and not _is_drawn(block):
             by_producer[_anonymous(history, block["producer"])] += block["values"]
     found: dict[str, Any] = {
         "end": [[b["kind"], b["values"]] for b in blocks if b["kind"] not in {"values", "rollback"}]
@@ -106,6 +106,11 @@ def _of_stream(history: WorkflowHistory, key: str) -> Outcome:
             found[f"{producer} contradicts other attempts"] = values
         found[step_key] = longest
     return found
+
+
+def _is_drawn(block: Mapping[str, Any]) -> bool:
+    """Whether the values are drawn anew in each run: the ids of tokens."""
+    return bool(block["key"] == "dbosflow/event/tokens")
 
 
 def _message(history: WorkflowHistory, error: Any) -> str | None:

@@ -7,6 +7,7 @@ from typing import Any, assert_type
 from uuid import UUID
 
 from dbosflow import (
+    AsyncRequest,
     Cause,
     Engine,
     StreamChannel,
@@ -16,9 +17,12 @@ from dbosflow import (
     WorkflowFork,
     WorkflowHandle,
     WorkflowInfo,
+    create_token,
+    create_token_async,
     durable,
     recv,
     recv_async,
+    requests,
     run_step,
     run_step_async,
     send,
@@ -54,6 +58,10 @@ def sync_flow(x: int) -> str:
     assert_type(run_step(len, "abc", max_attempts=3, retry_on=lambda error: isinstance(error, OSError)), int)
     run_step(len, 3)  # type: ignore[arg-type]
     assert_type(send("other", 1, "topic"), int)
+    for request in requests("question", type=int, reply=str):
+        assert_type(request.value, int)
+        request.reply("a")
+    assert_type(create_token().wait(type=int), int)
     set_event("state", 1)
     return sync_step(x)
 
@@ -73,6 +81,10 @@ async def async_flow(x: int) -> list[float]:
     assert_type(await recv_async("topic", type=int, timeout=1.0), int)
     assert_type(await recv_async(), Any)
     assert_type(await send_async("other", 1), int)
+    async for request in requests("question", type=int, reply=str):
+        assert_type(request, AsyncRequest[int, str])
+        await request.reply(1)  # type: ignore[arg-type]
+    assert_type(await (await create_token_async()).wait_async(type=int), int)
     await set_event_async("state", 1)
     return [await async_step(x)]
 
@@ -129,6 +141,7 @@ def blocking(engine: Engine) -> None:
     assert_type(engine.get_event("a", "state", type=int, timeout=1.0), int)
     assert_type(engine.get_event("a", "state"), Any)
     assert_type(engine.events("a"), dict[str, Event])
+    assert_type(engine.ask("a", 1, "question", type=str), str)
     engine.start(sync_flow, "not an int")  # type: ignore[call-overload]
     engine.start(sync_flow)  # type: ignore[call-overload]
     sync_step("not an int")  # type: ignore[arg-type]

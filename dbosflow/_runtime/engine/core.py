@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.engine.acts import Acts
+from dbosflow._runtime.engine.answers import Answers
 from dbosflow._runtime.engine.connections import is_pooled, open_pool
 from dbosflow._runtime.engine.executor import Executor
 from dbosflow._runtime.engine.forks import Forks
@@ -104,6 +105,7 @@ class EngineCore:
             self._enqueuer = Enqueuer(self._pool, schema)
             self._input_writer = InputWriter(self._pool, self._settings, self.announce)
             self._message_writer = MessageWriter(self._pool, self._settings, self.announce)
+            self.answers = Answers(self.repository, self._settings, self.read_page, self.announce)
             self._trimmer = InboxTrimmer(self._pool, schema)
             self._waker = Waker(self._pool, self._url, self._settings, self._wakeups, self.announce)
             services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer, self._waker)

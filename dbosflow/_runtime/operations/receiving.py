@@ -43,7 +43,7 @@ class Received(NamedTuple):
     """Why the message is not of the type."""
 
 
-class _Taken:
+class Taken:
     """The message that an operation has got, and that is not on record yet."""
 
     __slots__ = ("inbox", "message", "wait")
@@ -78,7 +78,7 @@ async def receive(branch: RunBranch, topic: str, codec: Codec[Any], seconds: flo
     Raises:
         MessageTimeoutError: no message came in time.
     """
-    run, taken = branch.run, _Taken()
+    run, taken = branch.run, Taken()
     try:
         async with DurableOperation(branch, RecordKind.RECV, _NAME, f"recv({topic!r})") as operation:
             key = operation.key
@@ -95,7 +95,7 @@ async def receive(branch: RunBranch, topic: str, codec: Codec[Any], seconds: flo
 
 
 async def _received(
-    operation: DurableOperation, topic: str, codec: Codec[Any], seconds: float | None, taken: _Taken
+    operation: DurableOperation, topic: str, codec: Codec[Any], seconds: float | None, taken: Taken
 ) -> Record:
     run, key, began = operation.run, operation.key, time.monotonic()
     output, error = None, None
@@ -106,13 +106,13 @@ async def _received(
         error = dump_error(refused)
     else:
         assert taken.message is not None
-        offset, text = taken.message
+        offset, text, _ = taken.message
         output = _envelope(topic, offset, text)
-        error = _unfit(codec, text)
+        error = unfit(codec, text)
     return Record(key, RecordKind.RECV, output=output, error=error, elapsed=time.monotonic() - began)
 
 
-async def _take(run: Run, key: str, topic: str, seconds: float | None, taken: _Taken) -> None:
+async def _take(run: Run, key: str, topic: str, seconds: float | None, taken: Taken) -> None:
     """Runs on the engine's loop."""
     taken.inbox = inbox = run.inboxes.get(topic) or _open(run, topic)
     before = inbox.removable()
@@ -150,7 +150,7 @@ def _result(run: Run, topic: str, codec: Codec[Any], found: Record | Recorded, k
     return Received(load(run, codec, text, f"key {key!r}", record), offset)
 
 
-def _unfit(codec: Codec[Any], text: str | None) -> str | None:
+def unfit(codec: Codec[Any], text: str | None) -> str | None:
     """Why a message is not of the type."""
     if text is None:
         return dump_error(SerializationError(_UNREADABLE))

@@ -37,6 +37,8 @@ class Message(NamedTuple):
     offset: int
     text: str | None
     """Its JSON; ``None`` if Python's parser fails on what is stored."""
+    kind: FrameKind = FrameKind.VALUES
+    """Of the answer to a token: whether it is a value or an error."""
 
 
 class Waits(Protocol):
@@ -171,6 +173,8 @@ class Inbox:
                 for offset, text in enumerate(_texts(block), block.offset):
                     if offset >= self.next and offset not in self._received:
                         heappush(self._ready, Message(offset, text))
+            elif block.kind.terminal:
+                heappush(self._ready, Message(block.offset, block.values, block.kind))
             self.next = max(self.next, block.next)
 
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.streams.outside_writer import PendingBlock, StreamKey
+    from dbosflow._store.message import Answered
     from dbosflow.config import Settings
 
 _BLOCK_VALUES = 64
@@ -103,11 +104,11 @@ def check_size(settings: Settings, workflow_id: str, text: str) -> None:
         raise MessageTooLargeError(workflow_id, msg)
 
 
-def refusal(workflow_id: str, result: Sent) -> Exception | None:
-    """Why a workflow can never get a message; ``None`` if it can."""
+def refusal(workflow_id: str, result: Sent | Answered) -> Exception | None:
+    """Why a workflow can never get a message, or an answer; ``None`` if it can."""
     if result.status is None:
         return WorkflowNotFoundError(workflow_id, f"there is no workflow {workflow_id!r}: start it, then send to it")
-    if result.ended:
+    if result.status.ended:
         msg = f"workflow {workflow_id!r} has {result.status}: it receives no messages any more"
         return WorkflowEndedError(workflow_id, msg)
     return None

@@ -131,3 +131,27 @@ WITH RECURSIVE stream AS (
     ) AS following
 )
 SELECT key FROM stream WHERE starts_with(key, 'dbosflow/event/') ORDER BY key COLLATE "C";
+
+-- name: resolve (the answer to a token, unless somebody has answered before)
+-- The record of the token shows that there is such a token, and its secret: the caller names both. The primary key lets one
+-- answer in. An answer that another one has overtaken in the same moment sees nothing: it is sent again, and finds it.
+WITH token AS MATERIALIZED (
+    SELECT w.id, w.status, w.status IN ('succeeded', 'failed', 'cancelled') AS ended, s.output #>> '{}' = :secret::text AS valid
+    FROM (SELECT :workflow_id::text AS id) AS r
+    LEFT JOIN dbosflow.workflow w ON w.id = r.id
+    LEFT JOIN dbosflow.step s ON s.workflow_id = w.id AND s.key = :operation::text AND s.kind = 'token'
+), there AS MATERIALIZED (
+    SELECT b.producer FROM dbosflow.stream_block b
+    WHERE b.workflow_id = :workflow_id::text AND b.key = :key::text AND b."offset" = 0
+), answered AS (
+    INSERT INTO dbosflow.stream_block
+        (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
+    SELECT t.id, :key::text, 0, 1, :kind::text, :payload::json, :bytes::integer, :producer::text, 0, 0
+    FROM token t
+    WHERE t.valid AND NOT t.ended AND NOT EXISTS (SELECT FROM there)
+    ON CONFLICT DO NOTHING
+    RETURNING producer
+)
+SELECT t.status, coalesce(t.valid, false) AS valid,
+       coalesce((SELECT producer FROM there), (SELECT producer FROM answered)) AS answered_by
+FROM token t;
