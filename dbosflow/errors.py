@@ -30,8 +30,10 @@ DbosflowError
 │   ├── WorkflowEndedError      a message to a workflow that has ended
 │   ├── InboxFullError          a message to a workflow that has too many, or on too many topics
 │   ├── MessageTooLargeError    the message is above the limit for one message
+│   ├── WorkflowExistsError     an import of a workflow whose id is taken
 │   ├── DeadlockError           the workflow waits for itself, directly or through others
 │   └── NonDeterminismError     the workflow's code and its records disagree
+├── WorkflowTransferError       an export of what runs, or an import of a file that is none or is damaged
 ├── StepFailedError             a step failed, and its own exception cannot be rebuilt here
 ├── StepTimeoutError            an attempt of a step took longer than the step's timeout
 ├── NonRetryableError           raised by a step: another attempt cannot help
@@ -142,6 +144,14 @@ class WorkflowError(DbosflowError):
 
 class WorkflowNotFoundError(WorkflowError):
     """No workflow has this id."""
+
+
+class WorkflowExistsError(WorkflowError):
+    """An import would insert a workflow whose id is taken."""
+
+
+class WorkflowTransferError(DbosflowError):
+    """Workflows cannot be exported, or the file cannot be imported; the message says why."""
 
 
 class WorkflowConflictError(WorkflowError):

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import random
 import time
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -20,8 +20,9 @@ from dbosflow._store.queries import is_refused
 from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, StreamNotFoundError, WorkflowNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
+    from psycopg import AsyncConnection
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.streams.position import ReadRequest
@@ -68,6 +69,12 @@ class Repository:
             EngineClosedError: the engine was closed meanwhile.
         """
         return await asyncio.get_running_loop().create_task(self._ask(statement, values), context=Context())
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[tuple[AsyncConnection[Any], str]]:
+        """A pooled connection for several statements, and the schema. Nothing is repeated if it breaks."""
+        async with self._pool.connection() as connection:
+            yield connection, self._settings.schema
 
     async def _ask(self, statement: Callable[..., Awaitable[T]], values: tuple[object, ...]) -> T:
         deadline = time.monotonic() + self._settings.connect_timeout

@@ -116,6 +116,8 @@ def managing(engine: Engine) -> None:
     assert_type(engine.workflows.count(WorkflowFilter(queue=["a", "b"]), by="status"), dict[str, int])
     assert_type(engine.workflows.get("a"), WorkflowInfo)
     assert_type(engine.workflows.explain("a").causes, tuple[Cause, ...])
+    assert_type(engine.workflows.export(["a"], "file").skipped, tuple[str, ...])
+    assert_type(engine.workflows.import_("file", skip_existing=True).rows, int)
     assert_type(engine.workflows.steps("a", outputs=False).items, tuple[StepInfo, ...])
     assert_type(engine.workflows.resume("a"), list[WorkflowChange])
     assert_type(engine.workflows.cancel(["a", "b"], reason="why"), list[WorkflowChange])
