@@ -9,6 +9,7 @@ import pytest
 
 from dbosflow import Engine
 from tests.oracle.trial import attempt
+from tests.suspending import AT_ONCE, suspend_at_once
 
 PROGRAMS = 24
 PARTS = 4
@@ -19,3 +20,12 @@ def test_random_programs_are_what_they_are_as_plain_functions(database_url: str,
     with Engine(database_url, grace=0) as engine:
         for seed in range(part, PROGRAMS, PARTS):
             assert attempt(engine, seed) == []
+
+
+def test_random_programs_that_leave_memory_come_to_the_same(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whenever they only wait, also after crashes."""
+    gone = suspend_at_once(monkeypatch)
+    with Engine(database_url, grace=0, suspend_after=AT_ONCE) as engine:
+        for seed in range(3, PROGRAMS, 4):
+            assert attempt(engine, seed) == []
+    assert gone

@@ -14,6 +14,7 @@ from dbosflow._store.notify import notify, queue_topic
 from tests.replay.model import Program, Trace
 from tests.replay.programs import PROGRAMS
 from tests.replay.tight_programs import REPLAYED
+from tests.suspending import AT_ONCE, suspend_at_once
 
 TRACES: dict[str, Trace] = {}
 
@@ -33,8 +34,20 @@ async def test_a_workflow_that_another_worker_takes_over_goes_on_as_its_records_
     assert "no longer asks for" not in caplog.text
 
 
-async def _crash_everywhere(number: int, url: str) -> None:
-    async with Engine(url) as engine, await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+@pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+async def test_a_workflow_that_leaves_memory_goes_on_as_its_records_say(
+    program: Program, database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whenever it only waits, live and after a crash."""
+    suspend_at_once(monkeypatch)
+    await _crash_everywhere(PROGRAMS.index(program), database_url, suspend_after=AT_ONCE)
+
+
+async def _crash_everywhere(number: int, url: str, **settings: Any) -> None:
+    async with (
+        Engine(url, **settings) as engine,
+        await psycopg.AsyncConnection.connect(url, autocommit=True) as connection,
+    ):
         TRACES["live"] = Trace(number)
         live = await engine.run_async(program_on_postgres.options(workflow_id="live"), number, "live")
         assert TRACES["live"].swapped == []
