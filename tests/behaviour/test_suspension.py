@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -23,6 +24,10 @@ from dbosflow import (
     workflow,
 )
 from dbosflow._runtime.execution import suspender
+from dbosflow._runtime.journal.journal import Journal
+from dbosflow._runtime.queues.sweeper import Sweeper
+from dbosflow._runtime.wakeups.waker import Waker
+from dbosflow._store.notify import DEATH_TOPIC
 from dbosflow.errors import StreamTimeoutError
 from tests.behaviour.ledger import entries, note
 from tests.behaviour.tables import rows
@@ -344,3 +349,61 @@ def test_never_suspends_with_zero(database_url: str) -> None:
         handle = engine.start(sleeper.options(workflow_id="w"), 1.0)
         assert handle.result(timeout=PATIENCE) == "after"
     assert epoch_of(database_url, "w") == 1
+
+
+# -- hints that are lost -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def lost_hints(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever brings something wakes nobody."""
+    monkeypatch.setattr(Waker, "news", lambda *_: None)
+
+
+async def _nothing(*_: object) -> bool:
+    return False
+
+
+@pytest.mark.usefixtures("lost_hints")
+def test_what_comes_while_a_suspension_is_on_its_way_is_found_by_a_second_look(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It had nobody to wake, and the run that could have read it had stopped."""
+    held, go_on = threading.Event(), threading.Event()
+    finish = Journal.finish
+
+    def late(self: Journal[Any], run: Any, *last: Any) -> None:
+        held.set()
+        waiting = asyncio.get_running_loop().run_in_executor(None, go_on.wait)
+        waiting.add_done_callback(lambda _: finish(self, run, *last))
+
+    monkeypatch.setattr(Sweeper, "work_once", _nothing)
+    monkeypatch.setattr(Journal, "finish", late)
+    handle = engine.start(reader, 1)
+    assert held.wait(PATIENCE)
+    engine.write_stream(handle.workflow_id, "chat", "news")
+    go_on.set()
+    assert handle.result(timeout=PATIENCE) == ["news"]
+
+
+@pytest.mark.usefixtures("lost_hints")
+@pytest.mark.parametrize(("flow", "args"), [(reader, (1,)), (parent, (0.7,))])
+def test_the_sweep_finds_who_was_not_woken(database_url: str, flow: Any, args: tuple[Any, ...]) -> None:
+    with Engine(database_url, suspend_after=SOON, safety_poll=0.5) as engine:
+        handle = engine.start(flow, *args)
+        eventually(lambda: is_waiting(handle))
+        if flow is reader:
+            engine.write_stream(handle.workflow_id, "chat", "news")
+        assert handle.result(timeout=PATIENCE) in (["news"], "child")
+
+
+@pytest.mark.usefixtures("lost_hints")
+def test_the_death_of_a_worker_begins_a_sweep(database_url: str) -> None:
+    """It may have died between a commit and its hint."""
+    with Engine(database_url, suspend_after=SOON, safety_poll=3600) as engine:
+        handle = engine.start(reader, 1)
+        eventually(lambda: is_waiting(handle))
+        engine.write_stream(handle.workflow_id, "chat", "news")
+        with Engine(database_url, executes=False) as client:
+            client._core.announce([DEATH_TOPIC])
+            assert handle.result(timeout=PATIENCE) == ["news"]

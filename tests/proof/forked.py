@@ -17,9 +17,10 @@ import traceback
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import Engine
+from dbosflow._runtime.execution import suspender
 from tests.behaviour import ledger
 from tests.proof.injection import Injection
-from tests.proof.scenarios import QUEUE, SCENARIOS, Client
+from tests.proof.scenarios import QUEUE, SCENARIOS, SUSPENDING, Client
 from tests.support import with_parameters
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 LIMIT = 30.0
 """Seconds in which a process must be over."""
+SUSPEND_VARIABLE = "DBOSFLOW_TEST_SUSPEND"
+"""Set: whatever waits leaves memory, in every scenario."""
 SETTINGS: dict[str, Any] = {"grace": 2.0, "compact_every": None, "lease": 10.0}
 
 
@@ -85,7 +88,9 @@ def scenario_process(url: str, directory: Path, scenario: str, run: str, trap: T
 
 
 async def _run_scenario(url: str, directory: Path, scenario: str, run: str) -> None:
-    async with Engine(url, **SETTINGS) as engine:
+    suspending = scenario in SUSPENDING or os.environ.get(SUSPEND_VARIABLE)
+    suspender.REPLAYS = 0.0
+    async with Engine(url, **SETTINGS, suspend_after=0.001 if suspending else 0) as engine:
         working = asyncio.get_running_loop().create_task(engine.run_worker_async(QUEUE, concurrency=2))
         client = Client(engine, run, lambda name, what: say(directory / name, what))
         await SCENARIOS[scenario](client)

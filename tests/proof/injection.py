@@ -18,7 +18,7 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from dbosflow._runtime.journal import committer
-from dbosflow._store import message, stream, workflow
+from dbosflow._store import message, stream, waiter, workflow
 from tests.proof.points import How, Point, of_answer, of_append, of_batch, of_send
 
 if TYPE_CHECKING:
@@ -67,6 +67,8 @@ class Injection:
             workflow, "cancel_children", lambda connection, schema, parent: [Point("cancel", parent, "children")]
         )
         self._wrap(workflow, "release", lambda connection, schema, worker, runs: (Point("release", r[0]) for r in runs))
+        for wakes in ("wake", "wake_by_topic", "wake_due"):
+            self._wrap(waiter, wakes, lambda *_, by=wakes: [Point("wake", "", by)])
         self._wrap(workflow, "claim", self._claimed)
         self._wrap(workflow, "requeue", self._requeued)
 

@@ -43,7 +43,7 @@ class How(StrEnum):
 
 
 class Point(NamedTuple):
-    """What becomes durable: a start, a claim, a record, a block, an end, a request or an outsider's value."""
+    """What becomes durable: a start, a claim, a record, a block, an end, a suspension, a wake-up, a request ..."""
 
     what: str
     workflow: str
@@ -79,6 +79,8 @@ def of_batch(rows: BatchRows) -> Iterator[Point]:
         yield block(closed.workflow_id, closed.key, str(closed.kind), "", 0)
     for workflow_id, *_ in rows.ends:
         yield Point("end", workflow_id)
+    for suspended in rows.suspends:
+        yield Point("suspend", suspended.workflow_id)
 
 
 def of_append(rows: list[tuple[Any, ...]]) -> Iterator[Point]:

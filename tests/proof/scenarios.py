@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow import (
     Engine,
     Stream,
+    WorkflowStatus,
     close_stream_async,
     create_token_async,
     current,
@@ -223,6 +224,27 @@ async def swept_family() -> list[Any]:
         found.append(str(error))
     await write_stream_async("values", found)
     return [*found, await started.result_async()]
+
+
+@workflow(inputs=["words"])
+async def swept_waiting() -> list[Any]:
+    """Waits for a time, a value, a message, a child and a second attempt, out of memory."""
+    await sleep_async(0.2)
+    async with read_input_async("words", until=1, timeout=FOR_EVER) as words:
+        found: list[Any] = [word.value async for word in words]
+    await write_stream_async("values", found)
+    async with asyncio.TaskGroup() as group:
+        message = group.create_task(recv_async("go", timeout=FOR_EVER), name="message")
+        child = group.create_task(swept_sleeping.run_async(), name="child")
+    return [*found, message.result(), child.result(), await swept_later()]
+
+
+@step(max_attempts=3, interval=0.1, backoff=1)
+async def swept_later() -> int:
+    """Succeeds in its second attempt."""
+    says("begin")
+    fails_once()
+    return 1
 
 
 @workflow
@@ -446,6 +468,25 @@ async def _tokens(client: Client) -> None:
     await client.ended(workflow_id)
 
 
+async def _waiting(client: Client) -> None:
+    """Brings each thing when the workflow waits for it in the tables, or has got it before a crash."""
+    waiting = await client.start("waiting", swept_waiting.options(workflow_id=client.id("waiting")))
+    await _until_away(client, waiting)
+    await client.engine.write_stream_async(waiting, "words", "word", idempotency_key="0")
+    await client.sees(waiting, "values")
+    await _until_away(client, waiting)
+    await client.engine.send_async(waiting, "now", "go", idempotency_key="0")
+    await client.ended(waiting)
+    await client.ended(f"{waiting}/child#0+swept_sleeping#0")
+
+
+async def _until_away(client: Client, workflow_id: str) -> None:
+    handle, deadline = client.engine.handle(workflow_id), time.monotonic() + 60
+    while not ((status := await handle.status_async()) is WorkflowStatus.WAITING or status.ended):
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.005)
+
+
 async def _cancelled(client: Client) -> None:
     parent = await client.start("dozing", swept_dozing.options(workflow_id=client.id("dozing")), parent=True)
     child = f"{parent}/swept_dozing#0"
@@ -480,4 +521,7 @@ SCENARIOS: dict[str, Callable[[Client], Awaitable[None]]] = {
     "messages": _messages,
     "tokens": _tokens,
     "cancelled": _cancelled,
+    "waiting": _waiting,
 }
+SUSPENDING = {"waiting"}
+"""The scenarios in which whatever waits leaves memory."""
