@@ -364,6 +364,12 @@ async def _nothing(*_: object) -> bool:
     return False
 
 
+@pytest.fixture
+def only_sweeps(lost_hints: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And the worker that has suspended does not look again."""
+    monkeypatch.setattr(suspender.Suspender, "_look_again", _nothing)
+
+
 @pytest.mark.usefixtures("lost_hints")
 def test_what_comes_while_a_suspension_is_on_its_way_is_found_by_a_second_look(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
@@ -386,7 +392,7 @@ def test_what_comes_while_a_suspension_is_on_its_way_is_found_by_a_second_look(
     assert handle.result(timeout=PATIENCE) == ["news"]
 
 
-@pytest.mark.usefixtures("lost_hints")
+@pytest.mark.usefixtures("only_sweeps")
 @pytest.mark.parametrize(("flow", "args"), [(reader, (1,)), (parent, (0.7,))])
 def test_the_sweep_finds_who_was_not_woken(database_url: str, flow: Any, args: tuple[Any, ...]) -> None:
     with Engine(database_url, suspend_after=SOON, safety_poll=0.5) as engine:
@@ -397,7 +403,7 @@ def test_the_sweep_finds_who_was_not_woken(database_url: str, flow: Any, args: t
         assert handle.result(timeout=PATIENCE) in (["news"], "child")
 
 
-@pytest.mark.usefixtures("lost_hints")
+@pytest.mark.usefixtures("only_sweeps")
 def test_the_death_of_a_worker_begins_a_sweep(database_url: str) -> None:
     """It may have died between a commit and its hint."""
     with Engine(database_url, suspend_after=SOON, safety_poll=3600) as engine:
