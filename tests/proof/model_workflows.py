@@ -47,11 +47,19 @@ class Row:
     recovered_seq: int | None = None
     records: list[tuple[str, int]] = field(default_factory=list)
     """Key and epoch of each."""
+    awaits: set[str] = field(default_factory=set)
+    """The workflows for whose end it waits, suspended."""
+    is_due: bool | None = None
+    """Whether the time has come for which it waits, suspended; ``None`` if it waits for none."""
 
     @property
     def ended(self) -> bool:
         """Whether it can never change again."""
         return self.status in {"succeeded", "failed", "cancelled"}
+
+    def wake(self) -> None:
+        """A suspended or parked workflow goes back to its queue."""
+        self.status, self.awaits, self.is_due = "queued", set(), None
 
 
 @dataclass
@@ -202,8 +210,8 @@ class Workflows(Machine):
         row.cancel, row.recoveries = True, 0
         if row.epoch == 0:
             row.status = "cancelled"
-        elif row.status == "blocked":
-            row.status = "queued"
+        elif row.status in {"blocked", "waiting"}:
+            row.wake()
         assert [(one["id"], one["status"]) for one in found] == [(one, row.status)]
 
     @rule(chosen=st.sets(ids, min_size=1, max_size=2))
@@ -222,8 +230,8 @@ class Workflows(Machine):
             row.recoveries = 0
             if row.epoch == 0:
                 row.status = "failed"
-            elif row.status == "blocked":
-                row.status = "queued"
+            elif row.status in {"blocked", "waiting"}:
+                row.wake()
             expected[one] = row.status
         assert found == expected
 

@@ -22,6 +22,7 @@ from tests.proof.machine import check
 from tests.proof.model_leases import Leases
 from tests.proof.model_queue import Queue
 from tests.proof.model_streams import Streams
+from tests.proof.model_suspension import Suspensions
 from tests.proof.model_workflows import Workflows
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 MODELS: dict[str, Callable[[Bench], Machine]] = {
     "workflows": Workflows,
+    "suspensions": Suspensions,
     "leases": Leases,
     "streams": Streams,
     "queue": Queue,

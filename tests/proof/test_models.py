@@ -59,12 +59,30 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
     "a renewal of the dead": ("leases", "worker", "renew", "AND state = 'live'", ""),
     "a trim of what is uncommitted": ("streams", "retention", "trim", "least(", "coalesce("),
     "a reader of the next block": ("streams", "stream", "fetch", 'held."offset" <= r.start', 'held."offset" > r.start'),
+    "a waker that skips those of some topics": (
+        "suspensions",
+        "waiter",
+        "wake_by_topic",
+        "LIMIT %(limit)s::integer",
+        "LIMIT 0",
+    ),
+    "a wake-up that leaves rows": (
+        *("suspensions", "waiter", "wake_due"),
+        "WHERE workflow_id = ANY(ARRAY(SELECT id FROM due))",
+        "WHERE false",
+    ),
+    "a cancel that leaves rows": (
+        *("suspensions", "workflow", "cancel"),
+        "DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM asked))",
+        "SELECT",
+    ),
     "the youngest first": ("queue", "workflow", "claim", "w.created_at, w.id", "w.created_at DESC, w.id"),
     "no limit": ("queue", "workflow", "claim", "LIMIT %(limit)s::integer", ""),
 }
 
 Example = list[tuple[str, dict[str, Any]]]
 ONE = {"number": 0, "chosen": {"w0"}}
+SUSPENDED = ("suspend", {"number": 0, "one": "w0", "awaited": {"nobody"}, "is_due": True})
 SILENT = ("time_passes", {"seconds": 11.0})
 SHORTEST: dict[str, Example] = {
     "a claim keeps the epoch": [("start", ONE), ("hand_over", ONE), ("claim", {"number": 1, "limit": 1})],
@@ -78,12 +96,16 @@ SHORTEST: dict[str, Example] = {
     ],
     "a death of one that renewed meanwhile": [SILENT, ("reclaim", {"renewed_meanwhile": {0}})],
     "a renewal of the dead": [SILENT, ("reclaim", {"renewed_meanwhile": set()}), ("renew", {"chosen": {0}})],
+    "a waker that skips those of some topics": [("start", ONE), SUSPENDED, ("hint", {"chosen": {"nobody"}})],
+    "a wake-up that leaves rows": [("start", ONE), SUSPENDED, ("alarm", {})],
+    "a cancel that leaves rows": [("start", ONE), SUSPENDED, ("cancel", {"one": "w0"})],
     "the youngest first": [*[("enqueue", {"priorities": [0]})] * 2, ("add_worker", {"limit": 1})],
     "no limit": [("enqueue", {"priorities": [0, 0]}), ("add_worker", {"limit": 1})],
 }
 """The rules that show a fault, in their order: of random ones, few examples hold them."""
 INVARIANTS = {
     "workflows": "the_tables_are_what_the_model_says",
+    "suspensions": "only_suspended_workflows_have_waiters",
     "leases": "the_tables_are_what_the_model_says",
     "queue": "nothing_runs_twice_and_nothing_is_lost",
 }
