@@ -18,6 +18,14 @@ from dbosflow.config import Retention
 from dbosflow.context import Current, branch, current, get_logger, patched
 from dbosflow.engine import Engine
 from dbosflow.events import set_event, set_event_async
+from dbosflow.fan_out import (
+    as_completed,
+    as_completed_async,
+    map_workflow,
+    map_workflow_async,
+    wait_first,
+    wait_first_async,
+)
 from dbosflow.filters import WorkflowFilter
 from dbosflow.handles import WorkflowHandle
 from dbosflow.management.explanation import Cause, Explanation
@@ -78,6 +86,8 @@ __all__ = [
     "WorkflowInfo",
     "WorkflowStatus",
     "__version__",
+    "as_completed",
+    "as_completed_async",
     "branch",
     "close_stream",
     "close_stream_async",
@@ -88,6 +98,8 @@ __all__ = [
     "for_each",
     "for_each_async",
     "get_logger",
+    "map_workflow",
+    "map_workflow_async",
     "patched",
     "read_input",
     "read_input_async",
@@ -107,6 +119,8 @@ __all__ = [
     "step",
     "timeout",
     "wait",
+    "wait_first",
+    "wait_first_async",
     "workflow",
     "write_stream",
     "write_stream_async",

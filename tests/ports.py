@@ -50,6 +50,9 @@ class NoEngine:
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> NoReturn:
         raise AssertionError(workflow_id)
 
+    async def cancel(self, workflow_id: str, children: bool, reason: str | None) -> NoReturn:  # noqa: FBT001
+        raise AssertionError(workflow_id)
+
     async def cancel_children(self, workflow_id: str, reason: str | None) -> None:
         raise AssertionError(workflow_id)
 

@@ -2,7 +2,8 @@
 
 ```text
 key      = [path "/"] name "#" n            the nth operation of that name in its branch
-         | key "/" offset                   an item of a loop
+         | key "/" offset                   an item of a loop, or of a list that is mapped
+         | key "/" offset "/ended"          the child of such a list's item has ended
          | key "@" epoch "." n              a failed attempt
          | key "/given-up" | key "/woken" | key "/expired" | key "/until"
                                             other facts on record about an operation
@@ -42,6 +43,8 @@ EXPIRED = "/expired"
 """Ends the key of the record that a durable timeout has expired."""
 UNTIL = "/until"
 """Ends the key of the record that holds the deadline of an operation that waits."""
+ENDED = "/ended"
+"""Ends the key of the record that the child for an item of a list has ended."""
 PATCHED = "/patched"
 """Ends the key of the record that new code was taken."""
 
@@ -169,6 +172,8 @@ def operation_of(key: str, kind: str = "") -> str:
     """The key of the operation that a record belongs to."""
     if kind == RecordKind.ATTEMPT:
         return step_of(key)
+    if kind in (RecordKind.MAPPED, RecordKind.MAPPED_RESULT):
+        return key.removesuffix(ENDED).rpartition("/")[0]
     return key.removesuffix(GIVEN_UP).removesuffix(WOKEN).removesuffix(EXPIRED).removesuffix(UNTIL)
 
 

@@ -31,6 +31,10 @@ class RecordKind(StrEnum):
     """A page of a stream was read."""
     FOR_EACH = "for_each"
     """A loop is over."""
+    MAP = "map"
+    """Workflows were run for all items of a list."""
+    FIRST = "first"
+    """Of several workflows, these ended first."""
     FLUSH = "flush"
     """All that was written before it is durable."""
     EMITTED = "emitted"
@@ -60,6 +64,11 @@ class RecordKind(StrEnum):
     DRAWN = "drawn"
     """The body has drawn a value: the time, an id, a random number or a seed."""
 
+    MAPPED = "mapped"
+    """A child was started, or found, for an item of a list."""
+    MAPPED_RESULT = "mapped_result"
+    """The outcome of such a child."""
+
     # what the run has decided or found
     PATCHED = "patched"
     """``patched`` took new code."""
@@ -70,7 +79,14 @@ class RecordKind(StrEnum):
 
 
 _NO_OPERATION = frozenset({RecordKind.PATCHED, RecordKind.REFUSED, RecordKind.CHANGED})
-_SILENT = _NO_OPERATION | {RecordKind.ATTEMPT, RecordKind.TIMEOUT, RecordKind.UNTIL, RecordKind.DRAWN}
+_SILENT = _NO_OPERATION | {
+    RecordKind.ATTEMPT,
+    RecordKind.TIMEOUT,
+    RecordKind.UNTIL,
+    RecordKind.DRAWN,
+    RecordKind.MAPPED,
+    RecordKind.MAPPED_RESULT,
+}
 
 
 def is_delivered(kind: str) -> bool:

@@ -42,6 +42,7 @@ _ASKED_FOR = frozenset(
     {
         *(RecordKind.STEP, RecordKind.SLEEP, RecordKind.CHILD, RecordKind.RESULT, RecordKind.READ, RecordKind.FOR_EACH),
         *(RecordKind.RECV, RecordKind.SEND, RecordKind.TOKEN, RecordKind.ANSWER),
+        *(RecordKind.MAP, RecordKind.FIRST),
     }
 )
 """Of operations that a body asks for, however fast its replay is."""

@@ -155,3 +155,5 @@ class _Branch:
 
     def children(self, _number: int, plans: list[Plan], **_: Any) -> list[list[Any]]:
         return [_workflow(plan, self._expected)[0] for plan in plans]
+
+    mapped = completed = children

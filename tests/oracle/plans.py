@@ -22,7 +22,19 @@ TIMERS = ("close_call", "durable_close_call", "deadline")
 """Such lines of async plans. Whether a timer or a step is faster is chance, and comes to the same."""
 CHILDREN = ("call", "call", "other_colour", "start", "by_id", "engine", "read", "each", "failing_child")
 """Lines with a plan for a child workflow."""
-BRANCHES = ("gather", "group", "in_time", "shield", "race", "waited", "region", "children", "children")
+BRANCHES = (
+    "gather",
+    "group",
+    "in_time",
+    "shield",
+    "race",
+    "waited",
+    "region",
+    "children",
+    "children",
+    "mapped",
+    "completed",
+)
 """Lines of async plans, with plans for branches, or for children that are branches."""
 
 DEEPEST = 2

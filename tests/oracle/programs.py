@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 from dbosflow import (
     Engine,
     Stream,
+    as_completed_async,
     branch,
     current,
     durable,
     for_each,
     for_each_async,
+    map_workflow_async,
     patched,
     read_input,
     read_input_async,
@@ -31,6 +33,7 @@ from dbosflow import (
     step,
     timeout,
     wait,
+    wait_first_async,
     workflow,
     write_stream,
 )
@@ -471,3 +474,14 @@ class _Async:
     async def children(self, _number: int, plans: list[Any], **_: Any) -> list[Any]:
         """Recursion: a branch has the name of the workflow that it calls, as the child has in its parent."""
         return list(await asyncio.gather(*(carry_out_async(plan) for plan in plans)))
+
+    async def mapped(self, number: int, plans: list[Any], **_: Any) -> list[Any]:
+        return await map_workflow_async(carry_out_async, plans, concurrency=1 + number % 3)
+
+    async def completed(self, _number: int, plans: list[Any], **_: Any) -> list[Any]:
+        """In which order they end is timing; each is answered for once."""
+        handles = [await carry_out_async.start_async(plan) for plan in plans]
+        first = await wait_first_async(handles)
+        ended = {handle.workflow_id: await handle.result_async() async for handle in as_completed_async(handles)}
+        assert first.workflow_id in ended
+        return [ended[handle.workflow_id] for handle in handles]

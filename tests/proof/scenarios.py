@@ -8,17 +8,20 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dbosflow import (
     Engine,
     Stream,
     WorkflowStatus,
+    as_completed_async,
     close_stream_async,
     create_token_async,
     current,
     durable,
     for_each_async,
+    map_workflow_async,
     read_input_async,
     recv_async,
     requests,
@@ -356,6 +359,17 @@ async def swept_answered() -> list[Any]:
     return found
 
 
+@workflow
+async def swept_fan_out() -> list[Any]:
+    """A child for each item, two at a time, one list with a failure; and children whose order of ends is on record."""
+    found: list[Any] = [await map_workflow_async(swept_child, range(4), concurrency=2)]
+    with suppress(ValueError):
+        await map_workflow_async(swept_failing, [7], concurrency=2)
+    handles = [await swept_child.start_async(number) for number in (8, 9)]
+    ended = {handle.workflow_id: await handle.result_async() async for handle in as_completed_async(handles)}
+    return [*found, [ended[handle.workflow_id] for handle in handles]]
+
+
 @step
 async def swept_charge(order_id: str) -> str:
     """Sees what its workflow has drawn."""
@@ -514,6 +528,7 @@ SCENARIOS: dict[str, Callable[[Client], Awaitable[None]]] = {
     "retries": _alone("retries", swept_retries),
     "drawing": _alone("drawing", swept_drawing),
     "family": _alone("family", swept_family),
+    "fan out": _alone("fan_out", swept_fan_out),
     "failing": _alone("failing", swept_failing, 5),
     "sleeping": _alone("sleeping", swept_sleeping),
     "queued": _queued,

@@ -9,9 +9,10 @@ from dbosflow._records.kinds import RecordKind, is_delivered, shows_operation
 OUTCOMES = {
     *("step", "sleep", "child", "result", "status", "info", "cancel", "read", "for_each", "flush", "emitted"),
     *("send", "recv", "token", "answer"),
+    *("map", "first"),
     *("woken", "given_up", "expired"),
 }
-SILENT = {"attempt", "timeout", "until", "drawn"}
+SILENT = {"attempt", "timeout", "until", "drawn", "mapped", "mapped_result"}
 NO_OPERATION = {"patched", "refused", "changed"}
 
 

@@ -17,9 +17,11 @@ from dbosflow import (
     WorkflowFork,
     WorkflowHandle,
     WorkflowInfo,
+    as_completed_async,
     create_token,
     create_token_async,
     durable,
+    map_workflow_async,
     recv,
     recv_async,
     requests,
@@ -30,6 +32,7 @@ from dbosflow import (
     set_event,
     set_event_async,
     step,
+    wait_first_async,
     workflow,
 )
 from dbosflow.types import Event, Page, StepInfo, WorkflowChange
@@ -74,6 +77,15 @@ async def async_flow(x: int) -> list[float]:
     assert_type(await run_step_async("length", len, "abc"), int)
     assert_type(await run_step_async(async_step, 3, name="other", jitter=0.2, timeout=5), float)
     assert_type(await run_step_async(len, "abc", name="length"), int)
+    assert_type(await map_workflow_async(async_flow, [1, 2], concurrency=2), list[list[float]])
+    assert_type(
+        await map_workflow_async(sync_flow.options(queue="q"), [1], return_exceptions=True), list[str | BaseException]
+    )
+    await map_workflow_async(sync_flow, ["no int"])  # type: ignore[arg-type]
+    handles = [await sync_flow.start_async(1)]
+    assert_type(await wait_first_async(handles), WorkflowHandle[str])
+    async for handle in as_completed_async(handles):
+        assert_type(handle, WorkflowHandle[str])
     assert_type(durable.now(), datetime)
     assert_type(durable.uuid4(), UUID)
     assert_type(durable.random(), float)

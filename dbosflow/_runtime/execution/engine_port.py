@@ -53,6 +53,9 @@ class EnginePort(Protocol):
     async def outcome(self, workflow_id: str, *, ended: bool = False) -> Ending | Outcome:
         """Waits until a workflow has ended, and returns how; with ``ended``, waits also while it is blocked."""
 
+    async def cancel(self, workflow_id: str, children: bool, reason: str | None) -> Cancellation:  # noqa: FBT001 (by the host)
+        """Requests the cancellation of a workflow, and of what it has started; returns the result so far."""
+
     async def cancel_children(self, workflow_id: str, reason: str | None) -> None:
         """Requests the cancellation of a workflow's children."""
 

@@ -42,7 +42,7 @@ from dbosflow.types import WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
-    from dbosflow._runtime.execution.run import RunBranch
+    from dbosflow._runtime.execution.run import Run, RunBranch
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
     from dbosflow.types import WorkflowInfo
@@ -82,11 +82,11 @@ async def start_child(branch: RunBranch, request: StartRequest) -> str:
             if found is not None and (found.parent_id, found.parent_key) != (run.workflow_id, key):
                 foreign = found.name
         if foreign is not None:
-            _check_foreign(operation, request, child_id, foreign)
+            check_foreign(operation, request, child_id, foreign)
         return child_id
 
 
-def _check_foreign(operation: DurableOperation, request: StartRequest, child_id: str, foreign: str) -> None:
+def check_foreign(operation: DurableOperation, request: StartRequest, child_id: str, foreign: str) -> None:
     """Raises unless a workflow that another caller started is meant, which then is the child."""
     run, name = operation.run, request.definition.name
     if request.workflow_id is None:
@@ -102,21 +102,34 @@ def _check_foreign(operation: DurableOperation, request: StartRequest, child_id:
 
 
 async def _start(operation: DurableOperation, request: StartRequest, child_id: str) -> bool:
-    run, key, definition, arguments_text = operation.run, operation.key, request.definition, request.arguments_text()
-    options = request.options or (
-        StartOptions() if run.has_deadline else None
-    )  # the child gets its parent's, if earlier
     is_new = False
 
-    def on_decided(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+    def decided(result: bool, /) -> None:  # noqa: FBT001 (a future's result)
         nonlocal is_new
+        is_new = result
+
+    start = start_of(
+        operation.run, operation.key, request, child_id, arguments_text=request.arguments_text(), decided=decided
+    )
+    await operation.commit(Record(operation.key, RecordKind.CHILD, child_id=child_id, start=start))
+    return is_new
+
+
+def start_of(
+    run: Run, key: str, request: StartRequest, child_id: str, *, arguments_text: str, decided: Callable[[bool], None]
+) -> Start:
+    """The start of a child, for the statement with the record under ``key``; ``decided`` is told whether it is new."""
+    options = request.options or (StartOptions() if run.has_deadline else None)  # it gets its parent's, if earlier
+
+    def on_decided(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
         is_new = result is True
         if is_new and request.queue is None:
             run.engine.launch_child(child_id, request, arguments_text)
+        decided(is_new)
 
-    start = Start(
+    return Start(
         child_id,
-        definition.name,
+        request.definition.name,
         arguments_text,
         request.queue or "",
         request.priority,
@@ -124,12 +137,10 @@ async def _start(operation: DurableOperation, request: StartRequest, child_id: s
         owned=request.queue is None,
         parent_id=run.workflow_id,
         parent_key=key,
-        inputs=definition.inputs,
+        inputs=request.definition.inputs,
         options=options,
         is_urgent=request.ends_within(run.settings.safety_poll),
     )
-    await operation.commit(Record(key, RecordKind.CHILD, child_id=child_id, start=start))
-    return is_new
 
 
 async def wait_for_result(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from dbosflow._records.kinds import RecordKind
+from dbosflow._runtime.operations.draws import until_draws_are_durable
 from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.runs.entries import Record
 from dbosflow.errors import DatabaseUnavailableError, DbosflowError, WorkflowError
@@ -17,7 +19,6 @@ from dbosflow.failures import dump_error, load_error
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from dbosflow._records.kinds import RecordKind
     from dbosflow._runtime.execution.run import RunBranch
     from dbosflow.serde import Codec
 
@@ -45,8 +46,10 @@ async def run_query(
 
         async def live() -> Record:
             output, error = None, None
+            if kind is RecordKind.CANCEL:  # whom to cancel may be drawn
+                await until_draws_are_durable(operation.driver, run)
             try:
-                output = query.codec.dump(await operation.driver.wait(run, _patiently(answer)))
+                output = query.codec.dump(await operation.driver.wait(run, patiently(answer)))
             except DbosflowError as refused:
                 error = dump_error(refused)
             return Record(key, kind, child_id=workflow_id, output=output, error=error)
@@ -60,7 +63,7 @@ async def run_query(
     return query.codec.load(found.output or "null")
 
 
-async def _patiently(answer: Callable[[], Awaitable[T]]) -> T:
+async def patiently(answer: Callable[[], Awaitable[T]]) -> T:
     """Tries until there is an answer: no workflow fails for want of a database. Each try waits by itself."""
     while True:
         try:

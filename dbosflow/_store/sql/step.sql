@@ -32,7 +32,7 @@ WITH RECURSIVE loop AS MATERIALIZED (
 SELECT 'record' AS part, workflow_id, key, kind, seq, turn, attempt, output::text AS output, error::text AS error,
        child_id, extract(epoch FROM wake_at - now())::double precision AS remaining,
        extract(epoch FROM now() - recorded_at)::double precision AS age, epoch,
-       CASE WHEN kind = 'child' THEN (
+       CASE WHEN kind IN ('child', 'mapped') THEN (
            SELECT json_build_array(w.name, w.parent_id, w.parent_key)::text FROM dbosflow.workflow w
            WHERE w.id = child_id AND (w.parent_id, w.parent_key) IS DISTINCT FROM (step.workflow_id, step.key)
        ) END AS producer,

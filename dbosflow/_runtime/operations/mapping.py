@@ -1,0 +1,230 @@
+"""A workflow for each item, so many at a time: one operation of its branch.
+
+The program sees only the outcome of the whole operation, so the starts and results in between have no turns. They are
+on record under the operation's key: what has ended, then what begins in its place, in one statement each round.
+
+```text
+started (its row and its record in one statement) ──► ended ──► result on record ──► all ended ──► outcome on record
+                                                        └── failed: on record, then the others are cancelled ──┘
+```
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from dbosflow._records.keys import ENDED, child_id, item_key
+from dbosflow._records.kinds import RecordKind
+from dbosflow._runtime.execution.recorded_values import failure, load
+from dbosflow._runtime.execution.waits import Waiting
+from dbosflow._runtime.operations.children import check_foreign, failure_of, start_of
+from dbosflow._runtime.operations.endings import Ended, Endings
+from dbosflow._runtime.operations.operation import DurableOperation
+from dbosflow._runtime.operations.recorded_queries import patiently
+from dbosflow._runtime.runs.durable_waits import DurableWait, Standing
+from dbosflow._runtime.runs.entries import Record
+from dbosflow._store.waiter import Target
+from dbosflow.errors import DeadlockError, ThreadLimitError, WorkflowFailedError
+from dbosflow.failures import dump_error
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from dbosflow._runtime.execution.run import Run, RunBranch
+    from dbosflow._runtime.runs.start_request import StartRequest
+    from dbosflow._store.step import Recorded
+
+_MOST_AWAITED = 1000
+"""Children under way with which a run may leave memory: each is a row of what it waits for."""
+
+
+async def map_workflow(
+    branch: RunBranch, requests: Sequence[StartRequest], *, concurrency: int, collects_errors: bool
+) -> list[Any]:
+    """Runs a child for each request, and returns their results in order.
+
+    The first failure cancels the others and is raised; or, if errors are collected, each stands in its result's place.
+    """
+    run, definition = branch.run, requests[0].definition
+    what = f"map_workflow({definition.name}, ...)"
+    async with DurableOperation(branch, RecordKind.MAP, definition.name, what) as operation:
+        key = operation.key
+        mapping = _Mapping(operation, requests, concurrency, collects_errors=collects_errors)
+
+        async def live() -> Record:
+            began, error = time.monotonic(), None
+            mapping.check_arguments()
+            try:
+                await operation.driver.wait(run, mapping.run(), awaits=run.workflow_id, wait=mapping.wait)
+            except ThreadLimitError as refused:
+                error = dump_error(refused)
+            failed, elapsed = mapping.failed, time.monotonic() - began
+            if failed is not None:
+                error = mapping.results[failed][1]
+            return Record(key, RecordKind.MAP, output=str(len(requests)), error=error, elapsed=elapsed)
+
+        found = await operation.outcome(live)
+        if found.output != str(len(requests)):
+            asked = f"maps workflow {definition.name!r} over {len(requests)} items at key {key!r}"
+            raise run.disagree(asked, f"{found.output} items", operation.record)
+        if found.error is not None:
+            raise _failure(run, found.error, key, operation.record)
+        return [_result(run, requests[0], mapping.results[place], key) for place in range(len(requests))]
+
+
+def _result(run: Run, request: StartRequest, result: tuple[str | None, str | None], key: str) -> Any:
+    output, error = result
+    if error is None:
+        return load(run, request.definition.result, output, f"key {key!r}")
+    return _failure(run, error, key)
+
+
+def _failure(run: Run, error: str, key: str, record: Recorded | None = None) -> BaseException:
+    failed = failure(run, error, f"key {key!r}", record)
+    return failed.exception or failed.noted(WorkflowFailedError(run.workflow_id, failed.type, failed.message))
+
+
+class _Mapping:
+    """One pass over the items. Lives on the engine's event loop."""
+
+    def __init__(
+        self, operation: DurableOperation, requests: Sequence[StartRequest], concurrency: int, *, collects_errors: bool
+    ) -> None:
+        run = self._run = operation.run
+        self._operation, self._key, self._requests = operation, operation.key, requests
+        self._concurrency, self._collects_errors = concurrency, collects_errors
+        self.results: dict[int, tuple[str | None, str | None]] = {}
+        """The output and error of each item whose child has ended, as JSON."""
+        self.failed: int | None = None
+        """The item whose failure ends the operation."""
+        self._places: dict[str, int] = {}
+        """The items under way, by their children's ids."""
+        self._texts: dict[int, str] = {}
+        """The arguments of the items that have not begun, as JSON."""
+        self._endings = Endings()
+        self._waiting = ExitStack()
+        self._next = 0
+        self._is_waiting = False
+        self.wait = DurableWait(self._standing)
+        first: int | None = None
+        while self._next < len(requests) and (begun := run.recorded(item_key(self._key, self._next))) is not None:
+            place, self._next = self._next, self._next + 1
+            ended = run.recorded(item_key(self._key, place) + ENDED)
+            if ended is None:
+                self._places[str(begun.child_id)] = place
+                continue
+            self.results[place] = ended.output, ended.error
+            if ended.error is not None and not collects_errors and (first is None or ended.seq < first):
+                first, self.failed = ended.seq, place
+
+    def check_arguments(self) -> None:
+        """Raises if JSON cannot carry an item: before anything begins."""
+        for place in range(self._next, len(self._requests)):
+            self._texts[place] = self._requests[place].arguments_text()
+
+    def _standing(self) -> Standing | str:
+        if not self._is_waiting:
+            return "children that are being started"
+        if len(self._places) > _MOST_AWAITED:
+            return f"more than {_MOST_AWAITED} children at a time"
+        return Standing(tuple(map(Target, self._places)))
+
+    async def run(self) -> None:
+        """Starts and awaits children until all have ended, or one has failed."""
+        try:
+            with self._waiting:
+                foreign = [self._run.recorded(item_key(self._key, place)) for place in self._places.values()]
+                for record in foreign:
+                    if record is not None and record.foreign is not None:
+                        self._park(str(record.child_id), record.foreign)
+                for workflow_id in self._places:
+                    self._await(workflow_id)
+                while self.failed is None and len(self.results) < len(self._requests):
+                    await self._begin_more()
+                    self._is_waiting = True
+                    ended = await self._endings.take()
+                    self._is_waiting = False
+                    for one in ended:
+                        self._has_ended(one)
+                if self.failed is not None:
+                    await self._cancel_others()
+        finally:
+            self._endings.close()
+
+    async def _begin_more(self) -> None:
+        """Starts as many as may run at a time, in one statement with the results of those that have ended."""
+        starting: list[tuple[int, str, bool]] = []
+
+        def begun(place: int, workflow_id: str) -> Any:
+            return lambda is_new: starting.append((place, workflow_id, is_new))
+
+        while self._next < len(self._requests) and len(self._places) < self._concurrency:
+            place, self._next = self._next, self._next + 1
+            key = item_key(self._key, place)
+            workflow_id = child_id(self._run.workflow_id, key)
+            request, text = self._requests[place], self._texts.pop(place)
+            start = start_of(
+                self._run, key, request, workflow_id, arguments_text=text, decided=begun(place, workflow_id)
+            )
+            self._run.append(Record(key, RecordKind.MAPPED, child_id=workflow_id, start=start))
+            self._places[workflow_id] = place
+        if not self._places or len(self._endings.waited_for) == len(self._places):
+            return
+        await self._durable()
+        for place, workflow_id, is_new in starting:
+            if not is_new:
+                await self._check_own(place, workflow_id)
+            self._await(workflow_id)
+
+    async def _check_own(self, place: int, workflow_id: str) -> None:
+        run, key = self._run, item_key(self._key, place)
+        found = await run.engine.find_child(workflow_id, self._requests[place].definition)
+        if found is not None and (found.parent_id, found.parent_key) != (run.workflow_id, key):
+            self._park(workflow_id, found.name)
+
+    def _park(self, workflow_id: str, foreign: str) -> None:
+        check_foreign(self._operation, replace(self._requests[0], workflow_id=None), workflow_id, foreign)
+
+    def _await(self, workflow_id: str) -> None:
+        run = self._run
+        try:
+            self._waiting.enter_context(Waiting(run.engine.waits, run.workflow_id, workflow_id))
+        except DeadlockError as error:
+            self._has_ended(Ended(workflow_id, None, error))
+            return
+        self._endings.add(workflow_id, run.engine.outcome(workflow_id, ended=True))
+
+    def _has_ended(self, one: Ended) -> None:
+        """Buffers the record of an item's result, which goes with what begins next."""
+        workflow_id, outcome, error = one
+        if error is not None and not isinstance(error, Exception):
+            raise error
+        place = self._places.pop(workflow_id)
+        failed = error if outcome is None else failure_of(workflow_id, outcome)
+        text = None if failed is None else dump_error(failed)
+        output = None if outcome is None or failed is not None else outcome.output
+        self.results[place] = output, text
+        key = item_key(self._key, place) + ENDED
+        record = Record(key, RecordKind.MAPPED_RESULT, child_id=workflow_id, output=output, error=text)
+        self._run.append(record)
+        if failed is not None and not self._collects_errors and self.failed is None:
+            self.failed = place
+
+    async def _cancel_others(self) -> None:
+        """Cancels the children under way, once the failure, which is the first, is durable."""
+        if not self._places:
+            return
+        await self._durable()
+        reason = f"item {self.failed} of the same map_workflow has failed"
+        for workflow_id in self._places:
+            await patiently(partial(self._run.engine.cancel, workflow_id, True, reason))
+
+    async def _durable(self) -> None:
+        durable: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._run.add_barrier(durable)
+        await durable
