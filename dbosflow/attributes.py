@@ -44,6 +44,19 @@ def checked_attributes(attributes: object) -> dict[str, str]:
     return {check_identifier("attribute name", name): _value_text(name, value) for name, value in attributes.items()}
 
 
+def checked_changes(attributes: object) -> dict[str, str | None]:
+    """Changes of attributes: values as JSON, and ``None`` for those to be removed.
+
+    Raises:
+        ConfigurationError: a name or a value is not valid, or there are none.
+    """
+    if not isinstance(attributes, Mapping) or not attributes:
+        msg = f"attributes={attributes!r} must be a dictionary with at least one name; a value of None removes it"
+        raise ConfigurationError(msg)
+    removed = dict.fromkeys(check_identifier("attribute name", name) for name, one in attributes.items() if one is None)
+    return {**checked_attributes({name: one for name, one in attributes.items() if one is not None}), **removed}
+
+
 def attribute_of(text: str) -> Attribute:
     """The value of an attribute from its stored form; a text that dbosflow did not write stands for itself."""
     try:

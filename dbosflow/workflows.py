@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from dbosflow._runtime.operations import calls
 from dbosflow._runtime.runs.start_request import StartRequest
 from dbosflow._store.start_options import NO_OPTIONS, StartOptions
+from dbosflow.attributes import attributes_text
 from dbosflow.config import LARGEST_INTEGER, check_duration, check_identifier, check_moment, check_whole
 from dbosflow.definitions import WorkflowDef, caller_locals, check_name, registry
 from dbosflow.errors import DefinitionError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from datetime import datetime, timedelta
 
+    from dbosflow.attributes import Attribute
     from dbosflow.handles import WorkflowHandle
     from dbosflow.streams import Stream
 
@@ -132,6 +134,7 @@ class Workflow(Generic[P, R, T]):
         priority: int = 0,
         timeout: float | timedelta | None = None,
         deadline: datetime | None = None,
+        attributes: Mapping[str, Attribute] | None = None,
     ) -> WorkflowSpec[P, T]:
         """Sets options for one start: ``engine.start(f.options(queue="mail"), ...)``.
 
@@ -145,6 +148,8 @@ class Workflow(Generic[P, R, T]):
                 that has not ended by then is ended like a cancelled one, and fails with ``WorkflowTimeoutError``.
             deadline: the latest moment of its end, a ``datetime`` with a timezone. Of ``timeout``, ``deadline`` and the
                 deadline of the workflow that starts it, the earliest counts.
+            attributes: names and plain values (a text, a whole number, true or false) by which the workflow can be
+                searched: see ``WorkflowFilter`` and ``engine.workflows.update_attributes``.
 
         Raises:
             ConfigurationError: an option is not valid.
@@ -157,6 +162,7 @@ class Workflow(Generic[P, R, T]):
         optional = StartOptions(
             timeout=None if timeout is None else check_duration("timeout", timeout),
             deadline=None if deadline is None else check_moment("deadline", deadline).timestamp(),
+            attributes=None if attributes is None else attributes_text(attributes),
         )
         return WorkflowSpec(
             *(self.definition, workflow_id, queue, priority, self._receiver),

@@ -15,12 +15,12 @@ import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from dbosflow._runtime.streams.paging import truncated
-from dbosflow._store import listing, message, retention, step, stream, workflow
+from dbosflow._store import attribute, listing, message, retention, step, stream, workflow
 from dbosflow._store.queries import is_refused
 from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, StreamNotFoundError, WorkflowNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from psycopg import AsyncConnection
     from psycopg_pool import AsyncConnectionPool
@@ -153,6 +153,11 @@ class Repository:
     async def collected(self, workflow_id: str, loop_key: str) -> list[str]:
         """The results of a loop's handler for each item, as JSON."""
         return await self.ask(step.collected, workflow_id, loop_key)
+
+    async def update_attributes(self, workflow_id: str, changes: Mapping[str, str | None]) -> None:
+        """Sets and removes attributes of the workflow."""
+        if not await self.ask(attribute.update, workflow_id, changes):
+            raise not_found(workflow_id)
 
     # -- streams -----------------------------------------------------------------------------------------------------
 

@@ -32,6 +32,7 @@ _COUNTS = {"run_count": "run_workflow_id", "start_count": "start_workflow_id", "
 """The numbers of rows in the statement, and for each the array whose length it is."""
 _WRITES = {
     "starts": "started",
+    "options": "attributed",
     "records": "recorded",
     "blocks": "appended",
     "inputs": "closed",

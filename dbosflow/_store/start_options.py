@@ -7,7 +7,9 @@ from typing import NamedTuple
 
 
 class StartOptions(NamedTuple):
-    """The optional columns of a start. A field ``x`` is the parameter ``:option_x`` of the section ``options``.
+    """The optional columns of a start, and its attributes.
+
+    A field ``x`` is the parameter ``:option_x`` of the section ``options``.
 
     The statements are ``started`` in ``sql/batch.sql`` and ``enqueue`` in ``sql/workflow.sql``.
     """
@@ -18,6 +20,8 @@ class StartOptions(NamedTuple):
     """The deadline in seconds since 1970, by the database's clock."""
     max_recoveries: int | None = None
     """How often its workers may die in a row without a new record, in place of the engine's setting."""
+    attributes: str | None = None
+    """A JSON object of names and the JSON of their values, for the table ``attribute``."""
 
     def remaining(self) -> float | None:
         """About how many seconds there are until the deadline, by the clock of this process."""

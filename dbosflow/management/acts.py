@@ -5,17 +5,19 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from dbosflow.config import check_reason
+from dbosflow.attributes import checked_changes
+from dbosflow.config import check_identifier, check_reason
 from dbosflow.errors import ConfigurationError
 from dbosflow.filters import WorkflowFilter
 from dbosflow.management.bulk import Bulk, Selection
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dbosflow._runtime.engine.core import EngineCore
     from dbosflow._runtime.process.host import Host
+    from dbosflow.attributes import Attribute
     from dbosflow.types import WorkflowChange
 
     Progress = Callable[[int], object]
@@ -111,6 +113,27 @@ class Acts:
             PermissionDeniedError: the role may not delete. Workers may.
         """
         return await self._run_async(self._deleting(which, children), progress)
+
+    def update_attributes(self, workflow_id: str, attributes: Mapping[str, Attribute | None]) -> None:
+        """Sets attributes of a workflow. See ``update_attributes_async``, its awaitable twin."""
+        update = self._core.repository.update_attributes
+        check_identifier("workflow id", workflow_id)
+        self._host.call("update_attributes_async", update, workflow_id, checked_changes(attributes))
+
+    async def update_attributes_async(self, workflow_id: str, attributes: Mapping[str, Attribute | None]) -> None:
+        """Sets attributes of a workflow, whatever its status, and leaves its others as they are.
+
+        Args:
+            workflow_id: the workflow's id.
+            attributes: up to 32 names with plain values: a text, a whole number, true or false, of up to 512 bytes as
+                JSON. ``None`` removes an attribute.
+
+        Raises:
+            WorkflowNotFoundError: no workflow has this id.
+            ConfigurationError: a name or a value is not valid.
+        """
+        check_identifier("workflow id", workflow_id)
+        await self._host.bridge(self._core.repository.update_attributes(workflow_id, checked_changes(attributes)))
 
     def _cancelling(self, which: Selection, reason: str | None, children: bool) -> Bulk:  # noqa: FBT001 (handed on by position)
         check_reason(reason)

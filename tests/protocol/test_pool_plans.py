@@ -228,6 +228,13 @@ POOL = (
         250,
         workflow=KEY | {"workflow_parent"},
     ),
+    Case(
+        "attribute.update",
+        {"workflow_id": "w5", "removed": ["customer"], "names": ["region"], "values": ["1"]},
+        5,
+        workflow=KEY,
+        attribute=ATTRIBUTES,
+    ),
     Case("retention.committing", {"writers": ["1", "2"]}, 1000),
     Case(
         "retention.remove",

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VARIABLE = re.compile(r"(?<![:\w]):([a-z_]+)")
-WRITING = ("started", "recorded", "appended", "closed", "ended", "suspended", "awaited")
+WRITING = ("started", "attributed", "recorded", "appended", "closed", "ended", "suspended", "awaited")
 PARTS = ("batch", *WRITING, "lone_gate")
 OTHERS = {"worker_id", "timeline", "gate", *WRITING}
 COUNTS = {"run_count", "start_count", "end_count"}

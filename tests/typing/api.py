@@ -137,6 +137,8 @@ def managing(engine: Engine) -> None:
     assert_type(engine.workflows.fork("a", from_step="b#0", output=1), WorkflowFork)
     assert_type(engine.workflows.fork("a", from_turn=0, workflow_id="b", queue="c").handle, WorkflowHandle[Any])
     assert_type(engine.workflows.retry("a").again, tuple[str, ...])
+    engine.workflows.update_attributes("a", {"customer": "acme", "tries": 3, "old": None})
+    sync_flow.options(attributes={"customer": "acme"})
     engine.workflows.count(by="input")  # type: ignore[call-overload]
 
 

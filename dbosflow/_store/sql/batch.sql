@@ -70,6 +70,9 @@ WITH lease AS MATERIALIZED (
 -- [starts
 , started AS (:started)
 -- ]
+-- [options
+, attributed AS (:attributed)
+-- ]
 -- [records
 , recorded AS (:recorded)
 -- ]
@@ -142,6 +145,17 @@ CROSS JOIN :gate
 ORDER BY s.id
 ON CONFLICT (id) DO NOTHING
 RETURNING id
+
+-- name: attributed (only of what was really started)
+INSERT INTO dbosflow.attribute (workflow_id, name, value)
+SELECT s.id, a.key, a.value
+FROM (
+    SELECT :start_workflow_id AS id, :option_attributes AS attributes
+) AS s
+JOIN started ON started.id = s.id
+CROSS JOIN LATERAL json_each_text(s.attributes::json) AS a (key, value)
+ORDER BY s.id, a.key
+ON CONFLICT (workflow_id, name) DO NOTHING
 
 -- name: recorded
 INSERT INTO dbosflow.step

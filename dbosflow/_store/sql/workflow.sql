@@ -1,6 +1,9 @@
 -- name: enqueue (needs no lease, because the row has no owner)
 -- Sorted by id: otherwise two processes that enqueue the same ids could deadlock. The section `options` is there if a row
 -- has any of the columns in it: see dbosflow/_store/start_options.py.
+-- [options
+WITH enqueued AS (
+-- ]
 INSERT INTO dbosflow.workflow (id, name, status, queue, priority, input, input_streams
 -- [options
      , deadline_at, max_recoveries
@@ -23,7 +26,20 @@ FROM unnest(:ids::text[], :names::text[], :queues::text[], :priorities::integer[
     )
 ORDER BY s.id
 ON CONFLICT (id) DO NOTHING
-RETURNING id;
+RETURNING id
+-- [options
+), attributed AS (
+    INSERT INTO dbosflow.attribute (workflow_id, name, value)
+    SELECT s.id, a.key, a.value
+    FROM unnest(:ids::text[], :option_attributes::text[]) AS s (id, attributes)
+    JOIN enqueued ON enqueued.id = s.id
+    CROSS JOIN LATERAL json_each_text(s.attributes::json) AS a (key, value)
+    ORDER BY s.id, a.key
+    ON CONFLICT (workflow_id, name) DO NOTHING
+)
+SELECT id FROM enqueued
+-- ]
+;
 
 -- name: started (the row of an id that could not be inserted; runs after the insert, so it sees the winner)
 SELECT id, name, status, worker_id, epoch, input::text AS input, parent_id, parent_key,
