@@ -59,7 +59,7 @@ class Place:
 
     status: str
     last: int
-    """The last turn of the workflow; -1: it has no record."""
+    """The last turn before the delivery of a cancel, or before the compensations; -1: there is no record."""
     turn: int | None
     """The turn in which the operation went on record; ``None`` if it did not."""
     kind: str | None
@@ -74,6 +74,8 @@ class End:
     status: str
     error: str | None
     last: int
+    """The last turn before the delivery of a cancel, or before the compensations."""
+    timed_out: bool
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ class Injection:
         self._wrap(workflow, "enqueue", lambda connection, schema, rows: (Point("start", r.workflow_id) for r in rows))
         self._wrap(workflow, "cancel", lambda connection, schema, one, *_: [Point("cancel", one)])
         self._wrap(
-            workflow, "cancel_children", lambda connection, schema, parent: [Point("cancel", parent, "children")]
+            workflow, "cancel_children", lambda connection, schema, parent, *_: [Point("cancel", parent, "children")]
         )
         self._wrap(workflow, "release", lambda connection, schema, worker, runs: (Point("release", r[0]) for r in runs))
         for wakes in ("wake", "wake_by_topic", "wake_due"):

@@ -505,13 +505,13 @@ async def _cancelled(client: Client) -> None:
     parent = await client.start("dozing", swept_dozing.options(workflow_id=client.id("dozing")), parent=True)
     child = f"{parent}/swept_dozing#0"
     await client.sees(child, "open")
-    await _until_asleep(client, parent, child)
+    await until_asleep(client, parent, child)
     await client.engine.handle(parent).cancel_async()
     await client.ended(parent)
     await client.ended(child)
 
 
-async def _until_asleep(client: Client, *workflow_ids: str) -> None:
+async def until_asleep(client: Client, *workflow_ids: str) -> None:
     """Until they wait for nothing but their cancellation: what they have written before does not depend on it then."""
     deadline = time.monotonic() + 60
     for workflow_id in workflow_ids:

@@ -2,11 +2,13 @@
 
 ```text
 python -m tests.proof.sweep [--scenario S] [--how H] [--sample N] [--seed 1] [--workers 2] [--deaths 2]
+python -m tests.proof.sweep --forks [--scenario S] [--workers 2]
 ```
 
 An undisturbed run of a scenario lists its points. Then for each: a process runs the scenario and dies there, before the
 statement that carries the record is sent, with the statement on the wire, or after its commit; or only the connection
 breaks. Another process recovers, and everything is compared. With ``--deaths 2`` that one dies at a random point, too.
+With ``--forks`` each workflow is forked from each of its turns instead, and the same must come of each fork.
 The exit status is 1 if anything is wrong.
 """
 
@@ -40,6 +42,9 @@ def _work(options: argparse.Namespace) -> int:
     with tempfile.TemporaryDirectory() as directory:
         sweep = Sweep(options.url, Path(directory), random.Random(options.seed))
         for name in options.scenario:
+            if options.forks:
+                sweep.forks(name)
+                continue
             sweep.scenario(name, [How(how) for how in options.how], options.sample, options.deaths)
     sweep.tally.seconds = time.monotonic() - began
     print(sweep.tally.as_json())
@@ -70,6 +75,7 @@ def _start(url: str, name: str, options: argparse.Namespace) -> subprocess.Popen
     arguments = ["--url", url, "--scenario", name, "--seed", str(options.seed), "--deaths", str(options.deaths)]
     arguments += [word for how in options.how for word in ("--how", how)]
     arguments += ["--sample", str(options.sample)] if options.sample is not None else []
+    arguments += ["--forks"] if options.forks else []
     return subprocess.Popen(
         [sys.executable, "-m", "tests.proof.sweep", *arguments],
         stdout=subprocess.PIPE,
@@ -120,6 +126,7 @@ def main(arguments: Sequence[str]) -> int:
         "--seed", type=int, default=1, help="of the sample, and of second deaths (default: %(default)s)"
     )
     parser.add_argument("--deaths", type=int, choices=[1, 2], default=1, help="of a run (default: %(default)s)")
+    parser.add_argument("--forks", action="store_true", help="a fork from each turn instead of a fault at each point")
     parser.add_argument("--workers", type=int, default=2, help="processes (default: %(default)s)")
     parser.add_argument("--database-url", help="a server to make databases on; default: an embedded one of its own")
     parser.add_argument("--url", help="sweep in this process, on this migrated database, which is emptied each time")

@@ -17,6 +17,8 @@ from tests.behaviour import ledger
 from tests.chaos.checkers.final_states import FinalStateMonitor
 from tests.chaos.history.workflow_history import histories
 from tests.proof.forked import said, scenario_process
+from tests.proof.forking import LIMIT as FORKING
+from tests.proof.forking import forking_process, wrong_forks
 from tests.proof.injection import Trap
 from tests.proof.observer import Observer
 from tests.proof.points import How, Point
@@ -87,6 +89,17 @@ class Sweep:
                 if deaths > 1:
                     traps.append(Trap(self._chance.choice(right.points), self._chance.choice(DEADLY)))
                 self._disturbed(name, traps, right, observer)
+
+    def forks(self, name: str) -> None:
+        """An undisturbed run, then a fork from each turn of its workflows; and the same with compacted streams."""
+        for compacted in (False, True):
+            run, title = self._new_run(), f"{name}, forked{', compacted' if compacted else ''}"
+            status = forking_process(self._url, self._directory, name, run, compacted=compacted).end(FORKING)
+            found = [f"its process ended with {status}"] if status else [*wrong_forks(self._url, run)]
+            self.tally.tried["forked"] += len([line for line in said(self._directory / "ends") if "-" in line[0]])
+            if found:
+                self.tally.violations += [f"{title}: {what}" for what in found]
+                print(f"{title}\n" + "\n".join(found) + f"\n{self._log()}", file=sys.stderr, flush=True)
 
     def _undisturbed(self, name: str) -> Undisturbed:
         run = self._new_run()

@@ -54,6 +54,14 @@ def test_a_crash_at_any_record_changes_nothing(database_url: str, scenario: str)
     assert tally["points"] > SAMPLE
 
 
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_a_fork_from_any_turn_comes_to_the_same_end(database_url: str, scenario: str) -> None:
+    """Also of what was compacted: result, records, streams, and the order of the tables are those of the original."""
+    tally = python("-m", "tests.proof.sweep", "--url", database_url, "--scenario", scenario, "--forks")
+    assert tally["violations"] == []
+    assert tally["tried"]["forked"] > 1
+
+
 @pytest.mark.parametrize("how", How)
 def test_a_trap_does_at_its_point_what_it_says(database_url: str, tmp_path: Path, how: How) -> None:
     """The record is there if it had been committed, the process is not if it was to die, and it happens once."""

@@ -69,14 +69,15 @@ def wrong_rows(url: str) -> list[str]:
 
 def outcome(found: Iterable[WorkflowHistory]) -> Outcome:
     """What came of the workflows."""
-    return {_named(history): _of_workflow(history) for history in found}
+    return {_named(history): of_workflow(history) for history in found}
 
 
 def _named(history: WorkflowHistory) -> str:
     return history.workflow_id.partition(".")[2]
 
 
-def _of_workflow(history: WorkflowHistory) -> Outcome:
+def of_workflow(history: WorkflowHistory) -> Outcome:
+    """What came of a workflow."""
     row = history.row
     return {
         "end": [row["name"], row["status"], row["output"], _message(history, row["error"])],
@@ -118,8 +119,9 @@ def _message(history: WorkflowHistory, error: Any) -> str | None:
 
 
 def _anonymous(history: WorkflowHistory, text: str) -> str:
-    """A text that may name workflows, without the name of their run."""
-    return text.replace(f"{history.workflow_id.partition('.')[0]}.", "")
+    """A text that may name workflows, without the name of their run; that of a fork begins with the original's."""
+    run = history.workflow_id.partition(".")[0]
+    return text.replace(f"{run}.", "").replace(f"{run.partition('-')[0]}.", "")
 
 
 def differences(found: Any, right: Any, path: str = "") -> Iterator[str]:

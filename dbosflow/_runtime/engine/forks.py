@@ -164,10 +164,8 @@ def _not_to_be_retried(workflow_id: str, status: str) -> str:
 
 def _turn_before_the_end(workflow_id: str, end: End, failures: list[FailedRecord], children: list[StartedChild]) -> int:
     """The turn of the record that ended a workflow; behind the last one if its own code did."""
-    for record in failures:
-        if record.kind == "cancelled":
-            return record.turn
-    if end.status == WorkflowStatus.CANCELLED or not failures:
+    failures = [record for record in failures if record.turn <= end.last]
+    if end.status == WorkflowStatus.CANCELLED or end.timed_out or not failures:
         return end.last + 1
     causes = [*_rows(json.loads(end.error or "{}"))]
     cause = next((one for one in failures if one.error and _is_of(json.loads(one.error), causes)), None)

@@ -3,9 +3,12 @@
 -- the turns before it are what a crash before that statement would have left.
 
 -- name: place (the turn in which an operation went on record, by the keys that its records may have; and the last turn)
--- A step that has only failed so far goes on after the last turn. Index: the primary key of step.
+-- The last turn is that before the delivery of a cancel, or before the compensations: a fork is not cancelled. A step that has only failed so far goes on after the last turn. Index: the primary key of step.
 SELECT w.status,
-       (SELECT coalesce(max(s.turn), -1) FROM dbosflow.step s WHERE s.workflow_id = w.id) AS last,
+       (SELECT coalesce(max(s.turn), -1) FROM dbosflow.step s
+        WHERE s.workflow_id = :workflow_id AND s.turn < coalesce((
+            SELECT min(c.turn) FROM dbosflow.step c
+            WHERE c.workflow_id = :workflow_id AND c.kind IN ('cancelled', 'compensating')), 2147483647)) AS last,
        (SELECT min(s.turn) FROM dbosflow.step s WHERE s.workflow_id = w.id AND s.key = ANY(:keys)) AS turn,
        (SELECT s.kind FROM dbosflow.step s WHERE s.workflow_id = w.id AND s.key = :step_key::text) AS kind,
        EXISTS (SELECT FROM dbosflow.step s WHERE s.workflow_id = w.id AND s.kind = 'attempt'
@@ -29,7 +32,7 @@ SELECT s.key, s.kind FROM dbosflow.step s WHERE s.workflow_id = :workflow_id AND
 -- Nothing is written if a stream was trimmed behind the turn, or holds values of older code, which have no turn.
 WITH original AS MATERIALIZED (
     SELECT w.id, w.name, w.status, w.queue, w.priority, w.input, w.input_streams, w.epoch, w.deadline_at - w.created_at AS allowed,
-           w.ended_at,
+           w.ended_at, w.max_recoveries,
            :turn::integer > coalesce((SELECT max(s.turn) FROM dbosflow.step s WHERE s.workflow_id = w.id), -1) AS whole
     FROM dbosflow.workflow w
     WHERE w.id = :workflow_id
@@ -93,9 +96,10 @@ WITH original AS MATERIALIZED (
     SELECT b.key FROM block b WHERE b.is_unknown AND NOT (SELECT o.whole FROM original o) ORDER BY b.key LIMIT 1
 ), made AS (
     INSERT INTO dbosflow.workflow
-        (id, name, status, queue, priority, input, input_streams, epoch, deadline_at, forked_from, forked_turn)
+        (id, name, status, queue, priority, input, input_streams, epoch, deadline_at, forked_from, forked_turn,
+         max_recoveries)
     SELECT :fork_id::text, o.name, 'queued', coalesce(:queue::text, o.queue), o.priority, o.input, o.input_streams, o.epoch,
-           now() + o.allowed, o.id, :turn::integer
+           now() + o.allowed, o.id, :turn::integer, o.max_recoveries
     FROM original o
     WHERE NOT EXISTS (SELECT FROM truncated) AND NOT EXISTS (SELECT FROM unknown)
     ON CONFLICT (id) DO NOTHING
@@ -187,9 +191,12 @@ SELECT w.forked_from, w.forked_turn, w.queue,
 FROM dbosflow.workflow w
 WHERE w.id = :fork_id;
 
--- name: end (how a workflow has ended)
-SELECT w.status, w.error::text AS error,
-       (SELECT coalesce(max(s.turn), -1) FROM dbosflow.step s WHERE s.workflow_id = w.id) AS last
+-- name: end (how a workflow has ended, and the last turn, as in `place`)
+SELECT w.status, w.error::text AS error, w.timed_out IS TRUE AS timed_out,
+       (SELECT coalesce(max(s.turn), -1) FROM dbosflow.step s
+        WHERE s.workflow_id = :workflow_id AND s.turn < coalesce((
+            SELECT min(c.turn) FROM dbosflow.step c
+            WHERE c.workflow_id = :workflow_id AND c.kind IN ('cancelled', 'compensating')), 2147483647)) AS last
 FROM dbosflow.workflow w
 WHERE w.id = :workflow_id;
 
@@ -197,7 +204,7 @@ WHERE w.id = :workflow_id;
 SELECT s.key, s.kind, s.turn, s.seq, s.error::text AS error, s.child_id
 FROM dbosflow.step s
 WHERE s.workflow_id = :workflow_id AND NOT s.kind = ANY(:silent)
-  AND (s.error IS NOT NULL OR s.kind = 'cancelled' OR s.seq = (
+  AND (s.error IS NOT NULL OR s.seq = (
       SELECT max(l.seq) FROM dbosflow.step l WHERE l.workflow_id = :workflow_id AND NOT l.kind = ANY(:silent)))
 ORDER BY s.seq DESC
 LIMIT 1000;
