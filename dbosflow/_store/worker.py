@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from psycopg.rows import class_row
 
@@ -62,6 +62,23 @@ class WorkerState:
         return abs(self.silent) <= self.lease
 
 
+class Served(NamedTuple):
+    """What a worker serves, for people to look at."""
+
+    queues: tuple[str, ...]
+    names: tuple[str, ...]
+    """The names of the workflows that it knows."""
+    version_name: str | None
+    """The version that the user has given it."""
+
+    def columns(self) -> dict[str, Any]:
+        """The columns of the worker's row."""
+        return {"queues": list(self.queues), "names": list(self.names), "version_name": self.version_name}
+
+
+_UNKNOWN = {"queues": None, "names": None, "version_name": None}
+
+
 async def register(
     connection: AsyncConnection[Any],
     schema: str,
@@ -70,18 +87,18 @@ async def register(
     lease: float,
     process: ProcessIdentity,
     version: str,
+    served: Served | None = None,
 ) -> None:
     """Adds a live worker."""
+    more = _UNKNOWN if served is None else served.columns()
     await fetch_all(
-        connection, schema, _TABLE, "register", id=worker_id, lease=lease, version=version, **asdict(process)
+        connection, schema, _TABLE, "register", id=worker_id, lease=lease, version=version, **asdict(process), **more
     )
 
 
-async def serve(
-    connection: AsyncConnection[Any], schema: str, worker_id: UUID, queues: Sequence[str], names: Sequence[str]
-) -> None:
-    """Says what a live worker serves: these queues, and the workflows of these names."""
-    await fetch_all(connection, schema, _TABLE, "serve", id=worker_id, queues=list(queues), names=list(names))
+async def serve(connection: AsyncConnection[Any], schema: str, worker_id: UUID, served: Served) -> None:
+    """Says what a live worker serves."""
+    await fetch_all(connection, schema, _TABLE, "serve", id=worker_id, **served.columns())
 
 
 def renew(connection: Connection[Any], schema: str, ids: Sequence[UUID]) -> set[UUID]:

@@ -45,6 +45,7 @@ ALTER TABLE dbosflow.workflow ADD COLUMN max_recoveries integer;
 -- What a worker serves, for people who ask why a workflow waits.
 ALTER TABLE dbosflow.worker ADD COLUMN queues text[];
 ALTER TABLE dbosflow.worker ADD COLUMN names text[];
+ALTER TABLE dbosflow.worker ADD COLUMN version_name text;
 
 -- What suspended workflows wait for, besides a time.
 CREATE TABLE dbosflow.waiter (

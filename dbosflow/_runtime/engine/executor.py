@@ -35,6 +35,7 @@ from dbosflow._runtime.runs.entries import Start
 from dbosflow._runtime.streams.compactor import Compactor
 from dbosflow._store import workflow
 from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
+from dbosflow._store.worker import Served
 from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
@@ -107,9 +108,8 @@ class Executor:
         self._quarantine = Quarantine(pool, settings, self.lease)
         self._claimers: list[Claimer] = []
         """The first claimer is that of the recovery queue, which lives as long as the engine."""
-        self._roster = Roster(
-            pool, settings.schema, self.lease, registry, lambda: [claimer.queue for claimer in self._claimers]
-        )
+        self.lease.serves = self._served
+        self._roster = Roster(pool, settings.schema, self.lease)
         self._watchdog = Watchdog(settings, running_code)
         self._cleaners: list[Compactor | Pruner] = []
         if settings.compact_every is not None:
@@ -125,6 +125,10 @@ class Executor:
             suspender = Suspender(pool, settings, wakeups, runner=self.runner, announce=announce, expect=expect)
             self._waiting.append(suspender)
         self._resources = AsyncExitStack()
+
+    def _served(self) -> Served:
+        queues = {RECOVERY_QUEUE, *(claimer.queue for claimer in self._claimers)}
+        return Served(tuple(sorted(queues)), tuple(sorted(self._registry.names())), None)
 
     def _backing(self, runner: Runner) -> Backing:
         self.journal = Journal(self.lease, self._settings, runner, self._announce, self._statistics)

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
+    from dbosflow._store.worker import Served
     from dbosflow.config import Settings
 
 logger = logging.getLogger("dbosflow.lane")
@@ -46,6 +47,10 @@ class WorkerLease:
         self.lock = asyncio.Lock()
         self.deadline = 0.0
         """When the lease ends at the latest, by this process's monotonic clock."""
+        self.serves: Callable[[], Served | None] = lambda: None
+        """What the worker serves now, for its row."""
+        self.served: Served | None = None
+        """What its row says of that."""
         self._url = url
         self._settings = settings
         self._connection: AsyncConnection[Any] | None = None
@@ -104,7 +109,7 @@ class WorkerLease:
         await worker.release(await self.connection(), self._settings.schema, self.id)
 
     async def _register(self) -> None:
-        sent_at = time.monotonic()
+        sent_at, served = time.monotonic(), self.serves()
         await worker.register(
             await self.connection(),
             self._settings.schema,
@@ -112,7 +117,9 @@ class WorkerLease:
             lease=self._settings.lease,
             process=this_process(),
             version=VERSION,
+            served=served,
         )
+        self.served = served
         self.renewed(sent_at)
 
     async def _connect(self) -> AsyncConnection[Any]:

@@ -166,7 +166,8 @@ CREATE TABLE dbosflow.worker (
     version            text             NOT NULL,
     suspect            text,                               -- the workflow that it runs alone, which only its death accuses
     queues             text[],                             -- that it serves, for people to look at; null: older code
-    names              text[]                              -- of the workflows that it knows
+    names              text[],                             -- of the workflows that it knows
+    version_name       text                                -- its version in its user's words; `version` is dbosflow's own
 ) WITH (fillfactor = 10);
 
 -- One row, made by the first engine that prunes, and shared by all: where the walk over the workflows is, and when it goes on.
