@@ -151,6 +151,12 @@ async def claim(
     return [Claimed(*row) for row in rows]
 
 
+async def has_work(connection: AsyncConnection[Any], schema: str, *, queue: str, names: Sequence[str]) -> bool:
+    """Whether a workflow of one of these names waits in a queue."""
+    rows = await fetch_all(connection, schema, _TABLE, "has_work", queue=queue, names=list(names))
+    return bool(rows[0]["waits"])
+
+
 async def unknown(connection: AsyncConnection[Any], schema: str, *, queue: str, names: Sequence[str]) -> list[str]:
     """The names of the workflows that wait in a queue, except the given ``names``."""
     rows = await fetch_all(connection, schema, _TABLE, "unknown", queue=queue, names=list(names))

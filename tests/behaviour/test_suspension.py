@@ -413,3 +413,20 @@ def test_the_death_of_a_worker_begins_a_sweep(database_url: str) -> None:
         with Engine(database_url, executes=False) as client:
             client._core.announce([DEATH_TOPIC])
             assert handle.result(timeout=PATIENCE) == ["news"]
+
+
+@workflow(name="suspended ancestor")
+async def ancestor(depth: int) -> int:
+    if depth == 0:
+        return 0
+    handle = await ancestor.options(queue="narrow").start_async(depth - 1)
+    return 1 + await handle.result_async()
+
+
+async def test_a_run_that_waits_for_work_of_its_own_full_queue_makes_room_for_it(database_url: str) -> None:
+    """Long before it would leave memory otherwise: else a queue with one slot would stand still for as long."""
+    async with Engine(database_url, suspend_after=3600) as engine, asyncio.TaskGroup() as group:
+        working = group.create_task(engine.run_worker_async("narrow", concurrency=1))
+        handle = await engine.start_async(ancestor.options(queue="narrow"), 3)
+        assert await handle.result_async(PATIENCE) == 3
+        working.cancel()

@@ -118,12 +118,21 @@ class Executor:
             self.runner.on_scattered = compactor.ended
         if settings.retention is not None:
             self._cleaners.append(Pruner(pool, settings.schema, settings.retention))
+        self._claiming: dict[str, Any] = {}
+        """What claimers are told besides."""
         self._waiting: list[Service] = [Sweeper(pool, settings, wakeups, announce)]
         """The services for workflows that wait in the tables."""
         if settings.suspend_after:
             expect = self._alarm.expect
-            suspender = Suspender(pool, settings, wakeups, runner=self.runner, announce=announce, expect=expect)
+            suspender = Suspender(
+                *(pool, settings, wakeups),
+                runner=self.runner,
+                names=registry.names,
+                announce=announce,
+                expect=expect,
+            )
             self._waiting.append(suspender)
+            self._claiming |= {"slots_taken": suspender.slots_taken}
         self._resources = AsyncExitStack()
 
     def _served(self) -> Served:
@@ -186,6 +195,7 @@ class Executor:
                     registry=self._registry,
                     wakeups=self._wakeups,
                     settings=self._settings,
+                    **self._claiming,
                 )
                 self._begin_claiming(claimer)
                 resources.push_async_callback(self._end_claiming, claimer)

@@ -10,11 +10,14 @@ What was committed while the suspension was on its way had no waiter to wake. So
 suspension is durable: whoever commits later finds the waiter's row. A process that has not heard yet that anybody waits
 wakes nobody; so they are looked at once more a moment later. The sweeper finds what is lost otherwise.
 
-A replay is work. So a run goes only when it has waited for a multiple of what its last replay took.
+A replay is work. So a run goes only when it has waited for a multiple of what its last replay took. But where all
+slots of a queue are taken and work waits for one, a run of that queue that only waits goes almost at once: the work may
+be the child that it waits for.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
 import time
@@ -22,7 +25,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._runtime.execution.idle_runs import departure_of
+from dbosflow._runtime.execution.idle_runs import Departure, departure_of
 from dbosflow._runtime.process.service import Service
 from dbosflow._store import waiter, worker, workflow
 from dbosflow._store.notify import WAITERS_TOPIC, WORKERS_TOPIC, queue_topic
@@ -46,6 +49,10 @@ logger = logging.getLogger("dbosflow.suspender")
 
 REPLAYS = 20.0
 """How many times as long as its last replay a run waits in memory, at least."""
+_ROOM_AFTER = 1.0
+"""Seconds after which a run that only waits makes room for others of its queue."""
+_MOST = 200
+"""Runs in one look, between which others have their turn."""
 _SHORTEST = 0.005
 """Seconds between two looks at runs."""
 _HEARD_WITHIN = 1.0
@@ -87,6 +94,7 @@ class Suspender(Service):
         wakeups: Wakeups,
         *,
         runner: Runner,
+        names: Callable[[], list[str]],
         announce: Callable[[Iterable[str]], None],
         expect: Callable[[float], None],
     ) -> None:
@@ -94,6 +102,8 @@ class Suspender(Service):
         self._pool = pool
         self._settings = settings
         self._runner = runner
+        self._names = names
+        """The names of the workflows that this engine knows."""
         self._announce = announce
         self._expect = expect
         """Called with the seconds until a suspended workflow is to be woken."""
@@ -101,6 +111,8 @@ class Suspender(Service):
         self._candidates: OrderedDict[Run, _Candidate] = OrderedDict()
         """By the time of the next look."""
         self._suspended: list[_Suspended] = []
+        self._full: set[str] = set()
+        """The queues whose slots are all taken."""
         self._older: list[str] | None = None
         """Live workers of older code, which cannot honour a suspension; ``None`` if that is not known."""
         self._unsubscribe = wakeups.subscribe(WORKERS_TOPIC, self._workers_changed)
@@ -133,6 +145,14 @@ class Suspender(Service):
         self._suspended.append(_Suspended(run.workflow_id, run.queue, suspension.targets, time.monotonic()))
         self.wake()
 
+    def slots_taken(self, queue: str, *, all_of_them: bool) -> None:
+        """Whether all slots of a queue are taken, as its claimer finds."""
+        if not all_of_them:
+            self._full.discard(queue)
+        elif queue not in self._full:
+            self._full.add(queue)
+            self.wake()
+
     def _workers_changed(self) -> None:
         self._older = None
 
@@ -142,32 +162,50 @@ class Suspender(Service):
         """Looks again at what was suspended, then suspends what has waited long enough."""
         await self._look_again()
         now = time.monotonic()
-        for run in self._due(now):
-            await self._look_at(run, now)
+        due = self._due(now)
+        for run in due:
+            await self._look_at(run, now, self._settings.suspend_after)
+        if self._full:
+            await self._make_room(now)
         with self._lock:
             looks = [next(iter(self._candidates.values())).look_at] if self._candidates else []
         looks += [one.look_at for one in self._suspended]
+        looks += [now + _ROOM_AFTER] if self._full else []
         self._interval = max(min(looks, default=now + self._settings.suspend_after) - now, _SHORTEST)
-        return False
+        await asyncio.sleep(0)
+        return len(due) == _MOST
+
+    async def _make_room(self, now: float) -> None:
+        """Suspends what only waits and keeps other work of its queue from a slot."""
+        least = min(self._settings.suspend_after, _ROOM_AFTER)
+        with self._lock:
+            runs = [run for run in self._candidates if run.queue in self._full]
+        idle = [
+            run for run in runs if self._kept_by(run, now, least) is None and isinstance(departure_of(run), Departure)
+        ]
+        for queue in {run.queue for run in idle}:
+            async with self._pool.connection() as connection:
+                waits = await workflow.has_work(connection, self._settings.schema, queue=queue, names=self._names())
+            for run in idle if waits else ():
+                if run.queue == queue:
+                    await self._look_at(run, now, least)
 
     def _due(self, now: float) -> list[Run]:
         with self._lock:
-            due = []
+            due: list[Run] = []
             for run, candidate in self._candidates.items():
-                if candidate.look_at > now:
+                if candidate.look_at > now or len(due) == _MOST:
                     break
                 due.append(run)
             return due
 
-    async def _look_at(self, run: Run, now: float) -> None:
-        kept_by = self._kept_by(run, now)
+    async def _look_at(self, run: Run, now: float, least: float) -> None:
+        kept_by = self._kept_by(run, now, least)
         if kept_by is None and await self._is_refused():
             kept_by = f"older workers, which could not wake it: {', '.join(self._older or ())}"
         if kept_by is None:
             departure = departure_of(run)
-            if isinstance(departure, str):
-                kept_by = departure
-            elif self._runner.suspended.suspend(run, departure):
+            if isinstance(departure, Departure) and self._runner.suspended.suspend(run, departure):
                 logger.debug("workflow %s only waits, and leaves memory", run.workflow_id)
         with self._lock:
             candidate = self._candidates.get(run)
@@ -175,7 +213,7 @@ class Suspender(Service):
                 candidate.look_at = now + self._settings.suspend_after
                 self._candidates.move_to_end(run)
 
-    def _kept_by(self, run: Run, now: float) -> str | None:
+    def _kept_by(self, run: Run, now: float, least: float) -> str | None:
         """What keeps a run that may be idle: that it has not been so for long enough."""
         with self._lock:
             candidate = self._candidates.get(run)
@@ -183,7 +221,7 @@ class Suspender(Service):
             return "its end"
         if candidate.resumptions != run.resumptions:
             candidate.resumptions, candidate.since = run.resumptions, now
-        least = max(self._settings.suspend_after, REPLAYS * (run.replay_took or 0.0))
+        least = max(least, REPLAYS * (run.replay_took or 0.0))
         return None if now - candidate.since >= least else "the time that it waits in memory"
 
     async def _is_refused(self) -> bool:
@@ -198,7 +236,7 @@ class Suspender(Service):
 
     async def _look_again(self) -> None:
         now = time.monotonic()
-        due = [one for one in self._suspended if one.look_at <= now]
+        due = [one for one in self._suspended if one.look_at <= now][:_MOST]
         if not due:
             return
         schema, queues = self._settings.schema, {one.workflow_id: one.queue for one in due}
@@ -211,7 +249,8 @@ class Suspender(Service):
         # One that is to be cancelled was queued by its own suspension, when nobody looked for it any more.
         woken |= {one.queue for one in due if _status_of(statuses, one) is WorkflowStatus.QUEUED}
         again = [one for one in waiting if one.targets and one.workflow_id not in news and not one.is_last]
-        self._suspended = [one for one in self._suspended if one.look_at > now]
+        looked = {*due}
+        self._suspended = [one for one in self._suspended if one not in looked]
         self._suspended += [replace(one, look_at=now + _HEARD_WITHIN, is_last=True) for one in again]
         if woken:
             self._announce(map(queue_topic, woken))

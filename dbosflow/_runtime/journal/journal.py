@@ -75,7 +75,7 @@ class Journal(Service, Generic[R]):
         self._loop = asyncio.get_running_loop()
         self._submitted: deque[R] = deque()
         self._starts: deque[Start] = deque()
-        self._last: list[tuple[R, Sequence[Entry]]] = []
+        self._last: deque[tuple[R, Sequence[Entry]]] = deque()
         self._under_way: Batch[R] | None = None
         self._durable: deque[tuple[Slice[R] | Start, set[str]]] = deque()
         """Slices and starts that are durable and not yet delivered, each with the ids that its statement inserted."""
@@ -189,8 +189,7 @@ class Journal(Service, Generic[R]):
         """
         limit = self._settings.batch_bytes
         held = {part.run for part, _ in self._durable if isinstance(part, Slice)}  # their next offsets are unknown
-        slices = [Slice(run, entries) for run, entries in self._last if run not in held]
-        self._last = [(run, entries) for run, entries in self._last if run in held]
+        slices = self._take_last(held) if self._last else []
         for _ in range(min(len(self._submitted), _MOST_SLICES - min(len(self._starts), _LEAST_STARTS))):
             if limit <= 0 and slices:
                 break
@@ -210,6 +209,17 @@ class Journal(Service, Generic[R]):
                 slices.append(Slice(run, entries))
                 limit -= size
         return Batch(slices, self._take_starts(_MOST_SLICES - len(slices), limit))
+
+    def _take_last(self, held: set[R]) -> list[Slice[R]]:
+        """Takes ends of runs that were stopped for good, half a batch at most."""
+        slices = []
+        for _ in range(min(len(self._last), _MOST_SLICES // 2)):
+            run, entries = self._last.popleft()
+            if run in held:
+                self._last.append((run, entries))
+            else:
+                slices.append(Slice(run, entries))
+        return slices
 
     def _take_starts(self, count: int, limit: int) -> list[Start]:
         """Takes up to ``count`` starts, about ``limit`` bytes; of equal ids only the first, which decides for all."""

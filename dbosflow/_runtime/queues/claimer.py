@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from dbosflow._runtime.process.service import Service
 from dbosflow._store import workflow
@@ -38,6 +38,12 @@ _missed: set[str] = set()
 """Workflows that this process was asked for and does not know: each is logged once."""
 
 
+class SlotsTaken(Protocol):
+    """Called with whether all slots of a queue are taken: then what only waits is to make room."""
+
+    def __call__(self, queue: str, *, all_of_them: bool) -> None: ...
+
+
 class Claimer(Service):
     """Claims the work of one queue for one worker."""
 
@@ -53,6 +59,7 @@ class Claimer(Service):
         registry: Registry,
         wakeups: Wakeups,
         settings: Settings,
+        slots_taken: SlotsTaken = lambda queue, *, all_of_them: None,  # noqa: ARG005 (nobody asks)
     ) -> None:
         super().__init__(f"claimer {queue!r}", interval=settings.safety_poll)
         self.queue = queue
@@ -63,6 +70,7 @@ class Claimer(Service):
         self._runner = runner
         self._registry = registry
         self._settings = settings
+        self._slots_taken = slots_taken
         self._running: set[str] = set()
         self._more = True
         """Whether work without a slot may be waiting: if not, a free slot is no reason to look for work."""
@@ -86,6 +94,7 @@ class Claimer(Service):
         """Ends the claims."""
         self._unsubscribe()
         self._leave_quarantine()
+        self._slots_taken(self.queue, all_of_them=False)
         await super().close()
 
     async def work_once(self) -> bool:
@@ -93,6 +102,7 @@ class Claimer(Service):
         if time.monotonic() - self._adopted_at > self._settings.safety_poll:
             await self._adopt()
         limit = int(min(self._concurrency - len(self._running), _CLAIM_LIMIT))
+        self._slots_taken(self.queue, all_of_them=limit <= 0)
         self._more = True
         if limit <= 0 or not self._lease.in_time or self._quarantine.is_taken:
             return False
