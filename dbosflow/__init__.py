@@ -32,6 +32,7 @@ from dbosflow.management.explanation import Cause, Explanation
 from dbosflow.management.forks import WorkflowFork
 from dbosflow.messages import (
     AsyncRequest,
+    Message,
     Request,
     Token,
     create_token,
@@ -71,6 +72,7 @@ __all__ = [
     "Current",
     "Engine",
     "Explanation",
+    "Message",
     "Request",
     "Resumption",
     "Retention",

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from dbosflow._runtime.engine.core import EngineCore
 from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.replay.branch import Branch
+from dbosflow._runtime.streams.message_writer import check_size
 from dbosflow._store.listing import NEWEST, info_of
 from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_seconds, check_whole
 from dbosflow.definitions import registry
+from dbosflow.errors import InWorkflowError
 from dbosflow.filters import MOST, WorkflowFilter, chosen
 from dbosflow.handles import WorkflowHandle
 from dbosflow.management.workflows import Workflows
 from dbosflow.messages.engine_messages import EngineMessages
+from dbosflow.messages.first import Message
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of, start_request
 
 if TYPE_CHECKING:
@@ -63,13 +66,17 @@ class Engine(EngineMessages):
     def start(self, target: Workflow[P, Any, T], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]: ...
     @overload
     def start(self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]: ...
+    @overload
+    def start(
+        self, target: Workflow[..., Any, T] | WorkflowSpec[..., T], /, *args: Any, message: Message, **kwargs: Any
+    ) -> WorkflowHandle[T]: ...
     def start(self, target: Any, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
         """Starts a workflow, and returns its handle as soon as the start is durable.
 
         The workflow id is the idempotency key. See ``start_async``, its awaitable twin.
         """
         if self._runs_caller:
-            return spec_of(target).start(*args, **kwargs)
+            return spec_of(target).start(*args, **_without_message(kwargs))
         return self._host.call("start_async", self._start, target, args, kwargs)
 
     @overload
@@ -80,6 +87,10 @@ class Engine(EngineMessages):
     async def start_async(
         self, target: WorkflowSpec[P, T], /, *args: P.args, **kwargs: P.kwargs
     ) -> WorkflowHandle[T]: ...
+    @overload
+    async def start_async(
+        self, target: Workflow[..., Any, T] | WorkflowSpec[..., T], /, *args: Any, message: Message, **kwargs: Any
+    ) -> WorkflowHandle[T]: ...
     async def start_async(self, target: Any, /, *args: Any, **kwargs: Any) -> WorkflowHandle[Any]:
         """Starts a workflow, and returns its handle as soon as the start is durable.
 
@@ -87,18 +98,23 @@ class Engine(EngineMessages):
         queue. The workflow id is the idempotency key: if an execution with the id exists, its handle is returned. In
         the body of a workflow of this engine the new workflow is a child, as with the workflow's own ``start_async``.
 
+        With ``message=Message(topic, value)`` the workflow is started with a message, in one statement; if an execution
+        with the id exists, the message is sent to that. Such a workflow runs in any executing engine that has its
+        function, mostly in this one. Not in the body of a workflow: start there, then ``send``.
+
         Args:
             target: the workflow, or its ``options(...)``.
             args: the workflow's positional arguments.
-            kwargs: the workflow's keyword arguments.
+            kwargs: the workflow's keyword arguments; and ``message``, if that is a ``Message``.
 
         Raises:
             DefinitionError: ``target`` is no workflow.
+            WorkflowEndedError: there is a ``message``, and the execution with the id has ended.
             SerializationError: JSON cannot carry the arguments under their annotations.
             WorkflowConflictError: the id belongs to another workflow function.
         """
         if self._runs_caller:
-            return await spec_of(target).start_async(*args, **kwargs)
+            return await spec_of(target).start_async(*args, **_without_message(kwargs))
         return await self._host.bridge(self._start(target, args, kwargs))
 
     @overload
@@ -264,7 +280,11 @@ class Engine(EngineMessages):
         return EngineCore(url, self._settings, registry, make_handle)
 
     async def _start(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WorkflowHandle[Any]:
+        message = kwargs.pop("message") if isinstance(kwargs.get("message"), Message) else None
         request = start_request(target, args, kwargs)
+        if message is not None:
+            request.message = first = message.first()
+            check_size(self._settings, request.workflow_id or "", first.text)
         return WorkflowHandle(self._host, self._core, await self._core.start(request), request.definition)
 
     async def _run(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -280,6 +300,14 @@ class Engine(EngineMessages):
         """Whether the caller is the body of a workflow of this engine."""
         scope = current_scope()
         return isinstance(scope, Branch) and scope.run.engine.is_of(self._core)
+
+
+def _without_message(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments for a child, which is started by its parent's record: its messages are records of their own."""
+    if isinstance(kwargs.get("message"), Message):
+        msg = "a workflow's body starts no child with a message: start the child, then send(...) the message"
+        raise InWorkflowError(msg)
+    return kwargs
 
 
 def _age(older_than: timedelta | float, batch: int) -> tuple[float, int]:

@@ -69,7 +69,7 @@ def prepare(text: str, schema: str, parts: Mapping[str, str] = MappingProxyType(
         return "" if token["comment"] else token[0]
 
     # Here and not afterwards, so that the % of a parameter stays single.
-    return _TOKEN.sub(ready, text.replace("%", "%%")).strip().rstrip(";")
+    return _TOKEN.sub(ready, text.replace("%", "%%")).strip().rstrip(";\n")
 
 
 def numbered(text: str, names: Sequence[str]) -> str:

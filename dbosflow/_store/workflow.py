@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._store.cancel_request import CancelRequest
 from dbosflow._store.queries import fetch_all, fetch_hot
 from dbosflow._store.start_options import NO_OPTIONS, StartOptions
-from dbosflow.serde import for_people
+from dbosflow.serde import for_people, size_of
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
@@ -23,6 +23,20 @@ if TYPE_CHECKING:
 _TABLE = "workflow"
 
 
+class FirstMessage(NamedTuple):
+    """The message that a workflow is started with."""
+
+    key: str
+    """The key of its inbox."""
+    text: str
+    producer: str
+
+    @property
+    def values(self) -> str:
+        """The block's values as a JSON array."""
+        return f"[{self.text}]"
+
+
 @dataclass(frozen=True, slots=True)
 class Enqueued:
     """A workflow to be inserted for any worker to claim."""
@@ -34,6 +48,7 @@ class Enqueued:
     input: str
     input_streams: tuple[str, ...] = ()
     options: StartOptions | None = None
+    message: FirstMessage | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +115,19 @@ class Outcome:
 async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[Enqueued]) -> set[str]:
     """Inserts queued workflows; returns the ids that were new."""
     columns: dict[str, Any] = {}
-    if any(row.options is not None for row in rows):
+    sections: tuple[str, ...] = ()
+    if any(row.message is not None for row in rows):
+        sections = ("message",)
+        first = [(row.workflow_id, row.message) for row in rows if row.message is not None]
+        columns |= {
+            "message_ids": [workflow_id for workflow_id, _ in first],
+            "message_keys": [message.key for _, message in first],
+            "message_values": [message.values for _, message in first],
+            "message_bytes": [size_of(message.values) for _, message in first],
+            "message_producers": [message.producer for _, message in first],
+        }
+    if sections or any(row.options is not None for row in rows):
+        sections = (*sections, "options")
         names = (f"option_{name}" for name in StartOptions._fields)
         columns.update(zip(names, zip(*(row.options or NO_OPTIONS for row in rows), strict=True), strict=True))
     inserted = await fetch_hot(
@@ -114,7 +141,7 @@ async def enqueue(connection: AsyncConnection[Any], schema: str, rows: Sequence[
         priorities=[row.priority for row in rows],
         inputs=[row.input for row in rows],
         input_streams=[keys_text(row.input_streams) for row in rows],
-        sections=("options",) if columns else (),
+        sections=sections,
         **columns,
     )
     return {workflow_id for (workflow_id,) in inserted}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from dbosflow import recv_async, send_async, set_event_async, workflow
+from dbosflow import Message, recv_async, send_async, set_event_async, workflow
 from tests.behaviour.tables import rows
 from tests.support import eventually_async
 
@@ -106,3 +106,22 @@ async def test_a_send_inside_is_one_statement_and_one_record(open_engine: OpenEn
         assert counts.executed["message.send"] == 20
         assert counts.batches <= 22
         gate.open()
+
+
+async def test_a_start_with_a_message_is_one_statement(open_engine: OpenEngine, line: Wire) -> None:
+    """And one more where the workflow is there already."""
+
+    @workflow(name="costs_starting_with_a_message")
+    async def receiving(count: int) -> list[Any]:
+        return [await recv_async("t") for _ in range(count)]
+
+    async with open_engine(executes=False) as client:
+        target = receiving.options(workflow_id="w", queue="nobody's")
+        with line.counted() as counts:
+            await client.start_async(target, 2, message=Message("t", 1))
+        assert counts.others["workflow.enqueue with message"] == 1
+        assert counts.others["workflow.enqueue"] == 0
+        assert counts.others["message.send"] == 0
+        with line.counted() as counts:
+            await client.start_async(target, 2, message=Message("t", 2))
+        assert counts.others["message.send"] == 1

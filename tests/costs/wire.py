@@ -122,8 +122,9 @@ def _name(text: str) -> str:
 def _names() -> Mapping[str, str]:
     found = {}
     for table in _TABLES:
-        for name, body in statements.load(table, statements.DEFAULT_SCHEMA, "options").items():
-            found[body] = f"{table}.{name} with options"
+        for sections in (("message", "options"), ("options",)):
+            for name, body in statements.load(table, statements.DEFAULT_SCHEMA, *sections).items():
+                found[body] = f"{table}.{name} with {sections[0]}"
         found |= {body: f"{table}.{name}" for name, body in statements.load(table).items()}
     return {_PLACE.sub("?", body).replace("%%", "%"): name for body, name in found.items()}
 

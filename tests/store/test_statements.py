@@ -28,7 +28,7 @@ LISTING = {"conditions", "record", "page", "show", "count", "candidates"}
 PARTS = LISTING | {"begin_migration", "batch", "started", "recorded", "appended", "closed", "ended", "lone_gate"}
 PARTS |= {"attributed", "suspended", "awaited", "export_rows", "import_rows"}
 """Several statements, or parts: for the forms of a batch see ``test_batch_forms``, of a listing ``test_pool_plans``."""
-SECTIONS = ("timeline", *ROW_TYPES)
+SECTIONS = ("timeline", "message", *ROW_TYPES)
 
 
 @step

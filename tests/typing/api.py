@@ -10,6 +10,7 @@ from dbosflow import (
     AsyncRequest,
     Cause,
     Engine,
+    Message,
     StreamChannel,
     StreamReader,
     StreamValue,
@@ -157,6 +158,8 @@ def blocking(engine: Engine) -> None:
     assert_type(engine.get_event("a", "state", type=int, timeout=1.0), int)
     assert_type(engine.get_event("a", "state"), Any)
     assert_type(engine.events("a"), dict[str, Event])
+    assert_type(engine.start(sync_flow, 1, message=Message("topic", 1)), WorkflowHandle[str])
+    assert_type(engine.start(async_flow.options(queue="q"), 1, message=Message("", 1)), WorkflowHandle[list[float]])
     assert_type(engine.ask("a", 1, "question", type=str), str)
     engine.start(sync_flow, "not an int")  # type: ignore[call-overload]
     engine.start(sync_flow)  # type: ignore[call-overload]

@@ -122,6 +122,7 @@ class EngineCore:
                 self.repository,
                 self.announce,
                 self.outcome,
+                send=self.send,
                 safety_poll=self._settings.safety_poll,
             )
             if executor is not None:

@@ -7,13 +7,14 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._records.spaces import topic_of
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import lending_place
 from dbosflow._runtime.operations.children import result_of
 from dbosflow._store.notify import ALARM_TOPIC, queue_topic, workflow_topic
 from dbosflow._store.workflow import Enqueued
 from dbosflow.config import DEFAULT_QUEUE
-from dbosflow.errors import WorkflowConflictError
+from dbosflow.errors import WorkflowConflictError, WorkflowNotFoundError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.repository import Repository
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._runtime.runs.start_request import StartRequest
-    from dbosflow._store.workflow import Outcome
+    from dbosflow._store.workflow import FirstMessage, Outcome
     from dbosflow.definitions import WorkflowDef
 
 logger = logging.getLogger("dbosflow.engine")
@@ -40,6 +41,7 @@ class Starts:
         announce: Callable[[Iterable[str]], None],
         outcome: Callable[[str], Awaitable[Ending | Outcome]],
         *,
+        send: Callable[[str, str, str, str], Awaitable[int]],
         safety_poll: float,
     ) -> None:
         self._executor = executor
@@ -48,9 +50,12 @@ class Starts:
         self._repository = repository
         self._announce = announce
         self._outcome = outcome
+        self._send = send
 
     async def start(self, request: StartRequest) -> str:
         """Starts a workflow here, or enqueues it; returns its id once it is durable."""
+        if request.message is not None:
+            return await self._signal(request, request.message)
         definition, queue = request.definition, request.queue
         arguments_text = request.arguments_text()
         known_to_be_new = request.workflow_id is None
@@ -61,24 +66,54 @@ class Starts:
             topics = [] if known_to_be_new else [workflow_topic(workflow_id)]
         else:
             queue = queue or DEFAULT_QUEUE
-            is_new = await self._enqueuer.enqueue(
-                Enqueued(
-                    workflow_id,
-                    definition.name,
-                    queue,
-                    request.priority,
-                    arguments_text,
-                    definition.inputs,
-                    request.options,
-                )
-            )
-            topics = [queue_topic(queue), workflow_topic(workflow_id)]
-            if request.ends_within(self._safety_poll):
-                topics.append(ALARM_TOPIC)
+            is_new, topics = await self._enqueue(workflow_id, request, queue, arguments_text)
         # A start whose answer was lost looks like an earlier one, and has notified no worker yet.
         if is_new or await self._is_open(workflow_id, definition, arguments_text):
             self._announce(topics)
         return workflow_id
+
+    async def _enqueue(
+        self, workflow_id: str, request: StartRequest, queue: str, arguments_text: str
+    ) -> tuple[bool, list[str]]:
+        """Enqueues a workflow; whether its row is new, and who is to be told of it."""
+        definition = request.definition
+        row = Enqueued(
+            workflow_id,
+            definition.name,
+            queue,
+            request.priority,
+            arguments_text,
+            definition.inputs,
+            request.options,
+            request.message,
+        )
+        is_new = await self._enqueuer.enqueue(row)
+        topics = [queue_topic(queue), workflow_topic(workflow_id)]
+        if request.ends_within(self._safety_poll):
+            topics.append(ALARM_TOPIC)
+        return is_new, topics
+
+    async def _signal(self, request: StartRequest, message: FirstMessage) -> str:
+        """Starts a workflow with a first message, or sends the message to the one that has the id.
+
+        A start that has lost the id sends in a later statement, which sees the winner; if that is gone by then, it
+        starts again. The message has the same producer each time, so it is there once.
+        """
+        workflow_id, arguments_text = request.workflow_id or new_id(), request.arguments_text()
+        # Without a queue, any executing engine takes it, as it takes one whose worker has died: mostly this one.
+        here = request.queue is None and self._executor is not None
+        queue = request.queue or ("" if here else DEFAULT_QUEUE)
+        while True:
+            is_new, topics = await self._enqueue(workflow_id, request, queue, arguments_text)
+            if is_new or await self._is_open(workflow_id, request.definition, arguments_text):
+                self._announce(topics)
+            if is_new:
+                return workflow_id
+            try:
+                await self._send(workflow_id, topic_of(message.key), message.text, message.producer)
+            except WorkflowNotFoundError:
+                continue
+            return workflow_id
 
     async def run(self, request: StartRequest) -> Any:
         """Starts a workflow and waits for its result. Here and under a new id, both are one wait."""

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from dbosflow._store.start_options import StartOptions
+    from dbosflow._store.workflow import FirstMessage
     from dbosflow.definitions import WorkflowDef
 
 
@@ -28,6 +29,8 @@ class StartRequest:
     priority: int = 0
     options: StartOptions | None = None
     """What most starts do not set."""
+    message: FirstMessage | None = None
+    """A message to the workflow, whether it is new or not."""
 
     def __post_init__(self) -> None:
         timeout = self.definition.timeout

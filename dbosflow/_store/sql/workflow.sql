@@ -1,6 +1,7 @@
 -- name: enqueue (needs no lease, because the row has no owner)
 -- Sorted by id: otherwise two processes that enqueue the same ids could deadlock. The section `options` is there if a row
--- has any of the columns in it: see dbosflow/_store/start_options.py.
+-- has any of the columns in it: see dbosflow/_store/start_options.py. With the section `message`, which needs that one, a
+-- start may have a first message, written with the row. An id that is taken gets none here, but in a later statement.
 -- [options
 WITH enqueued AS (
 -- ]
@@ -37,6 +38,18 @@ RETURNING id
     ORDER BY s.id, a.key
     ON CONFLICT (workflow_id, name) DO NOTHING
 )
+-- ]
+-- [message
+, sent AS (
+    INSERT INTO dbosflow.stream_block
+        (workflow_id, key, "offset", count, kind, values, bytes, producer, producer_seq, epoch)
+    SELECT e.id, m.key, 0, 1, 'values', m.values::json, m.bytes, m.producer, 0, 0
+    FROM enqueued e
+    JOIN unnest(:message_ids::text[], :message_keys::text[], :message_values::text[], :message_bytes::integer[],
+                :message_producers::text[]) AS m (id, key, values, bytes, producer) ON m.id = e.id
+)
+-- ]
+-- [options
 SELECT id FROM enqueued
 -- ]
 ;
