@@ -13,6 +13,7 @@ floor 0  errors types                                     the shared vocabulary
 """
 
 from dbosflow import durable
+from dbosflow.compensations import compensate
 from dbosflow.config import VERSION as __version__  # noqa: N811 (the name that tools look for)
 from dbosflow.config import Retention
 from dbosflow.context import Current, branch, current, get_logger, patched
@@ -93,6 +94,7 @@ __all__ = [
     "branch",
     "close_stream",
     "close_stream_async",
+    "compensate",
     "create_token",
     "create_token_async",
     "current",

@@ -116,6 +116,10 @@ class WorkflowDef(FunctionDef):
     """How long an execution may take from its start, in seconds."""
     max_recoveries: int | None = None
     """How often its workers may die in a row without a new record; recorded with the start. ``None``: the engine's."""
+    compensates: bool = False
+    """Whether the body registers compensations."""
+    compensation_timeout: float | None = None
+    """How long these may take, in seconds."""
 
     kind = "workflow"
 

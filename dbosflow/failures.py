@@ -77,6 +77,13 @@ def cancel_reason(text: str | None) -> str | None:
     return (load_error(text).message or None) if text else None
 
 
+def with_notes(text: str | None, notes: list[str]) -> str:
+    """An error's JSON with these notes in front of its own; without an error, that of a cancelled workflow."""
+    row = json.loads(text or cancelled_error("") or "")
+    row["notes"] = _notes([*notes, *row.get("notes", ())])
+    return json.dumps(row)
+
+
 def brief_error(text: str) -> str:
     """The error for the end of a stream. It has no traceback: a workflow may leave thousands of streams open."""
     row = {name: value for name, value in json.loads(text).items() if name not in {"traceback", "notes"}}

@@ -98,6 +98,11 @@ class Step(Generic[P, R, T]):
         """Pickles the step by reference, like the function: by its name, or as a bound method."""
         return reference_to(self, self._receiver)
 
+    @property
+    def parts(self) -> tuple[StepDef, tuple[Any, ...]]:
+        """The definition, and the arguments that binding has given already."""
+        return self.definition, self._receiver
+
     def __repr__(self) -> str:
         return f"<{self.definition}>"
 
@@ -314,3 +319,9 @@ def _own_name(function: Any) -> str:
         msg = f"run_step({function!r}, ...) needs name=, or a function that has one of its own"
         raise DefinitionError(msg)
     return local_name(function)
+
+
+def step_of(function: Any) -> StepDef:
+    """A step made of a function that is none, under its own name."""
+    made, _, _ = _ad_hoc(function, (), {})
+    return made

@@ -214,20 +214,23 @@ def start_request(target: object, args: tuple[Any, ...], kwargs: Mapping[str, An
     return StartRequest(spec.definition, args, kwargs, spec.workflow_id, spec.queue, spec.priority, spec.optional)
 
 
+@dataclass(frozen=True)
+class _Options:
+    """The options of ``@workflow``."""
+
+    name: str | None = None
+    inputs: Sequence[str | Stream[Any, Any]] = ()
+    timeout: float | timedelta | None = None
+    max_recoveries: int | None = None
+    compensates: bool = False
+    compensation_timeout: float | timedelta | None = None
+
+
 class WorkflowDecorator:
     """The result of ``@workflow(...)``: a decorator that has the options."""
 
-    def __init__(
-        self,
-        name: str | None,
-        inputs: Sequence[str | Stream[Any, Any]],
-        timeout: float | timedelta | None,
-        max_recoveries: int | None,
-    ) -> None:
-        self._name = name
-        self._inputs = inputs
-        self._timeout = timeout
-        self._max_recoveries = max_recoveries
+    def __init__(self, options: _Options) -> None:
+        self._options = options
 
     @overload
     def __call__(self, function: Callable[P, Coroutine[Any, Any, T]]) -> Workflow[P, Coroutine[Any, Any, T], T]: ...
@@ -235,7 +238,7 @@ class WorkflowDecorator:
     def __call__(self, function: Callable[P, R]) -> Workflow[P, R, R]: ...
     def __call__(self, function: Callable[..., Any]) -> Workflow[..., Any, Any]:
         """Makes ``function`` a workflow."""
-        return _make(function, self._name, self._inputs, self._timeout, self._max_recoveries)
+        return _make(function, self._options)
 
 
 @overload
@@ -249,6 +252,8 @@ def workflow(
     inputs: Sequence[str | Stream[Any, Any]] = (),
     timeout: float | timedelta | None = None,
     max_recoveries: int | None = None,
+    compensates: bool = False,
+    compensation_timeout: float | timedelta | None = None,
 ) -> WorkflowDecorator: ...
 def workflow(
     function: Callable[..., Any] | None = None,
@@ -258,6 +263,8 @@ def workflow(
     inputs: Sequence[str | Stream[Any, Any]] = (),
     timeout: float | timedelta | None = None,
     max_recoveries: int | None = None,
+    compensates: bool = False,
+    compensation_timeout: float | timedelta | None = None,
 ) -> Any:
     """Makes a function a workflow. Any worker that has the function can go on with it after a crash.
 
@@ -273,39 +280,46 @@ def workflow(
         timeout: how long each execution may take from its start, unless a start says otherwise: see ``options``.
         max_recoveries: how often in a row its workers may die without a new record of it, before it is parked as
             ``blocked``. An execution keeps that of its start. Default: the engine's setting of that name.
+        compensates: whether the body calls ``compensate``. A worker that takes over a cancelled workflow then calls its
+            body again, up to the point where it was cancelled, to find what there is to undo.
+        compensation_timeout: how long the compensations of an execution may take together, in seconds or as a
+            ``timedelta``; default: as long as they take. What is not done by then is named in a note of the workflow's
+            error.
 
     Raises:
         DefinitionError: the function cannot be a workflow (it is a class, a generator function, or decorated already),
             or another function has the name.
         ConfigurationError: an option is not valid.
     """
-    if function is None:
-        return WorkflowDecorator(name, inputs, timeout, max_recoveries)
-    return _make(function, name, inputs, timeout, max_recoveries)
+    options = _Options(name, inputs, timeout, max_recoveries, compensates, compensation_timeout)
+    return WorkflowDecorator(options) if function is None else _make(function, options)
 
 
-def _make(
-    decorated: Any,
-    name: str | None,
-    inputs: Sequence[str | Stream[Any, Any]],
-    timeout: float | timedelta | None,
-    max_recoveries: int | None,
-) -> Workflow[..., Any, Any]:
+def _make(decorated: Any, options: _Options) -> Workflow[..., Any, Any]:
     function, method = unbound(decorated)
     check_decorated("workflow", function)
+    name, inputs = options.name, options.inputs
     own_name = check_name("workflow", qualified_name(function) if name is None else name)
     if isinstance(inputs, str) or not isinstance(inputs, Iterable):
         msg = f"inputs={inputs!r} must be a list: inputs=[{inputs!r}]"
         raise DefinitionError(msg)
-    if max_recoveries is not None:
-        check_whole("a workflow's max_recoveries", max_recoveries, 1, LARGEST_INTEGER, or_none=True)
+    if options.max_recoveries is not None:
+        check_whole("a workflow's max_recoveries", options.max_recoveries, 1, LARGEST_INTEGER, or_none=True)
+    if options.compensation_timeout is not None and not options.compensates:
+        msg = "compensation_timeout= is for a workflow that compensates: add compensates=True"
+        raise DefinitionError(msg)
     keys = tuple(dict.fromkeys(key_of(one) for one in inputs))
-    seconds = None if timeout is None else check_duration("timeout", timeout)
     definition = WorkflowDef(
         *(function, own_name, caller_locals(function, depth=2), method),
         inputs=keys,
-        timeout=seconds,
-        max_recoveries=max_recoveries,
+        timeout=_duration("timeout", options.timeout),
+        compensates=options.compensates,
+        compensation_timeout=_duration("compensation_timeout", options.compensation_timeout),
+        max_recoveries=options.max_recoveries,
     )
     registry.add(definition)
     return Workflow(definition)
+
+
+def _duration(what: str, value: float | timedelta | None) -> float | None:
+    return None if value is None else check_duration(what, value)

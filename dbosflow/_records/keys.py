@@ -12,6 +12,7 @@ key      = [path "/"] name "#" n            the nth operation of that name in it
                                             the nth refusal of what would be the branch's value ``count`` there
          | path "/write_stream('" stream "')/changed"
                                             a replay has written other values there than the run before
+         | "/cancelled" | "/compensating"   a request was delivered to the body; it was over, and compensations began
 path     = region | [region "/"] branch { "/" branch }
 branch   = name "#" n                       the nth task of that name that its parent has made
 region   = name                             ``with branch(name)``: at the root, and once in a run
@@ -47,6 +48,13 @@ ENDED = "/ended"
 """Ends the key of the record that the child for an item of a list has ended."""
 PATCHED = "/patched"
 """Ends the key of the record that new code was taken."""
+
+COMPENSATIONS = "/compensation"
+"""The path of the branch that carries out compensations. No branch of a body has it: a name holds no slash."""
+CANCELLED = "/cancelled"
+"""The key of the record that a request to end the workflow was delivered to its body."""
+COMPENSATING = "/compensating"
+"""The key of the record that the body was over, and its compensations began."""
 
 _LONGEST_NAME = 256
 _LONGEST_PATH = 512
@@ -136,6 +144,11 @@ def is_item_of(key: str, loop_key: str) -> bool:
     """Whether the key is that of an item of this loop."""
     loop, _, offset = key.rpartition("/")
     return loop == loop_key and offset.isdecimal()
+
+
+def is_of_compensations(key: str) -> bool:
+    """Whether the key is that of a record of carrying out compensations."""
+    return key == COMPENSATING or key.startswith(f"{COMPENSATIONS}/")
 
 
 def step_of(attempt_key: str) -> str:

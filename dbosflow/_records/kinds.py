@@ -76,9 +76,13 @@ class RecordKind(StrEnum):
     """A stream refused further values of the body."""
     CHANGED = "changed"
     """A replay has written other values to a stream; at most one record a producer, by the first run that finds it."""
+    CANCELLED = "cancelled"
+    """A request to end the workflow was delivered to its body."""
+    COMPENSATING = "compensating"
+    """The body was over and its compensations began; the record holds their deadline."""
 
 
-_NO_OPERATION = frozenset({RecordKind.PATCHED, RecordKind.REFUSED, RecordKind.CHANGED})
+_NO_OPERATION = frozenset({RecordKind.PATCHED, RecordKind.REFUSED, RecordKind.CHANGED, RecordKind.COMPENSATING})
 _SILENT = _NO_OPERATION | {
     RecordKind.ATTEMPT,
     RecordKind.TIMEOUT,
@@ -96,4 +100,4 @@ def is_delivered(kind: str) -> bool:
 
 def shows_operation(kind: str) -> bool:
     """Whether a record of this kind shows that its branch asked for an operation."""
-    return kind not in _NO_OPERATION
+    return kind not in _NO_OPERATION and kind != RecordKind.CANCELLED

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
 _QUEUED = b"SELECT id FROM dbosflow.workflow WHERE status = 'queued' AND queue = %s AND name = ANY(%s)"
+_DUE = (
+    b"SELECT id FROM dbosflow.workflow WHERE deadline_at <= now() AND cancel_requested_at IS NULL AND ended_at IS NULL"
+)
 _OWNED_BY_DEAD = (
     b"SELECT w.id FROM dbosflow.workflow w JOIN dbosflow.worker k ON k.id = w.worker_id WHERE k.state = 'dead'"
 )
@@ -69,6 +72,7 @@ class Injection:
         self._wrap(workflow, "release", lambda connection, schema, worker, runs: (Point("release", r[0]) for r in runs))
         for wakes in ("wake", "wake_by_topic", "wake_due"):
             self._wrap(waiter, wakes, lambda *_, by=wakes: [Point("wake", "", by)])
+        self._wrap(workflow, "expire", self._expired)
         self._wrap(workflow, "claim", self._claimed)
         self._wrap(workflow, "requeue", self._requeued)
 
@@ -93,6 +97,10 @@ class Injection:
         """What a claim may take, asked before it: by then somebody else may have it, which is no harm."""
         cursor = await connection.execute(_QUEUED, (queue, names))
         return [Point("claim", workflow_id) for (workflow_id,) in await cursor.fetchall()]
+
+    async def _expired(self, connection: AsyncConnection[Any], _: str, **__: Any) -> Iterable[Point]:
+        cursor = await connection.execute(_DUE)
+        return [Point("expire", workflow_id) for (workflow_id,) in await cursor.fetchall()]
 
     async def _requeued(self, connection: AsyncConnection[Any], _: str, **__: Any) -> Iterable[Point]:
         cursor = await connection.execute(_OWNED_BY_DEAD)

@@ -11,12 +11,15 @@ import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from dbosflow import (
     Engine,
     Stream,
     WorkflowStatus,
     as_completed_async,
     close_stream_async,
+    compensate,
     create_token_async,
     current,
     durable,
@@ -27,6 +30,7 @@ from dbosflow import (
     requests,
     send_async,
     set_event_async,
+    sleep,
     sleep_async,
     step,
     workflow,
@@ -392,6 +396,62 @@ async def swept_drawing() -> list[bool]:
     return [first, *others, await swept_charge(str(began)) == str(began)]
 
 
+@step(max_attempts=3, interval=0)
+async def swept_undo(what: str) -> str:
+    """Undoes something, fails once, and writes what it undoes."""
+    says("begin")
+    await write_stream_async("undone", what)
+    fails_once()
+    return f"{what} is undone"
+
+
+@step
+def swept_undo_on_thread(what: str) -> str:
+    """The same on a thread, without a failure."""
+    says("begin")
+    write_stream("undone", what)
+    return f"{what} is undone"
+
+
+@step
+async def swept_undo_in_vain() -> None:
+    """Fails for good: the others are undone all the same."""
+    says("begin")
+    msg = "cannot be undone"
+    raise ValueError(msg)
+
+
+@workflow(compensates=True)
+async def swept_undone(end: str) -> None:
+    """Does and registers, alone and in branches; then it fails, or waits for its end."""
+
+    async def branch(name: int) -> None:
+        compensate(swept_undo_on_thread, f"before {name}")
+        await swept(name)
+        compensate(swept_undo, f"after {name}")
+
+    await swept(0)
+    compensate(swept_undo, "first")
+    compensate(swept_undo_in_vain)
+    await asyncio.gather(branch(1), branch(2))
+    await write_stream_async("open", "done")
+    if end == "fails":
+        await swept_in_vain()
+    await sleep_async(FOR_EVER)
+
+
+@workflow(compensates=True)
+def swept_undone_on_thread(end: str) -> None:
+    """The same on a thread."""
+    for number in range(3):
+        swept_on_thread(number)
+        compensate(swept_undo if number % 2 else swept_undo_on_thread, str(number))
+    write_stream("open", "done")
+    if end == "fails":
+        swept_in_vain.run()
+    sleep(FOR_EVER)
+
+
 class Client:
     """The outside of one run: starts workflows, and waits for their results. Does the same again after a crash."""
 
@@ -424,7 +484,7 @@ class Client:
             raise
         except Exception:  # noqa: BLE001 (whatever it ended with)
             info = await handle.info_async()
-            message = None if info.error is None else str(info.error)
+            message = getattr(info.error, "reason", None if info.error is None else str(info.error))
             self._note("ends", [workflow_id, info.status, message])
         else:
             self._note("ends", [workflow_id, "succeeded", result])
@@ -511,6 +571,26 @@ async def _cancelled(client: Client) -> None:
     await client.ended(child)
 
 
+async def _undone(client: Client, end: Callable[[Client, str], Awaitable[None]]) -> None:
+    for name, flow in (("undone", swept_undone), ("thread", swept_undone_on_thread)):
+        target = flow.options(workflow_id=client.id(name), timeout=FOR_EVER)
+        workflow_id = await client.start(name, target, "waits")
+        await until_asleep(client, workflow_id)
+        await end(client, workflow_id)
+        await client.ended(workflow_id)
+
+
+async def _cancel(client: Client, workflow_id: str) -> None:
+    await client.engine.handle(workflow_id).cancel_async(reason="swept")
+
+
+async def _expire(client: Client, workflow_id: str) -> None:
+    core: Any = client.engine._core
+    async with await psycopg.AsyncConnection.connect(core._url, autocommit=True) as connection:
+        await connection.execute("UPDATE dbosflow.workflow SET deadline_at = now() WHERE id = %s", (workflow_id,))
+    core.executor._alarm.wake()
+
+
 async def until_asleep(client: Client, *workflow_ids: str) -> None:
     """Until they wait for nothing but their cancellation: what they have written before does not depend on it then."""
     deadline = time.monotonic() + 60
@@ -537,6 +617,10 @@ SCENARIOS: dict[str, Callable[[Client], Awaitable[None]]] = {
     "tokens": _tokens,
     "cancelled": _cancelled,
     "waiting": _waiting,
+    "undone": _alone("undone", swept_undone, "fails"),
+    "undone-threads": _alone("undone", swept_undone_on_thread, "fails"),
+    "undone-cancelled": lambda client: _undone(client, _cancel),
+    "undone-late": lambda client: _undone(client, _expire),
 }
 SUSPENDING = {"waiting"}
 """The scenarios in which whatever waits leaves memory."""

@@ -6,6 +6,7 @@ comparison with an undisturbed run can tell, and which results a client got on t
 
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, LiteralString
 
@@ -29,7 +30,10 @@ PATIENCE = 5.0
 Outcome = dict[str, Any]
 """What came of a run: workflows, their records and their committed streams, without the run's name."""
 
-_SAME_IN_EVERY_RUN = {"step", "child", "result", "sleep", "woken", "given_up", "flush", "recv", "send", "answer", "map"}
+_SAME_IN_EVERY_RUN = {
+    *("step", "child", "result", "sleep", "woken", "given_up", "flush", "recv", "send", "answer", "map"),
+    *("cancelled", "compensating"),
+}
 """Kinds of records that do not depend on when something came or how often something failed."""
 
 _WRONG: dict[str, LiteralString] = {
@@ -79,7 +83,7 @@ def _named(history: WorkflowHistory) -> str:
 def of_workflow(history: WorkflowHistory) -> Outcome:
     """What came of a workflow."""
     row = history.row
-    return {
+    found: Outcome = {
         "end": [row["name"], row["status"], row["output"], _message(history, row["error"])],
         "records": {
             step["key"]: [step["kind"], step["output"], _message(history, step["error"])]
@@ -88,6 +92,8 @@ def of_workflow(history: WorkflowHistory) -> Outcome:
         },
         "streams": {key: _of_stream(history, key) for key in history.keys()},  # noqa: SIM118 (it is no dictionary)
     }
+    without_run: Outcome = json.loads(_anonymous(history, json.dumps(found)))
+    return without_run
 
 
 def _of_stream(history: WorkflowHistory, key: str) -> Outcome:

@@ -10,10 +10,10 @@ OUTCOMES = {
     *("step", "sleep", "child", "result", "status", "info", "cancel", "read", "for_each", "flush", "emitted"),
     *("send", "recv", "token", "answer"),
     *("map", "first"),
-    *("woken", "given_up", "expired"),
+    *("woken", "given_up", "expired", "cancelled"),
 }
 SILENT = {"attempt", "timeout", "until", "drawn", "mapped", "mapped_result"}
-NO_OPERATION = {"patched", "refused", "changed"}
+NO_OPERATION = {"patched", "refused", "changed", "cancelled", "compensating"}
 
 
 def test_the_words_are_stored_so_they_stay() -> None:

@@ -19,6 +19,7 @@ from dbosflow import (
     WorkflowHandle,
     WorkflowInfo,
     as_completed_async,
+    compensate,
     create_token,
     create_token_async,
     durable,
@@ -51,12 +52,15 @@ async def async_step(x: int, *, unit: str = "m") -> float:
     return float(x) if unit else 0.0
 
 
-@workflow
+@workflow(compensates=True, compensation_timeout=60, timeout=3600)
 def sync_flow(x: int) -> str:
     """A sync workflow."""
     assert_type(sync_step(x), str)
     assert_type(async_step.run(x, unit="km"), float)
     assert_type(run_step("length", len, "abc"), int)
+    compensate(sync_step, 1)
+    compensate(async_step, 1, unit="km")
+    compensate(async_step, "one")  # type: ignore[arg-type]
     assert_type(recv("topic", type=int, timeout=1.0), int)
     assert_type(recv(), Any)
     assert_type(run_step(len, "abc", max_attempts=3, retry_on=lambda error: isinstance(error, OSError)), int)

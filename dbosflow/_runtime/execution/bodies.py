@@ -19,6 +19,7 @@ from functools import partial
 from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, cast
 
+from dbosflow._runtime.execution.compensating import compensated
 from dbosflow._runtime.execution.drivers import carried
 from dbosflow._runtime.execution.isolation import awaited, is_awaitable
 from dbosflow._runtime.execution.recorded_values import arguments
@@ -120,7 +121,9 @@ class Bodies:
         self._end_soon(run, ending)
 
     def _end_soon(self, run: Run, ending: Ending | None) -> None:
-        if run.stopping is None and (run.cancelled or run.sequencer is not None):
+        succeeds = ending is not None and ending.status is WorkflowStatus.SUCCEEDED and not run.awaits_delivery
+        compensates = run.compensations is not None and not succeeds
+        if run.stopping is None and (run.cancelled or run.sequencer is not None or compensates):
             self._task(self._conclude(run, ending), run)
             return
         if run.stopping is None:
@@ -133,12 +136,20 @@ class Bodies:
         try:
             await _catch_up(run)
             await _end_leftovers(run)
+            if run.awaits_delivery:
+                run.begin_cancelled()
             if run.cancelled:
                 await self.cancel_children(run)
                 ending = ending_of(run.workflow_id, run.request)
+            if run.compensations is not None and ending is not None:
+                ending = await compensated(run, ending)
         except BaseException as stopped:  # noqa: BLE001 (a run that cannot be ended here goes on elsewhere)
             _stop(run, stopped)
         self._end(run, ending)
+
+    def undo(self, run: Run) -> None:
+        """Ends a run whose end was not written, since a request came first, once its compensations are carried out."""
+        self._task(self._conclude(run, ending_of(run.workflow_id, run.request)), run)
 
     async def cancel_children(self, run: Run) -> None:
         """Cancels the children of a cancelled run, including those whose starts are being written; no more can begin.

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._runtime.execution.delivery import deliver
 from dbosflow._runtime.runs.end_request import ending_of
 from dbosflow._runtime.runs.state import RunStopped
 
@@ -42,9 +44,24 @@ class CancelledRuns:
 
     def cancel(self, run: Run, request: CancelRequest) -> None:
         """Carries out a request to end the workflow of ``run``, which is notified now."""
-        if run.cancel(request):
+        if run.compensations is not None and not run.cancelled:
+            run.note_request(request)
+            self.deliver(run)
+        elif run.cancel(request):
             logger.info("workflow %s is asked to end", run.workflow_id)
             self._loop.call_later(self._grace, self._cut_short, run)
+
+    def begin(self, run: Run, request: CancelRequest) -> None:
+        """Notes a request for a run that is about to begin. Only a body that has something to undo is called again."""
+        run.note_request(request)
+        if run.compensations is None or run.epoch == 1:
+            run.begin_cancelled()
+
+    def deliver(self, run: Run) -> None:
+        """Delivers the request to a body that compensates: by a record. The body is waited for, however long."""
+        if run.request is not None and not (run.ending or run.compensating or run.stopping is not None):
+            logger.info("workflow %s is asked to end", run.workflow_id)
+            deliver(run, partial(run.cancel, run.request))
 
     def _cut_short(self, run: Run) -> None:
         """Ends a cancelled run whose body does not end."""
@@ -66,7 +83,11 @@ class CancelledRuns:
 
     def overtaken(self, run: Run) -> None:
         """A cancel came before the end of ``run``, which now ends as cancelled."""
-        if self._is_here(run) and not run.superseded:
+        if not self._is_here(run) or run.superseded:
+            return
+        if run.compensations is not None and run.stopping is None:
+            self._bodies.undo(run)
+        else:
             logger.info("workflow %s is cancelled: that was asked for before its end was durable", run.workflow_id)
             self._begin_task(self._end_overtaken(run), f"dbosflow-overtaken-{run.workflow_id}")
 

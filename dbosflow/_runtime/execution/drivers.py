@@ -282,14 +282,14 @@ class ThreadDriver:
         try:
             with self._threads.away(_named(run), at_the_limit="stay"):
                 run.environment.clock.wait(run.interrupted, seconds)
-                run.check_may_begin()
+                run.check_goes_on()
         finally:
             run.end_wait(wait)
 
     async def hold(self, run: Run) -> None:
         """Waits; a stop or a cancel of the run ends the wait."""
         run.interrupted.wait()
-        run.check_may_begin()
+        run.check_goes_on()
 
     async def room(self, run: Run) -> bool:
         """Waits until the run's buffer has room, up to ``buffer_timeout``; returns whether it has."""

@@ -62,7 +62,8 @@ class Run(ReplayingRun):
     def driver(self) -> DriverPort[Run, StepAttempt]:
         """How the run's body waits."""
         environment = self.environment
-        return environment.loop_driver if self.definition.is_async else environment.thread_driver
+        on_loop = self.definition.is_async or self.compensating
+        return environment.loop_driver if on_loop else environment.thread_driver
 
     @property
     def engine(self) -> EnginePort:

@@ -19,6 +19,7 @@ import psycopg
 from dbosflow._runtime.execution.bodies import Bodies
 from dbosflow._runtime.execution.cancelled_runs import CancelledRuns
 from dbosflow._runtime.execution.changed_values import ChangedValues
+from dbosflow._runtime.execution.delivery import request_on_record
 from dbosflow._runtime.execution.drivers import LoopDriver, ThreadDriver
 from dbosflow._runtime.execution.environment import RunEnvironment
 from dbosflow._runtime.execution.handover import hand_over, wait_for_code
@@ -169,12 +170,7 @@ class Runner:
         run = Run(self._environment, launch, history if isinstance(history, History) else NO_HISTORY)
         if launch.on_slot_freed is not None:
             self._slots.hold(run, launch.on_slot_freed)
-        request = self._cancel_at_launch.pop(workflow_id, None) or launch.request
-        if request is not None:
-            run.begin_cancelled(request)
-        if launch.remaining is not None:
-            run.has_deadline = True
-            self.on_deadline(launch.remaining)
+        self._note_limits(run, launch)
         if self.on_launched is not None:
             self.on_launched(run)
         previous = self._runs.get(workflow_id)
@@ -191,7 +187,18 @@ class Runner:
             self._bodies.over(run, None, history)
         else:
             self._bodies.begin(run, is_child=launch.is_child)
+            if run.awaits_delivery:
+                self._cancelled.deliver(run)
         return run
+
+    def _note_limits(self, run: Run, launch: Launch) -> None:
+        """Notes the request to end the workflow, and its deadline, if it has these."""
+        request = request_on_record(run) or self._cancel_at_launch.pop(run.workflow_id, None) or launch.request
+        if request is not None:
+            self._cancelled.begin(run, request)
+        if launch.remaining is not None:
+            run.has_deadline = True
+            self.on_deadline(launch.remaining)
 
     # -- the end, as the journal reports it --------------------------------------------------------------------------
 

@@ -204,7 +204,7 @@ class Batch(Generic[R]):
         for part in self.slices:
             run, frames, ending = part.run, part.frames, part.ending
             rows.runs.append((run.workflow_id, run.epoch))
-            rows.aware = rows.aware or run.cancelled
+            rows.aware = rows.aware or run.request is not None
             rows.records += part.records
             for start in part.starts:
                 rows.add_start(start_row(start), start.options)

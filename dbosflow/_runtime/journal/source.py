@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.runs.entries import Entry
     from dbosflow._runtime.runs.state import RunStopped
     from dbosflow._runtime.streams.writes import RunStreams
+    from dbosflow._store.cancel_request import CancelRequest
     from dbosflow.errors import WorkflowError
 
 
@@ -55,8 +56,8 @@ class Source(Protocol):
         """Why the workflow is to be parked: then the run's end is written although the run is stopped."""
 
     @property
-    def cancelled(self) -> bool:
-        """Whether the run was notified of its cancellation."""
+    def request(self) -> CancelRequest | None:
+        """The request to end the workflow, if the run was told of one."""
 
     @property
     def is_awaited(self) -> bool:

@@ -16,7 +16,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Self
 
-from dbosflow._records.keys import GIVEN_UP, UNTIL
+from dbosflow._records.keys import COMPENSATIONS, GIVEN_UP, UNTIL
+from dbosflow._runtime.runs.state import RunStopped
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -44,6 +45,8 @@ class Operation:
     def __enter__(self) -> Self:
         run, branch = self.run, self.branch
         run.check_may_begin()
+        if run.compensating and branch.path != COMPENSATIONS:
+            raise RunStopped(f"the body of workflow {run.workflow_id!r} is over")
         owner = self._owner = branch.check_owner(self._what)
         key = self.key = branch.key_of(self._name)
         timers = run.timers
@@ -95,7 +98,7 @@ class DurableOperation(Operation):
         run = self.run
         try:
             self.record = self.find_record(self.kind)
-            if self.cancellable and (run.is_draining or run.recorded_order is not None):
+            if self.cancellable and (run.is_draining or run.recorded_order is not None or run.request is not None):
                 await self._wait_to_begin()
         except BaseException as error:
             self.__exit__(type(error))
@@ -107,16 +110,17 @@ class DurableOperation(Operation):
         run = self.run
         if run.is_draining:
             await self.driver.hold(run)
-        if run.recorded_order is None:
-            return
-        if run.recorded(self.key + GIVEN_UP) is not None:
-            await self.driver.await_cancellation(run, self.key)
-        elif self.record is None:
-            try:
-                await self.driver.catch_up(run, self.key)
-            except asyncio.CancelledError:  # even before the operation began
-                await self.driver.record_cancellation(run, self.key)
-                raise
+        if run.recorded_order is not None:
+            if run.recorded(self.key + GIVEN_UP) is not None:
+                await self.driver.await_cancellation(run, self.key)
+            elif self.record is None:
+                try:
+                    await self.driver.catch_up(run, self.key)
+                except asyncio.CancelledError:  # even before the operation began
+                    await self.driver.record_cancellation(run, self.key)
+                    raise
+        if run.awaits_delivery and self.record is None:
+            await self.driver.hold(run)
 
     async def __aexit__(self, kind: type[BaseException] | None, *_error: object) -> None:
         if kind is not None and self.cancellable and issubclass(kind, asyncio.CancelledError):

@@ -108,7 +108,7 @@ class Attempts:
         run = self._run
         while not run.environment.lease.in_time:
             await self._driver.pause(run, _LATE_LEASE_PAUSE)
-        if run.is_draining:
+        if run.is_draining or run.awaits_delivery:
             await self._driver.hold(run)
 
     def _conclude(self, record: Record, error: BaseException | None, failures: int) -> Awaitable[None]:

@@ -62,6 +62,8 @@ async def sleep(branch: RunBranch, seconds: float) -> None:
                 return
             if run.sequencer is not None:
                 await driver.catch_up(run, key + WOKEN)
+            if run.awaits_delivery:  # the run before was ended in this sleep, whatever is left of it
+                await driver.hold(run)
             remaining = (record.remaining or 0.0) - run.age - run.environment.clock.ahead
         if remaining > 0:
             await driver.pause(run, remaining)

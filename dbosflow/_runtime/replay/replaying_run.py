@@ -68,6 +68,7 @@ class ReplayingRun(RunState):
 
     def __init__(self, environment: ReplayEnvironment, parts: RunParts, history: History) -> None:
         super().__init__(environment, parts, history)
+        history = self.history  # what of it the body replays
         self.recorded_order = RecordedOrder(history) if history.records or history.loops else None
         """The branches' records that have not been asked for yet; ``None`` in a run without a past."""
         self.timers: PlainTimers | None = None
@@ -264,7 +265,7 @@ class ReplayingRun(RunState):
                 call.cancel()
             yield
         except CancelledError:
-            self.check_may_begin()
+            self.check_goes_on()
             raise
         finally:
             self.calls = tuple(other for other in self.calls if other is not call)
@@ -276,7 +277,7 @@ class ReplayingRun(RunState):
         request.
         """
         self.note_request(request)
-        if self.cancelled or self.ending or self.stopping is not None:
+        if self.cancelled or self.ending or self.compensating or self.stopping is not None:
             return False
         with self.buffer.lock:
             self.begin_cancelled()
@@ -295,3 +296,19 @@ class ReplayingRun(RunState):
         for task in self.tasks():
             task.cancel(message)
         return True
+
+    def interrupt(self) -> None:
+        """Wakes the body's thread from what it waits for, which then finds that it is to end."""
+        self.interrupted.set()
+        for call in self.calls:
+            call.cancel()
+
+    def begin_compensating(self) -> None:
+        """The body and all its tasks are over: from here on the run replays the records of its compensations."""
+        super().begin_compensating()
+        assert self.compensations is not None
+        self.replay_is_over()
+        self.history = past = self.compensations.history
+        self.sequencer, self._replayed = None, None
+        self.recorded_order = RecordedOrder(past) if past.records else None
+        self._to_replay = sum(is_delivered(record.kind) for record in past.records.values())

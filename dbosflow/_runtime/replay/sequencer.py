@@ -24,7 +24,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from dbosflow._records.keys import WOKEN, shown
-from dbosflow._records.kinds import is_delivered
+from dbosflow._records.kinds import RecordKind, is_delivered
 from dbosflow._runtime.replay.stalls import waits_for
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.replay.sequenced_run import SequencedRun
     from dbosflow._runtime.runs.entries import Record
     from dbosflow._runtime.runs.state import RunStopped
+    from dbosflow._store.step import Recorded
 
 T = TypeVar("T")
 
@@ -159,6 +160,10 @@ class Sequencer:
 
     def committed(self, records: list[Record]) -> None:
         """Queues the outcomes of one commit. Once the turns are over, they are delivered at once."""
+        last = [record for record in records if record.kind is RecordKind.CANCELLED]
+        if last:  # so that the outcomes of the same commit arrive before the body is ended
+            self._commits.append([record for record in records if record not in last])
+            records = last
         self._commits.append(records)
         self._news.set()
         if self._task is None:
@@ -324,8 +329,13 @@ def _turns(run: SequencedRun) -> list[list[str]]:
         for record in run.history.records.values()
         if is_delivered(record.kind) and record.key not in run.replayed
     ]
-    ahead.sort(key=lambda record: (record.turn, record.seq))
-    return [[record.key for record in turn] for _, turn in groupby(ahead, key=lambda record: record.turn)]
+    ahead.sort(key=lambda record: (*_turn_of(record), record.seq))
+    return [[record.key for record in turn] for _, turn in groupby(ahead, key=_turn_of)]
+
+
+def _turn_of(record: Recorded) -> tuple[int, bool]:
+    """The turn of a record. The end of the body by a request comes after all else of its turn, once that is settled."""
+    return record.turn, record.kind == RecordKind.CANCELLED
 
 
 def _earliest(*moments: float | None) -> float | None:

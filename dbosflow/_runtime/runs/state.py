@@ -9,6 +9,8 @@ state       caused by                           begins      records     writes t
 active      the runner                          yes         yes         yes         yes
 draining    the engine closes: ``drain``        held back   yes         yes         yes
 cancelled   the canceller: ``cancel``           no          no          no          yes
+compen-     ``begin_compensating``: its body    its own     yes         of steps    yes
+sating      is over, and its steps are undone
 ending      ``begin_ending``: its body is   no          yes         no          yes
             over
 stopped     ``stop``: the lease is lost, a      no          no          no          no
@@ -18,6 +20,7 @@ over        ``settle``: its end is durable, or  no          no          no      
 
 active ──► ending ──► over          its body has returned or raised
 active ──► cancelled ──► ending     its body is notified, and no operation of the body begins any more
+ending ──► compensating ──► ending  where the body has registered compensations, and has not succeeded
 any    ──► stopped ──► over         it writes nothing any more; or only that it is blocked: ``contradiction``
 ```
 
@@ -32,6 +35,7 @@ import time
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dbosflow._runtime.runs.buffer import Buffer
+from dbosflow._runtime.runs.compensations import Compensations, of_body
 from dbosflow._runtime.runs.end_request import exception_of
 from dbosflow._runtime.runs.entries import Barrier
 from dbosflow.errors import LeaseLostError
@@ -96,8 +100,28 @@ class RunState:
 
     __slots__ = (
         *("_began", "_cancel_callbacks", "_on_drained", "arguments_text", "bodies", "buffer", "cancelled"),
-        *("contradiction", "definition", "ending", "environment", "epoch", "has_deadline", "has_draws", "history"),
-        *("inputs", "interrupted", "is_draining", "is_over", "limits", "queue", "request", "seq", "stopping"),
+        *(
+            "compensations",
+            "contradiction",
+            "definition",
+            "ending",
+            "environment",
+            "epoch",
+            "has_deadline",
+            "has_draws",
+        ),
+        *(
+            "history",
+            "inputs",
+            "interrupted",
+            "is_draining",
+            "is_over",
+            "limits",
+            "queue",
+            "request",
+            "seq",
+            "stopping",
+        ),
         *("superseded", "turn", "waits", "workflow_id"),
     )
 
@@ -109,7 +133,10 @@ class RunState:
         self.definition, self.arguments_text = parts.definition, parts.arguments_text
         self.inputs: Collection[str] = tuple(parts.inputs)
         """The keys of the streams that outside writers write, and this run never does."""
-        self.history = history
+        definition = parts.definition
+        self.compensations = Compensations(history) if definition.compensates else None
+        """What the body has registered to undo it; ``None`` for a workflow that does not compensate."""
+        self.history = of_body(history, is_async=definition.is_async) if definition.compensates else history
         self.seq, self.turn = history.next_place
         self.buffer = Buffer(environment.settings.buffer_bytes)
         """What the run has for the journal."""
@@ -165,7 +192,19 @@ class RunState:
     @property
     def may_branch(self) -> bool:
         """Whether new tasks of the run's branches become branches of the run."""
-        return not self.ending and self.stopping is None
+        return not self.ending and self.stopping is None and not self.compensating
+
+    @property
+    def compensating(self) -> bool:
+        """Whether the body is over, and its compensations are carried out."""
+        return self.compensations is not None and self.compensations.under_way
+
+    @property
+    def awaits_delivery(self) -> bool:
+        """Whether the body is to be notified of a request: nothing new begins meanwhile, what is under way goes on."""
+        if self.request is None or self.cancelled or self.compensations is None:
+            return False
+        return not self.compensations.under_way
 
     @property
     def may_write(self) -> bool:
@@ -174,7 +213,7 @@ class RunState:
 
     def is_finishing(self) -> bool:
         """Whether the run ends in this process, so that what its code still does leaves no record for a replay."""
-        return self.ending or self.cancelled
+        return self.ending or self.cancelled or self.compensating
 
     @property
     def is_cut_short(self) -> bool:
@@ -190,16 +229,24 @@ class RunState:
         """Raises ``RunStopped``, or the cancellation, if no operation may begin any more."""
         if self.stopping is not None:
             raise self.stopping
+        if self.compensating:
+            return
         if self.cancelled:
             raise self._cancellation()
         if self.ending:
             raise RunStopped(f"workflow {self.workflow_id!r} is no longer run here")
 
+    def check_goes_on(self) -> None:
+        """Raises as ``check_may_begin``; on the body's thread, also what ends the body by a request."""
+        if self.awaits_delivery and not self.definition.is_async:
+            self.begin_cancelled()
+        self.check_may_begin()
+
     def check_may_write(self, attempt: Attempt | None) -> None:
         """Raises if nothing can be written any more: by the run at all, or by an attempt that is over."""
-        if self.cancelled:
+        if self.cancelled and not (self.compensating and attempt is not None):
             raise self._cancellation()
-        if self.stopping is not None or self.ending:
+        if self.stopping is not None or self.ending or (self.compensating and attempt is None):
             raise self.stopping or self._has_ended()
         if attempt is not None and attempt.closed:
             msg = f"attempt {attempt.name} of step {attempt.key!r} is over; it can write nothing any more"
@@ -209,7 +256,7 @@ class RunState:
         """Raises if no record may follow: one behind the run's end would shut the gate for the whole batch."""
         if self.stopping is not None:
             raise self.stopping
-        if self.cancelled:
+        if self.cancelled and not self.compensating:
             raise self._cancellation()
         if self.is_over:
             raise self._has_ended()
@@ -303,6 +350,11 @@ class RunState:
     def begin_ending(self) -> None:
         """Marks the body as over: the tasks that it left running are to end, and begin nothing any more."""
         self.ending = True
+
+    def begin_compensating(self) -> None:
+        """Marks the body and all its tasks as over: operations are those of its compensations from here on."""
+        assert self.compensations is not None
+        self.compensations.under_way, self.ending = True, False
 
     def supersede(self) -> None:
         """Marks the run as replaced by a new pass, read from the tables: then not even its end may be written."""

@@ -27,6 +27,7 @@ from dbosflow._runtime.runs.entries import (
 from dbosflow._runtime.runs.state import RunStopped
 from dbosflow._runtime.streams.state import StreamState
 from dbosflow._runtime.streams.statistics import StreamStatistics
+from dbosflow._store.cancel_request import CANCELLED, CancelRequest
 from dbosflow._store.notify import queue_topic, stream_topic, workflow_topic
 from dbosflow._store.step import History
 from dbosflow.types import WorkflowStatus
@@ -55,7 +56,7 @@ class SourceByHand:
     stopping: RunStopped | None = None
     superseded: bool = False
     contradiction: WorkflowError | None = None
-    cancelled: bool = False
+    request: CancelRequest | None = None
     is_awaited: bool = False
     holds_back: bool = False
     age: float = 0.5
@@ -209,9 +210,9 @@ def test_a_dead_letter_is_written_with_its_items_record() -> None:
 
 
 def test_a_batch_knows_whether_a_run_in_it_hears_of_its_cancellation_already() -> None:
-    for cancelled in (False, True):
-        one = batch(Slice(SourceByHand("a"), [record("x#0")]), Slice(SourceByHand("b", cancelled=cancelled), []))
-        assert one.rows().aware is cancelled
+    for request in (None, CANCELLED):
+        one = batch(Slice(SourceByHand("a"), [record("x#0")]), Slice(SourceByHand("b", request=request), []))
+        assert one.rows().aware is (request is not None)
 
 
 # -- ends ------------------------------------------------------------------------------------------------------------
