@@ -90,7 +90,10 @@ class History:
     """For a fork: the turn from which it goes on by itself. The records before it are copies."""
 
     def is_copied(self, record: Recorded | None) -> bool:
-        """Whether a record, or that of a loop that is not over (``None``), may be a copy that came with a fork."""
+        """Whether a record, or that of a loop that is not over (``None``), may be a copy that came with a fork.
+
+        Copies may name other workflows than the fork's code: those whose ids follow from the id of the original.
+        """
         if self.forked_turn is None:
             return False
         return record is None or record.turn < self.forked_turn or record.attempt == GIVEN

@@ -9,7 +9,18 @@ from typing import Any
 import psycopg
 import pytest
 
-from dbosflow import Engine, Stream, current, for_each_async, step, workflow, write_stream_async
+from dbosflow import (
+    Engine,
+    Stream,
+    current,
+    for_each_async,
+    map_workflow_async,
+    recv_async,
+    send_async,
+    step,
+    workflow,
+    write_stream_async,
+)
 from dbosflow.errors import (
     ConfigurationError,
     OutdatedWorkersError,
@@ -100,6 +111,29 @@ async def ruled_parent(child_id: str | None = None, sleepy: bool = False) -> str
     handle = await child.start_async(sleepy)
     await ruled_value(1)
     return await handle.result_async()
+
+
+@workflow
+async def ruled_mapped_child(number: int) -> str:
+    if number == 2:
+        return await ruled_fragile()
+    return await ruled_value(number)
+
+
+@workflow
+async def ruled_mapping() -> list[str]:
+    await ruled_value(0)
+    return await map_workflow_async(ruled_mapped_child, [1, 2, 3])
+
+
+@workflow
+async def ruled_named() -> str:
+    """Names others after itself, and sends itself a message."""
+    own = current().workflow_id
+    handle = await ruled_mapped_child.options(workflow_id=f"{own}-child").start_async(1)
+    await send_async(own, "to myself")
+    parts = [await handle.result_async(), await recv_async(), str(await handle.status_async())]
+    return await ruled_join(parts)
 
 
 @step(max_attempts=1000, interval=3600)
@@ -267,6 +301,15 @@ async def test_a_fork_of_a_fork_goes_on_from_there(database_url: str) -> None:
     assert disorder(database_url) == []
 
 
+async def test_a_workflow_that_names_others_after_itself_is_forked(database_url: str) -> None:
+    """Copied records name those of the original, and are taken as they are."""
+    async with working(database_url) as engine:
+        right = await ended(engine, ruled_named)
+        for turn in range(last_turn(database_url, "o") + 2):
+            assert await result(await engine.workflows.fork_async("o", from_turn=turn)) == right, turn
+    assert disorder(database_url) == []
+
+
 @pytest.mark.parametrize("mode", ["resume", "rollback"])
 async def test_what_a_step_has_written_is_taken_back_if_it_gets_an_output(database_url: str, mode: str) -> None:
     """At once, so that readers of what stays need not wait for the end of the fork."""
@@ -390,6 +433,20 @@ async def test_a_retry_starts_a_new_child_for_one_that_was_cancelled_with_its_pa
                 await engine.handle(one).result_async(timeout=PATIENCE)
         broken.clear()
         assert await result(await engine.workflows.retry_async("o")) == "whole"
+
+
+async def test_a_retry_starts_new_children_for_those_of_a_map_that_failed(database_url: str) -> None:
+    broken.add("fragile")
+    async with working(database_url) as engine:
+        assert isinstance(await ended(engine, ruled_mapping), ConnectionError)
+        broken.clear()
+        fork = await engine.workflows.retry_async("o", workflow_id="r")
+        assert await result(fork) == ["old1", "whole", "old3"]
+        assert fork.turn == turn_of(database_url, "o", "ruled_mapped_child#0/1")
+        for turn in range(last_turn(database_url, "r") + 2):
+            again = await engine.workflows.fork_async("r", from_turn=turn)
+            assert await result(again) == ["old1", "whole", "old3"], turn
+    assert disorder(database_url) == []
 
 
 async def test_a_child_under_a_given_id_is_not_retried(database_url: str) -> None:

@@ -8,6 +8,7 @@ import sys
 import time
 
 from dbosflow import Engine
+from tests.oracle.forking import attempt_forks
 from tests.oracle.trial import attempt
 
 
@@ -16,13 +17,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.oracle", description=__doc__)
     parser.add_argument("--programs", type=int, default=100, help="how many (default: 100)")
     parser.add_argument("--first", type=int, default=0, help="the seed of the first (default: 0)")
+    parser.add_argument("--forks", action="store_true", help="forks of them from turns at random, instead of crashes")
     parser.add_argument("--url", help="a Postgres (default: an embedded one of its own)")
     options = parser.parse_args()
     logging.disable(logging.ERROR)  # crashes and failing steps are what there is here
     began, wrong = time.monotonic(), 0
     with Engine(options.url, grace=0) if options.url else Engine.ephemeral(grace=0) as engine:
         for seed in range(options.first, options.first + options.programs):
-            for one in attempt(engine, seed):
+            for one in attempt_forks(engine, seed) if options.forks else attempt(engine, seed):
                 wrong += 1
                 print(one, flush=True)
     print(f"{options.programs} programs, {wrong} differences, {time.monotonic() - began:.0f} s")

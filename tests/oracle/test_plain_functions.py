@@ -8,6 +8,8 @@ from __future__ import annotations
 import pytest
 
 from dbosflow import Engine
+from tests.behaviour.tables import disorder
+from tests.oracle.forking import attempt_forks
 from tests.oracle.trial import attempt
 from tests.suspending import AT_ONCE, suspend_at_once
 
@@ -29,3 +31,11 @@ def test_random_programs_that_leave_memory_come_to_the_same(database_url: str, m
         for seed in range(3, PROGRAMS, 4):
             assert attempt(engine, seed) == []
     assert gone
+
+
+def test_forks_of_random_programs_come_to_the_same(database_url: str) -> None:
+    """From turns at random."""
+    with Engine(database_url, grace=0) as engine:
+        for seed in range(0, PROGRAMS, 2):
+            assert attempt_forks(engine, seed) == []
+    assert disorder(database_url) == []

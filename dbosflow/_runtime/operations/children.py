@@ -70,7 +70,7 @@ async def start_child(branch: RunBranch, request: StartRequest) -> str:
         if record is not None:
             await operation.replayed()
             child_id, foreign = str(record.child_id), record.foreign
-            if request.workflow_id not in (None, child_id):
+            if request.workflow_id not in (None, child_id) and not run.history.is_copied(record):
                 asked = f"starts child {request.workflow_id!r} at key {key!r}"
                 raise run.disagree(asked, f"child {child_id!r}", record)
         else:
@@ -166,7 +166,7 @@ async def wait_for_result(
             return Record(key, _RESULT, child_id=workflow_id, output=output, error=error, elapsed=elapsed)
 
         found = await operation.outcome(live)
-        if found.child_id != workflow_id:
+        if found.child_id != workflow_id and not run.history.is_copied(record):
             raise run.disagree(f"asks for {what} at key {key!r}", f"that of workflow {found.child_id!r}", record)
     if found.error is not None:
         failed = failure(run, found.error, f"key {key!r}", record)

@@ -55,7 +55,7 @@ async def run_query(
             return Record(key, kind, child_id=workflow_id, output=output, error=error)
 
         found = await operation.outcome(live)
-        if found.child_id != workflow_id:
+        if found.child_id != workflow_id and not branch.run.history.is_copied(operation.record):
             raise run.disagree(f"asks for {what} at key {key!r}", f"that of {found.child_id!r}", operation.record)
     if found.error is not None:
         failed = load_error(found.error)

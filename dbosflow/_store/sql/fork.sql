@@ -170,9 +170,9 @@ LEFT JOIN unknown u ON true;
 WITH awaited AS MATERIALIZED (
     SELECT DISTINCT s.child_id AS id
     FROM dbosflow.step s
-    WHERE s.workflow_id = :fork_id AND s.kind = 'child' AND NOT EXISTS (
+    WHERE s.workflow_id = :fork_id AND s.kind IN ('child', 'mapped') AND NOT EXISTS (
         SELECT FROM dbosflow.step r
-        WHERE r.workflow_id = s.workflow_id AND r.kind = 'result' AND r.child_id = s.child_id)
+        WHERE r.workflow_id = s.workflow_id AND r.kind IN ('result', 'mapped_result') AND r.child_id = s.child_id)
 ), held AS MATERIALIZED (
     SELECT w.id FROM dbosflow.workflow w WHERE w.id = ANY(ARRAY(SELECT id FROM awaited)) FOR KEY SHARE
 )
@@ -180,7 +180,7 @@ SELECT a.id AS missing
 FROM awaited a
 WHERE NOT EXISTS (SELECT FROM held h WHERE h.id = a.id) AND EXISTS (
     SELECT FROM dbosflow.step r
-    WHERE r.workflow_id = :workflow_id AND r.kind = 'result' AND r.child_id = a.id)
+    WHERE r.workflow_id = :workflow_id AND r.kind IN ('result', 'mapped_result') AND r.child_id = a.id)
 ORDER BY a.id
 LIMIT 1;
 
@@ -210,10 +210,13 @@ ORDER BY s.seq DESC
 LIMIT 1000;
 
 -- name: started (the children that a workflow has on record, how they have ended, and when that went on record)
+-- The program learns of those of `map_workflow` when that is over.
 SELECT s.key, s.turn, s.child_id, w.status, w.parent_id, w.parent_key,
        (SELECT min(r.turn) FROM dbosflow.step r
-        WHERE r.workflow_id = s.workflow_id AND r.kind = 'result' AND r.child_id = s.child_id) AS told
+        WHERE r.workflow_id = s.workflow_id AND CASE s.kind
+            WHEN 'child' THEN r.kind = 'result' AND r.child_id = s.child_id
+            ELSE r.kind = 'map' AND r.key = regexp_replace(s.key, '/[0-9]+$', '') END) AS told
 FROM dbosflow.step s
 LEFT JOIN dbosflow.workflow w ON w.id = s.child_id
-WHERE s.workflow_id = :workflow_id AND s.kind = 'child'
+WHERE s.workflow_id = :workflow_id AND s.kind IN ('child', 'mapped')
 ORDER BY s.turn, s.seq;
