@@ -12,7 +12,10 @@ from dbosflow import (
     Engine,
     WorkflowHandle,
     WorkflowStatus,
+    as_completed_async,
     for_each_async,
+    map_workflow,
+    map_workflow_async,
     read_input,
     read_input_async,
     recv_async,
@@ -21,6 +24,7 @@ from dbosflow import (
     step,
     timeout,
     wait,
+    wait_first_async,
     workflow,
 )
 from dbosflow._runtime.execution import suspender
@@ -430,3 +434,56 @@ async def test_a_run_that_waits_for_work_of_its_own_full_queue_makes_room_for_it
         handle = await engine.start_async(ancestor.options(queue="narrow"), 3)
         assert await handle.result_async(PATIENCE) == 3
         working.cancel()
+
+
+@workflow
+async def suspended_item(number: int) -> list[int]:
+    """Waits for a message."""
+    return [number, await recv_async(type=int)]
+
+
+@workflow
+async def suspended_list(count: int) -> list[list[int]]:
+    """Has a child for each item, two at a time, and only waits for them."""
+    return await map_workflow_async(suspended_item, range(count), concurrency=2)
+
+
+@workflow
+def suspended_list_on_thread(count: int) -> list[list[int]]:
+    """The same on a thread."""
+    return map_workflow(suspended_item, range(count), concurrency=2)
+
+
+@pytest.mark.parametrize("flow", [suspended_list, suspended_list_on_thread])
+def test_a_list_of_children_leaves_memory_and_goes_on_with_those_that_are_left(engine: Engine, flow: Any) -> None:
+    """Each time that one ends it comes back, records that, begins the next child, and leaves again."""
+    handle = engine.start(flow.options(workflow_id="w"), 3)
+    for number in (1, 0, 2):
+        child = engine.handle(f"w/suspended_item#0+{number}")
+        eventually(lambda: is_waiting(handle))
+        eventually(lambda child=child: is_waiting(child))
+        engine.send(child.workflow_id, 10 * number)
+        child.result(timeout=PATIENCE)
+    assert handle.result(timeout=PATIENCE) == [[0, 0], [1, 10], [2, 20]]
+    assert handle.info().epoch > 2
+
+
+@workflow
+async def suspended_race(count: int) -> list[str]:
+    """Waits for the first of its children, and then for each."""
+    handles = [await suspended_item.start_async(number) for number in range(count)]
+    first = await wait_first_async(handles)
+    return [first.workflow_id, *[handle.workflow_id async for handle in as_completed_async(handles)]]
+
+
+def test_a_wait_for_the_first_of_several_leaves_memory(engine: Engine) -> None:
+    """And any of them brings it back; what it was told before stays."""
+    handle = engine.start(suspended_race.options(workflow_id="w"), 3)
+    ids = [f"w/suspended_item#{number}" for number in (2, 0, 1)]
+    for number, workflow_id in enumerate(ids):
+        eventually(lambda: is_waiting(handle))
+        engine.send(workflow_id, number)
+        engine.handle(workflow_id).result(timeout=PATIENCE)
+    found = handle.result(timeout=PATIENCE)
+    assert found[0] == ids[0]
+    assert sorted(found[1:]) == sorted(ids)
