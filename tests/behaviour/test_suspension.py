@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -461,7 +462,7 @@ def test_a_list_of_children_leaves_memory_and_goes_on_with_those_that_are_left(e
     for number in (1, 0, 2):
         child = engine.handle(f"w/suspended_item#0+{number}")
         eventually(lambda: is_waiting(handle))
-        eventually(lambda child=child: is_waiting(child))
+        eventually(partial(is_waiting, child))
         engine.send(child.workflow_id, 10 * number)
         child.result(timeout=PATIENCE)
     assert handle.result(timeout=PATIENCE) == [[0, 0], [1, 10], [2, 20]]

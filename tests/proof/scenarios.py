@@ -370,30 +370,31 @@ async def swept_fan_out() -> list[Any]:
     with suppress(ValueError):
         await map_workflow_async(swept_failing, [7], concurrency=2)
     handles = [await swept_child.start_async(number) for number in (8, 9)]
-    ended = {handle.workflow_id: await handle.result_async() async for handle in as_completed_async(handles)}
-    return [*found, [ended[handle.workflow_id] for handle in handles]]
+    ended = [handle.workflow_id async for handle in as_completed_async(handles)]  # in an order of this run
+    return [*found, len(ended), *[await handle.result_async() for handle in handles]]
 
 
 @step
-async def swept_charge(order_id: str) -> str:
-    """Sees what its workflow has drawn."""
+async def swept_charge(drawn: str) -> bool:
+    """Whether each body of this step has seen the same, in whichever process."""
     says("begin")
-    return order_id
+    here = current()
+    ledger.note(["drawn", here.workflow_id, here.step_key, drawn])
+    return {line[3] for line in ledger.noted() if line[:3] == ["drawn", here.workflow_id, here.step_key]} == {drawn}
 
 
 @workflow
 async def swept_drawing() -> list[bool]:
-    """Draws, alone and in branches, and gives it to steps, which give it back."""
+    """Draws, alone and in branches, and shows it to steps."""
 
     async def charged() -> bool:
-        order_id = f"{durable.uuid4()} {durable.random()}"
-        return await swept_charge(order_id) == order_id
+        return await swept_charge(f"{durable.uuid4()} {durable.random()}")
 
     first = await charged()
     began = durable.now()
     await write_stream_async("values", "begin")
     others = await asyncio.gather(charged(), charged())
-    return [first, *others, await swept_charge(str(began)) == str(began)]
+    return [first, *others, await swept_charge(str(began))]
 
 
 @step(max_attempts=3, interval=0)

@@ -11,8 +11,11 @@ from uuid import uuid4
 
 from dbosflow import (
     Stream,
+    as_completed_async,
     current,
+    durable,
     for_each_async,
+    map_workflow_async,
     read_stream_async,
     run_step,
     sleep,
@@ -207,3 +210,29 @@ async def kit_fails(number: int) -> None:
     """Ends badly, always in the same way."""
     await write_stream_async("out", number)
     raise FlakyError(f"no {await doubled(number)}")
+
+
+@workflow
+async def kit_draws() -> list[str]:
+    """Depends on the time, an id and random numbers, which are on record."""
+    found = [str(durable.now()), str(durable.uuid4())]
+    generator = durable.Random()
+    for _ in range(2):
+        await write_stream_async("drawn", [*found, generator.random()])
+        found.append(str(await doubled(int(100 * durable.random()))))
+    return found
+
+
+@workflow
+async def kit_item(number: int) -> int:
+    """One of several at a time."""
+    return await doubled(number)
+
+
+@workflow
+async def kit_fan_out() -> list[int]:
+    """A child for each item, and children that end in any order."""
+    found = await map_workflow_async(kit_item, range(3), concurrency=2)
+    handles = [await kit_item.start_async(number) for number in (3, 4)]
+    ended = [await handle.result_async() async for handle in as_completed_async(handles)]
+    return [*found, *sorted(ended)]

@@ -41,6 +41,8 @@ attempts: dict[str, int] = {}
         (safe.kit_sleeps, (), 11),
         (safe.kit_is_cancelled, (), 7),
         (safe.kit_cancels, (), 9),
+        (safe.kit_draws, (), 15),
+        (safe.kit_fan_out, (), 40),
     ],
     ids=lambda one: getattr(getattr(one, "definition", None), "name", None),
 )
