@@ -42,6 +42,7 @@ def add_to(commands: Commands) -> None:
 
     lists = add_command(stream_commands, "list", _list, help="list a workflow's streams")
     lists.add_argument("id", metavar="ID", help="the workflow's id")
+    lists.add_argument("--all", action="store_true", help="also those of messages, events, replies and tokens")
     add_json(lists, "an array of streams, each with the fields of dbosflow.types.StreamInfo")
     add_database(lists)
 
@@ -110,7 +111,7 @@ def _start(text: str) -> int | str:
 
 def _list(args: argparse.Namespace) -> int:
     with client(args) as engine:
-        found = engine.streams.list(args.id)
+        found = engine.streams.list(args.id, reserved=args.all)
     if args.json:
         say(console.document(found))
     elif found:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.kinds import RecordKind
-from dbosflow.cli import console, explain, forks, transfer
+from dbosflow.cli import console, explain, forks, messages, transfer
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client, record_of
 from dbosflow.cli.options import add_command, add_database, add_json, whole_number
@@ -74,6 +74,7 @@ def add_to(commands: Commands) -> None:
 
     explain.add_to(workflow_commands)
     transfer.add_to(workflow_commands)
+    messages.add_to(workflow_commands)
 
     cancels = add_command(workflow_commands, "cancel", _cancel, help="cancel workflows", description=_CANCEL)
     cancels.add_argument("ids", nargs="+", metavar="ID", help="the id of a workflow")

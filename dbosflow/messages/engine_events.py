@@ -106,7 +106,7 @@ class EngineEvents(EngineStreams):
             workflow_id: the workflow that sets the event. It may run in any process, or have ended.
             name: the name that was given to ``set_event``.
             type: the type of the value; plain JSON by default.
-            timeout: how long to wait, in seconds; ``None``: without limit.
+            timeout: how long to wait, in seconds; 0: only looks; ``None``: without limit.
             committed: whether to leave out what a step has set that may still be taken back.
             after: the offset of a value that is known, from ``events``: waits for a newer one.
 
@@ -142,8 +142,10 @@ class EngineEvents(EngineStreams):
         check_timeout("timeout", seconds)
         after = -1 if after is None else check_whole("after", after, 0, LARGEST_OFFSET, or_none=True)
         try:
-            async with asyncio.timeout(seconds):
-                return await self._core.event(workflow_id, name, wanted.committed, after)
+            async with asyncio.timeout(seconds or None):
+                return await self._core.event(
+                    workflow_id, name, committed=wanted.committed, after=after, once=seconds == 0
+                )
         except TimeoutError:
             msg = f"event {name!r} of workflow {workflow_id!r} was not set within {seconds} s"
             raise WaitTimeoutError(msg) from None

@@ -259,9 +259,11 @@ class EngineCore:
         """Sends a message to a workflow; returns its offset once it is durable."""
         return await self._message_writer.send(workflow_id, topic, text, producer)
 
-    async def event(self, workflow_id: str, name: str, committed: bool, after: int) -> LastValue:  # noqa: FBT001 (by the host)
-        """Waits for a value of an event behind an offset."""
-        found = wait_for_event(self.repository.ask, self._wakeups, workflow_id, name, committed=committed, after=after)
+    async def event(self, workflow_id: str, name: str, *, committed: bool, after: int, once: bool) -> LastValue:
+        """Waits for a value of an event behind an offset; with ``once`` it only looks."""
+        found = wait_for_event(
+            self.repository.ask, self._wakeups, workflow_id, name, committed=committed, after=after, once=once
+        )
         return await lending_place(found)
 
     def remove_received(self, workflow_id: str, key: str, before: int) -> None:

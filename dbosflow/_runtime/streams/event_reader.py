@@ -27,13 +27,14 @@ class Query(Protocol):
 
 
 async def wait_for_event(
-    query: Query, wakeups: Wakeups, workflow_id: str, name: str, *, committed: bool, after: int
+    query: Query, wakeups: Wakeups, workflow_id: str, name: str, *, committed: bool, after: int, once: bool
 ) -> LastValue:
-    """Waits for a value of an event behind the offset ``after``.
+    """Waits for a value of an event behind the offset ``after``; with ``once`` it only looks.
 
     Raises:
         WorkflowNotFoundError: there is no such workflow.
         EventNotFoundError: the workflow has ended without one.
+        TimeoutError: there is none yet, and nobody waits for it.
     """
     key, news = event_key(name), asyncio.Event()
     topics = (stream_topic(workflow_id, key), workflow_topic(workflow_id))
@@ -50,6 +51,8 @@ async def wait_for_event(
                 since = "" if found.offset is None else f" after offset {after}"
                 msg = f"workflow {workflow_id!r} has {found.status} without setting event {name!r}{since}"
                 raise EventNotFoundError(workflow_id, msg)
+            if once:
+                raise TimeoutError
             await news.wait()
     finally:
         for unsubscribe in subscriptions:
