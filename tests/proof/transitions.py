@@ -10,7 +10,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._store import retention, stream, worker, workflow
+from dbosflow._store import fork, retention, stream, worker, workflow
 from dbosflow._store.batch_rows import InputRow, StartRow
 from dbosflow._store.queries import fetch_all
 from tests.proof.machine import EMPTY
@@ -156,6 +156,15 @@ async def _deleted(session: Session, _: World) -> Any:
         return await retention.delete(session, SCHEMA, ["e", "w"], children=True)
 
 
+async def _forked(session: Session, _: World, workflow_id: str = "w") -> Any:
+    found = await fork.fork(session, SCHEMA, fork.ForkRequest(workflow_id, f"fork of {workflow_id}", 1))
+    return None if found is None else (found.queue, found.truncated, found.taken)
+
+
+async def _ended_forked(session: Session, _: World) -> Any:
+    return await _forked(session, _, "e")
+
+
 TRANSITIONS: dict[str, Callable[[psycopg.AsyncConnection[Any], World], Awaitable[Any]]] = {
     "start": _started,
     "enqueue": _enqueued,
@@ -177,6 +186,8 @@ TRANSITIONS: dict[str, Callable[[psycopg.AsyncConnection[Any], World], Awaitable
     "compact": _compacted,
     "prune": _pruned,
     "delete": _deleted,
+    "fork": _forked,
+    "fork what has ended": _ended_forked,
 }
 
 _STATE = {
