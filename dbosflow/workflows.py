@@ -159,14 +159,9 @@ class Workflow(Generic[P, R, T]):
         if queue is not None:
             check_identifier("queue", queue)
         check_whole("priority", priority, -LARGEST_INTEGER, LARGEST_INTEGER)
-        optional = StartOptions(
-            timeout=None if timeout is None else check_duration("timeout", timeout),
-            deadline=None if deadline is None else check_moment("deadline", deadline).timestamp(),
-            attributes=None if attributes is None else attributes_text(attributes),
-        )
         return WorkflowSpec(
             *(self.definition, workflow_id, queue, priority, self._receiver),
-            optional=None if optional == NO_OPTIONS else optional,
+            optional=optional_columns(timeout, deadline, attributes),
         )
 
     def __get__(self, instance: object, owner: type | None = None) -> Workflow[P, R, T]:
@@ -192,6 +187,18 @@ class Workflow(Generic[P, R, T]):
 
     def __repr__(self) -> str:
         return f"<{self.definition}>"
+
+
+def optional_columns(
+    timeout: float | timedelta | None, deadline: datetime | None, attributes: Mapping[str, Attribute] | None
+) -> StartOptions | None:
+    """What most starts do not set, checked; ``None`` if this one does not, either."""
+    optional = StartOptions(
+        timeout=None if timeout is None else check_duration("timeout", timeout),
+        deadline=None if deadline is None else check_moment("deadline", deadline).timestamp(),
+        attributes=None if attributes is None else attributes_text(attributes),
+    )
+    return None if optional == NO_OPTIONS else optional
 
 
 def spec_of(target: object) -> WorkflowSpec[Any, Any]:

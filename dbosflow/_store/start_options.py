@@ -23,6 +23,11 @@ class StartOptions(NamedTuple):
     attributes: str | None = None
     """A JSON object of names and the JSON of their values, for the table ``attribute``."""
 
+    def ends_within(self, seconds: float) -> bool:
+        """Whether the deadline comes so soon that other processes are told of it."""
+        remaining = self.remaining()
+        return remaining is not None and remaining <= 2 * seconds
+
     def remaining(self) -> float | None:
         """About how many seconds there are until the deadline, by the clock of this process."""
         ends = [self.timeout, None if self.deadline is None else max(self.deadline - time.time(), 0.0)]

@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from dbosflow.types import WorkflowInfo
-
 
 def embedded_directory(args: argparse.Namespace) -> Path | None:
     """The data directory of the embedded server, if the command line asks for one.
@@ -76,9 +74,3 @@ def client(args: argparse.Namespace, *, looks: bool = True) -> Iterator[Engine]:
             raise SchemaError(msg)
         with Engine(url, schema=args.schema, executes=False) as engine:
             yield engine
-
-
-def record_of(engine: Engine, workflow_id: str) -> WorkflowInfo:
-    """A workflow's record with payloads as JSON; a handle would load them as values and exceptions."""
-    core = engine.handle(workflow_id)._core  # noqa: SLF001 (no public API returns it)
-    return engine._host.call("info_async", core.repository.info, workflow_id)  # noqa: SLF001

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow.cli import console
 from dbosflow.cli.console import say
-from dbosflow.cli.database import client, record_of
+from dbosflow.cli.database import client
 from dbosflow.cli.modules import load_workflows
 from dbosflow.cli.options import add_command, add_database, add_json, whole_number
 from dbosflow.definitions import registry
@@ -122,7 +122,7 @@ def _quiet(*, verbose: bool) -> Iterator[None]:
 
 def _info(engine: Engine, workflow_id: str) -> WorkflowInfo | str:
     try:
-        return record_of(engine, workflow_id)
+        return engine.workflows.get(workflow_id)
     except WorkflowNotFoundError:
         return workflow_id
 

@@ -1,71 +1,51 @@
-"""``dbosflow workflow``: lists and shows workflows, cancels and resumes them."""
+"""``dbosflow workflow``: lists, counts and shows workflows; the group of all commands about them."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.kinds import RecordKind
-from dbosflow.cli import console, explain, forks, messages, transfer
+from dbosflow.cli import acts, attributes, console, explain, forks, messages, start, transfer
 from dbosflow.cli.console import say
-from dbosflow.cli.database import client, record_of
-from dbosflow.cli.options import add_command, add_database, add_json, whole_number
+from dbosflow.cli.database import client
+from dbosflow.cli.options import add_command, add_database, add_json
+from dbosflow.cli.selection import add_criteria, filter_of
 from dbosflow.cli.stream import stream_table
-from dbosflow.errors import WorkflowNotFoundError
-from dbosflow.filters import WorkflowFilter
-from dbosflow.types import Resumption, WorkflowStatus
+from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable
 
     from dbosflow.cli.options import Commands
-    from dbosflow.engine import Engine
-    from dbosflow.types import Cancellation, StepInfo, StreamInfo, WorkflowInfo
-
-    Answer = Cancellation | Resumption
-    Ask = Callable[[Engine, str], Answer]
+    from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo
 
 _LIMIT = 20
 """Workflows in a listing that was told nothing else: a screen."""
 _TRACEBACKS = 3
 """Failures whose tracebacks are shown, the last ones: attempts of one step mostly fail alike."""
 
-_CANCEL = """\
-Ask for the cancellation of workflows, and of the children they have started
-(but for --no-children). That is final: none of them succeeds afterwards.
-
-One that nobody has begun ends here and now. Any other is ended by the worker
-that runs it, at once, or by the next one that takes it; what it leaves open ends
-as cancelled with it. One that has ended stays as it is. Ends with status 1 if
-there is no workflow of an id; the others are cancelled all the same."""
-
-_RESUME = """\
-Let workflows go on that are parked as blocked.
-
-Each goes back to its queue, and a worker that knows its function takes it from
-there at once. One whose code and records disagree is blocked again, unless the
-workers have code that its records follow from: `dbosflow replay` tells. One that
-is not blocked stays as it is. Ends with status 1 if there is no workflow of an id;
-the others are resumed all the same."""
-
 
 def add_to(commands: Commands) -> None:
     """Adds the commands."""
     group = commands.add_parser(
-        "workflow", help="list workflows; show, cancel, resume, fork or retry one", description="Workflows."
+        "workflow",
+        help="list, count and show workflows; start, cancel, resume, delete, fork or retry some",
+        description="Workflows.",
     )
     workflow_commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     lists = add_command(workflow_commands, "list", _list, help="list workflows, newest first")
-    statuses = [status.value for status in WorkflowStatus]
-    lists.add_argument("--status", choices=statuses, metavar="STATUS", help=f"only these: {', '.join(statuses)}")
-    lists.add_argument("--name", help="only of this workflow function")
-    lists.add_argument("--queue", help="only of this queue")
-    lists.add_argument(
-        "--limit", type=whole_number(1), default=_LIMIT, metavar="N", help="at most so many (default: %(default)s)"
-    )
+    add_criteria(lists, limit=_LIMIT)
+    lists.add_argument("--all", action="store_true", help="all of them, whatever --limit says")
     add_json(lists, "an array of workflows, each with the fields of dbosflow.types.WorkflowInfo")
     add_database(lists)
+
+    counts = add_command(workflow_commands, "count", _count, help="count workflows")
+    counts.add_argument("--by", choices=["status", "name", "queue"], help="the number for each value of a column")
+    add_criteria(counts, limit=None)
+    add_json(counts, 'an object with "count"; with --by an object with the number for each value')
+    add_database(counts)
 
     shows = add_command(workflow_commands, "show", _show, help="show a workflow's record, its steps and its streams")
     shows.add_argument("id", metavar="ID", help="the workflow's id")
@@ -76,31 +56,19 @@ def add_to(commands: Commands) -> None:
     transfer.add_to(workflow_commands)
     messages.add_to(workflow_commands)
 
-    cancels = add_command(workflow_commands, "cancel", _cancel, help="cancel workflows", description=_CANCEL)
-    cancels.add_argument("ids", nargs="+", metavar="ID", help="the id of a workflow")
-    cancels.add_argument("--reason", metavar="TEXT", help="why, for its body, whoever waits for it, and its readers")
-    cancels.add_argument("--no-children", action="store_true", help="leave the children they have started as they are")
-    add_json(
-        cancels,
-        'an array with an object of "id", "outcome" ("cancelled", "requested", "ended" before, "unknown") and "status" '
-        "for each id",
-    )
-    add_database(cancels)
-
-    resumes = add_command(workflow_commands, "resume", _resume, help="let blocked workflows go on", description=_RESUME)
-    resumes.add_argument("ids", nargs="+", metavar="ID", help="the id of a workflow")
-    add_json(
-        resumes,
-        'an array with an object of "id", "outcome" ("resumed", "unchanged", "unknown") and "status" for each id',
-    )
-    add_database(resumes)
+    start.add_to(workflow_commands)
+    acts.add_to(workflow_commands)
+    attributes.add_to(workflow_commands)
     forks.add_to(workflow_commands)
 
 
 def _list(args: argparse.Namespace) -> int:
-    which = WorkflowFilter(args.status and WorkflowStatus(args.status), args.name, args.queue, args.limit)
+    which = filter_of(args)
     with client(args) as engine:
-        found = engine.list_workflows(which)
+        if args.all:
+            found = list(engine.workflows.iterate(replace(which, limit=None), page_size=1000))
+        else:
+            found = engine.list_workflows(which)
     if args.json:
         say(console.document(found))
         return 0
@@ -112,9 +80,28 @@ def _list(args: argparse.Namespace) -> int:
     return 0
 
 
+def _count(args: argparse.Namespace) -> int:
+    which = filter_of(args)
+    with client(args) as engine:
+        if args.by is None:
+            number = engine.workflows.count(which)
+            say(console.document({"count": number}) if args.json else str(number))
+            return 0
+        numbers = engine.workflows.count(which, by=args.by)
+    if args.json:
+        say(console.document(numbers))
+    else:
+        say(
+            console.table(
+                (args.by.upper(), "COUNT"), [(value or "-", str(number)) for value, number in numbers.items()]
+            )
+        )
+    return 0
+
+
 def _show(args: argparse.Namespace) -> int:
     with client(args) as engine:
-        info = record_of(engine, args.id)
+        info = engine.workflows.get(args.id)
         steps = engine.list_steps(args.id)
         streams = engine.streams.list(args.id)
     if args.json:
@@ -133,56 +120,6 @@ def _show(args: argparse.Namespace) -> int:
     return 0
 
 
-def _cancel(args: argparse.Namespace) -> int:
-    children = not args.no_children
-    return _for_each_id(
-        args, lambda engine, workflow_id: engine.handle(workflow_id).cancel(reason=args.reason, children=children)
-    )
-
-
-def _resume(args: argparse.Namespace) -> int:
-    return _for_each_id(args, lambda engine, workflow_id: engine.resume(workflow_id))
-
-
-def _for_each_id(args: argparse.Namespace, ask: Ask) -> int:
-    with client(args, looks=False) as engine:
-        answers = {workflow_id: _asked(engine, workflow_id, ask, args) for workflow_id in args.ids}
-    if args.json:
-        unknown = {"outcome": "unknown", "status": None}
-        say(
-            console.document(
-                [{"id": one, **(console.fields_of(answer) if answer else unknown)} for one, answer in answers.items()]
-            )
-        )
-    return 0 if all(answers.values()) else 1
-
-
-def _asked(engine: Engine, workflow_id: str, ask: Ask, args: argparse.Namespace) -> Answer | None:
-    """Requests something of one workflow, and prints what came of it; ``None`` if there is no such workflow."""
-    try:
-        answer = ask(engine, workflow_id)
-    except WorkflowNotFoundError as error:
-        console.complain_of(error, in_json=args.json)
-        return None
-    if not args.json:
-        say(f"{console.visible(workflow_id)}: {_came_of(answer)}")
-    return answer
-
-
-def _came_of(answer: Answer) -> str:
-    if isinstance(answer, Resumption):
-        if answer.outcome == "unchanged":
-            return f"is not blocked: {answer.status}"
-        return "resumed; the next worker that knows its function takes it"
-    if answer.outcome == "cancelled":
-        return "cancelled; nobody had begun it"
-    if answer.outcome == "ended":
-        return f"has ended before: {answer.status}"
-    if answer.status is WorkflowStatus.RUNNING:
-        return "requested; the worker that runs it ends it"
-    return "requested; the next worker that takes it ends it"
-
-
 def _record(info: WorkflowInfo) -> str:
     """The workflow's row, one line per field, without empty fields."""
     facts = {
@@ -198,6 +135,7 @@ def _record(info: WorkflowInfo) -> str:
         "created": console.moment(info.created_at),
         "started": console.moment(info.started_at) if info.started_at else "",
         "ended": console.moment(info.ended_at) if info.ended_at else "",
+        "attributes": console.as_json(info.attributes) if info.attributes else "",
         "input": console.as_json(info.input),
         "output": console.as_json(info.output) if info.status is WorkflowStatus.SUCCEEDED else "",
         "error": console.error_line(info.error) if info.error else "",

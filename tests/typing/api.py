@@ -142,6 +142,8 @@ def managing(engine: Engine) -> None:
     assert_type(engine.workflows.fork("a", from_step="b#0", output=1), WorkflowFork)
     assert_type(engine.workflows.fork("a", from_turn=0, workflow_id="b", queue="c").handle, WorkflowHandle[Any])
     assert_type(engine.workflows.retry("a").again, tuple[str, ...])
+    assert_type(engine.workflows.start("named", {"x": 1}, queue="q"), WorkflowHandle[Any])
+    engine.workflows.start("named", {"x": 1}, unknown=1)  # type: ignore[call-arg]
     engine.workflows.update_attributes("a", {"customer": "acme", "tries": 3, "old": None})
     sync_flow.options(attributes={"customer": "acme"})
     engine.workflows.count(by="input")  # type: ignore[call-overload]

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow._store.message import LastValue
     from dbosflow._store.stream import Page
-    from dbosflow._store.workflow import Outcome, Started
+    from dbosflow._store.workflow import Enqueued, Outcome, Started
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry, WorkflowDef
 
@@ -181,6 +181,10 @@ class EngineCore:
     def start(self, request: StartRequest) -> Awaitable[str]:
         """Starts a workflow here, or enqueues it; returns its id once it is durable."""
         return self._starts.start(request)
+
+    def enqueue(self, row: Enqueued) -> Awaitable[None]:
+        """Enqueues a workflow by its name; returns once it is durable."""
+        return self._starts.enqueue(row)
 
     def run(self, request: StartRequest) -> Awaitable[Any]:
         """Starts a workflow and waits for its result."""

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from dbosflow._runtime.runs.entries import Ending
     from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._store.workflow import FirstMessage, Outcome
-    from dbosflow.definitions import WorkflowDef
 
 logger = logging.getLogger("dbosflow.engine")
 
@@ -68,9 +67,18 @@ class Starts:
             queue = queue or DEFAULT_QUEUE
             is_new, topics = await self._enqueue(workflow_id, request, queue, arguments_text)
         # A start whose answer was lost looks like an earlier one, and has notified no worker yet.
-        if is_new or await self._is_open(workflow_id, definition, arguments_text):
+        if is_new or await self._is_open(workflow_id, definition.name, arguments_text):
             self._announce(topics)
         return workflow_id
+
+    async def enqueue(self, row: Enqueued) -> None:
+        """Enqueues a workflow, whose code may be unknown here; returns once it is durable."""
+        is_new = await self._enqueuer.enqueue(row)
+        if is_new or await self._is_open(row.workflow_id, row.name, row.input):
+            topics = [queue_topic(row.queue), workflow_topic(row.workflow_id)]
+            if row.options is not None and row.options.ends_within(self._safety_poll):
+                topics.append(ALARM_TOPIC)
+            self._announce(topics)
 
     async def _enqueue(
         self, workflow_id: str, request: StartRequest, queue: str, arguments_text: str
@@ -105,7 +113,7 @@ class Starts:
         queue = request.queue or ("" if here else DEFAULT_QUEUE)
         while True:
             is_new, topics = await self._enqueue(workflow_id, request, queue, arguments_text)
-            if is_new or await self._is_open(workflow_id, request.definition, arguments_text):
+            if is_new or await self._is_open(workflow_id, request.definition.name, arguments_text):
                 self._announce(topics)
             if is_new:
                 return workflow_id
@@ -127,18 +135,16 @@ class Starts:
             if ending is not None:
                 return result_of(workflow_id, ending, definition)
             # Where the start's answer was lost, it runs now.
-            await self._is_open(workflow_id, definition, launch.arguments_text)
+            await self._is_open(workflow_id, definition.name, launch.arguments_text)
         return result_of(workflow_id, await self._outcome(workflow_id), definition)
 
-    async def _is_open(self, workflow_id: str, definition: WorkflowDef, arguments_text: str) -> bool:
+    async def _is_open(self, workflow_id: str, name: str, arguments_text: str) -> bool:
         """Checks a taken id: the same workflow (fine), with other arguments (a warning), or another one (an error)."""
         found = await self._repository.started(workflow_id)
         if found is None:
             return False  # pruned meanwhile
-        if found.name != definition.name:
-            msg = (
-                f"workflow id {workflow_id!r} belongs to workflow {found.name!r}, so {definition.name!r} cannot have it"
-            )
+        if found.name != name:
+            msg = f"workflow id {workflow_id!r} belongs to workflow {found.name!r}, so {name!r} cannot have it"
             raise WorkflowConflictError(workflow_id, msg)
         if found.input != arguments_text:
             logger.warning(

@@ -44,8 +44,7 @@ class StartRequest:
 
     def ends_within(self, seconds: float) -> bool:
         """Whether the workflow's deadline comes so soon that other processes are told of it."""
-        remaining = None if self.options is None else self.options.remaining()
-        return remaining is not None and remaining <= 2 * seconds
+        return self.options is not None and self.options.ends_within(seconds)
 
     def arguments_text(self) -> str:
         """The arguments in their stored form."""

@@ -1,0 +1,131 @@
+"""Starts by name, for programs that have not the code of the workflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+
+from dbosflow._runtime.engine.starts import new_id
+from dbosflow._store.workflow import Enqueued
+from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_whole
+from dbosflow.definitions import check_name, registry
+from dbosflow.errors import ConfigurationError, SerializationError
+from dbosflow.handles import WorkflowHandle
+from dbosflow.serde import Codec
+from dbosflow.workflows import optional_columns
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from datetime import datetime, timedelta
+
+    from dbosflow._runtime.engine.core import EngineCore
+    from dbosflow._runtime.process.host import Host
+    from dbosflow.attributes import Attribute
+
+
+class NamedStart(TypedDict, total=False):
+    """The options of a start by name.
+
+    Args:
+        queue: the queue whose workers run it (default: ``default``).
+        workflow_id: the idempotency key, as in ``options(...)`` of a workflow.
+        priority: the order within the queue. Lower numbers run first.
+        inputs: the keys of the inputs that the workflow declares: ``write_stream`` takes no others.
+        timeout: how long it may take, in seconds or as a ``timedelta``. That of ``@workflow`` is not known here.
+        deadline: the latest moment of its end, timezone-aware.
+        attributes: names and plain values by which it can be searched.
+    """
+
+    queue: str
+    workflow_id: str | None
+    priority: int
+    inputs: Sequence[str]
+    timeout: float | timedelta | None
+    deadline: datetime | None
+    attributes: Mapping[str, Attribute] | None
+
+
+class Starts:
+    """Starts of workflows by their names."""
+
+    _host: Host
+    _core: EngineCore
+
+    def start(
+        self, name: str, args: Mapping[str, Any] | None = None, **options: Unpack[NamedStart]
+    ) -> WorkflowHandle[Any]:
+        """Enqueues a workflow by its name. See ``start_async``, its awaitable twin."""
+        return self._host.call("start_async", self._enqueue, _row(name, args, **options))
+
+    async def start_async(
+        self, name: str, args: Mapping[str, Any] | None = None, **options: Unpack[NamedStart]
+    ) -> WorkflowHandle[Any]:
+        """Enqueues a workflow by its name, and returns its handle once that is durable.
+
+        For a program that has not the workflow's code: its result is JSON then. If this process knows the workflow, its
+        arguments are checked here. Otherwise the worker that takes it does that, and parks it as blocked if they do not
+        fit. A workflow that no worker of its queue knows stays in the queue: ``dbosflow doctor`` says so, and so does
+        ``explain``.
+
+        Args:
+            name: the name of the workflow: the function's qualified name, or the one given by ``@workflow(name=...)``.
+            args: the arguments as JSON values, by the names of the parameters.
+            options: ``queue``, ``workflow_id``, ``priority``, ``inputs``, ``timeout``, ``deadline`` and ``attributes``;
+                see ``dbosflow.management.starts.NamedStart``.
+
+        Raises:
+            ConfigurationError: an argument is not valid.
+            SerializationError: JSON cannot carry the arguments, or the workflow, known here, does not take them.
+            WorkflowConflictError: the id belongs to a workflow of another name.
+        """
+        return await self._host.bridge(self._enqueue(_row(name, args, **options)))
+
+    async def _enqueue(self, row: Enqueued) -> WorkflowHandle[Any]:
+        await self._core.enqueue(row)
+        return WorkflowHandle(self._host, self._core, row.workflow_id, registry.get(row.name))
+
+
+def _row(
+    name: str,
+    args: Mapping[str, Any] | None,
+    *,
+    queue: str = DEFAULT_QUEUE,
+    workflow_id: str | None = None,
+    priority: int = 0,
+    inputs: Sequence[str] = (),
+    timeout: float | timedelta | None = None,
+    deadline: datetime | None = None,
+    attributes: Mapping[str, Attribute] | None = None,
+) -> Enqueued:
+    check_name("workflow", name)
+    check_identifier("queue", queue)
+    check_whole("priority", priority, -LARGEST_INTEGER, LARGEST_INTEGER)
+    if workflow_id is not None:
+        check_identifier("workflow id", workflow_id)
+    if isinstance(inputs, str):
+        msg = f"inputs={inputs!r} must be a list: inputs=[{inputs!r}]"
+        raise ConfigurationError(msg)
+    keys = tuple(dict.fromkeys(check_identifier("stream key", key) for key in inputs))
+    optional = optional_columns(timeout, deadline, attributes)
+    text, declared = _arguments(name, args)
+    return Enqueued(workflow_id or new_id(), name, queue, priority, text, keys or declared, optional)
+
+
+def _arguments(name: str, args: object) -> tuple[str, tuple[str, ...]]:
+    """The arguments in their stored form; and the inputs that the workflow declares, if it is known here."""
+    if args is None:
+        args = {}
+    if not isinstance(args, Mapping) or not all(isinstance(one, str) for one in args):
+        msg = f"args={args!r} must be a dictionary of the arguments by the names of the parameters"
+        raise ConfigurationError(msg)
+    codec: Codec[dict[str, Any]] = Codec(dict[str, Any], f"the arguments of workflow {name!r}")
+    text = codec.dump(dict(args))
+    definition = registry.get(name)
+    if definition is None:
+        return text, ()
+    try:
+        definition.load_arguments(text)
+    except SerializationError as error:
+        msg = f"workflow {name!r} does not take {error}"
+        raise SerializationError(msg) from error
+    return text, definition.inputs
