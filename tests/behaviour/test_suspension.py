@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -488,3 +489,54 @@ def test_a_wait_for_the_first_of_several_leaves_memory(engine: Engine) -> None:
     found = handle.result(timeout=PATIENCE)
     assert found[0] == ids[0]
     assert sorted(found[1:]) == sorted(ids)
+
+
+@workflow(name="suspended again and again")
+async def again_and_again(times: int) -> None:
+    for _ in range(times):
+        await sleep_async(0.3)
+
+
+def test_the_timeout_of_a_reader_does_not_begin_anew_when_its_workflow_comes_or_goes(engine: Engine) -> None:
+    handle = engine.start(again_and_again, 30)
+    reading = engine.read_stream(handle.workflow_id, "out", timeout=1.5)
+    with pytest.raises(StreamTimeoutError):
+        list(reading)
+    assert not handle.status().ended
+    handle.cancel()
+
+
+def test_runs_stay_in_memory_while_older_workers_are_alive(database_url: str) -> None:
+    """They would not wake what is suspended."""
+    rows(
+        database_url,
+        """INSERT INTO dbosflow.worker (id, lease, host, pid, version)
+           VALUES ('00000000-0000-0000-0000-000000000001', 3600, 'elsewhere', 1, '0.0.9') RETURNING id""",
+    )
+    with Engine(database_url, suspend_after=SOON, safety_poll=0.3) as engine:
+        handle = engine.start(sleeper, 1.0)
+        assert handle.result(timeout=PATIENCE) == "after"
+        assert epoch_of(database_url, handle.workflow_id) == 1
+        ends = "UPDATE dbosflow.worker SET state = 'dead', ended_at = now() WHERE version = '0.0.9' RETURNING id"
+        rows(database_url, ends)
+        handle = engine.start(sleeper, 3600.0)
+        eventually(lambda: is_waiting(handle))
+        handle.cancel()
+
+
+@workflow(name="suspended after a thread")
+def stubborn(seconds: float) -> str:
+    try:
+        sleep(seconds)
+    finally:
+        note("unwinding")
+        if len(noted_so_far()) == 1:
+            time.sleep(2.0)
+    return "done"
+
+
+def test_a_body_that_takes_its_time_to_unwind_is_left_behind(engine: Engine) -> None:
+    handle = engine.start(stubborn, 2.5)
+    eventually(lambda: is_waiting(handle))
+    assert handle.result(timeout=PATIENCE) == "done"
+    assert noted_so_far()[:2] == ["unwinding", "unwinding"]
