@@ -65,6 +65,11 @@ async def blocked(connection: AsyncConnection[Any], schema: str) -> int:
     return int((await fetch_all(connection, schema, _TABLE, "blocked"))[0]["blocked"])
 
 
+async def suspended(connection: AsyncConnection[Any], schema: str) -> DictRow:
+    """How many workflows are suspended, ``waiting``, and how many of them should have been woken: ``overdue``."""
+    return (await fetch_all(connection, schema, _TABLE, "suspended"))[0]
+
+
 async def retention(connection: AsyncConnection[Any], schema: str, age: float, limit: int) -> DictRow | None:
     """How many workflows (up to a limit) ended more than ``age`` seconds ago, and whether a retention is on.
 

@@ -358,6 +358,18 @@ def test_blocked_workflows_are_a_warning(database_url: str, execute: Execute) ->
     assert "--status blocked" in str(finding.advice)
 
 
+def test_suspended_workflows_that_nobody_wakes_are_found(database_url: str, execute: Execute) -> None:
+    """A problem if no worker is live; those that are to wait longer are none."""
+    add_workflow(execute, status="waiting")
+    finding = checks(database_url)["work"]
+    assert (finding.verdict, finding.facts["suspended"]) == (Verdict.OK, {"waiting": 1, "overdue": 0})
+    assert "1 are suspended" in finding.found
+    execute("UPDATE dbosflow.workflow SET wake_at = now() - interval '5 min'")
+    assert checks(database_url)["work"].verdict is Verdict.PROBLEM
+    add_worker(execute)
+    assert checks(database_url)["work"].verdict is Verdict.WARNING
+
+
 def test_a_check_that_fails_does_not_hide_the_others(database_url: str, execute: Execute) -> None:
     """A schema that somebody has broken, for one."""
     execute("ALTER TABLE dbosflow.worker RENAME COLUMN lease TO rent")

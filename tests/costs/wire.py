@@ -21,7 +21,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 _TABLES = (
-    *("batch", "message", "notify", "retention", "schema_version", "session", "step", "stream", "worker", "workflow"),
+    *(
+        "batch",
+        "message",
+        "notify",
+        "retention",
+        "schema_version",
+        "session",
+        "step",
+        "stream",
+        "worker",
+        "workflow",
+        "waiter",
+    ),
 )
 _PLACE = re.compile(r"\$\d+|%\(\w+\)s")
 _BATCH = "dbosflow_batch_"

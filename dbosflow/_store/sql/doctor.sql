@@ -65,6 +65,10 @@ ORDER BY waiting.queue;
 -- name: blocked (the number of parked workflows; scans the table, which only a query for a person may do)
 SELECT count(*) AS blocked FROM dbosflow.workflow WHERE status = 'blocked';
 
+-- name: suspended (how many workflows only wait, and for how many of them the time has come long ago; as above)
+SELECT count(*) AS waiting, count(*) FILTER (WHERE wake_at < now() - interval '1 minute') AS overdue
+FROM dbosflow.workflow WHERE status = 'waiting';
+
 -- name: retention (what a retention would remove, counted up to a limit; whether one is on. Index: workflow_created)
 SELECT count(*) AS workflows,
        coalesce((SELECT r.due_at > now() - interval '1 hour' FROM dbosflow.retention r), false) AS is_on,

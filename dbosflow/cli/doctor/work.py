@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._store.migrate import CODE_GENERATION, HEAD
@@ -96,13 +97,19 @@ def _state(row: Mapping[str, Any]) -> str:
     return f"has not renewed its lease of {duration(row['lease'])} for {duration(row['silent'])}"
 
 
-def judge_work(queues: Sequence[Mapping[str, Any]], blocked: int, *, any_worker: bool) -> Finding:
+def judge_work(
+    queues: Sequence[Mapping[str, Any]],
+    blocked: int,
+    *,
+    any_worker: bool,
+    suspended: Mapping[str, int] = MappingProxyType({"waiting": 0, "overdue": 0}),
+) -> Finding:
     """Whether waiting workflows are served, and none is parked.
 
     The queues that a worker serves are not recorded. The only sign of a queue without workers is that workflows wait in
     it and none runs.
     """
-    facts = {"blocked": blocked, "queues": [dict(row) for row in queues]}
+    facts = {"blocked": blocked, "queues": [dict(row) for row in queues], "suspended": dict(suspended)}
     complaints: list[Complaint] = []
     for row in queues:
         if row["longest"] < _LONG or row["running"]:
@@ -117,8 +124,15 @@ def judge_work(queues: Sequence[Mapping[str, Any]], blocked: int, *, any_worker:
     if blocked:
         advice = "`dbosflow workflow list --status blocked` names them, `dbosflow workflow show ID` says why"
         complaints.append((Verdict.WARNING, f"{blocked} workflows are blocked", advice))
+    if overdue := suspended["overdue"]:
+        what = f"{overdue} suspended workflows should have been woken a minute ago or more"
+        if any_worker:
+            complaints.append((Verdict.WARNING, what, "each worker wakes them: look at a worker's log"))
+        else:
+            complaints.append((Verdict.PROBLEM, what, "no worker is live: start one"))
     waiting = sum(row["waiting"] for row in queues)
-    return judged("work", complaints, f"{waiting} workflows wait for a worker, none is blocked", facts)
+    asleep = f", {suspended['waiting']} are suspended" if suspended["waiting"] else ""
+    return judged("work", complaints, f"{waiting} workflows wait for a worker{asleep}, none is blocked", facts)
 
 
 def judge_retention(found: Mapping[str, Any] | None) -> Finding:
