@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -88,6 +89,8 @@ class History:
     """The uncommitted blocks of attempts: producer, stream key, offset and count of each."""
     forked_turn: int | None = None
     """For a fork: the turn from which it goes on by itself. The records before it are copies."""
+    read_for: float = 0.0
+    """Seconds that the query took, together with those of others."""
 
     def is_copied(self, record: Recorded | None) -> bool:
         """Whether a record, or that of a loop that is not over (``None``), may be a copy that came with a fork.
@@ -114,7 +117,7 @@ NO_HISTORY = History()
 
 async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, History]:
     """The histories of these workflows, in one query."""
-    found = {workflow_id: History() for workflow_id in ids}
+    found, began = {workflow_id: History() for workflow_id in ids}, time.monotonic()
     for row in await fetch_named(connection, schema, _TABLE, "history", ids=list(ids)):
         history = found[row.workflow_id]
         if row.seq is not None:
@@ -123,6 +126,7 @@ async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence
         _PARTS[row.part](history, row)
     for history in found.values():
         history.uncommitted.sort()
+        history.read_for = time.monotonic() - began
         failures: list[dict[Any, list[Recorded]]] = [history.failures]
         failures += (loop.failures for loop in history.loops.values())
         for attempts in (attempts for steps in failures for attempts in steps.values()):

@@ -219,6 +219,7 @@ class ThreadDriver:
     async def catch_up(self, run: Run, key: str) -> None:
         """Reports what is left on record as a contradiction: a thread is the only branch of its run."""
         run.check_all_asked(f"asks for {key!r}, which is not on record")
+        run.replay_is_over()
 
     async def await_cancellation(self, run: Run, key: str) -> None:
         """Reports a contradiction: nothing cancels an operation of a thread, so the record is of an async body."""

@@ -34,12 +34,13 @@ from dbosflow.config import VERSION
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
 
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.execution.runner import Runner
+    from dbosflow._runtime.journal.owner import Announce
     from dbosflow._runtime.runs.entries import Suspension
     from dbosflow._runtime.wakeups.topics import Wakeups
     from dbosflow._store.workflow import Outcome
@@ -95,7 +96,7 @@ class Suspender(Service):
         *,
         runner: Runner,
         names: Callable[[], list[str]],
-        announce: Callable[[Iterable[str]], None],
+        announce: Announce,
         expect: Callable[[float], None],
     ) -> None:
         super().__init__("suspender", interval=settings.suspend_after)
@@ -141,7 +142,7 @@ class Suspender(Service):
         if suspension.delay is not None:
             self._expect(suspension.delay)
         if suspension.targets:
-            self._announce([WAITERS_TOPIC])
+            self._announce([WAITERS_TOPIC], at_once=False)
         self._suspended.append(_Suspended(run.workflow_id, run.queue, suspension.targets, time.monotonic()))
         self.wake()
 

@@ -76,7 +76,7 @@ class ReplayingRun(RunState):
         self._plain_timers: WeakSet[asyncio.TimerHandle] | None = None
         """All of them that may still be pending."""
         self.replay_took: float | None = None
-        """Seconds from the read of the history until the first operation that was not on record, or that waited."""
+        """Seconds from before the read of the history until the first operation that was not on record."""
         self.resumption_event: asyncio.Event | None = None
         """Set when code of the run is resumed, while the sequencer watches whether the replay still gets on."""
         self.resumptions = 0
@@ -187,7 +187,7 @@ class ReplayingRun(RunState):
     def replay_is_over(self) -> None:
         """Everything on record is delivered: new operations begin, and plain timers are no longer watched."""
         if self.replay_took is None:
-            self.replay_took = self.age if self.recorded_order is not None else 0.0
+            self.replay_took = self.age + self.history.read_for if self.recorded_order is not None else 0.0
         timers, self.timers = self.timers, None
         if timers is not None:
             timers.close()

@@ -9,6 +9,8 @@ whether any is left. A wake-up that is lost is found by the sweeper.
 from __future__ import annotations
 
 import asyncio
+import math
+import time
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.process.service import Service
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
     from dbosflow._runtime.wakeups.topics import Wakeups
     from dbosflow.config import Settings
 
+_LOOK_EVERY = 5.0
+"""Seconds for which it is believed that somebody waits, once that was so."""
 _PAUSE = 0.005
 """Seconds between two statements: under load the topics of many commits share one."""
 
@@ -47,6 +51,7 @@ class Waker(Service):
         self._announce = announce
         self._topics: dict[str, None] = {}
         self._somebody_waits = True
+        self._looked_at = -math.inf
         self._heard = 1
         """Counts the reasons to believe that somebody waits."""
         self._looked = 0
@@ -68,6 +73,8 @@ class Waker(Service):
 
     def _somebody_may_wait(self) -> None:
         """Somebody waits; or hints may have been lost, and so may this one."""
+        if self._somebody_waits and time.monotonic() - self._looked_at < _LOOK_EVERY:
+            return
         self._heard += 1
         self._somebody_waits = True
         self.wake()
@@ -75,7 +82,7 @@ class Waker(Service):
     async def work_once(self) -> bool:
         """Wakes who waits for the topics that have gathered."""
         if self._looked != self._heard:
-            heard = self._heard
+            heard, self._looked_at = self._heard, time.monotonic()
             async with self._pool.connection() as connection:
                 waits = await waiter.somebody_waits(connection, self._schema)
             self._looked = heard
