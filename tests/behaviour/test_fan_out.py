@@ -199,6 +199,25 @@ def test_an_id_that_another_workflow_has_parks_the_parent(engine: Engine) -> Non
         handle.result()
 
 
+@pytest.mark.parametrize("early", [True, False])
+def test_a_child_that_waits_for_its_parent_is_told_of_the_circle(engine: Engine, *, early: bool) -> None:
+    """Whichever of the two waits begins first, and also if no child is left to wait for."""
+
+    @workflow
+    async def waits_for_parent(number: int) -> int:
+        if not early:
+            await fan_out_work(number)
+        result: int = await engine.handle("w").result_async()
+        return result
+
+    @workflow
+    async def flow() -> list[str]:
+        found = await map_workflow_async(waits_for_parent, [0, 1, 2], concurrency=2, return_exceptions=True)
+        return [type(one).__name__ for one in found]
+
+    assert engine.run(flow.options(workflow_id="w")) == ["DeadlockError"] * 3
+
+
 @pytest.mark.parametrize("options", [{"concurrency": 0}, {"concurrency": 1.5}])
 def test_wrong_options_are_refused(options: Any) -> None:
     with pytest.raises(ConfigurationError, match="concurrency"):

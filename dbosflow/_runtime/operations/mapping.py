@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -21,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._records.keys import ENDED, child_id, item_key
 from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.recorded_values import failure, load
-from dbosflow._runtime.execution.waits import Waiting
 from dbosflow._runtime.operations.children import check_foreign, failure_of, start_of
 from dbosflow._runtime.operations.endings import Ended, Endings
 from dbosflow._runtime.operations.operation import DurableOperation
@@ -107,7 +105,7 @@ class _Mapping:
         self._texts: dict[int, str] = {}
         """The arguments of the items that have not begun, as JSON."""
         self._endings = Endings()
-        self._waiting = ExitStack()
+        self._awaited: set[str] = set()
         self._next = 0
         self._is_waiting = False
         self.wait = DurableWait(self._standing)
@@ -137,24 +135,27 @@ class _Mapping:
     async def run(self) -> None:
         """Starts and awaits children until all have ended, or one has failed."""
         try:
-            with self._waiting:
-                foreign = [self._run.recorded(item_key(self._key, place)) for place in self._places.values()]
-                for record in foreign:
-                    if record is not None and record.foreign is not None:
-                        self._park(str(record.child_id), record.foreign)
-                for workflow_id in self._places:
-                    self._await(workflow_id)
-                while self.failed is None and len(self.results) < len(self._requests):
-                    await self._begin_more()
-                    self._is_waiting = True
-                    ended = await self._endings.take()
-                    self._is_waiting = False
-                    for one in ended:
-                        self._has_ended(one)
-                if self.failed is not None:
-                    await self._cancel_others()
+            for workflow_id, place in self._places.items():
+                record = self._run.recorded(item_key(self._key, place))
+                if record is not None and record.foreign is not None:
+                    self._park(workflow_id, record.foreign)
+            for workflow_id in tuple(self._places):
+                self._await(workflow_id)
+            while self.failed is None and len(self.results) < len(self._requests):
+                await self._begin_more()
+                if not self._places:
+                    continue
+                self._is_waiting = True
+                ended = await self._endings.take()
+                self._is_waiting = False
+                for one in ended:
+                    self._has_ended(one)
+            if self.failed is not None:
+                await self._cancel_others()
         finally:
             self._endings.close()
+            for workflow_id in tuple(self._awaited):
+                self._waits_no_more(workflow_id)
 
     async def _begin_more(self) -> None:
         """Starts as many as may run at a time, in one statement with the results of those that have ended."""
@@ -193,11 +194,17 @@ class _Mapping:
     def _await(self, workflow_id: str) -> None:
         run = self._run
         try:
-            self._waiting.enter_context(Waiting(run.engine.waits, run.workflow_id, workflow_id))
+            run.engine.waits.begin(run.workflow_id, workflow_id)
         except DeadlockError as error:
             self._has_ended(Ended(workflow_id, None, error))
             return
+        self._awaited.add(workflow_id)
         self._endings.add(workflow_id, run.engine.outcome(workflow_id, ended=True))
+
+    def _waits_no_more(self, workflow_id: str) -> None:
+        if workflow_id in self._awaited:
+            self._awaited.remove(workflow_id)
+            self._run.engine.waits.end(self._run.workflow_id, workflow_id)
 
     def _has_ended(self, one: Ended) -> None:
         """Buffers the record of an item's result, which goes with what begins next."""
@@ -205,6 +212,7 @@ class _Mapping:
         if error is not None and not isinstance(error, Exception):
             raise error
         place = self._places.pop(workflow_id)
+        self._waits_no_more(workflow_id)
         failed = error if outcome is None else failure_of(workflow_id, outcome)
         text = None if failed is None else dump_error(failed)
         output = None if outcome is None or failed is not None else outcome.output
