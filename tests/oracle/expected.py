@@ -92,6 +92,10 @@ class _Branch:
         self._streams.setdefault(f"dbosflow/event/told{self._name}", []).extend(written(number))
         return "told"
 
+    def saga(self, number: int, **_: Any) -> str:
+        self._expected.streams.append({"done": written(number), "undone": written(number)[::-1]})
+        return f"LookupError: {number}" if number % 2 else "cancelled: enough"
+
     def draw(self, number: int, **_: Any) -> str:
         return "the same" if number % 2 else "drawn"
 

@@ -15,7 +15,7 @@ Plan = list[Line]
 LEAVES = (
     *("step", "step", "flaky", "failing", "sleep", "late", "scoped"),
     *("write", "write", "many", "flush", "emitted", "close", "in_step", "inputs", "changed", "draw"),
-    *("mail", "late_mail", "tell"),
+    *("mail", "late_mail", "tell", "saga"),
 )
 """Lines without lines of their own. Each has a number."""
 TIMERS = ("close_call", "durable_close_call", "deadline")

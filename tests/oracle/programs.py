@@ -12,6 +12,7 @@ from dbosflow import (
     Stream,
     as_completed_async,
     branch,
+    compensate,
     current,
     durable,
     for_each,
@@ -36,8 +37,9 @@ from dbosflow import (
     wait_first_async,
     workflow,
     write_stream,
+    write_stream_async,
 )
-from dbosflow.errors import MessageTimeoutError, StreamClosedError
+from dbosflow.errors import MessageTimeoutError, StreamClosedError, WorkflowCancelledError
 from tests.oracle.expected import INPUT, doubled, written
 
 if TYPE_CHECKING:
@@ -107,6 +109,41 @@ def write_inputs(number: int) -> None:
         ENGINE[0].write_stream(current().workflow_id, INPUT, value, idempotency_key=str(value))
 
 
+@step(max_attempts=20, interval=0.001)
+def undo(number: int) -> None:
+    write_stream("undone", number)
+    if _chance.random() < 0.3:
+        raise OSError
+
+
+@workflow(compensates=True)
+def undone(number: int) -> None:
+    """A sync workflow that does something and registers how to undo it, then fails or waits to be cancelled."""
+    for value in written(number):
+        double(value)
+        compensate(undo, value)
+        write_stream("done", value)
+    if number % 2:
+        raise LookupError(number)
+    sleep(NEVER)
+
+
+@workflow(compensates=True)
+async def undone_async(number: int) -> None:
+    """The same, with a branch for each that is done."""
+
+    async def do(value: int) -> None:
+        await double_async(value)
+
+    for value in written(number):
+        await asyncio.gather(do(value), do(value))
+        compensate(undo, value)
+        await write_stream_async("done", value)
+    if number % 2:
+        raise LookupError(number)
+    await asyncio.gather(sleep_async(NEVER), sleep_async(NEVER))
+
+
 @workflow(inputs=[INPUT])
 def carry_out(plan: list[Any], fails: int | None = None) -> list[Any]:
     """A sync workflow that carries a plan out."""
@@ -123,6 +160,13 @@ async def carry_out_async(plan: list[Any], fails: int | None = None) -> list[Any
     if fails is not None:
         raise LookupError(fails)
     return result
+
+
+def how_it_ended(error: Exception) -> str:
+    """What a line says of a child that was undone."""
+    if isinstance(error, WorkflowCancelledError):
+        return f"cancelled: {error.reason}"
+    return f"LookupError: {error}"
 
 
 class _Sync:
@@ -188,6 +232,17 @@ class _Sync:
         for value in written(number):
             set_event("told", value)
         return "told"
+
+    def saga(self, number: int, **_: Any) -> str:
+        handle = undone.start(number)
+        if number % 2 == 0:
+            assert list(read_stream(handle.workflow_id, "done", until=number)) == written(number)
+            handle.cancel(reason="enough")
+        try:
+            handle.result()
+        except (LookupError, WorkflowCancelledError) as error:
+            return how_it_ended(error)
+        return "no error"
 
     def inputs(self, number: int, **_: Any) -> list[int]:
         if self._has_read:
@@ -356,6 +411,18 @@ class _Async:
         for value in written(number):
             await set_event_async(f"told{self._name}", value)
         return "told"
+
+    async def saga(self, number: int, **_: Any) -> str:
+        handle = await undone_async.start_async(number)
+        if number % 2 == 0:
+            channel = read_stream_async(handle.workflow_id, "done", until=number)
+            assert [item.value async for item in channel if not item.closed] == written(number)
+            await handle.cancel_async(reason="enough")
+        try:
+            await handle.result_async()
+        except (LookupError, WorkflowCancelledError) as error:
+            return how_it_ended(error)
+        return "no error"
 
     async def inputs(self, number: int, **_: Any) -> list[int]:
         if self._has_read:
