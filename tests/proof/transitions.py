@@ -1,7 +1,8 @@
 """The transitions of a workflow, a lease and their streams, each as one session does it, on a small prepared world.
 
 In that world worker ``one`` owns workflow ``w``, which has an input, a stream and a record; ``q`` waits in the queue;
-worker ``gone`` is silent, and owns ``g``; ``b`` is blocked; ``e`` has ended, with a stream of small blocks.
+worker ``gone`` is silent, and owns ``g``; ``b`` is blocked; ``e`` has ended, with a stream of small blocks. The
+deadline of ``w`` has passed.
 """
 
 from __future__ import annotations
@@ -53,6 +54,7 @@ async def prepare(db: Database, workers: tuple[UUID, UUID]) -> World:
     await one.write(Slice("e").closed(4).end())
     await workflow.enqueue(db.admin, SCHEMA, [workflow.Enqueued(one, NAME, "", 0, "{}") for one in ("q", "b")])
     await db.rows("UPDATE dbosflow.workflow SET status = 'blocked', epoch = 1, recoveries = 10 WHERE id = 'b'")
+    await db.rows("UPDATE dbosflow.workflow SET deadline_at = now() - interval '1 s' WHERE id = 'w'")
     await stream.append(db.admin, SCHEMA, [("w", "in", 1, "values", "[0]", 3, "k:0")])
     await db.rows("UPDATE dbosflow.worker SET renewed_at = renewed_at - interval '1 hour' WHERE id = %s", workers[1])
     seen = [lease for lease in await worker.survey(db.admin, SCHEMA) if lease.id == workers[1]]
@@ -104,6 +106,10 @@ async def _cancelled_waiting(session: Session, _: World) -> Any:
 
 async def _cancelled_blocked(session: Session, _: World) -> Any:
     return await _cancelled(session, _, "b")
+
+
+async def _expired(session: Session, _: World) -> Any:
+    return sorted((row["id"], row["status"]) for row in await workflow.expire(session, SCHEMA, limit=10))
 
 
 async def _resumed(session: Session, _: World) -> Any:
@@ -175,6 +181,7 @@ TRANSITIONS: dict[str, Callable[[psycopg.AsyncConnection[Any], World], Awaitable
     "cancel what waits": _cancelled_waiting,
     "resume": _resumed,
     "cancel what is blocked": _cancelled_blocked,
+    "deadline": _expired,
     "release": _released,
     "hand over": _handed_over,
     "renew": _renewed,
@@ -191,7 +198,10 @@ TRANSITIONS: dict[str, Callable[[psycopg.AsyncConnection[Any], World], Awaitable
 }
 
 _STATE = {
-    "workflow": "id, status, epoch, worker_id::text, cancel_requested_at IS NOT NULL, recoveries, ended_at IS NOT NULL",
+    "workflow": (
+        "id, status, epoch, worker_id::text, cancel_requested_at IS NOT NULL, timed_out, recoveries, "
+        "ended_at IS NOT NULL"
+    ),
     "step": "workflow_id, key, epoch, seq",
     "stream_block": 'workflow_id, key, "offset", count, kind, values::text, producer, epoch',
     "stream_trim": "workflow_id, key, producer, count",
