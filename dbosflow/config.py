@@ -29,6 +29,8 @@ MAX_IDENTIFIER = 512
 is limited to 2,704 bytes."""
 LONGEST_REASON = 1000
 """The longest reason of a cancellation, in bytes of UTF-8. It stands at the end of each open stream."""
+LONGEST_VERSION = 128
+"""The longest name of a version, in bytes of UTF-8: with a queue's name it stands in an index entry."""
 LARGEST_INTEGER = 2**31 - 1
 """The largest value of a column of type ``integer``."""
 LEAST_INBOX = 100
@@ -154,6 +156,8 @@ class Settings:
     """What happens to a workflow whose replay writes other values to a stream than those on record."""
     compact_every: float | None = 60.0
     """How often the engine looks for streams of ended workflows to store in fewer, larger blocks; ``None``: never."""
+    version: str | None = None
+    """The version of your code, in your words, to which workflows may be pinned: up to 128 bytes, without a ``/``."""
     retention: Retention | None = None
     """How long ended workflows stay; older ones are removed in the background. ``None``: nothing is removed."""
     safety_poll: float = 7.0
@@ -190,6 +194,11 @@ class Settings:
         if self.on_changed_values not in {"warn", "block"}:
             msg = f'setting on_changed_values={self.on_changed_values!r} must be "warn" or "block"'
             raise ConfigurationError(msg)
+        self._check_operation()
+
+    def _check_operation(self) -> None:
+        if self.version is not None:
+            check_version("setting version", self.version)
         retention: object = self.retention
         if not isinstance(retention, Retention | None):
             msg = f"setting retention={_shown(retention)} must be a Retention(finished_after=...), or None"
@@ -221,6 +230,15 @@ def check_schema(name: object) -> str:
         msg = f"schema {_shown(name)} must hold no control characters, and not begin with pg_, which Postgres reserves"
         raise ConfigurationError(msg)
     return name
+
+
+def check_version(what: str, version: object) -> str:
+    """``version``, if it can name one. Otherwise raises a ``ConfigurationError``."""
+    found = check_identifier(what, version, longest=LONGEST_VERSION)
+    if "/" in found:
+        msg = f"{what} {found!r} must not hold a /"
+        raise ConfigurationError(msg)
+    return found
 
 
 def check_whole(what: str, value: object, least: int, most: int, *, or_none: bool = False, or_else: str = "") -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
+from dbosflow._records.pins import check_queue
 from dbosflow._runtime.engine.core import EngineCore
 from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.replay.branch import Branch
@@ -317,4 +318,4 @@ def _age(older_than: timedelta | float, batch: int) -> tuple[float, int]:
 
 def _queues(queues: Iterable[str], concurrency: int) -> dict[str, int]:
     check_whole("concurrency", concurrency, 1, LARGEST_INTEGER)
-    return {check_identifier("queue", queue): concurrency for queue in queues or (DEFAULT_QUEUE,)}
+    return {check_queue(queue): concurrency for queue in queues or (DEFAULT_QUEUE,)}

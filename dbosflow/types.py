@@ -136,7 +136,7 @@ class Cancellation:
     status after the request.
     """
 
-    outcome: Literal["cancelled", "requested", "ended"]
+    outcome: _Applied | _Refused
     status: WorkflowStatus
 
 
@@ -152,6 +152,10 @@ class Resumption:
     status: WorkflowStatus
 
 
+_Applied = Literal["cancelled", "requested", "ended", "resumed", "deleted", "unpinned"]
+_Refused = Literal["active", "needed", "held", "unchanged", "unknown"]
+
+
 @dataclass(frozen=True, slots=True)
 class WorkflowChange:
     """What came of a request about one of several workflows.
@@ -163,6 +167,7 @@ class WorkflowChange:
     - ``"resumed"`` (it was blocked, and now waits for a worker), of a resumption;
     - ``"deleted"``, ``"active"`` (it has not ended), ``"needed"`` (a workflow that has not ended may ask for its
       outcome), or ``"held"`` (a statement or snapshot is open that began before its end: try again), of a deletion;
+    - ``"unpinned"`` (any worker of its queue may take it), of an unpinning;
     - ``"unchanged"`` (the request does not apply to it) or ``"unknown"`` (no workflow has the id).
 
     ``status`` is its status after the request, or its last one; ``None`` if no workflow has the id.
@@ -170,7 +175,17 @@ class WorkflowChange:
 
     id: str
     outcome: Literal[
-        "cancelled", "requested", "ended", "resumed", "deleted", "active", "needed", "held", "unchanged", "unknown"
+        "cancelled",
+        "requested",
+        "ended",
+        "resumed",
+        "deleted",
+        "active",
+        "needed",
+        "held",
+        "unpinned",
+        "unchanged",
+        "unknown",
     ]
     status: WorkflowStatus | None
 
@@ -202,6 +217,8 @@ class WorkflowInfo:
     """For a fork: the id of the workflow that it is a copy of."""
     forked_turn: int | None = None
     """For a fork: the turn from which it goes on by itself."""
+    pinned_version: str | None = None
+    """The version whose workers alone may run it; ``None``: any worker of its queue may."""
 
 
 @dataclass(frozen=True, slots=True)

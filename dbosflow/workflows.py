@@ -8,11 +8,12 @@ from functools import update_wrapper
 from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
+from dbosflow._records.pins import check_queue
 from dbosflow._runtime.operations import calls
 from dbosflow._runtime.runs.start_request import StartRequest
 from dbosflow._store.start_options import NO_OPTIONS, StartOptions
 from dbosflow.attributes import attributes_text
-from dbosflow.config import LARGEST_INTEGER, check_duration, check_identifier, check_moment, check_whole
+from dbosflow.config import LARGEST_INTEGER, check_duration, check_identifier, check_moment, check_version, check_whole
 from dbosflow.definitions import WorkflowDef, caller_locals, check_name, registry
 from dbosflow.errors import DefinitionError
 from dbosflow.functions import check_decorated, mark_async, qualified_name, reference_to, unbound
@@ -43,6 +44,8 @@ class WorkflowSpec(Generic[P, T]):
     """The class that a class method is called on, as its first argument."""
     optional: StartOptions | None = None
     """The options that most starts do not set."""
+    pin: bool | str | None = None
+    """The version to which it is pinned: see ``Workflow.options``."""
 
     def start(self, *args: P.args, **kwargs: P.kwargs) -> WorkflowHandle[T]:
         """Inside a sync workflow: starts a child with these options. See ``Workflow.start``."""
@@ -135,6 +138,7 @@ class Workflow(Generic[P, R, T]):
         timeout: float | timedelta | None = None,
         deadline: datetime | None = None,
         attributes: Mapping[str, Attribute] | None = None,
+        pin_version: bool | str | None = None,
     ) -> WorkflowSpec[P, T]:
         """Sets options for one start: ``engine.start(f.options(queue="mail"), ...)``.
 
@@ -150,6 +154,9 @@ class Workflow(Generic[P, R, T]):
                 deadline of the workflow that starts it, the earliest counts.
             attributes: names and plain values (a text, a whole number, true or false) by which the workflow can be
                 searched: see ``WorkflowFilter`` and ``engine.workflows.update_attributes``.
+            pin_version: the version whose workers alone may run the workflow, because its records may not fit other
+                code: ``True`` for that of the engine that starts it, or a name. Default: not pinned; a child is pinned
+                like its parent, but for ``False``.
 
         Raises:
             ConfigurationError: an option is not valid.
@@ -157,11 +164,14 @@ class Workflow(Generic[P, R, T]):
         if workflow_id is not None:
             check_identifier("workflow id", workflow_id)
         if queue is not None:
-            check_identifier("queue", queue)
+            check_queue(queue)
+        if not isinstance(pin_version, bool | None):
+            check_version("pin_version", pin_version)
         check_whole("priority", priority, -LARGEST_INTEGER, LARGEST_INTEGER)
         return WorkflowSpec(
             *(self.definition, workflow_id, queue, priority, self._receiver),
             optional=optional_columns(timeout, deadline, attributes),
+            pin=pin_version,
         )
 
     def __get__(self, instance: object, owner: type | None = None) -> Workflow[P, R, T]:
@@ -218,7 +228,9 @@ def start_request(target: object, args: tuple[Any, ...], kwargs: Mapping[str, An
     """The request for a start of a workflow, or of a spec with its options, with these arguments."""
     spec = spec_of(target)
     args = spec.receiver + args
-    return StartRequest(spec.definition, args, kwargs, spec.workflow_id, spec.queue, spec.priority, spec.optional)
+    return StartRequest(
+        spec.definition, args, kwargs, spec.workflow_id, spec.queue, spec.priority, spec.optional, pin=spec.pin
+    )
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,11 @@ def token_key(operation_key: str) -> str:
     return f"{_TOKEN}{operation_key}"
 
 
+def token_of(key: str) -> str:
+    """The key of the operation that has created the token whose answer has this key."""
+    return key.removeprefix(_TOKEN)
+
+
 def is_reserved(key: str) -> bool:
     """Whether a stream is one of the engine's own."""
     return key.startswith(RESERVED)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg import errors
 
 from dbosflow._sessions import ASKED
+from dbosflow._store import version
 from dbosflow._store.queries import fetch_all
 
 if TYPE_CHECKING:
@@ -79,3 +80,16 @@ async def retention(connection: AsyncConnection[Any], schema: str, age: float, l
         return (await fetch_all(connection, schema, _TABLE, "retention", schema=schema, age=age, limit=limit))[0]
     except errors.UndefinedTable:
         return None
+
+
+async def stranded(connection: AsyncConnection[Any], schema: str) -> dict[str, int]:
+    """The numbers of unfinished workflows by the version to which they are pinned, if no live worker carries that."""
+    try:
+        carried = {row["version"] for row in await version.carried(connection, schema)}
+    except errors.UndefinedColumn:  # the schema is older
+        return {}
+    found: dict[str, int] = {}
+    for row in await version.pinned(connection, schema):
+        if row["version"] not in carried:
+            found[row["version"]] = found.get(row["version"], 0) + row["workflows"]
+    return found

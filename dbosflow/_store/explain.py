@@ -34,6 +34,7 @@ class Facts:
     timers: Rows = field(default_factory=list)
     retries: Rows = field(default_factory=list)
     bodies: Rows = field(default_factory=list)
+    waiters: Rows = field(default_factory=list)
     children: Rows = field(default_factory=list)
 
 
@@ -51,7 +52,7 @@ async def facts(connection: AsyncConnection[Any], schema: str, workflow_id: str)
         queue = await _queue(connection, schema, subject) if subject["status"] == "queued" else None
         lists = {
             name: await fetch_all(connection, schema, _TABLE, name, workflow_id=workflow_id, limit=_FEW)
-            for name in ("timers", "retries", "bodies", "children")
+            for name in ("timers", "retries", "bodies", "waiters", "children")
         }
         return Facts(subject, workers, queue, **lists)
 

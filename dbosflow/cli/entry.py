@@ -11,7 +11,21 @@ from typing import TYPE_CHECKING, NoReturn
 
 import psycopg
 
-from dbosflow.cli import console, demo, doctor, health, logs, messages, migrate, prune, replay, stream, worker, workflow
+from dbosflow.cli import (
+    console,
+    demo,
+    doctor,
+    health,
+    logs,
+    messages,
+    migrate,
+    prune,
+    replay,
+    stream,
+    version,
+    worker,
+    workflow,
+)
 from dbosflow.config import VERSION
 from dbosflow.errors import DbosflowError
 
@@ -90,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dbosflow {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
-    for command in (demo, worker, migrate, workflow, stream, replay, prune, health, doctor):
+    for command in (demo, worker, migrate, workflow, stream, replay, prune, version, health, doctor):
         command.add_to(commands)
     messages.add_tokens_to(commands)
     return parser

@@ -34,6 +34,8 @@ logger = logging.getLogger("dbosflow.cli")
 _CONCURRENCY = 50
 """Workflows at once in a process: of those that mostly wait, one core runs as many with ease."""
 
+_VERSION_VARIABLE = "DBOSFLOW_VERSION"
+
 _DESCRIPTION = f"""\
 Run the workflows of these modules: those that wait in the queues, and those
 that a dead worker left behind. Start as many workers as you like, on as many
@@ -82,6 +84,12 @@ def add_to(commands: Commands) -> None:
         choices=("text", "json"),
         default="text",
         help="write the log as lines for people, or as a JSON object a line (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--version-name",
+        metavar="NAME",
+        default=os.environ.get(_VERSION_VARIABLE) or None,
+        help=f"the version of your code, to which workflows may be pinned (default: ${_VERSION_VARIABLE}, else none)",
     )
     _add_retention(parser)
     # For parents that may be killed: their end of the pipe closes with them.
@@ -132,7 +140,7 @@ def _retention(args: argparse.Namespace) -> Retention | None:
 
 
 def _run(args: argparse.Namespace) -> int:
-    _retention(args)  # what is wrong with it is said here, and not by each worker
+    Settings(retention=_retention(args), version=args.version_name)  # says what is wrong here, and not in each worker
     directory = embedded_directory(args)
     if directory is None:
         check_has_url(args)
@@ -160,6 +168,7 @@ def _command(args: argparse.Namespace) -> list[str]:
     options += ["--uvloop"] if args.uvloop else []
     options += [f"--log-format={args.log_format}"]
     options += ["--verbose"] if args.verbose else []
+    options += [] if args.version_name is None else [f"--version-name={args.version_name}"]
     options += [] if args.retention is None else [f"--retention={args.retention}s"]
     if args.retention_failed is not None:
         options += [
@@ -182,7 +191,13 @@ def _run_supervised(args: argparse.Namespace, directory: Path | None) -> int:
 
 def _work(args: argparse.Namespace, directory: Path | None) -> int:
     load_workflows(*args.modules)
-    engine = Engine(args.database_url or None, data_dir=directory, schema=args.schema, retention=_retention(args))
+    engine = Engine(
+        args.database_url or None,
+        data_dir=directory,
+        schema=args.schema,
+        retention=_retention(args),
+        version=args.version_name,
+    )
     worker = _Worker(engine, args.queues or [DEFAULT_QUEUE], args.concurrency)
     gc.freeze()  # objects of imported modules live as long as the process: the collector need not visit them
     with asyncio.Runner(loop_factory=_new_uvloop() if args.uvloop else None) as runner:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.kinds import RecordKind
-from dbosflow.cli import acts, attributes, console, explain, forks, messages, start, transfer
+from dbosflow.cli import acts, attributes, console, explain, forks, messages, start, transfer, version
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client
 from dbosflow.cli.options import add_command, add_database, add_json
@@ -55,6 +55,7 @@ def add_to(commands: Commands) -> None:
     explain.add_to(workflow_commands)
     transfer.add_to(workflow_commands)
     messages.add_to(workflow_commands)
+    version.add_unpin(workflow_commands)
 
     start.add_to(workflow_commands)
     acts.add_to(workflow_commands)

@@ -6,6 +6,8 @@ import json
 import shlex
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._records.pins import queue_of, version_of
+from dbosflow._records.spaces import token_of, topic_of
 from dbosflow._store.explain import MANY
 from dbosflow.management.explanation import Cause
 
@@ -54,9 +56,17 @@ def _no_worker(facts: Facts) -> Iterator[Cause]:
         yield _cause(facts, "no-worker", what, f"start `{_worker_command(facts.subject)}`")
 
 
+def _no_worker_of_its_version(facts: Facts) -> Iterator[Cause]:
+    stored = facts.subject["queue"]
+    version = version_of(stored)
+    if version is not None and facts.workers and not _serving(facts):
+        what = f"it is pinned to version {version!r}, and no live worker of its queue {queue_of(stored)!r} carries that"
+        yield _cause(facts, "unknown-version", what, f"start `{_worker_command(facts.subject)}`, or unpin it")
+
+
 def _no_worker_of_its_queue(facts: Facts) -> Iterator[Cause]:
     queue = facts.subject["queue"]
-    if facts.workers and not _serving(facts):
+    if version_of(queue) is None and facts.workers and not _serving(facts):
         what = f"no live worker serves its queue {queue!r}"
         yield _cause(facts, "no-worker-of-queue", what, f"start `{_worker_command(facts.subject)}`")
 
@@ -134,6 +144,24 @@ def _timers(facts: Facts) -> Iterator[Cause]:
             yield _cause(facts, "timeout", what, until=wake_at)
 
 
+def _waiters(facts: Facts) -> Iterator[Cause]:
+    """What a suspended workflow waits for: a message, an answer, a stream, the end of another one."""
+    own = facts.subject["id"]
+    for row in facts.waiters:
+        target, key = row["target_id"], row["key"]
+        if key is None:
+            what = f"it waits for workflow {target!r} ({row['status'] or 'which is not there'})"
+            yield _cause(facts, "workflow", what, "that one's end", related=(target,))
+        elif topic_of(key) != key:
+            yield _cause(facts, "message", f"it waits for a message on topic {topic_of(key)!r}", "a message")
+        elif token_of(key) != key:
+            yield _cause(facts, "answer", f"it waits for the answer to the token of {token_of(key)!r}", "an answer")
+        else:
+            whose = "its own" if target == own else f"workflow {target!r}'s"
+            related = () if target == own else (target,)
+            yield _cause(facts, "stream", f"it reads {whose} stream {key!r}", "news in it", related=related)
+
+
 def _children(facts: Facts) -> Iterator[Cause]:
     if not facts.children:
         return
@@ -150,8 +178,9 @@ def _deadline(facts: Facts) -> Iterator[Cause]:
         yield _cause(facts, "deadline", f"it has a deadline, {_moment(deadline)}", until=deadline)
 
 
-_QUEUED = (_cancel_requested, _no_worker, _no_worker_of_its_queue, _unknown_name, _suspect, _slot)
-_INSIDE = (_retries, _timers, _children)
+_WORKERS = (_no_worker, _no_worker_of_its_version, _no_worker_of_its_queue, _unknown_name)
+_QUEUED = (_cancel_requested, *_WORKERS, _suspect, _slot)
+_INSIDE = (_retries, _timers, _waiters, _children)
 _ENDED: tuple[Callable[[Facts], Iterator[Cause]], ...] = (_ended,)
 _FINDERS: dict[str, tuple[Callable[[Facts], Iterator[Cause]], ...]] = {
     "queued": (*_QUEUED, _deadline),
@@ -164,8 +193,10 @@ _FINDERS: dict[str, tuple[Callable[[Facts], Iterator[Cause]], ...]] = {
 
 
 def _serving(facts: Facts) -> list[DictRow]:
-    """The live workers that serve the workflow's queue, as far as they say."""
-    return [row for row in facts.workers if row["queues"] is None or facts.subject["queue"] in row["queues"]]
+    """The live workers that serve the workflow's queue, as far as they say; old code never takes what is pinned."""
+    stored = facts.subject["queue"]
+    silent = version_of(stored) is None
+    return [row for row in facts.workers if (silent if row["queues"] is None else stored in row["queues"])]
 
 
 def _knowing(facts: Facts) -> list[DictRow]:
@@ -178,8 +209,10 @@ def _cause(facts: Facts, code: CauseCode, text: str, frees: str = "", **more: An
 
 
 def _worker_command(subject: DictRow) -> str:
-    queue = f" --queue {shlex.quote(subject['queue'])}" if subject["queue"] else ""
-    return f"dbosflow worker MODULE{queue}"
+    queue, version = queue_of(subject["queue"]), version_of(subject["queue"])
+    options = [f" --queue {shlex.quote(queue)}"] if queue else []
+    options += [] if version is None else [f" --version-name {shlex.quote(version)}"]
+    return f"dbosflow worker MODULE{''.join(options)}"
 
 
 def _error(text: str | None) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
+from dbosflow._records.pins import check_queue
 from dbosflow._runtime.engine.forks import Forking, step_output
 from dbosflow.config import LARGEST_INTEGER, check_identifier, check_whole
 from dbosflow.errors import ConfigurationError
@@ -168,5 +169,5 @@ def _place(fork_id: str | None, queue: str | None) -> tuple[str | None, str | No
     if fork_id is not None:
         check_identifier("workflow id", fork_id)
     if queue is not None:
-        check_identifier("queue", queue)
+        check_queue(queue)
     return fork_id, queue

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
+from dbosflow._records.pins import check_queue
 from dbosflow._runtime.engine.starts import new_id
 from dbosflow._store.workflow import Enqueued
 from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_whole
@@ -98,7 +99,7 @@ def _row(
     attributes: Mapping[str, Attribute] | None = None,
 ) -> Enqueued:
     check_name("workflow", name)
-    check_identifier("queue", queue)
+    check_queue(queue)
     check_whole("priority", priority, -LARGEST_INTEGER, LARGEST_INTEGER)
     if workflow_id is not None:
         check_identifier("workflow id", workflow_id)

@@ -8,9 +8,10 @@ from dbosflow.management.forks import Forks
 from dbosflow.management.listings import Listings
 from dbosflow.management.starts import Starts
 from dbosflow.management.transfers import Transfers
+from dbosflow.management.versions import Versions
 
 
-class Workflows(Listings, Starts, Acts, Forks, Explanations, Transfers):
+class Workflows(Listings, Starts, Acts, Forks, Explanations, Transfers, Versions):
     """The workflows of an engine's database. Use it as ``engine.workflows``.
 
     Methods come twice: a blocking one for sync code, and its awaitable twin, whose name ends in ``_async``. In a

@@ -193,6 +193,7 @@ def test_options_reach_the_workers_and_the_password_no_command_line(bare_shell: 
         "3",
         "--schema",
         "other",
+        "--version-name=1.2",
         "--retention=30d",
         "--retention-failed=never",
         "--retention-keep=a=b",
@@ -201,6 +202,7 @@ def test_options_reach_the_workers_and_the_password_no_command_line(bare_shell: 
     )
     words = Path(f"/proc/{pids[0]}/cmdline").read_text().split("\0")
     assert {"--queue=a", "--queue=-b", "--concurrency=3", "--schema=other"} <= set(words)
+    assert "--version-name=1.2" in words
     kept = {"--retention-keep=a=b", "--retention-keep=report=20"}
     assert {"--retention=2592000s", "--retention-failed=never"} | kept <= set(words)
     assert not any("password" in word for word in words)

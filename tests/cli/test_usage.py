@@ -22,6 +22,8 @@ COMMANDS = [
     ("workflow", "list"),
     ("workflow", "show"),
     ("workflow", "explain"),
+    ("workflow", "unpin"),
+    ("version", "list"),
     ("workflow", "export"),
     ("workflow", "import"),
     ("workflow", "count"),
@@ -53,7 +55,7 @@ def test_each_command_explains_itself(command: tuple[str, ...], capsys: pytest.C
     assert "--schema" in shown
 
 
-@pytest.mark.parametrize("command", [(), ("workflow",), ("stream",)])
+@pytest.mark.parametrize("command", [(), ("workflow",), ("stream",), ("version",)])
 def test_no_command_is_answered_with_the_help(command: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
     """On stderr, with the status of a wrong command line."""
     with pytest.raises(SystemExit) as exit_:

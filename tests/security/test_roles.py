@@ -104,6 +104,9 @@ def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole, exe
         assert unbegun.cancel().outcome == "cancelled"
         assert worker.run(child_of_role, 5) == 10
         assert client.resume("all").outcome == "unchanged"
+        client.start(waits_for_role.options(queue="q", workflow_id="pinned", pin_version="v1"))
+        assert client.workflows.unpin("pinned")[0].outcome == "unpinned"
+        assert client.handle("pinned").cancel().outcome == "cancelled"
         worker.streams.trim("all", "out", before=1)
         with pytest.raises(WorkflowCancelledError):
             reader.handle("waiting").result(timeout=60)
@@ -111,7 +114,7 @@ def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole, exe
         removed = 0
         while reader.list_workflows():  # one with inputs stays as long as somebody has an older snapshot
             removed += worker.prune(older_than=1e-6)
-        assert removed == 6
+        assert removed == 7
     serving.join(30)
 
 

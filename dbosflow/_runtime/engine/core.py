@@ -124,6 +124,7 @@ class EngineCore:
                 self.outcome,
                 send=self.send,
                 safety_poll=self._settings.safety_poll,
+                version=self._settings.version,
             )
             if executor is not None:
                 resources.push_async_callback(executor.close)

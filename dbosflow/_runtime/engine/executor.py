@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 
 from dbosflow._runtime.engine.pruner import Pruner
-from dbosflow._runtime.engine.roster import Roster
+from dbosflow._runtime.engine.roster import Roster, served
 from dbosflow._runtime.execution.canceller import Canceller
 from dbosflow._runtime.execution.histories import Histories
 from dbosflow._runtime.execution.journal_port import Backing
@@ -26,7 +26,7 @@ from dbosflow._runtime.leases.reclaimer import Reclaimer
 from dbosflow._runtime.leases.renewer import LeaseRenewer
 from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._runtime.queues.alarm import Alarm
-from dbosflow._runtime.queues.claimer import RECOVERY_QUEUE, Claimer
+from dbosflow._runtime.queues.claimer import RECOVERY_QUEUE, Claimer, slots_of
 from dbosflow._runtime.queues.sweeper import Sweeper
 from dbosflow._runtime.replay.branch import RunningCode
 from dbosflow._runtime.replay.plain_timers import watched_timers
@@ -35,7 +35,6 @@ from dbosflow._runtime.runs.entries import Start
 from dbosflow._runtime.streams.compactor import Compactor
 from dbosflow._store import workflow
 from dbosflow._store.notify import WORKERS_TOPIC, queue_topic
-from dbosflow._store.worker import Served
 from dbosflow.errors import DbosflowError
 
 if TYPE_CHECKING:
@@ -108,7 +107,7 @@ class Executor:
         self._quarantine = Quarantine(pool, settings, self.lease)
         self._claimers: list[Claimer] = []
         """The first claimer is that of the recovery queue, which lives as long as the engine."""
-        self.lease.serves = self._served
+        self.lease.serves = lambda: served(self._claimers, registry, settings)
         self._roster = Roster(pool, settings.schema, self.lease)
         self._watchdog = Watchdog(settings, running_code)
         self._cleaners: list[Compactor | Pruner] = []
@@ -134,10 +133,6 @@ class Executor:
             self._waiting.append(suspender)
             self._claiming |= {"slots_taken": suspender.slots_taken}
         self._resources = AsyncExitStack()
-
-    def _served(self) -> Served:
-        queues = {RECOVERY_QUEUE, *(claimer.queue for claimer in self._claimers)}
-        return Served(tuple(sorted(queues)), tuple(sorted(self._registry.names())), None)
 
     def _backing(self, runner: Runner) -> Backing:
         self.journal = Journal(self.lease, self._settings, runner, self._announce, self._statistics)
@@ -184,10 +179,10 @@ class Executor:
     async def claiming(self, queues: Mapping[str, float]) -> AsyncIterator[None]:
         """Claims the work of these queues, each up to its concurrency, during the block."""
         async with AsyncExitStack() as resources:
-            for queue, concurrency in queues.items():
+            for queue, slots in slots_of(queues, self._settings.version):
                 claimer = Claimer(
                     queue,
-                    concurrency,
+                    slots,
                     journal=self.journal,
                     lease=self.lease,
                     quarantine=self._quarantine,
@@ -239,7 +234,7 @@ class Executor:
                 launch.workflow_id,
                 launch.definition.name,
                 launch.arguments_text,
-                RECOVERY_QUEUE,
+                launch.queue,
                 request.priority,
                 on_decided,
                 inputs=launch.definition.inputs,

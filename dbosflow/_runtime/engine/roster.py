@@ -9,15 +9,28 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.process.service import Service
+from dbosflow._runtime.queues.claimer import RECOVERY_QUEUE
 from dbosflow._store import worker
+from dbosflow._store.worker import Served
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from psycopg_pool import AsyncConnectionPool
 
     from dbosflow._runtime.leases.worker_lease import WorkerLease
+    from dbosflow._runtime.queues.claimer import Claimer
+    from dbosflow.config import Settings
+    from dbosflow.definitions import Registry
 
 _INTERVAL = 10.0
 """Seconds until a module that was imported meanwhile is noticed."""
+
+
+def served(claimers: Iterable[Claimer], registry: Registry, settings: Settings) -> Served:
+    """What a worker serves by these claimers; what was started in a process that died is served by every worker."""
+    queues = {RECOVERY_QUEUE, *(claimer.queue for claimer in claimers)}
+    return Served(tuple(sorted(queues)), tuple(sorted(registry.names())), settings.version)
 
 
 class Roster(Service):
@@ -31,10 +44,10 @@ class Roster(Service):
 
     async def work_once(self) -> bool:
         """Writes what has changed; mostly nothing."""
-        worker_id, served = self._lease.id, self._lease.serves()
-        if served is not None and served != self._lease.served:
+        worker_id, now = self._lease.id, self._lease.serves()
+        if now is not None and now != self._lease.served:
             async with self._pool.connection() as connection:
-                await worker.serve(connection, self._schema, worker_id, served)
+                await worker.serve(connection, self._schema, worker_id, now)
             if self._lease.id == worker_id:
-                self._lease.served = served
+                self._lease.served = now
         return False

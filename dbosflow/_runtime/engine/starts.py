@@ -13,7 +13,6 @@ from dbosflow._runtime.execution.scope import lending_place
 from dbosflow._runtime.operations.children import result_of
 from dbosflow._store.notify import ALARM_TOPIC, queue_topic, workflow_topic
 from dbosflow._store.workflow import Enqueued
-from dbosflow.config import DEFAULT_QUEUE
 from dbosflow.errors import WorkflowConflictError, WorkflowNotFoundError
 
 if TYPE_CHECKING:
@@ -42,9 +41,11 @@ class Starts:
         *,
         send: Callable[[str, str, str, str], Awaitable[int]],
         safety_poll: float,
+        version: str | None,
     ) -> None:
         self._executor = executor
         self._safety_poll = safety_poll
+        self._version = version
         self._enqueuer = enqueuer
         self._repository = repository
         self._announce = announce
@@ -53,19 +54,19 @@ class Starts:
 
     async def start(self, request: StartRequest) -> str:
         """Starts a workflow here, or enqueues it; returns its id once it is durable."""
+        request.decide_version(self._version)
         if request.message is not None:
             return await self._signal(request, request.message)
-        definition, queue = request.definition, request.queue
+        definition = request.definition
         arguments_text = request.arguments_text()
         known_to_be_new = request.workflow_id is None
         workflow_id = request.workflow_id or new_id()
-        if queue is None and self._executor is not None:
+        if self._executor is not None and request.is_for(self._version):
             launch = Launch.of_start(workflow_id, request, arguments_text)
             is_new = await self._executor.start(launch, request)
             topics = [] if known_to_be_new else [workflow_topic(workflow_id)]
         else:
-            queue = queue or DEFAULT_QUEUE
-            is_new, topics = await self._enqueue(workflow_id, request, queue, arguments_text)
+            is_new, topics = await self._enqueue(workflow_id, request, request.stored_queue, arguments_text)
         # A start whose answer was lost looks like an earlier one, and has notified no worker yet.
         if is_new or await self._is_open(workflow_id, definition.name, arguments_text):
             self._announce(topics)
@@ -110,7 +111,7 @@ class Starts:
         workflow_id, arguments_text = request.workflow_id or new_id(), request.arguments_text()
         # Without a queue, any executing engine takes it, as it takes one whose worker has died: mostly this one.
         here = request.queue is None and self._executor is not None
-        queue = request.queue or ("" if here else DEFAULT_QUEUE)
+        queue = request.recovery_queue if here else request.stored_queue
         while True:
             is_new, topics = await self._enqueue(workflow_id, request, queue, arguments_text)
             if is_new or await self._is_open(workflow_id, request.definition.name, arguments_text):
@@ -126,7 +127,8 @@ class Starts:
     async def run(self, request: StartRequest) -> Any:
         """Starts a workflow and waits for its result. Here and under a new id, both are one wait."""
         definition = request.definition
-        if request.workflow_id is not None or request.queue is not None or self._executor is None:
+        request.decide_version(self._version)
+        if request.workflow_id is not None or self._executor is None or not request.is_for(self._version):
             workflow_id = await self.start(request)
         else:
             launch = Launch.of_start(new_id(), request, request.arguments_text())

@@ -47,6 +47,7 @@ class Launch:
             definition,
             arguments_text,
             definition.inputs,
+            queue=request.recovery_queue,
             is_child=is_child,
             remaining=None if options is None else options.remaining(),
         )

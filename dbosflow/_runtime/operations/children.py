@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow import serde
 from dbosflow._records import keys
 from dbosflow._records.kinds import RecordKind
+from dbosflow._records.pins import version_of
 from dbosflow._runtime.execution.recorded_values import failure, load
 from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.execution.waits import Waiting
@@ -120,10 +121,13 @@ def start_of(
 ) -> Start:
     """The start of a child, for the statement with the record under ``key``; ``decided`` is told whether it is new."""
     options = request.options or (StartOptions() if run.has_deadline else None)  # it gets its parent's, if earlier
+    own = run.settings.version
+    request.decide_version(own, version_of(run.queue))
+    owned = request.is_for(own)
 
     def on_decided(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
         is_new = result is True
-        if is_new and request.queue is None:
+        if is_new and owned:
             run.engine.launch_child(child_id, request, arguments_text)
         decided(is_new)
 
@@ -131,10 +135,10 @@ def start_of(
         child_id,
         request.definition.name,
         arguments_text,
-        request.queue or "",
+        request.recovery_queue if owned else request.stored_queue,
         request.priority,
         on_decided,
-        owned=request.queue is None,
+        owned=owned,
         parent_id=run.workflow_id,
         parent_key=key,
         inputs=request.definition.inputs,

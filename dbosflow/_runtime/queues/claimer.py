@@ -7,16 +7,20 @@ queue has no concurrency: workflows that wait for others in it would keep those 
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import time
 from typing import TYPE_CHECKING, Protocol
 
+from dbosflow._records.pins import stored_queue
 from dbosflow._runtime.process.service import Service
 from dbosflow._store import workflow
 from dbosflow._store.notify import queue_topic
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
     from dbosflow._runtime.execution.quarantine import Quarantine
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.execution.runner import Runner
@@ -44,13 +48,47 @@ class SlotsTaken(Protocol):
     def __call__(self, queue: str, *, all_of_them: bool) -> None: ...
 
 
+class QueueSlots:
+    """The slots of a worker for one queue: of all its claimers, if some of its workflows are pinned to a version."""
+
+    def __init__(self, concurrency: float) -> None:
+        self.concurrency = concurrency
+        self.running: set[str] = set()
+        self.lock = asyncio.Lock()
+        """Held from a look at the free slots until they are taken."""
+        self.claimers: list[Claimer] = []
+
+    @property
+    def free(self) -> float:
+        """How many more may run."""
+        return self.concurrency - len(self.running)
+
+    def freed(self, workflow_id: str) -> None:
+        """A run is over."""
+        self.running.discard(workflow_id)
+        for claimer in self.claimers:
+            claimer.look_for_more()
+
+
+def slots_of(queues: Mapping[str, float], version: str | None) -> Iterator[tuple[str, QueueSlots]]:
+    """The queues that a worker claims from which serves ``queues``, each up to its concurrency.
+
+    With a version it also claims what is pinned to that. What waits for one queue shares its slots.
+    """
+    for queue, concurrency in queues.items():
+        slots = QueueSlots(concurrency)
+        yield queue, slots
+        if version is not None:
+            yield stored_queue(queue, version), slots
+
+
 class Claimer(Service):
     """Claims the work of one queue for one worker."""
 
     def __init__(
         self,
         queue: str,
-        concurrency: float,
+        slots: QueueSlots,
         *,
         journal: Journal[Run],
         lease: WorkerLease,
@@ -63,7 +101,8 @@ class Claimer(Service):
     ) -> None:
         super().__init__(f"claimer {queue!r}", interval=settings.safety_poll)
         self.queue = queue
-        self._concurrency = concurrency
+        self._slots = slots
+        slots.claimers.append(self)
         self._journal = journal
         self._lease = lease
         self._quarantine = quarantine
@@ -71,7 +110,6 @@ class Claimer(Service):
         self._registry = registry
         self._settings = settings
         self._slots_taken = slots_taken
-        self._running: set[str] = set()
         self._more = True
         """Whether work without a slot may be waiting: if not, a free slot is no reason to look for work."""
         self._adopted_at = time.monotonic()
@@ -101,13 +139,14 @@ class Claimer(Service):
         """Claims up to the free slots, and launches the claimed workflows."""
         if time.monotonic() - self._adopted_at > self._settings.safety_poll:
             await self._adopt()
-        limit = int(min(self._concurrency - len(self._running), _CLAIM_LIMIT))
-        self._slots_taken(self.queue, all_of_them=limit <= 0)
-        self._more = True
-        if limit <= 0 or not self._lease.in_time or self._quarantine.is_taken:
-            return False
-        claimed = await self._claim(limit)
-        await self._launch(claimed)
+        async with self._slots.lock:
+            limit = int(min(self._slots.free, _CLAIM_LIMIT))
+            self._slots_taken(self.queue, all_of_them=limit <= 0)
+            self._more = True
+            if limit <= 0 or not self._lease.in_time or self._quarantine.is_taken:
+                return False
+            claimed = await self._claim(limit)
+            await self._launch(claimed)
         if len(claimed) == limit:
             return True
         self._more = False
@@ -162,11 +201,11 @@ class Claimer(Service):
         await self._launch(found)
 
     async def _launch(self, claimed: list[Claimed]) -> None:
-        self._running.update(one.id for one in claimed)
-        await self._runner.resume(claimed, self._on_slot_freed)
+        self._slots.running.update(one.id for one in claimed)
+        await self._runner.resume(claimed, self._slots.freed)
         self._quarantine.enter(claimed, self._runner.run_of)
 
-    def _on_slot_freed(self, workflow_id: str) -> None:
-        self._running.discard(workflow_id)
+    def look_for_more(self) -> None:
+        """Looks for work, unless none was left at the last look and nothing was announced since."""
         if self._more:
             self.wake()

@@ -5,7 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._records.pins import stored_queue
 from dbosflow._store.start_options import NO_OPTIONS
+from dbosflow.config import DEFAULT_QUEUE
+from dbosflow.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +34,10 @@ class StartRequest:
     """What most starts do not set."""
     message: FirstMessage | None = None
     """A message to the workflow, whether it is new or not."""
+    pin: bool | str | None = None
+    """The version to pin it to; ``True``: the engine's; ``None``: as the workflow that starts it; ``False``: none."""
+    version: str | None = None
+    """What that means for this start, once it is decided."""
 
     def __post_init__(self) -> None:
         timeout = self.definition.timeout
@@ -41,6 +48,27 @@ class StartRequest:
         if self.definition.max_recoveries is not None:
             options = self.options or NO_OPTIONS
             self.options = options._replace(max_recoveries=self.definition.max_recoveries)
+
+    def decide_version(self, own: str | None, inherited: str | None = None) -> None:
+        """Decides to which version the workflow is pinned, started by an engine that carries ``own``."""
+        if self.pin is True and own is None:
+            msg = "pin_version=True pins to the engine's version, and it has none: give Engine(version=...)"
+            raise ConfigurationError(msg)
+        self.version = inherited if self.pin is None else own if self.pin is True else self.pin or None
+
+    def is_for(self, own: str | None) -> bool:
+        """Whether a process that carries ``own`` may run it itself."""
+        return self.queue is None and self.version in {None, own}
+
+    @property
+    def stored_queue(self) -> str:
+        """Where it waits if it is enqueued."""
+        return stored_queue(self.queue or DEFAULT_QUEUE, self.version)
+
+    @property
+    def recovery_queue(self) -> str:
+        """Where it waits if it is started in a process that dies."""
+        return stored_queue("", self.version)
 
     def ends_within(self, seconds: float) -> bool:
         """Whether the workflow's deadline comes so soon that other processes are told of it."""

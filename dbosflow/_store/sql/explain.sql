@@ -75,6 +75,14 @@ WHERE tail.attempt IS NOT NULL
 ORDER BY key
 LIMIT :limit;
 
+-- name: waiters (what a suspended workflow waits for, besides a time; index: waiter_pkey)
+SELECT DISTINCT r.target_id, r.key, t.status
+FROM dbosflow.waiter r
+LEFT JOIN dbosflow.workflow t ON t.id = r.target_id
+WHERE r.workflow_id = :workflow_id
+ORDER BY r.target_id, r.key
+LIMIT :limit;
+
 -- name: children (that it has started, that have not ended, and whose outcome it has not received)
 SELECT c.id, c.name, c.status, count(*) OVER () AS workflows
 FROM dbosflow.step s

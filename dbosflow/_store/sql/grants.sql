@@ -18,7 +18,7 @@ GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".wor
     :"schema".waiter TO :"role";
 GRANT INSERT (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries)
     ON :"schema".workflow TO :"role";
-GRANT UPDATE (cancel_requested_at, cancel_children, cancel_reason, status, ended_at, recoveries, error)
+GRANT UPDATE (cancel_requested_at, cancel_children, cancel_reason, status, ended_at, recoveries, error, queue)
     ON :"schema".workflow TO :"role";
 GRANT INSERT ON :"schema".stream_block TO :"role";
 GRANT INSERT, UPDATE, DELETE ON :"schema".attribute TO :"role";

@@ -51,7 +51,7 @@ AND w.status = ANY(:statuses::text[])
 AND w.name = ANY(:names::text[])
 -- ]
 -- [queues
-AND w.queue = ANY(:queues::text[])
+AND regexp_replace(w.queue, '^dbosflow/pinned/[^/]*/', '') = ANY(:queues::text[])
 -- ]
 -- [id_prefix
 AND starts_with(w.id, :id_prefix::text)
@@ -139,7 +139,7 @@ SELECT
        w.name
 -- ]
 -- [by_queue
-       w.queue
+       regexp_replace(w.queue, '^dbosflow/pinned/[^/]*/', '')
 -- ]
 -- [in_all
        NULL::text

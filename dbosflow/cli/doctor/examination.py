@@ -105,7 +105,8 @@ class _Examination:
         queues = await doctor.queues(self._connection, self._schema)
         blocked = await doctor.blocked(self._connection, self._schema)
         suspended = await doctor.suspended(self._connection, self._schema)
-        return judge_work(queues, blocked, any_worker=self._any_worker, suspended=suspended)
+        stranded = await doctor.stranded(self._connection, self._schema)
+        return judge_work(queues, blocked, stranded, any_worker=self._any_worker, suspended=suspended)
 
     async def retention(self) -> Finding:
         return judge_retention(await doctor.retention(self._connection, self._schema, OLD, MANY + 1))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._records.pins import version_of
 from dbosflow._store.migrate import CODE_GENERATION, HEAD
 from dbosflow.cli.console import duration
 from dbosflow.cli.doctor.finding import Finding, Verdict, judged
@@ -100,6 +101,7 @@ def _state(row: Mapping[str, Any]) -> str:
 def judge_work(
     queues: Sequence[Mapping[str, Any]],
     blocked: int,
+    stranded: Mapping[str, int],
     *,
     any_worker: bool,
     suspended: Mapping[str, int] = MappingProxyType({"waiting": 0, "overdue": 0}),
@@ -109,10 +111,11 @@ def judge_work(
     The queues that a worker serves are not recorded. The only sign of a queue without workers is that workflows wait in
     it and none runs.
     """
-    facts = {"blocked": blocked, "queues": [dict(row) for row in queues], "suspended": dict(suspended)}
+    facts = {"blocked": blocked, "stranded": dict(stranded), "suspended": dict(suspended)}
+    facts |= {"queues": [dict(row) for row in queues]}
     complaints: list[Complaint] = []
     for row in queues:
-        if row["longest"] < _LONG or row["running"]:
+        if row["longest"] < _LONG or row["running"] or version_of(row["queue"]) is not None:
             continue
         where = f"in queue {row['queue']!r}" if row["queue"] else "without a queue, for any worker,"
         option = f" --queue {row['queue']}" if row["queue"] else ""
@@ -121,6 +124,10 @@ def judge_work(
             complaints.append((Verdict.WARNING, what, f"is there a worker{option} that knows these workflows?"))
         else:
             complaints.append((Verdict.PROBLEM, what, f"no worker is live: start `dbosflow worker MODULE{option}`"))
+    for version, count in sorted(stranded.items()):
+        what = f"{count} unfinished workflows are pinned to version {version!r}, which no live worker carries"
+        advice = f"start workers with --version-name {version}, or `dbosflow workflow unpin` them"
+        complaints.append((Verdict.WARNING, what, advice))
     if blocked:
         advice = "`dbosflow workflow list --status blocked` names them, `dbosflow workflow show ID` says why"
         complaints.append((Verdict.WARNING, f"{blocked} workflows are blocked", advice))
