@@ -41,6 +41,7 @@ class CtrlC:
         if frame.f_code.co_filename != host.__file__:
             return None
         frame.f_trace_opcodes = True
+        sys.settrace(self._enter)  # on Python 3.12 the line before has an effect only from here on
         return self._step
 
     def _step(self, _frame: FrameType, event: str, _argument: Any) -> Any:
