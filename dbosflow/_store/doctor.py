@@ -61,6 +61,14 @@ async def queues(connection: AsyncConnection[Any], schema: str) -> Rows:
     return await fetch_all(connection, schema, _TABLE, "queues")
 
 
+async def unknown_names(connection: AsyncConnection[Any], schema: str) -> Rows:
+    """The names of waiting workflows that no worker of their queue knows, with how many of each wait."""
+    try:
+        return await fetch_all(connection, schema, _TABLE, "unknown_names")
+    except errors.UndefinedColumn:  # an older schema, in which no worker says what it knows
+        return []
+
+
 async def blocked(connection: AsyncConnection[Any], schema: str) -> int:
     """The number of workflows that are parked as blocked."""
     return int((await fetch_all(connection, schema, _TABLE, "blocked"))[0]["blocked"])

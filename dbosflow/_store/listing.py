@@ -143,6 +143,8 @@ def _sources(which: WorkflowFilter) -> list[str]:
     found = []
     if which.parent_id is not None:
         found.append("by_parent")
+    if which.forked_from is not None:
+        found.append("by_origin")
     if which.attributes:
         found.append("by_attribute")
     if which.statuses and set(which.statuses) <= _QUEUED_OR_OWNED:
@@ -151,7 +153,7 @@ def _sources(which: WorkflowFilter) -> list[str]:
 
 
 _CRITERIA = (
-    *("statuses", "names", "queues", "id_prefix", "parent_id", "created_after", "created_before"),
+    *("statuses", "names", "queues", "id_prefix", "parent_id", "forked_from", "created_after", "created_before"),
     *("started_after", "started_before", "ended_after", "ended_before", "attributes"),
 )
 

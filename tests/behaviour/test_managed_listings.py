@@ -31,11 +31,12 @@ def ids(found: Iterable[Any]) -> list[str]:
 def listed(client: Engine, execute: Execute) -> Engine:
     """Workflows ``a-0``, ``b-1``, ``a-2`` ..., one a minute since noon; the next six are the children of the first."""
     execute(
-        """INSERT INTO dbosflow.workflow (id, name, status, queue, input, created_at, started_at, ended_at, parent_id)
+        """INSERT INTO dbosflow.workflow (id, name, status, queue, input, created_at, started_at, ended_at, parent_id,
+                                         forked_from)
            SELECT CASE n % 2 WHEN 0 THEN 'a-' ELSE 'b-' END || n, 'name ' || n % 3,
                   (ARRAY['queued', 'failed', 'succeeded', 'blocked'])[n % 4 + 1], CASE WHEN n < 10 THEN 'q' ELSE '' END,
                   '{}', at, at + interval '10 seconds', at + interval '20 seconds',
-                  CASE WHEN n BETWEEN 1 AND 6 THEN 'a-0' END
+                  CASE WHEN n BETWEEN 1 AND 6 THEN 'a-0' END, CASE WHEN n > 17 THEN 'a-0' END
            FROM generate_series(0, 19) n
            CROSS JOIN LATERAL (SELECT timestamptz '2026-01-01 12:00Z' + n * interval '1 minute' AS at) AS t"""
     )
@@ -69,6 +70,8 @@ def listed(client: Engine, execute: Execute) -> Engine:
         ({"parent_id": "a-0"}, range(1, 7)),
         ({"parent_id": "a-0", "status": "failed"}, [1, 5]),
         ({"attributes": {"customer": "acme"}}, [4, 5]),
+        ({"forked_from": "a-0"}, [18, 19]),
+        ({"forked_from": "a-0", "status": "queued"}, []),
         ({"attributes": {"customer": "acme", "paid": True, "tries": 3}}, [5]),
         ({"attributes": {"tries": "3"}}, []),
         ({"attributes": {"customer": "acme"}, "parent_id": "a-0", "queue": "q", "status": "queued"}, [4]),

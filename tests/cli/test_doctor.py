@@ -351,6 +351,21 @@ def test_work_that_nobody_serves_is_found(database_url: str, execute: Execute) -
     assert (finding.verdict, finding.facts["queues"][0]["waiting"]) == (Verdict.OK, 1)
 
 
+def test_a_name_that_no_worker_knows_is_found(database_url: str, execute: Execute) -> None:
+    """Once a worker serves the queue: otherwise it is the queue that nobody serves."""
+    with Engine(database_url, executes=False) as client:
+        for name, queue in (("mistyped", "q"), ("known", "q"), ("mistyped", "other")):
+            client.workflows.start(name, queue=queue)
+    add_worker(execute)
+    execute("UPDATE dbosflow.worker SET queues = '{q}', names = '{known}'")
+    finding = checks(database_url)["work"]
+    assert finding.verdict is Verdict.WARNING
+    assert "1 workflows 'mistyped' wait in queue 'q', and no worker of it knows them" in finding.found
+    assert [row["name"] for row in finding.facts["unknown"]] == ["mistyped"]
+    execute("UPDATE dbosflow.worker SET names = NULL")  # an older one, which may know any
+    assert checks(database_url)["work"].facts["unknown"] == []
+
+
 def test_blocked_workflows_are_a_warning(database_url: str, execute: Execute) -> None:
     add_workflow(execute, status="blocked")
     finding = checks(database_url)["work"]

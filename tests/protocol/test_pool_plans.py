@@ -160,6 +160,7 @@ INDEXES = {
     "by_owner": frozenset({"workflow_queued", "workflow_owned"}),
     "by_parent": frozenset({"workflow_parent"}),
     "by_attribute": KEY,
+    "by_origin": frozenset({"workflow_forked"}),
 }
 """What each source of a listing reads workflows by."""
 
@@ -314,6 +315,7 @@ LISTINGS = (
     listed("by_owner", OWNED + CROWD // 4 + 1, status=["queued", "running"]),
     listed("by_parent", 50, parent_id="w50"),
     listed("by_attribute", 50, attributes={"customer": "customer5"}),
+    listed("by_origin", 50, forked_from="w50"),
     listed("by_parent", 50, statement="listing.candidates", parent_id="w50"),
     listed("by_attribute", 50, statement="listing.candidates", attributes={"customer": "customer5"}),
     listed("by_owner", 1001, statement="listing.candidates", status="queued"),

@@ -13,7 +13,16 @@ from uuid import uuid4
 import psycopg
 import pytest
 
-from dbosflow import Engine, Retention, read_input_async, sleep_async, step, workflow, write_stream_async
+from dbosflow import (
+    Engine,
+    Retention,
+    WorkflowFilter,
+    read_input_async,
+    sleep_async,
+    step,
+    workflow,
+    write_stream_async,
+)
 from dbosflow.cli import main
 from dbosflow.errors import PermissionDeniedError, SchemaError, WorkflowCancelledError
 from tests.conftest import POOLER_VARIABLE
@@ -104,6 +113,18 @@ def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole, exe
         assert unbegun.cancel().outcome == "cancelled"
         assert worker.run(child_of_role, 5) == 10
         assert client.resume("all").outcome == "unchanged"
+        named = client.workflows.start(child_of_role.definition.name, {"number": 2}, attributes={"by": "name"})
+        assert named.result(timeout=60) == 4
+        client.workflows.update_attributes("all", {"by": "role", "none": None})
+        by_role = WorkflowFilter(attributes={"by": "role"})
+        assert [one.id for one in reader.workflows.iterate(by_role)] == ["all"]
+        assert sum(reader.workflows.count(by="status").values()) == 7
+        assert [one.outcome for one in client.workflows.cancel(["unbegun", "nobody"], reason="r")] == [
+            "ended",
+            "unknown",
+        ]
+        assert client.workflows.resume(WorkflowFilter(id_prefix="a")) == []
+        eventually(lambda: worker.workflows.delete(named.workflow_id)[0].outcome == "deleted")
         client.start(waits_for_role.options(queue="q", workflow_id="pinned", pin_version="v1"))
         assert client.workflows.unpin("pinned")[0].outcome == "unpinned"
         assert client.handle("pinned").cancel().outcome == "cancelled"
@@ -132,6 +153,11 @@ def test_a_reader_changes_nothing(as_role: AsRole) -> None:
             lambda: reader.close_stream("there", "never"),
             lambda: reader.streams.trim("there", "never", before=1),
             lambda: reader.prune(older_than=1),
+            lambda: reader.workflows.cancel("there"),
+            lambda: reader.workflows.resume("there"),
+            lambda: reader.workflows.delete("there"),
+            lambda: reader.workflows.update_attributes("there", {"a": 1}),
+            lambda: reader.workflows.start("by name"),
         ]
         for attempt in attempts:
             with pytest.raises(PermissionDeniedError, match="dbosflow migrate --grants"):
@@ -145,6 +171,8 @@ def test_a_client_prunes_and_runs_nothing(as_role: AsRole) -> None:
         client.start(waits_for_role.options(workflow_id="there"))
         with pytest.raises(PermissionDeniedError):
             client.prune(older_than=1)
+        with pytest.raises(PermissionDeniedError):
+            client.workflows.delete("there")
         with pytest.raises(PermissionDeniedError):
             client.streams.trim("there", "never", before=1)
     for kind in ("client", "reader"):

@@ -62,6 +62,19 @@ FROM (
 ) AS waiting
 ORDER BY waiting.queue;
 
+-- name: unknown_names (waiting workflows whose names no live worker of their queue knows, though one serves the queue)
+-- A worker of older code does not say which names it knows. Index: workflow_queued.
+SELECT waiting.queue, waiting.name, waiting.workflows AS waiting
+FROM (
+    SELECT queue, name, count(*) AS workflows FROM dbosflow.workflow WHERE status = 'queued' GROUP BY queue, name
+) AS waiting
+WHERE EXISTS (SELECT FROM dbosflow.worker k WHERE k.state = 'live' AND waiting.queue = ANY(k.queues))
+  AND NOT EXISTS (
+      SELECT FROM dbosflow.worker k
+      WHERE k.state = 'live' AND (k.names IS NULL OR (waiting.queue = ANY(k.queues) AND waiting.name = ANY(k.names))))
+ORDER BY waiting.queue, waiting.name
+LIMIT 100;
+
 -- name: blocked (the number of parked workflows; scans the table, which only a query for a person may do)
 SELECT count(*) AS blocked FROM dbosflow.workflow WHERE status = 'blocked';
 

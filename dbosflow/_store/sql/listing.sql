@@ -31,6 +31,10 @@ UNION ALL
 SELECT * FROM dbosflow.workflow w WHERE w.parent_id = :parent_id::text
 OFFSET 0
 
+-- name: by_origin (the forks of one; index: workflow_forked)
+SELECT * FROM dbosflow.workflow w WHERE w.forked_from = :forked_from::text
+OFFSET 0
+
 -- name: by_attribute (index: attribute_value)
 SELECT found.*
 FROM dbosflow.attribute a
@@ -58,6 +62,9 @@ AND starts_with(w.id, :id_prefix::text)
 -- ]
 -- [parent_id
 AND w.parent_id = :parent_id::text
+-- ]
+-- [forked_from
+AND w.forked_from = :forked_from::text
 -- ]
 -- [created_after
 AND w.created_at >= :created_after::timestamptz
@@ -96,7 +103,7 @@ SELECT :record FROM dbosflow.workflow w WHERE w.id = :workflow_id;
 -- name: page (the workflows of a source that meet the conditions, from a place on, and how far it has looked)
 -- Always one row at least: the place of the last workflow that was looked at, and how many were.
 WITH stretch AS MATERIALIZED (
-    SELECT w.id, w.name, w.status, w.queue, w.parent_id, w.created_at, w.started_at, w.ended_at
+    SELECT w.id, w.name, w.status, w.queue, w.parent_id, w.forked_from, w.created_at, w.started_at, w.ended_at
     FROM (:source) AS w
     WHERE (w.created_at, w.id) < (:before_at::timestamptz, :before_id::text)
     ORDER BY w.created_at DESC, w.id DESC

@@ -106,7 +106,8 @@ class _Examination:
         blocked = await doctor.blocked(self._connection, self._schema)
         suspended = await doctor.suspended(self._connection, self._schema)
         stranded = await doctor.stranded(self._connection, self._schema)
-        return judge_work(queues, blocked, stranded, any_worker=self._any_worker, suspended=suspended)
+        unknown = await doctor.unknown_names(self._connection, self._schema)
+        return judge_work(queues, blocked, stranded, unknown=unknown, any_worker=self._any_worker, suspended=suspended)
 
     async def retention(self) -> Finding:
         return judge_retention(await doctor.retention(self._connection, self._schema, OLD, MANY + 1))

@@ -103,16 +103,18 @@ def judge_work(
     blocked: int,
     stranded: Mapping[str, int],
     *,
+    unknown: Sequence[Mapping[str, Any]] = (),
     any_worker: bool,
     suspended: Mapping[str, int] = MappingProxyType({"waiting": 0, "overdue": 0}),
 ) -> Finding:
     """Whether waiting workflows are served, and none is parked.
 
-    The queues that a worker serves are not recorded. The only sign of a queue without workers is that workflows wait in
-    it and none runs.
+    Workers of older code do not say which queues they serve: so the sign of a queue without workers is that workflows
+    wait in it and none runs.
     """
     facts = {"blocked": blocked, "stranded": dict(stranded), "suspended": dict(suspended)}
     facts |= {"queues": [dict(row) for row in queues]}
+    facts["unknown"] = [dict(row) for row in unknown]
     complaints: list[Complaint] = []
     for row in queues:
         if row["longest"] < _LONG or row["running"] or version_of(row["queue"]) is not None:
@@ -127,6 +129,14 @@ def judge_work(
     for version, count in sorted(stranded.items()):
         what = f"{count} unfinished workflows are pinned to version {version!r}, which no live worker carries"
         advice = f"start workers with --version-name {version}, or `dbosflow workflow unpin` them"
+        complaints.append((Verdict.WARNING, what, advice))
+    for row in unknown:
+        what = (
+            f"{row['waiting']} workflows {row['name']!r} wait in queue {row['queue']!r}, and no worker of it knows them"
+        )
+        advice = (
+            "import their module in a worker of that queue, or `dbosflow workflow cancel` them, if the name is wrong"
+        )
         complaints.append((Verdict.WARNING, what, advice))
     if blocked:
         advice = "`dbosflow workflow list --status blocked` names them, `dbosflow workflow show ID` says why"
