@@ -273,6 +273,8 @@ class _ReplayDriver(WrappedDriver):
         """Writes nothing: the cancelled operation is not on record, and its key is noted already."""
         if run.stopping is not None:  # the code contradicts its records, which has ended the wait
             raise run.stopping
+        if run.is_finishing():  # the request that ended the body is on record, and no operation of it
+            return
         if run.recorded(key) is not None:
             self._seen.unknown(key + GIVEN_UP)
             await self.halt()
@@ -300,7 +302,9 @@ class _ReplayDriver(WrappedDriver):
             self._seen.halted.set()
             await self.halt()
 
-    async def hold(self, run: Run) -> None:  # noqa: ARG002 (see Driver)
+    async def hold(self, run: Run) -> None:
+        if run.awaits_delivery:  # its body was told to end there, and is told again
+            await super().hold(run)
         await self.halt()
 
     async def room(self, run: Run) -> bool:  # noqa: ARG002 (see Driver)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.environment import RunEnvironment
     from dbosflow._runtime.process.thread_pool import Place
     from dbosflow._runtime.runs.entries import Ending, Entry, Waiter
-    from dbosflow._runtime.runs.state import RunParts
+    from dbosflow._runtime.runs.state_ports import RunParts
     from dbosflow._runtime.streams.inbox import Inbox
     from dbosflow._store.step import History
 

@@ -16,7 +16,8 @@ from dbosflow._runtime.replay.plain_timers import PlainTimers
 from dbosflow._runtime.replay.recorded_order import RecordedOrder
 from dbosflow._runtime.replay.sequencer import Sequencer
 from dbosflow._runtime.runs.end_request import message_of
-from dbosflow._runtime.runs.state import RunState, RunStopped, StateEnvironment
+from dbosflow._runtime.runs.state import RunState, RunStopped
+from dbosflow._runtime.runs.state_ports import StateEnvironment
 from dbosflow._store.cancel_request import CANCELLED
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.replay.branch import Branch, RunningCode
     from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
     from dbosflow._runtime.runs.checksums import Repeated
-    from dbosflow._runtime.runs.state import RunParts
+    from dbosflow._runtime.runs.state_ports import RunParts
     from dbosflow._store.cancel_request import CancelRequest
     from dbosflow._store.step import History, Recorded
     from dbosflow.errors import NonDeterminismError, WorkflowError

@@ -32,24 +32,24 @@ from __future__ import annotations
 
 import threading
 import time
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 from dbosflow._runtime.runs.buffer import Buffer
 from dbosflow._runtime.runs.compensations import Compensations, of_body
-from dbosflow._runtime.runs.end_request import exception_of
 from dbosflow._runtime.runs.entries import Barrier
+from dbosflow._runtime.runs.requested import Requested
 from dbosflow.errors import LeaseLostError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection
 
     from dbosflow._runtime.runs.durable_waits import DurableWait
     from dbosflow._runtime.runs.entries import Record, Waiter
     from dbosflow._runtime.runs.producers import Attempt
+    from dbosflow._runtime.runs.state_ports import RunParts, StateEnvironment
     from dbosflow._store.cancel_request import CancelRequest
     from dbosflow._store.step import History, Recorded
     from dbosflow.config import Settings
-    from dbosflow.definitions import WorkflowDef
     from dbosflow.errors import WorkflowError
 
 _NOBODY_WAITS = threading.Event()
@@ -64,65 +64,13 @@ class RunStopped(BaseException):
     """
 
 
-class StateEnvironment(Protocol):
-    """What the state of a run needs from what all runs share."""
-
-    @property
-    def settings(self) -> Settings:
-        """The engine's settings."""
-
-    @property
-    def submit(self) -> Callable[[Any], None]:
-        """Notifies the journal that a run has pending entries."""
-
-    @property
-    def on_back_pressure(self) -> Callable[[str], None]:
-        """Called with the id of a workflow whose writer waits for room."""
-
-    @property
-    def on_waiting(self) -> Callable[[Any], None]:
-        """Called with each run when an operation of it waits durably for the first time."""
-
-
-class RunParts(Protocol):
-    """The workflow that a run is of, and the place in its queue: see ``execution.launch``."""
-
-    workflow_id: str
-    definition: WorkflowDef
-    arguments_text: str
-    inputs: Iterable[str]
-    epoch: int
-    queue: str
-
-
-class RunState:
+class RunState(Requested):
     """One owner's pass over one workflow: its owner, its state, and its buffer for the journal."""
 
     __slots__ = (
-        *("_began", "_cancel_callbacks", "_on_drained", "arguments_text", "bodies", "buffer", "cancelled"),
-        *(
-            "compensations",
-            "contradiction",
-            "definition",
-            "ending",
-            "environment",
-            "epoch",
-            "has_deadline",
-            "has_draws",
-        ),
-        *(
-            "history",
-            "inputs",
-            "interrupted",
-            "is_draining",
-            "is_over",
-            "limits",
-            "queue",
-            "request",
-            "seq",
-            "stopping",
-        ),
-        *("superseded", "turn", "waits", "workflow_id"),
+        *("_began", "_cancel_callbacks", "_on_drained", "arguments_text", "bodies", "buffer", "contradiction"),
+        *("definition", "environment", "epoch", "has_deadline", "has_draws", "history", "inputs", "interrupted"),
+        *("is_draining", "is_over", "limits", "queue", "seq", "stopping", "superseded", "turn", "waits", "workflow_id"),
     )
 
     environment: StateEnvironment
@@ -135,7 +83,6 @@ class RunState:
         """The keys of the streams that outside writers write, and this run never does."""
         definition = parts.definition
         self.compensations = Compensations(history) if definition.compensates else None
-        """What the body has registered to undo it; ``None`` for a workflow that does not compensate."""
         self.history = of_body(history, is_async=definition.is_async) if definition.compensates else history
         self.seq, self.turn = history.next_place
         self.buffer = Buffer(environment.settings.buffer_bytes)
@@ -147,13 +94,10 @@ class RunState:
         self.contradiction: WorkflowError | None = None
         """Why the workflow is to be parked, whatever its body makes of the error."""
         self.cancelled = False
-        """Whether the body was, or would have been, notified that the workflow is to end before it is done."""
         self.request: CancelRequest | None = None
-        """The request to end the workflow: its cancellation, or its deadline."""
         self.has_deadline = False
         """Whether the workflow has a deadline, which its children get, too."""
         self.ending = False
-        """Whether the body is over and the tasks that it left running have ended."""
         self.is_over = False
         """Whether the run has come to its end, or was stopped for good."""
         self.has_draws = False
@@ -193,18 +137,6 @@ class RunState:
     def may_branch(self) -> bool:
         """Whether new tasks of the run's branches become branches of the run."""
         return not self.ending and self.stopping is None and not self.compensating
-
-    @property
-    def compensating(self) -> bool:
-        """Whether the body is over, and its compensations are carried out."""
-        return self.compensations is not None and self.compensations.under_way
-
-    @property
-    def awaits_delivery(self) -> bool:
-        """Whether the body is to be notified of a request: nothing new begins meanwhile, what is under way goes on."""
-        if self.request is None or self.cancelled or self.compensations is None:
-            return False
-        return not self.compensations.under_way
 
     @property
     def may_write(self) -> bool:
@@ -263,9 +195,6 @@ class RunState:
 
     def _has_ended(self) -> RunStopped:
         return RunStopped(f"workflow {self.workflow_id!r} has ended")
-
-    def _cancellation(self) -> BaseException:
-        return exception_of(self.workflow_id, self.request, is_async=self.definition.is_async)
 
     def submit(self) -> None:
         """Notifies the journal that the run has pending entries."""
@@ -336,25 +265,9 @@ class RunState:
 
     # -- transitions; ``cancel`` and ``stop`` are in ``replaying_run``, with the code that they reach ------------------
 
-    def note_request(self, request: CancelRequest) -> None:
-        """Notes a request to end the workflow. The first one counts, as in the workflow's row."""
-        if self.request is None:
-            self.request = request
-
-    def begin_cancelled(self, request: CancelRequest | None = None) -> None:
-        """Marks the run as cancelled where no code is to be notified: the body has not begun, or is over."""
-        if request is not None:
-            self.note_request(request)
-        self.cancelled = True
-
     def begin_ending(self) -> None:
         """Marks the body as over: the tasks that it left running are to end, and begin nothing any more."""
         self.ending = True
-
-    def begin_compensating(self) -> None:
-        """Marks the body and all its tasks as over: operations are those of its compensations from here on."""
-        assert self.compensations is not None
-        self.compensations.under_way, self.ending = True, False
 
     def supersede(self) -> None:
         """Marks the run as replaced by a new pass, read from the tables: then not even its end may be written."""
