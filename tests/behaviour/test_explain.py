@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from dbosflow import Engine, sleep_async, step, workflow, write_stream_async
+from dbosflow import Engine, map_workflow_async, sleep_async, step, workflow, write_stream_async
 from dbosflow.errors import WorkflowNotFoundError
 from tests.support import eventually
 
@@ -222,6 +222,24 @@ def test_a_chain_begins_with_its_last_cause(engine: Engine) -> None:
     lines = str(found).splitlines()
     assert lines[0] == "workflow 'parent' is running"
     assert lines[1].startswith("- 'grandchild': it runs in process")
+
+
+@workflow
+async def explained_item(_number: int) -> None:
+    await sleep_async(10_000)
+
+
+@workflow
+async def explained_list() -> None:
+    await map_workflow_async(explained_item, range(3), concurrency=2)
+
+
+def test_children_for_the_items_of_a_list_are_named(engine: Engine) -> None:
+    """Those that are under way."""
+    with running(engine, explained_list, "list"):
+        eventually(lambda: "child" in codes(engine.workflows.explain("list")))
+        (cause,) = [one for one in engine.workflows.explain("list").causes if one.code == "child"]
+    assert cause.related == ("list/explained_item#0+0", "list/explained_item#0+1")
 
 
 def test_a_step_that_writes_is_seen(engine: Engine) -> None:

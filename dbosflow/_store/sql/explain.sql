@@ -87,6 +87,6 @@ LIMIT :limit;
 SELECT c.id, c.name, c.status, count(*) OVER () AS workflows
 FROM dbosflow.step s
 JOIN dbosflow.workflow c ON c.id = s.child_id
-WHERE s.workflow_id = :workflow_id AND s.kind = 'child' AND c.ended_at IS NULL
+WHERE s.workflow_id = :workflow_id AND s.kind IN ('child', 'mapped') AND c.ended_at IS NULL
 ORDER BY s.seq
 LIMIT :limit;
