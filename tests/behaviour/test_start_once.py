@@ -89,11 +89,15 @@ def test_a_start_of_a_known_id_with_other_arguments_warns_and_changes_nothing(
     with caplog.at_level(logging.WARNING, "dbosflow"):
         handle = starter.start(starting_once.options(workflow_id="order-1"), "b")
         assert handle.result(timeout=PATIENCE) == "a"
-        assert ["order-1" in message and "other arguments" in message for message in caplog.messages] == [True]
+        assert ["other arguments" in message for message in _said_of("order-1", caplog)] == [True]
         caplog.clear()
         starter.start(starting_once.options(workflow_id="order-1"), "a")
-        assert caplog.messages == []
+        assert _said_of("order-1", caplog) == []
     assert ledger() == ["a"]
+
+
+def _said_of(workflow_id: str, caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [message for message in caplog.messages if workflow_id in message]
 
 
 @pytest.mark.parametrize("where", ["engine", "client"])

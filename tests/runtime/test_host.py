@@ -9,7 +9,6 @@ import logging
 import sys
 import threading
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
 import pytest
@@ -21,6 +20,10 @@ from dbosflow.errors import EngineClosedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from types import FrameType
+
+
+MISSED = 8
+"""So many moments in a row that did not come are behind the end: Python 3.13 leaves out an instruction now and then."""
 
 
 class CtrlC:
@@ -75,15 +78,16 @@ def test_ctrl_c_leaves_nothing_behind_wherever_it_comes(running: Host) -> None:
             under_way.remove(number)
         return number
 
-    for n in count(1):
+    came, n = 0, 0
+    while n - came < MISSED:
+        n += 1
         key = CtrlC(n)
         with contextlib.suppress(KeyboardInterrupt), key:
             assert running.call("answer_async", answer, n) == n
         gc.collect()
         assert under_way == set()
-        if not key.came:
-            break
-    assert n > 20
+        came = n if key.came else came
+    assert came > 20
     assert running.call("answer_async", answer, 0) == 0
 
 
