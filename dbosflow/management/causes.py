@@ -157,9 +157,8 @@ def _waiters(facts: Facts) -> Iterator[Cause]:
         elif token_of(key) != key:
             yield _cause(facts, "answer", f"it waits for the answer to the token of {token_of(key)!r}", "an answer")
         else:
-            whose = "its own" if target == own else f"workflow {target!r}'s"
-            related = () if target == own else (target,)
-            yield _cause(facts, "stream", f"it reads {whose} stream {key!r}", "news in it", related=related)
+            whose, related = ("its own", ()) if target == own else (f"that of workflow {target!r}", (target,))
+            yield _cause(facts, "stream", f"it reads stream {key!r}, {whose}", "news in it", related=related)
 
 
 def _children(facts: Facts) -> Iterator[Cause]:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
-from dbosflow._records.pins import check_queue
+from dbosflow._records.pins import check_queue, stored_queue
 from dbosflow._runtime.engine.starts import new_id
 from dbosflow._store.workflow import Enqueued
-from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_whole
+from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_version, check_whole
 from dbosflow.definitions import check_name, registry
 from dbosflow.errors import ConfigurationError, SerializationError
 from dbosflow.handles import WorkflowHandle
@@ -35,6 +35,7 @@ class NamedStart(TypedDict, total=False):
         timeout: how long it may take, in seconds or as a ``timedelta``. That of ``@workflow`` is not known here.
         deadline: the latest moment of its end, timezone-aware.
         attributes: names and plain values by which it can be searched.
+        pin_version: the version whose workers alone may run it.
     """
 
     queue: str
@@ -44,6 +45,7 @@ class NamedStart(TypedDict, total=False):
     timeout: float | timedelta | None
     deadline: datetime | None
     attributes: Mapping[str, Attribute] | None
+    pin_version: str | None
 
 
 class Starts:
@@ -71,8 +73,8 @@ class Starts:
         Args:
             name: the name of the workflow: the function's qualified name, or the one given by ``@workflow(name=...)``.
             args: the arguments as JSON values, by the names of the parameters.
-            options: ``queue``, ``workflow_id``, ``priority``, ``inputs``, ``timeout``, ``deadline`` and ``attributes``;
-                see ``dbosflow.management.starts.NamedStart``.
+            options: ``queue``, ``workflow_id``, ``priority``, ``inputs``, ``timeout``, ``deadline``, ``attributes``
+                and ``pin_version``; see ``dbosflow.management.starts.NamedStart``.
 
         Raises:
             ConfigurationError: an argument is not valid.
@@ -97,9 +99,12 @@ def _row(
     timeout: float | timedelta | None = None,
     deadline: datetime | None = None,
     attributes: Mapping[str, Attribute] | None = None,
+    pin_version: str | None = None,
 ) -> Enqueued:
     check_name("workflow", name)
     check_queue(queue)
+    if pin_version is not None:
+        check_version("pin_version", pin_version)
     check_whole("priority", priority, -LARGEST_INTEGER, LARGEST_INTEGER)
     if workflow_id is not None:
         check_identifier("workflow id", workflow_id)
@@ -109,7 +114,8 @@ def _row(
     keys = tuple(dict.fromkeys(check_identifier("stream key", key) for key in inputs))
     optional = optional_columns(timeout, deadline, attributes)
     text, declared = _arguments(name, args)
-    return Enqueued(workflow_id or new_id(), name, queue, priority, text, keys or declared, optional)
+    waits_in = stored_queue(queue, pin_version)
+    return Enqueued(workflow_id or new_id(), name, waits_in, priority, text, keys or declared, optional)
 
 
 def _arguments(name: str, args: object) -> tuple[str, tuple[str, ...]]:

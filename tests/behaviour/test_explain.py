@@ -152,6 +152,39 @@ def test_those_that_a_clock_wakes(client: Engine, plant: Callable[..., None]) ->
         assert (cause.code, cause.until is not None) == (code, True)
 
 
+def test_a_suspended_one_says_what_it_waits_for(client: Engine, plant: Callable[..., None], execute: Execute) -> None:
+    """A message, an answer, a stream, another workflow, whose own causes come first."""
+    plant("target", status="blocked")
+    plant("w", status="waiting")
+    waits = (
+        ("w", "dbosflow/inbox/approval"),
+        ("w", "dbosflow/token/create_token#0"),
+        ("target", "out"),
+        ("target", None),
+        ("gone", None),
+    )
+    for number, (target, key) in enumerate(waits):
+        execute("INSERT INTO dbosflow.waiter VALUES ('w', %s, %s, %s, 0, false)", str(number), target, key)
+    found = client.workflows.explain("w")
+    assert [(cause.workflow_id, cause.code) for cause in found.causes] == [
+        ("target", "blocked"),
+        ("w", "suspended"),
+        ("w", "workflow"),
+        ("w", "stream"),
+        ("w", "workflow"),
+        ("w", "message"),
+        ("w", "answer"),
+    ]
+    said = str(found)
+    for text in (
+        "'gone' (which is not there)",
+        "topic 'approval'",
+        "'create_token#0'",
+        "stream 'out', that of workflow 'target'",
+    ):
+        assert text in said
+
+
 class RefusedError(Exception):
     """What the first attempt ends with."""
 

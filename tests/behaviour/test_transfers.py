@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 
-from dbosflow import Engine, WorkflowFilter, step, workflow, write_stream_async
+from dbosflow import Engine, WorkflowFilter, recv_async, step, workflow, write_stream_async
 from dbosflow._store import transfer
 from dbosflow._store.migrate import migrate
 from dbosflow.errors import (
@@ -20,6 +20,7 @@ from dbosflow.errors import (
     WorkflowTransferError,
 )
 from tests.behaviour.tables import disorder
+from tests.support import eventually
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -148,6 +149,26 @@ def test_one_that_has_not_ended_goes_on_in_the_other_database(database_url: str,
     assert (first[0], second[0], values) == (1, 2, [1, 2])
     assert executions == ["step 1"] * 2 + ["step 2"] * 2
     assert disorder(other_url) == []
+
+
+@workflow
+async def waits_for_a_message() -> str:
+    return await recv_async("word", type=str)
+
+
+def test_one_that_waits_for_a_message_gets_it_in_the_other_database(database_url: str, other_url: str) -> None:
+    """What it waits for goes with it."""
+    file = io.StringIO()
+    with Engine(database_url, suspend_after=0.05) as engine:
+        handle = engine.start(waits_for_a_message.options(workflow_id="w"))
+        eventually(lambda: handle.status() == "waiting")
+        engine.workflows.export("w", file)
+    file.seek(0)
+    with Engine(other_url) as other:
+        other.workflows.import_(file)
+        assert other.handle("w").status() == "waiting"
+        other.send("w", "here", topic="word")
+        assert other.handle("w", waits_for_a_message).result(PATIENCE) == "here"
 
 
 def test_what_runs_is_refused_and_so_is_a_tree_in_which_something_runs(engine: Engine, execute: Execute) -> None:

@@ -170,13 +170,14 @@ def test_versions_are_listed_with_what_still_needs_them(database_url: str, clien
     for number in range(3):
         client.start(versioned.options(workflow_id=f"w{number}", queue="q", pin_version="v1"))
     client.start(versioned.options(queue="q"))
+    client.workflows.start("versioned", queue="q", pin_version="v1")
     with Engine(database_url, version="v2"), Engine(database_url, version="v2"):
         one, two = client.workflows.versions()
-    assert (one.version, one.workers, one.pinned, one.statuses) == ("v1", 0, 3, {"queued": 3})
+    assert (one.version, one.workers, one.pinned, one.statuses) == ("v1", 0, 4, {"queued": 4})
     assert one.oldest == client.workflows.get("w0").created_at
     assert (two.version, two.workers, two.runs, two.pinned, two.oldest) == ("v2", 2, 0, 0, None)
-    assert client.workflows.count(by="queue") == {"q": 4}
-    assert len(client.list_workflows(WorkflowFilter(queue="q"))) == 4
+    assert client.workflows.count(by="queue") == {"q": 5}
+    assert len(client.list_workflows(WorkflowFilter(queue="q"))) == 5
     explained = client.workflows.explain("w0").causes[0]
     assert "--queue q --version-name v1" in explained.frees
 
