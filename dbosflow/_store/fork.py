@@ -125,6 +125,12 @@ async def beside(connection: AsyncConnection[Any], schema: str, workflow_id: str
     return [(row["key"], row["kind"]) for row in rows]
 
 
+async def open_tokens(connection: AsyncConnection[Any], schema: str, fork_id: str, turn: int) -> list[tuple[str, str]]:
+    """The keys of the tokens that came with a fork and are not answered, and their secrets as JSON."""
+    rows = await fetch_all(connection, schema, _TABLE, "open_tokens", fork_id=fork_id, turn=turn)
+    return [(row["key"], row["output"] or '""') for row in rows]
+
+
 async def fork(connection: AsyncConnection[Any], schema: str, request: ForkRequest) -> Forked | None:
     """Makes a fork, or finds that it was made before; ``None`` if there is no workflow to be forked."""
     try:

@@ -33,7 +33,10 @@ what ended them: the step that failed runs again, and a child that failed is
 started anew. Ends with status 1 if one cannot be retried; the others are all the
 same."""
 
-_FIELDS = '"id", "fork" (the id of the copy), "turn" (from which it goes on) and "again" (what else runs again)'
+_FIELDS = (
+    '"id", "fork" (the id of the copy), "turn" (from which it goes on), "again" (what else runs again) and "tokens" '
+    "(ids of its tokens that nobody has answered)"
+)
 
 
 def add_to(commands: Commands) -> None:
@@ -116,9 +119,16 @@ def _retried(engine: Engine, workflow_id: str, args: argparse.Namespace) -> Work
 
 
 def _fields(workflow_id: str, fork: WorkflowFork) -> dict[str, Any]:
-    return {"id": workflow_id, "fork": fork.handle.workflow_id, "turn": fork.turn, "again": fork.again}
+    return {
+        "id": workflow_id,
+        "fork": fork.handle.workflow_id,
+        "turn": fork.turn,
+        "again": fork.again,
+        "tokens": fork.tokens,
+    }
 
 
 def _line(workflow_id: str, fork: WorkflowFork) -> str:
     line = f"{console.visible(workflow_id)}: {console.visible(fork.handle.workflow_id)} goes on from turn {fork.turn}"
-    return f"{line}; also runs again: {console.visible(', '.join(fork.again))}" if fork.again else line
+    line += f"; also runs again: {console.visible(', '.join(fork.again))}" if fork.again else ""
+    return f"{line}; its tokens to be answered: {', '.join(fork.tokens)}" if fork.tokens else line

@@ -36,6 +36,8 @@ class WorkflowFork:
     """The turn from which the fork goes on by itself. What was recorded before it is copied, and does not run again."""
     again: tuple[str, ...]
     """What was recorded in that turn, but for the step that was named. It runs again, like all that follows."""
+    tokens: tuple[str, ...] = ()
+    """The ids of copied tokens that nobody has answered. The ids that were given away are those of the original."""
 
 
 class Forks:
@@ -143,7 +145,9 @@ class Forks:
         return self._of(await self._core.forks.retry(workflow_id, fork_id, queue))
 
     def _of(self, made: MadeFork) -> WorkflowFork:
-        return WorkflowFork(WorkflowHandle(self._host, self._core, made.fork_id, None), made.turn, made.again)
+        return WorkflowFork(
+            WorkflowHandle(self._host, self._core, made.fork_id, None), made.turn, made.again, made.tokens
+        )
 
 
 def _forking(step: object, turn: object, output: object, fork_id: str | None, queue: str | None) -> Forking:

@@ -12,11 +12,13 @@ import pytest
 from dbosflow import (
     Engine,
     Stream,
+    create_token_async,
     current,
     for_each_async,
     map_workflow_async,
     recv_async,
     send_async,
+    set_event_async,
     step,
     workflow,
     write_stream_async,
@@ -134,6 +136,14 @@ async def ruled_named() -> str:
     await send_async(own, "to myself")
     parts = [await handle.result_async(), await recv_async(), str(await handle.status_async())]
     return await ruled_join(parts)
+
+
+@workflow
+async def ruled_approved() -> str:
+    first, second = await create_token_async(), await create_token_async()
+    await set_event_async("tokens", [first.id, second.id])
+    found = await first.wait_async(type=str)
+    return await ruled_join([found, await second.wait_async(type=str)])
 
 
 @step(max_attempts=1000, interval=3600)
@@ -299,6 +309,32 @@ async def test_a_fork_of_a_fork_goes_on_from_there(database_url: str) -> None:
             assert await result(second) == right
             assert await committed(engine, second.handle.workflow_id, "rows") == right
     assert disorder(database_url) == []
+
+
+async def test_a_fork_says_which_tokens_of_it_are_to_be_answered(database_url: str) -> None:
+    """Those that were answered are not among them; the old ids are the original's."""
+    async with working(database_url) as engine:
+        await started(engine, ruled_approved)
+        first, second = await engine.get_event_async("o", "tokens", timeout=PATIENCE)
+        await engine.resolve_async(first, "yes")
+        answered = "SELECT FROM dbosflow.step WHERE kind = 'answer'"
+        await eventually_async(lambda: rows(database_url, answered))
+        fork = await engine.workflows.fork_async("o", from_turn=last_turn(database_url, "o") + 1)
+        (token,) = fork.tokens
+        assert token != second
+        await engine.resolve_async(token, "no")
+        await engine.resolve_async(second, "later")
+        assert [await result(fork), await engine.handle("o").result_async(timeout=PATIENCE)] == ["yes+no", "yes+later"]
+
+
+async def test_a_fork_leaves_out_the_ends_of_streams(database_url: str) -> None:
+    """They came with the end of the workflow, and the fork goes on."""
+    async with working(database_url) as engine:
+        await ended(engine, ruled_list)
+        await engine.workflows.fork_async("o", from_turn=12, workflow_id="f", queue="nobody's")
+        assert (await engine.streams.info_async("o", "rows")).state == "complete"
+        found = await engine.streams.info_async("f", "rows")
+        assert (found.state, found.tail, found.values) == ("open", 12, 12)
 
 
 async def test_a_workflow_that_names_others_after_itself_is_forked(database_url: str) -> None:

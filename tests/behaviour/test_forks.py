@@ -156,3 +156,25 @@ async def test_a_fork_from_any_turn_comes_to_the_same_end(database_url: str, *, 
             assert await engine.handle(f"fork{turn}").result_async(timeout=PATIENCE) == result, turn
             assert await all_committed(engine, f"fork{turn}") == right, turn
     assert disorder(database_url) == []
+
+
+async def test_a_running_workflow_is_forked_at_any_moment(database_url: str) -> None:
+    """While it writes, from its last turn and from earlier ones; it goes on as if nothing had happened."""
+    async with working(database_url, block_values=2) as engine:
+        handle = await engine.start_async(forked_program.options(workflow_id="original", queue=QUEUE))
+        for number in range(6):
+            await engine.write_stream_async("original", "work", number)
+        await engine.close_stream_async("original", "work")
+        forks: list[str] = []
+        while not (await handle.status_async()).ended and len(forks) < 40:
+            turn = max([step.turn for step in await engine.list_steps_async("original")], default=-1)
+            for at in {turn + 1, max(turn - 3, 0)}:
+                fork = await engine.workflows.fork_async("original", from_turn=at)
+                forks.append(fork.handle.workflow_id)
+        result = await handle.result_async(timeout=PATIENCE)
+        right = await all_committed(engine, "original")
+        assert len(forks) >= 2
+        for fork_id in forks:
+            assert await engine.handle(fork_id).result_async(timeout=PATIENCE) == result
+            assert await all_committed(engine, fork_id) == right
+    assert disorder(database_url) == []

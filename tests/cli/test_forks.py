@@ -46,7 +46,7 @@ def test_a_fork_says_where_it_goes_on(shell: Shell, database_url: str) -> None:
         "f",
         "--json",
     )
-    assert json.loads(done.out) == {"id": "good", "fork": "f", "turn": 1, "again": []}
+    assert json.loads(done.out) == {"id": "good", "fork": "f", "turn": 1, "again": [], "tokens": []}
     assert (done.status, done.err) == (0, "")
     done = shell.run("workflow", "fork", "good", "--from-turn", "0", "--workflow-id", "g")
     assert done.out == "good: g goes on from turn 0; also runs again: cli_forked_step#0\n"

@@ -297,6 +297,7 @@ POOL = (
         attribute=ATTRIBUTES,
     ),
     Case("fork.children", {"workflow_id": "w5", "fork_id": "w8"}, 20, workflow=KEY, step=STEPS),
+    Case("fork.open_tokens", {"fork_id": "w5", "turn": 5}, 20, step=STEPS, stream_block=STREAMS),
     Case("fork.taken", {"fork_id": "w8", "step_key": "a"}, 2, workflow=KEY, step=STEPS),
     Case("fork.end", {"workflow_id": "w5"}, 20, workflow=KEY, step=STEPS),
     Case("fork.failures", {"workflow_id": "w5", "silent": ["attempt"]}, 20, step=STEPS),

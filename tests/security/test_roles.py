@@ -128,6 +128,7 @@ def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole, exe
         client.start(waits_for_role.options(queue="q", workflow_id="pinned", pin_version="v1"))
         assert client.workflows.unpin("pinned")[0].outcome == "unpinned"
         assert client.handle("pinned").cancel().outcome == "cancelled"
+        assert worker.workflows.fork("all", from_turn=0).handle.result(timeout=60) == [2, 6, 8]
         worker.streams.trim("all", "out", before=1)
         with pytest.raises(WorkflowCancelledError):
             reader.handle("waiting").result(timeout=60)
@@ -135,7 +136,7 @@ def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole, exe
         removed = 0
         while reader.list_workflows():  # one with inputs stays as long as somebody has an older snapshot
             removed += worker.prune(older_than=1e-6)
-        assert removed == 7
+        assert removed == 10
     serving.join(30)
 
 
@@ -166,7 +167,7 @@ def test_a_reader_changes_nothing(as_role: AsRole) -> None:
 
 
 def test_a_client_prunes_and_runs_nothing(as_role: AsRole) -> None:
-    """Nor does it trim; and an engine that would run workflows does not open."""
+    """Nor does it trim or fork; and an engine that would run workflows does not open."""
     with Engine(as_role("client"), executes=False) as client:
         client.start(waits_for_role.options(workflow_id="there"))
         with pytest.raises(PermissionDeniedError):
@@ -175,6 +176,8 @@ def test_a_client_prunes_and_runs_nothing(as_role: AsRole) -> None:
             client.workflows.delete("there")
         with pytest.raises(PermissionDeniedError):
             client.streams.trim("there", "never", before=1)
+        with pytest.raises(PermissionDeniedError):
+            client.workflows.fork("there", from_turn=0)
     for kind in ("client", "reader"):
         with pytest.raises(SchemaError, match="dbosflow migrate --grants"), Engine(as_role(kind)):
             pass

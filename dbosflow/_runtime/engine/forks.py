@@ -14,6 +14,7 @@ from dbosflow import serde
 from dbosflow._records import keys
 from dbosflow._records.kinds import RecordKind, is_delivered
 from dbosflow._runtime.engine.starts import new_id
+from dbosflow._runtime.operations.tokens import TokenId
 from dbosflow._runtime.repository import not_found
 from dbosflow._store import fork, worker
 from dbosflow._store.fork import ForkRequest
@@ -48,11 +49,12 @@ class Forking:
 
 @dataclass(frozen=True, slots=True)
 class MadeFork:
-    """A fork that was made: its id, the turn from which it goes on by itself, and what ran in that turn, too."""
+    """A fork that was made: its id, the turn from which it goes on, what else ran in that turn, and its open tokens."""
 
     fork_id: str
     turn: int
     again: tuple[str, ...]
+    tokens: tuple[str, ...]
 
 
 class Forks:
@@ -117,7 +119,10 @@ class Forks:
         self._announce({queue_topic(found.queue), queue_topic(found.original_queue)})
         beside = await self._repository.ask(fork.beside, workflow_id, request.turn)
         again = dict.fromkeys(keys.operation_of(key, kind) for key, kind in beside if is_delivered(kind))
-        return MadeFork(request.fork_id, request.turn, tuple(key for key in again if key != request.step_key))
+        others = tuple(key for key in again if key != request.step_key)
+        tokens = await self._repository.ask(fork.open_tokens, request.fork_id, request.turn)
+        ids = tuple(TokenId(request.fork_id, key, json.loads(secret)).text() for key, secret in tokens)
+        return MadeFork(request.fork_id, request.turn, others, ids)
 
 
 def step_output(value: Any, step: str) -> str:

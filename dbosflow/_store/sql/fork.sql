@@ -184,6 +184,13 @@ WHERE NOT EXISTS (SELECT FROM held h WHERE h.id = a.id) AND EXISTS (
 ORDER BY a.id
 LIMIT 1;
 
+-- name: open_tokens (those of a fork that were not answered in the workflow: their ids name the workflow, and not the fork)
+SELECT s.key, s.output::text AS output
+FROM dbosflow.step s
+WHERE s.workflow_id = :fork_id AND s.kind = 'token' AND s.turn < :turn AND NOT EXISTS (
+    SELECT FROM dbosflow.stream_block b WHERE b.workflow_id = s.workflow_id AND b.key = 'dbosflow/token/' || s.key)
+ORDER BY s.seq;
+
 -- name: taken (what stands under the id of a fork that was not made)
 SELECT w.forked_from, w.forked_turn, w.queue,
        (SELECT s.output::text FROM dbosflow.step s
