@@ -94,7 +94,8 @@ class Forks:
                 everything.
             output: what the step ``from_step`` returns in the fork. Without its type, it is written as JSON.
             workflow_id: the id of the fork; default: a new one.
-            queue: the queue in which the fork waits for a worker; default: that of the workflow.
+            queue: the queue in which the fork waits for a worker; default: that of the workflow, with the version
+                that it is pinned to.
 
         Raises:
             WorkflowNotFoundError: no workflow has the id.
@@ -125,7 +126,8 @@ class Forks:
         Args:
             original: the id of the workflow to be retried.
             workflow_id: the id of the fork; default: a new one.
-            queue: the queue in which the fork waits for a worker; default: that of the workflow.
+            queue: the queue in which the fork waits for a worker; default: that of the workflow, with the version
+                that it is pinned to.
 
         Raises:
             WorkflowForkError: the workflow has neither failed nor was cancelled; or a child under a given id ended
