@@ -28,6 +28,8 @@ _TABLE = "listing"
 
 SCAN = 10_000
 """How many workflows a statement of a listing looks at, at most: some milliseconds."""
+IN_ORDER_OF_AGE = frozenset({"by_age", "by_status"})
+"""The sources that an index has in the order of a listing: a statement may look at a few of them only."""
 
 _UNSUCCESSFUL = frozenset({"blocked", "failed", "cancelled"})
 _QUEUED_OR_OWNED = frozenset({"queued", "running"})
@@ -74,20 +76,27 @@ async def stretch(
     source: str,
     position: Position,
     limit: int,
+    scan: int,
     records: bool,
 ) -> Stretch:
-    """The first workflows after a place that meet the filter, among the next ``SCAN`` of a source.
+    """The first workflows after a place that meet the filter, among the next ``scan`` of a source.
 
     With ``records`` their columns, otherwise only their places.
     """
     sections = (*_sections(which), *(("records",) if records else ()))
     if position == NEWEST and which.created_before is not None:
         position = Position(which.created_before.isoformat(), "")
-    values = {**_values(which), "before_at": position.created_at, "before_id": position.id, "limit": limit}
+    values = {
+        **_values(which),
+        "before_at": position.created_at,
+        "before_id": position.id,
+        "limit": limit,
+        "scan": scan,
+    }
     async with _in_order(connection):
         rows = await fetch_text(connection, schema, _statement("page", source, sections, schema), values)
     found = [row for row in rows if row["found_id"] is not None]
-    if rows[0]["scanned"] < SCAN and len(found) < limit:
+    if rows[0]["scanned"] < scan and len(found) < limit:
         return Stretch(found, None)
     if len(found) == limit and limit:
         return Stretch(found, position_of(found[-1]))
