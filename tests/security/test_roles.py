@@ -15,9 +15,16 @@ import pytest
 
 from dbosflow import (
     Engine,
+    Message,
     Retention,
     WorkflowFilter,
+    create_token_async,
+    current,
     read_input_async,
+    recv_async,
+    requests,
+    send_async,
+    set_event_async,
     sleep_async,
     step,
     workflow,
@@ -71,6 +78,20 @@ async def waits_for_role() -> None:
             pass
 
 
+@workflow
+async def talks_by_role() -> list[Any]:
+    """A message, a request, a token, events; and a message to itself."""
+    found: list[Any] = [await recv_async("t")]
+    async for request in requests("q"):
+        await request.reply(request.value)
+        break
+    token = await create_token_async()
+    await set_event_async("token", token.id)
+    found.append(await token.wait_async())
+    await send_async(current().workflow_id, "own", "t")
+    return [*found, await recv_async("t")]
+
+
 @pytest.fixture
 def as_role(database_url: str, execute: Execute, capsys: pytest.CaptureFixture[str]) -> Iterator[AsRole]:
     """The database's URL as a role of a kind, which has what the command line prints for it."""
@@ -107,6 +128,12 @@ def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole, exe
         assert reader.list_steps("all")
         assert {one.key for one in reader.streams.list("all")} >= {"given", "out", "tried"}
 
+        talking = client.start(talks_by_role.options(workflow_id="talks"), message=Message("t", "first"))
+        assert client.ask("talks", 7, "q", timeout=60) == 7
+        client.resolve(reader.get_event("talks", "token", timeout=60), "answered")
+        assert talking.result(timeout=60) == ["first", "answered", "own"]
+        assert set(reader.events("talks")) == {"token"}
+
         waiting = client.start(waits_for_role.options(workflow_id="waiting"))
         waiting.cancel()
         unbegun = client.start(waits_for_role.options(queue="nobody-serves-it", workflow_id="unbegun"))
@@ -118,7 +145,7 @@ def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole, exe
         client.workflows.update_attributes("all", {"by": "role", "none": None})
         by_role = WorkflowFilter(attributes={"by": "role"})
         assert [one.id for one in reader.workflows.iterate(by_role)] == ["all"]
-        assert sum(reader.workflows.count(by="status").values()) == 7
+        assert sum(reader.workflows.count(by="status").values()) == 8
         assert [one.outcome for one in client.workflows.cancel(["unbegun", "nobody"], reason="r")] == [
             "ended",
             "unknown",
@@ -136,7 +163,7 @@ def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole, exe
         removed = 0
         while reader.list_workflows():  # one with inputs stays as long as somebody has an older snapshot
             removed += worker.prune(older_than=1e-6)
-        assert removed == 10
+        assert removed == 11
     serving.join(30)
 
 
@@ -152,6 +179,8 @@ def test_a_reader_changes_nothing(as_role: AsRole) -> None:
             lambda: reader.handle("there").cancel(),
             lambda: reader.write_stream("there", "never", 1),
             lambda: reader.close_stream("there", "never"),
+            lambda: reader.send("there", 1),
+            lambda: reader.start(child_of_role.options(workflow_id="new"), 1, message=Message("t", 1)),
             lambda: reader.streams.trim("there", "never", before=1),
             lambda: reader.prune(older_than=1),
             lambda: reader.workflows.cancel("there"),

@@ -153,7 +153,7 @@ class Inbox:
         """Reads as long as anybody waits."""
         status: SeenStatus = UNSEEN
         try:
-            while True:
+            while any(not receiver.future.done() for receiver in self._receivers):
                 page = await self._pages(self.workflow_id, self.key, self.next, status)
                 status = page.status
                 self._accept(page)
@@ -161,6 +161,7 @@ class Inbox:
                 if page.complete:
                     for receiver in tuple(self._receivers):
                         receiver.begin()
+            self._reading = None
         except Exception as error:  # noqa: BLE001 (for whoever waits)
             self._reading = None
             for receiver in self._receivers:
