@@ -28,7 +28,7 @@ _TEXT = 25
 _TIMELINE = "timeline"
 """The section that guards a batch against another timeline than the given one."""
 _NOBODY: frozenset[str] = frozenset()
-_COUNTS = {"run_count": "run_workflow_id", "start_count": "start_workflow_id", "end_count": "end_workflow_id"}
+_COUNTS = {f"{row}_count": f"{row}_workflow_id" for row in ("run", "start", "end", "suspend")}
 """The numbers of rows in the statement, and for each the array whose length it is."""
 _WRITES = {
     "starts": "started",

@@ -76,13 +76,29 @@ async def next_due(connection: AsyncConnection[Any], schema: str) -> float | Non
     return None if seconds is None else float(seconds)
 
 
-async def page(
-    connection: AsyncConnection[Any], schema: str, after: tuple[str, str]
-) -> tuple[list[Waiting], tuple[str, str] | None]:
-    """The waiters that follow; and where the next page begins, or ``None`` after the last one."""
+async def forget(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> None:
+    """Removes the rows of these workflows, if they wait no more."""
+    await fetch_hot(connection, schema, _TABLE, "forget", ids=ids)
+
+
+class WaiterPage(NamedTuple):
+    """A page of the table."""
+
+    waiting: list[Waiting]
+    stale: list[str]
+    """Workflows that wait no more, and have rows all the same."""
+    following: tuple[str, str] | None
+    """Where the next page begins; ``None`` after the last one."""
+
+
+async def page(connection: AsyncConnection[Any], schema: str, after: tuple[str, str]) -> WaiterPage:
+    """The waiters that follow."""
     rows = await fetch_hot(connection, schema, _TABLE, "waiters", workflow_id=after[0], topic=after[1], limit=MOST)
-    found = [Waiting(row[0], Target(*row[2:])) for row in rows]
-    return found, (rows[-1][0], rows[-1][1]) if len(rows) == MOST else None
+    return WaiterPage(
+        [Waiting(row[0], Target(*row[2:6])) for row in rows if row[6]],
+        sorted({row[0] for row in rows if not row[6]}),
+        (rows[-1][0], rows[-1][1]) if len(rows) == MOST else None,
+    )
 
 
 async def with_news(connection: AsyncConnection[Any], schema: str, waiting: Iterable[Waiting]) -> set[str]:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-EMPTY = "TRUNCATE dbosflow.workflow, dbosflow.step, dbosflow.stream_block, dbosflow.stream_trim, dbosflow.worker"
+_TABLES = ("workflow", "step", "stream_block", "stream_trim", "worker", "waiter")
+EMPTY = f"TRUNCATE {', '.join(f'dbosflow.{table}' for table in _TABLES)}"
 
 
 class Bench:

@@ -64,8 +64,8 @@ class Suspensions(Workflows):
     @rule()
     def sweep(self) -> None:
         """Who waits for what has ended, or was never there, is woken, whatever became of the hint."""
-        waiting, following = self.run(waiter.page(self.db.admin, SCHEMA, ("", "")))
-        assert following is None
+        waiting, stale, following = self.run(waiter.page(self.db.admin, SCHEMA, ("", "")))
+        assert (stale, following) == ([], None)
         over = {one for one, row in self.model.items() if row.ended} | ({*IDS, "nobody"} - self.model.keys())
         expected = {one for one, row in self.model.items() if row.awaits & over}
         assert self.run(waiter.with_news(self.db.admin, SCHEMA, waiting)) == expected

@@ -1,8 +1,8 @@
 """The transitions of a workflow, a lease and their streams, each as one session does it, on a small prepared world.
 
 In that world worker ``one`` owns workflow ``w``, which has an input, a stream and a record; ``q`` waits in the queue;
-worker ``gone`` is silent, and owns ``g``; ``b`` is blocked; ``e`` has ended, with a stream of small blocks. The
-deadline of ``w`` has passed.
+worker ``gone`` is silent, and owns ``g``; ``b`` is blocked; ``e`` has ended, with a stream of small blocks; ``s`` is
+suspended, waits for the end of ``w``, and its time has come as well. The deadline of ``w`` has passed.
 """
 
 from __future__ import annotations
@@ -11,9 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from dbosflow._store import fork, retention, stream, worker, workflow
+from dbosflow._store import fork, retention, stream, waiter, worker, workflow
 from dbosflow._store.batch_rows import InputRow, StartRow
+from dbosflow._store.notify import workflow_topic
 from dbosflow._store.queries import fetch_all
+from dbosflow._store.waiter import Target
 from tests.proof.machine import EMPTY
 from tests.protocol.schedules import ELSEWHERE, NAME, SCHEMA, Database, Slice, WorkerLease, batch
 
@@ -46,12 +48,13 @@ async def prepare(db: Database, workers: tuple[UUID, UUID]) -> World:
     one, gone = (WorkerLease(worker_id, db.admin) for worker_id in workers)
     rows = batch(starts=("w", "e"))
     rows.starts = [StartRow._make(row)._replace(input_streams='["in"]') for row in rows.starts]
+    rows.starts += batch(starts=("s",)).starts
     await one.send(rows)
     await gone.start("g")
     await one.write(Slice("w").record("before").values(0, 2))
     for offset in range(4):
         await one.write(Slice("e").values(offset))
-    await one.write(Slice("e").closed(4).end())
+    await one.write(Slice("e").closed(4).end(), Slice("s").suspended(Target("w"), delay=0.0))
     await workflow.enqueue(db.admin, SCHEMA, [workflow.Enqueued(one, NAME, "", 0, "{}") for one in ("q", "b")])
     await db.rows("UPDATE dbosflow.workflow SET status = 'blocked', epoch = 1, recoveries = 10 WHERE id = 'b'")
     await db.rows("UPDATE dbosflow.workflow SET deadline_at = now() - interval '1 s' WHERE id = 'w'")
@@ -90,6 +93,22 @@ async def _recorded(session: Session, world: World) -> Any:
 
 async def _ended(session: Session, world: World) -> Any:
     return await _written(session, world, _ending())
+
+
+async def _suspended(session: Session, world: World) -> Any:
+    return await _written(session, world, batch(Slice("w").suspended(Target("e"), Target("w", "in", 1), delay=0.0)))
+
+
+async def _woken(session: Session, _: World) -> Any:
+    return await waiter.wake_by_topic(session, SCHEMA, [workflow_topic("w"), workflow_topic("e")])
+
+
+async def _woken_in_time(session: Session, _: World) -> Any:
+    return len(await waiter.wake_due(session, SCHEMA))
+
+
+async def _cancelled_suspended(session: Session, _: World) -> Any:
+    return await _cancelled(session, _, "s")
 
 
 async def _claimed(session: Session, world: World) -> Any:
@@ -177,6 +196,10 @@ TRANSITIONS: dict[str, Callable[[psycopg.AsyncConnection[Any], World], Awaitable
     "claim": _claimed,
     "record": _recorded,
     "end": _ended,
+    "suspend": _suspended,
+    "wake by a hint": _woken,
+    "wake in time": _woken_in_time,
+    "cancel what is suspended": _cancelled_suspended,
     "cancel": _cancelled,
     "cancel what waits": _cancelled_waiting,
     "resume": _resumed,
@@ -205,6 +228,7 @@ _STATE = {
     "step": "workflow_id, key, epoch, seq",
     "stream_block": 'workflow_id, key, "offset", count, kind, values::text, producer, epoch',
     "stream_trim": "workflow_id, key, producer, count",
+    "waiter x JOIN dbosflow.workflow w ON w.id = x.workflow_id AND w.status = 'waiting'": "x.workflow_id, topic, key",
     "worker": "id::text, state, ended_because, renewed_at > now() - interval '30 minutes'",
 }
 

@@ -119,10 +119,37 @@ async def test_the_sweep_finds_who_has_news_and_nobody_else(db: Database) -> Non
     lease = await (await db.lease()).start("w", "x", "child")
     await lease.write(Slice("w").suspended(Target("child", "out")), Slice("x").suspended(Target("child")))
     await lease.write(Slice("child").values(0))
-    found, following = await waiter.page(db.admin, SCHEMA, ("", ""))
+    found, _, following = await waiter.page(db.admin, SCHEMA, ("", ""))
     assert {(one.workflow_id, one.target) for one in found} == {("w", Target("child", "out")), ("x", Target("child"))}
     assert following is None
     assert await waiter.with_news(db.admin, SCHEMA, found) == {"w"}
+
+
+async def test_rows_of_a_workflow_that_was_cancelled_in_that_instant_are_swept_away(db: Database) -> None:
+    """The cancel has a snapshot from before the suspension, and does not see them."""
+    lease = await (await db.lease()).start("w", "x")
+    held = await db.hold_key("x", "a#0")
+    part = Slice("w").suspended(Target("child"))
+    suspending = asyncio.ensure_future(lease.write(part, Slice("x").record("a#0")))
+    await db.waiting(lease.connection)
+    other = await db.connect()
+    cancelling = asyncio.ensure_future(workflow.cancel(other, SCHEMA, "w"))
+    await db.waiting(other)
+    await held.rollback()
+    await suspending
+    await cancelling
+    assert await status(db, "w") == "queued"
+    page = await waiter.page(db.admin, SCHEMA, ("", ""))
+    assert (page.waiting, page.stale) == ([], ["w"])
+    await waiter.forget(db.admin, SCHEMA, page.stale)
+    assert await waiters(db) == NOTHING
+
+
+async def test_rows_of_who_waits_are_never_swept_away(db: Database) -> None:
+    lease = await (await db.lease()).start("w")
+    await lease.write(Slice("w").suspended(Target("child")))
+    await waiter.forget(db.admin, SCHEMA, ["w"])
+    assert await waiters(db) == [("w", "wchild")]
 
 
 async def test_uncommitted_values_are_no_news_for_a_reader_of_committed_ones(db: Database) -> None:

@@ -34,7 +34,7 @@ VARIABLE = re.compile(r"(?<![:\w]):([a-z_]+)")
 WRITING = ("started", "attributed", "recorded", "appended", "closed", "ended", "suspended", "awaited")
 PARTS = ("batch", *WRITING, "lone_gate")
 OTHERS = {"worker_id", "timeline", "gate", *WRITING}
-COUNTS = {"run_count", "start_count", "end_count"}
+COUNTS = {"run_count", "start_count", "end_count", "suspend_count"}
 
 
 def shapes() -> Iterator[tuple[str, ...]]:
@@ -122,14 +122,14 @@ def as_variables(rows: BatchRows, **others: str) -> dict[str, str]:
 async def test_the_statement_runs_in_psql_with_its_parts_and_parameters_as_variables(db: Database) -> None:
     """As it stands in the file: whole, with one row in each section, and one part alone behind its own gate."""
     lease = await db.lease()
-    await lease.start("w", "x")
+    await lease.start("w", "x", "y")
     (timeline,) = await db.rows("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)")
     others = {"worker_id": f"'{lease.id}'", "timeline": f"'{timeline[0]}'"}
     rows = batch(Slice("w").record("a").values(0).end(), starts=("new",))
     rows.inputs = [InputRow("w", "in", "complete", None, 0, 1)]
     rows.options = [StartOptions(timeout=1.0)]
-    rows.suspends = [SuspendRow("other", 1, None)]
-    rows.awaits = [AwaitRow("other", "wx", "x", None, 0, committed=False)]
+    rows.suspends = [SuspendRow("y", 1, None)]
+    rows.awaits = [AwaitRow("y", "wx", "x", None, 0, committed=False)]
     in_psql(db, "batch", as_variables(rows, gate="gate", **others))
     alone = batch(Slice("x").values(0))
     in_psql(db, "appended", as_variables(alone, gate="(:lone_gate) AS gate", **others))
@@ -138,5 +138,6 @@ async def test_the_statement_runs_in_psql_with_its_parts_and_parameters_as_varia
     assert dict(await db.rows("SELECT id, status FROM dbosflow.workflow")) == {
         "w": "succeeded",
         "x": "running",
+        "y": "waiting",
         "new": "running",
     }

@@ -62,7 +62,9 @@ class Sweeper(Service):
         """Looks at one page of waiters; returns whether to look at the next one at once."""
         began, schema, asked = time.monotonic(), self._settings.schema, self._asked
         async with self._pool.connection() as connection:
-            waiting, following = await waiter.page(connection, schema, self._next)
+            waiting, stale, following = await waiter.page(connection, schema, self._next)
+            if stale:
+                await waiter.forget(connection, schema, stale)
             news = await waiter.with_news(connection, schema, waiting)
             queues = set(await waiter.wake(connection, schema, sorted(news))) if news else set()
         if queues:

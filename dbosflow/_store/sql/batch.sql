@@ -97,6 +97,11 @@ SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS writte
      , CASE WHEN EXISTS (SELECT FROM gate)
             THEN 1 / ((SELECT count(*) FROM ended) = :end_count)::integer END AS whole
 -- ]
+-- [suspends
+-- Only another copy of this statement, whose answer was lost, can have been faster: the next try shows that.
+     , CASE WHEN EXISTS (SELECT FROM gate)
+            THEN 1 / ((SELECT count(*) FROM suspended) = :suspend_count)::integer END AS all_suspended
+-- ]
 -- [timeline
      , left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline
 -- ]

@@ -60,10 +60,21 @@ SELECT extract(epoch FROM min(w.wake_at) - now())::text AS seconds
 FROM dbosflow.workflow w
 WHERE w.status IN ('waiting', 'scheduled') AND w.wake_at IS NOT NULL;
 
+-- name: forget (the rows of workflows that wait no more: of one that was cancelled in the instant of its suspension)
+WITH stale AS MATERIALIZED (
+    SELECT w.id
+    FROM dbosflow.workflow w
+    WHERE w.id = ANY(:ids::text[]) AND w.status <> 'waiting'
+    ORDER BY w.id
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM stale));
+
 -- name: waiters (a page of them, for a look at what they wait for; index: the primary key)
-SELECT x.workflow_id, x.topic, x.target_id, x.key, x."offset", x.committed
+SELECT x.workflow_id, x.topic, x.target_id, x.key, x."offset", x.committed,
+       coalesce(w.status = 'waiting', false) AS waits
 FROM dbosflow.waiter x
-JOIN dbosflow.workflow w ON w.id = x.workflow_id AND w.status = 'waiting'
+LEFT JOIN dbosflow.workflow w ON w.id = x.workflow_id
 WHERE (x.workflow_id, x.topic) > (:workflow_id::text, :topic::text)
 ORDER BY x.workflow_id, x.topic
 LIMIT :limit::integer;

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 DRAIN_LIMIT = 45.0
 """Seconds within which a worker must have stopped: grace, leftovers, last batches, release, all with a bad database."""
 
-_SETTINGS: dict[str, Any] = {"lease": LEASE, "grace": 2.0, "compact_every": 2.0}
+_SETTINGS: dict[str, Any] = {"lease": LEASE, "grace": 2.0, "compact_every": 2.0, "suspend_after": 0.2}
 _SMALLEST_POOL = {"pool_size": 1}
 """Of the first worker: all that goes over the pool has to wait for its turn."""
 _QUEUES = {QUEUE: 100, CHILDREN: 100, LIMITED_QUEUE: QUEUE_LIMIT}
