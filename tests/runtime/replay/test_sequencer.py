@@ -281,6 +281,35 @@ async def test_each_commit_is_delivered_at_once_and_the_next_when_the_run_is_qui
 
 
 @on_virtual_time
+async def test_the_end_of_the_body_comes_once_all_else_of_its_commit_is_settled() -> None:
+    """Live and on replay: whoever gets an outcome of that commit acts on it first, as by registering how to undo it."""
+    came: list[str] = []
+    one = coroutine()
+    run = SequencedByHand(coroutines=[one])
+    records = commit("a", "end", "b", came=came)
+    records[1].kind = RecordKind.CANCELLED
+    run.sequencer.committed(records)
+    for _ in range(3 * QUIET_ROUNDS):
+        await rounds(not came)
+    one.waits = False
+    await rounds()
+    assert came == ["a", "b"]
+    one.waits = True
+    await rounds()
+    assert came == ["a", "b", "end"]
+
+    came.clear()
+    past = history(
+        recorded("a"), recorded("end", "cancelled", seq=1), recorded("b", seq=2), recorded("c", turn=1, seq=3)
+    )
+    run = SequencedByHand(past, coroutines=[one])
+    for key in ("c", "b", "end", "a"):
+        run.sequencer.turn_of(key).add_done_callback(noting(key, came))
+    await rounds(12 * QUIET_ROUNDS)
+    assert came == ["a", "b", "end", "c"]
+
+
+@on_virtual_time
 async def test_what_is_committed_when_the_run_has_ended_is_delivered_at_once() -> None:
     came: list[str] = []
     run = SequencedByHand(coroutines=[coroutine(waits=False)])
