@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from psycopg import generators
-from psycopg.errors import ReadOnlySqlTransaction, error_from_result
+from psycopg.errors import InvalidSqlStatementName, ReadOnlySqlTransaction, error_from_result
 from psycopg.pq import ExecStatus, Format
 
 if TYPE_CHECKING:
@@ -53,11 +53,17 @@ async def execute(
     if not prepare:
         link, formats = connection.pgconn, [Format.BINARY] * len(values)
         link.send_query_params(statement.text, values, statement.types, formats)
-    elif not send(connection, statement, values):
-        connection.pgconn.send_prepare(statement.name, statement.text, statement.types)
-        await answer(connection)
-        _prepared.setdefault(connection, set()).add(statement.name)
-        send(connection, statement, values)
+        return await answer(connection)
+    if send(connection, statement, values):
+        try:
+            return await answer(connection)
+        except InvalidSqlStatementName:
+            # Nothing was executed. psycopg has deallocated all statements of the session, as after each rollback.
+            _prepared.pop(connection, None)
+    connection.pgconn.send_prepare(statement.name, statement.text, statement.types)
+    await answer(connection)
+    _prepared.setdefault(connection, set()).add(statement.name)
+    send(connection, statement, values)
     return await answer(connection)
 
 

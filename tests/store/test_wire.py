@@ -1,0 +1,21 @@
+"""Hot statements on a connection that others use as well."""
+
+from __future__ import annotations
+
+import psycopg
+
+from dbosflow._store import workflow
+
+SCHEMA = "dbosflow"
+
+
+async def test_a_hot_statement_outlives_a_rollback_after_which_psycopg_deallocates_all(database_url: str) -> None:
+    """Psycopg does that if it has prepared a statement itself. What is prepared by its side is gone as well."""
+    async with await psycopg.AsyncConnection.connect(database_url, autocommit=True, prepare_threshold=0) as connection:
+        assert await workflow.outcomes(connection, SCHEMA, ["nobody"]) == {}
+        async with connection.transaction(force_rollback=True):
+            await connection.execute("SELECT 1")
+        left = await (await connection.execute("SELECT name FROM pg_prepared_statements", prepare=False)).fetchall()
+        assert left == []
+        for _ in range(2):
+            assert await workflow.outcomes(connection, SCHEMA, ["nobody"]) == {}
