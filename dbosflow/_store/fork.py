@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _TABLE = "fork"
 _SILENT = [kind.value for kind in RecordKind if not is_delivered(kind)]
-_FOUND = [kind for kind in _SILENT if kind != RecordKind.ATTEMPT]
+_FOUND = [kind for kind in _SILENT if kind not in (RecordKind.ATTEMPT, RecordKind.COMPENSATING)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +76,7 @@ class End:
     last: int
     """The last turn before the delivery of a cancel, or before the compensations."""
     timed_out: bool
+    compensated: bool
 
 
 @dataclass(frozen=True, slots=True)

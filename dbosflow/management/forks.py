@@ -130,8 +130,8 @@ class Forks:
                 that it is pinned to.
 
         Raises:
-            WorkflowForkError: the workflow has neither failed nor was cancelled; or a child under a given id ended
-                badly, which a retry would find again.
+            WorkflowForkError: the workflow has neither failed nor was cancelled; it has undone what it had done, by
+                compensations; or a child under a given id ended badly, which a retry would find again.
             WorkflowNotFoundError: no workflow has the id.
             WorkflowConflictError: ``workflow_id`` belongs to another workflow.
             StreamTruncatedError: a stream was trimmed behind the turn.

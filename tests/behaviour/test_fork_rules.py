@@ -12,6 +12,7 @@ import pytest
 from dbosflow import (
     Engine,
     Stream,
+    compensate,
     create_token_async,
     current,
     for_each_async,
@@ -144,6 +145,18 @@ async def ruled_approved() -> str:
     await set_event_async("tokens", [first.id, second.id])
     found = await first.wait_async(type=str)
     return await ruled_join([found, await second.wait_async(type=str)])
+
+
+@step
+async def ruled_undo() -> None:
+    runs()
+
+
+@workflow(compensates=True)
+async def ruled_saga() -> str:
+    await ruled_value(0)
+    compensate(ruled_undo)
+    return await ruled_fragile()
 
 
 @step(max_attempts=1000, interval=3600)
@@ -491,6 +504,23 @@ async def test_a_child_under_a_given_id_is_not_retried(database_url: str) -> Non
         assert isinstance(await ended(engine, ruled_parent, "mine"), ConnectionError)
         with pytest.raises(WorkflowForkError, match="'mine' is failed, and has a given id"):
             await engine.workflows.retry_async("o")
+
+
+async def test_what_was_undone_is_not_retried(database_url: str) -> None:
+    """But forked, from turn 0 or from a step; and what undid it is never copied."""
+    broken.add("fragile")
+    async with working(database_url) as engine:
+        assert isinstance(await ended(engine, ruled_saga), ConnectionError)
+        assert [key for key in ran if "ruled_undo" in key]
+        with pytest.raises(WorkflowForkError, match="has undone what it had done"):
+            await engine.workflows.retry_async("o")
+        undone = turn_of(database_url, "o", "/compensating")
+        with pytest.raises(WorkflowForkError, match=f"is beyond {undone}"):
+            await engine.workflows.fork_async("o", from_turn=undone + 1)
+        broken.clear()
+        for turn in range(undone):
+            assert await result(await engine.workflows.fork_async("o", from_turn=turn)) == "whole"
+    assert disorder(database_url) == []
 
 
 async def test_only_what_failed_or_was_cancelled_is_retried(database_url: str) -> None:

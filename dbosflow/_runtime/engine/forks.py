@@ -95,6 +95,12 @@ class Forks:
             raise not_found(workflow_id)
         if end.status not in {WorkflowStatus.FAILED, WorkflowStatus.CANCELLED}:
             raise WorkflowForkError(workflow_id, _not_to_be_retried(workflow_id, end.status))
+        if end.compensated:
+            msg = (
+                f"workflow {workflow_id!r} has undone what it had done, by its compensations: a retry would go on as "
+                "if it still held. Fork it with from_turn=0, which begins anew, or from a step before which all holds"
+            )
+            raise WorkflowForkError(workflow_id, msg)
         failures = await self._repository.ask(fork.failures, workflow_id)
         children = await self._repository.ask(fork.started, workflow_id)
         turn = _turn_before_the_end(workflow_id, end, failures, children)

@@ -200,6 +200,8 @@ WHERE w.id = :fork_id;
 
 -- name: end (how a workflow has ended, and the last turn, as in `place`)
 SELECT w.status, w.error::text AS error, w.timed_out IS TRUE AS timed_out,
+       EXISTS (SELECT FROM dbosflow.step s
+               WHERE s.workflow_id = :workflow_id AND s.kind = 'compensating') AS compensated,
        (SELECT coalesce(max(s.turn), -1) FROM dbosflow.step s
         WHERE s.workflow_id = :workflow_id AND s.turn < coalesce((
             SELECT min(c.turn) FROM dbosflow.step c
