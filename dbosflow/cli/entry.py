@@ -39,9 +39,10 @@ Durable workflows and durable streams for Python, on nothing but Postgres.
 
 The database of a command is --database-url, else DBOSFLOW_DATABASE_URL, else,
 where it is asked for, an embedded server for development (--embedded). Commands
-that only look (workflow list and show, stream, replay, health, doctor, migrate
---sql, prune --dry-run) find that one in its usual place, ./.dbosflow, where they
-are given none of these; those that change something ask for --embedded."""
+that only look (workflow list, show, explain and export, version, stream,
+replay, health, doctor, migrate --sql, prune --dry-run) find that one in its
+usual place, ./.dbosflow, where they are given none of these; those that change
+something ask for --embedded."""
 
 FAILED = 1
 INTERRUPTED = 128 + signal.SIGINT

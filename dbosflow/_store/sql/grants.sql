@@ -11,7 +11,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE
     :"schema".waiter TO :"role";
 GRANT SELECT, INSERT, UPDATE ON :"schema".retention TO :"role";
 
--- name: client (starts workflows for workers, writes to their inputs, sets attributes, requests cancellations, resumes, reads)
+-- name: client (starts workflows for workers, writes to their inputs, sets attributes, requests cancellations, resumes, unpins, reads)
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
     :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute, :"schema".retention,
