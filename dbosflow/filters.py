@@ -39,6 +39,7 @@ class WorkflowFilter:
         parent_id: the id of the workflow that started it.
         attributes: attributes that it has, with these values.
         forked_from: the id of the workflow that it is a fork or a retry of.
+        version: the version to which it is pinned.
 
     Raises:
         ConfigurationError: a criterion is not valid.
@@ -58,13 +59,14 @@ class WorkflowFilter:
     parent_id: str | None = None
     attributes: Mapping[str, Attribute] | None = None
     forked_from: str | None = None
+    version: str | None = None
 
     def __post_init__(self) -> None:
         for criterion, check in (("status", _check_status), ("name", _check_name), ("queue", _check_queue)):
             object.__setattr__(self, criterion, _one_or_several(criterion, getattr(self, criterion)))
             for one in _several(getattr(self, criterion)) or ():
                 check(one)
-        for criterion in ("id_prefix", "parent_id", "forked_from"):
+        for criterion in ("id_prefix", "parent_id", "forked_from", "version"):
             if getattr(self, criterion) is not None:
                 check_identifier(criterion, getattr(self, criterion))
         for moment in _MOMENTS:

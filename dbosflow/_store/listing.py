@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dbosflow._records.pins import queue_of, version_of
+from dbosflow._records.pins import queue_of, stored_queue, version_of
 from dbosflow._sessions import IN_ORDER
 from dbosflow._store import statements
 from dbosflow._store.queries import fetch_text
@@ -162,7 +162,17 @@ def _sources(which: WorkflowFilter) -> list[str]:
 
 
 _CRITERIA = (
-    *("statuses", "names", "queues", "id_prefix", "parent_id", "forked_from", "created_after", "created_before"),
+    *(
+        "statuses",
+        "names",
+        "queues",
+        "id_prefix",
+        "parent_id",
+        "forked_from",
+        "version",
+        "created_after",
+        "created_before",
+    ),
     *("started_after", "started_before", "ended_after", "ended_before", "attributes"),
 )
 
@@ -175,6 +185,7 @@ def _sections(which: WorkflowFilter) -> tuple[str, ...]:
 def _values(which: WorkflowFilter) -> dict[str, Any]:
     """The parameters of the statements, by name. A statement takes those that it has."""
     values = {one: getattr(which, one) for one in _CRITERIA if one != "attributes"}
+    values["pinned"] = stored_queue("", which.version)
     values |= {one: list(values[one]) for one in ("statuses", "names", "queues") if values[one] is not None}
     attributes = checked_attributes(which.attributes or {})
     first = next(iter(attributes.items()), (None, None))

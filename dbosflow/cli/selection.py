@@ -33,6 +33,7 @@ def add_criteria(parser: argparse.ArgumentParser, *, limit: int | None, statuses
     group.add_argument("--id-prefix", metavar="TEXT", help="what the id begins with")
     group.add_argument("--parent", metavar="ID", help="the workflow that started it")
     group.add_argument("--forked-from", metavar="ID", help="the workflow that it is a fork or a retry of")
+    group.add_argument("--version-name", metavar="NAME", help="the version to which it is pinned")
     group.add_argument(
         "--attribute",
         action="append",
@@ -62,6 +63,7 @@ def filter_of(args: argparse.Namespace) -> WorkflowFilter:
         id_prefix=args.id_prefix,
         parent_id=args.parent,
         forked_from=args.forked_from,
+        version=args.version_name,
         attributes=dict(args.attribute) if args.attribute else None,
         **{side: getattr(args, side) for side in _SIDES},
     )

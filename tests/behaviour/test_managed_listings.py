@@ -112,6 +112,15 @@ def test_a_page_goes_on_where_the_one_before_has_ended(listed: Engine, execute: 
     assert [len(page.items) for page in pages] == [4] * 5
 
 
+def test_pinned_workflows_are_found_by_their_version(client: Engine) -> None:
+    for version in ("v1", "v10", None):
+        client.start(of_many_steps.options(workflow_id=str(version), queue="q", pin_version=version))
+    assert ids(client.workflows.list(WorkflowFilter(version="v1")).items) == ["v1"]
+    assert ids(client.workflows.list(WorkflowFilter(version="v1", queue="q", status="queued")).items) == ["v1"]
+    assert client.workflows.count(WorkflowFilter(version="v2")) == 0
+    assert client.workflows.count(WorkflowFilter(queue="q")) == 3
+
+
 def test_a_limit_holds_over_all_pages(listed: Engine) -> None:
     which = WorkflowFilter(limit=5)
     first = listed.workflows.list(which, page_size=2)

@@ -63,6 +63,9 @@ AND starts_with(w.id, :id_prefix::text)
 -- [parent_id
 AND w.parent_id = :parent_id::text
 -- ]
+-- [version
+AND starts_with(w.queue, :pinned::text)
+-- ]
 -- [forked_from
 AND w.forked_from = :forked_from::text
 -- ]
