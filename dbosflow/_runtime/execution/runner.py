@@ -25,6 +25,7 @@ from dbosflow._runtime.execution.environment import RunEnvironment
 from dbosflow._runtime.execution.handover import hand_over, wait_for_code
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.run import Run
+from dbosflow._runtime.execution.run_log import log_run
 from dbosflow._runtime.execution.slots import Slots
 from dbosflow._runtime.execution.suspended_runs import SuspendedRuns
 from dbosflow._runtime.process.thread_pool import thread_pools
@@ -179,7 +180,7 @@ class Runner:
                 self._slots.take_from(previous)  # the slot is that of the new pass, whenever the old one ends
             self._stop(previous, "the workflow was taken over by a newer pass")
         self._runs[workflow_id] = run
-        _log(run, "begins at epoch %d", launch.epoch)
+        log_run(run, "begins at epoch %d", launch.epoch)
         if isinstance(history, Exception):  # without its records it would begin anew
             msg = f"its records cannot be read: {type(history).__name__}: {history}"
             run.contradict(NonDeterminismError(workflow_id, msg))
@@ -204,7 +205,7 @@ class Runner:
 
     def ended(self, run: Run, ending: Ending) -> None:
         """The end of ``run`` is durable."""
-        _log(run, "is %s after %.3f s", ending.status, run.age)
+        log_run(run, "is %s after %.3f s", ending.status, run.age)
         if ending.status.ended and run.blocks >= SCATTERED and self.on_scattered is not None:
             self.on_scattered(run.workflow_id)
         self._remove(run, None if isinstance(ending, Suspension) else ending)
@@ -351,10 +352,3 @@ class Runner:
             task.cancel()
         self._workflow_threads.shutdown()
         self._step_threads.shutdown()
-
-
-def _log(run: Run, what: str, *values: object) -> None:
-    """Logs what becomes of a run."""
-    if logger.isEnabledFor(logging.DEBUG):
-        ids = {"workflow_id": run.workflow_id, "workflow_name": run.definition.name}
-        logger.debug(f"workflow %s (%s) {what}", *ids.values(), *values, extra=ids)  # noqa: G004 (only the constant part)
