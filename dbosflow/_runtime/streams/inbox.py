@@ -97,15 +97,21 @@ class Inbox:
         self._ready: list[Message] = []
         self._receivers: dict[_Receiver, None] = {}
         self._reading: asyncio.Task[None] | None = None
+        self._is_empty = False
+        """Whether the reader has seen that nothing is there, and waits for news."""
 
     async def take(self, waits: Waits | None = None) -> Message:
         """Waits for the next message that nobody else has got."""
         receiver = _Receiver(waits)
         self._receivers[receiver] = None
         self._hand_out()
-        if not receiver.future.done() and self._reading is None:
-            # In a context of its own, so that it is no branch.
-            self._reading = asyncio.get_running_loop().create_task(self._read(), context=Context())
+        if not receiver.future.done():
+            if self._reading is None:
+                # In a context of its own, so that it is no branch.
+                self._is_empty = False
+                self._reading = asyncio.get_running_loop().create_task(self._read(), context=Context())
+            elif self._is_empty:
+                receiver.begin()
         try:
             return await receiver.future
         except asyncio.CancelledError:
@@ -155,7 +161,7 @@ class Inbox:
         try:
             while any(not receiver.future.done() for receiver in self._receivers):
                 page = await self._pages(self.workflow_id, self.key, self.next, status)
-                status = page.status
+                status, self._is_empty = page.status, page.complete
                 self._accept(page)
                 self._hand_out()
                 if page.complete:

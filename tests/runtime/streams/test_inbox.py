@@ -134,6 +134,22 @@ async def test_a_wait_begins_only_where_nothing_is_there_and_ends_with_its_error
     assert (await inbox.take()).offset == 1
 
 
+async def test_a_wait_that_comes_to_others_begins_at_once() -> None:
+    """No page says again that nothing is there."""
+    inbox = Table().inbox()
+    first, second = Impatience(), Impatience()
+    waiting = [asyncio.create_task(inbox.take(first))]
+    await settled()
+    waiting.append(asyncio.create_task(inbox.take(second)))
+    await settled()
+    assert first.expire is not None
+    assert second.expire is not None
+    second.expire(TimeoutError())
+    with pytest.raises(TimeoutError):
+        await waiting[1]
+    waiting[0].cancel()
+
+
 async def test_what_was_received_is_removed_some_at_a_time_up_to_the_first_gap() -> None:
     inbox = Table().inbox()
     for offset in range(1, 2 * TRIM_EVERY):
