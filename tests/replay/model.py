@@ -30,12 +30,14 @@ from dbosflow._store.step import History, Recorded
 from dbosflow.config import Settings
 from dbosflow.definitions import Registry, StepDef, WorkflowDef
 from dbosflow.retries import RetryPolicy
-from tests.ports import EndlessLease, NoEngine, NoHistories, SoleOwner
+from tests.ports import EndlessLease, NoHistories, SoleOwner
 from tests.replay import virtual_time
+from tests.replay.mail import MailEngine
 
 if TYPE_CHECKING:
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.runs.entries import Ending, Entry
+    from tests.replay.mail import Mail
 
 STREAM = "out"
 LONGEST_RUN = 600.0
@@ -119,6 +121,8 @@ class Commit:
     """What one batch made durable."""
 
     records: list[Recorded] = field(default_factory=list)
+    mail: Mail = field(default_factory=dict)
+    """The messages that were there by then."""
     blocks: list[tuple[str, int, int, str, list[str], str]] = field(default_factory=list)
     """Key, offset, count, kind, values, producer."""
 
@@ -158,6 +162,7 @@ class MemoryJournal:
     def __init__(self, delay: float) -> None:
         self.commits: list[Commit] = []
         self.owner: Runner
+        self.engine: MailEngine
         self._delay = delay
         self._pending: list[Run] = []
         self._submitted = asyncio.Event()
@@ -196,7 +201,7 @@ class MemoryJournal:
                     self._commit(part, rows)
 
     def _commit(self, part: Slice[Run], rows: BatchRows) -> None:
-        commit = Commit()
+        commit = Commit(mail=self.engine.stored())
         for row in map(RecordRow._make, rows.records):
             found = (row.key, row.kind, row.seq, row.turn, row.attempt, row.output, row.error, row.child_id, row.delay)
             commit.records.append(Recorded(*found, 0.0))
@@ -234,6 +239,7 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
     tasks = ExitStack()
     tasks.enter_context(branch_tasks(loop))
     journal = MemoryJournal(delay)
+    journal.engine = engine = MailEngine(before[-1].mail if before else {})
     runner = Runner(
         backing=journal.behind,
         lease=EndlessLease(),
@@ -241,7 +247,7 @@ async def _execute(program: Program, seed: int, before: list[Commit], delay: flo
         registry=Registry(),
         histories=NoHistories(),
         running_code=RunningCode(),
-        engine=NoEngine(),
+        engine=engine,
     )
     trace.durable = lambda: journal.commits
     working = loop.create_task(journal.work())

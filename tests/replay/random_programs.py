@@ -14,7 +14,8 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from dbosflow import durable, patched, timeout
+from dbosflow import durable, patched, recv_async, send_async, timeout
+from dbosflow.errors import MessageTimeoutError
 from tests.replay.model import Program, StepError, Trace
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ _LEAVES = (
     *("step", "step", "step", "fail", "flaky", "log", "zero", "lock", "put", "get"),
     *("write", "write_many", "flush", "sleep", "draw", "draw"),
 )
-_MEETINGS = ("each", "first", "set_aside")
+_MEETINGS = ("each", "first", "set_aside", "mail", "late_mail")
 _NESTS = ("spawn", "gather", "wait_for", "waiter")
 
 # A timer that fires while a cancellation is on its way is a race that asyncio itself leaves open: a program has either.
@@ -211,6 +212,18 @@ class _Interpreter:
         done, pending = await asyncio.wait(racers, return_when=asyncio.FIRST_COMPLETED)
         self.log.append(f"{name} {[racer in done for racer in racers]}")
         return pending
+
+    async def _mail(self, name: str, line: Operation) -> None:
+        """Sends a message, and receives one: perhaps that of another branch."""
+        await send_async("w", f"{name}@{self.seen}", "mail")
+        self.log.append(f"{name} got {await recv_async('mail')}")
+
+    async def _late_mail(self, name: str, line: Operation) -> None:
+        """Waits for what never comes."""
+        try:
+            await recv_async("never", timeout=0.001 * line.number)
+        except MessageTimeoutError:
+            self.log.append(f"{name} got nothing")
 
     async def _each(self, name: str, line: Operation) -> None:
         """Outcomes in the order of their arrival."""
