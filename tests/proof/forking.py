@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+FORKED = [name for name in SCENARIOS if name not in {"waiting", "undone-cancelled", "undone-late"}]
+"""The scenarios: not those that wait for what a client brings or asks for in the middle."""
 ALONE = frozenset({"sending"})
 """Workflows of which a fork ends otherwise: its messages come to a receiver that has ended."""
 DRAWN = frozenset({"drawing"})
@@ -76,7 +78,10 @@ async def _compact(url: str) -> None:
 
 async def _forks(engine: Engine, url: str, run: str) -> Any:
     """Makes a fork from each turn of each workflow, and one of everything. Each has an id like one of another run."""
-    query = """SELECT w.id, coalesce((SELECT max(turn) FROM dbosflow.step s WHERE s.workflow_id = w.id), -1)
+    query = """SELECT w.id, coalesce((
+                   SELECT max(turn) FROM dbosflow.step s WHERE s.workflow_id = w.id AND s.turn < coalesce((
+                       SELECT min(c.turn) FROM dbosflow.step c
+                       WHERE c.workflow_id = w.id AND c.kind IN ('cancelled', 'compensating')), s.turn + 1)), -1)
                FROM dbosflow.workflow w ORDER BY w.id"""
     for number, (workflow_id, last) in enumerate(rows(url, query)):
         name = workflow_id.partition(".")[2]

@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tests.proof.databases import databases
+from tests.proof.forking import FORKED
 from tests.proof.points import How
 from tests.proof.scenarios import SCENARIOS
 from tests.proof.sweeping import Sweep, Tally
@@ -43,7 +44,8 @@ def _work(options: argparse.Namespace) -> int:
         sweep = Sweep(options.url, Path(directory), random.Random(options.seed))
         for name in options.scenario:
             if options.forks:
-                sweep.forks(name)
+                if name in FORKED:
+                    sweep.forks(name)
                 continue
             sweep.scenario(name, [How(how) for how in options.how], options.sample, options.deaths)
     sweep.tally.seconds = time.monotonic() - began

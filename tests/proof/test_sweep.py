@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.behaviour.tables import rows
+from tests.proof.forking import FORKED
 from tests.proof.points import How
 from tests.proof.scenarios import SCENARIOS
 from tests.proof.sweep import ROOT
@@ -54,7 +55,7 @@ def test_a_crash_at_any_record_changes_nothing(database_url: str, scenario: str)
     assert tally["points"] > SAMPLE
 
 
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("scenario", FORKED)
 def test_a_fork_from_any_turn_comes_to_the_same_end(database_url: str, scenario: str) -> None:
     """Also of what was compacted: result, records, streams, and the order of the tables are those of the original."""
     tally = python("-m", "tests.proof.sweep", "--url", database_url, "--scenario", scenario, "--forks")
