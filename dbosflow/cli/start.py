@@ -33,6 +33,9 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("--queue", default=DEFAULT_QUEUE, help="the queue (default: %(default)s)")
     parser.add_argument("--workflow-id", metavar="ID", help="its id: if there is one, it is not started again")
     parser.add_argument("--priority", type=int, default=0, metavar="N", help="lower runs first (default: %(default)s)")
+    parser.add_argument(
+        "--timeout", type=float, metavar="SECONDS", help="it fails if it has not ended by then, counted from now"
+    )
     parser.add_argument("--input", action="append", default=[], metavar="KEY", help="an input it declares; repeatable")
     parser.add_argument(
         "--attribute", action="append", type=attribute, default=[], metavar="NAME=VALUE", help="repeatable"
@@ -50,6 +53,7 @@ def _run(args: argparse.Namespace) -> int:
             queue=args.queue,
             workflow_id=args.workflow_id,
             priority=args.priority,
+            timeout=args.timeout,
             inputs=args.input,
             attributes=check_attributes(args.attribute) or None,
         )

@@ -9,6 +9,7 @@ import pytest
 
 from dbosflow import Engine, workflow
 from dbosflow.cli import main
+from tests.behaviour.tables import rows
 from tests.support import eventually
 
 if TYPE_CHECKING:
@@ -127,6 +128,11 @@ def test_a_workflow_is_started_by_its_name(command: Command, database_url: str) 
         engine._host.call("work", _serve, engine)
         assert engine.handle("w", managed).result(timeout=30) == 42
         assert engine.workflows.get("w").attributes == {"a": 1}
+    limited = [*words[:3], "--workflow-id", "limited", "--timeout"]
+    assert command("start", *limited, "3600")[0] == 0
+    query = "SELECT extract(epoch FROM deadline_at - created_at)::float FROM dbosflow.workflow WHERE id = 'limited'"
+    assert rows(database_url, query) == [(3600,)]
+    assert "timeout=-1.0 must be" in command("start", *limited, "-1")[2]
     assert command("start", "managed by command", "--args", "[1]")[0] == 1
     assert command("start", "managed by command", "--args", "{")[2].startswith("dbosflow: --args is no JSON")
     status, _, err = command("start", "another", "--workflow-id", "w")
