@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dbosflow import Engine, WorkflowFilter, current, workflow
-from dbosflow._records import pins
 from dbosflow.errors import ConfigurationError
 from tests.support import eventually
 
@@ -197,15 +196,3 @@ def test_a_pin_needs_a_version_and_queues_of_such_names_are_reserved(client: Eng
         versioned.options(queue="dbosflow/pinned/v1/q")
     with pytest.raises(ConfigurationError, match="must not begin with 'dbosflow/'"):
         client.run_worker("dbosflow/pinned/v1/q")
-
-
-@pytest.mark.parametrize("queue", ["", "q", "a/b", "dbosflow", "é"])
-def test_a_stored_queue_is_taken_apart_as_it_was_made(queue: str, execute: Execute) -> None:
-    """Here and in SQL."""
-    for version in (None, "v1", "1.2.3+é %"):
-        stored = pins.stored_queue(queue, version)
-        assert (pins.queue_of(stored), pins.version_of(stored)) == (queue, version)
-        query = "SELECT regexp_replace(%s, '^dbosflow/pinned/[^/]*/', ''), split_part(%s, '/', 3)"
-        ((found, name),) = execute(query, stored, stored)
-        assert found == queue
-        assert version is None or name == version
