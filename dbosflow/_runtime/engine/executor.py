@@ -118,17 +118,16 @@ class Executor:
         if settings.retention is not None:
             self._cleaners.append(Pruner(pool, settings.schema, settings.retention))
         self._claiming: dict[str, Any] = {}
-        """What claimers are told besides."""
+        """Further arguments of claimers."""
         self._waiting: list[Service] = [Sweeper(pool, settings, wakeups, announce)]
         """The services for workflows that wait in the tables."""
         if settings.suspend_after:
-            expect = self._alarm.expect
             suspender = Suspender(
                 *(pool, settings, wakeups),
                 runner=self.runner,
                 names=registry.names,
                 announce=announce,
-                expect=expect,
+                expect=self._alarm.expect,
             )
             self._waiting.append(suspender)
             self._claiming |= {"slots_taken": suspender.slots_taken}

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import weakref
 from contextvars import Context
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +24,7 @@ from dbosflow._runtime.execution.handover import hand_over, wait_for_code
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.run import Run
 from dbosflow._runtime.execution.run_log import log_run
+from dbosflow._runtime.execution.runners_here import runners_here
 from dbosflow._runtime.execution.slots import Slots
 from dbosflow._runtime.execution.suspended_runs import SuspendedRuns
 from dbosflow._runtime.process.thread_pool import thread_pools
@@ -51,15 +50,6 @@ logger = logging.getLogger("dbosflow.runner")
 
 SCATTERED = 8
 """The number of stream blocks from which on a run's streams are worth compacting."""
-
-
-_runners: weakref.WeakSet[Runner] = weakref.WeakSet()
-os.register_at_fork(after_in_child=_runners.clear)
-
-
-def some_run_here() -> bool:
-    """Whether any engine of this process runs a workflow now."""
-    return any(len(runner) for runner in tuple(_runners))
 
 
 class Runner:
@@ -118,7 +108,7 @@ class Runner:
             on_waiting=self.suspended.waits,
             on_changed=ChangedValues(self._loop).found,
         )
-        _runners.add(self)
+        runners_here.add(self)
 
     def __len__(self) -> int:
         return len(self._runs)

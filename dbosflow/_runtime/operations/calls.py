@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.run import StepAttempt
-from dbosflow._runtime.execution.runner import some_run_here
+from dbosflow._runtime.execution.runners_here import some_run_here
 from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.operations import children, steps
 from dbosflow._runtime.operations.plain_calls import plain_call, run_plainly, run_plainly_async
