@@ -293,6 +293,26 @@ def test_received_messages_make_room(database_url: str) -> None:
     assert disorder(database_url) == []
 
 
+def test_a_workflow_that_comes_back_often_makes_room(database_url: str) -> None:
+    """Also if it receives less than what is removed at once each time."""
+    for life in range(8):
+        with Engine(database_url, inbox_values=100, grace=0.0) as engine:
+            engine.start(receiving.options(workflow_id="w"), 160)
+            for number in range(20 * life, 20 * life + 20):
+                eventually(lambda number=number: _sent(engine, number))  # type: ignore[misc]  # (a default makes no other type)
+            eventually(lambda count=20 * life + 20: len(records(database_url, "w")) >= count)  # type: ignore[misc]
+    with Engine(database_url) as engine:
+        assert engine.handle("w").result(timeout=PATIENCE) == list(range(160))
+
+
+def _sent(engine: Engine, number: int) -> bool:
+    try:
+        engine.send("w", number)
+    except InboxFullError:
+        return False
+    return True
+
+
 def test_wrong_arguments_are_refused_at_the_door(engine: Engine) -> None:
     with pytest.raises(NotInWorkflowError, match=r"engine\.send"):
         recv()

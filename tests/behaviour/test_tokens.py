@@ -190,6 +190,14 @@ def test_what_is_no_id_is_refused_at_the_door(engine: Engine, wrong: Any) -> Non
         engine.resolve(wrong, 1)
 
 
+def test_an_error_does_not_show_the_secret_of_a_broken_id(engine: Engine) -> None:
+    """It goes to logs, and whoever reads them could mend the id, and answer."""
+    text = base64.urlsafe_b64encode(json.dumps(["w", "token#0", "s" * 22]).encode()).decode()
+    with pytest.raises(ConfigurationError) as raised:
+        engine.resolve(f"{text}x", 1)
+    assert text[16:] not in str(raised.value)
+
+
 def test_a_token_belongs_to_a_workflow(engine: Engine) -> None:
     with pytest.raises(NotInWorkflowError):
         create_token()

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 _NAME = "token"
 _SECRET_BYTES = 16
+_SHOWN = 12
+"""Characters of a wrong id that an error shows."""
 
 
 class TokenId(NamedTuple):
@@ -63,7 +65,8 @@ def parse_token_id(text: object) -> TokenId:
         assert [type(part) for part in parts] == [str] * 3
         check_identifier("workflow id", found.workflow_id)
     except (AssertionError, ValueError, TypeError, ConfigurationError) as error:
-        shown = repr(text) if len(repr(text)) < 80 else f"{repr(text)[:77]}..."  # noqa: PLR2004 (fits a line)
+        shown = repr(text)
+        shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."  # it may be most of an id, with its secret
         msg = f"{shown} is no id of a token: give what token.id was, as it was"
         raise ConfigurationError(msg) from error
     return found

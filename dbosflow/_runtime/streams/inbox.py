@@ -91,7 +91,8 @@ class Inbox:
         self._advance()
         self.next = self._first
         """The first offset that was not read yet."""
-        self._trimmed = self._first
+        self._trimmed = 0
+        """Before this offset it was asked for the removal; of what earlier owners have asked, nothing is known."""
         self._noted: list[int] = []
         """The offsets that came on record lately."""
         self._ready: list[Message] = []

@@ -1,17 +1,26 @@
-"""Removes received messages from inboxes, in the background: their records hold them from then on."""
+"""Removes received messages from inboxes, in the background: their records hold them from then on.
+
+What a snapshot somewhere in the database still keeps (see retention.sql's `trim`) is tried again: its receiver may have
+received all, and a sender whom a full inbox refuses sends nothing that would let the receiver ask again.
+"""
 
 from __future__ import annotations
 
 import logging
+import time
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.process.service import Service, is_final
+from dbosflow._runtime.streams.message_writer import BLOCK_VALUES
 from dbosflow._store import retention
 
 if TYPE_CHECKING:
     from psycopg_pool import AsyncConnectionPool
 
 logger = logging.getLogger("dbosflow.trimmer")
+
+AGAIN = 10.0
+"""Seconds until the next try for what was kept."""
 
 
 class InboxTrimmer(Service):
@@ -22,6 +31,8 @@ class InboxTrimmer(Service):
         self._pool = pool
         self._schema = schema
         self._due: dict[tuple[str, str], int] = {}
+        self._kept: dict[tuple[str, str], int] = {}
+        self._again_at = 0.0
 
     def trim(self, workflow_id: str, key: str, before: int) -> None:
         """Asks for the removal of what is before an offset of a stream. Callable on the loop's thread only."""
@@ -30,16 +41,27 @@ class InboxTrimmer(Service):
 
     async def work_once(self) -> bool:
         """Trims one inbox."""
+        if self._kept and time.monotonic() >= self._again_at:
+            self._due, self._kept = self._kept | self._due, {}
         if not self._due:
             return False
         stream_of, before = next(iter(self._due.items()))
+        first = None
         try:
             async with self._pool.connection() as connection:
-                await retention.trim(connection, self._schema, *stream_of, before)
+                first = await retention.trim(connection, self._schema, *stream_of, before)
         except Exception as error:
             if not is_final(error):
                 raise
             logger.warning("received messages of workflow %s are not removed: %s", stream_of[0], error)
         if self._due.get(stream_of) == before:
             del self._due[stream_of]
+        if first is not None and before - first > BLOCK_VALUES:  # more than a block that is newest, or received in part
+            self._keep(stream_of, before)
+        self._interval = AGAIN if self._kept else None
         return bool(self._due)
+
+    def _keep(self, stream_of: tuple[str, str], before: int) -> None:
+        if not self._kept:
+            self._again_at = time.monotonic() + AGAIN
+        self._kept[stream_of] = before

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from dbosflow._store.message import Answered
     from dbosflow.config import Settings
 
-_BLOCK_VALUES = 64
+BLOCK_VALUES = 64
 """Messages in a block at most: the newest block of an inbox stays, however much of it was received."""
 
 logger = logging.getLogger("dbosflow.appender")
@@ -43,7 +43,7 @@ class MessageWriter(OutsideWriter[Sent]):
         return await self._add((workflow_id, inbox_key(topic)), text, producer)
 
     def _is_full(self, block: PendingBlock) -> bool:
-        return len(block.texts) >= _BLOCK_VALUES or super()._is_full(block)
+        return len(block.texts) >= BLOCK_VALUES or super()._is_full(block)
 
     async def _store(self, connection: AsyncConnection[Any], taken: list[tuple[StreamKey, PendingBlock]]) -> list[Sent]:
         rows = [
