@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from contextvars import Context
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -73,6 +74,8 @@ async def _carried_out(run: Run, seconds: float | None) -> None:
     branch = RunBranch(run, COMPENSATIONS)
     work = BranchCoroutine(_coroutine(compensations.carry_out(branch)), branch)
     task: asyncio.Task[None] = asyncio.Task(work, loop=asyncio.get_running_loop(), context=Context())
+    if seconds is not None:
+        run.limit(compensations, time.monotonic() + seconds)
     _, late = await asyncio.wait({task}, timeout=None if seconds is None else max(seconds, 0.0))
     if late and run.stopping is None:
         names = ", ".join(repr(one.step.name) for one in reversed(compensations.left))

@@ -206,6 +206,8 @@ class Suspender(Service):
             kept_by = f"older workers, which could not wake it: {', '.join(self._older or ())}"
         if kept_by is None:
             departure = departure_of(run)
+            if run.has_draws and run.buffer.size:  # nothing else would take their records along
+                run.submit()
             if isinstance(departure, Departure) and self._runner.suspended.suspend(run, departure):
                 logger.debug("workflow %s only waits, and leaves memory", run.workflow_id)
         with self._lock:

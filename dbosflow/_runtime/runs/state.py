@@ -107,7 +107,7 @@ class RunState(Requested):
         self.waits: dict[DurableWait, None] | None = None
         """The operations that wait so now; ``None`` if none ever has."""
         self.limits: dict[object, float] | None = None
-        """When durable limits that are on record are over, by ``time.monotonic``: timeouts of the body."""
+        """When durable limits that are on record are over, by ``time.monotonic``: timeouts."""
         self.is_draining = False
         """Whether operations that would begin are held back, since the engine closes."""
         self._on_drained: Callable[[], None] | None = None

@@ -72,8 +72,9 @@ class Waker(Service):
                 self.wake()
 
     def _somebody_may_wait(self) -> None:
-        """Somebody waits; or hints may have been lost, and so may this one."""
-        if self._somebody_waits and time.monotonic() - self._looked_at < _LOOK_EVERY:
+        """Somebody waits; or hints may have been lost, and so may this one. A look under way may not show it."""
+        is_known = self._somebody_waits and self._looked == self._heard
+        if is_known and time.monotonic() - self._looked_at < _LOOK_EVERY:
             return
         self._heard += 1
         self._somebody_waits = True

@@ -1,0 +1,107 @@
+"""What else a workflow does that only waits: its draws, what it undoes, and who hears that it waits."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+import pytest
+from psycopg_pool import AsyncConnectionPool
+
+from dbosflow import Engine, WorkflowStatus, compensate, durable, recv, recv_async, step, workflow
+from dbosflow._runtime.execution import suspender
+from dbosflow._runtime.wakeups.topics import Wakeups
+from dbosflow._runtime.wakeups.waker import Waker
+from dbosflow._store import waiter
+from dbosflow._store.notify import WAITERS_TOPIC
+from dbosflow.config import Settings
+from dbosflow.errors import RetryAfter
+from tests.behaviour.ledger import note, noted
+from tests.support import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from psycopg import AsyncConnection
+
+PATIENCE = 30.0
+NEVER = 3600.0
+
+
+@pytest.fixture
+def engine(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Engine]:
+    """An engine that suspends what waits, however long its replay takes."""
+    monkeypatch.setattr(suspender, "REPLAYS", 0.0)
+    with Engine(database_url, suspend_after=0.02) as engine:
+        yield engine
+
+
+@workflow(name="suspended drawer")
+async def drawer() -> list[str]:
+    drawn = str(durable.uuid4())
+    note(drawn)
+    return [drawn, await recv_async(type=str)]
+
+
+@workflow(name="suspended drawer_on_thread")
+def drawer_on_thread() -> list[str]:
+    drawn = str(durable.uuid4())
+    note(drawn)
+    return [drawn, recv(type=str)]
+
+
+@pytest.mark.parametrize("flow", [drawer, drawer_on_thread])
+def test_a_draw_before_a_wait_keeps_no_workflow_in_memory(engine: Engine, flow: Any) -> None:
+    """Its record would wait for the next entry, which does not come."""
+    handle = engine.start(flow.options(workflow_id="w"))
+    eventually(lambda: handle.status() is WorkflowStatus.WAITING)
+    engine.send("w", "hello")
+    drawn, message = handle.result(timeout=PATIENCE)
+    assert (set(noted()), message) == ({drawn}, "hello")
+
+
+@step(max_attempts=2)
+async def busy() -> None:
+    note("undo")
+    raise RetryAfter(NEVER)
+
+
+@workflow(name="suspended undoer", compensates=True, compensation_timeout=2.0)
+async def undoer() -> None:
+    compensate(busy)
+    raise ValueError("no")
+
+
+def test_compensations_that_wait_out_of_memory_have_their_timeout(engine: Engine) -> None:
+    """It comes before what they wait for."""
+    handle = engine.start(undoer.options(workflow_id="w"))
+    eventually(lambda: handle.status() is WorkflowStatus.WAITING)
+    with pytest.raises(ValueError, match="no") as failed:
+        handle.result(timeout=PATIENCE)
+    assert "took longer than their timeout" in "".join(failed.value.__notes__)
+    assert noted() == ["undo"]
+
+
+async def test_a_process_hears_of_a_waiter_that_comes_while_it_looks_for_one(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its look does not show the waiter any more; the next one does."""
+    wakeups = Wakeups()
+    looks: list[bool] = []
+    look = waiter.somebody_waits
+
+    async def looking(connection: AsyncConnection[Any], schema: str) -> bool:
+        looks.append(await look(connection, schema))
+        if len(looks) == 1:
+            with psycopg.connect(database_url, autocommit=True) as other:
+                other.execute("INSERT INTO dbosflow.waiter VALUES ('w', 'wx', 'x', NULL, 0, false)")
+            wakeups.wake([WAITERS_TOPIC])
+        return looks[-1]
+
+    monkeypatch.setattr(waiter, "somebody_waits", looking)
+    async with AsyncConnectionPool(database_url, min_size=1, open=False, kwargs={"autocommit": True}) as pool:
+        waker = Waker(pool, database_url, Settings(), wakeups, lambda _: None)
+        while await waker.work_once():
+            pass
+        assert looks == [False, True]
+        await waker.close()
