@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -235,3 +236,37 @@ def test_users_can_have_their_compensations_swept() -> None:
     """A crash at each record, also of what is undone, comes to the same."""
     report = assert_crash_safe(crash_safe, 2, expects=ValueError)
     assert "ValueError" in str(report.outcome)
+
+
+@workflow(compensates=True)
+async def fails_with_a_task_left() -> None:
+    await do("a")
+    compensate(undo, "a")
+
+    async def stubborn() -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            note("ending")
+            await eventually_async(lambda: "closing" in noted())
+            await asyncio.sleep(0.3)
+
+    task = asyncio.create_task(stubborn())
+    await do("b")
+    assert not task.done()
+    raise ValueError("no")
+
+
+def test_an_engine_that_closes_as_compensations_begin_waits_for_none_of_them(database_url: str) -> None:
+    """Nothing of them has begun, and the next owner carries them out."""
+    engine = Engine(database_url, grace=PATIENCE).open()
+    engine.start(fails_with_a_task_left.options(workflow_id="w"))
+    eventually(lambda: "ending" in noted())
+    note("closing")
+    began = time.monotonic()
+    engine.close()
+    assert time.monotonic() - began < PATIENCE / 2
+    assert "undo a" not in noted()
+    with Engine(database_url) as other, pytest.raises(ValueError, match="no"):
+        other.handle("w").result(timeout=PATIENCE)
+    assert noted().count("undo a") == 1

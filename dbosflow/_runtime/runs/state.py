@@ -269,6 +269,14 @@ class RunState(Requested):
         """Marks the body as over: the tasks that it left running are to end, and begin nothing any more."""
         self.ending = True
 
+    def begin_compensating(self) -> None:
+        """Marks the run as compensating; in a draining run nothing of it begins, so that it is drained."""
+        with self.buffer.lock:
+            super().begin_compensating()
+            on_drained = self._on_drained if self.bodies == 0 else None
+        if on_drained is not None:
+            on_drained()
+
     def supersede(self) -> None:
         """Marks the run as replaced by a new pass, read from the tables: then not even its end may be written."""
         self.superseded = True
