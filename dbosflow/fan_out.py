@@ -245,9 +245,13 @@ class _Waits(Generic[T]):
     """The waits for several workflows, each of which is waited for once."""
 
     def __init__(self, handles: Iterable[WorkflowHandle[T]]) -> None:
-        self._handles = {handle.workflow_id: handle for handle in handles}
+        given = list(handles)
+        if wrong := [one for one in given if not hasattr(one, "workflow_id")]:
+            msg = f"{wrong[0]!r} is no handle of a workflow: give what engine.start(...) or engine.handle(id) returns"
+            raise ConfigurationError(msg)
+        self._handles = {handle.workflow_id: handle for handle in given}
         if not self._handles:
-            msg = "there is no handle to wait for: of no workflow one is the first to end"
+            msg = "there is no handle to wait for: give at least one"
             raise ConfigurationError(msg)
         scope = current_scope()
         self._branch = scope if isinstance(scope, Branch) else None

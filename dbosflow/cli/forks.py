@@ -130,5 +130,5 @@ def _fields(workflow_id: str, fork: WorkflowFork) -> dict[str, Any]:
 
 def _line(workflow_id: str, fork: WorkflowFork) -> str:
     line = f"{console.visible(workflow_id)}: {console.visible(fork.handle.workflow_id)} goes on from turn {fork.turn}"
-    line += f"; also runs again: {console.visible(', '.join(fork.again))}" if fork.again else ""
+    line += f"; runs again: {console.visible(', '.join(fork.again))}" if fork.again else ""
     return f"{line}; its tokens to be answered: {', '.join(fork.tokens)}" if fork.tokens else line

@@ -14,7 +14,7 @@ from dbosflow.cli.database import client
 from dbosflow.cli.modules import load_workflows
 from dbosflow.cli.options import add_command, add_database, add_json, whole_number
 from dbosflow.definitions import registry
-from dbosflow.errors import WorkflowNotFoundError
+from dbosflow.errors import WorkflowNotFoundError, WorkflowTimeoutError
 from dbosflow.filters import WorkflowFilter
 from dbosflow.types import WorkflowStatus
 
@@ -159,13 +159,19 @@ def _differences(info: WorkflowInfo, result: ReplayResult, limit: float) -> list
     if result.timed_out:
         waits = f": it waits for {result.waits_for}, which is on no record" if result.waits_for else ""
         return [*found, f"the code has not come to its end within {limit:g} s{waits}"]
-    if info.status not in _ENDED:
+    if info.status not in _ENDED or _by_deadline(info):
         return found
     if ending is None:
         if result.unknown:
             found.append(f"the code asks for {result.unknown[0]!r}, which is not on record")
         return found or ["the code does not end where it has ended"]
     return found + _of_ending(info, result)
+
+
+def _by_deadline(info: WorkflowInfo) -> bool:
+    """Whether its deadline ended it, as a cancellation would: not its code, which may come further in a replay."""
+    error = info.error or {}
+    return error.get("type") == WorkflowTimeoutError.__name__ and repr(info.id) in error.get("message", "")
 
 
 def _of_ending(info: WorkflowInfo, result: ReplayResult) -> list[str]:

@@ -71,7 +71,7 @@ def _selected(selection: object, statuses: Iterable[WorkflowStatus]) -> tuple[Wo
     """
     if isinstance(selection, WorkflowFilter):
         if selection.selects_all:
-            msg = f"{selection!r} selects every workflow: give at least one criterion, or the ids"
+            msg = "a WorkflowFilter without criteria selects every workflow: give at least one, or the ids"
             raise ConfigurationError(msg)
         which = [one for one in statuses if selection.statuses is None or one in selection.statuses]
         return (replace(selection, status=which), []) if which else (None, [])

@@ -39,7 +39,11 @@ class Lines:
     async def next(self) -> Any:
         """The contents of the next line. Raises a ``WorkflowTransferError`` if there is none."""
         if not self._lines:
-            self._lines = (await asyncio.to_thread(self._file.readlines, _READ))[::-1]
+            try:
+                self._lines = (await asyncio.to_thread(self._file.readlines, _READ))[::-1]
+            except UnicodeDecodeError:
+                msg = f"the export is damaged behind line {self.number}: it is no text in UTF-8"
+                raise WorkflowTransferError(msg) from None
         self.number += 1
         if not self._lines:
             raise damaged(self.number, "the file ends before its last line; was the export cut off?")
@@ -106,7 +110,8 @@ class Importer:
         except Error as error:
             if not is_refused(error):
                 raise
-            msg = f"the database refuses a row of the tree of workflow {workflow_id!r}: {error}"
+            why = error.diag.message_primary or error
+            msg = f"the database refuses a row of the tree of workflow {workflow_id!r}: {why}"
             raise WorkflowTransferError(msg) from error
         self.trees += 1
         self.workflows += len(tree.ids)

@@ -133,6 +133,6 @@ def _arguments(name: str, args: object) -> tuple[str, tuple[str, ...]]:
     try:
         definition.load_arguments(text)
     except SerializationError as error:
-        msg = f"workflow {name!r} does not take {error}"
+        msg = f"workflow {name!r} cannot take these arguments: {error}"
         raise SerializationError(msg) from error
     return text, definition.inputs

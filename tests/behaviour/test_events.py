@@ -199,7 +199,7 @@ def test_a_wait_ends_with_the_workflow(engine: Engine) -> None:
     for waiter in waiters:
         waiter.join(PATIENCE)
     assert errors == [EventNotFoundError] * 2
-    with pytest.raises(EventNotFoundError, match="succeeded without setting event 'never'"):
+    with pytest.raises(EventNotFoundError, match=r"ended \(succeeded\) without setting event 'never'"):
         engine.get_event("w", "never")
 
 

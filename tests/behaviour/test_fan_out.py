@@ -310,3 +310,6 @@ async def test_outside_of_workflows_they_are_plain_waits(database_url: str) -> N
         }
     with pytest.raises(ConfigurationError, match="no handle"):
         await wait_first_async([])
+    no_handles: Any = ["an-id"]
+    with pytest.raises(ConfigurationError, match="'an-id' is no handle"):
+        await wait_first_async(no_handles)

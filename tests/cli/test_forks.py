@@ -49,7 +49,7 @@ def test_a_fork_says_where_it_goes_on(shell: Shell, database_url: str) -> None:
     assert json.loads(done.out) == {"id": "good", "fork": "f", "turn": 1, "again": [], "tokens": []}
     assert (done.status, done.err) == (0, "")
     done = shell.run("workflow", "fork", "good", "--from-turn", "0", "--workflow-id", "g")
-    assert done.out == "good: g goes on from turn 0; also runs again: cli_forked_step#0\n"
+    assert done.out == "good: g goes on from turn 0; runs again: cli_forked_step#0\n"
     with Engine(database_url) as engine:
         assert engine.handle("f").result(timeout=30) == "firstx"
         assert engine.handle("g").result(timeout=30) == "firstgood"

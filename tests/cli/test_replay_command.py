@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 PROGRAM = """
 import asyncio
+import time
 from dbosflow import *
-from dbosflow.errors import WorkflowBlockedError
+from dbosflow.errors import WorkflowBlockedError, WorkflowTimeoutError
 
 ran = []
 
@@ -47,6 +48,19 @@ async def unchanged(amount: int) -> list[int]:
     await write_stream_async("out", "done")
     await close_stream_async("out")
     return [task.result() for task in tasks]
+
+
+@workflow
+async def closes() -> int:
+    await write_stream_async("out", 1)
+    await close_stream_async("out")
+    return await charge(1)
+
+
+@workflow(timeout=0.05)
+def late() -> str:
+    time.sleep(0.1)
+    return "too late"
 
 
 @workflow
@@ -157,14 +171,14 @@ def go():
             for flow, args in (
                 (unchanged, (1,)), (on_thread, ("book",)), (fails, ("book",)), (other_kind, ()), (more_steps, ()),
                 (fewer_steps, ()), (swapped, ()), (other_result, ()), (other_error, ()), (other_values, ()),
-                (more_values, ()), (fewer_values, ()), (hangs, ()),
+                (more_values, ()), (fewer_values, ()), (hangs, ()), (closes, ()), (late, ()),
             )
         ]
         waiting = engine.start(waits.options(workflow_id="waits"))
         for handle in handles:
             try:
                 handle.result(30)
-            except (KeyError, ValueError):
+            except (KeyError, ValueError, WorkflowTimeoutError):
                 pass
         while not [one for one in engine.list_steps("waits") if one.kind == "sleep"]:
             pass
@@ -205,6 +219,8 @@ DIFFERENCES = {
     "fails": None,
     "swapped": "its code asks for 'part#0', where its records hold 'ship#0' next",
     "waits": None,
+    "closes": None,
+    "late": None,
     "other_kind": "its code asks for a child at key 'ship#0', where its records hold a step",
     "more_steps": "the code asks for 'charge#1', which is not on record",
     "fewer_steps": "its code has ended, where its records hold 'charge#1' behind that",
@@ -264,7 +280,7 @@ def test_each_change_is_named_and_nothing_runs_or_is_written(shell: Shell, recor
 def test_what_is_replayed_can_be_chosen(shell: Shell, recorded: Callable[[], list[Any]]) -> None:
     """By status and by number, the newest first; an id that nobody has is a difference."""
     failed = json.loads(shell.run("replay", "app", "--status", "failed", "--json").out)
-    assert {one["id"] for one in failed} == {"fails", "other_error"}
+    assert {one["id"] for one in failed} == {"fails", "other_error", "late"}
     assert len(json.loads(shell.run("replay", "app", "--limit", "3", "--json").out)) == 3
     done = shell.run("replay", "app", "nobody")
     assert done.status == 1

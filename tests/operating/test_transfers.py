@@ -217,6 +217,13 @@ def test_an_id_that_is_taken_refuses_the_tree_or_leaves_it_out(engine: Engine, o
     assert other.handle("w1/transferred_child#0").status() == "queued"
 
 
+def test_a_file_that_is_no_text_is_damaged(other: Engine, tmp_path: Path) -> None:
+    file = tmp_path / "picture"
+    file.write_bytes(b"\x89PNG\xff\xfe")
+    with pytest.raises(WorkflowTransferError, match="no text in UTF-8"):
+        other.workflows.import_(file)
+
+
 def test_a_tree_comes_as_a_whole_or_not_at_all(engine: Engine, other: Engine, other_url: str) -> None:
     """Wherever the file is cut off, and whatever line is damaged."""
     engine.run(transferred_parent.options(workflow_id="w"), [1])

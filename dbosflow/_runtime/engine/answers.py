@@ -82,5 +82,5 @@ class Answers:
             if status is None:
                 raise WorkflowNotFoundError(workflow_id, f"there is no workflow {workflow_id!r}")
             if status.ended:
-                msg = f"workflow {workflow_id!r} has {status} without a reply to the request on topic {topic!r}"
+                msg = f"workflow {workflow_id!r} has ended ({status}) without a reply to the request on topic {topic!r}"
                 raise WorkflowEndedError(workflow_id, msg)

@@ -165,7 +165,7 @@ def _refusal(request: ForkRequest, found: Forked) -> Exception | None:
 
 
 def _not_to_be_retried(workflow_id: str, status: str) -> str:
-    what = f"workflow {workflow_id!r} is {status}, and only one that failed or was cancelled is retried"
+    what = f"workflow {workflow_id!r} has the status {status}, and only one that failed or was cancelled is retried"
     if status == WorkflowStatus.BLOCKED:
         return f"{what}. Resume it, once its code fits its records"
     if status == WorkflowStatus.SUCCEEDED:

@@ -49,7 +49,7 @@ async def wait_for_event(
                 raise WorkflowNotFoundError(workflow_id, f"there is no workflow {workflow_id!r}")
             if found.status.ended:
                 since = "" if found.offset is None else f" after offset {after}"
-                msg = f"workflow {workflow_id!r} has {found.status} without setting event {name!r}{since}"
+                msg = f"workflow {workflow_id!r} has ended ({found.status}) without setting event {name!r}{since}"
                 raise EventNotFoundError(workflow_id, msg)
             if once:
                 raise TimeoutError

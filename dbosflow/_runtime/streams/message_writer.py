@@ -109,6 +109,6 @@ def refusal(workflow_id: str, result: Sent | Answered) -> Exception | None:
     if result.status is None:
         return WorkflowNotFoundError(workflow_id, f"there is no workflow {workflow_id!r}: start it, then send to it")
     if result.status.ended:
-        msg = f"workflow {workflow_id!r} has {result.status}: it receives no messages any more"
+        msg = f"workflow {workflow_id!r} has ended ({result.status}): it receives no messages any more"
         return WorkflowEndedError(workflow_id, msg)
     return None

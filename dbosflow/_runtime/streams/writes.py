@@ -178,7 +178,7 @@ class RunStreams:
             stream = self._stream(key)
             if stream.closed:
                 return
-            too_early = self._ahead_of(producer)
+            too_early = None if stream.repeats else self._ahead_of(producer)
             if too_early is None:
                 stream.close(by_step=producer.attempt is not None)
                 name = producer.name
