@@ -17,6 +17,7 @@ from dbosflow import (
     current,
     for_each_async,
     map_workflow_async,
+    read_input_async,
     recv_async,
     send_async,
     set_event_async,
@@ -31,6 +32,7 @@ from dbosflow.errors import (
     WorkflowConflictError,
     WorkflowForkError,
     WorkflowNotFoundError,
+    WorkflowTimeoutError,
 )
 from tests.behaviour.forks import PATIENCE, QUEUE, committed, last_turn, turn_of, working
 from tests.behaviour.tables import disorder, rows
@@ -244,6 +246,22 @@ async def joined(url: str, key: str) -> None:
     before = rows(url, count, key)
     async with Engine(url, compact_every=0.05):
         await eventually_async(lambda: rows(url, count, key) < before)
+
+
+@workflow(inputs=["work"])
+async def ruled_reading() -> list[Any]:
+    return [value async for value in read_input_async("work")]
+
+
+def test_a_retry_of_what_was_too_late_before_it_ran_has_open_inputs(client: Engine, database_url: str) -> None:
+    """The end by the deadline closes them as failed: what was written before stays, and more may come."""
+    with Engine(database_url) as engine:
+        handle = engine.start(ruled_reading.options(workflow_id="o", queue=QUEUE, timeout=0.5))
+        engine.write_stream("o", "work", 1)
+        with pytest.raises(WorkflowTimeoutError):
+            handle.result(timeout=PATIENCE)
+    client.workflows.retry("o", workflow_id="f")
+    assert client.write_stream("f", "work", 2) == 1
 
 
 # -- what runs again -------------------------------------------------------------------------------------------------

@@ -25,7 +25,8 @@ SELECT s.key, s.kind FROM dbosflow.step s WHERE s.workflow_id = :workflow_id AND
 -- Not copied: the parent, a cancel request, and the frames with which the end closed the streams. These have the time of the
 -- end; what the workflow itself closed at that time, the replay closes again. So it is with rollbacks by the end, which stand
 -- behind the last value: what they cover is undecided again, as after a crash, unless a record decides it.
--- What was written from outside is copied whole, with what was trimmed of it; only a cancel closes streams from outside as cancelled.
+-- What was written from outside is copied whole, with what was trimmed of it. Only a cancel closes streams from outside as
+-- cancelled, and only a deadline before the first run closes inputs as failed; an error that answers a token has a producer.
 -- `anew`: the failed attempts of steps without an outcome do not count; those of `step_key` never do.
 -- With `output`, what `step_key` has written is rolled back, under the name of an attempt that never ran (`0.0`); and what its
 -- workflow had decided or found in the same turn before it is copied, too.
@@ -73,7 +74,7 @@ WITH original AS MATERIALIZED (
     WHERE c.kind <> 'rollback' AND c.producer = '' OR c."offset" >= u."offset"
 ), block AS MATERIALIZED (
     SELECT b.key, b."offset", b.count, b.kind, b.producer, b.attempt, b.turn, b.epoch,
-           CASE WHEN b.epoch = 0 THEN b.kind <> 'cancelled'
+           CASE WHEN b.epoch = 0 THEN b.kind <> 'cancelled' AND (b.kind <> 'error' OR b.producer <> '')
                 ELSE (b.turn < :turn::integer OR b.turn IS NULL) AND l.key IS NULL END AS is_kept,
            b.epoch > 0 AND b.turn IS NULL AND l.key IS NULL AS is_unknown,
            :output::text IS NOT NULL AND b.attempt IS NOT NULL AND left(b.producer, -length(b.attempt) - 1) = :step_key::text
