@@ -121,7 +121,7 @@ def _one_or_several(criterion: str, given: object) -> str | tuple[str, ...] | No
     if not several or not all(isinstance(one, str) for one in several):
         msg = f"{criterion}={given!r} must be a text, or a list of at least one; leave it out for any {criterion}"
         raise ConfigurationError(msg)
-    return several
+    return tuple(dict.fromkeys(several))
 
 
 def _several(given: object) -> tuple[str, ...] | None:

@@ -54,6 +54,7 @@ def listed(client: Engine, execute: Execute) -> Engine:
         ({}, range(20)),
         ({"status": "failed"}, range(1, 20, 4)),
         ({"status": ["failed", "blocked"]}, range(1, 20, 2)),
+        ({"status": ["failed", "failed", "blocked"]}, range(1, 20, 2)),
         ({"status": ["queued", "succeeded"]}, range(0, 20, 2)),
         ({"status": ("queued", "running")}, range(0, 20, 4)),
         ({"name": "name 1"}, range(1, 20, 3)),
