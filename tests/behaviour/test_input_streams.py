@@ -78,7 +78,7 @@ def test_closing_an_input_ends_its_reader(engine: Engine, target: Any) -> None:
     engine.write_stream("w", "chat", 1)
     engine.close_stream("w", "chat")
     engine.close_stream("w", "chat")
-    with pytest.raises(StreamClosedError, match=r"\(it was closed from outside|the workflow has succeeded\)"):
+    with pytest.raises(StreamClosedError, match=r"\(it was closed from outside|the workflow has ended: succeeded\)"):
         engine.write_stream("w", "chat", 2)
     assert handle.result(timeout=PATIENCE) == [1]
     assert stored_values(engine.database_url, "w", "chat") == [(0, 1)]
@@ -438,7 +438,7 @@ def test_a_write_to_a_stream_that_is_no_input_is_refused(engine: Engine) -> None
         engine.write_stream("w", "chat", 1, idempotency_key="")
     engine.write_stream("w", "chat", 1)
     handle.result(timeout=PATIENCE)
-    with pytest.raises(StreamClosedError, match="the workflow has succeeded"):
+    with pytest.raises(StreamClosedError, match="the workflow has ended: succeeded"):
         engine.write_stream("w", "chat", 2)
 
 

@@ -112,7 +112,7 @@ class InputWriter(OutsideWriter[Appended]):
             return StreamInputError(workflow_id, key, msg)
         if not result.ended or block.kind.terminal:
             return None
-        why = f"the workflow has {result.status}" if result.status.ended else "it was closed from outside"
+        why = f"the workflow has ended: {result.status}" if result.status.ended else "it was closed from outside"
         msg = f"input {key!r} of workflow {workflow_id!r} is closed ({why}); nothing can be written after that"
         return StreamClosedError(workflow_id, key, msg)
 
