@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -17,7 +18,7 @@ from dbosflow._store.notify import WAITERS_TOPIC
 from dbosflow.config import Settings
 from dbosflow.errors import RetryAfter
 from tests.behaviour.ledger import note, noted
-from tests.support import eventually
+from tests.support import eventually, eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -105,3 +106,31 @@ async def test_a_process_hears_of_a_waiter_that_comes_while_it_looks_for_one(
             pass
         assert looks == [False, True]
         await waker.close()
+
+
+@workflow(name="suspended slot_taker")
+async def slot_taker() -> str:
+    note("taken")
+    received: str = await recv_async(type=str)
+    return received
+
+
+@workflow(name="suspended slot_wanter")
+async def slot_wanter() -> str:
+    return "done"
+
+
+async def test_a_pinned_workflow_that_waits_makes_room_for_one_that_is_not(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have one queue, whose slots they share."""
+    monkeypatch.setattr(suspender, "REPLAYS", 0.0)
+    async with Engine(database_url, suspend_after=NEVER, version="v") as engine, asyncio.TaskGroup() as group:
+        working = group.create_task(engine.run_worker_async("q", concurrency=1))
+        pinned = await engine.start_async(slot_taker.options(workflow_id="w", queue="q", pin_version=True))
+        await eventually_async(lambda: "taken" in noted())
+        other = await engine.start_async(slot_wanter.options(queue="q"))
+        assert await other.result_async(timeout=PATIENCE) == "done"
+        await engine.send_async("w", "hello")
+        assert await pinned.result_async(timeout=PATIENCE) == "hello"
+        working.cancel()

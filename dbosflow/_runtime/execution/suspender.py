@@ -25,6 +25,7 @@ from collections import OrderedDict
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._records.pins import queue_of
 from dbosflow._runtime.execution.idle_runs import Departure, departure_of
 from dbosflow._runtime.process.service import Service
 from dbosflow._store import waiter, worker, workflow
@@ -184,12 +185,20 @@ class Suspender(Service):
         idle = [
             run for run in runs if self._kept_by(run, now, least) is None and isinstance(departure_of(run), Departure)
         ]
-        for queue in {run.queue for run in idle}:
-            async with self._pool.connection() as connection:
-                waits = await workflow.has_work(connection, self._settings.schema, queue=queue, names=self._names())
+        for queue in {queue_of(run.queue) for run in idle}:
+            waits = await self._has_work(queue)
             for run in idle if waits else ():
-                if run.queue == queue:
+                if queue_of(run.queue) == queue:
                     await self._look_at(run, now, least)
+
+    async def _has_work(self, queue: str) -> bool:
+        """Whether work waits for a slot of the queue: what is pinned to the worker's version shares them."""
+        names, schema = self._names(), self._settings.schema
+        for stored in [one for one in self._full if queue_of(one) == queue]:
+            async with self._pool.connection() as connection:
+                if await workflow.has_work(connection, schema, queue=stored, names=names):
+                    return True
+        return False
 
     def _due(self, now: float) -> list[Run]:
         with self._lock:
