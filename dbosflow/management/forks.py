@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from dbosflow._records.pins import check_queue
@@ -36,7 +36,7 @@ class WorkflowFork:
     """The turn from which the fork goes on by itself. What was recorded before it is copied, and does not run again."""
     again: tuple[str, ...]
     """What was recorded in that turn, but for the step that was named. It runs again, like all that follows."""
-    tokens: tuple[str, ...] = ()
+    tokens: tuple[str, ...] = field(default=(), repr=False)  # each id holds a secret
     """The ids of copied tokens that nobody has answered. The ids that were given away are those of the original."""
 
 

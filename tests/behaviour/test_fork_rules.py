@@ -353,6 +353,7 @@ async def test_a_fork_says_which_tokens_of_it_are_to_be_answered(database_url: s
         fork = await engine.workflows.fork_async("o", from_turn=last_turn(database_url, "o") + 1)
         (token,) = fork.tokens
         assert token != second
+        assert token not in repr(fork)
         await engine.resolve_async(token, "no")
         await engine.resolve_async(second, "later")
         assert [await result(fork), await engine.handle("o").result_async(timeout=PATIENCE)] == ["yes+no", "yes+later"]
