@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from dbosflow import errors
 from dbosflow.failures import dump_error, load_error
 from dbosflow.tracebacks import summary, text_with_notes
 from tests.behaviour.test_failures import MADE, OutOfStockError, StatefulError
@@ -25,6 +26,29 @@ def test_no_constructor_is_called_from_a_record() -> None:
     found = load_error(text).exception
     assert isinstance(found, StatefulError)
     assert (found.retryable, MADE) == (True, [])
+
+
+def _errors() -> list[type[errors.DbosflowError]]:
+    found: list[type[errors.DbosflowError]] = [errors.DbosflowError]
+    for kind in found:
+        found.extend(
+            one for one in kind.__subclasses__() if one.__module__.startswith("dbosflow.") and one not in found
+        )
+    return [kind for kind in found if not kind.__name__.startswith("_")]
+
+
+def test_records_name_errors_by_the_module_that_exports_them() -> None:
+    """Whatever file a class stands in: records of any release are read, by workers of any release."""
+    kinds = _errors()
+    assert len(kinds) > 50
+    assert {(kind.__module__, kind.__name__) for kind in kinds} == {
+        ("dbosflow.errors", name) for name in errors.__all__
+    }
+    row = {"type": "StreamClosedError", "module": "dbosflow.errors", "message": "shut", "args": ["w", "k", "shut"]}
+    found = load_error(json.dumps(row | {"attributes": {"workflow_id": "w", "key": "k", "message": "shut"}})).exception
+    assert isinstance(found, errors.StreamClosedError)
+    assert (str(found), found.key) == ("shut", "k")
+    assert json.loads(dump_error(found))["module"] == "dbosflow.errors"
 
 
 def _deep(level: int) -> None:

@@ -1,0 +1,61 @@
+"""The types that every floor shares: statuses, stream items, and the records of workflows."""
+
+from __future__ import annotations
+
+from dbosflow.types.durations import (
+    LONGEST_DURATION,
+)
+from dbosflow.types.events import (
+    Event,
+)
+from dbosflow.types.listings import (
+    Page,
+)
+from dbosflow.types.observation import (
+    Measure,
+    StreamEvent,
+    StreamEventKind,
+    StreamStats,
+)
+from dbosflow.types.streams import (
+    FrameKind,
+    Processed,
+    Ranges,
+    Rollback,
+    StreamInfo,
+    StreamOutcome,
+    StreamState,
+    StreamValue,
+)
+from dbosflow.types.workflows import (
+    Cancellation,
+    Resumption,
+    StepInfo,
+    WorkflowChange,
+    WorkflowInfo,
+    WorkflowStatus,
+)
+
+__all__ = [
+    "LONGEST_DURATION",
+    "Cancellation",
+    "Event",
+    "FrameKind",
+    "Measure",
+    "Page",
+    "Processed",
+    "Ranges",
+    "Resumption",
+    "Rollback",
+    "StepInfo",
+    "StreamEvent",
+    "StreamEventKind",
+    "StreamInfo",
+    "StreamOutcome",
+    "StreamState",
+    "StreamStats",
+    "StreamValue",
+    "WorkflowChange",
+    "WorkflowInfo",
+    "WorkflowStatus",
+]
