@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from dbosflow._records.producers import of_idempotency_key, unique_outsider
 from dbosflow._records.spaces import check_topic
 from dbosflow._runtime.operations.tokens import parse_token_id
-from dbosflow.config import check_identifier, check_timeout
+from dbosflow.config import LARGEST_OFFSET, check_identifier, check_timeout, check_whole
 from dbosflow.errors import RejectedError, WaitTimeoutError
 from dbosflow.failures import dump_error, load_error
 from dbosflow.messages.engine_events import EngineEvents
@@ -18,6 +19,8 @@ from dbosflow.streams.inputs import check_idempotency_key
 from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from dbosflow._store.stream import Block
 
 T = TypeVar("T")
@@ -155,6 +158,76 @@ class EngineMessages(EngineEvents):
         sent = (workflow_id, value, topic, idempotency_key)
         return _reply(codec, await self._host.bridge(self._ask(sent, timeout)))
 
+    @overload
+    def get_reply(self, workflow_id: str, offset: int, topic: str = "", *, timeout: float | None = None) -> Any: ...
+    @overload
+    def get_reply(
+        self, workflow_id: str, offset: int, topic: str = "", *, type: type[T], timeout: float | None = None
+    ) -> T: ...
+    def get_reply(
+        self,
+        workflow_id: str,
+        offset: int,
+        topic: str = "",
+        *,
+        type: Any = None,  # noqa: A002 (the word of the public interface)
+        timeout: float | None = None,
+    ) -> Any:
+        """Waits for the reply to a request that was sent before.
+
+        See ``get_reply_async``, its awaitable twin, for the arguments and errors.
+        """
+        codec = _reply_codec(type, topic)
+        return _reply(codec, self._host.call("get_reply_async", self._get_reply, workflow_id, topic, offset, timeout))
+
+    @overload
+    async def get_reply_async(
+        self,
+        workflow_id: str,
+        offset: int,
+        topic: str = "",
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> Any: ...
+    @overload
+    async def get_reply_async(
+        self,
+        workflow_id: str,
+        offset: int,
+        topic: str = "",
+        *,
+        type: type[T],
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> T: ...
+    async def get_reply_async(
+        self,
+        workflow_id: str,
+        offset: int,
+        topic: str = "",
+        *,
+        type: Any = None,  # noqa: A002 (the word of the public interface)
+        timeout: float | None = None,  # noqa: ASYNC109 (a limit of the wait, in seconds)
+    ) -> Any:
+        """Waits for the reply to a request that was sent before, by anybody, with ``send`` or ``ask``.
+
+        Args:
+            workflow_id: the workflow that was asked.
+            offset: the request's offset in its topic, as ``send`` has returned it.
+            topic: the topic.
+            type: the type of the reply; plain JSON by default.
+            timeout: how long to wait, in seconds; 0: only looks; ``None``: without limit.
+
+        Raises:
+            Exception: the exception that the request was rejected with, rebuilt.
+            RejectedError: it was rejected with a text, or its exception cannot be rebuilt here.
+            WaitTimeoutError: no reply within ``timeout``. The request stays.
+            WorkflowEndedError: the workflow has ended without a reply.
+            WorkflowNotFoundError: no workflow has this id.
+            ConfigurationError: an argument is not valid.
+        """
+        codec = _reply_codec(type, topic)
+        return _reply(codec, await self._host.bridge(self._get_reply(workflow_id, topic, offset, timeout)))
+
     # -- tokens ------------------------------------------------------------------------------------------------------
 
     def resolve(self, token_id: str, value: Any = None, *, idempotency_key: str | None = None) -> None:
@@ -215,13 +288,18 @@ class EngineMessages(EngineEvents):
     async def _ask(self, sent: tuple[str, object, str, str | None], seconds: float | None) -> Block:
         check_timeout("timeout", seconds)
         workflow_id, _, topic, _ = sent
-        try:
+        with _no_reply_in_time(workflow_id, topic, seconds):
             async with asyncio.timeout(seconds):
                 offset = await self._send(*sent)
                 return await self._core.answers.reply(workflow_id, topic, offset)
-        except TimeoutError:
-            msg = f"no reply of workflow {workflow_id!r} on topic {topic!r} within {seconds} s"
-            raise WaitTimeoutError(msg) from None
+
+    async def _get_reply(self, workflow_id: str, topic: str, offset: int, seconds: float | None) -> Block:
+        check_timeout("timeout", seconds)
+        check_identifier("workflow id", workflow_id)
+        check_whole("offset", offset, 0, LARGEST_OFFSET)
+        with _no_reply_in_time(workflow_id, topic, seconds):
+            async with asyncio.timeout(seconds or None):
+                return await self._core.answers.reply(workflow_id, check_topic(topic), offset, once=seconds == 0)
 
     async def _answer(self, token_id: str, value: object, idempotency_key: str | None) -> None:
         token, text = parse_token_id(token_id), dump_undeclared(value, "the answer to a token")
@@ -231,6 +309,15 @@ class EngineMessages(EngineEvents):
         token = parse_token_id(token_id)
         failure = error if isinstance(error, BaseException) else RejectedError(error)
         await self._core.answers.answer_token(token, FrameKind.ERROR, dump_error(failure), _producer(idempotency_key))
+
+
+@contextmanager
+def _no_reply_in_time(workflow_id: str, topic: str, seconds: float | None) -> Iterator[None]:
+    try:
+        yield
+    except TimeoutError:
+        msg = f"no reply of workflow {workflow_id!r} on topic {topic!r} within {seconds} s"
+        raise WaitTimeoutError(msg) from None
 
 
 def _reply_codec(annotation: Any, topic: str) -> Codec[Any]:

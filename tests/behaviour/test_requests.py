@@ -95,6 +95,26 @@ def test_a_request_can_be_asked_again_by_its_key(engine: Engine) -> None:
         engine.ask("w", 4, "double", idempotency_key="another")
 
 
+def test_a_reply_is_found_by_the_place_of_its_request(engine: Engine, client: Engine) -> None:
+    """Whoever knows the offset waits for the reply or only looks, in any process, also when the workflow has ended."""
+    handle = engine.start(serving.options(workflow_id="w"), 2)
+    offset = client.send("w", 4, "double")
+    assert client.get_reply("w", offset, "double", type=int, timeout=PATIENCE) == 8
+    with pytest.raises(WaitTimeoutError, match="no reply"):
+        engine.get_reply("w", offset + 1, "double", timeout=0)
+    with pytest.raises(WaitTimeoutError, match="no reply"):
+        engine.get_reply("w", offset + 1, "double", timeout=0.01)
+    engine.send("w", 13, "double")
+    with pytest.raises(RejectedError, match="no luck"):
+        engine.get_reply("w", offset + 1, "double", timeout=PATIENCE)
+    handle.result(timeout=PATIENCE)
+    assert asyncio.run(engine.get_reply_async("w", offset, "double", timeout=0)) == 8
+    with pytest.raises(WorkflowEndedError, match="without a reply"):
+        engine.get_reply("w", offset + 2, "double")
+    with pytest.raises(WorkflowNotFoundError):
+        engine.get_reply("nobody", 0)
+
+
 def test_whoever_asks_learns_that_nobody_will_reply(engine: Engine) -> None:
     """The workflow ends without, does not reply in time, or is not there."""
 

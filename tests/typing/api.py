@@ -169,6 +169,7 @@ def blocking(engine: Engine) -> None:
     assert_type(engine.start(sync_flow, 1, message=Message("topic", 1)), WorkflowHandle[str])
     assert_type(engine.start(async_flow.options(queue="q"), 1, message=Message("", 1)), WorkflowHandle[list[float]])
     assert_type(engine.ask("a", 1, "question", type=str), str)
+    assert_type(engine.get_reply("a", 0, "question", type=str), str)
     engine.start(sync_flow, "not an int")  # type: ignore[call-overload]
     engine.start(sync_flow)  # type: ignore[call-overload]
     sync_step("not an int")  # type: ignore[arg-type]

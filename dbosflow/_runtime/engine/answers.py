@@ -67,11 +67,12 @@ class Answers:
             if refused is not None:
                 raise refused
 
-    async def reply(self, workflow_id: str, topic: str, offset: int) -> Block:
-        """Waits for the reply to the message at an offset.
+    async def reply(self, workflow_id: str, topic: str, offset: int, *, once: bool = False) -> Block:
+        """Waits for the reply to the message at an offset; ``once``: only looks.
 
         Raises:
             WorkflowEndedError: the workflow has ended without one.
+            TimeoutError: there is none yet, and ``once`` is set.
         """
         status: SeenStatus = UNSEEN
         while True:
@@ -84,3 +85,5 @@ class Answers:
             if status.ended:
                 msg = f"workflow {workflow_id!r} has ended ({status}) without a reply to the request on topic {topic!r}"
                 raise WorkflowEndedError(workflow_id, msg)
+            if once:
+                raise TimeoutError
