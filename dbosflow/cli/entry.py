@@ -21,6 +21,7 @@ from dbosflow.cli import (
     migrate,
     prune,
     replay,
+    serve,
     stream,
     version,
     worker,
@@ -55,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     logs.set_up(
         verbose=args.verbose,
-        is_service=args.command == "worker",
+        is_service=args.command in {"worker", "serve"},
         is_one_of_many=getattr(args, "supervised", False),
         in_json=getattr(args, "log_format", "text") == "json",
     )
@@ -105,7 +106,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dbosflow {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
-    for command in (demo, worker, migrate, workflow, stream, replay, prune, version, health, doctor):
+    for command in (demo, worker, serve, migrate, workflow, stream, replay, prune, version, health, doctor):
         command.add_to(commands)
     messages.add_tokens_to(commands)
     return parser

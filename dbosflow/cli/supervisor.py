@@ -28,7 +28,7 @@ from dbosflow.cli.program import watch_eof
 from dbosflow.config import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 logger = logging.getLogger("dbosflow.cli")
 
@@ -53,13 +53,25 @@ class _Worker:
 
 
 class Supervisor:
-    """Runs ``count`` processes of one command; without ``restarts`` it ends when they do."""
+    """Runs ``count`` processes of one command; without ``restarts`` it ends when they do.
 
-    def __init__(self, command: Sequence[str], environment: Mapping[str, str], count: int, *, restarts: bool) -> None:
+    ``when_stopping`` is called as soon as the processes are to stop, before they are told.
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        environment: Mapping[str, str],
+        count: int,
+        *,
+        restarts: bool,
+        when_stopping: Callable[[], object] = lambda: None,
+    ) -> None:
         self._command = command
         self._environment = environment
         self._count = count
         self._restarts = restarts
+        self._when_stopping = when_stopping
         self._workers: dict[int, _Worker] = {}
         self._pauses: set[asyncio.TimerHandle] = set()
         self._stopping = False
@@ -168,6 +180,7 @@ class Supervisor:
 
     def _stop(self, why: str) -> None:
         self._stopping = True
+        self._when_stopping()
         for handle in self._pauses:
             handle.cancel()
         if self._workers:

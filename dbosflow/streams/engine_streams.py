@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, Unpack, overload
 
 from dbosflow._runtime.engine.lifecycle import Lifecycle
@@ -10,6 +11,7 @@ from dbosflow.config import check_identifier
 from dbosflow.streams.declared import key_of
 from dbosflow.streams.inputs import check_idempotency_key, input_value_text
 from dbosflow.streams.options import read_request
+from dbosflow.streams.pages import FinalTextCodec, StreamPages, TextCodec
 from dbosflow.streams.readers import StreamChannel, StreamReader
 from dbosflow.streams.resource import Streams
 
@@ -122,6 +124,17 @@ class EngineStreams(Lifecycle):
     def _channel(self, request: ReadRequest) -> StreamChannel[Any]:
         cursor = self._core.cursor(request)
         return StreamChannel(cursor, lambda: self._host.bridge(self._core.next_page(cursor)))
+
+    def read_stream_pages(self, workflow_id: str, key: str, **options: Unpack[ReadOptions]) -> StreamPages:
+        """An async iterator over the pages of a stream, for programs that pass its frames on, as an HTTP server does.
+
+        Values come as the JSON text that they are stored as. The options and errors are those of ``read_stream_async``,
+        but that the end of a stream is in the last page's ``outcome``, and is no error.
+        """
+        request = replace(read_request(workflow_id, key, None, options), codec=TextCodec(), final=FinalTextCodec())
+        bridge, core = self._host.bridge, self._core
+        cursor = core.cursor(request)
+        return StreamPages(cursor, lambda: bridge(core.look(cursor)), lambda: bridge(core.next_page(cursor)))
 
     # -- written from outside ------------------------------------------------------------------------------------------
 

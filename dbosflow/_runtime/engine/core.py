@@ -256,6 +256,10 @@ class EngineCore:
         """The next page of a cursor, for code that is no body: waits until there is one."""
         await lending_place(cursor.next_page())
 
+    async def look(self, cursor: StreamCursor) -> None:
+        """What is there now of a cursor's stream, for code that is no body."""
+        await lending_place(cursor.look())
+
     async def read_page(self, workflow_id: str, key: str, offset: int, known: SeenStatus) -> Page:
         """Waits for frames of a stream at ``offset``, or for a workflow status other than ``known``."""
         return await self._hub.read(workflow_id, key, offset, known)

@@ -243,7 +243,11 @@ class ForEach:
             return None
         text = await self._cursor.text_at(offset)
         if text is None:  # trimmed meanwhile
-            return serde.plain.written(value) if self._codec is None else self._codec.written([value])[1:-1]
+            return (
+                self._codec.written([value])[1:-1]
+                if isinstance(self._codec, serde.Codec)
+                else serde.plain.written(value)
+            )
         return text
 
     def finish(self, offset: int, finished: Finished) -> None:

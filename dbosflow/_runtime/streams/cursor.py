@@ -59,6 +59,10 @@ class StreamCursor:
         self.offset = request.start if isinstance(request.start, int) and request.start >= 0 else 0
         self.outcome: StreamOutcome | None = None
         self.over = False
+        self.caught_up = False
+        """Whether the last page went up to the end of what there was for this reader."""
+        self.end_offset: int | None = None
+        """The offset of the stream's terminal frame, once that was fetched."""
         self._hub = hub
         self._resolver = resolver
         self._request = request
@@ -83,6 +87,11 @@ class StreamCursor:
         self.outcome = self._position.ending
         self.over = self.outcome is not None or self._is_over
         return None
+
+    @property
+    def next(self) -> int:
+        """The first offset that was not fetched: where to resume once all items are taken."""
+        return self._position.next
 
     @property
     def _is_over(self) -> bool:
@@ -113,6 +122,25 @@ class StreamCursor:
             self._accept(page)
             if blocked and not self._items and self._position.ending is None:
                 raise WorkflowBlockedError(self.workflow_id, self._blocked_message(page.error))
+
+    async def look(self) -> None:
+        """Fetches what is there now, which may be nothing.
+
+        Raises:
+            WorkflowNotFoundError: no workflow of this id within ``wait_for`` seconds.
+            StreamTruncatedError: the next values were trimmed.
+        """
+        if not self._position.is_placed:
+            self._start_at(await self._resolver.resolve_start(self._request))
+        page = await self._fetch(UNSEEN)
+        if page.status is None:
+            page = await self._appearing()
+        self._see(UNSEEN if page.status is WorkflowStatus.BLOCKED else page.status)
+        self._accept(page)
+
+    def expect_resumption(self) -> None:
+        """Has the next page of a blocked workflow's stream wait until the workflow is resumed."""
+        self._see(WorkflowStatus.BLOCKED)
 
     def _start_at(self, offset: int) -> None:
         self.offset = offset
@@ -234,6 +262,9 @@ class StreamCursor:
         finally:
             self._position = reader.position
             self._items.extend(reader.items)
+        self.caught_up = page.complete
+        if page.blocks and page.blocks[-1].kind.terminal and page.blocks[-1].offset < self._position.next:
+            self.end_offset = page.blocks[-1].offset
 
     @property
     def hides(self) -> bool:

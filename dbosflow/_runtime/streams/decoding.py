@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from dbosflow import serde
 
 if TYPE_CHECKING:
-    from dbosflow.serde import Codec
+    from dbosflow._runtime.streams.position import Loader
 
 
 def decoded(
-    text: str, count: int, first: int, last: int, codec: Codec[list[Any]] | None
+    text: str, count: int, first: int, last: int, codec: Loader[list[Any]] | None
 ) -> tuple[list[Any], str | None]:
     """The values of a block from ``first`` to before ``last``, and the error if one of them could not be decoded."""
     if codec is None:
@@ -39,7 +39,7 @@ def decoded(
     return _loaded(texts[first:last], codec)
 
 
-def _loaded(texts: list[str], codec: Codec[list[Any]]) -> tuple[list[Any], str | None]:
+def _loaded(texts: list[str], codec: Loader[list[Any]]) -> tuple[list[Any], str | None]:
     try:
         return codec.load(f"[{','.join(texts)}]"), None
     except Exception:  # noqa: BLE001 (see above)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeVar
 
 from dbosflow._runtime.streams.hub import UNSEEN
 
@@ -13,11 +13,19 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.streams.hub import SeenStatus
     from dbosflow.errors import SerializationError
-    from dbosflow.serde import Codec
     from dbosflow.types import FrameKind, Rollback, StreamOutcome
+
+T_co = TypeVar("T_co", covariant=True)
 
 View = Literal["live", "committed", "raw"]
 """What a reader sees: values at once, and the rollbacks of some; only committed values; or every frame."""
+
+
+class Loader(Protocol[T_co]):
+    """What a reader makes of JSON text: a codec of its type, for example."""
+
+    def load(self, text: str) -> T_co:
+        """The value of the text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +95,8 @@ class ReadRequest:
     view: View = "live"
     timeout: float | None = None
     wait_for: float = 0.0
-    codec: Codec[list[Any]] | None = None
-    final: Codec[Any] | None = None
+    codec: Loader[list[Any]] | None = None
+    final: Loader[Any] | None = None
 
     @property
     def hides(self) -> bool:

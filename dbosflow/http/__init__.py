@@ -1,0 +1,50 @@
+"""Streams and workflows over HTTP, by ASGI: for an application of your own, or as a server (``dbosflow serve``).
+
+- ``stream_events`` and ``stream_response`` are for a Starlette, FastAPI or Litestar application of your own.
+- ``create_app`` makes an ASGI application to mount or to serve.
+
+It needs the extra: ``pip install 'dbosflow[http]'``.
+"""
+
+from dbosflow.errors import ConfigurationError
+
+try:
+    import starlette  # noqa: F401 (whether it is there)
+except ImportError:
+    raise ConfigurationError("dbosflow.http needs its extra: pip install 'dbosflow[http]'") from None
+
+from dbosflow.http.access import Action, Authorize
+from dbosflow.http.app import HttpApp, create_app
+from dbosflow.http.events import (
+    CancelledEvent,
+    ChunkEvent,
+    CompleteEvent,
+    ErrorEvent,
+    FrameEvent,
+    HeartbeatEvent,
+    RollbackEvent,
+    StartEvent,
+    TruncatedEvent,
+    UpToDateEvent,
+)
+from dbosflow.http.reading import stream_events
+from dbosflow.http.responses import stream_response
+
+__all__ = [
+    "Action",
+    "Authorize",
+    "CancelledEvent",
+    "ChunkEvent",
+    "CompleteEvent",
+    "ErrorEvent",
+    "FrameEvent",
+    "HeartbeatEvent",
+    "HttpApp",
+    "RollbackEvent",
+    "StartEvent",
+    "TruncatedEvent",
+    "UpToDateEvent",
+    "create_app",
+    "stream_events",
+    "stream_response",
+]
