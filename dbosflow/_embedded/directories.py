@@ -18,13 +18,22 @@ if TYPE_CHECKING:
 
 
 def make_directory(path: Path) -> Path:
-    """Makes ``path``, unless it exists, for ourselves alone; if we are root, the server's account may pass through."""
+    """Makes ``path``, unless it exists, for ourselves alone; if we are root, the server's account may pass through.
+
+    Under its name it has its permissions from the beginning: another process may look at them at once, to decide where
+    the server's data goes.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        path.mkdir(0o700)
-    except FileExistsError:
+    if os.path.lexists(path):
         return path
-    return _let_through(path)
+    made = _let_through(Path(tempfile.mkdtemp(prefix=".dbosflow-", dir=path.parent)))
+    try:
+        made.rename(path)  # over an empty one at most, which another process has just made
+    except OSError:
+        made.rmdir()
+        if not os.path.lexists(path):
+            raise
+    return path
 
 
 def make_temporary_directory() -> Path:

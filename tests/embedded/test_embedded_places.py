@@ -7,11 +7,13 @@ import os
 import shutil
 import stat
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
 
 from dbosflow._embedded import EmbeddedServer, installations, place, relocation
+from dbosflow._embedded.directories import make_directory
 from dbosflow.errors import ConfigurationError, DatabaseUnavailableError
 from tests.embedded.processes import Account, Home, joined, query
 
@@ -138,6 +140,28 @@ class TestFiles:
             assert list(home.path.glob("dbosflow-*")) == [directory]
         home.expect_nobody()
         assert list(home.path.iterdir()) == [long]
+
+    @pytest.mark.parametrize("umask", [0o022, 0o077])
+    def test_a_new_directory_is_never_seen_with_other_permissions(
+        self, empty_home: Home, monkeypatch: pytest.MonkeyPatch, umask: int
+    ) -> None:
+        """Of several users at once, the one that decides may not be the one that has made it."""
+        directory, seen, chmod = empty_home.path / "data", set(), os.chmod
+
+        def looking(*arguments: Any, **options: Any) -> None:
+            seen.update([mode(directory)] if directory.exists() else [])
+            chmod(*arguments, **options)
+            seen.update([mode(directory)] if directory.exists() else [])
+
+        monkeypatch.setattr(os, "chmod", looking)
+        before = os.umask(umask)
+        try:
+            make_directory(directory)
+            make_directory(directory)
+        finally:
+            os.umask(before)
+        assert seen | {mode(directory)} == {0o711 if os.geteuid() == 0 else 0o700}
+        assert [*empty_home.path.iterdir()] == [directory]
 
     @as_root
     def test_below_roots_home_the_data_goes_to_the_system(self, empty_home: Home, system: Path, closed: Path) -> None:

@@ -75,6 +75,7 @@ class TestSharing:
         users = [empty_home.user() for _ in range(8)]
         assert len({user.url for user in users}) == 1
         assert len({user.query("SELECT pg_postmaster_start_time()::text") for user in users}) == 1
+        assert empty_home.root.parent == empty_home.data_dir
         assert len(empty_home.servers) == len(empty_home.keepers) == 1
 
     def test_each_membership_of_a_process_counts(self, home: Home) -> None:

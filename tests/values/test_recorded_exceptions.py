@@ -32,7 +32,7 @@ def _errors() -> list[type[errors.DbosflowError]]:
     found: list[type[errors.DbosflowError]] = [errors.DbosflowError]
     for kind in found:
         found.extend(
-            one for one in kind.__subclasses__() if one.__module__.startswith("dbosflow.") and one not in found
+            one for one in kind.__subclasses__() if one.__module__.startswith("dbosflow.errors") and one not in found
         )
     return [kind for kind in found if not kind.__name__.startswith("_")]
 
