@@ -1,7 +1,7 @@
 """dbosflow, through its public interface alone."""
 
 from benchmarks.job import Contender
-from benchmarks.ours import queues, recovery, streams, workflows
+from benchmarks.ours import messages, queues, recovery, streams, workflows
 from dbosflow import Engine
 
 TITLE = "dbosflow"
@@ -12,4 +12,8 @@ def _prepare(url: str) -> None:
         pass
 
 
-CONTENDER = Contender(TITLE, _prepare, workflows.SCENARIOS | streams.SCENARIOS | queues.SCENARIOS | recovery.SCENARIOS)
+CONTENDER = Contender(
+    TITLE,
+    _prepare,
+    workflows.SCENARIOS | streams.SCENARIOS | queues.SCENARIOS | messages.SCENARIOS | recovery.SCENARIOS,
+)
