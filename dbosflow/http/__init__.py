@@ -15,6 +15,7 @@ except ImportError:
 
 from dbosflow.http.access import Action, Authorize
 from dbosflow.http.app import HttpApp, create_app
+from dbosflow.http.drain import Drain
 from dbosflow.http.events import (
     CancelledEvent,
     ChunkEvent,
@@ -27,19 +28,28 @@ from dbosflow.http.events import (
     TruncatedEvent,
     UpToDateEvent,
 )
+from dbosflow.http.formats import NDJSON, SSE, Format
+from dbosflow.http.limits import Limits
 from dbosflow.http.reading import stream_events
 from dbosflow.http.responses import stream_response
+from dbosflow.http.tokens import ReadTokens
 
 __all__ = [
+    "NDJSON",
+    "SSE",
     "Action",
     "Authorize",
     "CancelledEvent",
     "ChunkEvent",
     "CompleteEvent",
+    "Drain",
     "ErrorEvent",
+    "Format",
     "FrameEvent",
     "HeartbeatEvent",
     "HttpApp",
+    "Limits",
+    "ReadTokens",
     "RollbackEvent",
     "StartEvent",
     "TruncatedEvent",

@@ -19,6 +19,8 @@ from starlette.requests import Request
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from dbosflow.http.tokens import ReadTokens
+
 Action = Literal["read", "start", "cancel", "send", "ask", "answer", "create", "append", "close", "delete"]
 """What a request wants to do."""
 
@@ -29,23 +31,43 @@ Authorize = Callable[[Request, str | None, Action], Permission | Awaitable[Permi
 """Decides about a request: ``authorize(request, workflow_id, action)``. The id is ``None`` before a start."""
 
 _SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+_OWN_SITE = frozenset({"none", "same-origin"})
 _PROXY_HEADERS = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-real-ip")
 
 
 class Access:
-    """The checks of one application."""
+    """The checks of one application.
 
-    def __init__(self, authorize: Authorize | None = None, origins: Collection[str] = ()) -> None:
+    Args:
+        authorize: the application's hook; ``None``: only this machine may do anything.
+        origins: origins of other sites whose pages may call; ``"*"``: pages of all sites may read.
+        tokens: permissions to read, which take the place of the hook.
+    """
+
+    def __init__(
+        self, authorize: Authorize | None = None, origins: Collection[str] = (), tokens: ReadTokens | None = None
+    ) -> None:
         self.origins = frozenset(origins)
         self._authorize = authorize
+        self._tokens = tokens
 
-    async def check(self, request: Request, workflow_id: str | None, action: Action) -> str:
+    async def check(
+        self, request: Request, workflow_id: str | None, action: Action, *, stream: str | None = None
+    ) -> str:
         """The name of the caller, which is empty if it has none.
 
+        Args:
+            request: the request.
+            workflow_id: the workflow; ``None`` before a start.
+            action: what the request wants to do.
+            stream: the key of the stream that is to be read, which a token may permit.
+
         Raises:
-            HTTPException: status 403: the caller may not do that. Or what the hook raises.
+            HTTPException: the caller may not do that (403), or its token is not valid (401). Or what the hook raises.
         """
         self.check_origin(request)
+        if action == "read" and workflow_id is not None and (token := self._token(request)) is not None:
+            return self._check_token(request, token, workflow_id, stream)
         if self._authorize is None:
             check_is_local(request)
             return ""
@@ -53,7 +75,7 @@ class Access:
         permission = await found if inspect.isawaitable(found) else found
         if permission is None or permission is False:
             raise HTTPException(403, "not permitted")
-        return "" if permission is True else permission
+        return "" if permission is True else str(permission)
 
     def check_origin(self, request: Request) -> None:
         """Refuses what changes something and was sent by a page of another site."""
@@ -61,11 +83,37 @@ class Access:
             return
         origin = request.headers.get("origin")
         if origin is None:
-            is_foreign = request.headers.get("sec-fetch-site", "none") not in {"none", "same-origin"}
+            is_foreign = request.headers.get("sec-fetch-site", "none") not in _OWN_SITE
         else:
             is_foreign = origin not in self.origins and urlsplit(origin).netloc != request.headers.get("host")
         if is_foreign:
             raise HTTPException(403, "requests from pages of other sites are not permitted")
+
+    def _token(self, request: Request) -> str | None:
+        """The request's read token, if it has one."""
+        if self._tokens is None:
+            return None
+        token = request.query_params.get("token")
+        if token is None:
+            kind, _, bearer = request.headers.get("authorization", "").partition(" ")
+            token = bearer if kind.lower() == "bearer" and self._tokens.is_one(bearer) else None
+        return token
+
+    def _check_token(self, request: Request, token: str, workflow_id: str, stream: str | None) -> str:
+        assert self._tokens is not None
+        permit = self._tokens.verify(token)
+        if permit is None:
+            raise HTTPException(401, "the token is not valid, or not any more")
+        if not permit.permits(workflow_id, stream):
+            raise HTTPException(403, "the token permits to read something else")
+        request.state.expires_at = permit.expires_at
+        return permit.caller
+
+
+def expiry(request: Request) -> float | None:
+    """The time, as ``time.time()`` has it, at which the permission ends that ``check`` has found; ``None``: never."""
+    found: float | None = getattr(request.state, "expires_at", None)
+    return found
 
 
 def check_is_local(request: Request) -> None:
@@ -75,13 +123,20 @@ def check_is_local(request: Request) -> None:
     is_local = (
         request.client is not None
         and is_loopback(request.client.host)
-        and is_loopback(urlsplit(f"//{headers.get('host', '')}").hostname)
-        and (origin is None or is_loopback(urlsplit(origin).hostname))
-        and headers.get("sec-fetch-site", "none") in {"none", "same-origin", "same-site"}
+        and is_loopback(_host_of(f"//{headers.get('host', '')}"))
+        and (origin is None or is_loopback(_host_of(origin)))
+        and headers.get("sec-fetch-site", "none") in {*_OWN_SITE, "same-site"}
         and not any(name in headers for name in _PROXY_HEADERS)
     )
     if not is_local:
         raise HTTPException(403, "only this machine may do that, because the application has no authorize=")
+
+
+def _host_of(url: str) -> str | None:
+    try:
+        return urlsplit(url).hostname
+    except ValueError:
+        return None
 
 
 def is_loopback(host: str | None) -> bool:

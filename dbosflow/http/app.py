@@ -7,13 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.responses import JSONResponse
 
-from dbosflow.errors import ConfigurationError, EngineClosedError, WorkflowNotFoundError
+from dbosflow.config import check_seconds
+from dbosflow.errors import ConfigurationError, DatabaseUnavailableError, EngineClosedError, WorkflowNotFoundError
 from dbosflow.http import streams as stream_routes
 from dbosflow.http.access import Access
 from dbosflow.http.context import HttpContext
 from dbosflow.http.drain import Drain
+from dbosflow.http.limits import LimitedRequests, Limits
+from dbosflow.http.responses import HEARTBEAT
 from dbosflow.streams.declared import key_of
 from dbosflow.workflows import spec_of
 
@@ -27,10 +32,16 @@ if TYPE_CHECKING:
     from dbosflow.engine import Engine
     from dbosflow.http.access import Authorize
     from dbosflow.http.context import MakeRoutes
+    from dbosflow.http.tokens import ReadTokens
     from dbosflow.streams.declared import Stream
     from dbosflow.workflows import Workflow
 
 logger = logging.getLogger("dbosflow.http")
+
+REQUEST_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID"]
+"""Headers that pages of the permitted other sites may send."""
+ANSWER_HEADERS = ["ETag", "Location", "Retry-After"]
+"""Headers that those pages may read."""
 
 
 class HttpApp:
@@ -40,11 +51,13 @@ class HttpApp:
         self.context = context
         self._app = Starlette(
             routes=[route for part in parts for route in part(context)],
+            middleware=_middleware(context),
             exception_handlers={
                 HTTPException: _refused,
                 WorkflowNotFoundError: _not_found,
                 ConfigurationError: _invalid,
                 EngineClosedError: _unavailable,
+                DatabaseUnavailableError: _unavailable,
                 Exception: _failed,
             },
         )
@@ -61,17 +74,39 @@ class HttpApp:
         self.context.drain.begin()
 
 
+def _middleware(context: HttpContext) -> list[Middleware]:
+    found = [Middleware(LimitedRequests, limits=context.limits)]
+    origins = context.access.origins
+    if origins:
+        cors = Middleware(
+            CORSMiddleware,
+            allow_origins=sorted(origins),
+            allow_credentials="*" not in origins,
+            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+            allow_headers=REQUEST_HEADERS,
+            expose_headers=ANSWER_HEADERS,
+        )
+        found.insert(0, cors)
+    return found
+
+
 def create_app(
     engine: Engine,
     *,
     streams: Iterable[str | Stream[Any, Any]] = (),
     workflows: Iterable[Workflow[..., Any, Any]] | None = None,
     authorize: Authorize | None = None,
+    tokens: ReadTokens | None = None,
     origins: Collection[str] = (),
     show_errors: bool = False,
+    limits: Limits | None = None,
+    heartbeat: float = HEARTBEAT,
+    retry: float = 1.0,
     parts: Sequence[MakeRoutes] = (),
 ) -> HttpApp:
     """An ASGI application that serves the streams of an engine's workflows: to mount, or to serve.
+
+    ``GET /workflows/{id}/streams/{key}`` reads a stream, as server-sent events, NDJSON or JSON.
 
     Args:
         engine: the engine. Open it before the first request.
@@ -79,17 +114,31 @@ def create_app(
         workflows: the workflows whose streams may be read; by default all that this process knows.
         authorize: decides about each request: ``authorize(request, workflow_id, action)``, sync or async. Without it
             only this machine is answered.
-        origins: origins of other sites whose pages may call, like ``https://app.example.com``.
+        tokens: signs and checks permissions to read, which take the place of the hook.
+        origins: origins of other sites whose pages may call, like ``https://app.example.com``; ``"*"``: pages of all
+            sites may read, without cookies.
         show_errors: whether ``error`` events have the name and the message of a workflow's exception.
+        limits: how much a client may ask.
+        heartbeat: seconds without news after which a client gets a sign of life.
+        retry: seconds after which an ``EventSource`` connects again whose connection was lost.
         parts: makers of further routes.
+
+    Raises:
+        ConfigurationError: an argument is not valid.
     """
+    limits = limits or Limits()
+    check_seconds("heartbeat", heartbeat)
+    check_seconds("retry", retry)
     context = HttpContext(
         engine,
-        Access(authorize, origins),
-        Drain(),
+        Access(authorize, origins, tokens),
+        Drain(limits.answers),
         frozenset(map(key_of, streams)),
         None if workflows is None else frozenset(spec_of(one).definition.name for one in workflows),
         show_errors,
+        limits,
+        heartbeat,
+        retry,
     )
     return HttpApp(context, [stream_routes.routes, *parts])
 
@@ -112,7 +161,8 @@ def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG001
 
 
 def _unavailable(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    return error_response(503, "not available")
+    logger.warning("a request was refused: %s", error)
+    return error_response(503, "not available: try again", {"Retry-After": "1"})
 
 
 def _failed(request: Request, error: Exception) -> Response:  # noqa: ARG001

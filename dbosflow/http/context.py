@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute
+
+from dbosflow.definitions import registry
+from dbosflow.http.limits import Limits
+from dbosflow.http.names import WorkflowNames
 
 if TYPE_CHECKING:
     from dbosflow.engine import Engine
@@ -26,7 +30,16 @@ class HttpContext:
     """The keys of the streams that may be read."""
     workflows: frozenset[str] | None
     """The names of the workflows that may be reached; ``None``: all that this process knows."""
-    show_errors: bool
+    show_errors: bool = False
+    limits: Limits = field(default_factory=Limits)
+    heartbeat: float = 15.0
+    """Seconds without news after which a client gets a sign of life."""
+    retry: float = 1.0
+    """Seconds after which an ``EventSource`` connects again."""
+    names: WorkflowNames = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "names", WorkflowNames(self.engine))
 
     def check_stream(self, key: str) -> None:
         """Raises an ``HTTPException`` of status 404 if the stream is not declared."""
@@ -34,7 +47,16 @@ class HttpContext:
             raise HTTPException(404, "there is no such stream")
 
     async def check_workflow(self, workflow_id: str) -> None:
-        """Raises an ``HTTPException`` of status 404 if the workflow is of a function that is not declared."""
+        """Checks that a workflow is of a function that may be reached.
+
+        Raises:
+            HTTPException: status 404: it is of another one.
+            WorkflowNotFoundError: no workflow has this id.
+        """
+        name = await self.names.name_of(workflow_id)
+        reachable = registry.names() if self.workflows is None else self.workflows
+        if name not in reachable:
+            raise HTTPException(404, "there is no such workflow")
 
 
 MakeRoutes = Callable[[HttpContext], Sequence[BaseRoute]]

@@ -1,14 +1,53 @@
-"""How an application asks its clients to leave: before a server stops."""
+"""How an application asks its clients to leave, before its server stops, and how many of them it has."""
 
 from __future__ import annotations
 
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from starlette.exceptions import HTTPException
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+_AGAIN = {"Retry-After": "1", "Connection": "close"}
+
 
 class Drain:
-    """Whether the application drains."""
+    """The answers of an application that go on, and whether they are to end. Belongs to the server's loop.
 
-    def __init__(self) -> None:
+    Args:
+        most: how many there may be at a time.
+    """
+
+    def __init__(self, most: int = 10_000) -> None:
         self.has_begun = False
+        self._most = most
+        self._open: dict[Callable[[], object], None] = {}
+
+    @property
+    def count(self) -> int:
+        """How many answers go on."""
+        return len(self._open)
 
     def begin(self) -> None:
-        """Ends the answers that go on."""
+        """Has the answers that go on end soon, and refuses new ones."""
         self.has_begun = True
+        for leave in tuple(self._open):
+            leave()
+
+    def check(self) -> None:
+        """Raises an ``HTTPException`` of status 503 if there is no room for another answer that goes on."""
+        if self.has_begun or len(self._open) >= self._most:
+            raise HTTPException(503, "not here, or not now: connect again", _AGAIN)
+
+    @contextmanager
+    def following(self, leave: Callable[[], object]) -> Iterator[None]:
+        """For the time of an answer: ``leave`` is called when it is to end."""
+        self._open[leave] = None
+        try:
+            if self.has_begun:
+                leave()
+            yield
+        finally:
+            self._open.pop(leave, None)
