@@ -196,6 +196,14 @@ class WorkflowDef(FunctionDef):
                 kwargs[name] = values[name]
         return args, kwargs
 
+    def takes(self, name: str) -> bool:
+        """Whether the function takes a keyword argument of this name."""
+        parameters = self.signature.parameters.values()
+        return any(
+            one.kind is one.VAR_KEYWORD or (one.name == name and one.kind is not one.POSITIONAL_ONLY)
+            for one in parameters
+        )
+
     def _names_fit(self, text: str) -> bool:
         """Whether the function has all these parameters. The object type does not tell: it ignores unknown names."""
         recorded = for_people(text)

@@ -18,7 +18,7 @@ from dbosflow.filters import MOST, WorkflowFilter, chosen
 from dbosflow.handles import WorkflowHandle
 from dbosflow.management.workflows import Workflows
 from dbosflow.messages.engine_messages import EngineMessages
-from dbosflow.messages.first import Message
+from dbosflow.messages.first import Message, take_message
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of, start_request
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ class Engine(EngineMessages):
         The workflow id is the idempotency key. See ``start_async``, its awaitable twin.
         """
         if self._runs_caller:
-            return spec_of(target).start(*args, **_without_message(kwargs))
+            return spec_of(target).start(*args, **_without_message(target, kwargs))
         return self._host.call("start_async", self._start, target, args, kwargs)
 
     @overload
@@ -110,12 +110,13 @@ class Engine(EngineMessages):
 
         Raises:
             DefinitionError: ``target`` is no workflow.
+            ConfigurationError: ``message`` is no ``Message``, and no argument of the workflow either.
             WorkflowEndedError: there is a ``message``, and the execution with the id has ended.
             SerializationError: JSON cannot carry the arguments under their annotations.
             WorkflowConflictError: the id belongs to another workflow function.
         """
         if self._runs_caller:
-            return await spec_of(target).start_async(*args, **_without_message(kwargs))
+            return await spec_of(target).start_async(*args, **_without_message(target, kwargs))
         return await self._host.bridge(self._start(target, args, kwargs))
 
     @overload
@@ -281,7 +282,7 @@ class Engine(EngineMessages):
         return EngineCore(url, self._settings, registry, make_handle)
 
     async def _start(self, target: object, args: tuple[Any, ...], kwargs: dict[str, Any]) -> WorkflowHandle[Any]:
-        message = kwargs.pop("message") if isinstance(kwargs.get("message"), Message) else None
+        message = take_message(spec_of(target).definition, kwargs)
         request = start_request(target, args, kwargs)
         if message is not None:
             request.message = first = message.first()
@@ -303,9 +304,9 @@ class Engine(EngineMessages):
         return isinstance(scope, Branch) and scope.run.engine.is_of(self._core)
 
 
-def _without_message(kwargs: dict[str, Any]) -> dict[str, Any]:
+def _without_message(target: object, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments for a child, which is started by its parent's record: its messages are records of their own."""
-    if isinstance(kwargs.get("message"), Message):
+    if take_message(spec_of(target).definition, kwargs) is not None:
         msg = "a workflow's body starts no child with a message: start the child, then send(...) the message"
         raise InWorkflowError(msg)
     return kwargs

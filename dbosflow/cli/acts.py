@@ -138,7 +138,7 @@ class _Progress:
 
     def __call__(self, done: int) -> None:
         if time.monotonic() >= self._next:
-            console.complain(f"{done} workflows so far")
+            console.complain(f"{console.counted(done, 'workflow')} so far")
             self._next = time.monotonic() + _PAUSE
 
 
@@ -155,7 +155,7 @@ def _foresee(args: argparse.Namespace, engine: Engine, name: str, which: list[st
         return 0
     for info in found:
         say(f"{console.visible(info.id)}: {info.status}")
-    say(f"{name}: {len(found)} workflows, if this were no dry run")
+    say(f"{name}: {console.counted(len(found), 'workflow')}, if this were no dry run")
     return 0
 
 

@@ -126,6 +126,11 @@ def error_line(error: dict[str, Any]) -> str:
     return f"{error.get('type')}: {error.get('message')}"
 
 
+def counted(number: int, one: str, many: str = "") -> str:
+    """A number with what it counts: ``one`` of it, or ``many`` (by default ``one`` with an s)."""
+    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
+
+
 def moment(at: datetime | None) -> str:
     """A time in this machine's time zone."""
     return "-" if at is None else at.astimezone().isoformat(" ", "milliseconds")

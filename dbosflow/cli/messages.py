@@ -6,6 +6,7 @@ import argparse
 import json
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._runtime.operations.tokens import parse_token_id
 from dbosflow.cli import console
 from dbosflow.cli.console import say
 from dbosflow.cli.database import client
@@ -31,6 +32,7 @@ _EVENTS = """\
 Print the events that a workflow has set, each with its last value; with a NAME
 only that value, as JSON. With --wait a NAME that is not set yet is waited for."""
 
+_ANSWERED = 'an object of "workflow_id" and "outcome": "resolved" or "rejected"'
 _ANSWER = "Answer the tokens that workflows wait for. The first answer counts."
 
 
@@ -64,10 +66,12 @@ def add_tokens_to(commands: Commands) -> None:
     resolves = add_command(token_commands, "resolve", _resolve, help="answer a token with a value")
     resolves.add_argument("id", metavar="TOKEN", help="the token's id")
     resolves.add_argument("value", nargs="?", type=_value, metavar="VALUE", help="the value as JSON (default: null)")
+    add_json(resolves, _ANSWERED)
     add_database(resolves)
     rejects = add_command(token_commands, "reject", _reject, help="answer a token with an error")
     rejects.add_argument("id", metavar="TOKEN", help="the token's id")
     rejects.add_argument("text", metavar="TEXT", help="why")
+    add_json(rejects, _ANSWERED)
     add_database(rejects)
 
 
@@ -132,10 +136,17 @@ def _events(args: argparse.Namespace) -> int:
 def _resolve(args: argparse.Namespace) -> int:
     with client(args) as engine:
         engine.resolve(args.id, args.value)
-    return 0
+    return _answered(args, "resolved")
 
 
 def _reject(args: argparse.Namespace) -> int:
     with client(args) as engine:
         engine.reject(args.id, args.text)
+    return _answered(args, "rejected")
+
+
+def _answered(args: argparse.Namespace, outcome: str) -> int:
+    """Without the token: its id is a secret."""
+    if args.json:
+        say(console.document({"workflow_id": parse_token_id(args.id).workflow_id, "outcome": outcome}))
     return 0

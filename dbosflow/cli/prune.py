@@ -47,5 +47,5 @@ def _run(args: argparse.Namespace) -> int:
     if args.json:
         say(console.document({"prunable" if args.dry_run else "pruned": count}))
     else:
-        say(f"{count} workflows would be pruned" if args.dry_run else f"{count} workflows pruned")
+        say(f"{console.counted(count, 'workflow')} {'would be pruned' if args.dry_run else 'pruned'}")
     return 0

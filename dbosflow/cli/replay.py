@@ -179,9 +179,9 @@ def _of_ending(info: WorkflowInfo, result: ReplayResult) -> list[str]:
     assert ending is not None
     found = [f"the code draws {key!r}, which is not on record" for key in result.unknown[:1]]
     for source, count in result.added.items():
-        found.append(f"the code writes {count} values more to {_shown(source)} than are on record")
+        found.append(f"the code writes {console.counted(count, 'value')} more to {_shown(source)} than are on record")
     for source, count in result.missing.items():
-        found.append(f"the code writes {count} values less to {_shown(source)} than are on record")
+        found.append(f"the code writes {console.counted(count, 'value')} less to {_shown(source)} than are on record")
     if ending.status is not info.status:
         how = f": {_error(json.loads(ending.error))}" if ending.error else ""
         found.append(f"it has {info.status}, and with this code it would have {ending.status}{how}")
@@ -213,7 +213,7 @@ def _say(checked: list[Checked]) -> None:
         return
     for one in checked:
         what = f"{console.visible(one.id)}  {one.name}  {one.status}".rstrip()
-        say(f"{'same     ' if one.same else 'different'}  {what}  {one.records} records")
+        say(f"{'same     ' if one.same else 'different'}  {what}  {console.counted(one.records, 'record')}")
         for difference in one.differences:
             say(f"  - {console.visible(difference)}")
     different = sum(not one.same for one in checked)

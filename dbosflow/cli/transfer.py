@@ -96,13 +96,13 @@ class _Progress:
     def __call__(self, workflows: int) -> None:
         if time.monotonic() - self._told_at > _EVERY:
             self._told_at = time.monotonic()
-            console.complain(f"{workflows:,} workflows {self._done} so far")
+            console.complain(f"{console.counted(workflows, 'workflow')} {self._done} so far")
 
 
 def _tell(args: argparse.Namespace, found: Transferred, done: str) -> None:
     if args.json:
         say(console.document(found))
         return
-    say(f"{found.workflows} workflows {done}, in {found.rows} rows")
+    say(f"{console.counted(found.workflows, 'workflow')} {done}, in {console.counted(found.rows, 'row')}")
     if found.skipped:
         say(f"{len(found.skipped)} left out with their descendants, because they exist: {', '.join(found.skipped)}")

@@ -7,7 +7,7 @@ import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, TextIO, cast
 
 from dbosflow._store.listing import NEWEST, position_of
 from dbosflow._store.notify import queue_topic
@@ -141,7 +141,7 @@ async def _writable(file: File) -> AsyncIterator[TextIO]:
         return
     path = Path(file)
     partial = path.with_name(f"{path.name}.partial")
-    opened = await asyncio.to_thread(partial.open, "w", encoding="utf-8", newline="\n")
+    opened = await asyncio.to_thread(_opened, partial, "w", path)
     try:
         yield opened
     except BaseException:
@@ -158,11 +158,20 @@ async def _readable(file: File) -> AsyncIterator[TextIO]:
         _check(file, "readlines")
         yield file
         return
-    opened = await asyncio.to_thread(Path(file).open, encoding="utf-8", newline="\n")
+    opened = await asyncio.to_thread(_opened, Path(file), "r", Path(file))
     try:
         yield opened
     finally:
         opened.close()
+
+
+def _opened(path: Path, mode: str, named: Path) -> TextIO:
+    """The file at ``path``. An error is about the file that the caller has named."""
+    try:
+        return cast("TextIO", path.open(mode, encoding="utf-8", newline="\n"))
+    except OSError as error:
+        error.filename = str(named)
+        raise
 
 
 def _check(file: object, method: str) -> None:

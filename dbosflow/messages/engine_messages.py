@@ -13,6 +13,7 @@ from dbosflow.config import LARGEST_OFFSET, check_identifier, check_timeout, che
 from dbosflow.errors import RejectedError, WaitTimeoutError
 from dbosflow.failures import dump_error, load_error
 from dbosflow.messages.engine_events import EngineEvents
+from dbosflow.messages.rejection import rejection
 from dbosflow.messages.sending import MESSAGE
 from dbosflow.serde import Codec, dump_undeclared
 from dbosflow.streams.inputs import check_idempotency_key
@@ -271,6 +272,7 @@ class EngineMessages(EngineEvents):
             idempotency_key: as for ``resolve``.
 
         Raises:
+            ConfigurationError: ``error`` is neither an exception nor a text.
             DbosflowError: what ``resolve_async`` raises.
         """
         await self._host.bridge(self._reject(token_id, error, idempotency_key))
@@ -307,8 +309,8 @@ class EngineMessages(EngineEvents):
 
     async def _reject(self, token_id: str, error: BaseException | str, idempotency_key: str | None) -> None:
         token = parse_token_id(token_id)
-        failure = error if isinstance(error, BaseException) else RejectedError(error)
-        await self._core.answers.answer_token(token, FrameKind.ERROR, dump_error(failure), _producer(idempotency_key))
+        text = dump_error(rejection(error))
+        await self._core.answers.answer_token(token, FrameKind.ERROR, text, _producer(idempotency_key))
 
 
 @contextmanager

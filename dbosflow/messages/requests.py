@@ -10,9 +10,10 @@ from dbosflow._runtime.execution.scope import branch_around
 from dbosflow._runtime.operations import writing
 from dbosflow._runtime.operations.receiving import receive
 from dbosflow._runtime.process.host import refuse_on_loop
-from dbosflow.errors import AlreadyAnsweredError, NotInWorkflowError, RejectedError
+from dbosflow.errors import AlreadyAnsweredError, NotInWorkflowError
 from dbosflow.failures import dump_error
 from dbosflow.messages.receiving import message_codec
+from dbosflow.messages.rejection import rejection
 from dbosflow.serde import Codec
 from dbosflow.types import FrameKind
 
@@ -37,11 +38,10 @@ class _Reply:
         self._close(FrameKind.COMPLETE, self._codec.dump(value), what)
 
     def fail(self, error: BaseException | str, what: str) -> None:
-        failure = error if isinstance(error, BaseException) else RejectedError(error)
-        self._close(FrameKind.ERROR, dump_error(failure), what)
+        self._close(FrameKind.ERROR, dump_error(rejection(error)), what)
 
     def _close(self, kind: FrameKind, payload: str, what: str) -> None:
-        branch = branch_around(what, "send")
+        branch = branch_around(what, None)
         if branch.run.workflow_id != self._workflow_id:
             msg = f"{what} was called in another workflow than {self._workflow_id!r}, which got the request"
             raise NotInWorkflowError(msg)
@@ -70,7 +70,10 @@ class Request(Generic[Q, A]):
         self._reply.write(value, "request.reply")
 
     def reject(self, error: BaseException | str) -> None:
-        """Replies with an error, which whoever asked gets raised. Raises what ``reply`` raises."""
+        """Replies with an error, which whoever asked gets raised.
+
+        Raises what ``reply`` raises; ``ConfigurationError`` if ``error`` is neither an exception nor a text.
+        """
         self._reply.fail(error, "request.reject")
 
 
@@ -92,7 +95,10 @@ class AsyncRequest(Generic[Q, A]):
         self._reply.write(value, "request.reply")
 
     async def reject(self, error: BaseException | str) -> None:
-        """Replies with an error, which whoever asked gets raised. Raises what ``reply`` raises."""
+        """Replies with an error, which whoever asked gets raised.
+
+        Raises what ``reply`` raises; ``ConfigurationError`` if ``error`` is neither an exception nor a text.
+        """
         self._reply.fail(error, "request.reject")
 
 
@@ -110,7 +116,7 @@ class Requests(Generic[Q, A]):
     def __next__(self) -> Request[Q, A]:
         refuse_on_loop("async for request in requests(...)")
         while True:
-            branch = branch_around("requests", "ask")
+            branch = branch_around("requests", None)
             found = drive(receive(branch, self._topic, self._codec, None))
             reply = self._of(branch.run.workflow_id, found)
             if reply is not None:
@@ -121,7 +127,7 @@ class Requests(Generic[Q, A]):
 
     async def __anext__(self) -> AsyncRequest[Q, A]:
         while True:
-            branch = branch_around("requests", "ask_async")
+            branch = branch_around("requests", None)
             found = await receive(branch, self._topic, self._codec, None)
             reply = self._of(branch.run.workflow_id, found)
             if reply is not None:

@@ -77,7 +77,7 @@ class Token:
         return await tokens.wait(self._branch("token.wait_async"), self._id, _codec(type), seconds_of(timeout))
 
     def _branch(self, what: str) -> RunBranch:
-        branch = branch_around(what, "resolve")
+        branch = branch_around(what, None)
         if branch.run.workflow_id != self._id.workflow_id:
             msg = f"{what} was called in another workflow than {self._id.workflow_id!r}, which created the token"
             raise NotInWorkflowError(msg)
@@ -90,7 +90,7 @@ class Token:
 def create_token() -> Token:
     """Creates a token, in a sync workflow. See ``create_token_async``, its awaitable twin."""
     refuse_on_loop("await create_token_async()")
-    return Token(drive(tokens.create(branch_around("create_token", "resolve"))))
+    return Token(drive(tokens.create(branch_around("create_token", None))))
 
 
 async def create_token_async() -> Token:
@@ -104,7 +104,7 @@ async def create_token_async() -> Token:
         NotInWorkflowError: the caller is not in a workflow's body.
         BranchError: the caller is no branch of its workflow.
     """
-    return Token(await tokens.create(branch_around("create_token_async", "resolve_async")))
+    return Token(await tokens.create(branch_around("create_token_async", None)))
 
 
 def _codec(annotation: Any) -> Codec[Any]:

@@ -166,12 +166,18 @@ REFUSED_ASYNC: dict[str, Callable[[Engine], Any]] = {
     "write_stream": lambda engine: engine.write_stream_async("w", "k", 1),
     "read_stream": lambda engine: anext(aiter(engine.read_stream_async("w", "k"))),
     "streams": lambda engine: engine.streams.list_async("w"),
+    "send": lambda engine: engine.send_async("w", 1),
+    # Not told to use the awaitable twin, which is refused as well.
+    "blocking send": lambda engine: engine.send("w", 1),
+    "blocking listing": lambda engine: engine.list_workflows(),
 }
 
 
 @workflow
 async def refused_async(what: str) -> str:
-    with pytest.raises(InWorkflowError, match="Ask in a step") as caught:
+    with pytest.raises(
+        InWorkflowError, match=r"Ask in a step.*of the module dbosflow `send`.*awaitable twins"
+    ) as caught:
         await REFUSED_ASYNC[what](engines["own"])
     return type(caught.value).__name__
 

@@ -97,12 +97,25 @@ def test_what_cannot_be_started_or_sent_is_refused(engine: Engine) -> None:
         engine.start(receiving, 0, message=Message("t", object()))
     with pytest.raises(MessageTooLargeError):
         engine.start(receiving, 0, message=Message("t", "x" * 2_000_000))
+    with pytest.raises(
+        ConfigurationError, match=r"message=\('t', 1\) is no Message: write message=Message\(topic, value\)"
+    ):
+        engine.start(receiving, 0, message=("t", 1))  # type: ignore[call-arg]
     assert rows(engine.database_url, "SELECT 1 FROM dbosflow.workflow") == []
     engine.start(receiving.options(workflow_id="w"), 0, message=Message("t", 1)).result(timeout=PATIENCE)
     with pytest.raises(WorkflowEndedError):
         engine.start(receiving.options(workflow_id="w"), 0, message=Message("t", 2))
     with pytest.raises(WorkflowConflictError):
         engine.start(receiving_on_thread.options(workflow_id="w"), 0, message=Message("t", 2))
+
+
+@workflow
+def told(message: str) -> str:
+    return message
+
+
+def test_a_workflow_may_have_an_argument_of_that_name(engine: Engine) -> None:
+    assert engine.start(told, message="hello").result(timeout=PATIENCE) == "hello"
 
 
 def test_a_message_that_was_known_is_no_error_after_the_end(engine: Engine) -> None:

@@ -84,6 +84,21 @@ def test_a_token_can_be_rejected_with_a_text_or_an_exception(engine: Engine, tar
         assert handle.result(timeout=PATIENCE) == result
 
 
+def test_nothing_else_rejects_a_token(engine: Engine) -> None:
+    handle = engine.start(waiting.options(workflow_id="w"))
+    token_id = token_of(engine, "w")
+    with pytest.raises(ConfigurationError, match="an exception, or a text that says why, and got 5"):
+        engine.reject(token_id, 5)  # type: ignore[arg-type]
+    engine.reject(token_id, "no")
+    assert handle.result(timeout=PATIENCE) == "rejected: no"
+
+
+def test_a_token_needs_a_workflow_around_it() -> None:
+    """No other call would make one, so none is named."""
+    with pytest.raises(NotInWorkflowError, match=r"called in$"):
+        create_token()
+
+
 @both
 def test_a_limit_of_the_wait_is_an_outcome(engine: Engine, target: Any) -> None:
     assert engine.run(target.options(workflow_id="w"), 0.05) == "late"

@@ -315,7 +315,7 @@ def test_a_stale_lease_is_a_problem_if_nobody_goes_on_with_its_work(database_url
     add_workflow(execute, status="running", owner=stale)
     finding = checks(database_url)["workers"]
     assert (finding.verdict, finding.facts["stale"]) == (Verdict.PROBLEM, 1)
-    assert "has 1 running workflows" in finding.found
+    assert "has 1 running workflow" in finding.found
     add_worker(execute, pid=12)
     finding = checks(database_url)["workers"]
     assert (finding.verdict, finding.facts["live"], finding.facts["hosts"]) == (Verdict.WARNING, 1, ["far-away"])
@@ -342,7 +342,7 @@ def test_work_that_nobody_serves_is_found(database_url: str, execute: Execute) -
     add_workflow(execute, queue="reports")
     finding = checks(database_url)["work"]
     assert finding.verdict is Verdict.PROBLEM
-    assert "1 workflows wait in queue 'reports' and none runs; the oldest is 1 h 0 min old" in finding.found
+    assert "1 workflow waits in queue 'reports' and none runs; the oldest is 1 h 0 min old" in finding.found
     assert "--queue reports" in str(finding.advice)
     worker_id = add_worker(execute)
     assert checks(database_url)["work"].verdict is Verdict.WARNING
@@ -360,7 +360,7 @@ def test_a_name_that_no_worker_knows_is_found(database_url: str, execute: Execut
     execute("UPDATE dbosflow.worker SET queues = '{q}', names = '{known}'")
     finding = checks(database_url)["work"]
     assert finding.verdict is Verdict.WARNING
-    assert "1 workflows 'mistyped' wait in queue 'q', and no worker of it knows them" in finding.found
+    assert "1 workflow 'mistyped' waits in queue 'q', and no worker of it knows 'mistyped'" in finding.found
     assert [row["name"] for row in finding.facts["unknown"]] == ["mistyped"]
     execute("UPDATE dbosflow.worker SET names = NULL")  # an older one, which may know any
     assert checks(database_url)["work"].facts["unknown"] == []
@@ -378,7 +378,7 @@ def test_suspended_workflows_that_nobody_wakes_are_found(database_url: str, exec
     add_workflow(execute, status="waiting")
     finding = checks(database_url)["work"]
     assert (finding.verdict, finding.facts["suspended"]) == (Verdict.OK, {"waiting": 1, "overdue": 0})
-    assert "1 are suspended" in finding.found
+    assert "1 is suspended" in finding.found
     execute("UPDATE dbosflow.workflow SET wake_at = now() - interval '5 min'")
     assert checks(database_url)["work"].verdict is Verdict.PROBLEM
     add_worker(execute)

@@ -89,7 +89,7 @@ def test_a_dry_run_changes_nothing(command: Command) -> None:
     for name, expected in (("cancel", "w5 w4 w3 w2"), ("resume", "w3 w2"), ("delete", "w1 w0")):
         status, out, _ = command(name, "--id-prefix", "w", "--dry-run", "--json")
         assert (status, ids(out)) == (0, expected.split())
-        assert command(name, "w0", "w2", "--dry-run")[1].endswith(f"{name}: 1 workflows, if this were no dry run\n")
+        assert command(name, "w0", "w2", "--dry-run")[1].endswith(f"{name}: 1 workflow, if this were no dry run\n")
     assert json.loads(command("count", "--by", "status", "--json")[1]) == {"blocked": 2, "queued": 2, "succeeded": 2}
 
 

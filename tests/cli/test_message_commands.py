@@ -43,11 +43,12 @@ def test_a_workflow_is_talked_to_from_the_shell(database_url: str, shell: Shell)
         assert (rejected.status, rejected.out) == (1, "")
         assert "LookupError: no number" in rejected.err
         token = json.loads(shell.run("workflow", "events", "w", "token", "--wait", "60").out)
-        assert shell.run("token", "resolve", token, "[1]").status == 0
+        resolved = shell.run("token", "resolve", token, "[1]", "--json")
+        assert json.loads(resolved.out) == {"workflow_id": "w", "outcome": "resolved"}
         assert handle.result(timeout=PATIENCE) == [{"ok": True}, [1]]
-        again = shell.run("token", "reject", token, "too late")
-        assert again.status == 1
-        assert "answered before" in again.err
+        again = shell.run("token", "reject", token, "too late", "--json")
+        assert (again.status, again.out) == (1, "")
+        assert json.loads(again.err)["error"]["type"] == "AlreadyAnsweredError"
         events = json.loads(shell.run("workflow", "events", "w", "--json").out)
         assert [(one["name"], one["offset"]) for one in events] == [("state", 0), ("token", 0)]
         assert "NAME" in shell.run("workflow", "events", "w").out

@@ -24,10 +24,10 @@ def test_workflows_move_by_a_file(shell: Shell, database_url: str, empty_databas
         for number in range(3):
             engine.run(moved.options(workflow_id=f"w{number}"), number)
     to = ("--database-url", empty_database_url)
-    assert shell.run("workflow", "export", "w0", "-o", "one").out == "1 workflows exported, in 1 rows\n"
+    assert shell.run("workflow", "export", "w0", "-o", "one").out == "1 workflow exported, in 1 row\n"
     done = shell.run("workflow", "export", "--name", "moved", "--status", "succeeded", "-o", "all", "--json")
     assert json.loads(done.out) == {"trees": 3, "workflows": 3, "rows": 3, "skipped": []}
-    assert shell.run("workflow", "import", "one", *to).out == "1 workflows imported, in 1 rows\n"
+    assert shell.run("workflow", "import", "one", *to).out == "1 workflow imported, in 1 row\n"
     refused = shell.run("workflow", "import", "all", *to, "--json")
     assert refused.status == 1
     assert json.loads(refused.err)["error"]["type"] == "WorkflowExistsError"

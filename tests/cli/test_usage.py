@@ -182,6 +182,17 @@ def test_a_table_shows_ids_in_full_and_on_one_line() -> None:
     ]
 
 
+def test_one_of_something_is_no_plural() -> None:
+    assert [console.counted(number, "row") for number in (0, 1, 2, 12345)] == [
+        "0 rows",
+        "1 row",
+        "2 rows",
+        "12,345 rows",
+    ]
+    assert console.counted(1, "workflow waits", "workflows wait") == "1 workflow waits"
+    assert console.counted(3, "workflow waits", "workflows wait") == "3 workflows wait"
+
+
 @pytest.mark.parametrize(
     ("seconds", "shown"), [(0.0004, "0 ms"), (0.25, "250 ms"), (59, "59.0 s"), (61, "1 min 1 s"), (7260, "2 h 1 min")]
 )

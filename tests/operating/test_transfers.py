@@ -331,3 +331,5 @@ def test_no_file_is_no_file(engine: Engine) -> None:
         engine.workflows.export("w", 3)  # type: ignore[arg-type]
     with pytest.raises(FileNotFoundError):
         engine.workflows.import_("/nowhere/at.all")
+    with pytest.raises(FileNotFoundError, match=r"'/nowhere/at\.all'"):
+        engine.workflows.export("w", "/nowhere/at.all")

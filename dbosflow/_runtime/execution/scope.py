@@ -47,12 +47,13 @@ def set_scope(scope: Scope | None) -> None:
     _scope.set(scope)
 
 
-def branch_around(what: str, outside: str) -> RunBranch:
-    """The running branch, for ``what``, which reads inside a workflow; ``outside`` is the engine's method."""
+def branch_around(what: str, outside: str | None) -> RunBranch:
+    """The running branch, for ``what`` in a body; ``outside`` is the method of the engine for anywhere else."""
     scope = current_scope()
     if isinstance(scope, RunBranch):
         return scope
-    msg = f"{what} needs a workflow around it, whose body it is called in; anywhere else use engine.{outside}(...)"
+    elsewhere = f"; anywhere else use engine.{outside}(...)" if outside is not None else ""
+    msg = f"{what} needs a workflow around it, whose body it is called in{elsewhere}"
     raise NotInWorkflowError(msg)
 
 
@@ -64,7 +65,8 @@ def refuse_in_body() -> None:
             f"an engine was asked for something in the body of workflow {scope.run.workflow_id!r} that is not put on "
             "record there: a replay would get another answer, or do it again. Ask in a step. In a body are: a "
             "workflow's `start` and `run`, `engine.start` and `engine.run`, a handle's `result`, `status`, `info` and "
-            "`cancel`, and `read_stream` of the module dbosflow"
+            "`cancel`, and of the module dbosflow `send`, `recv`, `set_event` and `read_stream`, or their awaitable "
+            "twins"
         )
         raise InWorkflowError(msg)
 

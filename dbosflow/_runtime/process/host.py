@@ -152,10 +152,10 @@ class Host:
     def call(self, twin: str, function: Callable[P, Coroutine[Any, Any, T]], *args: P.args, **kwargs: P.kwargs) -> T:
         """Blocks until ``function(...)`` is done on the engine's loop. On a running loop raises, and names ``twin``.
 
-        Raises in the body of a workflow, too, as ``bridge`` does.
+        Raises in the body of a workflow, as ``bridge`` does.
         """
+        self._check_caller()  # first: in a body the twin is refused as well
         refuse_on_loop(twin)
-        self._check_caller()
         loop = self.loop
         call = _Call(lambda: function(*args, **kwargs))
         self._calls.add(call)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.pins import version_of
 from dbosflow._store.migrate import CODE_GENERATION, HEAD
-from dbosflow.cli.console import duration
+from dbosflow.cli.console import counted, duration
 from dbosflow.cli.doctor.finding import Finding, Verdict, judged
 from dbosflow.config import Settings
 
@@ -76,7 +76,9 @@ def judge_workers(rows: Sequence[Mapping[str, Any]]) -> Finding:
     }
     complaints: list[Complaint] = []
     for row in lost:
-        what = f"process {row['pid']} on {row['host']} {_state(row)}, and has {row['runs']} running workflows"
+        what = (
+            f"process {row['pid']} on {row['host']} {_state(row)}, and has {counted(row['runs'], 'running workflow')}"
+        )
         if live:
             advice = "a live worker takes over within seconds; if it stays like this, look at that worker's log"
             complaints.append((Verdict.WARNING, what, advice))
@@ -86,7 +88,8 @@ def judge_workers(rows: Sequence[Mapping[str, Any]]) -> Finding:
             complaints.append((Verdict.WARNING, what, "nothing to do: the next worker clears it away"))
     runs = sum(row["runs"] for row in live)
     silence = "" if not live else f"; the longest silence is {duration(max(facts['oldest_renewal'], 0))}"
-    fine = f"live: {len(live)} on {len(facts['hosts'])} host(s), with {runs} running workflows{silence}"
+    where, what = counted(len(facts["hosts"]), "host"), counted(runs, "running workflow")
+    fine = f"live: {len(live)} on {where}, with {what}{silence}"
     return judged("workers", complaints, fine if live else "no worker is live", facts)
 
 
@@ -121,35 +124,39 @@ def judge_work(
             continue
         where = f"in queue {row['queue']!r}" if row["queue"] else "without a queue, for any worker,"
         option = f" --queue {row['queue']}" if row["queue"] else ""
-        what = f"{row['waiting']} workflows wait {where} and none runs; the oldest is {duration(row['longest'])} old"
+        what = f"{_waiting(row)} {where} and none runs; the oldest is {duration(row['longest'])} old"
         if any_worker:
             complaints.append((Verdict.WARNING, what, f"is there a worker{option} that knows these workflows?"))
         else:
             complaints.append((Verdict.PROBLEM, what, f"no worker is live: start `dbosflow worker MODULE{option}`"))
     for version, count in sorted(stranded.items()):
-        what = f"{count} unfinished workflows are pinned to version {version!r}, which no live worker carries"
+        pinned = counted(count, "unfinished workflow is", "unfinished workflows are")
+        what = f"{pinned} pinned to version {version!r}, which no live worker carries"
         advice = f"start workers with --version-name {version}, or `dbosflow workflow unpin` them"
         complaints.append((Verdict.WARNING, what, advice))
     for row in unknown:
-        what = (
-            f"{row['waiting']} workflows {row['name']!r} wait in queue {row['queue']!r}, and no worker of it knows them"
-        )
+        of_name = counted(row["waiting"], f"workflow {row['name']!r} waits", f"workflows {row['name']!r} wait")
+        what = f"{of_name} in queue {row['queue']!r}, and no worker of it knows {row['name']!r}"
         advice = (
             "import their module in a worker of that queue, or `dbosflow workflow cancel` them, if the name is wrong"
         )
         complaints.append((Verdict.WARNING, what, advice))
     if blocked:
         advice = "`dbosflow workflow list --status blocked` names them, `dbosflow workflow show ID` says why"
-        complaints.append((Verdict.WARNING, f"{blocked} workflows are blocked", advice))
+        complaints.append((Verdict.WARNING, counted(blocked, "workflow is blocked", "workflows are blocked"), advice))
     if overdue := suspended["overdue"]:
-        what = f"{overdue} suspended workflows should have been woken a minute ago or more"
+        what = f"{counted(overdue, 'suspended workflow')} should have been woken a minute ago or more"
         if any_worker:
             complaints.append((Verdict.WARNING, what, "each worker wakes them: look at a worker's log"))
         else:
             complaints.append((Verdict.PROBLEM, what, "no worker is live: start one"))
     waiting = sum(row["waiting"] for row in queues)
-    asleep = f", {suspended['waiting']} are suspended" if suspended["waiting"] else ""
-    return judged("work", complaints, f"{waiting} workflows wait for a worker{asleep}, none is blocked", facts)
+    asleep = f", {counted(suspended['waiting'], 'is', 'are')} suspended" if suspended["waiting"] else ""
+    return judged("work", complaints, f"{_waiting({'waiting': waiting})} for a worker{asleep}, none is blocked", facts)
+
+
+def _waiting(row: Mapping[str, Any]) -> str:
+    return counted(row["waiting"], "workflow waits", "workflows wait")
 
 
 def judge_retention(found: Mapping[str, Any] | None) -> Finding:
@@ -168,5 +175,5 @@ def judge_retention(found: Mapping[str, Any] | None) -> Finding:
         what = f"more than {MANY:,} workflows ended more than {days} ago, and no worker removes old ones; {size}"
         advice = "run workers with --retention 30d, or `dbosflow prune --older-than 30d`, if nobody needs them"
         complaints.append((Verdict.WARNING, what, advice))
-    fine = f"{found['workflows']:,} workflows ended more than {days} ago; {size}"
+    fine = f"{counted(found['workflows'], 'workflow')} ended more than {days} ago; {size}"
     return judged("retention", complaints, fine, facts)
