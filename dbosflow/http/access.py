@@ -85,7 +85,7 @@ class Access:
         if origin is None:
             is_foreign = request.headers.get("sec-fetch-site", "none") not in _OWN_SITE
         else:
-            is_foreign = origin not in self.origins and urlsplit(origin).netloc != request.headers.get("host")
+            is_foreign = origin not in self.origins and origin.partition("://")[2] != request.headers.get("host")
         if is_foreign:
             raise HTTPException(403, "requests from pages of other sites are not permitted")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -40,6 +41,12 @@ class Drain:
         """Raises an ``HTTPException`` of status 503 if there is no room for another answer that goes on."""
         if self.has_begun or len(self._open) >= self._most:
             raise HTTPException(503, "not here, or not now: connect again", _AGAIN)
+
+    async def begun(self) -> None:
+        """Waits until the answers are to end. For the time of the wait the caller counts as one of them."""
+        event = asyncio.Event()
+        with self.following(event.set):
+            await event.wait()
 
     @contextmanager
     def following(self, leave: Callable[[], object]) -> Iterator[None]:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass
+from operator import methodcaller
 from typing import TYPE_CHECKING
-
-from dbosflow.http.events import FrameEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from dbosflow.http.events import FrameEvent
+
 _SOONEST, _LATEST = 50, 500
 """Milliseconds after which a client connects again that was asked to leave: not all of them at the same moment."""
+
+
+_encode: Callable[[FrameEvent], bytes] = methodcaller("encode")
+_line: Callable[[FrameEvent], bytes] = methodcaller("line")
 
 
 def _nothing() -> bytes:
@@ -37,13 +42,13 @@ def sse(retry: float = 1.0) -> Format:
     Args:
         retry: seconds after which an ``EventSource`` connects again whose connection was lost.
     """
-    return Format("text/event-stream", FrameEvent.encode, f"retry: {int(retry * 1000)}\n\n".encode(), _come_again)
+    return Format("text/event-stream", _encode, f"retry: {int(retry * 1000)}\n\n".encode(), _come_again)
 
 
 def _come_again() -> bytes:
     return f"retry: {random.randint(_SOONEST, _LATEST)}\n\n".encode()  # noqa: S311 (no secret)
 
 
-NDJSON = Format("application/x-ndjson", FrameEvent.line)
+NDJSON = Format("application/x-ndjson", _line)
 """A JSON object a line, which tells the events by ``event``; an empty line is a sign of life."""
 SSE = sse()

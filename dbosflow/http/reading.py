@@ -145,6 +145,7 @@ class EventReader:
         self._engine = engine
         self._heartbeat = heartbeat
         self._show_errors = show_errors
+        self._started = False
         self._told_up_to_date = False
         self._pages = self._pages_from(what.start)
 
@@ -175,23 +176,31 @@ class EventReader:
         Raises:
             WorkflowNotFoundError: no workflow has the id, also not after the time to wait.
         """
+        events = await self._read()
+        if not self._started:
+            self._started = True
+            self.has_nothing = self.is_over and not events
+            events.insert(0, StartEvent(self._start(events), self.what.view))
+        return events
+
+    def _start(self, events: list[FrameEvent]) -> int:
+        """The offset at which reading began; where that was said from the end: the first that was read."""
+        start = self.what.start
+        if isinstance(start, int) and start >= 0:
+            return start
+        return next((event.id for event in events if event.id is not None), self.next or 0)
+
+    async def _read(self) -> list[FrameEvent]:
         try:
-            page = await anext(self._pages)
+            self.page = await anext(self._pages)
         except StreamTimeoutError:
             return [HeartbeatEvent()]
         except WorkflowBlockedError:
             return []
         except StreamTruncatedError as error:
             self._pages = self._pages_from(error.first_available)
-            return [TruncatedEvent(error.first_available)]
-        is_first, self.page = self.page is None, page
-        events = self._events(page)
-        if is_first:
-            first = page.items[0].offset if page.items else page.next
-            start = self.what.start if isinstance(self.what.start, int) and self.what.start >= 0 else first
-            self.has_nothing = page.over and not events
-            events.insert(0, StartEvent(start, self.what.view))
-        return events
+            return [TruncatedEvent(error.first_available), *await self._read()]
+        return self._events(self.page)
 
     def _events(self, page: StreamPage) -> list[FrameEvent]:
         events: list[FrameEvent] = [

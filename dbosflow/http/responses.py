@@ -89,11 +89,12 @@ class EventsResponse(Response):
         try:
             with self._drain.following(body.cancel):
                 await asyncio.wait({body, gone}, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            is_gone = gone.done()
         finally:
             body.cancel()
             gone.cancel()
         await asyncio.wait({body})
-        if not gone.done() and (body.cancelled() or body.exception() is not None):
+        if not is_gone and (body.cancelled() or body.exception() is not None):
             await self._leave(body, send)
 
     async def _leave(self, body: asyncio.Future[None], send: Send) -> None:

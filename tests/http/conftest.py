@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import httpx
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 async def engine(database_url: str) -> AsyncIterator[Engine]:
     """An engine on the test's loop."""
-    async with Engine(database_url) as engine:
+    async with Engine(database_url, grace=0.1) as engine:
         yield engine
 
 
@@ -27,3 +28,9 @@ async def client(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
     app = create_app(engine, streams=["tokens"])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         yield client
+
+
+@pytest.fixture
+def connections() -> int:
+    """How many clients come and go in the test of leaks: more by ``DBOSFLOW_TEST_CONNECTIONS``."""
+    return int(os.environ.get("DBOSFLOW_TEST_CONNECTIONS", "400"))
