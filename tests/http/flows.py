@@ -24,7 +24,7 @@ async def _passed() -> None:
     await let_go(current().workflow_id).wait()
 
 
-@workflow
+@workflow(name="http talk")
 async def talk(count: int) -> int:
     """Says so many words, and ends."""
     for number in range(count):
@@ -32,13 +32,13 @@ async def talk(count: int) -> int:
     return count
 
 
-@step
+@step(name="http passed")
 async def passed() -> None:
     """Waits until the test lets it go."""
     await _passed()
 
 
-@workflow
+@workflow(name="http pause_in_the_middle")
 async def pause_in_the_middle(count: int) -> None:
     """Says so many words, waits, and says as many again."""
     for number in range(2 * count):
@@ -47,14 +47,14 @@ async def pause_in_the_middle(count: int) -> None:
         await write_stream_async("tokens", number)
 
 
-@workflow
+@workflow(name="http fails")
 async def fails(secret: str) -> None:
     """Fails after a word."""
     await write_stream_async("tokens", "word")
     raise ValueError(secret)
 
 
-@step(max_attempts=50, interval=0)
+@step(name="http flaky", max_attempts=50, interval=0)
 async def flaky(seed: int, failures: int) -> None:
     """Fails so many times, after some words each time."""
     here = current()
@@ -67,7 +67,7 @@ async def flaky(seed: int, failures: int) -> None:
         raise FlakyError
 
 
-@workflow
+@workflow(name="http restless")
 async def restless(seed: int) -> None:
     """Writes by its body, and by steps that fail and are retried, some of them at a time."""
     choice = random.Random(seed)

@@ -113,7 +113,7 @@ async def test_a_quiet_stream_gives_signs_of_life(engine: Engine) -> None:
 PIECE = "x" * 10_000
 
 
-@workflow
+@workflow(name="http writes_a_lot")
 async def writes_a_lot(pieces: int) -> None:
     for _ in range(pieces):
         await write_stream_async("tokens", PIECE)
