@@ -61,11 +61,16 @@ class FunctionDef:
     @cached_property
     def result(self) -> Codec[Any]:
         """The codec of the result."""
+        return Codec(self.result_type, f"the result of {self}")
+
+    @property
+    def result_type(self) -> Any:
+        """The type of the result; of an async function that of what it is awaited for."""
         annotation = self._hints.get("return", Any)
         origin = get_origin(annotation)
         if isinstance(origin, type) and issubclass(origin, Awaitable):
             annotation = get_args(annotation)[-1]
-        return Codec(annotation, f"the result of {self}")
+        return annotation
 
     @cached_property
     def _hints(self) -> Mapping[str, Any]:
@@ -222,7 +227,7 @@ class WorkflowDef(FunctionDef):
                 misfits.append(f"{argument}, which is none of its parameters")
                 continue
             try:
-                Codec(self._annotation_of(parameters[name]), argument).load(json.dumps(value))
+                Codec(self.annotation_of(parameters[name]), argument).load(json.dumps(value))
             except SerializationError as error:
                 misfits.append(str(error))
         return SerializationError("; ".join(misfits) or f"arguments that do not fit: {brief(text)}")
@@ -283,11 +288,12 @@ class WorkflowDef(FunctionDef):
     @cached_property
     def _arguments(self) -> Codec[tuple[dict[str, Any]]]:
         # In a tuple: pydantic applies a codec's settings from the root of a type, and an object type has its own.
-        members = {one.name: self._annotation_of(one) for one in self.signature.parameters.values()}
+        members = {one.name: self.annotation_of(one) for one in self.signature.parameters.values()}
         arguments: Any = object_type("Arguments", members)
         return Codec(tuple[arguments], f"the arguments of {self}", shown=str(self.signature))
 
-    def _annotation_of(self, parameter: inspect.Parameter) -> Any:
+    def annotation_of(self, parameter: inspect.Parameter) -> Any:
+        """The type of a parameter; of one that takes several values the type of all of them."""
         annotation: Any = self._hints.get(parameter.name, Any)
         if parameter.kind is inspect.Parameter.VAR_POSITIONAL:
             return tuple[annotation, ...]

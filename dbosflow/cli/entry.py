@@ -19,6 +19,7 @@ from dbosflow.cli import (
     logs,
     messages,
     migrate,
+    new,
     prune,
     replay,
     serve,
@@ -106,7 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"dbosflow {VERSION}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, dest="command")
-    for command in (demo, worker, serve, migrate, workflow, stream, replay, prune, version, health, doctor):
+    for command in (demo, new, worker, serve, migrate, workflow, stream, replay, prune, version, health, doctor):
         command.add_to(commands)
     messages.add_tokens_to(commands)
     return parser

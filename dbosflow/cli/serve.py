@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from dbosflow.cli.database import check_has_url, embedded_directory
 from dbosflow.cli.modules import MODULE_HELP, load_workflows
@@ -27,8 +27,9 @@ _DESCRIPTION = """\
 Serve the streams of these modules' workflows over HTTP, and run the workflows in
 worker processes beside the server.
 
-Only streams that a module declares, like tokens = Stream[str, None]("tokens"), and
-those of --stream are served, and only to programs and pages of this machine.
+Only streams that a module declares, like tokens = Stream[str, None]("tokens"), those
+of --stream, and endpoints that a module has made with expose(...) are served, and
+only to programs and pages of this machine, unless an endpoint is public.
 SIGTERM or Ctrl-C asks clients to connect again elsewhere, and stops."""
 
 
@@ -69,14 +70,15 @@ def _run(args: argparse.Namespace) -> int:
 
 async def _serve(args: argparse.Namespace, directory: Path | None) -> int:
     from dbosflow.http import create_app
+    from dbosflow.http.endpoints import EXPOSED
     from dbosflow.http.server import Server
 
-    declared = [
-        one for module in list(sys.modules.values()) for one in vars(module).values() if isinstance(one, Stream)
-    ]
+    declared, endpoints = _declared(Stream), _declared(EXPOSED)
     engine = Engine(args.database_url or None, data_dir=directory, schema=args.schema, executes=False)
     async with engine:
-        server = Server(create_app(engine, streams=[*declared, *(args.streams or ())]), args.host, args.port)
+        server = Server(
+            create_app(engine, streams=[*declared, *(args.streams or ())], endpoints=endpoints), args.host, args.port
+        )
         serving = asyncio.create_task(server.serve())
         try:
             if not args.workers:
@@ -93,6 +95,12 @@ async def _serve(args: argparse.Namespace, directory: Path | None) -> int:
             server.stop()
             await serving
         return status
+
+
+def _declared(kinds: Any) -> list[Any]:
+    """The objects of these kinds that modules have as variables, each once."""
+    found = [one for module in list(sys.modules.values()) for one in vars(module).values() if isinstance(one, kinds)]
+    return list({id(one): one for one in found}.values())
 
 
 def _environment(args: argparse.Namespace) -> dict[str, str]:

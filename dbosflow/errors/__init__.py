@@ -41,6 +41,7 @@ DbosflowError
 ├── WaitTimeoutError            the wait timed out; the workflow goes on
 ├── MessageTimeoutError         in a workflow: no message, or no answer to a token, within the timeout
 ├── RejectedError               a token or a request was rejected, with an error that cannot be rebuilt here
+├── RequestRefusedError         raised by a guard: a request over HTTP is refused, with a status and a detail
 ├── LeaseLostError              this process no longer owns the workflow that it tried to write to
 └── StreamError                 an error about one stream
     ├── StreamNotFoundError     nothing has been written to a stream of this key
@@ -79,6 +80,7 @@ from dbosflow.errors.general import (
     SchemaError,
     SerializationError,
 )
+from dbosflow.errors.http import RequestRefusedError
 from dbosflow.errors.messages import (
     AlreadyAnsweredError,
     EventNotFoundError,
@@ -147,6 +149,7 @@ __all__ = [
     "OutdatedWorkersError",
     "PermissionDeniedError",
     "RejectedError",
+    "RequestRefusedError",
     "RetryAfter",
     "SchemaError",
     "SerializationError",

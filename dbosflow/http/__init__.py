@@ -1,6 +1,7 @@
 """Streams and workflows over HTTP, by ASGI: for an application of your own, or as a server (``dbosflow serve``).
 
 - ``stream_events`` and ``stream_response`` are for a Starlette, FastAPI or Litestar application of your own.
+- ``expose`` makes an endpoint of a workflow: a request starts it, and is answered with its frames.
 - ``create_app`` makes an ASGI application to mount or to serve.
 
 It needs the extra: ``pip install 'dbosflow[http]'``.
@@ -16,6 +17,20 @@ except ImportError:
 from dbosflow.http.access import Action, Authorize
 from dbosflow.http.app import HttpApp, create_app
 from dbosflow.http.drain import Drain
+from dbosflow.http.endpoints import (
+    Endpoint,
+    Guards,
+    MessageRoutes,
+    OpenApiRoutes,
+    StartCall,
+    TokenRoutes,
+    Topic,
+    expose,
+    expose_messages,
+    expose_openapi,
+    expose_tokens,
+    openapi,
+)
 from dbosflow.http.events import (
     CancelledEvent,
     ChunkEvent,
@@ -43,18 +58,30 @@ __all__ = [
     "ChunkEvent",
     "CompleteEvent",
     "Drain",
+    "Endpoint",
     "ErrorEvent",
     "Format",
     "FrameEvent",
+    "Guards",
     "HeartbeatEvent",
     "HttpApp",
     "Limits",
+    "MessageRoutes",
+    "OpenApiRoutes",
     "ReadTokens",
     "RollbackEvent",
+    "StartCall",
     "StartEvent",
+    "TokenRoutes",
+    "Topic",
     "TruncatedEvent",
     "UpToDateEvent",
     "create_app",
+    "expose",
+    "expose_messages",
+    "expose_openapi",
+    "expose_tokens",
+    "openapi",
     "stream_events",
     "stream_response",
 ]

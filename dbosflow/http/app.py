@@ -9,7 +9,6 @@ from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
-from starlette.responses import JSONResponse
 
 from dbosflow.config import check_seconds
 from dbosflow.errors import ConfigurationError, DatabaseUnavailableError, EngineClosedError, WorkflowNotFoundError
@@ -18,6 +17,7 @@ from dbosflow.http.access import Access
 from dbosflow.http.context import HttpContext
 from dbosflow.http.drain import Drain
 from dbosflow.http.limits import LimitedRequests, Limits
+from dbosflow.http.problems import known_problem, plain_problem
 from dbosflow.http.responses import HEARTBEAT
 from dbosflow.streams.declared import key_of
 from dbosflow.workflows import spec_of
@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dbosflow.http")
 
-REQUEST_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID"]
+REQUEST_HEADERS = ["Authorization", "Content-Type", "Idempotency-Key", "If-None-Match", "Last-Event-ID", "Prefer"]
 """Headers that pages of the permitted other sites may send."""
-ANSWER_HEADERS = ["ETag", "Location", "Retry-After"]
+ANSWER_HEADERS = ["Content-Location", "ETag", "Location", "Retry-After", "Workflow-Id"]
 """Headers that those pages may read."""
 
 
@@ -82,7 +82,7 @@ def _middleware(context: HttpContext) -> list[Middleware]:
             CORSMiddleware,
             allow_origins=sorted(origins),
             allow_credentials="*" not in origins,
-            allow_methods=["GET", "HEAD", "POST", "PUT", "DELETE"],
+            allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
             allow_headers=REQUEST_HEADERS,
             expose_headers=ANSWER_HEADERS,
         )
@@ -102,6 +102,7 @@ def create_app(
     limits: Limits | None = None,
     heartbeat: float = HEARTBEAT,
     retry: float = 1.0,
+    endpoints: Sequence[MakeRoutes] = (),
     parts: Sequence[MakeRoutes] = (),
 ) -> HttpApp:
     """An ASGI application that serves the streams of an engine's workflows: to mount, or to serve.
@@ -121,6 +122,7 @@ def create_app(
         limits: how much a client may ask.
         heartbeat: seconds without news after which a client gets a sign of life.
         retry: seconds after which an ``EventSource`` connects again whose connection was lost.
+        endpoints: what ``expose``, ``expose_messages``, ``expose_tokens`` and ``expose_openapi`` have made.
         parts: makers of further routes.
 
     Raises:
@@ -140,12 +142,12 @@ def create_app(
         heartbeat,
         retry,
     )
-    return HttpApp(context, [stream_routes.routes, *parts])
+    return HttpApp(context, [stream_routes.routes, *endpoints, *parts])
 
 
 def error_response(status: int, message: str, headers: Any = None) -> Response:
     """An answer that says what was wrong."""
-    return JSONResponse({"error": {"message": message}}, status, headers)
+    return plain_problem(status, message, headers)
 
 
 def _refused(request: Request, error: Any) -> Response:  # noqa: ARG001 (Starlette's signature, also below)
@@ -153,7 +155,7 @@ def _refused(request: Request, error: Any) -> Response:  # noqa: ARG001 (Starlet
 
 
 def _not_found(request: Request, error: Exception) -> Response:  # noqa: ARG001
-    return error_response(404, "there is no such workflow")
+    return known_problem(error) or error_response(404, "there is no such workflow")
 
 
 def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG001
@@ -162,7 +164,7 @@ def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG001
 
 def _unavailable(request: Request, error: Exception) -> Response:  # noqa: ARG001
     logger.warning("a request was refused: %s", error)
-    return error_response(503, "not available: try again", {"Retry-After": "1"})
+    return known_problem(error) or error_response(503, "not available: try again", {"Retry-After": "1"})
 
 
 def _failed(request: Request, error: Exception) -> Response:  # noqa: ARG001

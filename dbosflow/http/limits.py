@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
-from starlette.responses import JSONResponse
 
 from dbosflow.config import check_seconds, check_whole
+from dbosflow.http.problems import plain_problem
 
 if TYPE_CHECKING:
+    from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 _LARGEST = 2**31
@@ -78,5 +79,5 @@ class LimitedRequests:
         return counted
 
 
-def _too_large(status: int, message: str) -> JSONResponse:
-    return JSONResponse({"error": {"message": message}}, status, {"Connection": "close"})
+def _too_large(status: int, message: str) -> Response:
+    return plain_problem(status, message, {"Connection": "close"})

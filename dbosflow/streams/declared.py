@@ -53,25 +53,26 @@ class Stream(Generic[C, F]):
 
     def read_request(self, workflow_id: str, options: ReadOptions) -> ReadRequest:
         """The request to read this stream of a workflow."""
-        return read_request(workflow_id, self.key, self._types[0], options, self._final)
+        return read_request(workflow_id, self.key, self.types[0], options, self._final)
 
     def dump(self, value: C) -> str:
         """The JSON of a value, checked against the type."""
         return self._chunks.dump(value)
 
     @cached_property
-    def _types(self) -> tuple[Any, Any]:
+    def types(self) -> tuple[Any, Any]:
+        """The types of its values and of its final payload; ``Any`` where none was declared."""
         given = get_args(getattr(self, "__orig_class__", None))  # set by Stream[C, F](...) after __init__
         chunk, final = given or (Any, Any)
         return chunk, final
 
     @cached_property
     def _chunks(self) -> Codec[C]:
-        return Codec(self._types[0], f"a value of stream {self.key!r}")
+        return Codec(self.types[0], f"a value of stream {self.key!r}")
 
     @cached_property
     def _final(self) -> Codec[F]:
-        return Codec(self._types[1], f"the final payload of stream {self.key!r}")
+        return Codec(self.types[1], f"the final payload of stream {self.key!r}")
 
 
 def key_of(stream: str | Stream[Any, Any]) -> str:

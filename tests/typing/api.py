@@ -37,6 +37,8 @@ from dbosflow import (
     wait_first_async,
     workflow,
 )
+from dbosflow.http import Endpoint, HttpApp, create_app, expose, expose_openapi, expose_tokens
+from dbosflow.testing import StreamRun, run_stream
 from dbosflow.types import Event, Page, StepInfo, WorkflowChange
 
 
@@ -184,3 +186,13 @@ async def awaitable(engine: Engine) -> None:
     assert_type(channel, StreamChannel[float])
     async for item in channel:
         assert_type(item, StreamValue[float])
+
+
+def over_http() -> None:
+    """Endpoints, and runs of them."""
+    endpoint = expose(sync_flow, "/flows", mode="aggregate")
+    named: Endpoint[[int], str] = endpoint
+    other: Endpoint[[int], list[float]] = expose(async_flow.options(queue="q"), "/others", mode="aggregate")
+    expose(sync_step, "/steps")  # type: ignore[arg-type]
+    assert_type(create_app(Engine(), endpoints=[named, other, expose_tokens(), expose_openapi(endpoint)]), HttpApp)
+    assert_type(run_stream(endpoint, 1, http=True), StreamRun)
