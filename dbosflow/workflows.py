@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from dbosflow._records.pins import check_queue
 from dbosflow._runtime.operations import calls
 from dbosflow._runtime.runs.start_request import StartRequest
-from dbosflow._store.start_options import NO_OPTIONS, StartOptions
-from dbosflow.attributes import attributes_text
-from dbosflow.config import LARGEST_INTEGER, check_duration, check_identifier, check_moment, check_version, check_whole
+from dbosflow._store.start_options import StartOptions, checked_options
+from dbosflow.config import LARGEST_INTEGER, check_duration, check_identifier, check_version, check_whole
 from dbosflow.definitions import WorkflowDef, caller_locals, check_name, registry
 from dbosflow.errors import DefinitionError
 from dbosflow.functions import check_decorated, mark_async, qualified_name, reference_to, unbound
@@ -137,6 +136,8 @@ class Workflow(Generic[P, R, T]):
         priority: int = 0,
         timeout: float | timedelta | None = None,
         deadline: datetime | None = None,
+        delay: float | timedelta | None = None,
+        run_at: datetime | None = None,
         attributes: Mapping[str, Attribute] | None = None,
         pin_version: bool | str | None = None,
     ) -> WorkflowSpec[P, T]:
@@ -152,6 +153,11 @@ class Workflow(Generic[P, R, T]):
                 that has not ended by then is ended like a cancelled one, and fails with ``WorkflowTimeoutError``.
             deadline: the latest moment of its end, a ``datetime`` with a timezone. Of ``timeout``, ``deadline`` and the
                 deadline of the workflow that starts it, the earliest counts.
+            delay: how long the workflow waits before it begins, in seconds or as a ``timedelta``, by the database's
+                clock. It survives everything, costs nothing while it waits (status ``scheduled``), and can
+                be cancelled. ``timeout`` counts from then on. Without a queue, any process that executes workflows
+                takes it then.
+            run_at: the same, with the time itself: a ``datetime`` with a timezone. If it has passed, it begins at once.
             attributes: names and plain values (a text, a whole number, true or false) by which the workflow can be
                 searched: see ``WorkflowFilter`` and ``engine.workflows.update_attributes``.
             pin_version: the version whose workers alone may run the workflow, because its records may not fit other
@@ -170,7 +176,7 @@ class Workflow(Generic[P, R, T]):
         check_whole("priority", priority, -LARGEST_INTEGER, LARGEST_INTEGER)
         return WorkflowSpec(
             *(self.definition, workflow_id, queue, priority, self._receiver),
-            optional=optional_columns(timeout, deadline, attributes),
+            optional=checked_options(timeout, deadline, attributes, delay=delay, run_at=run_at),
             pin=pin_version,
         )
 
@@ -197,18 +203,6 @@ class Workflow(Generic[P, R, T]):
 
     def __repr__(self) -> str:
         return f"<{self.definition}>"
-
-
-def optional_columns(
-    timeout: float | timedelta | None, deadline: datetime | None, attributes: Mapping[str, Attribute] | None
-) -> StartOptions | None:
-    """What most starts do not set, checked; ``None`` if this one does not, either."""
-    optional = StartOptions(
-        timeout=None if timeout is None else check_duration("timeout", timeout),
-        deadline=None if deadline is None else check_moment("deadline", deadline).timestamp(),
-        attributes=None if attributes is None else attributes_text(attributes),
-    )
-    return None if optional == NO_OPTIONS else optional
 
 
 def spec_of(target: object) -> WorkflowSpec[Any, Any]:

@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+from dbosflow.attributes import attributes_text
+from dbosflow.config import check_duration, check_moment
+from dbosflow.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime, timedelta
+
+    from dbosflow.attributes import Attribute
 
 
 class StartOptions(NamedTuple):
@@ -15,23 +25,61 @@ class StartOptions(NamedTuple):
     """
 
     timeout: float | None = None
-    """Seconds from the statement until its deadline."""
+    """Seconds until its deadline, from the statement or from the time for which the start is scheduled."""
     deadline: float | None = None
     """The deadline in seconds since 1970, by the database's clock."""
     max_recoveries: int | None = None
     """How often its workers may die in a row without a new record, in place of the engine's setting."""
     attributes: str | None = None
     """A JSON object of names and the JSON of their values, for the table ``attribute``."""
+    delay: float | None = None
+    """Seconds from the statement until it may begin; ``run_at`` is ``None`` then."""
+    run_at: float | None = None
+    """The time from which on it may begin, in seconds since 1970, by the database's clock."""
 
-    def ends_within(self, seconds: float) -> bool:
-        """Whether the deadline comes so soon that other processes are told of it."""
-        remaining = self.remaining()
-        return remaining is not None and remaining <= 2 * seconds
+    @property
+    def is_scheduled(self) -> bool:
+        """Whether it is to begin at a time, which may have come."""
+        return self.delay is not None or self.run_at is not None
+
+    def is_urgent(self, seconds: float) -> bool:
+        """Whether its time or its deadline comes so soon that the alarms of other processes are told of it."""
+        moments = [self._wait(), self.remaining()]
+        return any(moment is not None and moment <= 2 * seconds for moment in moments)
 
     def remaining(self) -> float | None:
         """About how many seconds there are until the deadline, by the clock of this process."""
-        ends = [self.timeout, None if self.deadline is None else max(self.deadline - time.time(), 0.0)]
+        allowed = None if self.timeout is None else (self._wait() or 0.0) + self.timeout
+        ends = [allowed, None if self.deadline is None else max(self.deadline - time.time(), 0.0)]
         return min((seconds for seconds in ends if seconds is not None), default=None)
+
+    def _wait(self) -> float | None:
+        """About how many seconds there are until it may begin, if it is scheduled."""
+        if self.delay is not None or self.run_at is None:
+            return self.delay
+        return max(self.run_at - time.time(), 0.0)
 
 
 NO_OPTIONS = StartOptions()
+
+
+def checked_options(
+    timeout: float | timedelta | None,
+    deadline: datetime | None,
+    attributes: Mapping[str, Attribute] | None,
+    *,
+    delay: float | timedelta | None = None,
+    run_at: datetime | None = None,
+) -> StartOptions | None:
+    """The optional columns, checked; ``None`` if the start has none. Raises a ``ConfigurationError``."""
+    if delay is not None and run_at is not None:
+        msg = "delay and run_at both say when the workflow begins: give one of them"
+        raise ConfigurationError(msg)
+    optional = StartOptions(
+        timeout=None if timeout is None else check_duration("timeout", timeout),
+        deadline=None if deadline is None else check_moment("deadline", deadline).timestamp(),
+        attributes=None if attributes is None else attributes_text(attributes),
+        delay=None if delay is None else check_duration("delay", delay),
+        run_at=None if run_at is None else check_moment("run_at", run_at).timestamp(),
+    )
+    return None if optional == NO_OPTIONS else optional

@@ -36,6 +36,7 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--timeout", type=float, metavar="SECONDS", help="it fails if it has not ended by then, counted from now"
     )
+    parser.add_argument("--delay", type=float, metavar="SECONDS", help="it waits so long before it begins")
     parser.add_argument("--input", action="append", default=[], metavar="KEY", help="an input it declares; repeatable")
     parser.add_argument(
         "--attribute", action="append", type=attribute, default=[], metavar="NAME=VALUE", help="repeatable"
@@ -54,6 +55,7 @@ def _run(args: argparse.Namespace) -> int:
             workflow_id=args.workflow_id,
             priority=args.priority,
             timeout=args.timeout,
+            delay=args.delay,
             inputs=args.input,
             attributes=check_attributes(args.attribute) or None,
         )

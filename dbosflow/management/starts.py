@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from dbosflow._records.pins import check_queue, stored_queue
 from dbosflow._runtime.engine.starts import new_id
+from dbosflow._store.start_options import checked_options
 from dbosflow._store.workflow import Enqueued
 from dbosflow.config import DEFAULT_QUEUE, LARGEST_INTEGER, check_identifier, check_version, check_whole
 from dbosflow.definitions import check_name, registry
 from dbosflow.errors import ConfigurationError, SerializationError
 from dbosflow.handles import WorkflowHandle
 from dbosflow.serde import Codec
-from dbosflow.workflows import optional_columns
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,6 +34,8 @@ class NamedStart(TypedDict, total=False):
         inputs: the keys of the inputs that the workflow declares: ``write_stream`` takes no others.
         timeout: how long it may take, in seconds or as a ``timedelta``. That of ``@workflow`` is not known here.
         deadline: the latest moment of its end, timezone-aware.
+        delay: how long it waits before it begins, in seconds or as a ``timedelta``.
+        run_at: the same with the time itself, timezone-aware.
         attributes: names and plain values by which it can be searched.
         pin_version: the version whose workers alone may run it.
     """
@@ -44,6 +46,8 @@ class NamedStart(TypedDict, total=False):
     inputs: Sequence[str]
     timeout: float | timedelta | None
     deadline: datetime | None
+    delay: float | timedelta | None
+    run_at: datetime | None
     attributes: Mapping[str, Attribute] | None
     pin_version: str | None
 
@@ -73,8 +77,8 @@ class Starts:
         Args:
             name: the name of the workflow: the function's qualified name, or the one given by ``@workflow(name=...)``.
             args: the arguments as JSON values, by the names of the parameters.
-            options: ``queue``, ``workflow_id``, ``priority``, ``inputs``, ``timeout``, ``deadline``, ``attributes``
-                and ``pin_version``; see ``dbosflow.management.starts.NamedStart``.
+            options: ``queue``, ``workflow_id``, ``priority``, ``inputs``, ``timeout``, ``deadline``, ``delay``,
+                ``run_at``, ``attributes`` and ``pin_version``; see ``dbosflow.management.starts.NamedStart``.
 
         Raises:
             ConfigurationError: an argument is not valid.
@@ -98,6 +102,8 @@ def _row(
     inputs: Sequence[str] = (),
     timeout: float | timedelta | None = None,
     deadline: datetime | None = None,
+    delay: float | timedelta | None = None,
+    run_at: datetime | None = None,
     attributes: Mapping[str, Attribute] | None = None,
     pin_version: str | None = None,
 ) -> Enqueued:
@@ -112,7 +118,7 @@ def _row(
         msg = f"inputs={inputs!r} must be a list: inputs=[{inputs!r}]"
         raise ConfigurationError(msg)
     keys = tuple(dict.fromkeys(check_identifier("stream key", key) for key in inputs))
-    optional = optional_columns(timeout, deadline, attributes)
+    optional = checked_options(timeout, deadline, attributes, delay=delay, run_at=run_at)
     text, declared = _arguments(name, args)
     waits_in = stored_queue(queue, pin_version)
     return Enqueued(workflow_id or new_id(), name, waits_in, priority, text, keys or declared, optional)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 from uuid import UUID
 
@@ -149,7 +149,8 @@ def managing(engine: Engine) -> None:
     assert_type(engine.workflows.start("named", {"x": 1}, queue="q"), WorkflowHandle[Any])
     engine.workflows.start("named", {"x": 1}, unknown=1)  # type: ignore[call-arg]
     engine.workflows.update_attributes("a", {"customer": "acme", "tries": 3, "old": None})
-    sync_flow.options(attributes={"customer": "acme"})
+    sync_flow.options(attributes={"customer": "acme"}, delay=timedelta(hours=1))
+    sync_flow.options(run_at=datetime.now(UTC))
     engine.workflows.count(by="input")  # type: ignore[call-overload]
 
 

@@ -61,12 +61,15 @@ class Starts:
         arguments_text = request.arguments_text()
         known_to_be_new = request.workflow_id is None
         workflow_id = request.workflow_id or new_id()
-        if self._executor is not None and request.is_for(self._version):
+        here = self._executor is not None and request.is_for(self._version)
+        if self._executor is not None and here and not request.is_scheduled:
             launch = Launch.of_start(workflow_id, request, arguments_text)
             is_new = await self._executor.start(launch, request)
             topics = [] if known_to_be_new else [workflow_topic(workflow_id)]
         else:
-            is_new, topics = await self._enqueue(workflow_id, request, request.stored_queue, arguments_text)
+            # Without a queue, any executing engine takes it when its time comes, as it takes one whose worker has died.
+            queue = request.recovery_queue if here else request.stored_queue
+            is_new, topics = await self._enqueue(workflow_id, request, queue, arguments_text)
         # A start whose answer was lost looks like an earlier one, and has notified no worker yet.
         if is_new or await self._is_open(workflow_id, definition.name, arguments_text):
             self._announce(topics)
@@ -77,7 +80,7 @@ class Starts:
         is_new = await self._enqueuer.enqueue(row)
         if is_new or await self._is_open(row.workflow_id, row.name, row.input):
             topics = [queue_topic(row.queue), workflow_topic(row.workflow_id)]
-            if row.options is not None and row.options.ends_within(self._safety_poll):
+            if row.options is not None and row.options.is_urgent(self._safety_poll):
                 topics.append(ALARM_TOPIC)
             self._announce(topics)
 
@@ -98,7 +101,7 @@ class Starts:
         )
         is_new = await self._enqueuer.enqueue(row)
         topics = [queue_topic(queue), workflow_topic(workflow_id)]
-        if request.ends_within(self._safety_poll):
+        if request.is_urgent(self._safety_poll):
             topics.append(ALARM_TOPIC)
         return is_new, topics
 
@@ -128,7 +131,12 @@ class Starts:
         """Starts a workflow and waits for its result. Here and under a new id, both are one wait."""
         definition = request.definition
         request.decide_version(self._version)
-        if request.workflow_id is not None or self._executor is None or not request.is_for(self._version):
+        if (
+            request.workflow_id is not None
+            or self._executor is None
+            or not request.is_for(self._version)
+            or request.is_scheduled
+        ):
             workflow_id = await self.start(request)
         else:
             launch = Launch.of_start(new_id(), request, request.arguments_text())

@@ -123,7 +123,8 @@ def start_of(
     options = request.options or (StartOptions() if run.has_deadline else None)  # it gets its parent's, if earlier
     own = run.settings.version
     request.decide_version(own, version_of(run.queue))
-    owned = request.is_for(own)
+    here = request.is_for(own)
+    owned = here and not request.is_scheduled
 
     def on_decided(result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
         is_new = result is True
@@ -135,7 +136,7 @@ def start_of(
         child_id,
         request.definition.name,
         arguments_text,
-        request.recovery_queue if owned else request.stored_queue,
+        request.recovery_queue if here else request.stored_queue,
         request.priority,
         on_decided,
         owned=owned,
@@ -143,7 +144,7 @@ def start_of(
         parent_key=key,
         inputs=request.definition.inputs,
         options=options,
-        is_urgent=request.ends_within(run.settings.safety_poll),
+        is_urgent=request.is_urgent(run.settings.safety_poll),
     )
 
 

@@ -61,6 +61,11 @@ class StartRequest:
         return self.queue is None and self.version in {None, own}
 
     @property
+    def is_scheduled(self) -> bool:
+        """Whether it waits for a time before it begins, as a row that nobody owns."""
+        return self.options is not None and self.options.is_scheduled
+
+    @property
     def stored_queue(self) -> str:
         """Where it waits if it is enqueued."""
         return stored_queue(self.queue or DEFAULT_QUEUE, self.version)
@@ -70,9 +75,9 @@ class StartRequest:
         """Where it waits if it is started in a process that dies."""
         return stored_queue("", self.version)
 
-    def ends_within(self, seconds: float) -> bool:
-        """Whether the workflow's deadline comes so soon that other processes are told of it."""
-        return self.options is not None and self.options.ends_within(seconds)
+    def is_urgent(self, seconds: float) -> bool:
+        """Whether the workflow's time or deadline comes so soon that other processes are told of it."""
+        return self.options is not None and self.options.is_urgent(seconds)
 
     def arguments_text(self) -> str:
         """The arguments in their stored form."""

@@ -126,26 +126,35 @@ SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS writte
 INSERT INTO dbosflow.workflow
     (id, name, status, queue, priority, input, parent_id, parent_key, input_streams, epoch, worker_id, started_at
 -- [options
-     , deadline_at, max_recoveries
+     , deadline_at, max_recoveries, wake_at
 -- ]
     )
-SELECT s.id, s.name, CASE WHEN s.owned THEN 'running' ELSE 'queued' END, s.queue, s.priority, s.input::json,
+SELECT s.id, s.name, CASE WHEN s.owned THEN 'running'
+-- [options
+                          WHEN due.at > now() THEN 'scheduled'
+-- ]
+                          ELSE 'queued' END, s.queue, s.priority, s.input::json,
        s.parent_id, s.parent_key,
        CASE WHEN s.input_streams IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(s.input_streams::json)) END,
        CASE WHEN s.owned THEN 1 ELSE 0 END, CASE WHEN s.owned THEN gate.id END,
        CASE WHEN s.owned THEN now() END
 -- [options
-     , least(now() + s.timeout * interval '1 second', to_timestamp(s.deadline),
-             (SELECT p.deadline_at FROM dbosflow.workflow p WHERE p.id = s.parent_id)), s.max_recoveries
+     , least(greatest(due.at, now()) + s.timeout * interval '1 second', to_timestamp(s.deadline),
+             (SELECT p.deadline_at FROM dbosflow.workflow p WHERE p.id = s.parent_id)), s.max_recoveries,
+       CASE WHEN due.at > now() THEN due.at END
 -- ]
 FROM (
     SELECT :start_workflow_id AS id, :start_name AS name, :start_queue AS queue, :start_priority AS priority,
            :start_input AS input, :start_parent_id AS parent_id, :start_parent_key AS parent_key,
            :start_input_streams AS input_streams, :start_owned AS owned
 -- [options
-         , :option_timeout AS timeout, :option_deadline AS deadline, :option_max_recoveries AS max_recoveries
+         , :option_timeout AS timeout, :option_deadline AS deadline, :option_max_recoveries AS max_recoveries,
+           :option_delay AS delay, :option_run_at AS run_at
 -- ]
 ) AS s
+-- [options
+CROSS JOIN LATERAL (SELECT coalesce(now() + s.delay * interval '1 second', to_timestamp(s.run_at)) AS at) AS due
+-- ]
 CROSS JOIN :gate
 ORDER BY s.id
 ON CONFLICT (id) DO NOTHING

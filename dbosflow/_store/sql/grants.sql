@@ -16,7 +16,7 @@ GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
     :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute, :"schema".retention,
     :"schema".waiter TO :"role";
-GRANT INSERT (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries)
+GRANT INSERT (id, name, status, queue, priority, input, input_streams, deadline_at, max_recoveries, wake_at)
     ON :"schema".workflow TO :"role";
 GRANT UPDATE (cancel_requested_at, cancel_children, cancel_reason, status, ended_at, recoveries, error, queue)
     ON :"schema".workflow TO :"role";

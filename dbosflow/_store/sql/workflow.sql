@@ -7,24 +7,37 @@ WITH enqueued AS (
 -- ]
 INSERT INTO dbosflow.workflow (id, name, status, queue, priority, input, input_streams
 -- [options
-     , deadline_at, max_recoveries
+     , deadline_at, max_recoveries, wake_at
 -- ]
     )
-SELECT s.id, s.name, 'queued', s.queue, s.priority, s.input::json,
+SELECT s.id, s.name,
+-- [options
+       CASE WHEN due.at > now() THEN 'scheduled' ELSE
+-- ]
+       'queued'
+-- [options
+       END
+-- ]
+       , s.queue, s.priority, s.input::json,
        CASE WHEN s.input_streams IS NOT NULL THEN ARRAY(SELECT json_array_elements_text(s.input_streams::json)) END
 -- [options
-     , least(now() + s.timeout * interval '1 second', to_timestamp(s.deadline)), s.max_recoveries
+     , least(greatest(due.at, now()) + s.timeout * interval '1 second', to_timestamp(s.deadline)), s.max_recoveries,
+       CASE WHEN due.at > now() THEN due.at END
 -- ]
 FROM unnest(:ids::text[], :names::text[], :queues::text[], :priorities::integer[], :inputs::text[],
             :input_streams::text[]
 -- [options
-          , :option_timeout::double precision[], :option_deadline::double precision[], :option_max_recoveries::integer[]
+          , :option_timeout::double precision[], :option_deadline::double precision[], :option_max_recoveries::integer[],
+            :option_delay::double precision[], :option_run_at::double precision[]
 -- ]
     ) AS s (id, name, queue, priority, input, input_streams
 -- [options
-          , timeout, deadline, max_recoveries
+          , timeout, deadline, max_recoveries, delay, run_at
 -- ]
     )
+-- [options
+CROSS JOIN LATERAL (SELECT coalesce(now() + s.delay * interval '1 second', to_timestamp(s.run_at)) AS at) AS due
+-- ]
 ORDER BY s.id
 ON CONFLICT (id) DO NOTHING
 RETURNING id
