@@ -71,8 +71,17 @@ _REPORTED = ("client_encoding", "DateStyle", "IntervalStyle", "TimeZone", "stand
 OVERRIDDEN = frozenset({"DateStyle", "TimeZone"})
 """The settings that libpq sends from PGDATESTYLE and PGTZ. A server applies these after the options."""
 
-# A plan that was made while a table was empty stays until the table is analyzed: it must not be a table scan.
-POOL: Mapping[str, str] = {"enable_seqscan": "off", "jit": "off"}
+# A plan that was made while a table was small stays until somebody analyzes it again: it must neither scan a table, nor
+# walk over a whole index that has little in it. So a row costs as much as a page, and a comparison next to nothing.
+POOL: Mapping[str, str] = {
+    "enable_seqscan": "off",
+    "jit": "off",
+    "seq_page_cost": "0.01",
+    "random_page_cost": "0.04",
+    "cpu_index_tuple_cost": "0.01",
+    "cpu_tuple_cost": "0.01",
+    "cpu_operator_cost": "0.000025",
+}
 """Additional settings of the pool's sessions."""
 WORKER: Mapping[str, str] = {"plan_cache_mode": "force_generic_plan", **POOL}
 """Additional settings of a worker lease's session: one generic plan of index probes for every size of batch."""

@@ -108,9 +108,10 @@ LEFT JOIN LATERAL (
     SELECT b."offset" + b.count - 1 AS "offset", (b.values -> -1)::text AS value, b.created_at
     FROM dbosflow.stream_block b
     WHERE b.workflow_id = r.id AND b.key = :key::text AND b.kind = 'values'
-      AND NOT EXISTS (
-          SELECT FROM dbosflow.stream_block r
-          WHERE r.workflow_id = b.workflow_id AND r.key = b.key AND r.kind = 'rollback' AND r.producer = b.producer)
+      AND (
+          SELECT true FROM dbosflow.stream_block r  -- not EXISTS, which would be joined with all blocks of the stream
+          WHERE r.workflow_id = b.workflow_id AND r.key = b.key AND r.kind = 'rollback' AND r.producer = b.producer
+          LIMIT 1) IS NULL
       AND (NOT :committed::boolean OR b.attempt IS NULL OR EXISTS (
           SELECT FROM dbosflow.step s
           WHERE s.workflow_id = b.workflow_id AND s.key = left(b.producer, -length(b.attempt) - 1)

@@ -281,9 +281,10 @@ HAVING count(*) >= :least
 ORDER BY n.key;
 
 -- name: ended_after (ended workflows in the order of their creation; index: workflow_created)
+-- `coalesce` keeps the planner from what it knows of `ended_at`: of a table in which none had ended it would sort the rest.
 SELECT w.id, w.created_at
 FROM dbosflow.workflow w
-WHERE w.ended_at IS NOT NULL AND (w.created_at, w.id) > (:created_at, :id)
+WHERE coalesce(w.ended_at, 'infinity') < 'infinity' AND (w.created_at, w.id) > (:created_at, :id)
 ORDER BY w.created_at, w.id
 LIMIT :limit;
 

@@ -10,8 +10,13 @@ SELECT EXISTS (SELECT FROM dbosflow.waiter) AS waits;
 WITH due AS MATERIALIZED (
     SELECT w.id
     FROM dbosflow.workflow w
-    WHERE w.id = ANY(ARRAY(SELECT x.workflow_id FROM dbosflow.waiter x WHERE x.topic = ANY(:topics::text[])))
-      AND w.status = 'waiting'
+    WHERE w.id = ANY(ARRAY(
+              SELECT x.workflow_id
+              FROM unnest(:topics::text[]) AS t (topic)
+              CROSS JOIN LATERAL (
+                  SELECT x.workflow_id FROM dbosflow.waiter x WHERE x.topic BETWEEN t.topic AND t.topic OFFSET 0
+              ) AS x))
+      AND w.status IS NOT DISTINCT FROM 'waiting'
     ORDER BY w.id
     LIMIT :limit::integer
     FOR NO KEY UPDATE SKIP LOCKED
@@ -27,7 +32,7 @@ RETURNING w.queue;
 WITH due AS MATERIALIZED (
     SELECT w.id
     FROM dbosflow.workflow w
-    WHERE w.id = ANY(:ids::text[]) AND w.status = 'waiting'
+    WHERE w.id = ANY(:ids::text[]) AND w.status IS NOT DISTINCT FROM 'waiting'
     ORDER BY w.id
     FOR NO KEY UPDATE SKIP LOCKED
 ), gone AS (
@@ -55,10 +60,13 @@ WHERE w.id = d.id
 RETURNING w.queue;
 
 -- name: next_due (seconds until the earliest time comes that a workflow waits for; 0 or less if it has come)
--- Index: workflow_due; `min` reads its first entry.
-SELECT extract(epoch FROM min(w.wake_at) - now())::text AS seconds
-FROM dbosflow.workflow w
-WHERE w.status IN ('waiting', 'scheduled') AND w.wake_at IS NOT NULL;
+-- Index: workflow_due, whose first entry is read.
+SELECT extract(epoch FROM (
+    SELECT w.wake_at
+    FROM dbosflow.workflow w
+    WHERE w.status IN ('waiting', 'scheduled') AND w.wake_at IS NOT NULL
+    ORDER BY w.wake_at
+    LIMIT 1) - now())::text AS seconds;
 
 -- name: forget (the rows of workflows that wait no more: of one that was cancelled in the instant of its suspension)
 WITH stale AS MATERIALIZED (
@@ -72,9 +80,8 @@ DELETE FROM dbosflow.waiter WHERE workflow_id = ANY(ARRAY(SELECT id FROM stale))
 
 -- name: waiters (a page of them, for a look at what they wait for; index: the primary key)
 SELECT x.workflow_id, x.topic, x.target_id, x.key, x."offset", x.committed,
-       coalesce(w.status = 'waiting', false) AS waits
+       coalesce((SELECT w.status = 'waiting' FROM dbosflow.workflow w WHERE w.id = x.workflow_id), false) AS waits
 FROM dbosflow.waiter x
-LEFT JOIN dbosflow.workflow w ON w.id = x.workflow_id
 WHERE (x.workflow_id, x.topic) > (:workflow_id::text, :topic::text)
 ORDER BY x.workflow_id, x.topic
 LIMIT :limit::integer;

@@ -34,8 +34,13 @@ FROM dbosflow.worker k WHERE k.state = 'live';
 SELECT DISTINCT k.host, k.pid, k.version FROM dbosflow.worker k WHERE k.state = 'live' ORDER BY k.host, k.pid;
 
 -- name: orphans (whether dead workers still own runs)
+-- Index: workflow_owned, a probe for each. Equal would be joined with the table, if once all of it had one owner.
 SELECT EXISTS (
-    SELECT FROM dbosflow.worker k JOIN dbosflow.workflow w ON w.worker_id = k.id WHERE k.state = 'dead'
+    SELECT FROM dbosflow.worker k
+    CROSS JOIN LATERAL (
+        SELECT FROM dbosflow.workflow w WHERE w.worker_id BETWEEN k.id AND k.id ORDER BY w.worker_id LIMIT 1
+    ) AS owned
+    WHERE k.state = 'dead'
 ) AS orphans;
 
 -- name: mark_dead (never waits: a worker that is writing a batch is skipped and tried again)

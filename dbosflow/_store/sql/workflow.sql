@@ -142,14 +142,18 @@ RETURNING w.queue;
 
 -- name: requeue (the runs of dead workers; runs after the death, so that it sees all that they claimed)
 -- dbosflow/_runtime/execution/quarantine.py says which runs a death counts against. Level-triggered: it handles the runs of
--- all dead workers, whichever process marked them. Index: workflow_owned, by an array: in a join with the dead workers, a
--- table that was never analyzed would be read as a whole.
+-- all dead workers, whichever process marked them. Index: workflow_owned, a probe for each: the planner knows nothing of
+-- BETWEEN a value and itself, and of `=` what it saw when all workflows had one owner, which is to read the whole table.
 WITH orphan AS MATERIALIZED (
-    SELECT w.id, w.worker_id, w.recoveries, w.recovered_seq, w.epoch
-    FROM dbosflow.workflow w
-    WHERE w.worker_id = ANY(ARRAY(SELECT k.id FROM dbosflow.worker k WHERE k.state = 'dead'))
-    ORDER BY w.id
-    FOR UPDATE OF w SKIP LOCKED
+    SELECT w.*
+    FROM dbosflow.worker k
+    CROSS JOIN LATERAL (
+        SELECT w.id, w.worker_id, w.recoveries, w.recovered_seq, w.epoch
+        FROM dbosflow.workflow w
+        WHERE w.worker_id BETWEEN k.id AND k.id
+        FOR UPDATE SKIP LOCKED
+    ) AS w
+    WHERE k.state = 'dead'
 ), found AS MATERIALIZED (
     SELECT o.*,
            (SELECT k.ended_because FROM dbosflow.worker k WHERE k.id = o.worker_id) AS ended_because,
@@ -330,8 +334,11 @@ WHERE w.id = d.id
 RETURNING w.id, w.status, w.queue;
 
 -- name: next_due (seconds until the earliest deadline that nobody has acted on; 0 or less if it has passed)
--- Index: workflow_deadline; `min` reads its first entry, where ORDER BY with a limit may sort all of them.
-SELECT extract(epoch FROM min(w.deadline_at) - now())::double precision AS seconds
-FROM dbosflow.workflow w
-WHERE w.deadline_at IS NOT NULL AND w.status NOT IN ('succeeded', 'failed', 'cancelled')
-  AND w.cancel_requested_at IS NULL;
+-- Index: workflow_deadline, whose first entry is read. Up to Postgres 16 `min` may read all of them.
+SELECT extract(epoch FROM (
+    SELECT w.deadline_at
+    FROM dbosflow.workflow w
+    WHERE w.deadline_at IS NOT NULL AND w.status NOT IN ('succeeded', 'failed', 'cancelled')
+      AND w.cancel_requested_at IS NULL
+    ORDER BY w.deadline_at
+    LIMIT 1) - now())::double precision AS seconds;
