@@ -9,10 +9,11 @@ from types import MethodType
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from dbosflow._records.pins import check_queue
+from dbosflow._records.spaces import check_workflow_id
 from dbosflow._runtime.operations import calls
 from dbosflow._runtime.runs.start_request import StartRequest
 from dbosflow._store.start_options import StartOptions, checked_options
-from dbosflow.config import LARGEST_INTEGER, check_duration, check_identifier, check_version, check_whole
+from dbosflow.config import LARGEST_INTEGER, check_duration, check_version, check_whole
 from dbosflow.definitions import WorkflowDef, caller_locals, check_name, registry
 from dbosflow.errors import DefinitionError
 from dbosflow.functions import check_decorated, mark_async, qualified_name, reference_to, unbound
@@ -168,7 +169,7 @@ class Workflow(Generic[P, R, T]):
             ConfigurationError: an option is not valid.
         """
         if workflow_id is not None:
-            check_identifier("workflow id", workflow_id)
+            check_workflow_id(workflow_id)
         if queue is not None:
             check_queue(queue)
         if not isinstance(pin_version, bool | None):

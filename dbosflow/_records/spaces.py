@@ -7,12 +7,17 @@ key = "dbosflow/inbox/" topic              messages from outside; the workflow r
     | "dbosflow/token/" key                the answer to the token that was created at that key: one frame from outside
 ```
 
-None of them is a declared input, and none gets a terminal frame when its workflow ends: whoever writes or reads them
-sees the workflow's status in the same statement. SQL knows the prefixes, too: see ``message.sql`` and ``stream.sql``.
+A stream that belongs to no workflow has an id of its own, which begins like these keys, and which no workflow can have;
+its key is always the same.
+
+None of the keys above is a declared input, and none gets a terminal frame when its workflow ends: whoever writes or
+reads them sees the workflow's status in the same statement. SQL knows the prefixes, too: see ``message.sql`` and
+``stream.sql``.
 """
 
 from __future__ import annotations
 
+import uuid
 from functools import lru_cache
 
 from dbosflow.config import MAX_IDENTIFIER, check_identifier
@@ -24,6 +29,9 @@ _INBOX = f"{RESERVED}inbox/"
 _EVENT = f"{RESERVED}event/"
 _REPLY = f"{RESERVED}reply/"
 _TOKEN = f"{RESERVED}token/"
+_STANDALONE = f"{RESERVED}stream/"
+STANDALONE_KEY = "stream"
+"""The key of every stream that belongs to no workflow. SQL knows it, too: see ``standalone.sql``."""
 _LONGEST = MAX_IDENTIFIER - 40
 """In bytes: with its prefix, and an offset, a topic is still a valid key."""
 
@@ -98,3 +106,17 @@ def check_topic(topic: object) -> str:
 def check_event(name: object) -> str:
     """``name``, if it can name an event. Otherwise raises a ``ConfigurationError``."""
     return check_identifier("event name", name, longest=_LONGEST)
+
+
+def standalone_id() -> str:
+    """An id for a stream that belongs to no workflow, which none had before."""
+    return f"{_STANDALONE}{uuid.uuid4()}"
+
+
+def check_workflow_id(workflow_id: object) -> str:
+    """``workflow_id``, if a workflow may have it. Otherwise raises a ``ConfigurationError``."""
+    found = check_identifier("workflow id", workflow_id)
+    if found.startswith(_STANDALONE):
+        msg = f"workflow id {found!r} must not begin with {_STANDALONE!r}: streams without a workflow have such ids"
+        raise ConfigurationError(msg)
+    return found

@@ -57,6 +57,11 @@ def add_to(commands: Commands) -> None:
         metavar="KEY",
         help="serve this stream, too; give it again for more",
     )
+    parser.add_argument(
+        "--durable-streams",
+        action="store_true",
+        help="serve these streams by the Durable Streams protocol, too, and let clients make streams of their own",
+    )
     add_database(parser)
 
 
@@ -69,16 +74,20 @@ def _run(args: argparse.Namespace) -> int:
 
 
 async def _serve(args: argparse.Namespace, directory: Path | None) -> int:
-    from dbosflow.http import create_app
+    from dbosflow.http import DurableStreams, create_app
     from dbosflow.http.endpoints import EXPOSED
     from dbosflow.http.server import Server
 
     declared, endpoints = _declared(Stream), _declared(EXPOSED)
     engine = Engine(args.database_url or None, data_dir=directory, schema=args.schema, executes=False)
     async with engine:
-        server = Server(
-            create_app(engine, streams=[*declared, *(args.streams or ())], endpoints=endpoints), args.host, args.port
+        app = create_app(
+            engine,
+            streams=[*declared, *(args.streams or ())],
+            endpoints=endpoints,
+            durable_streams=DurableStreams() if args.durable_streams else None,
         )
+        server = Server(app, args.host, args.port)
         serving = asyncio.create_task(server.serve())
         try:
             if not args.workers:

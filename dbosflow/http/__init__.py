@@ -17,6 +17,7 @@ except ImportError:
 from dbosflow.http.access import Action, Authorize
 from dbosflow.http.app import HttpApp, create_app
 from dbosflow.http.drain import Drain
+from dbosflow.http.durable_streams import DurableStreams
 from dbosflow.http.endpoints import (
     Endpoint,
     Guards,
@@ -58,6 +59,7 @@ __all__ = [
     "ChunkEvent",
     "CompleteEvent",
     "Drain",
+    "DurableStreams",
     "Endpoint",
     "ErrorEvent",
     "Format",

@@ -16,6 +16,7 @@ from dbosflow.http import streams as stream_routes
 from dbosflow.http.access import Access
 from dbosflow.http.context import HttpContext
 from dbosflow.http.drain import Drain
+from dbosflow.http.durable_streams import headers
 from dbosflow.http.limits import LimitedRequests, Limits
 from dbosflow.http.problems import known_problem, plain_problem
 from dbosflow.http.responses import HEARTBEAT
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from dbosflow.engine import Engine
     from dbosflow.http.access import Authorize
     from dbosflow.http.context import MakeRoutes
+    from dbosflow.http.durable_streams import DurableStreams
     from dbosflow.http.tokens import ReadTokens
     from dbosflow.streams.declared import Stream
     from dbosflow.workflows import Workflow
@@ -83,8 +85,8 @@ def _middleware(context: HttpContext) -> list[Middleware]:
             allow_origins=sorted(origins),
             allow_credentials="*" not in origins,
             allow_methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"],
-            allow_headers=REQUEST_HEADERS,
-            expose_headers=ANSWER_HEADERS,
+            allow_headers=[*REQUEST_HEADERS, *headers.SENT],
+            expose_headers=[*ANSWER_HEADERS, *headers.EXPOSED],
         )
         found.insert(0, cors)
     return found
@@ -103,6 +105,7 @@ def create_app(
     heartbeat: float = HEARTBEAT,
     retry: float = 1.0,
     endpoints: Sequence[MakeRoutes] = (),
+    durable_streams: DurableStreams | None = None,
     parts: Sequence[MakeRoutes] = (),
 ) -> HttpApp:
     """An ASGI application that serves the streams of an engine's workflows: to mount, or to serve.
@@ -123,6 +126,8 @@ def create_app(
         heartbeat: seconds without news after which a client gets a sign of life.
         retry: seconds after which an ``EventSource`` connects again whose connection was lost.
         endpoints: what ``expose``, ``expose_messages``, ``expose_tokens`` and ``expose_openapi`` have made.
+        durable_streams: where to serve streams by the Durable Streams protocol, these and such as belong to no
+            workflow; by default nowhere.
         parts: makers of further routes.
 
     Raises:
@@ -142,7 +147,8 @@ def create_app(
         heartbeat,
         retry,
     )
-    return HttpApp(context, [stream_routes.routes, *endpoints, *parts])
+    protocols = [] if durable_streams is None else [durable_streams.routes]
+    return HttpApp(context, [stream_routes.routes, *endpoints, *protocols, *parts])
 
 
 def error_response(status: int, message: str, headers: Any = None) -> Response:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from dbosflow._records.pins import check_queue
+from dbosflow._records.spaces import check_workflow_id
 from dbosflow._runtime.engine.forks import Forking, step_output
 from dbosflow.config import LARGEST_INTEGER, check_identifier, check_whole
 from dbosflow.errors import ConfigurationError
@@ -173,7 +174,7 @@ def _retried(original: str, fork_id: str | None, queue: str | None) -> tuple[str
 
 def _place(fork_id: str | None, queue: str | None) -> tuple[str | None, str | None]:
     if fork_id is not None:
-        check_identifier("workflow id", fork_id)
+        check_workflow_id(fork_id)
     if queue is not None:
         check_queue(queue)
     return fork_id, queue

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from dbosflow._records.pins import check_queue, stored_queue
+from dbosflow._records.spaces import check_workflow_id
 from dbosflow._runtime.engine.starts import new_id
 from dbosflow._store.start_options import checked_options
 from dbosflow._store.workflow import Enqueued
@@ -113,7 +114,7 @@ def _row(
         check_version("pin_version", pin_version)
     check_whole("priority", priority, -LARGEST_INTEGER, LARGEST_INTEGER)
     if workflow_id is not None:
-        check_identifier("workflow id", workflow_id)
+        check_workflow_id(workflow_id)
     if isinstance(inputs, str):
         msg = f"inputs={inputs!r} must be a list: inputs=[{inputs!r}]"
         raise ConfigurationError(msg)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SQL = files("dbosflow._store").joinpath("sql")
 
 # Small tables that every node of a distributed database can hold a copy of.
-REFERENCE_TABLES = {"worker", "compatibility", "retention", "schema_version"}
+REFERENCE_TABLES = {"worker", "compatibility", "retention", "schema_version", "standalone_stream"}
 
 # Whatever users put in, under whichever name a table calls it.
 PAYLOADS = {"input", "output", "error", "values", "value", "attributes", "keys", "payload"}
@@ -60,7 +60,7 @@ def test_every_unique_key_begins_with_the_workflow(migrated: psycopg.Connection[
     misplaced = [
         index
         for table, index, column in unique_keys
-        if table not in REFERENCE_TABLES and column != ("id" if table == "workflow" else "workflow_id")
+        if table not in REFERENCE_TABLES and column not in {"id" if table == "workflow" else "workflow_id", "stream_id"}
     ]
     assert not misplaced
 

@@ -20,6 +20,7 @@ from dbosflow._runtime.engine.connections import is_pooled, open_pool
 from dbosflow._runtime.engine.executor import Executor
 from dbosflow._runtime.engine.forks import Forks
 from dbosflow._runtime.engine.replayer import ReplayResult, replay
+from dbosflow._runtime.engine.standalone import StandaloneStreams
 from dbosflow._runtime.engine.starts import Starts
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import lending_place
@@ -106,6 +107,7 @@ class EngineCore:
             self._input_writer = InputWriter(self._pool, self._settings, self.announce)
             self._message_writer = MessageWriter(self._pool, self._settings, self.announce)
             self.answers = Answers(self.repository, self._settings, self.read_page, self.announce)
+            self.standalone = StandaloneStreams(self.repository, self.announce)
             self._trimmer = InboxTrimmer(self._pool, schema)
             self._waker = Waker(self._pool, self._url, self._settings, self._wakeups, self.announce)
             services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer, self._waker)

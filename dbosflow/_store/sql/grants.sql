@@ -10,6 +10,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE
     ON :"schema".workflow, :"schema".stream_block, :"schema".stream_trim, :"schema".worker, :"schema".attribute,
     :"schema".waiter TO :"role";
 GRANT SELECT, INSERT, UPDATE ON :"schema".retention TO :"role";
+GRANT SELECT, INSERT, UPDATE, DELETE ON :"schema".standalone_stream, :"schema".standalone_producer TO :"role";
 
 -- name: client (starts workflows for workers, writes to their inputs, sets attributes, requests cancellations, resumes, unpins, reads)
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
@@ -23,9 +24,11 @@ GRANT UPDATE (cancel_requested_at, cancel_children, cancel_reason, status, ended
 GRANT INSERT ON :"schema".stream_block TO :"role";
 GRANT INSERT, UPDATE, DELETE ON :"schema".attribute TO :"role";
 GRANT DELETE ON :"schema".waiter TO :"role";
+GRANT SELECT, INSERT, UPDATE, DELETE ON :"schema".standalone_stream, :"schema".standalone_producer TO :"role";
 
 -- name: reader (reads results, records and streams)
 GRANT USAGE ON SCHEMA :"schema" TO :"role";
 GRANT SELECT ON :"schema".schema_version, :"schema".compatibility, :"schema".workflow, :"schema".step, :"schema".stream_block,
     :"schema".stream_trim, :"schema".worker, :"schema".stream_value, :"schema".attribute, :"schema".retention,
     :"schema".waiter TO :"role";
+GRANT SELECT ON :"schema".standalone_stream, :"schema".standalone_producer TO :"role";

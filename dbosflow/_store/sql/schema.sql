@@ -1,5 +1,5 @@
 -- The whole schema after all migrations, in one file. A test compares it with a migrated database.
--- Every unique key begins with the workflow's id or belongs to the small table `worker`. There are no foreign keys between
+-- Every unique key begins with the id of a workflow or of a stream, or belongs to a small table. There are no foreign keys between
 -- workflows, no triggers and no sequences, which cause problems in a distributed Postgres or behind a pooler.
 
 CREATE SCHEMA IF NOT EXISTS dbosflow;
@@ -172,6 +172,34 @@ CREATE TABLE dbosflow.worker (
     names              text[],                             -- of the workflows that it knows
     version_name       text                                -- its version in its user's words; `version` is dbosflow's own
 ) WITH (fillfactor = 10);
+
+-- Streams that belong to no workflow: made, written, read and removed over HTTP. Their frames are rows of `stream_block` under
+-- `id`, which no workflow can have (_records/spaces.py). Whoever writes to one holds this row FOR UPDATE; so its tail, and what
+-- is known of its producers, is read in a later statement of the same transaction.
+CREATE TABLE dbosflow.standalone_stream (
+    path         text        NOT NULL PRIMARY KEY,         -- its name
+    id           text        NOT NULL,                     -- another one each time that a path is used again
+    content_type text        NOT NULL,
+    ttl          integer,                                  -- seconds without an access after which it is gone
+    expires_at   timestamptz,                              -- when it is gone; with a ttl: moved on by accesses
+    last_seq     text,                                     -- the greatest `Stream-Seq`, in the order of its bytes
+    forked_from  text,                                     -- the path of the stream that it began as a copy of
+    fork_offset  bigint,                                   -- as it was asked for
+    fork_part    bigint,                                   -- how much of the next message was copied, too
+    deleted_at   timestamptz,                              -- its content is gone; its name is taken while it has forks
+    created_at   timestamptz NOT NULL DEFAULT now()
+) WITH (fillfactor = 80);
+CREATE INDEX standalone_stream_expired ON dbosflow.standalone_stream (expires_at) WHERE expires_at IS NOT NULL;
+CREATE INDEX standalone_stream_forked ON dbosflow.standalone_stream (forked_from) WHERE forked_from IS NOT NULL;
+
+-- The last append of each producer to such a stream, which every further one is checked against.
+CREATE TABLE dbosflow.standalone_producer (
+    stream_id text    NOT NULL,
+    producer  text    NOT NULL,
+    epoch     bigint  NOT NULL,
+    seq       bigint  NOT NULL,                            -- of its last append in that epoch
+    PRIMARY KEY (stream_id, producer)
+) WITH (fillfactor = 50);
 
 -- One row, made by the first engine that prunes, and shared by all: where the walk over the workflows is, and when it goes on.
 CREATE TABLE dbosflow.retention (

@@ -1,0 +1,58 @@
+"""Answers that wait: they end at once when their client is gone, or when the server drains."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, TypeVar
+
+from starlette.responses import Response
+
+from dbosflow.http.responses import disconnected
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Coroutine
+
+    from starlette.types import Receive, Scope, Send
+
+    from dbosflow.http.context import HttpContext
+    from dbosflow.http.drain import Drain
+
+T = TypeVar("T")
+
+
+class LiveResponse(Response):
+    """Parts of a body, each as soon as it is there. The client counts as gone if it does not take them."""
+
+    def __init__(self, parts: AsyncIterator[bytes], headers: dict[str, str], context: HttpContext) -> None:
+        super().__init__(headers=headers)
+        del self.headers["content-length"]
+        self._parts = parts
+        self._context = context
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI)
+        """Sends the parts."""
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        await while_wanted(self._send(send), receive, self._context.drain)
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, send: Send) -> None:
+        async for part in self._parts:
+            try:
+                async with asyncio.timeout(self._context.limits.send_timeout):
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+            except TimeoutError:
+                return
+
+
+async def while_wanted(work: Coroutine[object, object, T], receive: Receive, drain: Drain) -> T | None:
+    """The result of some work; ``None`` if its client is gone, or is to leave, before there is one."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(disconnected(receive))
+    try:
+        with drain.following(working.cancel):
+            await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        working.cancel()
+        gone.cancel()
+        await asyncio.wait({working, gone})
+    return None if working.cancelled() else working.result()
