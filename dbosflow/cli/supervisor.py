@@ -71,13 +71,18 @@ class Supervisor:
         self._environment = environment
         self._count = count
         self._restarts = restarts
-        self._when_stopping = when_stopping
+        self.when_stopping = when_stopping
         self._workers: dict[int, _Worker] = {}
         self._pauses: set[asyncio.TimerHandle] = set()
         self._stopping = False
         self._status = 0
         self._over = asyncio.Event()
         self._input, self._lifeline = os.pipe()  # nothing is ever written to it
+
+    @property
+    def pids(self) -> frozenset[int]:
+        """The ids of the processes that run."""
+        return frozenset(self._workers)
 
     async def run(self, *, until_eof: bool) -> int:
         """Runs until all processes have ended for good; returns the exit status."""
@@ -180,7 +185,7 @@ class Supervisor:
 
     def _stop(self, why: str) -> None:
         self._stopping = True
-        self._when_stopping()
+        self.when_stopping()
         for handle in self._pauses:
             handle.cancel()
         if self._workers:

@@ -7,6 +7,7 @@ import sys
 import sysconfig
 import tarfile
 import venv
+import zipfile
 from pathlib import Path
 
 from dbosflow._store import migrate
@@ -34,6 +35,10 @@ def test_an_installed_package_migrates_without_the_checkout(tmp_path: Path, empt
     unpacked = tmp_path / archive.name.removesuffix(".tar.gz")
     run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, directory=unpacked)
     (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as packed:
+        parts = {Path(name).name for name in packed.namelist() if name.startswith("dbosflow/http/page/")}
+        assert parts >= {"index.html", "chat.css", "chat.js", "transcript.js", "icon.svg"}
+        assert "dbosflow/cli/demo/story.txt" in packed.namelist()
 
     environment = tmp_path / "environment"
     venv.create(environment, symlinks=True)

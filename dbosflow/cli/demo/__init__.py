@@ -5,6 +5,8 @@ show        runs the demo            workers     its two worker processes
 workflow    the workflow             stage       its database
 text        the streamed text        comparison  the checks of the results     page   the output
 ```
+
+With ``--web`` it is a chat in a browser: ``web`` runs it, ``chat`` is the workflow, ``chat_routes`` what a page calls.
 """
 
 from __future__ import annotations
@@ -16,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dbosflow.cli.options import add_command, add_url
+from dbosflow.cli.options import add_command, add_url, whole_number
 from dbosflow.cli.signals import run_to_the_end
 
 if TYPE_CHECKING:
@@ -36,6 +38,9 @@ Two worker processes share a database. A workflow streams a text file, word by
 word; a third of the way, the worker that runs it is killed with SIGKILL. The
 other one goes on. Then what a reader saw is compared with the file: exit status
 1 if anything differs.
+
+With --web, a chat in the browser: load its page again, open it twice, or kill
+the worker in the middle of an answer. Only this machine can reach it.
 
 Needs no database: it brings an embedded Postgres and throws it away. With a URL
 it plays in a schema of its own there, which it drops."""
@@ -67,6 +72,11 @@ def add_to(commands: Commands) -> None:
     parser.add_argument(
         "--keep", action="store_true", help="leave the database to look at, and say how (embedded: in --data-dir)"
     )
+    parser.add_argument("--web", action="store_true", help="a chat in the browser, until Ctrl-C")
+    parser.add_argument(
+        "--port", type=whole_number(0, 65535), metavar="N", help="with --web: the port (default: any that is free)"
+    )
+    parser.add_argument("--no-browser", action="store_true", help="with --web: open no browser")
     group = add_url(parser)
     group.add_argument(
         "--data-dir", type=Path, metavar="DIR", help="where --keep keeps the embedded server (default: ./.dbosflow)"
@@ -83,6 +93,10 @@ def _run(args: argparse.Namespace) -> int:
 
     if args.data_dir is not None and not args.keep:
         args.parser.error("--data-dir says where --keep leaves the embedded server: give --keep, too")
+    if args.web:
+        return _run_web(args)
+    if args.no_browser or args.port is not None:
+        args.parser.error("--port and --no-browser are options of the chat: give --web, too")
     path = args.file or default_file()
     most = None if args.file else SHOWN
     count = sum(map(len, read_pieces(path, most)))
@@ -107,6 +121,14 @@ def _run(args: argparse.Namespace) -> int:
             ):
                 page.line(f"  {_program()} {command}{found.look}")
     return 0 if passed else 1
+
+
+def _run_web(args: argparse.Namespace) -> int:
+    from dbosflow.cli.demo.web import run
+
+    if args.file is not None or args.kill_at is not None or args.seed is not None:
+        args.parser.error("with --web nothing is streamed but the chat: leave FILE, --kill-at and --seed out")
+    return run(args)
 
 
 _VERDICTS = {

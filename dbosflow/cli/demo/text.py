@@ -47,7 +47,7 @@ def read_pieces(path: str | Path, most: int | None = None) -> list[list[str]]:
         msg = f"{path} has {count} words; the demo needs {FEWEST_WORDS} to be interrupted on the way"
         raise ConfigurationError(msg)
     longest = min(_LONGEST_PIECE, count // _FEWEST_PIECES)
-    pieces = [piece for paragraph in paragraphs(text) for piece in _cut(paragraph, longest)]
+    pieces = [piece for paragraph in paragraphs(text) for piece in cut(paragraph, longest)]
     upto = accumulate(map(len, pieces), initial=0)
     return [piece for piece, before in zip(pieces, upto, strict=False) if most is None or before < most]
 
@@ -64,7 +64,7 @@ def paragraphs(text: str) -> list[list[str]]:
     return [paragraph for paragraph in found if paragraph]
 
 
-def _cut(words: list[str], longest: int) -> list[list[str]]:
+def cut(words: list[str], longest: int) -> list[list[str]]:
     """The words in pieces of about equal length, none longer than ``longest``."""
     count = -(-len(words) // longest)
     size, rest = divmod(len(words), count)
