@@ -29,6 +29,7 @@ from dbosflow.fan_out import (
 )
 from dbosflow.filters import WorkflowFilter
 from dbosflow.handles import WorkflowHandle
+from dbosflow.iterations import continue_as_new
 from dbosflow.management.explanation import Cause, Explanation
 from dbosflow.management.forks import WorkflowFork
 from dbosflow.messages import (
@@ -95,6 +96,7 @@ __all__ = [
     "close_stream",
     "close_stream_async",
     "compensate",
+    "continue_as_new",
     "create_token",
     "create_token_async",
     "current",

@@ -150,6 +150,11 @@ class WorkflowDef(FunctionDef):
             return text
         return f"{{{json.dumps(self._class_parameter)}:{json.dumps(name)}{'' if text == '{}' else ','}{text[1:]}"
 
+    def dump_next_arguments(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], before: str) -> str:
+        """The arguments of the next iteration as JSON; a class method gets its class from those of the one before."""
+        receiver = () if self._class_parameter is None else self.load_arguments(before)[0][:1]
+        return self.dump_arguments((*receiver, *args), kwargs)
+
     def _dump(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> str:
         plain = self._plain_parameters
         if plain is None or kwargs or len(args) != len(plain):

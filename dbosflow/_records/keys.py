@@ -13,9 +13,11 @@ key      = [path "/"] name "#" n            the nth operation of that name in it
          | path "/write_stream('" stream "')/changed"
                                             a replay has written other values there than the run before
          | "/cancelled" | "/compensating"   a request was delivered to the body; it was over, and compensations began
-path     = region | [region "/"] branch { "/" branch }
+         | "~" n                            the workflow was continued as new, for the nth time
+path     = iteration | [iteration "/"] region | [iteration "/"] [region "/"] branch { "/" branch }
 branch   = name "#" n                       the nth task of that name that its parent has made
-region   = name                             ``with branch(name)``: at the root, and once in a run
+region   = name                             ``with branch(name)``: at the root, and once in an iteration
+iteration = "~" n                           the nth iteration but the first: the branch of its body
 child id = parent's id "/" key, with "+" for the key's own "/"
 ```
 
@@ -64,6 +66,7 @@ _LONGEST_CHANGED = 256
 _KEPT = 64
 """Bytes that are kept of a key that is too long."""
 
+_ITERATION = re.compile(r"~(\d+)(?:/|\Z)")
 _NOT_IN_NAMES = re.compile(r"[%/#@+~\x00-\x1f\x7f\ud800-\udfff]")
 
 _FUNCTION = re.compile(r"[^\W\d]\w*(?:\.(?:<locals>|<lambda>|[^\W\d]\w*))+")
@@ -91,6 +94,22 @@ def branch_path(parent: str, part: str, occurrence: int) -> str:
 def operation_key(path: str, part: str, occurrence: int) -> str:
     """The key of an operation whose name is ``part`` as a segment."""
     return f"{path}/{part}#{occurrence}" if path else f"{part}#{occurrence}"
+
+
+def iteration_path(iteration: int) -> str:
+    """The path of the branch of an iteration's body; also the key of the record with which the iteration began."""
+    return f"~{iteration}" if iteration else ""
+
+
+def iteration_of(key: str) -> int:
+    """The iteration that a record, a branch or a producer belongs to by its name; 0: the first one."""
+    found = _ITERATION.match(key)
+    return int(found[1]) if found else 0
+
+
+def region_path(root: str, part: str) -> str:
+    """The path of the region whose name is ``part`` as a segment, in the iteration whose body has the path ``root``."""
+    return f"{root}/{part}" if root else part
 
 
 def patch_key(path: str, part: str, occurrence: int) -> str:
@@ -137,7 +156,9 @@ def is_within(path: str, outer: str) -> bool:
 
 def is_own(key: str) -> bool:
     """Whether an operation's key is one of the body's own, and not that of a branch, an item or a failed attempt."""
-    return "/" not in key and "@" not in key
+    found = _ITERATION.match(key)
+    own = key if found is None else key[found.end() :]
+    return bool(own) and "/" not in own and "@" not in own
 
 
 def is_item_of(key: str, loop_key: str) -> bool:

@@ -80,9 +80,13 @@ class RecordKind(StrEnum):
     """A request to end the workflow was delivered to its body."""
     COMPENSATING = "compensating"
     """The body was over and its compensations began; the record holds their deadline."""
+    CONTINUED = "continued"
+    """The workflow was continued as new; the record holds what the iteration before has handed on."""
 
 
-_NO_OPERATION = frozenset({RecordKind.PATCHED, RecordKind.REFUSED, RecordKind.CHANGED, RecordKind.COMPENSATING})
+_NO_OPERATION = frozenset(
+    {RecordKind.PATCHED, RecordKind.REFUSED, RecordKind.CHANGED, RecordKind.COMPENSATING, RecordKind.CONTINUED}
+)
 _SILENT = _NO_OPERATION | {
     RecordKind.ATTEMPT,
     RecordKind.TIMEOUT,

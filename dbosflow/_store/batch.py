@@ -28,7 +28,7 @@ _TEXT = 25
 _TIMELINE = "timeline"
 """The section that guards a batch against another timeline than the given one."""
 _NOBODY: frozenset[str] = frozenset()
-_COUNTS = {f"{row}_count": f"{row}_workflow_id" for row in ("run", "start", "end", "suspend")}
+_COUNTS = {f"{row}_count": f"{row}_workflow_id" for row in ("run", "start", "end", "suspend", "continue")}
 """The numbers of rows in the statement, and for each the array whose length it is."""
 _WRITES = {
     "starts": "started",
@@ -39,6 +39,7 @@ _WRITES = {
     "ends": "ended",
     "suspends": "suspended",
     "awaits": "awaited",
+    "continues": "continued",
 }
 """The part of the statement that writes the rows of each section."""
 

@@ -138,6 +138,15 @@ class AwaitRow(NamedTuple):
     committed: bool
 
 
+class ContinueRow(NamedTuple):
+    """A workflow that is continued as new, with these arguments."""
+
+    workflow_id: str
+    epoch: int
+    iteration: int
+    input: str
+
+
 ROW_TYPES: dict[str, dict[str, Any]] = {
     "runs": {"run": RunRow},
     "starts": {"start": StartRow},
@@ -148,6 +157,7 @@ ROW_TYPES: dict[str, dict[str, Any]] = {
     "ends": {"end": EndRow},
     "suspends": {"suspend": SuspendRow},
     "awaits": {"await": AwaitRow},
+    "continues": {"continue": ContinueRow},
 }
 """The types of rows of each section, by the names that their parameters begin with."""
 
@@ -167,6 +177,7 @@ class BatchRows:
     ends: list[Row] = field(default_factory=list)
     suspends: list[SuspendRow] = field(default_factory=list)
     awaits: list[AwaitRow] = field(default_factory=list)
+    continues: list[ContinueRow] = field(default_factory=list)
     aware: bool = False
     """Whether a run in the batch is being cancelled, and was notified: it needs no further notice."""
 
@@ -190,6 +201,7 @@ class BatchRows:
             "end": self.ends,
             "suspend": self.suspends,
             "await": self.awaits,
+            "continue": self.continues,
         }
         return {name: rows for name, rows in tables.items() if rows}
 

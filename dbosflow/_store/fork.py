@@ -51,6 +51,8 @@ class Forked:
     """A child that the fork would wait for, and that was removed."""
     taken: bool = False
     """Whether the id belongs to another workflow, or to another fork."""
+    is_earlier: bool = False
+    """Whether the turn is one before the current iteration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +79,8 @@ class End:
     """The last turn before the delivery of a cancel, or before the compensations."""
     timed_out: bool
     compensated: bool
+    continued: int | None
+    """The turn in which the current iteration began; ``None`` in the first one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,6 +154,8 @@ async def _fork(connection: AsyncConnection[Any], schema: str, request: ForkRequ
     if not rows:
         return None
     row = rows[0]
+    if row["is_earlier"]:
+        return Forked(is_earlier=True)
     if row["truncated"] is not None:
         return Forked(truncated=(row["truncated"], row["first"]))
     if row["unknown"] is not None:

@@ -8,9 +8,10 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dbosflow._records.keys import GIVEN, GIVEN_UP, WOKEN, child_id, step_of
+from dbosflow._records.keys import GIVEN, GIVEN_UP, WOKEN, child_id, iteration_of, step_of
 from dbosflow._records.kinds import RecordKind
 from dbosflow._store import statements
+from dbosflow._store.carried import NOTHING_CARRIED, Carried
 from dbosflow._store.queries import fetch_all, fetch_named, fetch_text
 from dbosflow._store.workflow import parsed, parsed_error
 from dbosflow.types import StepInfo
@@ -66,7 +67,7 @@ class LoopHistory:
 
 @dataclass(slots=True)
 class History:
-    """The records that a run replays. Empty for a workflow that never ran."""
+    """The records that a run replays: those of the current iteration. Empty for a workflow that never ran."""
 
     records: dict[str, Recorded] = field(default_factory=dict)
     failures: dict[str, list[Recorded]] = field(default_factory=dict)
@@ -89,6 +90,12 @@ class History:
     """The uncommitted blocks of attempts: producer, stream key, offset and count of each."""
     forked_turn: int | None = None
     """For a fork: the turn from which it goes on by itself. The records before it are copies."""
+    iteration: int = 0
+    """How often the workflow was continued as new."""
+    arguments: str | None = None
+    """The arguments of a later iteration than the first, as JSON."""
+    carried: Carried = NOTHING_CARRIED
+    """What the iteration before has handed on."""
     read_for: float = 0.0
     """Seconds that the query took, together with those of others."""
 
@@ -125,6 +132,7 @@ async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence
             history.last_turn = max(history.last_turn, row.turn)
         _PARTS[row.part](history, row)
     for history in found.values():
+        _begin_with(history, history.carried)
         history.uncommitted.sort()
         history.read_for = time.monotonic() - began
         failures: list[dict[Any, list[Recorded]]] = [history.failures]
@@ -136,6 +144,9 @@ async def histories(connection: AsyncConnection[Any], schema: str, ids: Sequence
 
 def _add_record(history: History, row: Any) -> None:
     record = _recorded(row)
+    if record.kind == RecordKind.CONTINUED:
+        history.carried = Carried.of(record.output)
+        return
     if record.kind == RecordKind.ATTEMPT:
         history.failures.setdefault(step_of(record.key), []).append(record)
     history.records[record.key] = record
@@ -177,12 +188,29 @@ def _add_producer(history: History, row: Any) -> None:
             history.closed.add(key)
 
 
-def _add_fork(history: History, row: Any) -> None:
-    history.forked_turn = row.tail
+def _add_workflow(history: History, row: Any) -> None:
+    history.forked_turn, history.iteration, history.arguments = row.tail, row.count or 0, row.output
+
+
+def _begin_with(history: History, carried: Carried) -> None:
+    """Adds what an iteration has got from the one before, to what it has made of that by itself."""
+    for key, (tail, values, size) in carried.streams.items():
+        history.tails.setdefault(key, tail)
+        history.values[key] = history.values.get(key, 0) + values
+        history.bytes[key] = history.bytes.get(key, 0) + size
+
+
+def continued(iteration: int, arguments: str, carried: Carried, place: tuple[int, int]) -> History:
+    """The history of an iteration that begins: its first record has the ``seq`` and the ``turn`` of ``place``."""
+    seq, turn = place
+    history = History(last_seq=seq - 1, last_turn=turn - 1)
+    history.iteration, history.arguments, history.carried = iteration, arguments, carried
+    _begin_with(history, carried)
+    return history
 
 
 _PARTS = {
-    "fork": _add_fork,
+    "workflow": _add_workflow,
     "record": _add_record,
     "loop": _add_loop,
     "item": _add_item,
@@ -278,4 +306,4 @@ def _step_info(row: dict[str, Any], attempts: _Attempts) -> StepInfo:
     row["duration"] = (until - row["started_at"]).total_seconds()
     if row["attempt"]:
         row["number"], row["attempts"] = attempts.of(row["key"], row["kind"])
-    return StepInfo(**row)
+    return StepInfo(**row, iteration=iteration_of(row["key"]))

@@ -182,7 +182,9 @@ def _of_ending(info: WorkflowInfo, result: ReplayResult) -> list[str]:
         found.append(f"the code writes {console.counted(count, 'value')} more to {_shown(source)} than are on record")
     for source, count in result.missing.items():
         found.append(f"the code writes {console.counted(count, 'value')} less to {_shown(source)} than are on record")
-    if ending.status is not info.status:
+    if ending.status is WorkflowStatus.RUNNING:
+        found.append(f"it has {info.status}, and with this code it would continue as new")
+    elif ending.status is not info.status:
         how = f": {_error(json.loads(ending.error))}" if ending.error else ""
         found.append(f"it has {info.status}, and with this code it would have {ending.status}{how}")
     elif info.status is WorkflowStatus.FAILED:

@@ -128,6 +128,7 @@ def _record(info: WorkflowInfo) -> str:
         "name": info.name,
         "status": str(info.status),
         "forked from": "" if info.forked_from is None else f"{info.forked_from}, turn {info.forked_turn}",
+        "iteration": str(info.iteration) if info.iteration else "",
         "queue": info.queue,
         "priority": str(info.priority) if info.priority else "",
         "worker": info.worker_id or "",

@@ -18,6 +18,7 @@ DbosflowError
 ├── WorkflowError               an error about one workflow
 │   ├── WorkflowNotFoundError
 │   ├── WorkflowConflictError   the id belongs to another workflow function
+│   ├── ContinueAsNewError      the workflow cannot be continued as new here; says what can be done
 │   ├── WorkflowForkError       the workflow cannot be forked or retried in this way; says what can be done
 │   ├── WorkflowFailedError     the workflow failed, and its own exception cannot be rebuilt here
 │   ├── WorkflowCancelledError
@@ -112,6 +113,7 @@ from dbosflow.errors.streams import (
     StreamValueTooLargeError,
 )
 from dbosflow.errors.workflows import (
+    ContinueAsNewError,
     DeadlockError,
     LeaseLostError,
     NonDeterminismError,
@@ -132,6 +134,7 @@ __all__ = [
     "BlockingCallError",
     "BranchError",
     "ConfigurationError",
+    "ContinueAsNewError",
     "DatabaseUnavailableError",
     "DbosflowError",
     "DeadlockError",

@@ -33,6 +33,10 @@ class WorkflowConflictError(WorkflowError):
     """The id belongs to an execution of another workflow function."""
 
 
+class ContinueAsNewError(WorkflowError):
+    """The workflow cannot be continued as new from there; it goes on as it is. The message says what can be done."""
+
+
 class WorkflowForkError(WorkflowError):
     """The workflow cannot be forked from there, or retried. Nothing was written. The message says what can be done."""
 

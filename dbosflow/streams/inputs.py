@@ -12,6 +12,7 @@ from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.scope import branch_around
 from dbosflow._runtime.operations.recorded_reads import next_page
 from dbosflow._runtime.process.host import refuse_on_loop
+from dbosflow._store.carried import ReadPlace
 from dbosflow.config import check_identifier
 from dbosflow.errors import ConfigurationError, StreamInputError
 from dbosflow.serde import dump_undeclared
@@ -21,6 +22,7 @@ from dbosflow.streams.readers import StreamChannel, StreamReader
 
 if TYPE_CHECKING:
     from dbosflow._runtime.execution.run import RunBranch
+    from dbosflow._runtime.streams.cursor import StreamCursor
     from dbosflow._runtime.streams.position import ReadRequest
     from dbosflow.streams.options import ReadOptions
 
@@ -32,7 +34,8 @@ class InputOptions(TypedDict, total=False):
     """The range of an input to read, and how long to wait."""
 
     start: int
-    """The offset to begin at (0). To go on after another reader, pass its ``offset``."""
+    """The offset to begin at: by default 0, and after ``continue_as_new`` where the iteration before has come to. To go
+    on after another reader, pass its ``offset``."""
     until: int | None
     """The offset to end before; by default none."""
     timeout: float | None
@@ -58,7 +61,7 @@ def read_input(
     """
     refuse_on_loop("read_input_async(...)")
     scope = branch_around("read_input", "read_stream")
-    cursor = scope.run.engine.cursor(input_read_request(scope, stream, type, options))
+    cursor = input_cursor(scope, input_read_request(scope, stream, type, options))
     return StreamReader(cursor, lambda: drive(next_page(scope, cursor)))
 
 
@@ -94,7 +97,7 @@ def read_input_async(
         ConfigurationError: an option is not valid.
     """
     scope = branch_around("read_input_async", "read_stream_async")
-    cursor = scope.run.engine.cursor(input_read_request(scope, stream, type, options))
+    cursor = input_cursor(scope, input_read_request(scope, stream, type, options))
     return StreamChannel(cursor, lambda: next_page(scope, cursor))
 
 
@@ -114,6 +117,8 @@ def input_read_request(
     if unknown:
         msg = f"there is no option {min(unknown)!r}; these are: {', '.join(InputOptions.__annotations__)}"
         raise ConfigurationError(msg)
+    if "start" not in options and (place := run.history.carried.inputs.get(key)) is not None:
+        options = {**options, "start": place.next}
     start: Any = options.get("start", 0)
     if not isinstance(start, int) or isinstance(start, bool) or start < 0:
         msg = f"start={start!r} must be an offset, 0 or more"
@@ -122,6 +127,14 @@ def input_read_request(
     if isinstance(stream, Stream):
         return stream.read_request(run.workflow_id, every)
     return read_request(run.workflow_id, key, type_, every)
+
+
+def input_cursor(branch: RunBranch, request: ReadRequest) -> StreamCursor:
+    """A cursor over an input of the running workflow, whose next iteration goes on where the cursor has come to."""
+    run = branch.run
+    cursor = run.engine.cursor(request)
+    run.read_places[request.key] = lambda: ReadPlace(cursor.offset)
+    return cursor
 
 
 def input_value_text(stream: str | Stream[Any, Any], value: Any) -> str:

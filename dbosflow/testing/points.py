@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
-from dbosflow._runtime.runs.entries import Close, Record, Suspension, Values
+from dbosflow._records.keys import iteration_path
+from dbosflow._runtime.runs.entries import Close, Continuation, Record, Suspension, Values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -115,5 +116,7 @@ def _of_slice(part: Slice[Run]) -> Iterator[DurableOperation]:
             yield DurableOperation(workflow_id, entry.key, entry.producer, entry.producer_seq)
         elif isinstance(entry, Close):
             yield DurableOperation(workflow_id, entry.key, entry.producer)
-    if part.ending is not None and not isinstance(part.ending, Suspension):
+    if isinstance(part.ending, Continuation):
+        yield DurableOperation(workflow_id, iteration_path(part.ending.iteration))
+    elif part.ending is not None and not isinstance(part.ending, Suspension):
         yield DurableOperation(workflow_id, END)

@@ -131,6 +131,8 @@ class WorkflowInfo:
     """For a fork: the turn from which it goes on by itself."""
     pinned_version: str | None = None
     """The version whose workers alone may run it; ``None``: any worker of its queue may."""
+    iteration: int = 0
+    """How often it was continued as new. Its ``input`` has the arguments of that iteration."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,3 +160,5 @@ class StepInfo:
     """The number of the attempt among all attempts of its step, from 1 on, in any process."""
     attempts: int | None = None
     """The number of attempts that the step took; ``None`` while another one may follow."""
+    iteration: int = 0
+    """The iteration that the record belongs to: 0, and one more with each ``continue_as_new``."""

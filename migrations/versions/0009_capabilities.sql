@@ -65,3 +65,6 @@ CREATE INDEX workflow_due ON dbosflow.workflow (wake_at) WHERE status IN ('waiti
 -- An ANALYZE of a few workflows that one statement made must not tell the planner that there is one time of creation: Postgres
 -- 18 would look up ids by the index of these times.
 ALTER TABLE dbosflow.workflow ALTER COLUMN created_at SET (n_distinct = -1);
+
+-- How often the workflow was continued as new. Its history begins with the record of the last time. Null: never.
+ALTER TABLE dbosflow.workflow ADD COLUMN iteration integer;

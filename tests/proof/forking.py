@@ -81,11 +81,13 @@ async def _forks(engine: Engine, url: str, run: str) -> Any:
     query = """SELECT w.id, coalesce((
                    SELECT max(turn) FROM dbosflow.step s WHERE s.workflow_id = w.id AND s.turn < coalesce((
                        SELECT min(c.turn) FROM dbosflow.step c
-                       WHERE c.workflow_id = w.id AND c.kind IN ('cancelled', 'compensating')), s.turn + 1)), -1)
+                       WHERE c.workflow_id = w.id AND c.kind IN ('cancelled', 'compensating')), s.turn + 1)), -1),
+                   coalesce((SELECT c.turn FROM dbosflow.step c
+                             WHERE c.workflow_id = w.id AND c.key = '~' || w.iteration), -1)
                FROM dbosflow.workflow w ORDER BY w.id"""
-    for number, (workflow_id, last) in enumerate(rows(url, query)):
+    for number, (workflow_id, last, continued) in enumerate(rows(url, query)):
         name = workflow_id.partition(".")[2]
-        for turn in range(last + 2) if name not in ALONE else ():
+        for turn in range(continued + 1, last + 2) if name not in ALONE else ():
             fork_id = f"{run}-{number}-{turn}.{name}"
             await engine.workflows.fork_async(workflow_id, from_turn=turn, workflow_id=fork_id, queue=QUEUE)
             yield fork_id

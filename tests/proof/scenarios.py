@@ -20,6 +20,7 @@ from dbosflow import (
     as_completed_async,
     close_stream_async,
     compensate,
+    continue_as_new,
     create_token_async,
     current,
     durable,
@@ -289,6 +290,41 @@ async def swept_reading() -> list[Any]:
         received.append([item.value, await swept(len(received))])
         await write_stream_async("received", item.value)
     return received
+
+
+@step
+async def swept_word(word: str) -> str:
+    """Handles one item of a loop."""
+    says("begin")
+    await write_stream_async("handled", word)
+    return word.upper()
+
+
+@workflow(inputs=["words"])
+async def swept_continuing(number: int = 0, *, received: tuple[Any, ...] = ()) -> list[Any]:
+    """Three iterations; in each a step that fails once, tasks, a child, a message and values of an input."""
+    told = [await recv_async("go"), await swept(number), await swept_with_retry(2)]
+    if number < 2:
+        told += [(await read_input_async("words").read()).value]
+        told += [*await asyncio.gather(swept(10), swept(20)), await swept_child(number)]
+        await write_stream_async("rounds", number)
+        await write_stream_async(f"round {number}", told)
+        await close_stream_async(f"round {number}")
+        await set_event_async("round", number)
+        continue_as_new(number + 1, received=(*received, told))
+    loop = await for_each_async("words", swept_word, collect=True)
+    await write_stream_async("rounds", number)
+    return [*received, told, loop.results]
+
+
+@workflow
+def swept_continuing_on_thread(number: int = 0) -> int:
+    """The same on a thread, with less in it."""
+    found = swept_on_thread(number)
+    write_stream("rounds", found)
+    if number < 2:
+        continue_as_new(number + 1)
+    return found
 
 
 @workflow
@@ -601,6 +637,15 @@ async def until_asleep(client: Client, *workflow_ids: str) -> None:
             await asyncio.sleep(0.01)
 
 
+async def _continuing(client: Client) -> None:
+    workflow_id = await client.start("continuing", swept_continuing.options(workflow_id=client.id("continuing")))
+    for number in range(5):
+        await client.engine.write_stream_async(workflow_id, "words", f"word {number}", idempotency_key=str(number))
+        await client.engine.send_async(workflow_id, number, "go", idempotency_key=str(number))
+    await client.engine.close_stream_async(workflow_id, "words")
+    await client.ended(workflow_id)
+
+
 SCENARIOS: dict[str, Callable[[Client], Awaitable[None]]] = {
     "sequence": _alone("sequence", swept_sequence),
     "threads": _alone("threads", swept_sequence_on_thread),
@@ -617,6 +662,8 @@ SCENARIOS: dict[str, Callable[[Client], Awaitable[None]]] = {
     "messages": _messages,
     "tokens": _tokens,
     "cancelled": _cancelled,
+    "continuing": _continuing,
+    "continuing-threads": _alone("continuing", swept_continuing_on_thread),
     "waiting": _waiting,
     "undone": _alone("undone", swept_undone, "fails"),
     "undone-threads": _alone("undone", swept_undone_on_thread, "fails"),

@@ -21,6 +21,7 @@ from dbosflow._store.batch_rows import (
     AwaitRow,
     BatchRows,
     BlockRow,
+    ContinueRow,
     EndRow,
     RecordRow,
     RunRow,
@@ -30,6 +31,7 @@ from dbosflow._store.batch_rows import (
     parameters,
     shape_of,
 )
+from dbosflow._store.carried import NOTHING_CARRIED, Carried
 from dbosflow._store.worker import ProcessIdentity
 
 if TYPE_CHECKING:
@@ -58,6 +60,7 @@ class Slice:
     ends: list[EndRow] = field(default_factory=list)
     suspends: list[SuspendRow] = field(default_factory=list)
     awaits: list[AwaitRow] = field(default_factory=list)
+    continues: list[ContinueRow] = field(default_factory=list)
 
     def record(self, key: str, output: str | None = "1", *, seq: int = 0) -> Slice:
         """A step's outcome."""
@@ -121,6 +124,13 @@ class Slice:
             self.awaits += rows
         return self
 
+    def continued(self, iteration: int, carried: Carried = NOTHING_CARRIED, *, seq: int = 0) -> Slice:
+        """The end of an iteration, and the record with which the next one begins."""
+        self.record(f"~{iteration}", carried.text(), seq=seq)
+        self.records[-1] = self.records[-1]._replace(kind="continued", attempt=None)
+        self.continues.append(ContinueRow(self.workflow_id, self.epoch, iteration, f'{{"n": {iteration}}}'))
+        return self
+
 
 def batch(*slices: Slice, starts: tuple[str, ...] = ()) -> BatchRows:
     """The rows of one statement."""
@@ -134,6 +144,7 @@ def batch(*slices: Slice, starts: tuple[str, ...] = ()) -> BatchRows:
         rows.ends += part.ends
         rows.suspends += part.suspends
         rows.awaits += part.awaits
+        rows.continues += part.continues
         first: dict[str, int] = {}
         for block in part.blocks:
             first.setdefault(block.key, block.offset)

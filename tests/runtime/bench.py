@@ -18,7 +18,7 @@ from dbosflow._runtime.journal.journal import Journal
 from dbosflow._runtime.leases.worker_lease import WorkerLease
 from dbosflow._runtime.process.thread_pool import ThreadPool
 from dbosflow._runtime.replay.branch import RunningCode
-from dbosflow._runtime.runs.entries import Ending, Record, Start
+from dbosflow._runtime.runs.entries import Continuation, Ending, Record, Start
 from dbosflow._store.batch import BatchResult, write_batch
 from dbosflow.config import Settings
 from dbosflow.definitions import WorkflowDef
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from dbosflow._runtime.journal.owner import Write
     from dbosflow._store.batch_rows import BatchRows
     from dbosflow._store.cancel_request import CancelRequest
+    from dbosflow._store.carried import Carried
 
     Send = Callable[[], Awaitable[BatchResult]]
     Fault = Callable[[Send], Awaitable[BatchResult]]
@@ -114,6 +115,10 @@ class Bench:
     def ended(self, run: Run, ending: Ending) -> None:
         """The end of ``run`` is durable."""
         self.events.append(("ended", run.workflow_id, str(ending.status)))
+
+    def continued(self, run: Run, continuation: Continuation, carried: Carried) -> None:
+        """The end of an iteration is durable."""
+        self.events.append(("continued", run.workflow_id, continuation.iteration, carried))
 
     def lost(self, run: Run) -> None:
         """``run`` is owned elsewhere."""

@@ -13,7 +13,7 @@ OUTCOMES = {
     *("woken", "given_up", "expired", "cancelled"),
 }
 SILENT = {"attempt", "timeout", "until", "drawn", "mapped", "mapped_result"}
-NO_OPERATION = {"patched", "refused", "changed", "cancelled", "compensating"}
+NO_OPERATION = {"patched", "refused", "changed", "cancelled", "compensating", "continued"}
 
 
 def test_the_words_are_stored_so_they_stay() -> None:

@@ -17,6 +17,7 @@ from dbosflow._store.batch_rows import (
     ROW_TYPES,
     AwaitRow,
     BatchRows,
+    ContinueRow,
     InputRow,
     SuspendRow,
     parameters,
@@ -31,10 +32,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VARIABLE = re.compile(r"(?<![:\w]):([a-z_]+)")
-WRITING = ("started", "attributed", "recorded", "appended", "closed", "ended", "suspended", "awaited")
+WRITING = ("started", "attributed", "recorded", "appended", "closed", "ended", "suspended", "awaited", "continued")
 PARTS = ("batch", *WRITING, "lone_gate")
 OTHERS = {"worker_id", "timeline", "gate", *WRITING}
-COUNTS = {"run_count", "start_count", "end_count", "suspend_count"}
+COUNTS = {"run_count", "start_count", "end_count", "suspend_count", "continue_count"}
 
 
 def shapes() -> Iterator[tuple[str, ...]]:
@@ -44,6 +45,8 @@ def shapes() -> Iterator[tuple[str, ...]]:
             if "options" in sections and "starts" not in sections:
                 continue
             if "awaits" in sections and "suspends" not in sections:
+                continue
+            if "continues" in sections and "records" not in sections:
                 continue
             if "runs" in sections or sections in {("starts",), ("starts", "options")}:
                 yield from (sections, ("timeline", *sections))
@@ -122,7 +125,7 @@ def as_variables(rows: BatchRows, **others: str) -> dict[str, str]:
 async def test_the_statement_runs_in_psql_with_its_parts_and_parameters_as_variables(db: Database) -> None:
     """As it stands in the file: whole, with one row in each section, and one part alone behind its own gate."""
     lease = await db.lease()
-    await lease.start("w", "x", "y")
+    await lease.start("w", "x", "y", "z")
     (timeline,) = await db.rows("SELECT left(pg_walfile_name(pg_current_wal_lsn()), 8)")
     others = {"worker_id": f"'{lease.id}'", "timeline": f"'{timeline[0]}'"}
     rows = batch(Slice("w").record("a").values(0).end(), starts=("new",))
@@ -130,6 +133,7 @@ async def test_the_statement_runs_in_psql_with_its_parts_and_parameters_as_varia
     rows.options = [StartOptions(timeout=1.0)]
     rows.suspends = [SuspendRow("y", 1, None)]
     rows.awaits = [AwaitRow("y", "wx", "x", None, 0, committed=False)]
+    rows.continues = [ContinueRow("z", 1, 1, "{}")]
     in_psql(db, "batch", as_variables(rows, gate="gate", **others))
     alone = batch(Slice("x").values(0))
     in_psql(db, "appended", as_variables(alone, gate="(:lone_gate) AS gate", **others))
@@ -139,5 +143,6 @@ async def test_the_statement_runs_in_psql_with_its_parts_and_parameters_as_varia
         "w": "succeeded",
         "x": "running",
         "y": "waiting",
+        "z": "running",
         "new": "running",
     }

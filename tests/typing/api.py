@@ -20,6 +20,7 @@ from dbosflow import (
     WorkflowInfo,
     as_completed_async,
     compensate,
+    continue_as_new,
     create_token,
     create_token_async,
     durable,
@@ -63,6 +64,8 @@ def sync_flow(x: int) -> str:
     compensate(sync_step, 1)
     compensate(async_step, 1, unit="km")
     compensate(async_step, "one")  # type: ignore[arg-type]
+    if x < 0:
+        continue_as_new(x + 1)
     assert_type(recv("topic", type=int, timeout=1.0), int)
     assert_type(recv(), Any)
     assert_type(run_step(len, "abc", max_attempts=3, retry_on=lambda error: isinstance(error, OSError)), int)

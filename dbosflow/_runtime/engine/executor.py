@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
 
+from dbosflow._runtime.engine.iterations import IterationCleaner, OlderWorkers
 from dbosflow._runtime.engine.pruner import Pruner
 from dbosflow._runtime.engine.roster import Roster, served
 from dbosflow._runtime.execution.canceller import Canceller
@@ -110,7 +111,9 @@ class Executor:
         self.lease.serves = lambda: served(self._claimers, registry, settings)
         self._roster = Roster(pool, settings.schema, self.lease)
         self._watchdog = Watchdog(settings, running_code)
-        self._cleaners: list[Compactor | Pruner] = []
+        self.older_workers = OlderWorkers(pool, settings.schema, wakeups)
+        self.runner.iterations = iterations = IterationCleaner(pool, settings.schema)
+        self._cleaners: list[Service] = [iterations]
         if settings.compact_every is not None:
             compactor = Compactor(pool, settings.schema, settings.compact_every)
             self._cleaners.append(compactor)
@@ -154,14 +157,8 @@ class Executor:
             self.journal.open()
             resources.push_async_callback(self._end_lease)
             resources.push_async_callback(self.runner.close, self._settings.grace)
-            for service in (
-                self._reclaimer,
-                self._canceller,
-                self._alarm,
-                self._roster,
-                *self._waiting,
-                *self._cleaners,
-            ):
+            others = (self._canceller, self._alarm, self._roster)
+            for service in (self._reclaimer, *others, *self._waiting, *self._cleaners):
                 service.open()
                 resources.push_async_callback(service.close)
             resources.push_async_callback(self._quarantine.close)

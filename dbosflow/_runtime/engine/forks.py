@@ -101,8 +101,9 @@ class Forks:
                 "if it still held. Fork it with from_turn=0, which begins anew, or from a step before which all holds"
             )
             raise WorkflowForkError(workflow_id, msg)
-        failures = await self._repository.ask(fork.failures, workflow_id)
-        children = await self._repository.ask(fork.started, workflow_id)
+        began = -1 if end.continued is None else end.continued
+        failures = [one for one in await self._repository.ask(fork.failures, workflow_id) if one.turn > began]
+        children = [one for one in await self._repository.ask(fork.started, workflow_id) if one.turn > began]
         turn = _turn_before_the_end(workflow_id, end, failures, children)
         turn = _turn_before_bad_children(workflow_id, turn, children)
         return await self._make(ForkRequest(workflow_id, fork_id or new_id(), turn, anew=True, queue=queue))
@@ -139,6 +140,13 @@ def step_output(value: Any, step: str) -> str:
 def _refusal(request: ForkRequest, found: Forked) -> Exception | None:
     """The error of a fork that was not made."""
     workflow_id, turn = request.workflow_id, request.turn
+    if found.is_earlier:
+        msg = (
+            f"workflow {workflow_id!r} was continued as new behind turn {turn}, and the records before that are "
+            "removed: fork it from a step of its current iteration, or start another workflow with the arguments that "
+            "you want"
+        )
+        return WorkflowForkError(workflow_id, msg)
     if found.truncated is not None:
         key, first = found.truncated
         msg = (

@@ -20,6 +20,7 @@ from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, cast
 
 from dbosflow._runtime.execution.compensating import compensated
+from dbosflow._runtime.execution.continuing import continuation_of, continued_by, note_places, until_workers_know
 from dbosflow._runtime.execution.drivers import carried
 from dbosflow._runtime.execution.isolation import awaited, is_awaitable
 from dbosflow._runtime.execution.recorded_values import arguments
@@ -28,9 +29,9 @@ from dbosflow._runtime.process.exits import is_signal
 from dbosflow._runtime.replay.branch import ThreadOwner
 from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
 from dbosflow._runtime.runs.end_request import ending_of, reason_for_children
-from dbosflow._runtime.runs.entries import Ending
+from dbosflow._runtime.runs.entries import Continuation, Ending
 from dbosflow._runtime.runs.state import RunStopped
-from dbosflow.errors import DefinitionError, NonDeterminismError, ThreadLimitError
+from dbosflow.errors import ContinueAsNewError, DefinitionError, NonDeterminismError, ThreadLimitError
 from dbosflow.failures import dump_error
 from dbosflow.tracebacks import summary, text_with_notes
 from dbosflow.types import WorkflowStatus
@@ -121,9 +122,9 @@ class Bodies:
         self._end_soon(run, ending)
 
     def _end_soon(self, run: Run, ending: Ending | None) -> None:
-        succeeds = ending is not None and ending.status is WorkflowStatus.SUCCEEDED and not run.awaits_delivery
-        compensates = run.compensations is not None and not succeeds
-        if run.stopping is None and (run.cancelled or run.sequencer is not None or compensates):
+        succeeds = ending is not None and not ending.undoes and not run.awaits_delivery
+        concludes = (run.compensations is not None and not succeeds) or isinstance(ending, Continuation)
+        if run.stopping is None and (run.cancelled or run.sequencer is not None or concludes):
             self._task(self._conclude(run, ending), run)
             return
         if run.stopping is None:
@@ -135,6 +136,8 @@ class Bodies:
         """Ends the tasks that the body left running, then the run."""
         try:
             await _catch_up(run)
+            if isinstance(ending, Continuation):
+                await until_workers_know(run)
             await _end_leftovers(run)
             if run.awaits_delivery:
                 run.begin_cancelled()
@@ -143,6 +146,8 @@ class Bodies:
                 ending = ending_of(run.workflow_id, run.request)
             if run.compensations is not None and ending is not None:
                 ending = await compensated(run, ending)
+            if isinstance(ending, Continuation):
+                note_places(run, ending)
         except BaseException as stopped:  # noqa: BLE001 (a run that cannot be ended here goes on elsewhere)
             _stop(run, stopped)
         self._end(run, ending)
@@ -245,6 +250,12 @@ def _no_awaitable(run: Run, value: Any) -> Any:
 
 def _ending(run: Run, value: Any, error: BaseException | None) -> Ending | None:
     """How the workflow ends; ``None`` if it does not end here."""
+    left = continued_by(error)
+    if left is not None and run.stopping is None and not run.cancelled:
+        try:
+            return continuation_of(run, left)
+        except ContinueAsNewError as refused:
+            error = refused
     if error is None:
         try:
             return Ending(WorkflowStatus.SUCCEEDED, output=run.definition.result.round_trip(value)[0])

@@ -17,7 +17,6 @@ from dbosflow._runtime.replay.branch_coroutine import BranchCoroutine
 from dbosflow._runtime.runs.end_request import ending_of
 from dbosflow._runtime.runs.entries import Record
 from dbosflow.failures import with_notes
-from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -38,7 +37,7 @@ async def compensated(run: Run, ending: Ending) -> Ending:
     """
     compensations = run.compensations
     assert compensations is not None
-    if ending.status is WorkflowStatus.SUCCEEDED or not (compensations.left or compensations.begun):
+    if not ending.undoes or not (compensations.left or compensations.begun):
         return ending
     run.begin_compensating()
     if run.cancelled:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.runs.start_request import StartRequest
     from dbosflow._store.cancel_request import CancelRequest
     from dbosflow._store.step import History
@@ -35,6 +36,8 @@ class Launch:
     is_child: bool = False
     remaining: float | None = None
     """About how many seconds are left until its deadline, if it has one: the database decides when that has passed."""
+    has_deadline: bool = False
+    """Whether it has a deadline, of which the engine was told before."""
 
     @classmethod
     def of_start(
@@ -70,4 +73,24 @@ class Launch:
             request=claimed.cancel_request,
             is_child=claimed.is_child,
             remaining=claimed.remaining,
+        )
+
+    @classmethod
+    def again(
+        cls,
+        run: Run,
+        *,
+        epoch: int,
+        history: History | Exception | None,
+        on_slot_freed: Callable[[str], None] | None,
+    ) -> Launch:
+        """The launch of the pass that follows on ``run`` in this process."""
+        return cls(
+            *(run.workflow_id, run.definition, run.arguments_text, run.inputs),
+            epoch=epoch,
+            queue=run.queue,
+            history=history,
+            on_slot_freed=on_slot_freed,
+            request=run.request,
+            has_deadline=run.has_deadline,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from dbosflow._records.keys import iteration_path
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.replay.replaying_run import ReplayingRun
 from dbosflow._runtime.runs.entries import Barrier, Record
@@ -13,22 +14,24 @@ from dbosflow._runtime.streams.writes import RunStreams
 from dbosflow._store.step import NO_HISTORY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from dbosflow._runtime.execution.driver_port import DriverPort
     from dbosflow._runtime.execution.engine_port import EnginePort
     from dbosflow._runtime.execution.environment import RunEnvironment
     from dbosflow._runtime.process.thread_pool import Place
     from dbosflow._runtime.runs.entries import Ending, Entry, Waiter
+    from dbosflow._runtime.runs.offsets import Offsets
     from dbosflow._runtime.runs.state_ports import RunParts
     from dbosflow._runtime.streams.inbox import Inbox
+    from dbosflow._store.carried import ReadPlace
     from dbosflow._store.step import History
 
 
 class Run(ReplayingRun):
     """One owner's pass over one workflow."""
 
-    __slots__ = ("_inboxes", "_streams", "_waiters", "leaving", "outcome", "task")
+    __slots__ = ("_inboxes", "_streams", "_waiters", "leaving", "outcome", "read_places", "received", "task")
 
     environment: RunEnvironment[Run, StepAttempt]
     root: RunBranch
@@ -37,7 +40,7 @@ class Run(ReplayingRun):
         self, environment: RunEnvironment[Run, StepAttempt], parts: RunParts, history: History = NO_HISTORY
     ) -> None:
         super().__init__(environment, parts, history)
-        self.root = RunBranch(self, "")
+        self.root = RunBranch(self, iteration_path(history.iteration))
         self._streams = RunStreams(self) if history.tails or history.uncommitted else None
         self.task: asyncio.Task[None] | None = None
         """The task of the run's body, or of ending what the body left running; ``None`` when that is over."""
@@ -47,6 +50,10 @@ class Run(ReplayingRun):
         """What is written once the body of a run that leaves memory has returned; empty when it is handed over."""
         self._waiters: tuple[asyncio.Future[Ending | None], ...] = ()
         self._inboxes: dict[str, Inbox] | None = None
+        self.read_places: dict[str, Callable[[], ReadPlace]] = {}
+        """How far the last reader of each input has come."""
+        self.received: dict[str, Offsets] = {}
+        """The messages that this pass has received, by topic, live or from the records."""
 
     @property
     def loop_driver(self) -> DriverPort[Run, StepAttempt]:
@@ -182,6 +189,18 @@ class Run(ReplayingRun):
             self.task = self.sequencer = None
             del self.root
 
+    def pass_on(self, following: Run | None) -> None:
+        """Ends the run in favour of the pass of the next iteration, which the waiters wait for from here on."""
+        if following is not None:
+            waiters, self._waiters = self._waiters, ()
+            for waiter in waiters:
+                following.add_waiter(waiter)
+        self.settle(None)
+
+    def add_waiter(self, waiter: asyncio.Future[Ending | None]) -> None:
+        """Lets ``waiter`` wait for the run's outcome."""
+        self._waiters = (*self._waiters, waiter)
+
     @property
     def is_awaited(self) -> bool:
         """Whether a caller in this process waits until the run is over."""
@@ -200,7 +219,7 @@ class Run(ReplayingRun):
         if self.is_over:
             waiter.set_result(self.outcome)
         else:
-            self._waiters = (*self._waiters, waiter)
+            self.add_waiter(waiter)
         return waiter
 
 

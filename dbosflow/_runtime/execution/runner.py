@@ -17,6 +17,7 @@ import psycopg
 from dbosflow._runtime.execution.bodies import Bodies
 from dbosflow._runtime.execution.cancelled_runs import CancelledRuns
 from dbosflow._runtime.execution.changed_values import ChangedValues
+from dbosflow._runtime.execution.continuing import IterationWatch, next_launch
 from dbosflow._runtime.execution.delivery import request_on_record
 from dbosflow._runtime.execution.drivers import LoopDriver, ThreadDriver
 from dbosflow._runtime.execution.environment import RunEnvironment
@@ -40,8 +41,9 @@ if TYPE_CHECKING:
     from dbosflow._runtime.execution.histories import HistoriesPort
     from dbosflow._runtime.execution.journal_port import Backing
     from dbosflow._runtime.replay.branch import RunningCode
-    from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.entries import Continuation, Ending
     from dbosflow._store.cancel_request import CancelRequest
+    from dbosflow._store.carried import Carried
     from dbosflow._store.workflow import Claimed
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry
@@ -86,6 +88,8 @@ class Runner:
         """The runs at the moment when the closing began."""
         self.on_scattered: Callable[[str], None] | None = None
         """Called with the id of each workflow that ended and left many blocks."""
+        self.iterations: IterationWatch | None = None
+        """Is told of each workflow that was continued as new."""
         self.on_launched: Callable[[Run], None] | None = None
         """Called with each run before its body begins."""
         self.on_deadline: Callable[[float], None] = lambda _: None
@@ -176,19 +180,19 @@ class Runner:
             run.contradict(NonDeterminismError(workflow_id, msg))
             run.stop(msg)
             self._bodies.over(run, None, history)
-        else:
-            self._bodies.begin(run, is_child=launch.is_child)
-            if run.awaits_delivery:
-                self._cancelled.deliver(run)
+            return run
+        self._bodies.begin(run, is_child=launch.is_child)
+        if run.awaits_delivery:
+            self._cancelled.deliver(run)
         return run
 
     def _note_limits(self, run: Run, launch: Launch) -> None:
-        """Notes the request to end the workflow, and its deadline, if it has these."""
+        """Notes the request to end the workflow and its deadline."""
         request = request_on_record(run) or self._cancel_at_launch.pop(run.workflow_id, None) or launch.request
         if request is not None:
             self._cancelled.begin(run, request)
+        run.has_deadline = launch.has_deadline or launch.remaining is not None
         if launch.remaining is not None:
-            run.has_deadline = True
             self.on_deadline(launch.remaining)
 
     # -- the end, as the journal reports it --------------------------------------------------------------------------
@@ -201,6 +205,15 @@ class Runner:
         self._remove(run, None if isinstance(ending, Suspension) else ending)
         if isinstance(ending, Suspension):
             self.suspended.is_durable(run, ending)
+
+    def continued(self, run: Run, continuation: Continuation, carried: Carried) -> None:
+        """An iteration of a workflow has ended, which is durable: the next one begins, in the place of ``run``."""
+        if self._is_here(run) and not run.superseded:  # otherwise the pass that takes its place has read it
+            del self._runs[run.workflow_id]
+            run.pass_on(self.launch(next_launch(run, continuation, carried, self._slots.take_from(run))))
+            self.suspended.is_over(run)
+            if self.iterations is not None:
+                self.iterations.continued(run.workflow_id, run.seq)
 
     def cancel(self, workflow_id: str, request: CancelRequest) -> bool:
         """Carries out a request to end a workflow: the body is notified now, and has the grace to clean up.
@@ -293,20 +306,13 @@ class Runner:
                 on_slot_freed(workflow_id)
             return
         logger.warning("workflow %s begins a new pass at epoch %d", workflow_id, epoch)
-        self.launch(
-            Launch(
-                *(workflow_id, run.definition, run.arguments_text, run.inputs),
-                epoch=epoch,
-                queue=run.queue,
-                history=histories[workflow_id],
-                on_slot_freed=on_slot_freed,
-                request=run.request,
-            )
-        )
+        self.launch(Launch.again(run, epoch=epoch, history=histories[workflow_id], on_slot_freed=on_slot_freed))
         self._begin_anew(timeline, [workflow_id])
 
     def _remove(self, run: Run, ending: Ending | None = None) -> None:
         """Removes a run that is over: with a durable end, or without one if it goes on elsewhere."""
+        if run.history.iteration and self.iterations is not None:
+            self.iterations.over(run.workflow_id)
         if self._is_here(run):
             del self._runs[run.workflow_id]
         run.settle(ending)

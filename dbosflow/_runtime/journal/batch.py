@@ -9,10 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from dbosflow._records.keys import iteration_path
+from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.journal.source import Source
-from dbosflow._runtime.runs.entries import AttemptRollback, Close, Ending, Record, Suspension, Values
+from dbosflow._runtime.runs.entries import AttemptRollback, Close, Continuation, Ending, Record, Suspension, Values
 from dbosflow._runtime.streams.frames import Frames
-from dbosflow._store.batch_rows import AwaitRow, BatchRows, SuspendRow
+from dbosflow._store.batch_rows import AwaitRow, BatchRows, ContinueRow, SuspendRow
 from dbosflow._store.notify import ALARM_TOPIC, queue_topic, stream_topic, workflow_topic
 from dbosflow._store.workflow import keys_text
 from dbosflow.types import FrameKind
@@ -23,16 +25,20 @@ if TYPE_CHECKING:
     from dbosflow._runtime.runs.entries import Entry, Start
     from dbosflow._runtime.streams.statistics import StreamStatistics
     from dbosflow._store.batch_rows import BlockRow, Row
+    from dbosflow._store.carried import Carried
     from dbosflow._store.waiter import Target
 
 
 R = TypeVar("R", bound=Source)
 
+_GOES_ON = (Suspension, Continuation)
+"""Endings of a pass that nobody waits for: the workflow goes on."""
+
 
 class Slice(Generic[R]):
     """What one run has in one batch. A run has one slice at a time, so offsets can be set when it is built."""
 
-    __slots__ = ("ending", "entries", "frames", "records", "run", "starts")
+    __slots__ = ("carried", "ending", "entries", "frames", "records", "run", "starts")
 
     def __init__(self, run: R, entries: Sequence[Entry]) -> None:
         self.run = run
@@ -42,6 +48,8 @@ class Slice(Generic[R]):
         self.starts: list[Start] = []
         """The starts of children that the records cause."""
         self.ending: Ending | None = None
+        self.carried: Carried | None = None
+        """What the next iteration gets, if the slice ends one."""
         streams = run.written_streams
         self.frames: Frames | None = self._new_frames() if streams is not None and streams.uncommitted else None
         """What the slice makes of the run's streams; ``None`` for most, whose records have nothing to do with any."""
@@ -58,6 +66,17 @@ class Slice(Generic[R]):
                 self.ending = entry
         if self.ending is not None and self.ending.ends_streams and (streams is not None or run.inputs):
             self._framed().end(self.ending)
+        if isinstance(self.ending, Continuation):
+            self._continue(self.ending)
+
+    def _continue(self, continuation: Continuation) -> None:
+        """Takes back what is undecided, and adds the record with which the next iteration begins."""
+        if self.frames is not None:
+            self.frames.roll_back_all()
+        places = {} if self.run.written_streams is None else self.run.streams.places(self.frames)
+        self.carried = continuation.carried(places)
+        key = iteration_path(continuation.iteration)
+        self._record(Record(key, RecordKind.CONTINUED, output=self.carried.text()))
 
     def _record(self, record: Record) -> None:
         run, item = self.run, record.loop_item
@@ -94,7 +113,7 @@ class Slice(Generic[R]):
 
     def _new_frames(self) -> Frames:
         """Frames with the turn of the last record before them, or with them."""
-        run, has_records = self.run, any(isinstance(entry, Record) for entry in self.entries)
+        run, has_records = self.run, any(isinstance(entry, Record | Continuation) for entry in self.entries)
         return Frames(run.streams, run.turn if has_records else run.turn - 1)
 
     @property
@@ -138,7 +157,7 @@ class Slice(Generic[R]):
         """Whether other processes may wait for the slice: for values, for work, or for an end not awaited here."""
         if self.frames is not None or self.starts:
             return True
-        return self.ending is not None and not self.run.is_awaited and not isinstance(self.ending, Suspension)
+        return self.ending is not None and not self.run.is_awaited and not isinstance(self.ending, _GOES_ON)
 
     def topics(self) -> Iterable[str]:
         """The topics that have news when the slice is durable."""
@@ -150,7 +169,7 @@ class Slice(Generic[R]):
                 yield queue_topic(start.queue)
                 if start.is_urgent:
                     yield ALARM_TOPIC
-        if self.ending is not None and not isinstance(self.ending, Suspension):
+        if self.ending is not None and not isinstance(self.ending, _GOES_ON):
             yield workflow_topic(self.run.workflow_id)
 
 
@@ -214,6 +233,8 @@ class Batch(Generic[R]):
                 rows.inputs += frames.inputs
             if isinstance(ending, Suspension):
                 _suspend(rows, run, ending)
+            elif isinstance(ending, Continuation):
+                rows.continues.append(ContinueRow(run.workflow_id, run.epoch, ending.iteration, ending.arguments))
             elif ending is not None:
                 rows.ends.append((run.workflow_id, run.epoch, ending.sent_status, ending.output, ending.error))
         for start in self.starts:

@@ -25,6 +25,7 @@ from dbosflow._runtime.journal.batch import Batch, Slice, take_out
 from dbosflow._runtime.journal.committer import Committer, back_off, line
 from dbosflow._runtime.journal.source import Source
 from dbosflow._runtime.process.service import Service
+from dbosflow._runtime.runs.entries import Continuation
 from dbosflow.errors import DbosflowError, LeaseLostError
 
 if TYPE_CHECKING:
@@ -179,7 +180,9 @@ class Journal(Service, Generic[R]):
                 part.on_decided(take_out(started, part.workflow_id))
                 continue
             part.acknowledged(started)
-            if part.ending is not None:
+            if isinstance(part.ending, Continuation) and part.carried is not None:
+                self._owner.continued(part.run, part.ending, part.carried)
+            elif part.ending is not None:
                 self._owner.ended(part.run, part.ending)
 
     def _gather(self) -> Batch[R]:

@@ -13,10 +13,11 @@ if TYPE_CHECKING:
     from psycopg import AsyncConnection
 
     from dbosflow._runtime.journal.batch import Batch
-    from dbosflow._runtime.runs.entries import Ending
+    from dbosflow._runtime.runs.entries import Continuation, Ending
     from dbosflow._store.batch import BatchResult
     from dbosflow._store.batch_rows import BatchRows
     from dbosflow._store.cancel_request import CancelRequest
+    from dbosflow._store.carried import Carried
 
 Owned_contra = TypeVar("Owned_contra", bound=Source, contravariant=True)
 
@@ -26,6 +27,9 @@ class JournalOwner(Protocol[Owned_contra]):
 
     def ended(self, run: Owned_contra, ending: Ending) -> None:
         """The end of ``run`` is durable."""
+
+    def continued(self, run: Owned_contra, continuation: Continuation, carried: Carried) -> None:
+        """The end of an iteration of ``run`` is durable, and so is the beginning of the next one."""
 
     def lost(self, run: Owned_contra) -> None:
         """``run`` is owned elsewhere."""

@@ -29,13 +29,15 @@ from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.execution.scope import set_scope
 from dbosflow._runtime.operations.for_each_settings import ForEachSettings, dead_letter_key
 from dbosflow._runtime.operations.loop_items import Finished, ItemAttempts
+from dbosflow._runtime.operations.loop_places import is_own_input, note_place, past_of
 from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.operations.retrying import is_outcome, running_task
 from dbosflow._runtime.operations.steps import failure_again
 from dbosflow._runtime.process.exits import Contained
 from dbosflow._runtime.runs.durable_waits import DurableWait, Standing
 from dbosflow._runtime.runs.entries import LoopItem, Record
-from dbosflow._store.step import LoopHistory
+from dbosflow._runtime.runs.offsets import Offsets
+from dbosflow._store.carried import ReadPlace
 from dbosflow.errors import DbosflowError, SerializationError
 from dbosflow.failures import brief_error, dump_error
 
@@ -59,13 +61,17 @@ async def run_for_each(
     """Runs the loop, or takes its outcome from its record: the loop's key, its totals, and the error that ended it."""
     run = branch.run
     what = f"for_each({settings.name!r})"
-    async with DurableOperation(branch, RecordKind.FOR_EACH, settings.name, what) as operation:
+    operation = DurableOperation(branch, RecordKind.FOR_EACH, settings.name, what)
+    note_place(run, request, operation)
+    async with operation:
         key, record = operation.key, operation.record
         ended_by: BaseException | None = None
 
         async def live() -> Record:
             nonlocal ended_by
             loop, task, began = ForEach(branch, key, request, handler, settings), running_task(), time.monotonic()
+            if is_own_input(run, request):
+                run.read_places[request.key] = loop.place
             error = None
             try:
                 wait = DurableWait(loop.standing)
@@ -97,9 +103,10 @@ class ForEach:
         self._handler = handler
         self._codec = request.codec
         self._settings = settings
-        self._history = history = run.history.loops.get(key) or LoopHistory()
+        self._history = history = past_of(run, key, request)
         assert isinstance(request.start, int)
         self._next = max(request.start, history.next)
+        self._recorded = Offsets(ReadPlace(self._next, tuple(history.finished)))
         self._cursor: StreamCursor = run.engine.cursor(replace(request, start=self._next))
         self._done, self._failed, self._last = history.done, history.failed, history.last
         self._begun: OrderedDict[int, Finished | bool] = OrderedDict()
@@ -118,6 +125,10 @@ class ForEach:
     def totals(self) -> dict[str, Any]:
         """How many items the loop has handled, how many failed, and its offset."""
         return {"count": self._done, "failed": self._failed, "last": self._last, "next": self._next}
+
+    def place(self) -> ReadPlace:
+        """How far the loop has come, by its records."""
+        return self._recorded.place()
 
     def standing(self) -> Standing | str:
         """What the loop waits for, if for nothing but the stream and the next attempts at items."""
@@ -311,6 +322,7 @@ class ForEach:
         self._failed += error is not None
         self._done += error is None
         self._last = max(offset, self._last or 0)
+        self._recorded.add(offset)
 
     def _is_durable(self, durable: asyncio.Future[None]) -> None:
         if not durable.cancelled():

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from dbosflow._runtime.execution.continuing import ContinuedAsNew, continued_by
 from dbosflow._runtime.execution.isolation import awaited, is_awaitable, outcome_of
 from dbosflow._runtime.execution.scope import Entered, PlainCall, current_scope
 
@@ -20,8 +21,7 @@ def plain_call(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str
         return function.function(*args, **kwargs)
     if function.is_async:
         return _plain_async(function, args, kwargs)
-    with Entered(PlainCall()):
-        value = function.function(*args, **kwargs)
+    value = _plain_value(function, args, kwargs)
     return _plainly_awaited(value) if is_awaitable(value) else value
 
 
@@ -39,9 +39,33 @@ async def run_plainly_async(function: FunctionDef, args: tuple[Any, ...], kwargs
     return await value if is_awaitable(value) else value
 
 
+def _plain_value(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
+    with Entered(PlainCall()):
+        while True:
+            try:
+                return function.function(*args, **kwargs)
+            except ContinuedAsNew as again:
+                args, kwargs = _again(function, args, again)
+
+
 async def _plain_async(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
     with Entered(PlainCall()):
-        return await outcome_of(function.function, *args, **kwargs)
+        while True:
+            try:
+                return await outcome_of(function.function, *args, **kwargs)
+            except BaseException as error:
+                again = continued_by(error)
+                if again is None:
+                    raise
+                args, kwargs = _again(function, args, again)
+
+
+def _again(
+    function: FunctionDef, args: tuple[Any, ...], again: ContinuedAsNew
+) -> tuple[tuple[Any, ...], Mapping[str, Any]]:
+    """The arguments of the next iteration. That of a class method gets the same class."""
+    receiver = args[:1] if function.method is classmethod else ()
+    return (*receiver, *again.positional), again.named
 
 
 async def _plainly_awaited(value: Awaitable[Any]) -> Any:

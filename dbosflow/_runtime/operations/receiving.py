@@ -19,7 +19,9 @@ from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.operations.timed_waits import TimedWait
 from dbosflow._runtime.runs.durable_waits import DurableWait, Standing
 from dbosflow._runtime.runs.entries import Record
+from dbosflow._runtime.runs.offsets import Offsets
 from dbosflow._runtime.streams.inbox import Inbox
+from dbosflow._store.carried import ReadPlace
 from dbosflow._store.waiter import Target
 from dbosflow.errors import MessageTimeoutError, SerializationError, ThreadLimitError
 from dbosflow.failures import dump_error
@@ -132,7 +134,8 @@ def _open(run: Run, topic: str) -> Inbox:
         if record.kind == RecordKind.RECV and record.output is not None and record.key + GIVEN_UP not in records
         if (read := _read(record.output))[1] == topic
     ]
-    inbox = run.inboxes[topic] = Inbox(run.workflow_id, inbox_key(topic), run.engine.read_page, received)
+    carried = run.history.carried.topics.get(topic, ReadPlace())
+    inbox = run.inboxes[topic] = Inbox(run.workflow_id, inbox_key(topic), run.engine.read_page, received, carried)
     return inbox
 
 
@@ -144,6 +147,9 @@ def _result(run: Run, topic: str, codec: Codec[Any], found: Record | Recorded, k
     offset, there, text = _read(found.output)
     if there != topic:
         raise run.disagree(f"receives on topic {topic!r} at key {key!r}", f"a message on topic {there!r}", record)
+    if topic not in run.received:
+        run.received[topic] = Offsets(run.history.carried.topics.get(topic, ReadPlace()))
+    run.received[topic].add(offset)
     if found.error is not None:
         failed = failure(run, found.error, f"key {key!r}", record)
         return Received(None, offset, failed.exception or SerializationError(failed.message))

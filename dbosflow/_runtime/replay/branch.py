@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Protocol
 
-from dbosflow._records.keys import PATCHED, branch_path, operation_key, patch_key, segment
+from dbosflow._records.keys import PATCHED, branch_path, operation_key, patch_key, region_path, segment
 from dbosflow._records.producers import BODY
 from dbosflow._runtime.runs.producers import Producer
 from dbosflow.errors import BranchError
@@ -230,7 +230,7 @@ class Branch:
         if self.count(f"{part}//"):
             msg = f"branch({name!r}) was entered before in workflow {self.run.workflow_id!r}: give each its own name"
             raise BranchError(msg)
-        return type(self)(self.run, part)
+        return type(self)(self.run, region_path(self.path, part))
 
     def count(self, name: str) -> int:
         """Counts one more under the name; returns how many there were before."""

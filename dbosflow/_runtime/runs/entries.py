@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
+from dbosflow._store.carried import Carried
 from dbosflow.types import FrameKind, WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from dbosflow._records.kinds import RecordKind
+    from dbosflow._store.carried import ReadPlace, StreamPlace
     from dbosflow._store.start_options import StartOptions
     from dbosflow._store.waiter import Target
 
@@ -144,6 +146,11 @@ class Ending:
         return "timed out" if self.timed_out else self.status
 
     @property
+    def undoes(self) -> bool:
+        """Whether the workflow's compensations are carried out first."""
+        return self.status not in (WorkflowStatus.SUCCEEDED, WorkflowStatus.RUNNING)
+
+    @property
     def ends_streams(self) -> bool:
         """Whether the ending closes streams left open; a reader sees the end of the workflow in any case."""
         return self.status.ended and self.refusals < MOST_REFUSALS
@@ -165,6 +172,28 @@ class Suspension(Ending):
     def yields_to_cancel(self) -> bool:
         """No: a workflow that is to be cancelled is queued by the same entry."""
         return False
+
+
+@dataclass(slots=True, eq=False)
+class Continuation(Ending):
+    """The end of an iteration: the workflow is continued as new, with other arguments."""
+
+    arguments: str = "{}"
+    iteration: int = 0
+    """The number of the next iteration."""
+    inputs: Mapping[str, ReadPlace] = field(default_factory=dict)
+    """How far each input was read."""
+    topics: Mapping[str, ReadPlace] = field(default_factory=dict)
+    """How far the messages on each topic were received."""
+
+    @property
+    def size(self) -> int:
+        """The continuation's rough size in a statement, in bytes."""
+        return 600 + len(self.arguments)
+
+    def carried(self, streams: Mapping[str, StreamPlace]) -> Carried:
+        """All that the next iteration gets, of which the statement gives the ends of the streams."""
+        return Carried(streams, self.inputs, self.topics)
 
 
 _FRAMES = {

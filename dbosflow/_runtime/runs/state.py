@@ -78,7 +78,8 @@ class RunState(Requested):
     def __init__(self, environment: StateEnvironment, parts: RunParts, history: History) -> None:
         self.environment = environment
         self.workflow_id, self.epoch, self.queue = parts.workflow_id, parts.epoch, parts.queue
-        self.definition, self.arguments_text = parts.definition, parts.arguments_text
+        self.definition = parts.definition
+        self.arguments_text = parts.arguments_text if history.arguments is None else history.arguments
         self.inputs: Collection[str] = tuple(parts.inputs)
         """The keys of the streams that outside writers write, and this run never does."""
         definition = parts.definition

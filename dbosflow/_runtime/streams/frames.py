@@ -161,9 +161,13 @@ class Frames:
     def _append_close(self, close: Close) -> None:
         self._append(close.key, 1, close.kind, close.payload, producer=close.producer, producer_seq=close.producer_seq)
 
+    def roll_back_all(self) -> None:
+        """Rolls back what is uncommitted."""
+        self._roll_back(self.uncommitted.producers())
+
     def end(self, ending: Ending) -> None:
         """Rolls back what is uncommitted; then ends every stream that the workflow leaves open."""
-        self._roll_back(self.uncommitted.producers())
+        self.roll_back_all()
         error = ending.error and brief_error(ending.error)
         streams = self._streams
         for key, stream in streams.by_key.items():

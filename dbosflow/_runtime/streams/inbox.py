@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from dbosflow import serde
 from dbosflow._runtime.streams.hub import UNSEEN
+from dbosflow._store.carried import ReadPlace
 from dbosflow.types import FrameKind
 
 if TYPE_CHECKING:
@@ -81,17 +82,18 @@ class Inbox:
         key: str,
         pages: Callable[[str, str, int, SeenStatus], Awaitable[Page]],
         received: Iterable[int],
+        carried: ReadPlace = ReadPlace(),  # noqa: B008 (never changed)
     ) -> None:
         self.workflow_id, self.key = workflow_id, key
         self._pages = pages
-        self._received = set(received)
+        self._received = {*received, *carried.beyond}
         """The offsets on record as received, from ``_first`` on."""
-        self._first = 0
+        self._first = carried.next
         """Everything before this offset is on record as received."""
         self._advance()
         self.next = self._first
         """The first offset that was not read yet."""
-        self._trimmed = 0
+        self.trimmed = carried.trimmed
         """Before this offset it was asked for the removal; of what earlier owners have asked, nothing is known."""
         self._noted: list[int] = []
         """The offsets that came on record lately."""
@@ -142,9 +144,9 @@ class Inbox:
         noted, self._noted = self._noted, []
         self._received.update(noted)
         self._advance()
-        if self._first - self._trimmed < TRIM_EVERY:
+        if self._first - self.trimmed < TRIM_EVERY:
             return None
-        self._trimmed = self._first
+        self.trimmed = self._first
         return self._first
 
     def _advance(self) -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from dbosflow import serde
 from dbosflow._records.keys import shown
-from dbosflow._records.producers import BODY, is_of_step, of_dead_letters
+from dbosflow._records.producers import is_of_step, of_dead_letters
 from dbosflow._runtime.runs.checksums import NOTHING, Repeated
 from dbosflow._runtime.runs.entries import AttemptRollback, Close, Values
 from dbosflow._runtime.streams.limits import Limits
 from dbosflow._runtime.streams.state import StreamState
 from dbosflow._runtime.streams.uncommitted import Uncommitted
+from dbosflow._store.carried import StreamPlace
 from dbosflow.errors import StreamClosedError, StreamInputError
 
 if TYPE_CHECKING:
@@ -155,10 +156,10 @@ class RunStreams:
 
     def check_all_repeated(self) -> None:
         """The body has ended: checks that everything on record was written again, or reports it as changed."""
-        run = self._run
+        run, body = self._run, self._run.root.producer.name
         for (key, name), recorded in run.history.checksums.items():
             left = run.history.produced[key, name] - self.count(key, name)
-            if name == BODY and recorded is not None and left > 0:
+            if name == body and recorded is not None and left > 0:
                 run.environment.on_changed(run, self._repeated.pop((key, name), Repeated(key, name)))
 
     def checksum(self, key: str, producer: str) -> int | None:
@@ -239,6 +240,16 @@ class RunStreams:
             self.by_key[key].reopen()
         self.uncommitted = frames.uncommitted
         self.checksums.update(frames.checksums)
+
+    def places(self, frames: Frames | None) -> dict[str, StreamPlace]:
+        """Where each open stream ends behind a slice. What is closed is found in the tables."""
+        tails = {} if frames is None else frames.tails
+        ended = set() if frames is None else frames.ended
+        return {
+            key: StreamPlace(tails.get(key, stream.tail), stream.values, stream.bytes)
+            for key, stream in self.by_key.items()
+            if not stream.ended and key not in ended
+        }
 
     def new_values_of_body(self) -> int:
         """How many values the run's own code, and not a step's, has written that no earlier run wrote."""

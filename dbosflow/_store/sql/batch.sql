@@ -66,6 +66,10 @@ WITH lease AS MATERIALIZED (
                WHERE e.status NOT IN ('cancelled', 'timed out') AND e.id = ANY(ARRAY(SELECT id FROM mine WHERE cancelled))
            ))
 -- ]
+-- [continues
+-- Nor is one continued as new.
+      AND NOT EXISTS (SELECT FROM mine WHERE cancelled AND id = ANY(ARRAY(SELECT :continue_workflow_id)))
+-- ]
 )
 -- [starts
 , started AS (:started)
@@ -91,6 +95,9 @@ WITH lease AS MATERIALIZED (
 -- [awaits
 , awaited AS (:awaited)
 -- ]
+-- [continues
+, continued AS (:continued)
+-- ]
 SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS written
 -- [ends
 -- If a cancel came first, the rest may not be written either: the division by zero rolls all back, and all is sent again.
@@ -101,6 +108,11 @@ SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS writte
 -- Only another copy of this statement, whose answer was lost, can have been faster: the next try shows that.
      , CASE WHEN EXISTS (SELECT FROM gate)
             THEN 1 / ((SELECT count(*) FROM suspended) = :suspend_count)::integer END AS all_suspended
+-- ]
+-- [continues
+-- As with an end: a cancel came first.
+     , CASE WHEN EXISTS (SELECT FROM gate)
+            THEN 1 / ((SELECT count(*) FROM continued) = :continue_count)::integer END AS all_continued
 -- ]
 -- [timeline
      , left(pg_walfile_name(pg_current_wal_lsn()), 8) AS timeline
@@ -260,6 +272,18 @@ JOIN suspended ON suspended.id = a.workflow_id AND suspended.status = 'waiting'
 ON CONFLICT (workflow_id, topic)
 DO UPDATE SET target_id = excluded.target_id, key = excluded.key, "offset" = excluded."offset",
               committed = excluded.committed
+
+-- name: continued (the next iteration begins; its first record is among the records of the statement)
+-- A cancel that commits after this statement's snapshot is seen by the UPDATE alone, as in `ended`.
+UPDATE dbosflow.workflow w
+SET iteration = c.iteration, input = c.input::json
+FROM (
+    SELECT :continue_workflow_id AS id, :continue_epoch AS epoch, :continue_iteration AS iteration,
+           :continue_input AS input
+) AS c
+CROSS JOIN :gate
+WHERE w.id = c.id AND w.worker_id IS NOT DISTINCT FROM gate.id AND w.epoch = c.epoch AND w.cancel_requested_at IS NULL
+RETURNING w.id
 
 -- name: lone_gate (of one row, which is written by itself)
 -- The answer is the number of rows written, without a reason: if it is none, the whole batch is sent, and gives the reason.

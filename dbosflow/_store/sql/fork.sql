@@ -30,10 +30,13 @@ SELECT s.key, s.kind FROM dbosflow.step s WHERE s.workflow_id = :workflow_id AND
 -- `anew`: the failed attempts of steps without an outcome do not count; those of `step_key` never do.
 -- With `output`, what `step_key` has written is rolled back, under the name of an attempt that never ran (`0.0`); and what its
 -- workflow had decided or found in the same turn before it is copied, too.
--- Nothing is written if a stream was trimmed behind the turn, or holds values of older code, which have no turn.
+-- Nothing is written if the turn is one of an earlier iteration, whose records are removed; or if a stream was trimmed behind
+-- it, or holds values of older code, which have no turn.
 WITH original AS MATERIALIZED (
     SELECT w.id, w.name, w.status, w.queue, w.priority, w.input, w.input_streams, w.epoch, w.deadline_at - w.created_at AS allowed,
-           w.ended_at, w.max_recoveries,
+           w.ended_at, w.max_recoveries, w.iteration,
+           coalesce(:turn::integer <= (SELECT c.turn FROM dbosflow.step c
+                                       WHERE c.workflow_id = w.id AND c.key = '~' || w.iteration), false) AS is_earlier,
            :turn::integer > coalesce((SELECT max(s.turn) FROM dbosflow.step s WHERE s.workflow_id = w.id), -1) AS whole
     FROM dbosflow.workflow w
     WHERE w.id = :workflow_id
@@ -98,11 +101,12 @@ WITH original AS MATERIALIZED (
 ), made AS (
     INSERT INTO dbosflow.workflow
         (id, name, status, queue, priority, input, input_streams, epoch, deadline_at, forked_from, forked_turn,
-         max_recoveries)
+         max_recoveries, iteration)
     SELECT :fork_id::text, o.name, 'queued', coalesce(:queue::text, o.queue), o.priority, o.input, o.input_streams, o.epoch,
-           now() + o.allowed, o.id, :turn::integer, o.max_recoveries
+           now() + o.allowed, o.id, :turn::integer, o.max_recoveries, o.iteration
     FROM original o
     WHERE NOT EXISTS (SELECT FROM truncated) AND NOT EXISTS (SELECT FROM unknown)
+      AND NOT o.is_earlier
     ON CONFLICT (id) DO NOTHING
     RETURNING id, queue, epoch
 ), records AS (
@@ -159,7 +163,7 @@ WITH original AS MATERIALIZED (
     FROM made
     JOIN dbosflow.attribute a ON a.workflow_id = :workflow_id
 )
-SELECT made.id IS NOT NULL AS made, made.queue, o.queue AS original_queue, t.key AS truncated, t.first, u.key AS unknown
+SELECT made.id IS NOT NULL AS made, o.is_earlier, made.queue, o.queue AS original_queue, t.key AS truncated, t.first, u.key AS unknown
 FROM original o
 LEFT JOIN made ON true
 LEFT JOIN truncated t ON true
@@ -206,7 +210,8 @@ SELECT w.status, w.error::text AS error, w.timed_out IS TRUE AS timed_out,
        (SELECT coalesce(max(s.turn), -1) FROM dbosflow.step s
         WHERE s.workflow_id = :workflow_id AND s.turn < coalesce((
             SELECT min(c.turn) FROM dbosflow.step c
-            WHERE c.workflow_id = :workflow_id AND c.kind IN ('cancelled', 'compensating')), 2147483647)) AS last
+            WHERE c.workflow_id = :workflow_id AND c.kind IN ('cancelled', 'compensating')), 2147483647)) AS last,
+       (SELECT c.turn FROM dbosflow.step c WHERE c.workflow_id = w.id AND c.key = '~' || w.iteration) AS continued
 FROM dbosflow.workflow w
 WHERE w.id = :workflow_id;
 

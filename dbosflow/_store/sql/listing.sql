@@ -97,7 +97,7 @@ AND (SELECT count(*) FROM dbosflow.attribute a
 -- name: record (the columns of a workflow `w`, as dbosflow.types.WorkflowInfo has them)
 w.id, w.name, w.status, w.queue, w.priority, w.input::text AS input, w.output::text AS output, w.error::text AS error,
 w.epoch, w.worker_id::text AS worker_id, w.parent_id, w.recoveries, w.created_at, w.started_at, w.ended_at,
-w.forked_from, w.forked_turn,
+w.forked_from, w.forked_turn, coalesce(w.iteration, 0) AS iteration,
 (SELECT json_object_agg(a.name, a.value) FROM dbosflow.attribute a WHERE a.workflow_id = w.id)::text AS attributes
 
 -- name: show (one workflow)

@@ -14,7 +14,7 @@ CREATE TABLE dbosflow.workflow (
     queue               text        NOT NULL DEFAULT '',   -- '': started in a process; any executing engine recovers it
     priority            integer     NOT NULL DEFAULT 0,    -- lower first
     keys                json,                              -- deduplication, partition and fairness keys
-    input               json        NOT NULL,              -- the arguments by parameter name
+    input               json        NOT NULL,              -- the arguments of the current iteration by parameter name
     output              json,
     error               json,                              -- {"type", "module", "message", "args"}
     epoch               integer     NOT NULL DEFAULT 0,    -- + 1 with each claim and each reclaim
@@ -36,7 +36,8 @@ CREATE TABLE dbosflow.workflow (
     forked_turn         integer,                           -- for a fork: the turn from which it goes on by itself
     cancel_reason       text,                              -- why its cancellation was requested
     timed_out           boolean,                           -- the request is that of its deadline: it ends as failed
-    max_recoveries      integer                            -- how many recoveries park it; null: the engine's setting
+    max_recoveries      integer,                           -- how many recoveries park it; null: the engine's setting
+    iteration           integer                            -- how often it was continued as new; null: never
 ) WITH (fillfactor = 80);
 -- An ANALYZE of a few workflows that one statement made must not tell the planner that there is one time of creation: Postgres
 -- 18 would look up ids by the index of these times.

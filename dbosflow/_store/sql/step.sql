@@ -3,14 +3,23 @@
 -- are found one by one, with a probe for each: inboxes and answers to tokens, which only outsiders write, are not scanned.
 -- For a loop it returns the totals, and only those items that the loop's watermark does not supersede. A child's record
 -- has in place of a producer the name and the parent of the workflow under the child's id, if that is not the workflow that
--- it started. For a fork there is a row with the turn from which it goes on by itself.
-WITH RECURSIVE loop AS MATERIALIZED (
+-- it started. For a fork there is a row with the turn from which it goes on by itself, and for a workflow that was continued
+-- as new one with its iteration and the arguments of that. Of such a workflow only the records of that iteration count, from
+-- the one with which it began on; and of its streams what that iteration has written, behind the places where they ended then,
+-- and the ends of those that were closed before.
+WITH RECURSIVE iteration AS MATERIALIZED (
+    SELECT w.id AS workflow_id, c.key AS path, c.seq, c.output
+    FROM dbosflow.workflow w
+    JOIN dbosflow.step c ON c.workflow_id = w.id AND c.key = '~' || w.iteration
+    WHERE w.id = ANY(:ids) AND w.iteration IS NOT NULL
+), loop AS MATERIALIZED (
     SELECT workflow_id, loop_key, coalesce(max(loop_next), 0) AS next, max(seq) AS seq, max(turn) AS turn,
            json_build_object('done', count(*) FILTER (WHERE kind = 'step' AND error IS NULL),
                              'failed', count(*) FILTER (WHERE kind = 'step' AND error IS NOT NULL),
                              'last', max(loop_offset) FILTER (WHERE kind = 'step')) AS totals
     FROM dbosflow.step
     WHERE workflow_id = ANY(:ids) AND loop_key IS NOT NULL
+      AND seq >= coalesce((SELECT i.seq FROM iteration i WHERE i.workflow_id = step.workflow_id), 0)
     GROUP BY workflow_id, loop_key
 ), stream AS (
     SELECT i.workflow_id, first.key
@@ -26,8 +35,10 @@ WITH RECURSIVE loop AS MATERIALIZED (
         WHERE b.workflow_id = stream.workflow_id AND b.key > stream.key ORDER BY b.key LIMIT 1
     ) AS following
 ), own AS MATERIALIZED (
-    SELECT workflow_id, key FROM stream
-    WHERE NOT starts_with(key, 'dbosflow/inbox/') AND NOT starts_with(key, 'dbosflow/token/')
+    SELECT s.workflow_id, s.key, i.path, coalesce((i.output -> 'streams' -> s.key ->> 0)::bigint, 0) AS start
+    FROM stream s
+    LEFT JOIN iteration i ON i.workflow_id = s.workflow_id
+    WHERE NOT starts_with(s.key, 'dbosflow/inbox/') AND NOT starts_with(s.key, 'dbosflow/token/')
 )
 SELECT 'record' AS part, workflow_id, key, kind, seq, turn, attempt, output::text AS output, error::text AS error,
        child_id, extract(epoch FROM wake_at - now())::double precision AS remaining,
@@ -39,6 +50,7 @@ SELECT 'record' AS part, workflow_id, key, kind, seq, turn, attempt, output::tex
        NULL::bigint AS count, NULL::bigint AS bytes, NULL::bigint AS tail, NULL::integer AS checksum
 FROM dbosflow.step
 WHERE workflow_id = ANY(:ids) AND loop_key IS NULL
+  AND seq >= coalesce((SELECT i.seq FROM iteration i WHERE i.workflow_id = step.workflow_id), 0)
 UNION ALL
 SELECT 'loop', workflow_id, loop_key, NULL, seq, turn, NULL, totals::text, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
        NULL, next, NULL
@@ -61,6 +73,9 @@ CROSS JOIN LATERAL (
            ((max(ARRAY["offset", checksum]) FILTER (WHERE kind = 'values'))[2])::integer AS checksum
     FROM dbosflow.stream_block
     WHERE workflow_id = own.workflow_id AND key = own.key AND epoch > 0     -- without blocks from outside
+      AND "offset" >= own.start
+      AND (own.path IS NULL OR producer = own.path OR starts_with(producer, own.path || '/')
+           OR kind IN ('complete', 'error', 'cancelled'))
     GROUP BY producer
 ) AS b
 UNION ALL
@@ -70,12 +85,14 @@ FROM own
 CROSS JOIN LATERAL (
     SELECT producer, count, bytes, checksum FROM dbosflow.stream_trim
     WHERE workflow_id = own.workflow_id AND key = own.key AND "offset" IS NULL  -- without blocks from outside
+      AND (own.path IS NULL OR producer = own.path OR starts_with(producer, own.path || '/'))
     OFFSET 0 -- a probe for each, and never a join with the whole table
 ) AS t
 UNION ALL
-SELECT 'fork', id, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, forked_turn, NULL
+SELECT 'workflow', id, NULL, NULL, NULL, NULL, NULL, CASE WHEN iteration IS NOT NULL THEN input::text END, NULL, NULL, NULL,
+       NULL, NULL, NULL, iteration, NULL, forked_turn, NULL
 FROM dbosflow.workflow
-WHERE id = ANY(:ids) AND forked_turn IS NOT NULL
+WHERE id = ANY(:ids) AND (forked_turn IS NOT NULL OR iteration IS NOT NULL)
 UNION ALL
 SELECT 'uncommitted', b.workflow_id, b.key, b.kind, NULL, NULL, b.attempt, NULL, NULL, NULL, NULL, NULL, NULL,
        b.producer, b.count, NULL, b."offset", NULL
@@ -83,6 +100,7 @@ FROM own
 CROSS JOIN LATERAL (
     SELECT * FROM dbosflow.stream_block
     WHERE workflow_id = own.workflow_id AND key = own.key AND kind = 'values' AND attempt IS NOT NULL
+      AND "offset" >= own.start AND (own.path IS NULL OR starts_with(producer, own.path || '/'))
     OFFSET 0
 ) AS b
 WHERE NOT EXISTS (
