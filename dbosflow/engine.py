@@ -17,8 +17,8 @@ from dbosflow.errors import InWorkflowError
 from dbosflow.filters import MOST, WorkflowFilter, chosen
 from dbosflow.handles import WorkflowHandle
 from dbosflow.management.workflows import Workflows
-from dbosflow.messages.engine_messages import EngineMessages
 from dbosflow.messages.first import Message, take_message
+from dbosflow.outbox.engine_outbox import EngineOutbox
 from dbosflow.workflows import Workflow, WorkflowSpec, spec_of, start_request
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ V = TypeVar("V")
 F = TypeVar("F")
 
 
-class Engine(EngineMessages):
+class Engine(EngineOutbox):
     """Durable workflows on one Postgres database.
 
     ``with Engine(url) as engine`` runs the engine on a thread of its own, ``async with`` on the running loop. The

@@ -15,9 +15,10 @@ import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from dbosflow._runtime.streams.paging import truncated
-from dbosflow._store import attribute, listing, message, retention, step, stream, workflow
+from dbosflow._store import attribute, listing, message, outbox, retention, step, stream, workflow
 from dbosflow._store.queries import is_refused
 from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, StreamNotFoundError, WorkflowNotFoundError
+from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from dbosflow._store.workflow import Started
     from dbosflow.config import Settings
     from dbosflow.filters import WorkflowFilter
-    from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo, WorkflowStatus
+    from dbosflow.types import StepInfo, StreamInfo, WorkflowInfo
 
 T = TypeVar("T")
 
@@ -113,12 +114,20 @@ class Repository:
         """The workflow's status."""
         found = await self.ask(workflow.outcomes, [workflow_id])
         if workflow_id not in found:
+            if await self.ask(outbox.waiting_start, workflow_id) is not None:
+                return WorkflowStatus.QUEUED
+            found = await self.ask(workflow.outcomes, [workflow_id])  # it may have been applied between the two
+        if workflow_id not in found:
             raise not_found(workflow_id)
         return found[workflow_id].status
 
     async def info(self, workflow_id: str) -> WorkflowInfo:
         """The record of the workflow."""
-        found = await self.ask(listing.show, workflow_id)
+        found = (
+            await self.ask(listing.show, workflow_id)
+            or await self.ask(outbox.waiting_start, workflow_id)
+            or await self.ask(listing.show, workflow_id)
+        )
         if found is None:
             raise not_found(workflow_id)
         return found

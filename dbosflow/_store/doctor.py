@@ -79,6 +79,14 @@ async def suspended(connection: AsyncConnection[Any], schema: str) -> DictRow:
     return (await fetch_all(connection, schema, _TABLE, "suspended"))[0]
 
 
+async def outbox(connection: AsyncConnection[Any], schema: str, longest: float, limit: int) -> DictRow:
+    """How many rows are in the outbox, for how long, and for which workflows some wait longer than ``longest``."""
+    try:
+        return (await fetch_all(connection, schema, _TABLE, "outbox", longest=longest, limit=limit))[0]
+    except errors.UndefinedTable:  # the schema is older
+        return {"rows": 0, "longest": None, "ids": None}
+
+
 async def retention(connection: AsyncConnection[Any], schema: str, age: float, limit: int) -> DictRow | None:
     """How many workflows (up to a limit) ended more than ``age`` seconds ago, and whether a retention is on.
 

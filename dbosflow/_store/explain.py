@@ -36,6 +36,7 @@ class Facts:
     bodies: Rows = field(default_factory=list)
     waiters: Rows = field(default_factory=list)
     children: Rows = field(default_factory=list)
+    outbox: Rows = field(default_factory=list)
 
 
 async def facts(connection: AsyncConnection[Any], schema: str, workflow_id: str) -> Facts | None:
@@ -52,9 +53,14 @@ async def facts(connection: AsyncConnection[Any], schema: str, workflow_id: str)
         queue = await _queue(connection, schema, subject) if subject["status"] == "queued" else None
         lists = {
             name: await fetch_all(connection, schema, _TABLE, name, workflow_id=workflow_id, limit=_FEW)
-            for name in ("timers", "retries", "bodies", "waiters", "children")
+            for name in ("timers", "retries", "bodies", "waiters", "children", "outbox")
         }
         return Facts(subject, workers, queue, **lists)
+
+
+async def workers(connection: AsyncConnection[Any], schema: str) -> Rows:
+    """The live workers, each with what it has said that it serves."""
+    return await fetch_all(connection, schema, _TABLE, "workers")
 
 
 async def _queue(connection: AsyncConnection[Any], schema: str, subject: DictRow) -> DictRow:

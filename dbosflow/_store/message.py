@@ -13,7 +13,7 @@ from dbosflow._store.queries import fetch_all, rights_named
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
 
     from psycopg import AsyncConnection
@@ -61,11 +61,48 @@ async def send(
     return [Sent(**{**row, "status": _status(row["status"])}) for row in found]
 
 
-async def _ask(connection: AsyncConnection[Any], schema: str, name: str, values: dict[str, Any]) -> Rows:
+@dataclass(frozen=True, slots=True)
+class Relayed:
+    """A message of the outbox that was looked at, and what came of it."""
+
+    workflow_id: str
+    key: str
+    """The key of its inbox."""
+    producer: str
+    sent: Sent
+
+
+async def relay(
+    connection: AsyncConnection[Any],
+    schema: str,
+    targets: Sequence[str],
+    *,
+    limits: Mapping[str, int],
+) -> list[Relayed]:
+    """Sends the oldest messages in the outbox to these workflows, in their order, and removes what is done.
+
+    ``limits`` has ``max_rows`` and ``max_bytes`` for each workflow, and ``max_values`` and ``max_topics`` of ``send``.
+    What other engines have at that moment is left to them, with all behind it.
+    """
+    empty: dict[str, list[str]] = {name: [] for name in ("ids", "keys", "counts", "values", "bytes", "producers")}
+    values: dict[str, Any] = {**empty, "targets": list(targets), **limits}
+    rows = await _ask(connection, schema, "send", values, "outbox")
+    return [_relayed(**row) for row in rows]
+
+
+def _relayed(workflow_id: str, key: str, producer: str, status: str | None, **row: Any) -> Relayed:
+    if row["full"]:  # others on its topic may have had room
+        row["offset"] = None
+    return Relayed(workflow_id, key, producer, Sent(_status(status), **row))
+
+
+async def _ask(
+    connection: AsyncConnection[Any], schema: str, name: str, values: dict[str, Any], *sections: str
+) -> Rows:
     with rights_named(schema):
         async with connection.cursor(row_factory=dict_row) as cursor:
             # Not prepared: a plan that was made while the table was empty would scan the table.
-            statement = statements.literal(statements.load(_TABLE, schema)[name])
+            statement = statements.literal(statements.load(_TABLE, schema, *sections)[name])
             try:
                 await cursor.execute(statement, values, prepare=False)
             except ReadOnlySqlTransaction:

@@ -2,7 +2,8 @@
 
 A topic is a hint to read something anew: ``w<workflow id>``, ``s<workflow id>␟<stream key>``, ``q<queue>``, ``d`` (a
 worker came or went), ``x`` (a worker has died), ``c`` (a cancellation was requested), ``a`` (a deadline comes soon),
-``z`` (a suspended workflow waits). Hints may be lost, duplicated or late; only latency depends on them.
+``z`` (a suspended workflow waits), ``o`` (rows are in the outbox). Hints may be lost, duplicated or late; only latency
+depends on them.
 
 The topics are divided into parts, each with a channel of its own. A process only listens to the parts that have
 subscribers. So an idle worker listens to its queues and to what concerns all processes, however much is streamed.
@@ -40,6 +41,8 @@ CANCEL_TOPIC = "c"
 ALARM_TOPIC = "a"
 WAITERS_TOPIC = "z"
 """A suspended workflow waits for something. Every process that may bring it is to wake such workflows from here on."""
+OUTBOX_TOPIC = "o"
+"""A user's transaction has committed rows of the outbox."""
 
 
 def stream_topic(workflow_id: str, key: str) -> str:
@@ -99,6 +102,11 @@ def topics_of(payload: str) -> list[str]:
     except ValueError:
         return []
     return [topic for topic in topics if isinstance(topic, str)] if isinstance(topics, list) else []
+
+
+def hint(schema: str, topic: str) -> tuple[str, str]:
+    """The channel and payload by which a user's own transaction sends a hint."""
+    return channel(schema, part_of(topic)), next(payloads([topic]))
 
 
 async def notify(connection: AsyncConnection[Any], schema: str, topics: Iterable[str]) -> None:

@@ -7,6 +7,8 @@ DbosflowError
 ├── DatabaseUnavailableError    no connection within the time allowed
 ├── SchemaError                 the database's schema and this code do not fit together
 ├── PermissionDeniedError       the database role lacks a privilege
+├── NoTransactionError          a connection in autocommit, closed or failed: there is no transaction to take part in
+├── WrongDatabaseError          a connection to another database than the engine's
 ├── OutdatedWorkersError        live workers of an older version do not know what was asked for
 ├── EngineClosedError           the engine is not open, or no longer open
 ├── BlockingCallError           a blocking call on a running event loop; names the awaitable twin
@@ -92,6 +94,7 @@ from dbosflow.errors.messages import (
     TokenNotFoundError,
     WorkflowEndedError,
 )
+from dbosflow.errors.outbox import NoTransactionError, WrongDatabaseError
 from dbosflow.errors.steps import (
     NonRetryableError,
     RetryAfter,
@@ -146,6 +149,7 @@ __all__ = [
     "LeaseLostError",
     "MessageTimeoutError",
     "MessageTooLargeError",
+    "NoTransactionError",
     "NonDeterminismError",
     "NonRetryableError",
     "NotInWorkflowError",
@@ -185,6 +189,7 @@ __all__ = [
     "WorkflowTimeoutError",
     "WorkflowTransferError",
     "WrongColourError",
+    "WrongDatabaseError",
 ]
 
 for _name in __all__:

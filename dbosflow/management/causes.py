@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from dbosflow._store.explain import Facts
     from dbosflow.management.explanation import CauseCode
+    from dbosflow.types import WorkflowInfo
 
 _SUSPECT = 3
 """Deaths in a row from which on a workflow runs alone; see ``_runtime/execution/quarantine.py``."""
@@ -171,6 +172,22 @@ def _children(facts: Facts) -> Iterator[Cause]:
     yield _cause(facts, "child", what, "their end, if it waits for them", related=ids)
 
 
+def _outbox(facts: Facts) -> Iterator[Cause]:
+    """Messages of committed transactions that it could not get yet."""
+    for row in facts.outbox:
+        what = f"{row['messages']} messages on topic {topic_of(row['key'])!r} wait in the outbox since "
+        what += _moment(row["since"])
+        how = "room in its inbox, which it makes by receiving" if facts.workers else "a worker, which sends them"
+        yield _cause(facts, "outbox", what, how)
+
+
+def in_outbox(start: WorkflowInfo, *, any_worker: bool) -> Cause:
+    """Why a workflow is not there whose start is committed."""
+    what = f"its start was committed, and is in the outbox since {_moment(start.created_at)}"
+    how = "a worker starts it within a second" if any_worker else "start a worker: none is live"
+    return Cause("outbox", start.id, what, how)
+
+
 def _deadline(facts: Facts) -> Iterator[Cause]:
     deadline = facts.subject["deadline_at"]
     if deadline is not None:
@@ -179,11 +196,11 @@ def _deadline(facts: Facts) -> Iterator[Cause]:
 
 _WORKERS = (_no_worker, _no_worker_of_its_version, _no_worker_of_its_queue, _unknown_name)
 _QUEUED = (_cancel_requested, *_WORKERS, _suspect, _slot)
-_INSIDE = (_retries, _timers, _waiters, _children)
+_INSIDE = (_retries, _timers, _waiters, _children, _outbox)
 _ENDED: tuple[Callable[[Facts], Iterator[Cause]], ...] = (_ended,)
 _FINDERS: dict[str, tuple[Callable[[Facts], Iterator[Cause]], ...]] = {
-    "queued": (*_QUEUED, _deadline),
-    "scheduled": (_cancel_requested, _delay, _deadline),
+    "queued": (*_QUEUED, _outbox, _deadline),
+    "scheduled": (_cancel_requested, _delay, _outbox, _deadline),
     "waiting": (_cancel_requested, _suspended, *_INSIDE, _deadline),
     "running": (_cancel_requested, _owner, _bodies, *_INSIDE, _deadline),
     "blocked": (_blocked,),

@@ -33,6 +33,7 @@ CauseCode = Literal[
     "answer",
     "stream",
     "deadline",
+    "outbox",
 ]
 """The kinds of cause. New ones may be added."""
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from dbosflow._runtime.repository import not_found
-from dbosflow._store import explain
+from dbosflow._store import explain, outbox
 from dbosflow.config import check_identifier
-from dbosflow.management.causes import causes_of
+from dbosflow.management.causes import causes_of, in_outbox
 from dbosflow.management.explanation import Explanation
 from dbosflow.types import WorkflowStatus
 
@@ -49,7 +49,13 @@ class Explanations:
         return await self._host.bridge(self._explain(check_identifier("workflow id", workflow_id)))
 
     async def _explain(self, workflow_id: str) -> Explanation:
-        found = await self._core.repository.ask(explain.facts, workflow_id)
+        ask = self._core.repository.ask
+        found = await ask(explain.facts, workflow_id)
+        if found is None and (start := await ask(outbox.waiting_start, workflow_id)) is not None:
+            any_worker = bool(await ask(explain.workers))
+            return Explanation(workflow_id, WorkflowStatus.QUEUED, (in_outbox(start, any_worker=any_worker),))
+        if found is None:
+            found = await ask(explain.facts, workflow_id)  # it may have been applied between the two
         if found is None:
             raise not_found(workflow_id)
         causes = await self._chained(causes_of(found), _LONGEST_CHAIN, {workflow_id})

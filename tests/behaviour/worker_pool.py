@@ -46,9 +46,13 @@ class WorkerPool:
         owner = self.owner(workflow_id)
         if owner is None:
             return False
-        owner.kill()
-        self.members[self.members.index(owner)] = self._member()
+        self.kill(owner)
         return True
+
+    def kill(self, member: Program) -> None:
+        """Kills a member, and starts another worker."""
+        member.kill()
+        self.members[self.members.index(member)] = self._member()
 
     def _is_over(self, workflow_id: str) -> bool:
         query = "SELECT 1 FROM dbosflow.workflow WHERE id = %s AND ended_at IS NOT NULL"

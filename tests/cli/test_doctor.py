@@ -28,7 +28,19 @@ if TYPE_CHECKING:
 
     Execute = Callable[..., list[tuple[Any, ...]]]
 
-ALL = ["connection", "versions", "clock", "connections", "listen", "settings", "schema", "workers", "work", "retention"]
+ALL = [
+    "connection",
+    "versions",
+    "clock",
+    "connections",
+    "listen",
+    "settings",
+    "schema",
+    "workers",
+    "work",
+    "outbox",
+    "retention",
+]
 
 
 @step
@@ -196,7 +208,7 @@ def test_a_database_without_the_schema_is_a_warning_for_who_may_make_it(empty_da
     """The checks that need it are left out."""
     found = checks(empty_database_url)
     assert found["schema"].verdict is Verdict.WARNING
-    assert list(found) == ALL[:-3]
+    assert list(found) == ALL[:-4]
 
 
 def test_a_role_without_rights_is_a_problem(execute: Execute, role: tuple[str, str]) -> None:

@@ -24,6 +24,7 @@ _TABLES = (
     *(
         "batch",
         "message",
+        "outbox",
         "notify",
         "retention",
         "schema_version",

@@ -53,6 +53,7 @@ STREAMS = frozenset({"stream_block_pkey"})
 INPUTS = frozenset({"stream_block_pkey", "stream_block_input"})
 BACK = frozenset({"stream_block_rollback"})
 TRIMS = frozenset({"stream_trim_pkey"})
+OUTBOX = frozenset({"outbox_pkey"})
 ATTRIBUTES = frozenset({"attribute_pkey"})
 LISTED = ATTRIBUTES | {"attribute_value"}
 SLEEPS = {"suffixes": ["/woken", "/given-up"], "over_kinds": ["woken", "given_up"]}
@@ -72,6 +73,7 @@ class Case:
     stream_block: frozenset[str] = frozenset()
     stream_trim: frozenset[str] = frozenset()
     attribute: frozenset[str] = frozenset()
+    outbox: frozenset[str] = frozenset()
 
     def text(self) -> str:
         """The statement as psycopg takes it."""
@@ -80,7 +82,7 @@ class Case:
 
     def complaint(self, plan: Plan, more_rows: int) -> str | None:
         """What the plan does that it may not."""
-        for table in ("workflow", "step", "stream_block", "stream_trim", "attribute"):
+        for table in ("workflow", "step", "stream_block", "stream_trim", "attribute", "outbox"):
             if more := plan.access(table) - getattr(self, table):
                 return f"{self.statement}: reads {table} by {', '.join(sorted(more))}"
         return f"{self.statement}: handles {plan.work:g} rows" if plan.work > self.work + more_rows else None
@@ -199,6 +201,25 @@ POOL = (
         workflow=KEY,
         step=STEPS,
         stream_block=STREAMS,
+    ),
+    Case("outbox.pending", {"after": "", "limit": 20}, 60, outbox=OUTBOX),
+    Case("outbox.apply_starts", {"ids": MANY}, 60, outbox=OUTBOX, workflow=KEY),
+    Case("outbox.waiting_start", {"workflow_id": "w5"}, 5, outbox=OUTBOX),
+    Case(
+        "message.send+outbox",
+        {
+            **{name: [] for name in ("ids", "keys", "counts", "values", "bytes", "producers")},
+            "targets": MANY,
+            "max_rows": 5,
+            "max_bytes": 10_000,
+            "max_values": 1000,
+            "max_topics": 10,
+        },
+        len(MANY) * 3 * len(MANY) * 3,  # each message is compared with each
+        outbox=OUTBOX,
+        workflow=KEY,
+        stream_block=INPUTS,
+        stream_trim=TRIMS,
     ),
     Case("message.event", LONG | {"committed": True}, 5, workflow=KEY, stream_block=STREAMS | BACK, step=STEPS),
     Case("message.events", {"workflow_id": "long"}, 5, stream_block=STREAMS),
@@ -397,6 +418,13 @@ async def crowded(db: Database, worker_id: UUID) -> None:
         """INSERT INTO dbosflow.attribute (workflow_id, name, value)
            SELECT 'w' || n, name, '"' || name || n %% 1000 || '"'
            FROM generate_series(1, %s) n, unnest(ARRAY['customer', 'region']) name""",
+        CROWD,
+    )
+    await db.rows(
+        """INSERT INTO dbosflow.outbox (workflow_id, id, name, queue, key, payload)
+           SELECT 'w' || n, gen_random_uuid(), CASE WHEN n %% 5 = 0 THEN 'f' END, CASE WHEN n %% 5 = 0 THEN '' END,
+                  CASE WHEN n %% 5 <> 0 THEN 'dbosflow/inbox/t' END, '{}'
+           FROM generate_series(1, %s) n, generate_series(1, 3)""",
         CROWD,
     )
     await db.rows(

@@ -17,6 +17,8 @@ from tests.protocol.schedules import PATIENCE, SCHEMA, Database, Slice, batch
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from psycopg.pq.abc import PGconn
+
     from tests.protocol.schedules import WorkerLease
 
 PAUSE = """
@@ -50,7 +52,7 @@ async def append(session: psycopg.AsyncConnection[Any], producer: str, **limits:
     return answer.offset
 
 
-async def soon(call: Callable[[], Awaitable[Any]], wanted: int) -> None:
+async def soon(call: Callable[[], Awaitable[Any]], wanted: object) -> None:
     """Others that have a snapshot, such as autovacuum, let go of it."""
     async with asyncio.timeout(PATIENCE):
         while await call() != wanted:
@@ -133,16 +135,55 @@ async def test_what_was_written_before_the_removal_looked_is_removed(db: Databas
 
 async def test_a_writer_that_is_just_committing_is_waited_for(db: Database) -> None:
     """It has no snapshot any more by which it would be seen, and its rows are not there yet."""
-    lease, slow = await db.lease(), await db.connect(autocommit=False)
+    lease, slow = await db.lease(), await db.connect()
     await lease.start("w")
-    await slow.execute(MESSAGE)
+    commit = await written_and_not_committed(db, slow)
     assert (await lease.write(Slice("w").end())).written
     for remove in (prune, delete):
         with pytest.raises(retention.WritersCommitError):
             await remove(db)
-    await slow.commit()
+    commit()
     await soon(lambda: prune(db), 1)
     assert await db.rows("SELECT * FROM dbosflow.stream_block") == []
+
+
+async def written_and_not_committed(db: Database, slow: psycopg.AsyncConnection[Any]) -> Callable[[], None]:
+    """Has a statement in autocommit executed, and leaves its commit to what is returned: it is in the middle of it."""
+    wire = slow.pgconn
+    wire.enter_pipeline_mode()
+    for statement in (MESSAGE, "SET search_path = public"):  # the second takes the place of the first, and its snapshot
+        wire.send_query_params(statement.encode(), None)
+    wire.send_flush_request()
+    sent(wire)
+    seen = "SELECT backend_xid IS NOT NULL AND backend_xmin IS NULL FROM pg_stat_activity WHERE pid = %s"
+    async with asyncio.timeout(PATIENCE):
+        while await db.rows(seen, slow.info.backend_pid) != [(True,)]:
+            pass
+
+    def commit() -> None:
+        wire.pipeline_sync()
+        sent(wire)
+
+    return commit
+
+
+def sent(wire: PGconn) -> None:
+    """Until all is on its way."""
+    while wire.flush():
+        pass
+
+
+async def test_a_session_that_is_idle_in_a_transaction_keeps_nothing(db: Database) -> None:
+    """A user's own transaction, which has written its rows and stays open for long: it is no writer of ours."""
+    lease, user = await db.lease(), await db.connect(autocommit=False)
+    await lease.start("w")
+    await lease.start("x")
+    await user.execute("CREATE TEMPORARY TABLE mine AS SELECT %s::integer AS number", [1])
+    assert (await lease.write(Slice("w").end())).written
+    await soon(lambda: prune(db), 1)
+    assert (await lease.write(Slice("x").end())).written
+    await soon(lambda: retention.delete(db.admin, SCHEMA, ["x"], children=True), {"x": ("deleted", "succeeded")})
+    await user.rollback()
 
 
 async def prune(db: Database) -> int:

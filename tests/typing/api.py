@@ -160,6 +160,9 @@ def managing(engine: Engine) -> None:
 def blocking(engine: Engine) -> None:
     """The blocking face."""
     assert_type(engine.start(sync_flow, 1), WorkflowHandle[str])
+    assert_type(engine.start_in(object(), sync_flow, 1), WorkflowHandle[str])
+    assert_type(engine.start_in(object(), async_flow.options(queue="q"), 1, notify=True), WorkflowHandle[list[float]])
+    engine.start_in(object(), sync_flow, "not an int")  # type: ignore[call-overload]
     assert_type(engine.start(async_flow.options(workflow_id="a"), 1), WorkflowHandle[list[float]])
     assert_type(engine.run(async_flow, 1), list[float])
     assert_type(engine.run(Service.static, 1), int)

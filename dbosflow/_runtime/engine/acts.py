@@ -26,8 +26,15 @@ _MOST_LOST_PLACES = 1000
 class Acts:
     """Changes the given workflows, notifies whoever waits, and says of each id what came of it."""
 
-    def __init__(self, repository: Repository, announce: Callable[[Iterable[str]], None]) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        announce: Callable[[Iterable[str]], None],
+        bring: Callable[[str], Awaitable[bool]],
+    ) -> None:
         self._repository = repository
+        self._bring = bring
+        """Applies the start of a workflow that is in the outbox; whether there is such a workflow now."""
         self._announce = announce
 
     async def cancel(
@@ -39,6 +46,11 @@ class Acts:
         asked = {row["id"]: WorkflowStatus(row["status"]) for row in rows}
         others = [one for one in ids if one not in asked]
         found = await self._repository.ask(workflow.outcomes, others) if others else {}
+        brought = [one for one in others if one not in found and await self._bring(one)]
+        if brought:
+            asked |= {
+                row["id"]: WorkflowStatus(row["status"]) for row in await self._request(self._repository, ask, brought)
+            }
         return [_cancelled(one, asked.get(one), found[one].status if one in found else None) for one in ids]
 
     async def cancel_children(self, repository: Repository, workflow_id: str, reason: str | None) -> None:

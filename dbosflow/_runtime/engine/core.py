@@ -22,6 +22,7 @@ from dbosflow._runtime.engine.forks import Forks
 from dbosflow._runtime.engine.replayer import ReplayResult, replay
 from dbosflow._runtime.engine.standalone import StandaloneStreams
 from dbosflow._runtime.engine.starts import Starts
+from dbosflow._runtime.engine.user_transactions import UserTransactions
 from dbosflow._runtime.execution.launch import Launch
 from dbosflow._runtime.execution.scope import lending_place
 from dbosflow._runtime.execution.waits import Waits
@@ -41,7 +42,7 @@ from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._runtime.wakeups.waker import Waker
 from dbosflow._sessions import READER
 from dbosflow._store.migrate import ensure_schema, named_errors
-from dbosflow.errors import EngineClosedError
+from dbosflow.errors import EngineClosedError, WorkflowNotFoundError
 from dbosflow.types import Cancellation, Resumption
 
 if TYPE_CHECKING:
@@ -112,12 +113,20 @@ class EngineCore:
             self._waker = Waker(self._pool, self._url, self._settings, self._wakeups, self.announce)
             services = (self._notifier, listener, self._hub, self._outcomes, self._enqueuer, self._waker)
             writers = (self._input_writer, self._message_writer, self._trimmer)
-            for service in (*services, *writers, SafetyPoll(self._settings, self._wakeups, listener)):
+            self.transactions = UserTransactions(
+                *(self._pool, self._settings, self.repository, self._wakeups, self.announce)
+            )
+            for service in (
+                *services,
+                *writers,
+                *self.transactions.services,
+                SafetyPoll(self._settings, self._wakeups, listener),
+            ):
                 service.open()
                 resources.push_async_callback(service.close)
             self.forks = Forks(self.repository, self.announce)
             executor = self._executor = self._new_executor() if self._settings.executes else None
-            self.acts = Acts(self.repository, self.announce)
+            self.acts = Acts(self.repository, self.announce, self.transactions.bring)
             self._starts = Starts(
                 executor,
                 self._enqueuer,
@@ -243,9 +252,8 @@ class EngineCore:
             ending = await self._executor.runner.settled(workflow_id)
             if ending is not None and (ending.status.ended or not ended):
                 return ending
-        outcome = await self._outcomes.wait_for(workflow_id, ended=ended)
-        if outcome is None:
-            raise not_found(workflow_id)
+        while (outcome := await self._outcomes.wait_for(workflow_id, ended=ended)) is None:
+            await self.transactions.wait_for_start(workflow_id)
         return outcome
 
     # -- streams -----------------------------------------------------------------------------------------------------
@@ -268,6 +276,11 @@ class EngineCore:
 
     async def send(self, workflow_id: str, topic: str, text: str, producer: str | None) -> int:
         """Sends a message to a workflow; returns its offset once it is durable."""
+        try:
+            return await self._message_writer.send(workflow_id, topic, text, producer)
+        except WorkflowNotFoundError:
+            if not await self.transactions.bring(workflow_id):
+                raise
         return await self._message_writer.send(workflow_id, topic, text, producer)
 
     async def event(self, workflow_id: str, name: str, *, committed: bool, after: int, once: bool) -> LastValue:

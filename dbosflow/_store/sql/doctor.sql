@@ -82,6 +82,13 @@ SELECT count(*) AS blocked FROM dbosflow.workflow WHERE status = 'blocked';
 SELECT count(*) AS waiting, count(*) FILTER (WHERE wake_at < now() - interval '1 minute') AS overdue
 FROM dbosflow.workflow WHERE status = 'waiting';
 
+-- name: outbox (what waits there, counted up to a limit, since when, and for whom; it is empty, or nearly so)
+SELECT count(*) AS "rows", extract(epoch FROM now() - min(o.created_at))::double precision AS longest,
+       (SELECT array_agg(f.workflow_id) FROM (
+           SELECT DISTINCT x.workflow_id FROM dbosflow.outbox x
+           WHERE x.created_at < now() - :longest * interval '1 second' ORDER BY x.workflow_id LIMIT 3) AS f) AS ids
+FROM (SELECT created_at FROM dbosflow.outbox LIMIT :limit) AS o;
+
 -- name: retention (what a retention would remove, counted up to a limit; whether one is on. Index: workflow_created)
 SELECT count(*) AS workflows,
        coalesce((SELECT r.due_at > now() - interval '1 hour' FROM dbosflow.retention r), false) AS is_on,

@@ -83,6 +83,14 @@ WHERE r.workflow_id = :workflow_id
 ORDER BY r.target_id, r.key
 LIMIT :limit;
 
+-- name: outbox (messages to it that are committed, and not sent yet; index: outbox_pkey)
+SELECT o.key, count(*) AS messages, min(o.created_at) AS since
+FROM dbosflow.outbox o
+WHERE o.workflow_id = :workflow_id AND o.key IS NOT NULL
+GROUP BY o.key
+ORDER BY since
+LIMIT :limit;
+
 -- name: children (that it has started, that have not ended, and whose outcome it has not received)
 SELECT c.id, c.name, c.status, count(*) OVER () AS workflows
 FROM dbosflow.step s

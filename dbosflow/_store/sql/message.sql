@@ -10,10 +10,50 @@
 -- counted only for the first message of one, in the index that has nothing but blocks from outside; as many topics as
 -- are begun in the same moment may exceed that bound.
 -- Indexes: the primary keys, two probes per topic; those of stream_block_input and stream_trim, one probe per block.
-WITH given AS MATERIALIZED (
+-- With the section `outbox` the messages are those of the outbox for some workflows: of each the oldest rows in their order,
+-- up to a start. Each row that this statement sees is locked, SKIP LOCKED, and what stands behind a row that it did not get is
+-- left alone: so of several engines none overtakes another one. A row is removed as its message is written, so it is
+-- sent once; or because the workflow has ended or is unknown. As many messages of a topic are sent as fit.
+WITH
+-- [outbox
+taken AS MATERIALIZED (
+    SELECT l.*, row_number() OVER (ORDER BY l.workflow_id, l.id) AS number
+    FROM (
+        SELECT r.position, row_number() OVER (PARTITION BY o.workflow_id ORDER BY r.position) AS place, o.*
+        FROM unnest(:targets::text[]) AS t (id)
+        CROSS JOIN LATERAL (
+            SELECT x.id, row_number() OVER earlier AS position, bool_and(x.is_message) OVER earlier AS is_message,
+                   sum(x.bytes) OVER earlier AS bytes
+            FROM (
+                SELECT y.id, y.key IS NOT NULL AS is_message, pg_column_size(y.payload) AS bytes
+                FROM dbosflow.outbox y WHERE y.workflow_id = t.id ORDER BY y.id LIMIT :max_rows::integer
+            ) AS x
+            WINDOW earlier AS (ORDER BY x.id)
+        ) AS r
+        CROSS JOIN LATERAL (
+            SELECT y.workflow_id, y.id, y.key, coalesce(y.producer, 'w:' || y.id) AS producer, y.payload::text AS payload
+            FROM dbosflow.outbox y
+            WHERE y.workflow_id = t.id AND y.id = r.id
+            FOR UPDATE SKIP LOCKED
+        ) AS o
+        WHERE r.is_message AND (r.position = 1 OR r.bytes <= :max_bytes::bigint)
+    ) AS l
+    WHERE l.place = l.position
+),
+-- ]
+given AS MATERIALIZED (
     SELECT *
     FROM unnest(:ids::text[], :keys::text[], :counts::integer[], :values::text[], :bytes::integer[], :producers::text[])
          WITH ORDINALITY AS b (workflow_id, key, count, values, bytes, producer, number)
+-- [outbox
+    UNION ALL
+    SELECT t.workflow_id, t.key, 1, '[' || t.payload || ']', octet_length(t.payload) + 2, t.producer, t.number
+    FROM (
+        SELECT a.*, row_number() OVER (PARTITION BY a.workflow_id, a.key, a.producer ORDER BY a.number) AS time
+        FROM taken a
+    ) AS t
+    WHERE t.time = 1  -- the others find this one later
+-- ]
 ), place AS MATERIALIZED (
     SELECT s.workflow_id, s.key, w.status, w.status IN ('succeeded', 'failed', 'cancelled') AS ended,
            coalesce(tail.next, 0) AS next, coalesce(tail.next - head.first, 0) AS stored,
@@ -69,7 +109,11 @@ WITH given AS MATERIALIZED (
     ) AS same
 ), fresh AS MATERIALIZED (
     SELECT g.*, p.next + sum(g.count) OVER earlier - g.count AS "offset", row_number() OVER earlier AS position,
-           p.crowded IS NOT TRUE AND p.stored + sum(g.count) OVER stream <= :max_values::bigint AS fits
+           p.crowded IS NOT TRUE AND p.stored + sum(g.count) OVER stream
+-- [outbox
+           - sum(g.count) OVER stream + sum(g.count) OVER earlier
+-- ]
+           <= :max_values::bigint AS fits
     FROM given g
     JOIN place p ON p.workflow_id = g.workflow_id AND p.key = g.key
     WHERE p.ended IS FALSE AND NOT EXISTS (SELECT FROM known k WHERE k.number = g.number)
@@ -89,9 +133,26 @@ WITH given AS MATERIALIZED (
     SELECT f.workflow_id, f.key, f."offset", f.count, 'values', f.values::json, f.bytes, f.producer, 0, 0
     FROM fresh f JOIN first ON first.workflow_id = f.workflow_id AND first.key = f.key
     WHERE f.position > 1
+-- [outbox
+      AND f.fits
+), gone AS (
+    DELETE FROM dbosflow.outbox o
+    WHERE o.workflow_id = ANY(:targets::text[]) AND o.id = ANY(ARRAY(
+        SELECT t.id
+        FROM taken t
+        JOIN given g ON g.number = t.number
+        JOIN place p ON p.workflow_id = t.workflow_id AND p.key = t.key
+        LEFT JOIN known k ON k.number = t.number
+        LEFT JOIN fresh f ON f.number = t.number
+        LEFT JOIN first ON first.workflow_id = t.workflow_id AND first.key = t.key
+        WHERE p.ended IS NOT FALSE OR k.number IS NOT NULL OR (f.fits AND first.key IS NOT NULL)))
+-- ]
 )
 SELECT p.status, coalesce(k."offset", CASE WHEN first.key IS NOT NULL THEN f."offset" END)::bigint AS "offset",
        coalesce(k.differs, false) AS differs, f.fits IS FALSE AS "full", p.stored, p.crowded IS TRUE AS crowded
+-- [outbox
+     , g.workflow_id, g.key, g.producer
+-- ]
 FROM given g
 JOIN place p ON p.workflow_id = g.workflow_id AND p.key = g.key
 LEFT JOIN known k ON k.number = g.number

@@ -83,11 +83,14 @@ SELECT count FROM dbosflow.stream_trim WHERE workflow_id = :workflow_id AND key 
 -- snapshot is older may still append to it. The removal is a later statement, whose snapshot has all that such writers wrote:
 -- what is open when pg_stat_activity is read (it is read once in a transaction) keeps the workflow here, and what is over by
 -- then is seen there. A statement that is just being committed has no snapshot any more: the removal waits for such `writers`.
+-- A session that is idle in its transaction commits nothing at that moment, and no writer is one: each is a statement in
+-- autocommit, or holds the workflow's row. So a user's own transaction that stays open keeps nothing here.
 -- An age of NULL is never reached. A retention's walk looks at a part of the table, keeps those of some names that were
 -- created at `kept_since` or later, and keeps a workflow as long as its parent is there at all.
 SELECT w.id, w.created_at, CASE WHEN w.ended_at >= now() - interval '1 day' THEN (
            SELECT array_agg(backend_xid::text) FROM pg_stat_activity
-           WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xid IS NOT NULL) END AS writers
+           WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xid IS NOT NULL
+             AND coalesce(state, '') NOT LIKE 'idle in transaction%') END AS writers
 FROM dbosflow.workflow w
 WHERE w.created_at < now() - least(:finished_age::double precision, :failed_age::double precision) * interval '1 second'
   AND w.ended_at < now() - CASE w.status WHEN 'failed' THEN :failed_age::double precision
@@ -111,7 +114,8 @@ WHERE w.created_at < now() - least(:finished_age::double precision, :failed_age:
       SELECT FROM fork WHERE ended_at IS NULL)
   AND (w.ended_at < now() - interval '1 day'
        OR age(w.xmin) > coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
-                                  WHERE datname = current_database() AND pid <> pg_backend_pid()), -1))
+                                  WHERE datname = current_database() AND pid <> pg_backend_pid()
+                                    AND coalesce(state, '') NOT LIKE 'idle in transaction%'), -1))
 ORDER BY w.created_at, w.id
 LIMIT :batch
 FOR UPDATE OF w SKIP LOCKED;
@@ -140,11 +144,13 @@ SELECT w.id, w.status, CASE
         THEN 'needed'
     WHEN e.ended_at >= now() - interval '1 day'
          AND e.age <= coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
-                                WHERE datname = current_database() AND pid <> pg_backend_pid()), -1) THEN 'held'
+                                WHERE datname = current_database() AND pid <> pg_backend_pid()
+                                  AND coalesce(state, '') NOT LIKE 'idle in transaction%'), -1) THEN 'held'
     ELSE 'deleted' END AS outcome,
        CASE WHEN e.ended_at >= now() - interval '1 day' THEN (
            SELECT array_agg(backend_xid::text) FROM pg_stat_activity
-           WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xid IS NOT NULL) END AS writers
+           WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xid IS NOT NULL
+             AND coalesce(state, '') NOT LIKE 'idle in transaction%') END AS writers
 FROM tree t
 CROSS JOIN LATERAL (SELECT o.id, o.status, o.ended_at FROM dbosflow.workflow o WHERE o.id = t.id OFFSET 0) AS w
 LEFT JOIN ended e ON e.id = w.id
@@ -200,7 +206,8 @@ WHERE w.created_at < now() - :age * interval '1 second' AND w.ended_at < now() -
       SELECT FROM fork WHERE ended_at IS NULL)
   AND (w.ended_at < now() - interval '1 day'
        OR age(w.xmin) > coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
-                                  WHERE datname = current_database() AND pid <> pg_backend_pid()), -1));
+                                  WHERE datname = current_database() AND pid <> pg_backend_pid()
+                                    AND coalesce(state, '') NOT LIKE 'idle in transaction%'), -1));
 
 -- name: claim_ended (locks the row of an ended workflow for a compaction; a second process gets no row)
 SELECT id FROM dbosflow.workflow WHERE id = :workflow_id AND ended_at IS NOT NULL FOR UPDATE SKIP LOCKED;

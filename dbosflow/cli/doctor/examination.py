@@ -19,7 +19,16 @@ from dbosflow.cli.doctor.database import (
     judge_versions,
 )
 from dbosflow.cli.doctor.finding import Finding, Verdict
-from dbosflow.cli.doctor.work import MANY, OLD, judge_retention, judge_schema, judge_work, judge_workers
+from dbosflow.cli.doctor.work import (
+    LONG,
+    MANY,
+    OLD,
+    judge_outbox,
+    judge_retention,
+    judge_schema,
+    judge_work,
+    judge_workers,
+)
 from dbosflow.errors import DbosflowError, PermissionDeniedError
 
 if TYPE_CHECKING:
@@ -50,6 +59,7 @@ async def examine(url: str, schema: str, *, listen_url: str | None = None) -> li
         if examination.usable:
             found += [await _guarded("workers", examination.workers())]
             found += [await _guarded("work", examination.work())]
+            found += [await _guarded("outbox", examination.outbox())]
             found += [await _guarded("retention", examination.retention())]
         return found
 
@@ -108,6 +118,10 @@ class _Examination:
         stranded = await doctor.stranded(self._connection, self._schema)
         unknown = await doctor.unknown_names(self._connection, self._schema)
         return judge_work(queues, blocked, stranded, unknown=unknown, any_worker=self._any_worker, suspended=suspended)
+
+    async def outbox(self) -> Finding:
+        found = await doctor.outbox(self._connection, self._schema, LONG, MANY)
+        return judge_outbox(found, any_worker=self._any_worker)
 
     async def retention(self) -> Finding:
         return judge_retention(await doctor.retention(self._connection, self._schema, OLD, MANY + 1))

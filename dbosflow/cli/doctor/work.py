@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from dbosflow.cli.doctor.finding import Complaint
 
-_LONG = Settings().lease
+LONG = Settings().lease
 """Seconds that work may wait without a sign that a worker serves its queue."""
 
 OLD = 30 * 86400.0
@@ -120,7 +120,7 @@ def judge_work(
     facts["unknown"] = [dict(row) for row in unknown]
     complaints: list[Complaint] = []
     for row in queues:
-        if row["longest"] < _LONG or row["running"] or version_of(row["queue"]) is not None:
+        if row["longest"] < LONG or row["running"] or version_of(row["queue"]) is not None:
             continue
         where = f"in queue {row['queue']!r}" if row["queue"] else "without a queue, for any worker,"
         option = f" --queue {row['queue']}" if row["queue"] else ""
@@ -157,6 +157,20 @@ def judge_work(
 
 def _waiting(row: Mapping[str, Any]) -> str:
     return counted(row["waiting"], "workflow waits", "workflows wait")
+
+
+def judge_outbox(found: Mapping[str, Any], *, any_worker: bool) -> Finding:
+    """Whether what users' transactions have committed is applied."""
+    facts = {**found, "ids": found["ids"] or []}
+    complaints: list[Complaint] = []
+    if found["rows"] and found["longest"] > LONG:
+        what = f"{found['rows']} starts and messages wait in the outbox, the oldest for {duration(found['longest'])}"
+        if any_worker:
+            shown = " and ".join(f"`dbosflow workflow explain {one}`" for one in facts["ids"])
+            complaints.append((Verdict.WARNING, what, f"the receivers' inboxes may be full: {shown} say more"))
+        else:
+            complaints.append((Verdict.PROBLEM, what, "no worker is live: start one"))
+    return judged("outbox", complaints, f"{found['rows']} starts and messages wait in the outbox", facts)
 
 
 def judge_retention(found: Mapping[str, Any] | None) -> Finding:
