@@ -79,6 +79,7 @@ _LAST = {
 }
 _WORKFLOW_ID = {"Workflow-Id": {"schema": {"type": "string"}}}
 _OFFSET = {"type": "object", "properties": {"offset": {"type": "integer"}}, "required": ["offset"]}
+_BY_ID = {"parameters": {"workflow_id": "$response.header.Workflow-Id"}}
 _STARTED = {"type": "object", "properties": {"id": {"type": "string"}}, "required": ["id"]}
 _ANSWERED = {"type": "object", "properties": {"answered": {"const": True}}, "required": ["answered"]}
 
@@ -154,7 +155,7 @@ def _endpoint(endpoint: Endpoint[Any, Any], schemas: Schemas) -> Iterable[tuple[
         "summary": f"Starts {endpoint.name} and answers with what it gives.",
         "parameters": [*in_path, _KEY, *reading],
         "requestBody": _body(_of_body(endpoint, arguments), required=_is_required(endpoint, arguments)),
-        "responses": _responses({**answers}, *problems, *ends),
+        "responses": _responses(_linked(answers, endpoint), *problems, *ends),
     }
     resume = {
         "operationId": f"{endpoint.name}: resume",
@@ -175,6 +176,12 @@ def _endpoint(endpoint: Endpoint[Any, Any], schemas: Schemas) -> Iterable[tuple[
         for operation in operations.values():
             operation["parameters"] = [*in_path, *operation["parameters"]]
         yield path, operations
+
+
+def _linked(answers: dict[str, Any], endpoint: Endpoint[Any, Any]) -> dict[str, Any]:
+    """The answers to a start, with links to what can be done with the workflow."""
+    links = {one: {"operationId": f"{endpoint.name}: {one}", **_BY_ID} for one in ("resume", "cancel")}
+    return {status: {**answer, "links": links} for status, answer in answers.items()}
 
 
 def _of_body(endpoint: Endpoint[Any, Any], arguments: dict[str, Any]) -> dict[str, Any]:
@@ -255,7 +262,7 @@ def _messages(routes: MessageRoutes, schemas: Schemas) -> Iterable[tuple[str, di
             "operationId": f"GET {path}/{{offset}}",
             "summary": "Waits for the reply to a request that was sent before.",
             "parameters": [_ID, offset, _PREFER],
-            "responses": _responses(replies, 403, 404, 410, 422, 503),
+            "responses": _responses(replies, 400, 403, 404, 410, 422, 503),
         }
         yield f"{path}/{{offset}}", {"get": look}
 

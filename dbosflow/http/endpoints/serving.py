@@ -118,6 +118,6 @@ class Handlers:
         return wanted(request) if self.endpoint.mode == "stream" else seconds_to_wait(request, self.endpoint.wait)
 
     async def _answer(self, request: Request, started: str, where: str, what: Wanted | float) -> Response:
-        if isinstance(what, float):
-            return FinalResponse(self._served, started, where, what)
-        return await frames_response(self._served, request, started, where, what)
+        if isinstance(what, Wanted):
+            return await frames_response(self._served, request, started, where, what)
+        return FinalResponse(self._served, started, where, what)
