@@ -3,6 +3,7 @@
 1. The conformance suite of the Durable Streams protocol, npm's ``@durable-streams/server-conformance-tests``, against
    streams that belong to no workflow. Its tests of subscriptions are behind a flag: that is another protocol.
 2. The official clients of npm and PyPI, each of which reads a stream of a workflow that is still running.
+3. The chat of npm's ``ai``: a model call that fails once and is taken back, a reload in the middle of it, a stop.
 
 Needs npm and a package index; what they install goes into ``--cache``, outside of the tree. Takes two minutes.
 """
@@ -19,20 +20,24 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dbosflow import Engine, workflow, write_stream_async
+from dbosflow import Engine, step, workflow, write_stream_async
 from dbosflow.http import DurableStreams, Limits, create_app
+from dbosflow.http.adapters import chat
 from dbosflow.http.server import Server
 
 HERE = Path(__file__).parent
 NPM = {
     "@durable-streams/server-conformance-tests": "0.3.6",
     "@durable-streams/client": "0.2.7",
+    "ai": "7.0.173",
     "vitest": "4.1.12",
 }
 PYPI = "durable-streams==0.1.0"
 LIMITS = Limits(body_bytes=16 * 1024 * 1024)  # the suite appends 10 MiB at a time
 PATIENCE = 3.0
 VALUES = 100
+
+_asked: list[str] = []
 
 EXPECTED_FAILURES: dict[str, str] = {}
 """The tests that do not pass, and why."""
@@ -44,6 +49,29 @@ async def counting() -> None:
     for number in range(VALUES):
         await write_stream_async("numbers", {"number": number})
         await asyncio.sleep(0.01)
+
+
+@step(max_attempts=2, interval=0.3)
+async def model(question: str) -> None:
+    """Streams an answer. The first one to a question that is flaky fails in the middle."""
+    for word in ("a ", "wrong " if not _asked else "right ", "answer"):
+        await write_stream_async("answer", word)
+        await asyncio.sleep(0.1)
+    _asked.append(question)
+    if len(_asked) == 1:
+        raise ConnectionError
+    if question == "wait":
+        await asyncio.sleep(60)
+
+
+@workflow
+async def answering(messages: list[dict[str, Any]]) -> None:
+    """A turn of a chat."""
+    await write_stream_async("answer", "Well: ")
+    await model(messages[-1]["parts"][0]["text"])
+
+
+PARTS = [chat(answering, stream="answer")]
 
 
 async def run(*command: str | Path, cwd: Path | None = None, **variables: str) -> str:
@@ -64,7 +92,7 @@ async def install(cache: Path) -> None:
     wanted = [f"{name}@{version}" for name, version in NPM.items()]
     await run("npm", "install", "--no-save", "--silent", "--prefix", cache, *wanted)
     await run(sys.executable, "-m", "pip", "install", "-q", "--upgrade", "--target", cache / "python", PYPI)
-    for name in ("suite.test.mjs", "client.mjs"):
+    for name in ("suite.test.mjs", "client.mjs", "chat.mjs"):
         shutil.copy(HERE / name, cache)
 
 
@@ -100,17 +128,33 @@ async def check_client(engine: Engine, url: str, *command: str | Path, **where: 
     return good
 
 
+async def check_chat(url: str, cache: Path) -> bool:
+    """Whether pages have what stays of an answer, and nothing of what was taken back."""
+    flaky, stopped = map(json.loads, (await run("node", "chat.mjs", url, cwd=cache)).splitlines())
+    print(f"chat: {flaky}\nchat: {stopped}")
+    return (
+        flaky["tab"] == flaky["reloaded"] == "Well: a right answer"
+        and any("wrong" in seen for seen in flaky["seen"])
+        and flaky["status"] == stopped["status"] == "ready"
+        and "Well: a right answer".startswith(stopped["tab"] or "nothing")
+        and stopped["again"] == flaky["tab"]
+    )
+
+
 async def check(cache: Path) -> bool:
     """Whether all is as it should be."""
     async with Engine.ephemeral() as engine:
         settings = DurableStreams(patience=PATIENCE)
-        app = create_app(engine, streams=["numbers"], origins=["*"], durable_streams=settings, limits=LIMITS)
+        app = create_app(
+            engine, streams=["numbers"], origins=["*"], durable_streams=settings, limits=LIMITS, parts=PARTS
+        )
         with socket.create_server(("127.0.0.1", 0)) as listener:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"
             server = Server(app, "127.0.0.1", 0)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
             try:
                 results = [
+                    await check_chat(url, cache),
                     await check_client(engine, url, "node", "client.mjs", cwd=cache),
                     await check_client(
                         engine, url, sys.executable, HERE / "client.py", PYTHONPATH=str(cache / "python")
