@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -299,14 +300,15 @@ class Executor:
 
 
 @dataclass(slots=True, eq=False)
-class _OnDecided:
+class _OnDecided(ABC):
     """Called with whether the row of a start is new, or with the error: launches the workflow if it is."""
 
     runner: Runner
     launch: Launch
 
+    @abstractmethod
     def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
-        raise NotImplementedError
+        ...
 
     def launched(self, result: bool | BaseException) -> Run | None:  # noqa: FBT001 (a future's result)
         """The run of the new row; ``None`` if the row is not new, or the workflow goes on elsewhere."""

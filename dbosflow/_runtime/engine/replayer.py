@@ -11,6 +11,7 @@ import asyncio
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -250,16 +251,16 @@ class _Replay:
                     result.missing[key, producer] = left
 
 
-class _ReplayDriver(WrappedDriver):
+class _ReplayDriver(WrappedDriver, ABC):
     """A driver that does nothing new."""
 
     def __init__(self, driver: Driver, seen: _Replay) -> None:
         super().__init__(driver)
         self._seen = seen
 
+    @abstractmethod
     async def halt(self) -> NoReturn:
         """Halts the branch for good."""
-        raise NotImplementedError
 
     async def turn_of(self, run: Run, key: str) -> None:
         self._seen.asked(key)

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 import random
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.process.exits import is_signal
@@ -26,7 +27,7 @@ CANCEL_AGAIN = 0.5
 comes together with what it waits for (before Python 3.12, python/cpython#86296)."""
 
 
-class Service:
+class Service(ABC):
     """Runs ``work_once`` again and again: when woken, and at the latest after ``interval`` seconds, jittered.
 
     ``work_once`` returns whether to call it again at once. An exception is logged, and the next try follows after a
@@ -55,9 +56,9 @@ class Service:
         """Makes the service work now. Callable on the loop's thread only."""
         self._woken.set()
 
+    @abstractmethod
     async def work_once(self) -> bool:
         """Does the pending work; returns whether there is more already."""
-        raise NotImplementedError
 
     async def _run(self) -> None:
         while True:

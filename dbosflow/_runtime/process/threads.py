@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
@@ -58,7 +59,7 @@ def complete(returned: Future[T], call: Callable[[], T]) -> None:
         returned.set_result(result)
 
 
-class ThreadService:
+class ThreadService(ABC):
     """A service on a thread of its own."""
 
     def __init__(self, name: str) -> None:
@@ -77,9 +78,9 @@ class ThreadService:
         await self._ended.wait()
         self._thread.join()
 
+    @abstractmethod
     def run(self) -> None:
         """The work of the thread, for as long as ``goes_on``."""
-        raise NotImplementedError
 
     def goes_on(self, pause: float) -> bool:
         """Waits for ``pause`` seconds; whether there is still an engine to serve. One whose loop is closed is none."""

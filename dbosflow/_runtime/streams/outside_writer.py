@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+from abc import abstractmethod
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -134,24 +135,24 @@ class OutsideWriter(Service, Generic[R]):
 
     # -- what the subclasses say -------------------------------------------------------------------------------------
 
+    @abstractmethod
     async def _store(self, connection: AsyncConnection[Any], taken: list[tuple[StreamKey, PendingBlock]]) -> list[R]:
         """Sends the statement for these blocks; returns its answer for each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _admit(self, stream_of: StreamKey, block: PendingBlock, result: R, before: Any) -> Any:
         """Of a block that would bring its stream above a limit, keeps only the values that fit, to be sent again.
 
         Returns what the next block of the stream has to count from, and is given that as ``before``.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def _error(self, stream_of: StreamKey, block: PendingBlock, result: R) -> Exception | None:
         """Why the block can never be written; ``None`` if another writer was faster."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _warn_of_other_value(self, stream_of: StreamKey, producer: str) -> None:
         """Says that a producer was used before, for another value."""
-        raise NotImplementedError
 
     # -- what their callers add --------------------------------------------------------------------------------------
 
