@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from dbosflow._store import stream, workflow
 from dbosflow._store.notify import stream_topic, workflow_topic
 from dbosflow._store.queries import fetch_hot
-from dbosflow._store.stream import Want
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
@@ -15,8 +13,6 @@ if TYPE_CHECKING:
 
     from psycopg import AsyncConnection
 
-    from dbosflow._store.stream import Page
-    from dbosflow._store.workflow import Outcome
 
 _TABLE = "waiter"
 
@@ -106,36 +102,26 @@ async def with_news(connection: AsyncConnection[Any], schema: str, waiting: Iter
     waiters: dict[Target, set[str]] = {}
     for workflow_id, target in waiting:
         waiters.setdefault(target, set()).add(workflow_id)
-    awaited = [target for target in waiters if target.key is None]
-    wants = [target for target in waiters if target.key is not None]
-    found: set[str] = set()
-    if awaited:
-        outcomes = await workflow.outcomes(connection, schema, [target.workflow_id for target in awaited])
-        for target in awaited:
-            if _is_over(outcomes.get(target.workflow_id)):
-                found |= waiters[target]
-    if wants:
-        pages = await stream.fetch(connection, schema, [_want(target) for target in wants])
-        for target, read in zip(wants, pages, strict=True):
-            if _has_news(read):
-                found |= waiters[target]
-    return found
+    targets = list(waiters)
+    if not targets:
+        return set()
+    rows = await fetch_hot(
+        connection,
+        schema,
+        _TABLE,
+        "news",
+        ids=[target.workflow_id for target in targets],
+        keys=[target.key for target in targets],
+        starts=[target.offset for target in targets],
+        committed=[target.committed for target in targets],
+    )
+    return {workflow_id for (number,) in rows for workflow_id in waiters[targets[number - 1]]}
 
 
-def _want(target: Target) -> Want:
-    assert target.key is not None
-    return Want(target.workflow_id, target.key, target.offset, target.committed)
-
-
-def _is_over(outcome: Outcome | None) -> bool:
-    return outcome is None or outcome.status.ended
-
-
-def _has_news(read: Page) -> bool:
-    """Whether a reader would get the page: as in ``_runtime.streams.hub``."""
-    status = read.status
-    over = status is None or status.ended or status is WorkflowStatus.BLOCKED
-    return bool(read.blocks) or read.truncated is not None or over
+async def statuses(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> dict[str, WorkflowStatus]:
+    """The statuses of these workflows; without those that are gone."""
+    rows = await fetch_hot(connection, schema, _TABLE, "statuses", ids=ids)
+    return {workflow_id: WorkflowStatus(status) for workflow_id, status in rows}
 
 
 def _queues(rows: list[list[Any]]) -> list[str]:

@@ -178,10 +178,10 @@ async def claim(
     return [Claimed(*row) for row in rows]
 
 
-async def has_work(connection: AsyncConnection[Any], schema: str, *, queue: str, names: Sequence[str]) -> bool:
-    """Whether a workflow of one of these names waits in a queue."""
-    rows = await fetch_all(connection, schema, _TABLE, "has_work", queue=queue, names=list(names))
-    return bool(rows[0]["waits"])
+async def work(connection: AsyncConnection[Any], schema: str, *, queue: str, names: Sequence[str], most: int) -> int:
+    """How many workflows of these names wait in a queue, of which no more than ``most`` are counted."""
+    rows = await fetch_all(connection, schema, _TABLE, "work", queue=queue, names=list(names), limit=most)
+    return int(rows[0]["waiting"])
 
 
 async def unknown(connection: AsyncConnection[Any], schema: str, *, queue: str, names: Sequence[str]) -> list[str]:

@@ -45,21 +45,26 @@ class Exporter:
         """How many workflows were written."""
         return len(self._written)
 
-    async def export(self, ids: Sequence[str]) -> None:
-        """Writes these workflows with their descendants."""
+    async def export(self, ids: Sequence[str], *, selected: bool) -> None:
+        """Writes these workflows with their descendants.
+
+        If a filter has ``selected`` the ids, one that has been removed since is left out.
+        """
         columns = await transfer.columns(self._connection, self._schema)
         await self._write(header(columns))
         asked = set(ids)
         for workflow_id in dict.fromkeys(ids):
             if not asked & await transfer.ancestors(self._connection, self._schema, workflow_id):
-                await self._tree(workflow_id, columns)
+                await self._tree(workflow_id, columns, may_be_gone=selected)
         await self._write(footer(self.trees))
         await self._flush()
 
-    async def _tree(self, workflow_id: str, columns: Columns) -> None:
+    async def _tree(self, workflow_id: str, columns: Columns, *, may_be_gone: bool) -> None:
         async with self._connection.transaction():
             await transfer.begin_export(self._connection, self._schema)
             found = await transfer.tree(self._connection, self._schema, workflow_id)
+            if not found and may_be_gone:
+                return
             if not found:
                 raise not_found(workflow_id)
             _refuse_running(found)

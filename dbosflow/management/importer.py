@@ -105,6 +105,10 @@ class Importer:
             await tree.pass_over()
             return
         except errors.UniqueViolation as error:
+            if self._skips and error.diag.table_name == "workflow":  # somebody has just started it
+                self.skipped.append(workflow_id)
+                await tree.pass_over()
+                return
             msg = f"rows of workflow {workflow_id!r} are there already: {error.diag.message_detail}"
             raise WorkflowExistsError(workflow_id, msg) from error
         except Error as error:

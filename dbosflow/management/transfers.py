@@ -62,7 +62,7 @@ class Transfers:
         imported: stop its workers before the export, and delete or cancel the original before they start again.
 
         The file is read by the same and newer versions; docs/managing-workflows.md describes the format. At a path, it
-        appears when it is whole.
+        appears when it is whole. What a filter has selected and somebody has removed meanwhile is left out.
 
         Args:
             which: the id of a workflow, several ids, or a filter.
@@ -103,7 +103,7 @@ class Transfers:
         ids = await self._ids(which)
         async with _writable(file) as opened, self._core.repository.connection() as (connection, schema):
             exporter = Exporter(connection, schema, opened, progress)
-            await exporter.export(ids)
+            await exporter.export(ids, selected=isinstance(which, WorkflowFilter))
         return Transferred(exporter.trees, exporter.workflows, exporter.rows)
 
     async def _import(self, file: File, skip_existing: bool, progress: Progress | None) -> Transferred:  # noqa: FBT001 (handed on by position)

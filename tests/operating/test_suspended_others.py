@@ -134,3 +134,24 @@ async def test_a_pinned_workflow_that_waits_makes_room_for_one_that_is_not(
         await engine.send_async("w", "hello")
         assert await pinned.result_async(timeout=PATIENCE) == "hello"
         working.cancel()
+
+
+async def test_no_more_runs_make_room_than_there_is_work_for(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each that goes has to be replayed later."""
+    monkeypatch.setattr(suspender, "REPLAYS", 0.0)
+    async with Engine(database_url, suspend_after=NEVER) as engine, asyncio.TaskGroup() as group:
+        working = group.create_task(engine.run_worker_async("q", concurrency=3))
+        ids = [f"w{number}" for number in range(3)]
+        for one in ids:
+            await engine.start_async(slot_taker.options(workflow_id=one, queue="q"))
+        await eventually_async(lambda: noted().count("taken") == len(ids))
+        other = await engine.start_async(slot_wanter.options(queue="q"))
+        assert await other.result_async(timeout=PATIENCE) == "done"
+        statuses = [await engine.handle(one).status_async() for one in ids]
+        assert statuses.count(WorkflowStatus.WAITING) == 1
+        for one in ids:
+            await engine.send_async(one, "hello")
+            assert await engine.handle(one).result_async(timeout=PATIENCE) == "hello"
+        working.cancel()

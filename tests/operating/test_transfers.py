@@ -201,6 +201,50 @@ def test_a_filter_selects_and_descendants_stay_in_their_tree(engine: Engine, oth
     assert engine.workflows.export(WorkflowFilter(name="transferred_child", limit=2), io.StringIO()).workflows == 2
 
 
+def test_what_is_removed_after_a_filter_has_selected_it_is_left_out(
+    engine: Engine, other: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rest is exported; an id that is named must be there."""
+    for number in range(3):
+        engine.run(transferred_child.options(workflow_id=f"w{number}"), number)
+    ancestors = transfer.ancestors
+
+    async def removing(connection: Any, schema: str, workflow_id: str) -> set[str]:
+        if workflow_id == "w1":
+            await connection.execute("DELETE FROM dbosflow.workflow WHERE id = 'w1'")
+        return await ancestors(connection, schema, workflow_id)
+
+    monkeypatch.setattr(transfer, "ancestors", removing)
+    file = io.StringIO()
+    assert engine.workflows.export(WorkflowFilter(), file).trees == 2
+    file.seek(0)
+    assert other.workflows.import_(file).workflows == 2
+    with pytest.raises(WorkflowNotFoundError):
+        engine.workflows.export(["w0", "w1"], io.StringIO())
+
+
+def test_an_id_that_is_taken_in_that_instant_is_skipped_too(
+    engine: Engine, other: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The import has looked, and then somebody starts it."""
+    for number in range(2):
+        engine.run(transferred_child.options(workflow_id=f"w{number}"), number)
+    file = io.StringIO()
+    engine.workflows.export(["w0", "w1"], file)
+    other.start(transferred_child.options(workflow_id="w0", queue="q"), 7)
+
+    async def nothing_yet(*_: Any) -> list[str]:
+        return []
+
+    monkeypatch.setattr(transfer, "existing", nothing_yet)
+    file.seek(0)
+    imported = other.workflows.import_(file, skip_existing=True)
+    assert (imported.workflows, list(imported.skipped)) == (1, ["w0"])
+    file.seek(0)
+    with pytest.raises(WorkflowExistsError):
+        other.workflows.import_(file)
+
+
 def test_an_id_that_is_taken_refuses_the_tree_or_leaves_it_out(engine: Engine, other: Engine, other_url: str) -> None:
     """As a whole: also if the taken id is that of a descendant."""
     for number in range(3):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 OWNED = 1000
 """Workflows that the worker runs."""
-ROLLED_BACK = 10
+ROLLED_BACK = 30
 """Rows that the cases before have written and rolled back may stand in an index until the server prunes a page."""
 BLOCKS = 500
 """Blocks of the long stream."""
@@ -323,6 +323,20 @@ WAITERS = (
     Case("waiter.wake_due", {"limit": 10}, 20, workflow=KEY | {"workflow_due"}),
     Case("waiter.next_due", {}, 1, workflow=frozenset({"workflow_due"})),
     Case("waiter.forget", {"ids": MANY}, 20, workflow=KEY),
+    Case(
+        "waiter.news",
+        {
+            "ids": MANY + MANY,
+            "keys": ["out"] * len(MANY) + [None] * len(MANY),
+            "starts": [2] * 2 * len(MANY),
+            "committed": [True, False] * len(MANY),
+        },
+        2 * len(MANY),
+        workflow=KEY,
+        step=STEPS,
+        stream_block=STREAMS | BACK,
+    ),
+    Case("waiter.statuses", {"ids": MANY}, 20, workflow=KEY),
     Case("waiter.waiters", {"workflow_id": "", "topic": "", "limit": 100}, 100, workflow=KEY),
 )
 """What wakes suspended workflows. These look at the tables of ``crowded`` and of ``suspended``."""

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import asyncio
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 import pytest
 
 from dbosflow._store import waiter, workflow
 from dbosflow._store.notify import stream_topic, workflow_topic
 from dbosflow._store.waiter import Target, Waiting
+from dbosflow.types import WorkflowStatus
 from tests.protocol.schedules import SCHEMA, Database, Slice
 
 if TYPE_CHECKING:
@@ -123,6 +125,41 @@ async def test_the_sweep_finds_who_has_news_and_nobody_else(db: Database) -> Non
     assert {(one.workflow_id, one.target) for one in found} == {("w", Target("child", "out")), ("x", Target("child"))}
     assert following is None
     assert await waiter.with_news(db.admin, SCHEMA, found) == {"w"}
+
+
+async def test_a_look_for_news_reads_no_value_and_no_outcome(db: Database) -> None:
+    """However large they are, and whatever makes the server refuse them: here that the role may not read them."""
+    lease = await (await db.lease()).start("w", "child", "other")
+    targets = Target("child", "out"), Target("other")
+    await lease.write(Slice("w").suspended(*targets), Slice("child").values(0), Slice("other").end())
+    reading = await db.connect()
+    role = f"looks_{uuid4().hex}"
+    await db.rows(f"CREATE ROLE {role}")
+    try:
+        await db.rows(f"GRANT USAGE ON SCHEMA dbosflow TO {role}")
+        await db.rows(f"GRANT SELECT (id, status) ON dbosflow.workflow TO {role}")
+        keys = "workflow_id, key, kind, producer, attempt"
+        await db.rows(f'GRANT SELECT ({keys}, "offset", count) ON dbosflow.stream_block TO {role}')
+        await db.rows(f"GRANT SELECT (workflow_id, key, kind, error, attempt) ON dbosflow.step TO {role}")
+        await reading.execute(f"SET ROLE {role}".encode())
+        for target in targets:
+            assert await waiter.with_news(reading, SCHEMA, [Waiting("w", target)]) == {"w"}
+        assert await waiter.statuses(reading, SCHEMA, ["w"]) == {"w": WorkflowStatus.WAITING}
+    finally:
+        await db.rows(f"DROP OWNED BY {role}; DROP ROLE {role}")
+
+
+async def test_rolled_back_values_are_news_for_a_reader_of_committed_ones(db: Database) -> None:
+    """It goes on behind them."""
+    lease = await (await db.lease()).start("w", "child")
+    part, back = Slice("child").values(0), Slice("child").values(1, kind="rollback")
+    part.blocks = [part.blocks[0]._replace(producer="gen#0@1.1", attempt="1.1")]
+    back.blocks = [back.blocks[0]._replace(producer="gen#0@1.1", attempt="1.1", values="[[0, 1]]")]
+    look = [Waiting("w", Target("child", "out", 0, True))]
+    await lease.write(part, Slice("w").suspended(look[0].target))
+    assert await waiter.with_news(db.admin, SCHEMA, look) == set()
+    await lease.write(back)
+    assert await waiter.with_news(db.admin, SCHEMA, look) == {"w"}
 
 
 async def test_rows_of_a_workflow_that_was_cancelled_in_that_instant_are_swept_away(db: Database) -> None:

@@ -35,7 +35,7 @@ from dbosflow.config import VERSION
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
 
     from psycopg_pool import AsyncConnectionPool
 
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from dbosflow._runtime.journal.owner import Announce
     from dbosflow._runtime.runs.entries import Suspension
     from dbosflow._runtime.wakeups.topics import Wakeups
-    from dbosflow._store.workflow import Outcome
     from dbosflow.config import Settings
 
 logger = logging.getLogger("dbosflow.suspender")
@@ -131,7 +130,8 @@ class Suspender(Service):
         """Takes a run whose operation waits. Called from any thread."""
         now = time.monotonic()
         with self._lock:
-            self._candidates[run] = _Candidate(now + self._settings.suspend_after, run.resumptions, now)
+            if not run.is_over:  # it may have ended since, when this thread waited for the lock
+                self._candidates[run] = _Candidate(now + self._settings.suspend_after, run.resumptions, now)
 
     def is_over(self, run: Run) -> None:
         """Forgets a run."""
@@ -186,19 +186,17 @@ class Suspender(Service):
             run for run in runs if self._kept_by(run, now, least) is None and isinstance(departure_of(run), Departure)
         ]
         for queue in {queue_of(run.queue) for run in idle}:
-            waits = await self._has_work(queue)
-            for run in idle if waits else ():
-                if queue_of(run.queue) == queue:
-                    await self._look_at(run, now, least)
+            going = [run for run in idle if queue_of(run.queue) == queue]
+            for run in going[: await self._work(queue, len(going))]:
+                await self._look_at(run, now, least)
 
-    async def _has_work(self, queue: str) -> bool:
-        """Whether work waits for a slot of the queue: what is pinned to the worker's version shares them."""
-        names, schema = self._names(), self._settings.schema
+    async def _work(self, queue: str, most: int) -> int:
+        """For how many slots of the queue work waits: what is pinned to the worker's version shares them."""
+        names, schema, found = self._names(), self._settings.schema, 0
         for stored in [one for one in self._full if queue_of(one) == queue]:
             async with self._pool.connection() as connection:
-                if await workflow.has_work(connection, schema, queue=stored, names=names):
-                    return True
-        return False
+                found += await workflow.work(connection, schema, queue=stored, names=names, most=most)
+        return found
 
     def _due(self, now: float) -> list[Run]:
         with self._lock:
@@ -253,21 +251,16 @@ class Suspender(Service):
             return
         schema, queues = self._settings.schema, {one.workflow_id: one.queue for one in due}
         async with self._pool.connection() as connection:
-            statuses = await workflow.outcomes(connection, schema, list(queues))
-            waiting = [one for one in due if _status_of(statuses, one) is WorkflowStatus.WAITING]
+            statuses = await waiter.statuses(connection, schema, list(queues))
+            waiting = [one for one in due if statuses.get(one.workflow_id) is WorkflowStatus.WAITING]
             rows = [row for one in waiting for row in one.rows()]
             news = await waiter.with_news(connection, schema, rows)
             woken = set(await waiter.wake(connection, schema, sorted(news))) if news else set()
         # One that is to be cancelled was queued by its own suspension, when nobody looked for it any more.
-        woken |= {one.queue for one in due if _status_of(statuses, one) is WorkflowStatus.QUEUED}
+        woken |= {one.queue for one in due if statuses.get(one.workflow_id) is WorkflowStatus.QUEUED}
         again = [one for one in waiting if one.targets and one.workflow_id not in news and not one.is_last]
         looked = {*due}
         self._suspended = [one for one in self._suspended if one not in looked]
         self._suspended += [replace(one, look_at=now + _HEARD_WITHIN, is_last=True) for one in again]
         if woken:
             self._announce(map(queue_topic, woken))
-
-
-def _status_of(statuses: Mapping[str, Outcome], one: _Suspended) -> WorkflowStatus | None:
-    outcome = statuses.get(one.workflow_id)
-    return None if outcome is None else outcome.status

@@ -5,6 +5,39 @@
 -- name: somebody (whether any workflow waits for more than a time)
 SELECT EXISTS (SELECT FROM dbosflow.waiter) AS waits;
 
+-- name: news (which of these targets have news: the end of a workflow, or a frame that a reader has not seen)
+-- No value and no outcome is read, however large. Indexes: the primary keys and stream_block_rollback, a probe or two each.
+SELECT r.number
+FROM unnest(:ids::text[], :keys::text[], :starts::bigint[], :committed::boolean[]) WITH ORDINALITY
+    AS r (workflow_id, key, start, committed, number)
+LEFT JOIN LATERAL (
+    SELECT w.status FROM dbosflow.workflow w WHERE w.id = r.workflow_id OFFSET 0
+) AS w ON true
+LEFT JOIN LATERAL (
+    SELECT b."offset", b.kind, b.producer, b.attempt
+    FROM dbosflow.stream_block b
+    WHERE b.workflow_id = r.workflow_id AND b.key = r.key AND b."offset" + b.count > r.start
+      AND b."offset" >= coalesce((
+          SELECT held."offset" FROM dbosflow.stream_block held
+          WHERE held.workflow_id = r.workflow_id AND held.key = r.key AND held."offset" <= r.start
+          ORDER BY held."offset" DESC LIMIT 1), 0)
+    ORDER BY b."offset"
+    LIMIT 1
+) AS unseen ON true
+WHERE w.status IS NULL OR w.status IN ('succeeded', 'failed', 'cancelled') OR r.key IS NOT NULL AND w.status = 'blocked'
+   OR unseen."offset" > r.start OR unseen.kind <> 'values'
+   OR unseen."offset" IS NOT NULL AND (NOT r.committed OR unseen.attempt IS NULL OR (
+          SELECT true FROM dbosflow.step s
+          WHERE s.workflow_id = r.workflow_id AND s.key = left(unseen.producer, -length(unseen.attempt) - 1)
+            AND s.kind = 'step' AND s.error IS NULL AND unseen.attempt IN (s.attempt, '*')
+          LIMIT 1) OR (
+          SELECT true FROM dbosflow.stream_block b
+          WHERE b.workflow_id = r.workflow_id AND b.key = r.key AND b.kind = 'rollback' AND b.producer = unseen.producer
+          LIMIT 1));
+
+-- name: statuses
+SELECT id, status FROM dbosflow.workflow WHERE id = ANY(:ids::text[]);
+
 -- name: wake_by_topic (what the hints of a commit are about; of many waiters only some, so the caller asks again)
 -- Indexes: waiter_topic, the primary keys.
 WITH due AS MATERIALIZED (

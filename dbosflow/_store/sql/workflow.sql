@@ -115,10 +115,13 @@ RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, to_json(w.inpu
           w.parent_id IS NOT NULL AS is_child,
           extract(epoch FROM w.deadline_at - now())::double precision AS remaining;
 
--- name: has_work (whether a workflow of these names waits in a queue; index: workflow_queued)
-SELECT EXISTS (
-    SELECT FROM dbosflow.workflow w WHERE w.status = 'queued' AND w.queue = :queue AND w.name = ANY(:names)
-) AS waits;
+-- name: work (how many workflows of these names wait in a queue, up to a limit; index: workflow_queued)
+SELECT count(*) AS waiting
+FROM (
+    SELECT FROM dbosflow.workflow w
+    WHERE w.status = 'queued' AND w.queue = :queue::text AND w.name = ANY(:names::text[])
+    LIMIT :limit::integer
+) AS waiting;
 
 -- name: unknown (names of waiting workflows in a queue, except the given ones; runs rarely, when little else waits)
 SELECT DISTINCT waiting.name
