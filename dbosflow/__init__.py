@@ -64,6 +64,7 @@ from dbosflow.streams import (
     write_stream_async,
 )
 from dbosflow.timers import sleep, sleep_async, timeout, wait
+from dbosflow.transactions import transaction
 from dbosflow.types import Cancellation, Resumption, WorkflowInfo, WorkflowStatus
 from dbosflow.workflows import workflow
 
@@ -124,6 +125,7 @@ __all__ = [
     "sleep_async",
     "step",
     "timeout",
+    "transaction",
     "wait",
     "wait_first",
     "wait_first_async",

@@ -119,6 +119,8 @@ class Settings:
     """Whether there is a pooler in transaction mode; ``None``: the engine finds out when it opens."""
     pool_size: int = 4
     """The number of connections for reads and enqueues, in addition to the engine's own few."""
+    transaction_pool_size: int = 10
+    """The number of connections for ``@transaction`` functions, besides the others; made when they are needed."""
     workflow_threads: int = 64
     """How many sync workflows run at a time in this process. Waiting ones do not count."""
     waiting_threads: int = 2048
@@ -206,7 +208,14 @@ class Settings:
 
 
 _COUNTS = {
-    ("max_recoveries", "pool_size", "workflow_threads", "waiting_threads", "step_threads"): LARGEST_INTEGER,
+    (
+        "max_recoveries",
+        "pool_size",
+        "transaction_pool_size",
+        "workflow_threads",
+        "waiting_threads",
+        "step_threads",
+    ): LARGEST_INTEGER,
     ("block_values", "inbox_topics"): LARGEST_INTEGER,
     ("batch_bytes", "block_bytes", "value_bytes", "message_bytes"): LARGEST_PART,
     ("buffer_bytes",): LARGEST_OFFSET,

@@ -14,8 +14,9 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from types import MethodType
-from typing import Any, get_args, get_origin
+from typing import Any, ClassVar, get_args, get_origin
 
+from dbosflow._records.kinds import RecordKind
 from dbosflow.config import check_identifier, check_seconds
 from dbosflow.errors import DefinitionError, SerializationError
 from dbosflow.functions import (
@@ -98,11 +99,16 @@ class StepDef(FunctionDef):
     """Seconds that an attempt of an async step may take."""
 
     kind = "step"
+    record_kind: ClassVar[RecordKind] = RecordKind.STEP
+    """The kind of the records of its outcomes."""
 
     def __post_init__(self) -> None:
         if self.timeout is None:
             return
-        check_seconds("a step's timeout", self.timeout, above_zero=True)
+        check_seconds(f"a {self.kind}'s timeout", self.timeout, above_zero=True)
+        self._check_timeout()
+
+    def _check_timeout(self) -> None:
         if not (self.is_async or self.wraps_async):
             msg = (
                 f"{self} has a timeout and is a sync function: its thread cannot be ended. Make it async, or give the "

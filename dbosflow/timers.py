@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
 
 from dbosflow._runtime.execution.drivers import drive
-from dbosflow._runtime.execution.scope import current_scope
+from dbosflow._runtime.execution.scope import current_scope, refuse_in_transaction
 from dbosflow._runtime.operations import steps as operations
 from dbosflow._runtime.operations import timeouts
 from dbosflow._runtime.process.host import refuse_on_loop
@@ -43,6 +43,7 @@ def sleep(duration: float | timedelta) -> None:
     if isinstance(scope, Branch):
         drive(operations.sleep(scope, _seconds(duration, "a sleep's duration")))
     else:
+        refuse_in_transaction("sleep")
         time.sleep(_seconds(duration, "a sleep's duration"))
 
 
@@ -63,6 +64,7 @@ async def sleep_async(duration: float | timedelta) -> None:
     if isinstance(scope, Branch):
         await operations.sleep(scope, _seconds(duration, "a sleep's duration"))
     else:
+        refuse_in_transaction("sleep_async")
         await asyncio.sleep(_seconds(duration, "a sleep's duration"))
 
 

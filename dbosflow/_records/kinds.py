@@ -15,6 +15,8 @@ class RecordKind(StrEnum):
     # the outcome of an operation, under the operation's own key
     STEP = "step"
     """A step, or the handler of a loop's item, has a result or has failed for good."""
+    TRANSACTION = "transaction"
+    """The same of a transaction: a result is on record if and only if its rows are committed."""
     SLEEP = "sleep"
     """A sleep has begun; the record holds its end."""
     CHILD = "child"
@@ -84,6 +86,8 @@ class RecordKind(StrEnum):
     """The workflow was continued as new; the record holds what the iteration before has handed on."""
 
 
+STEPS = frozenset({RecordKind.STEP, RecordKind.TRANSACTION})
+"""The outcomes of steps: each stands for the other, since a step may become a transaction between two passes."""
 _NO_OPERATION = frozenset(
     {RecordKind.PATCHED, RecordKind.REFUSED, RecordKind.CHANGED, RecordKind.COMPENSATING, RecordKind.CONTINUED}
 )

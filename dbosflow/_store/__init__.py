@@ -13,6 +13,7 @@ statements   loads the named statements of sql/<table>.sql
 queries      runs a statement, and gives its errors names
 start_options cancel_request    the columns of a start that most starts leave empty
 workflow step stream worker    one module per table
+user_connection transaction    connections for users' transactions, and what the engine sends around their statements
 batch_rows batch    the rows of the journal's statement; its forms, composed of the parts in sql/batch.sql
 notify       NOTIFY and LISTEN
 retention    removes old data

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from dbosflow._store.batch_rows import Row
 
+_TABLE = "batch"
 _UUID = 2950
 """The type id of a worker's id."""
 _TEXT = 25
@@ -66,9 +67,11 @@ def batch_statement(shape: tuple[str, ...], schema: str, *, single: bool = False
     If ``single``, a plain value stands in the place of each array: for one row in each section the server takes a sixth
     less time, since it sets up no node that unnests.
     """
-    parts = _columns(single=single) | {"gate": "gate"}
-    writes = {name: _composed(name, shape, schema, parts) for section, name in _WRITES.items() if section in shape}
-    return _composed("batch", shape, schema, parts | writes)
+    parts = columns_of(single=single) | {"gate": "gate"}
+    writes = {
+        name: composed(_TABLE, name, shape, schema, parts) for section, name in _WRITES.items() if section in shape
+    }
+    return composed(_TABLE, "batch", shape, schema, parts | writes)
 
 
 @cache
@@ -80,18 +83,18 @@ def lone_statement(shape: tuple[str, ...], schema: str) -> str | None:
     writing = [name for section, name in _WRITES.items() if section in shape]
     if len(writing) != 1:
         return None
-    parts = _columns(single=True)
-    gate = _composed("lone_gate", shape, schema, parts)
-    return _composed(writing[0], shape, schema, parts | {"gate": f"({gate}) AS gate"})
+    parts = columns_of(single=True)
+    gate = composed(_TABLE, "lone_gate", shape, schema, parts)
+    return composed(_TABLE, writing[0], shape, schema, parts | {"gate": f"({gate}) AS gate"})
 
 
-def _composed(name: str, shape: tuple[str, ...], schema: str, parts: Mapping[str, str]) -> str:
-    """A statement of ours with only the sections of ``shape``, and ``parts`` in their places."""
-    return statements.prepare(statements.with_sections(statements.source("batch")[name], shape), schema, parts)
+def composed(table: str, name: str, shape: tuple[str, ...], schema: str, parts: Mapping[str, str]) -> str:
+    """A statement of ``sql/<table>.sql`` with only the sections of ``shape``, and ``parts`` in their places."""
+    return statements.prepare(statements.with_sections(statements.source(table)[name], shape), schema, parts)
 
 
 @cache
-def _columns(*, single: bool) -> dict[str, str]:
+def columns_of(*, single: bool) -> dict[str, str]:
     """The SQL of each column of the rows, and of the number of rows: from arrays, or plain values."""
     if single:
         columns = {name: f"%({name})s::{kind}" for name, kind in sql_types().items()}

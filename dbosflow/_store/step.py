@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._records.keys import GIVEN, GIVEN_UP, WOKEN, child_id, iteration_of, step_of
-from dbosflow._records.kinds import RecordKind
+from dbosflow._records.kinds import STEPS, RecordKind
 from dbosflow._store import statements
 from dbosflow._store.carried import NOTHING_CARRIED, Carried
 from dbosflow._store.queries import fetch_all, fetch_named, fetch_text
@@ -292,7 +292,7 @@ class _Attempts:
     def of(self, key: str, kind: str) -> tuple[int, int | None]:
         """The number of the attempt on record under a key, and how many the step has taken, if it is over."""
         if kind != RecordKind.ATTEMPT:
-            return self._failed[key] + 1, self._failed[key] + 1 if kind == RecordKind.STEP else None
+            return self._failed[key] + 1, self._failed[key] + 1 if kind in STEPS else None
         step_key = step_of(key)
         return self._numbers.get(key, 1), self._failed[step_key] + 1 if step_key in self._done else None
 

@@ -205,23 +205,36 @@ async def adopt(
     return [Claimed(**row) for row in rows]
 
 
+class RowLockedError(Exception):
+    """A workflow's row is locked, so its epoch stays for now."""
+
+
 async def renew_epoch(
     connection: AsyncConnection[Any], schema: str, *, workflow_id: str, worker_id: UUID, epoch: int
 ) -> int | None:
-    """Begins a new epoch of a run for its owner; ``None`` if the caller is not the owner."""
-    rows = await fetch_all(
+    """Begins a new epoch of a run for its owner; ``None`` if the caller is not the owner.
+
+    Raises:
+        RowLockedError: a transaction of the run is being committed just now.
+    """
+    (row,) = await fetch_all(
         connection, schema, _TABLE, "renew_epoch", workflow_id=workflow_id, worker_id=worker_id, epoch=epoch
     )
-    return int(rows[0]["epoch"]) if rows else None
+    if row["epoch"] is None and row["owned"]:
+        raise RowLockedError(workflow_id)
+    return None if row["epoch"] is None else int(row["epoch"])
 
 
 async def release(
     connection: AsyncConnection[Any], schema: str, worker_id: UUID, runs: Sequence[tuple[str, int]]
-) -> set[str]:
-    """Returns runs of a live worker, by id and epoch, to their queues; returns the names of the queues."""
+) -> dict[str, str]:
+    """Returns runs of a live worker, by id and epoch, to their queues; returns their ids, with the queues.
+
+    A run of which a transaction is being committed just now is not among them.
+    """
     ids, epochs = [workflow_id for workflow_id, _ in runs], [epoch for _, epoch in runs]
     rows = await fetch_all(connection, schema, _TABLE, "release", worker_id=worker_id, ids=ids, epochs=epochs)
-    return {row["queue"] for row in rows}
+    return {row["id"]: row["queue"] for row in rows}
 
 
 async def requeue(connection: AsyncConnection[Any], schema: str, *, max_recoveries: int) -> Rows:

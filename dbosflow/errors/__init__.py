@@ -38,6 +38,7 @@ DbosflowError
 ├── WorkflowTransferError       an export of what runs, or an import of a file that is none or is damaged
 ├── StepFailedError             a step failed, and its own exception cannot be rebuilt here
 ├── StepTimeoutError            an attempt of a step took longer than the step's timeout
+├── TransactionError            the function of a transaction did what only the engine may do
 ├── NonRetryableError           raised by a step: another attempt cannot help
 ├── RetryAfter                  raised by a step: the next attempt is to wait for so long
 ├── ThreadLimitError            the limit of waiting sync workflows is reached
@@ -115,6 +116,7 @@ from dbosflow.errors.streams import (
     StreamTruncatedError,
     StreamValueTooLargeError,
 )
+from dbosflow.errors.transactions import TransactionError
 from dbosflow.errors.workflows import (
     ContinueAsNewError,
     DeadlockError,
@@ -176,6 +178,7 @@ __all__ = [
     "StreamValueTooLargeError",
     "ThreadLimitError",
     "TokenNotFoundError",
+    "TransactionError",
     "WaitTimeoutError",
     "WorkflowBlockedError",
     "WorkflowCancelledError",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from dbosflow._records.spaces import check_topic
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.run import StepAttempt
-from dbosflow._runtime.execution.scope import PlainCall, current_scope
+from dbosflow._runtime.execution.scope import PlainCall, current_scope, refuse_in_transaction
 from dbosflow._runtime.operations import sending
 from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow.config import check_identifier
@@ -77,4 +77,5 @@ def _scope(what: str) -> Scope:
     if scope is None:
         msg = f"{what} needs a workflow or step around it; anywhere else use engine.{what}(...)"
         raise NotInWorkflowError(msg)
+    refuse_in_transaction(what)
     return scope

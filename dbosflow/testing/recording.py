@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dbosflow._runtime.execution.wrapped_driver import WrappedDriver
+from dbosflow.transaction_definitions import TransactionDef
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -62,6 +63,7 @@ class _RecordingDriver(WrappedDriver):
     async def call(
         self, attempt: StepAttempt, function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> Any:
-        self._recorder.called(attempt.run, attempt.key, args, kwargs)
+        given = args[1:] if isinstance(function, TransactionDef) else args  # without the connection
+        self._recorder.called(attempt.run, attempt.key, given, kwargs)
         returned = await super().call(attempt, function, args, kwargs)
         return self._recorder.returned(attempt.run, attempt.key, function, returned)

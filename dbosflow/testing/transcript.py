@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow import serde
 from dbosflow._records.keys import attempt_of, child_id, is_own, step_of
-from dbosflow._records.kinds import RecordKind
+from dbosflow._records.kinds import STEPS, RecordKind
 from dbosflow._records.producers import RESUMED, is_of_step
 from dbosflow._records.spaces import is_from_outside
 from dbosflow.errors import SerializationError
@@ -40,7 +40,14 @@ class Source(NamedTuple):
 
 _ASKED_FOR = frozenset(
     {
-        *(RecordKind.STEP, RecordKind.SLEEP, RecordKind.CHILD, RecordKind.RESULT, RecordKind.READ, RecordKind.FOR_EACH),
+        *(
+            *STEPS,
+            RecordKind.SLEEP,
+            RecordKind.CHILD,
+            RecordKind.RESULT,
+            RecordKind.READ,
+            RecordKind.FOR_EACH,
+        ),
         *(RecordKind.RECV, RecordKind.SEND, RecordKind.TOKEN, RecordKind.ANSWER),
         *(RecordKind.MAP, RecordKind.FIRST),
     }
@@ -254,7 +261,7 @@ def _both(one: Mapping[str, str], other: Mapping[str, str], key: str) -> tuple[s
 
 def _committed(stream: StreamInfo, steps: list[StepInfo]) -> list[tuple[Source, str]]:
     """The producers of a stream whose values are committed, by a record or from the start; each with its source."""
-    good = {(step.key, step.attempt) for step in steps if step.kind == RecordKind.STEP and step.error is None}
+    good = {(step.key, step.attempt) for step in steps if step.kind in STEPS and step.error is None}
     found = []
     for producer in stream.producers:
         if not is_of_step(producer):

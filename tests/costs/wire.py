@@ -39,7 +39,10 @@ _TABLES = (
 _PLACE = re.compile(r"\$\d+|%\(\w+\)s")
 _BATCH = "dbosflow_batch_"
 
+_LAST = "dbosflow_last_"
+
 _ROLES = {
+    "BEGIN": "transactions",
     "batch.timeline": "worker",
     "worker.renew": "leases",
     "LISTEN": "listener",
@@ -102,7 +105,7 @@ class Session:
     def _messages(self, kind: str, body: bytes, size: int) -> Iterator[Message]:
         if kind == "P":
             name, text = _words(body, 2)
-            self._prepared[name] = statement = f"batch {name.removeprefix(_BATCH)}" if _BATCH in name else _name(text)
+            self._prepared[name] = statement = _named(name, text)
             yield Message(self, "parse", statement, size)
         elif kind == "B":
             portal, name = _words(body, 2)
@@ -123,6 +126,13 @@ class Session:
 
 def _words(body: bytes, count: int) -> list[str]:
     return [word.decode() for word in body.split(b"\0", count)[:count]]
+
+
+def _named(name: str, text: str) -> str:
+    """A prepared statement's name."""
+    if _LAST in name:
+        return "last"
+    return f"batch {name.removeprefix(_BATCH)}" if _BATCH in name else _name(text)
 
 
 def _name(text: str) -> str:

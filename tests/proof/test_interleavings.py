@@ -74,7 +74,7 @@ async def interleaved(db: Database, one: str, other: str, *, commits: bool) -> O
 # What is skipped because another holds it is not looked at again by the statement: its caller asks again. The outcome
 # is that of an order in which the one that skips did nothing.
 SKIPS = {"claim", "reclaim", "requeue", "compact", "prune", "delete", "append", "close an input", "deadline"}
-SKIPS |= {"wake by a hint", "wake in time"}
+SKIPS |= {"wake by a hint", "wake in time", "hand over"}
 
 
 @pytest.mark.parametrize("one", TRANSITIONS)

@@ -381,13 +381,16 @@ OF_THE_WORKER = (
         step=STEPS,
         stream_block=STREAMS | BACK,
     ),
+    Case("transaction.fence", {"worker_id": WORKER, "workflow_id": "w2", "epoch": 1}, 1, workflow=KEY),
+    Case("transaction.wait_for_commit", {"workflow_id": "w2"}, 1, workflow=KEY),
+    Case("transaction.witness", {"workflow_id": "w2", "key": "step#0"}, 1, step=STEPS),
     Case("workflow.release", {"worker_id": WORKER, "ids": ["w2", "w4"], "epochs": [1, 1]}, 2, workflow=KEY),
     Case("workflow.renew_epoch", {"worker_id": WORKER, "workflow_id": "w2", "epoch": 1}, 1, workflow=KEY),
     Case(
         "workflow.adopt",
         {"worker_id": WORKER, "queues": [""], "workflow_id": None, "known": MANY},
-        OWNED + ROLLED_BACK,
-        workflow=frozenset({"workflow_owned"}),
+        2 * OWNED + ROLLED_BACK,
+        workflow=frozenset({"workflow_owned"}) | KEY,
     ),
     Case("worker.renew", {"ids": [WORKER]}, 1),
 )

@@ -7,7 +7,20 @@ import pytest
 from dbosflow._records.kinds import RecordKind, is_delivered, shows_operation
 
 OUTCOMES = {
-    *("step", "sleep", "child", "result", "status", "info", "cancel", "read", "for_each", "flush", "emitted"),
+    *(
+        "step",
+        "transaction",
+        "sleep",
+        "child",
+        "result",
+        "status",
+        "info",
+        "cancel",
+        "read",
+        "for_each",
+        "flush",
+        "emitted",
+    ),
     *("send", "recv", "token", "answer"),
     *("map", "first"),
     *("woken", "given_up", "expired", "cancelled"),

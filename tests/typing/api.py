@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, assert_type
 from uuid import UUID
 
+import psycopg
+
 from dbosflow import (
     AsyncRequest,
     Cause,
@@ -35,6 +37,7 @@ from dbosflow import (
     set_event,
     set_event_async,
     step,
+    transaction,
     wait_first_async,
     workflow,
 )
@@ -55,12 +58,35 @@ async def async_step(x: int, *, unit: str = "m") -> float:
     return float(x) if unit else 0.0
 
 
+@transaction
+def sync_transaction(connection: psycopg.Connection, x: int) -> str:
+    """A sync transaction."""
+    return f"{connection.closed}{x}"
+
+
+@transaction(isolation="serializable", read_only=True, timeout=3, max_conflicts=3, max_attempts=2)
+async def async_transaction(connection: psycopg.AsyncConnection, x: int, *, unit: str = "m") -> float:
+    """An async transaction with options."""
+    return float(x) if unit and connection.closed else 0.0
+
+
+def outside(connection: psycopg.Connection) -> None:
+    """Outside of workflows the caller passes the connection."""
+    assert_type(sync_transaction(connection, 1), str)
+    sync_transaction(connection, "one")  # type: ignore[call-overload]
+
+
 @workflow(compensates=True, compensation_timeout=60, timeout=3600)
 def sync_flow(x: int) -> str:
     """A sync workflow."""
     assert_type(sync_step(x), str)
     assert_type(async_step.run(x, unit="km"), float)
     assert_type(run_step("length", len, "abc"), int)
+    assert_type(sync_transaction(x), str)
+    assert_type(sync_transaction.run(x), str)
+    assert_type(async_transaction.run(x, unit="km"), float)
+    sync_transaction("one")  # type: ignore[call-overload]
+    compensate(sync_transaction, 1)
     compensate(sync_step, 1)
     compensate(async_step, 1, unit="km")
     compensate(async_step, "one")  # type: ignore[arg-type]
@@ -83,6 +109,8 @@ def sync_flow(x: int) -> str:
 async def async_flow(x: int) -> list[float]:
     """An async workflow with options."""
     assert_type(await async_step(x), float)
+    assert_type(await async_transaction(x), float)
+    assert_type(await sync_transaction.run_async(x), str)
     assert_type(await sync_step.run_async(x), str)
     assert_type(await run_step_async("length", len, "abc"), int)
     assert_type(await run_step_async(async_step, 3, name="other", jitter=0.2, timeout=5), float)

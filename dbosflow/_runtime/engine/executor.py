@@ -22,11 +22,14 @@ from dbosflow._runtime.execution.ownership import LeaseOwnership
 from dbosflow._runtime.execution.quarantine import Quarantine
 from dbosflow._runtime.execution.runner import Runner
 from dbosflow._runtime.execution.suspender import Suspender
+from dbosflow._runtime.execution.transactions import Transactions
 from dbosflow._runtime.execution.watchdog import Watchdog
 from dbosflow._runtime.journal.journal import Journal
+from dbosflow._runtime.journal.transactions import TransactionCommitter
 from dbosflow._runtime.leases.reclaimer import Reclaimer
 from dbosflow._runtime.leases.renewer import LeaseRenewer
 from dbosflow._runtime.leases.worker_lease import WorkerLease
+from dbosflow._runtime.process.transaction_pool import TransactionPool
 from dbosflow._runtime.queues.alarm import Alarm
 from dbosflow._runtime.queues.claimer import RECOVERY_QUEUE, Claimer, slots_of
 from dbosflow._runtime.queues.sweeper import Sweeper
@@ -81,6 +84,7 @@ class Executor:
         engine: EnginePort,
         statistics: StreamStatistics,
     ) -> None:
+        self._url, self._pool = url, pool
         self._settings = settings
         self._registry = registry
         self._wakeups = wakeups
@@ -138,10 +142,12 @@ class Executor:
         self._resources = AsyncExitStack()
 
     def _backing(self, runner: Runner) -> Backing:
-        self.journal = Journal(self.lease, self._settings, runner, self._announce, self._statistics)
-        return Backing(
-            self.journal, LeaseOwnership(self.lease, self._settings, self.journal.connection, self._announce)
-        )
+        settings = self._settings
+        self.journal = Journal(self.lease, settings, runner, self._announce, self._statistics)
+        committer = TransactionCommitter(self.journal, self.lease, settings, runner, self._pool)
+        self._transactions = Transactions(TransactionPool(self._url, settings), committer, settings)
+        ownership = LeaseOwnership(self.lease, settings, self.journal.connection, self._announce)
+        return Backing(self.journal, ownership, self._transactions)
 
     async def open(self) -> None:
         """Registers as a worker and starts the services; from here on, interrupted workflows are resumed."""
@@ -157,6 +163,7 @@ class Executor:
                 resources.push_async_callback(thread.close)
             self.journal.open()
             resources.push_async_callback(self._end_lease)
+            resources.push_async_callback(self._transactions.close, _FLUSH_LIMIT)
             resources.push_async_callback(self.runner.close, self._settings.grace)
             others = (self._canceller, self._alarm, self._roster)
             for service in (self._reclaimer, *others, *self._waiting, *self._cleaners):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow import serde
 from dbosflow._records import keys
-from dbosflow._records.kinds import RecordKind, is_delivered
+from dbosflow._records.kinds import STEPS, RecordKind, is_delivered
 from dbosflow._runtime.engine.starts import new_id
 from dbosflow._runtime.operations.tokens import TokenId
 from dbosflow._runtime.repository import not_found
@@ -81,7 +81,7 @@ class Forks:
         if turn > place.last + 1:
             msg = f"workflow {workflow_id!r} has turns up to {place.last}: from_turn={turn} is beyond {place.last + 1}"
             raise WorkflowForkError(workflow_id, msg)
-        if how.output is not None and place.kind != RecordKind.STEP and not (place.kind is None and place.attempted):
+        if how.output is not None and place.kind not in STEPS and not (place.kind is None and place.attempted):
             msg = f"{how.step!r} of workflow {workflow_id!r} is no step, but a {place.kind}: only steps take an output"
             raise WorkflowForkError(workflow_id, msg)
         return await self._make(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from dbosflow._runtime.runs.durable_waits import DurableWait
-    from dbosflow._runtime.runs.entries import Ending, Record
+    from dbosflow._runtime.runs.entries import Ending, Record, Waiter
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import FunctionDef
 
@@ -22,6 +22,15 @@ class DriverPort(Protocol[R_contra, A_contra]):
 
     async def commit(self, run: R_contra, record: Record) -> None:
         """Buffers a record and waits until it is durable and its turn has come."""
+
+    def new_waiter(self) -> Waiter:
+        """What the operation waits on for a record that is written on another connection."""
+
+    async def delivered(self, waiter: Waiter) -> None:
+        """Waits until such a record is durable and its turn has come."""
+
+    def on_loop(self, callback: Callable[[], object]) -> None:
+        """Calls ``callback`` on the engine's loop, now or soon."""
 
     async def turn_of(self, run: R_contra, key: str) -> None:
         """Waits until the turn of the record under ``key`` has come."""

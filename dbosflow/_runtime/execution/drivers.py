@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.execution.driver_port import DriverPort
     from dbosflow._runtime.execution.run import Run, StepAttempt
-    from dbosflow._runtime.runs.entries import Ending, Record
+    from dbosflow._runtime.runs.entries import Ending, Record, Waiter
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import FunctionDef
 
@@ -76,6 +76,19 @@ class LoopDriver:
         record.waiter = asyncio.get_running_loop().create_future()
         run.append(record)
         await record.waiter
+
+    def new_waiter(self) -> Waiter:
+        """A future of this loop."""
+        return self._loop.create_future()
+
+    async def delivered(self, waiter: Waiter) -> None:
+        """Waits until a record that was written on another connection is durable and its turn has come."""
+        assert isinstance(waiter, asyncio.Future)
+        await waiter
+
+    def on_loop(self, callback: Callable[[], object]) -> None:
+        """Calls ``callback`` now: the caller is on the loop."""
+        callback()
 
     async def turn_of(self, run: Run, key: str) -> None:
         """Waits until the turn of the record under ``key`` has come: at once in a run with one branch."""
@@ -211,6 +224,19 @@ class ThreadDriver:
         record.waiter = waiter = ThreadWaiter()
         run.append(record)
         waiter.wait()
+
+    def new_waiter(self) -> Waiter:
+        """What a thread waits on."""
+        return ThreadWaiter()
+
+    async def delivered(self, waiter: Waiter) -> None:
+        """Waits until a record that was written on another connection is durable."""
+        assert isinstance(waiter, ThreadWaiter)
+        waiter.wait()
+
+    def on_loop(self, callback: Callable[[], object]) -> None:
+        """Has the loop call ``callback`` soon."""
+        self._loop.call_soon_threadsafe(callback)
 
     async def turn_of(self, run: Run, key: str) -> None:
         """Returns at once: a thread is the only branch of its run."""

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.execution.driver_port import DriverPort
     from dbosflow._runtime.execution.engine_port import EnginePort
+    from dbosflow._runtime.execution.transaction_port import TransactionsPort
     from dbosflow._runtime.process.clock import Clock
     from dbosflow._runtime.replay.branch import RunningCode
     from dbosflow._runtime.runs.checksums import Repeated
@@ -42,6 +43,8 @@ class RunEnvironment(Generic[R, A]):
     thread_driver: DriverPort[R, A]
     engine: EnginePort
     running_code: RunningCode
+    transactions: TransactionsPort | None = None
+    """Begins and commits users' transactions; ``None`` in a replay, which begins nothing."""
     on_back_pressure: Callable[[str], None] = lambda _: None
     """Called with the id of a workflow whose writer waits for room."""
     on_waiting: Callable[[R], None] = lambda _: None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from dbosflow._runtime.execution.ownership import OwnershipPort
     from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.execution.transaction_port import TransactionsPort
     from dbosflow._runtime.runs.entries import Entry
 
 
@@ -29,3 +30,5 @@ class Backing:
     """Writes what the runs append, and reports to the runner."""
     ownership: OwnershipPort
     """Decides which of the workflows the runner owns."""
+    transactions: TransactionsPort | None = None
+    """Begins and commits the transactions of the runs; ``None`` in a replay, which runs none."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from dbosflow.config import Settings
 
 logger = logging.getLogger("dbosflow.runner")
+
+_COMMIT_PAUSE = 0.02
+"""Seconds until the next look at a row that the COMMIT of a transaction holds."""
+_RELEASES = 5
+"""How often workflows are given up one by one; after that they go with the worker."""
 
 
 class OwnershipPort(Protocol):
@@ -49,19 +55,28 @@ class LeaseOwnership:
 
     async def renew(self, run: Run) -> int | None:
         """The epoch of the next pass over the workflow of ``run``; ``None`` if it is owned elsewhere."""
-        async with self._connection() as connection:
-            return await workflow.renew_epoch(
-                connection, self._schema, workflow_id=run.workflow_id, worker_id=self._lease.id, epoch=run.epoch
-            )
+        while True:
+            try:
+                async with self._connection() as connection:
+                    return await workflow.renew_epoch(
+                        connection, self._schema, workflow_id=run.workflow_id, worker_id=self._lease.id, epoch=run.epoch
+                    )
+            except workflow.RowLockedError:
+                await asyncio.sleep(_COMMIT_PAUSE)
 
     async def release(self, runs: list[Run]) -> None:
         """Returns the workflows of these runs to their queues, now or a little later."""
-        try:
-            async with self._connection() as connection:
-                queues = await workflow.release(
-                    connection, self._schema, self._lease.id, [(run.workflow_id, run.epoch) for run in runs]
-                )
-        except (psycopg.Error, DbosflowError, OSError) as error:
-            logger.warning("%d workflows are handed over a little later: %s", len(runs), error)  # with the worker
-        else:
-            self._announce(map(queue_topic, queues))
+        for _ in range(_RELEASES):
+            try:
+                async with self._connection() as connection:
+                    released = await workflow.release(
+                        connection, self._schema, self._lease.id, [(run.workflow_id, run.epoch) for run in runs]
+                    )
+            except (psycopg.Error, DbosflowError, OSError) as error:
+                logger.warning("%d workflows are handed over a little later: %s", len(runs), error)  # with the worker
+                return
+            self._announce(map(queue_topic, set(released.values())))
+            runs = [run for run in runs if run.workflow_id not in released]
+            if not runs:
+                return
+            await asyncio.sleep(_COMMIT_PAUSE)

@@ -10,8 +10,10 @@ from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.replay.replaying_run import ReplayingRun
 from dbosflow._runtime.runs.entries import Barrier, Record
 from dbosflow._runtime.runs.producers import Attempt, Producer
+from dbosflow._runtime.streams.transaction_writes import TransactionWrites
 from dbosflow._runtime.streams.writes import RunStreams
 from dbosflow._store.step import NO_HISTORY
+from dbosflow.errors import TransactionError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -257,3 +259,25 @@ class StepAttempt(Attempt):
         if producer is None:
             producer = self.producers[key] = Producer(self.record_key, self.name, self)
         return producer
+
+
+class TransactionAttempt(StepAttempt):
+    """An attempt of a transaction: what it writes to streams waits for its commit."""
+
+    __slots__ = ("_reads_only", "writes")
+
+    def __init__(self, run: Run, key: str, name: str, *, reads_only: bool) -> None:
+        super().__init__(run, key, name)
+        self._reads_only = reads_only
+        self.writes: TransactionWrites | None = None
+        """What it writes to streams; ``None`` if it has not written any."""
+
+    def begin_writes(self) -> TransactionWrites:
+        """What it writes to streams. Raises ``TransactionError`` in a transaction that only reads."""
+        if self._reads_only:
+            msg = f"{self.key!r} is a read-only transaction: it writes to no stream either. Write in the workflow"
+            raise TransactionError(msg)
+        if self.writes is None:
+            producer = Producer(self.record_key, None, self)
+            self.writes = TransactionWrites(self.run, self.run.streams, producer)
+        return self.writes

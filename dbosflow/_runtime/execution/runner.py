@@ -108,6 +108,7 @@ class Runner:
             ThreadDriver(self._loop, self._workflow_threads),
             engine,
             running_code,
+            behind.transactions,
             on_back_pressure,
             on_waiting=self.suspended.waits,
             on_changed=ChangedValues(self._loop).found,

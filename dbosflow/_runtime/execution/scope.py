@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar, cast
 
-from dbosflow._runtime.execution.run import RunBranch, StepAttempt
+from dbosflow._runtime.execution.run import RunBranch, StepAttempt, TransactionAttempt
 from dbosflow._runtime.replay.branch import SCOPE, running_coroutine
-from dbosflow.errors import InWorkflowError, NotInWorkflowError
+from dbosflow.errors import InWorkflowError, NotInWorkflowError, TransactionError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -52,9 +52,21 @@ def branch_around(what: str, outside: str | None) -> RunBranch:
     scope = current_scope()
     if isinstance(scope, RunBranch):
         return scope
+    refuse_in_transaction(what)
     elsewhere = f"; anywhere else use engine.{outside}(...)" if outside is not None else ""
     msg = f"{what} needs a workflow around it, whose body it is called in{elsewhere}"
     raise NotInWorkflowError(msg)
+
+
+def refuse_in_transaction(what: object) -> None:
+    """Raises ``TransactionError`` in the function of a transaction, which would wait, or be left half done."""
+    scope = current_scope()
+    if isinstance(scope, TransactionAttempt):
+        msg = (
+            f"{what} was called in the function of transaction {scope.key!r}, which holds locks and may run again: "
+            "call it in the workflow, before or after the transaction. A plain function can be shared"
+        )
+        raise TransactionError(msg)
 
 
 def refuse_in_body() -> None:

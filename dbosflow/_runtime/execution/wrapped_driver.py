@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run, StepAttempt
     from dbosflow._runtime.runs.durable_waits import DurableWait
-    from dbosflow._runtime.runs.entries import Ending, Record
+    from dbosflow._runtime.runs.entries import Ending, Record, Waiter
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import FunctionDef
 
@@ -26,6 +26,18 @@ class WrappedDriver:
     async def commit(self, run: Run, record: Record) -> None:
         """Delegates to the other driver."""
         await self._driver.commit(run, record)
+
+    def new_waiter(self) -> Waiter:
+        """Delegates to the other driver."""
+        return self._driver.new_waiter()
+
+    async def delivered(self, waiter: Waiter) -> None:
+        """Delegates to the other driver."""
+        await self._driver.delivered(waiter)
+
+    def on_loop(self, callback: Callable[[], object]) -> None:
+        """Delegates to the other driver."""
+        self._driver.on_loop(callback)
 
     async def turn_of(self, run: Run, key: str) -> None:
         """Delegates to the other driver."""

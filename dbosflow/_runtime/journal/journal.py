@@ -80,6 +80,9 @@ class Journal(Service, Generic[R]):
         self._under_way: Batch[R] | None = None
         self._durable: deque[tuple[Slice[R] | Start, set[str]]] = deque()
         """Slices and starts that are durable and not yet delivered, each with the ids that its statement inserted."""
+        self._held: set[R] = set()
+        """Runs of which nothing is taken: a transaction of theirs is being committed on another connection."""
+        self._when_delivered: list[asyncio.Future[None]] = []
         self._lease_is_over = False
         self._idle = asyncio.Event()
         self._idle.set()
@@ -133,6 +136,47 @@ class Journal(Service, Generic[R]):
             self.deliver()
             yield await self._lease.connection()
 
+    # -- transactions, whose last statement is a batch of one run on another connection ------------------------------
+
+    async def hold(self, run: R) -> None:
+        """Takes nothing of ``run`` any more; returns when nothing of it is under way. Then ``let_go`` is due."""
+        self._held.add(run)
+        while self._has_part_of(run):
+            delivered = self._loop.create_future()
+            self._when_delivered.append(delivered)
+            await delivered
+
+    def _has_part_of(self, run: R) -> bool:
+        slices = self._under_way.slices if self._under_way is not None else ()
+        return any(part.run is run for part in slices) or any(
+            isinstance(part, Slice) and part.run is run for part, _ in self._durable
+        )
+
+    def let_go(self, run: R) -> None:
+        """Takes again what ``run`` has pending."""
+        self._held.discard(run)
+        if self._submitted or self._last:
+            self._wake_for_work()
+
+    def _delivered(self) -> None:
+        waiting, self._when_delivered = self._when_delivered, []
+        for one in waiting:
+            if not one.done():
+                one.set_result(None)
+
+    async def dies(self, part: Slice[R], *, written: bool) -> bool:
+        """Whether a test ends the worker here, before or behind the statement of a transaction."""
+        if self.tripwire is None:
+            return False
+        async with self._lease.lock:
+            return await self._dies(self.tripwire, Batch([part], []), written=written)
+
+    def committed_elsewhere(self, part: Slice[R], seconds: float) -> None:
+        """A part of a run that is held is durable, ``seconds`` after it was made: what follows a commit, at once."""
+        batch = Batch([part], [])
+        self._tell_of(batch, seconds)
+        part.acknowledged(set())
+
     # -- the loop ----------------------------------------------------------------------------------------------------
 
     async def work_once(self) -> bool:
@@ -156,6 +200,7 @@ class Journal(Service, Generic[R]):
             if self.tripwire is None or not await self._dies(self.tripwire, batch, written=False):
                 await self._committer.commit(batch)
         self._under_way = None
+        self._delivered()
         await self._go_on()
         return True
 
@@ -184,6 +229,7 @@ class Journal(Service, Generic[R]):
                 self._owner.continued(part.run, part.ending, part.carried)
             elif part.ending is not None:
                 self._owner.ended(part.run, part.ending)
+        self._delivered()
 
     def _gather(self) -> Batch[R]:
         """Takes what is pending, up to the limit of a batch, with the entries of each run in order.
@@ -192,6 +238,7 @@ class Journal(Service, Generic[R]):
         """
         limit = self._settings.batch_bytes
         held = {part.run for part, _ in self._durable if isinstance(part, Slice)}  # their next offsets are unknown
+        held |= self._held
         slices = self._take_last(held) if self._last else []
         for _ in range(min(len(self._submitted), _MOST_SLICES - min(len(self._starts), _LEAST_STARTS))):
             if limit <= 0 and slices:
@@ -269,13 +316,16 @@ class Journal(Service, Generic[R]):
 
     def acknowledge(self, batch: Batch[R], started: Iterable[str]) -> None:
         """The batch is durable: wakes readers, notifies peers, and lets its runs go on."""
+        self._tell_of(batch, time.monotonic() - self._gathered_at)
+        parts: list[Slice[R] | Start] = [*batch.slices, *batch.starts]
+        self._durable.extend(zip(parts, repeat(set(started))))
+
+    def _tell_of(self, batch: Batch[R], seconds: float) -> None:
         if self._statistics is not None:
-            batch.count_in(self._statistics, time.monotonic() - self._gathered_at)
+            batch.count_in(self._statistics, seconds)
         topics = [topic for part in batch.slices for topic in part.topics()]
         if topics:
             self._announce(topics, at_once=any(part.is_awaited_elsewhere for part in batch.slices))
-        parts: list[Slice[R] | Start] = [*batch.slices, *batch.starts]
-        self._durable.extend(zip(parts, repeat(set(started))))
 
     def fail_pending(self) -> None:
         """Fails what could not be written when the journal closes; callers of starts are notified."""

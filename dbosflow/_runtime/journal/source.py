@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from dbosflow._runtime.runs.buffer import Buffer
-    from dbosflow._runtime.runs.entries import Entry
+    from dbosflow._runtime.runs.entries import Entry, Waiter
     from dbosflow._runtime.runs.state import RunStopped
     from dbosflow._runtime.streams.writes import RunStreams
     from dbosflow._store.cancel_request import CancelRequest
@@ -80,3 +80,10 @@ class Source(Protocol):
 
     def stop(self, why: str) -> object:
         """Ends the run's pass."""
+
+
+class CommittingSource(Source, Protocol):
+    """A run whose transactions are committed on other connections."""
+
+    def add_barrier(self, waiter: Waiter) -> None:
+        """Notifies ``waiter`` when everything that is buffered now is durable."""

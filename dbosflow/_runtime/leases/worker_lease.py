@@ -68,6 +68,11 @@ class WorkerLease:
         """The timeline that a batch must be on, where the connection outlives a failover: behind a pooler."""
         return self._timeline if self._settings.pooled else None
 
+    @property
+    def timeline(self) -> str | None:
+        """The server's timeline, as far as it can be seen."""
+        return self._timeline
+
     def is_new(self, timeline: str) -> bool:
         """Whether the database is on another timeline than before, for which every run reloads."""
         before, self._timeline = self._timeline, timeline
@@ -130,13 +135,13 @@ class WorkerLease:
             settings=wanted(WORKER, idle=self._settings.lease),
         )
         try:
-            await self._check_timeline(connection)
+            await self.check_timeline(connection)
         except BaseException:
             await connection.close()
             raise
         return connection
 
-    async def _check_timeline(self, connection: AsyncConnection[Any]) -> None:
+    async def check_timeline(self, connection: AsyncConnection[Any]) -> None:
         """Checks for another timeline, by which a failover that lost commits shows: memory may be ahead of the tables.
 
         A standby has no timeline of its own yet: a session that began there and stays would write after the promotion,

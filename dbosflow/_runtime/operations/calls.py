@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, cast
 from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.execution.runners_here import some_run_here
-from dbosflow._runtime.execution.scope import current_scope
+from dbosflow._runtime.execution.scope import current_scope, refuse_in_transaction
 from dbosflow._runtime.operations import children, steps
-from dbosflow._runtime.operations.plain_calls import plain_call, run_plainly, run_plainly_async
+from dbosflow._runtime.operations.plain_calls import check_plain_step, plain_call, run_plainly, run_plainly_async
 from dbosflow._runtime.process.host import refuse_on_loop, some_engine_is_open
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow.errors import DefinitionError, NotInWorkflowError, WrongColourError
@@ -39,6 +39,7 @@ def call_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -
         return _named(operation, step) if on_loop else drive(operation)
     if scope is None:
         _warn_of_lost_context(step)
+    check_plain_step(step, args)
     return plain_call(step, args, kwargs)
 
 
@@ -47,6 +48,7 @@ def run_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, Any], tw
     refuse_on_loop(twin)
     if isinstance(current_scope(), Branch):
         return drive(steps.run_step(step, args, kwargs))
+    check_plain_step(step, args)
     return run_plainly(step, args, kwargs)
 
 
@@ -54,6 +56,7 @@ def run_step_async(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, An
     """Runs a step of either colour from async code."""
     if isinstance(current_scope(), Branch):
         return _named(steps.run_step(step, args, kwargs), step)
+    check_plain_step(step, args)
     return run_plainly_async(step, args, kwargs)
 
 
@@ -148,6 +151,7 @@ def _check_plain_call(workflow: WorkflowDef, scope: Scope | None) -> None:
 
 
 def _check_no_attempt(workflow: WorkflowDef, scope: Scope | None) -> None:
+    refuse_in_transaction(workflow)
     if isinstance(scope, StepAttempt):
         msg = f"{workflow} was called inside a step: a step that runs again would start it again"
         raise DefinitionError(msg)

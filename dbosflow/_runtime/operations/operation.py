@@ -17,6 +17,7 @@ import asyncio
 from typing import TYPE_CHECKING, Self
 
 from dbosflow._records.keys import COMPENSATIONS, GIVEN_UP, UNTIL
+from dbosflow._records.kinds import STEPS
 from dbosflow._runtime.runs.state import RunStopped
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Operation:
         """The operation's record; a record of another kind is a contradiction."""
         run, key = self.run, self.key
         record = run.recorded(key)
-        if record is not None and record.kind != kind:
+        if record is not None and record.kind != kind and not STEPS.issuperset((record.kind, kind)):
             raise run.disagree(f"asks for a {kind} at key {key!r}", f"a {record.kind}", record)
         if run.recorded_order is not None:
             there = run.recorded_order.ask(self.branch.path, key)

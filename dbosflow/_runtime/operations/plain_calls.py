@@ -7,12 +7,26 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.execution.continuing import ContinuedAsNew, continued_by
 from dbosflow._runtime.execution.isolation import awaited, is_awaitable, outcome_of
-from dbosflow._runtime.execution.scope import Entered, PlainCall, current_scope
+from dbosflow._runtime.execution.scope import Entered, PlainCall, current_scope, refuse_in_transaction
+from dbosflow.errors import DefinitionError
+from dbosflow.transaction_definitions import TransactionDef
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Mapping
 
-    from dbosflow.definitions import FunctionDef
+    from dbosflow.definitions import FunctionDef, StepDef
+
+
+def check_plain_step(step: StepDef, args: tuple[Any, ...]) -> None:
+    """Raises where a step or transaction cannot be called as a plain function."""
+    if not isinstance(step, TransactionDef):
+        refuse_in_transaction(step)
+    elif not args or not step.takes(args[0]):
+        msg = (
+            f"{step} was called outside of a workflow, where no engine gives it a connection: pass one as the first "
+            f"argument, {step.name}(connection, ...). What it does is then a part of your own transaction"
+        )
+        raise DefinitionError(msg)
 
 
 def plain_call(function: FunctionDef, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:

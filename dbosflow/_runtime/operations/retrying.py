@@ -26,7 +26,7 @@ from dbosflow.retries import outcome_of
 from dbosflow.tracebacks import summary
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Mapping, Sequence
+    from collections.abc import Awaitable, Coroutine, Mapping, Sequence
 
     from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run, RunBranch
@@ -37,17 +37,16 @@ logger = logging.getLogger("dbosflow.steps")
 
 _LATE_LEASE_PAUSE = 0.05
 
-_STEP = RecordKind.STEP  # once: Python 3.11 takes its time to look up a member
-
 
 class Attempts:
     """The attempts of a step in this pass. A loop records its attempts in its own way: see ``for_each``."""
 
-    __slots__ = ("_branch", "_driver", "_key", "_run", "_step", "is_handed_on")
+    __slots__ = ("_branch", "_driver", "_key", "_number", "_run", "_step", "is_handed_on")
 
     def __init__(self, driver: Driver, branch: RunBranch, key: str, step: StepDef) -> None:
         self._driver, self._branch, self._key, self._step = driver, branch, key, step
         self._run: Run = branch.run
+        self._number = 0
         self.is_handed_on = False
         """Whether the body counts as under way until the receiver of its outcome says that it has ended."""
 
@@ -55,12 +54,11 @@ class Attempts:
         self, past: Sequence[Recorded], args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> tuple[Record, Any, BaseException | None]:
         """Goes on after the ``past`` attempts: returns the record of the last attempt, and its value or error."""
-        run, key, step, number, failures = self._run, self._key, self._step, 0, len(past)
+        run, key, failures = self._run, self._key, len(past)
         if past:
             await self._pause(self._left_of_pause(past[-1], failures))
         while True:
-            number += 1
-            attempt = StepAttempt(run, key, attempt_name(run.epoch, number))
+            attempt = self._new_attempt()
             if run.has_draws:
                 await until_draws_are_durable(self._driver, run)
             if run.is_draining or not run.environment.lease.in_time:
@@ -69,11 +67,11 @@ class Attempts:
             run.begin_attempt(key)
             run.body_begins()
             try:
-                record, value, error = await attempt_once(self._driver, attempt, step, args, kwargs)
+                record, value, error = await self._once(attempt, args, kwargs)
                 again = False
                 if error is not None:
                     failures += 1
-                    again, error = _judged(step, failures, error, record)
+                    again, error = _judged(self._step, failures, error, record)
                 if error is None or not again:
                     await self._conclude(record, error, failures)
                     return record, value, error
@@ -82,6 +80,16 @@ class Attempts:
                 if not self.is_handed_on:
                     run.body_ended()
             await self._pause(delay)
+
+    def _new_attempt(self) -> StepAttempt:
+        self._number += 1
+        return StepAttempt(self._run, self._key, attempt_name(self._run.epoch, self._number))
+
+    def _once(
+        self, attempt: StepAttempt, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> Coroutine[Any, Any, tuple[Record, Any, BaseException | None]]:
+        """Runs the function once; returns the record of its outcome, and its value or error."""
+        return attempt_once(self._driver, attempt, self._step, args, kwargs)
 
     async def _failed(self, attempt: StepAttempt, record: Record, error: BaseException, failures: int) -> float:
         """Puts the failure of an attempt on record, which another one follows; the seconds until then."""
@@ -134,7 +142,7 @@ async def attempt_once(
 ) -> tuple[Record, Any, BaseException | None]:
     """Runs the body once; returns the record of its outcome, and its value or error."""
     began, task = time.monotonic(), running_task()
-    record = Record(attempt.key, _STEP, attempt=attempt.name)
+    record = Record(attempt.key, step.record_kind, attempt=attempt.name)
     value: Any = None
     failure: BaseException | None = None
     try:

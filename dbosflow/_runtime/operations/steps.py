@@ -12,6 +12,7 @@ from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.operations.plain_calls import run_plainly_async
 from dbosflow._runtime.operations.retrying import Attempts
+from dbosflow._runtime.operations.transacting import TransactionAttempts
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.runs.entries import Record
 from dbosflow.errors import StepFailedError
@@ -32,12 +33,13 @@ async def run_step(step: StepDef, args: tuple[Any, ...], kwargs: Mapping[str, An
     if not isinstance(branch, Branch):  # carried out of the workflow, or into a step
         return await run_plainly_async(step, args, kwargs)
     run = branch.run
-    async with DurableOperation(branch, _STEP, step.name, step) as operation:
+    kind = step.record_kind
+    async with DurableOperation(branch, kind, step.name, step) as operation:
         key, record = operation.key, operation.record
         if record is not None:
             await operation.replayed()
             return _outcome(run, record, step)
-        attempts = Attempts(operation.driver, branch, key, step)
+        attempts = (Attempts if kind is _STEP else TransactionAttempts)(operation.driver, branch, key, step)
         made, value, error = await attempts.until_final(run.history.failures.get(key, ()), args, kwargs)
         if error is not None:
             raise failure_again(run, made.error or "", f"key {key!r}", live=error)

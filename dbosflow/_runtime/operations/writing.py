@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, Literal, assert_never
 
 from dbosflow._records.kinds import RecordKind
 from dbosflow._records.producers import RESUMED, of_all_attempts
-from dbosflow._runtime.execution.run import StepAttempt
+from dbosflow._runtime.execution.run import StepAttempt, TransactionAttempt
 from dbosflow._runtime.execution.scope import PlainCall, current_scope
 from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.replay.branch import Branch
 from dbosflow._runtime.runs.entries import Record
 from dbosflow._runtime.runs.producers import Producer
-from dbosflow.errors import ConfigurationError, NotInWorkflowError
+from dbosflow.errors import ConfigurationError, NotInWorkflowError, TransactionError
 from dbosflow.serde import items_of
 from dbosflow.types import FrameKind
 
@@ -54,6 +54,11 @@ def set_on_retry(scope: Scope, key: str, on_retry: OnRetry) -> None:
             msg = f"on_retry={on_retry!r} is for steps: what a workflow's body writes is never rolled back"
             raise ConfigurationError(msg)
         return
+    if isinstance(scope, TransactionAttempt):
+        if on_retry != "rollback":
+            msg = f"on_retry={on_retry!r} is not for transactions: its values are there with its rows, or not at all"
+            raise ConfigurationError(msg)
+        return
     if on_retry == "rollback":
         producer = Producer(scope.record_key, scope.name, scope)
     elif on_retry == "keep":
@@ -77,6 +82,9 @@ async def write(scope: Scope, key: str, text: str, what: str, *, on_loop: bool) 
         scope.check_owner(what)
         run.check_may_begin()
         producer = scope.producer
+    elif isinstance(scope, TransactionAttempt):
+        scope.begin_writes().write(key, text)
+        return
     else:
         producer = scope.producer(key)
     streams = run.streams
@@ -96,6 +104,8 @@ def close(scope: Scope, key: str, what: str, kind: FrameKind = FrameKind.COMPLET
         scope.check_owner(what)
         scope.run.check_may_begin()
         scope.run.streams.close(key, scope.producer, kind, payload)
+    elif isinstance(scope, TransactionAttempt):
+        scope.begin_writes().close(key, kind, payload)
     elif isinstance(scope, StepAttempt):
         scope.run.streams.close(key, scope.producer(key), kind, payload)
 
@@ -104,6 +114,8 @@ def written(scope: Scope, key: str) -> int:
     """How many values the scope has in the stream, durable or buffered."""
     if isinstance(scope, PlainCall):
         return 0
+    if isinstance(scope, TransactionAttempt):
+        return 0 if scope.writes is None else scope.writes.count(key)
     producer = scope.producer if isinstance(scope, Branch) else scope.producer(key)
     return scope.run.streams.count(key, producer.name)
 
@@ -139,6 +151,9 @@ async def flush(driver: Driver, scope: Scope) -> None:
 
     Among branches this is an outcome like any other: it is recorded, so that a replay goes on from it in the same turn.
     """
+    if isinstance(scope, TransactionAttempt):
+        msg = "what a transaction writes is durable with its commit, and not before: leave flush() out of its function"
+        raise TransactionError(msg)
     if isinstance(scope, StepAttempt):
         await driver.durable(scope.run)
     elif isinstance(scope, Branch):
@@ -152,6 +167,8 @@ async def emitted(driver: Driver, scope: Scope, key: str) -> list[str]:
     """
     if isinstance(scope, PlainCall):
         return []
+    if isinstance(scope, TransactionAttempt):
+        return [] if scope.writes is None else scope.writes.texts(key)
     run = scope.run
     producer = scope.producer if isinstance(scope, Branch) else scope.producer(key)
     count = run.streams.count(key, producer.name)

@@ -50,6 +50,24 @@ class Buffer:
         else:
             self._waiters[waiter] = None
 
+    def expect(self, waiter: Waiter, size: int) -> None:
+        """Remembers the waiter of a record that is written on another connection, and counts what goes with it."""
+        with self.lock:
+            self._waiters = {**(self._waiters or {}), waiter: None}
+            self.size += size
+
+    def forget(self, waiter: Waiter, size: int) -> None:
+        """Takes ``expect`` back: nothing was written."""
+        with self.lock:
+            if self._waiters is not None:
+                self._waiters.pop(waiter, None)
+        self.free(size)
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether there is anything that no batch has taken."""
+        return bool(self._entries)
+
     @property
     def has_room(self) -> bool:
         """Whether the buffer takes more before some of its content is durable."""

@@ -86,7 +86,7 @@ class RunStreams:
         too_early = None
         with run.buffer.lock:
             run.check_may_write(producer.attempt)
-            self._check_own(key)
+            self.check_own(key)
             count = self._written.get((key, name), 0)
             if self._limits.any_recorded and (recorded := self._limits.recorded(key, name, count)) is not None:
                 raise recorded
@@ -110,11 +110,9 @@ class RunStreams:
 
     def _stream_for(self, key: str, producer: Producer, size: int) -> StreamState:
         """The stream, if it takes a new value of that size; if not, raises why, and puts the refusal on record."""
-        run = self._run
-        stream = self._stream(key)
+        stream = self.stream_of(key)
         if stream.closed:
-            msg = f"stream {key!r} of workflow {run.workflow_id!r} is closed; nothing can be written after that"
-            error = StreamClosedError(run.workflow_id, key, msg)
+            error = self.closed_error(key)
             if stream.closed_by_step:
                 self._refuse(key, producer, error)
             raise error
@@ -175,8 +173,8 @@ class RunStreams:
         run = self._run
         with run.buffer.lock:
             run.check_may_write(producer.attempt)
-            self._check_own(key)
-            stream = self._stream(key)
+            self.check_own(key)
+            stream = self.stream_of(key)
             if stream.closed:
                 return
             too_early = None if stream.repeats else self._ahead_of(producer)
@@ -191,11 +189,11 @@ class RunStreams:
     def dead_letter(self, key: str, text: str, loop_key: str) -> Values:
         """The dead letter of an item, to be written with the item's record. The caller holds the lock."""
         run = self._run
-        self._check_own(key)
-        if self._stream(key).closed:
+        self.check_own(key)
+        if self.stream_of(key).closed:
             msg = f"stream {key!r} of workflow {run.workflow_id!r}, for dead letters, is closed"
             raise StreamClosedError(run.workflow_id, key, msg)
-        stream, size = self._stream(key), serde.size_of(text) + 1
+        stream, size = self.stream_of(key), serde.size_of(text) + 1
         refusal = self._limits.refusal(key, stream.values, stream.bytes, size - 1) if self._limited(size) else None
         if refusal is not None:
             raise refusal
@@ -289,6 +287,26 @@ class RunStreams:
         run, stream = self._run, self.by_key.get(key)
         return run.may_write and run.buffer.has_room and not (stream is not None and stream.closed)
 
+    def count_transaction(self, producer: str, key: str, values: int, size: int) -> None:
+        """Counts the values that a transaction has committed. The caller holds the lock."""
+        stream = self.stream_of(key)
+        stream.values += values
+        stream.bytes += size
+        self._written[key, producer] = values
+
+    def refusal(self, key: str, size: int, values: int, written: int) -> StreamError | None:
+        """Why a stream takes no value of ``size`` bytes behind so many that it has not got yet; ``None`` if it does."""
+        if not self._limited(size):
+            return None
+        stream = self.stream_of(key)
+        return self._limits.refusal(key, stream.values + values, stream.bytes + written, size - 1)
+
+    def closed_error(self, key: str) -> StreamClosedError:
+        """The error of a write behind the close of a stream."""
+        workflow_id = self._run.workflow_id
+        msg = f"stream {key!r} of workflow {workflow_id!r} is closed; nothing can be written after that"
+        return StreamClosedError(workflow_id, key, msg)
+
     def _limited(self, size: int) -> bool:
         settings = self._settings
         return size > settings.value_bytes or settings.stream_values is not None or settings.stream_bytes is not None
@@ -298,7 +316,8 @@ class RunStreams:
         if producer.attempt is None:
             self._run.buffer.push(self._limits.record(key, producer.name, self.count(key, producer.name), error))
 
-    def _check_own(self, key: str) -> None:
+    def check_own(self, key: str) -> None:
+        """Raises ``StreamInputError`` for a stream that outside writers write."""
         if key in self._run.inputs:
             workflow_id = self._run.workflow_id
             msg = (
@@ -307,7 +326,8 @@ class RunStreams:
             )
             raise StreamInputError(workflow_id, key, msg)
 
-    def _stream(self, key: str) -> StreamState:
+    def stream_of(self, key: str) -> StreamState:
+        """The state of a stream. The caller holds the lock."""
         stream = self.by_key.get(key)
         if stream is None:
             stream = self.by_key[key] = StreamState()

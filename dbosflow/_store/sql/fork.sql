@@ -43,11 +43,12 @@ WITH original AS MATERIALIZED (
 ), outcome AS MATERIALIZED (
     SELECT s.key, s.kind
     FROM dbosflow.step s
-    WHERE s.workflow_id = :workflow_id AND s.turn < :turn::integer AND s.kind IN ('step', 'given_up', 'for_each')
+    WHERE s.workflow_id = :workflow_id AND s.turn < :turn::integer AND s.kind IN ('step', 'transaction', 'given_up', 'for_each')
 ), record AS MATERIALIZED (
     SELECT s.key, row_number() OVER (ORDER BY s.seq) - 1 AS seq
     FROM dbosflow.step s
-    LEFT JOIN outcome ON outcome.key = left(s.key, -length(s.attempt) - 1) AND outcome.kind = 'step'
+    LEFT JOIN outcome ON outcome.key = left(s.key, -length(s.attempt) - 1)
+         AND outcome.kind IN ('step', 'transaction')
     WHERE s.workflow_id = :workflow_id
       AND (s.turn < :turn::integer
            OR s.turn = :turn::integer AND :output::text IS NOT NULL AND s.kind = ANY(:found::text[]) AND s.seq < (
@@ -121,7 +122,7 @@ WITH original AS MATERIALIZED (
 ), replaced AS (
     INSERT INTO dbosflow.step
         (workflow_id, key, kind, epoch, seq, turn, attempt, output, started_at, loop_key, loop_offset)
-    SELECT made.id, :step_key::text, 'step', made.epoch, (SELECT count(*) FROM record), :turn::integer, '0.1', :output::json,
+    SELECT made.id, :step_key::text, CASE WHEN s.kind = 'transaction' THEN s.kind ELSE 'step' END, made.epoch, (SELECT count(*) FROM record), :turn::integer, '0.1', :output::json,
            now(), s.loop_key, s.loop_offset
     FROM made
     LEFT JOIN dbosflow.step s ON s.workflow_id = :workflow_id AND s.key = :step_key::text

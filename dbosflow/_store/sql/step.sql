@@ -131,7 +131,8 @@ LIMIT :limit::integer;
 -- name: attempts (the failed attempts of a workflow, in order, and whether their steps are over; index: the primary key)
 SELECT a.key, a.turn, a.seq,
        EXISTS (SELECT FROM dbosflow.step s
-               WHERE s.workflow_id = a.workflow_id AND s.key = left(a.key, -length(a.attempt) - 1) AND s.kind = 'step')
+               WHERE s.workflow_id = a.workflow_id AND s.key = left(a.key, -length(a.attempt) - 1)
+                 AND s.kind IN ('step', 'transaction'))
            AS is_done
 FROM dbosflow.step a
 WHERE a.workflow_id = :workflow_id::text AND a.kind = 'attempt'

@@ -132,16 +132,34 @@ FROM (
 ) AS waiting;
 
 -- name: renew_epoch (the owner reloads its own run)
-UPDATE dbosflow.workflow SET epoch = epoch + 1
-WHERE id = :workflow_id AND worker_id IS NOT DISTINCT FROM :worker_id::uuid AND epoch = :epoch
-RETURNING epoch;
+-- Here, in `release` and in `adopt` a row that is locked is skipped: a transaction of the run is being committed on another
+-- connection, and all runs of the lane would wait for it. Whoever finds such a row looks again.
+WITH mine AS MATERIALIZED (
+    SELECT w.id FROM dbosflow.workflow w
+    WHERE w.id = :workflow_id AND w.worker_id IS NOT DISTINCT FROM :worker_id::uuid AND w.epoch = :epoch
+    FOR NO KEY UPDATE SKIP LOCKED
+), renewed AS (
+    UPDATE dbosflow.workflow w SET epoch = w.epoch + 1 FROM mine WHERE w.id = mine.id RETURNING w.epoch
+)
+SELECT (SELECT epoch FROM renewed) AS epoch,
+       EXISTS (SELECT FROM dbosflow.workflow w
+               WHERE w.id = :workflow_id AND w.worker_id IS NOT DISTINCT FROM :worker_id::uuid AND w.epoch = :epoch
+      ) AS owned;
 
 -- name: release (runs that a live worker gives back, between two of its batches)
+WITH mine AS MATERIALIZED (
+    SELECT w.id
+    FROM unnest(:ids::text[], :epochs::integer[]) AS r (id, epoch)
+    JOIN dbosflow.workflow w ON w.id = r.id
+    WHERE w.worker_id IS NOT DISTINCT FROM :worker_id::uuid AND w.epoch = r.epoch
+    ORDER BY w.id
+    FOR NO KEY UPDATE OF w SKIP LOCKED
+)
 UPDATE dbosflow.workflow w
 SET worker_id = NULL, epoch = w.epoch + 1, status = 'queued', recoveries = 0
-FROM unnest(:ids::text[], :epochs::integer[]) AS r (id, epoch)
-WHERE w.id = r.id AND w.worker_id IS NOT DISTINCT FROM :worker_id::uuid AND w.epoch = r.epoch
-RETURNING w.queue;
+FROM mine
+WHERE w.id = mine.id
+RETURNING w.id, w.queue;
 
 -- name: requeue (the runs of dead workers; runs after the death, so that it sees all that they claimed)
 -- dbosflow/_runtime/execution/quarantine.py says which runs a death counts against. Level-triggered: it handles the runs of
@@ -191,12 +209,19 @@ SELECT id, status, output::text AS output, error::text AS error FROM dbosflow.wo
 
 -- name: adopt (runs that a worker owns without knowing: the answer of a claim or start was lost, or a failover lost an end)
 -- In a new epoch: it may have run in this one already, and attempts are named by epoch. Index: workflow_owned.
-UPDATE dbosflow.workflow w SET epoch = epoch + 1
-WHERE worker_id = :worker_id AND NOT id = ANY(:known)
-  AND (:queues::text[] IS NULL OR queue = ANY(:queues)) AND (:workflow_id::text IS NULL OR id = :workflow_id)
-RETURNING id, name, queue, epoch, input::text AS input, to_json(input_streams)::text AS input_streams, recoveries,
+WITH forgotten AS MATERIALIZED (
+    SELECT w.id FROM dbosflow.workflow w
+    WHERE w.worker_id = :worker_id AND NOT w.id = ANY(:known)
+      AND (:queues::text[] IS NULL OR w.queue = ANY(:queues)) AND (:workflow_id::text IS NULL OR w.id = :workflow_id)
+    ORDER BY w.id
+    FOR NO KEY UPDATE SKIP LOCKED
+)
+UPDATE dbosflow.workflow w SET epoch = w.epoch + 1
+FROM unnest(ARRAY(SELECT id FROM forgotten)) AS taken (id)
+WHERE w.id = taken.id
+RETURNING w.id, w.name, w.queue, w.epoch, w.input::text AS input, to_json(w.input_streams)::text AS input_streams, w.recoveries,
           CASE WHEN w.cancel_requested_at IS NOT NULL THEN json_build_array(w.cancel_reason, w.timed_out)::text END AS request,
-          parent_id IS NOT NULL AS is_child, extract(epoch FROM deadline_at - now())::double precision AS remaining;
+          w.parent_id IS NOT NULL AS is_child, extract(epoch FROM w.deadline_at - now())::double precision AS remaining;
 
 -- name: cancel (workflows by their ids, or the children of one, unless its own cancellation excluded them)
 -- This is a request, which the owner or the next owner carries out, because only the fence may write for a run. A workflow

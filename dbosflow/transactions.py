@@ -1,0 +1,172 @@
+"""Transactions: steps that commit their records together with the user's own rows."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar, overload
+
+import psycopg
+
+from dbosflow.definitions import caller_locals, check_name
+from dbosflow.errors import DefinitionError
+from dbosflow.functions import check_decorated, check_no_generator, local_name, unbound
+from dbosflow.retries import RetryOn, retry_policy
+from dbosflow.steps import Step
+from dbosflow.transaction_definitions import Isolation, TransactionDef, first_annotation
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+C = TypeVar("C", bound="psycopg.Connection[Any] | psycopg.AsyncConnection[Any]")
+P = ParamSpec("P")
+R = TypeVar("R")
+T = TypeVar("T")
+
+
+class Transaction(Step[P, R, T], Generic[C, P, R, T]):
+    """A function decorated with ``@transaction``.
+
+    In a workflow it is a step that the engine gives a connection, in a transaction: call it without one. Anywhere else
+    it is a plain function, and the caller passes the connection: what it does is a part of the caller's transaction.
+    """
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    @overload
+    def __call__(self, connection: C, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, *args: Any, **kwargs: Any) -> R:  # type: ignore[misc]  # of signature 2, with `connection`
+        """Runs the transaction and commits it with the record of its outcome; a replay returns the recorded one.
+
+        Raises:
+            Exception: the exception of the last attempt, whose rows are rolled back.
+            TransactionError: the function did what only the engine may do, or what a transaction cannot hold.
+            psycopg.errors.SerializationFailure: there were more than ``max_conflicts`` conflicts; or a
+                ``DeadlockDetected``.
+            DefinitionError: a connection was passed in a workflow, or none was passed elsewhere.
+        """
+        return super().__call__(*args, **kwargs)
+
+
+class TransactionDecorator:
+    """The result of ``@transaction(...)``: a decorator that has the options."""
+
+    def __init__(self, name: str | None, options: dict[str, Any]) -> None:
+        self._name = name
+        self._options = options
+
+    @overload
+    def __call__(
+        self, function: Callable[Concatenate[C, P], Coroutine[Any, Any, T]]
+    ) -> Transaction[C, P, Coroutine[Any, Any, T], T]: ...
+    @overload
+    def __call__(self, function: Callable[Concatenate[C, P], R]) -> Transaction[C, P, R, R]: ...
+    def __call__(self, function: Any) -> Any:
+        """Makes ``function`` a transaction."""
+        return _make(function, self._name, self._options)
+
+
+@overload
+def transaction(
+    function: Callable[Concatenate[C, P], Coroutine[Any, Any, T]], /
+) -> Transaction[C, P, Coroutine[Any, Any, T], T]: ...
+@overload
+def transaction(function: Callable[Concatenate[C, P], R], /) -> Transaction[C, P, R, R]: ...
+@overload
+def transaction(
+    *,
+    name: str | None = None,
+    isolation: Isolation = "read committed",
+    read_only: bool = False,
+    max_conflicts: int = 50,
+    max_attempts: int = 1,
+    interval: float = 1.0,
+    backoff: float = 2.0,
+    max_interval: float = 60.0,
+    jitter: float = 0.0,
+    retry_on: RetryOn = Exception,
+    timeout: float | None = None,
+) -> TransactionDecorator: ...
+def transaction(
+    function: Any = None,
+    /,
+    *,
+    name: str | None = None,
+    isolation: Isolation = "read committed",
+    read_only: bool = False,
+    max_conflicts: int = 50,
+    max_attempts: int = 1,
+    interval: float = 1.0,
+    backoff: float = 2.0,
+    max_interval: float = 60.0,
+    jitter: float = 0.0,
+    retry_on: RetryOn = Exception,
+    timeout: float | None = None,
+) -> Any:
+    """Makes a function a transaction: a step whose record is committed together with the rows that it writes.
+
+    Its first parameter is annotated as ``psycopg.Connection`` (sync) or ``psycopg.AsyncConnection`` (async). In a
+    workflow the engine supplies that argument: a connection to its own database, in a transaction that has begun. When
+    the function returns, the engine writes the record into that transaction, with what the function has written to
+    streams, and commits. So the rows and the record are there once and together, or neither is, also after a crash at
+    any point or a lost answer. If the function raises, everything is rolled back.
+
+    The function may run more than once, until one of its transactions is committed. It leaves the end of the
+    transaction to the engine; ``with connection.transaction():`` is a savepoint. It calls no steps, no workflows and
+    nothing that waits for messages. Postgres ends a transaction that sends nothing for a lease (10 s by default).
+
+    Args:
+        function: a sync or async function.
+        name: the name in records. Default: the function's own.
+        isolation: ``"read committed"``, ``"repeatable read"`` or ``"serializable"``.
+        read_only: the transaction only reads. Its record is written by the engine afterwards, as that of a step.
+        max_conflicts: how often an attempt begins anew, after a short pause that grows and is random, when Postgres
+            has given its transaction up for another one (a serialization failure or a deadlock), or its connection was
+            lost before the commit.
+        max_attempts: how often the function is tried if it raises anything else.
+        interval: seconds before the second attempt.
+        backoff: the factor, at least 1, by which each further wait is longer than the one before.
+        max_interval: the longest wait, in seconds.
+        jitter: the fraction, from 0 to 1, by which each wait is made longer or shorter at random.
+        retry_on: the exceptions that are worth another attempt, as for ``@step``.
+        timeout: seconds from the beginning of the transaction to the end of the function. A transaction that takes
+            longer is rolled back, and fails with ``StepTimeoutError``. Of a sync function the statement is cancelled
+            that runs then, or else the next one.
+
+    Raises:
+        DefinitionError: the function cannot be a transaction: its first parameter is no connection of its colour.
+        ConfigurationError: an option is not valid.
+    """
+    retry = retry_policy(
+        max_attempts=max_attempts,
+        interval=interval,
+        backoff=backoff,
+        max_interval=max_interval,
+        jitter=jitter,
+        retry_on=retry_on,
+    )
+    options = {
+        "retry": retry,
+        "timeout": timeout,
+        "isolation": isolation,
+        "read_only": read_only,
+        "max_conflicts": max_conflicts,
+    }
+    return TransactionDecorator(name, options) if function is None else _make(function, name, options)
+
+
+def _make(decorated: Any, name: str | None, options: dict[str, Any]) -> Transaction[Any, ..., Any, Any]:
+    function, method = unbound(decorated)
+    check_decorated("transaction", function)
+    check_no_generator("transaction", function)
+    own_name = check_name("transaction", local_name(function) if name is None else name)
+    definition = TransactionDef(function, own_name, caller_locals(function, depth=2), method, **options)
+    annotation = first_annotation(function, own_name)
+    wanted = psycopg.AsyncConnection if definition.is_async or definition.wraps_async else psycopg.Connection
+    if method is classmethod or not (isinstance(annotation, type) and issubclass(wanted, annotation)):
+        colour = "an async" if wanted is psycopg.AsyncConnection else "a sync"
+        msg = (
+            f"transaction {own_name!r} is {colour} function: its first parameter must be annotated as "
+            f"psycopg.{wanted.__name__}, and it is {annotation!r}. Methods cannot be transactions, except static ones; "
+            "for SQLAlchemy use dbosflow.contrib.sqlalchemy"
+        )
+        raise DefinitionError(msg)
+    return Transaction(definition)
