@@ -30,3 +30,15 @@ def test_the_worker_that_comes_with_the_compose_file_does_its_work(database_url:
         assert progress.out == '{"done": 1, "of": 2}\n{"done": 2, "of": 2}\n'
     finally:
         shell.close()
+
+
+def test_the_endpoint_answers_as_its_example_says(database_url: str) -> None:
+    """As a program, without a network."""
+    shell = Shell(ROOT)
+    shell.use(database_url)
+    try:
+        assert (
+            shell.python("-m", "examples.answers").end().out == "You ask 'To be or not to be?'. Who knows?\nwords=10\n"
+        )
+    finally:
+        shell.close()

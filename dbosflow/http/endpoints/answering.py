@@ -78,7 +78,9 @@ async def bounded_body(request: Request, most: int) -> bytes:
         if size > most:
             refuse(413, "too-large", "The body is too large.", detail=f"at most {most} bytes")
         parts.append(part)
-    return b"".join(parts)
+    body = b"".join(parts)
+    request._body = body  # noqa: SLF001 (where Starlette keeps it: guards may read it again, to check a signature)
+    return body
 
 
 def media_type(request: Request) -> str:

@@ -21,7 +21,7 @@ class StartCall:
     """A request that is about to start a workflow, as a guard sees it."""
 
     request: Request
-    """Starlette's request. Its body has been read."""
+    """Starlette's request; ``await request.body()`` has the body as it was sent."""
     caller: str
     """Who asks, as the application's ``authorize`` has said; empty if nobody was asked."""
     arguments: Mapping[str, Any]

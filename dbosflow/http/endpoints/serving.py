@@ -12,6 +12,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from starlette.responses import Response
+
 from dbosflow._store.start_options import NO_OPTIONS
 from dbosflow.errors import WorkflowNotFoundError
 from dbosflow.http.endpoints.answering import json_body, json_response, refuse
@@ -23,11 +25,11 @@ from dbosflow.http.endpoints.options import Served
 from dbosflow.http.endpoints.preferences import seconds_to_wait
 from dbosflow.http.endpoints.presence import Presence
 from dbosflow.http.reading import Wanted, wanted
+from dbosflow.http.responses import LIVE_HEADERS
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.responses import Response
 
     from dbosflow.http.access import Action
     from dbosflow.http.context import HttpContext
@@ -68,6 +70,9 @@ class Handlers:
 
     async def resume(self, request: Request) -> Response:
         """Answers with what a workflow gives that was started before."""
+        if request.method == "HEAD":
+            await self._known(request, "read")
+            return Response(headers=LIVE_HEADERS)
         self.context.drain.check()
         asked, what = await self._known(request, "read"), self._wanted(request)
         return await self._answer(request, asked, quote(request.url.path), what)

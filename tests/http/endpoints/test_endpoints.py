@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import httpx
 import pytest
 from pydantic import BaseModel, Field
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from dbosflow import Engine, Stream, recv_async, workflow
 from dbosflow.errors import ConfigurationError, DefinitionError, RequestRefusedError
@@ -364,3 +366,40 @@ def test_what_cannot_be_exposed_is_refused_where_it_is_declared() -> None:
         expose(waiting, "/taken", stream=words)
     with pytest.raises(DefinitionError, match="one argument"):
         Guards(before=[lambda: None])  # type: ignore[list-item, misc]
+
+
+async def test_an_application_is_mounted_anywhere(engine: Engine) -> None:
+    """The places that its answers name are those of the whole application, and so are they for odd paths."""
+
+    @workflow(name="endpoints.mounted")
+    async def mounted(room: str) -> str:
+        return room
+
+    app = create_app(engine, endpoints=[expose(mounted, "/rooms/{room}/x", mode="aggregate")])
+    whole = Starlette(routes=[Mount("/api", app)])
+    transport = httpx.ASGITransport(whole)
+    async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
+        answer = await client.post("/api/rooms/a%20%C3%A9%25/x", headers={"Idempotency-Key": "k"})
+        where = answer.headers["content-location"]
+        assert where == f"/api/rooms/a%20%C3%A9%25/x/{answer.headers['workflow-id']}"
+        assert (await client.get(where)).json() == "a é%"
+        direct = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
+        again = await direct.post("/rooms/a%20%C3%A9%25/x", headers={"Idempotency-Key": "k"})
+        assert again.headers["workflow-id"] == answer.headers["workflow-id"]
+        await direct.aclose()
+
+
+async def test_a_guard_has_the_body_as_it_was_sent(serve: Serve) -> None:
+    """It may check a signature of it."""
+    seen: list[bytes] = []
+
+    async def signed(call: StartCall) -> None:
+        seen.append(await call.request.body())
+
+    endpoint = expose(waiting, "/signed", mode="aggregate", guards=Guards(before=[signed]))
+    async with serve(endpoint) as client:
+        headers = {"Content-Type": "application/json", "Prefer": "respond-async"}
+        answer = await client.post("/signed", content=b' {"text" : "a"} ', headers=headers)
+        assert (answer.status_code, seen) == (202, [b' {"text" : "a"} '])
+        head = await client.head(answer.headers["location"])
+        assert (head.status_code, head.content) == (200, b"")
