@@ -8,15 +8,22 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._records.keys import path_of
+from dbosflow._runtime.execution.drivers import drive
 from dbosflow._runtime.execution.run import StepAttempt
 from dbosflow._runtime.execution.scope import current_scope
 from dbosflow._runtime.operations import patches
+from dbosflow._runtime.operations.attributes import update_attributes
+from dbosflow._runtime.process.host import refuse_on_loop
 from dbosflow._runtime.replay.branch import Branch, named_region
+from dbosflow.attributes import checked_changes
 from dbosflow.config import check_identifier
-from dbosflow.errors import NotInWorkflowError
+from dbosflow.errors import InWorkflowError, NotInWorkflowError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, MutableMapping
+    from collections.abc import Iterator, Mapping, MutableMapping
+
+    from dbosflow._runtime.execution.run import RunBranch
+    from dbosflow.attributes import Attribute
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +40,39 @@ class Current:
     def idempotency_key(self) -> str:
         """A key for calls to outside services: the same in every attempt of a step, another one in any other step."""
         return self.workflow_id if self.step_key is None else f"{self.workflow_id}/{self.step_key}"
+
+    def update_attributes(self, attributes: Mapping[str, Attribute | None]) -> None:
+        """In a sync workflow's body: sets attributes of it. See ``update_attributes_async``, its awaitable twin."""
+        refuse_on_loop("await current().update_attributes_async(...)")
+        drive(update_attributes(self._branch(), checked_changes(attributes)))
+
+    async def update_attributes_async(self, attributes: Mapping[str, Attribute | None]) -> None:
+        """In a workflow's body: sets attributes of it, by which it can be searched.
+
+        The change is made once, and is durable on return: it is one statement with the record that says so, and a
+        replay does not repeat it, whoever has changed the attributes since. Others stay as they are. A fork has the
+        attributes that its original has when it is forked.
+
+        Args:
+            attributes: texts, whole numbers or booleans by name, up to 32 at a time; ``None`` removes one.
+
+        Raises:
+            InWorkflowError: the caller is a step, whose attempts may be repeated: use
+                ``engine.workflows.update_attributes`` there.
+            BranchError: the caller is no branch of its workflow.
+            ConfigurationError: a name or a value is not valid.
+        """
+        await update_attributes(self._branch(), checked_changes(attributes))
+
+    def _branch(self) -> RunBranch:
+        scope = current_scope()
+        if isinstance(scope, Branch) and scope.run.workflow_id == self.workflow_id:
+            return scope
+        msg = (
+            f"current().update_attributes(...) is for the body of workflow {self.workflow_id!r}; anywhere else, and in "
+            "a step, use engine.workflows.update_attributes(...)"
+        )
+        raise InWorkflowError(msg)
 
 
 def current() -> Current:

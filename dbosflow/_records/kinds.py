@@ -47,6 +47,8 @@ class RecordKind(StrEnum):
     """A message was received; the record holds it."""
     TOKEN = "token"  # noqa: S105 (a kind of record)
     """A token was created; the record holds its secret."""
+    ATTRIBUTES = "attributes"
+    """Attributes of the workflow were set or removed, by the statement that wrote the record."""
     ANSWER = "answer"
     """The answer to a token was waited for."""
 

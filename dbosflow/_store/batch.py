@@ -41,6 +41,7 @@ _WRITES = {
     "suspends": "suspended",
     "awaits": "awaited",
     "continues": "continued",
+    "attributes": "changed",
 }
 """The part of the statement that writes the rows of each section."""
 

@@ -138,6 +138,14 @@ class AwaitRow(NamedTuple):
     committed: bool
 
 
+class AttributeRow(NamedTuple):
+    """An attribute of a workflow that is set, to a value as JSON, or removed."""
+
+    workflow_id: str
+    name: str
+    value: str | None
+
+
 class ContinueRow(NamedTuple):
     """A workflow that is continued as new, with these arguments."""
 
@@ -158,6 +166,7 @@ ROW_TYPES: dict[str, dict[str, Any]] = {
     "suspends": {"suspend": SuspendRow},
     "awaits": {"await": AwaitRow},
     "continues": {"continue": ContinueRow},
+    "attributes": {"attribute": AttributeRow},
 }
 """The types of rows of each section, by the names that their parameters begin with."""
 
@@ -178,6 +187,7 @@ class BatchRows:
     suspends: list[SuspendRow] = field(default_factory=list)
     awaits: list[AwaitRow] = field(default_factory=list)
     continues: list[ContinueRow] = field(default_factory=list)
+    attributes: list[AttributeRow] = field(default_factory=list)
     aware: bool = False
     """Whether a run in the batch is being cancelled, and was notified: it needs no further notice."""
 
@@ -202,6 +212,7 @@ class BatchRows:
             "suspend": self.suspends,
             "await": self.awaits,
             "continue": self.continues,
+            "attribute": self.attributes,
         }
         return {name: rows for name, rows in tables.items() if rows}
 

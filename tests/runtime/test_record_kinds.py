@@ -21,7 +21,7 @@ OUTCOMES = {
         "flush",
         "emitted",
     ),
-    *("send", "recv", "token", "answer"),
+    *("send", "recv", "token", "answer", "attributes"),
     *("map", "first"),
     *("woken", "given_up", "expired", "cancelled"),
 }

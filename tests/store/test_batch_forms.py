@@ -15,6 +15,7 @@ from dbosflow._store import migrate, statements
 from dbosflow._store.batch import batch_statement, lone_statement
 from dbosflow._store.batch_rows import (
     ROW_TYPES,
+    AttributeRow,
     AwaitRow,
     BatchRows,
     ContinueRow,
@@ -32,7 +33,18 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 VARIABLE = re.compile(r"(?<![:\w]):([a-z_]+)")
-WRITING = ("started", "attributed", "recorded", "appended", "closed", "ended", "suspended", "awaited", "continued")
+WRITING = (
+    "started",
+    "attributed",
+    "recorded",
+    "appended",
+    "closed",
+    "ended",
+    "suspended",
+    "awaited",
+    "continued",
+    "changed",
+)
 PARTS = ("batch", *WRITING, "lone_gate")
 OTHERS = {"worker_id", "timeline", "gate", *WRITING}
 COUNTS = {"run_count", "start_count", "end_count", "suspend_count", "continue_count"}
@@ -46,8 +58,10 @@ def shapes() -> Iterator[tuple[str, ...]]:
                 continue
             if "awaits" in sections and "suspends" not in sections:
                 continue
-            if "continues" in sections and "records" not in sections:
+            if not {"continues", "attributes"}.isdisjoint(sections) and "records" not in sections:
                 continue
+            if "attributes" in sections and not {"inputs", "suspends", "continues"}.isdisjoint(sections):
+                continue  # they have nothing to do with each other
             if "runs" in sections or sections in {("starts",), ("starts", "options")}:
                 yield from (sections, ("timeline", *sections))
 
@@ -134,6 +148,7 @@ async def test_the_statement_runs_in_psql_with_its_parts_and_parameters_as_varia
     rows.suspends = [SuspendRow("y", 1, None)]
     rows.awaits = [AwaitRow("y", "wx", "x", None, 0, committed=False)]
     rows.continues = [ContinueRow("z", 1, 1, "{}")]
+    rows.attributes = [AttributeRow("w", "a", "1")]
     in_psql(db, "batch", as_variables(rows, gate="gate", **others))
     alone = batch(Slice("x").values(0))
     in_psql(db, "appended", as_variables(alone, gate="(:lone_gate) AS gate", **others))

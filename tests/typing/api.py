@@ -25,6 +25,7 @@ from dbosflow import (
     continue_as_new,
     create_token,
     create_token_async,
+    current,
     durable,
     map_workflow_async,
     recv,
@@ -90,6 +91,8 @@ def sync_flow(x: int) -> str:
     compensate(sync_step, 1)
     compensate(async_step, 1, unit="km")
     compensate(async_step, "one")  # type: ignore[arg-type]
+    current().update_attributes({"tenant": "acme", "retries": 3, "old": None})
+    current().update_attributes({"tenant": 1.5})  # type: ignore[dict-item]
     if x < 0:
         continue_as_new(x + 1)
     assert_type(recv("topic", type=int, timeout=1.0), int)

@@ -14,7 +14,7 @@ from dbosflow._records.kinds import RecordKind
 from dbosflow._runtime.journal.source import Source
 from dbosflow._runtime.runs.entries import AttemptRollback, Close, Continuation, Ending, Record, Suspension, Values
 from dbosflow._runtime.streams.frames import Frames
-from dbosflow._store.batch_rows import AwaitRow, BatchRows, ContinueRow, SuspendRow
+from dbosflow._store.batch_rows import AttributeRow, AwaitRow, BatchRows, ContinueRow, SuspendRow
 from dbosflow._store.notify import ALARM_TOPIC, queue_topic, stream_topic, workflow_topic
 from dbosflow._store.workflow import keys_text
 from dbosflow.types import FrameKind
@@ -38,7 +38,7 @@ _GOES_ON = (Suspension, Continuation)
 class Slice(Generic[R]):
     """What one run has in one batch. A run has one slice at a time, so offsets can be set when it is built."""
 
-    __slots__ = ("carried", "ending", "entries", "frames", "records", "run", "starts")
+    __slots__ = ("attributes", "carried", "ending", "entries", "frames", "records", "run", "starts")
 
     def __init__(self, run: R, entries: Sequence[Entry]) -> None:
         self.run = run
@@ -47,6 +47,8 @@ class Slice(Generic[R]):
         """The rows of the slice's records."""
         self.starts: list[Start] = []
         """The starts of children that the records cause."""
+        self.attributes: dict[str, str | None] = {}
+        """The changes of the workflow's attributes; of several changes of one only the last."""
         self.ending: Ending | None = None
         self.carried: Carried | None = None
         """What the next iteration gets, if the slice ends one."""
@@ -101,6 +103,8 @@ class Slice(Generic[R]):
         )
         if record.start is not None:
             self.starts.append(record.start)
+        if record.attributes is not None:
+            self.attributes |= record.attributes
         if self.frames is not None:
             self.frames.commit_or_roll_back(record)
         if record.dead_letter is not None:
@@ -225,6 +229,7 @@ class Batch(Generic[R]):
             rows.runs.append((run.workflow_id, run.epoch))
             rows.aware = rows.aware or run.request is not None
             rows.records += part.records
+            rows.attributes += [AttributeRow(run.workflow_id, *change) for change in part.attributes.items()]
             for start in part.starts:
                 rows.add_start(start_row(start), start.options)
             if frames is not None:

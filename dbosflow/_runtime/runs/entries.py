@@ -50,6 +50,8 @@ class Record:
     """The loop's item that this record is of."""
     dead_letter: Values | None = None
     """A value for the stream of dead letters, written by the same statement."""
+    attributes: Mapping[str, str | None] | None = None
+    """Attributes of the workflow that the same statement sets, as JSON, or removes."""
 
     @property
     def size(self) -> int:

@@ -98,6 +98,15 @@ WITH lease AS MATERIALIZED (
 -- [continues
 , continued AS (:continued)
 -- ]
+-- [attributes
+, removed AS (
+    DELETE FROM dbosflow.attribute a
+    USING (SELECT :attribute_workflow_id AS workflow_id, :attribute_name AS name, :attribute_value AS value) AS n
+    CROSS JOIN gate
+    WHERE n.value IS NULL AND a.workflow_id = n.workflow_id AND a.name = n.name
+)
+, changed AS (:changed)
+-- ]
 SELECT EXISTS (SELECT FROM lease) AS leased, EXISTS (SELECT FROM gate) AS written
 -- [ends
 -- If a cancel came first, the rest may not be written either: the division by zero rolls all back, and all is sent again.
@@ -284,6 +293,17 @@ FROM (
 CROSS JOIN :gate
 WHERE w.id = c.id AND w.worker_id IS NOT DISTINCT FROM gate.id AND w.epoch = c.epoch AND w.cancel_requested_at IS NULL
 RETURNING w.id
+
+-- name: changed (attributes that bodies set; each name of a workflow is there once. Those without a value are removed above)
+INSERT INTO dbosflow.attribute (workflow_id, name, value)
+SELECT n.workflow_id, n.name, n.value
+FROM (
+    SELECT :attribute_workflow_id AS workflow_id, :attribute_name AS name, :attribute_value AS value
+) AS n
+CROSS JOIN :gate
+WHERE n.value IS NOT NULL
+ORDER BY n.workflow_id, n.name
+ON CONFLICT (workflow_id, name) DO UPDATE SET value = excluded.value
 
 -- name: lone_gate (of one row, which is written by itself)
 -- The answer is the number of rows written, without a reason: if it is none, the whole batch is sent, and gives the reason.
