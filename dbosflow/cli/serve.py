@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import os
 import signal
 import sys
@@ -11,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 from dbosflow.cli.database import check_has_url, embedded_directory
 from dbosflow.cli.modules import MODULE_HELP, load_workflows
 from dbosflow.cli.options import add_command, add_database, whole_number
-from dbosflow.cli.program import dbosflow_command
+from dbosflow.cli.program import dbosflow_command, watch_eof
 from dbosflow.cli.supervisor import Supervisor
 from dbosflow.config import DATABASE_URL_VARIABLE
 from dbosflow.engine import Engine
+from dbosflow.errors import ConfigurationError
 from dbosflow.streams.declared import Stream
 
 if TYPE_CHECKING:
@@ -22,15 +24,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from dbosflow.cli.options import Commands
+    from dbosflow.http.server import Server
 
 _DESCRIPTION = """\
 Serve the streams of these modules' workflows over HTTP, and run the workflows in
 worker processes beside the server.
 
 Only streams that a module declares, like tokens = Stream[str, None]("tokens"), those
-of --stream, and endpoints that a module has made with expose(...) are served, and
-only to programs and pages of this machine, unless an endpoint is public.
-SIGTERM or Ctrl-C asks clients to connect again elsewhere, and stops."""
+of --stream, and endpoints that a module has made with expose(...) are served.
+Without --authorize only programs and pages of this machine are answered, unless an
+endpoint is public. SIGTERM or Ctrl-C asks clients to connect again elsewhere, and
+stops; a second one kills the workers. It needs: pip install 'dbosflow[http]'"""
 
 
 def add_to(commands: Commands) -> None:
@@ -41,14 +45,19 @@ def add_to(commands: Commands) -> None:
     parser.add_argument("modules", nargs="+", metavar="MODULE", help=MODULE_HELP)
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (default: %(default)s)")
     parser.add_argument(
-        "--port", type=whole_number(0, 65535), default=8000, metavar="N", help="the port (default: %(default)s)"
+        "--port",
+        type=whole_number(0, 65535),
+        default=8000,
+        metavar="N",
+        help="the port; 0 for any that is free (default: %(default)s)",
     )
     parser.add_argument(
         "--workers",
         type=whole_number(0),
         default=1,
         metavar="N",
-        help="run so many worker processes beside the server (default: %(default)s)",
+        help="run so many worker processes beside the server, and start those anew that die; "
+        "with 0, start workers elsewhere (default: %(default)s)",
     )
     parser.add_argument(
         "--stream",
@@ -62,6 +71,13 @@ def add_to(commands: Commands) -> None:
         action="store_true",
         help="serve these streams by the Durable Streams protocol, too, and let clients make streams of their own",
     )
+    parser.add_argument(
+        "--authorize",
+        metavar="MODULE:NAME",
+        help="the function that decides about each request: authorize(request, workflow_id, action)",
+    )
+    # For parents that may be killed: their end of the pipe closes with them.
+    parser.add_argument("--until-eof", action="store_true", help="stop, too, when standard input ends")
     add_database(parser)
 
 
@@ -78,37 +94,64 @@ async def _serve(args: argparse.Namespace, directory: Path | None) -> int:
     from dbosflow.http.endpoints import EXPOSED
     from dbosflow.http.server import Server
 
-    declared, endpoints = _declared(Stream), _declared(EXPOSED)
+    authorize = None if args.authorize is None else _named(args.authorize)
     engine = Engine(args.database_url or None, data_dir=directory, schema=args.schema, executes=False)
+    streams = [*_declared(Stream), *(args.streams or ())]
+    app = create_app(
+        engine,
+        streams=streams,
+        authorize=authorize,
+        endpoints=_declared(EXPOSED),
+        durable_streams=DurableStreams() if args.durable_streams else None,
+    )
+    server = Server(app, args.host, args.port)
     async with engine:
-        app = create_app(
-            engine,
-            streams=[*declared, *(args.streams or ())],
-            endpoints=endpoints,
-            durable_streams=DurableStreams() if args.durable_streams else None,
-        )
-        server = Server(app, args.host, args.port)
-        serving = asyncio.create_task(server.serve())
-        try:
-            if not args.workers:
-                loop = asyncio.get_running_loop()
-                for number in (signal.SIGINT, signal.SIGTERM):
-                    loop.add_signal_handler(number, server.stop)
-                await serving
-                return 0
-            supervisor = Supervisor(
-                _command(args), _environment(args), args.workers, restarts=True, when_stopping=server.stop
-            )
-            status = await supervisor.run(until_eof=False)
-        finally:
-            server.stop()
-            await serving
-        return status
+        return await (_with_workers(args, server) if args.workers else _alone(args, server))
+
+
+def _named(name: str) -> Any:
+    """The object of ``module:name``."""
+    module, _, attribute = name.partition(":")
+    try:
+        return getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"--authorize {name}: {error}; write it as myapp.web:authorize") from None
+
+
+async def _alone(args: argparse.Namespace, server: Server) -> int:
+    loop = asyncio.get_running_loop()
+    got: list[signal.Signals] = []
+
+    def on_signal(number: signal.Signals) -> None:
+        server.force_exit = bool(got)
+        got.append(number)
+        server.stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, on_signal, number)
+    if args.until_eof:
+        watch_eof(loop, server.stop)
+    await server.run_until_stopped()
+    return 128 + signal.SIGINT if signal.SIGINT in got[:1] else 0
+
+
+async def _with_workers(args: argparse.Namespace, server: Server) -> int:
+    supervisor = Supervisor(
+        _worker_command(args), _environment(args), args.workers, restarts=True, when_stopping=server.stop
+    )
+    serving = asyncio.create_task(server.run_until_stopped())
+    serving.add_done_callback(lambda _: supervisor.stop("the server has ended"))
+    try:
+        return await supervisor.run(until_eof=args.until_eof)
+    finally:
+        server.stop()
+        await serving
 
 
 def _declared(kinds: Any) -> list[Any]:
     """The objects of these kinds that modules have as variables, each once."""
-    found = [one for module in list(sys.modules.values()) for one in vars(module).values() if isinstance(one, kinds)]
+    variables = [one for module in list(sys.modules.values()) for one in list(getattr(module, "__dict__", {}).values())]
+    found = [one for one in variables if isinstance(one, kinds)]
     return list({id(one): one for one in found}.values())
 
 
@@ -119,7 +162,7 @@ def _environment(args: argparse.Namespace) -> dict[str, str]:
     return environment
 
 
-def _command(args: argparse.Namespace) -> list[str]:
+def _worker_command(args: argparse.Namespace) -> list[str]:
     options = [f"--schema={args.schema}", "--until-eof", "--supervised"]
     options += ["--embedded"] if args.embedded else []
     options += [f"--data-dir={args.data_dir}"] if args.data_dir is not None else []

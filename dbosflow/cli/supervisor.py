@@ -164,7 +164,7 @@ class Supervisor:
                 self._status = self._status or 1
         elif not self._restarts or (status == HOPELESS and not self._workers):
             self._status = 1 if status == HOPELESS else status if status >= 0 else 128 - status
-            self._stop(what)
+            self.stop(what)
         else:
             settled = time.monotonic() - worker.started_at > _SETTLED
             self._start_later(what, 0 if settled else worker.failures + 1)
@@ -172,7 +172,7 @@ class Supervisor:
     def _on_signal(self, number: signal.Signals) -> None:
         if not self._stopping:
             self._status = 128 + number if number is signal.SIGINT else 0
-            self._stop(number.name)
+            self.stop(number.name)
             return
         logger.warning("%s again: the workers are killed; their workflows go on elsewhere", number.name)
         self._status = 128 + number
@@ -181,9 +181,12 @@ class Supervisor:
 
     def _on_eof(self) -> None:
         if not self._stopping:
-            self._stop("the input has ended")
+            self.stop("the input has ended")
 
-    def _stop(self, why: str) -> None:
+    def stop(self, why: str) -> None:
+        """Has all processes end. Call it on the loop."""
+        if self._stopping:
+            return
         self._stopping = True
         self.when_stopping()
         for handle in self._pauses:

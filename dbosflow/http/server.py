@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
+import socket
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -18,47 +19,59 @@ if TYPE_CHECKING:
 
     from dbosflow.http.app import HttpApp
 
+logger = logging.getLogger("dbosflow.http")
+
 _GRACE = 5
 """Seconds that requests under way get when the server stops."""
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server of an application. Whoever runs it handles the signals, and calls ``stop``."""
+    """A uvicorn server of one application, on one address. Whoever runs it handles the signals, and calls ``stop``.
 
-    def __init__(self, app: HttpApp, host: str, port: int) -> None:
-        super().__init__(
-            uvicorn.Config(
-                app,
-                host,
-                port,
-                lifespan="off",
-                log_config=None,
-                access_log=False,  # it would have the tokens that are in URLs
-                server_header=False,
-                proxy_headers=False,
-                timeout_graceful_shutdown=_GRACE,
-            )
+    Args:
+        app: the application.
+        host: the address to listen on.
+        port: the port; 0: any that is free.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+
+    def __init__(self, app: HttpApp, host: str = "127.0.0.1", port: int = 8000) -> None:
+        config = uvicorn.Config(
+            app,
+            lifespan="off",
+            log_config=None,
+            access_log=False,  # it would have the tokens that are in URLs
+            server_header=False,
+            proxy_headers=False,  # whoever comes through a proxy does not come from this machine
+            h11_max_incomplete_event_size=app.context.limits.header_bytes + 1024,
+            timeout_graceful_shutdown=_GRACE,
         )
+        super().__init__(config)
         self._http_app = app
+        self._socket = socket.create_server(
+            (host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET, backlog=config.backlog
+        )
+
+    @property
+    def url(self) -> str:
+        """The address at which it listens."""
+        host, port = self._socket.getsockname()[:2]
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    async def run_until_stopped(self) -> None:
+        """Serves until ``stop`` is called."""
+        logging.getLogger("uvicorn").setLevel(logging.WARNING)
+        logger.info("serving at %s", self.url)
+        await self.serve([self._socket])
+
+    def stop(self) -> None:
+        """Asks the clients of streams to leave, and then stops. Call it on the server's loop."""
+        self._http_app.drain()
+        self.should_exit = True
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:
         """Captures none."""
         yield
-
-    def stop(self) -> None:
-        """Has the server ask its clients to leave, and then stop."""
-        self._http_app.drain()
-        self.should_exit = True
-
-
-async def serve(app: HttpApp, host: str, port: int) -> None:
-    """Serves an application until the task is cancelled."""
-    server = Server(app, host, port)
-    serving = asyncio.ensure_future(server.serve())
-    try:
-        await asyncio.shield(serving)
-    except asyncio.CancelledError:
-        server.stop()
-        await serving
-        raise

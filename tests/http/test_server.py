@@ -1,0 +1,93 @@
+"""The server: real connections, which are freed when a client leaves and asked to leave when the server stops."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import httpx
+import pytest
+
+from dbosflow.http import HttpApp, Limits, create_app
+from dbosflow.http.server import Server
+from tests.http.events import parsed
+from tests.http.flows import let_go, pause_in_the_middle
+from tests.http.test_leaving import waiting
+from tests.http.test_reading import stream_of
+from tests.support import eventually_async
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from dbosflow import Engine
+
+
+@asynccontextmanager
+async def serving(app: HttpApp) -> AsyncIterator[Server]:
+    """A server of the application, on a port that was free."""
+    server = Server(app, port=0)
+    task = asyncio.create_task(server.run_until_stopped())
+    try:
+        yield server
+    finally:
+        server.stop()
+        async with asyncio.timeout(20):
+            await task
+
+
+async def test_a_client_that_hangs_up_frees_its_reader(engine: Engine) -> None:
+    handle = await engine.start_async(pause_in_the_middle, 1)
+    app = create_app(engine, streams=["tokens"])
+    async with serving(app) as server, httpx.AsyncClient(base_url=server.url) as client:
+        async with client.stream("GET", stream_of(handle.workflow_id)) as answer:
+            async for line in answer.aiter_lines():
+                if line == "event: up-to-date":
+                    break
+            await eventually_async(lambda: waiting(engine) == 1)
+        await eventually_async(lambda: waiting(engine) == app.context.drain.count == 0)
+
+
+async def test_a_server_that_stops_asks_its_clients_to_leave(engine: Engine) -> None:
+    """They get all that was sent before, and an end that is none of the stream."""
+    handle = await engine.start_async(pause_in_the_middle, 1)
+    text = ""
+    async with (
+        serving(create_app(engine, streams=["tokens"])) as server,
+        httpx.AsyncClient(base_url=server.url) as client,
+        client.stream("GET", stream_of(handle.workflow_id)) as answer,
+    ):
+        async for part in answer.aiter_text():
+            text += part
+            if "event: chunk" in text:
+                server.stop()
+    events = parsed(text)
+    assert [event.event for event in events if event.event != "up-to-date"] == ["start", "chunk"]
+    assert text.count("retry: ") == 2
+
+    async with (
+        serving(create_app(engine, streams=["tokens"])) as server,
+        httpx.AsyncClient(base_url=server.url) as client,
+    ):
+        let_go(handle.workflow_id).set()
+        answer = await client.get(stream_of(handle.workflow_id), headers={"Last-Event-ID": str(events[-1].id or 0)})
+    assert [event.data for event in parsed(answer.text) if event.event == "chunk"] == [1]
+    assert parsed(answer.text)[-1].event == "complete"
+
+
+async def test_headers_that_never_end_are_refused(engine: Engine) -> None:
+    app = create_app(engine, streams=["tokens"], limits=Limits(header_bytes=2000))
+    async with serving(app) as server:
+        host, port = server.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        writer.write(b"GET / HTTP/1.1\r\nhost: localhost\r\nx: " + b"y" * 100_000)
+        async with asyncio.timeout(20):
+            assert (await reader.readline()).startswith(b"HTTP/1.1 4")
+        writer.close()
+
+
+async def test_an_address_that_is_taken_is_an_error(engine: Engine) -> None:
+    app = create_app(engine)
+    async with serving(app) as server:
+        with pytest.raises(OSError, match="in use"):
+            Server(app, port=int(server.url.rpartition(":")[2]))
