@@ -131,7 +131,7 @@ async def _alone(args: argparse.Namespace, server: Server) -> int:
         loop.add_signal_handler(number, on_signal, number)
     if args.until_eof:
         watch_eof(loop, server.stop)
-    await server.run_until_stopped()
+    await server.serve()
     return 128 + signal.SIGINT if signal.SIGINT in got[:1] else 0
 
 
@@ -139,7 +139,7 @@ async def _with_workers(args: argparse.Namespace, server: Server) -> int:
     supervisor = Supervisor(
         _worker_command(args), _environment(args), args.workers, restarts=True, when_stopping=server.stop
     )
-    serving = asyncio.create_task(server.run_until_stopped())
+    serving = asyncio.create_task(server.serve())
     serving.add_done_callback(lambda _: supervisor.stop("the server has ended"))
     try:
         return await supervisor.run(until_eof=args.until_eof)

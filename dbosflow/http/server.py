@@ -60,11 +60,12 @@ class Server(uvicorn.Server):
         host, port = self._socket.getsockname()[:2]
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
-    async def run_until_stopped(self) -> None:
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Serves until ``stop`` is called."""
         logging.getLogger("uvicorn").setLevel(logging.WARNING)
         logger.info("serving at %s", self.url)
-        await self.serve([self._socket])
+        with self._socket:
+            await super().serve([self._socket, *(sockets or ())])
 
     def stop(self) -> None:
         """Asks the clients of streams to leave, and then stops. Call it on the server's loop."""

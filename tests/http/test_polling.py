@@ -118,7 +118,7 @@ async def test_what_cannot_change_may_be_kept(engine: Engine, client: httpx.Asyn
         ("text/event-stream", 200, "text/event-stream"),
         ("text/html, application/json;q=0.9", 200, "application/json"),
         ("application/ndjson", 200, "application/x-ndjson"),
-        ("image/png", 406, "application/json"),
+        ("image/png", 406, "application/problem+json"),
     ],
 )
 async def test_a_client_says_what_it_accepts(

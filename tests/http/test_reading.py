@@ -143,7 +143,7 @@ async def test_what_was_trimmed_is_told_and_reading_goes_on(engine: Engine, clie
 async def test_an_unknown_workflow_is_not_found(client: httpx.AsyncClient) -> None:
     for query in ("", "?format=json", "?format=ndjson", "?wait=0.05"):
         answer = await client.get(stream_of("nobody") + query)
-        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/json")
+        assert (answer.status_code, answer.headers["content-type"]) == (404, "application/problem+json")
 
 
 async def test_a_workflow_that_will_be_started_is_waited_for(engine: Engine, client: httpx.AsyncClient) -> None:
@@ -203,7 +203,7 @@ async def test_what_is_not_valid_is_refused(
     handle = await engine.start_async(talk, 1)
     answer = await client.get(stream_of(handle.workflow_id) + query, headers=headers)
     assert answer.status_code == 400
-    assert answer.json()["error"]["message"]
+    assert answer.json()["detail"]
 
 
 async def test_an_id_may_have_slashes(engine: Engine, client: httpx.AsyncClient) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 async def serving(app: HttpApp) -> AsyncIterator[Server]:
     """A server of the application, on a port that was free."""
     server = Server(app, port=0)
-    task = asyncio.create_task(server.run_until_stopped())
+    task = asyncio.create_task(server.serve())
     try:
         yield server
     finally:

@@ -42,7 +42,18 @@ from dbosflow import (
     wait_first_async,
     workflow,
 )
-from dbosflow.http import Endpoint, HttpApp, create_app, expose, expose_openapi, expose_tokens
+from dbosflow.http import (
+    Endpoint,
+    FrameEvent,
+    HttpApp,
+    ReadTokens,
+    create_app,
+    expose,
+    expose_openapi,
+    expose_tokens,
+    stream_events,
+)
+from dbosflow.streams.pages import StreamPage
 from dbosflow.testing import StreamRun, run_stream
 from dbosflow.types import Event, Page, StepInfo, WorkflowChange
 
@@ -224,6 +235,12 @@ async def awaitable(engine: Engine) -> None:
     assert_type(channel, StreamChannel[float])
     async for item in channel:
         assert_type(item, StreamValue[float])
+    async for page in engine.read_stream_pages("a", "k", view="committed"):
+        assert_type(page, StreamPage)
+    async for event in stream_events(engine, "a", "k"):
+        assert_type(event, FrameEvent)
+    assert_type(create_app(engine, streams=["k"], workflows=[async_flow], authorize=lambda *_: True), HttpApp)
+    assert_type(ReadTokens(b"").sign("a", "k"), str)
 
 
 def over_http() -> None:
