@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
 from contextlib import contextmanager
@@ -76,3 +77,19 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> Generator[None, None, None]:
         """Captures none."""
         yield
+
+
+async def serve(app: HttpApp, host: str = "127.0.0.1", port: int = 8000) -> None:
+    """Serves an application until the task is cancelled; then asks its clients to leave, and stops.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    server = Server(app, host, port)
+    serving = asyncio.ensure_future(server.serve())
+    try:
+        await asyncio.shield(serving)
+    except asyncio.CancelledError:
+        server.stop()
+        await serving
+        raise
