@@ -33,6 +33,7 @@ _TOKEN = re.compile(
     re.MULTILINE | re.DOTALL | re.VERBOSE,
 )
 """The tokens, in the order in which SQL itself would recognize them. Our files have no E'' and no /* */."""
+_PART = "part_"
 _PLACE = re.compile(r"%\((\w+)\)s|%%")
 
 
@@ -45,8 +46,15 @@ def source(table: str) -> Mapping[str, str]:
 
 @cache
 def load(table: str, schema: str = DEFAULT_SCHEMA, *sections: str) -> Mapping[str, str]:
-    """The statements of ``sql/<table>.sql`` by name, ready for psycopg, with only these sections."""
-    return {name: prepare(with_sections(body, sections), schema) for name, body in source(table).items()}
+    """The statements of ``sql/<table>.sql`` by name, ready for psycopg, with only these sections.
+
+    What is named ``part_...`` is no statement: it stands in those of its file where they say ``:part_...``.
+    """
+    found = source(table)
+    parts = {name: prepare(body, schema) for name, body in found.items() if name.startswith(_PART)}
+    return {
+        name: prepare(with_sections(body, sections), schema, parts) for name, body in found.items() if name not in parts
+    }
 
 
 def with_sections(text: str, names: Container[str]) -> str:

@@ -76,6 +76,27 @@ ORDER BY "offset" LIMIT 1;
 -- name: trimmed (whether values of a producer were removed)
 SELECT count FROM dbosflow.stream_trim WHERE workflow_id = :workflow_id AND key = :key AND producer = :producer;
 
+-- name: part_unneeded (of a workflow `w`: neither its parent nor a fork that may ask for its outcome is under way)
+coalesce((SELECT p.ended_at IS NOT NULL FROM dbosflow.workflow p WHERE p.id = w.parent_id), true)
+  AND NOT EXISTS (
+      WITH RECURSIVE fork AS (
+          SELECT f.id, f.ended_at FROM dbosflow.workflow f WHERE f.forked_from = ANY(ARRAY[w.id, w.parent_id])
+          UNION
+          SELECT f.id, f.ended_at FROM fork CROSS JOIN LATERAL (
+              SELECT g.id, g.ended_at FROM dbosflow.workflow g WHERE g.forked_from = fork.id OFFSET 0) AS f
+      )
+      SELECT FROM fork WHERE ended_at IS NULL)
+
+-- name: part_oldest_snapshot (the age of the oldest snapshot of a session that may still write; -1: there is none)
+coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
+          WHERE datname = current_database() AND pid <> pg_backend_pid()
+            AND coalesce(state, '') NOT LIKE 'idle in transaction%'), -1)
+
+-- name: part_writers (the transactions of such sessions)
+(SELECT array_agg(backend_xid::text) FROM pg_stat_activity
+ WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xid IS NOT NULL
+   AND coalesce(state, '') NOT LIKE 'idle in transaction%')
+
 -- name: choose (finished workflows to be removed, oldest first; index: workflow_created)
 -- A workflow whose parent runs is kept, because the parent may ask for its outcome; so may the forks of its parent, and theirs,
 -- which are found by their forks: so a workflow is kept for its own forks, too. Workflows that another process removes,
@@ -87,10 +108,7 @@ SELECT count FROM dbosflow.stream_trim WHERE workflow_id = :workflow_id AND key 
 -- autocommit, or holds the workflow's row. So a user's own transaction that stays open keeps nothing here.
 -- An age of NULL is never reached. A retention's walk looks at a part of the table, keeps those of some names that were
 -- created at `kept_since` or later, and keeps a workflow as long as its parent is there at all.
-SELECT w.id, w.created_at, CASE WHEN w.ended_at >= now() - interval '1 day' THEN (
-           SELECT array_agg(backend_xid::text) FROM pg_stat_activity
-           WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xid IS NOT NULL
-             AND coalesce(state, '') NOT LIKE 'idle in transaction%') END AS writers
+SELECT w.id, w.created_at, CASE WHEN w.ended_at >= now() - interval '1 day' THEN :part_writers END AS writers
 FROM dbosflow.workflow w
 WHERE w.created_at < now() - least(:finished_age::double precision, :failed_age::double precision) * interval '1 second'
   AND w.ended_at < now() - CASE w.status WHEN 'failed' THEN :failed_age::double precision
@@ -103,19 +121,9 @@ WHERE w.created_at < now() - least(:finished_age::double precision, :failed_age:
                 WHERE kept.name = w.name LIMIT 1), true)
   AND coalesce((SELECT false FROM dbosflow.workflow p WHERE p.id = w.parent_id), true)
 -- ]
-  AND coalesce((SELECT p.ended_at IS NOT NULL FROM dbosflow.workflow p WHERE p.id = w.parent_id), true)
-  AND NOT EXISTS (
-      WITH RECURSIVE fork AS (
-          SELECT f.id, f.ended_at FROM dbosflow.workflow f WHERE f.forked_from = ANY(ARRAY[w.id, w.parent_id])
-          UNION
-          SELECT f.id, f.ended_at FROM fork CROSS JOIN LATERAL (
-              SELECT g.id, g.ended_at FROM dbosflow.workflow g WHERE g.forked_from = fork.id OFFSET 0) AS f
-      )
-      SELECT FROM fork WHERE ended_at IS NULL)
+  AND :part_unneeded
   AND (w.ended_at < now() - interval '1 day'
-       OR age(w.xmin) > coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
-                                  WHERE datname = current_database() AND pid <> pg_backend_pid()
-                                    AND coalesce(state, '') NOT LIKE 'idle in transaction%'), -1))
+       OR age(w.xmin) > :part_oldest_snapshot)
 ORDER BY w.created_at, w.id
 LIMIT :batch
 FOR UPDATE OF w SKIP LOCKED;
@@ -143,14 +151,9 @@ SELECT w.id, w.status, CASE
     WHEN NOT coalesce((SELECT p.ended_at IS NOT NULL FROM dbosflow.workflow p WHERE p.id = e.parent_id), true)
         THEN 'needed'
     WHEN e.ended_at >= now() - interval '1 day'
-         AND e.age <= coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
-                                WHERE datname = current_database() AND pid <> pg_backend_pid()
-                                  AND coalesce(state, '') NOT LIKE 'idle in transaction%'), -1) THEN 'held'
+         AND e.age <= :part_oldest_snapshot THEN 'held'
     ELSE 'deleted' END AS outcome,
-       CASE WHEN e.ended_at >= now() - interval '1 day' THEN (
-           SELECT array_agg(backend_xid::text) FROM pg_stat_activity
-           WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_xid IS NOT NULL
-             AND coalesce(state, '') NOT LIKE 'idle in transaction%') END AS writers
+       CASE WHEN e.ended_at >= now() - interval '1 day' THEN :part_writers END AS writers
 FROM tree t
 CROSS JOIN LATERAL (SELECT o.id, o.status, o.ended_at FROM dbosflow.workflow o WHERE o.id = t.id OFFSET 0) AS w
 LEFT JOIN ended e ON e.id = w.id
@@ -195,19 +198,9 @@ RETURNING id;
 SELECT count(*) AS workflows
 FROM dbosflow.workflow w
 WHERE w.created_at < now() - :age * interval '1 second' AND w.ended_at < now() - :age * interval '1 second'
-  AND coalesce((SELECT p.ended_at IS NOT NULL FROM dbosflow.workflow p WHERE p.id = w.parent_id), true)
-  AND NOT EXISTS (
-      WITH RECURSIVE fork AS (
-          SELECT f.id, f.ended_at FROM dbosflow.workflow f WHERE f.forked_from = ANY(ARRAY[w.id, w.parent_id])
-          UNION
-          SELECT f.id, f.ended_at FROM fork CROSS JOIN LATERAL (
-              SELECT g.id, g.ended_at FROM dbosflow.workflow g WHERE g.forked_from = fork.id OFFSET 0) AS f
-      )
-      SELECT FROM fork WHERE ended_at IS NULL)
+  AND :part_unneeded
   AND (w.ended_at < now() - interval '1 day'
-       OR age(w.xmin) > coalesce((SELECT max(age(backend_xmin)) FROM pg_stat_activity
-                                  WHERE datname = current_database() AND pid <> pg_backend_pid()
-                                    AND coalesce(state, '') NOT LIKE 'idle in transaction%'), -1));
+       OR age(w.xmin) > :part_oldest_snapshot);
 
 -- name: claim_ended (locks the row of an ended workflow for a compaction; a second process gets no row)
 SELECT id FROM dbosflow.workflow WHERE id = :workflow_id AND ended_at IS NOT NULL FOR UPDATE SKIP LOCKED;
