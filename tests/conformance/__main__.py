@@ -4,6 +4,7 @@
    streams that belong to no workflow. Its tests of subscriptions are behind a flag: that is another protocol.
 2. The official clients of npm and PyPI, each of which reads a stream of a workflow that is still running.
 3. The chat of npm's ``ai``: a model call that fails once and is taken back, a reload in the middle of it, a stop.
+4. OpenAI's client: chats, and responses in the background, which are read again from each of their events on.
 
 Needs npm and a package index; what they install goes into ``--cache``, outside of the tree. Takes two minutes.
 """
@@ -18,12 +19,15 @@ import shutil
 import socket
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dbosflow import Engine, step, workflow, write_stream_async
 from dbosflow.http import DurableStreams, Limits, create_app
-from dbosflow.http.adapters import chat
+from dbosflow.http.adapters import chat, openai
 from dbosflow.http.server import Server
+
+if TYPE_CHECKING:
+    from dbosflow.http.context import MakeRoutes
 
 HERE = Path(__file__).parent
 NPM = {
@@ -32,7 +36,7 @@ NPM = {
     "ai": "7.0.173",
     "vitest": "4.1.12",
 }
-PYPI = "durable-streams==0.1.0"
+PYPI = ("durable-streams==0.1.0", "openai==3.57.0")
 LIMITS = Limits(body_bytes=16 * 1024 * 1024)  # the suite appends 10 MiB at a time
 PATIENCE = 3.0
 VALUES = 100
@@ -71,7 +75,15 @@ async def answering(messages: list[dict[str, Any]]) -> None:
     await model(messages[-1]["parts"][0]["text"])
 
 
-PARTS = [chat(answering, stream="answer")]
+@workflow
+async def replying(messages: list[dict[str, Any]]) -> None:
+    """Answers a question of OpenAI's client."""
+    for word in ("You", " said ", messages[-1]["content"]):
+        await write_stream_async("answer", word)
+        await asyncio.sleep(0.1)
+
+
+PARTS: list[MakeRoutes] = [chat(answering, stream="answer"), openai({"m": replying}, stream="answer")]
 
 
 async def run(*command: str | Path, cwd: Path | None = None, **variables: str) -> str:
@@ -91,7 +103,7 @@ async def install(cache: Path) -> None:
     """Installs the packages, unless they are there."""
     wanted = [f"{name}@{version}" for name, version in NPM.items()]
     await run("npm", "install", "--no-save", "--silent", "--prefix", cache, *wanted)
-    await run(sys.executable, "-m", "pip", "install", "-q", "--upgrade", "--target", cache / "python", PYPI)
+    await run(sys.executable, "-m", "pip", "install", "-q", "--upgrade", "--target", cache / "python", *PYPI)
     for name in ("suite.test.mjs", "client.mjs", "chat.mjs"):
         shutil.copy(HERE / name, cache)
 
@@ -141,6 +153,14 @@ async def check_chat(url: str, cache: Path) -> bool:
     )
 
 
+async def check_openai(url: str, cache: Path) -> bool:
+    """Whether OpenAI's client gets the answers."""
+    output = await run(sys.executable, HERE / "openai_client.py", url, PYTHONPATH=str(cache / "python"))
+    found = [json.loads(line) for line in output.splitlines()]
+    print(f"openai: {found}")
+    return found[:3] == ["You said hello"] * 3 and found[3] in {"in_progress", "cancelled"}
+
+
 async def check(cache: Path) -> bool:
     """Whether all is as it should be."""
     async with Engine.ephemeral() as engine:
@@ -155,6 +175,7 @@ async def check(cache: Path) -> bool:
             try:
                 results = [
                     await check_chat(url, cache),
+                    await check_openai(url, cache),
                     await check_client(engine, url, "node", "client.mjs", cwd=cache),
                     await check_client(
                         engine, url, sys.executable, HERE / "client.py", PYTHONPATH=str(cache / "python")
