@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 import pytest
 import sqlalchemy
+from psycopg import sql
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from dbosflow import Engine, Message, WorkflowFilter, recv_async, step, workflow
+from dbosflow._store.notify import OUTBOX_TOPIC, channel, part_of, queue_topic, topics_of
 from dbosflow.errors import (
     BlockingCallError,
     ConfigurationError,
@@ -145,6 +147,38 @@ def test_other_processes_take_what_is_for_their_queue(database_url: str, *, exec
         assert new.result(timeout=PATIENCE) == 8
         assert named.result(timeout=PATIENCE) == [1]
         assert new.info().priority == 3
+
+
+def test_only_who_asks_for_it_notifies_in_the_transaction(
+    engine: Engine, user: psycopg.Connection[Any], database_url: str
+) -> None:
+    """NOTIFY beside data would take a lock of the whole server in every commit."""
+    topics = [OUTBOX_TOPIC, queue_topic("")]
+    with psycopg.connect(database_url, autocommit=True) as listener:
+        for topic in topics:
+            listener.execute(sql.SQL("LISTEN {}").format(sql.Identifier(channel("dbosflow", part_of(topic)))))
+        for notify in (False, True):
+            with user.transaction():
+                new = engine.start_in(user, receives_in, 1, notify=notify)
+                engine.start_in(user, doubling_in.options(workflow_id=f"given {notify}"), 1, notify=notify)
+                engine.send_in(user, new.workflow_id, 1, "t", notify=notify)
+            assert new.result(timeout=PATIENCE) == [1]
+            assert engine.handle(f"given {notify}", doubling_in).result(timeout=PATIENCE) == 2
+            heard = [one.payload for one in listener.notifies(timeout=0.2) if one.pid == user.info.backend_pid]
+            assert sorted({topic for payload in heard for topic in topics_of(payload)}) == (topics if notify else [])
+
+
+@workflow
+async def has_a_parameter_of_that_name(notify: str) -> str:
+    return notify
+
+
+def test_an_argument_of_the_workflow_is_not_mistaken_for_an_option(
+    engine: Engine, user: psycopg.Connection[Any]
+) -> None:
+    with user.transaction():
+        handle = engine.start_in(user, has_a_parameter_of_that_name, notify="an argument")
+    assert handle.result(timeout=PATIENCE) == "an argument"
 
 
 def test_a_start_may_be_for_a_later_time(engine: Engine, user: psycopg.Connection[Any], execute: Execute) -> None:

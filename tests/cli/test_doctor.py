@@ -136,6 +136,21 @@ def test_looking_changes_nothing(database_url: str, empty_database_url: str, exe
     assert found == (0,)
 
 
+def test_what_stays_in_the_outbox_is_a_complaint(execute: Execute, database_url: str) -> None:
+    """Without a worker nobody applies it; with one an inbox may be full."""
+    execute("SELECT dbosflow.start_workflow('f')")
+    assert checks(database_url)["outbox"].verdict is Verdict.OK
+    execute("SELECT dbosflow.send_message('w', '1')")
+    execute("UPDATE dbosflow.outbox SET created_at = now() - interval '1 hour' WHERE workflow_id = 'w'")
+    found = checks(database_url)["outbox"]
+    assert (found.verdict, found.facts["rows"], found.facts["ids"]) == (Verdict.PROBLEM, 2, ["w"])
+    assert found.advice == "no worker is live: start one"
+    add_worker(execute)
+    found = checks(database_url)["outbox"]
+    assert found.verdict is Verdict.WARNING
+    assert "`dbosflow workflow explain w`" in str(found.advice)
+
+
 def test_much_that_is_old_is_a_warning_where_no_retention_removes_it(
     execute: Execute, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -167,6 +167,18 @@ def test_workers_and_clients_need_no_more_than_their_grants(as_role: AsRole, exe
     serving.join(30)
 
 
+def test_a_client_needs_no_more_in_a_transaction(as_role: AsRole) -> None:
+    """It applies a start that it is to cancel; a reader may not even write one."""
+    with Engine(as_role("client"), executes=False) as client, psycopg.connect(as_role("client")) as user:
+        new = client.start_in(user, waits_for_role)
+        client.start_in(user, waits_for_role.options(workflow_id="given", attributes={"a": 1}, timeout=60))
+        client.send_in(user, "given", 1)
+        user.commit()
+        assert new.cancel().outcome == client.handle("given").cancel().outcome == "cancelled"
+        with psycopg.connect(as_role("reader")) as reader, pytest.raises(PermissionDeniedError, match="--as client"):
+            client.send_in(reader, "given", 1)
+
+
 def test_a_reader_changes_nothing(as_role: AsRole) -> None:
     """Each attempt ends at once, with an error that says who may."""
     with (
