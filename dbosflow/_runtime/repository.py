@@ -15,7 +15,7 @@ import psycopg
 from psycopg_pool import PoolClosed, PoolTimeout
 
 from dbosflow._runtime.streams.paging import truncated
-from dbosflow._store import attribute, listing, message, outbox, retention, step, stream, workflow
+from dbosflow._store import attribute, listing, message, outbox, retention, step, stream, waiter, workflow
 from dbosflow._store.queries import is_refused
 from dbosflow.errors import DatabaseUnavailableError, EngineClosedError, StreamNotFoundError, WorkflowNotFoundError
 from dbosflow.types import WorkflowStatus
@@ -120,6 +120,10 @@ class Repository:
         if workflow_id not in found:
             raise not_found(workflow_id)
         return found[workflow_id].status
+
+    async def way(self, start: str, stop: str) -> list[str]:
+        """The suspended workflows from ``start`` to ``stop``, each of which waits for the end of the next; or none."""
+        return await self.ask(waiter.way, start, stop)
 
     async def info(self, workflow_id: str) -> WorkflowInfo:
         """The record of the workflow."""

@@ -72,6 +72,19 @@ async def next_due(connection: AsyncConnection[Any], schema: str) -> float | Non
     return None if seconds is None else float(seconds)
 
 
+async def way(connection: AsyncConnection[Any], schema: str, start: str, stop: str) -> list[str]:
+    """The workflows from ``start`` to ``stop``, if each but the last is suspended until the next one has ended."""
+    return [
+        workflow_id for (workflow_id,) in await fetch_hot(connection, schema, _TABLE, "way", start=start, stop=stop)
+    ]
+
+
+async def in_circles(connection: AsyncConnection[Any], schema: str, waiting: Iterable[Waiting]) -> set[str]:
+    """Which of these workflows are suspended until they have ended themselves, over others."""
+    ids = [one.workflow_id for one in waiting if one.target.key is None]
+    return {origin for (origin,) in await fetch_hot(connection, schema, _TABLE, "circles", ids=ids)} if ids else set()
+
+
 async def forget(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> None:
     """Removes the rows of these workflows, if they wait no more."""
     await fetch_hot(connection, schema, _TABLE, "forget", ids=ids)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
 from psycopg_pool import AsyncConnectionPool
 
-from dbosflow import Engine, WorkflowStatus, compensate, durable, recv, recv_async, step, workflow
+from dbosflow import Engine, WorkflowHandle, WorkflowStatus, compensate, durable, recv, recv_async, step, workflow
 from dbosflow._runtime.execution import suspender
 from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._runtime.wakeups.waker import Waker
 from dbosflow._store import waiter
 from dbosflow._store.notify import WAITERS_TOPIC
 from dbosflow.config import Settings
-from dbosflow.errors import RetryAfter
+from dbosflow.errors import DeadlockError, RetryAfter
 from tests.behaviour.ledger import note, noted
 from tests.support import eventually, eventually_async
 
@@ -155,3 +156,57 @@ async def test_no_more_runs_make_room_than_there_is_work_for(
             await engine.send_async(one, "hello")
             assert await engine.handle(one).result_async(timeout=PATIENCE) == "hello"
         working.cancel()
+
+
+engines: list[Engine] = []
+
+
+@workflow(name="suspended circle")
+async def in_circle(other: str) -> str:
+    await recv_async(type=str)
+    try:
+        return str(await engines[-1].handle(other).result_async())
+    except DeadlockError as error:
+        return f"refused: {error}"
+
+
+@workflow(name="suspended circle_on_thread")
+def in_circle_on_thread(other: str) -> str:
+    recv(type=str)
+    try:
+        return str(engines[-1].handle(other).result())
+    except DeadlockError as error:
+        return f"refused: {error}"
+
+
+def is_waiting(handle: WorkflowHandle[Any]) -> bool:
+    return handle.status() is WorkflowStatus.WAITING
+
+
+def waits_for_an_end(url: str, workflow_id: str) -> bool:
+    """Whether the workflow has left memory until another one ends, or has been woken from that and has ended."""
+    query = """SELECT w.ended_at IS NOT NULL
+                      OR EXISTS (SELECT FROM dbosflow.waiter x WHERE x.workflow_id = w.id AND x.key IS NULL)
+               FROM dbosflow.workflow w WHERE w.id = %s"""
+    with psycopg.connect(url) as connection:
+        return connection.execute(query, [workflow_id]).fetchone() == (True,)
+
+
+@pytest.mark.parametrize("flow", [in_circle, in_circle_on_thread])
+@pytest.mark.parametrize("length", [2, 3])
+def test_a_circle_that_is_closed_when_others_have_left_memory_is_broken(
+    engine: Engine, database_url: str, flow: Any, length: int
+) -> None:
+    """Whoever closes it gets the error, once it has left memory itself; then all others end."""
+    engines.append(engine)
+    ids = [f"w{number}" for number in range(length)]
+    handles = [
+        engine.start(flow.options(workflow_id=one), ids[(number + 1) % length]) for number, one in enumerate(ids)
+    ]
+    for handle in handles:
+        eventually(partial(is_waiting, handle))
+    for handle in handles:
+        engine.send(handle.workflow_id, "go")
+        eventually(partial(waits_for_an_end, database_url, handle.workflow_id))
+    results = [handle.result(timeout=PATIENCE) for handle in handles]
+    assert all("refused" in one and "would wait for" in one for one in results)

@@ -336,6 +336,8 @@ WAITERS = (
         step=STEPS,
         stream_block=STREAMS | BACK,
     ),
+    Case("waiter.way", {"start": "s5", "stop": "s6"}, 10, workflow=KEY),
+    Case("waiter.circles", {"ids": MANY}, 40, workflow=KEY),
     Case("waiter.statuses", {"ids": MANY}, 20, workflow=KEY),
     Case("waiter.waiters", {"workflow_id": "", "topic": "", "limit": 100}, 100, workflow=KEY),
 )

@@ -77,6 +77,8 @@ class _Suspended:
     queue: str
     targets: tuple[Target, ...]
     look_at: float
+    has_time: bool
+    """Whether it waits for a time, too."""
     is_last: bool = False
     """Whether no other look follows."""
 
@@ -144,7 +146,8 @@ class Suspender(Service):
             self._expect(suspension.delay)
         if suspension.targets:
             self._announce([WAITERS_TOPIC], at_once=False)
-        self._suspended.append(_Suspended(run.workflow_id, run.queue, suspension.targets, time.monotonic()))
+        has_time = suspension.delay is not None
+        self._suspended.append(_Suspended(run.workflow_id, run.queue, suspension.targets, time.monotonic(), has_time))
         self.wake()
 
     def slots_taken(self, queue: str, *, all_of_them: bool) -> None:
@@ -255,6 +258,9 @@ class Suspender(Service):
             waiting = [one for one in due if statuses.get(one.workflow_id) is WorkflowStatus.WAITING]
             rows = [row for one in waiting for row in one.rows()]
             news = await waiter.with_news(connection, schema, rows)
+            # One that waits for its own end over others is told so when it waits again: see operations/children.py.
+            alone = [one for one in waiting if one.is_last and len(one.targets) == 1 and not one.has_time]
+            news |= await waiter.in_circles(connection, schema, [row for one in alone for row in one.rows()])
             woken = set(await waiter.wake(connection, schema, sorted(news))) if news else set()
         # One that is to be cancelled was queued by its own suspension, when nobody looked for it any more.
         woken |= {one.queue for one in due if statuses.get(one.workflow_id) is WorkflowStatus.QUEUED}

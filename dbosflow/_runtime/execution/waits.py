@@ -1,6 +1,7 @@
 """Which workflows of one engine wait for which. A wait that would close a circle never ends, and is refused.
 
-Workflows in other processes, or in other engines of this one, are not seen.
+Workflows in other processes, or in other engines of this one, are not seen before they are suspended: a circle of
+workflows that all wait in the tables is found there, and one of them is woken, which looks at the tables again.
 """
 
 from __future__ import annotations
@@ -35,12 +36,7 @@ class Waits:
             if not circle:
                 self._awaited.setdefault(waiter, []).append(awaited)
                 return
-        if len(circle) == 1:
-            msg = f"workflow {waiter!r} waits for its own result, which comes with its end: it would wait for ever"
-        else:
-            way = " waits for ".join(map(repr, circle))
-            msg = f"workflow {waiter!r} would wait for {awaited!r} for ever, since {way}: return, or wait elsewhere"
-        raise DeadlockError(waiter, msg)
+        raise deadlock(waiter, circle)
 
     def end(self, waiter: str, awaited: str) -> None:
         """Notes that ``waiter`` waits for ``awaited`` no more."""
@@ -67,6 +63,16 @@ class Waits:
                     came_from[other] = one
                     front.append(other)
         return []
+
+
+def deadlock(waiter: str, circle: list[str]) -> DeadlockError:
+    """The error of a workflow that would wait for the first of these, of which the last is itself."""
+    if len(circle) == 1:
+        msg = f"workflow {waiter!r} waits for its own result, which comes with its end: it would wait for ever"
+    else:
+        way = " waits for ".join(map(repr, circle))
+        msg = f"workflow {waiter!r} would wait for {circle[0]!r} for ever, since {way}: return, or wait elsewhere"
+    return DeadlockError(waiter, msg)
 
 
 class Waiting:

@@ -22,7 +22,7 @@ from dbosflow._records.kinds import RecordKind
 from dbosflow._records.pins import version_of
 from dbosflow._runtime.execution.recorded_values import failure, load
 from dbosflow._runtime.execution.scope import current_scope
-from dbosflow._runtime.execution.waits import Waiting
+from dbosflow._runtime.execution.waits import Waiting, deadlock
 from dbosflow._runtime.operations.operation import DurableOperation
 from dbosflow._runtime.operations.plain_calls import run_plainly_async
 from dbosflow._runtime.replay.branch import Branch
@@ -43,6 +43,7 @@ from dbosflow.types import WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
+    from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run, RunBranch
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
@@ -188,6 +189,7 @@ async def _outcome(
     run, driver = operation.run, operation.driver
     try:
         if elsewhere is None:
+            await _refuse_circle(run, driver, workflow_id)
             with Waiting(run.engine.waits, run.workflow_id, workflow_id):
                 outcome = await driver.outcome(run, workflow_id)
         else:
@@ -196,6 +198,17 @@ async def _outcome(
         return None, dump_error(refused)
     failure = failure_of(workflow_id, outcome)
     return outcome.output, None if failure is None else dump_error(failure)
+
+
+async def _refuse_circle(run: Run, driver: Driver, awaited: str) -> None:
+    """Raises a ``DeadlockError`` if ``awaited`` is suspended until this workflow has ended.
+
+    Only a pass that does nothing new before it waits looks for that: it may have been suspended itself in that wait.
+    """
+    if run.epoch == 1 or run.seq != run.history.next_place[0]:
+        return
+    if circle := await driver.wait(run, run.engine.patient_repository.way(awaited, run.workflow_id)):
+        raise deadlock(run.workflow_id, circle)
 
 
 def result_of(workflow_id: str, outcome: Ending | Outcome, definition: WorkflowDef | None) -> Any:

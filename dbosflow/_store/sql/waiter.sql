@@ -101,6 +101,40 @@ SELECT extract(epoch FROM (
     ORDER BY w.wake_at
     LIMIT 1) - now())::text AS seconds;
 
+-- name: way (from a workflow to another one, over suspended ones that wait for nothing but the end of the next; or no row)
+WITH RECURSIVE way AS (
+    SELECT :start::text AS id, 1 AS number
+    UNION ALL
+    SELECT following.target_id, way.number + 1
+    FROM way
+    CROSS JOIN LATERAL (
+        SELECT min(x.target_id) AS target_id
+        FROM dbosflow.waiter x
+        WHERE x.workflow_id = way.id
+        HAVING count(*) = 1 AND bool_and(x.key IS NULL) AND (
+            SELECT w.status = 'waiting' AND w.wake_at IS NULL FROM dbosflow.workflow w WHERE w.id = way.id)
+    ) AS following
+    WHERE way.id <> :stop::text AND way.number < 100
+)
+SELECT id FROM way WHERE EXISTS (SELECT FROM way WHERE id = :stop::text) ORDER BY number;
+
+-- name: circles (which of these workflows wait in this way for themselves; a circle of more than a hundred is not seen)
+WITH RECURSIVE way AS (
+    SELECT i.id AS origin, i.id, 0 AS number FROM unnest(:ids::text[]) AS i (id)
+    UNION ALL
+    SELECT way.origin, following.target_id, way.number + 1
+    FROM way
+    CROSS JOIN LATERAL (
+        SELECT min(x.target_id) AS target_id
+        FROM dbosflow.waiter x
+        WHERE x.workflow_id = way.id
+        HAVING count(*) = 1 AND bool_and(x.key IS NULL) AND (
+            SELECT w.status = 'waiting' AND w.wake_at IS NULL FROM dbosflow.workflow w WHERE w.id = way.id)
+    ) AS following
+    WHERE way.number < 100 AND (way.number = 0 OR way.id <> way.origin)
+)
+SELECT origin FROM way WHERE number > 0 AND id = origin;
+
 -- name: forget (the rows of workflows that wait no more: of one that was cancelled in the instant of its suspension)
 WITH stale AS MATERIALIZED (
     SELECT w.id
