@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LATER = 202
+
 
 class FinalResponse(Response):
     """What a workflow returns, as JSON; status 202 and the place to look if it has not ended in time."""
@@ -33,25 +35,25 @@ class FinalResponse(Response):
         self._workflow_id = workflow_id
         self._where = where
         self._seconds = seconds
-        self._is_answered = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Waits for the workflow's end, or until the client is gone; then answers."""
         presence = self._served.presence
         async with AsyncExitStack() as resources:
+            reading = None
             if presence is not None:
-                reading = presence.reading(self._workflow_id, lambda: self._is_answered)
-                await resources.enter_async_context(reading)
+                reading = await resources.enter_async_context(presence.reading(self._workflow_id))
             outcome = resources.enter_context(PendingOutcome(self._served.context.engine, self._workflow_id))
             answer = await until_gone(receive, self._answer(outcome))
             if answer is not None:
-                self._is_answered = True
+                if reading is not None:
+                    reading.parting = "told" if answer.status_code == _LATER else "ended"
                 await answer(scope, receive, send)
 
     async def _answer(self, outcome: PendingOutcome) -> Response:
         if not await outcome.within(self._seconds, self._served.context.drain):
             headers = with_id(self._workflow_id, Location=self._where)
-            return json_response({"id": self._workflow_id}, 202, {**headers, "Retry-After": "1"})
+            return json_response({"id": self._workflow_id}, _LATER, {**headers, "Retry-After": "1"})
         try:
             final = outcome.result()
         except Exception as error:  # noqa: BLE001 (of the author's: the worker has logged it)

@@ -112,10 +112,12 @@ class FramesResponse(EventsResponse):
         """Sends the frames until the workflow has ended, or the client is gone."""
         async with AsyncExitStack() as resources:
             resources.callback(self._own.close)
+            reading = None
             if self._presence is not None:
-                reading = self._presence.reading(self._own.workflow_id, lambda: self._own.is_over)
-                await resources.enter_async_context(reading)
+                reading = await resources.enter_async_context(self._presence.reading(self._own.workflow_id))
             await super().__call__(scope, receive, send)
+            if reading is not None and self._own.is_over:
+                reading.parting = "ended" if self._own.what.until is None else "told"
 
 
 async def frames_response(served: Served, request: Request, workflow_id: str, where: str, what: Wanted) -> Response:

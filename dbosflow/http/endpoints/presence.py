@@ -11,7 +11,8 @@ last one gone ──► the grace ──► a reader is back: nothing
 
 Each server looks after its removal, so of several whose readers leave at a time at least the last one finds none. A
 server that is killed leaves its attribute: such a workflow goes on to its end. One that drains has sent its readers
-elsewhere: it removes its attribute, and cancels nothing.
+elsewhere: it removes its attribute, and cancels nothing. So it does where a client that waits for the final was told to
+look later: nobody knows whether it will.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ import asyncio
 import logging
 import secrets
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 from dbosflow.errors import DbosflowError
 
@@ -35,6 +37,17 @@ REASON = "the client has disconnected"
 """The reason of such a cancellation."""
 READER = "http.reader."
 """How the names of the attributes begin."""
+
+
+Parting = Literal["gone", "told", "ended"]
+"""How a reader ends: its client has disconnected; it was told where to look later; or the workflow has ended."""
+
+
+@dataclass(slots=True)
+class Reading:
+    """One reader of a workflow."""
+
+    parting: Parting = "gone"
 
 
 class Presence:
@@ -55,19 +68,20 @@ class Presence:
         self._leaving: dict[str, asyncio.Task[None]] = {}
 
     @asynccontextmanager
-    async def reading(self, workflow_id: str, is_over: Callable[[], bool]) -> AsyncIterator[None]:
-        """A reader of the workflow. If it ends before ``is_over``, its client has disconnected."""
+    async def reading(self, workflow_id: str) -> AsyncIterator[Reading]:
+        """A reader of the workflow, for the time of the block."""
+        reading = Reading()
         self._readers[workflow_id] = self._readers.get(workflow_id, 0) + 1
         try:
             await self._come(workflow_id)
-            yield
+            yield reading
         finally:
             self._readers[workflow_id] -= 1
             if not self._readers[workflow_id]:
                 del self._readers[workflow_id]
-                if not is_over():
+                if reading.parting != "ended":
                     self._leaving[workflow_id] = asyncio.get_running_loop().create_task(
-                        self._leave(workflow_id), name=f"dbosflow-http-grace-{workflow_id}"
+                        self._leave(workflow_id, reading.parting), name=f"dbosflow-http-grace-{workflow_id}"
                     )
 
     async def _come(self, workflow_id: str) -> None:
@@ -76,13 +90,13 @@ class Presence:
             await asyncio.wait([leaving])  # what it removes is set behind that
         await self._engine.workflows.update_attributes_async(workflow_id, {self._attribute: True})
 
-    async def _leave(self, workflow_id: str) -> None:
-        """Cancels the workflow once the grace is over, unless somebody reads it elsewhere."""
+    async def _leave(self, workflow_id: str, parting: Parting) -> None:
+        """Cancels the workflow once the grace is over, unless somebody reads it elsewhere, or is to look again."""
         try:
-            if not self._is_draining():
+            if parting == "gone" and not self._is_draining():
                 await asyncio.sleep(self._grace)
             await self._engine.workflows.update_attributes_async(workflow_id, {self._attribute: None})
-            if self._is_draining():
+            if parting == "told" or self._is_draining():
                 return
             handle = self._engine.handle(workflow_id)
             info = await handle.info_async()

@@ -274,9 +274,18 @@ async def test_a_failure_leaks_nothing(serve: Serve) -> None:
     async with serve(streaming, expose(failing, "/failing/finals", mode="aggregate")) as client:
         events = parsed((await client.post("/failing")).text)
         assert events[-1].event == "error"
+
+        def broken(count: Count) -> Count:
+            msg = "a password"
+            raise LookupError(msg)
+
         answer = await client.post("/failing/finals")
         assert (answer.status_code, answer.json()["type"]) == (500, "urn:problem-type:dbosflow:workflow-failed")
         assert "password" not in str(events) + answer.text
+    closed = expose(closing, "/failing/guards", stream=words, guards=Guards(after=[broken]))
+    async with serve(closed) as client:
+        events = parsed((await client.post("/failing/guards", json={"text": "a"})).text)
+        assert (events[-1].event, events[-1].data) == ("error", {"message": "the workflow failed"})
 
 
 async def test_a_client_that_cannot_wait_gets_a_place_to_look(engine: Engine, serve: Serve) -> None:
