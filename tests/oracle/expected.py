@@ -53,6 +53,8 @@ class _Branch:
         self._expected, self._streams, self._name = expected, streams, name
         self._key = f"own{name}"
         self._closed = False
+        self._before = 0
+        """How many values an earlier iteration has written."""
 
     def run(self, plan: Plan) -> list[Any]:
         """What the lines come to, one after the other."""
@@ -118,7 +120,11 @@ class _Branch:
         return "flushed"
 
     def emitted(self, _number: int, **_: Any) -> list[int]:
-        return list(self._streams.get(self._key, []))
+        return self._streams.get(self._key, [])[self._before :]
+
+    def again(self, _number: int, **_: Any) -> str:
+        self._before = len(self._streams.get(self._key, []))
+        return "again"
 
     def close(self, _number: int, **_: Any) -> str:
         self._closed = True

@@ -32,8 +32,10 @@ def attempt_forks(engine: Engine, seed: int) -> list[str]:
     assert result == right
     children = [one.id for one in engine.list_workflows(limit=1000) if one.id.startswith(root)]
     eventually(lambda: all(engine.handle(one).status().ended for one in children))
-    last = max([record.turn for record in engine.list_steps(root)], default=-1)
-    turns = range(last + 2)
+    records = engine.list_steps(root)
+    last = max([record.turn for record in records], default=-1)
+    continued = max([record.turn for record in records if record.kind == "continued"], default=-1)
+    turns = range(continued + 1, last + 2)
     wrong = []
     for turn in turns if len(turns) <= TURNS else sorted(chance.sample(turns, TURNS)):
         fork = engine.workflows.fork(root, from_turn=turn).handle

@@ -37,6 +37,9 @@ BRANCHES = (
 )
 """Lines of async plans, with plans for branches, or for children that are branches."""
 
+AGAIN = "again"
+"""A line of a workflow's own, and of no branch: what follows is carried out by its next iteration."""
+
 DEEPEST = 2
 
 
@@ -44,7 +47,7 @@ def plan(seed: int) -> tuple[bool, Plan]:
     """Whether the program of this seed is async, and its plan."""
     chance = random.Random(seed)
     is_async = chance.random() < 0.7
-    return is_async, _lines(chance, is_async, depth=0, most=6)
+    return is_async, _continued(seed, _lines(chance, is_async, depth=0, most=6))
 
 
 def _lines(chance: random.Random, is_async: bool, *, depth: int, most: int = 3) -> Plan:  # noqa: FBT001
@@ -52,6 +55,20 @@ def _lines(chance: random.Random, is_async: bool, *, depth: int, most: int = 3) 
     if depth < DEEPEST:
         kinds = (*kinds, *CHILDREN, *((*BRANCHES, *BRANCHES) if is_async else ()))
     return [_line(chance, chance.choice(kinds), is_async, depth) for _ in range(chance.randint(1, most))]
+
+
+def _continued(seed: int, lines: Plan) -> Plan:
+    """The plan of a workflow that is continued as new now and then; the other lines of a seed stay as they are."""
+    chance = random.Random(f"again {seed}")
+    found: Plan = []
+    for line in lines:
+        kind, number, *more = line
+        if kind in CHILDREN:
+            more[-1] = _continued(seed + number, more[-1])
+        found.append([kind, number, *more])
+        if chance.random() < 0.25:
+            found.append([AGAIN, number])
+    return found
 
 
 def _line(chance: random.Random, kind: str, is_async: bool, depth: int) -> Line:  # noqa: FBT001

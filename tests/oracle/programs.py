@@ -13,6 +13,7 @@ from dbosflow import (
     as_completed_async,
     branch,
     compensate,
+    continue_as_new,
     current,
     durable,
     for_each,
@@ -41,6 +42,7 @@ from dbosflow import (
 )
 from dbosflow.errors import MessageTimeoutError, StreamClosedError, WorkflowCancelledError
 from tests.oracle.expected import INPUT, doubled, written
+from tests.oracle.plans import AGAIN
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Iterator
@@ -145,21 +147,34 @@ async def undone_async(number: int) -> None:
 
 
 @workflow(inputs=[INPUT])
-def carry_out(plan: list[Any], fails: int | None = None) -> list[Any]:
-    """A sync workflow that carries a plan out."""
-    result = _Sync().run(plan)
+def carry_out(plan: list[Any], fails: int | None = None, done: tuple[Any, ...] = ()) -> list[Any]:
+    """A sync workflow that carries a plan out: what an earlier iteration has done of it is ``done``."""
+    body, results = _Sync(has_read=_has_read(plan, done)), list(done)
+    for place, line in enumerate(plan[len(done) :], len(done)):
+        if line[0] == AGAIN:
+            continue_as_new(plan, fails, (*results, AGAIN))
+        results.append(body.carry_out(line, place))
     if fails is not None:
         raise LookupError(fails)
-    return result
+    return results
 
 
 @workflow(inputs=[INPUT])
-async def carry_out_async(plan: list[Any], fails: int | None = None) -> list[Any]:
+async def carry_out_async(plan: list[Any], fails: int | None = None, done: tuple[Any, ...] = ()) -> list[Any]:
     """An async one."""
-    result = await _Async("").run(plan)
+    body, results = _Async("", has_read=_has_read(plan, done)), list(done)
+    for place, line in enumerate(plan[len(done) :], len(done)):
+        if line[0] == AGAIN:
+            continue_as_new(plan, fails, (*results, AGAIN))
+        results.append(await body.carry_out(line, place))
     if fails is not None:
         raise LookupError(fails)
-    return result
+    return results
+
+
+def _has_read(plan: list[Any], done: tuple[Any, ...]) -> bool:
+    """Whether an earlier iteration has read the input."""
+    return any(kind == "inputs" for kind, *_ in plan[: len(done)])
 
 
 def how_it_ended(error: Exception) -> str:
@@ -172,13 +187,14 @@ def how_it_ended(error: Exception) -> str:
 class _Sync:
     """The body of a sync workflow. Each method carries out a kind of line."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, has_read: bool) -> None:
         self._stream: Stream[int, Any] = Stream("own")
-        self._has_read = False
+        self._has_read = has_read
 
-    def run(self, plan: list[Any]) -> list[Any]:
-        """What the lines come to, one after the other."""
-        return [getattr(self, kind)(number, *more, place=place) for place, (kind, number, *more) in enumerate(plan)]
+    def carry_out(self, line: list[Any], place: int) -> Any:
+        """What a line comes to."""
+        kind, number, *more = line
+        return getattr(self, kind)(number, *more, place=place)
 
     def step(self, number: int, **_: Any) -> int:
         return double(number)
@@ -318,16 +334,19 @@ class _Sync:
 class _Async:
     """A branch of an async workflow. Each method carries out a kind of line."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, *, has_read: bool = True) -> None:
         self._name = name
         self._stream: Stream[int, Any] = Stream(f"own{name}")
-        self._has_read = bool(name)
+        self._has_read = has_read
 
     async def run(self, plan: list[Any]) -> list[Any]:
         """What the lines come to, one after the other."""
-        return [
-            await getattr(self, kind)(number, *more, place=place) for place, (kind, number, *more) in enumerate(plan)
-        ]
+        return [await self.carry_out(line, place) for place, line in enumerate(plan)]
+
+    async def carry_out(self, line: list[Any], place: int) -> Any:
+        """What a line comes to."""
+        kind, number, *more = line
+        return await getattr(self, kind)(number, *more, place=place)
 
     async def step(self, number: int, **_: Any) -> int:
         return await double_async(number)
