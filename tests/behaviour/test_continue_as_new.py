@@ -37,6 +37,7 @@ from dbosflow.errors import (
 from dbosflow.testing import assert_crash_safe
 from tests.behaviour import ledger
 from tests.behaviour.tables import rows
+from tests.support import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -411,6 +412,22 @@ def test_its_deadline_counts_from_the_first_iteration(engine: Engine) -> None:
 
 
 @workflow
+async def late_family_anew(number: int) -> str:
+    """Starts a child in its second iteration."""
+    if number == 0:
+        continue_as_new(1)
+    return (await counting_anew.start_async(0, 1)).workflow_id
+
+
+def test_children_of_a_later_iteration_get_the_deadline(engine: Engine, database_url: str) -> None:
+    child = engine.run(late_family_anew.options(timeout=3600), 0)
+    deadlines = rows(database_url, "SELECT deadline_at FROM dbosflow.workflow")
+    assert len(deadlines) == 2
+    assert deadlines[0] == deadlines[1] != (None,)
+    assert engine.handle(child).result() == "counted to 1"
+
+
+@workflow
 async def parting_anew(number: int) -> str:
     """Waits in the second iteration."""
     if number == 0:
@@ -431,6 +448,7 @@ def test_a_fork_goes_back_to_the_current_iteration_and_no_further(engine: Engine
     for earlier in ({"from_step": "more#0"}, {"from_turn": 0}, {"from_turn": 1}):
         with pytest.raises(WorkflowForkError, match="continued as new behind turn"):
             engine.workflows.fork(handle.workflow_id, **earlier)
+    assert len(engine.list_workflows()) == 2, "nothing was written of what was refused"
 
 
 def test_one_that_waits_in_the_tables_wakes_in_its_iteration(database_url: str) -> None:
@@ -483,10 +501,12 @@ def echoing_anew(number: int) -> str:
     return continue_as_new(number + 1)
 
 
-def test_a_full_inbox_gets_room_over_many_iterations(engine: Engine) -> None:
+def test_a_full_inbox_gets_room_over_many_iterations(engine: Engine, database_url: str) -> None:
     """What was received is removed, however few messages an iteration takes."""
     handle = engine.start(echoing_anew, 0)
     for number in range(100):
         engine.send(handle.workflow_id, number, "say")
     engine.send(handle.workflow_id, "stop", "say")
     assert handle.result() == "stopped after 100"
+    query = "SELECT sum(count) FROM dbosflow.stream_block WHERE workflow_id = %s"
+    eventually(lambda: rows(database_url, query, handle.workflow_id)[0][0] < 101 - 32)

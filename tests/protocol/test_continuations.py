@@ -105,12 +105,12 @@ async def test_its_record_shows_that_it_was_written(db: Database) -> None:
 async def test_a_history_is_that_of_the_last_iteration(db: Database) -> None:
     """With what the one before has handed on: where streams end, and how far they were read."""
     lease = await (await db.lease()).start("w")
-    await lease.write(Slice("w").record("a").values(0, 2).closed(0, key="done"))
+    await lease.write(Slice("w").record("a").values(0, 2).values(0, 3, key="done").closed(3, key="done"))
     await lease.write(Slice("w").record("b", seq=1).continued(1, CARRIED, seq=2))
     history = await db.history("w")
     assert (history.records, history.iteration, history.arguments) == ({}, 1, '{"n": 1}')
     assert (history.carried, history.next_place) == (CARRIED, (3, 3))
-    assert (history.tails, history.closed) == ({"out": 2, 'a "name"\n': 7, "done": 1}, {"done"})
+    assert (history.tails, history.closed) == ({"out": 2, 'a "name"\n': 7, "done": 4}, {"done"})
     assert (history.values["out"], history.bytes["out"]) == (2, 9)
     assert not [one for one in history.produced.values() if one]
     later = Slice("w").record("~1/a", seq=3).values(2, 3)
