@@ -295,6 +295,24 @@ def test_a_message_to_a_full_inbox_waits_and_holds_up_no_other(database_url: str
         assert full.result(timeout=PATIENCE) == list(range(130))
 
 
+def test_a_row_that_the_database_refuses_holds_up_no_other(
+    engine: Engine, user: psycopg.Connection[Any], execute: Execute, caplog: Any
+) -> None:
+    """Written by hand: it stays, for who has to see to it, and is logged once."""
+    execute(
+        "INSERT INTO dbosflow.outbox (workflow_id, id, name, queue, attributes, payload) "
+        "SELECT id, dbosflow.outbox_id(), 'f', '', '1', '{}' FROM unnest(ARRAY['a', 'c']) AS id"
+    )
+    with user.transaction():
+        handle = engine.start_in(user, receives_in.options(workflow_id="b"), 200)
+        for number in range(200):
+            engine.send_in(user, "b", number, "t")
+    assert handle.result(timeout=PATIENCE) == list(range(200))
+    left = "SELECT workflow_id FROM dbosflow.outbox ORDER BY workflow_id"
+    eventually(lambda: execute(left) == [("a",), ("c",)])
+    assert sum("refuses a row" in record.message for record in caplog.records) == 2
+
+
 def test_an_idempotency_key_counts_for_every_way_to_send(engine: Engine, user: psycopg.Connection[Any]) -> None:
     handle = engine.start(receives_in.options(workflow_id="w"), 3)
     assert engine.send("w", "a", "t", idempotency_key="a") == 0

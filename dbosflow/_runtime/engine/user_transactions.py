@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.queues.committed import Committed
@@ -56,7 +57,8 @@ class UserTransactions:
 
     def expect(self, transaction: str, topics: Iterable[str]) -> None:
         """Announces these topics once a transaction has committed. Called from any thread."""
-        self._loop.call_soon_threadsafe(self._committed.expect, transaction, topics)
+        with suppress(RuntimeError):  # the engine was closed meanwhile: polls of others find it
+            self._loop.call_soon_threadsafe(self._committed.expect, transaction, topics)
 
     def _have_committed(self, topics: Iterable[str]) -> None:
         topics = set(topics)

@@ -73,6 +73,8 @@ class Relay(Service):
         self._targets = _TARGETS
         self._applied = False
         """Whether this walk has applied anything: then another one may, too."""
+        self._refused: set[str] = set()
+        """Workflows for which the database refuses a row: each is logged once."""
         self.dropped = 0
         """Messages that were removed, because nobody can receive them any more."""
 
@@ -111,14 +113,19 @@ class Relay(Service):
             if not (isinstance(error, Exception) and is_refused(error)):
                 raise
             if len(found) == 1:
-                logger.exception(
-                    "the database refuses a row of the outbox for workflow %s; it stays there", found[0][0]
-                )
+                self._say_refused(found[0][0], error)
                 return False
-            for one in found:  # the others go on without it
-                await self._apply(connection, [one])
-            return False
+            applied = [await self._apply(connection, [one]) for one in found]  # the others go on without it
+            return any(applied)
         return started or sent
+
+    def _say_refused(self, workflow_id: str, error: Exception) -> None:
+        if workflow_id not in self._refused:  # it is looked at again and again
+            self._refused.add(workflow_id)
+            logger.error(
+                "the database refuses a row of the outbox for workflow %s (%s): it stays there",
+                *(workflow_id, type(error).__name__),
+            )
 
     async def _start(self, connection: AsyncConnection[Any], ids: list[str]) -> bool:
         rows = await outbox.apply_starts(connection, self._settings.schema, ids) if ids else []
