@@ -14,6 +14,7 @@ from dbosflow import Engine, workflow
 from dbosflow._store import standalone
 from dbosflow.errors import ConfigurationError
 from dbosflow.http import DurableStreams, Limits, create_app
+from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -221,6 +222,42 @@ async def test_nothing_is_left_of_streams_whose_last_forks_go_at_the_same_time(
         await asyncio.gather(*map(streams.delete, ["src", *forks]))
         left = [rows(database_url, table) for table in ("standalone_stream", "standalone_producer", "stream_block")]
         assert left == [0, 0, 0]
+
+
+async def test_of_the_last_two_forks_the_second_one_sees_that_the_first_has_gone(
+    streams: httpx.AsyncClient, database_url: str
+) -> None:
+    """Each waits for the row of the stream above, after the removal of its own: so neither leaves it behind."""
+    await streams.put("src", headers=TEXT)
+    for fork in ("fork1", "fork2"):
+        await streams.put(fork, headers={"Stream-Forked-From": "/v1/stream/src"})
+    await streams.delete("src")
+    with psycopg.connect(database_url, autocommit=True) as other, psycopg.connect(database_url) as holder:
+        holder.execute("SELECT FROM dbosflow.standalone_stream WHERE path = 'src' FOR UPDATE")
+        deletes = asyncio.gather(streams.delete("fork1"), streams.delete("fork2"))
+
+        def both_wait() -> bool:
+            waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+            return other.execute(waiting).fetchone() == (2,)
+
+        await eventually_async(both_wait)
+        holder.rollback()
+        await deletes
+    assert rows(database_url, "standalone_stream") == 0
+
+
+async def test_what_the_database_refuses_is_refused(
+    streams: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value that is nested more deeply than Postgres reads, for one."""
+
+    async def refusing(*_: Any) -> Any:
+        raise psycopg.errors.StatementTooComplex("stack depth limit exceeded")
+
+    await streams.put("n", headers=JSON)
+    monkeypatch.setattr(standalone, "append", refusing)
+    answer = await streams.post("n", headers=JSON, content=b"1")
+    assert (answer.status_code, "stack" in answer.text) == (400, False)
 
 
 async def test_an_expired_stream_is_gone_and_a_creation_removes_its_rows(

@@ -23,7 +23,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from dbosflow.config import check_seconds
-from dbosflow.errors import ConfigurationError, StreamTruncatedError, WorkflowNotFoundError
+from dbosflow.errors import ConfigurationError, SerializationError, StreamTruncatedError, WorkflowNotFoundError
 from dbosflow.http.durable_streams import headers as names
 from dbosflow.http.durable_streams import reading, writing
 from dbosflow.http.durable_streams.contents import JSON
@@ -194,5 +194,5 @@ async def _answered(handler: Handler, request: Request) -> Response:
         return Refusal(404, "there is no such stream").response()
     except StreamTruncatedError as error:
         return Refusal(410, f"what is before {names.token(error.first_available)} was removed").response()
-    except ConfigurationError as error:
+    except (ConfigurationError, SerializationError) as error:
         return Refusal(400, str(error)).response()
