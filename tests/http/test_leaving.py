@@ -6,6 +6,8 @@ import asyncio
 import gc
 from typing import TYPE_CHECKING, Any
 
+import psycopg
+
 from dbosflow import Engine, workflow, write_stream_async
 from dbosflow.http import Drain, Limits, create_app, stream_response
 from tests.http.connection import Connection
@@ -164,3 +166,20 @@ async def test_an_engine_that_closes_ends_the_answers(database_url: str) -> None
     later = Connection(app, stream_of(handle.workflow_id))
     await later.whole()
     assert later.status == 503
+
+
+async def test_a_blocked_workflow_keeps_its_readers(engine: Engine, database_url: str) -> None:
+    """They get signs of life, and what comes once it goes on; here it is its end."""
+    handle = await engine.start_async(pause_in_the_middle.options(queue="nobody"), 1)
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute("UPDATE dbosflow.workflow SET status = 'blocked' WHERE id = %s", [handle.workflow_id])
+    app = create_app(engine, streams=["tokens"], heartbeat=0.01)
+    async with Connection(app, stream_of(handle.workflow_id)) as answer:
+        while answer.body.count(b":\n\n") < 3:
+            await answer.news()
+        queries = engine._open_core._hub.queries if engine._open_core else 0
+        await engine.resume_async(handle.workflow_id)
+        await handle.cancel_async()
+        events = await answer.whole()
+    assert [event.event for event in events] == ["start", "up-to-date", "cancelled"]
+    assert queries < 10  # it asks when there is news, and not all the time
