@@ -181,4 +181,6 @@ async def stream_response(
     first = await reader.read()
     if reader.has_nothing:
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
+    if getattr(request, "method", "GET") == "HEAD":
+        return Response(headers=LIVE_HEADERS, media_type=form.media_type)
     return EventsResponse(reader, first, form=form, drain=drain)

@@ -92,5 +92,7 @@ async def test_starlette_sends_our_events(engine: Engine) -> None:
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         answer = await client.get(f"/lines/{workflow_id}")
         assert answer.text.splitlines()[-1] == '{"event":"complete","id":2,"data":{"final":null}}'
+        head = await client.head(f"/lines/{workflow_id}")
+        assert (head.status_code, head.headers["content-type"]) == (200, "application/x-ndjson")
         ended_before: Any = await client.get(f"/lines/{workflow_id}", headers={"Last-Event-ID": "2"})
         assert ended_before.status_code == 204
