@@ -14,6 +14,7 @@ import pytest
 
 from dbosflow import Engine
 from tests.behaviour import ledger
+from tests.chaos.checkers.final_states import FinalStateMonitor
 from tests.chaos.checkers.inventory import check_inventory, inventory, own_pool
 from tests.chaos.checkers.sessions import check_listeners
 from tests.chaos.checkers.workers import WOKE, DeathChecker, Disruption, Pace, Span, check_pace, check_wakes, pace
@@ -39,6 +40,15 @@ def corrupt(url: str, statement: LiteralString, *values: object) -> None:
 
 
 # -- deaths ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_machine_without_time_for_the_run_had_none_for_renewals() -> None:
+    """Such a pause excuses every worker whose lease expired in it; one that took as long as it should excuses none."""
+    final_states = FinalStateMonitor("")
+    final_states.has_paused(1000.0, 1001.2)
+    assert [*final_states.slow] == []
+    final_states.has_paused(1000.0, 1002.0)
+    assert [*final_states.slow] == [Span(1000.0, 1002.0)]
 
 
 @pytest.mark.parametrize(

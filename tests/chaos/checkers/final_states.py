@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 _PAUSE = 1.0
 _SLOW = 1.0
+_STARVED = 0.5
+"""Seconds by which a pause is too long if the machine had no time for this process: nor had it for who renews."""
 _KEPT = 300
 _ENDS: LiteralString = """
     SELECT id, status, epoch, ended_at::text, md5(output::text), md5(error::text) FROM dbosflow.workflow
@@ -37,7 +39,7 @@ class FinalStateMonitor:
     def __init__(self, url: str) -> None:
         self.samples = 0
         self.slow: deque[Span] = deque(maxlen=_KEPT)
-        """When a look took so long that leases may have waited for the server, too; the last times."""
+        """When a look or a pause took so long that renewals may have waited for the server or a processor, too."""
         self.violations: list[str] = []
         self._url = url
         self._ends: dict[str, tuple[Any, ...]] = {}
@@ -52,7 +54,14 @@ class FinalStateMonitor:
             except psycopg.OperationalError:  # the database is down: part of the plan
                 continue
             finally:
+                since = time.time()
                 await asyncio.sleep(_PAUSE)
+                self.has_paused(since, time.time())
+
+    def has_paused(self, since: float, until: float) -> None:
+        """Notes a pause of ``watch``, if it took longer than that should."""
+        if until - since > _PAUSE + _STARVED:
+            self.slow.append(Span(since, until))
 
     def compare(self, *, removed: Container[str] = ()) -> list[str]:
         """What was wrong since it was asked last: an end has changed, or is gone but not with what is ``removed``."""
