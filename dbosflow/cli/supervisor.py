@@ -21,7 +21,7 @@ import random
 import signal
 import subprocess
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from dbosflow.cli.program import watch_eof
@@ -79,10 +79,14 @@ class Supervisor:
         self._over = asyncio.Event()
         self._input, self._lifeline = os.pipe()  # nothing is ever written to it
 
-    @property
-    def pids(self) -> frozenset[int]:
-        """The ids of the processes that run."""
-        return frozenset(self._workers)
+    def kill(self, pid: int) -> bool:
+        """Kills a worker; another one starts soon, since this is no failure. Returns whether there is such a worker."""
+        worker = self._workers.get(pid)
+        if worker is None:
+            return False
+        self._workers[pid] = replace(worker, failures=-1)
+        worker.process.kill()
+        return True
 
     async def run(self, *, until_eof: bool) -> int:
         """Runs until all processes have ended for good; returns the exit status."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import sys
 
 from dbosflow import Engine
@@ -16,7 +18,13 @@ from dbosflow.http.server import serve
 
 async def main(url: str, port: int, pids: set[int], pace: float) -> None:
     """Serves until SIGTERM."""
-    routes = chat_routes(lambda: pids, queue=QUEUE, pace=pace)
+
+    def kill(pid: int) -> bool:
+        if pid in pids:
+            os.kill(pid, signal.SIGKILL)
+        return pid in pids
+
+    routes = chat_routes(kill, queue=QUEUE, pace=pace)
     async with Engine(url, executes=False) as engine:
         app = create_app(engine, streams=[chat.CHAT], workflows=[chat.chat], parts=[page.routes, routes])
         await serve(app, "127.0.0.1", port)

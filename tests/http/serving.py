@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -20,13 +19,11 @@ if TYPE_CHECKING:
 @asynccontextmanager
 async def serving(app: HttpApp, port: int = 0) -> AsyncIterator[httpx.AsyncClient]:
     """Serves an application for the time of the block, on any port; gives a client of it."""
-    with socket.create_server(("127.0.0.1", port)) as listener:
-        server = Server(app, "127.0.0.1", port)
-        task = asyncio.create_task(server.serve([listener]))
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        try:
-            async with httpx.AsyncClient(base_url=url) as client:
-                yield client
-        finally:
-            server.stop()
-            await task
+    server = Server(app, "127.0.0.1", port)
+    task = asyncio.create_task(server.serve())
+    try:
+        async with httpx.AsyncClient(base_url=server.url) as client:
+            yield client
+    finally:
+        server.stop()
+        await task

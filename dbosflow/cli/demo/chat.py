@@ -61,7 +61,7 @@ class ModelError(Exception):
     """The model has broken off in the middle of its answer."""
 
 
-@step(max_attempts=10, interval=1.0, backoff=1.0, retry_on=ModelError)
+@step(max_attempts=100, interval=1.0, backoff=1.0, retry_on=ModelError)
 async def ask_model(call: Call, pace: float) -> None:
     """Stands for a model that streams its answer, which may break off."""
     piece = {"type": "piece", "paragraph": call.begins_paragraph, "process": os.getpid()}

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
@@ -16,7 +13,7 @@ from dbosflow.cli.demo.chat import QUESTION, STOP, Question, chat
 from dbosflow.errors import ConfigurationError, WorkflowEndedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from starlette.requests import Request
     from starlette.routing import BaseRoute
@@ -27,17 +24,17 @@ _LONGEST_QUESTION = 2000
 """Characters."""
 
 
-def chat_routes(pids: Callable[[], Collection[int]], *, pace: float, queue: str | None = None) -> MakeRoutes:
+def chat_routes(kill: Callable[[int], bool], *, pace: float, queue: str | None = None) -> MakeRoutes:
     """Makes the routes.
 
     Args:
-        pids: the worker processes that a page may kill.
+        kill: kills a worker of the demo by its process id; returns whether there is one.
         pace: how fast the model answers, in words a second.
         queue: where chats wait for a worker; by default they run in the process of the server.
     """
 
     def make(context: HttpContext) -> list[BaseRoute]:
-        requests = _Chats(context, pids, queue, pace)
+        requests = _Chats(context, kill, queue, pace)
         return [
             Route("/chats", requests.begin, methods=["POST"]),
             Route("/chats/{chat_id}/questions", requests.ask, methods=["POST"]),
@@ -51,11 +48,9 @@ def chat_routes(pids: Callable[[], Collection[int]], *, pace: float, queue: str 
 class _Chats:
     """The answers to requests."""
 
-    def __init__(
-        self, context: HttpContext, pids: Callable[[], Collection[int]], queue: str | None, pace: float
-    ) -> None:
+    def __init__(self, context: HttpContext, kill: Callable[[int], bool], queue: str | None, pace: float) -> None:
         self._context = context
-        self._pids = pids
+        self._kill = kill
         self._queue = queue
         self._pace = pace
 
@@ -88,11 +83,8 @@ class _Chats:
     async def kill(self, request: Request) -> Response:
         """Kills a worker of the demo, and no other process."""
         await self._context.access.check(request, None, "cancel")
-        pid = request.path_params["pid"]
-        if pid not in self._pids():
+        if not self._kill(request.path_params["pid"]):
             raise HTTPException(404, "there is no such worker")
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
         return Response(status_code=204)
 
     async def _chat(self, request: Request) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import webbrowser
-from contextlib import closing
 from typing import TYPE_CHECKING
 
 from dbosflow.cli.console import say
@@ -23,6 +21,8 @@ if TYPE_CHECKING:
     import argparse
 
     from dbosflow.cli.demo.stage import Stage
+    from dbosflow.http.app import HttpApp
+    from dbosflow.http.server import Server
 
 QUEUE = "demo-chat"
 _WORKERS = 2
@@ -45,25 +45,20 @@ async def _serve(args: argparse.Namespace, found: Stage) -> int:
 
     from dbosflow.cli.demo.chat_routes import chat_routes  # isort: skip
 
+    environment = {**os.environ, DATABASE_URL_VARIABLE: found.url}  # not where every user could read the password
+    workers = Supervisor(worker_command(found.schema), environment, _WORKERS, restarts=True)
+    routes = chat_routes(workers.kill, queue=QUEUE, pace=args.pace or chat.PACE)
     async with Engine(found.url, schema=found.schema, executes=False) as engine:
-        with closing(_listening(args.port or 0)) as listener:
-            environment = {
-                **os.environ,
-                DATABASE_URL_VARIABLE: found.url,
-            }  # not where every user could read the password
-            workers = Supervisor(worker_command(found.schema), environment, _WORKERS, restarts=True)
-            routes = chat_routes(lambda: workers.pids, queue=QUEUE, pace=args.pace or chat.PACE)
-            app = create_app(engine, streams=[chat.CHAT], workflows=[chat.chat], parts=[page.routes, routes])
-            port = listener.getsockname()[1]
-            server = Server(app, _HOST, port)
-            workers.when_stopping = server.stop
-            serving = asyncio.create_task(server.serve([listener]))
-            try:
-                _invite(f"http://{_HOST}:{port}/", opens=not args.no_browser)
-                return await workers.run(until_eof=False)
-            finally:
-                server.stop()
-                await serving
+        app = create_app(engine, streams=[chat.CHAT], workflows=[chat.chat], parts=[page.routes, routes])
+        server = _listening(Server, app, args.port or 0)
+        workers.when_stopping = server.stop
+        serving = asyncio.create_task(server.serve())
+        try:
+            _invite(f"{server.url}/", opens=not args.no_browser)
+            return await workers.run(until_eof=False)
+        finally:
+            server.stop()
+            await serving
 
 
 def worker_command(schema: str) -> list[str]:
@@ -72,10 +67,10 @@ def worker_command(schema: str) -> list[str]:
     return [*dbosflow_command(), "worker", module, "--queue", QUEUE, "--schema", schema, "--until-eof", "--supervised"]
 
 
-def _listening(port: int) -> socket.socket:
-    """A socket that listens: a browser that comes before the server answers only waits."""
+def _listening(make: type[Server], app: HttpApp, port: int) -> Server:
+    """A server that listens already: a browser that comes before it answers only waits."""
     try:
-        return socket.create_server((_HOST, port), backlog=100)
+        return make(app, _HOST, port)
     except OSError as error:
         msg = f"port {port} cannot be used ({error.strerror}): give another one with --port, or 0 for any"
         raise ConfigurationError(msg) from error
