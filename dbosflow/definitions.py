@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import inspect
 import json
-import sys
 import typing
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field
@@ -48,6 +47,7 @@ class FunctionDef:
     """``classmethod`` or ``staticmethod``, if the function was decorated as such."""
 
     kind = "function"
+    returns = inspect.Signature.empty
 
     @cached_property
     def is_async(self) -> bool:
@@ -67,9 +67,10 @@ class FunctionDef:
     @property
     def result_type(self) -> Any:
         """The type of the result; of an async function that of what it is awaited for."""
+        if self.returns is not inspect.Signature.empty:
+            return self.returns
         annotation = self._hints.get("return", Any)
-        origin = get_origin(annotation)
-        if isinstance(origin, type) and issubclass(origin, Awaitable):
+        if isinstance(origin := get_origin(annotation), type) and issubclass(origin, Awaitable):
             annotation = get_args(annotation)[-1]
         return annotation
 
@@ -132,6 +133,8 @@ class WorkflowDef(FunctionDef):
     compensation_timeout: float | None = None
     """How long these may take, in seconds."""
 
+    returns: Any = inspect.Signature.empty
+    """The type of the result, if it is not what the function's annotation says."""
     kind = "workflow"
 
     @cached_property
@@ -345,10 +348,3 @@ registry = Registry()
 def check_name(kind: str, name: object) -> str:
     """``name``, if it is valid for a workflow or step. Otherwise raises a ``ConfigurationError``."""
     return check_identifier(f"{kind} name", name)
-
-
-def caller_locals(function: Function, depth: int) -> Mapping[str, Any]:
-    """The local names around a function that is defined in another one. Its annotations may use them."""
-    if "<locals>" not in getattr(function, "__qualname__", ""):
-        return {}
-    return dict(sys._getframe(depth + 1).f_locals)  # noqa: SLF001 (pydantic does the same for local types)

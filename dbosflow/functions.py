@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -250,3 +250,13 @@ def _is_class_method(held: Any, function: Function) -> bool:
     if not isinstance(held, classmethod) and method is not classmethod:
         return False
     return inspect.unwrap(held) is inspect.unwrap(function)
+
+
+# -- local names ----------------------------------------------------------------------------------------------------
+
+
+def caller_locals(function: Function, depth: int) -> Mapping[str, Any]:
+    """The local names around a function that is defined in another one. Its annotations may use them."""
+    if "<locals>" not in getattr(function, "__qualname__", ""):
+        return {}
+    return dict(sys._getframe(depth + 1).f_locals)  # noqa: SLF001 (pydantic does the same for local types)

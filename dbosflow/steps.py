@@ -18,9 +18,17 @@ from typing import (
 )
 
 from dbosflow._runtime.operations import calls
-from dbosflow.definitions import StepDef, caller_locals, check_name
+from dbosflow.definitions import StepDef, check_name
 from dbosflow.errors import ConfigurationError, DefinitionError
-from dbosflow.functions import check_decorated, check_no_generator, local_name, mark_async, reference_to, unbound
+from dbosflow.functions import (
+    caller_locals,
+    check_decorated,
+    check_no_generator,
+    local_name,
+    mark_async,
+    reference_to,
+    unbound,
+)
 from dbosflow.retries import ONCE, RetryOn, RetryPolicy, retry_policy
 
 if TYPE_CHECKING:

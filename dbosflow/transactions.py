@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, Generic, ParamSpec, TypeVar,
 
 import psycopg
 
-from dbosflow.definitions import caller_locals, check_name
+from dbosflow.definitions import check_name
 from dbosflow.errors import DefinitionError
-from dbosflow.functions import check_decorated, check_no_generator, local_name, unbound
+from dbosflow.functions import caller_locals, check_decorated, check_no_generator, local_name, unbound
 from dbosflow.retries import RetryOn, retry_policy
 from dbosflow.steps import Step
 from dbosflow.transaction_definitions import Isolation, TransactionDef, first_annotation

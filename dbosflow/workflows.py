@@ -14,9 +14,9 @@ from dbosflow._runtime.operations import calls
 from dbosflow._runtime.runs.start_request import StartRequest
 from dbosflow._store.start_options import StartOptions, checked_options
 from dbosflow.config import LARGEST_INTEGER, check_duration, check_version, check_whole
-from dbosflow.definitions import WorkflowDef, caller_locals, check_name, registry
+from dbosflow.definitions import WorkflowDef, check_name, registry
 from dbosflow.errors import DefinitionError
-from dbosflow.functions import check_decorated, mark_async, qualified_name, reference_to, unbound
+from dbosflow.functions import caller_locals, check_decorated, mark_async, qualified_name, reference_to, unbound
 from dbosflow.streams.declared import key_of
 
 if TYPE_CHECKING:

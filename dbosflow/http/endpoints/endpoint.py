@@ -90,7 +90,8 @@ def expose(
         path: the path, such as ``/rooms/{room}/answers``. A name in braces is an argument of the workflow.
         method: the method of the request that starts it.
         stream: the stream whose frames are the answer.
-        final: the type of what the workflow returns; default: the annotation of its function.
+        final: the type of the final; default: the annotation of what the function returns. Give it where a guard behind
+            the body returns something of another type.
         mode: ``"stream"``: the answer is the frames, as server-sent events. ``"aggregate"``: it is the final, as JSON.
         guards: functions that run before the start and behind the body.
         on_disconnect: what happens to the workflow when its clients have disconnected: it goes on, or is cancelled.

@@ -47,7 +47,7 @@ def exposed(
         raise DefinitionError(msg)
     last = _Last(final, stream, guards)
     body = _async_body(definition, last) if definition.is_async else _sync_body(definition, last)
-    made = replace(definition, function=body, name=name, method=None)
+    made = replace(definition, function=body, name=name, method=None, returns=final)
     try:
         registry.add(made)
     except DefinitionError as error:

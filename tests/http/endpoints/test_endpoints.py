@@ -11,9 +11,10 @@ from pydantic import BaseModel, Field
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from dbosflow import Engine, Stream, recv_async, workflow
+from dbosflow import Engine, Stream, continue_as_new, recv_async, workflow
 from dbosflow.errors import ConfigurationError, DefinitionError, RequestRefusedError
 from dbosflow.http import Endpoint, Guards, StartCall, create_app, expose
+from dbosflow.testing import run_stream
 from tests.http.events import parsed
 
 if TYPE_CHECKING:
@@ -412,3 +413,32 @@ async def test_a_guard_has_the_body_as_it_was_sent(serve: Serve) -> None:
         assert (answer.status_code, seen) == (202, [b' {"text" : "a"} '])
         head = await client.head(answer.headers["location"])
         assert (head.status_code, head.content) == (200, b"")
+
+
+@pytest.mark.parametrize("sync", [False, True], ids=["loop", "thread"])
+def test_an_endpoint_whose_workflow_continues_as_new_has_one_stream_and_one_final(*, sync: bool) -> None:
+    """The guards behind the body run behind its last iteration only."""
+    calls: list[str] = []
+
+    async def counting(n: int) -> str:
+        await words.writer().write_async(Word(text=str(n)))
+        if n:
+            continue_as_new(n - 1)
+        return "end"
+
+    def counting_on_thread(n: int) -> str:
+        words.writer().write(Word(text=str(n)))
+        if n:
+            continue_as_new(n - 1)
+        return "end"
+
+    def noted(final: str) -> Count:
+        calls.append(final)
+        return Count(words=3)
+
+    target: Any = workflow(name=f"endpoints.counting {sync}")(counting_on_thread if sync else counting)
+    guards = Guards(after=[noted])
+    endpoint: Endpoint[..., Any] = expose(target, f"/countings/{sync}", stream=words, final=Count, guards=guards)
+    run = run_stream(endpoint, 2, http=True)
+    assert [chunk.text for chunk in run.chunks] == ["2", "1", "0"]
+    assert (calls, run.final) == (["end"], Count(words=3))

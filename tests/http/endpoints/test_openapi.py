@@ -139,8 +139,21 @@ def test_types_of_one_name_are_told_apart_and_every_reference_leads_somewhere() 
     references = {part.partition('"')[0] for part in text.split('"#/components/schemas/')[1:]}
     assert references <= found["components"]["schemas"].keys()
     assert "$defs" not in text
-    inner = [one for name, one in found["components"]["schemas"].items() if "Inner" in name]
-    assert {next(iter(one["properties"])) for one in inner} == {"text", "number"}
+    schemas = found["components"]["schemas"]
+
+    def inside(schema: dict[str, Any], *names: str) -> list[str]:
+        for name in ("", *names):
+            schema = schema["properties"][name] if name else schema
+            if "$ref" in schema:
+                schema = schemas[schema["$ref"].rpartition("/")[2]]
+        return list(schema["properties"])
+
+    naming_start, too = found["paths"]["/naming"]["post"], found["paths"]["/naming/too"]["post"]
+    final = naming_start["responses"]["200"]["content"]["application/json"]["schema"]
+    assert inside(final, "inner") == ["text"]
+    body = naming_start["requestBody"]["content"]["application/json"]["schema"]
+    assert (inside(body, "one", "inner"), inside(body, "two", "inner")) == (["text"], ["number"])
+    assert inside(too["requestBody"]["content"]["application/json"]["schema"], "one", "inner") == ["number"]
 
 
 @pytest.mark.parametrize(("status", "path"), [(200, "/openapi.json"), (404, "/openapi")])
