@@ -12,6 +12,7 @@ from psycopg import sql
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from dbosflow import Engine, Message, WorkflowFilter, recv_async, step, workflow
+from dbosflow import transaction as transaction_step
 from dbosflow._store.notify import OUTBOX_TOPIC, channel, part_of, queue_topic, topics_of
 from dbosflow.errors import (
     BlockingCallError,
@@ -432,3 +433,37 @@ def test_a_body_may_not_since_it_is_replayed(engine: Engine, database_url: str) 
     started = engine.run(body_that_starts_in, database_url, "engine")
     assert engine.handle(started, doubling_in).result(timeout=PATIENCE) == 42
     assert len(engine.list_workflows()) == 2
+
+
+_TRIED: list[int] = []
+
+
+@transaction_step(max_attempts=3, interval=0)
+def starts_with_the_record(connection: psycopg.Connection[Any], engine_of: str) -> str:
+    engine = _ENGINES[engine_of]
+    started = engine.start_in(connection, receives_in.options(workflow_id="with-the-record"), 1).workflow_id
+    engine.start_in(connection, doubling_in, 1)
+    engine.send_in(connection, started, len(_TRIED), "t")
+    connection.execute("INSERT INTO public.orders VALUES (1)")
+    _TRIED.append(1)
+    if len(_TRIED) < 2:
+        msg = "rolled back"
+        raise ValueError(msg)
+    return started
+
+
+@workflow
+def starts_in_its_transaction(engine_of: str) -> str:
+    return starts_with_the_record(engine_of)
+
+
+def test_in_a_transaction_of_the_engine_they_are_committed_with_the_record(
+    engine: Engine, user: psycopg.Connection[Any], execute: Execute
+) -> None:
+    """Of the attempt that succeeds, and of no other."""
+    _ENGINES["engine"] = engine
+    _TRIED.clear()
+    started = engine.run(starts_in_its_transaction, "engine")
+    assert engine.handle(started, receives_in).result(timeout=PATIENCE) == [1]
+    assert execute("SELECT count(*) FROM public.orders") == [(1,)]
+    assert len(engine.list_workflows()) == 3
