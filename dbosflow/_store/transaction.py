@@ -15,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from psycopg import OperationalError, generators
 from psycopg.errors import error_from_result
-from psycopg.pq import ConnStatus, ExecStatus, Format
+from psycopg.pq import ConnStatus, DiagnosticField, ExecStatus, Format
 from psycopg.waiting import Ready, Wait
 
 from dbosflow._store import statements
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 _TABLE = "transaction"
 _TEXT, _UUID = 25, 2950
 _COMMIT = b"COMMIT"
+_NO_SUCH_STATEMENT = b"26000"
 _ROLLBACK = b"ROLLBACK"
 _WRITES = {"record": "recorded", "block": "appended"}
 _ROW_TYPES = {name: row_type for section in ROW_TYPES.values() for name, row_type in section.items()}
@@ -140,17 +141,25 @@ def _commit(link: Link, statement: Statement, values: list[bytes | None]) -> PQG
         pgconn.send_query_prepared(statement.name, values, formats)
     pgconn.send_query_params(_COMMIT, None)
     pgconn.pipeline_sync()
-    known.discard(statement.name)
     results = yield from _until_sync(pgconn)
     pgconn.exit_pipeline_mode()
+    if prepares:
+        _note_prepared(known, statement.name, results)
     _raise_first(results)
-    if prepares:  # else a savepoint that was rolled back has deallocated it, or the next one will prepare it anew
-        known.add(statement.name)
     text = results[-2].get_value(0, 1)
     if text is None:
         return None
     reason, timed_out = json.loads(text)
     return CancelRequest(reason, bool(timed_out))
+
+
+def _note_prepared(known: set[bytes], name: bytes, results: Sequence[PGresult]) -> None:
+    """Notes whether the statement is prepared now: a rollback leaves it, and psycopg may have deallocated it."""
+    state = next((result.error_field(DiagnosticField.SQLSTATE) for result in results if _failed(result)), None)
+    if state == _NO_SUCH_STATEMENT:
+        known.discard(name)
+    elif not _failed(results[0]):
+        known.add(name)
 
 
 @cache
@@ -203,8 +212,12 @@ def _all(pgconn: PGconn, text: bytes) -> PQGen[None]:
 
 def _raise_first(results: Sequence[PGresult]) -> None:
     for result in results:
-        if result.status == ExecStatus.FATAL_ERROR:
+        if _failed(result):
             raise error_from_result(result)
+
+
+def _failed(result: PGresult) -> bool:
+    return result.status == ExecStatus.FATAL_ERROR
 
 
 async def is_mine(

@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import psycopg
 from psycopg.pq import TransactionStatus
 
-from dbosflow._runtime.journal import committer
+from dbosflow._runtime.journal import committer, transactions
 from dbosflow._store import message, stream, waiter, workflow
-from tests.proof.points import How, Point, of_answer, of_append, of_batch, of_send
+from tests.proof.points import How, Point, of_answer, of_append, of_batch, of_send, of_transaction
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -70,6 +70,7 @@ class Injection:
             workflow, "cancel_children", lambda connection, schema, parent, *_: [Point("cancel", parent, "children")]
         )
         self._wrap(workflow, "release", lambda connection, schema, worker, runs: (Point("release", r[0]) for r in runs))
+        self._wrap(transactions, "send_commit", lambda _, rows, *__: of_transaction(rows))
         for wakes in ("wake", "wake_by_topic", "wake_due"):
             self._wrap(waiter, wakes, lambda *_, by=wakes: [Point("wake", "", by)])
         self._wrap(workflow, "expire", self._expired)
@@ -125,7 +126,8 @@ async def _spring(how: How, connection: AsyncConnection[Any], send: Callable[[],
     if how is How.COMMITTED:
         _die()
     _break(connection)
-    await connection.close()
+    if inspect.isawaitable(closing := connection.close()):
+        await closing
     raise psycopg.OperationalError("the connection was cut before the answer")
 
 

@@ -11,12 +11,10 @@ from typing import TYPE_CHECKING, Any, LiteralString, NamedTuple
 
 import psycopg
 
-from dbosflow._store.batch_rows import RecordRow
+from dbosflow._store.batch_rows import BatchRows, RecordRow
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from dbosflow._store.batch_rows import BatchRows
 
 _SEPARATOR = " | "
 _COUNTED = "values"
@@ -81,6 +79,12 @@ def of_batch(rows: BatchRows) -> Iterator[Point]:
         yield Point("end", workflow_id)
     for suspended in rows.suspends:
         yield Point("suspend", suspended.workflow_id)
+
+
+def of_transaction(rows: dict[str, Any]) -> Iterator[Point]:
+    """The points that the last statement of a user's transaction carries."""
+    (record,) = map(RecordRow._make, rows["record"])
+    yield from of_batch(BatchRows(records=[record], blocks=list(rows.get("block", ()))))
 
 
 def of_append(rows: list[tuple[Any, ...]]) -> Iterator[Point]:

@@ -31,7 +31,7 @@ Outcome = dict[str, Any]
 """What came of a run: workflows, their records and their committed streams, without the run's name."""
 
 _SAME_IN_EVERY_RUN = {
-    *("step", "child", "result", "sleep", "woken", "given_up", "flush", "recv", "send", "answer", "map"),
+    *("step", "transaction", "child", "result", "sleep", "woken", "given_up", "flush", "recv", "send", "answer", "map"),
     *("cancelled", "compensating"),
 }
 """Kinds of records that do not depend on when something came or how often something failed."""

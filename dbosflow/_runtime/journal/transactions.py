@@ -39,7 +39,7 @@ from dbosflow._store.transaction import Owned
 from dbosflow.errors import DbosflowError, TransactionError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
     from psycopg.abc import PQGen
     from psycopg_pool import AsyncConnectionPool
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
     from dbosflow._runtime.leases.worker_lease import WorkerLease
     from dbosflow._runtime.runs.entries import Record
     from dbosflow._runtime.streams.transaction_writes import TransactionWrites
+    from dbosflow._store.batch_rows import Row
+    from dbosflow._store.cancel_request import CancelRequest
     from dbosflow._store.transaction import Link, Witnessed
     from dbosflow.config import Settings
 
@@ -180,7 +182,7 @@ class TransactionCommitter(Generic[R]):
         owned = Owned(run.workflow_id, run.epoch, lease.id, self.marker(record.attempt or ""), lease.timeline)
         tables: dict[str, Any] = {"record": part.records} | ({"block": part.blocks} if part.blocks else {})
         try:
-            request = await port.run(transaction.commit(port.link, self._schema, owned, tables))
+            request = await send_commit(port.link, tables, port, self._schema, owned)
         except psycopg.Error as error:
             if isinstance(error, errors.DivisionByZero):
                 await self._explain_shut_gate(run)
@@ -241,6 +243,13 @@ class TransactionCommitter(Generic[R]):
             "that may fail use `with connection.transaction():`"
         )
         raise TransactionError(msg)
+
+
+async def send_commit(
+    link: Link, tables: dict[str, Sequence[Row]], port: LinkPort, schema: str, owned: Owned
+) -> CancelRequest | None:
+    """Sends the last statement and COMMIT; see ``_store.transaction.commit``."""
+    return await port.run(transaction.commit(link, schema, owned, tables))
 
 
 def _stopped(run: CommittingSource) -> BaseException:

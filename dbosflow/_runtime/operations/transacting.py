@@ -39,7 +39,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dbosflow.transactions")
 
-_CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected)
+_CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected, errors.InvalidSqlStatementName)
+"""The last one: psycopg has deallocated our last statement, as it does with all behind a savepoint's rollback."""
 _FIRST_PAUSE = 0.002
 _LONGEST_PAUSE = 1.0
 """Seconds before an attempt begins anew, doubled at each: as long as short transactions take."""
