@@ -8,7 +8,7 @@ import psycopg
 
 from dbosflow.definitions import check_name
 from dbosflow.errors import DefinitionError
-from dbosflow.functions import caller_locals, check_decorated, check_no_generator, local_name, unbound
+from dbosflow.functions import caller_locals, check_decorated, local_name, unbound
 from dbosflow.retries import RetryOn, retry_policy
 from dbosflow.steps import Step
 from dbosflow.transaction_definitions import Isolation, TransactionDef, first_annotation
@@ -17,12 +17,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
 C = TypeVar("C", bound="psycopg.Connection[Any] | psycopg.AsyncConnection[Any]")
+A = TypeVar("A")
 P = ParamSpec("P")
 R = TypeVar("R")
 T = TypeVar("T")
 
 
-class Transaction(Step[P, R, T], Generic[C, P, R, T]):
+class Transaction(Step[P, R, T], Generic[A, P, R, T]):
     """A function decorated with ``@transaction``.
 
     In a workflow it is a step that the engine gives a connection, in a transaction: call it without one. Anywhere else
@@ -32,7 +33,7 @@ class Transaction(Step[P, R, T], Generic[C, P, R, T]):
     @overload
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R: ...
     @overload
-    def __call__(self, connection: C, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
+    def __call__(self, connection: A, /, *args: P.args, **kwargs: P.kwargs) -> R: ...
     def __call__(self, *args: Any, **kwargs: Any) -> R:  # type: ignore[misc]  # of signature 2, with `connection`
         """Runs the transaction and commits it with the record of its outcome; a replay returns the recorded one.
 
@@ -135,38 +136,54 @@ def transaction(
         DefinitionError: the function cannot be a transaction: its first parameter is no connection of its colour.
         ConfigurationError: an option is not valid.
     """
-    retry = retry_policy(
-        max_attempts=max_attempts,
-        interval=interval,
-        backoff=backoff,
-        max_interval=max_interval,
-        jitter=jitter,
-        retry_on=retry_on,
-    )
     options = {
-        "retry": retry,
-        "timeout": timeout,
         "isolation": isolation,
         "read_only": read_only,
         "max_conflicts": max_conflicts,
+        "max_attempts": max_attempts,
+        "interval": interval,
+        "backoff": backoff,
+        "max_interval": max_interval,
+        "jitter": jitter,
+        "retry_on": retry_on,
+        "timeout": timeout,
     }
     return TransactionDecorator(name, options) if function is None else _make(function, name, options)
 
 
 def _make(decorated: Any, name: str | None, options: dict[str, Any]) -> Transaction[Any, ..., Any, Any]:
-    function, method = unbound(decorated)
-    check_decorated("transaction", function)
-    check_no_generator("transaction", function)
-    own_name = check_name("transaction", local_name(function) if name is None else name)
-    definition = TransactionDef(function, own_name, caller_locals(function, depth=2), method, **options)
-    annotation = first_annotation(function, own_name)
+    made = make_transaction(decorated, name, options)
+    definition = made.definition
+    annotation = first_annotation(definition.function, definition.name)
     wanted = psycopg.AsyncConnection if definition.is_async or definition.wraps_async else psycopg.Connection
-    if method is classmethod or not (isinstance(annotation, type) and issubclass(wanted, annotation)):
+    if definition.method is classmethod or not (isinstance(annotation, type) and issubclass(wanted, annotation)):
         colour = "an async" if wanted is psycopg.AsyncConnection else "a sync"
         msg = (
-            f"transaction {own_name!r} is {colour} function: its first parameter must be annotated as "
+            f"transaction {definition.name!r} is {colour} function: its first parameter must be annotated as "
             f"psycopg.{wanted.__name__}, and it is {annotation!r}. Methods cannot be transactions, except static ones; "
             "for SQLAlchemy use dbosflow.contrib.sqlalchemy"
         )
         raise DefinitionError(msg)
-    return Transaction(definition)
+    return made
+
+
+def make_transaction(
+    decorated: Any, name: str | None, options: dict[str, Any], argument: type | None = None
+) -> Transaction[Any, ..., Any, Any]:
+    """A transaction with the options of ``transaction``. Its function gets a connection of psycopg.
+
+    Outside of workflows it takes what is of the type ``argument``; by default, a connection of psycopg.
+    """
+    function, method = unbound(decorated)
+    check_decorated("transaction", function)
+    own_name = check_name("transaction", local_name(function) if name is None else name)
+    of_steps: dict[str, Any] = {}
+    others: dict[str, Any] = {} if argument is None else {"argument": argument}
+    for option, value in options.items():
+        (others if option in _OWN else of_steps)[option] = value
+    retry = retry_policy(**of_steps)
+    return Transaction(TransactionDef(function, own_name, caller_locals(function, depth=3), method, retry, **others))
+
+
+_OWN = frozenset({"isolation", "read_only", "max_conflicts", "timeout"})
+"""The options that are not those of a step's retries."""

@@ -1,0 +1,1 @@
+"""What dbosflow has for other libraries: each module needs the library that it is named after."""
