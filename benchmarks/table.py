@@ -77,6 +77,8 @@ WORK: dict[str, Work] = {
         _work(5000, 200, 20_000, absurd=500, ours_uvloop=5000),
     ),
     "steps_1000": Work(_work(20_000, 2000, 100_000, ours_uvloop=20_000), _work(10_000, 1000, 50_000)),
+    "transactions": Work(_work(1500, 200, 1500), _work(300, 60, 300)),
+    "transactions_100": Work(_work(4000, 400, 6000), _work(1500, 200, 2000)),
     "no_step": Work(_work(5000, 1000, 5000, ours_uvloop=5000), _work(2000, 1000, 2000)),
     "start_to_result": Work(_work(500, 200, 1000, ours_uvloop=500), _work(200, 60, 300, ours_uvloop=200)),
     "stream_one": Work(_work(50_000, 400, 50_000), _work(20_000, 100, 20_000)),
@@ -111,6 +113,17 @@ ROWS: tuple[Row, ...] = (
     Row("steps_100", "steps of 100 concurrent async workflows", "steps_100", "rate", "/s", 100, more_is_better=True),
     Row(
         "steps_1000", "steps of 1,000 concurrent async workflows", "steps_1000", "rate", "/s", 100, more_is_better=True
+    ),
+    Row("transactions", "transactions of one workflow", "transactions", "rate", "/s", 5, 0.6, more_is_better=True),
+    Row(
+        "transactions_100",
+        "transactions of 100 concurrent workflows",
+        "transactions_100",
+        "rate",
+        "/s",
+        10,
+        0.7,
+        more_is_better=True,
     ),
     Row("no_step", "no-step workflows, 1,000 at a time", "no_step", "rate", "/s", 40, more_is_better=True),
     Row("start_to_result", "start to result in process, p50", "start_to_result", "p50", "ms", 2.5, 1.4),

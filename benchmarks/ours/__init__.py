@@ -1,7 +1,7 @@
 """dbosflow, through its public interface alone."""
 
 from benchmarks.job import Contender
-from benchmarks.ours import messages, queues, recovery, streams, workflows
+from benchmarks.ours import messages, queues, recovery, streams, transactions, workflows
 from dbosflow import Engine
 
 TITLE = "dbosflow"
@@ -15,5 +15,10 @@ def _prepare(url: str) -> None:
 CONTENDER = Contender(
     TITLE,
     _prepare,
-    workflows.SCENARIOS | streams.SCENARIOS | queues.SCENARIOS | messages.SCENARIOS | recovery.SCENARIOS,
+    workflows.SCENARIOS
+    | transactions.SCENARIOS
+    | streams.SCENARIOS
+    | queues.SCENARIOS
+    | messages.SCENARIOS
+    | recovery.SCENARIOS,
 )

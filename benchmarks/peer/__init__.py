@@ -7,10 +7,15 @@ polls by default is measured as it is by default, and once more with the interva
 from importlib.metadata import version
 
 from benchmarks.job import Contender
-from benchmarks.peer import application, messages, queues, recovery, streams, workflows
+from benchmarks.peer import application, messages, queues, recovery, streams, transactions, workflows
 
 CONTENDER = Contender(
     f"DBOS {version('dbos')}",
     application.prepare,
-    workflows.SCENARIOS | streams.SCENARIOS | queues.SCENARIOS | messages.SCENARIOS | recovery.SCENARIOS,
+    workflows.SCENARIOS
+    | transactions.SCENARIOS
+    | streams.SCENARIOS
+    | queues.SCENARIOS
+    | messages.SCENARIOS
+    | recovery.SCENARIOS,
 )

@@ -27,6 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, c
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
+from dbosflow._store import statements
 from dbosflow.errors import ConfigurationError, DefinitionError, TransactionError
 from dbosflow.transaction_definitions import first_annotation
 from dbosflow.transactions import Transaction, make_transaction
@@ -49,7 +50,7 @@ _raw: ContextVar[Any] = ContextVar("dbosflow_sqlalchemy_raw")
 """The psycopg connection on which a session is being made."""
 _checked: weakref.WeakKeyDictionary[Any, set[tuple[Any, ...]]] = weakref.WeakKeyDictionary()
 """The databases to which each of the users' engines is known to lead."""
-_DATABASE = sa.text("SELECT current_database(), pg_postmaster_start_time()::text")
+_DATABASE = sa.text(statements.load("transaction")["place"])
 
 
 def _refuse(what: str) -> NoReturn:

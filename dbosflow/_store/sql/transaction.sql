@@ -40,6 +40,9 @@ WITH mine AS MATERIALIZED (
 SELECT 1 / (SELECT count(*) FROM mine)::integer AS written,
        (SELECT json_build_array(cancel_reason, timed_out) FROM mine WHERE cancelled)::text AS request;
 
+-- name: place (by which two connections are known to lead to one database)
+SELECT current_database() AS database, pg_postmaster_start_time()::text AS began;
+
 -- name: fence (why the gate was shut: whether the run is still the worker's)
 SELECT w.worker_id IS NOT DISTINCT FROM :worker_id::uuid AND w.epoch = :epoch AS mine
 FROM dbosflow.workflow w WHERE w.id = :workflow_id;
