@@ -435,6 +435,34 @@ def test_branches_that_write_to_one_stream_in_transactions_all_get_through(engin
     assert disorder(database_url) == []
 
 
+async def until_somebody_waits(connection: psycopg.AsyncConnection) -> None:
+    """Until another transaction waits for a lock."""
+    query: LiteralString = """
+        SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"""
+    while await (await connection.execute(query)).fetchone() is None:
+        await connection.execute("SELECT pg_stat_clear_snapshot()")
+        await asyncio.sleep(0.005)
+
+
+def test_a_close_is_taken_back_when_the_commit_fails(engine: Engine) -> None:
+    """The function was over, and the stream closed for others by then."""
+
+    @transaction
+    async def settles_too_early(connection: psycopg.AsyncConnection) -> None:
+        await close_stream_async("out")
+        await connection.execute("COMMIT")
+        await connection.execute("BEGIN")
+
+    @workflow(name="settling_too_early")
+    async def settling_too_early() -> None:
+        with pytest.raises(TransactionError):
+            await settles_too_early()
+        await write_stream_async("out", "still open")
+
+    engine.run(settling_too_early.options(workflow_id="w"))
+    assert engine.read_stream("w", "out").read_all() == (["still open"], True)
+
+
 def test_a_deferred_constraint_is_checked_before_the_turn_is_taken(engine: Engine, database_url: str) -> None:
     """COMMIT would wait for a row of the run's other transaction, which waits for its turn."""
     with psycopg.connect(database_url, autocommit=True) as connection:
@@ -442,10 +470,12 @@ def test_a_deferred_constraint_is_checked_before_the_turn_is_taken(engine: Engin
     held, inserted = asyncio.Event(), asyncio.Event()
 
     @transaction
-    async def holds(connection: psycopg.AsyncConnection) -> None:
+    async def holds(connection: psycopg.AsyncConnection, target: int) -> None:
         await connection.execute("SELECT 1 FROM account WHERE id = 1 FOR UPDATE")
         held.set()
         await inserted.wait()
+        if target == 1:
+            await until_somebody_waits(connection)
 
     @transaction
     async def refers(connection: psycopg.AsyncConnection, target: int) -> None:
@@ -455,7 +485,7 @@ def test_a_deferred_constraint_is_checked_before_the_turn_is_taken(engine: Engin
 
     @workflow(name="referring")
     async def referring(target: int) -> None:
-        await asyncio.gather(holds(), refers(target))
+        await asyncio.gather(holds(target), refers(target))
 
     engine.start(referring, 1).result(timeout=10)
     with pytest.raises(psycopg.errors.ForeignKeyViolation):
