@@ -12,7 +12,7 @@ import pytest
 
 from dbosflow import Engine, workflow
 from dbosflow._store import standalone
-from dbosflow.errors import ConfigurationError
+from dbosflow.errors import ConfigurationError, PermissionDeniedError
 from dbosflow.http import DurableStreams, Limits, create_app
 from tests.support import eventually_async
 
@@ -258,6 +258,20 @@ async def test_what_the_database_refuses_is_refused(
     monkeypatch.setattr(standalone, "append", refusing)
     answer = await streams.post("n", headers=JSON, content=b"1")
     assert (answer.status_code, "stack" in answer.text) == (400, False)
+
+
+async def test_a_server_whose_role_may_remove_nothing_still_creates(
+    streams: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What has expired stays for a server that may."""
+
+    async def denied(*_: Any, **__: Any) -> Any:
+        raise PermissionDeniedError("permission denied for table stream_block")
+
+    await streams.put("old", headers=TEXT | {"Stream-Expires-At": "2020-01-01T00:00:00Z"})
+    monkeypatch.setattr(standalone, "delete", denied)
+    assert (await streams.put("new", headers=TEXT)).status_code == 201
+    assert (await streams.delete("new")).status_code == 403
 
 
 async def test_an_expired_stream_is_gone_and_a_creation_removes_its_rows(

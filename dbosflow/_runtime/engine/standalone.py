@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -10,7 +11,7 @@ from dbosflow._records.spaces import STANDALONE_KEY
 from dbosflow._store import standalone
 from dbosflow._store.notify import stream_topic
 from dbosflow._store.queries import is_refused
-from dbosflow.errors import SerializationError
+from dbosflow.errors import PermissionDeniedError, SerializationError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -77,8 +78,9 @@ class StandaloneStreams:
             raise
 
     async def _sweep(self) -> None:
-        for path in await self._repository.ask(standalone.expired, _SWEPT):
-            await self._repository.ask(_delete_expired, path)
+        with suppress(PermissionDeniedError):  # a client's role, which may remove no frames
+            for path in await self._repository.ask(standalone.expired, _SWEPT):
+                await self._repository.ask(_delete_expired, path)
 
 
 async def _delete_expired(connection: AsyncConnection[Any], schema: str, path: str) -> None:

@@ -23,7 +23,14 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from dbosflow.config import check_seconds
-from dbosflow.errors import ConfigurationError, SerializationError, StreamTruncatedError, WorkflowNotFoundError
+from dbosflow.errors import (
+    ConfigurationError,
+    DbosflowError,
+    PermissionDeniedError,
+    SerializationError,
+    StreamTruncatedError,
+    WorkflowNotFoundError,
+)
 from dbosflow.http.durable_streams import headers as names
 from dbosflow.http.durable_streams import reading, writing
 from dbosflow.http.durable_streams.contents import JSON
@@ -190,9 +197,22 @@ async def _answered(handler: Handler, request: Request) -> Response:
         return refusal.response()
     except HTTPException as refused:
         return Refusal(refused.status_code, refused.detail, dict(refused.headers or {})).response()
-    except WorkflowNotFoundError:
-        return Refusal(404, "there is no such stream").response()
-    except StreamTruncatedError as error:
-        return Refusal(410, f"what is before {names.token(error.first_available)} was removed").response()
-    except (ConfigurationError, SerializationError) as error:
-        return Refusal(400, str(error)).response()
+    except DbosflowError as error:
+        known = _refusal(error)
+        if known is None:
+            raise
+        return known.response()
+
+
+def _refusal(error: DbosflowError) -> Refusal | None:
+    match error:
+        case WorkflowNotFoundError():
+            return Refusal(404, "there is no such stream")
+        case PermissionDeniedError():
+            return Refusal(403, "the role of this server may not do that in the database")
+        case StreamTruncatedError():
+            return Refusal(410, f"what is before {names.token(error.first_available)} was removed")
+        case ConfigurationError() | SerializationError():
+            return Refusal(400, str(error))
+        case _:
+            return None
