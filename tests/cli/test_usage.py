@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 COMMANDS = [
     ("demo",),
     ("worker",),
+    ("serve",),
     ("migrate",),
     ("workflow", "list"),
     ("workflow", "show"),
@@ -45,6 +46,7 @@ COMMANDS = [
     ("health",),
     ("doctor",),
 ]
+WITHOUT_DATABASE = [("new", "stream")]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

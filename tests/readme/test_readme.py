@@ -18,7 +18,7 @@ import dbosflow
 from dbosflow import Engine
 from dbosflow.cli.entry import main
 from dbosflow.config import DATABASE_URL_VARIABLE
-from tests.cli.test_usage import COMMANDS
+from tests.cli.test_usage import COMMANDS, WITHOUT_DATABASE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -174,13 +174,13 @@ def test_the_commands_exist_as_they_are_written(
     assert named <= set(re.findall(r"--[a-z-]+", capsys.readouterr().out))
 
 
-GROUPS = {"workflow", "stream", "version", "token"}
+GROUPS = {"workflow", "stream", "version", "token", "new"}
 """Commands with commands of their own."""
 
 
 def test_the_page_of_the_command_line_names_every_command() -> None:
     named = {tuple(words[:2]) if words[0] in GROUPS else (words[0],) for words in commands()}
-    assert named == {*COMMANDS}
+    assert named == {*COMMANDS, *WITHOUT_DATABASE}
 
 
 def test_the_two_commands_for_newcomers_need_nothing_installed() -> None:

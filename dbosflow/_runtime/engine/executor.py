@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
-from abc import ABC, abstractmethod
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 
 from dbosflow._runtime.engine.iterations import IterationCleaner, OlderWorkers
 from dbosflow._runtime.engine.pruner import Pruner
 from dbosflow._runtime.engine.roster import Roster, served
+from dbosflow._runtime.engine.start_callbacks import OnRunStarted, OnStarted
 from dbosflow._runtime.execution.canceller import Canceller
 from dbosflow._runtime.execution.histories import Histories
 from dbosflow._runtime.execution.journal_port import Backing
@@ -48,9 +47,9 @@ if TYPE_CHECKING:
 
     from psycopg_pool import AsyncConnectionPool
 
+    from dbosflow._runtime.engine.start_callbacks import OnDecided
     from dbosflow._runtime.execution.engine_port import EnginePort
     from dbosflow._runtime.execution.launch import Launch
-    from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.journal.owner import Announce
     from dbosflow._runtime.process.service import Service
     from dbosflow._runtime.runs.entries import Ending
@@ -61,7 +60,6 @@ if TYPE_CHECKING:
     from dbosflow.config import Settings
     from dbosflow.definitions import Registry
 
-T = TypeVar("T")
 
 logger = logging.getLogger("dbosflow.engine")
 
@@ -219,7 +217,7 @@ class Executor:
     def start(self, launch: Launch, request: StartRequest) -> asyncio.Future[bool]:
         """Starts a workflow in this process. The future says, once the start is durable, whether the row is new."""
         started: asyncio.Future[bool] = self._loop.create_future()
-        self._write_start(request, _OnStarted(self.runner, launch, started))
+        self._write_start(request, OnStarted(self.runner, launch, started))
         return started
 
     def run(self, launch: Launch, request: StartRequest) -> asyncio.Future[Ending | None]:
@@ -228,10 +226,10 @@ class Executor:
         ``None`` if its row is not new, or if the workflow goes on elsewhere.
         """
         ending: asyncio.Future[Ending | None] = self._loop.create_future()
-        self._write_start(request, _OnRunStarted(self.runner, launch, ending))
+        self._write_start(request, OnRunStarted(self.runner, launch, ending))
         return ending
 
-    def _write_start(self, request: StartRequest, on_decided: _OnDecided) -> None:
+    def _write_start(self, request: StartRequest, on_decided: OnDecided) -> None:
         launch = on_decided.launch
         self.journal.start(
             Start(
@@ -304,53 +302,3 @@ class Executor:
             connection, self._settings.schema, max_recoveries=self._settings.max_recoveries
         )
         return {row["queue"] for row in requeued}
-
-
-@dataclass(slots=True, eq=False)
-class _OnDecided(ABC):
-    """Called with whether the row of a start is new, or with the error: launches the workflow if it is."""
-
-    runner: Runner
-    launch: Launch
-
-    @abstractmethod
-    def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
-        ...
-
-    def launched(self, result: bool | BaseException) -> Run | None:  # noqa: FBT001 (a future's result)
-        """The run of the new row; ``None`` if the row is not new, or the workflow goes on elsewhere."""
-        return self.runner.launch(self.launch) if result is True else None
-
-
-@dataclass(slots=True, eq=False)
-class _OnStarted(_OnDecided):
-    """The caller waits for the start."""
-
-    started: asyncio.Future[bool]
-
-    def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
-        self.launched(result)
-        _set_result(self.started, result)
-
-
-@dataclass(slots=True, eq=False)
-class _OnRunStarted(_OnDecided):
-    """The caller waits for the end."""
-
-    ending: asyncio.Future[Ending | None]
-
-    def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
-        run = self.launched(result)
-        if run is not None:
-            run.when_settled(self.ending)
-        else:
-            _set_result(self.ending, result if isinstance(result, BaseException) else None)
-
-
-def _set_result(future: asyncio.Future[T], result: T | BaseException) -> None:
-    if future.done():
-        return
-    if isinstance(result, BaseException):
-        future.set_exception(result)
-    else:
-        future.set_result(result)

@@ -340,11 +340,10 @@ class Runner:
     async def close(self, grace: float) -> None:
         """Lets running step bodies finish for ``grace`` seconds, then stops every run. Nothing begins meanwhile."""
         self.drain()
-        runs = self._drained
-        await hand_over(runs, grace, self._ownership)
-        for run in runs:
+        await hand_over(self._drained, grace, self._ownership)
+        for run in self._drained:
             self._stop(run, "the engine closes")
-        await wait_for_code(runs)
+        await wait_for_code(self._drained)
         for task in self._tasks:
             task.cancel()
         self._workflow_threads.shutdown()

@@ -1,0 +1,67 @@
+"""What the journal calls when it has decided about a start in this process."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from dbosflow._runtime.execution.launch import Launch
+    from dbosflow._runtime.execution.run import Run
+    from dbosflow._runtime.execution.runner import Runner
+    from dbosflow._runtime.runs.entries import Ending
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True, eq=False)
+class OnDecided(ABC):
+    """Called with whether the row of a start is new, or with the error: launches the workflow if it is."""
+
+    runner: Runner
+    launch: Launch
+
+    @abstractmethod
+    def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+        ...
+
+    def launched(self, result: bool | BaseException) -> Run | None:  # noqa: FBT001 (a future's result)
+        """The run of the new row; ``None`` if the row is not new, or the workflow goes on elsewhere."""
+        return self.runner.launch(self.launch) if result is True else None
+
+
+@dataclass(slots=True, eq=False)
+class OnStarted(OnDecided):
+    """The caller waits for the start."""
+
+    started: asyncio.Future[bool]
+
+    def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+        self.launched(result)
+        _set_result(self.started, result)
+
+
+@dataclass(slots=True, eq=False)
+class OnRunStarted(OnDecided):
+    """The caller waits for the end."""
+
+    ending: asyncio.Future[Ending | None]
+
+    def __call__(self, result: bool | BaseException, /) -> None:  # noqa: FBT001 (a future's result)
+        run = self.launched(result)
+        if run is not None:
+            run.when_settled(self.ending)
+        else:
+            _set_result(self.ending, result if isinstance(result, BaseException) else None)
+
+
+def _set_result(future: asyncio.Future[T], result: T | BaseException) -> None:
+    if future.done():
+        return
+    if isinstance(result, BaseException):
+        future.set_exception(result)
+    else:
+        future.set_result(result)
