@@ -25,7 +25,10 @@ Action = Literal["read", "start", "cancel", "send", "ask", "answer", "create", "
 """What a request wants to do."""
 
 Permission = str | bool | None
-"""The caller's name, which permits; ``True``, which permits a caller without a name; ``False`` or ``None`` refuse."""
+"""The caller's name, which permits; ``True``, which permits a caller without a name.
+
+``False``, ``None`` and the empty name refuse.
+"""
 
 Authorize = Callable[[Request, str | None, Action], Permission | Awaitable[Permission]]
 """Decides about a request: ``authorize(request, workflow_id, action)``. The id is ``None`` before a start."""
@@ -64,6 +67,7 @@ class Access:
 
         Raises:
             HTTPException: the caller may not do that (403), or its token is not valid (401). Or what the hook raises.
+            TypeError: the hook returns what is no ``Permission``.
         """
         self.check_origin(request)
         if action == "read" and workflow_id is not None and (token := self._token(request)) is not None:
@@ -73,13 +77,12 @@ class Access:
             return ""
         found = self._authorize(request, workflow_id, action)
         permission = await found if inspect.isawaitable(found) else found
-        if permission is None or permission is False:
-            raise HTTPException(403, "not permitted")
-        return "" if permission is True else str(permission)
+        return _caller(permission)
 
     def check_origin(self, request: Request) -> None:
         """Refuses what changes something and was sent by a page of another site."""
-        if request.method in _SAFE:
+        # A page cannot forge Sec-Fetch-Site, and it holds behind a proxy that changes Host.
+        if request.method in _SAFE or request.headers.get("sec-fetch-site") == "same-origin":
             return
         origin = request.headers.get("origin")
         if origin is None:
@@ -108,6 +111,18 @@ class Access:
             raise HTTPException(403, "the token permits to read something else")
         request.state.expires_at = permit.expires_at
         return permit.caller
+
+
+def _caller(permission: object) -> str:
+    """The name of the caller whom a hook permits."""
+    if permission is True:
+        return ""
+    if isinstance(permission, str) and permission:
+        return permission
+    if permission in (None, False, ""):
+        raise HTTPException(403, "not permitted")
+    msg = f"authorize must return the caller's name, True, False or None, and not an object of {type(permission)}"
+    raise TypeError(msg)
 
 
 def expiry(request: Request) -> float | None:

@@ -42,13 +42,13 @@ def is_final(reader: EventReader, events: Sequence[FrameEvent]) -> bool:
         return False
     if any(isinstance(event, TruncatedEvent) for event in events):
         return False
-    return page.outcome is not None or what.view == "committed"
+    return page.outcome is not None or (what.view == "committed" and what.start >= 0)
 
 
 def cached(request: Request, body: bytes, media_type: str) -> Response:
     """An answer that never changes, or 304 if the client has it."""
     tag = f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-    headers = {**FINAL_HEADERS, "ETag": tag, "Vary": "Accept"}
+    headers = {**FINAL_HEADERS, "ETag": tag, "Vary": "Accept, Last-Event-ID, Authorization, Cookie"}
     known = request.headers.get("if-none-match", "")
     if known == "*" or tag in [one.strip().removeprefix("W/") for one in known.split(",")]:
         return Response(status_code=304, headers=headers)

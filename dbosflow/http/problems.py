@@ -6,6 +6,7 @@ apart; a ``title``, a ``status``, and a ``detail`` where there is something to s
 
 from __future__ import annotations
 
+import json
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -83,6 +84,15 @@ _FAILED = Problem(500, "workflow-failed", "The workflow has failed.")
 _RETRY_SOON = {"Retry-After": "1"}
 
 
+class _ProblemResponse(JSONResponse):
+    """Only ASCII: what a client has sent, and is told about, may hold what UTF-8 cannot."""
+
+    media_type = MEDIA_TYPE
+
+    def render(self, content: Any) -> bytes:
+        return json.dumps(content, separators=(",", ":")).encode()
+
+
 def problem(
     status: int, word: str, title: str, *, headers: Mapping[str, str] | None = None, **members: Any
 ) -> JSONResponse:
@@ -97,13 +107,13 @@ def problem(
     """
     body = {"type": TYPE + word, "title": title, "status": status}
     body |= {name: value for name, value in members.items() if value is not None}
-    return JSONResponse(body, status, headers={"Cache-Control": "no-store", **(headers or {})}, media_type=MEDIA_TYPE)
+    return _ProblemResponse(body, status, headers={"Cache-Control": "no-store", **(headers or {})})
 
 
 def plain_problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The response for a problem that says no more than its status does, but for ``detail``."""
     body = {"type": "about:blank", "title": HTTPStatus(status).phrase, "status": status, "detail": detail}
-    return JSONResponse(body, status, headers={"Cache-Control": "no-store", **(headers or {})}, media_type=MEDIA_TYPE)
+    return _ProblemResponse(body, status, headers={"Cache-Control": "no-store", **(headers or {})})
 
 
 def known_problem(error: BaseException) -> JSONResponse | None:

@@ -41,6 +41,8 @@ class Server(uvicorn.Server):
     def __init__(self, app: HttpApp, host: str = "127.0.0.1", port: int = 8000) -> None:
         config = uvicorn.Config(
             app,
+            http="h11",  # the only parser that bounds headers
+            ws="none",
             lifespan="off",
             log_config=None,
             access_log=False,  # it would have the tokens that are in URLs

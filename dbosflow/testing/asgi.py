@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,7 +22,7 @@ class Answer:
 
 
 async def request(app: Any, method: str, path: str, headers: Mapping[str, str], body: bytes) -> Answer:
-    """Sends a request of this machine to an application, and waits for the end of its answer."""
+    """Sends a request of this machine to an application, and waits for the end of its answer. ``path`` is encoded."""
     pairs = {"host": "localhost", **{name.lower(): value for name, value in headers.items()}}
     scope = {
         "type": "http",
@@ -30,8 +30,8 @@ async def request(app: Any, method: str, path: str, headers: Mapping[str, str], 
         "http_version": "1.1",
         "method": method,
         "scheme": "http",
-        "path": path,
-        "raw_path": quote(path).encode(),
+        "path": unquote(path),
+        "raw_path": quote(path, safe="/%").encode(),
         "root_path": "",
         "query_string": b"",
         "headers": [(name.encode("latin-1"), value.encode("latin-1")) for name, value in pairs.items()],

@@ -211,7 +211,11 @@ async def _requested(
     given = _plain(endpoint, args, kwargs)
     path = endpoint.path
     for name in endpoint.arguments.path_names & given.keys():
-        path = path.replace(f"{{{name}}}", quote(str(given.pop(name)), safe=""))
+        text = str(given.pop(name))
+        if not text or "/" in text:
+            msg = f"{name}={text!r} cannot stand in the path {endpoint.path}: it must have no '/', and not be empty"
+            raise ConfigurationError(msg)
+        path = path.replace(f"{{{name}}}", quote(text, safe=""))
     app = create_app(engine, endpoints=[endpoint], authorize=lambda *_: client.caller or True)
     headers = {"accept": "application/x-ndjson, application/json", "content-type": "application/json", **client.headers}
     body = json.dumps(given if client.body is None else client.body).encode()

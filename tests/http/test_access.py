@@ -85,6 +85,8 @@ async def test_without_a_hook_only_this_machine_is_answered(
         ({"host": "api.example.com", "origin": "https://api.example.com"}, True),
         ({"host": "api.example.com", "origin": "https://app.example.com"}, True),
         ({"sec-fetch-site": "same-origin"}, True),
+        ({"host": "10.0.0.7:8000", "origin": "https://api.example.com", "sec-fetch-site": "same-origin"}, True),
+        ({"host": "10.0.0.7:8000", "origin": "https://attacker.example", "sec-fetch-site": "cross-site"}, False),
         ({"host": "api.example.com", "origin": "https://attacker.example"}, False),
         ({"host": "api.example.com", "origin": "null"}, False),
         ({"sec-fetch-site": "cross-site"}, False),
@@ -126,10 +128,16 @@ async def test_a_hook_decides(engine: Engine, path: str) -> None:
     assert await status(app, path, {"x-user": "ada"}, client="10.0.0.1") == 200
     assert await status(app, path, {"x-user": "eve"}) == 403
     assert asked == [("ada", "w", "read"), ("eve", "w", "read")]
-    for answer, expected in [(True, 200), ("", 200), (False, 403), (None, 403)]:
+    for answer, expected in [(True, 200), ("", 403), (False, 403), (None, 403)]:
         app = create_app(engine, streams=["tokens"], authorize=lambda *_, answer=answer: answer)
         assert await status(app, path) == expected
     assert await status(create_app(engine, streams=["tokens"], authorize=refuses), path) == 401
+
+    def forgets(*_: Any) -> Any:
+        return {"user": "ada"}
+
+    with pytest.raises(TypeError, match="dict"):
+        await status(create_app(engine, streams=["tokens"], authorize=forgets), path)
 
 
 async def test_nothing_is_looked_up_for_a_stranger(engine: Engine) -> None:

@@ -95,6 +95,9 @@ async def test_what_cannot_change_may_be_kept(engine: Engine, client: httpx.Asyn
         pass
     assert answer.headers["cache-control"] == "private, max-age=31536000, immutable"
     assert not answer.headers["etag"].startswith("W/")
+    assert answer.headers["vary"] == "Accept, Last-Event-ID, Authorization, Cookie"
+    last = await client.get(f"{committed}&from=-1")
+    assert last.headers["cache-control"] == "no-store, no-transform"  # which one is the last changes
     live = await client.get(f"{path}&until=2")
     assert live.headers["cache-control"] == "no-store, no-transform"  # an attempt's values could still be rolled back
     let_go(handle.workflow_id).set()

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
+from dbosflow import Engine
 from dbosflow.http import HttpApp, Limits, create_app
 from dbosflow.http.server import Server
 from tests.http.events import parsed
@@ -19,8 +20,6 @@ from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    from dbosflow import Engine
 
 
 @asynccontextmanager
@@ -73,6 +72,14 @@ async def test_a_server_that_stops_asks_its_clients_to_leave(engine: Engine) -> 
         answer = await client.get(stream_of(handle.workflow_id), headers={"Last-Event-ID": str(events[-1].id or 0)})
     assert [event.data for event in parsed(answer.text) if event.event == "chunk"] == [1]
     assert parsed(answer.text)[-1].event == "complete"
+
+
+def test_the_parser_is_the_one_that_bounds_headers(database_url: str) -> None:
+    server = Server(create_app(Engine(database_url)), port=0)
+    server._socket.close()
+    server.config.load()
+    assert server.config.http_protocol_class.__name__ == "H11Protocol"
+    assert (server.config.http, server.config.ws_protocol_class) == ("h11", None)
 
 
 async def test_headers_that_never_end_are_refused(engine: Engine) -> None:

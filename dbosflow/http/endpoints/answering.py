@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Never
 
 from starlette.responses import Response
 
-from dbosflow.errors import DbosflowError
+from dbosflow.errors import ConfigurationError, DbosflowError
 from dbosflow.http.endpoints.arguments import NotValidError
 from dbosflow.http.problems import known_problem, problem
 
@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 
 LARGEST_BODY = 1024 * 1024
 """Bytes of a request's body, unless an endpoint says otherwise."""
+
+
+def check_body_bytes(path: str, most: int, limit: int) -> None:
+    """Raises a ``ConfigurationError`` if the application cuts bodies that a path declares to read."""
+    if most > max(limit, LARGEST_BODY):
+        msg = f"{path} reads body_bytes={most}, and the application less: give it limits=Limits(body_bytes={most})"
+        raise ConfigurationError(msg)
 
 
 class ProblemError(Exception):

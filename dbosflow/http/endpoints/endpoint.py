@@ -102,7 +102,8 @@ def expose(
             one only this machine may.
         inputs: the workflow's inputs that clients may write to: ``POST path/{id}/inputs/{key}``.
         topics: the topics on which clients may send messages and requests: ``POST path/{id}/messages/{topic}``.
-        body_bytes: the largest body that is read, in bytes.
+        body_bytes: the largest body that is read, in bytes. One above 1 MiB needs an application with
+            ``limits=Limits(body_bytes=...)``.
         name: the name of its workflow in records; default: method and path. Give it if the path is to change while
             workflows run.
 

@@ -130,7 +130,7 @@ async def frames_response(served: Served, request: Request, workflow_id: str, wh
         raise
     if reader.has_nothing:
         reader.close()
-        return Response(status_code=204, headers={WORKFLOW_ID: workflow_id})
+        return Response(status_code=204, headers=with_id(workflow_id, **{"Cache-Control": "no-store"}))
     response = FramesResponse(served, reader, first, request)
     response.headers.update(with_id(workflow_id, **{"Content-Location": where}))
     return response

@@ -22,7 +22,15 @@ from starlette.routing import Route
 
 from dbosflow.config import LARGEST_OFFSET
 from dbosflow.errors import ConfigurationError, DbosflowError, WaitTimeoutError, WorkflowNotFoundError
-from dbosflow.http.endpoints.answering import LARGEST_BODY, answering, json_body, json_response, json_value, refuse
+from dbosflow.http.endpoints.answering import (
+    LARGEST_BODY,
+    answering,
+    check_body_bytes,
+    json_body,
+    json_response,
+    json_value,
+    refuse,
+)
 from dbosflow.http.endpoints.arguments import NotValidError, validation_errors
 from dbosflow.http.endpoints.identity import idempotency_key, message_key
 from dbosflow.http.endpoints.preferences import seconds_to_wait
@@ -100,6 +108,7 @@ class MessageRoutes:
 
     def routes(self, context: HttpContext) -> list[BaseRoute]:
         """The routes in an application; none if nothing is declared."""
+        check_body_bytes(self.base, self.body_bytes, context.limits.body_bytes)
         served = _Served(self, context)
         routes: list[BaseRoute] = []
         if self.inputs:
@@ -173,14 +182,14 @@ class _Served:
         topic = self._topic(request, replies=True)
         workflow_id, once = await self._check(request, "ask")
         offset = await self._sent(request, topic, workflow_id, once)
-        return await self._reply(request, topic, workflow_id, offset, f"{request.url.path}/{offset}")
+        return await self._reply(request, topic, workflow_id, offset, f"{request.scope['path']}/{offset}")
 
     async def reply(self, request: Request) -> Response:
         topic, text = self._topic(request, replies=True), request.path_params["offset"]
         workflow_id, _ = await self._check(request, "ask")
         if not _OFFSET.fullmatch(text) or int(text) >= LARGEST_OFFSET:
             refuse(404, "request-not-found", "There is no such request.")
-        return await self._reply(request, topic, workflow_id, int(text), request.url.path)
+        return await self._reply(request, topic, workflow_id, int(text), request.scope["path"])
 
     async def _reply(self, request: Request, topic: Topic, workflow_id: str, offset: int, where: str) -> Response:
         seconds = seconds_to_wait(request, WAIT)

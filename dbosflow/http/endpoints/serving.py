@@ -57,16 +57,19 @@ class Handlers:
         caller = await self._caller(request, None, "start")
         self.context.drain.check()
         body = await json_body(request, self.endpoint.body_bytes)
-        arguments, plain = self.endpoint.arguments.load(body, request.path_params)
+        own = {name: request.path_params[name] for name in self.endpoint.arguments.path_names}
+        arguments, plain = self.endpoint.arguments.load(body, own)
         key, what = idempotency_key(request), self._wanted(request)
         arguments = await passed(self.endpoint.guards, StartCall(request, caller, arguments))
-        place = [self.endpoint.method, self.endpoint.path, request.path_params]
+        # With the parameters of what the application is mounted below, which convertors may have made of any type.
+        params = {name: str(value) for name, value in request.path_params.items()}
+        place = [self.endpoint.method, self.endpoint.path, params]
         started = workflow_id(place, caller, key)
         sign = None if key is None else sign_of(plain)
         await self.engine.start_async(self._spec(started, sign), **arguments)
         if key is not None:
             await self._check_same(started, sign)
-        return await self._answer(request, started, f"{quote(request.url.path)}/{started}", what)
+        return await self._answer(request, started, f"{quote(request.scope['path'])}/{started}", what)
 
     async def resume(self, request: Request) -> Response:
         """Answers with what a workflow gives that was started before."""
@@ -75,7 +78,7 @@ class Handlers:
             return Response(headers=LIVE_HEADERS)
         self.context.drain.check()
         asked, what = await self._known(request, "read"), self._wanted(request)
-        return await self._answer(request, asked, quote(request.url.path), what)
+        return await self._answer(request, asked, quote(request.scope["path"]), what)
 
     async def cancel(self, request: Request) -> Response:
         """Cancels a workflow."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import TYPE_CHECKING, Annotated, Any
 
 import httpx
@@ -13,8 +14,8 @@ from starlette.routing import Mount
 
 from dbosflow import Engine, Stream, continue_as_new, recv_async, workflow
 from dbosflow.errors import ConfigurationError, DefinitionError, RequestRefusedError
-from dbosflow.http import Endpoint, Guards, StartCall, create_app, expose
-from dbosflow.testing import run_stream
+from dbosflow.http import Endpoint, Guards, Limits, StartCall, create_app, expose
+from dbosflow.testing import asgi, run_stream
 from tests.http.events import parsed
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ async def test_a_request_is_answered_with_the_frames_of_its_workflow(engine: Eng
         again = await client.get(f"{path}/{started}", headers={"Last-Event-ID": "0"})
         assert [one.event for one in parsed(again.text)] == ["start", "chunk", "complete"]
         nothing = await client.get(f"{path}/{started}", headers={"Last-Event-ID": "2"})
-        assert nothing.status_code == 204
+        assert (nothing.status_code, nothing.headers["cache-control"]) == (204, "no-store")
 
 
 @both
@@ -442,3 +443,46 @@ def test_an_endpoint_whose_workflow_continues_as_new_has_one_stream_and_one_fina
     run = run_stream(endpoint, 2, http=True)
     assert [chunk.text for chunk in run.chunks] == ["2", "1", "0"]
     assert (calls, run.final) == (["end"], Count(words=3))
+
+
+@workflow(name="endpoints.in_room")
+async def in_room(room: str) -> str:
+    return room
+
+
+async def test_an_application_below_a_path_with_parameters(engine: Engine) -> None:
+    """Those are not the endpoint's; the same key below another place starts another workflow."""
+    app = create_app(engine, endpoints=[expose(in_room, "/mounted/{room}", mode="aggregate")])
+    outer = Starlette(routes=[Mount("/t/{tenant:uuid}", app)])
+    ids = set()
+    for tenant in (1, 1, 2):
+        path = f"/t/00000000-0000-0000-0000-00000000000{tenant}/mounted/a"
+        answer = await asgi.request(outer, "POST", path, {"Idempotency-Key": "k"}, b"")
+        assert (answer.status, answer.body) == (200, b'"a"')
+        ids.add(answer.headers["workflow-id"])
+    assert len(ids) == 2
+
+
+async def test_the_place_to_look_is_encoded_once(engine: Engine) -> None:
+    app = create_app(engine, endpoints=[expose(in_room, "/encoded/{room}", mode="aggregate")])
+    answer = await asgi.request(app, "POST", "/encoded/a%3Fb%23c%20d", {}, b"")
+    assert (answer.status, answer.body) == (200, b'"a?b#c d"')
+    where = answer.headers["content-location"]
+    assert where.startswith("/encoded/a%3Fb%23c%20d/")
+    assert (await asgi.request(app, "GET", where, {}, b"")).body == answer.body
+
+
+async def test_a_name_that_utf8_cannot_carry_is_refused(engine: Engine) -> None:
+    app = create_app(engine, endpoints=[expose(in_room, "/named/{room}", mode="aggregate")])
+    headers = {"Content-Type": "application/json"}
+    answer = await asgi.request(app, "POST", "/named/a", headers, b'{"\\ud800": 1}')
+    assert answer.status == 422
+    assert json.loads(answer.body)["errors"][0]["at"] == ["\ud800"]
+
+
+def test_a_body_above_the_applications_limit_is_refused_at_once(database_url: str) -> None:
+    engine = Engine(database_url)
+    large = expose(in_room, "/large/{room}", mode="aggregate", body_bytes=2**21)
+    with pytest.raises(ConfigurationError, match=r"Limits\(body_bytes"):
+        create_app(engine, endpoints=[large])
+    create_app(engine, endpoints=[large], limits=Limits(body_bytes=2**21))

@@ -82,6 +82,16 @@ async def test_guards_run_over_http_only(database_url: str) -> None:
     assert (final.frames, final.final) == ([], Part(text="done"))
 
 
+async def test_arguments_in_the_path_arrive_as_they_are(database_url: str) -> None:
+    plain = expose(flow, "/plain-flows/{text}", stream=parts)
+    async with Engine(database_url) as engine:
+        run = await run_stream_async(plain, "a b%2F?#\u00fc", engine=engine, http=True)
+        assert run.chunks[0] == Part(text="a b%2F?#\u00fc")
+        for wrong in ("a/b", ""):
+            with pytest.raises(ConfigurationError, match="cannot stand in the path"):
+                await run_stream_async(plain, wrong, engine=engine, http=True)
+
+
 async def test_errors_are_those_of_the_workflow_and_of_the_request(database_url: str) -> None:
     def refusing(call: StartCall) -> None:
         msg = "no"
