@@ -5,12 +5,8 @@ The rows are written on the user's connection, by ``INSERTS``; the rest runs on 
 
 from __future__ import annotations
 
-import threading
-import time
 from dataclasses import dataclass
-from os import urandom
 from typing import TYPE_CHECKING, Any
-from uuid import UUID
 
 from dbosflow._store import statements
 from dbosflow._store.listing import info_of
@@ -25,33 +21,6 @@ if TYPE_CHECKING:
     from dbosflow.types import WorkflowInfo
 
 _TABLE = "outbox"
-
-
-# -- ids -------------------------------------------------------------------------------------------------------------
-
-
-class _Ticks:
-    """The clock of this process in 4,096ths of a millisecond, each tick given once and none before an earlier one."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._last = 0
-
-    def next(self) -> int:
-        with self._lock:
-            self._last = max(time.time_ns() * 4096 // 1_000_000, self._last + 1)
-            return self._last
-
-
-_ticks = _Ticks()
-_VERSION, _VARIANT = 7 << 76, 2 << 62
-
-
-def new_id() -> UUID:
-    """A UUID of version 7 (RFC 9562, method 3) that is greater than all that this process has made before."""
-    tick = _ticks.next()
-    noise = int.from_bytes(urandom(8)) >> 2
-    return UUID(int=(tick >> 12) << 80 | _VERSION | (tick & 0xFFF) << 64 | _VARIANT | noise)
 
 
 # -- on the user's connection ----------------------------------------------------------------------------------------
@@ -94,7 +63,7 @@ async def over(connection: AsyncConnection[Any], schema: str, transactions: Sequ
 
 
 async def pending(connection: AsyncConnection[Any], schema: str, after: str, limit: int) -> list[tuple[str, bool]]:
-    """The first workflows after a place that have rows in the outbox; and whether the oldest of these is a start."""
+    """The first workflows after a place that have rows in the outbox; and whether a start is the next."""
     rows = await fetch_all(connection, schema, _TABLE, "pending", after=after, limit=limit)
     return [(row["workflow_id"], row["starts"]) for row in rows]
 

@@ -116,8 +116,14 @@ def _check_alchemy(connection: Any) -> None:
         msg = f"the connection is to {connection.dialect.name}: the engine's database is a Postgres"
         raise WrongDatabaseError(msg)
     driver = connection.connection.dbapi_connection
-    if getattr(driver, "autocommit", False):
+    if getattr(driver, "autocommit", False) and not _is_in_transaction(driver):
         _refuse_autocommit("sqlalchemy")
+
+
+def _is_in_transaction(driver: Any) -> bool:
+    """Whether a BEGIN was sent on psycopg's connection in autocommit, as in a transaction of dbosflow."""
+    info = getattr(driver, "info", None)
+    return getattr(info, "transaction_status", TransactionStatus.IDLE) != TransactionStatus.IDLE
 
 
 def _for_driver(style: str, text: str, values: Mapping[str, Any]) -> tuple[str, Any]:

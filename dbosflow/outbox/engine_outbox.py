@@ -54,7 +54,7 @@ class _Insert:
 
 
 _COLUMNS = (
-    *("workflow_id", "id", "name", "queue", "priority", "input_streams", "timeout", "deadline", "delay", "run_at"),
+    *("workflow_id", "name", "queue", "priority", "input_streams", "timeout", "deadline", "delay", "run_at"),
     *("max_recoveries", "attributes", "key", "producer", "payload"),
 )
 
@@ -225,7 +225,6 @@ class EngineOutbox(EngineMessages):
             [queue_topic(queue), *urgent] if is_new else [OUTBOX_TOPIC],
             notify=notify,
             workflow_id=workflow_id,
-            id=None if is_new else str(outbox.new_id()),
             name=definition.name,
             queue=queue,
             priority=request.priority,
@@ -252,7 +251,6 @@ class EngineOutbox(EngineMessages):
             [OUTBOX_TOPIC],
             notify=notify,
             workflow_id=workflow_id,
-            id=str(outbox.new_id()),
             key=inbox_key(check_topic(topic)),
             producer=None if once is None else of_idempotency_key(once),
             payload=text,

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from sqlalchemy.pool import NullPool
 
-from dbosflow import Engine, workflow, write_stream
+from dbosflow import Engine, recv_async, workflow, write_stream
 from dbosflow import transaction as psycopg_transaction
 from dbosflow.contrib.sqlalchemy import transaction
 from dbosflow.errors import ConfigurationError, DefinitionError, TransactionError
@@ -87,6 +87,49 @@ def test_what_a_session_holds_is_committed_with_the_record(engine: Engine, datab
     assert balances(database_url) == [(1, 40), (2, 60)]
     assert [one.kind for one in engine.list_steps("w")] == ["transaction"] * 2
     assert engine.read_stream("w", "moved").read_all() == ([30], True)
+
+
+@workflow
+async def orm_doubles(number: int) -> int:
+    return 2 * number
+
+
+@workflow
+async def orm_receives() -> Any:
+    return await recv_async("t")
+
+
+@transaction
+def orm_places(session: Session) -> str:
+    """Starts a workflow and sends to another one in the transaction."""
+    engine: Engine = OPENED[0]
+    engine.send_in(session, "waits", "sync", "t")
+    return engine.start_in(session, orm_doubles, 4).workflow_id
+
+
+@transaction
+async def orm_places_async(session: AsyncSession) -> str:
+    """The same, async."""
+    engine: Engine = OPENED[0]
+    await engine.send_in_async(session, "waits_async", "async", "t")
+    return (await engine.start_in_async(session, orm_doubles, 5)).workflow_id
+
+
+OPENED: list[Engine] = []
+"""The engine of the test."""
+
+
+@workflow
+async def orm_placing() -> list[str]:
+    return [await orm_places.run_async(), await orm_places_async()]
+
+
+def test_a_session_starts_workflows_and_sends(engine: Engine) -> None:
+    """The engine's methods for users' transactions take part in the transaction of a step, too."""
+    OPENED[:] = [engine]
+    waiting = [engine.start(orm_receives.options(workflow_id=one)) for one in ("waits", "waits_async")]
+    assert [engine.handle(one).result(timeout=30) for one in engine.run(orm_placing)] == [8, 10]
+    assert [one.result(timeout=30) for one in waiting] == ["sync", "async"]
 
 
 @transaction

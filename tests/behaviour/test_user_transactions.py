@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -80,6 +81,22 @@ def test_what_a_transaction_commits_runs_with_its_rows(
     assert execute("SELECT id FROM public.orders") == [(1,)]
     assert [one.id for one in engine.list_workflows(WorkflowFilter(attributes={"a": "b"}))] == ["given"]
     assert execute("SELECT count(*) FROM dbosflow.outbox") == [(0,)]
+
+
+def test_rows_of_all_senders_are_ordered_by_the_clock_of_the_server(
+    engine: Engine, user: psycopg.Connection[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the process's clock is an hour ahead: a trigger's message does not come before the start."""
+    with user.transaction():
+        with monkeypatch.context() as patched:
+            now = time.time_ns
+            patched.setattr(time, "time_ns", lambda: now() + 3600 * 10**9)
+            handle = engine.start_in(user, receives_in.options(workflow_id="given"), 2)
+            engine.send_in(user, "given", "first", "t")
+        user.execute("SELECT dbosflow.send_message('given', '\"second\"', topic => 't')")
+        kinds = user.execute("SELECT name IS NOT NULL FROM dbosflow.outbox ORDER BY id").fetchall()
+    assert kinds == [(True,), (False,), (False,)]
+    assert handle.result(timeout=PATIENCE) == ["first", "second"]
 
 
 @pytest.mark.parametrize("kind", BLOCKING)

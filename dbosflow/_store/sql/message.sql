@@ -12,7 +12,8 @@
 -- Indexes: the primary keys, two probes per topic; those of stream_block_input and stream_trim, one probe per block.
 -- With the section `outbox` the messages are those of the outbox for some workflows: of each the oldest rows in their order,
 -- up to a start. Each row that this statement sees is locked, SKIP LOCKED, and what stands behind a row that it did not get is
--- left alone: so of several engines none overtakes another one. A row is removed as its message is written, so it is
+-- left alone: so of several engines none overtakes another one. Messages to a workflow whose start is in the outbox wait for it,
+-- also those before it: after a failover the clock, and so the order, may have gone back. A row is removed as its message is written, so it is
 -- sent once; or because the workflow has ended or is unknown. As many messages of a topic are sent as fit.
 WITH
 -- [outbox
@@ -36,7 +37,10 @@ taken AS MATERIALIZED (
             WHERE y.workflow_id = t.id AND y.id = r.id
             FOR UPDATE SKIP LOCKED
         ) AS o
-        WHERE r.is_message AND (r.position = 1 OR r.bytes <= :max_bytes::bigint)
+        WHERE r.is_message
+          AND ((SELECT true FROM dbosflow.workflow w WHERE w.id = t.id)
+               OR (SELECT true FROM dbosflow.outbox y WHERE y.workflow_id = t.id AND y.name IS NOT NULL LIMIT 1) IS NULL)
+          AND (r.position = 1 OR r.bytes <= :max_bytes::bigint)
     ) AS l
     WHERE l.place = l.position
 ),

@@ -40,6 +40,7 @@ SELECT here, CAST(pg_current_xact_id() AS text) AS transaction
 FROM here;
 
 -- name: put (a row of the outbox: a start under a given id, or a message)
+-- Its id is by the clock of the server, as those that SQL functions make: so the rows of all senders are in one order.
 WITH here AS MATERIALIZED (
     SELECT (
 -- [cluster
@@ -50,7 +51,7 @@ WITH here AS MATERIALIZED (
     INSERT INTO dbosflow.outbox
         (workflow_id, id, name, queue, priority, input_streams, deadline_at, max_recoveries, wake_at, attributes, key,
          producer, payload)
-    SELECT CAST(:workflow_id AS text), CAST(CAST(:id AS text) AS uuid), CAST(:name AS text), CAST(:queue AS text),
+    SELECT CAST(:workflow_id AS text), dbosflow.outbox_id(), CAST(:name AS text), CAST(:queue AS text),
            coalesce(CAST(:priority AS integer), 0),
            CASE WHEN CAST(:input_streams AS text) IS NOT NULL
                 THEN ARRAY(SELECT json_array_elements_text(CAST(CAST(:input_streams AS text) AS json))) END,
@@ -97,18 +98,24 @@ WITH RECURSIVE target AS (
 )
 SELECT t.workflow_id,
        (SELECT o.name IS NOT NULL FROM dbosflow.outbox o
-        WHERE o.workflow_id = t.workflow_id ORDER BY o.id LIMIT 1) IS TRUE AS starts
+        WHERE o.workflow_id = t.workflow_id
+          AND (o.name IS NOT NULL OR (SELECT true FROM dbosflow.workflow w WHERE w.id = t.workflow_id))
+        ORDER BY o.id LIMIT 1) IS TRUE AS starts
 FROM target t
 ORDER BY t.number;
 
 -- name: apply_starts (of each of these workflows its oldest row, if that is a start; in autocommit, like an enqueue)
+-- A workflow that nobody knows yet is started first, whatever its messages' places are: they wait for it (see `send`).
 -- Locks: the outbox rows, SKIP LOCKED, so of several engines one applies a row; and new rows of `workflow`, in the order of
 -- their ids. The row of the outbox goes in the same statement: it is applied once, or it is there.
 WITH taken AS MATERIALIZED (
     SELECT o.*
     FROM unnest(:ids::text[]) AS t (id)
     CROSS JOIN LATERAL (
-        SELECT x.id FROM dbosflow.outbox x WHERE x.workflow_id = t.id ORDER BY x.id LIMIT 1
+        SELECT x.id FROM dbosflow.outbox x
+        WHERE x.workflow_id = t.id
+          AND (x.name IS NOT NULL OR (SELECT true FROM dbosflow.workflow w WHERE w.id = t.id))
+        ORDER BY x.id LIMIT 1
     ) AS oldest
     CROSS JOIN LATERAL (
         SELECT x.* FROM dbosflow.outbox x
