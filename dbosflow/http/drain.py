@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 _AGAIN = {"Retry-After": "1", "Connection": "close"}
 
 
+def come_again() -> HTTPException:
+    """Says, with status 503, that the client is to connect again."""
+    return HTTPException(503, "not here, or not now: connect again", _AGAIN)
+
+
 class Drain:
     """The answers of an application that go on, and whether they are to end. Belongs to the server's loop.
 
@@ -40,7 +45,7 @@ class Drain:
     def check(self) -> None:
         """Raises an ``HTTPException`` of status 503 if there is no room for another answer that goes on."""
         if self.has_begun or len(self._open) >= self._most:
-            raise HTTPException(503, "not here, or not now: connect again", _AGAIN)
+            raise come_again()
 
     async def begun(self) -> None:
         """Waits until the answers are to end. For the time of the wait the caller counts as one of them."""

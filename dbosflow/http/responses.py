@@ -5,19 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import nullcontext, suppress
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from starlette.responses import Response
 
 from dbosflow.errors import DbosflowError
-from dbosflow.http.drain import Drain
+from dbosflow.http.drain import Drain, come_again
 from dbosflow.http.formats import SSE
 from dbosflow.http.reading import EventReader, wanted
 from dbosflow.streams.declared import Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Coroutine, Iterator, Mapping, Sequence
 
     from starlette.types import Receive, Scope, Send
 
@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from dbosflow.http.events import FrameEvent
     from dbosflow.http.formats import Format
     from dbosflow.http.reading import AnyRequest
+
+T = TypeVar("T")
 
 logger = logging.getLogger("dbosflow.http")
 
@@ -144,6 +146,37 @@ async def disconnected(receive: Receive) -> None:
         pass
 
 
+async def while_wanted(
+    work: Coroutine[Any, Any, T], receive: Receive, drain: Drain | None = None
+) -> asyncio.Future[T] | None:
+    """The work once it is done; ``None`` if its client is gone, or the server drains, before that."""
+    working = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(disconnected(receive))
+    try:
+        with nullcontext() if drain is None else drain.following(working.cancel):
+            await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        is_done = working.done() and not working.cancelled()
+    finally:
+        working.cancel()
+        gone.cancel()
+        await asyncio.wait({working, gone})
+    return working if is_done else None
+
+
+async def first_events(reader: EventReader, receive: Receive | None, drain: Drain | None) -> list[FrameEvent]:
+    """The first events of a reader, which may wait for its workflow to exist.
+
+    Raises:
+        HTTPException: status 503: the server drains.
+    """
+    if not reader.what.wait_for or receive is None:
+        return await reader.read()
+    done = await while_wanted(reader.read(), receive, drain)
+    if done is None:
+        raise come_again()
+    return done.result()
+
+
 async def stream_response(
     engine: Engine,
     workflow_id: str,
@@ -178,7 +211,7 @@ async def stream_response(
     if drain is not None:
         drain.check()
     reader = EventReader(engine, workflow_id, key, wanted(request), heartbeat=heartbeat, show_errors=show_errors)
-    first = await reader.read()
+    first = await first_events(reader, getattr(request, "receive", None), drain)
     if reader.has_nothing:
         return Response(status_code=204, headers={"Cache-Control": "no-store"})
     if getattr(request, "method", "GET") == "HEAD":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Literal
 
 from starlette.exceptions import HTTPException
@@ -12,7 +13,7 @@ from dbosflow.http.access import expiry
 from dbosflow.http.formats import NDJSON, sse
 from dbosflow.http.long_poll import cached, is_final, poll
 from dbosflow.http.reading import EventReader, seconds, wanted
-from dbosflow.http.responses import LIVE_HEADERS, EventsResponse
+from dbosflow.http.responses import LIVE_HEADERS, EventsResponse, first_events
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -66,11 +67,14 @@ class StreamRequest:
             heartbeat=context.heartbeat,
             show_errors=context.show_errors,
         )
-        first = await reader.read()
+        first = await first_events(reader, request.receive, context.drain)
         await context.check_workflow(self._workflow_id)
         if kind == "json":
             timeout = seconds("timeout", request.query_params.get("timeout"))
             timeout = 0.0 if request.method == "HEAD" else _POLL if timeout is None else timeout
+            expires_at = expiry(request)
+            if expires_at is not None:
+                timeout = max(min(timeout, expires_at - time.time()), 0.0)
             return await poll(request, reader, first, timeout=timeout, drain=context.drain)
         return self._events(kind, reader, first)
 

@@ -204,6 +204,18 @@ async def test_an_answer_ends_when_its_token_does(engine: Engine) -> None:
     assert all(event.event != "complete" for event in events)
 
 
+async def test_a_poll_ends_when_its_token_does(engine: Engine) -> None:
+    handle = await engine.start_async(pause_in_the_middle, 1)
+    app = create_app(engine, streams=["tokens"], tokens=TOKENS)
+    path = f"{stream_of(handle.workflow_id)}?format=json&token={TOKENS.sign(handle.workflow_id, expires_in=3600)}"
+    await Connection(app, stream_of(handle.workflow_id)).until("chunk")
+    expires_at = time.time() + 3600
+    with patch("dbosflow.http.streams.time.time", lambda: expires_at), patch("dbosflow.http.streams._POLL", 60.0):
+        answer = Connection(app, f"{path}&from=1")
+        await answer.whole()
+    assert b'"events":[]' in answer.body
+
+
 async def test_pages_of_permitted_sites_may_read(engine: Engine, path: str) -> None:
     app = create_app(engine, streams=["tokens"], authorize=lambda *_: True, origins=["https://app.example.com"])
     answer = Connection(app, path, {"origin": "https://app.example.com"})

@@ -85,6 +85,18 @@ async def test_a_draining_application_asks_its_clients_to_leave(engine: Engine) 
     assert (late.status, late.headers["connection"], late.headers["retry-after"]) == (503, "close", "1")
 
 
+async def test_who_waits_for_a_workflow_to_exist_is_asked_to_leave(engine: Engine) -> None:
+    app = create_app(engine, streams=["tokens"])
+    stays = Connection(app, f"{stream_of('later')}?wait=60")
+    leaves = Connection(app, f"{stream_of('later')}?wait=60")
+    await eventually_async(lambda: app.context.drain.count == 2)
+    await leaves.leave()
+    assert app.context.drain.count == 1
+    app.drain()
+    await stays.whole()
+    assert (stays.status, stays.headers["retry-after"]) == (503, "1")
+
+
 async def test_an_application_of_ones_own_drains_too(engine: Engine) -> None:
     handle = await engine.start_async(pause_in_the_middle, 1)
     drain = Drain()

@@ -34,6 +34,7 @@ from dbosflow.http.endpoints.answering import (
 from dbosflow.http.endpoints.arguments import NotValidError, validation_errors
 from dbosflow.http.endpoints.identity import idempotency_key, message_key
 from dbosflow.http.endpoints.preferences import seconds_to_wait
+from dbosflow.http.responses import while_wanted
 from dbosflow.schemas import of_extensions
 from dbosflow.serde import Codec
 from dbosflow.workflows import spec_of
@@ -193,11 +194,15 @@ class _Served:
 
     async def _reply(self, request: Request, topic: Topic, workflow_id: str, offset: int, where: str) -> Response:
         seconds = seconds_to_wait(request, WAIT)
+        later = json_response({"offset": offset}, 202, {"Location": quote(where), "Retry-After": "1"})
+        reply = self._engine.get_reply_async(workflow_id, offset, topic.name, timeout=seconds)
+        done = await while_wanted(reply, request.receive, self._context.drain)
+        if done is None:
+            return later
         try:
-            found = await self._engine.get_reply_async(workflow_id, offset, topic.name, timeout=seconds)
+            found = done.result()
         except WaitTimeoutError:
-            headers = {"Location": quote(where), "Retry-After": "1"}
-            return json_response({"offset": offset}, 202, headers)
+            return later
         except DbosflowError:
             raise
         except Exception:  # noqa: BLE001 (the exception that the author's code has rejected it with)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import html
 import re
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,7 @@ from dbosflow import Engine, Stream, create_token_async, read_input_async, recv_
 from dbosflow.errors import ConfigurationError
 from dbosflow.http import Topic, create_app, expose, expose_messages, expose_tokens
 from dbosflow.testing import asgi
+from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from tests.http.endpoints.conftest import Serve
@@ -251,3 +253,18 @@ def test_what_cannot_stand_in_a_path_is_refused() -> None:
         expose_messages(receiving, "/x/{workflow_id}", inputs=[chat])
     with pytest.raises(ConfigurationError, match="must have the id in it"):
         expose_messages(receiving, "/x")
+
+
+async def test_who_waits_for_a_reply_is_told_where_to_look_when_the_server_drains(engine: Engine) -> None:
+    await engine.start_async(serving.options(workflow_id="w", queue="nobody"))
+    app = create_app(
+        engine,
+        endpoints=[expose_messages(serving, "/all/{workflow_id}", topics=[Topic("double", type=int, reply=int)])],
+    )
+    headers = {"Content-Type": "application/json", "Prefer": "wait=60"}
+    asked = asyncio.ensure_future(asgi.request(app, "POST", "/all/w/requests/double", headers, b"1"))
+    await eventually_async(lambda: app.context.drain.count == 1)
+    app.drain()
+    async with asyncio.timeout(20):
+        answer = await asked
+    assert (answer.status, answer.headers["location"]) == (202, "/all/w/requests/double/0")
