@@ -10,14 +10,25 @@ import psycopg
 import pytest
 from psycopg_pool import AsyncConnectionPool
 
-from dbosflow import Engine, WorkflowHandle, WorkflowStatus, compensate, durable, recv, recv_async, step, workflow
+from dbosflow import (
+    Engine,
+    WorkflowHandle,
+    WorkflowStatus,
+    compensate,
+    durable,
+    recv,
+    recv_async,
+    step,
+    timeout,
+    workflow,
+)
 from dbosflow._runtime.execution import suspender
 from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._runtime.wakeups.waker import Waker
 from dbosflow._store import waiter
 from dbosflow._store.notify import WAITERS_TOPIC
 from dbosflow.config import Settings
-from dbosflow.errors import DeadlockError, RetryAfter
+from dbosflow.errors import DeadlockError, RetryAfter, WorkflowCancelledError
 from tests.behaviour.ledger import note, noted
 from tests.support import eventually, eventually_async
 
@@ -210,3 +221,67 @@ def test_a_circle_that_is_closed_when_others_have_left_memory_is_broken(
         eventually(partial(waits_for_an_end, database_url, handle.workflow_id))
     results = [handle.result(timeout=PATIENCE) for handle in handles]
     assert all("refused" in one and "would wait for" in one for one in results)
+
+
+@workflow(name="suspended first_of_two_in_circle")
+async def first_of_two(other: str) -> str:
+    await recv_async("begin", type=str)
+    note("pass")
+    ended = asyncio.create_task(engines[-1].handle(other).result_async())
+    told = asyncio.create_task(recv_async(type=str))
+    done, _ = await asyncio.wait({ended, told}, return_when=asyncio.FIRST_COMPLETED)
+    if ended not in done:
+        return "told"
+    return "cancelled" if isinstance(ended.exception(), WorkflowCancelledError) else repr(ended.exception())
+
+
+@workflow(name="suspended limited_in_circle")
+async def limited(other: str) -> str:
+    await recv_async("begin", type=str)
+    note("pass")
+    try:
+        async with timeout(NEVER):
+            await engines[-1].handle(other).result_async()
+    except WorkflowCancelledError:
+        return "cancelled"
+    except DeadlockError as error:
+        return repr(error)
+    return "ended"
+
+
+def closed_over(engine: Engine, url: str, flow: Any) -> tuple[WorkflowHandle[str], WorkflowHandle[str]]:
+    """Two that have left memory until the other one has ended; the second one, ``w``, waits for something besides."""
+    engines.append(engine)
+    handle = engine.start(flow.options(workflow_id="w"), "back")
+    back = engine.start(in_circle.options(workflow_id="back"), "w")
+    engine.send("back", "go")
+    eventually(partial(waits_for_an_end, url, "back"))
+    engine.send("w", "go", topic="begin")
+    eventually(partial(waits_for_an_end, url, "w"))
+    assert not is_over(back)
+    return back, handle
+
+
+def is_over(handle: WorkflowHandle[Any]) -> bool:
+    return handle.status().ended
+
+
+@pytest.mark.parametrize("flow", [first_of_two, limited])
+def test_a_workflow_that_waits_for_more_than_its_circle_goes_on_waiting_in_a_later_pass(
+    engine: Engine, database_url: str, flow: Any
+) -> None:
+    """A message or a timeout may still end its wait, so it is in no circle: neither in its first pass nor in others."""
+    back, handle = closed_over(engine, database_url, flow)
+    for number in (2, 3):
+        wake(database_url, "w")
+        eventually(lambda number=number: noted().count("pass") >= number)  # type: ignore[misc]
+        eventually(partial(waits_for_an_end, database_url, "w"))
+    back.cancel()
+    assert handle.result(timeout=PATIENCE) == "cancelled"
+
+
+def wake(url: str, workflow_id: str) -> None:
+    """Queues a workflow that waits, as if there were news for it."""
+    with psycopg.connect(url) as connection:
+        connection.execute("DELETE FROM dbosflow.waiter WHERE workflow_id = %s", [workflow_id])
+        connection.execute("UPDATE dbosflow.workflow SET status = 'queued' WHERE id = %s", [workflow_id])

@@ -43,7 +43,6 @@ from dbosflow.types import WorkflowStatus
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
 
-    from dbosflow._runtime.execution.drivers import Driver
     from dbosflow._runtime.execution.run import Run, RunBranch
     from dbosflow._store.workflow import Outcome
     from dbosflow.definitions import WorkflowDef
@@ -189,7 +188,7 @@ async def _outcome(
     run, driver = operation.run, operation.driver
     try:
         if elsewhere is None:
-            await _refuse_circle(run, driver, workflow_id)
+            await _refuse_circle(operation, workflow_id)
             with Waiting(run.engine.waits, run.workflow_id, workflow_id):
                 outcome = await driver.outcome(run, workflow_id)
         else:
@@ -200,15 +199,25 @@ async def _outcome(
     return outcome.output, None if failure is None else dump_error(failure)
 
 
-async def _refuse_circle(run: Run, driver: Driver, awaited: str) -> None:
+async def _refuse_circle(operation: DurableOperation, awaited: str) -> None:
     """Raises a ``DeadlockError`` if ``awaited`` is suspended until this workflow has ended.
 
     Only a pass that does nothing new before it waits looks for that: it may have been suspended itself in that wait.
     """
-    if run.epoch == 1 or run.seq != run.history.next_place[0]:
+    run = operation.run
+    if run.epoch == 1 or run.seq != run.history.next_place[0] or _goes_on(operation):
         return
-    if circle := await driver.wait(run, run.engine.patient_repository.way(awaited, run.workflow_id)):
+    if circle := await operation.driver.wait(run, run.engine.patient_repository.way(awaited, run.workflow_id)):
         raise deadlock(run.workflow_id, circle)
+
+
+def _goes_on(operation: DurableOperation) -> bool:
+    """Whether anything but the outcome of this operation may let the run go on."""
+    run, owner = operation.run, operation.branch.owner
+    others = [one for one in run.coroutines if one is not owner]
+    if run.limits or run.has_plain_timer:
+        return True
+    return any(one.operating or one.is_woken or not one.waits for one in others)
 
 
 def result_of(workflow_id: str, outcome: Ending | Outcome, definition: WorkflowDef | None) -> Any:
