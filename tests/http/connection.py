@@ -21,7 +21,14 @@ PATIENCE = 20.0
 class Connection:
     """One request to ``app``, and its answer so far."""
 
-    def __init__(self, app: ASGIApp, path: str, headers: Mapping[str, str] | None = None, method: str = "GET") -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        method: str = "GET",
+        body: bytes = b"",
+    ) -> None:
         path, _, query = path.partition("?")
         given = {"host": "localhost", **{name.lower(): value for name, value in (headers or {}).items()}}
         scope: dict[str, Any] = {
@@ -48,12 +55,13 @@ class Connection:
         self._news = asyncio.Event()
         self._gone = asyncio.Event()
         self._requested = False
+        self._sent = body
         self.task = asyncio.ensure_future(app(scope, self._receive, self._send))
 
     async def _receive(self) -> Message:
         if not self._requested:
             self._requested = True
-            return {"type": "http.request", "body": b"", "more_body": False}
+            return {"type": "http.request", "body": self._sent, "more_body": False}
         await self._gone.wait()
         return {"type": "http.disconnect"}
 

@@ -14,6 +14,7 @@ from dbosflow import Engine, workflow
 from dbosflow._store import standalone
 from dbosflow.errors import ConfigurationError, PermissionDeniedError
 from dbosflow.http import DurableStreams, Limits, create_app
+from tests.http.connection import Connection
 from tests.support import eventually_async
 
 if TYPE_CHECKING:
@@ -339,3 +340,45 @@ async def test_nothing_is_done_without_permission(engine: Engine) -> None:
         assert (await client.post("stream/a", headers={"Stream-Closed": "true"})).status_code == 403
         assert (await client.get("workflows/w/streams/s")).status_code == 403
     assert asked == ["read", "read", "create", "append", "delete", "close", "read"]
+
+
+async def test_a_fork_is_asked_for_as_a_read_of_its_source(engine: Engine) -> None:
+    """So a caller who may write below one path copies nothing of another one."""
+    asked: list[tuple[str, str, str]] = []
+
+    def authorize(request: Any, workflow_id: str | None, action: str) -> bool:
+        asked.append((action, request.path_params["path"], request.url.path))
+        return bool(request.headers["x-user"] == request.path_params["path"].partition("/")[0])
+
+    app = create_app(engine, authorize=authorize, durable_streams=DurableStreams())
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost/v1/stream/") as client:
+        await client.put("bob/secret", headers=TEXT | {"x-user": "bob"}, content=b"secret")
+        fork = {"x-user": "ann", "Stream-Forked-From": "/v1/stream/bob/secret"}
+        assert (await client.put("ann/x", headers=fork)).status_code == 403
+        assert asked[-1] == ("read", "bob/secret", "/v1/stream/bob/secret")
+        assert (await client.get("ann/x", headers={"x-user": "ann"})).status_code == 404
+        await client.put("ann/own", headers=TEXT | {"x-user": "ann"}, content=b"own")
+        own = {"x-user": "ann", "Stream-Forked-From": "/v1/stream/ann/own"}
+        assert (await client.put("ann/x", headers=own)).status_code == 201
+        assert (await client.get("ann/x", headers={"x-user": "ann"})).content == b"own"
+
+
+@pytest.mark.parametrize("query", ["", "?offset=-1", "?offset=-1&live=sse", "?offset=-1&live=long-poll"])
+async def test_a_stream_of_html_is_no_page_of_this_site(streams: httpx.AsyncClient, query: str) -> None:
+    """A browser that opens it runs nothing, and gives it no origin."""
+    closed = {"Content-Type": "text/html", "Stream-Closed": "true"}
+    await streams.put("h", headers=closed, content=b"<script>alert(document.domain)</script>")
+    for answer in (await streams.get(f"h{query}"), await streams.head("h"), await streams.get("nothing")):
+        assert answer.headers["content-security-policy"] == "sandbox; default-src 'none'"
+
+
+async def test_a_client_that_takes_nothing_is_let_go(engine: Engine) -> None:
+    app = create_app(engine, durable_streams=DurableStreams(), limits=Limits(send_timeout=0.1))
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost/v1/stream/") as client:
+        await client.put("slow", headers=TEXT, content=b"x")
+        answer = Connection(app, "/v1/stream/slow?offset=-1&live=sse")
+        answer.takes = 1
+        await answer.news()
+        await client.post("slow", headers=TEXT, content=b"y")
+        await answer.whole()
+    assert (answer.status, answer.ended, app.context.drain.count) == (200, False, 0)

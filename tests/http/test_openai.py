@@ -13,6 +13,8 @@ from dbosflow import Engine, close_stream_async, step, workflow, write_stream_as
 from dbosflow.http import create_app
 from dbosflow.http.adapters import ChatChunks, openai
 from dbosflow.http.events import ChunkEvent, CompleteEvent, HeartbeatEvent, RollbackEvent, StartEvent
+from tests.http.connection import Connection
+from tests.support import eventually_async
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -145,3 +147,30 @@ async def test_other_workflows_are_not_reachable(engine: Engine, client: httpx.A
     ):
         assert found.status_code == 404
     assert (await client.post("/responses", json={"model": "m", "input": 1})).status_code == 422
+
+
+@pytest.mark.parametrize(("path", "member"), [("chat/completions", "messages"), ("responses", "input")])
+async def test_a_wait_for_the_whole_ends_with_its_client_and_with_the_server(
+    engine: Engine, client: httpx.AsyncClient, path: str, member: str
+) -> None:
+    """While the workflow goes on. A server that drains starts nothing either whose answer it could not give."""
+    del client
+    app = create_app(engine, parts=[openai({"m": speaking}, stream="answer")])
+    body = json.dumps({"model": "m", member: [{"role": "user", "content": "wait"}]}).encode()
+
+    async def waiting() -> Connection:
+        answer = Connection(app, f"/v1/{path}", method="POST", body=body)
+        await eventually_async(lambda: app.context.drain.count == 1)
+        return answer
+
+    await (await waiting()).leave()
+    assert app.context.drain.count == 0
+    answer = await waiting()
+    app.drain()
+    await answer.whole()
+    assert answer.status == 503
+    begun = len(await engine.list_workflows_async())
+    refused = Connection(app, f"/v1/{path}", method="POST", body=body)
+    await refused.whole()
+    assert (refused.status, len(await engine.list_workflows_async())) == (503, begun)
+    _may_end[0].set()

@@ -26,6 +26,7 @@ from dbosflow.config import check_identifier
 from dbosflow.errors import ConfigurationError, SerializationError, WorkflowNotFoundError
 from dbosflow.http.access import expiry
 from dbosflow.http.adapters.openai_chunks import ChatChunks, ResponseEvents, response_object, text_of
+from dbosflow.http.durable_streams.live import while_wanted
 from dbosflow.http.events import ChunkEvent, CompleteEvent
 from dbosflow.http.reading import EventReader, Wanted
 from dbosflow.http.responses import LIVE_HEADERS, EventsResponse
@@ -127,7 +128,7 @@ class _Served:
         if body.get("stream") is True:
             form = ChatChunks(started.id, started.model, started.created).form()
             return await self._events(request, started.id, "live", form)
-        text = await self._finished(started.id)
+        text = await self._awaited(request, started.id)
         if text is None:
             raise HTTPException(500, "the workflow has not succeeded")
         message = {"role": "assistant", "content": text, "refusal": None}
@@ -142,7 +143,7 @@ class _Served:
             form = ResponseEvents(started.id, started.model, started.created).form()
             return await self._events(request, started.id, "committed", form)
         if body.get("background") is not True:
-            await self._finished(started.id)
+            await self._awaited(request, started.id)
         return await self._response(started.id)
 
     async def retrieve(self, request: Request) -> Response:
@@ -169,6 +170,8 @@ class _Served:
     async def _start(self, request: Request, member: str) -> tuple[dict[str, Any], _Started]:
         caller = await self._context.access.check(request, None, "start")
         body = _object(await request.body())
+        if body.get("stream") is True or body.get("background") is not True or member == "messages":
+            self._context.drain.check()
         model, messages = body.get("model"), body.get(member)
         workflow = self._routes.models.get(model) if isinstance(model, str) else None
         if workflow is None:
@@ -219,6 +222,21 @@ class _Served:
             expires_at=expiry(request),
             send_timeout=context.limits.send_timeout,
         )
+
+    async def _awaited(self, request: Request, workflow_id: str) -> str | None:
+        """The text of an answer that a client waits for: see ``_finished``.
+
+        Raises:
+            HTTPException: of status 503: the client is to come again, because the server drains.
+        """
+
+        async def finished() -> tuple[str | None]:
+            return (await self._finished(workflow_id),)
+
+        found = await while_wanted(finished(), request.receive, self._context.drain)
+        if found is None:
+            raise HTTPException(503, "this server stops: come again", {"Retry-After": "0"})
+        return found[0]
 
     async def _finished(self, workflow_id: str) -> str | None:
         """The text of an answer, once it is complete; ``None`` if it ends in another way."""

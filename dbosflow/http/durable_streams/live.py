@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, TypeVar
 
 from starlette.responses import Response
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_FAREWELL = 1.0
+"""Seconds for the end of an answer to a client that may not read."""
+
 
 class LiveResponse(Response):
     """Parts of a body, each as soon as it is there. The client counts as gone if it does not take them."""
@@ -32,16 +36,21 @@ class LiveResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI)
         """Sends the parts."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await while_wanted(self._send(send), receive, self._context.drain)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        if await while_wanted(self._send(send), receive, self._context.drain) is False:
+            return
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_FAREWELL):
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
 
-    async def _send(self, send: Send) -> None:
+    async def _send(self, send: Send) -> bool:
+        """Sends the parts. Returns whether the client has taken all of them."""
         async for part in self._parts:
             try:
                 async with asyncio.timeout(self._context.limits.send_timeout):
                     await send({"type": "http.response.body", "body": part, "more_body": True})
             except TimeoutError:
-                return
+                return False
+        return True
 
 
 async def while_wanted(work: Coroutine[object, object, T], receive: Receive, drain: Drain) -> T | None:

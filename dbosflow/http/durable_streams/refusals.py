@@ -4,8 +4,15 @@ from __future__ import annotations
 
 from starlette.responses import PlainTextResponse
 
-SAFE = {"X-Content-Type-Options": "nosniff", "Cross-Origin-Resource-Policy": "cross-origin"}
-"""The headers of every response: no browser guesses what it is, and CORS says which other sites have it."""
+SAFE = {
+    "X-Content-Type-Options": "nosniff",
+    "Cross-Origin-Resource-Policy": "cross-origin",
+    "Content-Security-Policy": "sandbox; default-src 'none'",
+}
+"""The headers of every response: no browser guesses what it is, or runs a stream of HTML as a page of this site.
+
+CORS says which other sites have it.
+"""
 
 
 class Refusal(Exception):  # noqa: N818 (an answer, and no error)

@@ -16,9 +16,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
@@ -41,8 +42,6 @@ from dbosflow.streams.standalone import StandaloneStreams
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-    from starlette.requests import Request
 
     from dbosflow.http.access import Action
     from dbosflow.http.context import HttpContext
@@ -155,15 +154,22 @@ class _Own(_Routes):
     async def _create(self, request: Request) -> Response:
         path = await self._path(request, "create")
         before = request.scope["path"].removesuffix(path)
-        source = request.headers.get(names.FORKED_FROM)
-        if source is not None:
-            await self._context.access.check(request, None, "read")
-            source = unquote(urlsplit(source).path)
-            if not source.startswith(before):
-                raise Refusal(404, "there is no such stream to fork")
-            source = source.removeprefix(before)
+        source = await self._forked(request, before)
         creation = writing.creation(path, request.headers, await request.body(), source)
         return await writing.create(self._streams, creation, str(request.url.replace(query="")))
+
+    async def _forked(self, request: Request, before: str) -> str | None:
+        """The path of the stream that is to be forked, if its caller may read that stream."""
+        given = request.headers.get(names.FORKED_FROM)
+        if given is None:
+            return None
+        whole = unquote(urlsplit(given).path)
+        if not whole.startswith(before):
+            raise Refusal(404, "there is no such stream to fork")
+        source = whole.removeprefix(before)
+        place = {"path": whole, "raw_path": quote(whole).encode(), "path_params": {"path": source}}
+        await self._context.access.check(Request({**request.scope, **place}), None, "read")
+        return source
 
     async def _append(self, request: Request) -> Response:
         path = await self._path(request, "close" if names.closes(request.headers) else "append")
