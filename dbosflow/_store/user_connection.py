@@ -105,6 +105,9 @@ def as_new(connection: AnyUserConnection, *, pooled: bool) -> None:
     """Takes back what a function has set on the connection's object."""
     connection.prepare_threshold = None if pooled else _PREPARE_AFTER
     connection.row_factory = tuple_row
+    connection._adapters = None  # noqa: SLF001 (psycopg has no other way to take these back)
+    connection._notice_handlers.clear()  # noqa: SLF001
+    connection._notify_handlers.clear()  # noqa: SLF001
     if isinstance(connection, SyncUserConnection):
         connection.cursor_factory = psycopg.Cursor
         connection.is_over = None

@@ -50,6 +50,8 @@ _raw: ContextVar[Any] = ContextVar("dbosflow_sqlalchemy_raw")
 """The psycopg connection on which a session is being made."""
 _checked: weakref.WeakKeyDictionary[Any, set[tuple[Any, ...]]] = weakref.WeakKeyDictionary()
 """The databases to which each of the users' engines is known to lead."""
+_copies: dict[AsyncEngine, AsyncEngine] = {}
+"""For each of the users' engines the one on the connections of the workflow's engine."""
 _DATABASE = sa.text(statements.load("transaction")["place"])
 
 
@@ -144,8 +146,9 @@ def transaction(
         function: a function whose first parameter is annotated as ``sqlalchemy.orm.Session``, or an async one with
             ``sqlalchemy.ext.asyncio.AsyncSession``.
         engine: your own SQLAlchemy engine, of the function's colour, whose dialect, options and events the session then
-            has. It must lead to the same database, by psycopg (``postgresql+psycopg://``). By default the session
-            has SQLAlchemy's defaults.
+            has, except what it does to its own connections: events of its pool, and ``json_serializer`` and
+            ``json_deserializer``. It must lead to the same database, by psycopg (``postgresql+psycopg://``). By
+            default the session has SQLAlchemy's defaults.
         name: the name in records. Default: the function's own.
         options: those of ``dbosflow.transaction``.
 
@@ -205,7 +208,7 @@ def _async_wrapper(function: Any, engine: AsyncEngine | None) -> Any:
             return await function(raw, *args, **kwargs)
         token = _raw.set(raw)
         try:
-            bind = _of_async(engine) if engine is not None else _default_async()
+            bind = await _of_async(engine) if engine is not None else _default_async()
             async with bind.connect() as connection:
                 if engine is not None:
                     await _check_async(engine, connection)
@@ -261,8 +264,14 @@ def _of(engine: sa.Engine) -> sa.Engine:
     return made.execution_options(**engine.get_execution_options())
 
 
-@cache
-def _of_async(engine: AsyncEngine) -> AsyncEngine:
+async def _of_async(engine: AsyncEngine) -> AsyncEngine:
+    if engine not in _copies:
+        async with engine.connect():
+            _copies[engine] = _copy_of(engine)
+    return _copies[engine]
+
+
+def _copy_of(engine: AsyncEngine) -> AsyncEngine:
     sync = engine.sync_engine
     dialect = copy.copy(sync.dialect)
     _ends_nothing(dialect)

@@ -72,7 +72,7 @@ class Transactions:
                     )
                 )
             except psycopg.Error:
-                await begun.over()
+                await self.shielded(begun.over())
                 if not begun.is_lost:
                     raise
             except BaseException:
@@ -233,10 +233,12 @@ class Transaction:
         if self._is_over:
             return
         self._is_over, self._was_lost = True, self.is_lost
-        if not self._was_lost and self.link.pgconn.transaction_status != TransactionStatus.IDLE:
-            with suppress(psycopg.Error):
-                await self.run(transaction.rollback(self.link))
-        await self._transactions.give_back(self.link)
+        try:
+            if not self._was_lost and self.link.pgconn.transaction_status != TransactionStatus.IDLE:
+                with suppress(psycopg.Error):
+                    await self.run(transaction.rollback(self.link))
+        finally:
+            await self._transactions.give_back(self.link)
 
     def abandon(self) -> None:
         """Ends it although its function may still be running."""

@@ -41,6 +41,8 @@ logger = logging.getLogger("dbosflow.transactions")
 
 _CONFLICTS = (errors.SerializationFailure, errors.DeadlockDetected, errors.InvalidSqlStatementName)
 """The last one: psycopg has deallocated our last statement, as it does with all behind a savepoint's rollback."""
+_TIME_IS_OVER = ("25P03", "25P04")
+"""The codes with which a server ends a session that is idle in a transaction, or whose transaction is too long."""
 _FIRST_PAUSE = 0.002
 _LONGEST_PAUSE = 1.0
 """Seconds before an attempt begins anew, doubled at each: as long as short transactions take."""
@@ -166,4 +168,4 @@ def _is_conflict(error: psycopg.Error, begun: TransactionPort[Any]) -> bool:
     """Whether the same function may succeed in a new transaction: nothing of this one is committed."""
     if isinstance(error, _CONFLICTS):
         return True
-    return begun.is_lost and not isinstance(error, errors.IdleInTransactionSessionTimeout)
+    return begun.is_lost and error.sqlstate not in _TIME_IS_OVER

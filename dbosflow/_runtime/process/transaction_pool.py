@@ -37,21 +37,24 @@ class TransactionPool:
         self._settings = settings
         self._places = asyncio.Semaphore(settings.transaction_pool_size)
         self._free: list[AnyUserConnection] = []
+        self._taken = 0
+        """Places that are taken: each has a connection, or will have one."""
         self._is_closed = False
 
     async def take(self, *, is_async: bool) -> AnyUserConnection:
         """A connection of the wanted colour. Waits for a place, and for the database as long as it is away."""
         await self._places.acquire()
+        self._taken += 1
         try:
             kind = UserConnection if is_async else SyncUserConnection
             for place in range(len(self._free) - 1, -1, -1):
                 if isinstance(self._free[place], kind):
                     return self._free.pop(place)
-            if self._places.locked() or len(self._free) >= self._settings.transaction_pool_size:
-                await self._make_room()  # of the other colour
+            if self._free and len(self._free) + self._taken > self._settings.transaction_pool_size:
+                await _close(self._free.pop(0))  # of the other colour
             return await self._connect(is_async=is_async)
         except BaseException:
-            self._places.release()
+            self._leave()
             raise
 
     async def _connect(self, *, is_async: bool) -> AnyUserConnection:
@@ -72,7 +75,7 @@ class TransactionPool:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
     async def _make_room(self) -> None:
-        """Closes the free connections: they are broken, or of the other colour and take the server's last places."""
+        """Closes the free connections: they are broken, or take the server's last places."""
         free, self._free = self._free, []
         for connection in free:
             await _close(connection)
@@ -86,10 +89,14 @@ class TransactionPool:
                 as_new(connection, pooled=bool(self._settings.pooled))
                 self._free.append(connection)
         finally:
-            self._places.release()
+            self._leave()
 
     def abandon(self) -> None:
         """Counts off a connection that somebody else closes."""
+        self._leave()
+
+    def _leave(self) -> None:
+        self._taken -= 1
         self._places.release()
 
     async def close(self) -> None:

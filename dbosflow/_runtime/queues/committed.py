@@ -3,7 +3,7 @@
 Nobody notifies us of a commit: NOTIFY beside data would take an instance-wide lock until the commit is flushed. So the
 engine that wrote the rows remembers the transaction's id, and asks the server whether it is over: first after a few
 milliseconds, then in growing pauses of at most a second, for all transactions in one statement. What is committed is
-announced like any other start; what was rolled back is forgotten. A commit is found within 20 ms, or within a quarter
+announced like any other start; what was rolled back is forgotten. A commit is found within 20 ms, or within a fifth
 of the time that the transaction was open. If this process dies, polls find the rows.
 """
 

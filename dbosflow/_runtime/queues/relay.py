@@ -109,8 +109,8 @@ class Relay(Service):
             sent = await self._send(connection, [one for one, is_start in found if not is_start])
         except psycopg.errors.UniqueViolation:
             return True  # a sender with the same idempotency key was faster: this finds its message next time
-        except BaseException as error:
-            if not (isinstance(error, Exception) and is_refused(error)):
+        except Exception as error:
+            if not is_refused(error):
                 raise
             if len(found) == 1:
                 self._say_refused(found[0][0], error)

@@ -143,11 +143,11 @@ WITH taken AS MATERIALIZED (
     DELETE FROM dbosflow.outbox o
     WHERE o.workflow_id = ANY(:ids::text[]) AND o.id = ANY(ARRAY(SELECT t.id FROM taken t))
 )
-SELECT t.workflow_id, t.name, t.queue, s.id IS NOT NULL AS is_new, w.name AS taken_by, w.input::text <> t.payload::text AS differs,
+SELECT t.workflow_id, t.name, t.queue, s.id IS NOT NULL AS is_new, w.name AS taken_by, w.iteration IS NULL AND w.input::text <> t.payload::text AS differs,
        extract(epoch FROM least(t.deadline_at, t.wake_at) - now())::double precision AS remaining
 FROM taken t
 LEFT JOIN started s ON s.id = t.workflow_id
-LEFT JOIN LATERAL (SELECT o.name, o.input FROM dbosflow.workflow o WHERE o.id = t.workflow_id OFFSET 0) AS w ON true
+LEFT JOIN LATERAL (SELECT o.name, o.input, o.iteration FROM dbosflow.workflow o WHERE o.id = t.workflow_id OFFSET 0) AS w ON true
 ORDER BY t.workflow_id;
 
 -- name: waiting_start (the start of a workflow that is in the outbox, as a row of a listing; index: outbox_pkey)

@@ -5,16 +5,15 @@
 -- The marker is what the last statement demands: it is gone once the function has ended its transaction by itself. An idle
 -- session is ended after a lease, so that a frozen worker holds no locks.
 BEGIN ISOLATION LEVEL :isolation :access NOT DEFERRABLE;
-SET LOCAL synchronous_commit = on;
-SET LOCAL statement_timeout = 0;
 SET LOCAL idle_in_transaction_session_timeout = :idle;
 SET LOCAL "dbosflow"."tx" = :marker;
 
 -- name: conclude (one message, before the last statement)
 -- From here on COMMIT waits for no lock of a user's: a deferred constraint would, while the journal waits for the COMMIT. The
--- settings again, since the function may have changed them.
+-- settings are the role's, and the function may have changed them: a commit is flushed at least.
 SET CONSTRAINTS ALL IMMEDIATE;
-SET LOCAL synchronous_commit = on;
+SELECT pg_catalog.set_config('synchronous_commit', 'on', true)
+WHERE pg_catalog.current_setting('synchronous_commit') IN ('off', 'local');
 SET LOCAL statement_timeout = 0;
 SET LOCAL lock_timeout = 0;
 
