@@ -66,6 +66,8 @@ class Started:
     """The key of the workflow's start among its parent's records."""
     input_streams: str | None
     """The keys of the inputs, as declared at the start: a JSON array."""
+    iteration: int | None
+    """The iteration that it is in, whose arguments ``input`` has; ``None``: it was never continued as new."""
 
     @property
     def inputs(self) -> tuple[str, ...]:

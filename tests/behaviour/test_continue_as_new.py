@@ -391,6 +391,16 @@ async def endless_anew(number: int) -> None:
     continue_as_new(number + 1)
 
 
+def test_a_start_with_the_first_arguments_is_no_other_one(engine: Engine, caplog: pytest.LogCaptureFixture) -> None:
+    """The row has the arguments of the iteration that it is in."""
+    climb: Any = Counters.climb
+    handle = engine.start(climb.options(workflow_id="w"), 1)
+    assert handle.result() == "Counters at 4"
+    with caplog.at_level("WARNING", "dbosflow"):
+        engine.start(climb.options(workflow_id="w"), 1)
+    assert caplog.messages == []
+
+
 def test_a_cancellation_ends_it_between_any_two_iterations(engine: Engine) -> None:
     handle = engine.start(endless_anew, 0)
     for value in engine.read_stream(handle.workflow_id, "counted"):

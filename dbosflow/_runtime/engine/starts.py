@@ -156,7 +156,7 @@ class Starts:
         if found.name != name:
             msg = f"workflow id {workflow_id!r} belongs to workflow {found.name!r}, so {name!r} cannot have it"
             raise WorkflowConflictError(workflow_id, msg)
-        if found.input != arguments_text:
+        if found.iteration is None and found.input != arguments_text:
             logger.warning(
                 "workflow %s was started before, with other arguments; its first execution is used", workflow_id
             )

@@ -69,7 +69,7 @@ SELECT id FROM enqueued
 
 -- name: started (the row of an id that could not be inserted; runs after the insert, so it sees the winner)
 SELECT id, name, status, worker_id, epoch, input::text AS input, parent_id, parent_key,
-       to_json(input_streams)::text AS input_streams
+       to_json(input_streams)::text AS input_streams, iteration
 FROM dbosflow.workflow WHERE id = ANY(:ids);
 
 -- name: claim
