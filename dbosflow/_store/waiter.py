@@ -80,9 +80,9 @@ async def way(connection: AsyncConnection[Any], schema: str, start: str, stop: s
 
 
 async def in_circles(connection: AsyncConnection[Any], schema: str, waiting: Iterable[Waiting]) -> set[str]:
-    """Which of these workflows are suspended until they have ended themselves, over others."""
+    """One of each circle of workflows that are suspended until they have ended themselves, over others."""
     ids = [one.workflow_id for one in waiting if one.target.key is None]
-    return {origin for (origin,) in await fetch_hot(connection, schema, _TABLE, "circles", ids=ids)} if ids else set()
+    return {found for (found,) in await fetch_hot(connection, schema, _TABLE, "circles", ids=ids)} if ids else set()
 
 
 async def forget(connection: AsyncConnection[Any], schema: str, ids: Sequence[str]) -> None:

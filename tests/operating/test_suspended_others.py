@@ -23,6 +23,7 @@ from dbosflow import (
     workflow,
 )
 from dbosflow._runtime.execution import suspender
+from dbosflow._runtime.queues.sweeper import Sweeper
 from dbosflow._runtime.wakeups.topics import Wakeups
 from dbosflow._runtime.wakeups.waker import Waker
 from dbosflow._store import waiter
@@ -221,6 +222,41 @@ def test_a_circle_that_is_closed_when_others_have_left_memory_is_broken(
         eventually(partial(waits_for_an_end, database_url, handle.workflow_id))
     results = [handle.result(timeout=PATIENCE) for handle in handles]
     assert all("refused" in one and "would wait for" in one for one in results)
+
+
+async def _nothing(*_: object) -> bool:
+    return False
+
+
+async def in_circles(url: str) -> set[str]:
+    """The workflows that are to be told that they wait for themselves."""
+    async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        waiting = (await waiter.page(connection, "dbosflow", ("", ""))).waiting
+        return await waiter.in_circles(connection, "dbosflow", waiting)
+
+
+def test_a_sweep_breaks_a_circle_that_nobody_looks_at_any_more(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker that suspended its last member has died before its second look. One of them gets the error."""
+    sweep = Sweeper.work_once
+    monkeypatch.setattr(suspender, "REPLAYS", 0.0)
+    monkeypatch.setattr(suspender.Suspender, "_look_again", _nothing)
+    monkeypatch.setattr(Sweeper, "work_once", _nothing)
+    with Engine(database_url, suspend_after=0.02, safety_poll=0.2) as engine:
+        engines.append(engine)
+        ways = {"w0": "w1", "w1": "w2", "w2": "w0"}
+        handles = [engine.start(in_circle.options(workflow_id=one), other) for one, other in ways.items()]
+        for handle in handles:
+            eventually(partial(is_waiting, handle))
+        for handle in handles:
+            engine.send(handle.workflow_id, "go")
+            eventually(partial(waits_for_an_end, database_url, handle.workflow_id))
+        assert asyncio.run(in_circles(database_url)) == {"w0"}
+        monkeypatch.setattr(Sweeper, "work_once", sweep)
+        for handle in handles:
+            handle.result(timeout=PATIENCE)
+        assert [one for one in ways if any(record.error is not None for record in engine.list_steps(one))] == ["w0"]
 
 
 @workflow(name="suspended first_of_two_in_circle")

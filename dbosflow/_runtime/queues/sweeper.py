@@ -1,6 +1,7 @@
 """Finds suspended workflows that nobody has woken: the hint was lost, or whoever was to send it has died.
 
-It looks at what each of them waits for, page by page, and wakes those for which there is news. A sweep takes one part
+It looks at what each of them waits for, page by page, and wakes those for which there is news, and one of each circle
+of workflows that wait for each other. A sweep takes one part
 in a hundred of the time, so that it is no load however many wait; after the death of a worker it takes all.
 """
 
@@ -66,6 +67,7 @@ class Sweeper(Service):
             if stale:
                 await waiter.forget(connection, schema, stale)
             news = await waiter.with_news(connection, schema, waiting)
+            news |= await waiter.in_circles(connection, schema, waiting)
             queues = set(await waiter.wake(connection, schema, sorted(news))) if news else set()
         if queues:
             self._announce(map(queue_topic, queues))

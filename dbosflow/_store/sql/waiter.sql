@@ -118,7 +118,7 @@ WITH RECURSIVE way AS (
 )
 SELECT id FROM way WHERE EXISTS (SELECT FROM way WHERE id = :stop::text) ORDER BY number;
 
--- name: circles (which of these workflows wait in this way for themselves; a circle of more than a hundred is not seen)
+-- name: circles (one workflow of each circle that one of these is in, by ways like these; up to a hundred long)
 WITH RECURSIVE way AS (
     SELECT i.id AS origin, i.id, 0 AS number FROM unnest(:ids::text[]) AS i (id)
     UNION ALL
@@ -133,7 +133,7 @@ WITH RECURSIVE way AS (
     ) AS following
     WHERE way.number < 100 AND (way.number = 0 OR way.id <> way.origin)
 )
-SELECT origin FROM way WHERE number > 0 AND id = origin;
+SELECT DISTINCT min(id) AS id FROM way GROUP BY origin HAVING bool_or(number > 0 AND id = origin);
 
 -- name: forget (the rows of workflows that wait no more: of one that was cancelled in the instant of its suspension)
 WITH stale AS MATERIALIZED (
