@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from dbosflow._runtime.execution.run import Run
     from dbosflow._runtime.execution.waits import Waits
     from dbosflow._runtime.repository import Repository
@@ -30,9 +28,6 @@ class NoEngine:
 
     def is_of(self, engine: object) -> bool:
         raise AssertionError(engine)
-
-    async def older_workers(self) -> Sequence[str]:
-        return ()
 
     def launch_child(self, workflow_id: str, request: StartRequest, arguments_text: str) -> None:
         raise AssertionError(workflow_id)

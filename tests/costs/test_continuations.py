@@ -31,7 +31,7 @@ async def tagging() -> None:
 
 
 async def test_an_iteration_costs_its_records_and_one_statement(open_engine: OpenEngine, line: Wire) -> None:
-    """No query, no read of a history, no claim; whether any worker is too old is asked once."""
+    """No query, no read of a history, no claim."""
     async with open_engine() as engine:
         await engine.run_async(continuing, 0, 2)
         with line.counted() as counts:

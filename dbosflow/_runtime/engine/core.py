@@ -46,7 +46,7 @@ from dbosflow.errors import EngineClosedError, WorkflowNotFoundError
 from dbosflow.types import Cancellation, Resumption
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable
 
     from dbosflow._runtime.execution.engine_port import HandlePort
     from dbosflow._runtime.runs.entries import Ending
@@ -289,10 +289,6 @@ class EngineCore:
             self.repository.ask, self._wakeups, workflow_id, name, committed=committed, after=after, once=once
         )
         return await lending_place(found)
-
-    async def older_workers(self) -> Sequence[str]:
-        """The live workers that do not know how a workflow is continued as new."""
-        return await self.executor.older_workers.names()
 
     def remove_received(self, workflow_id: str, key: str, before: int) -> None:
         """Removes the messages of an inbox before an offset, in the background."""

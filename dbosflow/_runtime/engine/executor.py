@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import psycopg
 
-from dbosflow._runtime.engine.iterations import IterationCleaner, OlderWorkers
+from dbosflow._runtime.engine.iterations import IterationCleaner
 from dbosflow._runtime.engine.pruner import Pruner
 from dbosflow._runtime.engine.roster import Roster, served
 from dbosflow._runtime.engine.start_callbacks import OnRunStarted, OnStarted
@@ -114,7 +114,6 @@ class Executor:
         self.lease.serves = lambda: served(self._claimers, registry, settings)
         self._roster = Roster(pool, settings.schema, self.lease)
         self._watchdog = Watchdog(settings, running_code)
-        self.older_workers = OlderWorkers(pool, settings.schema, wakeups)
         self.runner.iterations = iterations = IterationCleaner(pool, settings.schema)
         self._cleaners: list[Service] = [iterations]
         if settings.compact_every is not None:

@@ -11,20 +11,13 @@ import logging
 from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.process.service import Service, is_final
-from dbosflow._store import iteration, worker
-from dbosflow._store.notify import WORKERS_TOPIC
+from dbosflow._store import iteration
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from psycopg_pool import AsyncConnectionPool
-
-    from dbosflow._runtime.wakeups.topics import Wakeups
 
 logger = logging.getLogger("dbosflow.retention")
 
-SINCE = "0.1.0"
-"""The first version whose workers can run later iterations."""
 WORTH_IT = 256
 """Records of earlier iterations from which on they are removed."""
 MOST = 1000
@@ -70,26 +63,3 @@ class IterationCleaner(Service):
             if workflow_id in self._removed_before:
                 self._removed_before[workflow_id] = seq
         return bool(self._due)
-
-
-class OlderWorkers:
-    """The live workers that do not know later iterations; asked for again when workers come or go."""
-
-    def __init__(self, pool: AsyncConnectionPool[Any], schema: str, wakeups: Wakeups) -> None:
-        self._pool = pool
-        self._schema = schema
-        self._known: Sequence[str] | None = None
-        wakeups.subscribe(WORKERS_TOPIC, self._forget)
-
-    def _forget(self) -> None:
-        self._known = None
-
-    async def names(self) -> Sequence[str]:
-        """The workers, in words; empty if each one knows."""
-        if self._known:
-            self._known = None
-        while self._known is None:
-            async with self._pool.connection() as connection:
-                found = await worker.older_than(connection, self._schema, SINCE)
-            self._known = found
-        return self._known

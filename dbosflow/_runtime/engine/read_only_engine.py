@@ -8,7 +8,7 @@ from dbosflow._runtime.execution.engine_port import EnginePort, HandlePort
 from dbosflow.types import Cancellation
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
 
     from dbosflow._runtime.execution.waits import Waits
     from dbosflow._runtime.repository import Repository
@@ -60,10 +60,6 @@ class ReadOnlyEngine:
     async def send(self, workflow_id: str, topic: str, text: str, producer: str | None) -> int:  # noqa: ARG002 (see EnginePort)
         """Sends nothing: what is not on record halts the code."""
         return 0
-
-    async def older_workers(self) -> Sequence[str]:
-        """None: nothing is written that they would not know."""
-        return ()
 
     def remove_received(self, workflow_id: str, key: str, before: int) -> None:
         """Removes nothing."""

@@ -20,7 +20,7 @@ from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, cast
 
 from dbosflow._runtime.execution.compensating import compensated
-from dbosflow._runtime.execution.continuing import continuation_of, continued_by, note_places, until_workers_know
+from dbosflow._runtime.execution.continuing import continuation_of, continued_by, note_places
 from dbosflow._runtime.execution.drivers import carried
 from dbosflow._runtime.execution.isolation import awaited, is_awaitable
 from dbosflow._runtime.execution.recorded_values import arguments
@@ -136,8 +136,6 @@ class Bodies:
         """Ends the tasks that the body left running, then the run."""
         try:
             await _catch_up(run)
-            if isinstance(ending, Continuation):
-                await until_workers_know(run)
             await _end_leftovers(run)
             if run.awaits_delivery:
                 run.begin_cancelled()

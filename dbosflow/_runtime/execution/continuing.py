@@ -12,8 +12,6 @@ gate for the statement, as for any end; one that comes later finds the next iter
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from typing import TYPE_CHECKING, Any, Protocol
 
 from dbosflow._runtime.execution.launch import Launch
@@ -28,11 +26,6 @@ if TYPE_CHECKING:
 
     from dbosflow._runtime.execution.run import Run
     from dbosflow._store.carried import Carried
-
-logger = logging.getLogger("dbosflow.runner")
-
-LOOK_AGAIN = 1.0
-"""Seconds between two looks whether older workers are still alive."""
 
 
 class IterationWatch(Protocol):
@@ -81,22 +74,6 @@ def check_nothing_to_undo(run: Run) -> None:
             "iteration would not carry them out. Do what is to be undone together in a child of its own"
         )
         raise ContinueAsNewError(run.workflow_id, msg)
-
-
-async def until_workers_know(run: Run) -> None:
-    """Waits until no worker is alive that would run a later iteration from the beginning of the workflow."""
-    warned = False
-    while not run.cancelled and not run.awaits_delivery and run.stopping is None:
-        older = await run.engine.older_workers()
-        if not older:
-            return
-        if not warned:
-            logger.warning(
-                "workflow %s continues as new once these older workers are gone, which do not know how: %s",
-                *(run.workflow_id, ", ".join(older)),
-            )
-            warned = True
-        await asyncio.sleep(LOOK_AGAIN)
 
 
 def note_places(run: Run, continuation: Continuation) -> None:

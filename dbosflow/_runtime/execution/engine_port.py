@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from dbosflow._runtime.execution.waits import Waits
     from dbosflow._runtime.repository import Repository
     from dbosflow._runtime.runs.entries import Ending
@@ -48,9 +46,6 @@ class EnginePort(Protocol):
 
     async def send(self, workflow_id: str, topic: str, text: str, producer: str | None) -> int:
         """Sends a message to a workflow; returns its offset once it is durable."""
-
-    async def older_workers(self) -> Sequence[str]:
-        """The live workers of versions that do not know how a workflow is continued as new."""
 
     def remove_received(self, workflow_id: str, key: str, before: int) -> None:
         """Removes the messages of an inbox before an offset, in the background."""
