@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -31,6 +32,7 @@ from dbosflow.errors import (
     SerializationError,
     StreamClosedError,
     WorkflowCancelledError,
+    WorkflowEndedError,
     WorkflowForkError,
     WorkflowTimeoutError,
 )
@@ -180,8 +182,9 @@ async def receiving_anew(number: int) -> list[Any]:
 
 def test_a_receiver_that_has_given_up_leaves_its_message_to_the_next_iteration(engine: Engine) -> None:
     handle = engine.start(receiving_anew, 0)
-    for number in range(8):  # one or two an iteration
-        engine.send(handle.workflow_id, number, "m")
+    with suppress(WorkflowEndedError):  # of one or two an iteration, the last ones may come too late
+        for number in range(8):
+            engine.send(handle.workflow_id, number, "m")
     handle.result()
     got = [one for found in engine.read_stream(handle.workflow_id, "got") for one in found]
     assert got == [*range(len(got))]
