@@ -11,7 +11,13 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 
 from dbosflow.config import check_seconds
-from dbosflow.errors import ConfigurationError, DatabaseUnavailableError, EngineClosedError, WorkflowNotFoundError
+from dbosflow.errors import (
+    ConfigurationError,
+    DatabaseUnavailableError,
+    EngineClosedError,
+    WorkflowConflictError,
+    WorkflowNotFoundError,
+)
 from dbosflow.http import streams as stream_routes
 from dbosflow.http.access import Access
 from dbosflow.http.context import HttpContext
@@ -57,6 +63,7 @@ class HttpApp:
             exception_handlers={
                 HTTPException: _refused,
                 WorkflowNotFoundError: _not_found,
+                WorkflowConflictError: _conflict,
                 ConfigurationError: _invalid,
                 EngineClosedError: _unavailable,
                 DatabaseUnavailableError: _unavailable,
@@ -162,6 +169,10 @@ def _refused(request: Request, error: Any) -> Response:  # noqa: ARG001 (Starlet
 
 def _not_found(request: Request, error: Exception) -> Response:  # noqa: ARG001
     return known_problem(error) or error_response(404, "there is no such workflow")
+
+
+def _conflict(request: Request, error: Exception) -> Response:  # noqa: ARG001
+    return known_problem(error) or error_response(409, "the id is that of another workflow")
 
 
 def _invalid(request: Request, error: Exception) -> Response:  # noqa: ARG001

@@ -199,7 +199,10 @@ def test_the_secret_is_checked_in_the_statement_that_answers(engine: Engine) -> 
     assert handle.result(timeout=PATIENCE) == [1]
 
 
-@pytest.mark.parametrize("wrong", ["", "no id", "bm8gaWQ", 5, None, "WzEsMiwzXQ"])
+DEEP = base64.urlsafe_b64encode(b"[" * 20_000).decode()
+
+
+@pytest.mark.parametrize("wrong", ["", "no id", "bm8gaWQ", 5, None, "WzEsMiwzXQ", pytest.param(DEEP, id="deep")])
 def test_what_is_no_id_is_refused_at_the_door(engine: Engine, wrong: Any) -> None:
     with pytest.raises(ConfigurationError, match="is no id of a token"):
         engine.resolve(wrong, 1)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
+from starlette.applications import Starlette
+from starlette.routing import Mount
 
 from dbosflow import Engine
 from dbosflow.cli.demo import chat
@@ -15,8 +18,6 @@ from tests.http.serving import serving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-    import httpx
 
 FAST = 2000.0
 """Words a second."""
@@ -53,6 +54,13 @@ async def client(engine: Engine, killed: list[int]) -> AsyncIterator[httpx.Async
     app = create_app(engine, streams=[chat.CHAT], workflows=[chat.chat], parts=[page.routes, routes])
     async with serving(app) as client:
         yield client
+
+
+async def test_the_page_can_be_mounted_below_a_prefix(engine: Engine) -> None:
+    app = Starlette(routes=[Mount("/demo", create_app(engine, parts=[page.routes]))])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        assert (await client.get("/demo/")).headers["content-type"].startswith("text/html")
+        assert "javascript" in (await client.get("/demo/page/chat.js")).headers["content-type"]
 
 
 async def begin(client: httpx.AsyncClient) -> str:

@@ -45,11 +45,16 @@ async def speaking(messages: list[dict[str, Any]]) -> None:
     await close_stream_async("answer")
 
 
+@workflow
+async def speaking_otherwise(messages: list[dict[str, Any]]) -> None:
+    await close_stream_async("answer")
+
+
 @pytest.fixture
 async def client(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
     _calls.clear()
     _may_end[:] = [asyncio.Event()]
-    app = create_app(engine, parts=[openai({"m": speaking}, stream="answer")])
+    app = create_app(engine, parts=[openai({"m": speaking, "second": speaking_otherwise}, stream="answer")])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost/v1") as client:
         yield client
 
@@ -88,6 +93,12 @@ async def test_the_same_key_is_the_same_answer(client: httpx.AsyncClient) -> Non
     answers = [(await client.post("/chat/completions", json=asked("x"), headers=headers)).json() for _ in range(2)]
     assert answers[0] == answers[1]
     assert _calls == ["x"]
+
+
+async def test_a_key_belongs_to_one_model(client: httpx.AsyncClient) -> None:
+    bodies = asked("x"), asked("x", model="second")
+    answers = [await client.post("/chat/completions", json=body, headers={"Idempotency-Key": "k"}) for body in bodies]
+    assert [answer.status_code for answer in answers] == [200, 409]
 
 
 def test_chunks_that_were_sent_and_taken_back_end_with_an_error() -> None:

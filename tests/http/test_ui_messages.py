@@ -175,6 +175,13 @@ async def test_a_turn_is_answered_and_started_once(page: httpx.AsyncClient) -> N
     assert _attempts == ["hi", "hi"]
 
 
+async def test_a_message_that_was_edited_is_a_turn_of_its_own(page: httpx.AsyncClient) -> None:
+    """The AI SDK keeps its id."""
+    for text in ("hi", "hello"):
+        await page.post("/api/chat", json=turn("c", text))
+    assert _attempts == ["hi", "hello"]
+
+
 async def test_a_turn_that_was_retried_reads_alike_after_a_reload(engine: Engine, page: httpx.AsyncClient) -> None:
     answered = chunks((await page.post("/api/chat", json=turn("c", "flaky"))).text)
     texts = "".join(chunk["delta"] for chunk in answered[:-1] if chunk["type"] == "text-delta")

@@ -202,7 +202,7 @@ POOL = (
         step=STEPS,
         stream_block=STREAMS,
     ),
-    Case("outbox.pending", {"after": "", "limit": 20}, 60, outbox=OUTBOX),
+    Case("outbox.pending", {"after": "", "limit": 20}, 60, outbox=OUTBOX, workflow=KEY),
     Case("outbox.apply_starts", {"ids": MANY}, 60, outbox=OUTBOX, workflow=KEY),
     Case("outbox.waiting_start", {"workflow_id": "w5"}, 5, outbox=OUTBOX),
     Case(

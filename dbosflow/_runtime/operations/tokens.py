@@ -59,16 +59,21 @@ class TokenId(NamedTuple):
 def parse_token_id(text: object) -> TokenId:
     """Reads the id of a token. Raises ``ConfigurationError`` if it is none."""
     try:
-        assert isinstance(text, str)
-        parts = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
-        found = TokenId(*parts)
-        assert [type(part) for part in parts] == [str] * 3
-        check_identifier("workflow id", found.workflow_id)
-    except (AssertionError, ValueError, TypeError, ConfigurationError) as error:
+        return _token_id(text)
+    except (ValueError, TypeError, RecursionError, ConfigurationError) as error:
         shown = repr(text)
         shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."  # it may be most of an id, with its secret
         msg = f"{shown} is no id of a token: give what token.id was, as it was"
         raise ConfigurationError(msg) from error
+
+
+def _token_id(text: object) -> TokenId:
+    if not isinstance(text, str):
+        raise TypeError
+    found = TokenId(*json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))))
+    if not all(isinstance(part, str) for part in found):
+        raise TypeError
+    check_identifier("workflow id", found.workflow_id)
     return found
 
 

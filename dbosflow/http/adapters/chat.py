@@ -13,6 +13,7 @@ closes its connection stops nothing, so that a reload, or another tab, goes on r
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from dataclasses import dataclass
 from hashlib import sha256
@@ -40,9 +41,12 @@ if TYPE_CHECKING:
     from dbosflow.streams.declared import Stream
     from dbosflow.workflows import Workflow
 
+logger = logging.getLogger("dbosflow.http")
+
 CHAT = "http.chat"
 """The attribute by which the turns of a chat are found."""
 _LONGEST_ID = 200
+_NOT_KEPT = {"Cache-Control": "no-store"}
 
 
 def _messages(body: dict[str, Any]) -> dict[str, Any]:
@@ -59,8 +63,8 @@ def chat(
 ) -> ChatRoutes:
     """The routes of a chat, for ``create_app(engine, parts=[chat(...)])``.
 
-    A turn is started once: its workflow's id follows from the caller, the chat and the id of the last message. A chat
-    belongs to its caller, as ``authorize`` names it; another caller who knows its id finds nothing.
+    A turn is started once: its workflow's id follows from the caller, the chat and the last message, with its id. A
+    chat belongs to its caller, as ``authorize`` names it; another caller who knows its id finds nothing.
 
     Args:
         workflow: the workflow of a turn.
@@ -110,29 +114,30 @@ class _Served:
         body = _body(await request.body())
         chat = self._chat(caller, body["id"])
         last = body["messages"][-1] if body["messages"] else None
-        message = last.get("id") if isinstance(last, dict) else None
-        repeats = isinstance(message, str) and body.get("trigger") != "regenerate-message"
-        turn = message if repeats else secrets.token_hex(16)
+        is_named = isinstance(last, dict) and isinstance(last.get("id"), str)
+        repeats = is_named and body.get("trigger") != "regenerate-message"
+        turn = last if repeats else secrets.token_hex(16)  # all of it: one that was edited keeps its id
         workflow_id = f"chat-{_sign([chat, turn])}"
         routes = self._routes
         spec = routes.workflow.options(**routes.options, workflow_id=workflow_id, attributes={CHAT: chat})
         try:
             await context.engine.start_async(spec, **routes.arguments(body))
         except (SerializationError, TypeError, KeyError) as error:
-            raise HTTPException(422, f"the workflow does not take that: {error}") from None
+            logger.info("the messages of a chat do not fit its workflow: %s", error)
+            raise HTTPException(422, "the workflow does not take these messages") from None
         return await self._answer(request, workflow_id)
 
     async def resume(self, request: Request) -> Response:
         """The stream of the turn that is under way, from its beginning."""
         workflow_id = await self._turn(request, "read")
-        return Response(None, 204) if workflow_id is None else await self._answer(request, workflow_id)
+        return Response(None, 204, _NOT_KEPT) if workflow_id is None else await self._answer(request, workflow_id)
 
     async def stop(self, request: Request) -> Response:
         """Cancels the turn that is under way."""
         workflow_id = await self._turn(request, "cancel")
         if workflow_id is not None:
             await self._context.engine.handle(workflow_id).cancel_async(reason="stopped by its reader")
-        return Response(None, 204)
+        return Response(None, 204, _NOT_KEPT)
 
     async def _turn(self, request: Request, action: Any) -> str | None:
         access, chat_id = self._context.access, request.path_params["chat_id"]
@@ -182,4 +187,4 @@ def _body(body: bytes) -> dict[str, Any]:
 
 
 def _sign(values: list[Any]) -> str:
-    return sha256(json.dumps(values).encode()).hexdigest()[:32]
+    return sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:32]

@@ -13,6 +13,7 @@ The model is the name of a workflow. It may be started by an ``Idempotency-Key``
 from __future__ import annotations
 
 import json
+import logging
 import secrets
 from dataclasses import dataclass
 from hashlib import sha256
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
     from dbosflow.http.reading import View
     from dbosflow.streams.declared import Stream
     from dbosflow.workflows import Workflow
+
+logger = logging.getLogger("dbosflow.http")
 
 MODEL = "http.model"
 """The attribute with the model that was asked for."""
@@ -187,7 +190,8 @@ class _Served:
         try:
             await self._context.engine.start_async(spec, messages=messages)
         except (SerializationError, TypeError) as error:
-            raise HTTPException(422, f"the workflow does not take that: {error}") from None
+            logger.info("the messages of a request do not fit the model's workflow: %s", error)
+            raise HTTPException(422, "the model does not take these messages") from None
         return body, await self._found(workflow_id)
 
     async def _found(self, workflow_id: str) -> _Started:

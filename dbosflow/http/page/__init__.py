@@ -14,6 +14,8 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from starlette.requests import Request
     from starlette.routing import BaseRoute
 
@@ -40,9 +42,8 @@ _HEADERS = {
 def routes(context: HttpContext) -> list[BaseRoute]:
     """The routes of the page and its parts."""
 
-    async def show(request: Request) -> Response:
+    async def show(request: Request, name: str, media_type: str) -> Response:
         await context.access.check(request, None, "read")
-        name, media_type = _FILES[request.url.path]
         content = (files(__package__) / name).read_bytes()
         tag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
         headers = {**_HEADERS, "ETag": tag}
@@ -50,4 +51,10 @@ def routes(context: HttpContext) -> list[BaseRoute]:
             return Response(status_code=304, headers=headers)
         return Response(content, headers=headers, media_type=media_type)
 
-    return [Route(path, show, methods=["GET"]) for path in _FILES]
+    def shows(name: str, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+        async def answer(request: Request) -> Response:
+            return await show(request, name, media_type)
+
+        return answer
+
+    return [Route(path, shows(*file), methods=["GET"]) for path, file in _FILES.items()]
