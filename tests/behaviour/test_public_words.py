@@ -11,7 +11,10 @@ import dbosflow
 from dbosflow import Engine, StreamWriter, WorkflowHandle, testing
 from dbosflow.streams.resource import Streams
 
-PUBLIC = {"dbosflow", "dbosflow.config", "dbosflow.errors", "dbosflow.testing", "dbosflow.types"}
+PUBLIC = {
+    *("dbosflow", "dbosflow.config", "dbosflow.contrib.sqlalchemy", "dbosflow.errors", "dbosflow.testing"),
+    *("dbosflow.types", "dbosflow.workflows"),
+}
 
 
 def imported(path: Path) -> set[str]:

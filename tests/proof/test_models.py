@@ -45,7 +45,7 @@ BROKEN: dict[str, tuple[str, str, str, str, str]] = {
         "workflows",
         "workflow",
         "release",
-        "AND w.worker_id IS NOT DISTINCT FROM %(worker_id)s::uuid",
+        "w.worker_id IS NOT DISTINCT FROM %(worker_id)s::uuid AND",
         "",
     ),
     "a death that passes batches": ("leases", "worker", "mark_dead", "FOR UPDATE OF k SKIP LOCKED", ""),
