@@ -31,7 +31,7 @@ def test_versions_are_listed_and_workflows_unpinned(shell: Shell, database_url: 
             ("v2", 1, {}),
         ]
         work = [one for one in json.loads(shell.run("doctor", "--json").out)["checks"] if one["check"] == "work"]
-        assert "1 unfinished workflows are pinned to version 'v1', which no live worker carries" in work[0]["found"]
+        assert "1 unfinished workflow is pinned to version 'v1', which no live worker carries" in work[0]["found"]
         assert "--version-name v1" in work[0]["advice"]
     assert shell.run("workflow", "unpin", "w").out == "w  unpinned\n"
     done = shell.run("workflow", "unpin", "w", "nobody", "--json")

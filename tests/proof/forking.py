@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-FORKED = [name for name in SCENARIOS if name not in {"waiting", "undone-cancelled", "undone-late"}]
+_WITH_ROWS = {"transactions", "transactions-threads"}
+"""These count rows of a user's table by the workflow's id: those of copied steps belong to the original."""
+FORKED = [name for name in SCENARIOS if name not in {"waiting", "undone-cancelled", "undone-late"} | _WITH_ROWS]
 """The scenarios: not those that wait for what a client brings or asks for in the middle."""
 ALONE = frozenset({"sending"})
 """Workflows of which a fork ends otherwise: its messages come to a receiver that has ended."""
