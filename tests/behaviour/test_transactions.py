@@ -55,6 +55,7 @@ def accounts(database_url: str) -> None:
         connection.execute("CREATE TABLE transfer (id text PRIMARY KEY)")
 
 
+PATIENCE = 30.0
 SLEEPING: LiteralString = """
     SELECT 1 FROM pg_stat_activity
     WHERE datname = current_database() AND query LIKE 'SELECT pg_sleep%%' AND state = 'active'"""
@@ -439,9 +440,9 @@ async def until_somebody_waits(connection: psycopg.AsyncConnection) -> None:
     """Until another transaction waits for a lock."""
     query: LiteralString = """
         SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"""
-    while await (await connection.execute(query)).fetchone() is None:
-        await connection.execute("SELECT pg_stat_clear_snapshot()")
-        await asyncio.sleep(0.005)
+    async with asyncio.timeout(PATIENCE):
+        while await (await connection.execute(query)).fetchone() is None:
+            await connection.execute("SELECT pg_stat_clear_snapshot(), pg_sleep(0.005)")
 
 
 def test_a_close_is_taken_back_when_the_commit_fails(engine: Engine) -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from dbosflow._runtime.process.service import Service
 from dbosflow._runtime.process.session import Session
-from dbosflow._sessions import NOTIFIER
+from dbosflow._sessions import NOTIFIER, POOL
 from dbosflow._store import waiter
 from dbosflow._store.notify import WAITERS_TOPIC, queue_topic
 
@@ -46,7 +46,7 @@ class Waker(Service):
     ) -> None:
         super().__init__("waker", interval=None)
         self._pool = pool
-        self._session = Session(url, settings, NOTIFIER)
+        self._session = Session(url, settings, {**POOL, **NOTIFIER})
         self._schema = settings.schema
         self._announce = announce
         self._topics: dict[str, None] = {}

@@ -27,10 +27,9 @@ from dbosflow.config import check_identifier
 from dbosflow.errors import ConfigurationError, SerializationError, WorkflowNotFoundError
 from dbosflow.http.access import expiry
 from dbosflow.http.adapters.openai_chunks import ChatChunks, ResponseEvents, response_object, text_of
-from dbosflow.http.durable_streams.live import while_wanted
 from dbosflow.http.events import ChunkEvent, CompleteEvent
 from dbosflow.http.reading import EventReader, Wanted
-from dbosflow.http.responses import LIVE_HEADERS, EventsResponse
+from dbosflow.http.responses import LIVE_HEADERS, EventsResponse, while_wanted
 from dbosflow.streams.declared import key_of
 from dbosflow.types import WorkflowStatus
 
@@ -233,14 +232,10 @@ class _Served:
         Raises:
             HTTPException: of status 503: the client is to come again, because the server drains.
         """
-
-        async def finished() -> tuple[str | None]:
-            return (await self._finished(workflow_id),)
-
-        found = await while_wanted(finished(), request.receive, self._context.drain)
+        found = await while_wanted(self._finished(workflow_id), request.receive, self._context.drain)
         if found is None:
             raise HTTPException(503, "this server stops: come again", {"Retry-After": "0"})
-        return found[0]
+        return found.result()
 
     async def _finished(self, workflow_id: str) -> str | None:
         """The text of an answer, once it is complete; ``None`` if it ends in another way."""

@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from dbosflow.http.responses import disconnected
+from dbosflow.http.responses import while_wanted
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Coroutine
+    from collections.abc import AsyncIterator
 
     from starlette.types import Receive, Scope, Send
 
     from dbosflow.http.context import HttpContext
-    from dbosflow.http.drain import Drain
-
-T = TypeVar("T")
 
 _FAREWELL = 1.0
 """Seconds for the end of an answer to a client that may not read."""
@@ -36,7 +33,8 @@ class LiveResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 (ASGI)
         """Sends the parts."""
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        if await while_wanted(self._send(send), receive, self._context.drain) is False:
+        sent = await while_wanted(self._send(send), receive, self._context.drain)
+        if sent is not None and not sent.result():
             return
         with suppress(TimeoutError):
             async with asyncio.timeout(_FAREWELL):
@@ -51,17 +49,3 @@ class LiveResponse(Response):
             except TimeoutError:
                 return False
         return True
-
-
-async def while_wanted(work: Coroutine[object, object, T], receive: Receive, drain: Drain) -> T | None:
-    """The result of some work; ``None`` if its client is gone, or is to leave, before there is one."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(disconnected(receive))
-    try:
-        with drain.following(working.cancel):
-            await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        working.cancel()
-        gone.cancel()
-        await asyncio.wait({working, gone})
-    return None if working.cancelled() else working.result()

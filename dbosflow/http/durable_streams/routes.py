@@ -35,9 +35,10 @@ from dbosflow.errors import (
 from dbosflow.http.durable_streams import headers as names
 from dbosflow.http.durable_streams import reading, writing
 from dbosflow.http.durable_streams.contents import JSON
-from dbosflow.http.durable_streams.live import LiveResponse, while_wanted
+from dbosflow.http.durable_streams.live import LiveResponse
 from dbosflow.http.durable_streams.refusals import SAFE, Refusal
 from dbosflow.http.durable_streams.workflow_streams import WorkflowSource
+from dbosflow.http.responses import while_wanted
 from dbosflow.streams.standalone import StandaloneStreams
 
 if TYPE_CHECKING:
@@ -98,7 +99,8 @@ class _Routes:
         if wanted.live == "long-poll":
             drain.check()
             poll = reading.long_poll(source, wanted, tag, self._settings.patience)
-            return await while_wanted(poll, request.receive, drain) or _come_again()
+            polled = await while_wanted(poll, request.receive, drain)
+            return _come_again() if polled is None else polled.result()
         if wanted.live == "sse":
             drain.check()
             first = await reading.first_chunk(source, wanted)

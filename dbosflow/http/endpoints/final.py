@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from starlette.responses import Response
 
@@ -12,11 +11,9 @@ from dbosflow.http.endpoints.answering import json_response
 from dbosflow.http.endpoints.frames import with_id
 from dbosflow.http.endpoints.outcomes import PendingOutcome
 from dbosflow.http.problems import problem_of_outcome
-from dbosflow.http.responses import disconnected
+from dbosflow.http.responses import while_wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
-
     from starlette.types import Receive, Scope, Send
 
     from dbosflow.http.endpoints.options import Served
@@ -44,8 +41,9 @@ class FinalResponse(Response):
             if presence is not None:
                 reading = await resources.enter_async_context(presence.reading(self._workflow_id))
             outcome = resources.enter_context(PendingOutcome(self._served.context.engine, self._workflow_id))
-            answer = await until_gone(receive, self._answer(outcome))
-            if answer is not None:
+            done = await while_wanted(self._answer(outcome), receive)
+            if done is not None:
+                answer = done.result()
                 if reading is not None:
                     reading.parting = "told" if answer.status_code == _LATER else "ended"
                 await answer(scope, receive, send)
@@ -61,15 +59,3 @@ class FinalResponse(Response):
             response.headers.update(with_id(self._workflow_id))
             return response
         return json_response(final, headers=with_id(self._workflow_id, **{"Content-Location": self._where}))
-
-
-async def until_gone(receive: Receive, work: Coroutine[Any, Any, T]) -> T | None:
-    """What the work gives; ``None`` if the client has disconnected before."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(disconnected(receive))
-    try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        return await working if working.done() else None
-    finally:
-        working.cancel()
-        gone.cancel()
