@@ -31,6 +31,8 @@ LONGEST_REASON = 1000
 """The longest reason of a cancellation, in bytes of UTF-8. It stands at the end of each open stream."""
 LONGEST_VERSION = 128
 """The longest name of a version, in bytes of UTF-8: with a queue's name it stands in an index entry."""
+_LAST_YEAR = 9000
+"""Times behind it, plus a timeout, may be none that Python can hold."""
 LARGEST_INTEGER = 2**31 - 1
 """The largest value of a column of type ``integer``."""
 LEAST_INBOX = 100
@@ -287,6 +289,9 @@ def check_moment(what: str, value: object) -> datetime:
     """``value``, if it is a ``datetime`` with a timezone. Otherwise raises a ``ConfigurationError`` that says so."""
     if not isinstance(value, datetime) or value.utcoffset() is None:
         msg = f"{what}={_shown(value)} must be a datetime with a timezone, such as datetime.now(timezone.utc) + ..."
+        raise ConfigurationError(msg)
+    if value.year > _LAST_YEAR:
+        msg = f"{what}={_shown(value)} must be before the year {_LAST_YEAR + 1}"
         raise ConfigurationError(msg)
     return value
 

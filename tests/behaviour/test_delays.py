@@ -161,6 +161,7 @@ def test_explain_says_when_it_is_to_begin(client: Engine) -> None:
         ({"delay": float("nan")}, "delay"),
         ({"run_at": datetime(2100, 1, 1)}, "timezone"),  # noqa: DTZ001 (that is the mistake)
         ({"run_at": 4102444800}, "timezone"),
+        ({"run_at": datetime.max.replace(tzinfo=UTC)}, "before the year 9001"),
         ({"delay": 1, "run_at": datetime(2100, 1, 1, tzinfo=UTC)}, "give one of them"),
     ],
 )
