@@ -19,24 +19,24 @@ if TYPE_CHECKING:
 MODULE_HELP = "a module that defines or imports workflows, like myapp.workflows, or its file, like ./workflows.py"
 
 
-def load_workflows(*names: str) -> None:
-    """Imports modules. A module without any workflow is an error.
+def load_workflows(*names: str) -> list[ModuleType]:
+    """Imports modules, and returns them. A module without any workflow is an error.
 
     The current directory is searched first, and its ``src``, if there is one.
     """
     here = Path.cwd()
     sys.path[:0] = [str(path) for path in (here, here / "src") if path.is_dir()]
-    for name in names:
-        _load(name)
+    return [_load(name) for name in names]
 
 
-def _load(name: str) -> None:
+def _load(name: str) -> ModuleType:
     known = set(registry.names())
     module = _of_file(Path(name)) if _is_path(name) else _imported(name)
     if not (set(registry.names()) - known or _has_workflow(module)):
         where = f" ({module.__file__})" if module.__file__ else ""
         msg = f"module {name!r}{where} has no workflow: decorate a function with @workflow, or name another module"
         raise ConfigurationError(msg)
+    return module
 
 
 def _is_path(name: str) -> bool:

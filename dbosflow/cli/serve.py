@@ -21,7 +21,9 @@ from dbosflow.streams.declared import Stream
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Sequence
     from pathlib import Path
+    from types import ModuleType
 
     from dbosflow.cli.options import Commands
     from dbosflow.http.server import Server
@@ -30,7 +32,7 @@ _DESCRIPTION = """\
 Serve the streams of these modules' workflows over HTTP, and run the workflows in
 worker processes beside the server.
 
-Only streams that a module declares, like tokens = Stream[str, None]("tokens"), those
+Only streams that a module, or another one of its package, declares, like tokens = Stream[str, None]("tokens"), those
 of --stream, and endpoints that a module has made with expose(...) are served.
 Without --authorize only programs and pages of this machine are answered, unless an
 endpoint is public. SIGTERM or Ctrl-C asks clients to connect again elsewhere, and
@@ -85,23 +87,23 @@ def _run(args: argparse.Namespace) -> int:
     directory = embedded_directory(args)
     if directory is None:
         check_has_url(args)
-    load_workflows(*args.modules)
-    return asyncio.run(_serve(args, directory))
+    modules = load_workflows(*args.modules)
+    return asyncio.run(_serve(args, directory, modules))
 
 
-async def _serve(args: argparse.Namespace, directory: Path | None) -> int:
+async def _serve(args: argparse.Namespace, directory: Path | None, modules: Sequence[ModuleType]) -> int:
     from dbosflow.http import DurableStreams, create_app
     from dbosflow.http.endpoints import EXPOSED
     from dbosflow.http.server import Server
 
     authorize = None if args.authorize is None else _named(args.authorize)
     engine = Engine(args.database_url or None, data_dir=directory, schema=args.schema, executes=False)
-    streams = [*_declared(Stream), *(args.streams or ())]
+    streams = [*_declared(Stream, modules), *(args.streams or ())]
     app = create_app(
         engine,
         streams=streams,
         authorize=authorize,
-        endpoints=_declared(EXPOSED),
+        endpoints=_declared(EXPOSED, modules),
         durable_streams=DurableStreams() if args.durable_streams else None,
     )
     server = Server(app, args.host, args.port)
@@ -148,9 +150,11 @@ async def _with_workers(args: argparse.Namespace, server: Server) -> int:
         await serving
 
 
-def _declared(kinds: Any) -> list[Any]:
-    """The objects of these kinds that modules have as variables, each once."""
-    variables = [one for module in list(sys.modules.values()) for one in list(getattr(module, "__dict__", {}).values())]
+def _declared(kinds: Any, modules: Sequence[ModuleType]) -> list[Any]:
+    """The objects of these kinds that are variables of the modules, or of others in their packages, each once."""
+    packages = {module.__name__.partition(".")[0] for module in modules}
+    theirs = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] in packages]
+    variables = [one for module in [*modules, *theirs] for one in list(vars(module).values())]
     found = [one for one in variables if isinstance(one, kinds)]
     return list({id(one): one for one in found}.values())
 

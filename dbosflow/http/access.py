@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 import ipaddress
+import time
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal
 from urllib.parse import urlsplit
@@ -129,6 +130,12 @@ def expiry(request: Request) -> float | None:
     """The time, as ``time.time()`` has it, at which the permission ends that ``check`` has found; ``None``: never."""
     found: float | None = getattr(request.state, "expires_at", None)
     return found
+
+
+def permitted_seconds(request: Request, most: float) -> float:
+    """How long an answer may go on: ``most`` seconds, or until the caller's permission ends."""
+    expires_at = expiry(request)
+    return most if expires_at is None else min(most, max(expires_at - time.time(), 0.0))
 
 
 def check_is_local(request: Request) -> None:

@@ -111,9 +111,8 @@ def create_app(
     limits: Limits | None = None,
     heartbeat: float = HEARTBEAT,
     retry: float = 1.0,
-    endpoints: Sequence[MakeRoutes] = (),
+    endpoints: Iterable[MakeRoutes] = (),
     durable_streams: DurableStreams | None = None,
-    parts: Sequence[MakeRoutes] = (),
 ) -> HttpApp:
     """An ASGI application that serves the streams of an engine's workflows: to mount, or to serve.
 
@@ -132,10 +131,10 @@ def create_app(
         limits: how much a client may ask.
         heartbeat: seconds without news after which a client gets a sign of life.
         retry: seconds after which an ``EventSource`` connects again whose connection was lost.
-        endpoints: what ``expose``, ``expose_messages``, ``expose_tokens`` and ``expose_openapi`` have made.
+        endpoints: further routes: what ``expose``, ``expose_messages``, ``expose_tokens``, ``expose_openapi``, ``chat``
+            and ``openai`` have made, or a function that makes routes of its own for the application.
         durable_streams: where to serve streams by the Durable Streams protocol, these and such as belong to no
             workflow; by default nowhere.
-        parts: makers of further routes.
 
     Raises:
         ConfigurationError: an argument is not valid.
@@ -155,7 +154,7 @@ def create_app(
         retry,
     )
     protocols = [] if durable_streams is None else [durable_streams.routes]
-    return HttpApp(context, [stream_routes.routes, *endpoints, *protocols, *parts])
+    return HttpApp(context, [stream_routes.routes, *endpoints, *protocols])
 
 
 def error_response(status: int, message: str, headers: Any = None) -> Response:

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
 from dbosflow.http.access import expiry
+from dbosflow.http.event_source import reconnecting
 from dbosflow.http.formats import NDJSON, sse
 from dbosflow.http.long_poll import cached, is_final, poll
 from dbosflow.http.reading import EventReader, seconds, wanted
@@ -40,7 +41,8 @@ def routes(context: HttpContext) -> list[BaseRoute]:
     async def read(request: Request) -> Response:
         return await StreamRequest(context, request).answer()
 
-    return [Route("/workflows/{workflow_id:path}/streams/{key:path}", read, methods=["GET"])]
+    endpoint = reconnecting(read, context.retry)
+    return [Route("/workflows/{workflow_id:path}/streams/{key:path}", endpoint, methods=["GET"])]
 
 
 class StreamRequest:

@@ -26,7 +26,7 @@ async def main(url: str, port: int, pids: set[int], pace: float) -> None:
 
     routes = chat_routes(kill, queue=QUEUE, pace=pace)
     async with Engine(url, executes=False) as engine:
-        app = create_app(engine, streams=[chat.CHAT], workflows=[chat.chat], parts=[page.routes, routes])
+        app = create_app(engine, streams=[chat.CHAT], workflows=[chat.chat], endpoints=[page.routes, routes])
         await serve(app, "127.0.0.1", port)
 
 

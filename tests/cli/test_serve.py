@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import httpx
 
+from dbosflow import Stream
+from dbosflow.cli import serve
 from tests.http.events import parsed
 
 if TYPE_CHECKING:
+    import pytest
+
     from tests.cli.shell import Command, Shell
 
 APP = """
@@ -88,3 +94,14 @@ def test_what_cannot_be_served_is_said(shell: Shell) -> None:
     wrong = shell.run("serve", "app", "--authorize", "app:nothing")
     assert wrong.status == 1
     assert "myapp.web:authorize" in wrong.err
+
+
+def test_only_what_the_modules_and_their_packages_declare_is_served(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing of a library that has streams of its own."""
+    found = {}
+    for name in ("myapp.workflows", "myapp.web", "library.internals"):
+        module = found[name] = ModuleType(name)
+        module.__dict__["words"] = Stream[str, None](name)
+        monkeypatch.setitem(sys.modules, name, module)
+    served = serve._declared(Stream, [found["myapp.workflows"]])
+    assert {stream.key for stream in served} == {"myapp.workflows", "myapp.web"}

@@ -166,7 +166,7 @@ async def check(cache: Path) -> bool:
     async with Engine.ephemeral() as engine:
         settings = DurableStreams(patience=PATIENCE)
         app = create_app(
-            engine, streams=["numbers"], origins=["*"], durable_streams=settings, limits=LIMITS, parts=PARTS
+            engine, streams=["numbers"], origins=["*"], durable_streams=settings, limits=LIMITS, endpoints=PARTS
         )
         with socket.create_server(("127.0.0.1", 0)) as listener:
             url = f"http://127.0.0.1:{listener.getsockname()[1]}"

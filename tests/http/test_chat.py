@@ -51,13 +51,13 @@ async def client(engine: Engine, killed: list[int]) -> AsyncIterator[httpx.Async
         return pid == WORKER
 
     routes = chat_routes(kill, pace=FAST)
-    app = create_app(engine, streams=[chat.CHAT], workflows=[chat.chat], parts=[page.routes, routes])
+    app = create_app(engine, streams=[chat.CHAT], workflows=[chat.chat], endpoints=[page.routes, routes])
     async with serving(app) as client:
         yield client
 
 
 async def test_the_page_can_be_mounted_below_a_prefix(engine: Engine) -> None:
-    app = Starlette(routes=[Mount("/demo", create_app(engine, parts=[page.routes]))])
+    app = Starlette(routes=[Mount("/demo", create_app(engine, endpoints=[page.routes]))])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         assert (await client.get("/demo/")).headers["content-type"].startswith("text/html")
         assert "javascript" in (await client.get("/demo/page/chat.js")).headers["content-type"]

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from dbosflow import Engine, close_stream_async, step, workflow, write_stream_async
-from dbosflow.http import DurableStreams, create_app
+from dbosflow.http import DurableStreams, ReadTokens, create_app
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -95,6 +95,24 @@ async def test_a_stream_ends_with_its_workflow_whatever_its_end(engine: Engine, 
         answer = await streams.get(f"{handle.workflow_id}/streams/{key}")
         assert (answer.json(), answer.headers["stream-closed"]) == ([1], "true")
         assert "secret" not in str(answer.headers) + answer.text
+
+
+@pytest.mark.parametrize("live", ["sse", "long-poll"])
+async def test_an_answer_ends_with_the_token_that_permits_it(engine: Engine, live: str) -> None:
+    """Not with what the server allows, which is an hour here."""
+    _gates[:] = [asyncio.Event(), asyncio.Event()]
+    handle = await engine.start_async(stop_and_go)
+    tokens, hour = ReadTokens("s" * 32), 3600.0
+    app = create_app(
+        engine, streams=["tokens"], tokens=tokens, durable_streams=DurableStreams(patience=hour, lifetime=hour)
+    )
+    token = tokens.sign(handle.workflow_id, "tokens", expires_in=1)
+    path = f"/v1/workflows/{handle.workflow_id}/streams/tokens"
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
+        query = {"offset": "now", "live": live, "token": token}
+        answer = await client.get(path, params=query, timeout=None)
+    assert answer.status_code in {200, 204}
+    await handle.cancel_async()
 
 
 async def test_what_was_trimmed_is_gone(engine: Engine, streams: httpx.AsyncClient) -> None:

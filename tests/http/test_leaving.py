@@ -85,6 +85,27 @@ async def test_a_draining_application_asks_its_clients_to_leave(engine: Engine) 
     assert (late.status, late.headers["connection"], late.headers["retry-after"]) == (503, "close", "1")
 
 
+async def test_an_event_source_comes_again_where_others_are_refused(database_url: str) -> None:
+    """It would give up for good on a 503; on what is for ever it does so rightly."""
+    engine = await Engine(database_url, grace=0.1).open_async()
+    handle = await engine.start_async(pause_in_the_middle, 1)
+    path, accept = stream_of(handle.workflow_id), {"Accept": "text/event-stream"}
+    leaving, open_app = create_app(engine, streams=["tokens"], retry=2.0), create_app(engine, streams=["tokens"])
+    leaving.drain()
+    unknown = Connection(open_app, stream_of("nobody"), accept)
+    await unknown.whole()
+    assert unknown.status == 404
+    await engine.close_async()
+    for app, retry in ((leaving, b"retry: 2000\n\n"), (open_app, b"retry: 1000\n\n")):
+        source = Connection(app, path, accept)
+        await source.whole()
+        assert (source.status, source.headers["content-type"].partition(";")[0]) == (200, "text/event-stream")
+        assert (source.headers["cache-control"].partition(",")[0], source.body) == ("no-store", retry)
+        other = Connection(app, path, {"Accept": "application/x-ndjson"})
+        await other.whole()
+        assert other.status == 503
+
+
 async def test_who_waits_for_a_workflow_to_exist_is_asked_to_leave(engine: Engine) -> None:
     app = create_app(engine, streams=["tokens"])
     stays = Connection(app, f"{stream_of('later')}?wait=60")

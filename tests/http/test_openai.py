@@ -54,7 +54,7 @@ async def speaking_otherwise(messages: list[dict[str, Any]]) -> None:
 async def client(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
     _calls.clear()
     _may_end[:] = [asyncio.Event()]
-    app = create_app(engine, parts=[openai({"m": speaking, "second": speaking_otherwise}, stream="answer")])
+    app = create_app(engine, endpoints=[openai({"m": speaking, "second": speaking_otherwise}, stream="answer")])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost/v1") as client:
         yield client
 
@@ -166,7 +166,7 @@ async def test_a_wait_for_the_whole_ends_with_its_client_and_with_the_server(
 ) -> None:
     """While the workflow goes on. A server that drains starts nothing either whose answer it could not give."""
     del client
-    app = create_app(engine, parts=[openai({"m": speaking}, stream="answer")])
+    app = create_app(engine, endpoints=[openai({"m": speaking}, stream="answer")])
     body = json.dumps({"model": "m", member: [{"role": "user", "content": "wait"}]}).encode()
 
     async def waiting() -> Connection:

@@ -50,7 +50,7 @@ async def gates() -> None:
 
 @pytest.fixture
 async def page(engine: Engine) -> AsyncIterator[httpx.AsyncClient]:
-    app = create_app(engine, parts=[chat(answering, stream="answer")])
+    app = create_app(engine, endpoints=[chat(answering, stream="answer")])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         yield client
 
@@ -136,6 +136,17 @@ def test_a_rollback_takes_back_its_values_and_no_others() -> None:
         {"type": "text-end", "id": "text-3"},
         *END,
     ]
+
+
+def test_how_a_message_ends_is_taken_back_with_the_attempt_that_said_it() -> None:
+    found = written(
+        StartEvent(0, "live"),
+        value(0, {"type": "finish", "finishReason": "length"}),
+        RollbackEvent(1, ((0, 1),)),
+        value(2, "good"),
+        CompleteEvent(3, None),
+    )
+    assert found[-3:] == END
 
 
 def test_a_page_never_keeps_what_was_taken_back_of_an_earlier_step() -> None:
@@ -231,7 +242,7 @@ async def test_a_chat_belongs_to_its_caller(engine: Engine) -> None:
     def authorize(request: Any, workflow_id: str | None, action: str) -> str | None:
         return str(request.headers.get("x-user", "")) or None
 
-    app = create_app(engine, authorize=authorize, parts=[chat(answering, stream="answer")])
+    app = create_app(engine, authorize=authorize, endpoints=[chat(answering, stream="answer")])
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost") as client:
         assert (await client.post("/api/chat", json=turn("c", "wait"))).status_code == 403
         asked = asyncio.create_task(client.post("/api/chat", json=turn("c", "wait"), headers={"x-user": "ann"}))

@@ -49,7 +49,7 @@ async def _serve(args: argparse.Namespace, found: Stage) -> int:
     workers = Supervisor(worker_command(found.schema), environment, _WORKERS, restarts=True)
     routes = chat_routes(workers.kill, queue=QUEUE, pace=args.pace or chat.PACE)
     async with Engine(found.url, schema=found.schema, executes=False) as engine:
-        app = create_app(engine, streams=[chat.CHAT], workflows=[chat.chat], parts=[page.routes, routes])
+        app = create_app(engine, streams=[chat.CHAT], workflows=[chat.chat], endpoints=[page.routes, routes])
         server = _listening(Server, app, args.port or 0)
         workers.when_stopping = server.stop
         serving = asyncio.create_task(server.serve())

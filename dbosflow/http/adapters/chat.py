@@ -61,7 +61,7 @@ def chat(
     arguments: Callable[[dict[str, Any]], dict[str, Any]] = _messages,
     **options: Any,
 ) -> ChatRoutes:
-    """The routes of a chat, for ``create_app(engine, parts=[chat(...)])``.
+    """The routes of a chat, for ``create_app(engine, endpoints=[chat(...)])``.
 
     A turn is started once: its workflow's id follows from the caller, the chat and the last message, with its id. A
     chat belongs to its caller, as ``authorize`` names it; another caller who knows its id finds nothing.

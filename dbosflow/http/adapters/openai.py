@@ -65,7 +65,7 @@ def openai(
     prefix: str = "/v1",
     **options: Any,
 ) -> OpenAiRoutes:
-    """The routes of OpenAI's APIs, for ``create_app(engine, parts=[openai({"model": answering}, stream="answer")])``.
+    """The routes of OpenAI's APIs: ``create_app(engine, endpoints=[openai({"model": answering}, stream="answer")])``.
 
     A workflow is started with ``messages``, the list of the request; the ``input`` of a response is a list of one
     message if it is a text. Other parameters of the request are left out.

@@ -63,7 +63,8 @@ class UiMessages:
         self._text: str | None = None
         """The id of the text to which deltas are added."""
         self._texts = 0
-        self._finish: dict[str, Any] = {"type": "finish", "finishReason": "stop"}
+        self._finishes: list[tuple[int, dict[str, Any]]] = []
+        """The values that say how the message ends, with their offsets; none of them was taken back."""
         self._is_over = False
 
     def form(self) -> Format:
@@ -97,7 +98,10 @@ class UiMessages:
 
     def _ending(self, event: CompleteEvent | CancelledEvent | ErrorEvent) -> list[dict[str, Any]]:
         if isinstance(event, CompleteEvent):
-            return [{"type": "finish-step"}, self._finish]
+            finish = {"type": "finish", "finishReason": "stop"}
+            for _, value in self._finishes:
+                finish |= value
+            return [{"type": "finish-step"}, finish]
         if isinstance(event, ErrorEvent):
             return [{"type": "error", "errorText": event.message}]
         return [{"type": "abort"} if event.reason is None else {"type": "abort", "reason": event.reason}]
@@ -107,7 +111,7 @@ class UiMessages:
         if kind == "start-step":
             return self._start_step(offset)
         if kind == "finish":
-            self._finish |= value
+            self._finishes.append((offset, value))
             return []
         if kind == "start":
             metadata = value.get("messageMetadata")
@@ -145,13 +149,18 @@ class UiMessages:
             # Nothing removes what a page has of earlier steps, but that it reads the message anew.
             self._is_over = True
             return [{"type": "error", "errorText": "a part of the answer was taken back: resume it"}]
+        self._finishes = [one for one in self._finishes if not _is_taken_back(one[0], ranges)]
         values, self._values = self._values, []
         self._is_empty, self._text = True, None
         chunks: list[dict[str, Any]] = [{"type": "reset-step"}]
         for offset, value in values:
-            if not any(first <= offset < stop for first, stop in ranges):
+            if not _is_taken_back(offset, ranges):
                 chunks += self._value(offset, value)
         return chunks
+
+
+def _is_taken_back(offset: int, ranges: Ranges) -> bool:
+    return any(first <= offset < stop for first, stop in ranges)
 
 
 def _sent(chunks: list[dict[str, Any]]) -> bytes:

@@ -32,6 +32,7 @@ from dbosflow.errors import (
     StreamTruncatedError,
     WorkflowNotFoundError,
 )
+from dbosflow.http.access import permitted_seconds
 from dbosflow.http.durable_streams import headers as names
 from dbosflow.http.durable_streams import reading, writing
 from dbosflow.http.durable_streams.contents import JSON
@@ -98,13 +99,14 @@ class _Routes:
         wanted, tag = names.read_parameters(request.query_params), request.headers.get("if-none-match")
         if wanted.live == "long-poll":
             drain.check()
-            poll = reading.long_poll(source, wanted, tag, self._settings.patience)
+            poll = reading.long_poll(source, wanted, tag, permitted_seconds(request, self._settings.patience))
             polled = await while_wanted(poll, request.receive, drain)
             return _come_again() if polled is None else polled.result()
         if wanted.live == "sse":
             drain.check()
             first = await reading.first_chunk(source, wanted)
-            events = reading.events(source, first, wanted.cursor, self._settings.lifetime)
+            lifetime = permitted_seconds(request, self._settings.lifetime)
+            events = reading.events(source, first, wanted.cursor, lifetime)
             return LiveResponse(events, reading.event_headers(source), self._context)
         return await reading.read_now(source, wanted, tag)
 

@@ -1,4 +1,4 @@
-"""Workflows as endpoints: ``expose`` declares one, ``create_app(engine, parts=[endpoint])`` serves it."""
+"""Workflows as endpoints: ``expose`` declares one, ``create_app(engine, endpoints=[endpoint])`` serves it."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from dbosflow.http.endpoints.guards import NO_GUARDS, Guards
 from dbosflow.http.endpoints.messages import MessageRoutes, Topic
 from dbosflow.http.endpoints.options import EndpointOptions, Method, Mode, OnDisconnect
 from dbosflow.http.endpoints.serving import Handlers
+from dbosflow.http.event_source import reconnecting
 from dbosflow.workflows import spec_of
 
 if TYPE_CHECKING:
@@ -43,12 +44,12 @@ class Endpoint(EndpointOptions[P, T]):
     messages: MessageRoutes
 
     def __call__(self, context: HttpContext) -> list[BaseRoute]:
-        """The routes of the endpoint in an application: what ``create_app(parts=[...])`` takes."""
+        """The routes of the endpoint in an application: what ``create_app(endpoints=[...])`` takes."""
         handlers = Handlers(self, context)
         one = f"{self.path}/{{workflow_id}}"
         return [
             *self.messages.routes(context),
-            Route(one, answering(handlers.resume), methods=["GET"]),
+            Route(one, answering(reconnecting(handlers.resume, context.retry)), methods=["GET"]),
             Route(one, answering(handlers.cancel), methods=["DELETE"]),
             Route(self.path, answering(handlers.start), methods=[self.method]),
         ]

@@ -104,7 +104,7 @@ class MessageRoutes:
                 raise ConfigurationError(msg)
 
     def __call__(self, context: HttpContext) -> list[BaseRoute]:
-        """The routes in an application: what ``create_app(parts=[...])`` takes."""
+        """The routes in an application: what ``create_app(endpoints=[...])`` takes."""
         return self.routes(context)
 
     def routes(self, context: HttpContext) -> list[BaseRoute]:
