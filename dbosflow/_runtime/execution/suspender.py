@@ -31,7 +31,6 @@ from dbosflow._runtime.process.service import Service
 from dbosflow._store import waiter, worker, workflow
 from dbosflow._store.notify import WAITERS_TOPIC, WORKERS_TOPIC, queue_topic
 from dbosflow._store.waiter import Target, Waiting
-from dbosflow.config import VERSION
 from dbosflow.types import WorkflowStatus
 
 if TYPE_CHECKING:
@@ -48,6 +47,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("dbosflow.suspender")
 
+SINCE = "0.1.0"
+"""The first version whose workers cancel and wake what is suspended."""
 REPLAYS = 20.0
 """How many times as long as its last replay a run waits in memory, at least."""
 _ROOM_AFTER = 1.0
@@ -240,7 +241,7 @@ class Suspender(Service):
     async def _is_refused(self) -> bool:
         if self._older is None:
             async with self._pool.connection() as connection:
-                self._older = await worker.older_than(connection, self._settings.schema, VERSION)
+                self._older = await worker.older_than(connection, self._settings.schema, SINCE)
             if self._older:
                 logger.warning("runs stay in memory while older workers are alive: %s", ", ".join(self._older))
         return bool(self._older)
