@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dbosflow._store.notify import stream_topic, workflow_topic
@@ -36,6 +37,23 @@ class Target(NamedTuple):
             return (workflow_topic(self.workflow_id),)
         news = stream_topic(self.workflow_id, self.key)
         return (news,) if self.workflow_id == waiting else (news, workflow_topic(self.workflow_id))
+
+
+def by_topic(waiting: str, targets: Iterable[Target]) -> dict[str, Target]:
+    """What the workflow ``waiting`` waits for, by the topics of its rows.
+
+    Of several readers of one stream each has a row, since one may have news without the others: they stand behind a
+    number, which is in no hint, and the hint for the first one wakes the workflow.
+    """
+    found: dict[str, Target] = {}
+    readers: Counter[str] = Counter()
+    for target in sorted(dict.fromkeys(targets), key=lambda one: one.key is not None):  # an end is known by its own row
+        news, *ends = target.topics(waiting)
+        readers[news] += 1
+        found[news if readers[news] == 1 else f"{readers[news]}{news}"] = target
+        for end in ends:
+            found.setdefault(end, target)
+    return found
 
 
 class Waiting(NamedTuple):

@@ -32,6 +32,7 @@ from dbosflow._store.batch_rows import (
     shape_of,
 )
 from dbosflow._store.carried import NOTHING_CARRIED, Carried
+from dbosflow._store.waiter import by_topic
 from dbosflow._store.worker import ProcessIdentity
 
 if TYPE_CHECKING:
@@ -119,9 +120,8 @@ class Slice:
     def suspended(self, *targets: Target, delay: float | None = None) -> Slice:
         """The workflow leaves memory until ``delay`` seconds from now, or for its targets."""
         self.suspends.append(SuspendRow(self.workflow_id, self.epoch, delay))
-        for target in targets:
-            rows = [AwaitRow(self.workflow_id, topic, *target) for topic in target.topics(self.workflow_id)]
-            self.awaits += rows
+        rows = by_topic(self.workflow_id, targets)
+        self.awaits += [AwaitRow(self.workflow_id, topic, *target) for topic, target in rows.items()]
         return self
 
     def continued(self, iteration: int, carried: Carried = NOTHING_CARRIED, *, seq: int = 0) -> Slice:

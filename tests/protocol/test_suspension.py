@@ -259,3 +259,37 @@ async def test_a_late_copy_of_a_suspension_changes_nothing(db: Database) -> None
     (claimed,) = await lease.claim()
     assert not (await lease.write(rows)).written
     assert await db.workflow("w") == ("running", lease.id, claimed.epoch)
+
+
+async def news_of(db: Database) -> set[str]:
+    """Who has news by what is in the tables, as the sweep and the second look find it."""
+    found = (await waiter.page(db.admin, SCHEMA, ("", ""))).waiting
+    return await waiter.with_news(db.admin, SCHEMA, found)
+
+
+@pytest.mark.parametrize("ahead_is_live", [True, False])
+async def test_of_two_readers_of_one_stream_the_one_ahead_may_have_news_alone(
+    db: Database, *, ahead_is_live: bool
+) -> None:
+    """The one behind waits for what is uncommitted; the hint is lost. Either has a row, and its hint wakes both."""
+    lease = await (await db.lease()).start("w", "child")
+    held = Slice("child").values(0)
+    held.blocks = [held.blocks[0]._replace(producer="gen#0@1.1", attempt="1.1")]
+    behind, ahead = Target("child", "out", 0, committed=True), Target("child", "out", 1, committed=not ahead_is_live)
+    await lease.write(held, Slice("w").suspended(ahead, behind))
+    assert await news_of(db) == set()
+    value = Slice("child").values(1)
+    if ahead_is_live:
+        value.blocks = [value.blocks[0]._replace(producer="gen#0@1.1", attempt="1.1", producer_seq=1)]
+    await lease.write(value)
+    assert await news_of(db) == {"w"}
+    assert await waiter.wake_by_topic(db.admin, SCHEMA, [stream_topic("child", "out")]) == [""]
+    assert await waiters(db) == NOTHING
+
+
+def test_each_reader_has_a_row_and_the_end_of_a_workflow_one() -> None:
+    first, second, end = Target("a", "x", 1), Target("a", "x", 7), Target("a")
+    found = waiter.by_topic("w", [first, second, first, end])
+    news = stream_topic("a", "x")
+    assert found == {workflow_topic("a"): end, news: first, f"2{news}": second}
+    assert waiter.by_topic("a", [first]) == {news: first}

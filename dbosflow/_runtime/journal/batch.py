@@ -16,6 +16,7 @@ from dbosflow._runtime.runs.entries import AttemptRollback, Close, Continuation,
 from dbosflow._runtime.streams.frames import Frames
 from dbosflow._store.batch_rows import AttributeRow, AwaitRow, BatchRows, ContinueRow, SuspendRow
 from dbosflow._store.notify import ALARM_TOPIC, queue_topic, stream_topic, workflow_topic
+from dbosflow._store.waiter import by_topic
 from dbosflow._store.workflow import keys_text
 from dbosflow.types import FrameKind
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from dbosflow._runtime.streams.statistics import StreamStatistics
     from dbosflow._store.batch_rows import BlockRow, Row
     from dbosflow._store.carried import Carried
-    from dbosflow._store.waiter import Target
 
 
 R = TypeVar("R", bound=Source)
@@ -179,9 +179,7 @@ class Slice(Generic[R]):
 
 def _suspend(rows: BatchRows, run: Source, suspension: Suspension) -> None:
     rows.suspends.append(SuspendRow(run.workflow_id, run.epoch, suspension.delay))
-    awaited: dict[str, Target] = {}
-    for target in sorted(suspension.targets, key=lambda one: (one.offset, one.committed), reverse=True):
-        awaited |= dict.fromkeys(target.topics(run.workflow_id), target)  # of one stream the one that comes first
+    awaited = by_topic(run.workflow_id, suspension.targets)
     rows.awaits.extend(AwaitRow(run.workflow_id, topic, *target) for topic, target in awaited.items())
 
 

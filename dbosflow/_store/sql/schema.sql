@@ -145,7 +145,7 @@ CREATE TABLE dbosflow.stream_trim (
 -- What suspended workflows wait for, besides a time. A row is removed by whoever queues its workflow again.
 CREATE TABLE dbosflow.waiter (
     workflow_id text    NOT NULL,
-    topic       text    NOT NULL,                          -- of the hints that there may be news
+    topic       text    NOT NULL,                          -- of the hints; behind a number for further readers of a stream
     target_id   text    NOT NULL,                          -- the end of this workflow, or, with a key, a frame of its stream
     key         text,
     "offset"    bigint  NOT NULL,                          -- the first one that the waiting reader has not seen
