@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class StreamPlace(NamedTuple):
-    """Where an open stream of the workflow's own ends."""
+    """Where a stream of the workflow's own ends."""
 
     tail: int
     values: int
@@ -42,6 +42,8 @@ class Carried:
     streams: Mapping[str, StreamPlace] = field(default_factory=dict)
     inputs: Mapping[str, ReadPlace] = field(default_factory=dict)
     topics: Mapping[str, ReadPlace] = field(default_factory=dict)
+    closed: Mapping[str, StreamPlace] = field(default_factory=dict)
+    """Closed streams that the iteration has used. Not on record: a recovery finds all closed ones in the tables."""
 
     def text(self) -> str:
         """As JSON, for the record."""

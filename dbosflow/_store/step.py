@@ -198,6 +198,9 @@ def _begin_with(history: History, carried: Carried) -> None:
         history.tails.setdefault(key, tail)
         history.values[key] = history.values.get(key, 0) + values
         history.bytes[key] = history.bytes.get(key, 0) + size
+    for key, (tail, values, size) in carried.closed.items():
+        history.tails[key], history.values[key], history.bytes[key] = tail, values, size
+        history.closed.add(key)
 
 
 def continued(iteration: int, arguments: str, carried: Carried, place: tuple[int, int]) -> History:

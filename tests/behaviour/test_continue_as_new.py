@@ -242,6 +242,27 @@ def test_a_closed_stream_stays_closed(engine: Engine) -> None:
     assert [*engine.read_stream(handle.workflow_id, "open")] == [0, 1]
 
 
+@workflow
+async def closing_each_time(number: int) -> str:
+    """Each iteration closes the same stream, and writes behind its end."""
+    if number == 0:
+        await write_stream_async("once", "only")
+    await close_stream_async("once")
+    if number % 2:
+        with suppress(StreamClosedError):
+            await write_stream_async("once", number)
+    await more(number)
+    return "closed" if number == 5 else continue_as_new(number + 1)
+
+
+def test_an_iteration_knows_what_the_one_before_has_closed(engine: Engine) -> None:
+    """Without a look at the tables, which would be a new pass each time."""
+    handle = engine.start(closing_each_time.options(workflow_id="closing"), 0)
+    assert handle.result() == "closed"
+    assert [*engine.read_stream("closing", "once")] == ["only"]
+    assert engine.workflows.get("closing").epoch == 1
+
+
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 

@@ -75,8 +75,9 @@ class Slice(Generic[R]):
         """Takes back what is undecided, and adds the record with which the next iteration begins."""
         if self.frames is not None:
             self.frames.roll_back_all()
-        places = {} if self.run.written_streams is None else self.run.streams.places(self.frames)
-        self.carried = continuation.carried(places)
+        has_streams = self.run.written_streams is not None
+        places = self.run.streams.places(self.frames) if has_streams else ({}, {})
+        self.carried = continuation.carried(*places)
         key = iteration_path(continuation.iteration)
         self._record(Record(key, RecordKind.CONTINUED, output=self.carried.text()))
 

@@ -193,9 +193,9 @@ class Continuation(Ending):
         """The continuation's rough size in a statement, in bytes."""
         return 600 + len(self.arguments)
 
-    def carried(self, streams: Mapping[str, StreamPlace]) -> Carried:
+    def carried(self, streams: Mapping[str, StreamPlace], closed: Mapping[str, StreamPlace]) -> Carried:
         """All that the next iteration gets, of which the statement gives the ends of the streams."""
-        return Carried(streams, self.inputs, self.topics)
+        return Carried(streams, self.inputs, self.topics, closed)
 
 
 _FRAMES = {

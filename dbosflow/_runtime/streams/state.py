@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class StreamState:
     """One stream: its acknowledged tail, and whether anything may follow."""
 
-    __slots__ = ("bytes", "closed", "closed_by_step", "ended", "open_values", "repeats", "tail", "values")
+    __slots__ = ("bytes", "closed", "closed_by_step", "ended", "is_used", "open_values", "repeats", "tail", "values")
 
     def __init__(self, tail: int = 0, *, closed: bool = False, values: int = 0, size: int = 0) -> None:
         self.tail = tail
@@ -36,6 +36,8 @@ class StreamState:
         """Whether the terminal frame has its offset."""
         self.open_values: Values | None = None
         """The block that the next value joins, if it is open, of the same producer, and has room."""
+        self.is_used = False
+        """Whether the closed stream was written to or closed in this pass."""
         self.repeats = False
         """Whether the close that comes next is on record already."""
 

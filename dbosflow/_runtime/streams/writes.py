@@ -112,6 +112,7 @@ class RunStreams:
         """The stream, if it takes a new value of that size; if not, raises why, and puts the refusal on record."""
         stream = self.stream_of(key)
         if stream.closed:
+            stream.is_used = True
             error = self.closed_error(key)
             if stream.closed_by_step:
                 self._refuse(key, producer, error)
@@ -176,6 +177,7 @@ class RunStreams:
             self.check_own(key)
             stream = self.stream_of(key)
             if stream.closed:
+                stream.is_used = True
                 return
             too_early = None if stream.repeats else self._ahead_of(producer)
             if too_early is None:
@@ -239,15 +241,18 @@ class RunStreams:
         self.uncommitted = frames.uncommitted
         self.checksums.update(frames.checksums)
 
-    def places(self, frames: Frames | None) -> dict[str, StreamPlace]:
-        """Where each open stream ends behind a slice. What is closed is found in the tables."""
+    def places(self, frames: Frames | None) -> tuple[dict[str, StreamPlace], dict[str, StreamPlace]]:
+        """Where each open stream ends behind a slice; and each closed one that this iteration has used."""
         tails = {} if frames is None else frames.tails
         ended = set() if frames is None else frames.ended
-        return {
-            key: StreamPlace(tails.get(key, stream.tail), stream.values, stream.bytes)
-            for key, stream in self.by_key.items()
-            if not stream.ended and key not in ended
-        }
+        opened, closed = dict[str, StreamPlace](), dict[str, StreamPlace]()
+        for key, stream in self.by_key.items():
+            place = StreamPlace(tails.get(key, stream.tail), stream.values, stream.bytes)
+            if not stream.ended and key not in ended:
+                opened[key] = place
+            elif stream.is_used or key not in self._run.history.closed:
+                closed[key] = place
+        return opened, closed
 
     def new_values_of_body(self) -> int:
         """How many values the run's own code, and not a step's, has written that no earlier run wrote."""
