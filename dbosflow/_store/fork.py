@@ -53,6 +53,8 @@ class Forked:
     """Whether the id belongs to another workflow, or to another fork."""
     is_earlier: bool = False
     """Whether the turn is one before the current iteration."""
+    is_late: bool = False
+    """Whether the workflow's deadline had passed before it was started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,8 +156,8 @@ async def _fork(connection: AsyncConnection[Any], schema: str, request: ForkRequ
     if not rows:
         return None
     row = rows[0]
-    if row["is_earlier"]:
-        return Forked(is_earlier=True)
+    if row["is_earlier"] or row["is_late"]:
+        return Forked(is_earlier=row["is_earlier"], is_late=row["is_late"])
     if row["truncated"] is not None:
         return Forked(truncated=(row["truncated"], row["first"]))
     if row["unknown"] is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import psycopg
@@ -262,6 +263,34 @@ def test_a_retry_of_what_was_too_late_before_it_ran_has_open_inputs(client: Engi
             handle.result(timeout=PATIENCE)
     client.workflows.retry("o", workflow_id="f")
     assert client.write_stream("f", "work", 2) == 1
+
+
+def test_a_retry_after_a_moment_that_was_the_deadline_has_as_much_time_again(client: Engine, database_url: str) -> None:
+    deadline = datetime.now(UTC) + timedelta(days=1)
+    client.start(ruled_list.options(workflow_id="o", queue=QUEUE, deadline=deadline))
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "UPDATE dbosflow.workflow"
+            " SET created_at = created_at - interval '9 d', deadline_at = deadline_at - interval '9 d'"
+        )
+    with Engine(database_url), pytest.raises(WorkflowTimeoutError):
+        client.handle("o").result(timeout=PATIENCE)
+    client.workflows.retry("o", workflow_id="f")
+    spans = dict(rows(database_url, "SELECT id, deadline_at - created_at FROM dbosflow.workflow"))
+    assert spans["f"] == spans["o"] > timedelta(hours=23)
+
+
+def test_a_workflow_that_was_too_late_when_it_was_started_has_no_time_for_a_retry(client: Engine) -> None:
+    past = datetime.now(UTC) - timedelta(minutes=1)
+    client.start(ruled_list.options(workflow_id="o", queue=QUEUE, deadline=past))
+    with Engine(client.database_url), pytest.raises(WorkflowTimeoutError):
+        client.handle("o").result(timeout=PATIENCE)
+    with pytest.raises(WorkflowForkError, match="had passed before it was started"):
+        client.workflows.retry("o", workflow_id="f")
+    with pytest.raises(WorkflowForkError, match="had passed before it was started"):
+        client.workflows.fork("o", from_turn=0, workflow_id="f")
+    with pytest.raises(WorkflowNotFoundError):
+        client.handle("f").status()
 
 
 # -- what runs again -------------------------------------------------------------------------------------------------

@@ -140,13 +140,6 @@ def step_output(value: Any, step: str) -> str:
 def _refusal(request: ForkRequest, found: Forked) -> Exception | None:
     """The error of a fork that was not made."""
     workflow_id, turn = request.workflow_id, request.turn
-    if found.is_earlier:
-        msg = (
-            f"workflow {workflow_id!r} was continued as new behind turn {turn}, and the records before that are "
-            "removed: fork it from a step of its current iteration, or start another workflow with the arguments that "
-            "you want"
-        )
-        return WorkflowForkError(workflow_id, msg)
     if found.truncated is not None:
         key, first = found.truncated
         msg = (
@@ -154,21 +147,36 @@ def _refusal(request: ForkRequest, found: Forked) -> Exception | None:
             f"at offset {first}, with what was written or read later. Fork it from a later turn"
         )
         return StreamTruncatedError(workflow_id, key, msg, first)
-    if found.unknown is not None:
-        msg = (
-            f"stream {found.unknown!r} of workflow {workflow_id!r} has values of an older version of dbosflow, of "
-            "which nobody knows in which turn they were written: fork it as a whole, from its last turn + 1"
-        )
-        return WorkflowForkError(workflow_id, msg)
-    if found.missing is not None:
-        msg = (
-            f"a fork of workflow {workflow_id!r} from turn {turn} would wait for its child {found.missing!r}, which "
-            "was removed: fork it from before the start of that child, or from behind its result"
-        )
-        return WorkflowForkError(workflow_id, msg)
     if found.taken:
         msg = f"workflow id {request.fork_id!r} is taken: give the fork of workflow {workflow_id!r} a new one"
         return WorkflowConflictError(request.fork_id, msg)
+    why = _impossible(workflow_id, turn, found)
+    return None if why is None else WorkflowForkError(workflow_id, why)
+
+
+def _impossible(workflow_id: str, turn: int, found: Forked) -> str | None:
+    """Why nothing can be forked from that turn of the workflow."""
+    if found.is_earlier:
+        return (
+            f"workflow {workflow_id!r} was continued as new behind turn {turn}, and the records before that are "
+            "removed: fork it from a step of its current iteration, or start another workflow with the arguments that "
+            "you want"
+        )
+    if found.is_late:
+        return (
+            f"the deadline of workflow {workflow_id!r} had passed before it was started, and a fork has no more time "
+            "than it had: start another workflow with the same arguments and a later deadline"
+        )
+    if found.unknown is not None:
+        return (
+            f"stream {found.unknown!r} of workflow {workflow_id!r} has values of an older version of dbosflow, of "
+            "which nobody knows in which turn they were written: fork it as a whole, from its last turn + 1"
+        )
+    if found.missing is not None:
+        return (
+            f"a fork of workflow {workflow_id!r} from turn {turn} would wait for its child {found.missing!r}, which "
+            "was removed: fork it from before the start of that child, or from behind its result"
+        )
     return None
 
 

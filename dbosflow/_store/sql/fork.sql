@@ -30,8 +30,9 @@ SELECT s.key, s.kind FROM dbosflow.step s WHERE s.workflow_id = :workflow_id AND
 -- `anew`: the failed attempts of steps without an outcome do not count; those of `step_key` never do.
 -- With `output`, what `step_key` has written is rolled back, under the name of an attempt that never ran (`0.0`); and what its
 -- workflow had decided or found in the same turn before it is copied, too.
--- Nothing is written if the turn is one of an earlier iteration, whose records are removed; or if a stream was trimmed behind
--- it, or holds values of older code, which have no turn.
+-- The fork has as much time as the workflow had, whether that was given as a duration or as a moment.
+-- Nothing is written if that was none; if the turn is one of an earlier iteration, whose records are removed; or if a stream
+-- was trimmed behind it, or holds values of older code, which have no turn.
 WITH original AS MATERIALIZED (
     SELECT w.id, w.name, w.status, w.queue, w.priority, w.input, w.input_streams, w.epoch, w.deadline_at - w.created_at AS allowed,
            w.ended_at, w.max_recoveries, w.iteration,
@@ -107,7 +108,7 @@ WITH original AS MATERIALIZED (
            now() + o.allowed, o.id, :turn::integer, o.max_recoveries, o.iteration
     FROM original o
     WHERE NOT EXISTS (SELECT FROM truncated) AND NOT EXISTS (SELECT FROM unknown)
-      AND NOT o.is_earlier
+      AND NOT o.is_earlier AND (o.allowed <= interval '0') IS NOT TRUE
     ON CONFLICT (id) DO NOTHING
     RETURNING id, queue, epoch
 ), records AS (
@@ -164,7 +165,7 @@ WITH original AS MATERIALIZED (
     FROM made
     JOIN dbosflow.attribute a ON a.workflow_id = :workflow_id
 )
-SELECT made.id IS NOT NULL AS made, o.is_earlier, made.queue, o.queue AS original_queue, t.key AS truncated, t.first, u.key AS unknown
+SELECT made.id IS NOT NULL AS made, o.is_earlier, (o.allowed <= interval '0') IS TRUE AS is_late, made.queue, o.queue AS original_queue, t.key AS truncated, t.first, u.key AS unknown
 FROM original o
 LEFT JOIN made ON true
 LEFT JOIN truncated t ON true
